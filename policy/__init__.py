@@ -1,0 +1,4 @@
+"""The model being trained: tag grammar, documents, prompts and data, verl agent loop and CPU platform, the tiny policy.
+
+Talks to tools only through `workers.client`; scoring is handed in (see `policy.scoring`).
+"""

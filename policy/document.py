@@ -1,0 +1,102 @@
+"""A document as data: text, images and invalid tags, in order.
+
+Invariants: the number and order of parts never change once written, so an image can never shift against its tag;
+`<image>` in text is only text; every tag, valid or not, is an attempt.
+"""
+
+from __future__ import annotations
+
+from typing import Annotated, Literal
+
+from pydantic import Field, JsonValue
+
+from workers.messages import BlobRef, Failure, Message, Outcome, Success
+
+Source = Literal["search", "diffusion", "code", "edit"]
+SOURCES: tuple[Source, ...] = ("search", "diffusion", "code", "edit")
+
+
+class Tag(Message):
+    """A valid tag: one of the four sources, what the image should show, and exactly that source's parameters."""
+
+    source: Source
+    description: str
+    params: dict[str, str | int]
+
+
+class TextPart(Message):
+    type: Literal["text"] = "text"
+    text: str
+
+
+class ImagePart(Message):
+    """A valid tag and, once its request ended, the outcome. `index` counts all tags of the document from 0."""
+
+    type: Literal["image"] = "image"
+    index: int
+    tag: Tag
+    raw: str
+    request_id: str = ""
+    outcome: Outcome | None = None
+
+    @property
+    def blob(self) -> BlobRef | None:
+        """The image, when there is one."""
+        result = self.outcome.result if self.outcome else None
+        return result.images[0] if isinstance(result, Success) and result.images else None
+
+    @property
+    def failure(self) -> Failure | None:
+        result = self.outcome.result if self.outcome else None
+        return result if isinstance(result, Failure) else None
+
+
+class InvalidPart(Message):
+    """Something that opened as a tag and is none: counts as an attempt, with the reason."""
+
+    type: Literal["invalid"] = "invalid"
+    index: int
+    raw: str
+    reason: str
+
+
+Part = Annotated[TextPart | ImagePart | InvalidPart, Field(discriminator="type")]
+
+
+class Task(Message):
+    """What was asked: one row of the dataset. `image_num` -1: none allowed, 0: free, 99: at least one, N: exactly N."""
+
+    question: str
+    image_num: int = 0
+    tools: tuple[str, ...] = ()
+    split: str = "train"
+    data_source: str = "interleaved"
+    inputs: tuple[BlobRef, ...] = ()
+
+
+class Document(Message):
+    """One rollout's document. `truncated`: the token budget ended it, not the model."""
+
+    rollout_id: str
+    task: Task
+    parts: tuple[Part, ...]
+    truncated: bool = False
+    extra: dict[str, JsonValue] = {}
+
+    @property
+    def images(self) -> tuple[ImagePart, ...]:
+        return tuple(part for part in self.parts if isinstance(part, ImagePart))
+
+    @property
+    def invalid(self) -> tuple[InvalidPart, ...]:
+        return tuple(part for part in self.parts if isinstance(part, InvalidPart))
+
+    @property
+    def attempts(self) -> int:
+        """Tags of any kind, valid or not."""
+        return len(self.images) + len(self.invalid)
+
+    @property
+    def text(self) -> str:
+        """The prose alone, without tags."""
+        return "".join(part.text for part in self.parts if isinstance(part, TextPart)).strip()

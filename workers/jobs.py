@@ -1,0 +1,103 @@
+"""The registry of jobs and how one runs, free of Celery: request in, outcome out.
+
+A package adds jobs with `@job(kind, Payload)` in a module named by the entry-point group `llmi.jobs`. Invariants: a job
+either returns a `Success` or raises a `JobError`; whatever else it raises becomes `Cause.INTERNAL`; `run` never raises.
+"""
+
+from __future__ import annotations
+
+import logging
+import os
+import socket
+import time
+from collections.abc import Callable
+from dataclasses import dataclass
+from importlib.metadata import entry_points
+from typing import Any
+
+from pydantic import BaseModel, ValidationError
+
+from workers.blobs import BlobStore
+from workers.errors import Cause, InfrastructureFault, JobError
+from workers.messages import Failure, Outcome, Request, Success
+from workers.queues import QUEUES
+
+logger = logging.getLogger(__name__)
+ENTRY_POINTS = "llmi.jobs"
+
+
+@dataclass(frozen=True)
+class JobContext:
+    """What a running job may use besides its payload."""
+
+    request: Request
+    blobs: BlobStore
+
+    @property
+    def remaining_s(self) -> float:
+        """Seconds until the request's deadline (negative when past)."""
+        return self.request.deadline - time.time()
+
+
+@dataclass(frozen=True)
+class Job:
+    """`warm` loads what should be loaded once per process (a pipeline, the jail's zygote) before the first request."""
+
+    kind: str
+    payload: type[BaseModel]
+    call: Callable[[Any, JobContext], Success]
+    warm: Callable[[], None] | None = None
+
+
+JOBS: dict[str, Job] = {}
+
+
+def job(
+    kind: str, payload: type[BaseModel], *, warm: Callable[[], None] | None = None
+) -> Callable[[Callable[[Any, JobContext], Success]], Callable[[Any, JobContext], Success]]:
+    """Register the decorated function as the job of `kind`, which must be in the queue table."""
+    if kind not in QUEUES:
+        raise ValueError(f"kind {kind!r} is not in workers.queues.QUEUES")
+
+    def register(call: Callable[[Any, JobContext], Success]) -> Callable[[Any, JobContext], Success]:
+        JOBS[kind] = Job(kind=kind, payload=payload, call=call, warm=warm)
+        return call
+
+    return register
+
+
+def load_jobs() -> dict[str, Job]:
+    """Import every module of the entry-point group, so that all jobs are registered."""
+    for point in entry_points(group=ENTRY_POINTS):
+        point.load()
+    return JOBS
+
+
+def run(request: Request, blobs: BlobStore) -> Outcome:
+    """Run one request to its outcome. Never raises; a request past its deadline is not started."""
+    started = time.time()
+    result: Success | Failure
+    try:
+        entry = JOBS.get(request.kind)
+        if entry is None:
+            raise InfrastructureFault(Cause.BAD_MESSAGE, f"no job of kind {request.kind!r} in this worker")
+        if started >= request.deadline:
+            raise InfrastructureFault(Cause.TIMEOUT, "the deadline passed before a worker was free")
+        try:
+            payload = entry.payload.model_validate(request.payload)
+        except ValidationError as error:
+            raise InfrastructureFault(Cause.BAD_MESSAGE, f"payload: {error.errors()[0]['msg']}") from error
+        result = entry.call(payload, JobContext(request, blobs))
+    except JobError as error:
+        result = Failure.of(error)
+    except Exception as error:  # noqa: BLE001 - a bug in a job is our failure, and must reach the waiting rollout
+        logger.exception("job %s of kind %s failed", request.request_id, request.kind)
+        result = Failure(cause=Cause.INTERNAL, detail=f"{type(error).__name__}: {error}"[:2000])
+    return Outcome(
+        request_id=request.request_id,
+        kind=request.kind,
+        result=result,
+        worker=f"{socket.gethostname()}:{os.getpid()}",
+        started=started,
+        finished=time.time(),
+    )

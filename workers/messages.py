@@ -1,0 +1,153 @@
+"""The messages on the queue: requests out, outcomes back. JSON, validated, versioned.
+
+Invariants: bytes never travel in messages (images are `BlobRef`s); a request carries its own absolute deadline; a
+request ends in exactly one visible `Outcome`, a `Success` or a `Failure` whose cause says whose fault it is.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import json
+import time
+import uuid
+from typing import Annotated, Literal
+
+from pydantic import BaseModel, ConfigDict, Field, JsonValue, model_validator
+
+from workers.errors import Cause, Fault, JobError
+
+VERSION = 1
+Sha256 = Annotated[str, Field(pattern=r"^[0-9a-f]{64}$")]
+
+
+class Message(BaseModel):
+    """Strict, immutable base of everything that travels."""
+
+    model_config = ConfigDict(extra="forbid", frozen=True)
+
+
+class BlobRef(Message):
+    """An image in the blob store, by the SHA-256 of its bytes. Sizes in bytes and pixels."""
+
+    sha256: Sha256
+    media_type: Literal["image/png", "image/jpeg", "image/webp"]
+    size: int = Field(ge=1)
+    width: int = Field(ge=1)
+    height: int = Field(ge=1)
+
+
+class Request(Message):
+    """One tool or judge job.
+
+    `kind` names the job and so its queue (`workers.queues`); `payload` is validated by the job's own model.
+    `deadline` is in Unix seconds. `owner` is the rollout (or evaluation item) that waits for it.
+    """
+
+    version: Literal[1] = VERSION
+    request_id: str = Field(min_length=1, max_length=128)
+    kind: str
+    payload: dict[str, JsonValue]
+    deadline: float
+    seed: int = 0
+    owner: str = ""
+
+    @classmethod
+    def make(
+        cls,
+        kind: str,
+        payload: BaseModel,
+        *,
+        timeout_s: float,
+        seed: int = 0,
+        owner: str = "",
+        request_id: str | None = None,
+    ) -> Request:
+        """A request that expires `timeout_s` seconds from now."""
+        return cls(
+            request_id=request_id or uuid.uuid4().hex,
+            kind=kind,
+            payload=payload.model_dump(mode="json"),
+            deadline=time.time() + timeout_s,
+            seed=seed,
+            owner=owner,
+        )
+
+    @property
+    def key(self) -> str:
+        """Same kind, payload and seed, same key: what makes two requests ask for the same effect."""
+        text = json.dumps([self.kind, self.payload, self.seed], sort_keys=True, ensure_ascii=False)
+        return hashlib.sha256(text.encode()).hexdigest()
+
+
+class Success(Message):
+    """What a job made: images (the first is *the* image), or a judge's verdict; `source` says where it came from."""
+
+    status: Literal["success"] = "success"
+    images: tuple[BlobRef, ...] = ()
+    verdict: dict[str, int] | None = None
+    source: dict[str, JsonValue] = {}
+
+
+class Failure(Message):
+    """Why a job made nothing. The fault follows from the cause."""
+
+    status: Literal["failure"] = "failure"
+    cause: Cause
+    detail: str = ""
+    provider: str = ""
+
+    @property
+    def fault(self) -> Fault:
+        return self.cause.fault
+
+    @classmethod
+    def of(cls, error: JobError) -> Failure:
+        return cls(cause=error.cause, detail=error.detail[:2000], provider=error.provider)
+
+
+class Outcome(Message):
+    """The one visible end of a request. `started` and `finished` are Unix seconds at the worker (0: never started)."""
+
+    version: Literal[1] = VERSION
+    request_id: str
+    kind: str
+    result: Annotated[Success | Failure, Field(discriminator="status")]
+    worker: str = ""
+    started: float = 0.0
+    finished: float = 0.0
+
+    @model_validator(mode="after")
+    def _ordered(self) -> Outcome:
+        if self.started and self.finished and self.finished < self.started:
+            raise ValueError("finished lies before started")
+        return self
+
+    @property
+    def ok(self) -> bool:
+        return isinstance(self.result, Success)
+
+    @classmethod
+    def failed(cls, request: Request, cause: Cause, detail: str = "", *, provider: str = "") -> Outcome:
+        """A failure known without a worker's answer (deadline, cancellation, invalid tag)."""
+        failure = Failure(cause=cause, detail=detail[:2000], provider=provider)
+        return cls(request_id=request.request_id, kind=request.kind, result=failure)
+
+
+# What the four tools are asked for. The judges' payloads live in `rewards.judges`.
+
+
+class SearchPayload(Message):
+    query: str = Field(min_length=1, max_length=2000)
+
+
+class DiffusionPayload(Message):
+    prompt: str = Field(min_length=1, max_length=8000)
+
+
+class CodePayload(Message):
+    code: str = Field(min_length=1, max_length=100_000)
+
+
+class EditPayload(Message):
+    prompt: str = Field(min_length=1, max_length=8000)
+    image: BlobRef

@@ -1,0 +1,130 @@
+"""Typed settings of queue, blob store and tools; one JSON file serves every process of a run.
+
+The file is the resolved run configuration; its path is in `LLMI_CONFIG`, and each package reads its own section with
+`section`. Invariants: unknown keys are refused; secrets are never in the file but in the environment.
+"""
+
+from __future__ import annotations
+
+import functools
+import json
+import os
+from pathlib import Path
+from typing import Literal, TypeVar
+from urllib.parse import urlsplit
+
+from pydantic import BaseModel, ConfigDict, Field, ValidationError, field_validator
+
+from workers.errors import ConfigError
+
+CONFIG_ENV = "LLMI_CONFIG"
+REDIS_ENV = "LLMI_REDIS_URL"
+
+
+class Settings(BaseModel):
+    """Strict, immutable base of every settings section."""
+
+    model_config = ConfigDict(extra="forbid", frozen=True)
+
+
+class QueueSettings(Settings):
+    """Broker and delivery. `lease_s`: a job whose worker is silent this long is given to another."""
+
+    redis_url: str = "redis://127.0.0.1:6379/0"
+    lease_s: float = Field(default=15.0, gt=0)
+    result_ttl_s: int = Field(default=86_400, gt=0)
+    max_attempts: int = Field(default=3, ge=1)
+
+    @field_validator("redis_url")
+    @classmethod
+    def _no_password(cls, url: str) -> str:
+        if urlsplit(url).password:
+            raise ValueError(f"must not hold a password; put the whole URL into {REDIS_ENV}")
+        return url
+
+    @property
+    def url(self) -> str:
+        """The URL to connect to: `LLMI_REDIS_URL` wins, so that a password never enters a file."""
+        return os.environ.get(REDIS_ENV) or self.redis_url
+
+
+class BlobSettings(Settings):
+    """Where images lie: a folder or any fsspec URL."""
+
+    url: str = "blobs"
+
+
+class SearchSettings(Settings):
+    """`library`: a local folder of captioned images; `serpapi`: Google Images through SerpAPI (SERP_API_KEY)."""
+
+    provider: Literal["library", "serpapi"] = "library"
+    library: str = ".cache/library"
+    base_url: str = "https://serpapi.com"
+    max_candidates: int = Field(default=5, ge=1, le=50)
+    allow_private_addresses: bool = False
+
+
+class ImageModelSettings(Settings):
+    """A diffusion or edit provider.
+
+    `diffusers`: the pipeline at `model` (folder or hub id) in the worker's own process. `openai`: any OpenAI-compatible
+    images endpoint at `base_url` (vLLM-Omni, SGLang, Volcengine Ark with ARK_API_KEY). `qwen_server`: a server of the
+    original's shape at `base_url` (QWEN_IMAGE_SERVER_URL / QWEN_EDIT_SERVER_URL).
+    """
+
+    provider: Literal["diffusers", "openai", "qwen_server"] = "diffusers"
+    model: str = ".cache/tiny-image"
+    pipeline: str = "QwenImagePipeline"
+    base_url: str = ""
+    api_key_env: str = "ARK_API_KEY"
+    size: str = "1024x1024"
+    steps: int = Field(default=50, ge=1)
+    guidance: float = Field(default=4.0, ge=0)
+    negative_prompt: str = " "
+    device: Literal["auto", "cpu", "cuda"] = "auto"
+    dtype: Literal["auto", "float32", "bfloat16"] = "auto"
+    allow_private_addresses: bool = False
+
+
+class CodeSettings(Settings):
+    """Limits of one chart. `require`: which jail layers must hold, or the worker refuses to run code."""
+
+    cpu_s: float = Field(default=10.0, gt=0)
+    wall_s: float = Field(default=15.0, gt=0)
+    memory_mb: int = Field(default=1024, ge=256)
+    output_mb: int = Field(default=16, ge=1)
+    max_figures: int = Field(default=8, ge=1)
+    max_pixels: int = Field(default=16_000_000, ge=10_000)
+    require: tuple[Literal["landlock", "seccomp", "netns"], ...] = ("landlock", "seccomp")
+
+
+class ToolSettings(Settings):
+    search: SearchSettings = SearchSettings()
+    diffusion: ImageModelSettings = ImageModelSettings()
+    edit: ImageModelSettings = ImageModelSettings(pipeline="QwenImageEditPlusPipeline")
+    code: CodeSettings = CodeSettings()
+
+
+S = TypeVar("S", bound=Settings)
+
+
+@functools.cache
+def _document(path: str) -> dict[str, object]:
+    try:
+        return json.loads(Path(path).read_text())
+    except FileNotFoundError as error:
+        raise ConfigError(f"{CONFIG_ENV}: {path} does not exist; point it at a run's config.json") from error
+    except json.JSONDecodeError as error:
+        raise ConfigError(f"{CONFIG_ENV}: {path} is not JSON: {error}") from error
+
+
+def section(name: str, model: type[S]) -> S:
+    """One section of the run's configuration, validated; its defaults where the file or the section is absent."""
+    path = os.environ.get(CONFIG_ENV)
+    raw = _document(path).get(name, {}) if path else {}
+    try:
+        return model.model_validate(raw)
+    except ValidationError as error:
+        first = error.errors()[0]
+        where = ".".join(str(part) for part in (name, *first["loc"]))
+        raise ConfigError(f"{path}: {where}: {first['msg']}") from error
