@@ -1,0 +1,39 @@
+# Two commands do everything: `make demo` and `make test`. Both install what they need into .venv first.
+.PHONY: demo test install lint types unit integration e2e format lock clean
+BIN := .venv/bin
+export PYTHONDONTWRITEBYTECODE :=
+
+demo: install  ## the main job: a GRPO run with every tool and both judges behind the queue (ARGS="--steps 10 --seed 1")
+	$(BIN)/llmi demo $(ARGS)
+
+test: install lint types unit integration e2e  ## everything CI checks
+	@echo "make test: all tiers passed"
+
+install:
+	@ops/install.sh cpu
+
+lint: install
+	$(BIN)/ruff check .
+	$(BIN)/ruff format --check .
+	$(BIN)/lint-imports
+
+types: install
+	$(BIN)/mypy
+
+unit: install
+	$(BIN)/pytest tests/unit -n 2 -q
+
+integration: install
+	$(BIN)/pytest tests/integration -q
+
+e2e: install
+	$(BIN)/pytest tests/e2e -q
+
+format: install
+	$(BIN)/ruff check --fix . && $(BIN)/ruff format .
+
+lock: install  ## resolve pyproject.toml anew into locks/
+	ops/lock.sh
+
+clean:
+	rm -rf .venv .cache .mypy_cache .ruff_cache .pytest_cache *.egg-info

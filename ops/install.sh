@@ -1,0 +1,55 @@
+#!/usr/bin/env bash
+# Make or refresh .venv from the lock. Quick when nothing changed: a stamp holds the hash of what it was made from.
+#   ops/install.sh [cpu|gpu]      PYTHON=python3.11 chooses the interpreter
+set -euo pipefail
+cd "$(dirname "$0")/.."
+flavour=${1:-cpu}
+lock=locks/$flavour.txt
+[ -f "$lock" ] || { echo "install: no lock for '$flavour'; choose cpu or gpu" >&2; exit 2; }
+
+python=${PYTHON:-python3.11}
+command -v "$python" >/dev/null || python=python3
+"$python" - <<'PY' || { echo "install: Python 3.11 or 3.12 is needed; name one with PYTHON=..." >&2; exit 2; }
+import sys
+sys.exit(not (3, 11) <= sys.version_info[:2] < (3, 13))
+PY
+
+stamp=.venv/installed-$flavour
+want=$(cat "$lock" pyproject.toml ops/install.sh | sha256sum | cut -d' ' -f1)
+[ -f "$stamp" ] && [ "$(cat "$stamp")" = "$want" ] && exit 0
+
+started=$SECONDS
+say() { printf '[install %3ds] %s\n' $((SECONDS - started)) "$*" >&2; }
+
+say "virtual environment in .venv ($("$python" --version))"
+[ -x .venv/bin/python ] || "$python" -m venv .venv
+say "uv, which installs the rest in parallel"
+.venv/bin/python -m pip install --quiet --disable-pip-version-check 'uv>=0.9'
+export VIRTUAL_ENV=$PWD/.venv
+uv=.venv/bin/uv
+
+torch=$(grep -E '^torch==' "$lock")
+if [ "$flavour" = cpu ] && ! .venv/bin/python -c 'import torch, sys; sys.exit(torch.version.cuda is not None)' 2>/dev/null; then
+    # PyPI's torch is a CUDA build of gigabytes. Take a CPU build from where pip is configured to look, else from PyTorch.
+    if .venv/bin/python -m pip install --disable-pip-version-check --dry-run --no-deps --quiet --report - "$torch" 2>/dev/null |
+        grep -qE '(\+|%2B)cpu'; then
+        say "$torch (CPU build, from pip's configured source)"
+        .venv/bin/python -m pip install --disable-pip-version-check --quiet --no-deps "$torch"
+    else
+        say "$torch (CPU build, from PyTorch)"
+        $uv pip install --no-deps --torch-backend cpu "$torch"
+    fi
+fi
+say "$(grep -cE '^[a-z0-9]' "$lock") locked packages, byte code compiled now so that runs start fast (about 4 GB on disk)"
+$uv pip install --no-deps --compile-bytecode -r "$lock"
+say "llmi itself, editable"
+$uv pip install --quiet --no-deps --editable .
+hook=$(.venv/bin/python -c 'import sysconfig; print(sysconfig.get_paths()["purelib"])')/llmi_torchvision.pth
+if [ "$flavour" = cpu ]; then
+    echo 'import policy.cpu.torchvision_schema' >"$hook" # see that module: PyPI's torchvision beside a CPU torch
+else
+    rm -f "$hook"
+fi
+.venv/bin/python -c 'import torch, transformers' # a broken environment must fail here, not in the middle of a run
+echo "$want" >"$stamp"
+say "done"
