@@ -41,7 +41,11 @@ if [ "$flavour" = cpu ] && ! .venv/bin/python -c 'import torch, sys; sys.exit(to
     fi
 fi
 say "$(grep -cE '^[a-z0-9]' "$lock") locked packages, byte code compiled now so that runs start fast (about 4 GB on disk)"
-$uv pip install --no-deps --compile-bytecode -r "$lock"
+if [ -t 2 ]; then
+    $uv pip install --no-deps --compile-bytecode -r "$lock"
+else # no progress bar without a terminal: keep the headings, not 250 names
+    $uv pip install --no-deps --compile-bytecode -r "$lock" 2> >(grep -vE '^ [+~-] ' >&2)
+fi
 say "llmi itself, editable"
 $uv pip install --quiet --no-deps --editable .
 hook=$(.venv/bin/python -c 'import sysconfig; print(sysconfig.get_paths()["purelib"])')/llmi_torchvision.pth
