@@ -1,2 +1,1 @@
-"""Looking at what a model wrote: HTML pages of documents with their images and scores, and benchmarks.
-"""
+"""Looking at what a model wrote: HTML pages of documents with their images and scores, and benchmarks."""

@@ -1,0 +1,76 @@
+"""The reward curve as a PNG: the mean reward of each step, its trend, and how many samples were masked.
+
+Invariant: draws off screen (Agg) and touches no global matplotlib state.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from pathlib import Path
+
+INK, FAINT, ACCENT, WARN = "#1f2430", "#9aa1af", "#0f766e", "#c2410c"
+
+
+@dataclass(frozen=True)
+class Point:
+    """One training step, from 1. `reward` in [0, 1] is the mean over the samples that counted; `masked` is a
+    count.
+    """
+
+    step: int
+    reward: float
+    masked: int = 0
+
+
+def smooth(values: Sequence[float], alpha: float = 0.25) -> list[float]:
+    """An exponential moving average, corrected for its start (so that the first value is the first value)."""
+    total, weight, result = 0.0, 0.0, []
+    for value in values:
+        total = (1 - alpha) * total + alpha * value
+        weight = (1 - alpha) * weight + alpha
+        result.append(total / weight)
+    return result
+
+
+def draw(points: Sequence[Point], path: Path, title: str = "") -> Path:
+    """Write the curve to `path`. Raises ValueError when there is no step to draw."""
+    from matplotlib.backends.backend_agg import FigureCanvasAgg
+    from matplotlib.figure import Figure
+    from matplotlib.ticker import MaxNLocator
+
+    if not points:
+        raise ValueError("there is no step to draw")
+    figure = Figure(figsize=(9, 3.8), dpi=160, layout="constrained")
+    FigureCanvasAgg(figure)
+    axes = figure.add_subplot()
+    steps = [point.step for point in points]
+    rewards = [point.reward for point in points]
+    axes.plot(
+        steps, rewards, "o-", color=ACCENT, alpha=0.3, linewidth=1, markersize=3, label="mean of the step"
+    )
+    axes.plot(steps, smooth(rewards), color=ACCENT, linewidth=2.4, label="trend")
+    if any(point.masked for point in points):
+        counts = axes.twinx()
+        counts.bar(steps, [point.masked for point in points], width=0.8, color=WARN, alpha=0.35)
+        counts.set_ylim(0, 4 * max(point.masked for point in points))
+        counts.set_ylabel("masked samples", color=WARN, fontsize=9)
+        counts.yaxis.set_major_locator(MaxNLocator(nbins=4, integer=True))
+        counts.tick_params(colors=WARN, labelsize=8, length=0)
+        counts.spines[["top", "left", "right", "bottom"]].set_visible(False)
+    low, high = min(rewards), max(rewards)
+    margin = max(0.05, 0.15 * (high - low))
+    axes.set_ylim(max(0.0, low - margin), min(1.0, high + margin))
+    axes.set_xlim(steps[0] - 0.6, steps[-1] + 0.6)
+    axes.set_xlabel("step", color=INK, fontsize=9)
+    axes.set_ylabel("reward", color=INK, fontsize=9)
+    axes.xaxis.set_major_locator(MaxNLocator(integer=True))
+    axes.grid(axis="y", color=FAINT, alpha=0.25, linewidth=0.8)
+    axes.tick_params(colors=INK, labelsize=8, length=0)
+    axes.spines[["top", "right", "left"]].set_visible(False)
+    axes.spines["bottom"].set_color(FAINT)
+    axes.legend(frameon=False, fontsize=8, loc="upper left", labelcolor=INK)
+    if title:
+        axes.set_title(title, loc="left", color=INK, fontsize=11, fontweight="bold")
+    figure.savefig(path, format="png")
+    return path

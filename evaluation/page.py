@@ -1,0 +1,103 @@
+"""The page of a run: one HTML file that shows its documents as a reader would see them, early beside late.
+
+Invariants: one file without outside references (images and style are inside), so that it can be mailed; every
+string is escaped; a content security policy forbids scripts and all loading, whatever a document says.
+"""
+
+from __future__ import annotations
+
+import base64
+import hashlib
+from collections.abc import Sequence
+from dataclasses import dataclass, field
+from pathlib import Path
+
+from jinja2 import Environment, PackageLoader, StrictUndefined, select_autoescape
+from markupsafe import Markup
+
+from evaluation.pictures import data_uri
+from evaluation.samples import Pair
+from evaluation.view import card
+from workers.blobs import BlobStore
+from workers.messages import BlobRef
+
+
+@dataclass(frozen=True)
+class KeyFigure:
+    """One number of the run with its name and, if needed, a few words on what it means."""
+
+    name: str
+    value: str
+    note: str = ""
+
+
+@dataclass(frozen=True)
+class Table:
+    title: str
+    head: Sequence[str]
+    rows: Sequence[Sequence[str]]
+
+
+@dataclass(frozen=True)
+class Page:
+    title: str
+    lead: str
+    figures: Sequence[KeyFigure]
+    pairs: Sequence[Pair]
+    curve: bytes | None = None
+    tables: Sequence[Table] = field(default_factory=tuple)
+    notes: Sequence[str] = field(default_factory=tuple)
+
+
+def wanted(image_num: int) -> str:
+    """The number of images a prompt asks for, in words."""
+    fixed = {-1: "no image", 0: "images at will", 99: "at least one image", 1: "exactly one image"}
+    return fixed.get(image_num, f"exactly {image_num} images")
+
+
+def render(page: Page, blobs: BlobStore) -> str:
+    """The page as HTML."""
+    environment = Environment(
+        loader=PackageLoader("evaluation"),
+        autoescape=select_autoescape(default=True, default_for_string=True),
+        undefined=StrictUndefined,
+        trim_blocks=True,
+        lstrip_blocks=True,
+    )
+    style = (Path(__file__).parent / "templates" / "page.css").read_text(encoding="utf-8")
+    rows = [
+        {
+            "early": pair.early.document.task,
+            "late": pair.late.document.task,
+            "same": pair.same_prompt,
+            "inputs": _inputs(pair.early.document.task.inputs, blobs),
+            "wanted": wanted(pair.early.document.task.image_num),
+            "cards": [
+                {
+                    "age": age,
+                    "card": card(sample, blobs),
+                    "inputs": _inputs(sample.document.task.inputs, blobs),
+                }
+                for age, sample in (("early", pair.early), ("late", pair.late))
+            ],
+        }
+        for pair in page.pairs
+    ]
+    curve = f"data:image/png;base64,{base64.b64encode(page.curve).decode()}" if page.curve else ""
+    return environment.get_template("page.html.j2").render(
+        page=page,
+        rows=rows,
+        curve=curve,
+        style=Markup(style),
+        style_hash=base64.b64encode(hashlib.sha256(style.encode()).digest()).decode(),
+    )
+
+
+def write(path: Path, page: Page, blobs: BlobStore) -> Path:
+    """Render to `path`."""
+    path.write_text(render(page, blobs), encoding="utf-8")
+    return path
+
+
+def _inputs(refs: Sequence[BlobRef], blobs: BlobStore) -> list[str]:
+    return [uri for uri in (data_uri(blobs, ref) for ref in refs) if uri]

@@ -1,0 +1,85 @@
+"""Which documents of a run to show: early ones beside late ones, the typical ones and not the best.
+
+Invariants: pure; the same samples give the same choice; a pair shows the same prompt on both sides where the
+run saw it twice, else prompts of the same kind (inputs, image count, tools).
+"""
+
+from __future__ import annotations
+
+import statistics
+from collections import defaultdict
+from collections.abc import Iterable, Sequence
+from dataclasses import dataclass, field
+
+from pydantic import JsonValue
+
+from policy.document import Document
+from workers.messages import Failure
+
+
+@dataclass(frozen=True)
+class Sample:
+    """One rollout as the page shows it. `reward` is None when infrastructure masked it; `step` counts from 1."""
+
+    document: Document
+    step: int
+    reward: float | None
+    breakdown: dict[str, JsonValue] = field(default_factory=dict)
+    state: str = ""
+    masked_by: tuple[Failure, ...] = ()
+
+    @property
+    def kind(self) -> tuple[str, int, tuple[str, ...]]:
+        task = self.document.task
+        return (task.data_source, task.image_num, tuple(sorted(task.tools)))
+
+
+@dataclass(frozen=True)
+class Pair:
+    early: Sample
+    late: Sample
+
+    @property
+    def same_prompt(self) -> bool:
+        return self.early.document.task.question == self.late.document.task.question
+
+
+def typical(samples: Iterable[Sample]) -> Sample:
+    """The sample nearest to the median reward (the first of equals), so that nobody picks the cherries."""
+    scored = [(sample, sample.reward) for sample in samples if sample.reward is not None]
+    middle = statistics.median(reward for _, reward in scored)
+    return min(scored, key=lambda item: (abs(item[1] - middle), item[0].document.rollout_id))[0]
+
+
+def pairs(samples: Sequence[Sample], count: int = 6, share: float = 0.2) -> list[Pair]:
+    """Up to `count` pairs from the first and the last `share` of the steps, spread over the kinds of prompt."""
+    scored = [sample for sample in samples if sample.reward is not None]
+    steps = sorted({sample.step for sample in scored})
+    if len(steps) < 2:
+        return []
+    width = max(1, round(len(steps) * share))
+    early = [sample for sample in scored if sample.step <= steps[width - 1]]
+    late = [sample for sample in scored if sample.step >= steps[-width]]
+    chosen: list[Pair] = []
+    for kind in _spread(early, late):
+        here = [sample for sample in early if sample.kind == kind]
+        there = [sample for sample in late if sample.kind == kind]
+        both = {s.document.task.question for s in here} & {s.document.task.question for s in there}
+        if both:
+            question = min(both)
+            here = [sample for sample in here if sample.document.task.question == question]
+            there = [sample for sample in there if sample.document.task.question == question]
+        chosen.append(Pair(typical(here), typical(there)))
+        if len(chosen) == count:
+            break
+    return chosen
+
+
+def _spread(early: Sequence[Sample], late: Sequence[Sample]) -> list[tuple[str, int, tuple[str, ...]]]:
+    """The kinds seen on both sides, ordered so that neighbours differ in the tools they ask for."""
+    by_tools: dict[tuple[str, ...], list[tuple[str, int, tuple[str, ...]]]] = defaultdict(list)
+    for kind in sorted({sample.kind for sample in early} & {sample.kind for sample in late}):
+        by_tools[kind[2]].append(kind)
+    rows = [by_tools[tools] for tools in sorted(by_tools, key=lambda tools: (-len(tools), tools))]
+    longest = max((len(row) for row in rows), default=0)
+    return [row[index] for index in range(longest) for row in rows if index < len(row)]

@@ -1,0 +1,145 @@
+"""A sample turned into what the page's template shows: plain strings, data URIs and numbers, nothing to
+compute.
+
+Invariants: every part of the document appears, in order, failed and invalid ones as a labelled box with the
+reason; prose is rendered as Markdown without raw HTML, links or images, so that a document can show nothing
+but itself.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, field, replace
+
+from markdown_it import MarkdownIt
+from markupsafe import Markup
+from pydantic import JsonValue
+
+from evaluation.pictures import data_uri
+from evaluation.samples import Sample
+from policy.document import ImagePart, InvalidPart, TextPart
+from workers.blobs import BlobStore
+from workers.errors import Fault
+from workers.messages import Failure
+
+REASONS = {
+    "tag_invalid": "The tag cannot be read",
+    "bad_params": "The tag asks for something impossible",
+    "input_failed": "The image to edit was never made",
+    "code_raised": "The chart code raised an error",
+    "code_limit": "The chart code ran over its limits",
+    "no_figure": "The chart code drew nothing",
+    "prompt_refused": "The provider refused the prompt",
+    "no_hit": "The search found nothing",
+}
+TOOLS = {"search": "Found", "diffusion": "Generated", "code": "Plotted", "edit": "Edited"}
+_markdown = MarkdownIt("js-default", {"html": False, "linkify": False}).disable(["image", "link", "autolink"])
+
+
+@dataclass(frozen=True)
+class Piece:
+    """`kind` text: `html`; image: `src` and where it came from; missing: `reason`, `detail` and what was
+    wanted.
+    """
+
+    kind: str
+    html: Markup = field(default_factory=Markup)
+    src: str = ""
+    caption: str = ""
+    origin: str = ""
+    asked: str = ""
+    code: str = ""
+    reason: str = ""
+    detail: str = ""
+    ours: bool = False
+
+
+@dataclass(frozen=True)
+class Card:
+    step: int
+    reward: float | None
+    state: str
+    pieces: list[Piece]
+    scores: list[tuple[str, str, float | None]]
+    truncated: bool
+    masked_by: list[str]
+
+
+def card(sample: Sample, blobs: BlobStore) -> Card:
+    """One document with its scores, ready for the template."""
+    pieces: list[Piece] = []
+    for part in sample.document.parts:
+        if isinstance(part, TextPart):
+            if part.text.strip():
+                pieces.append(Piece("text", html=prose(part.text)))
+        elif isinstance(part, InvalidPart):
+            pieces.append(Piece("missing", reason=REASONS["tag_invalid"], detail=part.reason, code=part.raw))
+        else:
+            pieces.append(_image(part, blobs))
+    return Card(
+        step=sample.step,
+        reward=sample.reward,
+        state=sample.state,
+        pieces=pieces,
+        scores=scores(sample.breakdown),
+        truncated=sample.document.truncated,
+        masked_by=[reason(failure) for failure in sample.masked_by],
+    )
+
+
+def prose(text: str) -> Markup:
+    """Markdown to HTML; what looks like HTML stays visible text."""
+    return Markup(_markdown.render(text))
+
+
+def reason(failure: Failure) -> str:
+    """A failure in words for a reader."""
+    return REASONS.get(
+        failure.cause.value, f"Infrastructure failed ({failure.cause.value.replace('_', ' ')})"
+    )
+
+
+def scores(breakdown: dict[str, JsonValue], prefix: str = "") -> list[tuple[str, str, float | None]]:
+    """The breakdown as (name, value, share of the bar in [0, 1] or None), nested names joined with a dot."""
+    rows: list[tuple[str, str, float | None]] = []
+    for name, value in breakdown.items():
+        label = f"{prefix}{name}".replace("_", " ")
+        if isinstance(value, dict):
+            rows += scores(value, f"{prefix}{name} · ")
+        elif isinstance(value, bool) or not isinstance(value, int | float):
+            if value not in (None, "", []):
+                rows.append((label, _plain(value), None))
+        elif isinstance(value, int):
+            rows.append((label, str(value), None))
+        else:
+            rows.append((label, f"{value:.3f}", value if 0 <= value <= 1 else None))
+    return rows
+
+
+def _plain(value: JsonValue) -> str:
+    if isinstance(value, list):
+        return ", ".join(_plain(item) for item in value)
+    return str(value)
+
+
+def _image(part: ImagePart, blobs: BlobStore) -> Piece:
+    params = part.tag.params
+    origin = TOOLS[part.tag.source] if part.blob else part.tag.source
+    if part.tag.source == "edit":
+        origin = f"{origin} from image {params.get('img_index')}"
+    piece = Piece(
+        "missing",
+        caption=part.tag.description,
+        origin=origin,
+        asked=str(params.get("query", params.get("prompt", ""))),
+        code=str(params.get("code", "")),
+        ours=True,
+    )
+    if part.failure is not None:
+        ours = part.failure.fault is Fault.INFRASTRUCTURE
+        return replace(piece, reason=reason(part.failure), detail=part.failure.detail, ours=ours)
+    if part.blob is None:
+        return replace(piece, reason="No outcome was recorded")
+    src = data_uri(blobs, part.blob)
+    if src is None:
+        return replace(piece, reason="The stored image cannot be read")
+    return replace(piece, kind="image", src=src, ours=False)
