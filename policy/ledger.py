@@ -1,0 +1,186 @@
+"""The run ledger as a whole: the files of all processes merged, checked, and closed at the run's end.
+
+Invariant: a rollout has exactly one terminal state and a request exactly one outcome; the first one counts,
+and what comes after it is reported as a violation, never silently taken.
+"""
+
+from __future__ import annotations
+
+from collections import Counter
+from dataclasses import dataclass, field
+from pathlib import Path
+
+from pydantic import ValidationError
+
+from policy.document import Document, Task
+from policy.ledger_writer import (
+    ENTRY,
+    LEDGER,
+    Closed,
+    Ended,
+    Entry,
+    GroupFailed,
+    LedgerWriter,
+    Posted,
+    Scored,
+    Started,
+    State,
+)
+from policy.scoring import Score
+from workers.errors import Cause
+from workers.messages import Failure, Outcome, Request
+
+
+@dataclass
+class RolloutRecord:
+    """All that the ledger knows of one rollout. `state` is None while it is open."""
+
+    rollout_id: str
+    task: Task | None = None
+    started: float = 0.0
+    asked_in_step: int = 0
+    document: Document | None = None
+    score: Score | None = None
+    tokens: int = 0
+    versions: tuple[int, int] | None = None
+    state: State | None = None
+    reason: str = ""
+    step: int = 0
+
+    @property
+    def reward(self) -> float | None:
+        return self.score.reward if self.score else None
+
+    @property
+    def uid(self) -> str:
+        """The group it belongs to."""
+        return self.rollout_id.rpartition("_")[0]
+
+
+@dataclass
+class RequestRecord:
+    """One request and its outcome (None: none seen yet). Times are Unix seconds at the producer."""
+
+    request: Request
+    posted: float
+    outcome: Outcome | None = None
+    ended: float = 0.0
+
+
+@dataclass
+class Ledger:
+    """The merged view of a run. `violations` name what the invariants forbid; empty is healthy."""
+
+    rollouts: dict[str, RolloutRecord] = field(default_factory=dict)
+    requests: dict[str, RequestRecord] = field(default_factory=dict)
+    failed_groups: dict[str, int] = field(default_factory=dict)
+    violations: list[str] = field(default_factory=list)
+
+    @property
+    def open(self) -> list[RolloutRecord]:
+        """Rollouts without a terminal state."""
+        return [rollout for rollout in self.rollouts.values() if rollout.state is None]
+
+    @property
+    def pending(self) -> list[RequestRecord]:
+        """Requests without an outcome."""
+        return [record for record in self.requests.values() if record.outcome is None]
+
+    def states(self) -> Counter[str]:
+        """How many rollouts ended in which state (`open` for none)."""
+        return Counter(rollout.state or "open" for rollout in self.rollouts.values())
+
+
+def read_ledger(run: Path) -> Ledger:
+    """Merge the files of a run, live or ended. A torn last line (a process just killed) is skipped.
+
+    Raises `ValueError` naming file and line when any other line does not validate.
+    """
+    entries: list[Entry] = []
+    for path in sorted((run / LEDGER).glob("*.jsonl")):
+        lines = path.read_bytes().split(b"\n")
+        for number, line in enumerate(lines[:-1], start=1):
+            try:
+                entries.append(ENTRY.validate_json(line))
+            except ValidationError as error:
+                raise ValueError(f"{path}:{number}: {error.errors()[0]['msg']}") from error
+    entries.sort(key=lambda entry: entry.time)
+    ledger = Ledger()
+    for entry in entries:
+        _merge(ledger, entry)
+    return ledger
+
+
+def _merge(ledger: Ledger, entry: Entry) -> None:
+    match entry:
+        case Started():
+            rollout = _rollout(ledger, entry.rollout_id)
+            if rollout.task is not None:
+                ledger.violations.append(f"rollout {entry.rollout_id} started twice")
+            rollout.task, rollout.started, rollout.asked_in_step = entry.task, entry.time, entry.step
+        case Posted():
+            # The same id may be posted again after a lease ran out: it is still one request.
+            if entry.request.request_id not in ledger.requests:
+                ledger.requests[entry.request.request_id] = RequestRecord(entry.request, entry.time)
+        case Ended():
+            record = ledger.requests.get(entry.outcome.request_id)
+            if record is None:
+                ledger.violations.append(
+                    f"outcome of request {entry.outcome.request_id}, which was never posted"
+                )
+            elif record.outcome is not None:
+                ledger.violations.append(f"request {entry.outcome.request_id} has two outcomes")
+            else:
+                record.outcome, record.ended = entry.outcome, entry.time
+        case Scored():
+            rollout = _rollout(ledger, entry.document.rollout_id)
+            if rollout.document is not None:
+                ledger.violations.append(f"rollout {rollout.rollout_id} was scored twice")
+            rollout.document, rollout.score = entry.document, entry.score
+            rollout.tokens, rollout.versions = entry.tokens, entry.versions
+        case Closed():
+            rollout = _rollout(ledger, entry.rollout_id)
+            if rollout.state is not None:
+                ledger.violations.append(f"rollout {entry.rollout_id} is {rollout.state} and {entry.state}")
+            else:
+                rollout.state, rollout.reason, rollout.step = entry.state, entry.reason, entry.step
+        case GroupFailed():
+            ledger.failed_groups[entry.uid] = entry.step
+
+
+def _rollout(ledger: Ledger, rollout_id: str) -> RolloutRecord:
+    return ledger.rollouts.setdefault(rollout_id, RolloutRecord(rollout_id))
+
+
+def close_open(run: Path) -> Ledger:
+    """End every rollout and request that is still open when the run ends, and return the ledger after it.
+
+    To be called once no process of the run is alive. A rollout of a failed group is `failed`, any other
+    `cancelled`; a request without an outcome ends as a failure with `Cause.CANCELLED`.
+    """
+    ledger = read_ledger(run)
+    writer = LedgerWriter(run, "coordinator")
+    try:
+        for rollout in ledger.open:
+            if rollout.uid in ledger.failed_groups:
+                step = ledger.failed_groups[rollout.uid]
+                writer.closed(rollout.rollout_id, "failed", reason="its group failed", step=step)
+            else:
+                reason = "the run ended before it was trained on" if rollout.score else "the run ended"
+                writer.closed(rollout.rollout_id, "cancelled", reason=reason)
+        for record in ledger.pending:
+            request = record.request
+            failure = Failure(cause=Cause.CANCELLED, detail="the run ended")
+            writer.ended(Outcome(request_id=request.request_id, kind=request.kind, result=failure))
+    finally:
+        writer.close()
+    return read_ledger(run)
+
+
+def reward_curve(ledger: Ledger) -> dict[int, float]:
+    """Mean reward of the documents trained on in each step."""
+    rewards: dict[int, list[float]] = {}
+    for rollout in ledger.rollouts.values():
+        if rollout.state == "trained" and rollout.reward is not None:
+            rewards.setdefault(rollout.step, []).append(rollout.reward)
+    return {step: sum(values) / len(values) for step, values in sorted(rewards.items())}

@@ -1,0 +1,145 @@
+"""What goes into the run ledger, and the writer: JSON lines, append-only, one file per process.
+
+The file is `<run>/ledger/<role>-<pid>.jsonl`. Invariants: one entry is one line, written by one `write`
+call, so that a reader sees whole entries even after a kill; a line survives its process at once, and the
+machine after `SYNC_S`.
+"""
+
+from __future__ import annotations
+
+import os
+import threading
+import time
+from pathlib import Path
+from typing import Annotated, Literal
+
+from pydantic import Field, TypeAdapter
+
+from policy.document import Document, Task
+from policy.scoring import Score
+from workers.messages import Message, Outcome, Request
+
+LEDGER = "ledger"
+SYNC_S = 2.0
+State = Literal["trained", "masked", "stale", "cancelled", "failed"]
+
+
+class Started(Message):
+    """A rollout began. `step` is the trainer's step that asked for it."""
+
+    type: Literal["started"] = "started"
+    time: float
+    rollout_id: str
+    task: Task
+    step: int = 0
+
+
+class Posted(Message):
+    type: Literal["posted"] = "posted"
+    time: float
+    request: Request
+
+
+class Ended(Message):
+    """A request's one outcome."""
+
+    type: Literal["ended"] = "ended"
+    time: float
+    outcome: Outcome
+
+
+class Scored(Message):
+    """A finished document with its score; `versions`: the oldest and newest weights (trainer steps) that
+    wrote it."""
+
+    type: Literal["scored"] = "scored"
+    time: float
+    document: Document
+    score: Score
+    tokens: int
+    versions: tuple[int, int] | None = None
+
+
+class Closed(Message):
+    """A rollout's terminal state. `step` is the trainer's step it happened in (0: outside of any)."""
+
+    type: Literal["closed"] = "closed"
+    time: float
+    rollout_id: str
+    state: State
+    reason: str = ""
+    step: int = 0
+
+
+class GroupFailed(Message):
+    """A group was thrown away because one of its rollouts failed."""
+
+    type: Literal["group_failed"] = "group_failed"
+    time: float
+    uid: str
+    step: int = 0
+
+
+Entry = Annotated[Started | Posted | Ended | Scored | Closed | GroupFailed, Field(discriminator="type")]
+ENTRY: TypeAdapter[Entry] = TypeAdapter(Entry)
+
+
+class LedgerWriter:
+    """Appends entries to this process's file. Safe from any thread; `close` makes everything durable."""
+
+    def __init__(self, run: Path, role: str):
+        folder = run / LEDGER
+        folder.mkdir(parents=True, exist_ok=True)
+        path = folder / f"{role}-{os.getpid()}.jsonl"
+        self._file = os.open(path, os.O_WRONLY | os.O_CREAT | os.O_APPEND, 0o644)
+        self._dirty = threading.Event()
+        self._closed = threading.Event()
+        # fsync may take long on a busy disk; a thread does it so that no event loop waits.
+        self._syncer = threading.Thread(target=self._sync_loop, name="ledger-sync", daemon=True)
+        self._syncer.start()
+
+    def append(self, entry: Entry) -> None:
+        os.write(self._file, entry.model_dump_json().encode() + b"\n")
+        self._dirty.set()
+
+    def started(self, rollout_id: str, task: Task, *, step: int = 0) -> None:
+        self.append(Started(time=time.time(), rollout_id=rollout_id, task=task, step=step))
+
+    def posted(self, request: Request) -> None:
+        """A hook for `QueueClient(on_posted=...)`."""
+        self.append(Posted(time=time.time(), request=request))
+
+    def ended(self, outcome: Outcome) -> None:
+        """A hook for `QueueClient(on_outcome=...)`."""
+        self.append(Ended(time=time.time(), outcome=outcome))
+
+    def scored(
+        self, document: Document, score: Score, *, tokens: int, versions: tuple[int, int] | None = None
+    ) -> None:
+        self.append(
+            Scored(time=time.time(), document=document, score=score, tokens=tokens, versions=versions)
+        )
+
+    def closed(self, rollout_id: str, state: State, *, reason: str = "", step: int = 0) -> None:
+        self.append(
+            Closed(time=time.time(), rollout_id=rollout_id, state=state, reason=reason[:2000], step=step)
+        )
+
+    def group_failed(self, uid: str, *, step: int) -> None:
+        self.append(GroupFailed(time=time.time(), uid=uid, step=step))
+
+    def close(self) -> None:
+        if self._closed.is_set():
+            return
+        self._closed.set()
+        self._dirty.set()
+        self._syncer.join(timeout=30)
+        os.close(self._file)
+
+    def _sync_loop(self) -> None:
+        while not self._closed.is_set():
+            self._dirty.wait()
+            self._dirty.clear()
+            os.fsync(self._file)
+            self._closed.wait(SYNC_S)
+        os.fsync(self._file)

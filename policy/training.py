@@ -1,0 +1,155 @@
+"""Settings of a GRPO run, and the environment and agent-loop file of its processes.
+
+Invariants: settings that cannot work together are refused here, before anything starts; nothing here imports
+verl, torch or ray. What the settings mean to verl is in `policy.verl_options`.
+"""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+from typing import Literal
+
+from pydantic import Field, model_validator
+
+from workers.settings import CONFIG_ENV, Settings
+
+AGENT = "interleaved"
+CHECKPOINTS = "checkpoints"
+METRICS = "metrics.jsonl"
+AGENT_CONFIG = "agent_loop.yaml"
+
+
+class TrainSettings(Settings):
+    """One GRPO (or GSPO) run. Lengths in tokens, times in seconds, batch sizes in prompts.
+
+    `mode`: `separate_async` trains and generates on GPUs of their own, the others on the same ones.
+    `old_log_prob`: take the sampler's log-probabilities as the old policy's (`rollout`), which saves a
+    forward pass and lets the clipped ratio correct for staleness, or compute them anew (`recompute`).
+    On a CPU the GPU counts are logical: one per process.
+    """
+
+    model: str
+    modality: Literal["text", "vl"] = "text"
+    device: Literal["cpu", "cuda"] = "cuda"
+    mode: Literal["separate_async", "colocate_async", "sync"] = "separate_async"
+    seed: int = 1
+
+    steps: int | None = Field(default=None, ge=1)
+    epochs: int = Field(default=1, ge=1)
+    batch_size: int = Field(default=32, ge=1)
+    n: int = Field(default=8, ge=2)
+    min_siblings: int = Field(default=2, ge=2)
+    prompt_tokens: int = Field(default=8192, ge=1)
+    response_tokens: int = Field(default=24576, ge=1)
+    temperature: float = Field(default=1.0, gt=0)
+    image_max_pixels: int = Field(default=1024 * 1024, ge=56 * 56)
+    max_input_images: int = Field(default=8, ge=1)
+
+    loss: Literal["grpo", "gspo"] = "grpo"
+    aggregation: Literal["token-mean", "seq-mean-token-mean", "seq-mean-token-sum"] = "token-mean"
+    clip_low: float = Field(default=0.2, gt=0)
+    clip_high: float = Field(default=0.2, gt=0)
+    clip_c: float = Field(default=10.0, gt=1)
+    entropy: float = Field(default=0.0, ge=0)
+    old_log_prob: Literal["rollout", "recompute"] = "recompute"
+
+    lr: float = Field(default=1e-6, gt=0)
+    schedule: Literal["constant", "cosine"] = "cosine"
+    min_lr_ratio: float = Field(default=0.01, ge=0, le=1)
+    warmup_steps: int = Field(default=5, ge=0)
+    weight_decay: float = Field(default=0.1, ge=0)
+    grad_clip: float = Field(default=1.0, gt=0)
+
+    warmup_batches: float = Field(default=1.0, ge=0)
+    max_staleness: int = Field(default=4, ge=1)
+    rollout_timeout_s: float = Field(default=1800.0, gt=0)
+    rollout_processes: int = Field(default=8, ge=1)
+    poll_s: float = Field(default=0.2, gt=0)
+    weight_sync_timeout_s: float = Field(default=300.0, gt=0)
+
+    trainer_nodes: int = Field(default=1, ge=1)
+    trainer_gpus: int = Field(default=8, ge=1)
+    rollout_nodes: int = Field(default=1, ge=1)
+    rollout_gpus: int = Field(default=8, ge=1)
+    tensor_parallel: int = Field(default=2, ge=1)
+    sequence_parallel: int = Field(default=2, ge=1)
+    micro_batch_tokens: int = Field(default=32_768, ge=1)
+    rollout_seqs: int = Field(default=256, ge=1)
+    rollout_batched_tokens: int = Field(default=8192, ge=1)
+    gpu_memory: float = Field(default=0.8, gt=0, lt=1)
+    kv_cache_gib: int = Field(default=1, ge=1)
+    weight_bucket_mb: int = Field(default=2048, ge=1)
+    save_every: int = Field(default=50, ge=0)
+
+    @model_validator(mode="after")
+    def _consistent(self) -> TrainSettings:
+        if self.min_siblings > self.n:
+            raise ValueError(f"min_siblings {self.min_siblings} is more than the group has (n {self.n})")
+        if self.micro_batch_tokens * self.sequence_parallel < self.prompt_tokens + self.response_tokens:
+            raise ValueError(
+                "micro_batch_tokens times sequence_parallel must hold one sequence "
+                f"(prompt_tokens + response_tokens = {self.prompt_tokens + self.response_tokens})"
+            )
+        if self.trainer_gpus * self.trainer_nodes % self.sequence_parallel:
+            raise ValueError("trainer_gpus times trainer_nodes must be a multiple of sequence_parallel")
+        pool = self.rollout_gpus if self.mode == "separate_async" else self.trainer_gpus
+        if pool % self.tensor_parallel:
+            raise ValueError(
+                f"tensor_parallel {self.tensor_parallel} does not divide the {pool} GPUs that generate"
+            )
+        ranks = self.trainer_gpus * self.trainer_nodes // self.sequence_parallel
+        if self.batch_size * self.n % ranks:
+            raise ValueError(f"batch_size times n must be a multiple of the {ranks} data-parallel ranks")
+        if self.device == "cpu" and (self.tensor_parallel > 1 or self.sequence_parallel > 1):
+            raise ValueError("tensor_parallel and sequence_parallel must be 1 on a CPU")
+        return self
+
+    @property
+    def gpus(self) -> int:
+        """GPUs (on a CPU: logical ones) that the trainer and the rollout engines take together."""
+        trainer = self.trainer_gpus * self.trainer_nodes
+        return trainer + (self.rollout_gpus * self.rollout_nodes if self.mode == "separate_async" else 0)
+
+
+def agent_loop_config(train: TrainSettings, *, run: Path, scorer: str) -> str:
+    """The agent-loop file of a run (YAML; JSON is YAML), to be written to `<run>/agent_loop.yaml`.
+
+    `scorer` names the factory of the `policy.scoring.Scorer`, as `package.module:Class.method`; it is called
+    without arguments once per rollout process.
+    """
+    loop = {
+        "name": AGENT,
+        "_target_": "policy.agent_loop.InterleavedAgentLoop",
+        "run": str(run.absolute()),
+        "scorer": scorer,
+        "seed": train.seed,
+        "rollout_timeout_s": train.rollout_timeout_s,
+    }
+    return json.dumps([loop], indent=1)
+
+
+def environment(train: TrainSettings, *, run: Path) -> dict[str, str]:
+    """Environment of the trainer and, through Ray's runtime environment, of every process of the run."""
+    env = {
+        CONFIG_ENV: str((run / "config.json").absolute()),
+        "VERL_FILE_LOGGER_PATH": str((run / METRICS).absolute()),
+        # verl 0.9.1 passes flush= to logging calls at INFO, which crashes separate_async.
+        "VERL_LOGGING_LEVEL": "WARNING",
+        "TOKENIZERS_PARALLELISM": "false",
+        "RAY_USAGE_STATS_ENABLED": "0",
+        "VLLM_NO_USAGE_STATS": "1",
+        "VLLM_DO_NOT_TRACK": "1",
+        "PYTHONHASHSEED": str(train.seed),
+    }
+    if train.device == "cpu":
+        env |= {
+            "VERL_PLATFORM": "cpu",
+            "VERL_USE_EXTERNAL_MODULES": "policy.cpu",
+            # With no GPU, Ray would hide logical ones from actors that asked for none.
+            "RAY_ACCEL_ENV_VAR_OVERRIDE_ON_ZERO": "0",
+            "VLLM_CPU_KVCACHE_SPACE": str(train.kv_cache_gib),
+            "VLLM_CPU_OMP_THREADS_BIND": "nobind",
+            "OMP_NUM_THREADS": "1",
+        }
+    return env

@@ -1,0 +1,179 @@
+"""The ledger: every entry survives, each rollout ends once, and what must not happen is reported."""
+
+from __future__ import annotations
+
+import os
+import signal
+import subprocess
+import sys
+import threading
+import time
+
+import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
+
+from policy.document import Document, Task, TextPart
+from policy.ledger import close_open, read_ledger, reward_curve
+from policy.ledger_writer import LedgerWriter
+from policy.scoring import Score
+from workers.errors import Cause
+from workers.messages import Failure, Outcome, Request, SearchPayload, Success
+
+TASK = Task(question="Draw a cat", image_num=1, tools=("search",))
+
+
+@pytest.fixture
+def writer(tmp_path):
+    writer = LedgerWriter(tmp_path, "rollout")
+    yield writer
+    writer.close()
+
+
+def request(name: str = "r1") -> Request:
+    return Request.make("search", SearchPayload(query="cat"), timeout_s=60, owner="u_0", request_id=name)
+
+
+def outcome(of: Request) -> Outcome:
+    return Outcome(request_id=of.request_id, kind=of.kind, result=Success())
+
+
+def document(rollout_id: str) -> Document:
+    return Document(rollout_id=rollout_id, task=TASK, parts=(TextPart(text="Ein Bild: \u2028 <image> é"),))
+
+
+def test_a_rollout_is_told_in_full(writer, tmp_path):
+    asked = request()
+    writer.started("u_0", TASK, step=3)
+    writer.posted(asked)
+    writer.ended(outcome(asked))
+    writer.scored(document("u_0"), Score(reward=0.5, breakdown={"r_num": 1.0}), tokens=90, versions=(2, 3))
+    writer.closed("u_0", "trained", step=4)
+    ledger = read_ledger(tmp_path)
+    rollout = ledger.rollouts["u_0"]
+    assert (rollout.state, rollout.step, rollout.asked_in_step, rollout.reward) == ("trained", 4, 3, 0.5)
+    assert rollout.document == document("u_0")
+    assert (rollout.tokens, rollout.versions, rollout.uid) == (90, (2, 3), "u")
+    assert ledger.requests["r1"].outcome == outcome(asked)
+    assert ledger.violations == []
+    assert reward_curve(ledger) == {4: 0.5}
+
+
+def test_a_second_terminal_state_is_a_violation_and_the_first_counts(writer, tmp_path):
+    writer.started("u_0", TASK)
+    writer.closed("u_0", "trained", step=1)
+    writer.closed("u_0", "stale", step=2)
+    ledger = read_ledger(tmp_path)
+    assert ledger.rollouts["u_0"].state == "trained"
+    assert ledger.violations == ["rollout u_0 is trained and stale"]
+
+
+def test_a_second_outcome_and_an_unasked_one_are_violations(writer, tmp_path):
+    asked = request()
+    writer.posted(asked)
+    writer.ended(outcome(asked))
+    writer.ended(outcome(asked))
+    writer.ended(outcome(request("stranger")))
+    assert len(read_ledger(tmp_path).violations) == 2
+
+
+def test_posting_again_is_still_one_request(writer, tmp_path):
+    asked = request()
+    writer.posted(asked)
+    writer.posted(asked)
+    writer.ended(outcome(asked))
+    ledger = read_ledger(tmp_path)
+    assert list(ledger.requests) == ["r1"]
+    assert ledger.violations == []
+
+
+def test_files_of_several_processes_are_one_ledger(tmp_path):
+    rollout, trainer = LedgerWriter(tmp_path, "rollout"), LedgerWriter(tmp_path, "trainer")
+    rollout.started("u_0", TASK)
+    trainer.closed("u_0", "trained", step=1)
+    rollout.close()
+    trainer.close()
+    assert len(list((tmp_path / "ledger").iterdir())) == 2
+    assert read_ledger(tmp_path).states() == {"trained": 1}
+
+
+def test_closing_a_run_ends_everything_once(writer, tmp_path):
+    for name in ("u_0", "u_1", "v_0", "w_0"):
+        writer.started(name, TASK)
+    writer.closed("u_0", "failed", reason="boom")
+    writer.group_failed("u", step=5)
+    writer.scored(document("v_0"), Score(reward=0.5), tokens=9)
+    writer.closed("w_0", "masked")
+    writer.posted(request())
+    ledger = close_open(tmp_path)
+    assert {name: rollout.state for name, rollout in ledger.rollouts.items()} == {
+        "u_0": "failed",
+        "u_1": "failed",
+        "v_0": "cancelled",
+        "w_0": "masked",
+    }
+    failure = ledger.requests["r1"].outcome.result
+    assert isinstance(failure, Failure)
+    assert failure.cause is Cause.CANCELLED
+    assert ledger.violations == ledger.open == ledger.pending == []
+    again = close_open(tmp_path)
+    assert again.violations == []
+
+
+def test_a_torn_last_line_is_skipped_and_a_damaged_one_is_named(writer, tmp_path):
+    writer.started("u_0", TASK)
+    (path,) = (tmp_path / "ledger").iterdir()
+    with path.open("ab") as file:
+        file.write(b'{"type": "closed", "rollout_')
+    assert list(read_ledger(tmp_path).rollouts) == ["u_0"]
+    with path.open("ab") as file:
+        file.write(b"\n")
+    with pytest.raises(ValueError, match=rf"{path.name}:2"):
+        read_ledger(tmp_path)
+
+
+def test_every_line_written_survives_a_kill(tmp_path):
+    code = (
+        "import os, signal, sys; from pathlib import Path\n"
+        "from policy.document import Task; from policy.ledger_writer import LedgerWriter\n"
+        "writer = LedgerWriter(Path(sys.argv[1]), 'rollout')\n"
+        "for i in range(200): writer.started(f'u_{i}', Task(question='x' * 10000))\n"
+        "os.kill(os.getpid(), signal.SIGKILL)\n"
+    )
+    done = subprocess.run([sys.executable, "-c", code, str(tmp_path)], check=False)
+    assert done.returncode == -signal.SIGKILL
+    assert len(read_ledger(tmp_path).rollouts) == 200
+
+
+def test_lines_of_many_threads_do_not_mix(writer, tmp_path):
+    def write(first: int) -> None:
+        for i in range(50):
+            writer.started(f"u_{first + i}", Task(question="y" * 5000))
+
+    threads = [threading.Thread(target=write, args=(100 * k,)) for k in range(4)]
+    for thread in threads:
+        thread.start()
+    for thread in threads:
+        thread.join()
+    assert len(read_ledger(tmp_path).rollouts) == 200
+
+
+def test_closing_twice_is_harmless_and_quick(tmp_path):
+    writer = LedgerWriter(tmp_path, "rollout")
+    writer.started("u_0", TASK)
+    begun = time.monotonic()
+    writer.close()
+    writer.close()
+    assert time.monotonic() - begun < 1.0
+    with pytest.raises(OSError):
+        os.fstat(writer._file)
+
+
+@settings(max_examples=50, deadline=None)
+@given(st.text(max_size=200))
+def test_any_text_keeps_to_one_line(tmp_path_factory, text):
+    run = tmp_path_factory.mktemp("run")
+    writer = LedgerWriter(run, "rollout")
+    writer.started("u_0", Task(question=text))
+    writer.close()
+    assert read_ledger(run).rollouts["u_0"].task.question == text
