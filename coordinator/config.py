@@ -1,0 +1,174 @@
+"""The configuration of a run: one YAML file, checked as a whole, resolved into the file that every process
+reads.
+
+Invariants: an unknown key is refused with the nearest valid one; every error is a `ConfigError` naming file,
+field and cure; the resolved file holds no secret (`Settings` refuse them) and its sections are the ones
+`workers.settings.section` hands out.
+"""
+
+from __future__ import annotations
+
+import json
+import os
+from collections.abc import Mapping
+from pathlib import Path
+
+import yaml
+from pydantic import Field, ValidationError, field_validator, model_validator
+
+from coordinator.config_errors import explain
+from policy.training import TrainSettings
+from rewards.settings import JudgeSettings, RewardSettings
+from workers.errors import ConfigError
+from workers.queues import QUEUES
+from workers.settings import REDIS_ENV, BlobSettings, QueueSettings, Settings, ToolSettings
+
+RAY_ENV = "RAY_ADDRESS"
+SHIPPED = Path(__file__).resolve().parent.parent / "configs"
+CONFIG_FILE = "config.json"
+
+
+class DataSettings(Settings):
+    """Parquet files in the LLM-I schema. verl wants a test file too: without one, the first of `train`."""
+
+    train: tuple[str, ...] = Field(min_length=1)
+    test: tuple[str, ...] = ()
+
+
+class PoolSettings(Settings):
+    """One Celery worker process on this machine: the queues it serves and how many jobs it runs at once."""
+
+    queues: tuple[str, ...] = Field(min_length=1)
+    concurrency: int = Field(default=1, ge=1)
+
+    @field_validator("queues")
+    @classmethod
+    def _known(cls, queues: tuple[str, ...]) -> tuple[str, ...]:
+        unknown = [name for name in queues if name not in QUEUES]
+        if unknown:
+            raise ValueError(f"no queue {unknown[0]!r}; the queues are {', '.join(QUEUES)}")
+        if len({QUEUES[name].pool for name in queues}) > 1:
+            raise ValueError("network-bound queues and the others cannot share one process; list them apart")
+        return queues
+
+
+NETWORK = tuple(name for name, spec in QUEUES.items() if spec.resource == "network")
+
+
+class WorkerSettings(Settings):
+    """The worker processes started beside the trainer; an empty list means all workers run elsewhere."""
+
+    pools: tuple[PoolSettings, ...] = (
+        PoolSettings(queues=("diffusion", "edit")),
+        PoolSettings(queues=("code",)),
+        PoolSettings(queues=NETWORK, concurrency=16),
+    )
+
+
+class RaySettings(Settings):
+    """The Ray that is started here. With RAY_ADDRESS set, that cluster is used and none of this applies.
+
+    `num_cpus`: logical CPUs (None: as many as the machine has, at least 16 on a CPU run); object store in
+    MiB.
+    """
+
+    num_cpus: int | None = Field(default=None, ge=1)
+    object_store_mb: int | None = Field(default=None, ge=100)
+
+
+class RunConfig(Settings):
+    """Everything a run is made of."""
+
+    name: str = Field(default="", pattern=r"^([A-Za-z0-9][A-Za-z0-9._-]*)?$")
+    queue: QueueSettings = QueueSettings()
+    blobs: BlobSettings = BlobSettings()
+    tools: ToolSettings = ToolSettings()
+    reward: RewardSettings = RewardSettings()
+    judges: JudgeSettings = JudgeSettings()
+    train: TrainSettings
+    data: DataSettings
+    workers: WorkerSettings = WorkerSettings()
+    ray: RaySettings = RaySettings()
+
+    @model_validator(mode="after")
+    def _one_kind_of_model(self) -> RunConfig:
+        if self.reward.vl != (self.train.modality == "vl"):
+            raise ValueError(
+                f"reward.vl must be {str(not self.reward.vl).lower()} when train.modality is "
+                f"{self.train.modality}; the published weights of the text judge differ"
+            )
+        return self
+
+    @property
+    def external_redis(self) -> bool:
+        """Whether a Redis of the user's own is named; else one is started for the run."""
+        return bool(os.environ.get(REDIS_ENV)) or "redis_url" in self.queue.model_fields_set
+
+    def save(self, run: Path) -> None:
+        """Write `config.json` (for the processes) and `config.yaml` (for people) into the run's folder."""
+        document = self.model_dump(mode="json")
+        (run / CONFIG_FILE).write_text(json.dumps(document, indent=1) + "\n")
+        (run / "config.yaml").write_text(yaml.safe_dump(document, sort_keys=False, allow_unicode=True))
+
+
+def load(path: str | Path, overrides: Mapping[str, object] | None = None) -> RunConfig:
+    """Read and check a YAML file, or a shipped one by its name. `overrides` maps dotted names to values."""
+    file = find(path)
+    try:
+        raw = yaml.load(file.read_text(encoding="utf-8"), _Loader)
+    except (OSError, UnicodeDecodeError) as error:
+        raise ConfigError(f"{file}: cannot be read ({error}); name a YAML file") from error
+    except yaml.YAMLError as error:
+        mark = getattr(error, "problem_mark", None)
+        where = f"{file}:{mark.line + 1}" if mark else str(file)
+        problem = getattr(error, "problem", None) or "bad syntax"
+        raise ConfigError(f"{where}: not valid YAML: {problem}; mend this line") from error
+    if not isinstance(raw, dict):
+        raise ConfigError(f"{file}: must hold a mapping with at least the sections train and data")
+    for name, value in (overrides or {}).items():
+        _put(raw, name, value)
+    return check(raw, str(file))
+
+
+def check(raw: object, source: str) -> RunConfig:
+    """A mapping as a `RunConfig`. Raises `ConfigError` that names `source`, each wrong field and the cure."""
+    try:
+        return RunConfig.model_validate(raw)
+    except ValidationError as error:
+        raise ConfigError("\n".join(explain(RunConfig, error, source))) from error
+
+
+def shipped() -> list[str]:
+    """The names of the configurations that come with llmi."""
+    return sorted(file.stem for file in SHIPPED.glob("*.yaml"))
+
+
+def find(path: str | Path) -> Path:
+    """The file at `path`, or the shipped configuration of that name."""
+    given = Path(path)
+    for file in (given, SHIPPED / given.name, SHIPPED / f"{given.name}.yaml"):
+        if file.is_file():
+            return file
+    raise ConfigError(f"{given}: no such configuration; name a YAML file or one of {', '.join(shipped())}")
+
+
+def _put(raw: dict, name: str, value: object) -> None:
+    *sections, last = name.split(".")
+    here = raw
+    for section in sections:
+        here = here.setdefault(section, {})
+    here[last] = value
+
+
+class _Loader(yaml.SafeLoader):
+    """YAML that refuses a key given twice, of which the stock loader silently takes the last."""
+
+    def construct_mapping(self, node: yaml.MappingNode, deep: bool = False) -> dict:
+        seen = set()
+        for key, _ in node.value:
+            if key.value in seen:
+                raise yaml.MarkedYAMLError(
+                    problem=f"key {key.value!r} stands twice", problem_mark=key.start_mark
+                )
+            seen.add(key.value)
+        return super().construct_mapping(node, deep)

@@ -1,0 +1,67 @@
+"""Pydantic's complaints about a configuration, in words that name the field and the cure."""
+
+from __future__ import annotations
+
+import difflib
+import typing
+from collections.abc import Iterator, Sequence
+
+from pydantic import BaseModel, ValidationError
+
+
+def explain(model: type[BaseModel], error: ValidationError, source: str) -> list[str]:
+    """One line per problem: `source`: dotted field: what is wrong; what to do."""
+    return [f"{source}: {_line(model, problem)}" for problem in error.errors()]
+
+
+def _line(model: type[BaseModel], problem: typing.Mapping) -> str:
+    location: Sequence[str | int] = problem["loc"]
+    field = ".".join(str(part) for part in location)
+    if problem["type"] == "extra_forbidden":
+        *parents, last = location
+        valid = sorted(keys_at(model, parents))
+        near = difflib.get_close_matches(str(last), valid, n=1)
+        if near:
+            return f"{field}: unknown key; did you mean {'.'.join(str(p) for p in (*parents, near[0]))}?"
+        everywhere = {path.rpartition(".")[2]: path for path in paths(model)}
+        near = difflib.get_close_matches(str(last), everywhere, n=1)
+        if near:
+            return f"{field}: unknown key; did you mean {everywhere[near[0]]}?"
+        return f"{field}: unknown key; valid here: {', '.join(valid)}"
+    if problem["type"] == "missing":
+        return f"{field}: missing; add it"
+    message = problem["msg"].removeprefix("Value error, ")
+    if problem["type"] in ("value_error", "assertion_error"):
+        return f"{field}: {message}" if field else message
+    return f"{field}: {message} (it is {problem['input']!r})"
+
+
+def keys_at(model: type[BaseModel], path: Sequence[str | int]) -> list[str]:
+    """The valid keys of the section at `path`; none when `path` leads to no section."""
+    here: type[BaseModel] | None = model
+    for part in path:
+        if isinstance(part, int):
+            continue
+        field = here.model_fields.get(part) if here else None
+        here = _section(field.annotation) if field else None
+    return list(here.model_fields) if here else []
+
+
+def paths(model: type[BaseModel], prefix: str = "") -> Iterator[str]:
+    """Every dotted key of the model and its sections."""
+    for name, field in model.model_fields.items():
+        yield f"{prefix}{name}"
+        inner = _section(field.annotation)
+        if inner:
+            yield from paths(inner, f"{prefix}{name}.")
+
+
+def _section(annotation: object) -> type[BaseModel] | None:
+    """The model in an annotation, through tuples and optionals."""
+    if isinstance(annotation, type) and issubclass(annotation, BaseModel):
+        return annotation
+    for inner in typing.get_args(annotation):
+        found = _section(inner)
+        if found:
+            return found
+    return None

@@ -1,0 +1,106 @@
+"""The processes a run starts, directly or through others: how to find them, weigh them and end them all.
+
+Invariants: after `adopt_orphans` every process below this one stays below it, even when the one between them
+dies, so that `descendants` misses none; `end_all` returns only when none is left or the deadline is over.
+"""
+
+from __future__ import annotations
+
+import ctypes
+import logging
+import os
+import signal
+import threading
+from collections.abc import Callable
+
+import psutil
+
+logger = logging.getLogger(__name__)
+PR_SET_PDEATHSIG, PR_SET_CHILD_SUBREAPER = 1, 36
+_libc = ctypes.CDLL(None, use_errno=True)
+
+
+def adopt_orphans() -> None:
+    """Make this process the parent of every descendant whose own parent dies."""
+    if _libc.prctl(PR_SET_CHILD_SUBREAPER, 1, 0, 0, 0) != 0:
+        raise OSError(ctypes.get_errno(), "prctl(PR_SET_CHILD_SUBREAPER)")
+
+
+def die_with_parent(parent: int) -> Callable[[], None]:
+    """A `preexec_fn`: the child is killed when the thread that started it ends."""
+
+    def prepare() -> None:
+        _libc.prctl(PR_SET_PDEATHSIG, signal.SIGKILL, 0, 0, 0)
+        if os.getppid() != parent:  # it died before the line above
+            os.kill(os.getpid(), signal.SIGKILL)
+
+    return prepare
+
+
+def descendants() -> list[psutil.Process]:
+    """Every living process below this one, zombies not counted."""
+    found = []
+    for process in psutil.Process().children(recursive=True):
+        try:
+            if process.status() != psutil.STATUS_ZOMBIE:
+                found.append(process)
+        except psutil.NoSuchProcess:
+            continue
+    return found
+
+
+def end_all(deadline_s: float, keep: frozenset[int] = frozenset()) -> list[int]:
+    """SIGTERM, then SIGKILL after half of the deadline; returns the ids that had to be killed."""
+    killed: list[int] = []
+    for sign, share in ((signal.SIGTERM, 0.5), (signal.SIGKILL, 0.5)):
+        left = [process for process in descendants() if process.pid not in keep]
+        for process in left:
+            try:
+                process.send_signal(sign)
+            except psutil.NoSuchProcess:
+                continue
+            if sign is signal.SIGKILL:
+                killed.append(process.pid)
+        _, alive = psutil.wait_procs(left, timeout=deadline_s * share)
+        if not alive and not [process for process in descendants() if process.pid not in keep]:
+            break
+    if killed:
+        logger.info("had to kill %d processes that did not end by themselves", len(killed))
+    return killed
+
+
+def rss_bytes() -> int:
+    """Resident memory of this process and all below it, added up (shared pages count once per process)."""
+    total = 0
+    for process in (psutil.Process(), *descendants()):
+        try:
+            total += process.memory_info().rss
+        except psutil.NoSuchProcess:
+            continue
+    return total
+
+
+class MemoryWatch:
+    """A thread that samples `rss_bytes` every `every_s` seconds and keeps the highest."""
+
+    def __init__(self, every_s: float = 2.0):
+        self.now = 0
+        self.peak = 0
+        self._every_s = every_s
+        self._stop = threading.Event()
+        self._thread = threading.Thread(target=self._run, name="memory-watch", daemon=True)
+
+    def __enter__(self) -> MemoryWatch:
+        self._thread.start()
+        return self
+
+    def __exit__(self, *exc_info: object) -> None:
+        self._stop.set()
+        self._thread.join(timeout=self._every_s + 5)
+
+    def _run(self) -> None:
+        while True:
+            self.now = rss_bytes()
+            self.peak = max(self.peak, self.now)
+            if self._stop.wait(self._every_s):
+                return
