@@ -1,0 +1,41 @@
+"""The judges as queue jobs: `judge_text` reads the document, `judge_image` also looks at its pictures.
+
+Invariants: a verdict is integers from 1 to 5 on the axes of `rewards.verdicts`, or a typed failure; a job
+says which judge spoke (`Success.source["judge"]`). Importing this registers the jobs and loads nothing heavy.
+"""
+
+from __future__ import annotations
+
+from rewards.judges.payloads import JudgeImagePayload, JudgeTextPayload
+from rewards.settings import JudgeSettings
+from workers.jobs import JobContext, job
+from workers.messages import Success
+
+TEXT_KIND = "judge_text"
+IMAGE_KIND = "judge_image"
+
+
+@job(TEXT_KIND, JudgeTextPayload)
+def judge_text(payload: JudgeTextPayload, ctx: JobContext) -> Success:
+    """The configured text judge's verdict."""
+    settings = JudgeSettings.load()
+    if settings.text.provider == "openai":
+        from rewards.judges import openai
+
+        return openai.judge_text(payload, settings, ctx)
+    from rewards.judges import rules
+
+    return rules.judge_text(payload)
+
+
+@job(IMAGE_KIND, JudgeImagePayload)
+def judge_image(payload: JudgeImagePayload, ctx: JobContext) -> Success:
+    """The configured image judge's verdict."""
+    settings = JudgeSettings.load()
+    if settings.image.provider == "openai":
+        from rewards.judges import openai
+
+        return openai.judge_image(payload, settings, ctx)
+    from rewards.judges import rules
+
+    return rules.judge_image(payload, ctx)

@@ -1,0 +1,43 @@
+"""Images as a served judge gets them: scaled down here, without transparency, as a data URI.
+
+Invariants: never enlarged; proportions kept; a JPEG that is small enough travels byte for byte. Raises
+InfrastructureFault: BLOB_MISSING for an image that is gone, BAD_ANSWER for one that cannot be decoded.
+"""
+
+from __future__ import annotations
+
+import base64
+import io
+import math
+
+from PIL import Image
+
+from workers import images
+from workers.blobs import BlobStore
+from workers.messages import BlobRef
+
+JPEG_QUALITY = 92
+
+
+def data_uri(blobs: BlobStore, ref: BlobRef, max_pixels: int) -> str:
+    """The image with at most `max_pixels` pixels, as `data:image/jpeg;base64,...`."""
+    data = blobs.get(ref)
+    if ref.media_type != "image/jpeg" or ref.width * ref.height > max_pixels:
+        data = _jpeg(fitted(images.rgb(data), max_pixels))
+    return f"data:image/jpeg;base64,{base64.b64encode(data).decode()}"
+
+
+def fitted(image: Image.Image, max_pixels: int) -> Image.Image:
+    """`image`, or a smaller one of the same proportions with at most `max_pixels` pixels."""
+    scale = math.sqrt(max_pixels / (image.width * image.height))
+    if scale >= 1:
+        return image
+    size = (max(1, int(image.width * scale)), max(1, int(image.height * scale)))
+    return image.resize(size, Image.Resampling.LANCZOS)
+
+
+def _jpeg(image: Image.Image) -> bytes:
+    """Full colour resolution: thin coloured lines of charts must survive."""
+    buffer = io.BytesIO()
+    image.save(buffer, "JPEG", quality=JPEG_QUALITY, subsampling=0)
+    return buffer.getvalue()

@@ -1,0 +1,90 @@
+"""From payload to chat messages: the rubric first, then the task, then the document.
+
+Invariants: everything two documents have in common stands before what differs (rubric, task, given images,
+document), for prefix caching; the order of parts is the document's.
+"""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Callable
+from typing import Any
+
+from rewards.judges.payloads import (
+    JudgeImagePayload,
+    JudgeTextPayload,
+    ShownImage,
+    ShownInvalid,
+    ShownTag,
+    ShownText,
+)
+from rewards.judges.rubrics import IMAGE_RUBRIC, TEXT_RUBRIC
+from workers.messages import BlobRef
+
+FAILURES_LOWER = "Every place marked [NO PICTURE lowers all three grades strongly."
+FAILURES_ELSEWHERE = "Do not lower a grade for a place marked [NO PICTURE; it is counted elsewhere."
+
+Chat = list[dict[str, Any]]
+
+
+def text_chat(payload: JudgeTextPayload) -> Chat:
+    """The text judge's prompt: plain text throughout."""
+    task = [f"# The task\n{payload.question}"]
+    if payload.inputs:
+        task.append(f"[The user gave {payload.inputs} picture(s), not shown to you.]")
+    if payload.tools:
+        task.append(f"[The right tools for this task: {', '.join(payload.tools)}.]")
+    document = "".join(_as_text(part) for part in payload.parts) or "[empty]"
+    user = "\n".join([*task, "", "# The document", document, "", "# Your grades"])
+    return [{"role": "system", "content": TEXT_RUBRIC}, {"role": "user", "content": user}]
+
+
+def image_chat(payload: JudgeImagePayload, show: Callable[[BlobRef], str], max_images: int) -> Chat:
+    """The image judge's prompt. `show` gives an image's URL (a data URI); at most `max_images` images are
+    shown.
+
+    The document's pictures have precedence over given ones; what is left out is said.
+    """
+    room = max(0, max_images - len(payload.images))
+    content: list[dict[str, Any]] = [_text(f"# The task\n{payload.question}")]
+    for number, given in enumerate(payload.inputs[:room], start=1):
+        content += [_text(f"GIVEN {number}:"), _image(show(given))]
+    if len(payload.inputs) > room:
+        content.append(_text(f"[{len(payload.inputs) - room} more given picture(s), not shown.]"))
+    content.append(_text("# The document"))
+    number = 0
+    for part in payload.parts:
+        if not isinstance(part, ShownImage):
+            content.append(_text(_as_text(part)))
+        elif part.blob is None:
+            content.append(_text(f"[NO PICTURE could be made here: {part.tag.description}]"))
+        else:
+            number += 1
+            content.append(
+                _text(f"PICTURE {number}, by {part.tag.source}, meant to show: {part.tag.description}")
+            )
+            shown = number <= max_images
+            content.append(_image(show(part.blob)) if shown else _text("[not shown]"))
+    content.append(_text(FAILURES_LOWER if payload.failures_lower else FAILURES_ELSEWHERE))
+    content.append(_text("# Your grades"))
+    return [
+        {"role": "system", "content": [_text(IMAGE_RUBRIC)]},
+        {"role": "user", "content": [part for part in content if part.get("text") != ""]},
+    ]
+
+
+def _as_text(part: ShownText | ShownTag | ShownInvalid) -> str:
+    if isinstance(part, ShownText):
+        return part.text
+    if isinstance(part, ShownInvalid):
+        return f"\n[BROKEN TAG ({part.reason}): {part.raw}]\n"
+    params = json.dumps(part.params, ensure_ascii=False)
+    return f"\n[TAG by {part.source}: {part.description} | {params}]\n"
+
+
+def _text(text: str) -> dict[str, Any]:
+    return {"type": "text", "text": text}
+
+
+def _image(url: str) -> dict[str, Any]:
+    return {"type": "image_url", "image_url": {"url": url}}

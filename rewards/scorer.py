@@ -1,0 +1,123 @@
+"""The scorer: from a draft to its score, over the judges' queues.
+
+Invariants: the text judge is posted at once and never waits for an image; the image judge is posted when
+the last image is in, and only when there is an image whose grade can matter; any failure of infrastructure,
+of a tool or of a judge, masks the sample and is never a number; whatever ends the scoring early cancels
+what is still open.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import logging
+from collections.abc import AsyncIterator
+from contextlib import asynccontextmanager
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, TypeVar
+
+from pydantic import BaseModel
+
+from policy.scoring import Draft, Score
+from rewards import formulas
+from rewards.facts import Facts, masking
+from rewards.judges import IMAGE_KIND, TEXT_KIND
+from rewards.judges.payloads import JudgeImagePayload, JudgeTextPayload
+from rewards.settings import JudgeSettings, RewardSettings
+from rewards.verdicts import ImageVerdict, TextVerdict, Verdict
+from workers.errors import InfrastructureFault
+from workers.messages import Failure, Outcome, Request, Success
+
+if TYPE_CHECKING:
+    from workers.client import Posted, QueueClient
+
+logger = logging.getLogger(__name__)
+CANCEL_S = 5.0
+V = TypeVar("V", bound=Verdict)
+
+
+@dataclass(frozen=True)
+class QueueScorer:
+    """Implements `policy.scoring.Scorer`. Holds no connection: the draft brings its client."""
+
+    reward: RewardSettings
+    judges: JudgeSettings
+
+    @classmethod
+    def from_config(cls) -> QueueScorer:
+        """From the sections "reward" and "judges" of the run's configuration. Raises ConfigError."""
+        return cls(RewardSettings.load(), JudgeSettings.load())
+
+    async def score(self, draft: Draft) -> Score:
+        """The draft's score; masked when a tool or a judge failed by infrastructure's fault."""
+        owner = draft.document.rollout_id
+        async with _open_requests(draft.client) as requests:
+            reading = JudgeTextPayload.of(draft.document)
+            text = await requests.post(TEXT_KIND, reading, self.judges.text.timeout_s, owner)
+            document = await draft.finished
+            if failures := masking(document):
+                return Score(reward=None, masked_by=failures)
+            facts = Facts.of(document)
+            image: Failure | Posted | None = None
+            if formulas.needs_image_verdict(self.reward, facts):
+                looking = JudgeImagePayload.of(document, failures_lower=self.reward.formula == "llmi")
+                image = await requests.post(IMAGE_KIND, looking, self.judges.image.timeout_s, owner)
+            read = await requests.verdict(text, TextVerdict)
+            looked = await requests.verdict(image, ImageVerdict) if image is not None else None
+        if isinstance(read, Failure) or isinstance(looked, Failure):
+            return Score(reward=None, masked_by=tuple(v for v in (read, looked) if isinstance(v, Failure)))
+        return formulas.reward(self.reward, facts, read, looked)
+
+
+class _Requests:
+    """The judges' requests of one draft; knows which are still open."""
+
+    def __init__(self, client: QueueClient):
+        self._client = client
+        self._open: set[str] = set()
+
+    async def post(self, kind: str, payload: BaseModel, timeout_s: float, owner: str) -> Posted | Failure:
+        request = Request.make(kind, payload, timeout_s=timeout_s, owner=owner)
+        self._open.add(request.request_id)
+        try:
+            return await self._client.post(request)
+        except InfrastructureFault as fault:
+            self._open.discard(request.request_id)
+            return Failure.of(fault)
+
+    async def verdict(self, posted: Posted | Failure, model: type[V]) -> V | Failure:
+        """The judge's verdict, or why there is none."""
+        if isinstance(posted, Failure):
+            return posted
+        outcome = await posted.outcome()
+        self._open.discard(outcome.request_id)
+        return _read(outcome, model)
+
+    async def cancel_open(self) -> None:
+        """Cancel what has no outcome yet; a queue that does not answer in time keeps them until their
+        deadline.
+        """
+        if not self._open:
+            return
+        try:
+            async with asyncio.timeout(CANCEL_S):
+                await asyncio.gather(*(self._client.cancel(request_id) for request_id in self._open))
+        except (TimeoutError, InfrastructureFault) as error:
+            logger.warning("%d judge requests were left to their deadlines: %s", len(self._open), error)
+
+
+@asynccontextmanager
+async def _open_requests(client: QueueClient) -> AsyncIterator[_Requests]:
+    requests = _Requests(client)
+    try:
+        yield requests
+    finally:
+        await requests.cancel_open()
+
+
+def _read(outcome: Outcome, model: type[V]) -> V | Failure:
+    if not isinstance(outcome.result, Success):
+        return outcome.result
+    try:
+        return model.read(outcome.result.verdict, provider=str(outcome.result.source.get("judge", "")))
+    except InfrastructureFault as fault:
+        return Failure.of(fault)

@@ -1,0 +1,135 @@
+"""Typed settings of rewards and judges: the sections "reward" and "judges" of the run's configuration.
+
+Invariants: unknown keys are refused; keys of services are named by environment variable and never stand
+here; `check` finds what is missing without touching the network.
+"""
+
+from __future__ import annotations
+
+import os
+from typing import Literal
+from urllib.parse import urlsplit
+
+from pydantic import Field, field_validator, model_validator
+
+from workers.settings import Settings, section
+
+TEXT_URL_ENV = "LLM_JUDGE_BASE_URL"
+IMAGE_URL_ENV = "MLLM_JUDGE_BASE_URL"
+
+
+class RewardSettings(Settings):
+    """How verdicts become a reward. `vl`: the policy itself reads images (the published weights of L differ).
+
+    `min_siblings`: a group with fewer samples that may vote is replaced.
+    """
+
+    formula: Literal["grounded", "llmi"] = "grounded"
+    vl: bool = False
+    min_siblings: int = Field(default=2, ge=2)
+
+    @classmethod
+    def load(cls) -> RewardSettings:
+        return section("reward", cls)
+
+
+class JudgeEndpoint(Settings):
+    """One judge. `rules`: the demo's own, from words and pixels. `openai`: a model behind an
+    OpenAI-compatible endpoint.
+
+    `base_url` is the endpoint up to and including its version, such as http://host:8000/v1; the judge's
+    environment variable wins over it. `timeout_s`: from posting to verdict. `max_image_pixels`: larger
+    images are scaled down before they are sent. `enable_thinking`: passed to the chat template; None leaves
+    it to the model.
+    """
+
+    provider: Literal["rules", "openai"] = "rules"
+    base_url: str = ""
+    model: str = ""
+    api_key_env: str = ""
+    temperature: float = Field(default=0.0, ge=0, le=2)
+    max_tokens: int = Field(default=64, ge=16)
+    timeout_s: float = Field(default=180.0, gt=0)
+    max_image_pixels: int = Field(default=28 * 28 * 1000, ge=28 * 28)
+    max_images: int = Field(default=20, ge=1)
+    enable_thinking: bool | None = None
+
+    @field_validator("base_url")
+    @classmethod
+    def _plain_url(cls, url: str) -> str:
+        parts = urlsplit(url)
+        if parts.password or parts.username:
+            raise ValueError("must not hold a user or password; name the key's variable in api_key_env")
+        if url and (parts.scheme not in {"http", "https"} or not parts.hostname):
+            raise ValueError("must be an http(s) URL such as http://host:8000/v1")
+        return url
+
+
+class JudgeSettings(Settings):
+    """The text judge (the published one: Qwen3-235B-A22B-Instruct-2507) and the image judge
+    (Qwen2.5-VL-72B).
+    """
+
+    text: JudgeEndpoint = JudgeEndpoint(model="Qwen/Qwen3-235B-A22B-Instruct-2507")
+    image: JudgeEndpoint = JudgeEndpoint(model="Qwen/Qwen2.5-VL-72B-Instruct")
+
+    @model_validator(mode="before")
+    @classmethod
+    def _default_models(cls, data: object) -> object:
+        """A section that names no model means the published one."""
+        if not isinstance(data, dict):
+            return data
+        filled = dict(data)
+        for judge in ("text", "image"):
+            given = filled.get(judge)
+            if isinstance(given, dict) and "model" not in given:
+                filled[judge] = {**given, "model": cls.model_fields[judge].default.model}
+        return filled
+
+    @classmethod
+    def load(cls) -> JudgeSettings:
+        return section("judges", cls)
+
+    @property
+    def text_url(self) -> str:
+        """The text judge's endpoint; LLM_JUDGE_BASE_URL wins over the file."""
+        return _url(os.environ.get(TEXT_URL_ENV) or self.text.base_url)
+
+    @property
+    def image_url(self) -> str:
+        """The image judge's endpoint; MLLM_JUDGE_BASE_URL wins over the file."""
+        return _url(os.environ.get(IMAGE_URL_ENV) or self.image.base_url)
+
+
+def _url(url: str) -> str:
+    """Without a trailing slash, and with /v1 where only a host was given."""
+    trimmed = url.rstrip("/")
+    return f"{trimmed}/v1" if trimmed and not urlsplit(trimmed).path else trimmed
+
+
+def check(judges: JudgeSettings) -> list[str]:
+    """What would stop the judges from working, each problem with its cure; empty when nothing would. No
+    network.
+    """
+    problems = []
+    for name, judge, url, variable in (
+        ("text", judges.text, judges.text_url, TEXT_URL_ENV),
+        ("image", judges.image, judges.image_url, IMAGE_URL_ENV),
+    ):
+        if judge.provider != "openai":
+            continue
+        if not url:
+            problems.append(
+                f"judges.{name}.base_url is empty; set it, or {variable}, to the judge's endpoint"
+            )
+        elif urlsplit(url).scheme not in {"http", "https"} or not urlsplit(url).hostname:
+            problems.append(f"{variable} is not an http(s) URL; set it to one such as http://host:8000/v1")
+        if not judge.model:
+            problems.append(
+                f"judges.{name}.model is empty; set it to the name under which the endpoint serves it"
+            )
+        if judge.api_key_env and not os.environ.get(judge.api_key_env):
+            problems.append(
+                f"{judge.api_key_env}, named by judges.{name}.api_key_env, is not set; export the key"
+            )
+    return problems

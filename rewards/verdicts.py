@@ -1,0 +1,64 @@
+"""What the judges say, as data: integers from 1 to 5 on named axes.
+
+Invariant: a verdict with a missing axis, or with anything but an integer from 1 to 5, is refused as
+`Cause.VERDICT_UNREADABLE`; it is never clipped, rounded or used.
+"""
+
+from __future__ import annotations
+
+from typing import Annotated, Self
+
+from pydantic import Field, ValidationError
+
+from workers.errors import Cause, InfrastructureFault
+from workers.messages import Message
+
+Axis = Annotated[int, Field(strict=True, ge=1, le=5)]
+
+
+class Verdict(Message):
+    """Base of both verdicts: one `Axis` per field."""
+
+    @classmethod
+    def axes(cls) -> tuple[str, ...]:
+        return tuple(cls.model_fields)
+
+    @classmethod
+    def read(cls, data: object, *, provider: str = "") -> Self:
+        """A judge's answer as a verdict. Raises InfrastructureFault(VERDICT_UNREADABLE)."""
+        try:
+            return cls.model_validate(data)
+        except ValidationError as error:
+            first = error.errors()[0]
+            where = ".".join(str(part) for part in first["loc"]) or "verdict"
+            detail = f"{where}: {first['msg']}"
+            raise InfrastructureFault(Cause.VERDICT_UNREADABLE, detail, provider=provider) from error
+
+    @property
+    def scores(self) -> dict[str, int]:
+        return {axis: getattr(self, axis) for axis in self.axes()}
+
+    @property
+    def mean(self) -> float:
+        return sum(self.scores.values()) / len(self.scores)
+
+
+class TextVerdict(Verdict):
+    """The text judge: the prose, and the tags as written (relevant, specific, right source, well placed)."""
+
+    text: Axis
+    image_tags: Axis
+
+
+class ImageVerdict(Verdict):
+    """The image judge: the pictures themselves, their use for the task, and how they fit the text around
+    them.
+    """
+
+    image_quality: Axis
+    task_relevance: Axis
+    text_image_relevance: Axis
+
+
+WORST_IMAGES = ImageVerdict(image_quality=1, task_relevance=1, text_image_relevance=1)
+BEST_IMAGES = ImageVerdict(image_quality=5, task_relevance=5, text_image_relevance=5)

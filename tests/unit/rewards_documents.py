@@ -1,0 +1,56 @@
+"""Documents for the tests of rewards: P("text"), I("code"), F("search"), X() for an invalid tag."""
+
+from __future__ import annotations
+
+from policy.document import Document, ImagePart, InvalidPart, Part, Source, Tag, Task, TextPart
+from workers.errors import Cause
+from workers.messages import BlobRef, Failure, Outcome, Success
+
+BLOB = BlobRef(sha256="a" * 64, media_type="image/png", size=10, width=64, height=64)
+PARAM = {"search": "query", "diffusion": "prompt", "code": "code", "edit": "prompt"}
+
+
+def P(text: str) -> TextPart:
+    return TextPart(text=text)
+
+
+def I(  # noqa: E743 - reads as a symbol in documents
+    source: Source = "diffusion", says: str = "a grey heron", *, blob: BlobRef = BLOB, caption: str = ""
+) -> ImagePart:
+    """A tag whose image is there."""
+    made = Success(images=(blob,), source={"caption": caption} if caption else {})
+    return _tag(source, says, Outcome(request_id="r", kind=source, result=made))
+
+
+def F(
+    source: Source = "diffusion", cause: Cause = Cause.PROMPT_REFUSED, says: str = "a grey heron"
+) -> ImagePart:
+    """A tag that failed."""
+    return _tag(source, says, Outcome(request_id="r", kind=source, result=Failure(cause=cause)))
+
+
+def pending(source: Source = "diffusion", says: str = "a grey heron") -> ImagePart:
+    """A tag whose tool still works."""
+    return _tag(source, says, None)
+
+
+def X() -> InvalidPart:
+    return InvalidPart(index=0, raw="<imgen>{'source': </imgen>", reason="not a dictionary")
+
+
+def document(*parts: Part, rollout_id: str = "rollout", **task: object) -> Document:
+    """A document of `parts`, its tags numbered in order; `task` holds the fields of `Task`."""
+    numbered: list[Part] = []
+    for part in parts:
+        tags = sum(not isinstance(p, TextPart) for p in numbered)
+        numbered.append(part if isinstance(part, TextPart) else part.model_copy(update={"index": tags}))
+    asked = Task.model_validate({"question": "Tell me about the grey heron and its nest.", **task})
+    return Document(rollout_id=rollout_id, task=asked, parts=tuple(numbered))
+
+
+def _tag(source: Source, says: str, outcome: Outcome | None) -> ImagePart:
+    params: dict[str, str | int] = {PARAM[source]: says}
+    if source == "edit":
+        params["img_index"] = 0
+    tag = Tag(source=source, description=says, params=params)
+    return ImagePart(index=0, tag=tag, raw="", outcome=outcome)
