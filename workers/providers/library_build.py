@@ -1,0 +1,85 @@
+"""Builds the project's own image library: drawn, captioned pictures of cities and animals.
+
+Invariants: the same seed gives the same bytes; the folder appears whole or not at all; a folder that this
+module did not make is never touched.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import json
+import logging
+import random
+import tempfile
+from pathlib import Path
+
+from workers import images
+from workers.errors import ConfigError
+from workers.providers import drawn, library
+from workers.providers.drawn.canvas import LIGHTS
+from workers.providers.drawn.scenes import Scene, draw, every_animal, every_city
+
+logger = logging.getLogger(__name__)
+
+SIZE = (192, 144)
+MANIFEST = "manifest.json"
+ORIGIN = "the built-in image library (drawn by llmi)"
+
+
+def build_library(folder: Path, seed: int = 0) -> Path:
+    """The library in `folder`, built (some seconds) unless it is there already. Returns `folder`.
+
+    120 pictures: 8 cities in 7 lights, 8 animals in 8 places. Raises `ConfigError` when the folder holds
+    something else.
+    """
+    wanted = _manifest(seed)
+    manifest = folder / MANIFEST
+    if manifest.is_file() and json.loads(manifest.read_text()) == wanted:
+        return folder
+    if folder.exists() and any(folder.iterdir()) and not manifest.is_file():
+        raise ConfigError(
+            f"{folder} holds files but no {MANIFEST}; name an empty or new folder for the image library"
+        )
+    folder.parent.mkdir(parents=True, exist_ok=True)
+    logger.info("drawing the image library in %s", folder)
+    with tempfile.TemporaryDirectory(dir=folder.parent, prefix=f".{folder.name}-") as work:
+        part = Path(work) / "new"
+        part.mkdir()
+        _fill(part, seed)
+        (part / MANIFEST).write_text(json.dumps(wanted))
+        if folder.exists():
+            folder.rename(Path(work) / "old")
+        part.rename(folder)
+    return folder
+
+
+def scenes(seed: int) -> list[Scene]:
+    """What the library shows: each city in each light, each animal in each place (in a light that the seed
+    picks).
+    """
+    chance = random.Random(seed)
+    lights = list(LIGHTS)
+    cities = [Scene(city, "", light) for city, light in every_city()]
+    animals = [Scene(animal, place, chance.choice(lights)) for animal, place in every_animal()]
+    return cities + animals
+
+
+def _fill(folder: Path, seed: int) -> None:
+    lines = []
+    for number, scene in enumerate(scenes(seed)):
+        name = f"{number:03d}.png"
+        (folder / name).write_bytes(images.encoded(draw(scene, SIZE, seed)))
+        lines.append(
+            json.dumps({"file": name, "caption": scene.caption, "origin": ORIGIN}, ensure_ascii=False)
+        )
+    (folder / library.CAPTIONS).write_text("\n".join(lines) + "\n", encoding="utf-8")
+    library.ensure_index(folder)
+
+
+def _manifest(seed: int) -> dict[str, object]:
+    """The seed and a hash over the code that draws: another version of it draws another library."""
+    code = hashlib.sha256()
+    for path in sorted(Path(str(drawn.__file__)).parent.glob("*.py")):
+        code.update(path.read_bytes())
+    code.update(Path(__file__).read_bytes())
+    return {"library": "llmi", "seed": seed, "drawn_by": code.hexdigest()}

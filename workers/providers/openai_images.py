@@ -1,0 +1,147 @@
+"""Images from any endpoint of OpenAI's shape: vLLM-Omni, SGLang, Volcengine Ark, OpenAI itself.
+
+Three dialects, chosen by the host and, for Ark behind another address, by the model's name: `ark` makes an
+edit a generation with an `image`, and wants `watermark: false`; `openai` takes the plain fields only;
+`server` (all else) also takes the fields of a diffusion model: negative prompt, steps, guidance, seed. The
+last two edit through multipart `/images/edits`. Invariants: a refused prompt or picture is
+`ModelFault(PROMPT_REFUSED)`; a URL in an answer is fetched through the guard.
+"""
+
+from __future__ import annotations
+
+import os
+from typing import Any, Literal
+from urllib.parse import urlsplit
+
+import aiohttp
+from PIL import Image
+
+from workers import images
+from workers.errors import Cause, InfrastructureFault, JobError, ModelFault
+from workers.providers import api, keys
+from workers.providers.http import fetch, guarded_session, run_until
+from workers.providers.made import Made
+from workers.settings import ImageModelSettings
+
+PROVIDER = "openai"
+ARK_MODELS = ("doubao-", "seedream", "seededit")
+# Parts of the error codes with which OpenAI and Ark refuse words or pictures.
+REFUSALS = ("content_policy", "moderation", "sensitivecontent", "contentsecurity", "safety")
+
+Dialect = Literal["ark", "openai", "server"]
+
+
+def dialect(settings: ImageModelSettings) -> Dialect:
+    """How this endpoint wants to be spoken to (see the module's docstring)."""
+    host = urlsplit(settings.base_url).hostname or ""
+    if host.endswith(keys.ARK_HOSTS) or settings.model.startswith(ARK_MODELS):
+        return "ark"
+    return "openai" if host == keys.OPENAI_HOST else "server"
+
+
+def generate(prompt: str, settings: ImageModelSettings, *, seed: int, deadline: float) -> Made:
+    """An image for `prompt`. Blocking, at most until `deadline` (Unix seconds)."""
+    fields = _fields(prompt, settings, seed)
+    return run_until(deadline, _ask(settings, deadline, "/images/generations", body=fields))
+
+
+def edit(
+    prompt: str, picture: Image.Image, settings: ImageModelSettings, *, seed: int, deadline: float
+) -> Made:
+    """`picture` (RGB) changed as `prompt` says. Blocking, at most until `deadline` (Unix seconds)."""
+    fields = _fields(prompt, settings, seed)
+    if dialect(settings) == "ark":
+        fields["image"] = images.data_uri(picture)
+        return run_until(deadline, _ask(settings, deadline, "/images/generations", body=fields))
+    encoded = images.encoded(picture)
+    return run_until(deadline, _ask(settings, deadline, "/images/edits", form_fields=fields, picture=encoded))
+
+
+def _fields(prompt: str, settings: ImageModelSettings, seed: int) -> dict[str, Any]:
+    fields: dict[str, Any] = {"model": settings.model, "prompt": prompt, "n": 1, "size": settings.size}
+    kind = dialect(settings)
+    if kind == "ark":
+        del fields["n"]  # Ark counts otherwise (sequential_image_generation); without it, it makes one
+        return {**fields, "response_format": "b64_json", "watermark": False}
+    if kind == "openai":
+        return fields
+    return {
+        **fields,
+        "response_format": "b64_json",
+        "negative_prompt": settings.negative_prompt,
+        "num_inference_steps": settings.steps,
+        "true_cfg_scale": settings.guidance,
+        "seed": seed % 2**31,
+    }
+
+
+async def _ask(
+    settings: ImageModelSettings,
+    deadline: float,
+    path: str,
+    *,
+    body: dict[str, Any] | None = None,
+    form_fields: dict[str, Any] | None = None,
+    picture: bytes = b"",
+) -> Made:
+    name = settings.api_key_env
+    key = keys.required(name, PROVIDER) if keys.needs_key(settings) else os.environ.get(name, "")
+
+    def form() -> aiohttp.FormData:
+        data = aiohttp.FormData({name: str(value) for name, value in (form_fields or {}).items()})
+        data.add_field("image", picture, filename="image.png", content_type="image/png")
+        return data
+
+    answer = await api.ask(
+        api.Call(
+            provider=PROVIDER,
+            method="POST",
+            url=settings.base_url.rstrip("/") + path,
+            deadline=deadline,
+            body=body,
+            form=form if form_fields else None,
+            headers={"Authorization": f"Bearer {key}"} if key else {},
+            key=key,
+            refusal=refusal,
+        )
+    )
+    data = await _bytes(answer, settings, deadline)
+    host = urlsplit(settings.base_url).hostname or ""
+    return Made(
+        images.checked(data, provider=PROVIDER), {"provider": PROVIDER, "model": settings.model, "host": host}
+    )
+
+
+def refusal(status: int, answer: api.Answer) -> JobError | None:
+    """`PROMPT_REFUSED` when the error's code says that words or pictures were not wanted; quota that comes as
+    a 403.
+    """
+    error = answer.get("error")
+    if not isinstance(error, dict):
+        return None
+    code = f"{error.get('code') or ''} {error.get('type') or ''}".lower()
+    detail = str(error.get("message") or code)[:300]
+    if any(part in code.replace(" ", "") for part in REFUSALS):
+        return ModelFault(Cause.PROMPT_REFUSED, detail, provider=PROVIDER)
+    if status == 403 and ("quota" in code or "overdue" in code):
+        return InfrastructureFault(Cause.QUOTA, detail, provider=PROVIDER)
+    return None
+
+
+async def _bytes(answer: api.Answer, settings: ImageModelSettings, deadline: float) -> bytes:
+    entries = answer.get("data")
+    entry = entries[0] if isinstance(entries, list) and entries else None
+    if not isinstance(entry, dict):
+        raise InfrastructureFault(Cause.BAD_ANSWER, "the answer holds no image", provider=PROVIDER)
+    if isinstance(entry.get("b64_json"), str):
+        return images.from_base64(entry["b64_json"], provider=PROVIDER)
+    if isinstance(entry.get("url"), str):
+        allow = settings.allow_private_addresses
+        async with guarded_session(allow_private=allow) as session:
+            return await fetch(session, entry["url"], deadline=deadline, allow_private=allow)
+    # Ark answers 200 with an error in the place of a refused picture.
+    if found := refusal(200, entry):
+        raise found
+    raise InfrastructureFault(
+        Cause.BAD_ANSWER, "the answer holds neither b64_json nor url", provider=PROVIDER
+    )

@@ -1,0 +1,71 @@
+"""What is missing for the chosen providers, in words, before a run starts. Looks at settings, environment and
+folders only.
+"""
+
+from __future__ import annotations
+
+import os
+from pathlib import Path
+
+from workers.errors import ConfigError
+from workers.providers import diffusers_pipeline, keys, library
+from workers.settings import ImageModelSettings, SearchSettings, ToolSettings
+
+
+def check(tools: ToolSettings) -> list[str]:
+    """Problems, each with the field's name and the cure; empty when every chosen provider has what it
+    needs.
+    """
+    return [
+        *_search(tools.search),
+        *_images("tools.diffusion", tools.diffusion, keys.GENERATE_URL_ENV),
+        *_images("tools.edit", tools.edit, keys.EDIT_URL_ENV),
+    ]
+
+
+def _search(settings: SearchSettings) -> list[str]:
+    if settings.provider == "serpapi":
+        problems = _url("tools.search.base_url", settings.base_url)
+        if not os.environ.get(keys.SERP_KEY_ENV, "").strip():
+            problems.append(
+                f"tools.search.provider is serpapi: set the environment variable {keys.SERP_KEY_ENV}"
+            )
+        return problems
+    captions = Path(settings.library) / library.CAPTIONS
+    if captions.is_file():
+        return []
+    return [
+        f"tools.search.library: {captions} is missing; name a folder of images with that file in it, "
+        'one JSON object per line: {"file": ..., "caption": ...}'
+    ]
+
+
+def _images(field: str, settings: ImageModelSettings, env: str) -> list[str]:
+    if settings.provider == "openai":
+        problems = _url(f"{field}.base_url", settings.base_url)
+        if keys.needs_key(settings) and not os.environ.get(settings.api_key_env, "").strip():
+            problems.append(f"{field}.api_key_env: set the environment variable {settings.api_key_env}")
+        return problems
+    if settings.provider == "qwen_server":
+        return _url(f"{field}.base_url (or environment variable {env})", keys.qwen_url(settings, env))
+    problems = []
+    try:
+        diffusers_pipeline.pixel_size(settings.size)
+    except ConfigError as error:
+        problems.append(f"{field}.{error}")
+    if _is_path(settings.model) and not (Path(settings.model) / "model_index.json").is_file():
+        problems.append(
+            f"{field}.model: {settings.model} holds no model_index.json; name a diffusers folder or a hub id"
+        )
+    return problems
+
+
+def _is_path(model: str) -> bool:
+    """A hub id is `owner/name`; anything that exists or begins like a path is a folder."""
+    return Path(model).exists() or model.startswith((".", "/", "~")) or model.count("/") != 1
+
+
+def _url(field: str, url: str) -> list[str]:
+    if url.startswith(("http://", "https://")):
+        return []
+    return [f"{field}: {url or 'nothing'!r} is no address; give one that begins with http:// or https://"]

@@ -1,0 +1,49 @@
+"""Servers of the original's own shape: `POST {base}/generate/` {prompt} and `POST {base}/edit/` {prompt,
+image_b64}, each answered with {status, images: [base64]}.
+
+Such a server takes no seed, so its images do not repeat. Its address comes from the settings' `base_url`,
+else from QWEN_IMAGE_SERVER_URL or QWEN_EDIT_SERVER_URL.
+"""
+
+from __future__ import annotations
+
+import base64
+
+from PIL import Image
+
+from workers import images
+from workers.errors import Cause, InfrastructureFault
+from workers.providers import api, keys
+from workers.providers.http import run_until
+from workers.providers.made import Made
+from workers.settings import ImageModelSettings
+
+PROVIDER = "qwen_server"
+
+
+def generate(prompt: str, settings: ImageModelSettings, *, seed: int, deadline: float) -> Made:
+    """An image for `prompt`. Blocking, at most until `deadline` (Unix seconds); `seed` has no effect."""
+    base = keys.qwen_url(settings, keys.GENERATE_URL_ENV)
+    return run_until(deadline, _ask(f"{base}/generate/", {"prompt": prompt}, deadline))
+
+
+def edit(
+    prompt: str, picture: Image.Image, settings: ImageModelSettings, *, seed: int, deadline: float
+) -> Made:
+    """`picture` (RGB) changed as `prompt` says. Blocking, at most until `deadline`; `seed` has no effect."""
+    base = keys.qwen_url(settings, keys.EDIT_URL_ENV)
+    body = {"prompt": prompt, "image_b64": base64.b64encode(images.encoded(picture)).decode()}
+    return run_until(deadline, _ask(f"{base}/edit/", body, deadline))
+
+
+async def _ask(url: str, body: dict[str, str], deadline: float) -> Made:
+    answer = await api.ask(api.Call(provider=PROVIDER, method="POST", url=url, body=body, deadline=deadline))
+    made = answer.get("images")
+    if str(answer.get("status", "success")).lower() not in ("success", "ok"):
+        raise InfrastructureFault(
+            Cause.BAD_ANSWER, f"status {answer.get('status')!r}"[:300], provider=PROVIDER
+        )
+    if not isinstance(made, list) or not made or not isinstance(made[0], str):
+        raise InfrastructureFault(Cause.BAD_ANSWER, "the answer holds no image", provider=PROVIDER)
+    data = images.from_base64(made[0], provider=PROVIDER)
+    return Made(images.checked(data, provider=PROVIDER), {"provider": PROVIDER})

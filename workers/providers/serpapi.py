@@ -1,0 +1,156 @@
+"""Google Images through SerpAPI: `GET {base_url}/search?engine=google_images`, then the first result that is
+an image.
+
+Invariants: results are tried in order of rank; the next one starts when the one before failed or is slow, the
+first good one wins and ends the rest; no result at all is the model's fault (NO_HIT), results of which none
+can be had is not. URLs of results are fetched only through the guard (`workers.providers.http`).
+"""
+
+from __future__ import annotations
+
+import asyncio
+import contextlib
+from collections.abc import AsyncIterator
+from dataclasses import dataclass
+
+import aiohttp
+from pydantic import BaseModel, ConfigDict, ValidationError
+
+from workers import images
+from workers.errors import Cause, InfrastructureFault, ModelFault
+from workers.providers import api, keys
+from workers.providers.http import FetchLimits, fetch, guarded_session, run_until
+from workers.providers.made import Made
+from workers.settings import SearchSettings
+
+PROVIDER = "serpapi"
+TRY_TIMEOUT_S = 20.0
+LIMITS = FetchLimits(max_bytes=images.DEFAULT_LIMITS.max_bytes, timeout_s=10.0)
+HEAD_START_S = 1.5  # what a result gets before the next one is tried beside it
+
+
+class Result(BaseModel):
+    """One entry of `images_results`, the fields that are used. `original` is missing now and then."""
+
+    model_config = ConfigDict(extra="ignore")
+
+    original: str | None = None
+    thumbnail: str | None = None
+    title: str | None = None
+    link: str | None = None
+
+
+@dataclass(frozen=True)
+class Candidate:
+    """One URL to try, and the result it stands for. `rank` counts from 0."""
+
+    url: str
+    rank: int
+    result: Result
+
+
+def search(query: str, settings: SearchSettings, *, deadline: float) -> Made:
+    """The best usable image for `query`. Blocking, at most until `deadline` (Unix seconds).
+
+    Raises `ModelFault(NO_HIT)` for a search without results and `InfrastructureFault` for all else.
+    """
+    key = keys.required(keys.SERP_KEY_ENV, PROVIDER)
+    return run_until(deadline, _search(query, settings, key, deadline))
+
+
+async def _search(query: str, settings: SearchSettings, key: str, deadline: float) -> Made:
+    answer = await api.ask(
+        api.Call(
+            provider=PROVIDER,
+            method="GET",
+            url=f"{settings.base_url.rstrip('/')}/search",
+            params={"engine": "google_images", "q": query, "api_key": key},
+            key=key,
+            deadline=deadline,
+            try_timeout_s=TRY_TIMEOUT_S,
+        )
+    )
+    ranked = candidates(answer, settings.max_candidates)
+    return await _first_good(ranked, settings.allow_private_addresses, deadline)
+
+
+def candidates(answer: api.Answer, limit: int) -> list[Candidate]:
+    """What to try, in order: each result's original (thumbnail where there is none), then, last, the other
+    thumbnails.
+
+    Raises `ModelFault(NO_HIT)` when Google had nothing, `InfrastructureFault(BAD_ANSWER)` for another shape.
+    """
+    entries = answer.get("images_results")
+    if entries is None and "error" in answer:
+        words = str(answer["error"])
+        if "returned any results" in words:
+            raise ModelFault(Cause.NO_HIT, "the search found nothing", provider=PROVIDER)
+        raise InfrastructureFault(Cause.BAD_ANSWER, words[:300], provider=PROVIDER)
+    if not isinstance(entries, list):
+        raise InfrastructureFault(Cause.BAD_ANSWER, "images_results is not a list", provider=PROVIDER)
+    try:
+        results = [Result.model_validate(entry) for entry in entries]
+    except ValidationError as error:
+        where = ".".join(str(part) for part in error.errors()[0]["loc"])
+        raise InfrastructureFault(Cause.BAD_ANSWER, f"images_results: {where}", provider=PROVIDER) from error
+    usable = [result for result in results if result.original or result.thumbnail][:limit]
+    if not usable:
+        raise ModelFault(Cause.NO_HIT, "the search found nothing", provider=PROVIDER)
+    first = [Candidate(r.original or r.thumbnail or "", rank, r) for rank, r in enumerate(usable)]
+    last = [Candidate(r.thumbnail, rank, r) for rank, r in enumerate(usable) if r.original and r.thumbnail]
+    return first + last
+
+
+async def _first_good(ranked: list[Candidate], allow_private: bool, deadline: float) -> Made:
+    failures: list[InfrastructureFault] = []
+    async with guarded_session(allow_private=allow_private) as session, _cancelled_at_end() as running:
+        waiting = iter(ranked)
+        upcoming = next(waiting, None)
+        while upcoming or running:
+            if upcoming:
+                running.add(asyncio.create_task(_obtain(session, upcoming, allow_private, deadline)))
+                upcoming = next(waiting, None)
+            done, _ = await asyncio.wait(
+                running, timeout=HEAD_START_S if upcoming else None, return_when=asyncio.FIRST_COMPLETED
+            )
+            running -= done
+            for task in done:
+                try:
+                    return task.result()
+                except InfrastructureFault as error:
+                    failures.append(error)
+    down = any(error.cause is Cause.PROVIDER_DOWN for error in failures)
+    raise InfrastructureFault(
+        Cause.PROVIDER_DOWN if down else Cause.BAD_ANSWER,
+        f"none of the results could be had; the last failure: {failures[-1].detail}",
+        provider=PROVIDER,
+    )
+
+
+@contextlib.asynccontextmanager
+async def _cancelled_at_end() -> AsyncIterator[set[asyncio.Task[Made]]]:
+    """A set of tasks that are cancelled, and waited for, when the block ends however it ends."""
+    tasks: set[asyncio.Task[Made]] = set()
+    try:
+        yield tasks
+    finally:
+        for task in tasks:
+            task.cancel()
+        await asyncio.gather(*tasks, return_exceptions=True)
+
+
+async def _obtain(
+    session: aiohttp.ClientSession, candidate: Candidate, allow_private: bool, deadline: float
+) -> Made:
+    data = await fetch(session, candidate.url, deadline=deadline, allow_private=allow_private, limits=LIMITS)
+    image = await asyncio.to_thread(images.checked, data, provider=PROVIDER)
+    return Made(
+        image,
+        {
+            "provider": PROVIDER,
+            "url": candidate.url,
+            "page": candidate.result.link or "",
+            "title": candidate.result.title or "",
+            "rank": candidate.rank,
+        },
+    )
