@@ -1,0 +1,85 @@
+"""The folder of one job: a small tmpfs in the private root, else a watched folder on disk.
+
+Invariants: fresh for each job, gone afterwards whatever the code left in it, and bounded in bytes and in
+entries.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import os
+import tempfile
+
+from workers.sandbox import kernel
+from workers.sandbox.limits import MEBIBYTE, NOBODY
+
+MAX_ENTRIES = 512
+
+
+class Folder:
+    """`path` is where the child works. Open it with `make`, close it with `remove`."""
+
+    def __init__(self, base: str, mounted: bool, megabytes: int):
+        self._base, self._mounted, self._megabytes = base, mounted, megabytes
+        self.path = ""
+
+    def make(self, unprivileged: bool) -> None:
+        """Create it, owned by nobody when the child will be that."""
+        owner = NOBODY if unprivileged else os.geteuid()
+        group = NOBODY if unprivileged else os.getegid()
+        if self._mounted:
+            self.path = f"{self._base}/job"
+            os.makedirs(self.path, exist_ok=True)
+            options = f"mode=0700,uid={owner},gid={group},size={self._megabytes}m,nr_inodes={MAX_ENTRIES}"
+            kernel.mount(
+                "tmpfs", self.path, "tmpfs", kernel.MS_NOSUID | kernel.MS_NODEV | kernel.MS_NOEXEC, options
+            )
+        else:
+            self.path = tempfile.mkdtemp(prefix="job-", dir=self._base)
+            os.chown(self.path, owner, group)
+
+    def full(self) -> bool:
+        """Whether a folder on disk has outgrown its limits (a tmpfs cannot)."""
+        if self._mounted:
+            return False
+        size, entries, pending = 0, 0, [self.path]
+        while pending:
+            with contextlib.suppress(OSError), os.scandir(pending.pop()) as listing:
+                for entry in listing:
+                    entries += 1
+                    status = entry.stat(follow_symlinks=False)
+                    size += max(status.st_blocks * 512, status.st_size)
+                    if entry.is_dir(follow_symlinks=False):
+                        pending.append(entry.path)
+                    if entries > MAX_ENTRIES or size > self._megabytes * MEBIBYTE:
+                        return True
+        return False
+
+    def remove(self) -> None:
+        """Take it away. All processes of the job must be dead."""
+        if self._mounted:
+            kernel.unmount(self.path)
+        else:
+            _remove_tree(self.path)
+
+
+def _remove_tree(top: str) -> None:
+    """Remove a tree of any depth without recursion: what lies in a subfolder is moved up, then the subfolder
+    goes.
+    """
+    moved = 0
+    os.chmod(top, 0o700)
+    while entries := list(os.scandir(top)):
+        for entry in entries:
+            if not entry.is_dir(follow_symlinks=False):
+                os.unlink(entry.path)
+                continue
+            os.chmod(entry.path, 0o700)
+            for name in os.listdir(entry.path):
+                inner = f"{entry.path}/{name}"
+                if os.path.isdir(inner) and not os.path.islink(inner):
+                    os.chmod(inner, 0o700)  # a folder that may not be written cannot be moved
+                moved += 1
+                os.rename(inner, f"{top}/moved-{moved}-{os.getpid()}")
+            os.rmdir(entry.path)
+    os.rmdir(top)

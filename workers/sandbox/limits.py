@@ -1,0 +1,71 @@
+"""What one job may use, and how a jailed child gives up what it must not have.
+
+Invariants: limits are hard (a child cannot raise them); once `drop_privileges` returns, no capability is
+left and none can be regained.
+"""
+
+from __future__ import annotations
+
+import math
+import os
+import resource
+import signal
+from dataclasses import dataclass
+
+from workers.sandbox import kernel
+
+NOBODY = 65534
+MEBIBYTE = 1 << 20
+_OPEN_FILES, _TASKS = 64, 64
+
+
+@dataclass(frozen=True)
+class Limits:
+    """Of one job: seconds of CPU and wall clock; MiB of memory beyond the zygote's own; MiB of images, and
+    of files.
+    """
+
+    cpu_s: float
+    wall_s: float
+    memory_mb: int
+    output_mb: int
+    max_figures: int
+    max_pixels: int
+    seed: int
+
+
+def apply(limits: Limits, base_bytes: int) -> None:
+    """Set the resource limits of this process; `base_bytes` of address space are the warm libraries' and not
+    counted.
+    """
+    cpu_s = math.ceil(limits.cpu_s)
+    files = limits.output_mb * MEBIBYTE
+    for which, soft, hard in (
+        (resource.RLIMIT_AS, base_bytes + limits.memory_mb * MEBIBYTE, None),
+        (resource.RLIMIT_CPU, cpu_s, cpu_s + 1),
+        (resource.RLIMIT_FSIZE, files, None),
+        (resource.RLIMIT_NOFILE, _OPEN_FILES, None),
+        (resource.RLIMIT_NPROC, _TASKS, None),
+        (resource.RLIMIT_CORE, 0, None),
+        (resource.RLIMIT_MEMLOCK, 0, None),
+        (resource.RLIMIT_MSGQUEUE, 0, None),
+    ):
+        ceiling = resource.getrlimit(which)[1]
+        wanted = soft if hard is None else hard
+        top = wanted if ceiling == resource.RLIM_INFINITY else min(wanted, ceiling)
+        resource.setrlimit(which, (min(soft, top), top))
+
+
+def drop_privileges(unprivileged: bool, parent: int) -> None:
+    """Become nobody (where asked), without capabilities, unable to gain any, and die with the zygote
+    `parent`.
+    """
+    if unprivileged:
+        os.setgroups([])
+        os.setresgid(NOBODY, NOBODY, NOBODY)
+        os.setresuid(NOBODY, NOBODY, NOBODY)
+    kernel.drop_capabilities()
+    kernel.prctl("no_new_privs", kernel.PR_SET_NO_NEW_PRIVS, 1)
+    kernel.prctl("parent death signal", kernel.PR_SET_PDEATHSIG, int(signal.SIGKILL))
+    if os.getppid() != parent:
+        os._exit(1)

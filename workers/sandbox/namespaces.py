@@ -1,0 +1,91 @@
+"""The zygote's own world: no network, and a root that holds only what chart code needs.
+
+Entered once, before anything heavy is imported; children inherit it. Invariants: nothing mounted here is
+visible outside, and the kernel takes it all away when the zygote ends; where the machine gives no namespaces
+(a container without them) `enter` says so, and the other layers still hold.
+"""
+
+from __future__ import annotations
+
+import logging
+import os
+from dataclasses import dataclass
+from pathlib import Path
+
+from workers.sandbox import kernel, paths
+
+logger = logging.getLogger(__name__)
+# A folder that exists on every machine, that nothing chart code needs lies below: the new root is built
+# there.
+_SITE = "/sys"
+_FLAGS = kernel.NEWNS | kernel.NEWNET | kernel.NEWIPC | kernel.NEWUTS
+
+
+@dataclass(frozen=True)
+class World:
+    """`network`: cut off from every interface; `private_root`: the file system is ours alone."""
+
+    network: bool
+    private_root: bool
+
+
+def enter() -> World:
+    """Leave the machine's namespaces, as root directly, else through a user namespace; then build the
+    private root.
+    """
+    if not _unshare():
+        return World(network=False, private_root=False)
+    try:
+        kernel.mount("none", "/", None, kernel.MS_REC | kernel.MS_PRIVATE)
+        _build(_SITE)
+    except OSError as error:
+        logger.warning("no private root: %s", error)
+        return World(network=True, private_root=False)
+    return World(network=True, private_root=True)
+
+
+def _unshare() -> bool:
+    uid, gid = os.geteuid(), os.getegid()
+    if uid == 0:
+        try:
+            kernel.unshare(_FLAGS)
+            return True
+        except OSError:  # root of a container without CAP_SYS_ADMIN
+            pass
+    try:
+        kernel.unshare(kernel.NEWUSER | _FLAGS)
+    except OSError as error:
+        logger.warning("no namespaces: %s", error)
+        return False
+    try:
+        Path("/proc/self/setgroups").write_text("deny")
+        Path("/proc/self/uid_map").write_text(f"{uid} {uid} 1")
+        Path("/proc/self/gid_map").write_text(f"{gid} {gid} 1")
+    except OSError as error:  # the namespaces hold, but nothing can be mounted in them
+        logger.warning("user namespace without a mapping: %s", error)
+    return True
+
+
+def _build(site: str) -> None:
+    """A tmpfs with read-only views of the readable paths, the harmless devices, and nothing else; then make
+    it `/`.
+    """
+    sources = paths.readable()
+    kernel.mount("tmpfs", site, "tmpfs", kernel.MS_NOSUID | kernel.MS_NODEV, "mode=0755,size=32m")
+    try:
+        for source in [*sources, *(device for device in paths.DEVICES if os.path.exists(device))]:
+            target = site + source
+            if os.path.isdir(source):
+                os.makedirs(target, exist_ok=True)
+            else:
+                os.makedirs(os.path.dirname(target), exist_ok=True)
+                Path(target).touch()
+            kernel.mount(source, target, None, kernel.MS_BIND | kernel.MS_REC)
+            if source not in paths.DEVICES:
+                kernel.make_read_only(target)
+        os.chdir(site)
+        kernel.pivot_root_here()
+    except OSError:
+        os.chdir("/")
+        kernel.unmount(site)
+        raise

@@ -1,0 +1,117 @@
+"""Which layers of the jail hold on this machine, found out by trying them in forked children.
+
+Invariant: a layer is reported as held only when what it must refuse was tried, under that layer alone, and
+refused.
+"""
+
+from __future__ import annotations
+
+import errno
+import os
+import socket
+from collections.abc import Callable
+from dataclasses import dataclass, replace
+
+from workers.sandbox import child, limits, namespaces, paths
+from workers.sandbox.folder import Folder
+
+_LIMITS = limits.Limits(
+    cpu_s=5, wall_s=10, memory_mb=4096, output_mb=1, max_figures=1, max_pixels=10_000, seed=0
+)
+_HELD = b"held"
+
+
+@dataclass(frozen=True)
+class Found:
+    """`layers` by name, and the jail that children put on because of it."""
+
+    layers: dict[str, bool]
+    jail: child.Jail
+
+
+def probe(world: namespaces.World, base: str) -> Found:
+    """Try each layer, then settle what children put on. Call it while the process has one thread."""
+    bare = child.Jail(False, False, False, tuple(paths.readable()), paths.DEVICES)
+
+    def holds(jail: child.Jail, check: Callable[[child.Jail], bool]) -> bool:
+        return _holds(jail, check, Folder(base, world.private_root, _LIMITS.output_mb))
+
+    unprivileged = os.geteuid() == 0 and holds(replace(bare, unprivileged=True), _is_nobody_and_can_read)
+    jail = replace(
+        bare,
+        landlock=holds(replace(bare, landlock=True), _files_are_refused),
+        seccomp=holds(replace(bare, seccomp=True), _calls_are_refused),
+        unprivileged=unprivileged,
+    )
+    layers = {
+        "landlock": jail.landlock,
+        "seccomp": jail.seccomp,
+        "netns": world.network and holds(bare, _network_is_unreachable),
+        "private_root": world.private_root and not os.path.exists("/proc"),
+        "unprivileged": unprivileged or os.geteuid() != 0,
+    }
+    return Found(layers, jail)
+
+
+def _holds(jail: child.Jail, check: Callable[[child.Jail], bool], folder: Folder) -> bool:
+    """Whether `check` is true in a child that wears `jail`."""
+    folder.make(jail.unprivileged)
+    reader, writer = os.pipe()
+    parent = os.getpid()
+    pid = os.fork()
+    if pid == 0:
+        try:
+            child.confine(jail, _LIMITS, 0, folder.path, writer, parent)
+            if check(jail):
+                os.write(writer, _HELD)
+        finally:
+            os._exit(0)
+    os.close(writer)
+    answer = os.read(reader, len(_HELD))
+    os.close(reader)
+    os.waitpid(pid, 0)
+    folder.remove()
+    return answer == _HELD
+
+
+def _refused(attempt: Callable[[], object], codes: tuple[int, ...] = (errno.EPERM, errno.EACCES)) -> bool:
+    try:
+        attempt()
+    except OSError as error:
+        return error.errno in codes
+    return False
+
+
+def _files_are_refused(jail: child.Jail) -> bool:
+    """The root cannot be listed nor written to, while the own folder can."""
+    with open("own", "w") as own:
+        own.write("x")
+    return _refused(lambda: os.listdir("/")) and _refused(lambda: open("/own", "w").close())
+
+
+def _calls_are_refused(jail: child.Jail) -> bool:
+    """No socket, no process, no program."""
+
+    def fork() -> None:
+        if os.fork() == 0:
+            os._exit(0)
+
+    return (
+        _refused(socket.socket)
+        and _refused(fork)
+        and _refused(lambda: os.execv("/nonexistent", ["nonexistent"]))
+    )
+
+
+def _is_nobody_and_can_read(jail: child.Jail) -> bool:
+    """No way back to root, while Python's own files stay readable and the own folder writable."""
+    with open("own", "w") as own:
+        own.write("x")
+    gone = _refused(lambda: os.setuid(0)) and os.getresuid() == (limits.NOBODY,) * 3
+    return gone and all(os.access(path, os.R_OK) for path in jail.readable)
+
+
+def _network_is_unreachable(jail: child.Jail) -> bool:
+    """No way to an address that would be routed anywhere (192.0.2.0/24 is reserved for documentation)."""
+    with socket.socket(socket.AF_INET, socket.SOCK_DGRAM) as outward:
+        return _refused(lambda: outward.connect(("192.0.2.1", 9)), (errno.ENETUNREACH,))

@@ -1,0 +1,169 @@
+"""The zygote: one warm, single-threaded process that forks a jailed child per job. `python -m
+workers.sandbox.zygote`.
+
+Speaks frames on its standard input and output: first a hello that says which layers hold (with `--probe`
+that is all), then one answer per request. Invariants: one job at a time; when it answers, the job's process
+is dead and its folder gone; a child that was armed can only ever cause failures of the model; it ends when
+its input closes.
+"""
+
+from __future__ import annotations
+
+import gc
+import os
+import random
+import select
+import shutil
+import signal
+import sys
+import tempfile
+import time
+from dataclasses import dataclass
+from typing import Any
+
+from workers.sandbox import charts, child, limits, namespaces, paths, probe, protocol
+from workers.sandbox.folder import Folder
+
+_SLACK_BYTES = 64 << 10  # a frame's header beyond its images
+_WATCH_S = 0.05
+
+
+class WorkerGone(Exception):
+    """The worker closed its side: nobody waits for an answer."""
+
+
+@dataclass(frozen=True)
+class Zygote:
+    jail: child.Jail
+    world: namespaces.World
+    names: dict[str, Any]
+    base: str
+    base_bytes: int
+
+    def job(self, limit: limits.Limits, code: str, inbox: int) -> tuple[dict[str, Any], bytes]:
+        """Run one job to its end: the verdict's header, and the child's own frame where it sent one."""
+        folder = Folder(self.base, self.world.private_root, limit.output_mb)
+        folder.make(self.jail.unprivileged)
+        try:
+            return self._watch(limit, code, inbox, folder)
+        finally:
+            folder.remove()
+
+    def _watch(
+        self, limit: limits.Limits, code: str, inbox: int, folder: Folder
+    ) -> tuple[dict[str, Any], bytes]:
+        reader, writer = os.pipe()
+        parent, started = os.getpid(), time.monotonic()
+        pid = os.fork()
+        if pid == 0:
+            child.run(self.jail, limit, self.base_bytes, folder.path, writer, parent, self.names, code)
+        os.close(writer)
+        try:
+            end, content = _collect(reader, inbox, limit, folder)
+        finally:
+            os.close(reader)
+            status, usage = _end(pid)
+        armed, frame = content[:1] == protocol.ARMED, bytes(content[1 + protocol.LENGTH_BYTES :])
+        header = {
+            "end": end if armed or end != "frame" else "closed",
+            "armed": armed,
+            "reason": "" if armed else bytes(content[1:2000]).decode(errors="replace"),
+            "signal": os.WTERMSIG(status) if os.WIFSIGNALED(status) and end == "closed" else 0,
+            "cpu_s": usage.ru_utime + usage.ru_stime,
+            "wall_s": time.monotonic() - started,
+        }
+        return header, frame if end == "frame" else b""
+
+
+def _collect(reader: int, inbox: int, limit: limits.Limits, folder: Folder) -> tuple[str, bytearray]:
+    """Read the child's one frame: how that ended (frame, closed, wall, output or files), and the bytes."""
+    most = limit.output_mb * limits.MEBIBYTE + _SLACK_BYTES
+    prefix = 1 + protocol.LENGTH_BYTES
+    deadline = time.monotonic() + limit.wall_s
+    content = bytearray()
+    poll = select.poll()
+    poll.register(reader, select.POLLIN)
+    poll.register(inbox, 0)  # only tells of a worker that is gone
+    while True:
+        left = deadline - time.monotonic()
+        if left <= 0:
+            return "wall", content
+        if folder.full():
+            return "files", content
+        for descriptor, event in poll.poll(min(left, _WATCH_S) * 1000 + 1):
+            if descriptor == inbox and event & (select.POLLHUP | select.POLLERR):
+                raise WorkerGone
+            if descriptor != reader:
+                continue
+            chunk = os.read(reader, 1 << 18)
+            if not chunk:
+                return "closed", content
+            content += chunk
+            if content[:1] != protocol.ARMED or len(content) < prefix:
+                continue
+            size = protocol.length(content[1:prefix])
+            if size > most:
+                return "output", content
+            if len(content) >= prefix + size:
+                del content[prefix + size :]
+                return "frame", content
+
+
+def _end(pid: int) -> tuple[int, Any]:
+    """Kill a child and its group, and wait for it."""
+    for kill in (os.killpg, os.kill):
+        try:
+            kill(pid, signal.SIGKILL)
+        except ProcessLookupError:
+            continue
+    _, status, usage = os.wait4(pid, 0)
+    return status, usage
+
+
+def serve(zygote: Zygote, inbox: int, outbox: int) -> None:
+    """Answer requests until the worker is gone."""
+    while True:
+        try:
+            size = protocol.length(protocol.read_exactly(inbox, protocol.LENGTH_BYTES))
+            header, code = protocol.unpack(protocol.read_exactly(inbox, size))
+            answer, frame = zygote.job(limits.Limits(**header), code.decode(), inbox)
+            protocol.write_all(outbox, protocol.pack(answer, frame))
+        except (EOFError, WorkerGone, BrokenPipeError):
+            return
+
+
+def main() -> None:
+    """Enter the namespaces, probe the layers, warm up, say hello, serve."""
+    inbox, outbox = os.dup(0), os.dup(1)
+    null = os.open(os.devnull, os.O_RDWR)
+    os.dup2(null, 0)
+    os.dup2(2, 1)  # whatever a library prints while it is imported must not look like a frame
+    signal.signal(signal.SIGINT, signal.SIG_IGN)  # Ctrl-C in a terminal is the worker's to handle
+    memory = os.open("/proc/self/statm", os.O_RDONLY)
+    world = namespaces.enter()
+    sys.path[:] = [path for path in sys.path if path not in ("", paths.PROJECT)]
+    base = "/" if world.private_root else tempfile.mkdtemp(prefix="llmi-code-")
+    try:
+        os.chmod(base, 0o755)
+        found = probe.probe(world, base)
+        if "--probe" in sys.argv:
+            protocol.write_all(outbox, protocol.pack({"layers": found.layers}))
+            return
+        config = tempfile.mkdtemp(prefix="matplotlib-", dir=base)
+        os.environ["MPLCONFIGDIR"] = config
+        names = charts.warm()
+        random.seed(0)
+        gc.collect()
+        gc.freeze()
+        pages = int(os.pread(memory, 200, 0).split()[0])
+        os.close(memory)
+        zygote = Zygote(found.jail, world, names, base, pages * os.sysconf("SC_PAGE_SIZE"))
+        protocol.write_all(outbox, protocol.pack({"layers": found.layers}))
+        serve(zygote, inbox, outbox)
+    finally:
+        if not world.private_root:
+            shutil.rmtree(base, ignore_errors=True)
+
+
+if __name__ == "__main__":
+    main()

@@ -1,0 +1,55 @@
+"""The code tool: Python that the model wrote in, the charts it drew out, run in the jail.
+
+Invariant: one renderer, and so one warm zygote, per worker process, started in that process and never before
+its fork.
+"""
+
+from __future__ import annotations
+
+import os
+import re
+import textwrap
+import threading
+
+from workers.errors import Cause, InfrastructureFault
+from workers.jobs import JobContext, job
+from workers.messages import CodePayload, Success
+from workers.sandbox.client import Renderer
+from workers.settings import ToolSettings, section
+
+_FENCE = re.compile(r"\s*```[\w+-]*[ \t]*\n(.*?)\n?[ \t]*```\s*", re.DOTALL)
+_STORING_S = 1.0  # of the request's remaining time, kept for storing the images and the way back
+_renderers: dict[int, Renderer] = {}
+_lock = threading.Lock()
+
+
+def _renderer() -> Renderer:
+    """This process's renderer; a forked worker makes its own."""
+    with _lock:
+        return _renderers.setdefault(os.getpid(), Renderer())
+
+
+def warm() -> None:
+    """Start the zygote before the first request. Raises `InfrastructureFault(SANDBOX)` when the jail cannot
+    hold.
+    """
+    _renderer().start(section("tools", ToolSettings).code)
+
+
+def unfenced(code: str) -> str:
+    """The code without a Markdown fence around all of it, and without a margin common to its lines."""
+    match = _FENCE.fullmatch(code)
+    text = (match[1] if match else code).strip("\r\n")
+    return textwrap.dedent(text) if text[:1].isspace() else text
+
+
+@job("code", CodePayload, warm=warm)
+def draw(payload: CodePayload, context: JobContext) -> Success:
+    """Run the code, store every figure; the first is the image. Raises what `Renderer.render` raises."""
+    settings = section("tools", ToolSettings).code
+    wall_s = context.remaining_s - _STORING_S
+    if wall_s <= 0:
+        raise InfrastructureFault(Cause.TIMEOUT, "the deadline passed before the code could start")
+    figures = _renderer().render(unfenced(payload.code), settings, seed=context.request.seed, wall_s=wall_s)
+    source = {"tool": "code", "code": payload.code, "figures": len(figures)}
+    return Success(images=tuple(context.blobs.put(figure) for figure in figures), source=source)
