@@ -8,15 +8,13 @@ from __future__ import annotations
 
 import ctypes
 import logging
-import os
 import signal
 import threading
-from collections.abc import Callable
 
 import psutil
 
 logger = logging.getLogger(__name__)
-PR_SET_PDEATHSIG, PR_SET_CHILD_SUBREAPER = 1, 36
+PR_SET_CHILD_SUBREAPER = 36
 _libc = ctypes.CDLL(None, use_errno=True)
 
 
@@ -24,17 +22,6 @@ def adopt_orphans() -> None:
     """Make this process the parent of every descendant whose own parent dies."""
     if _libc.prctl(PR_SET_CHILD_SUBREAPER, 1, 0, 0, 0) != 0:
         raise OSError(ctypes.get_errno(), "prctl(PR_SET_CHILD_SUBREAPER)")
-
-
-def die_with_parent(parent: int) -> Callable[[], None]:
-    """A `preexec_fn`: the child is killed when the thread that started it ends."""
-
-    def prepare() -> None:
-        _libc.prctl(PR_SET_PDEATHSIG, signal.SIGKILL, 0, 0, 0)
-        if os.getppid() != parent:  # it died before the line above
-            os.kill(os.getpid(), signal.SIGKILL)
-
-    return prepare
 
 
 def descendants() -> list[psutil.Process]:

@@ -1,0 +1,142 @@
+"""What the demo needs and has not yet: prompts, image library, image weights, tiny policy; built once, then
+cached.
+
+Invariants: built in a process of its own, so that torch is gone from memory when the run begins; that process
+dies with us and hears no Ctrl-C; each part appears whole or not at all, so an interrupted build can be
+repeated.
+"""
+
+from __future__ import annotations
+
+import ctypes
+import logging
+import multiprocessing
+import os
+import signal
+import tempfile
+from collections.abc import Callable
+from dataclasses import dataclass
+from multiprocessing.connection import Connection
+from pathlib import Path
+from typing import Literal
+
+from rich.console import Console
+from rich.progress import BarColumn, Progress, TaskID, TextColumn, TimeElapsedColumn
+
+logger = logging.getLogger(__name__)
+CACHE_ENV = "LLMI_CACHE"
+PR_SET_PDEATHSIG = 1
+Kind = Literal["text", "vl"]
+
+
+class BuildFailed(RuntimeError):
+    """A part of the demo could not be built."""
+
+
+@dataclass(frozen=True)
+class Parts:
+    """Where everything the demo needs lies."""
+
+    cache: Path
+    kind: Kind
+    seed: int
+
+    @property
+    def prompts(self) -> Path:
+        return self.cache / f"prompts-{self.seed}"
+
+    @property
+    def library(self) -> Path:
+        return self.cache / "library"
+
+    @property
+    def image_model(self) -> Path:
+        return self.cache / "tiny-image"
+
+    @property
+    def policy(self) -> Path:
+        """A text file written by the builder with the policy's folder: its name depends on what it was made
+        from.
+        """
+        return self.cache / f"policy-{self.kind}-{self.seed}.path"
+
+
+def cache_folder() -> Path:
+    """`LLMI_CACHE`, or `.cache` in the working directory."""
+    return Path(os.environ.get(CACHE_ENV) or ".cache").absolute()
+
+
+def build(parts: Parts, console: Console) -> Path:
+    """Build what is missing, with progress on `console`; returns the policy's folder. Or `BuildFailed`."""
+    context = multiprocessing.get_context("spawn")
+    reading, writing = context.Pipe(duplex=False)
+    child = context.Process(target=_child, args=(parts, writing, os.getpid()), name="llmi-build", daemon=True)
+    columns = (TextColumn("{task.description}"), BarColumn(), TimeElapsedColumn())
+    child.start()
+    writing.close()
+    try:
+        with Progress(*columns, console=console, transient=True) as bars:
+            shown: dict[str, TaskID] = {}
+            while True:
+                try:
+                    kind, name, share = reading.recv()
+                except EOFError as error:
+                    child.join(10)
+                    raise BuildFailed(f"the build process ended with exit code {child.exitcode}") from error
+                if kind == "done":
+                    return Path(name)
+                if kind == "failed":
+                    raise BuildFailed(name)
+                if name not in shown:
+                    for other in shown.values():
+                        bars.update(other, completed=1.0, total=1.0)
+                    shown[name] = bars.add_task(name, total=None)
+                    if not console.is_terminal:
+                        console.print(name, highlight=False)
+                if share is not None:
+                    bars.update(shown[name], completed=share, total=1.0)
+    finally:
+        child.kill()
+        child.join(10)
+
+
+def _child(parts: Parts, pipe: Connection, parent: int) -> None:
+    signal.signal(signal.SIGINT, signal.SIG_IGN)
+    ctypes.CDLL(None).prctl(PR_SET_PDEATHSIG, signal.SIGKILL, 0, 0, 0)
+    if os.getppid() != parent:
+        return
+
+    def say(name: str, share: float | None = None) -> None:
+        pipe.send(("stage", name, share))
+
+    try:
+        pipe.send(("done", str(_build(parts, say)), None))
+    except Exception as error:
+        logger.exception("building failed")
+        pipe.send(("failed", f"{type(error).__name__}: {error}", None))
+        raise
+
+
+def _build(parts: Parts, say: Callable[[str, float | None], None]) -> Path:
+    from policy.corpus import write_dataset
+    from policy.tiny.build import build_policy
+    from workers.providers.library_build import build_library
+    from workers.providers.tiny_pipelines import build_tiny_pipelines
+
+    parts.cache.mkdir(parents=True, exist_ok=True)
+    say("writing the prompts", None)
+    with tempfile.TemporaryDirectory(dir=parts.cache, prefix=".prompts-") as work:
+        parts.prompts.mkdir(exist_ok=True)
+        for path in write_dataset(work, seed=parts.seed).values():
+            path.replace(parts.prompts / path.name)
+    say("drawing the image library", None)
+    build_library(parts.library)
+    say("making the tiny image models", None)
+    build_tiny_pipelines(parts.image_model)
+    name = f"teaching the tiny {parts.kind} policy what a document looks like"
+    say(name, None)
+
+    def progress(share: float, text: str) -> None:
+        say(name, share)
+
+    return build_policy(parts.kind, parts.cache, seed=parts.seed, progress=progress)

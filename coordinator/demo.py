@@ -1,0 +1,58 @@
+"""`llmi demo`: build what is missing, then a real GRPO run on it, the same path as `llmi train`.
+
+Invariant: only what the demo built itself differs from a training run: paths, seed and number of steps.
+"""
+
+from __future__ import annotations
+
+import math
+import time
+from pathlib import Path
+
+from rich.console import Console
+
+from coordinator.build import Kind, Parts, build, cache_folder
+from coordinator.config import RunConfig, load
+from coordinator.processes import MemoryWatch
+from coordinator.signals import StopSignals
+from coordinator.summary import Summary
+
+TRAIN_ROWS = 1024  # what `write_dataset` writes
+
+
+def demo(
+    kind: Kind, name: str, seed: int, steps: int | None, runs: Path, console: Console
+) -> tuple[RunConfig, Summary]:
+    """Build and run. Raises as `coordinator.launch.launch`, or `BuildFailed`."""
+    began = time.monotonic()
+    with StopSignals() as signals, MemoryWatch() as memory:
+        from coordinator import checks
+        from coordinator.launch import launch
+        from workers.errors import ConfigError
+
+        if problems := checks.folder(runs / name):  # building takes minutes: say it before
+            raise ConfigError(problems[0])
+        parts = Parts(cache_folder(), kind, seed)
+        config = configure(parts, build(parts, console), name, steps)
+        return config, launch(config, runs, console, signals, memory, began)
+
+
+def configure(parts: Parts, policy: Path, name: str, steps: int | None) -> RunConfig:
+    """The shipped demo configuration with the built parts put in."""
+    suffix = "_mm" if parts.kind == "vl" else ""
+    overrides: dict[str, object] = {
+        "name": name,
+        "train.model": str(policy),
+        "train.seed": parts.seed,
+        "data.train": [str(parts.prompts / f"train{suffix}.parquet")],
+        "data.test": [str(parts.prompts / f"test{suffix}.parquet")],
+        "tools.search.library": str(parts.library),
+        "tools.diffusion.model": str(parts.image_model),
+        "tools.edit.model": str(parts.image_model),
+    }
+    if steps is not None:
+        overrides["train.steps"] = steps
+    file = "demo_vl" if parts.kind == "vl" else "demo"
+    config = load(file, overrides)
+    wanted = (config.train.steps or 0) * config.train.batch_size
+    return load(file, {**overrides, "train.epochs": math.ceil(wanted / TRAIN_ROWS) + 1})

@@ -1,0 +1,42 @@
+"""`llmi train --dry-run`: what a configuration resolves to, and what would still stop it on this machine.
+
+Invariant: needs no GPU, no network, no model and no data; starts and writes nothing.
+"""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Any
+
+import yaml
+from rich.console import Console
+from rich.syntax import Syntax
+
+from coordinator import checks
+from coordinator.config import RunConfig
+from policy.verl_options import hydra_overrides
+
+
+def resolve(config: RunConfig, runs: Path, console: Console) -> dict[str, Any]:
+    """Print and return the resolved configuration, verl's options, and what a real run would miss here."""
+    run = runs / config.name
+    document = config.model_dump(mode="json")
+    data = config.data
+    overrides = hydra_overrides(
+        config.train,
+        run=run,
+        data_train=[Path(file) for file in data.train],
+        data_test=[Path(file) for file in data.test or data.train[:1]],
+    )
+    absent = [f"data: {file} does not exist" for file in (*data.train, *data.test) if not Path(file).exists()]
+    problems = [*checks.folder(run), *checks.missing(config), *absent]
+    console.rule("configuration")
+    console.print(Syntax(yaml.safe_dump(document, sort_keys=False), "yaml", background_color="default"))
+    console.rule("options of verl.trainer.main_ppo")
+    for override in overrides:
+        console.print(override, markup=False, highlight=False, soft_wrap=True)
+    if problems:
+        console.rule("before a real run")
+        for problem in problems:
+            console.print(f"- {problem}", markup=False, highlight=False, soft_wrap=True)
+    return {"name": config.name, "config": document, "overrides": overrides, "problems": problems}

@@ -1,0 +1,82 @@
+"""One run from its configuration to its report; `llmi demo` and `llmi train` share it.
+
+Invariants: nothing is started before preflight passed; the ledger is closed and the report written however
+the run ended; the error that ended it is raised after that.
+"""
+
+from __future__ import annotations
+
+import time
+from pathlib import Path
+
+from rich.console import Console
+
+from coordinator import checks
+from coordinator.config import RunConfig
+from coordinator.live import LiveView
+from coordinator.processes import MemoryWatch
+from coordinator.progress import Progress
+from coordinator.report import write_report
+from coordinator.services import Services
+from coordinator.signals import StopSignals
+from coordinator.summary import Summary, lost_requests, read_metrics, summarize
+from policy.ledger import close_open, read_ledger
+from policy.training import METRICS
+
+TICK_S = 0.5
+
+
+def launch(
+    config: RunConfig, runs: Path, console: Console, signals: StopSignals, memory: MemoryWatch, began: float
+) -> Summary:
+    """Run it in `runs/<name>`. `began`: when the command started (monotonic seconds), for the time it took.
+
+    Raises `ConfigError` before anything was started, `TrainerDied`, `InfrastructureFault` or `Stopped` after.
+    """
+    run = (runs / config.name).absolute()
+    checks.check(config, run)
+    run.mkdir(parents=True)
+    config = _placed(config, run)
+    progress = Progress(run)
+    services: Services | None = None
+    try:
+        depths = lambda: services.depths() if services else {}  # noqa: E731 - bound below
+        with LiveView(console, config.name, config.train.steps, progress, memory, depths) as view:
+            services = Services(config, run, signals, view.say)
+            with services:
+                view.say("training")
+                while services.training:
+                    services.tick()
+                    view.restarts = services.fleet.restarts
+                    view.show()
+                    time.sleep(TICK_S)
+    finally:
+        signals.stopping = True
+        restarts = services.fleet.restarts if services else 0
+        summary = _conclude(run, config, memory, restarts, began)
+    return summary
+
+
+def _placed(config: RunConfig, run: Path) -> RunConfig:
+    """The same with a relative image store put into the run's folder."""
+    url = config.blobs.url
+    if "://" in url or Path(url).is_absolute():
+        return config
+    return config.model_copy(update={"blobs": config.blobs.model_copy(update={"url": str(run / url)})})
+
+
+def _conclude(run: Path, config: RunConfig, memory: MemoryWatch, restarts: int, began: float) -> Summary:
+    lost = lost_requests(read_ledger(run), time.time())
+    ledger = close_open(run)
+    summary = summarize(
+        ledger,
+        read_metrics(run / METRICS),
+        name=config.name,
+        seed=config.train.seed,
+        lost=len(lost),
+        worker_restarts=restarts,
+        peak_rss_bytes=memory.peak,
+        seconds=time.monotonic() - began,
+    )
+    write_report(run, config, ledger, summary)
+    return summary

@@ -1,0 +1,136 @@
+"""The live view of a run: a small panel on a terminal, plain lines elsewhere. All of it goes to stderr.
+
+Invariant: showing never disturbs a run; a queue that cannot be asked shows no depth, and the run goes on.
+"""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Callable, Mapping
+from types import TracebackType
+
+from rich.console import Console, Group
+from rich.live import Live
+from rich.progress_bar import ProgressBar
+from rich.table import Table
+from rich.text import Text
+
+from coordinator.processes import MemoryWatch
+from coordinator.progress import Progress
+from coordinator.report import GIB, duration
+
+BARS = "▁▂▃▄▅▆▇█"
+LINE_EVERY_S = 30.0
+
+
+def sparkline(values: list[float], width: int = 40) -> str:
+    """The last `width` values as block characters between their lowest and highest."""
+    values = values[-width:]
+    if not values:
+        return ""
+    low, high = min(values), max(values)
+    scale = (len(BARS) - 1) / (high - low) if high > low else 0.0
+    return "".join(BARS[round((value - low) * scale)] for value in values)
+
+
+class LiveView:
+    """Shows the run's progress whenever `show` is called. `total`: steps, None when the data decides."""
+
+    def __init__(
+        self,
+        console: Console,
+        name: str,
+        total: int | None,
+        progress: Progress,
+        memory: MemoryWatch,
+        depths: Callable[[], Mapping[str, int]],
+    ):
+        self._console = console
+        self._name = name
+        self._total = total
+        self._progress = progress
+        self._memory = memory
+        self._depths = depths
+        self._started = time.monotonic()
+        self._live = (
+            Live(console=console, auto_refresh=False, transient=True) if console.is_terminal else None
+        )
+        self._last_line = (-1, 0.0)
+        self.restarts = 0
+        self.stage = "starting"
+
+    def __enter__(self) -> LiveView:
+        if self._live:
+            self._live.start()
+        return self
+
+    def __exit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
+    ) -> None:
+        if self._live:
+            self._live.stop()
+
+    @property
+    def elapsed_s(self) -> float:
+        return time.monotonic() - self._started
+
+    def say(self, stage: str) -> None:
+        """Name what is going on now."""
+        self.stage = stage
+        self.show(force=True)
+
+    def show(self, force: bool = False) -> None:
+        """Read what is new and draw it; off a terminal, one line per step, per stage or per half minute."""
+        self._progress.update()
+        if self._live:
+            self._live.update(self._panel(), refresh=True)
+            return
+        steps, at = self._last_line
+        if force or self._progress.steps > steps or self.elapsed_s - at > LINE_EVERY_S:
+            self._last_line = (self._progress.steps, self.elapsed_s)
+            self._console.print(self._line(), highlight=False, soft_wrap=True, markup=False)
+
+    def _facts(self) -> dict[str, str]:
+        progress = self._progress
+        idle = progress.idle_ratio
+        failed = {"model": "model's fault", "infrastructure": "ours"}
+        outcomes = [f"{progress.outcomes['success']:,} ok"]
+        outcomes += [f"{progress.outcomes[k]:,} {word}" for k, word in failed.items() if progress.outcomes[k]]
+        depths = {name: depth for name, depth in self._depths().items() if depth}
+        facts = {
+            "step": f"{progress.steps}/{self._total or '?'}",
+            "reward": f"{progress.rewards[-1]:.3f}" if progress.rewards else "-",
+            "requests": f"{progress.posted:,} posted, {', '.join(outcomes)}",
+            "queues": "  ".join(f"{name} {depth}" for name, depth in depths.items()) or "empty",
+            "rollouts": "  ".join(f"{n:,} {state}" for state, n in sorted(progress.states.items())) or "-",
+            "masked": f"{progress.states['masked']:,}",
+            "trainer idle": "-" if idle is None else f"{idle:.0%}",
+            "memory": f"{self._memory.now / GIB:.1f} GiB (peak {self._memory.peak / GIB:.1f})",
+            "elapsed": duration(self.elapsed_s),
+        }
+        if self.restarts:
+            facts["workers restarted"] = str(self.restarts)
+        return facts
+
+    def _line(self) -> str:
+        shown = ", ".join(f"{name} {value}" for name, value in self._facts().items() if name != "rollouts")
+        return f"{self._name}: {self.stage}: {shown}"
+
+    def _panel(self) -> Group:
+        facts = self._facts()
+        head = Text.assemble((f"{self._name}  ", "bold"), (self.stage, "cyan"))
+        table = Table.grid(padding=(0, 2))
+        table.add_column(style="dim")
+        table.add_column()
+        for name, value in facts.items():
+            if name == "reward":
+                row = Text.assemble((value, "bold green"), "  ", (sparkline(self._progress.rewards), "green"))
+                table.add_row(name, row)
+            elif name == "step" and self._total:
+                bar = ProgressBar(total=self._total, completed=self._progress.steps, width=30)
+                step = Table.grid(padding=(0, 1))
+                step.add_row(value, bar)
+                table.add_row(name, step)
+            else:
+                table.add_row(name, value)
+        return Group(head, table)

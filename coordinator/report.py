@@ -1,0 +1,110 @@
+"""What a run leaves behind for people: summary.json, reward.png and index.html.
+
+Invariant: made from the run's folder alone, so that it can be made again at any time.
+"""
+
+from __future__ import annotations
+
+from collections import Counter
+from pathlib import Path
+
+from coordinator.config import RunConfig
+from coordinator.summary import Summary
+from evaluation.curve import Point, draw
+from evaluation.page import KeyFigure, Page, Table, write
+from evaluation.samples import Sample, pairs
+from policy.ledger import Ledger, reward_curve
+from workers.blobs import BlobStore
+
+GIB = 1024**3
+
+
+def write_report(run: Path, config: RunConfig, ledger: Ledger, summary: Summary) -> Path:
+    """Write the three files into `run`; returns the page's path. Without any step there is no curve."""
+    (run / "summary.json").write_text(summary.model_dump_json(indent=1) + "\n")
+    masked = Counter(r.step for r in ledger.rollouts.values() if r.state == "masked")
+    points = [Point(step, reward, masked[step]) for step, reward in reward_curve(ledger).items()]
+    curve = draw(points, run / "reward.png").read_bytes() if points else None
+    page = Page(
+        title=summary.name,
+        lead=lead(config, summary),
+        figures=figures(summary),
+        pairs=pairs(samples(ledger)),
+        curve=curve,
+        tables=tables(summary),
+        notes=notes(config),
+    )
+    return write(run / "index.html", page, BlobStore(config.blobs.url))
+
+
+def samples(ledger: Ledger) -> list[Sample]:
+    """The documents that were trained on, in the order of their steps."""
+    found = [
+        Sample(
+            document=rollout.document,
+            step=rollout.step,
+            reward=rollout.score.reward,
+            breakdown=rollout.score.breakdown,
+            state=rollout.state,
+            masked_by=rollout.score.masked_by,
+        )
+        for rollout in ledger.rollouts.values()
+        if rollout.state == "trained" and rollout.document and rollout.score
+    ]
+    return sorted(found, key=lambda sample: (sample.step, sample.document.rollout_id))
+
+
+def lead(config: RunConfig, summary: Summary) -> str:
+    train = config.train
+    where = "on a CPU" if train.device == "cpu" else f"on {train.gpus} GPUs"
+    return (
+        f"{Path(train.model).name}, {train.loss.upper()}, {summary.steps} steps of {train.batch_size} "
+        f"prompts with {train.n} rollouts each, {where}, seed {summary.seed}."
+    )
+
+
+def figures(summary: Summary) -> list[KeyFigure]:
+    def number(value: float | None, form: str) -> str:
+        return "none" if value is None else format(value, form)
+
+    reward = f"{number(summary.reward_first, '.3f')} → {number(summary.reward_last, '.3f')}"
+    return [
+        KeyFigure("Reward", reward, "first and last fifth of the steps"),
+        KeyFigure("Requests", f"{summary.requests_posted:,}", "to tools and judges"),
+        KeyFigure("Lost", f"{summary.lost:,}", "requests without an outcome"),
+        KeyFigure("Masked", f"{summary.masked:,}", "samples hit by infrastructure"),
+        KeyFigure("Trainer idle", number(summary.trainer_idle_ratio, ".1%"), "waiting for samples"),
+        KeyFigure("Memory", f"{summary.peak_rss_bytes / GIB:.1f} GiB", "peak, all processes"),
+        KeyFigure("Time", duration(summary.seconds), "start to end"),
+    ]
+
+
+def duration(seconds: float) -> str:
+    minutes, rest = divmod(round(seconds), 60)
+    hours, minutes = divmod(minutes, 60)
+    return f"{hours} h {minutes} min" if hours else f"{minutes} min {rest:02d} s"
+
+
+def tables(summary: Summary) -> list[Table]:
+    kinds = Table(
+        "Requests",
+        ["kind", "posted", "success", "model's fault", "ours"],
+        [
+            [kind.replace("_", " "), *(f"{n:,}" for n in (c.posted, c.success, c.model, c.infrastructure))]
+            for kind, c in summary.by_tool.items()
+        ],
+    )
+    ended = sorted(summary.outcomes.items(), key=lambda item: -item[1])
+    outcomes = Table("Outcomes", ["outcome", "count"], [[k.replace("_", " "), f"{v:,}"] for k, v in ended])
+    rollouts = Table("Rollouts", ["state", "count"], [[k, f"{v:,}"] for k, v in summary.rollouts.items()])
+    return [table for table in (kinds, outcomes, rollouts) if table.rows]
+
+
+def notes(config: RunConfig) -> list[str]:
+    """What a reader must know to judge the scores and pictures."""
+    found = [f"Reward formula: {config.reward.formula}."]
+    if "rules" in (config.judges.text.provider, config.judges.image.provider):
+        found.append("Scores come from the rule-based judge: no judge model is configured.")
+    if config.train.device == "cpu" and config.tools.diffusion.provider == "diffusers":
+        found.append("Generated pictures come from tiny untrained weights: a real pipeline, no beauty.")
+    return found

@@ -1,0 +1,142 @@
+"""What a run needs beside its own process, started in order and stopped in reverse: Redis, workers, Ray, the
+trainer.
+
+Invariants: whatever ends the run, success, failure or a signal, everything that was started is stopped, each
+with a deadline; one part that will not stop does not keep the others alive; at the end no process below this
+one is left.
+"""
+
+from __future__ import annotations
+
+import logging
+from collections.abc import Callable, Mapping
+from contextlib import ExitStack
+from pathlib import Path
+from types import TracebackType
+
+from coordinator import processes
+from coordinator.config import CONFIG_FILE, RAY_ENV, RunConfig
+from coordinator.fleet import Fleet
+from coordinator.ray_cluster import RayCluster
+from coordinator.signals import StopSignals
+from coordinator.trainer import Trainer
+from policy.training import AGENT_CONFIG, agent_loop_config, environment
+from policy.verl_options import hydra_overrides
+from workers.depths import read_depths
+
+logger = logging.getLogger(__name__)
+SCORER = "rewards.scorer:QueueScorer.from_config"
+LAST_DEADLINE_S = 10.0
+
+
+class Services:
+    """A context manager: on entry all runs and the trainer has begun, on exit nothing is left."""
+
+    def __init__(self, config: RunConfig, run: Path, signals: StopSignals, say: Callable[[str], None]):
+        self.config = config
+        self._run = run
+        self._signals = signals
+        self._say = say
+        self._stack = ExitStack()
+        self._before: frozenset[int] = frozenset()
+        self.fleet = Fleet([])
+        self.trainer: Trainer | None = None
+
+    def __enter__(self) -> Services:
+        processes.adopt_orphans()
+        self._before = frozenset(process.pid for process in processes.descendants())
+        try:
+            self._start()
+        except BaseException:
+            self._stop()
+            raise
+        return self
+
+    def __exit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
+    ) -> None:
+        self._stop()
+
+    @property
+    def training(self) -> bool:
+        """Whether the trainer still runs. Raises `TrainerDied` when it ended with an error."""
+        if self.trainer is None:
+            return False
+        if self.trainer.running:
+            return True
+        self.trainer.check()
+        return False
+
+    def tick(self) -> None:
+        """What must be looked after while the run goes on; to be called every second or so."""
+        self.fleet.mend()
+
+    def depths(self) -> Mapping[str, int]:
+        """Requests waiting or running, by queue; empty while Redis does not answer."""
+        from redis import RedisError
+
+        if self.trainer is None:  # before that, the address may be another program's
+            return {}
+        try:
+            depths = read_depths(self.config.queue.url)
+        except RedisError:
+            return {}
+        return {name: depth.waiting + depth.running for name, depth in depths.items()}
+
+    def _start(self) -> None:
+        logs = self._run / "logs"
+        if not self.config.external_redis:
+            self._say("starting Redis")
+            self._start_redis()
+        self.config.save(self._run)
+        self._say("starting the workers")
+        self.fleet = Fleet.of(self.config.workers.pools, self._run / CONFIG_FILE, logs)
+        self._stack.callback(self._ending("the workers", self.fleet.stop))
+        self.fleet.start()
+        self._say("starting Ray")
+        cluster = RayCluster(self.config.ray, self.config.train)
+        self._stack.callback(self._ending("Ray", cluster.stop))
+        address = cluster.start()
+        self._signals.install()  # Ray puts its own handlers in place
+        self._say("starting the trainer")
+        self.trainer = self._make_trainer(address, logs)
+        self._stack.callback(self._ending("the trainer", self.trainer.stop))
+        self.trainer.start()
+
+    def _start_redis(self) -> None:
+        from coordinator.redis_server import EmbeddedRedis
+
+        server = EmbeddedRedis(self._run / "redis")
+        self._stack.callback(self._ending("Redis", server.stop))
+        server.start()
+        queue = self.config.queue.model_copy(update={"redis_url": server.url})
+        self.config = self.config.model_copy(update={"queue": queue})
+
+    def _make_trainer(self, ray_address: str, logs: Path) -> Trainer:
+        train = self.config.train
+        agents = agent_loop_config(train, run=self._run, scorer=SCORER)
+        (self._run / AGENT_CONFIG).write_text(agents + "\n")
+        data = self.config.data
+        overrides = hydra_overrides(
+            train,
+            run=self._run,
+            data_train=[Path(file) for file in data.train],
+            data_test=[Path(file) for file in data.test or data.train[:1]],
+        )
+        env = {**environment(train, run=self._run), RAY_ENV: ray_address}
+        return Trainer(overrides, env, logs / "trainer.log")
+
+    def _ending(self, name: str, stop: Callable[[], None]) -> Callable[[], None]:
+        def end() -> None:
+            self._say(f"stopping {name}")
+            try:
+                stop()
+            except Exception:
+                logger.exception("stopping %s failed", name)
+
+        return end
+
+    def _stop(self) -> None:
+        self._signals.stopping = True
+        self._stack.close()
+        processes.end_all(LAST_DEADLINE_S, keep=self._before)

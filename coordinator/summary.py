@@ -1,0 +1,148 @@
+"""The numbers of a run, from its metrics file and its ledger.
+
+Invariants: pure; every number is counted from what the run recorded, none is assumed; a request is lost when
+nobody can tell what became of it although its rollout ended or its deadline passed.
+"""
+
+from __future__ import annotations
+
+import json
+from collections import Counter
+from collections.abc import Iterable, Sequence
+from pathlib import Path
+
+from pydantic import BaseModel, JsonValue
+
+from policy.ledger import Ledger, RequestRecord, reward_curve
+from workers.messages import Success
+
+WAIT, STEP = "timing_s/gen", "timing_s/step"
+
+
+class KindCounts(BaseModel):
+    """Requests of one kind (a tool or a judge): posted, and how they ended."""
+
+    posted: int = 0
+    success: int = 0
+    model: int = 0
+    infrastructure: int = 0
+
+
+class Summary(BaseModel):
+    """The figures of a run. Rewards in [0, 1]; `trainer_idle_ratio`: share of the steps' time spent waiting
+    for samples.
+
+    `outcomes` counts requests by `success` or the cause of the failure; `rollouts` by terminal state.
+    """
+
+    name: str
+    seed: int
+    steps: int
+    reward_first: float | None
+    reward_last: float | None
+    requests_posted: int
+    outcomes: dict[str, int]
+    by_tool: dict[str, KindCounts]
+    rollouts: dict[str, int]
+    masked: int
+    lost: int
+    violations: int
+    worker_restarts: int
+    trainer_idle_ratio: float | None
+    peak_rss_bytes: int
+    seconds: float
+
+
+def read_metrics(path: Path) -> list[dict[str, JsonValue]]:
+    """verl's metrics, one flat mapping per step with `step` in it; a torn last line is skipped."""
+    if not path.exists():
+        return []
+    rows = []
+    for line in path.read_bytes().split(b"\n")[:-1]:
+        entry = json.loads(line)
+        rows.append({**entry["data"], "step": entry["step"]})
+    return rows
+
+
+def first_and_last(values: Sequence[float], share: float = 0.2) -> tuple[float | None, float | None]:
+    """The means over the first and the last `share` of the values (at least one each); None without any."""
+    if not values:
+        return None, None
+    width = max(1, int(len(values) * share))
+    return sum(values[:width]) / width, sum(values[-width:]) / width
+
+
+def idle_ratio(metrics: Iterable[dict[str, JsonValue]]) -> float | None:
+    """Seconds the trainer waited for samples over the seconds of its steps; None before the first step."""
+    waited = total = 0.0
+    for row in metrics:
+        wait, step = row.get(WAIT), row.get(STEP)
+        if isinstance(wait, int | float) and isinstance(step, int | float):
+            waited, total = waited + wait, total + step
+    return waited / total if total else None
+
+
+def lost_requests(ledger: Ledger, now: float) -> list[RequestRecord]:
+    """Requests without an outcome though their deadline passed or their rollout ended. `now` in Unix seconds.
+
+    To be asked before the ledger is closed: closing gives every open request an outcome.
+    """
+    return [
+        record
+        for record in ledger.pending
+        if record.request.deadline < now or _ended(ledger, record.request.owner)
+    ]
+
+
+def _ended(ledger: Ledger, owner: str) -> bool:
+    rollout = ledger.rollouts.get(owner)
+    return rollout is not None and rollout.state is not None
+
+
+def summarize(
+    ledger: Ledger,
+    metrics: Sequence[dict[str, JsonValue]],
+    *,
+    name: str,
+    seed: int,
+    lost: int,
+    worker_restarts: int,
+    peak_rss_bytes: int,
+    seconds: float,
+) -> Summary:
+    """Add everything up. `ledger` after it was closed, `lost` from before."""
+    outcomes: Counter[str] = Counter()
+    kinds: dict[str, KindCounts] = {}
+    for record in ledger.requests.values():
+        counts = kinds.setdefault(record.request.kind, KindCounts())
+        counts.posted += 1
+        if record.outcome is None:
+            continue
+        result = record.outcome.result
+        if isinstance(result, Success):
+            outcomes["success"] += 1
+            counts.success += 1
+        else:
+            outcomes[result.cause.value] += 1
+            name_of = result.fault.value
+            setattr(counts, name_of, getattr(counts, name_of) + 1)
+    first, last = first_and_last(list(reward_curve(ledger).values()))
+    states = ledger.states()
+    return Summary(
+        name=name,
+        seed=seed,
+        steps=len(metrics),
+        reward_first=first,
+        reward_last=last,
+        requests_posted=len(ledger.requests),
+        outcomes=dict(sorted(outcomes.items())),
+        by_tool=dict(sorted(kinds.items())),
+        rollouts=dict(sorted(states.items())),
+        masked=states["masked"],
+        lost=lost,
+        violations=len(ledger.violations),
+        worker_restarts=worker_restarts,
+        trainer_idle_ratio=idle_ratio(metrics),
+        peak_rss_bytes=peak_rss_bytes,
+        seconds=seconds,
+    )

@@ -1,0 +1,78 @@
+"""The trainer of a run: verl's own program as a child process, its output in a log file.
+
+Invariants: it runs in a session of its own (a Ctrl-C of the terminal reaches only us, who then stop it in
+order) and dies with us; when it fails, the error carries what its log says about it.
+"""
+
+from __future__ import annotations
+
+import os
+import re
+import signal
+import subprocess
+import sys
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+
+from workers.tether import start_tethered
+
+MODULE = "verl.trainer.main_ppo"
+TAIL_LINES = 40
+_ANSI = re.compile(r"\x1b\[[0-9;]*[A-Za-z]")
+_ACTOR = re.compile(r"^\([^()]*pid=\d+[^()]*\) ?")
+
+
+class TrainerDied(RuntimeError):
+    """The trainer ended by itself with an error. The message holds the relevant end of its log."""
+
+
+class Trainer:
+    """`start`, ask `running`, `check` at the end, `stop` in any case."""
+
+    def __init__(self, overrides: Sequence[str], env: Mapping[str, str], log: Path):
+        self._command = [sys.executable, "-m", MODULE, *overrides]
+        self._env = {**os.environ, **env}
+        self.log = log
+        self._process: subprocess.Popen[bytes] | None = None
+
+    def start(self) -> None:
+        self._process = start_tethered(self._command, log=self.log, env=self._env)
+
+    @property
+    def running(self) -> bool:
+        return self._process is not None and self._process.poll() is None
+
+    def check(self) -> None:
+        """Raises `TrainerDied` when it ended with an error. To be called when it no longer runs."""
+        code = self._process.returncode if self._process else None
+        if code:
+            how = f"signal {signal.Signals(-code).name}" if code < 0 else f"exit code {code}"
+            tail = relevant_tail(self.log.read_text(errors="replace"))
+            raise TrainerDied(f"the trainer ended with {how}; the end of {self.log}:\n{tail}")
+
+    def stop(self, deadline_s: float = 10.0) -> None:
+        """SIGTERM to its process group, SIGKILL after the deadline."""
+        if self._process is None:
+            return
+        for sign in (signal.SIGTERM, signal.SIGKILL):
+            if self._process.poll() is not None:
+                return
+            os.killpg(self._process.pid, sign)
+            try:
+                self._process.wait(timeout=deadline_s)
+            except subprocess.TimeoutExpired:
+                continue
+
+
+def relevant_tail(text: str, lines: int = TAIL_LINES) -> str:
+    """The last traceback of a log, or its last lines without one; no colours, no actor prefixes."""
+    plain = [_ACTOR.sub("", _ANSI.sub("", line)).rstrip() for line in text.splitlines()]
+    plain = [line for line in plain if line]
+    starts = [
+        index for index, line in enumerate(plain) if line.startswith("Traceback (most recent call last)")
+    ]
+    start = max(starts[-1], len(plain) - 10 * lines) if starts else max(0, len(plain) - lines)
+    found = plain[start:]
+    if len(found) > lines:  # the ends of a traceback say where it began and what it was
+        found = [*found[: lines // 4], f"... {len(found) - lines} lines ...", *found[-(lines - lines // 4) :]]
+    return "\n".join(found)
