@@ -13,7 +13,7 @@ import logging
 from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
 from dataclasses import dataclass
-from typing import TYPE_CHECKING, TypeVar
+from typing import TypeVar
 
 from pydantic import BaseModel
 
@@ -24,11 +24,10 @@ from rewards.judges import IMAGE_KIND, TEXT_KIND
 from rewards.judges.payloads import JudgeImagePayload, JudgeTextPayload
 from rewards.settings import JudgeSettings, RewardSettings
 from rewards.verdicts import ImageVerdict, TextVerdict, Verdict
+from workers.client import QueueClient
 from workers.errors import InfrastructureFault
 from workers.messages import Failure, Outcome, Request, Success
-
-if TYPE_CHECKING:
-    from workers.client import Posted, QueueClient
+from workers.posted import Posted
 
 logger = logging.getLogger(__name__)
 CANCEL_S = 5.0

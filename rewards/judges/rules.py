@@ -150,8 +150,9 @@ def quality_grade(image: Image.Image) -> int:
     spread = ImageStat.Stat(grey).stddev[0]
     if spread < BLANK_STD:
         return 1
-    histogram = grey.filter(ImageFilter.FIND_EDGES).histogram()
-    detail = sum(histogram[EDGE_LEVEL:]) / sum(histogram)
+    # The filter leaves the outermost pixels as they are.
+    edges = grey.filter(ImageFilter.FIND_EDGES).crop((1, 1, grey.width - 1, grey.height - 1)).histogram()
+    detail = sum(edges[EDGE_LEVEL:]) / sum(edges)
     return 2 + (spread >= CONTRAST_STD) + (detail >= DETAIL_SHARE) + (min(image.size) >= SMALLEST_SIDE)
 
 

@@ -1,0 +1,238 @@
+"""The scorer: what it posts and when, what masks, what it cancels. The client of the queue is a fake."""
+
+from __future__ import annotations
+
+import asyncio
+import json
+from collections.abc import Callable
+from pathlib import Path
+
+import pytest
+from rewards_documents import F, I, P, X, document, pending
+
+from policy.document import Document
+from policy.scoring import Draft, Score
+from rewards.scorer import QueueScorer
+from rewards.settings import JudgeSettings, RewardSettings
+from rewards.voting import Vote, vote
+from workers.errors import Cause, ConfigError, InfrastructureFault
+from workers.messages import Failure, Outcome, Request, Success
+
+GOOD = {
+    "judge_text": {"text": 4, "image_tags": 4},
+    "judge_image": {"image_quality": 4, "task_relevance": 4, "text_image_relevance": 4},
+}
+Answer = Callable[[Request], Outcome | None]
+
+
+def good(request: Request) -> Outcome:
+    return Outcome(
+        request_id=request.request_id, kind=request.kind, result=Success(verdict=GOOD[request.kind])
+    )
+
+
+class FakePosted:
+    def __init__(self, outcome: Outcome | None):
+        self._outcome = outcome
+
+    async def outcome(self) -> Outcome:
+        if self._outcome is None:
+            await asyncio.Event().wait()
+        assert self._outcome is not None
+        return self._outcome
+
+
+class FakeClient:
+    """Answers as `answer` says; None is an outcome that never comes."""
+
+    def __init__(self, answer: Answer = good):
+        self.answer = answer
+        self.posted: list[Request] = []
+        self.cancelled: list[str] = []
+        self.news = asyncio.Event()
+
+    async def post(self, request: Request) -> FakePosted:
+        self.posted.append(request)
+        self.news.set()
+        return FakePosted(self.answer(request))
+
+    async def cancel(self, request_id: str) -> None:
+        self.cancelled.append(request_id)
+
+    @property
+    def kinds(self) -> list[str]:
+        return [request.kind for request in self.posted]
+
+
+def draft_of(doc: Document, client: FakeClient, finished: asyncio.Future[Document] | None = None) -> Draft:
+    if finished is None:
+        finished = asyncio.get_running_loop().create_future()
+        finished.set_result(doc)
+    return Draft(document=doc, finished=finished, client=client)  # type: ignore[arg-type]
+
+
+async def score(doc: Document, client: FakeClient, formula: str = "grounded") -> Score:
+    scorer = QueueScorer(RewardSettings.model_validate({"formula": formula}), JudgeSettings())
+    async with asyncio.timeout(5):
+        return await scorer.score(draft_of(doc, client))
+
+
+async def test_both_verdicts_become_a_reward_with_its_breakdown() -> None:
+    client = FakeClient()
+    result = await score(document(P("x"), I(), image_num=1), client)
+    assert result.reward == pytest.approx(0.8)
+    assert result.breakdown["verdicts"] == {"text": GOOD["judge_text"], "image": GOOD["judge_image"]}
+    assert client.kinds == ["judge_text", "judge_image"]
+    assert client.cancelled == []
+
+
+async def test_the_text_judge_does_not_wait_for_images() -> None:
+    client = FakeClient()
+    images: asyncio.Future[Document] = asyncio.get_running_loop().create_future()
+    drafted = document(P("x"), pending(), image_num=1)
+    scorer = QueueScorer(RewardSettings(), JudgeSettings())
+    async with asyncio.timeout(5):
+        task = asyncio.create_task(scorer.score(draft_of(drafted, client, images)))
+        await client.news.wait()
+        assert client.kinds == ["judge_text"]
+        images.set_result(document(P("x"), I(), image_num=1))
+        assert (await task).reward == pytest.approx(0.8)
+    assert client.kinds == ["judge_text", "judge_image"]
+
+
+@pytest.mark.parametrize(
+    "parts",
+    [(P("x"),), (P("x"), F(), X()), (P("x"), *[I()] * 11)],
+    ids=["no image", "no image came out", "more than ten"],
+)
+async def test_no_image_judge_where_its_verdict_cannot_matter(parts: tuple) -> None:
+    client = FakeClient()
+    assert (await score(document(*parts), client)).reward is not None
+    assert client.kinds == ["judge_text"]
+
+
+async def test_a_tool_lost_to_infrastructure_masks_the_sample_and_frees_the_text_judge() -> None:
+    client = FakeClient(lambda request: None)
+    result = await score(document(P("x"), I(), F(cause=Cause.WORKER_LOST), F(cause=Cause.NO_HIT)), client)
+    assert result.reward is None
+    assert [failure.cause for failure in result.masked_by] == [Cause.WORKER_LOST]
+    assert client.cancelled == [client.posted[0].request_id]
+
+
+async def test_a_failure_of_the_model_is_counted_and_masks_nothing() -> None:
+    result = await score(document(P("x"), I(), F(cause=Cause.CODE_RAISED), image_num=2), FakeClient())
+    assert result.reward is not None
+    assert result.breakdown["counts"] == {"asked": 2, "images": 1, "failed": 1, "invalid": 0}
+
+
+@pytest.mark.parametrize("kind", ["judge_text", "judge_image"])
+async def test_a_failed_judge_masks_and_is_never_a_number(kind: str) -> None:
+    def answer(request: Request) -> Outcome:
+        if request.kind == kind:
+            return Outcome.failed(request, Cause.PROVIDER_DOWN)
+        return good(request)
+
+    for formula in ("llmi", "grounded"):
+        result = await score(document(P("x"), I()), FakeClient(answer), formula)
+        assert result.reward is None
+        assert [failure.cause for failure in result.masked_by] == [Cause.PROVIDER_DOWN]
+
+
+@pytest.mark.parametrize(
+    "verdict", [{"text": 50, "image_tags": 5}, {"text": 0, "image_tags": 5}, {"text": 5}, None]
+)
+async def test_scores_outside_1_to_5_are_refused_and_mask(verdict: dict[str, int] | None) -> None:
+    def answer(request: Request) -> Outcome:
+        return Outcome(request_id=request.request_id, kind=request.kind, result=Success(verdict=verdict))
+
+    result = await score(document(P("x")), FakeClient(answer))
+    assert [failure.cause for failure in result.masked_by] == [Cause.VERDICT_UNREADABLE]
+
+
+async def test_a_queue_that_takes_no_request_masks() -> None:
+    class Away(FakeClient):
+        async def post(self, request: Request) -> FakePosted:
+            raise InfrastructureFault(Cause.PROVIDER_DOWN, "Redis is away")
+
+    result = await score(document(P("x"), I()), Away())
+    assert result.reward is None
+    assert {failure.cause for failure in result.masked_by} == {Cause.PROVIDER_DOWN}
+
+
+@pytest.mark.parametrize("doc", [document(P("x"), pending()), document(P("x"), I(), image_num=1)])
+async def test_cancelling_the_scoring_cancels_its_requests(doc: Document) -> None:
+    client = FakeClient(lambda request: None)
+    unfinished: asyncio.Future[Document] | None = None
+    if doc.images[0].outcome is None:
+        unfinished = asyncio.get_running_loop().create_future()
+    scorer = QueueScorer(RewardSettings(), JudgeSettings())
+    async with asyncio.timeout(5):
+        task = asyncio.create_task(scorer.score(draft_of(doc, client, unfinished)))
+        while len(client.posted) < (1 if unfinished else 2):
+            client.news.clear()
+            await client.news.wait()
+        task.cancel()
+        with pytest.raises(asyncio.CancelledError):
+            await task
+    assert sorted(client.cancelled) == sorted(request.request_id for request in client.posted)
+
+
+async def test_requests_carry_their_owner_and_the_judges_deadline() -> None:
+    client = FakeClient()
+    judges = JudgeSettings.model_validate({"text": {"timeout_s": 1000}})
+    before = asyncio.get_running_loop().time()
+    await QueueScorer(RewardSettings(), judges).score(draft_of(document(P("x"), rollout_id="r7"), client))
+    assert asyncio.get_running_loop().time() - before < 5
+    request = client.posted[0]
+    assert request.owner == "r7"
+    made = Request.make("judge_text", judges, timeout_s=1000)
+    assert abs(request.deadline - made.deadline) < 5
+
+
+async def test_equal_documents_ask_with_equal_keys() -> None:
+    client = FakeClient()
+    await score(document(P("x"), I(), rollout_id="one"), client)
+    await score(document(P("x"), I(), rollout_id="two"), client)
+    first, second = client.posted[:2], client.posted[2:]
+    assert [request.key for request in first] == [request.key for request in second]
+    assert not {request.request_id for request in first} & {request.request_id for request in second}
+
+
+def test_from_config_reads_both_sections(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    config = tmp_path / "config.json"
+    config.write_text(
+        json.dumps({"reward": {"formula": "llmi", "vl": True}, "judges": {"image": {"max_images": 3}}})
+    )
+    monkeypatch.setenv("LLMI_CONFIG", str(config))
+    scorer = QueueScorer.from_config()
+    assert scorer.reward.formula == "llmi"
+    assert scorer.judges.image.max_images == 3
+    assert scorer.judges.image.model == "Qwen/Qwen2.5-VL-72B-Instruct"
+
+
+def test_an_unknown_key_is_refused_by_name(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    config = tmp_path / "config.json"
+    config.write_text(json.dumps({"judges": {"text": {"temprature": 0.5}}}))
+    monkeypatch.setenv("LLMI_CONFIG", str(config))
+    with pytest.raises(ConfigError, match=r"judges\.text\.temprature"):
+        QueueScorer.from_config()
+
+
+def masked() -> Score:
+    return Score(reward=None, masked_by=(Failure(cause=Cause.TIMEOUT),))
+
+
+def test_masked_samples_do_not_vote() -> None:
+    scores = [Score(reward=0.0), masked(), Score(reward=1.0)]
+    assert vote(scores) == Vote(voters=(0, 2), replace=False)
+
+
+@pytest.mark.parametrize("scores", [[], [masked(), masked()], [Score(reward=0.5), masked()]])
+def test_a_group_with_too_few_voters_is_replaced(scores: list[Score]) -> None:
+    assert vote(scores) == Vote(voters=(), replace=True)
+
+
+def test_min_siblings_is_respected() -> None:
+    scores = [Score(reward=0.1), Score(reward=0.2), masked()]
+    assert vote(scores, min_siblings=3).replace
+    assert not vote(scores, min_siblings=2).replace
