@@ -71,7 +71,7 @@ def relevant_tail(text: str, lines: int = TAIL_LINES) -> str:
     starts = [
         index for index, line in enumerate(plain) if line.startswith("Traceback (most recent call last)")
     ]
-    start = max(starts[-1], len(plain) - 10 * lines) if starts else max(0, len(plain) - lines)
+    start = starts[-1] if starts else max(0, len(plain) - lines)
     found = plain[start:]
     if len(found) > lines:  # the ends of a traceback say where it began and what it was
         found = [*found[: lines // 4], f"... {len(found) - lines} lines ...", *found[-(lines - lines // 4) :]]

@@ -20,7 +20,7 @@ KEEP_BYTES = 150_000
 
 
 def data_uri(blobs: BlobStore, ref: BlobRef) -> str | None:
-    """The image as a `data:` URI of at most `MAX_SIDE` pixels a side, or None when it is missing or broken."""
+    """The image as a `data:` URI, at most `MAX_SIDE` pixels a side; None when it is missing or broken."""
     try:
         data = blobs.get(ref)
         with Image.open(io.BytesIO(data)) as image:

@@ -19,7 +19,7 @@ from workers.messages import Failure
 
 @dataclass(frozen=True)
 class Sample:
-    """One rollout as the page shows it. `reward` is None when infrastructure masked it; `step` counts from 1."""
+    """One rollout as shown. `reward` is None when infrastructure masked it; `step` counts from 1."""
 
     document: Document
     step: int
@@ -52,7 +52,7 @@ def typical(samples: Iterable[Sample]) -> Sample:
 
 
 def pairs(samples: Sequence[Sample], count: int = 6, share: float = 0.2) -> list[Pair]:
-    """Up to `count` pairs from the first and the last `share` of the steps, spread over the kinds of prompt."""
+    """Up to `count` pairs from the first and last `share` of the steps, spread over the kinds of prompt."""
     scored = [sample for sample in samples if sample.reward is not None]
     steps = sorted({sample.step for sample in scored})
     if len(steps) < 2:

@@ -1,0 +1,204 @@
+"""The figures of a run are counted from its ledger and metrics, and what is lost is named."""
+
+import json
+import time
+
+import pytest
+
+from coordinator.live import sparkline
+from coordinator.progress import Progress
+from coordinator.report import duration, samples, write_report
+from coordinator.summary import first_and_last, idle_ratio, lost_requests, read_metrics, summarize
+from coordinator.trainer import relevant_tail
+from policy.document import Document, Task, TextPart
+from policy.ledger import close_open, read_ledger
+from policy.ledger_writer import LedgerWriter
+from policy.scoring import Score
+from workers.errors import Cause
+from workers.messages import DiffusionPayload, Outcome, Request, SearchPayload, Success
+
+
+@pytest.fixture
+def writer(tmp_path):
+    writer = LedgerWriter(tmp_path, "test")
+    yield writer
+    writer.close()
+
+
+def post(writer, owner="r", kind="search", timeout_s=60.0):
+    payload = SearchPayload(query="q") if kind == "search" else DiffusionPayload(prompt="p")
+    request = Request.make(kind, payload, timeout_s=timeout_s, owner=owner)
+    writer.posted(request)
+    return request
+
+
+def succeed(writer, request):
+    writer.ended(Outcome(request_id=request.request_id, kind=request.kind, result=Success()))
+
+
+def fail(writer, request, cause):
+    writer.ended(Outcome.failed(request, cause))
+
+
+def rollout(writer, name, step, reward, state="trained"):
+    task = Task(question="Write.", image_num=1)
+    writer.started(name, task, step=step)
+    document = Document(rollout_id=name, task=task, parts=(TextPart(text="words"),))
+    writer.scored(document, Score(reward=reward, breakdown={"L": 0.5}), tokens=3)
+    writer.closed(name, state, step=step)
+
+
+def summary_of(run, **fields):
+    defaults = {"name": "n", "seed": 1, "lost": 0, "worker_restarts": 0, "peak_rss_bytes": 1, "seconds": 1.0}
+    return summarize(read_ledger(run), read_metrics(run / "metrics.jsonl"), **{**defaults, **fields})
+
+
+def test_requests_are_counted_by_outcome_and_kind(tmp_path, writer):
+    succeed(writer, post(writer))
+    fail(writer, post(writer), Cause.NO_HIT)
+    fail(writer, post(writer, kind="diffusion"), Cause.PROVIDER_DOWN)
+    summary = summary_of(tmp_path)
+    assert summary.requests_posted == 3
+    assert summary.outcomes == {"no_hit": 1, "provider_down": 1, "success": 1}
+    assert summary.by_tool["search"].model_dump() == {
+        "posted": 2,
+        "success": 1,
+        "model": 1,
+        "infrastructure": 0,
+    }
+    assert summary.by_tool["diffusion"].infrastructure == 1
+
+
+def test_rewards_are_means_over_the_first_and_last_fifth_of_steps(tmp_path, writer):
+    for step in range(1, 11):
+        for n in range(2):
+            rollout(writer, f"g{step}_{n}", step, step / 10 + (0.02 if n else 0))
+    summary = summary_of(tmp_path)
+    assert summary.reward_first == pytest.approx(0.16)
+    assert summary.reward_last == pytest.approx(0.96)
+
+
+def test_masked_rollouts_are_counted_and_not_averaged(tmp_path, writer):
+    rollout(writer, "g_0", 1, 0.5)
+    rollout(writer, "g_1", 1, 0.9, state="masked")
+    summary = summary_of(tmp_path)
+    assert (summary.masked, summary.reward_first) == (1, 0.5)
+
+
+def test_run_without_a_step_has_no_reward(tmp_path):
+    (tmp_path / "ledger").mkdir()
+    summary = summary_of(tmp_path)
+    assert (summary.steps, summary.reward_first, summary.trainer_idle_ratio) == (0, None, None)
+
+
+@pytest.mark.parametrize(("count", "width"), [(1, 1), (4, 1), (5, 1), (10, 2), (14, 2), (40, 8)])
+def test_a_fifth_is_at_least_one_step(count, width):
+    values = list(range(count))
+    first, last = first_and_last(values)
+    assert first == sum(values[:width]) / width
+    assert last == sum(values[-width:]) / width
+
+
+def test_request_past_its_deadline_without_outcome_is_lost(tmp_path, writer):
+    late = post(writer, timeout_s=-1.0)
+    post(writer, timeout_s=60.0)
+    assert [record.request for record in lost_requests(read_ledger(tmp_path), time.time())] == [late]
+
+
+def test_request_whose_rollout_ended_without_it_is_lost(tmp_path, writer):
+    forgotten = post(writer, owner="g_0")
+    rollout(writer, "g_0", 1, 0.5)
+    assert [record.request for record in lost_requests(read_ledger(tmp_path), time.time())] == [forgotten]
+
+
+def test_request_in_flight_at_the_end_is_cancelled_and_not_lost(tmp_path, writer):
+    writer.started("g_0", Task(question="Write."))
+    post(writer, owner="g_0")
+    assert lost_requests(read_ledger(tmp_path), time.time()) == []
+    close_open(tmp_path)
+    summary = summary_of(tmp_path)
+    assert summary.outcomes == {"cancelled": 1}
+    assert summary.rollouts == {"cancelled": 1}
+
+
+def test_idle_share_weighs_long_steps_more():
+    rows = [
+        {"timing_s/gen": 1.0, "timing_s/step": 2.0},
+        {"timing_s/gen": 0.0, "timing_s/step": 8.0},
+        {"x": 1},
+    ]
+    assert idle_ratio(rows) == pytest.approx(0.1)
+
+
+def test_torn_last_line_of_metrics_is_skipped(tmp_path):
+    file = tmp_path / "metrics.jsonl"
+    file.write_text(json.dumps({"step": 1, "data": {"a": 2}}) + '\n{"step": 2, "da')
+    assert read_metrics(file) == [{"a": 2, "step": 1}]
+
+
+def test_progress_counts_each_line_once_and_waits_for_its_end(tmp_path, writer):
+    progress = Progress(tmp_path)
+    succeed(writer, post(writer))
+    file = tmp_path / "metrics.jsonl"
+    line = json.dumps({"step": 1, "data": {"critic/score/mean": 0.25}})
+    file.write_text(line[:10])
+    progress.update()
+    assert (progress.posted, progress.steps) == (1, 0)
+    file.write_text(line + "\n")
+    fail(writer, post(writer), Cause.NO_HIT)
+    progress.update()
+    progress.update()
+    assert (progress.posted, progress.steps, progress.rewards) == (2, 1, [0.25])
+    assert progress.outcomes == {"success": 1, "model": 1}
+
+
+def test_report_is_made_from_the_run_folder(tmp_path, writer):
+    from coordinator.config import check
+
+    for step in range(1, 6):
+        rollout(writer, f"g{step}_0", step, step / 10)
+    config = check(
+        {
+            "name": "n",
+            "train": {"model": "m"},
+            "data": {"train": ["x"]},
+            "blobs": {"url": str(tmp_path / "b")},
+        },
+        "t",
+    )
+    ledger = read_ledger(tmp_path)
+    page = write_report(tmp_path, config, ledger, summary_of(tmp_path))
+    assert "0.100 → 0.500" in page.read_text()
+    assert json.loads((tmp_path / "summary.json").read_text())["reward_last"] == pytest.approx(0.5)
+    assert (tmp_path / "reward.png").stat().st_size > 1000
+    assert [s.step for s in samples(ledger)] == [1, 2, 3, 4, 5]
+
+
+def test_sparkline_spans_its_values():
+    assert sparkline([0.0, 0.5, 1.0]) == "▁▅█"
+    assert sparkline([0.3, 0.3]) == "▁▁"
+    assert sparkline([]) == ""
+
+
+@pytest.mark.parametrize(("seconds", "words"), [(9.6, "0 min 10 s"), (61, "1 min 01 s"), (3700, "1 h 1 min")])
+def test_durations_in_words(seconds, words):
+    assert duration(seconds) == words
+
+
+def test_tail_of_a_log_is_its_last_traceback_without_noise():
+    log = "\x1b[36m(TaskRunner pid=3)\x1b[0m noise\n" * 100
+    log += "Traceback (most recent call last):\n  old\nValueError: old\n"
+    log += "(TaskRunner pid=3) Traceback (most recent call last):\n  File x\nValueError: the cause\n"
+    assert relevant_tail(log) == "Traceback (most recent call last):\n  File x\nValueError: the cause"
+
+
+def test_tail_of_a_log_without_traceback_is_its_last_lines():
+    assert relevant_tail("\n".join(map(str, range(100))), lines=3) == "97\n98\n99"
+
+
+def test_long_traceback_keeps_both_ends():
+    log = "Traceback (most recent call last):\n" + "\n".join(f"  {i}" for i in range(200)) + "\nKeyError: 'x'"
+    tail = relevant_tail(log, lines=12).splitlines()
+    assert tail[0].startswith("Traceback")
+    assert tail[-1] == "KeyError: 'x'"
+    assert len(tail) == 13
