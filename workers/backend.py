@@ -1,0 +1,68 @@
+"""Celery's result backend: every end of a task becomes one `Outcome`, stored and told to its producer at
+once.
+
+Invariants: what Celery itself reports (worker lost, time limit, revoked, exceptions) passes here too and gets
+its typed cause; the commit waits for Redis to come back rather than lose an outcome; see `workers.outcomes`
+for who wins.
+"""
+
+from __future__ import annotations
+
+import socket
+from typing import Any
+
+from celery import states
+from celery.backends.redis import RedisBackend
+
+from workers.errors import Cause
+from workers.messages import Failure, Outcome
+from workers.outcomes import commit
+
+CAUSES = {
+    "WorkerLostError": Cause.WORKER_LOST,
+    "Terminated": Cause.CANCELLED,
+    "TimeLimitExceeded": Cause.TIMEOUT,
+    "SoftTimeLimitExceeded": Cause.TIMEOUT,
+    "TaskRevokedError": Cause.CANCELLED,
+    "NotRegistered": Cause.BAD_MESSAGE,
+}
+TASK_PREFIX = "llmi."
+
+
+def outcome_of(task_id: str, task_name: str, result: Any, state: str) -> Outcome:
+    """The outcome of a finished task; `result` is the job's outcome as JSON, or an exception as Celery
+    encodes it.
+    """
+    if state == states.SUCCESS:
+        return Outcome.model_validate(result)
+    error = result if isinstance(result, dict) else {}
+    name = str(error.get("exc_type", type(result).__name__))
+    message = error.get("exc_message", "")
+    detail = " ".join(map(str, message)) if isinstance(message, (list, tuple)) else str(message)
+    return Outcome(
+        request_id=task_id,
+        kind=task_name.removeprefix(TASK_PREFIX),
+        result=Failure(cause=CAUSES.get(name, Cause.INTERNAL), detail=f"{name}: {detail}"[:2000]),
+        worker=socket.gethostname(),
+    )
+
+
+class OutcomeBackend(RedisBackend):
+    """Named in `workers.app` as the result backend; used by worker processes only."""
+
+    def _store_result(
+        self,
+        task_id: str,
+        result: Any,
+        state: str,
+        traceback: Any = None,
+        request: Any = None,
+        **_: Any,
+    ) -> Any:
+        if state not in states.READY_STATES:
+            return result  # retries and starts are not outcomes
+        name = getattr(request, "task", None) or getattr(request, "name", None) or ""
+        reply_to = getattr(request, "reply_to", None) or ""
+        outcome = outcome_of(task_id, name, result, state)
+        self.ensure(commit, (self.client, outcome, reply_to, int(self.expires)))
+        return result

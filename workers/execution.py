@@ -1,0 +1,92 @@
+"""What a worker does with one message: check it, count the attempt, run the job, return the outcome as JSON.
+
+Invariants: no message, however bad, makes the task raise; a request that already has an outcome (a cancelled
+one, a second delivery) is not run again; one that took its worker down `max_attempts` times is not tried once
+more.
+"""
+
+from __future__ import annotations
+
+import functools
+import os
+import socket
+from typing import Any
+
+import redis
+from celery import Celery, Task
+from pydantic import ValidationError
+from redis.backoff import ExponentialWithJitterBackoff
+from redis.exceptions import ConnectionError as RedisConnectionError
+from redis.exceptions import TimeoutError as RedisTimeoutError
+from redis.retry import Retry
+
+from workers import jobs
+from workers.backend import TASK_PREFIX
+from workers.blobs import BlobStore
+from workers.errors import Cause
+from workers.messages import Failure, Outcome, Request
+from workers.outcomes import begin
+from workers.settings import BlobSettings, QueueSettings, section
+
+RECONNECTS = 30  # with at most 1 s between them: a restart of Redis is waited for
+
+
+def register(app: Celery, kind: str) -> None:
+    """Make `kind` a task of `app`, named `llmi.<kind>`; it runs whatever job is registered for that kind."""
+
+    @app.task(name=f"{TASK_PREFIX}{kind}", bind=True)
+    def run(task: Task, *arguments: Any, **_: Any) -> dict[str, Any]:
+        return handle(task.request.id, kind, arguments).model_dump(mode="json")
+
+
+def handle(task_id: str, kind: str, arguments: tuple[Any, ...]) -> Outcome:
+    """Run the request in a task's arguments to its outcome."""
+    try:
+        if len(arguments) != 1:
+            raise ValueError(f"expected one argument, the request; got {len(arguments)}")
+        request = Request.model_validate(arguments[0])
+        if (request.request_id, request.kind) != (task_id, kind):
+            raise ValueError(
+                f"request {request.request_id!r} of kind {request.kind!r} in task {task_id!r} of {kind!r}"
+            )
+    except ValueError as error:
+        detail = _first_error(error) if isinstance(error, ValidationError) else str(error)
+        return _failed(task_id, kind, Cause.BAD_MESSAGE, detail)
+    settings = section("queue", QueueSettings)
+    stored, attempts = begin(_redis(os.getpid()), request.request_id, settings.result_ttl_s)
+    if stored is not None:
+        return Outcome.model_validate_json(stored)
+    if attempts > settings.max_attempts:
+        detail = f"given to a worker {settings.max_attempts} times, and none finished it"
+        return _failed(task_id, kind, Cause.WORKER_LOST, detail)
+    return jobs.run(request, _blobs())
+
+
+def _first_error(error: ValidationError) -> str:
+    first = error.errors(include_input=False)[0]
+    return f"{'.'.join(map(str, first['loc']))}: {first['msg']}"
+
+
+def _failed(request_id: str, kind: str, cause: Cause, detail: str) -> Outcome:
+    worker = f"{socket.gethostname()}:{os.getpid()}"
+    return Outcome(
+        request_id=request_id, kind=kind, result=Failure(cause=cause, detail=detail[:2000]), worker=worker
+    )
+
+
+@functools.cache
+def _redis(_pid: int) -> redis.Redis:
+    """One connection pool per process: sockets must not be shared across a fork."""
+    retry = Retry(ExponentialWithJitterBackoff(cap=1.0, base=0.05), RECONNECTS)
+    return redis.Redis.from_url(
+        section("queue", QueueSettings).url,
+        socket_timeout=5.0,
+        socket_connect_timeout=5.0,
+        retry=retry,
+        retry_on_error=[RedisConnectionError, RedisTimeoutError],
+    )
+
+
+@functools.cache
+def _blobs() -> BlobStore:
+    return BlobStore(section("blobs", BlobSettings).url)

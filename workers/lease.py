@@ -1,0 +1,126 @@
+"""Leases on messages: a worker renews those it holds, and gives back those whose worker has been silent too
+long.
+
+A lease is kombu's score of a delivery in `unacked_index`. Invariants: renewal never brings back a delivery
+that was acknowledged; it runs in its own thread, so neither a busy loop nor a shutdown that waits for a job
+lets a lease expire; it ends with the request's deadline, so a worker that hangs gives its job up.
+"""
+
+from __future__ import annotations
+
+import logging
+import threading
+import time
+from typing import Any
+
+import redis
+from celery import bootsteps, signals
+
+from workers import presence
+from workers.settings import QueueSettings, section
+
+logger = logging.getLogger(__name__)
+INDEX = "unacked_index"
+BEATS_PER_LEASE = 5
+GRACE_S = 5.0  # a job may use this long after its deadline to end by itself
+
+
+def beat_s(lease_s: float) -> float:
+    """Seconds between renewals, and between sweeps."""
+    return lease_s / BEATS_PER_LEASE
+
+
+def visible_after_s(lease_s: float) -> float:
+    """Age at which a sweep gives a delivery back, so that age and the wait for the sweep stay within the
+    lease.
+    """
+    return lease_s - beat_s(lease_s)
+
+
+class Leases(threading.Thread):
+    """Renews the leases of every request this worker holds, running or about to."""
+
+    def __init__(self, settings: QueueSettings):
+        super().__init__(name="leases", daemon=True)
+        self._settings = settings
+        self._held: dict[str, Any] = {}  # delivery tag -> Celery's request
+        self._redis = redis.Redis.from_url(settings.url, socket_timeout=2.0, socket_connect_timeout=2.0)
+
+    def hold(self, request: Any) -> None:
+        self._held[request.message.delivery_tag] = request
+
+    def run(self) -> None:
+        while True:
+            try:
+                self.beat()
+            except (redis.RedisError, OSError) as error:
+                logger.warning("leases not renewed: %s", error)
+            time.sleep(beat_s(self._settings.lease_s))
+
+    def beat(self) -> None:
+        """Renew once, and say that this worker lives."""
+        now = time.time()
+        for tag, request in list(self._held.items()):
+            if request.acknowledged or now > deadline_of(request) + GRACE_S:
+                del self._held[tag]
+        pipeline = self._redis.pipeline(transaction=False)
+        if self._held:
+            pipeline.zadd(INDEX, dict.fromkeys(self._held, now), xx=True)
+        presence.renew(pipeline, self._settings)
+        pipeline.execute()
+
+
+class Sweep(bootsteps.StartStopStep):
+    """Gives back deliveries whose lease ran out. kombu has the means, but looks only every 100 s."""
+
+    requires = ("celery.worker.consumer.tasks:Tasks",)
+
+    def __init__(self, consumer: Any, **options: Any):
+        super().__init__(consumer, **options)
+        self._timer: Any = None
+
+    def start(self, consumer: Any) -> None:
+        every_s = beat_s(section("queue", QueueSettings).lease_s)
+        self._timer = consumer.timer.call_repeatedly(every_s, self._sweep, (consumer,))
+
+    def stop(self, consumer: Any) -> None:
+        if self._timer is not None:
+            self._timer.cancel()
+
+    @staticmethod
+    def _sweep(consumer: Any) -> None:
+        if consumer.task_consumer is not None:
+            consumer.task_consumer.channel.qos.restore_visible(num=None, interval=1)
+
+
+def deadline_of(request: Any) -> float:
+    """The deadline in a Celery request's message, Unix seconds; forever away when the message has none."""
+    try:
+        return float(request.args[0]["deadline"])
+    except (LookupError, TypeError, ValueError):
+        return float("inf")
+
+
+def limit(request: Any) -> None:
+    """Make the hard limit what is left until the deadline: the producer's is counted from posting, Celery's
+    from start.
+    """
+    remaining_s = deadline_of(request) + GRACE_S / 2 - time.time()
+    if remaining_s < 10**9:
+        request.time_limits = (max(1.0, remaining_s), None)
+
+
+def connect() -> None:
+    """Hook into the worker: called once, where the app is made."""
+    leases: list[Leases] = []
+
+    def start(**_: Any) -> None:
+        leases.append(Leases(section("queue", QueueSettings)))
+        leases[0].start()
+
+    def received(request: Any, **_: Any) -> None:
+        limit(request)
+        leases[0].hold(request)
+
+    signals.worker_ready.connect(start, weak=False)
+    signals.task_received.connect(received, weak=False)

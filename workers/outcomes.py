@@ -1,0 +1,136 @@
+"""Where requests and their outcomes lie in Redis: key names, and the scripts that change them atomically.
+
+Invariants: one request id has one stored outcome; a success may replace a failure, never the other way round;
+storing an outcome and telling the producer's reply stream is one transaction. Keys start with `llmi:` and
+expire.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Awaitable, Sequence
+from typing import Any, cast
+
+import redis
+import redis.asyncio
+
+from workers.messages import Outcome
+
+PRIORITY_STEPS = (0, 3, 6, 9)  # kombu's lists per queue; 0 is taken first
+REPLIES_KEPT = 100_000  # entries of one reply stream; whoever fell further behind finds outcomes by key
+
+# KEYS: outcome, reply stream ('' for none). ARGV: outcome JSON, '1' if a success, seconds to live, id,
+# entries kept in the stream.
+# Returns the outcome that is visible now, which may be an earlier one; the producer is told that one.
+COMMIT = """
+local visible = redis.call('GET', KEYS[1])
+if not visible or (ARGV[2] == '1' and cjson.decode(visible).result.status ~= 'success') then
+  visible = ARGV[1]
+  redis.call('SET', KEYS[1], visible, 'EX', ARGV[3])
+end
+if KEYS[2] ~= '' then
+  redis.call('XADD', KEYS[2], 'MAXLEN', '~', ARGV[5], '*', 'id', ARGV[4], 'outcome', visible)
+  redis.call('EXPIRE', KEYS[2], ARGV[3])
+end
+return visible
+"""
+
+# KEYS: outcome, attempts. ARGV: time to live in s. Returns {stored outcome or false, attempts with this one}.
+BEGIN = """
+local stored = redis.call('GET', KEYS[1])
+if stored then return {stored, 0} end
+local attempts = redis.call('INCR', KEYS[2])
+redis.call('EXPIRE', KEYS[2], ARGV[1])
+return {false, attempts}
+"""
+
+# KEYS: the unacked hash, then the lists of every queue concerned. ARGV: request ids, each with its delivery
+# tags: id, n, tag 1 .. tag n. Returns the ids that are in none of them and have no outcome.
+MISSING = """
+local suspects, i = {}, 1
+while i <= #ARGV do
+  local id, n, held = ARGV[i], tonumber(ARGV[i + 1]), false
+  for t = i + 2, i + 1 + n do
+    if redis.call('HEXISTS', KEYS[1], ARGV[t]) == 1 then held = true end
+  end
+  if not held and redis.call('EXISTS', 'llmi:outcome:' .. id) == 0 then suspects[id] = true end
+  i = i + 2 + n
+end
+if next(suspects) == nil then return {} end
+for k = 2, #KEYS do
+  for _, message in ipairs(redis.call('LRANGE', KEYS[k], 0, -1)) do
+    local id = string.match(message, '"correlation_id": ?"([^"]*)"')
+    if id then suspects[id] = nil end
+  end
+end
+local missing = {}
+for id in pairs(suspects) do table.insert(missing, id) end
+return missing
+"""
+
+
+def outcome_key(request_id: str) -> str:
+    return f"llmi:outcome:{request_id}"
+
+
+def attempts_key(request_id: str) -> str:
+    return f"llmi:attempts:{request_id}"
+
+
+def replies_key(client_id: str) -> str:
+    return f"llmi:replies:{client_id}"
+
+
+def worker_key(name: str) -> str:
+    """A hash that lives as long as its worker: `consuming` (its pid), one `warm:<pid>` per pool process."""
+    return f"llmi:worker:{name}"
+
+
+def queue_lists(queue: str) -> list[str]:
+    """The Redis lists of one queue, first taken first: kombu keeps one per priority step."""
+    return [queue if step == 0 else f"{queue}\x06\x16{step}" for step in PRIORITY_STEPS]
+
+
+def _commit_arguments(outcome: Outcome, reply_to: str, ttl_s: int) -> tuple[list[str], list[str]]:
+    keys = [outcome_key(outcome.request_id), reply_to]
+    return keys, [
+        outcome.model_dump_json(),
+        str(int(outcome.ok)),
+        str(ttl_s),
+        outcome.request_id,
+        str(REPLIES_KEPT),
+    ]
+
+
+def commit(client: redis.Redis, outcome: Outcome, reply_to: str, ttl_s: int) -> bytes:
+    """Store `outcome` unless a better one is there, tell the producer; returns the visible one's JSON."""
+    keys, arguments = _commit_arguments(outcome, reply_to, ttl_s)
+    return cast(bytes, client.eval(COMMIT, len(keys), *keys, *arguments))
+
+
+async def commit_async(client: redis.asyncio.Redis, outcome: Outcome, reply_to: str, ttl_s: int) -> bytes:
+    """`commit` for the event loop."""
+    keys, arguments = _commit_arguments(outcome, reply_to, ttl_s)
+    return cast(bytes, await cast(Awaitable[Any], client.eval(COMMIT, len(keys), *keys, *arguments)))
+
+
+def begin(client: redis.Redis, request_id: str, ttl_s: int) -> tuple[bytes | None, int]:
+    """Count one attempt. Returns the outcome if the request already has one (then nothing is counted), and
+    the count.
+    """
+    keys = [outcome_key(request_id), attempts_key(request_id)]
+    stored, attempts = cast(list[Any], client.eval(BEGIN, len(keys), *keys, str(ttl_s)))
+    return stored, attempts
+
+
+async def missing(
+    client: redis.asyncio.Redis, requests: Sequence[tuple[str, Sequence[str]]], queues: Sequence[str]
+) -> set[str]:
+    """Of (request id, delivery tags) pairs, the ids that are queued nowhere, held by no worker and have no
+    outcome.
+    """
+    keys = ["unacked", *(key for queue in queues for key in queue_lists(queue))]
+    arguments: list[str] = []
+    for request_id, tags in requests:
+        arguments += [request_id, str(len(tags)), *tags]
+    found = await cast(Awaitable[Any], client.eval(MISSING, len(keys), *keys, *arguments))
+    return {request_id.decode() for request_id in found}

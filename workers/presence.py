@@ -1,0 +1,80 @@
+"""A worker's presence in Redis: which process consumes, which of its processes are warm. Observed, never
+assumed.
+
+Invariant: a worker is ready when its parent consumes and every process that runs jobs has warmed the jobs of
+its queues; the key expires one lease after the worker's last beat.
+"""
+
+from __future__ import annotations
+
+import logging
+import os
+from typing import Any
+
+import redis
+from celery import signals
+
+from workers.jobs import JOBS
+from workers.outcomes import worker_key
+from workers.queues import QUEUES
+from workers.settings import QueueSettings, section
+
+logger = logging.getLogger(__name__)
+_self: dict[str, Any] = {
+    "name": "",
+    "kinds": (),
+}  # of this worker; set in the parent, inherited by its children
+
+
+def is_ready(client: redis.Redis, name: str, pid: int, concurrency: int) -> bool:
+    """Whether the worker called `name` with parent process `pid` consumes, with all its processes warm."""
+    state: Any = client.hgetall(worker_key(name))
+    warm = sum(key.startswith(b"warm:") for key in state)
+    return state.get(b"consuming") == str(pid).encode() and warm >= concurrency
+
+
+def renew(pipeline: Any, settings: QueueSettings) -> None:
+    """Add to `pipeline` what keeps this worker's presence alive."""
+    pipeline.expire(worker_key(_self["name"]), max(1, round(settings.lease_s)))
+
+
+def _write(*fields: str) -> None:
+    settings = section("queue", QueueSettings)
+    with redis.Redis.from_url(settings.url, socket_timeout=5.0, socket_connect_timeout=5.0) as client:
+        pipeline = client.pipeline()
+        for field in fields:
+            pipeline.hset(worker_key(_self["name"]), field, os.getpid())
+        pipeline.expire(worker_key(_self["name"]), 3600)  # until the first beat: warming may take minutes
+        pipeline.execute()
+
+
+def _warm() -> None:
+    for kind in _self["kinds"]:
+        entry = JOBS.get(kind)
+        if entry is not None and entry.warm is not None:
+            entry.warm()
+
+
+def connect() -> None:
+    """Hook into the worker: called once, where the app is made."""
+
+    def setup(sender: str, instance: Any, **_: Any) -> None:
+        kinds = tuple(kind for kind in instance.app.amqp.queues.consume_from if kind in QUEUES)
+        _self.update(name=sender.partition("@")[0], kinds=kinds)
+        settings = section("queue", QueueSettings)
+        with redis.Redis.from_url(settings.url, socket_timeout=5.0, socket_connect_timeout=5.0) as client:
+            client.delete(worker_key(_self["name"]))
+
+    def process_started(**_: Any) -> None:
+        _warm()
+        _write(f"warm:{os.getpid()}")
+
+    def consuming(sender: Any, **_: Any) -> None:
+        if {QUEUES[kind].pool for kind in _self["kinds"]} == {"threads"}:
+            _warm()
+            _write(*(f"warm:{slot}" for slot in range(sender.pool.num_processes)))
+        _write("consuming")
+
+    signals.celeryd_after_setup.connect(setup, weak=False)
+    signals.worker_process_init.connect(process_started, weak=False)
+    signals.worker_ready.connect(consuming, weak=False)

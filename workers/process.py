@@ -1,0 +1,132 @@
+"""One Celery worker process (a parent with its pool), owned by the process that started it.
+
+Invariants: it dies with its owner; ready means seen to consume with every pool process warm; drained means
+that what ran was finished and the rest is back in the queue.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import json
+import os
+import signal
+import subprocess
+import sys
+import time
+from collections.abc import Sequence
+from pathlib import Path
+
+import redis
+
+from workers.errors import Cause, ConfigError, InfrastructureFault
+from workers.presence import is_ready
+from workers.queues import QUEUES
+from workers.settings import CONFIG_ENV, REDIS_ENV, QueueSettings
+from workers.tether import start_tethered
+
+POLL_S = 0.05
+LOG_TAIL = 2000
+
+
+class WorkerProcess:
+    """`name` must be unique among the workers of one Redis; `app` is the module of the Celery application."""
+
+    def __init__(
+        self,
+        queues: Sequence[str],
+        config: Path,
+        concurrency: int,
+        log: Path,
+        name: str,
+        redis_url: str | None = None,
+        app: str = "workers.app",
+    ):
+        unknown = [queue for queue in queues if queue not in QUEUES]
+        if unknown or not queues:
+            raise ConfigError(f"queues: {unknown or 'none given'}; there are {', '.join(QUEUES)}")
+        pools = {QUEUES[queue].pool for queue in queues}
+        if len(pools) > 1:
+            raise ConfigError(
+                f"queues: {', '.join(queues)} need different pools ({', '.join(sorted(pools))})"
+            )
+        self.queues = tuple(queues)
+        self.concurrency = concurrency
+        self.name = name
+        self.log = log
+        self._pool = pools.pop()
+        self._config = config
+        self._redis_url = redis_url
+        self._app = app
+        self._process: subprocess.Popen[bytes] | None = None
+
+    def start(self) -> None:
+        """Start it; returns at once."""
+        env = {**os.environ, CONFIG_ENV: str(self._config.resolve())}
+        if self._redis_url is not None:
+            env[REDIS_ENV] = self._redis_url
+        command = [sys.executable, "-m", "celery", "-A", self._app, "worker"]
+        command += ["-P", self._pool, "-c", str(self.concurrency), "-Q", ",".join(self.queues)]
+        command += ["-n", f"{self.name}@%h", "-l", "info"]
+        command += ["--without-gossip", "--without-mingle", "--without-heartbeat"]
+        self._process = start_tethered(command, log=self.log, env=env)
+
+    def wait_ready(self, timeout_s: float) -> None:
+        """Returns when it consumes with every pool process warm. Raises `InfrastructureFault(WORKER_LOST)` if
+        not.
+        """
+        deadline = time.monotonic() + timeout_s
+        with redis.Redis.from_url(self._url(), socket_timeout=5.0, socket_connect_timeout=5.0) as client:
+            while time.monotonic() < deadline and self.alive:
+                try:
+                    if is_ready(client, self.name, self.pid, self.concurrency):
+                        return
+                except redis.RedisError:
+                    pass  # Redis may itself be starting; the deadline decides
+                time.sleep(POLL_S)
+        why = f"not ready after {timeout_s:.0f} s" if self.alive else "ended while starting"
+        raise InfrastructureFault(
+            Cause.WORKER_LOST, f"worker {self.name} {why}; {self.log} ends: {self._log_tail()}"
+        )
+
+    @property
+    def alive(self) -> bool:
+        return self._process is not None and self._process.poll() is None
+
+    @property
+    def pid(self) -> int:
+        """Of the Celery parent. Raises `RuntimeError` before `start`."""
+        if self._process is None:
+            raise RuntimeError(f"worker {self.name} was not started")
+        return self._process.pid
+
+    def drain(self, timeout_s: float) -> bool:
+        """Let it finish what it runs and give back the rest; killed after `timeout_s`. Returns whether it
+        ended by itself.
+        """
+        if not self.alive:
+            return True
+        assert self._process is not None
+        self._process.send_signal(signal.SIGTERM)
+        try:
+            self._process.wait(timeout_s)
+        except subprocess.TimeoutExpired:
+            self.kill()
+            return False
+        return True
+
+    def kill(self) -> None:
+        """End it and its pool at once. Its jobs go to another worker when their leases run out."""
+        if self._process is None:
+            return
+        with contextlib.suppress(ProcessLookupError):
+            os.killpg(self._process.pid, signal.SIGKILL)  # its own session, so only what it started
+        self._process.wait()
+
+    def _url(self) -> str:
+        if self._redis_url is not None:
+            return self._redis_url
+        document = json.loads(self._config.read_text())
+        return QueueSettings.model_validate(document.get("queue", {})).url
+
+    def _log_tail(self) -> str:
+        return self.log.read_text(errors="replace")[-LOG_TAIL:]

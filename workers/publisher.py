@@ -1,0 +1,117 @@
+"""Puts requests on their queues from the event loop: Celery's message in kombu's envelope, many per round
+trip.
+
+Invariants: nothing here blocks; `publish` returns once Redis has the message; while Redis is away it keeps
+trying, and a caller that gives up (its deadline) takes its message out. A retry may duplicate a message,
+which is harmless: one request id has one outcome. The wire format is held to that of `apply_async` by a test.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import base64
+import json
+import time
+from dataclasses import dataclass
+from typing import Any
+
+import redis.asyncio
+from celery import Celery
+from redis.exceptions import RedisError
+
+from workers.messages import Request
+from workers.queues import QUEUES
+
+BATCH = 64  # messages per pipeline: some 10 ms of encoding and sending at most
+DEADLINE_GRACE_S = 2.0  # a worker's own verdict on a deadline may come this much later
+RETRY_S = (0.1, 0.2, 0.5, 1.0)
+
+_AMQP = Celery("llmi-producer", set_as_current=False).amqp
+
+
+def encode(request: Request, *, tag: str, reply_to: str) -> str:
+    """The Redis list entry of one request. `tag` is the delivery tag under which a worker will hold it."""
+    limit_s = max(1.0, request.deadline - time.time() + DEADLINE_GRACE_S)
+    task = _AMQP.as_task_v2(
+        request.request_id,
+        f"llmi.{request.kind}",
+        [request.model_dump(mode="json")],
+        {},
+        argsrepr="",  # arguments need not be written twice, nor be printed by workers
+        kwargsrepr="",
+        time_limit=limit_s,
+    )
+    envelope = {
+        "body": base64.b64encode(json.dumps(task.body).encode()).decode(),
+        "content-encoding": "utf-8",
+        "content-type": "application/json",
+        "headers": {**task.headers, "posted": time.time()},
+        "properties": {
+            "correlation_id": request.request_id,
+            "reply_to": reply_to,
+            "delivery_mode": 2,
+            "delivery_info": {"exchange": "", "routing_key": QUEUES[request.kind].name},
+            "priority": 0,
+            "body_encoding": "base64",
+            "delivery_tag": tag,
+        },
+    }
+    return json.dumps(envelope)
+
+
+@dataclass(frozen=True)
+class _Item:
+    request: Request
+    tag: str
+    done: asyncio.Future[None]
+
+
+class Publisher:
+    """One pipelined sender per client; `run` is its task."""
+
+    def __init__(self, client: redis.asyncio.Redis, reply_to: str):
+        self._redis = client
+        self._reply_to = reply_to
+        self._items: list[_Item] = []
+        self._wake = asyncio.Event()
+        self.last_error = ""
+
+    async def publish(self, request: Request, tag: str) -> None:
+        """Returns when Redis has the message. Cancel it (a time-out) to take the message out again."""
+        item = _Item(request, tag, asyncio.get_running_loop().create_future())
+        self._items.append(item)
+        self._wake.set()
+        await item.done
+
+    async def run(self) -> None:
+        """Send what is published until cancelled."""
+        failures = 0
+        while True:
+            await self._wake.wait()
+            self._items = [item for item in self._items if not item.done.done()]
+            batch = self._items[:BATCH]
+            if not batch:
+                self._wake.clear()
+                continue
+            try:
+                await self._send(batch)
+            except (RedisError, OSError) as error:
+                self.last_error = f"{type(error).__name__}: {error}"
+                await asyncio.sleep(RETRY_S[min(failures, len(RETRY_S) - 1)])
+                failures += 1
+            else:
+                failures = 0
+
+    async def _send(self, batch: list[_Item]) -> None:
+        pipeline: Any = self._redis.pipeline(transaction=False)
+        for item in batch:
+            message = encode(item.request, tag=item.tag, reply_to=self._reply_to)
+            pipeline.lpush(QUEUES[item.request.kind].name, message)
+        replies = await pipeline.execute(raise_on_error=False)
+        for item, reply in zip(batch, replies, strict=True):
+            if isinstance(reply, Exception):
+                self.last_error = f"{type(reply).__name__}: {reply}"
+            elif not item.done.done():
+                item.done.set_result(None)
+        if any(isinstance(reply, Exception) for reply in replies):
+            raise RedisError(self.last_error)

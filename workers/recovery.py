@@ -1,0 +1,70 @@
+"""Posts a request again that has vanished from Redis: neither queued, nor held by a worker, and without an
+outcome.
+
+That happens when a worker takes a message off the list and dies before it has written down that it holds it
+(frozen in its blocking read, say), or when Redis itself lost its last moments. Limits: a request is posted
+again only after it was missing for a whole lease; the search reads the queues concerned inside Redis, some ms
+per 1,000 waiting messages; an id with characters that JSON escapes is not found there, so such a request may
+run twice (its outcome is still one).
+"""
+
+from __future__ import annotations
+
+import asyncio
+import logging
+import time
+from collections.abc import Awaitable, Callable, Iterable
+
+import redis.asyncio
+from redis.exceptions import RedisError
+
+from workers.outcomes import missing
+from workers.posted import Posted
+from workers.settings import QueueSettings
+
+logger = logging.getLogger(__name__)
+LOOKS_PER_LEASE = 3
+
+
+class Recovery:
+    """`run` is one task of the client; `publish` puts a request on its queue once more."""
+
+    def __init__(
+        self,
+        client: redis.asyncio.Redis,
+        settings: QueueSettings,
+        pending: Callable[[], Iterable[Posted]],
+        publish: Callable[[Posted], Awaitable[None]],
+    ):
+        self._redis = client
+        self._lease_s = settings.lease_s
+        self._pending = pending
+        self._publish = publish
+        self._missing_since: dict[str, float] = {}
+
+    async def run(self) -> None:
+        """Look every so often until cancelled."""
+        while True:
+            await asyncio.sleep(self._lease_s / LOOKS_PER_LEASE)
+            try:
+                await self.look(time.monotonic())
+            except (RedisError, OSError, TimeoutError) as error:
+                logger.warning("search for lost requests: %s", error)
+
+    async def look(self, now: float) -> None:
+        """Look once; post again what has been missing for a lease."""
+        settled = self._lease_s / LOOKS_PER_LEASE
+        known = {
+            p.request.request_id: p for p in self._pending() if p.was_posted and now - p.created > settled
+        }
+        gone: set[str] = set()
+        if known:
+            queues = sorted({posted.request.kind for posted in known.values()})
+            gone = await missing(self._redis, [(key, posted.tags) for key, posted in known.items()], queues)
+        self._missing_since = {key: self._missing_since.get(key, now) for key in gone}
+        for request_id, since in list(self._missing_since.items()):
+            if now - since >= self._lease_s:
+                logger.warning("request %s vanished from Redis; posting it again", request_id)
+                del self._missing_since[request_id]
+                async with asyncio.timeout(self._lease_s):
+                    await self._publish(known[request_id])
