@@ -26,7 +26,8 @@ class TrainSettings(Settings):
     `mode`: `separate_async` trains and generates on GPUs of their own, the others on the same ones.
     `old_log_prob`: take the sampler's log-probabilities as the old policy's (`rollout`), which saves a
     forward pass and lets the clipped ratio correct for staleness, or compute them anew (`recompute`).
-    On a CPU the GPU counts are logical: one per process.
+    `system_prompt`: lead every chat with `policy.prompts.SYSTEM`; a model that was trained without goes
+    without. On a CPU the GPU counts are logical: one per process.
     """
 
     model: str
@@ -39,7 +40,7 @@ class TrainSettings(Settings):
     epochs: int = Field(default=1, ge=1)
     batch_size: int = Field(default=32, ge=1)
     n: int = Field(default=8, ge=2)
-    min_siblings: int = Field(default=2, ge=2)
+    system_prompt: bool = True
     prompt_tokens: int = Field(default=8192, ge=1)
     response_tokens: int = Field(default=24576, ge=1)
     temperature: float = Field(default=1.0, gt=0)
@@ -84,8 +85,6 @@ class TrainSettings(Settings):
 
     @model_validator(mode="after")
     def _consistent(self) -> TrainSettings:
-        if self.min_siblings > self.n:
-            raise ValueError(f"min_siblings {self.min_siblings} is more than the group has (n {self.n})")
         if self.micro_batch_tokens * self.sequence_parallel < self.prompt_tokens + self.response_tokens:
             raise ValueError(
                 "micro_batch_tokens times sequence_parallel must hold one sequence "

@@ -13,9 +13,17 @@ from policy.training import AGENT, AGENT_CONFIG, CHECKPOINTS, TrainSettings, env
 
 
 def hydra_overrides(
-    train: TrainSettings, *, run: Path, data_train: list[Path], data_test: list[Path]
+    train: TrainSettings,
+    *,
+    run: Path,
+    data_train: list[Path],
+    data_test: list[Path],
+    min_siblings: int = 2,
 ) -> list[str]:
-    """The arguments of `python -m verl.trainer.main_ppo` for this run."""
+    """The arguments of `python -m verl.trainer.main_ppo` for this run.
+
+    `min_siblings` is `reward.min_siblings`: a group with fewer samples that may vote is replaced.
+    """
     options: dict[str, object] = {}
     options |= _algorithm(train)
     options |= _data(train, data_train, data_test)
@@ -23,6 +31,7 @@ def hydra_overrides(
     options |= _actor(train)
     options |= _rollout(train, run)
     options |= _trainer(train, run)
+    options |= _sampler(train, run, min_siblings)
     options |= _cpu(train) if train.device == "cpu" else {}
     for name, value in environment(train, run=run).items():
         options[f"+ray_kwargs.ray_init.runtime_env.env_vars.{name}"] = value
@@ -50,6 +59,7 @@ def _data(train: TrainSettings, data_train: list[Path], data_test: list[Path]) -
         "data.seed": train.seed,
         # Rows are small and decoding an image is quick: worker processes would cost more than they save.
         "data.dataloader_num_workers": 0,
+        "+data.system_prompt": train.system_prompt,
         "+data.image_max_pixels": train.image_max_pixels,
     }
 
@@ -129,7 +139,6 @@ def _rollout(train: TrainSettings, run: Path) -> dict[str, object]:
 
 
 def _trainer(train: TrainSettings, run: Path) -> dict[str, object]:
-    sampler = "SiblingSampler" if train.mode == "sync" else "SiblingSamplerAsync"
     options: dict[str, object] = {
         "trainer.use_v1": True,
         "trainer.device": train.device,
@@ -147,15 +156,8 @@ def _trainer(train: TrainSettings, run: Path) -> dict[str, object]:
         "trainer.resume_mode": "disable",
         "trainer.val_before_train": False,
         "trainer.test_freq": -1,
-        "trainer.v1.sampler.max_off_policy_threshold": train.max_staleness,
-        "trainer.v1.sampler.max_off_policy_strategy": "drop",
-        "trainer.v1.sampler.custom_sampler.path": "pkg://policy.sampler",
-        "trainer.v1.sampler.custom_sampler.name": sampler,
-        "+trainer.v1.sampler.sampler_kwargs.run": str(run.absolute()),
-        "+trainer.v1.sampler.sampler_kwargs.min_siblings": train.min_siblings,
-        "+trainer.v1.sampler.sampler_kwargs.poll_s": train.poll_s,
         # Replacing single groups needs single prompts.
-        "data.gen_batch_size": 1 if train.mode != "sync" else None,
+        "data.gen_batch_size": 1,
         "transfer_queue.backend.SimpleStorage.num_data_storage_units": 1 if train.device == "cpu" else 8,
         "hydra.run.dir": str((run / "hydra").absolute()),
         "hydra.output_subdir": None,
@@ -172,6 +174,23 @@ def _trainer(train: TrainSettings, run: Path) -> dict[str, object]:
             "trainer.v1.separate_async.num_warmup_batches": train.warmup_batches,
         }
     return options
+
+
+def _sampler(train: TrainSettings, run: Path, min_siblings: int) -> dict[str, object]:
+    sampler = "trainer.v1.sampler"
+    sync = train.mode == "sync"
+    return {
+        f"{sampler}.max_off_policy_threshold": train.max_staleness,
+        f"{sampler}.max_off_policy_strategy": "drop",
+        f"{sampler}.sync_refill_failed_groups": sync,
+        f"{sampler}.custom_sampler.path": "pkg://policy.sampler",
+        f"{sampler}.custom_sampler.name": "SiblingSampler" if sync else "SiblingSamplerAsync",
+        f"+{sampler}.sampler_kwargs.run": str(run.absolute()),
+        f"+{sampler}.sampler_kwargs.min_siblings": min_siblings,
+        f"+{sampler}.sampler_kwargs.poll_s": train.poll_s,
+        # Every rollout ends within its time-out; half as much again is for a queue of them.
+        f"+{sampler}.sampler_kwargs.stall_s": 1.5 * train.rollout_timeout_s + 60,
+    }
 
 
 def _cpu(train: TrainSettings) -> dict[str, object]:

@@ -126,7 +126,6 @@ def test_the_agent_loop_file_is_what_verl_loads(tmp_path):
 @pytest.mark.parametrize(
     ("change", "field"),
     [
-        ({"min_siblings": 9}, "min_siblings"),
         ({"micro_batch_tokens": 100}, "micro_batch_tokens"),
         ({"tensor_parallel": 2}, "tensor_parallel"),
         ({"sequence_parallel": 2}, "sequence_parallel"),

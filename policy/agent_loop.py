@@ -1,0 +1,204 @@
+"""verl's agent loop for interleaved documents (`rollout.agent.agent_loop_config_path`), around
+`policy.rollout`.
+
+Written for verl 0.9.1. verl makes one loop per rollout; what a process needs once (queue client, scorer,
+ledger, blob store, end tokens) is made by the first and shared. Invariants: a masked rollout returns no
+trajectory, which leaves it out of its group's baseline, deviation and loss; a failed one raises, which
+replaces its group.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import atexit
+import hashlib
+import io
+import logging
+from dataclasses import dataclass
+from functools import partial
+from pathlib import Path
+from pkgutil import resolve_name
+from typing import TYPE_CHECKING, Any
+
+from verl.experimental.agent_loop.agent_loop import AgentLoopBase, AgentLoopMetrics, AgentLoopOutput
+
+from policy.document import Task
+from policy.ledger_writer import LedgerWriter
+from policy.rollout import Limits, Rollout, Segment, Written
+from policy.scoring import Scorer
+from policy.tags import CLOSE
+from workers.blobs import BlobStore
+from workers.client import QueueClient
+from workers.messages import BlobRef
+from workers.settings import BlobSettings, QueueSettings, section
+
+if TYPE_CHECKING:
+    from PIL import Image
+
+logger = logging.getLogger(__name__)
+
+
+@dataclass(frozen=True)
+class _Process:
+    """What all rollouts of a process share; lives as long as the process does."""
+
+    client: QueueClient
+    scorer: Scorer
+    ledger: LedgerWriter
+    blobs: BlobStore
+    ends: frozenset[int]
+
+
+_starting: dict[asyncio.AbstractEventLoop, asyncio.Task[_Process]] = {}
+
+
+async def _process(run: Path, scorer: str, model: str, tokenizer: Any) -> _Process:
+    """The process's shared things, made on first use, once per event loop."""
+    loop = asyncio.get_running_loop()
+    if loop not in _starting:
+        _starting[loop] = loop.create_task(_start(run, scorer, model, tokenizer))
+    return await asyncio.shield(_starting[loop])
+
+
+async def _start(run: Path, scorer: str, model: str, tokenizer: Any) -> _Process:
+    ledger = LedgerWriter(run, "rollout")
+    # Ray ends these processes without telling the loop; the ledger's lines are written by then, this makes
+    # them last.
+    atexit.register(ledger.close)
+    client = QueueClient(section("queue", QueueSettings), on_posted=ledger.posted, on_outcome=ledger.ended)
+    await client.start()
+    return _Process(
+        client=client,
+        scorer=resolve_name(scorer)(),
+        ledger=ledger,
+        blobs=BlobStore(section("blobs", BlobSettings).url),
+        ends=await asyncio.to_thread(_end_tokens, model, tokenizer),
+    )
+
+
+def _end_tokens(model: str, tokenizer: Any) -> frozenset[int]:
+    """The ids at which vLLM stops by itself: the tokenizer's and those of the model's generation config."""
+    from transformers import GenerationConfig
+
+    ids = [tokenizer.eos_token_id]
+    try:
+        ends = GenerationConfig.from_pretrained(model).eos_token_id
+    except OSError:
+        ends = None  # a model without generation_config.json
+    ids += ends if isinstance(ends, list) else [ends]
+    return frozenset(token for token in ids if token is not None)
+
+
+class InterleavedAgentLoop(AgentLoopBase):
+    """One rollout. `run`, `scorer`, `seed` and `rollout_timeout_s` come from the run's agent-loop file."""
+
+    def __init__(self, *args: Any, run: str, scorer: str, seed: int, rollout_timeout_s: float, **kwargs: Any):
+        super().__init__(*args, **kwargs)
+        self._run_folder = Path(run)
+        self._scorer = scorer
+        self._seed = seed
+        self._limits = Limits(int(self.rollout_config.response_length), rollout_timeout_s)
+
+    async def run(self, sampling_params: dict[str, Any], **row: Any) -> AgentLoopOutput | list[Any]:
+        model = self.config.actor_rollout_ref.model.path
+        shared = await _process(self._run_folder, self._scorer, model, self.tokenizer)
+        task = Task.model_validate_json(row["task"])
+        images = [await asyncio.to_thread(self._image, shared.blobs, ref) for ref in task.inputs]
+        prompt_ids = await self.ct_build_initial_tokens(list(row["raw_prompt"]), images=images or None)
+        rollout_id = f"{row['uid']}_{row['session_id']}"
+        step = int(row["global_steps"])
+        generate = partial(
+            self._generate,
+            request_id=rollout_id,
+            sampling=sampling_params,
+            images=images,
+            seed=_seed(self._seed, row["index"], row["session_id"], step),
+        )
+        rollout = Rollout(
+            rollout_id=rollout_id,
+            task=task,
+            generate=generate,
+            decode=partial(
+                self.tokenizer.decode, skip_special_tokens=True, clean_up_tokenization_spaces=False
+            ),
+            ends=shared.ends,
+            client=shared.client,
+            scorer=shared.scorer,
+            ledger=shared.ledger,
+            limits=self._limits,
+            step=step,
+            seed=self._seed,
+        )
+        written = await rollout.run(prompt_ids)
+        return [] if written.reward is None else _trajectory(written, images)
+
+    async def _generate(
+        self,
+        ids: list[int],
+        left: int,
+        number: int,
+        *,
+        request_id: str,
+        sampling: dict[str, Any],
+        images: list[Image.Image],
+        seed: int,
+    ) -> Segment:
+        params = {
+            **sampling,
+            "max_tokens": left,
+            "stop": [CLOSE],
+            "include_stop_str_in_output": True,
+            "seed": (seed + number) % 2**31,
+        }
+        output = await self.server_manager.generate(
+            request_id=request_id, prompt_ids=ids, sampling_params=params, image_data=images or None
+        )
+        oldest = output.extra_fields.get("min_global_steps")
+        newest = output.extra_fields.get("max_global_steps")
+        version = None if oldest is None or newest is None else (int(oldest), int(newest))
+        return Segment(list(output.token_ids), list(output.log_probs or []), version)
+
+    def _image(self, blobs: BlobStore, ref: BlobRef) -> Image.Image:
+        """An input image as the model sees it: RGB, at most `data.image_max_pixels` large."""
+        from PIL import Image
+
+        with Image.open(io.BytesIO(blobs.get(ref))) as stored:
+            image = stored.convert("RGB")
+        limit = int(self.data_config.image_max_pixels)
+        if (pixels := image.width * image.height) > limit:
+            scale = (limit / pixels) ** 0.5
+            image = image.resize((max(1, int(image.width * scale)), max(1, int(image.height * scale))))
+        return image
+
+
+def _trajectory(written: Written, images: list[Image.Image]) -> AgentLoopOutput:
+    assert written.document is not None
+    oldest, newest = written.versions or (0, 0)
+    numbers = {
+        "reward": written.reward,
+        "images": float(len(written.document.images)),
+        "invalid_tags": float(len(written.document.invalid)),
+        "truncated": float(written.truncated),
+    }
+    return AgentLoopOutput(
+        prompt_ids=written.prompt_ids,
+        response_ids=written.token_ids,
+        response_mask=[1] * len(written.token_ids),
+        response_logprobs=written.log_probs,
+        multi_modal_data={"images": images} if images else {},
+        reward_score=written.reward,
+        num_turns=written.segments,
+        metrics=AgentLoopMetrics(generate_sequences=written.generated_s, compute_score=written.scored_s),
+        extra_fields={
+            "reward_extra_info": numbers,
+            "min_global_steps": oldest,
+            "max_global_steps": newest,
+        },
+    )
+
+
+def _seed(*parts: object) -> int:
+    """A seed from the run's seed, the prompt, the sibling and the step: the same in every process and every
+    run."""
+    digest = hashlib.sha256(repr(parts).encode()).digest()
+    return int.from_bytes(digest[:4], "big") % 2**31

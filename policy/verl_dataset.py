@@ -1,0 +1,97 @@
+"""Prompts as verl's data loader wants them (`data.custom_cls`), over `policy.dataset`.
+
+Invariants: images go to the blob store and only their references into the row, so that no picture enters the
+trainer; a prompt that does not fit `max_prompt_length` is left out at the start with a warning, never cut.
+"""
+
+from __future__ import annotations
+
+import logging
+from typing import TYPE_CHECKING, Any
+
+from torch.utils.data import Dataset
+
+from policy.dataset import Row, load_rows
+from policy.prompts import SYSTEM
+from workers.blobs import BlobStore
+from workers.errors import ConfigError
+from workers.messages import BlobRef
+from workers.settings import BlobSettings, section
+
+if TYPE_CHECKING:
+    from omegaconf import DictConfig
+    from transformers import PreTrainedTokenizerBase, ProcessorMixin
+
+logger = logging.getLogger(__name__)
+
+
+class InterleavedDataset(Dataset):
+    """Rows of one or more parquet files. Raises `ConfigError` for a file that cannot be read.
+
+    A row holds `raw_prompt` (chat messages, images as bare `{"type": "image"}`), `task` (a `Task` as JSON),
+    `index`, and `dummy_tensor`, which verl needs so that a batch holds a tensor.
+    """
+
+    def __init__(
+        self,
+        data_files: str | list[str],
+        tokenizer: PreTrainedTokenizerBase,
+        config: DictConfig,
+        processor: ProcessorMixin | None = None,
+        max_samples: int = -1,
+    ):
+        files = [data_files] if isinstance(data_files, str) else list(data_files)
+        self._system = SYSTEM if config.system_prompt else ""
+        self._tokenizer = tokenizer
+        self._limit = int(config.max_prompt_length)
+        rows = [row for file in files for row in load_rows(file)]
+        if processor is None and any(row.images for row in rows):
+            raise ConfigError(f"{', '.join(files)}: has images, but the model reads none; use a VL model")
+        fitting = [row for row in rows if self._fits(row)]
+        if len(fitting) < len(rows):
+            left_out = len(rows) - len(fitting)
+            logger.warning("%d of %d prompts are longer than %d tokens", left_out, len(rows), self._limit)
+        if not fitting:
+            raise ConfigError(f"{', '.join(files)}: no prompt fits train.prompt_tokens = {self._limit}")
+        self._rows = fitting[:max_samples] if max_samples > 0 else fitting
+        self._refs: dict[int, tuple[BlobRef, ...]] = {}
+
+    def __len__(self) -> int:
+        return len(self._rows)
+
+    def __getitem__(self, item: int) -> dict[str, Any]:
+        import torch
+
+        row = self._rows[item]
+        return {
+            "raw_prompt": row.chat(self._system),
+            "task": row.task(self._inputs(item)).model_dump_json(),
+            "data_source": row.data_source,
+            "index": item,
+            "dummy_tensor": torch.zeros(1, dtype=torch.uint8),
+        }
+
+    def _inputs(self, item: int) -> tuple[BlobRef, ...]:
+        if item not in self._refs:
+            images = self._rows[item].images
+            blobs = BlobStore(section("blobs", BlobSettings).url) if images else None
+            self._refs[item] = tuple(blobs.put(image.read()) for image in images) if blobs else ()
+        return self._refs[item]
+
+    def _fits(self, row: Row) -> bool:
+        """Whether the text alone fits; what images add is known only to the processor, in the rollout."""
+        ids = self._tokenizer.apply_chat_template(
+            _text_only(row.chat(self._system)), add_generation_prompt=True, return_dict=False
+        )
+        return len(ids) <= self._limit
+
+
+def _text_only(messages: list[dict]) -> list[dict]:
+    """The chat without its images: every content a plain string."""
+
+    def text(content: str | list[dict]) -> str:
+        if isinstance(content, str):
+            return content
+        return "".join(piece["text"] for piece in content if piece["type"] == "text")
+
+    return [{"role": message["role"], "content": text(message["content"])} for message in messages]
