@@ -10,6 +10,7 @@ from __future__ import annotations
 
 import json
 import os
+import re
 from collections.abc import Mapping
 from pathlib import Path
 
@@ -79,7 +80,7 @@ class RaySettings(Settings):
 class RunConfig(Settings):
     """Everything a run is made of."""
 
-    name: str = Field(default="", pattern=r"^([A-Za-z0-9][A-Za-z0-9._-]*)?$")
+    name: str = ""
     queue: QueueSettings = QueueSettings()
     blobs: BlobSettings = BlobSettings()
     tools: ToolSettings = ToolSettings()
@@ -89,6 +90,13 @@ class RunConfig(Settings):
     data: DataSettings
     workers: WorkerSettings = WorkerSettings()
     ray: RaySettings = RaySettings()
+
+    @field_validator("name")
+    @classmethod
+    def _a_folder_name(cls, name: str) -> str:
+        if name and not re.fullmatch(r"[A-Za-z0-9][A-Za-z0-9._-]*", name):
+            raise ValueError(f"{name!r} is no folder name; use letters, digits, dots, dashes and underscores")
+        return name
 
     @model_validator(mode="after")
     def _one_kind_of_model(self) -> RunConfig:

@@ -30,9 +30,11 @@ def demo(
         from coordinator.launch import launch
         from workers.errors import ConfigError
 
-        if problems := checks.folder(runs / name):  # building takes minutes: say it before
-            raise ConfigError(problems[0])
         parts = Parts(cache_folder(), kind, seed)
+        # Building takes minutes: whatever is wrong with the arguments is said before.
+        configure(parts, Path("unbuilt"), name, steps)
+        if problems := checks.folder(runs / name):
+            raise ConfigError(problems[0])
         config = configure(parts, build(parts, console), name, steps)
         return config, launch(config, runs, console, signals, memory, began)
 

@@ -1,0 +1,123 @@
+"""The command: fast to start, clear about bad input, and with --json nothing but JSON on stdout."""
+
+import json
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+import yaml
+
+LLMI = [sys.executable, "-c", "from coordinator.cli import main; main()"]
+NAMES = ("RAY_ADDRESS", "SERP_API_KEY", "LLM_JUDGE_BASE_URL", "MLLM_JUDGE_BASE_URL", "LLMI_REDIS_URL",
+         "QWEN_IMAGE_SERVER_URL", "QWEN_EDIT_SERVER_URL", "LLMI_CACHE", "LLMI_CONFIG")  # fmt: skip
+
+
+@pytest.fixture
+def llmi(tmp_path, monkeypatch):
+    for name in NAMES:
+        monkeypatch.delenv(name, raising=False)
+
+    def run(*arguments):
+        return subprocess.run([*LLMI, *arguments], cwd=tmp_path, capture_output=True, text=True, timeout=60)
+
+    return run
+
+
+def test_version(llmi):
+    assert llmi("--version").stdout.startswith("llmi 0.")
+
+
+@pytest.mark.parametrize("arguments", [["--help"], ["demo", "--help"], ["train", "--help"]])
+def test_help_works(llmi, arguments):
+    assert llmi(*arguments).returncode == 0
+
+
+def test_starting_imports_nothing_heavy():
+    heavy = "torch", "ray", "verl", "vllm", "diffusers", "transformers", "matplotlib", "celery", "pyarrow"
+    code = f"import sys, coordinator.cli; print([name for name in {heavy} if name in sys.modules])"
+    assert subprocess.run([sys.executable, "-c", code], capture_output=True, text=True).stdout.strip() == "[]"
+
+
+@pytest.mark.parametrize(
+    "name", ["qwen3_4b_grpo", "qwen3_30b_a3b_gspo", "qwen2_5_vl_7b_grpo", "demo", "demo_vl"]
+)
+def test_dry_run_needs_no_model_no_data_and_no_service(llmi, name, tmp_path):
+    result = llmi("train", name, "--dry-run", "--json")
+    assert result.returncode == 0, result.stderr
+    [line] = result.stdout.splitlines()
+    answer = json.loads(line)
+    assert answer["config"]["train"]["model"]
+    assert any(option.startswith("algorithm.adv_estimator=") for option in answer["overrides"])
+    assert list(tmp_path.iterdir()) == []
+
+
+def test_dry_run_says_what_a_real_run_would_miss(llmi):
+    problems = json.loads(llmi("train", "qwen3_4b_grpo", "--dry-run", "--json").stdout)["problems"]
+    assert any("SERP_API_KEY" in problem for problem in problems)
+    assert any("train.parquet" in problem for problem in problems)
+
+
+def test_dry_run_shows_no_key(llmi, monkeypatch):
+    monkeypatch.setenv("SERP_API_KEY", "hunter2")
+    monkeypatch.setenv("LLMI_REDIS_URL", "redis://:hunter2@h:1/0")
+    result = llmi("train", "qwen3_4b_grpo", "--dry-run")
+    assert result.returncode == 0
+    assert "hunter2" not in result.stdout + result.stderr
+
+
+@pytest.mark.parametrize(
+    ("change", "expected"),
+    [
+        ({"train": {"model": "m", "learning_rat": 1}}, "train.learning_rat: unknown key"),
+        ({"data": {}}, "data.train: missing"),
+    ],
+)
+def test_wrong_configuration_exits_with_two_and_names_the_field(llmi, tmp_path, change, expected):
+    good = {"train": {"model": "m"}, "data": {"train": ["x.parquet"]}}
+    (tmp_path / "c.yaml").write_text(yaml.safe_dump(good | change))
+    result = llmi("train", "c.yaml", "--json")
+    assert result.returncode == 2
+    assert result.stdout == ""
+    assert f"c.yaml: {expected}" in result.stderr
+
+
+def test_unknown_configuration_exits_with_two(llmi):
+    result = llmi("train", "nope.yaml")
+    assert result.returncode == 2
+    assert "qwen3_4b_grpo" in result.stderr
+
+
+def test_missing_keys_stop_a_run_before_anything_is_started(llmi, tmp_path):
+    result = llmi("train", "qwen3_4b_grpo", "--name", "x")
+    assert result.returncode == 2
+    assert "SERP_API_KEY" in result.stderr
+    assert list(tmp_path.iterdir()) == []
+
+
+def test_existing_run_folder_stops_the_demo_before_it_builds_anything(llmi, tmp_path):
+    (tmp_path / "runs" / "mine").mkdir(parents=True)
+    result = llmi("demo", "--name", "mine")
+    assert result.returncode == 2
+    assert "--name" in result.stderr
+    assert [path.name for path in tmp_path.iterdir()] == ["runs"]
+
+
+@pytest.mark.parametrize("name", ["../evil", "a/b", " "])
+def test_names_that_are_no_folder_names_are_refused(llmi, name, tmp_path):
+    result = llmi("demo", "--name", name)
+    assert result.returncode == 2
+    assert not Path(tmp_path / "runs").exists()
+
+
+def test_json_is_the_only_thing_on_stdout_whatever_writes_there(capfd):
+    import os
+
+    from coordinator.cli import _output
+
+    with _output(True) as (_, result):
+        os.write(1, b"noise of a library\n")
+        result["x"] = 1
+    out, err = capfd.readouterr()
+    assert json.loads(out) == {"x": 1}
+    assert "noise" in err
