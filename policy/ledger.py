@@ -16,6 +16,7 @@ from policy.document import Document, Task
 from policy.ledger_writer import (
     ENTRY,
     LEDGER,
+    Broken,
     Closed,
     Ended,
     Entry,
@@ -73,7 +74,6 @@ class Ledger:
 
     rollouts: dict[str, RolloutRecord] = field(default_factory=dict)
     requests: dict[str, RequestRecord] = field(default_factory=dict)
-    failed_groups: dict[str, int] = field(default_factory=dict)
     violations: list[str] = field(default_factory=list)
 
     @property
@@ -108,6 +108,11 @@ def read_ledger(run: Path) -> Ledger:
     ledger = Ledger()
     for entry in entries:
         _merge(ledger, entry)
+    failed = {entry.uid: entry.step for entry in entries if isinstance(entry, GroupFailed)}
+    for rollout in ledger.open:
+        if rollout.uid in failed:
+            rollout.state, rollout.step = "failed", failed[rollout.uid]
+            rollout.reason = rollout.reason or "a sibling failed"
     return ledger
 
 
@@ -144,8 +149,8 @@ def _merge(ledger: Ledger, entry: Entry) -> None:
                 ledger.violations.append(f"rollout {entry.rollout_id} is {rollout.state} and {entry.state}")
             else:
                 rollout.state, rollout.reason, rollout.step = entry.state, entry.reason, entry.step
-        case GroupFailed():
-            ledger.failed_groups[entry.uid] = entry.step
+        case Broken():
+            _rollout(ledger, entry.rollout_id).reason = entry.reason
 
 
 def _rollout(ledger: Ledger, rollout_id: str) -> RolloutRecord:
@@ -155,19 +160,15 @@ def _rollout(ledger: Ledger, rollout_id: str) -> RolloutRecord:
 def close_open(run: Path) -> Ledger:
     """End every rollout and request that is still open when the run ends, and return the ledger after it.
 
-    To be called once no process of the run is alive. A rollout of a failed group is `failed`, any other
-    `cancelled`; a request without an outcome ends as a failure with `Cause.CANCELLED`.
+    To be called once no process of the run is alive. Such a rollout is `cancelled`, such a request ends as a
+    failure with `Cause.CANCELLED`.
     """
     ledger = read_ledger(run)
     writer = LedgerWriter(run, "coordinator")
     try:
         for rollout in ledger.open:
-            if rollout.uid in ledger.failed_groups:
-                step = ledger.failed_groups[rollout.uid]
-                writer.closed(rollout.rollout_id, "failed", reason="its group failed", step=step)
-            else:
-                reason = "the run ended before it was trained on" if rollout.score else "the run ended"
-                writer.closed(rollout.rollout_id, "cancelled", reason=reason)
+            reason = "the run ended before it was trained on" if rollout.score else "the run ended"
+            writer.closed(rollout.rollout_id, "cancelled", reason=reason)
         for record in ledger.pending:
             request = record.request
             failure = Failure(cause=Cause.CANCELLED, detail="the run ended")

@@ -71,8 +71,18 @@ class Closed(Message):
     step: int = 0
 
 
+class Broken(Message):
+    """A rollout stopped with an exception. Whether it `failed` or the run just ended, its group tells."""
+
+    type: Literal["broken"] = "broken"
+    time: float
+    rollout_id: str
+    reason: str
+
+
 class GroupFailed(Message):
-    """A group was thrown away because one of its rollouts failed."""
+    """A group was thrown away because a rollout of it broke; whichever of them has no terminal state,
+    failed."""
 
     type: Literal["group_failed"] = "group_failed"
     time: float
@@ -80,7 +90,9 @@ class GroupFailed(Message):
     step: int = 0
 
 
-Entry = Annotated[Started | Posted | Ended | Scored | Closed | GroupFailed, Field(discriminator="type")]
+Entry = Annotated[
+    Started | Posted | Ended | Scored | Closed | Broken | GroupFailed, Field(discriminator="type")
+]
 ENTRY: TypeAdapter[Entry] = TypeAdapter(Entry)
 
 
@@ -124,6 +136,9 @@ class LedgerWriter:
         self.append(
             Closed(time=time.time(), rollout_id=rollout_id, state=state, reason=reason[:2000], step=step)
         )
+
+    def broken(self, rollout_id: str, reason: str) -> None:
+        self.append(Broken(time=time.time(), rollout_id=rollout_id, reason=reason[:2000]))
 
     def group_failed(self, uid: str, *, step: int) -> None:
         self.append(GroupFailed(time=time.time(), uid=uid, step=step))

@@ -102,7 +102,7 @@ class Rollout:
         """Write and score one document. Its ledger entries: started, scored, and the terminal state unless
         it is to be trained on, which the sampler records.
 
-        Raises what the generator raises (the rollout is then `failed`).
+        Raises what the generator raises; the group is then `failed`.
         """
         self.ledger.started(self.rollout_id, self.task, step=self.step)
         tooling = Tooling(self.client, rollout_id=self.rollout_id, inputs=self.task.inputs, seed=self.seed)
@@ -117,7 +117,7 @@ class Rollout:
             self.ledger.closed(self.rollout_id, "cancelled", reason="the rollout was cancelled")
             raise
         except Exception as error:
-            self.ledger.closed(self.rollout_id, "failed", reason=f"{type(error).__name__}: {error}")
+            self.ledger.broken(self.rollout_id, f"{type(error).__name__}: {error}")
             raise
         finally:
             await tooling.close()
@@ -142,7 +142,7 @@ class Rollout:
                 break
             if CLOSE not in piece:
                 break  # it stopped for a reason of its own, not at a tag
-            self._read(tags.feed(text.close()) + tags.close(), written, tooling)
+        self._read(tags.feed(text.close()) + tags.close(), written, tooling)
         written.generated_s = time.monotonic() - begun
 
     def _read(self, parts: list[Part], written: Written, tooling: Tooling) -> None:

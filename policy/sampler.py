@@ -53,11 +53,12 @@ class _Siblings(_Base):
         stale, _dapo, unusable, _counts = eviction_reasons
         members = self._members(stale | unusable)
         for uid in stale | unusable:
+            if uid in self.failure_keys[TRAIN]:
+                self._ledger.group_failed(uid, step=global_steps)
+                continue
             state, reason = self._why(uid, stale)
             for rollout_id in members[uid]:
                 self._ledger.closed(rollout_id, state, reason=reason, step=global_steps)
-            if uid in self.failure_keys[TRAIN]:
-                self._ledger.group_failed(uid, step=global_steps)
         return super()._evict_terminal_groups(global_steps, partition_id, eviction_reasons)
 
     def sample(self, global_steps: int, partition_id: str, batch_size: int) -> Any:
@@ -95,8 +96,6 @@ class _Siblings(_Base):
         return {uid for uid in uids if len(members[uid]) < self._min_siblings}
 
     def _why(self, uid: str, stale: set[str]) -> tuple[State, str]:
-        if uid in self.failure_keys[TRAIN]:
-            return "failed", "a sibling failed"
         if uid in stale:
             return "stale", "written by weights that are too old"
         return "masked", f"fewer than {self._min_siblings} siblings could vote"

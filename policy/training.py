@@ -150,5 +150,7 @@ def environment(train: TrainSettings, *, run: Path) -> dict[str, str]:
             "VLLM_CPU_KVCACHE_SPACE": str(train.kv_cache_gib),
             "VLLM_CPU_OMP_THREADS_BIND": "nobind",
             "OMP_NUM_THREADS": "1",
+            # vLLM compiles small functions at first use: half a minute, and a C++ compiler nobody promised.
+            "TORCHDYNAMO_DISABLE": "1",
         }
     return env

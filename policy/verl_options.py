@@ -205,6 +205,8 @@ def _cpu(train: TrainSettings) -> dict[str, object]:
         f"{rollout}.enforce_eager": True,
         f"{rollout}.free_cache_engine": False,
         f"+{rollout}.enable_sleep_mode": False,
+        # One process less: the worker runs inside the engine's.
+        f"+{rollout}.engine_kwargs.vllm.distributed_executor_backend": "uni",
         f"+{rollout}.engine_kwargs.vllm.worker_extension_cls": "policy.cpu.vllm_worker.CpuWorkerExtension",
     }
     if train.mode == "separate_async":

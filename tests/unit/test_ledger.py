@@ -98,26 +98,38 @@ def test_files_of_several_processes_are_one_ledger(tmp_path):
 
 
 def test_closing_a_run_ends_everything_once(writer, tmp_path):
-    for name in ("u_0", "u_1", "v_0", "w_0"):
+    for name in ("v_0", "w_0", "x_0"):
         writer.started(name, TASK)
-    writer.closed("u_0", "failed", reason="boom")
-    writer.group_failed("u", step=5)
     writer.scored(document("v_0"), Score(reward=0.5), tokens=9)
     writer.closed("w_0", "masked")
+    writer.broken("x_0", "EngineDied: the run ended")
     writer.posted(request())
     ledger = close_open(tmp_path)
-    assert {name: rollout.state for name, rollout in ledger.rollouts.items()} == {
-        "u_0": "failed",
-        "u_1": "failed",
-        "v_0": "cancelled",
-        "w_0": "masked",
-    }
+    states = {name: rollout.state for name, rollout in ledger.rollouts.items()}
+    assert states == {"v_0": "cancelled", "w_0": "masked", "x_0": "cancelled"}
     failure = ledger.requests["r1"].outcome.result
     assert isinstance(failure, Failure)
     assert failure.cause is Cause.CANCELLED
     assert ledger.violations == ledger.open == ledger.pending == []
     again = close_open(tmp_path)
     assert again.violations == []
+
+
+def test_a_failed_group_ends_those_of_its_rollouts_that_have_no_end(writer, tmp_path):
+    for name in ("u_0", "u_1", "u_2", "v_0"):
+        writer.started(name, TASK)
+    writer.broken("u_0", "ValueError: boom")
+    writer.closed("u_2", "masked")
+    writer.group_failed("u", step=5)
+    rollouts = read_ledger(tmp_path).rollouts
+    assert {name: rollout.state for name, rollout in rollouts.items()} == {
+        "u_0": "failed",
+        "u_1": "failed",
+        "u_2": "masked",
+        "v_0": None,
+    }
+    assert (rollouts["u_0"].reason, rollouts["u_1"].reason) == ("ValueError: boom", "a sibling failed")
+    assert rollouts["u_0"].step == 5
 
 
 def test_a_torn_last_line_is_skipped_and_a_damaged_one_is_named(writer, tmp_path):

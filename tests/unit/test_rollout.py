@@ -1,0 +1,357 @@
+"""A rollout with a scripted model and a queue held by the test: what is posted when, and how every rollout
+ends."""
+
+from __future__ import annotations
+
+import asyncio
+import random
+
+import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
+
+from policy.detokenizer import Detokenizer
+from policy.document import InvalidPart, Task, TextPart
+from policy.ledger import read_ledger
+from policy.ledger_writer import LedgerWriter
+from policy.rollout import Limits, Rollout, Segment
+from policy.scoring import Score
+from workers.errors import Cause, InfrastructureFault
+from workers.messages import BlobRef, Failure, Outcome, Success
+
+END = 256
+CLOSE = b"</imgen>"
+PATIENCE_S = 5.0
+
+
+def decode(ids) -> str:
+    return bytes(token for token in ids if token != END).decode("utf-8", "replace")
+
+
+def blob(digit: str) -> BlobRef:
+    return BlobRef(sha256=digit * 64, media_type="image/png", size=1, width=1, height=1)
+
+
+def search(query: str) -> str:
+    return f"<imgen>{{'source': 'search', 'description': 'd', 'params': {{'query': '{query}'}}}}</imgen>"
+
+
+def edit(index: int) -> str:
+    params = f"{{'img_index': {index}, 'prompt': 'p'}}"
+    return f"<imgen>{{'source': 'edit', 'description': 'd', 'params': {params}}}</imgen>"
+
+
+class Model:
+    """Writes a text of UTF-8 bytes, one token each; stops at a closing tag, at its end or at the limit."""
+
+    def __init__(self, text: str, *, gate_at: int | None = None):
+        self.ids = [*text.encode(), END]
+        self.asked: list[tuple[int, int]] = []
+        self.gate = asyncio.Event()
+        self.gate_at = gate_at
+
+    async def __call__(self, ids, left, number) -> Segment:
+        self.asked.append((len(ids), left))
+        if number == self.gate_at:
+            await self.gate.wait()
+        await asyncio.sleep(0)
+        start = len(ids) - len(PROMPT)
+        assert ids[: start + len(PROMPT)] == PROMPT + self.ids[:start], (
+            "the model's own tokens come back unchanged"
+        )
+        written: list[int] = []
+        for token in self.ids[start : start + left]:
+            written.append(token)
+            if bytes(t for t in written if t != END).endswith(CLOSE):
+                break
+        return Segment(written, [-0.5] * len(written), (number, number + 1))
+
+
+class Queue:
+    """Stands in for `QueueClient`: what is posted waits for the test's answer."""
+
+    def __init__(self, *, down: bool = False):
+        self.requests: dict[str, object] = {}
+        self.cancelled: list[str] = []
+        self.down = down
+        self._outcomes: dict[str, asyncio.Future[Outcome]] = {}
+        self._news = asyncio.Event()
+
+    async def post(self, request):
+        if self.down:
+            raise InfrastructureFault(Cause.PROVIDER_DOWN, "Redis is away")
+        self.requests[request.request_id] = request
+        future = self._outcomes[request.request_id] = asyncio.get_running_loop().create_future()
+        self._news.set()
+
+        class Posted:
+            @staticmethod
+            async def outcome() -> Outcome:
+                return await asyncio.shield(future)
+
+        return Posted()
+
+    async def cancel(self, request_id: str) -> None:
+        self.cancelled.append(request_id)
+
+    def answer(self, request_id: str, result: Success | Failure) -> None:
+        kind = self.requests[request_id].kind
+        self._outcomes[request_id].set_result(Outcome(request_id=request_id, kind=kind, result=result))
+
+    async def seen(self, *request_ids: str) -> None:
+        async with asyncio.timeout(PATIENCE_S):
+            while not set(request_ids) <= set(self.requests):
+                self._news.clear()
+                await self._news.wait()
+
+
+class Judge:
+    """Scores a finished document with its share of images that came."""
+
+    def __init__(self):
+        self.drafted = asyncio.Event()
+        self.documents = []
+
+    async def score(self, draft) -> Score:
+        self.documents.append(draft.document)
+        self.drafted.set()
+        document = await draft.finished
+        failures = tuple(
+            p.failure for p in document.images if p.failure and p.failure.fault == "infrastructure"
+        )
+        if failures:
+            return Score(reward=None, masked_by=failures)
+        return Score(reward=1.0 if not document.images else len(document.images) / 10)
+
+
+PROMPT = [1, 2, 3]
+
+
+@pytest.fixture
+def build(tmp_path):
+    ledger = LedgerWriter(tmp_path, "rollout")
+
+    def make(
+        text: str = "", *, model=None, queue=None, scorer=None, tokens=2000, timeout_s=PATIENCE_S, inputs=()
+    ):
+        return Rollout(
+            rollout_id="u_0",
+            task=Task(question="q", inputs=inputs),
+            generate=model or Model(text),
+            decode=decode,
+            ends=frozenset({END}),
+            client=queue or Queue(),
+            scorer=scorer or Judge(),
+            ledger=ledger,
+            limits=Limits(tokens, timeout_s),
+            step=3,
+        )
+
+    yield make
+    ledger.close()
+
+
+async def finish(running: asyncio.Task):
+    async with asyncio.timeout(PATIENCE_S):
+        return await running
+
+
+def state(tmp_path):
+    return read_ledger(tmp_path).rollouts["u_0"].state
+
+
+async def test_plain_text_is_scored_and_stays_open_for_the_sampler(build, tmp_path):
+    written = await build("Só <image> é só texto.").run(PROMPT)
+    assert written.document.parts == (TextPart(text="Só <image> é só texto."),)
+    assert (written.reward, written.truncated, written.segments) == (1.0, False, 1)
+    assert len(written.token_ids) == len(written.log_probs) == len("Só <image> é só texto.".encode()) + 1
+    record = read_ledger(tmp_path).rollouts["u_0"]
+    assert (record.state, record.reward, record.asked_in_step, record.versions) == (None, 1.0, 3, (0, 1))
+
+
+async def test_a_request_is_posted_when_its_tag_closes_while_the_model_writes_on(build):
+    queue, model = Queue(), Model(f"One {search('cat')} two.", gate_at=1)
+    running = asyncio.create_task(build(model=model, queue=queue).run(PROMPT))
+    await queue.seen("u_0-0")
+    assert len(model.asked) == 2  # the second segment is asked for, and nothing has answered
+    assert not running.done()
+    assert queue.requests["u_0-0"].payload == {"query": "cat"}
+    assert queue.requests["u_0-0"].owner == "u_0"
+    model.gate.set()
+    queue.answer("u_0-0", Success(images=(blob("a"),)))
+    written = await finish(running)
+    assert [part.type for part in written.document.parts] == ["text", "image", "text"]
+    assert written.document.images[0].blob == blob("a")
+
+
+async def test_the_text_is_judged_before_any_image_is_in(build):
+    queue, judge = Queue(), Judge()
+    running = asyncio.create_task(build(f"a {search('x')} b", queue=queue, scorer=judge).run(PROMPT))
+    async with asyncio.timeout(PATIENCE_S):
+        await judge.drafted.wait()
+    assert judge.documents[0].images[0].outcome is None
+    queue.answer("u_0-0", Success(images=(blob("a"),)))
+    assert (await finish(running)).document.images[0].outcome is not None
+
+
+async def test_an_edit_waits_for_its_image_and_for_nothing_else(build):
+    queue = Queue()
+    text = f"{search('slow')} {search('wanted')} {edit(1)}"
+    running = asyncio.create_task(build(text, queue=queue).run(PROMPT))
+    await queue.seen("u_0-0", "u_0-1")
+    assert "u_0-2" not in queue.requests
+    queue.answer("u_0-1", Success(images=(blob("b"),)))
+    await queue.seen("u_0-2")  # while u_0-0 is still unanswered
+    assert queue.requests["u_0-2"].payload["image"]["sha256"] == "b" * 64
+    queue.answer("u_0-2", Success(images=(blob("c"),)))
+    queue.answer("u_0-0", Success(images=(blob("a"),)))
+    written = await finish(running)
+    assert [image.blob.sha256[0] for image in written.document.images] == ["a", "b", "c"]
+
+
+async def test_an_edit_of_an_input_image_is_posted_at_once(build):
+    queue = Queue()
+    running = asyncio.create_task(build(edit(0), queue=queue, inputs=(blob("e"),)).run(PROMPT))
+    await queue.seen("u_0-0")
+    assert queue.requests["u_0-0"].payload["image"]["sha256"] == "e" * 64
+    queue.answer("u_0-0", Success(images=(blob("f"),)))
+    await finish(running)
+
+
+@pytest.mark.parametrize(
+    ("first", "second", "masked"),
+    [
+        (Cause.NO_HIT, Cause.INPUT_FAILED, False),
+        (Cause.WORKER_LOST, Cause.INPUT_UNAVAILABLE, True),
+    ],
+)
+async def test_an_edit_inherits_the_fault_of_its_image_unposted(build, tmp_path, first, second, masked):
+    queue = Queue()
+    running = asyncio.create_task(build(f"{search('x')} {edit(0)}", queue=queue).run(PROMPT))
+    await queue.seen("u_0-0")
+    queue.answer("u_0-0", Failure(cause=first))
+    written = await finish(running)
+    assert [image.failure.cause for image in written.document.images] == [first, second]
+    assert list(queue.requests) == ["u_0-0"]
+    assert (written.reward is None) == masked
+    assert state(tmp_path) == ("masked" if masked else None)
+
+
+async def test_an_edit_of_an_invalid_tag_is_the_models_fault(build):
+    written = await build(f"<imgen>nonsense</imgen> {edit(0)}").run(PROMPT)
+    assert isinstance(written.document.parts[0], InvalidPart)
+    assert written.document.images[0].failure.cause is Cause.INPUT_FAILED
+    assert written.reward is not None
+
+
+async def test_a_queue_that_is_down_masks_and_never_counts(build, tmp_path):
+    written = await build(search("x"), queue=Queue(down=True)).run(PROMPT)
+    assert written.reward is None
+    assert written.document.images[0].failure.cause is Cause.PROVIDER_DOWN
+    assert state(tmp_path) == "masked"
+
+
+async def test_the_budget_is_of_all_segments_together(build):
+    queue, text = Queue(), f"{search('x')} and much more text than fits"
+    model = Model(text)
+    tokens = len(search("x")) + 4
+    running = asyncio.create_task(build(model=model, queue=queue, tokens=tokens).run(PROMPT))
+    await queue.seen("u_0-0")
+    queue.answer("u_0-0", Success(images=(blob("a"),)))
+    written = await finish(running)
+    assert written.truncated
+    assert written.document.truncated
+    assert len(written.token_ids) == tokens
+    assert [left for _, left in model.asked] == [tokens, 4]
+    assert [start for start, _ in model.asked] == [3, 3 + len(search("x"))]
+
+
+async def test_a_tag_cut_off_by_the_budget_is_invalid_and_not_posted(build):
+    queue = Queue()
+    written = await build(search("x"), queue=queue, tokens=20).run(PROMPT)
+    assert isinstance(written.document.parts[-1], InvalidPart)
+    assert queue.requests == {}
+
+
+async def test_a_missed_stop_loses_no_tag(build):
+    """An aborted and resumed generation may run past a closing tag; what it wrote is still read in full."""
+
+    class Runaway(Model):
+        async def __call__(self, ids, left, number):
+            return Segment(self.ids, [0.0] * len(self.ids))
+
+    queue = Queue()
+    running = asyncio.create_task(
+        build(model=Runaway(f"{search('x')} mid {search('y')} end"), queue=queue).run(PROMPT)
+    )
+    await queue.seen("u_0-0", "u_0-1")
+    for name in list(queue.requests):
+        queue.answer(name, Success(images=(blob("a"),)))
+    written = await finish(running)
+    assert [part.type for part in written.document.parts] == ["image", "text", "image", "text"]
+
+
+async def test_the_deadline_masks_and_cancels_what_is_open(build, tmp_path):
+    queue = Queue()
+    written = await build(search("x"), queue=queue, timeout_s=0.2).run(PROMPT)
+    assert written.reward is None
+    assert [failure.cause for failure in written.score.masked_by] == [Cause.TIMEOUT]
+    assert queue.cancelled == ["u_0-0"]
+    assert state(tmp_path) == "masked"
+
+
+async def test_cancelling_a_rollout_cancels_its_requests_and_leaves_no_task(build, tmp_path):
+    queue = Queue()
+    running = asyncio.create_task(build(f"{search('x')} {edit(0)}", queue=queue).run(PROMPT))
+    await queue.seen("u_0-0")
+    before = asyncio.all_tasks()
+    running.cancel()
+    with pytest.raises(asyncio.CancelledError):
+        await finish(running)
+    assert queue.cancelled == ["u_0-0"]
+    assert state(tmp_path) == "cancelled"
+    assert not [task for task in asyncio.all_tasks() & before if task is not asyncio.current_task()]
+
+
+async def test_a_broken_generator_breaks_the_rollout(build, tmp_path):
+    async def broken(ids, left, number):
+        raise ConnectionError("engine gone")
+
+    with pytest.raises(ConnectionError):
+        await build(model=broken).run(PROMPT)
+    record = read_ledger(tmp_path).rollouts["u_0"]
+    assert (record.state, record.reason) == (None, "ConnectionError: engine gone")
+
+
+async def test_log_probabilities_must_match_the_tokens(build):
+    async def short(ids, left, number):
+        return Segment([65, END], [0.0])
+
+    with pytest.raises(ValueError, match="2 tokens came with 1"):
+        await build(model=short).run(PROMPT)
+
+
+async def test_thoughts_are_generated_through_and_not_read(build):
+    queue = Queue()
+    written = await build(f"<think>{search('x')}</think>Done.", queue=queue).run(PROMPT)
+    assert written.document.parts == (TextPart(text="Done."),)
+    assert queue.requests == {}
+
+
+@settings(max_examples=200, deadline=None)
+@given(st.text(max_size=60), st.integers(0, 2**32))
+def test_pieces_joined_are_the_whole_text(text, seed):
+    ids, cut, pieces = list(text.encode()), random.Random(seed), []
+    detokenizer = Detokenizer(decode)
+    while ids:
+        size = cut.randint(1, 4)
+        pieces.append(detokenizer.feed(ids[:size]))
+        ids = ids[size:]
+    pieces.append(detokenizer.close())
+    assert "".join(pieces) == text
+
+
+def test_half_a_character_at_the_end_is_not_lost():
+    detokenizer = Detokenizer(decode)
+    assert detokenizer.feed([*b"ab", 0xC3]) == "ab"
+    assert detokenizer.close() == "\ufffd"
