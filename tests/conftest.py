@@ -33,7 +33,7 @@ def queue_settings(redis_server: EmbeddedRedis, monkeypatch: pytest.MonkeyPatch)
     monkeypatch.delenv(CONFIG_ENV, raising=False)
     with redis.Redis.from_url(redis_server.url) as client:
         client.flushall()
-    return QueueSettings(redis_url=redis_server.url, lease_s=5.0)
+    return QueueSettings(redis_url=redis_server.url, lease_s=4.0)
 
 
 @pytest.fixture

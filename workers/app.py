@@ -8,11 +8,12 @@ jobs that run on).
 
 from __future__ import annotations
 
+import logging
 from typing import Any
 
 from celery import Celery
 
-from workers import lease, presence
+from workers import attention, lease, presence
 from workers.backend import TASK_PREFIX
 from workers.queues import QUEUES
 from workers.settings import QueueSettings, section
@@ -64,8 +65,10 @@ def _transport_options(settings: QueueSettings) -> dict[str, Any]:
     }
 
 
+for chatty in ("celery.app.trace", "celery.worker.strategy"):  # they print every outcome and every message
+    logging.getLogger(chatty).setLevel(logging.WARNING)
 app = make_app(section("queue", QueueSettings))
 app.conf.imports = ("workers.tasks",)
-app.steps["consumer"].add(lease.Sweep)
+app.steps["consumer"].update((lease.Sweep, attention.Attention))
 lease.connect()
 presence.connect()

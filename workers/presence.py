@@ -27,7 +27,9 @@ _self: dict[str, Any] = {
 
 
 def is_ready(client: redis.Redis, name: str, pid: int, concurrency: int) -> bool:
-    """Whether the worker called `name` with parent process `pid` consumes, with all its processes warm."""
+    """Whether the worker with node name `name` and parent process `pid` consumes, with all its processes
+    warm.
+    """
     state: Any = client.hgetall(worker_key(name))
     warm = sum(key.startswith(b"warm:") for key in state)
     return state.get(b"consuming") == str(pid).encode() and warm >= concurrency
@@ -60,7 +62,7 @@ def connect() -> None:
 
     def setup(sender: str, instance: Any, **_: Any) -> None:
         kinds = tuple(kind for kind in instance.app.amqp.queues.consume_from if kind in QUEUES)
-        _self.update(name=sender.partition("@")[0], kinds=kinds)
+        _self.update(name=sender, kinds=kinds)
         settings = section("queue", QueueSettings)
         with redis.Redis.from_url(settings.url, socket_timeout=5.0, socket_connect_timeout=5.0) as client:
             client.delete(worker_key(_self["name"]))

@@ -10,6 +10,7 @@ import contextlib
 import json
 import os
 import signal
+import socket
 import subprocess
 import sys
 import time
@@ -75,10 +76,11 @@ class WorkerProcess:
         not.
         """
         deadline = time.monotonic() + timeout_s
+        node = f"{self.name}@{socket.gethostname()}"
         with redis.Redis.from_url(self._url(), socket_timeout=5.0, socket_connect_timeout=5.0) as client:
             while time.monotonic() < deadline and self.alive:
                 try:
-                    if is_ready(client, self.name, self.pid, self.concurrency):
+                    if is_ready(client, node, self.pid, self.concurrency):
                         return
                 except redis.RedisError:
                     pass  # Redis may itself be starting; the deadline decides

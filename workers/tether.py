@@ -7,6 +7,7 @@ code between fork and exec, which may deadlock in a process with threads.
 
 from __future__ import annotations
 
+import functools
 import os
 import subprocess
 import sys
@@ -21,7 +22,12 @@ if os.getppid() != int(sys.argv[1]):
     sys.exit("the parent is gone")
 os.execvp(sys.argv[2], sys.argv[2:])
 """
-_starter = ThreadPoolExecutor(max_workers=1, thread_name_prefix="tether")
+
+
+@functools.cache
+def _starter(_pid: int) -> ThreadPoolExecutor:
+    """The thread that starts children, one per process: it is not there any more in a fork."""
+    return ThreadPoolExecutor(max_workers=1, thread_name_prefix="tether")
 
 
 def start_tethered(
@@ -43,4 +49,4 @@ def start_tethered(
                 start_new_session=True,
             )
 
-    return _starter.submit(start).result()
+    return _starter(os.getpid()).submit(start).result()

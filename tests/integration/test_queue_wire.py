@@ -1,0 +1,126 @@
+"""Our publisher's messages are Celery's, and the outcomes of one request follow one rule in Redis."""
+
+from __future__ import annotations
+
+import base64
+import json
+from typing import Any
+
+import pytest
+import redis
+import redis.asyncio
+from queue_jobs import Order
+from queue_requests import request_for
+
+from workers.app import make_app
+from workers.backend import outcome_of
+from workers.errors import Cause
+from workers.messages import Failure, Outcome, Success
+from workers.outcomes import begin, commit, missing, replies_key
+from workers.publisher import encode
+from workers.settings import QueueSettings
+
+STREAM = replies_key("test")
+GOOD = Success(source={"n": 1})
+BAD = Failure(cause=Cause.WORKER_LOST)
+
+
+@pytest.fixture
+def raw(queue_settings: QueueSettings) -> redis.Redis:
+    return redis.Redis.from_url(queue_settings.url)
+
+
+def entry(message: bytes | str) -> tuple[dict[str, Any], Any]:
+    """A message's envelope and body, without what must differ from one message to the next."""
+    envelope = json.loads(message)
+    envelope["properties"].pop("delivery_tag")
+    body = json.loads(base64.b64decode(envelope.pop("body")))
+    return envelope, body
+
+
+def test_messages_are_those_of_apply_async(queue_settings: QueueSettings, raw: redis.Redis) -> None:
+    request = request_for(Order(), timeout_s=100.0)
+    ours, our_body = entry(encode(request, tag="t", reply_to=STREAM))
+    limit_s = ours["headers"]["timelimit"][0]
+    with make_app(queue_settings) as app:
+        app.send_task(
+            "llmi.code",
+            [request.model_dump(mode="json")],
+            task_id=request.request_id,
+            reply_to=STREAM,
+            time_limit=limit_s,
+            argsrepr="",
+            kwargsrepr="",
+            ignore_result=False,
+        )
+    message = raw.lpop("code")
+    assert isinstance(message, bytes)
+    celerys, celerys_body = entry(message)
+    for option in ("argsrepr", "kwargsrepr"):  # send_task repeats its options among the properties
+        assert celerys["properties"].pop(option) == ""
+    assert ours["headers"].pop("posted") > 0
+    assert ours == celerys
+    assert our_body == celerys_body
+    assert limit_s == pytest.approx(100.0, abs=5.0)
+
+
+@pytest.mark.parametrize(
+    ("first", "second", "visible"),
+    [(GOOD, BAD, GOOD), (BAD, GOOD, GOOD), (BAD, Failure(cause=Cause.TIMEOUT), BAD), (GOOD, Success(), GOOD)],
+    ids=["failure after success", "success after failure", "second failure", "second success"],
+)
+def test_a_success_may_replace_a_failure_and_nothing_else_anything(
+    first: Success | Failure, second: Success | Failure, visible: Success | Failure, raw: redis.Redis
+) -> None:
+    for result in (first, second):
+        shown = commit(raw, Outcome(request_id="r", kind="code", result=result), STREAM, 60)
+    assert Outcome.model_validate_json(shown).result == visible
+    stored, _ = begin(raw, "r", 60)
+    assert stored == shown
+    assert raw.xrevrange(STREAM, count=1)[0][1][b"outcome"] == shown
+
+
+def test_attempts_are_counted_until_there_is_an_outcome(raw: redis.Redis) -> None:
+    assert [begin(raw, "r", 60) for _ in range(3)] == [(None, 1), (None, 2), (None, 3)]
+    commit(raw, Outcome(request_id="r", kind="code", result=BAD), "", 60)
+    stored, attempts = begin(raw, "r", 60)
+    assert stored is not None
+    assert attempts == 0
+    assert 0 < raw.ttl("llmi:attempts:r") <= 60
+
+
+@pytest.mark.parametrize(
+    ("exception", "cause"),
+    [
+        ("WorkerLostError", Cause.WORKER_LOST),
+        ("TimeLimitExceeded", Cause.TIMEOUT),
+        ("TaskRevokedError", Cause.CANCELLED),
+        ("NotRegistered", Cause.BAD_MESSAGE),
+        ("ZeroDivisionError", Cause.INTERNAL),
+    ],
+)
+def test_what_celery_reports_gets_a_cause(exception: str, cause: Cause) -> None:
+    error = {"exc_type": exception, "exc_message": ["why"], "exc_module": "somewhere"}
+    outcome = outcome_of("r", "llmi.code", error, "FAILURE")
+    assert isinstance(outcome.result, Failure)
+    assert (outcome.request_id, outcome.kind, outcome.result.cause) == ("r", "code", cause)
+    assert "why" in outcome.result.detail
+
+
+async def test_a_request_is_missing_only_when_it_is_nowhere(
+    queue_settings: QueueSettings, raw: redis.Redis
+) -> None:
+    queued, held, ended, lost = (request_for(Order()) for _ in range(4))
+    raw.lpush(
+        "code", encode(queued, tag="1", reply_to=""), encode(request_for(Order()), tag="5", reply_to="")
+    )
+    raw.hset("unacked", "2-again", "[]")
+    commit(raw, Outcome(request_id=ended.request_id, kind="code", result=GOOD), "", 60)
+    asked = [
+        (queued.request_id, ["1"]),
+        (held.request_id, ["2", "2-again"]),
+        (ended.request_id, ["3"]),
+        (lost.request_id, ["4"]),
+    ]
+    async with redis.asyncio.Redis.from_url(queue_settings.url) as client:
+        assert await missing(client, asked, ["code"]) == {lost.request_id}
