@@ -11,6 +11,7 @@ import errno
 import mmap
 import os
 import random
+import re
 import signal
 import sys
 import traceback
@@ -72,7 +73,7 @@ def run(
         signal.signal(signal.SIGINT, signal.SIG_DFL)
         try:
             confine(jail, limit, base_bytes, folder, channel, parent)
-        except OSError as error:
+        except Exception as error:  # noqa: BLE001 - whatever it is, the jail does not hold
             protocol.write_all(channel, protocol.UNARMED + str(error).encode())
         else:
             protocol.write_all(channel, protocol.ARMED)
@@ -112,13 +113,13 @@ def _draw(code: str, names: dict[str, Any], limit: limits.Limits) -> tuple[dict[
 def _failure(error: BaseException, code: str) -> dict[str, str]:
     """The error's type, message and the line of the code it came from."""
     try:
-        message = str(error)
+        message = (error.msg if isinstance(error, SyntaxError) else str(error))[:1000]
     except Exception:  # noqa: BLE001 - the code may define its own, broken, exception
         message = "(no message)"
     line = _line(error)
-    lines = code.splitlines()
+    lines = re.split("\r\n|\r|\n", code)  # as Python counts them
     where = f" (line {line}: {lines[line - 1].strip()[:200]})" if 0 < line <= len(lines) else ""
-    detail = f"{type(error).__name__}: {message[:1000]}{where}"
+    detail = f"{type(error).__name__[:100]}: {message}{where}".encode(errors="replace").decode()
     full = isinstance(error, OSError) and error.errno in _DISK_FULL
     return {"status": "limit" if full or isinstance(error, MemoryError) else "raised", "detail": detail}
 

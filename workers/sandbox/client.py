@@ -7,29 +7,22 @@ answer is killed and replaced; no code runs unless every required layer holds.
 
 from __future__ import annotations
 
-import contextlib
 import io
-import os
-import select
 import signal
-import subprocess
-import sys
-import tempfile
 import threading
-import time
 from dataclasses import asdict
-from typing import Any, Literal
+from typing import Literal
 
 from PIL import Image
 from pydantic import BaseModel, Field, ValidationError
 
 from workers.errors import Cause, InfrastructureFault, ModelFault
-from workers.sandbox import paths, protocol
+from workers.sandbox import protocol
 from workers.sandbox.charts import dimensions
 from workers.sandbox.limits import Limits
+from workers.sandbox.process import ZygoteProcess
 from workers.settings import CodeSettings
 
-_BOOT_S = 120.0  # a cold disk under load; warm it takes about two seconds
 _GRACE_S = 10.0  # beyond the wall limit, for the zygote to kill, clean up and answer
 _CURES = {
     "landlock": "it needs Linux 5.13 or later with landlock among the active security modules",
@@ -49,7 +42,7 @@ class _Report(BaseModel):
 class _Verdict(BaseModel):
     """The zygote's words about a job: how it ended (`frame` when the child reported), and what it used."""
 
-    end: Literal["frame", "closed", "wall", "output", "files"]
+    end: Literal["frame", "closed", "silent", "wall", "output", "files"]
     armed: bool
     reason: str
     signal: int
@@ -61,9 +54,7 @@ class Renderer:
     """Draws charts in the jail, one at a time. Start it in the process that uses it, never before a fork."""
 
     def __init__(self) -> None:
-        self.layers: dict[str, bool] = {}
-        self._process: subprocess.Popen[bytes] | None = None
-        self._stderr: Any = None
+        self._zygote: ZygoteProcess | None = None
         self._lock = threading.Lock()
 
     def start(self, settings: CodeSettings) -> None:
@@ -71,7 +62,7 @@ class Renderer:
         missing.
         """
         with self._lock:
-            self._start(settings)
+            self._started(settings)
 
     def render(
         self, code: str, settings: CodeSettings, *, seed: int = 0, wall_s: float | None = None
@@ -91,28 +82,30 @@ class Renderer:
             max_pixels=settings.max_pixels,
             seed=seed,
         )
+        request = protocol.pack(asdict(limits), code.encode("utf-8", "surrogatepass"))
         with self._lock:
-            self._start(settings)
-            request = protocol.pack(asdict(limits), code.encode("utf-8", "surrogatepass"))
-            answer, frame = self._exchange(request, wall + _GRACE_S)
+            zygote = self._started(settings)
+            answer, frame = zygote.exchange(request, wall + _GRACE_S)
         verdict = _Verdict.model_validate(answer)
         if verdict.end == "wall" and wall < settings.wall_s:
             raise InfrastructureFault(Cause.TIMEOUT, f"only {wall:.1f} s were left of the request's deadline")
-        _raise_for(verdict, settings, self.layers)
+        _raise_for(verdict, settings, zygote.layers)
         return _figures(frame, settings)
 
     def close(self) -> None:
         """End the zygote and whatever it runs."""
         with self._lock:
-            self._kill()
+            if self._zygote is not None:
+                self._zygote.close()
+                self._zygote = None
 
-    def _start(self, settings: CodeSettings) -> None:
-        if self._process is None or self._process.poll() is not None:
-            self._kill()
-            self._process, self._stderr = _spawn()
-            hello, _ = self._exchange(b"", _BOOT_S)
-            self.layers = hello["layers"]
-        missing = [name for name in settings.require if not self.layers.get(name)]
+    def _started(self, settings: CodeSettings) -> ZygoteProcess:
+        if self._zygote is None or not self._zygote.alive:
+            if self._zygote is not None:
+                self._zygote.close()
+            self._zygote = None
+            self._zygote = ZygoteProcess()
+        missing = [name for name in settings.require if not self._zygote.layers.get(name)]
         if missing:
             cures = "; ".join(f"{name}: {_CURES[name]}" for name in missing)
             raise InfrastructureFault(
@@ -120,46 +113,7 @@ class Renderer:
                 f"the jail lacks {', '.join(missing)}, which tools.code.require names. Give it ({cures}), or "
                 "take it off tools.code.require and accept a weaker jail",
             )
-
-    def _exchange(self, request: bytes, timeout_s: float) -> tuple[dict[str, Any], bytes]:
-        """Send a request and read the answer; a zygote that fails at either is killed."""
-        process = self._process
-        assert process is not None
-        assert process.stdin is not None
-        assert process.stdout is not None
-        deadline = time.monotonic() + timeout_s
-        try:
-            if request:
-                protocol.write_all(process.stdin.fileno(), request)
-            output = process.stdout.fileno()
-            size = protocol.length(_read(output, protocol.LENGTH_BYTES, deadline))
-            return protocol.unpack(_read(output, size, deadline))
-        except (OSError, EOFError, TimeoutError, protocol.FrameError) as error:
-            words = self._last_words()
-            self._kill()
-            detail = f"the zygote failed ({type(error).__name__}) and is replaced: {words}"
-            raise InfrastructureFault(Cause.SANDBOX, detail) from error
-        except (
-            BaseException
-        ):  # an interrupted exchange (a soft time limit) would leave its answer to the next job
-            self._kill()
-            raise
-
-    def _last_words(self) -> str:
-        size = self._stderr.seek(0, os.SEEK_END)
-        self._stderr.seek(max(0, size - 1000))
-        return self._stderr.read().decode(errors="replace").strip()
-
-    def _kill(self) -> None:
-        process, self._process = self._process, None
-        if process is None:
-            return
-        with contextlib.suppress(ProcessLookupError):
-            os.killpg(process.pid, signal.SIGKILL)
-        process.wait()
-        for stream in (process.stdin, process.stdout, self._stderr):
-            if stream is not None:
-                stream.close()
+        return self._zygote
 
 
 def layers() -> dict[str, bool]:
@@ -167,61 +121,9 @@ def layers() -> dict[str, bool]:
 
     Starts a short-lived process that tries each. Raises `InfrastructureFault(SANDBOX)` when even that fails.
     """
-    process, stderr = _spawn("--probe")
-    try:
-        assert process.stdout is not None
-        deadline = time.monotonic() + _BOOT_S
-        size = protocol.length(_read(process.stdout.fileno(), protocol.LENGTH_BYTES, deadline))
-        return protocol.unpack(_read(process.stdout.fileno(), size, deadline))[0]["layers"]
-    except (OSError, EOFError, TimeoutError, protocol.FrameError) as error:
-        raise InfrastructureFault(
-            Cause.SANDBOX, f"the jail's probe failed: {type(error).__name__}"
-        ) from error
-    finally:
-        process.kill()
-        process.communicate()
-        stderr.close()
-
-
-def _spawn(*arguments: str) -> tuple[subprocess.Popen[bytes], Any]:
-    """A zygote with a clean environment, in a session of its own."""
-    environment = dict.fromkeys(("OPENBLAS_NUM_THREADS", "OMP_NUM_THREADS", "MKL_NUM_THREADS"), "1")
-    environment |= {
-        "PYTHONPATH": paths.PROJECT,
-        "PYTHONHASHSEED": "0",
-        "LANG": "C.UTF-8",
-        "HOME": "/nonexistent",
-    }
-    if "LD_LIBRARY_PATH" in os.environ:  # where some machines keep what Python is linked against
-        environment["LD_LIBRARY_PATH"] = os.environ["LD_LIBRARY_PATH"]
-    stderr = tempfile.TemporaryFile()  # noqa: SIM115 - lives as long as the process that writes it
-    process = subprocess.Popen(
-        [sys.executable, "-P", "-s", "-m", "workers.sandbox.zygote", *arguments],
-        stdin=subprocess.PIPE,
-        stdout=subprocess.PIPE,
-        stderr=stderr,
-        env=environment,
-        cwd="/",
-        start_new_session=True,
-        bufsize=0,
-    )
-    return process, stderr
-
-
-def _read(descriptor: int, count: int, deadline: float) -> bytes:
-    """Exactly `count` bytes before the deadline. Raises `EOFError` or `TimeoutError`."""
-    content = bytearray()
-    poll = select.poll()
-    poll.register(descriptor, select.POLLIN)
-    while len(content) < count:
-        left = deadline - time.monotonic()
-        if left <= 0 or not poll.poll(left * 1000):
-            raise TimeoutError
-        chunk = os.read(descriptor, min(count - len(content), 1 << 20))
-        if not chunk:
-            raise EOFError
-        content += chunk
-    return bytes(content)
+    probe = ZygoteProcess("--probe")
+    probe.close()
+    return probe.layers
 
 
 def _raise_for(verdict: _Verdict, settings: CodeSettings, layers: dict[str, bool]) -> None:
@@ -232,6 +134,8 @@ def _raise_for(verdict: _Verdict, settings: CodeSettings, layers: dict[str, bool
         return
     if verdict.end == "wall":
         raise ModelFault(Cause.CODE_LIMIT, f"the code ran longer than {settings.wall_s:g} s")
+    if verdict.end == "silent":
+        raise ModelFault(Cause.CODE_RAISED, "the code closed its result")
     if verdict.end in ("output", "files"):
         raise ModelFault(Cause.CODE_LIMIT, f"the code wrote more than {settings.output_mb} MB")
     if verdict.signal == signal.SIGXCPU or verdict.cpu_s >= settings.cpu_s:

@@ -28,7 +28,7 @@ class Folder:
         owner = NOBODY if unprivileged else os.geteuid()
         group = NOBODY if unprivileged else os.getegid()
         if self._mounted:
-            self.path = f"{self._base}/job"
+            self.path = os.path.join(self._base, "job")
             os.makedirs(self.path, exist_ok=True)
             options = f"mode=0700,uid={owner},gid={group},size={self._megabytes}m,nr_inodes={MAX_ENTRIES}"
             kernel.mount(
@@ -47,8 +47,9 @@ class Folder:
             with contextlib.suppress(OSError), os.scandir(pending.pop()) as listing:
                 for entry in listing:
                     entries += 1
-                    status = entry.stat(follow_symlinks=False)
-                    size += max(status.st_blocks * 512, status.st_size)
+                    with contextlib.suppress(OSError):  # gone since it was listed
+                        status = entry.stat(follow_symlinks=False)
+                        size += max(status.st_blocks * 512, status.st_size)
                     if entry.is_dir(follow_symlinks=False):
                         pending.append(entry.path)
                     if entries > MAX_ENTRIES or size > self._megabytes * MEBIBYTE:
@@ -60,10 +61,10 @@ class Folder:
         if self._mounted:
             kernel.unmount(self.path)
         else:
-            _remove_tree(self.path)
+            remove_tree(self.path)
 
 
-def _remove_tree(top: str) -> None:
+def remove_tree(top: str) -> None:
     """Remove a tree of any depth without recursion: what lies in a subfolder is moved up, then the subfolder
     goes.
     """

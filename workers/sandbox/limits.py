@@ -16,7 +16,7 @@ from workers.sandbox import kernel
 
 NOBODY = 65534
 MEBIBYTE = 1 << 20
-_OPEN_FILES, _TASKS = 64, 64
+_OPEN_FILES, _TASKS = 32, 64
 
 
 @dataclass(frozen=True)

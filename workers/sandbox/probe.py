@@ -55,7 +55,10 @@ def probe(world: namespaces.World, base: str) -> Found:
 
 def _holds(jail: child.Jail, check: Callable[[child.Jail], bool], folder: Folder) -> bool:
     """Whether `check` is true in a child that wears `jail`."""
-    folder.make(jail.unprivileged)
+    try:
+        folder.make(jail.unprivileged)
+    except OSError:  # a user namespace that does not know the user nobody
+        return False
     reader, writer = os.pipe()
     parent = os.getpid()
     pid = os.fork()

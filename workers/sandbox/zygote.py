@@ -1,19 +1,19 @@
-"""The zygote: one warm, single-threaded process that forks a jailed child per job. `python -m
-workers.sandbox.zygote`.
+"""The zygote: one warm, single-threaded process that forks a jailed child per job.
 
-Speaks frames on its standard input and output: first a hello that says which layers hold (with `--probe`
-that is all), then one answer per request. Invariants: one job at a time; when it answers, the job's process
-is dead and its folder gone; a child that was armed can only ever cause failures of the model; it ends when
-its input closes.
+`python -m workers.sandbox.zygote FOLDER [--probe]`; FOLDER is made where there is no private root. Speaks
+frames on its standard input and output: first a hello that says which layers hold (with `--probe` that is
+all), then one answer per request. Invariants: one job at a time; when it answers, the job's process is dead
+and its folder gone; a child that was armed can only ever cause failures of the model; it ends when its input
+closes.
 """
 
 from __future__ import annotations
 
+import contextlib
 import gc
 import os
 import random
 import select
-import shutil
 import signal
 import sys
 import tempfile
@@ -22,10 +22,11 @@ from dataclasses import dataclass
 from typing import Any
 
 from workers.sandbox import charts, child, limits, namespaces, paths, probe, protocol
-from workers.sandbox.folder import Folder
+from workers.sandbox.folder import Folder, remove_tree
 
 _SLACK_BYTES = 64 << 10  # a frame's header beyond its images
 _WATCH_S = 0.05
+_DYING_S = 2.0  # from closing its last descriptor to being dead, under load
 
 
 class WorkerGone(Exception):
@@ -60,6 +61,8 @@ class Zygote:
         os.close(writer)
         try:
             end, content = _collect(reader, inbox, limit, folder)
+            if end == "closed" and not _ended_by_itself(pid):
+                end = "silent"
         finally:
             os.close(reader)
             status, usage = _end(pid)
@@ -109,6 +112,16 @@ def _collect(reader: int, inbox: int, limit: limits.Limits, folder: Folder) -> t
                 return "frame", content
 
 
+def _ended_by_itself(pid: int) -> bool:
+    """Whether a child whose pipe is closed is dead, not merely silent: only then does its status tell why."""
+    deadline = time.monotonic() + _DYING_S
+    while time.monotonic() < deadline:
+        if os.waitid(os.P_PID, pid, os.WEXITED | os.WNOWAIT | os.WNOHANG) is not None:
+            return True
+        time.sleep(0.001)
+    return False
+
+
 def _end(pid: int) -> tuple[int, Any]:
     """Kill a child and its group, and wait for it."""
     for kill in (os.killpg, os.kill):
@@ -126,7 +139,7 @@ def serve(zygote: Zygote, inbox: int, outbox: int) -> None:
         try:
             size = protocol.length(protocol.read_exactly(inbox, protocol.LENGTH_BYTES))
             header, code = protocol.unpack(protocol.read_exactly(inbox, size))
-            answer, frame = zygote.job(limits.Limits(**header), code.decode(), inbox)
+            answer, frame = zygote.job(limits.Limits(**header), code.decode("utf-8", "surrogatepass"), inbox)
             protocol.write_all(outbox, protocol.pack(answer, frame))
         except (EOFError, WorkerGone, BrokenPipeError):
             return
@@ -142,9 +155,10 @@ def main() -> None:
     memory = os.open("/proc/self/statm", os.O_RDONLY)
     world = namespaces.enter()
     sys.path[:] = [path for path in sys.path if path not in ("", paths.PROJECT)]
-    base = "/" if world.private_root else tempfile.mkdtemp(prefix="llmi-code-")
+    base = "/" if world.private_root else sys.argv[1]
+    if not world.private_root:
+        os.mkdir(base)
     try:
-        os.chmod(base, 0o755)
         found = probe.probe(world, base)
         if "--probe" in sys.argv:
             protocol.write_all(outbox, protocol.pack({"layers": found.layers}))
@@ -162,7 +176,8 @@ def main() -> None:
         serve(zygote, inbox, outbox)
     finally:
         if not world.private_root:
-            shutil.rmtree(base, ignore_errors=True)
+            with contextlib.suppress(OSError):  # the worker may be removing it too
+                remove_tree(base)
 
 
 if __name__ == "__main__":

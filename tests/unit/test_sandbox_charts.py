@@ -1,0 +1,141 @@
+"""What an honest chart may rely on: the defects of the original, each as a test."""
+
+from __future__ import annotations
+
+import io
+from collections.abc import Iterator
+
+import pytest
+from PIL import Image
+from sandbox_worlds import failure, started
+
+from workers.errors import Cause
+from workers.sandbox.client import Renderer
+from workers.settings import CodeSettings
+
+SETTINGS = CodeSettings()
+
+
+@pytest.fixture(scope="module")
+def renderer() -> Iterator[Renderer]:
+    jailed = started("here")
+    yield jailed
+    jailed.close()
+
+
+def _same(renderer: Renderer, one: str, other: str) -> bool:
+    return renderer.render(one, SETTINGS) == renderer.render(other, SETTINGS)
+
+
+def test_a_chart_is_a_png_of_its_own_size(renderer: Renderer) -> None:
+    (image,) = renderer.render("plt.plot([1, 2, 3]); plt.title('A line')", SETTINGS)
+    with Image.open(io.BytesIO(image)) as opened:
+        assert opened.format == "PNG"
+        assert 400 < opened.width < 700
+        assert len(opened.getcolors(1 << 20) or []) > 2
+
+
+LIBRARIES = {
+    "seaborn": "sns.set_theme(); sns.barplot(x=['a', 'b'], y=[1, 2])",
+    "pandas": "pd.DataFrame({'a': [1, 2]}, index=pd.date_range('2024-01-01', periods=2)).plot()",
+    "numpy": "x = np.linspace(0, 1); plt.plot(x, np.linalg.inv(np.eye(50))[0])",
+    "a style": "plt.style.use('ggplot'); plt.hist(np.random.randn(100))",
+    "three dimensions": "plt.subplot(projection='3d').scatter([1], [2], [3])",
+    "a second import": "import matplotlib.pyplot as p, datetime, json, statistics, colorsys; p.pie([1, 2])",
+    "annotations": "from dataclasses import dataclass as d\n@d\nclass A:\n b: int\nplt.plot([A(1).b])",
+    "a main guard": "if __name__ == '__main__': plt.plot([1])",
+    "a polite end": "plt.plot([1])\nexit()",
+    "show": "plt.plot([1]); plt.show()",
+    "a figure's show": "f, a = plt.subplots(); a.plot([1]); f.show()",
+    "savefig": "import os; plt.plot([1]); plt.savefig('chart.png'); assert os.path.getsize('chart.png')",
+    "a temporary file": "import tempfile as t; plt.plot([1])\nwith t.TemporaryFile() as f: plt.savefig(f)",
+    "text only": "plt.axis('off'); plt.text(0, 0, 'x')",
+    "threads": "import threading; t = threading.Thread(target=plt.plot, args=([1],)); t.start(); t.join()",
+}  # fmt: skip
+
+
+@pytest.mark.parametrize("code", LIBRARIES.values(), ids=LIBRARIES)
+def test_what_a_chart_may_use(renderer: Renderer, code: str) -> None:
+    assert len(renderer.render(code, SETTINGS)) == 1
+
+
+def test_text_that_is_not_ascii_survives(renderer: Renderer) -> None:
+    """The original decoded the code with `unicode_escape`, which turns UTF-8 into noise."""
+    written = "plt.figure().text(0.1, 0.5, 'Größe, Ελλάδα, Привет, naïve')"
+    escaped = written.encode("unicode_escape").decode()
+    assert "\\xf6" in escaped
+    assert _same(renderer, written, escaped)
+
+
+def test_chinese_reaches_the_renderer(renderer: Renderer) -> None:
+    code = "t = '销售额（万元）'; plt.title(t); plt.plot([1])\nraise RuntimeError(plt.gca().get_title())"
+    assert "销售额（万元）" in failure(renderer, code, SETTINGS).detail
+
+
+def test_line_breaks_in_literals_survive(renderer: Renderer) -> None:
+    with_escape = r"plt.figure().text(0.1, 0.5, 'above\nbelow')"
+    assert _same(renderer, with_escape, "plt.figure().text(0.1, 0.5, 'above' + chr(10) + 'below')")
+
+
+def test_mathtext_survives(renderer: Renderer) -> None:
+    r"""`\frac` is not a form feed."""
+    raw = r"plt.figure().text(0.1, 0.5, r'$\frac{a}{b}$')"
+    assert _same(renderer, raw, "plt.figure().text(0.1, 0.5, '$' + chr(92) + 'frac{a}{b}$')")
+
+
+def test_printing_does_not_touch_the_image(renderer: Renderer) -> None:
+    code = "plt.figure().text(0.1, 0.5, 'x')"
+    noisy = f"import sys, os; print('noise' * 10_000); sys.stderr.write('x'); os.write(1, b'y')\n{code}"
+    assert _same(renderer, code, noisy)
+
+
+NOTHING = {
+    "no figure": "x = 1",
+    "only a comment": "# nothing",
+    "an empty figure": "plt.figure()",
+    "empty axes": "plt.subplots()",
+    "a closed figure": "plt.plot([1]); plt.close()",
+}
+
+
+@pytest.mark.parametrize("code", NOTHING.values(), ids=NOTHING)
+def test_drawing_nothing_is_a_failure(renderer: Renderer, code: str) -> None:
+    assert failure(renderer, code, SETTINGS).cause is Cause.NO_FIGURE
+
+
+def test_every_figure_is_kept_in_order(renderer: Renderer) -> None:
+    """The original kept the last one only."""
+    figures = "for n in (1, 2, 3): plt.figure(figsize=(n, 1)).add_axes((0, 0, 1, 1)).plot([1])"
+    widths = [Image.open(io.BytesIO(image)).width for image in renderer.render(figures, SETTINGS)]
+    assert len(widths) == 3
+    assert widths == sorted(widths)
+
+
+RAISED = {
+    "name": ("plt.plot([1])\n\nplt.plot(y)", "NameError: name 'y' is not defined (line 3: plt.plot(y))"),
+    "within a function": ("def f():\n  1 / 0\nf()", "ZeroDivisionError: division by zero (line 2: 1 / 0)"),
+    "syntax": ("plt.plot([1]", "SyntaxError: '(' was never closed (line 1: plt.plot([1])"),
+    "within a library": ("x = 1\nplt.plot([1], [1, 2])", "(line 2: plt.plot([1], [1, 2]))"),
+    "exit with an error": ("exit(3)", "SystemExit: 3 (line 1: exit(3))"),
+    "interrupt": ("raise KeyboardInterrupt", "KeyboardInterrupt:"),
+    "recursion": ("def f(): f()\nf()", "RecursionError"),
+    "broken exception": ("class E(Exception):\n def __str__(self): 1 / 0\nraise E", "E: (no message)"),
+    "broken text": ("raise ValueError('\\ud800')", "ValueError: ?"),
+    "null": ("plt.plot([1])\0", "null bytes"),
+    "surrogate": ("x = '\ud800'", "UnicodeEncodeError"),
+    "raised while drawing": ("plt.title('$\\\\frac$'); plt.plot([1])", "ValueError"),
+}  # fmt: skip
+
+
+@pytest.mark.parametrize(("code", "detail"), RAISED.values(), ids=RAISED)
+def test_an_exception_is_reported_with_its_line(renderer: Renderer, code: str, detail: str) -> None:
+    error = failure(renderer, code, SETTINGS)
+    assert error.cause is Cause.CODE_RAISED
+    assert detail in error.detail
+
+
+def test_a_seed_makes_random_charts_repeatable(renderer: Renderer) -> None:
+    code = "import random; plt.figure(figsize=(1, 1)).text(0, 0, f'{np.random.rand()} {random.random()}')"
+    first, again, other = (renderer.render(code, SETTINGS, seed=seed) for seed in (7, 7, 8))
+    assert first == again
+    assert first != other

@@ -1,0 +1,98 @@
+"""Code that finds the pipe of its own result, or ends its own process: it can only ever fail itself.
+
+Were it able to look like a failure of ours, a policy could learn to have its bad samples masked.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+
+import pytest
+from sandbox_worlds import CHART, failure, started
+
+from workers.errors import Cause
+from workers.sandbox.client import Renderer
+from workers.settings import CodeSettings
+
+SETTINGS = CodeSettings(cpu_s=5, wall_s=20, memory_mb=512, output_mb=4)
+
+
+@pytest.fixture(scope="module")
+def renderer() -> Iterator[Renderer]:
+    jailed = started("here")
+    yield jailed
+    jailed.close()
+
+
+@pytest.fixture(autouse=True)
+def _ordinary_chart_afterwards(renderer: Renderer) -> Iterator[None]:
+    yield
+    assert len(renderer.render(CHART, SETTINGS)) == 1
+
+
+FORGER = """
+import io, json, os, struct, zlib
+
+def write(data):
+    for number in range(3, 32):
+        try:
+            os.write(number, data)
+        except OSError:
+            pass
+    os._exit(0)
+
+def send(sizes, body):
+    text = json.dumps({"status": "drawn", "sizes": sizes}).encode()
+    write(struct.pack("<II", 4 + len(text) + len(body), len(text)) + text + body)
+
+"""
+HALF = """
+plt.plot([1])
+buffer = io.BytesIO()
+plt.savefig(buffer)
+half = buffer.getvalue()[:2000]
+send([len(half)], half)
+"""
+BOMB = r"""
+header = struct.pack(">IIBBBBB", 40000, 40000, 8, 0, 0, 0, 0)
+bomb = b"\x89PNG\r\n\x1a\n" + struct.pack(">I", 13) + b"IHDR" + header
+bomb += struct.pack(">I", zlib.crc32(b"IHDR" + header)) + b"x" * 100
+send([len(bomb)], bomb)
+"""
+FORGERIES = {
+    "noise": "write(b'\\xff' * 100)",
+    "a jail that failed": "write(b'S' + b'the jail failed')",
+    "an empty result": "write(struct.pack('<II', 6, 2) + b'{}')",
+    "no JSON": "write(struct.pack('<II', 8, 4) + b'\\xff\\xfe\\x00\\x01')",
+    "deep JSON": "write(struct.pack('<II', 100004, 100000) + b'[' * 100000)",
+    "a header beyond the end": "write(struct.pack('<II', 6, 1 << 31) + b'{}')",
+    "no length at all": "write(struct.pack('<I', 0))",
+    "no image": "send([], b'')",
+    "not an image": "send([10], b'0123456789')",
+    "negative sizes": "send([-5, -1], b'0123456789')",
+    "sizes without end": "send([10**4000] * 2, b'0123456789')",
+    "half an image": HALF,
+    "an image of a billion pixels": BOMB,
+}
+
+
+@pytest.mark.parametrize("code", FORGERIES.values(), ids=FORGERIES)
+def test_forged_results_are_the_models_fault(renderer: Renderer, code: str) -> None:
+    error = failure(renderer, FORGER + code, SETTINGS)
+    assert error.cause in (Cause.CODE_RAISED, Cause.CODE_LIMIT)
+
+
+ENDS = {
+    "exits": ("import os; os._exit(0)", "ended without a result"),
+    "crashes": ("import ctypes; ctypes.string_at(0)", "SIGSEGV"),
+    "aborts": ("import os; os.abort()", "SIGABRT"),
+    "closes everything": ("import os; os.closerange(0, 100); plt.plot([1])", "ended without a result"),
+    "closes its result": ("import os; os.closerange(3, 100)\nwhile True: pass", "closed its result"),
+}
+
+
+@pytest.mark.parametrize(("code", "detail"), ENDS.values(), ids=ENDS)
+def test_a_process_that_ends_itself_is_the_models_fault(renderer: Renderer, code: str, detail: str) -> None:
+    error = failure(renderer, code, SETTINGS)
+    assert error.cause is Cause.CODE_RAISED
+    assert detail in error.detail

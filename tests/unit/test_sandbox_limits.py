@@ -1,0 +1,122 @@
+"""Code that takes too much: it ends in CODE_LIMIT, leaves no process, and the next chart renders."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+
+import psutil
+import pytest
+from sandbox_worlds import CHART, failure, started
+
+from workers.errors import Cause, InfrastructureFault
+from workers.sandbox.client import Renderer
+from workers.settings import CodeSettings
+
+SETTINGS = CodeSettings(cpu_s=5, wall_s=20, memory_mb=384, output_mb=2, max_figures=3, max_pixels=1_000_000)
+
+
+@pytest.fixture(scope="module", params=["here", "container"])
+def renderer(request: pytest.FixtureRequest) -> Iterator[Renderer]:
+    jailed = started(request.param)
+    yield jailed
+    jailed.close()
+
+
+@pytest.fixture(autouse=True)
+def _ordinary_chart_afterwards(renderer: Renderer) -> Iterator[None]:
+    yield
+    assert _zygote(renderer).children(recursive=True) == []
+    assert len(renderer.render(CHART, SETTINGS)) == 1
+
+
+def _zygote(renderer: Renderer) -> psutil.Process:
+    assert renderer._zygote is not None
+    return psutil.Process(renderer._zygote.pid)
+
+
+SLEEP = "import time; time.sleep(30)"
+TOO_MUCH = {
+    "memory in one piece": "np.ones(1 << 30)",
+    "memory in many pieces": "x = []\nwhile True: x.append(bytes(1 << 20))",
+    "memory by doubling": "x = 'x'\nwhile True: x += x",
+    "one large file": "open('flood', 'wb').write(bytes(64 << 20))",
+    "many files": f"for n in range(100): open(str(n), 'wb').write(bytes(1 << 20))\n{SLEEP}",
+    "many empty files": "for n in range(100_000): open(str(n), 'w').close()",
+    "deep folders": f"import os\nfor n in range(2000): os.mkdir('d'); os.chdir('d')\n{SLEEP}",
+    "closed folders": (
+        f"import os\nfor n in range(2000): os.makedirs(f'{{n}}/a'); os.mkdir(f'{{n}}/a/b', 0)\n{SLEEP}"
+    ),
+    "a huge figure": "plt.figure(figsize=(1000, 1000)).text(0, 0, 'x')",
+    "a huge resolution": "plt.figure(dpi=20_000).text(0, 0, 'x')",
+    "text far outside": "plt.plot([1]); plt.gcf().text(40, 40, 'x')",
+    "text unbelievably far outside": "plt.plot([1]); plt.gcf().text(1e6, 1e6, 'x')",
+    "noisy images": (
+        "for n in range(3):\n"
+        " plt.figure(figsize=(9, 9)).add_axes((0, 0, 1, 1)).imshow(np.random.rand(900, 900, 3))"
+    ),
+    "a frame that claims too much": (
+        "import os, struct, time\nfor n in range(3, 32):\n"
+        " try: os.write(n, struct.pack('<I', 1 << 31))\n except OSError: pass\ntime.sleep(30)"
+    ),
+}
+
+
+@pytest.mark.parametrize("code", TOO_MUCH.values(), ids=TOO_MUCH)
+def test_too_much_is_refused(renderer: Renderer, code: str) -> None:
+    error = failure(renderer, code, SETTINGS)
+    assert error.cause is Cause.CODE_LIMIT, error
+
+
+ENDLESS = {
+    "loop": "while True: pass",
+    "loop that ignores signals": (
+        "import signal\nfor n in (signal.SIGXCPU, signal.SIGTERM): signal.signal(n, signal.SIG_IGN)\n"
+        "while True: pass"
+    ),
+    "loop that swallows errors": "while True:\n try:\n  while True: pass\n except BaseException: pass",
+    "regular expression": "import re; re.match('(a*)*b', 'a' * 40)",
+    "big number": "str(9 ** 9 ** 9)",
+}  # fmt: skip
+
+
+@pytest.mark.parametrize("code", ENDLESS.values(), ids=ENDLESS)
+def test_cpu_is_limited(renderer: Renderer, code: str) -> None:
+    error = failure(renderer, code, SETTINGS.model_copy(update={"cpu_s": 0.5}))
+    assert error.cause is Cause.CODE_LIMIT
+    assert "CPU" in error.detail
+
+
+def test_wall_time_is_limited(renderer: Renderer) -> None:
+    error = failure(renderer, "import time; time.sleep(60)", SETTINGS.model_copy(update={"wall_s": 0.3}))
+    assert error.cause is Cause.CODE_LIMIT
+    assert "longer than 0.3 s" in error.detail
+
+
+def test_a_deadline_that_is_near_is_not_the_models_fault(renderer: Renderer) -> None:
+    with pytest.raises(InfrastructureFault) as caught:
+        renderer.render("import time; time.sleep(60)", SETTINGS, wall_s=0.3)
+    assert caught.value.cause is Cause.TIMEOUT
+
+
+def test_threads_are_bounded_and_die_with_the_job(renderer: Renderer) -> None:
+    code = """
+import threading, time
+count = 0
+try:
+    while count < 1000:
+        threading.Thread(target=time.sleep, args=(60,), daemon=True).start()
+        count += 1
+except RuntimeError:
+    raise RuntimeError(f"{count} threads")
+"""
+    detail = failure(renderer, code, SETTINGS).detail
+    assert 1 <= int(detail.split()[1]) < 100
+
+
+def test_only_so_many_figures_are_kept(renderer: Renderer) -> None:
+    code = "for n in range(5): plt.figure(figsize=(1 + n, 1)).text(0.5, 0.5, str(n))"
+    assert len(renderer.render(code, SETTINGS)) == 3
+
+
+def test_an_exception_cannot_flood_the_message(renderer: Renderer) -> None:
+    assert len(failure(renderer, "raise ValueError('x' * 100_000_000)", SETTINGS).detail) < 3000

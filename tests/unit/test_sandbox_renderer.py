@@ -1,0 +1,178 @@
+"""The renderer's own life: layers it demands, zygotes and workers that die, folders that must go."""
+
+from __future__ import annotations
+
+import os
+import subprocess
+import sys
+import tempfile
+import time
+from collections.abc import Callable, Iterator
+from pathlib import Path
+
+import psutil
+import pytest
+from sandbox_worlds import CHART, started
+
+from workers.errors import Cause, InfrastructureFault
+from workers.sandbox import client, folder
+from workers.sandbox.client import Renderer
+from workers.settings import CodeSettings
+
+SETTINGS = CodeSettings()
+POLL_S = 10.0
+
+
+@pytest.fixture(scope="module")
+def renderer() -> Iterator[Renderer]:
+    jailed = started("here")
+    yield jailed
+    jailed.close()
+
+
+def _zygote(renderer: Renderer) -> psutil.Process:
+    renderer.start(SETTINGS)
+    assert renderer._zygote is not None
+    return psutil.Process(renderer._zygote.pid)
+
+
+def _eventually(true: Callable[[], bool]) -> bool:
+    deadline = time.monotonic() + POLL_S
+    while not (held := true()) and time.monotonic() < deadline:
+        time.sleep(0.01)
+    return held
+
+
+def _gone(process: psutil.Process) -> bool:
+    return not process.is_running() or process.status() == psutil.STATUS_ZOMBIE
+
+
+def test_the_layers_are_known() -> None:
+    layers = client.layers()
+    assert layers["landlock"]
+    assert layers["seccomp"]
+    assert set(layers) == {"landlock", "seccomp", "netns", "private_root", "unprivileged"}
+
+
+def test_a_required_layer_that_is_missing_refuses_all_code() -> None:
+    """A container without namespaces still draws, but not where the configuration asks for the network's."""
+    contained = started("container")
+    try:
+        assert contained.render(CHART, SETTINGS)
+        with pytest.raises(InfrastructureFault) as caught:
+            contained.render(CHART, SETTINGS.model_copy(update={"require": ("seccomp", "netns")}))
+    finally:
+        contained.close()
+    assert caught.value.cause is Cause.SANDBOX
+    assert "netns: it needs user namespaces" in caught.value.detail
+
+
+BARE = """
+import os, sys
+from workers.sandbox import child, namespaces, paths, probe
+from workers.sandbox.folder import Folder
+bare = child.Jail(False, False, False, tuple(paths.readable()), paths.DEVICES)
+base = sys.argv[1]
+for check in (probe._files_are_refused, probe._calls_are_refused, probe._is_nobody_and_can_read):
+    print(probe._holds(bare, check, Folder(base, False, 1)))
+found = probe.probe(namespaces.World(False, False), base)
+print(found.layers["netns"], found.layers["private_root"])
+"""
+
+
+def test_the_probe_finds_no_layer_where_there_is_none(tmp_path: Path) -> None:
+    """Each check comes out false in a child that wears nothing, so a true one means something."""
+    command = [sys.executable, "-c", BARE, str(tmp_path)]
+    run = subprocess.run(command, capture_output=True, text=True, check=True)
+    assert run.stdout.split() == ["False"] * 5
+
+
+def test_a_killed_zygote_is_replaced(renderer: Renderer) -> None:
+    zygote = _zygote(renderer)
+    zygote.kill()
+    assert _eventually(lambda: _gone(zygote))
+    assert renderer.render(CHART, SETTINGS)
+
+
+def test_a_zygote_that_dies_in_a_job_is_an_infrastructure_fault(renderer: Renderer) -> None:
+    zygote = _zygote(renderer)
+    zygote.suspend()  # so that the request is written, and the answer never comes
+    killer = subprocess.Popen(["/bin/sh", "-c", f"sleep 0.3; kill -9 {zygote.pid}"])
+    with pytest.raises(InfrastructureFault) as caught:
+        renderer.render(CHART, SETTINGS)
+    killer.wait()
+    assert caught.value.cause is Cause.SANDBOX
+    assert renderer.render(CHART, SETTINGS)
+
+
+def test_a_zygote_that_does_not_answer_is_replaced(
+    renderer: Renderer, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    zygote = _zygote(renderer)
+    zygote.suspend()
+    monkeypatch.setattr(client, "_GRACE_S", 0.2)
+    with pytest.raises(InfrastructureFault, match="TimeoutError"):
+        renderer.render(CHART, SETTINGS, wall_s=0.1)
+    monkeypatch.undo()
+    assert _gone(zygote)
+    assert renderer.render(CHART, SETTINGS)
+
+
+ORPHAN = """
+from workers.sandbox.client import Renderer
+from workers.settings import CodeSettings
+renderer = Renderer()
+renderer.start(CodeSettings())
+print(renderer._zygote.pid, flush=True)
+renderer.render("import time; time.sleep(600)", CodeSettings(wall_s=600))
+"""
+
+
+def test_a_killed_worker_leaves_no_process() -> None:
+    """The zygote notices that its worker is gone even while a job runs, and takes the job with it."""
+    worker = subprocess.Popen([sys.executable, "-c", ORPHAN], stdout=subprocess.PIPE)
+    assert worker.stdout is not None
+    zygote = psutil.Process(int(worker.stdout.readline()))
+    assert _eventually(lambda: bool(zygote.children()))
+    (child,) = zygote.children()
+    worker.kill()
+    worker.wait()
+    worker.stdout.close()
+    assert _eventually(lambda: _gone(zygote))
+    assert _eventually(lambda: _gone(child))
+
+
+def test_nothing_is_left_on_disk(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
+    """The job's folder goes with the job, and where there is no private root, the zygote's goes with it."""
+    monkeypatch.setattr(tempfile, "tempdir", str(tmp_path))
+    contained = started("container")
+    contained.render("open('left', 'w').write('x')\n" + CHART, SETTINGS)
+    assert not list(tmp_path.rglob("left"))
+    contained.close()
+    assert not list(tmp_path.iterdir())
+
+
+def test_a_tree_of_any_depth_is_removed(tmp_path: Path) -> None:
+    """Deeper than Python's recursion limit and the longest path, with a folder that may not be entered."""
+    top = tmp_path / "job"
+    top.mkdir()
+    back = os.open(".", os.O_RDONLY)
+    os.chdir(top)
+    for _ in range(1100):
+        os.mkdir("folder")
+        Path("file").touch()
+        os.chdir("folder")
+    os.mkdir("closed", 0)
+    os.fchdir(back)
+    os.close(back)
+    folder.remove_tree(str(top))
+    assert not top.exists()
+
+
+def test_charts_follow_each_other_quickly(renderer: Renderer) -> None:
+    """A warm chart costs a fork, not an interpreter that imports matplotlib (more than a second)."""
+    renderer.render(CHART, SETTINGS)
+    started_at = time.monotonic()
+    for _ in range(10):
+        renderer.render(CHART, SETTINGS)
+    assert (time.monotonic() - started_at) / 10 < 0.5
