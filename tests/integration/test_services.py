@@ -1,0 +1,234 @@
+"""What a run starts is there while it runs, and gone afterwards, however it ends."""
+
+from __future__ import annotations
+
+import io
+import json
+import os
+import signal
+import subprocess
+import sys
+import time
+import uuid
+from collections.abc import Callable, Iterator
+from itertools import pairwise
+from pathlib import Path
+
+import psutil
+import pyarrow as pa
+import pyarrow.parquet as pq
+import pytest
+import yaml
+from PIL import Image
+
+from coordinator.fleet import Fleet
+from coordinator.trainer import Trainer, TrainerDied
+from workers.errors import InfrastructureFault
+
+TESTS = Path(__file__).parents[1]
+START_S = 90.0
+STOP_S = 60.0
+
+
+def until(true: Callable[[], object], timeout_s: float = START_S) -> None:
+    deadline = time.monotonic() + timeout_s
+    while not true():
+        assert time.monotonic() < deadline, "did not happen in time"
+        time.sleep(0.05)
+
+
+def alive(processes: list[psutil.Process]) -> list[psutil.Process]:
+    found = []
+    for one in processes:
+        try:
+            if one.is_running() and one.status() != psutil.STATUS_ZOMBIE:
+                found.append(one)
+        except psutil.NoSuchProcess:
+            continue
+    return found
+
+
+def until_training(process: subprocess.Popen[str], tmp_path: Path) -> None:
+    begun = tmp_path / "runs" / "run" / "begun"
+    until(lambda: begun.exists() or process.poll() is not None)
+    assert begun.exists(), process.communicate()[0]
+
+
+def marked(mark: str) -> list[psutil.Process]:
+    """Every living process that inherited `mark` in its environment."""
+    found = []
+    for process in psutil.process_iter():
+        try:
+            if process.environ().get("LLMI_TEST_MARK") == mark and process.status() != psutil.STATUS_ZOMBIE:
+                found.append(process)
+        except (psutil.NoSuchProcess, psutil.AccessDenied):
+            continue
+    return found
+
+
+@pytest.fixture
+def config(tmp_path: Path) -> Path:
+    """A run with one worker process for the queues that need no model."""
+    library = tmp_path / "library"
+    library.mkdir()
+    out = io.BytesIO()
+    Image.new("RGB", (64, 64), "teal").save(out, "PNG")
+    (library / "a.png").write_bytes(out.getvalue())
+    (library / "captions.jsonl").write_text(json.dumps({"file": "a.png", "caption": "a teal square"}) + "\n")
+    info = {"image_num": 0, "tools": ["search"], "question": "Write.", "split": "train"}
+    row = {"prompt": "Write.", "data_source": "interleaved", "extra_info": info}
+    pq.write_table(pa.Table.from_pylist([row]), tmp_path / "train.parquet")
+    document = {
+        "name": "run",
+        "train": {
+            "model": "owner/tiny", "device": "cpu", "mode": "sync", "steps": 1, "tensor_parallel": 1,
+            "sequence_parallel": 1, "trainer_gpus": 1, "prompt_tokens": 32, "response_tokens": 32,
+        },
+        "data": {"train": [str(tmp_path / "train.parquet")]},
+        "tools": {
+            "search": {"library": str(library)},
+            "diffusion": {"model": "owner/unused", "size": "64x64"},
+            "edit": {"model": "owner/unused", "size": "64x64"},
+        },
+        "workers": {"pools": [{"queues": ["search"], "concurrency": 2}]},
+        "ray": {"num_cpus": 2, "object_store_mb": 100},
+    }  # fmt: skip
+    path = tmp_path / "run.yaml"
+    path.write_text(yaml.safe_dump(document))
+    return path
+
+
+@pytest.fixture
+def start(config: Path, tmp_path: Path) -> Iterator[Callable[..., subprocess.Popen[str]]]:
+    """`start(trainer, own_ray=False)` begins the run; whatever the test leaves is killed after it."""
+    mark = uuid.uuid4().hex
+    begun: list[subprocess.Popen[str]] = []
+
+    def run(trainer: str, own_ray: bool = False) -> subprocess.Popen[str]:
+        unset = ("LLMI_REDIS_URL", "LLMI_CONFIG", "RAY_ADDRESS")
+        env = {name: value for name, value in os.environ.items() if name not in unset}
+        env |= {"PYTHONPATH": str(TESTS), "LLMI_TEST_MARK": mark}
+        if not own_ray:
+            env["RAY_ADDRESS"] = "127.0.0.1:1"  # only the trainer would connect
+        command = [sys.executable, str(TESTS / "run_script.py"), str(config), str(tmp_path / "runs"), trainer]
+        process = subprocess.Popen(
+            command, env=env, stdout=subprocess.PIPE, stderr=subprocess.STDOUT, text=True
+        )
+        begun.append(process)
+        return process
+
+    run.mark = mark  # type: ignore[attr-defined]
+    yield run
+    for process in marked(mark):
+        process.kill()
+    for process in begun:
+        if process.poll() is None:
+            process.kill()
+            process.communicate()
+
+
+@pytest.mark.parametrize(("sign", "own_ray"), [(signal.SIGINT, True), (signal.SIGTERM, False)])
+def test_a_signal_ends_everything_that_was_started(start, tmp_path, sign, own_ray):
+    process = start("trainer_stub", own_ray=own_ray)
+    until_training(process, tmp_path)
+    below = psutil.Process(process.pid).children(recursive=True)
+    names = {" ".join(one.cmdline()) for one in below}
+    assert any("valkey-server" in name for name in names)
+    assert any("celery" in name for name in names)
+    assert any("raylet" in name for name in names) == own_ray
+    process.send_signal(sign)
+    output, _ = process.communicate(timeout=STOP_S)
+    assert process.returncode == 128 + sign, output
+    assert alive(below) + marked(start.mark) == []
+    assert json.loads((tmp_path / "runs" / "run" / "summary.json").read_text())["steps"] == 1
+
+
+def test_nothing_outlives_a_coordinator_that_is_killed(start, tmp_path):
+    process = start("trainer_stub")
+    until_training(process, tmp_path)
+    # The one that cut itself loose from its trainer is then beyond anyone's reach.
+    below = psutil.Process(process.pid).children(recursive=True)
+    below = [one for one in below if "setsid" not in " ".join(one.cmdline())]
+    process.kill()
+    process.communicate()
+    until(lambda: not alive(below), STOP_S)
+
+
+def test_a_run_that_succeeds_leaves_its_report_and_no_process(start, tmp_path):
+    process = start("trainer_stub_ok")
+    output, _ = process.communicate(timeout=START_S)
+    assert process.returncode == 0, output
+    summary = json.loads(output.splitlines()[-1])
+    assert (summary["steps"], summary["trainer_idle_ratio"], summary["lost"]) == (1, 0.25, 0)
+    assert summary["peak_rss_bytes"] > 50_000_000
+    run = tmp_path / "runs" / "run"
+    for name in (
+        "config.json",
+        "config.yaml",
+        "metrics.jsonl",
+        "summary.json",
+        "index.html",
+        "logs/trainer.log",
+    ):
+        assert (run / name).exists(), name
+    assert marked(start.mark) == []
+
+
+def test_a_trainer_that_fails_is_explained_by_the_end_of_its_log(start):
+    process = start("trainer_stub_bad")
+    output, _ = process.communicate(timeout=START_S)
+    assert process.returncode == 1
+    assert "RuntimeError: the weights are gone" in output
+    assert "trainer.log" in output
+    assert marked(start.mark) == []
+
+
+def test_a_dead_worker_is_started_again_and_counted(config_file, worker, monkeypatch):
+    fleet = Fleet([worker(["code"], app="queue_app")])
+    victim = fleet._slots[0].worker
+    os.kill(victim.pid, signal.SIGKILL)
+    until(lambda: not victim.alive)
+    until(lambda: (fleet.mend(), fleet.restarts)[1])
+    victim.wait_ready(START_S)
+    assert fleet.restarts == 1
+
+
+class Dying:
+    """A worker that dies at once, each time."""
+
+    def __init__(self) -> None:
+        self.name, self.starts, self.alive = "dying", 0, False
+
+    def start(self) -> None:
+        self.starts += 1
+
+    def wait_ready(self, timeout_s: float) -> None:
+        raise InfrastructureFault("worker_lost", "never ready")
+
+    def drain(self, timeout_s: float) -> bool:
+        return True
+
+
+def test_a_worker_that_keeps_dying_is_started_ever_more_seldom(monkeypatch):
+    now = [0.0]
+    monkeypatch.setattr("coordinator.fleet.time.monotonic", lambda: now[0])
+    worker = Dying()
+    fleet = Fleet([worker])
+    started = []
+    for second in range(100):
+        now[0] = float(second)
+        before = worker.starts
+        fleet.mend()
+        started += [second] * (worker.starts - before)
+    gaps = [later - earlier for earlier, later in pairwise(started)]
+    assert gaps == sorted(gaps)
+    assert 4 <= len(started) <= 8
+
+
+def test_trainer_that_cannot_start_says_why(tmp_path, monkeypatch):
+    monkeypatch.setattr("coordinator.trainer.MODULE", "no_such_trainer")
+    trainer = Trainer([], {}, tmp_path / "trainer.log")
+    trainer.start()
+    until(lambda: not trainer.running)
+    with pytest.raises(TrainerDied, match="No module named no_such_trainer"):
+        trainer.check()

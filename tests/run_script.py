@@ -1,0 +1,28 @@
+"""Runs `coordinator.launch` as a program of its own, with another module in the trainer's place (argument 3).
+
+Used by tests that look at what is left after a run: `run_script.py CONFIG RUNS MODULE`.
+"""
+
+import sys
+import time
+from pathlib import Path
+
+from rich.console import Console
+
+from coordinator import trainer
+from coordinator.config import load
+from coordinator.launch import launch
+from coordinator.processes import MemoryWatch
+from coordinator.signals import Stopped, StopSignals
+
+if __name__ == "__main__":
+    config, runs, trainer.MODULE = sys.argv[1:4]
+    try:
+        with StopSignals() as signals, MemoryWatch(0.2) as memory:
+            summary = launch(load(config), Path(runs), Console(), signals, memory, time.monotonic())
+            print(summary.model_dump_json())
+    except Stopped as stop:
+        sys.exit(stop.exit_code)
+    except trainer.TrainerDied as error:
+        print(error)
+        sys.exit(1)
