@@ -13,7 +13,7 @@ from rich.console import Console
 
 from coordinator import checks
 from coordinator.config import RunConfig
-from coordinator.live import LiveView
+from coordinator.live import TRAINING, LiveView
 from coordinator.processes import MemoryWatch
 from coordinator.progress import Progress
 from coordinator.report import write_report
@@ -44,7 +44,7 @@ def launch(
         with LiveView(console, config.name, config.train.steps, progress, memory, depths) as view:
             services = Services(config, run, signals, view.say)
             with services:
-                view.say("training")
+                view.say(TRAINING)
                 while services.training:
                     services.tick()
                     view.restarts = services.fleet.restarts

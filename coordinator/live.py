@@ -21,6 +21,7 @@ from coordinator.report import GIB, duration
 
 BARS = "▁▂▃▄▅▆▇█"
 LINE_EVERY_S = 30.0
+TRAINING = "training"
 
 
 def sparkline(values: list[float], width: int = 40) -> str:
@@ -113,8 +114,10 @@ class LiveView:
         return facts
 
     def _line(self) -> str:
+        if self.stage != TRAINING:
+            return f"{self._name}: {self.stage}"
         shown = ", ".join(f"{name} {value}" for name, value in self._facts().items() if name != "rollouts")
-        return f"{self._name}: {self.stage}: {shown}"
+        return f"{self._name}: {shown}"
 
     def _panel(self) -> Group:
         facts = self._facts()

@@ -5,7 +5,6 @@ import time
 
 import pytest
 
-from coordinator.live import sparkline
 from coordinator.progress import Progress
 from coordinator.report import duration, samples, write_report
 from coordinator.summary import first_and_last, idle_ratio, lost_requests, read_metrics, summarize
@@ -172,12 +171,6 @@ def test_report_is_made_from_the_run_folder(tmp_path, writer):
     assert json.loads((tmp_path / "summary.json").read_text())["reward_last"] == pytest.approx(0.5)
     assert (tmp_path / "reward.png").stat().st_size > 1000
     assert [s.step for s in samples(ledger)] == [1, 2, 3, 4, 5]
-
-
-def test_sparkline_spans_its_values():
-    assert sparkline([0.0, 0.5, 1.0]) == "▁▅█"
-    assert sparkline([0.3, 0.3]) == "▁▁"
-    assert sparkline([]) == ""
 
 
 @pytest.mark.parametrize(("seconds", "words"), [(9.6, "0 min 10 s"), (61, "1 min 01 s"), (3700, "1 h 1 min")])
