@@ -29,7 +29,7 @@ ORIGIN = "the built-in image library (drawn by llmi)"
 def build_library(folder: Path, seed: int = 0) -> Path:
     """The library in `folder`, built (some seconds) unless it is there already. Returns `folder`.
 
-    120 pictures: 8 cities in 7 lights, 8 animals in 8 places. Raises `ConfigError` when the folder holds
+    128 pictures: 8 cities in 8 lights, 8 animals in 8 places. Raises `ConfigError` when the folder holds
     something else.
     """
     wanted = _manifest(seed)

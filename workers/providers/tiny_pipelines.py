@@ -12,6 +12,7 @@ from __future__ import annotations
 import hashlib
 import json
 import logging
+import re
 import tempfile
 import time
 from pathlib import Path
@@ -25,6 +26,7 @@ logger = logging.getLogger(__name__)
 
 MANIFEST = "tiny.json"
 HIDDEN = 64
+SPACE = "Ġ"  # how byte-level BPE writes a space
 SPECIAL = (
     "<|endoftext|>",
     "<|im_start|>",
@@ -35,8 +37,6 @@ SPECIAL = (
     "<|image_pad|>",
     "<|video_pad|>",
 )
-# The pipelines cut this many tokens, their system prompt, off the front (with Qwen's own tokenizer).
-CUT_GENERATE, CUT_EDIT = 34, 64
 
 
 def settings(folder: Path, *, edit: bool = False, size: str = "64x64") -> ImageModelSettings:
@@ -85,7 +85,8 @@ def _build(folder: Path) -> None:
 
     with torch.random.fork_rng(devices=[]):
         torch.manual_seed(0)
-        tokenizer = make_tokenizer(tiny_training.vocabulary())
+        spoken = " ".join([*tiny_training.texts(), *system_prompts()])
+        tokenizer = _checked(make_tokenizer(sorted(set(re.findall(r"[A-Za-z]{2,}", spoken)))))
         pipeline = QwenImageEditPlusPipeline(
             scheduler=FlowMatchEulerDiscreteScheduler(
                 shift=1.0,
@@ -108,11 +109,7 @@ def _build(folder: Path) -> None:
 
 
 def make_tokenizer(words: list[str]) -> Any:
-    """Byte-level BPE that knows `words` as single tokens and spells out all else, spaces included.
-
-    No word of the pipelines' system prompts may be among them alone: those prompts must not become shorter
-    than what the pipelines cut off, or they would cut into the prompt itself.
-    """
+    """Byte-level BPE that knows `words`, alone or after a space, as single tokens and spells out all else."""
     from transformers import Qwen2Tokenizer
 
     vocabulary, merges = _merge_table(words)
@@ -128,18 +125,39 @@ def make_tokenizer(words: list[str]) -> Any:
 
 
 def _merge_table(words: list[str]) -> tuple[dict[str, int], list[tuple[str, str]]]:
-    """Every byte, and for every word the merges that build it from left to right."""
+    """Every byte, and for every word the merges that build it from left to right; those after a space
+    come first.
+    """
     from tokenizers import pre_tokenizers
 
     vocabulary = {sign: number for number, sign in enumerate(sorted(pre_tokenizers.ByteLevel.alphabet()))}
     merges: dict[tuple[str, str], None] = {}
-    for word in words:
-        built = word[0]
-        for sign in word[1:]:
+    for signs in [SPACE + word for word in words] + words:
+        built = signs[0]
+        for sign in signs[1:]:
             merges.setdefault((built, sign))
             built += sign
             vocabulary.setdefault(built, len(vocabulary))
     return vocabulary, list(merges)
+
+
+def system_prompts() -> dict[str, int]:
+    """What the pipelines put before a prompt, and how many of its tokens they cut off again."""
+    from diffusers import QwenImageEditPlusPipeline, QwenImagePipeline
+
+    parts = dict.fromkeys(("scheduler", "vae", "text_encoder", "tokenizer", "transformer"))
+    bare = (QwenImagePipeline(**parts), QwenImageEditPlusPipeline(**parts, processor=None))
+    return {one.prompt_template_encode.split("{}")[0]: one.prompt_template_encode_start_idx for one in bare}
+
+
+def _checked(tokenizer: Any) -> Any:
+    """The tokenizer, if no system prompt became shorter than what is cut: the cut would go into the
+    prompt itself.
+    """
+    for text, cut in system_prompts().items():
+        if len(tokenizer(text).input_ids) < cut:
+            raise AssertionError(f"the tokenizer makes fewer than {cut} tokens of a system prompt")
+    return tokenizer
 
 
 def _text_encoder(tokenizer: Any) -> Any:

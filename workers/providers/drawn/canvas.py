@@ -39,9 +39,10 @@ LIGHTS = {
         Light("at noon", (74, 152, 224), (196, 228, 248), (255, 255, 255), 0.0, (255, 248, 206)),
         Light("at sunset", (88, 64, 128), (255, 158, 84), (236, 104, 62), 0.30, (255, 226, 150)),
         Light("at night", (12, 20, 54), (52, 68, 124), (16, 26, 74), 0.58, (240, 240, 222), stars=True),
-        Light("in the rain", (110, 124, 138), (176, 186, 194), (128, 140, 152), 0.42, (190, 198, 204)),
+        Light("in rain", (110, 124, 138), (176, 186, 194), (128, 140, 152), 0.42, (190, 198, 204)),
         Light("in autumn", (132, 176, 212), (246, 226, 190), (214, 128, 48), 0.26, (255, 240, 200)),
-        Light("in the snow", (168, 190, 214), (232, 240, 248), (240, 246, 255), 0.46, (250, 250, 250)),
+        Light("in winter", (168, 190, 214), (232, 240, 248), (240, 246, 255), 0.46, (250, 250, 250)),
+        Light("in fog", (186, 192, 198), (216, 218, 220), (206, 210, 214), 0.62, (226, 226, 224)),
     )
 }
 
@@ -52,12 +53,15 @@ def mix(a: Colour, b: Colour, share: float) -> Colour:
 
 
 class Canvas:
-    """Draws shapes given in units of the canvas' height. `size` is width and height of the picture in
-    pixels.
+    """Draws shapes given in units of the canvas' height. `size` is width and height of the picture in pixels.
+
+    `chance` places what stands on the ground; the sky has its own, so that a scene keeps its layout in any
+    light.
     """
 
-    def __init__(self, size: tuple[int, int], light: Light, chance: random.Random):
-        self.light, self.chance, self.size = light, chance, size
+    def __init__(self, size: tuple[int, int], light: Light, seed: str):
+        self.light, self.size = light, size
+        self.chance, self._air = random.Random(seed), random.Random(f"{seed} {light.name}")
         self.width = size[0] / size[1]
         self._unit = size[1] * SCALE
         self._image = Image.new("RGB", (size[0] * SCALE, self._unit))
@@ -72,26 +76,24 @@ class Canvas:
         self.fade(0, 1, self.light.high, self.light.low)
         if self.light.stars:
             for _ in range(40):
-                self._dot(
-                    self.chance.uniform(0, self.width), self.chance.uniform(0, 0.6), 0.004, (255, 255, 240)
-                )
-        x, y = self.chance.uniform(0.12, 0.3) * self.width, self.chance.uniform(0.14, 0.26)
-        if self.chance.random() < 0.5:
+                self._dot(self._air.uniform(0, self.width), self._air.uniform(0, 0.6), 0.004, (255, 255, 240))
+        x, y = self._air.uniform(0.12, 0.3) * self.width, self._air.uniform(0.14, 0.26)
+        if self._air.random() < 0.5:
             x = self.width - x
-        if self.light.name not in ("in the rain", "in the snow"):
+        if self.light.name not in ("in rain", "in winter", "in fog"):
             self._dot(x, y, 0.085, mix(self.light.disc, self.light.high, 0.72))
             self._dot(x, y, 0.06, self.light.disc)
         if not self.light.stars:
-            for _ in range(self.chance.randint(1, 3)):
-                self._cloud(self.chance.uniform(0, self.width), self.chance.uniform(0.08, 0.34))
+            for _ in range(self._air.randint(1, 3)):
+                self._cloud(self._air.uniform(0, self.width), self._air.uniform(0.08, 0.34))
 
     def weather(self) -> None:
         """What falls in front of the scene."""
-        for _ in range(90 if self.light.name == "in the rain" else 0):
-            x, y = self.chance.uniform(0, self.width), self.chance.uniform(0, 1)
+        for _ in range(90 if self.light.name == "in rain" else 0):
+            x, y = self._air.uniform(0, self.width), self._air.uniform(0, 1)
             self.line([(x, y), (x - 0.015, y + 0.05)], (206, 216, 226), 0.004)
-        for _ in range(110 if self.light.name == "in the snow" else 0):
-            self._dot(self.chance.uniform(0, self.width), self.chance.uniform(0, 1), 0.007, (255, 255, 255))
+        for _ in range(110 if self.light.name == "in winter" else 0):
+            self._dot(self._air.uniform(0, self.width), self._air.uniform(0, 1), 0.007, (255, 255, 255))
 
     def fade(self, top: float, bottom: float, first: Colour, last: Colour) -> None:
         """A vertical fade over the whole width, from `top` to `bottom`; its colours are taken as they are."""

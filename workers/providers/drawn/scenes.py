@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import random
 from dataclasses import dataclass, replace
 
 from PIL import Image
@@ -26,7 +25,7 @@ class Scene:
     @property
     def caption(self) -> str:
         if self.subject in CITIES:
-            return f"{CITIES[self.subject][0]}, landmark of the city of {self.subject}, {self.light}"
+            return f"{CITIES[self.subject][0]}, a landmark in {self.subject}, {self.light}"
         article = "an" if self.place[0] in "aeiou" else "a"
         return f"{ANIMALS[self.subject][0]} in {article} {self.place} {self.light}"
 
@@ -42,18 +41,18 @@ def every_city() -> list[tuple[str, str]]:
 
 
 def draw(scene: Scene, size: tuple[int, int], seed: int) -> Image.Image:
-    """The scene as an RGB image of `size` (width, height in pixels); the same arguments give the same
-    pixels.
+    """The scene as an RGB image of `size` (width, height in pixels); the same arguments give the same pixels.
+
+    Another light changes colours and sky only, not the layout.
     """
-    chance = random.Random(f"{scene} {seed}")
-    canvas = Canvas(size, LIGHTS[scene.light], chance)
+    canvas = Canvas(size, LIGHTS[scene.light], f"{scene.subject} {scene.place} {seed}")
     if scene.subject in CITIES:
         CITIES[scene.subject][1](canvas)
     else:
         PLACES[scene.place](canvas)
         # The subject stands near: less haze, less darkness.
         canvas.light = replace(canvas.light, strength=canvas.light.strength * NEAR)
-        x = canvas.width / 2 + chance.uniform(-0.05, 0.05)
-        ANIMALS[scene.subject][1](Pen(canvas, x, 0.93, chance.uniform(0.42, 0.5)))
+        x = canvas.width / 2 + canvas.chance.uniform(-0.05, 0.05)
+        ANIMALS[scene.subject][1](Pen(canvas, x, 0.93, canvas.chance.uniform(0.42, 0.5)))
     canvas.weather()
     return canvas.finish()

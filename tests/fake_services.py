@@ -1,0 +1,164 @@
+"""Outside services, played by a local server that answers as their documentation says, errors included.
+
+Every answer can be scripted: `services.script["/search"] = [...]` holds (status, headers, body) triples that
+are given first, one per call; then the service behaves well. `services.seen` lists the calls: path, query,
+body.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import base64
+import io
+import json
+import threading
+from collections import defaultdict
+from dataclasses import dataclass, field
+from typing import Any
+
+from aiohttp import web
+from PIL import Image
+
+KEY = "a-very-secret-key"
+
+
+def png(colour: Any = "teal", size: tuple[int, int] = (96, 64), mode: str = "RGB") -> bytes:
+    buffer = io.BytesIO()
+    Image.new(mode, size, colour).save(buffer, "PNG")
+    return buffer.getvalue()
+
+
+@dataclass
+class Seen:
+    """One call as it came in; `form` holds a multipart body's fields, files as bytes."""
+
+    path: str
+    query: dict[str, str]
+    authorization: str
+    body: dict[str, Any]
+    form: dict[str, Any]
+
+
+@dataclass
+class FakeServices:
+    """The server in its own thread; `url` is its address. `results` is what a search finds."""
+
+    url: str = ""
+    seen: list[Seen] = field(default_factory=list)
+    script: dict[str, list[tuple[int, dict[str, str], Any]]] = field(
+        default_factory=lambda: defaultdict(list)
+    )
+    results: list[dict[str, Any]] = field(default_factory=list)
+    gone: int = 0  # calls of /slow.png whose client went away before the answer
+
+    def calls(self, path: str) -> list[Seen]:
+        return [one for one in self.seen if one.path == path]
+
+    def __enter__(self) -> FakeServices:
+        self._loop = asyncio.new_event_loop()
+        ready = threading.Event()
+        self._thread = threading.Thread(target=self._serve, args=(ready,), daemon=True)
+        self._thread.start()
+        assert ready.wait(10)
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        self._loop.call_soon_threadsafe(self._loop.stop)
+        self._thread.join(10)
+
+    def _serve(self, ready: threading.Event) -> None:
+        asyncio.set_event_loop(self._loop)
+        self._loop.run_until_complete(self._start())
+        ready.set()
+        self._loop.run_forever()
+        self._loop.run_until_complete(self._runner.cleanup())
+        self._loop.close()
+
+    async def _start(self) -> None:
+        app = web.Application(client_max_size=64 * 2**20, middlewares=[self._record])
+        app.router.add_get("/search", self._search)
+        for prefix in ("/v1", "/api/v3"):
+            app.router.add_post(f"{prefix}/images/generations", self._images)
+            app.router.add_post(f"{prefix}/images/edits", self._images)
+        app.router.add_post("/generate/", self._qwen)
+        app.router.add_post("/edit/", self._qwen)
+        app.router.add_get("/picture.png", self._picture)
+        app.router.add_get("/broken.png", self._broken)
+        app.router.add_get("/slow.png", self._slow)
+        app.router.add_get("/drip.png", self._drip)
+        app.router.add_get("/large.png", self._large)
+        app.router.add_get("/to", self._redirect)
+        # A handler is cancelled when its client goes away: how a test sees that a slow download was ended.
+        self._runner = web.AppRunner(app, handler_cancellation=True, shutdown_timeout=0.1)
+        await self._runner.setup()
+        site = web.TCPSite(self._runner, "127.0.0.1", 0)
+        await site.start()
+        self.url = f"http://127.0.0.1:{site._server.sockets[0].getsockname()[1]}"  # type: ignore[union-attr]
+
+    @web.middleware
+    async def _record(self, request: web.Request, handler: Any) -> web.StreamResponse:
+        body, form = {}, {}
+        if request.content_type == "application/json":
+            body = await request.json()
+        elif request.content_type.startswith("multipart/"):
+            form = {k: v.file.read() if hasattr(v, "file") else v for k, v in (await request.post()).items()}
+        self.seen.append(
+            Seen(request.path, dict(request.query), request.headers.get("Authorization", ""), body, form)
+        )
+        if self.script[request.path]:
+            status, headers, answer = self.script[request.path].pop(0)
+            text = answer if isinstance(answer, str) else json.dumps(answer)
+            return web.Response(status=status, headers=headers, text=text, content_type="application/json")
+        return await handler(request)
+
+    async def _search(self, request: web.Request) -> web.Response:
+        if request.query.get("api_key") != KEY:
+            return web.json_response(
+                {"error": "Invalid API key. Your API key should be here: ..."}, status=401
+            )
+        if not self.results:
+            status = {"status": "Success"}
+            error = "Google hasn't returned any results for this query."
+            return web.json_response({"search_metadata": status, "error": error})
+        return web.json_response({"search_metadata": {"status": "Success"}, "images_results": self.results})
+
+    async def _images(self, request: web.Request) -> web.Response:
+        return web.json_response({"created": 1, "data": [{"b64_json": base64.b64encode(png()).decode()}]})
+
+    async def _qwen(self, request: web.Request) -> web.Response:
+        return web.json_response({"status": "success", "images": [base64.b64encode(png()).decode()]})
+
+    async def _picture(self, request: web.Request) -> web.Response:
+        return web.Response(body=png("orange"), content_type="image/png")
+
+    async def _broken(self, request: web.Request) -> web.Response:
+        return web.Response(body=png()[:60], content_type="image/png")
+
+    async def _slow(self, request: web.Request) -> web.Response:
+        try:
+            await asyncio.sleep(60)
+        except asyncio.CancelledError:
+            self.gone += 1
+            raise
+        return await self._picture(request)
+
+    async def _drip(self, request: web.Request) -> web.StreamResponse:
+        """A byte now and then: no single read times out, only the whole does."""
+        response = web.StreamResponse()
+        await response.prepare(request)
+        for byte in png():
+            await response.write(bytes([byte]))
+            await asyncio.sleep(0.2)
+        return response
+
+    async def _large(self, request: web.Request) -> web.StreamResponse:
+        """More than anyone wants, without saying so beforehand."""
+        response = web.StreamResponse()
+        response.enable_chunked_encoding()
+        await response.prepare(request)
+        for _ in range(64):
+            await response.write(b"\0" * 2**20)
+        return response
+
+    async def _redirect(self, request: web.Request) -> web.Response:
+        return web.Response(status=302, headers={"Location": request.query["url"]})

@@ -1,0 +1,192 @@
+"""SerpAPI as documented, from a local server: what is found, what fails, and whose fault that is."""
+
+from __future__ import annotations
+
+import io
+import time
+from collections.abc import Iterator
+from typing import Any
+
+import pytest
+from fake_services import KEY, FakeServices
+from PIL import Image
+
+from workers.errors import Cause, InfrastructureFault, ModelFault
+from workers.providers import serpapi
+from workers.providers.made import Made
+from workers.settings import SearchSettings
+
+
+@pytest.fixture
+def services(monkeypatch: pytest.MonkeyPatch) -> Iterator[FakeServices]:
+    monkeypatch.setenv("SERP_API_KEY", KEY)
+    with FakeServices() as running:
+        yield running
+
+
+def look(services: FakeServices, *, seconds: float = 20, **settings: Any) -> Made:
+    chosen = {"provider": "serpapi", "base_url": services.url, "allow_private_addresses": True, **settings}
+    return serpapi.search("a fox", SearchSettings.model_validate(chosen), deadline=time.time() + seconds)
+
+
+def result(services: FakeServices, original: str | None, **more: str) -> dict[str, Any]:
+    found = {"position": 1, "title": "A fox", "link": "https://example.org/fox", **more}
+    return found | ({"original": services.url + original} if original else {})
+
+
+def test_query_and_key_are_sent_and_the_original_comes_back_with_its_source(services: FakeServices) -> None:
+    services.results = [result(services, "/picture.png", thumbnail=services.url + "/thumb.png")]
+    made = look(services)
+    assert Image.open(io.BytesIO(made.image)).size == (96, 64)
+    assert services.calls("/search")[0].query == {"engine": "google_images", "q": "a fox", "api_key": KEY}
+    assert made.source == {
+        "provider": "serpapi",
+        "url": services.url + "/picture.png",
+        "page": "https://example.org/fox",
+        "title": "A fox",
+        "rank": 0,
+    }
+    assert not services.calls("/thumb.png")
+
+
+def test_a_result_without_original_is_had_by_its_thumbnail(services: FakeServices) -> None:
+    services.results = [result(services, None, thumbnail=services.url + "/picture.png")]
+    assert look(services).source["url"] == services.url + "/picture.png"
+
+
+def test_broken_and_missing_results_are_passed_over_in_order_of_rank(services: FakeServices) -> None:
+    services.results = [result(services, path) for path in ("/broken.png", "/gone.png", "/picture.png")]
+    assert look(services).source["rank"] == 2
+
+
+def test_thumbnails_are_the_last_resort(services: FakeServices) -> None:
+    services.results = [result(services, "/gone.png", thumbnail=services.url + "/picture.png")]
+    assert look(services).source["url"].endswith("/picture.png")
+
+
+def test_a_slow_host_holds_nothing_up_and_its_download_is_ended(services: FakeServices) -> None:
+    services.results = [result(services, "/slow.png"), result(services, "/picture.png")]
+    started = time.monotonic()
+    assert look(services).source["rank"] == 1
+    assert time.monotonic() - started < 8
+    deadline = time.monotonic() + 5
+    while not services.gone and time.monotonic() < deadline:
+        time.sleep(0.02)
+    assert services.gone == 1
+
+
+def test_results_of_which_none_can_be_had_are_not_the_models_fault(services: FakeServices) -> None:
+    services.results = [result(services, "/broken.png"), result(services, "/gone.png")]
+    with pytest.raises(InfrastructureFault) as caught:
+        look(services)
+    assert caught.value.cause is Cause.BAD_ANSWER
+
+
+def test_only_so_many_results_are_tried(services: FakeServices) -> None:
+    services.results = [result(services, "/gone.png")] * 4 + [result(services, "/picture.png")]
+    with pytest.raises(InfrastructureFault):
+        look(services, max_candidates=3)
+    assert len(services.calls("/gone.png")) == 3
+
+
+def test_results_that_point_into_our_own_network_are_not_fetched(services: FakeServices) -> None:
+    services.results = [result(services, "/picture.png")]
+    with pytest.raises(InfrastructureFault) as caught:
+        look(services, allow_private_addresses=False)
+    assert caught.value.cause is Cause.BAD_ANSWER
+    assert not services.calls("/picture.png")
+
+
+@pytest.mark.parametrize("answer", [None, {"images_results": []}])
+def test_nothing_found_is_the_models_fault(services: FakeServices, answer: Any) -> None:
+    services.script["/search"] = [(200, {}, answer)] if answer else []
+    with pytest.raises(ModelFault) as caught:
+        look(services)
+    assert caught.value.cause is Cause.NO_HIT
+
+
+def test_a_wrong_key_is_not_tried_again(services: FakeServices, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("SERP_API_KEY", "another")
+    with pytest.raises(InfrastructureFault) as caught:
+        look(services)
+    assert caught.value.cause is Cause.AUTH
+    assert len(services.calls("/search")) == 1
+
+
+def test_a_missing_key_names_its_variable(services: FakeServices, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.delenv("SERP_API_KEY")
+    with pytest.raises(InfrastructureFault, match="SERP_API_KEY") as caught:
+        look(services)
+    assert caught.value.cause is Cause.AUTH
+    assert not services.seen
+
+
+def test_the_key_shows_in_no_detail(services: FakeServices) -> None:
+    services.script["/search"] = [(400, {}, {"error": f"no such parameter in /search?api_key={KEY}"})]
+    with pytest.raises(InfrastructureFault) as caught:
+        look(services)
+    assert KEY not in str(caught.value)
+    with pytest.raises(InfrastructureFault) as caught:
+        look(services, base_url="http://127.0.0.1:9", seconds=1)
+    assert KEY not in f"{caught.value} {caught.value.__cause__!r}"
+    assert caught.value.cause is Cause.PROVIDER_DOWN
+
+
+def test_quota_waits_as_long_as_it_was_told_and_tries_again(services: FakeServices) -> None:
+    services.results = [result(services, "/picture.png")]
+    services.script["/search"] = [(429, {"Retry-After": "2"}, {"error": "Too many requests"})]
+    started = time.monotonic()
+    look(services)
+    assert time.monotonic() - started >= 2
+
+
+def test_quota_beyond_the_deadline_fails_at_once_and_says_when(services: FakeServices) -> None:
+    services.script["/search"] = [
+        (429, {"Retry-After": "3600"}, {"error": "Your account has run out of searches."})
+    ]
+    started = time.monotonic()
+    with pytest.raises(InfrastructureFault, match="run out of searches") as caught:
+        look(services, seconds=30)
+    assert (caught.value.cause, caught.value.retry_after_s) == (Cause.QUOTA, 3600)
+    assert time.monotonic() - started < 5
+
+
+def test_a_server_that_stumbles_is_tried_again(services: FakeServices) -> None:
+    services.results = [result(services, "/picture.png")]
+    services.script["/search"] = [(503, {}, "down"), (500, {}, {"error": "oops"})]
+    look(services)
+    assert len(services.calls("/search")) == 3
+
+
+def test_a_server_that_stays_down_is_given_up_after_a_few_tries(services: FakeServices) -> None:
+    services.script["/search"] = [(503, {}, "down")] * 9
+    with pytest.raises(InfrastructureFault) as caught:
+        look(services)
+    assert caught.value.cause is Cause.PROVIDER_DOWN
+    assert len(services.calls("/search")) == 4
+
+
+@pytest.mark.parametrize(
+    "answer",
+    [
+        "<html>",
+        "[]",
+        {"images_results": "none"},
+        {"images_results": [{"original": 7}]},
+        {"error": "Unsupported"},
+    ],
+)
+def test_an_unreadable_answer_is_a_bad_answer(services: FakeServices, answer: Any) -> None:
+    services.script["/search"] = [(200, {}, answer)]
+    with pytest.raises(InfrastructureFault) as caught:
+        look(services)
+    assert caught.value.cause is Cause.BAD_ANSWER
+
+
+def test_the_deadline_ends_everything(services: FakeServices) -> None:
+    services.results = [result(services, "/slow.png")]
+    started = time.monotonic()
+    with pytest.raises(InfrastructureFault) as caught:
+        look(services, seconds=1)
+    assert caught.value.cause in (Cause.TIMEOUT, Cause.PROVIDER_DOWN)
+    assert time.monotonic() - started < 5

@@ -1,0 +1,133 @@
+"""The local image library: drawn repeatably, found by words, safe against any query."""
+
+from __future__ import annotations
+
+import io
+import json
+import shutil
+import time
+from pathlib import Path
+
+import pytest
+from hypothesis import HealthCheck, given, settings
+from hypothesis import strategies as st
+from PIL import Image
+
+from workers.errors import Cause, ConfigError, InfrastructureFault, ModelFault
+from workers.providers import library
+from workers.providers.library_build import build_library
+from workers.settings import SearchSettings
+
+
+@pytest.fixture(scope="module")
+def folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    return build_library(tmp_path_factory.mktemp("pictures") / "library", seed=0)
+
+
+def look(folder: Path, query: str) -> library.Made:
+    return library.search(query, SearchSettings(library=str(folder)), deadline=time.time() + 5)
+
+
+def test_it_holds_captioned_pictures_of_one_size(folder: Path) -> None:
+    entries = [json.loads(line) for line in (folder / library.CAPTIONS).read_text().splitlines()]
+    assert len(entries) == 128
+    assert {Image.open(folder / entry["file"]).size for entry in entries} == {(192, 144)}
+    assert len({entry["caption"] for entry in entries}) == 128
+
+
+@pytest.mark.parametrize(
+    ("query", "words"),
+    [
+        ("photos of landmarks in Kyoto", "Kyoto"),
+        ("Eiffel tower", "Paris"),
+        ("photos of a fox in a forest", "fox in a forest"),
+        ("an OTTER on an island?!", "otter in an island"),
+        ("Roma or Rome at night", "Rome, at night"),
+        ("pyramid", "pyramids"),
+    ],
+)
+def test_the_best_match_comes_first(folder: Path, query: str, words: str) -> None:
+    made = look(folder, query)
+    assert words in str(made.source["caption"])
+    assert "built-in image library" in str(made.source["origin"])
+    assert Image.open(io.BytesIO(made.image)).size == (192, 144)
+
+
+def test_the_same_query_gives_the_same_picture(folder: Path) -> None:
+    assert look(folder, "tiger").image == look(folder, "tiger").image
+
+
+@pytest.mark.parametrize("query", ["quantum chromodynamics", "a photo of the", "", "?!", '"', "NEAR(", "*"])
+def test_no_hit_is_the_models_fault(folder: Path, query: str) -> None:
+    with pytest.raises(ModelFault) as caught:
+        look(folder, query)
+    assert caught.value.cause is Cause.NO_HIT
+
+
+@settings(max_examples=200, suppress_health_check=[HealthCheck.function_scoped_fixture], deadline=None)
+@given(st.text(max_size=200))
+def test_no_query_text_can_break_it(folder: Path, text: str) -> None:
+    for query in (text, f'fox" OR {text} NEAR(', f"fox {text}"):
+        found = library.best(folder, query)
+        assert found is None or (folder / found.file).exists()
+    assert library.best(folder, f"fox {text}") is not None
+
+
+def test_building_again_changes_nothing_and_another_seed_other_pictures(folder: Path, tmp_path: Path) -> None:
+    before = {path.name: path.stat().st_mtime_ns for path in folder.iterdir()}
+    assert build_library(folder, seed=0) == folder
+    assert {path.name: path.stat().st_mtime_ns for path in folder.iterdir()} == before
+    again, other = build_library(tmp_path / "again", seed=0), build_library(tmp_path / "other", seed=1)
+    assert (again / "100.png").read_bytes() == (folder / "100.png").read_bytes()
+    assert (other / "100.png").read_bytes() != (folder / "100.png").read_bytes()
+
+
+def test_another_version_is_replaced_and_a_strangers_folder_is_not(folder: Path, tmp_path: Path) -> None:
+    old = tmp_path / "old"
+    shutil.copytree(folder, old)
+    (old / "manifest.json").write_text('{"library": "llmi", "seed": 0, "drawn_by": "another version"}')
+    (old / "000.png").unlink()
+    build_library(old, seed=0)
+    assert (old / "000.png").exists()
+    assert list(tmp_path.iterdir()) == [old]
+    stranger = tmp_path / "holiday"
+    stranger.mkdir()
+    (stranger / "beach.jpg").write_bytes(b"mine")
+    with pytest.raises(ConfigError, match="holiday"):
+        build_library(stranger, seed=0)
+    assert (stranger / "beach.jpg").read_bytes() == b"mine"
+
+
+def own_library(folder: Path, *lines: str) -> Path:
+    folder.mkdir(exist_ok=True)
+    (folder / library.CAPTIONS).write_text("\n".join(lines))
+    return folder
+
+
+def test_a_library_of_ones_own_needs_only_captions(tmp_path: Path) -> None:
+    Image.new("RGB", (64, 48), "teal").save(tmp_path / "pond.jpg")
+    mine = own_library(tmp_path, '{"file": "pond.jpg", "caption": "A quiet pond"}')
+    assert look(mine, "ponds").source["caption"] == "A quiet pond"
+    own_library(tmp_path, '{"file": "pond.jpg", "caption": "A noisy lake"}')
+    assert library.best(mine, "pond") is None, "the index must follow the captions"
+
+
+def test_a_picture_outside_the_folder_is_not_given_out(tmp_path: Path) -> None:
+    Image.new("RGB", (64, 48)).save(tmp_path / "secret.png")
+    mine = own_library(tmp_path / "mine", '{"file": "../secret.png", "caption": "secret"}')
+    with pytest.raises(InfrastructureFault, match="outside"):
+        look(mine, "secret")
+
+
+@pytest.mark.parametrize(
+    ("lines", "words"),
+    [((), "names no image"), (("{}",), "line 1"), (('{"file": "a", "caption": "b"}', "nonsense"), "line 2")],
+)
+def test_wrong_captions_are_named(tmp_path: Path, lines: tuple[str, ...], words: str) -> None:
+    with pytest.raises(ConfigError, match=words):
+        library.ensure_index(own_library(tmp_path, *lines))
+
+
+def test_a_missing_library_is_named(tmp_path: Path) -> None:
+    with pytest.raises(ConfigError, match="captions.jsonl"):
+        library.best(tmp_path / "nowhere", "fox")
