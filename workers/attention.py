@@ -16,7 +16,7 @@ PROCESSES_S = 0.25
 
 
 class Attention(bootsteps.StartStopStep):
-    """One timer: its mere firing wakes the loop for a pool of threads; for one of processes it counts them."""
+    """One timer: for threads its mere firing is enough; for processes it looks whether all still live."""
 
     requires = ("celery.worker.consumer.tasks:Tasks",)
 
