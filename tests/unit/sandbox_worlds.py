@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import atexit
 import ctypes
 import errno
 import functools
@@ -18,6 +19,7 @@ from workers.settings import CodeSettings
 _CAP_SYS_ADMIN = 21
 _PR_CAPBSET_DROP = 24
 _UNSHARE, _MOUNT = (272, 165) if kernel.X86 else (97, 40)
+SECRET_NAME, SECRET = "LLMI_TEST_SECRET", "do-not-leak-this"  # in the environment of every worker here
 CHART = "plt.figure().text(0.5, 0.5, 'still here')"
 
 
@@ -48,12 +50,21 @@ def started(world: str) -> client.Renderer:
         pytest.skip("without root, this machine is already such a one")
     renderer = client.Renderer()
     with pytest.MonkeyPatch.context() as patch:
+        patch.setenv(SECRET_NAME, SECRET)
         prepare = WORLDS[world]
         if prepare is not None:
             patch.setattr(
                 process.subprocess, "Popen", functools.partial(subprocess.Popen, preexec_fn=prepare)
             )
         renderer.start(CodeSettings())
+    return renderer
+
+
+@functools.cache
+def shared(world: str) -> client.Renderer:
+    """One renderer per kind of machine for all tests of a process: starting a zygote costs seconds."""
+    renderer = started(world)
+    atexit.register(renderer.close)
     return renderer
 
 

@@ -3,11 +3,10 @@
 from __future__ import annotations
 
 import io
-from collections.abc import Iterator
 
 import pytest
 from PIL import Image
-from sandbox_worlds import failure, started
+from sandbox_worlds import failure, shared
 
 from workers.errors import Cause
 from workers.sandbox.client import Renderer
@@ -17,10 +16,8 @@ SETTINGS = CodeSettings()
 
 
 @pytest.fixture(scope="module")
-def renderer() -> Iterator[Renderer]:
-    jailed = started("here")
-    yield jailed
-    jailed.close()
+def renderer() -> Renderer:
+    return shared("here")
 
 
 def _same(renderer: Renderer, one: str, other: str) -> bool:

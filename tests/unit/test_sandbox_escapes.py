@@ -8,7 +8,7 @@ from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
-from sandbox_worlds import CHART, WORLDS, failure, started
+from sandbox_worlds import CHART, SECRET, SECRET_NAME, WORLDS, failure, shared
 
 from workers.errors import Cause
 from workers.sandbox import kernel
@@ -16,18 +16,13 @@ from workers.sandbox.client import Renderer
 from workers.settings import CodeSettings
 
 SETTINGS = CodeSettings(cpu_s=5, wall_s=20, memory_mb=512, output_mb=4)
-SECRET = "do-not-leak-this"
 LISTENER = socket.create_server(("127.0.0.1", 0))  # so that a connection would succeed without the jail
 PORT = LISTENER.getsockname()[1]
 
 
 @pytest.fixture(scope="module", params=list(WORLDS))
-def renderer(request: pytest.FixtureRequest) -> Iterator[Renderer]:
-    os.environ["LLMI_TEST_SECRET"] = SECRET
-    jailed = started(request.param)
-    yield jailed
-    jailed.close()
-    del os.environ["LLMI_TEST_SECRET"]
+def renderer(request: pytest.FixtureRequest) -> Renderer:
+    return shared(request.param)
 
 
 @pytest.fixture(autouse=True)
@@ -44,7 +39,7 @@ REFUSED = {
     "the worker's environment": f"open('/proc/{os.getpid()}/environ').read()",
     "the zygote's environment": "import os; open(f'/proc/{os.getppid()}/environ').read()",
     "own environment file": "open('/proc/self/environ').read()",
-    "environment variables": "import os; os.environ['LLMI_TEST_SECRET']",
+    "environment variables": f"import os; os.environ[{SECRET_NAME!r}]",
     "the project's files": f"open({str(Path(__file__).parents[2] / 'pyproject.toml')!r}).read()",
     "write to /tmp": "open('/tmp/llmi-escape', 'w')",
     "write beside its folder": "open('../llmi-escape', 'w')",

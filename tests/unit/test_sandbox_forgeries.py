@@ -8,7 +8,7 @@ from __future__ import annotations
 from collections.abc import Iterator
 
 import pytest
-from sandbox_worlds import CHART, failure, started
+from sandbox_worlds import CHART, failure, shared
 
 from workers.errors import Cause
 from workers.sandbox.client import Renderer
@@ -18,10 +18,8 @@ SETTINGS = CodeSettings(cpu_s=5, wall_s=20, memory_mb=512, output_mb=4)
 
 
 @pytest.fixture(scope="module")
-def renderer() -> Iterator[Renderer]:
-    jailed = started("here")
-    yield jailed
-    jailed.close()
+def renderer() -> Renderer:
+    return shared("here")
 
 
 @pytest.fixture(autouse=True)
