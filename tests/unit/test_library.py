@@ -129,5 +129,5 @@ def test_wrong_captions_are_named(tmp_path: Path, lines: tuple[str, ...], words:
 
 
 def test_a_missing_library_is_named(tmp_path: Path) -> None:
-    with pytest.raises(ConfigError, match="captions.jsonl"):
+    with pytest.raises(ConfigError, match=r"captions\.jsonl"):
         library.best(tmp_path / "nowhere", "fox")

@@ -23,10 +23,13 @@ from workers.providers.http import Resolver, read_bounded
 
 MAX_ANSWER_BYTES = 96 * 2**20
 MAX_TRIES = 4
-RETRIED = (Cause.QUOTA, Cause.PROVIDER_DOWN)
 _JITTER = tenacity.wait_random_exponential(multiplier=0.5, max=8)
 
 Answer = dict[str, Any]
+
+
+class PassingFault(InfrastructureFault):
+    """A failure that may be gone in a moment: 408, 429, 5xx, network trouble."""
 
 
 @dataclass(frozen=True)
@@ -55,9 +58,7 @@ async def ask(call: Call) -> Answer:
     answer.
     """
     retrying = tenacity.AsyncRetrying(
-        retry=tenacity.retry_if_exception(
-            lambda e: isinstance(e, InfrastructureFault) and e.cause in RETRIED
-        ),
+        retry=tenacity.retry_if_exception_type(PassingFault),
         wait=_wait,
         stop=lambda state: state.attempt_number >= MAX_TRIES or _too_late(state, call.deadline),
         reraise=True,
@@ -84,7 +85,7 @@ async def _try_once(session: aiohttp.ClientSession, call: Call) -> Answer:
                 body = await read_bounded(response, MAX_ANSWER_BYTES)
     except TimeoutError as error:
         cause = Cause.TIMEOUT if call.deadline <= time.time() else Cause.PROVIDER_DOWN
-        raise InfrastructureFault(cause, "no answer in time", provider=call.provider) from error
+        raise PassingFault(cause, "no answer in time", provider=call.provider) from error
     except aiohttp.InvalidURL as error:
         raise InfrastructureFault(
             Cause.BAD_ANSWER, "its base URL is not a URL", provider=call.provider
@@ -92,7 +93,7 @@ async def _try_once(session: aiohttp.ClientSession, call: Call) -> Answer:
     except (aiohttp.ClientError, OSError) as error:
         # The name of the error only: some of these carry the URL, and SerpAPI's key travels in it.
         detail = f"cannot be reached: {type(error).__name__}"
-        raise InfrastructureFault(Cause.PROVIDER_DOWN, detail, provider=call.provider) from None
+        raise PassingFault(Cause.PROVIDER_DOWN, detail, provider=call.provider) from None
     return _judge(call, response.status, response.headers, body)
 
 
@@ -112,9 +113,9 @@ def _judge(call: Call, status: int, headers: Mapping[str, str], body: bytes) -> 
     detail = f"HTTP {status}: {_message(answer, body)}"
     if call.key:
         detail = detail.replace(call.key, "***")
-    raise InfrastructureFault(
-        _cause(status), detail, provider=call.provider, retry_after_s=_retry_after(headers.get("Retry-After"))
-    )
+    wish = _retry_after(headers.get("Retry-After"))
+    fault = PassingFault if status in (408, 429) or status >= 500 else InfrastructureFault
+    raise fault(_cause(status), detail, provider=call.provider, retry_after_s=wish)
 
 
 def _cause(status: int) -> Cause:

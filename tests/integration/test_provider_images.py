@@ -1,0 +1,227 @@
+"""Image endpoints as documented, from a local server: vLLM-Omni and SGLang, Ark, OpenAI, the original's
+own servers.
+"""
+
+from __future__ import annotations
+
+import base64
+import io
+import time
+from collections.abc import Iterator
+from typing import Any
+
+import pytest
+from fake_services import FakeServices, png
+from PIL import Image
+
+from workers.errors import Cause, InfrastructureFault, JobError, ModelFault
+from workers.providers import openai_images, qwen_server
+from workers.providers.made import Made
+from workers.settings import ImageModelSettings
+
+SEEDREAM = "doubao-seedream-5-0-260128"
+PICTURE = Image.new("RGB", (96, 64), "teal")
+
+
+@pytest.fixture
+def services(monkeypatch: pytest.MonkeyPatch) -> Iterator[FakeServices]:
+    for name in ("ARK_API_KEY", "QWEN_IMAGE_SERVER_URL", "QWEN_EDIT_SERVER_URL"):
+        monkeypatch.delenv(name, raising=False)
+    with FakeServices() as running:
+        yield running
+
+
+def configured(services: FakeServices, **fields: Any) -> ImageModelSettings:
+    chosen = {
+        "provider": "openai",
+        "base_url": f"{services.url}/v1",
+        "model": "Qwen/Qwen-Image",
+        "size": "512x512",
+    }
+    return ImageModelSettings.model_validate({**chosen, "allow_private_addresses": True, **fields})
+
+
+def generate(settings: ImageModelSettings, seed: int = 7) -> Made:
+    return openai_images.generate("a fox", settings, seed=seed, deadline=time.time() + 20)
+
+
+def edit(settings: ImageModelSettings) -> Made:
+    return openai_images.edit("make it night", PICTURE, settings, seed=7, deadline=time.time() + 20)
+
+
+def failure(settings: ImageModelSettings) -> JobError:
+    with pytest.raises(JobError) as caught:
+        generate(settings)
+    return caught.value
+
+
+def refused(code: str, status: int = 400, **more: str) -> tuple[int, dict[str, str], Any]:
+    return status, {}, {"error": {"code": code, "message": "no", "type": "invalid_request_error", **more}}
+
+
+def test_a_server_of_ones_own_is_told_all_a_diffusion_model_takes(services: FakeServices) -> None:
+    made = generate(configured(services, steps=9, guidance=3.5, negative_prompt="blurry"))
+    assert Image.open(io.BytesIO(made.image)).size == (96, 64)
+    (call,) = services.calls("/v1/images/generations")
+    assert call.body == {
+        "model": "Qwen/Qwen-Image",
+        "prompt": "a fox",
+        "n": 1,
+        "size": "512x512",
+        "response_format": "b64_json",
+        "negative_prompt": "blurry",
+        "num_inference_steps": 9,
+        "true_cfg_scale": 3.5,
+        "seed": 7,
+    }
+    assert call.authorization == ""
+
+
+def test_ark_gets_its_own_fields_and_the_key(services: FakeServices, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("ARK_API_KEY", "the-key")
+    made = generate(configured(services, base_url=f"{services.url}/api/v3", model=SEEDREAM, size="2K"))
+    (call,) = services.calls("/api/v3/images/generations")
+    assert call.body == {
+        "model": SEEDREAM,
+        "prompt": "a fox",
+        "size": "2K",
+        "response_format": "b64_json",
+        "watermark": False,
+    }
+    assert call.authorization == "Bearer the-key"
+    assert "the-key" not in str(made.source)
+
+
+def test_ark_edits_by_a_generation_with_an_image(services: FakeServices) -> None:
+    edit(configured(services, base_url=f"{services.url}/api/v3", model=SEEDREAM))
+    (call,) = services.calls("/api/v3/images/generations")
+    head, _, data = call.body["image"].partition(",")
+    assert head == "data:image/png;base64"
+    assert Image.open(io.BytesIO(base64.b64decode(data))).size == (96, 64)
+
+
+def test_other_servers_edit_by_a_form_with_a_file(services: FakeServices) -> None:
+    edit(configured(services))
+    (call,) = services.calls("/v1/images/edits")
+    assert Image.open(io.BytesIO(call.form.pop("image"))).size == (96, 64)
+    assert call.form["prompt"] == "make it night"
+    assert call.form["negative_prompt"] == " "
+    assert call.form["seed"] == "7"
+
+
+def test_a_form_can_be_sent_again_after_a_stumble(services: FakeServices) -> None:
+    services.script["/v1/images/edits"] = [(503, {}, "")]
+    edit(configured(services))
+    first, second = services.calls("/v1/images/edits")
+    assert first.form == second.form
+
+
+@pytest.mark.parametrize(
+    ("url", "model", "dialect"),
+    [
+        ("https://ark.cn-beijing.volces.com/api/v3", "ep-20260101-abcde", "ark"),
+        ("https://ark.ap-southeast.bytepluses.com/api/v3", "seedream-4-0-250828", "ark"),
+        ("http://gateway.local/v1", SEEDREAM, "ark"),
+        ("https://api.openai.com/v1", "gpt-image-1", "openai"),
+        ("http://127.0.0.1:8091/v1", "Qwen/Qwen-Image", "server"),
+        ("http://evil-volces.com.example/v1", "Qwen/Qwen-Image", "server"),
+    ],
+)
+def test_the_dialect_follows_host_and_model(url: str, model: str, dialect: str) -> None:
+    assert openai_images.dialect(ImageModelSettings(provider="openai", base_url=url, model=model)) == dialect
+
+
+def test_an_answer_by_url_is_fetched(services: FakeServices) -> None:
+    answer = {"data": [{"url": f"{services.url}/picture.png"}]}
+    services.script["/v1/images/generations"] = [(200, {}, answer)]
+    assert Image.open(io.BytesIO(generate(configured(services)).image)).getpixel((1, 1)) == (255, 165, 0)
+
+
+def test_an_answer_by_url_is_fetched_only_from_the_internet(services: FakeServices) -> None:
+    answer = {"data": [{"url": f"{services.url}/picture.png"}]}
+    services.script["/v1/images/generations"] = [(200, {}, answer)]
+    assert failure(configured(services, allow_private_addresses=False)).cause is Cause.BAD_ANSWER
+    assert not services.calls("/picture.png")
+
+
+@pytest.mark.parametrize(
+    "answer",
+    [
+        refused("content_policy_violation"),
+        refused("moderation_blocked", type="image_generation_user_error"),
+        refused("InputTextSensitiveContentDetected"),
+        refused("OutputImageSensitiveContentDetected.PolicyViolation"),
+        (200, {}, {"data": [{"error": {"code": "OutputImageSensitiveContentDetected", "message": "no"}}]}),
+    ],
+)
+def test_a_refused_prompt_is_the_models_fault(services: FakeServices, answer: Any) -> None:
+    services.script["/v1/images/generations"] = [answer]
+    error = failure(configured(services))
+    assert isinstance(error, ModelFault)
+    assert error.cause is Cause.PROMPT_REFUSED
+
+
+@pytest.mark.parametrize(
+    ("answer", "cause"),
+    [
+        (refused("invalid_size"), Cause.BAD_ANSWER),
+        (refused("AuthenticationError", 401), Cause.AUTH),
+        (refused("AccessDenied", 403), Cause.AUTH),
+        (refused("AccountOverdueError", 403), Cause.QUOTA),
+        (
+            (429, {"Retry-After": "600"}, {"error": {"code": "RateLimitExceeded", "message": "slow down"}}),
+            Cause.QUOTA,
+        ),
+        ((200, {}, {"data": []}), Cause.BAD_ANSWER),
+        ((200, {}, {"data": [{}]}), Cause.BAD_ANSWER),
+        ((200, {}, {"data": [{"b64_json": "%%%"}]}), Cause.BAD_ANSWER),
+        ((200, {}, {"data": [{"b64_json": base64.b64encode(png()[:50]).decode()}]}), Cause.BAD_ANSWER),
+        ((200, {}, "no json"), Cause.BAD_ANSWER),
+    ],
+)
+def test_other_failures_are_infrastructures(services: FakeServices, answer: Any, cause: Cause) -> None:
+    services.script["/v1/images/generations"] = [answer]
+    error = failure(configured(services))
+    assert isinstance(error, InfrastructureFault)
+    assert error.cause is cause
+    assert len(services.seen) == 1
+
+
+def test_ark_without_a_key_fails_before_any_call(services: FakeServices) -> None:
+    error = failure(configured(services, base_url="https://ark.cn-beijing.volces.com/api/v3"))
+    assert error.cause is Cause.AUTH
+    assert "ARK_API_KEY" in error.detail
+
+
+def qwen(services: FakeServices, **fields: Any) -> ImageModelSettings:
+    return ImageModelSettings.model_validate({"provider": "qwen_server", "base_url": services.url, **fields})
+
+
+def test_the_originals_servers_get_prompt_and_image_and_no_more(services: FakeServices) -> None:
+    deadline = time.time() + 20
+    made = qwen_server.generate("a fox", qwen(services), seed=1, deadline=deadline)
+    assert Image.open(io.BytesIO(made.image)).size == (96, 64)
+    qwen_server.edit("make it night", PICTURE, qwen(services), seed=1, deadline=deadline)
+    (first, second) = services.seen
+    assert (first.path, first.body) == ("/generate/", {"prompt": "a fox"})
+    assert second.path == "/edit/"
+    assert second.body["prompt"] == "make it night"
+    assert Image.open(io.BytesIO(base64.b64decode(second.body["image_b64"]))).format == "PNG"
+
+
+def test_the_originals_servers_may_be_named_by_the_environment(
+    services: FakeServices, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("QWEN_IMAGE_SERVER_URL", services.url + "/")
+    qwen_server.generate("a fox", qwen(services, base_url=""), seed=1, deadline=time.time() + 20)
+    assert services.seen[0].path == "/generate/"
+
+
+@pytest.mark.parametrize(
+    "answer", [{"status": "error", "images": []}, {"status": "success", "images": []}, {"status": "success"}]
+)
+def test_an_answer_without_an_image_is_a_bad_answer(services: FakeServices, answer: Any) -> None:
+    services.script["/generate/"] = [(200, {}, answer)]
+    with pytest.raises(InfrastructureFault) as caught:
+        qwen_server.generate("a fox", qwen(services), seed=1, deadline=time.time() + 20)
+    assert caught.value.cause is Cause.BAD_ANSWER
