@@ -1,10 +1,14 @@
 """`llmi train --dry-run`: what a configuration resolves to, and what would still stop it on this machine.
 
-Invariant: needs no GPU, no network, no model and no data; starts and writes nothing.
+Invariants: needs no GPU, no network, no model and no data; starts and writes nothing; every option is put
+into verl's own configuration tree, so that one that the installed verl does not know is found here.
 """
 
 from __future__ import annotations
 
+import importlib.util
+from collections.abc import Sequence
+from importlib.metadata import version
 from pathlib import Path
 from typing import Any
 
@@ -15,6 +19,7 @@ from rich.syntax import Syntax
 from coordinator import checks
 from coordinator.config import RunConfig
 from policy.verl_options import hydra_overrides
+from workers.errors import ConfigError
 
 
 def resolve(config: RunConfig, runs: Path, console: Console) -> dict[str, Any]:
@@ -28,6 +33,7 @@ def resolve(config: RunConfig, runs: Path, console: Console) -> dict[str, Any]:
         data_train=[Path(file) for file in data.train],
         data_test=[Path(file) for file in data.test or data.train[:1]],
     )
+    compose(overrides)
     absent = [f"data: {file} does not exist" for file in (*data.train, *data.test) if not Path(file).exists()]
     problems = [*checks.folder(run), *checks.missing(config), *absent]
     console.rule("configuration")
@@ -40,3 +46,21 @@ def resolve(config: RunConfig, runs: Path, console: Console) -> dict[str, Any]:
         for problem in problems:
             console.print(f"- {problem}", markup=False, highlight=False, soft_wrap=True)
     return {"name": config.name, "config": document, "overrides": overrides, "problems": problems}
+
+
+def compose(overrides: Sequence[str]) -> None:
+    """Build verl's configuration with our options, without importing verl. Raises `ConfigError`."""
+    import hydra
+    from hydra.errors import HydraException
+    from omegaconf.errors import OmegaConfBaseException
+
+    spec = importlib.util.find_spec("verl")
+    if spec is None or not spec.submodule_search_locations:
+        raise ConfigError("verl is not installed; install llmi with its extra cpu or gpu")
+    tree = Path(spec.submodule_search_locations[0]) / "trainer" / "config"
+    ours = [option for option in overrides if not option.startswith("hydra.")]  # those are its program's
+    try:
+        with hydra.initialize_config_dir(config_dir=str(tree), version_base=None):
+            hydra.compose("ppo_trainer", overrides=ours)
+    except (HydraException, OmegaConfBaseException) as error:
+        raise ConfigError(f"verl {version('verl')} refuses the options: {error}") from error

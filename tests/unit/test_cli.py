@@ -121,3 +121,11 @@ def test_json_is_the_only_thing_on_stdout_whatever_writes_there(capfd):
     out, err = capfd.readouterr()
     assert json.loads(out) == {"x": 1}
     assert "noise" in err
+
+
+def test_option_that_verl_does_not_know_is_found_by_the_dry_run():
+    from coordinator.dry_run import compose
+    from workers.errors import ConfigError
+
+    with pytest.raises(ConfigError, match="no_such_option"):
+        compose(["trainer.no_such_option=1"])
