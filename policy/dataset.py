@@ -175,10 +175,10 @@ def _messages(where: str, prompt: object, images: int) -> list[dict]:
         messages.append({"role": role, "content": content})
     if messages[-1]["role"] != "user" or not messages[-1]["content"].strip():
         raise ConfigError(f"{where}: prompt: must end with what the user asks")
-    return _placed(messages, images) if images else messages
+    return place_images(messages, images) if images else messages
 
 
-def _placed(messages: list[dict], images: int) -> list[dict]:
+def place_images(messages: list[dict], images: int) -> list[dict]:
     """Put the images where their placeholders stand; images without one lead the last turn."""
     turns = [
         [piece for piece in re.split(f"({PLACEHOLDER})", message["content"]) if piece] for message in messages

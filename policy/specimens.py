@@ -15,22 +15,44 @@ from policy.topics import ANIMALS, ANY, CHANGES, CITIES, FREE, METRICS, NONE, PL
 MAX_IMAGES = 4
 STYLES = ("watercolor", "oil", "pixel", "charcoal", "neon", "pastel")
 
-_SENTENCES = (
-    "Few things are as calm as {it}.",
-    "Here is {it}, seen up close.",
-    "People often ask about {it}.",
-    "There is more to {it} than it seems.",
-    "This page is about {it}.",
-    "Morning light suits {it} best.",
-    "It begins early in the day.",
-    "The light changes quickly.",
-    "Small details make it special.",
-    "Every season brings something new.",
-    "Much has changed in a short time.",
-    "It is worth a second look.",
-    "Nobody forgets it soon.",
-    "In the end, all is quiet again.",
-)
+_SENTENCES: dict[Source, tuple[str, ...]] = {
+    "search": (
+        "Few sights are as famous as {it}.",
+        "Visitors come for {it} all year round.",
+        "Walk slowly and you will see {it} best.",
+        "Much is told about {it}, and most of it is true.",
+        "The view is calm and wide.",
+        "Old stone keeps its stories.",
+        "Come early, before the crowds.",
+    ),
+    "diffusion": (
+        "Once there was {it}, and nobody knew why.",
+        "Every night {it} waited for the moon.",
+        "This is the tale of {it}.",
+        "Nobody had ever seen {it} before.",
+        "The wind grew quiet and listened.",
+        "Then a small light appeared far away.",
+        "In the end, all was well again.",
+    ),
+    "code": (
+        "This report looks at {it}.",
+        "The figures for {it} changed month by month.",
+        "Three numbers sum up {it}.",
+        "Experts expected less from {it}.",
+        "The trend is easy to see.",
+        "One value stands out from the rest.",
+        "Next year will tell us more.",
+    ),
+    "edit": (
+        "Here is {it}, as it was first seen.",
+        "One scene can tell two stories: {it}.",
+        "Look at {it} once, and then again.",
+        "The place is the same, the mood of {it} is not.",
+        "Only the light has changed.",
+        "A season makes all the difference.",
+        "Compare the two and choose your own.",
+    ),
+}
 
 
 @dataclass(frozen=True)
@@ -86,7 +108,7 @@ def _subject(random: Random, topic: Topic, flaws: Flaws) -> str:
 
 
 def _sentence(random: Random, topic: Topic, flaws: Flaws) -> str:
-    return random.choice(_SENTENCES).format(it=_subject(random, topic, flaws))
+    return random.choice(_SENTENCES[topic.kind]).format(it=_subject(random, topic, flaws))
 
 
 def _tag(random: Random, tool: Source, topic: Topic, before: int, flaws: Flaws) -> str:

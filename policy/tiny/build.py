@@ -1,0 +1,116 @@
+"""Build the tiny policy once, and find it again.
+
+Invariants: a folder in the cache is complete or absent (it is renamed into place); building leaves the
+caller's random state and thread count as they were; the same kind, seed and recipe give the same weights on
+the same machine, unless the time limit cut the teaching short, which the log then says.
+"""
+
+from __future__ import annotations
+
+import logging
+import os
+import shutil
+import tempfile
+import time
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+from policy.tiny.recipe import RECIPES, Kind, Recipe, cache_key
+
+logger = logging.getLogger(__name__)
+
+Progress = Callable[[float, str], None]
+_WARM_UP = 50  # steps until the learning rate is reached
+_PREPARED = 0.1  # the share of progress that preparing the lessons counts for
+
+
+def build_policy(
+    kind: Kind,
+    cache: Path,
+    *,
+    seed: int,
+    progress: Progress | None = None,
+    recipe: Recipe | None = None,
+) -> Path:
+    """The folder of the tiny policy, built and taught first if `cache` does not hold it.
+
+    `progress` gets the share done, from 0 to 1, and what is being done.
+    """
+    recipe = recipe or RECIPES[kind]
+    folder = cache / f"tiny-{kind}-{cache_key(kind, recipe, seed)}"
+    report = progress or (lambda share, text: None)
+    if (folder / "config.json").exists():
+        report(1.0, f"tiny {kind} policy found in the cache")
+        return folder
+    cache.mkdir(parents=True, exist_ok=True)
+    unfinished = Path(tempfile.mkdtemp(prefix=f".{folder.name}-", dir=cache))
+    try:
+        _build(kind, unfinished, seed, report, recipe)
+        unfinished.chmod(0o755)
+        try:
+            unfinished.rename(folder)
+        except OSError:
+            if not (folder / "config.json").exists():
+                raise
+    finally:
+        shutil.rmtree(unfinished, ignore_errors=True)
+    report(1.0, f"tiny {kind} policy ready")
+    return folder
+
+
+def _build(kind: Kind, folder: Path, seed: int, report: Progress, recipe: Recipe) -> None:
+    import torch
+
+    from policy.tiny.architecture import make_model, save
+    from policy.tiny.lessons import make_lessons, pairs
+    from policy.tiny.tokenizer import train_tokenizer
+
+    report(0.0, f"writing {recipe.documents} documents for the tiny {kind} policy")
+    taught = pairs(kind, recipe, seed)
+    tokenizer = train_tokenizer((f"{prompt.text}\n{answer}" for prompt, answer in taught), recipe.vocabulary)
+    lessons = make_lessons(
+        taught, tokenizer, lambda share: report(_PREPARED * share, "preparing the input images")
+    )
+    threads = torch.get_num_threads()
+    torch.set_num_threads(os.cpu_count() or 1)
+    try:
+        with torch.random.fork_rng(devices=[]):
+            torch.manual_seed(seed)
+            model = make_model(kind, recipe, tokenizer)
+            _teach(model, tokenizer, lessons, recipe, seed, report)
+    finally:
+        torch.set_num_threads(threads)
+    save(kind, model, tokenizer, folder)
+
+
+def _teach(
+    model: Any, tokenizer: Any, lessons: list[Any], recipe: Recipe, seed: int, report: Progress
+) -> None:
+    """Supervised training for `recipe.steps`, or as many as `recipe.limit_s` seconds allow."""
+    import torch
+
+    from policy.tiny.lessons import batches, tensors
+
+    optimizer = torch.optim.AdamW(model.parameters(), lr=recipe.learning_rate, weight_decay=0.01)
+    model.train()
+    started, done = time.monotonic(), 0.0
+    for step, batch in enumerate(batches(lessons, recipe.batch, seed)):
+        late = (time.monotonic() - started) / recipe.limit_s
+        done = max(step / recipe.steps, late)
+        if done >= 1:
+            if step < recipe.steps:
+                logger.warning("taught %d of %d steps in %.0f s", step, recipe.steps, recipe.limit_s)
+            break
+        rate = recipe.learning_rate * min(1.0, (step + 1) / _WARM_UP) * max(0.02, 1 - done)
+        for group in optimizer.param_groups:
+            group["lr"] = rate
+        loss = model(**tensors(batch, tokenizer)).loss
+        optimizer.zero_grad()
+        loss.backward()
+        torch.nn.utils.clip_grad_norm_(model.parameters(), 1.0)
+        optimizer.step()
+        if step % 20 == 0:
+            share = _PREPARED + (1 - _PREPARED) * done
+            report(share, f"teaching the tiny policy: step {step} of {recipe.steps}, loss {loss.item():.2f}")
+    model.eval()

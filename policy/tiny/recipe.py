@@ -1,0 +1,54 @@
+"""What the tiny policy is made of and how long it is taught.
+
+Invariant: a recipe, a kind and a seed say everything about the model; the same three give the same cache key.
+"""
+
+from __future__ import annotations
+
+import hashlib
+from dataclasses import asdict, dataclass, field
+from importlib.metadata import version
+from pathlib import Path
+from typing import Literal
+
+from policy.specimens import Flaws
+
+Kind = Literal["text", "vl"]
+
+_SOURCES = ("corpus.py", "pictures.py", "specimens.py", "topics.py", "tiny")
+_LIBRARIES = ("torch", "transformers", "tokenizers")
+
+
+@dataclass(frozen=True)
+class Recipe:
+    """Sizes in weights per layer, `steps` of `batch` documents each; `limit_s` ends teaching early on a slow
+    machine."""
+
+    documents: int
+    steps: int
+    batch: int = 32
+    learning_rate: float = 3e-3
+    limit_s: float = 140.0
+    vocabulary: int = 1024
+    hidden: int = 128
+    layers: int = 4
+    flaws: Flaws = field(default_factory=Flaws)
+
+
+RECIPES: dict[Kind, Recipe] = {
+    "text": Recipe(documents=9_000, steps=900),
+    "vl": Recipe(documents=6_000, steps=700),
+}
+
+
+def cache_key(kind: Kind, recipe: Recipe, seed: int) -> str:
+    """16 hex digits that change with the recipe, the code that follows it, and the libraries it uses."""
+    digest = hashlib.sha256(repr((kind, sorted(asdict(recipe).items()), seed)).encode())
+    for name in _LIBRARIES:
+        digest.update(version(name).encode())
+    package = Path(__file__).resolve().parent.parent
+    for name in _SOURCES:
+        place = package / name
+        for file in sorted(place.glob("*.py")) if place.is_dir() else [place]:
+            digest.update(file.read_bytes())
+    return digest.hexdigest()[:16]
