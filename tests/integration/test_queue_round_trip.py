@@ -165,3 +165,16 @@ async def test_redis_out_of_reach_is_said_at_the_deadline(queue_settings: QueueS
         assert time.monotonic() - began < 3.0
         assert client.in_flight == 0
     assert told == []
+
+
+async def test_text_that_cannot_be_written_is_refused_alone(
+    worker: StartWorker, queue_settings: QueueSettings
+) -> None:
+    worker(["code"], app="queue_app")
+    half = request_for(Order()).model_copy(update={"payload": {"notes": "\ud83d"}})
+    async with QueueClient(queue_settings) as client:
+        whole = asyncio.create_task(ask(client, Order()))
+        with pytest.raises(ValueError):
+            await client.post(half)
+        assert (await whole).ok
+        assert client.in_flight == 0
