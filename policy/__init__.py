@@ -1,4 +1,5 @@
-"""The model being trained: tag grammar, documents, prompts and data, verl agent loop and CPU platform, the tiny policy.
+"""The model being trained: tag grammar, documents, prompts and data, verl agent loop and CPU platform, the
+tiny policy.
 
 Talks to tools only through `workers.client`; scoring is handed in (see `policy.scoring`).
 """

@@ -1,7 +1,7 @@
 """A document as data: text, images and invalid tags, in order.
 
-Invariants: the number and order of parts never change once written, so an image can never shift against its tag;
-`<image>` in text is only text; every tag, valid or not, is an attempt.
+Invariants: the number and order of parts never change once written, so an image can never shift against its
+tag; `<image>` in text is only text; every tag, valid or not, is an attempt.
 """
 
 from __future__ import annotations
@@ -17,7 +17,9 @@ SOURCES: tuple[Source, ...] = ("search", "diffusion", "code", "edit")
 
 
 class Tag(Message):
-    """A valid tag: one of the four sources, what the image should show, and exactly that source's parameters."""
+    """A valid tag: one of the four sources, what the image should show, and exactly that source's
+    parameters.
+    """
 
     source: Source
     description: str
@@ -30,7 +32,9 @@ class TextPart(Message):
 
 
 class ImagePart(Message):
-    """A valid tag and, once its request ended, the outcome. `index` counts all tags of the document from 0."""
+    """A valid tag and, once its request ended, the outcome. `index` counts all tags of the document from
+    0.
+    """
 
     type: Literal["image"] = "image"
     index: int
@@ -64,7 +68,9 @@ Part = Annotated[TextPart | ImagePart | InvalidPart, Field(discriminator="type")
 
 
 class Task(Message):
-    """What was asked: one row of the dataset. `image_num` -1: none allowed, 0: free, 99: at least one, N: exactly N."""
+    """What was asked: one row of the dataset. `image_num` -1: none allowed, 0: free, 99: at least one, N:
+    exactly N.
+    """
 
     question: str
     image_num: int = 0
@@ -81,7 +87,7 @@ class Document(Message):
     task: Task
     parts: tuple[Part, ...]
     truncated: bool = False
-    extra: dict[str, JsonValue] = {}
+    extra: dict[str, JsonValue] = Field(default_factory=dict)
 
     @property
     def images(self) -> tuple[ImagePart, ...]:

@@ -1,6 +1,8 @@
-"""What the rollout asks of whoever scores it; `rewards` implements it, so that `policy` need not import `rewards`.
+"""What the rollout asks of whoever scores it; `rewards` implements it, so that `policy` need not import
+`rewards`.
 
-Invariant: a score is a number with its breakdown, or no number and the failures that mask the sample; never both.
+Invariant: a score is a number with its breakdown, or no number and the failures that mask the sample; never
+both.
 """
 
 from __future__ import annotations
@@ -9,7 +11,7 @@ from collections.abc import Awaitable
 from dataclasses import dataclass
 from typing import Protocol
 
-from pydantic import JsonValue, model_validator
+from pydantic import Field, JsonValue, model_validator
 
 from policy.document import Document
 from workers.client import QueueClient
@@ -18,7 +20,9 @@ from workers.messages import Failure, Message
 
 @dataclass(frozen=True)
 class Draft:
-    """A document whose text is complete; `finished` resolves to the same document with every image's outcome in."""
+    """A document whose text is complete; `finished` resolves to the same document with every image's
+    outcome in.
+    """
 
     document: Document
     finished: Awaitable[Document]
@@ -26,10 +30,12 @@ class Draft:
 
 
 class Score(Message):
-    """`reward` in [0, 1] with its breakdown, or None with the infrastructure failures that mask the sample."""
+    """`reward` in [0, 1] with its breakdown, or None with the infrastructure failures that mask the
+    sample.
+    """
 
     reward: float | None
-    breakdown: dict[str, JsonValue] = {}
+    breakdown: dict[str, JsonValue] = Field(default_factory=dict)
     masked_by: tuple[Failure, ...] = ()
 
     @model_validator(mode="after")
@@ -40,6 +46,8 @@ class Score(Message):
 
 
 class Scorer(Protocol):
-    """Posts the text judge at once, the image judge when `draft.finished` resolves; never raises for a failed judge."""
+    """Posts the text judge at once, the image judge when `draft.finished` resolves; never raises for a
+    failed judge.
+    """
 
     async def score(self, draft: Draft) -> Score: ...

@@ -1,7 +1,7 @@
 """The blob store: image bytes once, under their SHA-256, in a folder or at any fsspec URL.
 
-Invariants: written atomically (a reader sees all of a blob or nothing); verified on read; the type and the size in
-pixels are taken from the bytes, never from a name. Layout: `<url>/<first two hex digits>/<sha256>`.
+Invariants: written atomically (a reader sees all of a blob or nothing); verified on read; the type and the
+size in pixels are taken from the bytes, never from a name. Layout: `<url>/<first two hex digits>/<sha256>`.
 """
 
 from __future__ import annotations
@@ -32,7 +32,9 @@ class BlobStore:
         return f"{self._root}/{sha256[:2]}/{sha256}"
 
     def put(self, data: bytes) -> BlobRef:
-        """Store an encoded PNG, JPEG or WebP image. Raises `InfrastructureFault(BAD_ANSWER)` for anything else."""
+        """Store an encoded PNG, JPEG or WebP image. Raises `InfrastructureFault(BAD_ANSWER)` for anything
+        else.
+        """
         try:
             with Image.open(io.BytesIO(data)) as image:
                 media_type, (width, height) = MEDIA_TYPES.get(image.format or ""), image.size
@@ -50,11 +52,15 @@ class BlobStore:
         return BlobRef(sha256=sha256, media_type=media_type, size=len(data), width=width, height=height)
 
     def get(self, ref: BlobRef) -> bytes:
-        """The bytes of a blob. Raises `InfrastructureFault(BLOB_MISSING)` when absent or not what its name says."""
+        """The bytes of a blob. Raises `InfrastructureFault(BLOB_MISSING)` when absent or not what its name
+        says.
+        """
         try:
             data = self._fs.cat_file(self.location(ref.sha256))
         except FileNotFoundError as error:
-            raise InfrastructureFault(Cause.BLOB_MISSING, f"blob {ref.sha256} is not in {self.url}") from error
+            raise InfrastructureFault(
+                Cause.BLOB_MISSING, f"blob {ref.sha256} is not in {self.url}"
+            ) from error
         if hashlib.sha256(data).hexdigest() != ref.sha256:
             raise InfrastructureFault(Cause.BLOB_MISSING, f"blob {ref.sha256} is damaged in {self.url}")
         return data

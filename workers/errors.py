@@ -1,8 +1,8 @@
 """Typed failures: what went wrong and whose fault it is.
 
-Invariants: every failure has one `Cause`; the cause alone decides the fault; a failure of infrastructure is never
-turned into a number. Code raises `ModelFault` or `InfrastructureFault` at the boundary where the cause is known;
-anything else that escapes a job is `Cause.INTERNAL`.
+Invariants: every failure has one `Cause`; the cause alone decides the fault; a failure of infrastructure is
+never turned into a number. Code raises `ModelFault` or `InfrastructureFault` at the boundary where the
+cause is known; anything else that escapes a job is `Cause.INTERNAL`.
 """
 
 from __future__ import annotations
@@ -67,7 +67,9 @@ class ConfigError(ValueError):
 
 
 class JobError(Exception):
-    """A job's typed failure; becomes a `Failure` outcome. `retry_after_s` is a provider's own wish, in seconds."""
+    """A job's typed failure; becomes a `Failure` outcome. `retry_after_s` is a provider's own wish, in
+    seconds.
+    """
 
     def __init__(self, cause: Cause, detail: str, *, provider: str = "", retry_after_s: float | None = None):
         super().__init__(f"{cause}: {detail}")

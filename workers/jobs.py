@@ -1,7 +1,8 @@
 """The registry of jobs and how one runs, free of Celery: request in, outcome out.
 
-A package adds jobs with `@job(kind, Payload)` in a module named by the entry-point group `llmi.jobs`. Invariants: a job
-either returns a `Success` or raises a `JobError`; whatever else it raises becomes `Cause.INTERNAL`; `run` never raises.
+A package adds jobs with `@job(kind, Payload)` in a module named by the entry-point group `llmi.jobs`.
+Invariants: a job either returns a `Success` or raises a `JobError`; whatever else it raises becomes
+`Cause.INTERNAL`; `run` never raises.
 """
 
 from __future__ import annotations
@@ -41,7 +42,9 @@ class JobContext:
 
 @dataclass(frozen=True)
 class Job:
-    """`warm` loads what should be loaded once per process (a pipeline, the jail's zygote) before the first request."""
+    """`warm` loads what should be loaded once per process (a pipeline, the jail's zygote) before the first
+    request.
+    """
 
     kind: str
     payload: type[BaseModel]
@@ -90,7 +93,7 @@ def run(request: Request, blobs: BlobStore) -> Outcome:
         result = entry.call(payload, JobContext(request, blobs))
     except JobError as error:
         result = Failure.of(error)
-    except Exception as error:  # noqa: BLE001 - a bug in a job is our failure, and must reach the waiting rollout
+    except Exception as error:  # a bug in a job is our failure, and must reach the waiting rollout
         logger.exception("job %s of kind %s failed", request.request_id, request.kind)
         result = Failure(cause=Cause.INTERNAL, detail=f"{type(error).__name__}: {error}"[:2000])
     return Outcome(

@@ -1,7 +1,8 @@
 """The messages on the queue: requests out, outcomes back. JSON, validated, versioned.
 
-Invariants: bytes never travel in messages (images are `BlobRef`s); a request carries its own absolute deadline; a
-request ends in exactly one visible `Outcome`, a `Success` or a `Failure` whose cause says whose fault it is.
+Invariants: bytes never travel in messages (images are `BlobRef`s); a request carries its own absolute
+deadline; a request ends in exactly one visible `Outcome`, a `Success` or a `Failure` whose cause says whose
+fault it is.
 """
 
 from __future__ import annotations
@@ -16,7 +17,6 @@ from pydantic import BaseModel, ConfigDict, Field, JsonValue, model_validator
 
 from workers.errors import Cause, Fault, JobError
 
-VERSION = 1
 Sha256 = Annotated[str, Field(pattern=r"^[0-9a-f]{64}$")]
 
 
@@ -43,7 +43,7 @@ class Request(Message):
     `deadline` is in Unix seconds. `owner` is the rollout (or evaluation item) that waits for it.
     """
 
-    version: Literal[1] = VERSION
+    version: Literal[1] = 1
     request_id: str = Field(min_length=1, max_length=128)
     kind: str
     payload: dict[str, JsonValue]
@@ -80,12 +80,14 @@ class Request(Message):
 
 
 class Success(Message):
-    """What a job made: images (the first is *the* image), or a judge's verdict; `source` says where it came from."""
+    """What a job made: images (the first is *the* image), or a judge's verdict; `source` says where it came
+    from.
+    """
 
     status: Literal["success"] = "success"
     images: tuple[BlobRef, ...] = ()
     verdict: dict[str, int] | None = None
-    source: dict[str, JsonValue] = {}
+    source: dict[str, JsonValue] = Field(default_factory=dict)
 
 
 class Failure(Message):
@@ -106,9 +108,11 @@ class Failure(Message):
 
 
 class Outcome(Message):
-    """The one visible end of a request. `started` and `finished` are Unix seconds at the worker (0: never started)."""
+    """The one visible end of a request. `started` and `finished` are Unix seconds at the worker (0: never
+    started).
+    """
 
-    version: Literal[1] = VERSION
+    version: Literal[1] = 1
     request_id: str
     kind: str
     result: Annotated[Success | Failure, Field(discriminator="status")]

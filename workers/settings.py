@@ -1,7 +1,8 @@
 """Typed settings of queue, blob store and tools; one JSON file serves every process of a run.
 
-The file is the resolved run configuration; its path is in `LLMI_CONFIG`, and each package reads its own section with
-`section`. Invariants: unknown keys are refused; secrets are never in the file but in the environment.
+The file is the resolved run configuration; its path is in `LLMI_CONFIG`, and each package reads its own
+section with `section`. Invariants: unknown keys are refused; secrets are never in the file but in the
+environment.
 """
 
 from __future__ import annotations
@@ -55,7 +56,9 @@ class BlobSettings(Settings):
 
 
 class SearchSettings(Settings):
-    """`library`: a local folder of captioned images; `serpapi`: Google Images through SerpAPI (SERP_API_KEY)."""
+    """`library`: a local folder of captioned images; `serpapi`: Google Images through SerpAPI
+    (SERP_API_KEY).
+    """
 
     provider: Literal["library", "serpapi"] = "library"
     library: str = ".cache/library"
@@ -67,9 +70,10 @@ class SearchSettings(Settings):
 class ImageModelSettings(Settings):
     """A diffusion or edit provider.
 
-    `diffusers`: the pipeline at `model` (folder or hub id) in the worker's own process. `openai`: any OpenAI-compatible
-    images endpoint at `base_url` (vLLM-Omni, SGLang, Volcengine Ark with ARK_API_KEY). `qwen_server`: a server of the
-    original's shape at `base_url` (QWEN_IMAGE_SERVER_URL / QWEN_EDIT_SERVER_URL).
+    `diffusers`: the pipeline at `model` (folder or hub id) in the worker's own process. `openai`: any
+    OpenAI-compatible images endpoint at `base_url` (vLLM-Omni, SGLang, Volcengine Ark with ARK_API_KEY).
+    `qwen_server`: a server of the original's shape at `base_url` (QWEN_IMAGE_SERVER_URL /
+    QWEN_EDIT_SERVER_URL).
     """
 
     provider: Literal["diffusers", "openai", "qwen_server"] = "diffusers"
@@ -119,7 +123,9 @@ def _document(path: str) -> dict[str, object]:
 
 
 def section(name: str, model: type[S]) -> S:
-    """One section of the run's configuration, validated; its defaults where the file or the section is absent."""
+    """One section of the run's configuration, validated; its defaults where the file or the section is
+    absent.
+    """
     path = os.environ.get(CONFIG_ENV)
     raw = _document(path).get(name, {}) if path else {}
     try:
