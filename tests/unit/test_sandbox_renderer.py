@@ -5,6 +5,7 @@ from __future__ import annotations
 import os
 import subprocess
 import sys
+import sysconfig
 import tempfile
 import time
 from collections.abc import Callable, Iterator
@@ -15,7 +16,7 @@ import pytest
 from sandbox_worlds import CHART, started
 
 from workers.errors import Cause, InfrastructureFault
-from workers.sandbox import client, folder
+from workers.sandbox import client, folder, paths
 from workers.sandbox.client import Renderer
 from workers.settings import CodeSettings
 
@@ -150,6 +151,15 @@ def test_nothing_is_left_on_disk(monkeypatch: pytest.MonkeyPatch, tmp_path: Path
     assert not list(tmp_path.rglob("left"))
     contained.close()
     assert not list(tmp_path.iterdir())
+
+
+def test_the_project_is_not_readable_unless_it_is_installed(monkeypatch: pytest.MonkeyPatch) -> None:
+    """A checkout may hold keys and data; an installed package lies among those that charts need."""
+    monkeypatch.syspath_prepend(paths.PROJECT)
+    assert not [path for path in paths.readable() if f"{paths.PROJECT}/".startswith(f"{path}/")]
+    packages = sysconfig.get_path("purelib")
+    monkeypatch.setattr(paths, "PROJECT", packages)
+    assert any(packages.startswith(path) for path in paths.readable())
 
 
 def test_a_tree_of_any_depth_is_removed(tmp_path: Path) -> None:

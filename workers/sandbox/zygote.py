@@ -154,7 +154,7 @@ def main() -> None:
     signal.signal(signal.SIGINT, signal.SIG_IGN)  # Ctrl-C in a terminal is the worker's to handle
     memory = os.open("/proc/self/statm", os.O_RDONLY)
     world = namespaces.enter()
-    sys.path[:] = [path for path in sys.path if path not in ("", paths.PROJECT)]
+    sys.path[:] = paths.packages()
     base = "/" if world.private_root else sys.argv[1]
     if not world.private_root:
         os.mkdir(base)
