@@ -118,9 +118,9 @@ class QueueClient:
         """Returns once the request is in Redis. Posting an id that is still pending returns the same
         `Posted`.
 
-        Raises `ValueError` for a kind that has no queue or a payload that cannot be written,
-        `InfrastructureFault(PROVIDER_DOWN)` when Redis could not be reached before the request's deadline. A
-        caller that is cancelled leaves the request posted; see `cancel`.
+        Raises `ValueError` for a kind that has no queue, `InfrastructureFault(PROVIDER_DOWN)` when Redis could
+        not be reached before the request's deadline, `InfrastructureFault(CANCELLED)` when the client is closed
+        meanwhile. A caller that is cancelled leaves the request posted; see `cancel`.
         """
         if request.kind not in QUEUES:
             raise ValueError(f"kind {request.kind!r} has no queue; there are {', '.join(QUEUES)}")
@@ -166,9 +166,6 @@ class QueueClient:
                 self._forget(posted)
                 detail = self._publisher.last_error or "no answer"
                 raise InfrastructureFault(Cause.PROVIDER_DOWN, f"Redis took no request: {detail}") from error
-        except ValueError:
-            self._forget(posted)
-            raise
         else:
             self._confirm(posted)
 

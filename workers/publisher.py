@@ -104,17 +104,11 @@ class Publisher:
 
     async def _send(self, batch: list[_Item]) -> None:
         pipeline: Any = self._redis.pipeline(transaction=False)
-        sent = []
         for item in batch:
-            try:
-                message = encode(item.request, tag=item.tag, reply_to=self._reply_to)
-            except ValueError as error:  # text that cannot be written, such as half a surrogate pair
-                item.done.set_exception(error)
-            else:
-                pipeline.lpush(QUEUES[item.request.kind].name, message)
-                sent.append(item)
+            message = encode(item.request, tag=item.tag, reply_to=self._reply_to)
+            pipeline.lpush(QUEUES[item.request.kind].name, message)
         replies = await pipeline.execute(raise_on_error=False)
-        for item, reply in zip(sent, replies, strict=True):
+        for item, reply in zip(batch, replies, strict=True):
             if isinstance(reply, Exception):
                 self.last_error = f"{type(reply).__name__}: {reply}"
             elif not item.done.done():

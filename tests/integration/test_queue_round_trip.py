@@ -167,14 +167,13 @@ async def test_redis_out_of_reach_is_said_at_the_deadline(queue_settings: QueueS
     assert told == []
 
 
-async def test_text_that_cannot_be_written_is_refused_alone(
+async def test_half_a_character_is_a_bad_message_and_harms_nobody(
     worker: StartWorker, queue_settings: QueueSettings
 ) -> None:
     worker(["code"], app="queue_app")
     half = request_for(Order()).model_copy(update={"payload": {"notes": "\ud83d"}})
     async with QueueClient(queue_settings) as client:
-        whole = asyncio.create_task(ask(client, Order()))
-        with pytest.raises(ValueError):
-            await client.post(half)
-        assert (await whole).ok
-        assert client.in_flight == 0
+        outcome = await (await client.post(half)).outcome()
+        assert isinstance(outcome.result, Failure)
+        assert outcome.result.cause is Cause.BAD_MESSAGE
+        assert (await ask(client, Order())).ok
