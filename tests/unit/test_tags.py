@@ -1,4 +1,4 @@
-"""The tag grammar: what a model plausibly writes is read, all else is invalid with a reason, nothing raises."""
+"""The tag grammar: what a model plausibly writes is read, all else is invalid with a reason."""
 
 from __future__ import annotations
 
@@ -147,7 +147,7 @@ def test_everything_else_is_invalid_and_says_why(body, part):
 @pytest.mark.parametrize("value", ["True", "false", "null", "1.0", "'0'", "-1"])
 def test_an_image_index_must_be_a_whole_number(value):
     assert "img_index" in reason(
-        "{'source': 'edit', 'description': 'd', 'params': {'img_index': %s, 'prompt': 'p'}}" % value,
+        f"{{'source': 'edit', 'description': 'd', 'params': {{'img_index': {value}, 'prompt': 'p'}}}}",
         index=3,
     )
 

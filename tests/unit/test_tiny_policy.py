@@ -1,0 +1,186 @@
+"""The tiny policy: built into an ordinary model folder, cached, repeatable, and able to write tags."""
+
+from __future__ import annotations
+
+import hashlib
+import io
+from itertools import islice
+from pathlib import Path
+
+import pytest
+from PIL import Image
+
+from policy.corpus import Prompt, prompts
+from policy.dataset import place_images
+from policy.document import InvalidPart, TextPart
+from policy.tags import read
+from policy.tiny.build import build_policy
+from policy.tiny.recipe import RECIPES, Recipe, cache_key
+
+QUICK = Recipe(documents=64, steps=2, batch=8, vocabulary=512)
+
+
+@pytest.fixture(scope="module")
+def text_policy(tmp_path_factory):
+    return build_policy("text", tmp_path_factory.mktemp("cache"), seed=0, recipe=QUICK)
+
+
+@pytest.fixture(scope="module")
+def vl_policy(tmp_path_factory):
+    return build_policy("vl", tmp_path_factory.mktemp("cache"), seed=0, recipe=QUICK)
+
+
+def weights(folder: Path) -> str:
+    return hashlib.sha256((folder / "model.safetensors").read_bytes()).hexdigest()
+
+
+def sample(folder: Path, asked: list[Prompt], *, tokens: int) -> list[str]:
+    """One answer to each of `asked`, at temperature 1, through transformers."""
+    import torch
+    from transformers import AutoModelForCausalLM, AutoModelForImageTextToText, AutoProcessor, AutoTokenizer
+
+    pictured = bool(asked[0].image)
+    if pictured:
+        model, processor = (
+            AutoModelForImageTextToText.from_pretrained(folder),
+            AutoProcessor.from_pretrained(folder),
+        )
+        tokenizer = processor.tokenizer
+    else:
+        model, tokenizer = AutoModelForCausalLM.from_pretrained(folder), AutoTokenizer.from_pretrained(folder)
+    tokenizer.padding_side = "left"
+    chats = [[{"role": "user", "content": prompt.text}] for prompt in asked]
+    chats = [place_images(chat, 1) for chat in chats] if pictured else chats
+    texts = [
+        tokenizer.apply_chat_template(chat, tokenize=False, add_generation_prompt=True) for chat in chats
+    ]
+    if pictured:
+        images = [[Image.open(io.BytesIO(prompt.image)).convert("RGB")] for prompt in asked]
+        given = processor(text=texts, images=images, padding=True, return_tensors="pt")
+    else:
+        given = tokenizer(texts, padding=True, return_tensors="pt")
+    torch.manual_seed(0)
+    made = model.eval().generate(**given, do_sample=True, top_k=0, top_p=1.0, max_new_tokens=tokens)
+    return tokenizer.batch_decode(made[:, given["input_ids"].shape[1] :], skip_special_tokens=True)
+
+
+def test_the_folder_is_found_again_without_building(text_policy):
+    said = []
+    again = build_policy(
+        "text",
+        text_policy.parent,
+        seed=0,
+        recipe=QUICK,
+        progress=lambda share, text: said.append((share, text)),
+    )
+    assert again == text_policy
+    assert said == [(1.0, "tiny text policy found in the cache")]
+
+
+def test_building_again_gives_the_same_weights(text_policy, tmp_path):
+    assert weights(build_policy("text", tmp_path, seed=0, recipe=QUICK)) == weights(text_policy)
+
+
+def test_another_seed_or_recipe_is_another_entry_of_the_cache():
+    keys = {
+        cache_key("text", QUICK, 0),
+        cache_key("text", QUICK, 1),
+        cache_key("vl", QUICK, 0),
+        cache_key("text", RECIPES["text"], 0),
+    }
+    assert len(keys) == 4
+
+
+def test_a_build_that_fails_leaves_nothing_in_the_cache(tmp_path):
+    class Stopped(Exception):
+        pass
+
+    def stop(share: float, text: str) -> None:
+        raise Stopped
+
+    with pytest.raises(Stopped):
+        build_policy("text", tmp_path, seed=0, recipe=QUICK, progress=stop)
+    assert list(tmp_path.iterdir()) == []
+
+
+def test_progress_never_goes_back_and_ends_at_one(tmp_path):
+    shares: list[float] = []
+    build_policy("text", tmp_path, seed=3, recipe=QUICK, progress=lambda share, text: shares.append(share))
+    assert shares == sorted(shares)
+    assert shares[-1] == 1.0
+
+
+def test_the_time_limit_ends_the_teaching_and_is_logged(tmp_path, caplog):
+    hurried = Recipe(documents=16, steps=10_000, batch=8, vocabulary=400, limit_s=0.5)
+    build_policy("text", tmp_path, seed=0, recipe=hurried)
+    assert "of 10000 steps" in caplog.text
+
+
+@pytest.mark.parametrize(
+    "text", ["a\n\nb  c\t", "Umsätze – 売上 😀", "<imgen>{'a': 'it\\'s'}</imgen>\n<imgen>", "<image>"]
+)
+def test_the_tokenizer_gives_back_any_text_tags_included(text_policy, text):
+    from transformers import AutoTokenizer
+
+    tokenizer = AutoTokenizer.from_pretrained(text_policy)
+    ids = tokenizer(text, add_special_tokens=False).input_ids
+    assert tokenizer.decode(ids, skip_special_tokens=True) == text
+
+
+def test_the_chat_template_writes_turns_as_qwen_does(vl_policy):
+    from transformers import AutoTokenizer
+
+    tokenizer = AutoTokenizer.from_pretrained(vl_policy)
+    chat = [
+        {"role": "system", "content": "s"},
+        {
+            "role": "user",
+            "content": [{"type": "text", "text": "a\n"}, {"type": "image"}, {"type": "text", "text": " b"}],
+        },
+    ]
+    assert tokenizer.apply_chat_template(chat, tokenize=False, add_generation_prompt=True) == (
+        "<|im_start|>system\ns<|im_end|>\n"
+        "<|im_start|>user\na\n<|vision_start|><|image_pad|><|vision_end|> b<|im_end|>\n"
+        "<|im_start|>assistant\n"
+    )
+
+
+def test_a_quickly_built_text_policy_generates(text_policy):
+    asked = list(islice(prompts(1, "test", pictures=False), 2))
+    assert len(sample(text_policy, asked, tokens=8)) == 2
+
+
+def test_a_quickly_built_vision_policy_reads_images(vl_policy):
+    asked = list(islice(prompts(1, "test", pictures=True), 2))
+    assert len(sample(vl_policy, asked, tokens=8)) == 2
+
+
+def test_the_image_changes_what_the_vision_policy_predicts(vl_policy):
+    import torch
+    from transformers import AutoModelForImageTextToText, AutoProcessor
+
+    model, processor = (
+        AutoModelForImageTextToText.from_pretrained(vl_policy),
+        AutoProcessor.from_pretrained(vl_policy),
+    )
+    text = "<|vision_start|><|image_pad|><|vision_end|>"
+    with torch.no_grad():
+        red, blue = (
+            model(
+                **processor(text=[text], images=[Image.new("RGB", (84, 84), color)], return_tensors="pt")
+            ).logits
+            for color in ("red", "blue")
+        )
+    assert red.shape[1] == 2 + 9
+    assert not torch.allclose(red[:, -1], blue[:, -1])
+
+
+@pytest.mark.heavy
+@pytest.mark.timeout(240)
+def test_a_partly_taught_policy_writes_tags_that_parse(tmp_path):
+    recipe = Recipe(documents=2_000, steps=250, limit_s=120.0)
+    folder = build_policy("text", tmp_path, seed=0, recipe=recipe)
+    answers = sample(folder, list(islice(prompts(1, "train", pictures=False), 48)), tokens=160)
+    tags = [part for answer in answers for part in read(answer, inputs=0) if not isinstance(part, TextPart)]
+    assert len(tags) > 20
+    assert sum(isinstance(part, InvalidPart) for part in tags) < len(tags) / 2
