@@ -25,6 +25,7 @@ from rich.progress import BarColumn, Progress, TaskID, TextColumn, TimeElapsedCo
 
 logger = logging.getLogger(__name__)
 CACHE_ENV = "LLMI_CACHE"
+LOG = "build.log"
 PR_SET_PDEATHSIG = 1
 Kind = Literal["text", "vl"]
 
@@ -82,7 +83,8 @@ def build(parts: Parts, console: Console) -> Path:
                     kind, name, share = reading.recv()
                 except EOFError as error:
                     child.join(10)
-                    raise BuildFailed(f"the build process ended with exit code {child.exitcode}") from error
+                    why = f"the build process ended with exit code {child.exitcode}"
+                    raise BuildFailed(f"{why}; see {parts.cache / LOG}") from error
                 if kind == "done":
                     return Path(name)
                 if kind == "failed":
@@ -109,12 +111,17 @@ def _child(parts: Parts, pipe: Connection, parent: int) -> None:
     def say(name: str, share: float | None = None) -> None:
         pipe.send(("stage", name, share))
 
+    # Libraries draw bars of their own and warn about what is on purpose: that goes to a file.
+    parts.cache.mkdir(parents=True, exist_ok=True)
+    log = os.open(parts.cache / LOG, os.O_WRONLY | os.O_CREAT | os.O_TRUNC, 0o644)
+    os.dup2(log, 1)
+    os.dup2(log, 2)
+    logging.basicConfig(level=logging.INFO)
     try:
         pipe.send(("done", str(_build(parts, say)), None))
     except Exception as error:
         logger.exception("building failed")
-        pipe.send(("failed", f"{type(error).__name__}: {error}", None))
-        raise
+        pipe.send(("failed", f"{type(error).__name__}: {error} (see {parts.cache / LOG})", None))
 
 
 def _build(parts: Parts, say: Callable[[str, float | None], None]) -> Path:
@@ -123,7 +130,6 @@ def _build(parts: Parts, say: Callable[[str, float | None], None]) -> Path:
     from workers.providers.library_build import build_library
     from workers.providers.tiny_pipelines import build_tiny_pipelines
 
-    parts.cache.mkdir(parents=True, exist_ok=True)
     say("writing the prompts", None)
     with tempfile.TemporaryDirectory(dir=parts.cache, prefix=".prompts-") as work:
         parts.prompts.mkdir(exist_ok=True)
