@@ -118,9 +118,9 @@ class QueueClient:
         """Returns once the request is in Redis. Posting an id that is still pending returns the same
         `Posted`.
 
-        Raises `ValueError` for a kind that has no queue, `InfrastructureFault(PROVIDER_DOWN)` when Redis could
-        not be reached before the request's deadline, `InfrastructureFault(CANCELLED)` when the client is closed
-        meanwhile. A caller that is cancelled leaves the request posted; see `cancel`.
+        Raises `ValueError` for a kind that has no queue, `InfrastructureFault(PROVIDER_DOWN)` when Redis
+        could not be reached before the request's deadline, `InfrastructureFault(CANCELLED)` when the client
+        is closed meanwhile. A caller that is cancelled leaves the request posted; see `cancel`.
         """
         if request.kind not in QUEUES:
             raise ValueError(f"kind {request.kind!r} has no queue; there are {', '.join(QUEUES)}")

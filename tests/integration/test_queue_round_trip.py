@@ -171,7 +171,7 @@ async def test_half_a_character_is_a_bad_message_and_harms_nobody(
     worker: StartWorker, queue_settings: QueueSettings
 ) -> None:
     worker(["code"], app="queue_app")
-    half = request_for(Order()).model_copy(update={"payload": {"notes": "\ud83d"}})
+    half = request_for(Order()).model_copy(update={"payload": {"act": "\ud83d"}})
     async with QueueClient(queue_settings) as client:
         outcome = await (await client.post(half)).outcome()
         assert isinstance(outcome.result, Failure)
