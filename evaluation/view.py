@@ -31,6 +31,12 @@ REASONS = {
     "prompt_refused": "The provider refused the prompt",
     "no_hit": "The search found nothing",
 }
+TERMS = {
+    "r_num": "image count (r_num)",
+    "L": "text judge (L)",
+    "M": "image judge (M)",
+    "tools": "tools asked for",
+}
 TOOLS = {"search": "Found", "diffusion": "Generated", "code": "Plotted", "edit": "Edited"}
 _markdown = MarkdownIt("js-default", {"html": False, "linkify": False}).disable(["image", "link", "autolink"])
 
@@ -59,7 +65,8 @@ class Card:
     reward: float | None
     state: str
     pieces: list[Piece]
-    scores: list[tuple[str, str, float | None]]
+    terms: list[tuple[str, str, float | None]]
+    details: list[tuple[str, str]]
     truncated: bool
     masked_by: list[str]
 
@@ -80,7 +87,8 @@ def card(sample: Sample, blobs: BlobStore) -> Card:
         reward=sample.reward,
         state=sample.state,
         pieces=pieces,
-        scores=scores(sample.breakdown),
+        terms=terms(sample.breakdown),
+        details=details(sample.breakdown),
         truncated=sample.document.truncated,
         masked_by=[reason(failure) for failure in sample.masked_by],
     )
@@ -98,27 +106,31 @@ def reason(failure: Failure) -> str:
     )
 
 
-def scores(breakdown: dict[str, JsonValue], prefix: str = "") -> list[tuple[str, str, float | None]]:
-    """The breakdown as (name, value, share of the bar in [0, 1] or None), nested names joined with a dot."""
-    rows: list[tuple[str, str, float | None]] = []
+def terms(breakdown: dict[str, JsonValue]) -> list[tuple[str, str, float | None]]:
+    """The reward's own terms, the numbers at the top: (name, value, share of a bar in [0, 1] or None)."""
+    return [
+        (TERMS.get(name, name), f"{value:.2f}", float(value) if 0 <= value <= 1 else None)
+        for name, value in breakdown.items()
+        if isinstance(value, int | float) and not isinstance(value, bool)
+    ]
+
+
+def details(breakdown: dict[str, JsonValue], prefix: str = "") -> list[tuple[str, str]]:
+    """All the rest as (name, value), nested names joined with a dot; what is empty is left out."""
+    rows: list[tuple[str, str]] = []
     for name, value in breakdown.items():
-        label = f"{prefix}{name}".replace("_", " ")
+        label = f"{prefix}{name.replace('_', ' ')}"
         if isinstance(value, dict):
-            rows += scores(value, f"{prefix}{name} · ")
-        elif isinstance(value, bool) or not isinstance(value, int | float):
-            if value not in (None, "", []):
-                rows.append((label, _plain(value), None))
-        elif isinstance(value, int):
-            rows.append((label, str(value), None))
-        else:
-            rows.append((label, f"{value:.3f}", value if 0 <= value <= 1 else None))
+            rows += details(value, f"{label} · ")
+        elif value not in (None, "", []) and (prefix or isinstance(value, bool | str | list)):
+            rows.append((label, _plain(value)))
     return rows
 
 
 def _plain(value: JsonValue) -> str:
     if isinstance(value, list):
         return ", ".join(_plain(item) for item in value)
-    return str(value)
+    return f"{value:.3g}" if isinstance(value, float) else str(value)
 
 
 def _image(part: ImagePart, blobs: BlobStore) -> Piece:

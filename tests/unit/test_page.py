@@ -12,7 +12,7 @@ from PIL import Image
 from evaluation.curve import Point, draw, smooth
 from evaluation.page import KeyFigure, Page, Table, render
 from evaluation.samples import Pair, Sample, pairs, typical
-from evaluation.view import card, scores
+from evaluation.view import card, details, terms
 from policy.document import Document, ImagePart, InvalidPart, Tag, Task, TextPart
 from workers.blobs import BlobStore
 from workers.errors import Cause
@@ -156,12 +156,16 @@ def test_policy_forbids_scripts_and_loading_and_allows_our_style(blobs):
     assert "unsafe" not in policy
 
 
-def test_scores_are_flattened_with_bars_for_shares():
-    assert scores({"r_num": 0.5, "text": {"Image": 4}, "formula": "llmi"}) == [
-        ("r num", "0.500", 0.5),
-        ("text · Image", "4", None),
-        ("formula", "llmi", None),
-    ]
+def test_terms_of_the_reward_have_bars_and_the_rest_is_told_below():
+    breakdown = {
+        "r_num": 0.5,
+        "axes": {"Image": 4},
+        "formula": "llmi",
+        "missing": None,
+        "tools_required": ["code"],
+    }
+    assert terms(breakdown) == [("image count (r_num)", "0.50", 0.5)]
+    assert details(breakdown) == [("axes · Image", "4"), ("formula", "llmi"), ("tools required", "code")]
 
 
 def test_pairs_take_the_same_prompt_from_both_ends():
