@@ -1,0 +1,140 @@
+"""The sampler on a transfer queue of the test's own: who is trained on, who is replaced, and what the ledger
+says."""
+
+from __future__ import annotations
+
+import pytest
+from omegaconf import OmegaConf
+
+from policy.document import Task
+from policy.ledger import read_ledger
+from policy.ledger_writer import LedgerWriter
+
+
+class Store:
+    """Stands in for the transfer queue's key-value interface."""
+
+    def __init__(self):
+        self.items: dict[str, dict[str, dict]] = {"train": {}}
+
+    def kv_list(self, partition_id=None):
+        return self.items
+
+    def kv_clear(self, *, partition_id, keys):
+        for key in keys:
+            self.items[partition_id].pop(key, None)
+
+    def group(self, uid: str, status: str, sessions, *, step: int = 1) -> None:
+        self.items["train"][uid] = {"is_prompt": True, "status": status, "global_steps": step}
+        for session in sessions:
+            self.items["train"][f"{uid}_{session}_0"] = {"status": "success", "global_steps": step}
+
+
+@pytest.fixture
+def store(monkeypatch):
+    from verl.trainer.ppo.v1 import replay_buffer
+
+    store = Store()
+    monkeypatch.setattr(replay_buffer.tq, "kv_list", store.kv_list)
+    monkeypatch.setattr(replay_buffer.tq, "kv_clear", store.kv_clear)
+    return store
+
+
+@pytest.fixture
+def rollouts(tmp_path):
+    writer = LedgerWriter(tmp_path, "rollout")
+    yield writer
+    writer.close()
+
+
+@pytest.fixture
+def sampler(store, tmp_path, rollouts):
+    from policy.sampler import SiblingSampler, SiblingSamplerAsync
+
+    refilled: list[int] = []
+
+    def make(mode: str = "separate_async", *, stall_s: float = 30.0):
+        def refill(count: int) -> None:
+            refilled.append(count)
+            for _ in range(count):
+                uid = f"new{sum(refilled)}{len(store.items['train'])}"
+                store.group(uid, "finished", range(4), step=9)
+
+        cls = SiblingSampler if mode == "sync" else SiblingSamplerAsync
+        options = {"run": str(tmp_path), "min_siblings": 2, "poll_s": 0.01, "stall_s": stall_s}
+        made = cls(
+            trainer_mode=mode,
+            trainer_config=OmegaConf.create({}),
+            max_off_policy_threshold=3,
+            max_off_policy_strategy="drop",
+            sampler_kwargs=OmegaConf.create(options),
+            refill_fn=refill,
+        )
+        made.refilled = refilled
+        return made
+
+    return make
+
+
+def states(tmp_path) -> dict[str, str | None]:
+    return {name: rollout.state for name, rollout in read_ledger(tmp_path).rollouts.items()}
+
+
+def started(rollouts, *names: str) -> None:
+    for name in names:
+        rollouts.started(name, Task(question="q"))
+
+
+@pytest.mark.parametrize("mode", ["separate_async", "sync"])
+def test_a_selected_group_is_trained_on_once(mode, store, sampler, rollouts, tmp_path):
+    store.group("a", "finished", [0, 1, 2])
+    started(rollouts, "a_0", "a_1", "a_2", "a_3")
+    rollouts.closed("a_3", "masked")
+    batch, _ = sampler(mode).sample(2, "train", 1)
+    assert sorted(batch.keys) == ["a_0_0", "a_1_0", "a_2_0"]
+    ledger = read_ledger(tmp_path)
+    assert ledger.violations == []
+    assert states(tmp_path) == {"a_0": "trained", "a_1": "trained", "a_2": "trained", "a_3": "masked"}
+    assert ledger.rollouts["a_0"].step == 2
+
+
+@pytest.mark.parametrize("mode", ["separate_async", "sync"])
+@pytest.mark.parametrize("left", [0, 1])
+def test_a_group_with_too_few_votes_is_replaced(mode, left, store, sampler, rollouts, tmp_path):
+    store.group("a", "finished", range(left))
+    started(rollouts, "a_0")
+    buffer = sampler(mode)
+    batch, metrics = buffer.sample(1, "train", 1)
+    assert buffer.refilled == [1]
+    assert all(key.startswith("new") for key in batch.keys)
+    assert metrics["training/rollout_failure/evicted_samples"] == 1
+    assert states(tmp_path)["a_0"] == ("masked" if left else None)
+
+
+@pytest.mark.parametrize("mode", ["separate_async", "sync"])
+def test_a_failed_group_is_replaced_even_when_most_of_it_is_there(mode, store, sampler, rollouts, tmp_path):
+    store.group("a", "failure", [0, 1, 2])
+    started(rollouts, "a_0", "a_1", "a_2", "a_3")
+    rollouts.broken("a_3", "ValueError: boom")
+    buffer = sampler(mode)
+    batch, _ = buffer.sample(1, "train", 1)
+    assert buffer.refilled == [1]
+    assert not [key for key in batch.keys if key.startswith("a_")]
+    assert {
+        name: state for name, state in states(tmp_path).items() if name.startswith("a_")
+    } == dict.fromkeys(("a_0", "a_1", "a_2", "a_3"), "failed")
+
+
+def test_a_stale_group_is_replaced(store, sampler, rollouts, tmp_path):
+    store.group("old", "finished", [0, 1], step=1)
+    started(rollouts, "old_0", "old_1")
+    buffer = sampler()
+    buffer.sample(9, "train", 1)
+    assert buffer.refilled == [1]
+    assert states(tmp_path)["old_0"] == states(tmp_path)["old_1"] == "stale"
+
+
+def test_waiting_for_rollouts_that_never_end_ends(store, sampler):
+    store.group("a", "running", [])
+    with pytest.raises(TimeoutError, match="no group of rollouts has ended"):
+        sampler(stall_s=0.1).sample(1, "train", 1)
