@@ -1,0 +1,155 @@
+"""Diffusion and edit in process: diffusers' own loading and sampling code, on tiny weights made here."""
+
+from __future__ import annotations
+
+import io
+import time
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+from PIL import Image
+
+from workers import images
+from workers.blobs import BlobStore
+from workers.errors import Cause, ConfigError, InfrastructureFault
+from workers.jobs import JobContext
+from workers.messages import EditPayload, Request
+from workers.providers import diffusers_pipeline, pil_processor, tiny_pipelines
+from workers.settings import ImageModelSettings, ToolSettings
+from workers.tools import edit as edit_tool
+
+pytestmark = [pytest.mark.heavy, pytest.mark.timeout(300)]
+
+
+@pytest.fixture(scope="module")
+def weights() -> Path:
+    """The same cache that the demo uses, so that the weights are made once per checkout."""
+    return tiny_pipelines.build_tiny_pipelines(Path(".cache/tiny-image"))
+
+
+def generate(
+    weights: Path, prompt: str = "oil painting of a fox", *, seed: int = 1, **fields: Any
+) -> np.ndarray:
+    settings = tiny_pipelines.settings(weights).model_copy(update=fields)
+    made = diffusers_pipeline.generate(prompt, settings, seed=seed, deadline=time.time() + 60)
+    return np.asarray(Image.open(io.BytesIO(made.image)))
+
+
+def edit(weights: Path, picture: Image.Image, *, pipeline: str = "QwenImageEditPlusPipeline") -> Image.Image:
+    settings = tiny_pipelines.settings(weights, edit=True).model_copy(update={"pipeline": pipeline})
+    made = diffusers_pipeline.edit(
+        "the same picture changed to night", picture, settings, seed=1, deadline=time.time() + 60
+    )
+    return Image.open(io.BytesIO(made.image))
+
+
+def test_the_seed_makes_an_image_repeatable(weights: Path) -> None:
+    assert np.array_equal(generate(weights, seed=5), generate(weights, seed=5))
+    assert not np.array_equal(generate(weights, seed=5), generate(weights, seed=6))
+
+
+def test_prompt_and_size_are_followed(weights: Path) -> None:
+    assert not np.array_equal(generate(weights, "a fox"), generate(weights, "a whale"))
+    assert generate(weights, size="96x64").shape == (64, 96, 3)
+
+
+def test_guidance_acts(weights: Path) -> None:
+    """Regression: without a negative prompt, diffusers' Qwen-Image silently turns guidance off."""
+    weak, strong = generate(weights, guidance=1.0), generate(weights, guidance=4.0)
+    assert not np.array_equal(weak, strong)
+    away = generate(weights, guidance=4.0, negative_prompt="a whale in a harbor")
+    assert not np.array_equal(strong, away)
+
+
+def test_diffusion_and_edit_of_one_model_share_their_modules(weights: Path) -> None:
+    drawing = diffusers_pipeline.load(tiny_pipelines.settings(weights))
+    editing = diffusers_pipeline.load(tiny_pipelines.settings(weights, edit=True))
+    assert type(drawing).__name__ == "QwenImagePipeline"
+    assert type(editing).__name__ == "QwenImageEditPlusPipeline"
+    for part in ("transformer", "vae", "text_encoder"):
+        assert getattr(drawing, part) is getattr(editing, part)
+    assert diffusers_pipeline.load(tiny_pipelines.settings(weights)) is drawing
+
+
+def test_an_edit_depends_on_its_picture_and_keeps_its_proportions(weights: Path) -> None:
+    tall = Image.new("RGB", (60, 120), "orange")
+    made = edit(weights, tall)
+    assert made.size == (48, 96)
+    assert made.tobytes() != edit(weights, Image.new("RGB", (60, 120), "navy")).tobytes()
+
+
+def test_an_edit_pipeline_loads_first_and_alone(weights: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(diffusers_pipeline, "_loaded", {})
+    assert edit(weights, Image.new("RGB", (64, 64), "teal")).size == (64, 64)
+
+
+def test_an_edit_works_where_torchvision_does_not(weights: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(diffusers_pipeline, "_loaded", {})
+    monkeypatch.setattr(pil_processor, "torchvision_works", lambda: False)
+    assert edit(weights, Image.new("RGB", (64, 64), "teal")).size == (64, 64)
+    editing = diffusers_pipeline.load(tiny_pipelines.settings(weights, edit=True))
+    assert isinstance(editing.processor, pil_processor.PilProcessor)
+
+
+@pytest.mark.parametrize("mode", ["RGBA", "P", "L"])
+def test_every_chart_can_be_edited(
+    weights: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, mode: str
+) -> None:
+    """Regression: a chart has an alpha channel, which JPEG cannot hold, so that editing one always failed."""
+    blobs = BlobStore(str(tmp_path))
+    chart = blobs.put(images.encoded(Image.new("RGBA", (120, 80), (250, 120, 20, 128)).convert(mode)))
+    tools = ToolSettings(edit=tiny_pipelines.settings(weights, edit=True))
+    monkeypatch.setattr(edit_tool, "section", lambda name, model: tools)
+    payload = EditPayload(prompt="make it blue", image=chart)
+    request = Request.make("edit", payload, timeout_s=60, seed=3)
+    result = edit_tool.edit(payload, JobContext(request, blobs))
+    assert result.images[0].sha256 != chart.sha256
+    assert result.source["edited"] == chart.sha256
+    assert Image.open(io.BytesIO(blobs.get(result.images[0]))).mode == "RGB"
+
+
+def test_the_deadline_stops_between_two_steps(weights: Path) -> None:
+    settings = tiny_pipelines.settings(weights).model_copy(update={"steps": 500})
+    started = time.monotonic()
+    with pytest.raises(InfrastructureFault) as caught:
+        diffusers_pipeline.generate("a fox", settings, seed=1, deadline=time.time() + 0.5)
+    assert caught.value.cause is Cause.TIMEOUT
+    assert time.monotonic() - started < 5
+    assert generate(weights).shape == (64, 64, 3), "the pipeline must survive it"
+
+
+def test_wrong_names_are_named(weights: Path, tmp_path: Path) -> None:
+    settings = tiny_pipelines.settings(weights)
+    with pytest.raises(ConfigError, match="NoSuchPipeline"):
+        diffusers_pipeline.load(settings.model_copy(update={"pipeline": "NoSuchPipeline"}))
+    with pytest.raises(ConfigError, match="nowhere"):
+        diffusers_pipeline.load(settings.model_copy(update={"model": str(tmp_path / "nowhere")}))
+
+
+class _Flux:
+    def __call__(self, prompt: str, true_cfg_scale: float = 1.0, guidance_scale: float = 3.5) -> None: ...
+
+
+class _Qwen:
+    def __call__(
+        self, negative_prompt: str = "", true_cfg_scale: float = 4.0, guidance_scale: Any = None
+    ) -> None: ...
+
+
+class _Turbo:
+    def __call__(self, prompt: str, guidance_scale: float = 5.0, negative_prompt: str = "") -> None: ...
+
+
+@pytest.mark.parametrize(
+    ("pipeline", "options"),
+    [
+        (_Flux(), {"guidance_scale": 2.0}),
+        (_Qwen(), {"true_cfg_scale": 2.0, "negative_prompt": "blurry"}),
+        (_Turbo(), {"guidance_scale": 2.0, "negative_prompt": "blurry"}),
+    ],
+)
+def test_guidance_goes_by_the_name_that_acts(pipeline: Any, options: dict[str, Any]) -> None:
+    settings = ImageModelSettings(guidance=2.0, negative_prompt="blurry")
+    assert diffusers_pipeline.guidance_options(pipeline, settings) == options
