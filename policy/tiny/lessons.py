@@ -19,6 +19,7 @@ from policy.tiny.recipe import Kind, Recipe
 from policy.tiny.tokenizer import END
 
 _CHUNK = 64  # images processed at a time
+_POOL = 4  # batches
 
 
 @dataclass(frozen=True)
@@ -93,14 +94,19 @@ def _processed(images: Any, encoded: list[bytes]) -> list[tuple[Any, Any]]:
 
 
 def batches(lessons: list[Lesson], size: int, seed: int) -> Iterator[list[Lesson]]:
-    """Endless batches of lessons of like length, shuffled anew for every round."""
+    """Endless batches, shuffled anew for every round; in a pool of a few batches, lessons of like length together.
+
+    Sorting saves padding; the pools are small so that no stretch of the teaching sees only short answers.
+    """
     random = Random(seed)
-    order = sorted(lessons, key=lambda lesson: lesson.length)
-    starts = list(range(0, len(order), size))
+    order = list(lessons)
     while True:
-        random.shuffle(starts)
-        for start in starts:
-            yield order[start : start + size]
+        random.shuffle(order)
+        for start in range(0, len(order), size * _POOL):
+            pool = sorted(order[start : start + size * _POOL], key=lambda lesson: lesson.length)
+            made = [pool[at : at + size] for at in range(0, len(pool), size)]
+            random.shuffle(made)
+            yield from made
 
 
 def tensors(batch: list[Lesson], tokenizer: Any) -> dict[str, Any]:

@@ -26,9 +26,9 @@ class Recipe:
 
     documents: int
     steps: int
-    batch: int = 32
-    learning_rate: float = 3e-3
-    limit_s: float = 140.0
+    batch: int = 16
+    learning_rate: float = 2.5e-3
+    limit_s: float = 150.0
     vocabulary: int = 1024
     hidden: int = 128
     layers: int = 4
