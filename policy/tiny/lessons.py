@@ -94,7 +94,7 @@ def _processed(images: Any, encoded: list[bytes]) -> list[tuple[Any, Any]]:
 
 
 def batches(lessons: list[Lesson], size: int, seed: int) -> Iterator[list[Lesson]]:
-    """Endless batches, shuffled anew for every round; in a pool of a few batches, lessons of like length together.
+    """Endless batches, shuffled anew for every round; in a pool of a few batches, like lengths together.
 
     Sorting saves padding; the pools are small so that no stretch of the teaching sees only short answers.
     """
