@@ -6,6 +6,7 @@ the run ended; the error that ended it is raised after that.
 
 from __future__ import annotations
 
+import logging
 import time
 from pathlib import Path
 
@@ -23,6 +24,7 @@ from coordinator.summary import Summary, lost_requests, read_metrics, summarize
 from policy.ledger import close_open, read_ledger
 from policy.training import METRICS
 
+logger = logging.getLogger(__name__)
 TICK_S = 0.5
 
 
@@ -78,5 +80,8 @@ def _conclude(run: Path, config: RunConfig, memory: MemoryWatch, restarts: int, 
         peak_rss_bytes=memory.peak,
         seconds=time.monotonic() - began,
     )
-    write_report(run, config, ledger, summary)
+    try:
+        write_report(run, config, ledger, summary)
+    except Exception:
+        logger.exception("%s: the report could not be written", run)
     return summary

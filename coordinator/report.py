@@ -67,7 +67,7 @@ def figures(summary: Summary) -> list[KeyFigure]:
     def number(value: float | None, form: str) -> str:
         return "none" if value is None else format(value, form)
 
-    reward = f"{number(summary.reward_first, '.3f')} → {number(summary.reward_last, '.3f')}"
+    reward = f"{number(summary.reward_first, '.2f')} → {number(summary.reward_last, '.2f')}"
     return [
         KeyFigure("Reward", reward, "first and last fifth of the steps"),
         KeyFigure("Requests", f"{summary.requests_posted:,}", "to tools and judges"),

@@ -167,7 +167,7 @@ def test_report_is_made_from_the_run_folder(tmp_path, writer):
     )
     ledger = read_ledger(tmp_path)
     page = write_report(tmp_path, config, ledger, summary_of(tmp_path))
-    assert "0.100 → 0.500" in page.read_text()
+    assert "0.10 → 0.50" in page.read_text()
     assert json.loads((tmp_path / "summary.json").read_text())["reward_last"] == pytest.approx(0.5)
     assert (tmp_path / "reward.png").stat().st_size > 1000
     assert [s.step for s in samples(ledger)] == [1, 2, 3, 4, 5]
