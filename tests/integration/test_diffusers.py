@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import io
+import os
 import time
 from pathlib import Path
 from typing import Any
@@ -26,7 +27,7 @@ pytestmark = [pytest.mark.heavy, pytest.mark.timeout(300)]
 @pytest.fixture(scope="module")
 def weights() -> Path:
     """The same cache that the demo uses, so that the weights are made once per checkout."""
-    return tiny_pipelines.build_tiny_pipelines(Path(".cache/tiny-image"))
+    return tiny_pipelines.build_tiny_pipelines(Path(os.environ.get("LLMI_CACHE", ".cache")) / "tiny-image")
 
 
 def generate(

@@ -32,6 +32,8 @@ from workers.settings import ImageModelSettings
 logger = logging.getLogger(__name__)
 
 PROVIDER = "diffusers"
+# Below this many parameters a second CPU thread costs more than it gives, and much more on a busy machine.
+SMALL = 50_000_000
 STEP = 16  # widths and heights are multiples of this: 8 for the autoencoder, 2 for its patches
 
 _lock = threading.RLock()
@@ -180,10 +182,17 @@ def _open(settings: ImageModelSettings, device: str, dtype: str, family: dict[st
             pipeline.register_modules(processor=_processor(settings.model, pipeline.tokenizer))
     pipeline.to(device)
     pipeline.set_progress_bar_config(disable=True)
+    if device == "cpu" and _parameters(pipeline) < SMALL:
+        torch.set_num_threads(1)
     logger.info(
         "%s of %s on %s in %.1f s", settings.pipeline, settings.model, device, time.monotonic() - started
     )
     return pipeline
+
+
+def _parameters(pipeline: Any) -> int:
+    parts = (part for part in pipeline.components.values() if hasattr(part, "parameters"))
+    return sum(weights.numel() for part in parts for weights in part.parameters())
 
 
 def _wants_processor(kind: Any) -> bool:

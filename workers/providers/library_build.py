@@ -8,49 +8,26 @@ from __future__ import annotations
 
 import hashlib
 import json
-import logging
 import random
-import tempfile
 from pathlib import Path
 
 from workers import images
-from workers.errors import ConfigError
 from workers.providers import drawn, library
+from workers.providers.cached_folder import cached_folder
 from workers.providers.drawn.canvas import LIGHTS
 from workers.providers.drawn.scenes import Scene, draw, every_animal, every_city
 
-logger = logging.getLogger(__name__)
-
 SIZE = (192, 144)
-MANIFEST = "manifest.json"
 ORIGIN = "the built-in image library (drawn by llmi)"
 
 
 def build_library(folder: Path, seed: int = 0) -> Path:
-    """The library in `folder`, built (some seconds) unless it is there already. Returns `folder`.
+    """The library in `folder`, drawn (some seconds) unless it is there already. Returns `folder`.
 
     128 pictures: 8 cities in 8 lights, 8 animals in 8 places. Raises `ConfigError` when the folder holds
     something else.
     """
-    wanted = _manifest(seed)
-    manifest = folder / MANIFEST
-    if manifest.is_file() and json.loads(manifest.read_text()) == wanted:
-        return folder
-    if folder.exists() and any(folder.iterdir()) and not manifest.is_file():
-        raise ConfigError(
-            f"{folder} holds files but no {MANIFEST}; name an empty or new folder for the image library"
-        )
-    folder.parent.mkdir(parents=True, exist_ok=True)
-    logger.info("drawing the image library in %s", folder)
-    with tempfile.TemporaryDirectory(dir=folder.parent, prefix=f".{folder.name}-") as work:
-        part = Path(work) / "new"
-        part.mkdir()
-        _fill(part, seed)
-        (part / MANIFEST).write_text(json.dumps(wanted))
-        if folder.exists():
-            folder.rename(Path(work) / "old")
-        part.rename(folder)
-    return folder
+    return cached_folder(folder, _manifest(seed), lambda part: _fill(part, seed))
 
 
 def scenes(seed: int) -> list[Scene]:
@@ -65,6 +42,7 @@ def scenes(seed: int) -> list[Scene]:
 
 
 def _fill(folder: Path, seed: int) -> None:
+    folder.mkdir()
     lines = []
     for number, scene in enumerate(scenes(seed)):
         name = f"{number:03d}.png"

@@ -13,18 +13,16 @@ import hashlib
 import json
 import logging
 import re
-import tempfile
 import time
 from pathlib import Path
 from typing import Any
 
-from workers.errors import ConfigError
 from workers.providers import drawn, tiny_training
+from workers.providers.cached_folder import cached_folder
 from workers.settings import ImageModelSettings
 
 logger = logging.getLogger(__name__)
 
-MANIFEST = "tiny.json"
 HIDDEN = 64
 SPACE = "Ġ"  # how byte-level BPE writes a space
 SPECIAL = (
@@ -54,35 +52,19 @@ def settings(folder: Path, *, edit: bool = False, size: str = "64x64") -> ImageM
 
 
 def build_tiny_pipelines(folder: Path) -> Path:
-    """The tiny weights in `folder`, built and trained unless they are there already. Returns `folder`.
+    """The tiny weights in `folder`, built and trained (under a minute) unless they are there already. Returns
+    `folder`.
 
     Raises `ConfigError` when the folder holds something else.
     """
-    wanted = {"tiny": "qwen-image", "made_by": _code_hash()}
-    manifest = folder / MANIFEST
-    if manifest.is_file() and json.loads(manifest.read_text()) == wanted:
-        return folder
-    if folder.exists() and any(folder.iterdir()) and not manifest.is_file():
-        raise ConfigError(
-            f"{folder} holds files but no {MANIFEST}; name an empty or new folder for the tiny pipelines"
-        )
-    folder.parent.mkdir(parents=True, exist_ok=True)
-    started = time.monotonic()
-    with tempfile.TemporaryDirectory(dir=folder.parent, prefix=f".{folder.name}-") as work:
-        part = Path(work) / "new"
-        _build(part)
-        (part / MANIFEST).write_text(json.dumps(wanted))
-        if folder.exists():
-            folder.rename(Path(work) / "old")
-        part.rename(folder)
-    logger.info("tiny diffusion weights in %s, made in %.1f s", folder, time.monotonic() - started)
-    return folder
+    return cached_folder(folder, {"tiny": "qwen-image", "made_by": _code_hash()}, _build)
 
 
 def _build(folder: Path) -> None:
     import torch
     from diffusers import FlowMatchEulerDiscreteScheduler, QwenImageEditPlusPipeline
 
+    started = time.monotonic()
     with torch.random.fork_rng(devices=[]):
         torch.manual_seed(0)
         spoken = " ".join([*tiny_training.texts(), *system_prompts()])
@@ -106,6 +88,7 @@ def _build(folder: Path) -> None:
         )
         tiny_training.train(pipeline)
         _save(pipeline, folder)
+    logger.info("tiny diffusion weights made in %.1f s", time.monotonic() - started)
 
 
 def make_tokenizer(words: list[str]) -> Any:

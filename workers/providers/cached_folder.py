@@ -1,0 +1,40 @@
+"""A folder that is made once and then used from there: atomically, and by one process at a time.
+
+Invariants: the folder appears whole or not at all; it is made again when what it was made from has changed; a
+folder that was not made here is never touched; two processes that want it at once make it once.
+"""
+
+from __future__ import annotations
+
+import fcntl
+import json
+import tempfile
+from collections.abc import Callable, Mapping
+from pathlib import Path
+
+from workers.errors import ConfigError
+
+MANIFEST = "manifest.json"
+
+
+def cached_folder(folder: Path, made_from: Mapping[str, object], make: Callable[[Path], None]) -> Path:
+    """`folder`, after `make` has filled it, unless its manifest already says `made_from`. Returns `folder`.
+
+    `make` gets the path of a folder yet to be made. Raises `ConfigError` when `folder` holds something else.
+    """
+    folder.parent.mkdir(parents=True, exist_ok=True)
+    with (folder.parent / f".{folder.name}.lock").open("w") as lock:
+        fcntl.flock(lock, fcntl.LOCK_EX)
+        manifest = folder / MANIFEST
+        if manifest.is_file() and json.loads(manifest.read_text()) == made_from:
+            return folder
+        if folder.exists() and any(folder.iterdir()) and not manifest.is_file():
+            raise ConfigError(f"{folder} holds files but no {MANIFEST}; name an empty or a new folder")
+        with tempfile.TemporaryDirectory(dir=folder.parent, prefix=f".{folder.name}-") as work:
+            part = Path(work) / "new"
+            make(part)
+            (part / MANIFEST).write_text(json.dumps(made_from))
+            if folder.exists():
+                folder.rename(Path(work) / "old")
+            part.rename(folder)
+    return folder
