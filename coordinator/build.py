@@ -76,7 +76,7 @@ def build(parts: Parts, console: Console) -> Path:
     child.start()
     writing.close()
     try:
-        with Progress(*columns, console=console, transient=True) as bars:
+        with Progress(*columns, console=console, transient=True, disable=not console.is_terminal) as bars:
             shown: dict[str, TaskID] = {}
             while True:
                 try:
