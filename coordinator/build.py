@@ -86,6 +86,7 @@ def build(parts: Parts, console: Console) -> Path:
                     why = f"the build process ended with exit code {child.exitcode}"
                     raise BuildFailed(f"{why}; see {parts.cache / LOG}") from error
                 if kind == "done":
+                    child.join(10)  # by itself, so that it frees what it holds
                     return Path(name)
                 if kind == "failed":
                     raise BuildFailed(name)

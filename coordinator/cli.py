@@ -168,6 +168,7 @@ def _conclude(console: Console, run: Path, result: dict[str, Any]) -> None:
         f"[bold green]done[/]: {result['steps']} steps, {rise}{result['requests_posted']:,} requests, "
         f"{result['lost']} lost, {result['masked']} masked; see [bold]{run / 'index.html'}[/]",
         highlight=False,
+        soft_wrap=True,
     )
 
 
