@@ -92,7 +92,8 @@ def _teach(
 
     from policy.tiny.lessons import batches, tensors
 
-    optimizer = torch.optim.AdamW(model.parameters(), lr=recipe.learning_rate, weight_decay=0.01)
+    optimizer = torch.optim.AdamW(model.parameters(), lr=recipe.learning_rate, weight_decay=0.01, fused=True)
+    usual = recipe.batch * sum(len(lesson.answer) for lesson in lessons) / len(lessons)  # tokens in a batch
     model.train()
     started, done = time.monotonic(), 0.0
     for step, batch in enumerate(batches(lessons, recipe.batch, seed)):
@@ -107,7 +108,8 @@ def _teach(
             group["lr"] = rate
         loss = model(**tensors(batch, tokenizer)).loss
         optimizer.zero_grad()
-        loss.backward()
+        # Every token weighs the same, whatever the length of the answers it came with.
+        (loss * (sum(len(lesson.answer) for lesson in batch) / usual)).backward()
         torch.nn.utils.clip_grad_norm_(model.parameters(), 1.0)
         optimizer.step()
         if step % 20 == 0:

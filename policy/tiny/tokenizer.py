@@ -1,7 +1,7 @@
 """The tiny policy's own tokenizer: byte-level BPE, Qwen's special tokens and chat format.
 
 Invariants: any text can be encoded and comes back unchanged; `<imgen>` and `</imgen>` are one token each and
-stay in decoded text; a token never reaches across a line break.
+stay in decoded text; a token never reaches across a sentence or a line break.
 """
 
 from __future__ import annotations
@@ -32,10 +32,12 @@ def train_tokenizer(texts: Iterable[str], vocabulary: int) -> Any:
     from transformers import PreTrainedTokenizerFast
 
     core = Tokenizer(models.BPE())
-    # Whole lines, not words: the fixed parts of a tag become single tokens, which keeps documents short.
+    # Sentences, not words: what is always said alike, such as the fixed parts of a tag or the number of
+    # images asked for, becomes single tokens, which keeps documents short and easy to learn from.
     core.pre_tokenizer = pre_tokenizers.Sequence(
         [
             pre_tokenizers.Split(Regex("\n"), behavior="isolated"),
+            pre_tokenizers.Split(". ", behavior="merged_with_previous"),
             pre_tokenizers.ByteLevel(add_prefix_space=False, use_regex=False),
         ]
     )
