@@ -150,6 +150,9 @@ def environment(train: TrainSettings, *, run: Path) -> dict[str, str]:
             "VLLM_CPU_KVCACHE_SPACE": str(train.kv_cache_gib),
             "VLLM_CPU_OMP_THREADS_BIND": "nobind",
             "OMP_NUM_THREADS": "1",
+            # Lets the engine's process do the worker's work; vLLM's CPU build only asks that OMP be set
+            # beforehand.
+            "VLLM_ENABLE_V1_MULTIPROCESSING": "0",
             # vLLM compiles small functions at first use: half a minute, and a C++ compiler nobody promised.
             "TORCHDYNAMO_DISABLE": "1",
         }
