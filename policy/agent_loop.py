@@ -103,10 +103,14 @@ class InterleavedAgentLoop(AgentLoopBase):
         model = self.config.actor_rollout_ref.model.path
         shared = await _process(self._run_folder, self._scorer, model, self.tokenizer)
         task = Task.model_validate_json(row["task"])
-        images = [await asyncio.to_thread(self._image, shared.blobs, ref) for ref in task.inputs]
-        prompt_ids = await self.ct_build_initial_tokens(list(row["raw_prompt"]), images=images or None)
-        rollout_id = f"{row['uid']}_{row['session_id']}"
-        step = int(row["global_steps"])
+        rollout_id, step = f"{row['uid']}_{row['session_id']}", int(row["global_steps"])
+        shared.ledger.started(rollout_id, task, step=step)
+        try:
+            images = [await asyncio.to_thread(self._image, shared.blobs, ref) for ref in task.inputs]
+            prompt_ids = await self.ct_build_initial_tokens(list(row["raw_prompt"]), images=images or None)
+        except Exception as error:
+            shared.ledger.broken(rollout_id, f"{type(error).__name__}: {error}")
+            raise
         generate = partial(
             self._generate,
             request_id=rollout_id,
@@ -126,7 +130,6 @@ class InterleavedAgentLoop(AgentLoopBase):
             scorer=shared.scorer,
             ledger=shared.ledger,
             limits=self._limits,
-            step=step,
             seed=self._seed,
         )
         written = await rollout.run(prompt_ids)

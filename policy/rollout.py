@@ -95,16 +95,14 @@ class Rollout:
     scorer: Scorer
     ledger: LedgerWriter
     limits: Limits
-    step: int = 0
     seed: int = 0
 
     async def run(self, prompt_ids: list[int]) -> Written:
-        """Write and score one document. Its ledger entries: started, scored, and the terminal state unless
-        it is to be trained on, which the sampler records.
+        """Write and score one document, which the caller has recorded as started.
 
-        Raises what the generator raises; the group is then `failed`.
+        The ledger hears the score and the terminal state; a rollout that is to be trained on stays open for
+        the sampler. Raises what the generator raises; the group is then `failed`.
         """
-        self.ledger.started(self.rollout_id, self.task, step=self.step)
         tooling = Tooling(self.client, rollout_id=self.rollout_id, inputs=self.task.inputs, seed=self.seed)
         written = Written(prompt_ids=prompt_ids)
         try:

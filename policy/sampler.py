@@ -4,7 +4,8 @@ samplers).
 Chosen by `trainer.v1.sampler.custom_sampler`. Invariants: a group with fewer valid samples than
 `min_siblings` is thrown away and replaced, like one of which a rollout failed; every rollout whose
 trajectory leaves the buffer gets its terminal state in the ledger then and there (those without a trajectory
-were closed by the rollout itself); waiting for rollouts ends with an error when none has ended for `stall_s`.
+were closed by the rollout itself); waiting for a batch ends with an error when no group has ended for
+`stall_s`, or when `max_wasted` of them were of no use.
 """
 
 from __future__ import annotations
@@ -42,6 +43,8 @@ class _Siblings(_Base):
         self._step = 0
         self._ended: set[str] = set()
         self._ended_at = time.monotonic()
+        self._max_wasted = int(sampler_kwargs.max_wasted)
+        self._wasted: Counter[str] = Counter()
 
     def _terminal_eviction_reasons(self, global_steps: int, partition_id: str) -> Reasons:
         stale, dapo, failed, counts = super()._terminal_eviction_reasons(global_steps, partition_id)
@@ -55,14 +58,22 @@ class _Siblings(_Base):
         for uid in stale | unusable:
             if uid in self.failure_keys[TRAIN]:
                 self._ledger.group_failed(uid, step=global_steps)
+                self._wasted["failed"] += 1
                 continue
             state, reason = self._why(uid, stale)
+            self._wasted[state] += 1
             for rollout_id in members[uid]:
                 self._ledger.closed(rollout_id, state, reason=reason, step=global_steps)
+        if self._wasted.total() > self._max_wasted:
+            told = ", ".join(f"{count} {state}" for state, count in self._wasted.items())
+            raise RuntimeError(
+                f"too many groups in step {global_steps} were of no use: {told}; see the ledger"
+            )
         return super()._evict_terminal_groups(global_steps, partition_id, eviction_reasons)
 
     def sample(self, global_steps: int, partition_id: str, batch_size: int) -> Any:
         self._step, self._ended_at = global_steps, time.monotonic()
+        self._wasted.clear()
         return super().sample(global_steps, partition_id, batch_size)
 
     def _materialize_batch(self, partition_id: str, selected_prompt_uids: list[str], snapshot: Any) -> Any:

@@ -105,7 +105,6 @@ def _actor(train: TrainSettings) -> dict[str, object]:
         f"{actor}.use_torch_compile": cuda,
         f"{actor}.fsdp_config.param_offload": False,
         f"{actor}.fsdp_config.optimizer_offload": cuda,
-        "actor_rollout_ref.ref.log_prob_micro_batch_size_per_gpu": 1,
     }
 
 
@@ -125,7 +124,6 @@ def _rollout(train: TrainSettings, run: Path) -> dict[str, object]:
         f"{rollout}.max_num_batched_tokens": train.rollout_batched_tokens,
         f"{rollout}.gpu_memory_utilization": train.gpu_memory,
         f"{rollout}.enable_prefix_caching": True,
-        f"{rollout}.log_prob_micro_batch_size_per_gpu": 1,
         f"{rollout}.agent.num_workers": train.rollout_processes,
         f"{rollout}.agent.default_agent_loop": AGENT,
         f"{rollout}.agent.agent_loop_config_path": str((run / AGENT_CONFIG).absolute()),
@@ -188,6 +186,8 @@ def _sampler(train: TrainSettings, run: Path, min_siblings: int) -> dict[str, ob
         f"+{sampler}.sampler_kwargs.run": str(run.absolute()),
         f"+{sampler}.sampler_kwargs.min_siblings": min_siblings,
         f"+{sampler}.sampler_kwargs.poll_s": train.poll_s,
+        # An outage masks or fails every group: better to stop than to write for nothing all night.
+        f"+{sampler}.sampler_kwargs.max_wasted": 4 * train.batch_size,
         # Every rollout ends within its time-out; half as much again is for a queue of them.
         f"+{sampler}.sampler_kwargs.stall_s": 1.5 * train.rollout_timeout_s + 60,
     }

@@ -134,9 +134,11 @@ def build(tmp_path):
     def make(
         text: str = "", *, model=None, queue=None, scorer=None, tokens=2000, timeout_s=PATIENCE_S, inputs=()
     ):
+        task = Task(question="q", inputs=inputs)
+        ledger.started("u_0", task, step=3)
         return Rollout(
             rollout_id="u_0",
-            task=Task(question="q", inputs=inputs),
+            task=task,
             generate=model or Model(text),
             decode=decode,
             ends=frozenset({END}),
@@ -144,7 +146,6 @@ def build(tmp_path):
             scorer=scorer or Judge(),
             ledger=ledger,
             limits=Limits(tokens, timeout_s),
-            step=3,
         )
 
     yield make

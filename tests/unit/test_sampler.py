@@ -61,7 +61,13 @@ def sampler(store, tmp_path, rollouts):
                 store.group(uid, "finished", range(4), step=9)
 
         cls = SiblingSampler if mode == "sync" else SiblingSamplerAsync
-        options = {"run": str(tmp_path), "min_siblings": 2, "poll_s": 0.01, "stall_s": stall_s}
+        options = {
+            "run": str(tmp_path),
+            "min_siblings": 2,
+            "poll_s": 0.01,
+            "stall_s": stall_s,
+            "max_wasted": 3,
+        }
         made = cls(
             trainer_mode=mode,
             trainer_config=OmegaConf.create({}),
@@ -138,3 +144,18 @@ def test_waiting_for_rollouts_that_never_end_ends(store, sampler):
     store.group("a", "running", [])
     with pytest.raises(TimeoutError, match="no group of rollouts has ended"):
         sampler(stall_s=0.1).sample(1, "train", 1)
+
+
+@pytest.mark.parametrize("mode", ["separate_async", "sync"])
+def test_an_outage_ends_the_run_instead_of_going_round_for_ever(mode, store, sampler):
+    buffer = sampler(mode)
+
+    def refill(count: int) -> None:
+        for _ in range(count):
+            store.group(f"x{len(buffer.refilled)}", "failure", [])
+            buffer.refilled.append(1)
+
+    buffer.refill_fn = refill
+    store.group("a", "failure", [])
+    with pytest.raises(RuntimeError, match="4 failed"):
+        buffer.sample(1, "train", 1)

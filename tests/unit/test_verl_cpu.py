@@ -4,6 +4,8 @@ from __future__ import annotations
 
 import asyncio
 import importlib.metadata
+import json
+import os
 import subprocess
 import sys
 import time
@@ -16,8 +18,6 @@ ALONE = {"VERL_USE_EXTERNAL_MODULES": "", "VERL_USE_EXTERNAL_PLUGINS": "none"}
 
 def python(code: str, **env: str) -> str:
     """Run code in an interpreter of its own; what it prints last."""
-    import os
-
     done = subprocess.run(
         [sys.executable, "-c", code], capture_output=True, text=True, env={**os.environ, **env}, timeout=110
     )
@@ -25,35 +25,57 @@ def python(code: str, **env: str) -> str:
     return done.stdout.strip().splitlines()[-1]
 
 
+@pytest.fixture(scope="module")
+def plugged() -> dict:
+    """What verl says of itself in a process that loaded the plug-ins; importing it takes long, so only
+    once."""
+    code = """
+import json, torch, verl
+import verl.checkpoint_engine, verl.workers.engine.fsdp.transformer_impl
+from verl.checkpoint_engine.base import CheckpointEngineRegistry
+from verl.plugin.platform import get_platform
+from verl.utils.device import get_device_name, get_nccl_backend, get_resource_name, is_support_ipc
+from verl.workers.engine.base import EngineRegistry
+engines = EngineRegistry._engines["language_model"]["fsdp2"]
+before = "cpu" in engines
+from policy.cpu import engine
+engine.register(); engine.register()
+print(json.dumps({
+    "device": get_device_name(), "collectives": get_nccl_backend(), "resource": get_resource_name(),
+    "ipc": is_support_ipc(), "memory": get_platform().device_module.mem_get_info()[1],
+    "engine_before": before, "engine": engines["cpu"].__name__,
+    "weight_engines": sorted(set(CheckpointEngineRegistry._registry) - {"naive"}),
+}))
+"""
+    return json.loads(python(code, VERL_USE_EXTERNAL_MODULES="policy.cpu", VERL_PLATFORM="cpu"))
+
+
 # Why the plug-ins are there. When one of these fails, delete the plug-in it names.
 
 
 def test_verl_has_no_cpu_platform():
     code = (
-        "from verl.plugin.platform.platform_manager import PlatformRegistry as r, get_platform as g\n"
-        "try: print(g().device_name)\n"
+        "from verl.plugin.platform.platform_manager import get_platform\n"
+        "try: print(get_platform().device_name)\n"
         "except Exception as error: print(type(error).__name__)"
     )
     assert python(code, **ALONE, VERL_PLATFORM="cpu") != "cpu"
 
 
-def test_verl_has_no_cpu_engine():
-    code = (
-        "import verl.workers.engine.fsdp.transformer_impl\n"
-        "from verl.workers.engine.base import EngineRegistry\n"
-        "print('cpu' in EngineRegistry._engines['language_model']['fsdp2'])"
-    )
-    assert python(code, VERL_USE_EXTERNAL_MODULES="policy.cpu", VERL_PLATFORM="cpu") == "False"
+def test_verl_has_no_cpu_engine(plugged):
+    assert plugged["engine_before"] is False
 
 
-def test_torch_rejects_gloo_twice():
-    code = (
-        "import torch.distributed as d, tempfile\n"
-        "store = d.FileStore(tempfile.mktemp(), 1)\n"
-        "try: d.init_process_group('cpu:gloo,cpu:gloo', store=store, rank=0, world_size=1); print('taken')\n"
-        "except (ValueError, RuntimeError): print('rejected')"
-    )
-    assert python(code) == "rejected"
+def test_verl_has_no_weight_engine_for_a_cpu(plugged):
+    assert plugged["weight_engines"] == []
+
+
+def test_torch_rejects_gloo_twice(tmp_path):
+    import torch.distributed as dist
+
+    store = dist.FileStore(str(tmp_path / "store"), 1)
+    with pytest.raises((ValueError, RuntimeError)):
+        dist.init_process_group("cpu:gloo,cpu:gloo", store=store, rank=0, world_size=1)
 
 
 def test_the_cpu_wheel_is_not_called_vllm():
@@ -62,28 +84,17 @@ def test_the_cpu_wheel_is_not_called_vllm():
     assert not [found for found in importlib.metadata.distributions(name="vllm") if found.version]
 
 
-def test_verl_has_no_weight_engine_for_a_cpu():
-    code = (
-        "import verl.checkpoint_engine\n"
-        "from verl.checkpoint_engine.base import CheckpointEngineRegistry as r\n"
-        "print(sorted(set(r._registry) - {'naive'}))"
-    )
-    assert python(code, VERL_USE_EXTERNAL_MODULES="policy.cpu", VERL_PLATFORM="cpu") == "[]"
-
-
 # What the plug-ins do.
 
 
-def test_verl_runs_on_the_registered_platform():
-    code = (
-        "import verl\n"
-        "from verl.utils.device import get_device_name, get_nccl_backend, get_resource_name, is_support_ipc\n"
-        "from verl.plugin.platform import get_platform\n"
-        "print(get_device_name(), get_nccl_backend(), get_resource_name(), is_support_ipc(),\n"
-        "      get_platform().device_module.mem_get_info()[1] > 0)"
-    )
-    found = python(code, VERL_USE_EXTERNAL_MODULES="policy.cpu", VERL_PLATFORM="cpu")
-    assert found == "cpu gloo GPU False True"
+def test_verl_runs_on_the_registered_platform(plugged):
+    found = {name: plugged[name] for name in ("device", "collectives", "resource", "ipc")}
+    assert found == {"device": "cpu", "collectives": "gloo", "resource": "GPU", "ipc": False}
+    assert plugged["memory"] > 0
+
+
+def test_the_engine_is_registered_once_however_often_it_is_asked_for(plugged):
+    assert plugged["engine"] == "CpuFSDP2Engine"
 
 
 def test_the_alias_names_vllm_with_its_cpu_build_and_leaves_other_names_alone():
