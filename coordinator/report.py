@@ -106,7 +106,5 @@ def notes(config: RunConfig) -> list[str]:
     if "rules" in (config.judges.text.provider, config.judges.image.provider):
         found.append("Scores come from the rule-based judge: no judge model is configured.")
     if config.train.device == "cpu" and config.tools.diffusion.provider == "diffusers":
-        found.append(
-            "Generated pictures come from tiny weights, trained for seconds: a real pipeline, no beauty."
-        )
+        found.append("Generated pictures come from tiny weights trained for seconds.")
     return found
