@@ -73,3 +73,12 @@ def test_the_summary_counts_what_the_ledger_holds(run):
     assert run.summary["requests_posted"] == len(run.ledger.requests)
     assert run.summary["peak_rss_bytes"] < 14 * 2**30
     assert 0 <= run.summary["trainer_idle_ratio"] <= 1
+
+
+def test_the_taught_policy_writes_tags_that_parse_yet_leaves_something_to_learn(run):
+    documents = [record.document for record in run.ledger.rollouts.values() if record.document]
+    tags = sum(document.attempts for document in documents)
+    invalid = sum(len(document.invalid) for document in documents)
+    assert tags > len(documents) / 2
+    assert invalid < tags / 5
+    assert 0.3 < run.summary["reward_first"] < 0.75

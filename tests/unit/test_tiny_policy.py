@@ -12,8 +12,6 @@ from PIL import Image
 
 from policy.corpus import Prompt, prompts
 from policy.dataset import place_images
-from policy.document import InvalidPart, TextPart
-from policy.tags import read
 from policy.tiny.build import build_policy
 from policy.tiny.recipe import RECIPES, Recipe, cache_key
 
@@ -173,14 +171,3 @@ def test_the_image_changes_what_the_vision_policy_predicts(vl_policy):
         )
     assert red.shape[1] == 2 + 9
     assert not torch.allclose(red[:, -1], blue[:, -1])
-
-
-@pytest.mark.heavy
-@pytest.mark.timeout(240)
-def test_a_partly_taught_policy_writes_tags_that_parse(tmp_path):
-    recipe = Recipe(documents=2_000, steps=250, limit_s=120.0)
-    folder = build_policy("text", tmp_path, seed=0, recipe=recipe)
-    answers = sample(folder, list(islice(prompts(1, "train", pictures=False), 48)), tokens=160)
-    tags = [part for answer in answers for part in read(answer, inputs=0) if not isinstance(part, TextPart)]
-    assert len(tags) > 20
-    assert sum(isinstance(part, InvalidPart) for part in tags) < len(tags) / 2
