@@ -59,7 +59,7 @@ def options(
 
 @app.command()
 def demo(
-    steps: Annotated[int | None, typer.Option(min=1, help="Training steps; without it 40.")] = None,
+    steps: Annotated[int | None, typer.Option(min=1, help="Training steps; without it 24.")] = None,
     seed: Annotated[int, typer.Option(min=0, help="Repeats prompts, start weights and sampling order.")] = 1,
     model: Annotated[
         Model, typer.Option(help="A tiny Qwen3, or a tiny Qwen2.5-VL that sees images.")

@@ -64,7 +64,8 @@ def test_five_configurations_are_shipped():
 def test_published_hyper_parameters(name, published):
     train = config.load(name).train
     common = {"n": 8, "lr": 1e-6, "schedule": "cosine", "min_lr_ratio": 0.01, "weight_decay": 0.1,
-              "grad_clip": 1.0, "entropy": 0.0, "epochs": 1, "tensor_parallel": 2, "sequence_parallel": 2}  # fmt: skip
+              "grad_clip": 1.0, "entropy": 0.0, "epochs": 1,
+              "tensor_parallel": 2, "sequence_parallel": 2}  # fmt: skip
     expected = common | published
     assert {key: getattr(train, key) for key in expected} == expected
 
