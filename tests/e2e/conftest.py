@@ -36,7 +36,7 @@ def demo(tmp_path_factory: pytest.TempPathFactory) -> Callable[[str], Demo]:
 
     def run(kind: str) -> Demo:
         if kind not in done:
-            command = [sys.executable, "-m", "coordinator.cli", "demo", "--steps", str(STEPS), "--json"]
+            command = [str(Path(sys.executable).with_name("llmi")), "demo", "--steps", str(STEPS), "--json"]
             command += ["--model", kind, "--name", kind, "--runs", str(runs)]
             env = {**os.environ, "PYTHONUNBUFFERED": "1"}
             ended = subprocess.run(
