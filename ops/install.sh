@@ -24,7 +24,7 @@ say() { printf '[install %3ds] %s\n' $((SECONDS - started)) "$*" >&2; }
 say "virtual environment in .venv ($("$python" --version))"
 [ -x .venv/bin/python ] || "$python" -m venv .venv
 say "uv, which installs the rest in parallel"
-.venv/bin/python -m pip install --quiet --disable-pip-version-check 'uv>=0.9'
+.venv/bin/python -m pip install -qq --disable-pip-version-check "uv>=0.9"
 export VIRTUAL_ENV=$PWD/.venv
 uv=.venv/bin/uv
 
@@ -34,7 +34,7 @@ if [ "$flavour" = cpu ] && ! .venv/bin/python -c 'import torch, sys; sys.exit(to
     if .venv/bin/python -m pip install --disable-pip-version-check --dry-run --no-deps --quiet --report - "$torch" 2>/dev/null |
         grep -qE '(\+|%2B)cpu'; then
         say "$torch (CPU build, from pip's configured source)"
-        .venv/bin/python -m pip install --disable-pip-version-check --quiet --no-deps "$torch"
+        .venv/bin/python -m pip install --disable-pip-version-check -qq --no-deps "$torch"
     else
         say "$torch (CPU build, from PyTorch)"
         $uv pip install --no-deps --torch-backend cpu "$torch"
@@ -50,10 +50,10 @@ say "llmi itself, editable"
 $uv pip install --quiet --no-deps --editable .
 hook=$(.venv/bin/python -c 'import sysconfig; print(sysconfig.get_paths()["purelib"])')/llmi_torchvision.pth
 if [ "$flavour" = cpu ]; then
-    echo 'import policy.cpu.torchvision_schema' >"$hook" # see that module: PyPI's torchvision beside a CPU torch
+    echo 'import policy.torchvision_schema as schema; schema.install()' >"$hook" # see that module: PyPI's torchvision beside a CPU torch
 else
     rm -f "$hook"
 fi
-.venv/bin/python -c 'import torch, transformers' # a broken environment must fail here, not in the middle of a run
+.venv/bin/python -c 'import torch, torchvision, transformers' # a broken environment must fail here, not in the middle of a run
 echo "$want" >"$stamp"
 say "done"
