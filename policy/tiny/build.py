@@ -1,8 +1,9 @@
 """Build the tiny policy once, and find it again.
 
 Invariants: a folder in the cache is complete or absent (it is renamed into place); building leaves the
-caller's random state and thread count as they were; the same kind, seed and recipe give the same weights on
-the same machine, unless the time limit cut the teaching short, which the log then says.
+caller's random state and thread count as they were; the same kind, seed and recipe give the same model, but
+for the last bits (threads add in any order) and unless the time limit cut the teaching short, which the log
+then says.
 """
 
 from __future__ import annotations
