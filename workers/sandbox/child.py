@@ -14,6 +14,7 @@ import random
 import re
 import signal
 import sys
+import tempfile
 import traceback
 import types
 from dataclasses import dataclass
@@ -49,6 +50,7 @@ def confine(
     os.environ.clear()
     os.umask(0o077)
     os.chdir(folder)
+    tempfile.tempdir = folder  # a library may have made it look for /tmp before the fork
     limits.drop_privileges(jail.unprivileged, parent)
     if jail.landlock:
         landlock.restrict(jail.readable, jail.devices, folder)
