@@ -9,9 +9,9 @@ lock=locks/$flavour.txt
 
 python=${PYTHON:-python3.11}
 command -v "$python" >/dev/null || python=python3
-"$python" - <<'PY' || { echo "install: Python 3.11 or 3.12 is needed; name one with PYTHON=..." >&2; exit 2; }
+"$python" - <<'PY' || { echo "install: Python 3.11 is needed (the locks are resolved for it); name one with PYTHON=..." >&2; exit 2; }
 import sys
-sys.exit(not (3, 11) <= sys.version_info[:2] < (3, 13))
+sys.exit(sys.version_info[:2] != (3, 11))
 PY
 
 stamp=.venv/installed-$flavour
