@@ -18,7 +18,7 @@ def hydra_overrides(
     run: Path,
     data_train: list[Path],
     data_test: list[Path],
-    min_siblings: int = 2,
+    min_siblings: int,
 ) -> list[str]:
     """The arguments of `python -m verl.trainer.main_ppo` for this run.
 

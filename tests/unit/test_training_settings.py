@@ -42,7 +42,7 @@ def compose(settings: TrainSettings, run: Path):
     from hydra import compose, initialize_config_dir
 
     files = [run / "train.parquet"]
-    overrides = hydra_overrides(settings, run=run, data_train=files, data_test=files)
+    overrides = hydra_overrides(settings, run=run, data_train=files, data_test=files, min_siblings=3)
     config_dir = str(resources.files("verl") / "trainer" / "config")
     # `hydra.*` options are the application's, not the tree's.
     overrides = [item for item in overrides if not item.startswith("hydra.")]
@@ -57,6 +57,7 @@ def test_every_option_exists_in_verl_on_a_cpu(mode, tmp_path):
     assert config.actor_rollout_ref.actor.strategy == "fsdp2"
     assert config.actor_rollout_ref.rollout.dtype == "float32"
     assert config.algorithm.rollout_correction.bypass_mode is True
+    assert config.trainer.v1.sampler.sampler_kwargs.min_siblings == 3
 
 
 def test_grpo_of_the_paper(tmp_path):
@@ -108,7 +109,9 @@ def test_awkward_paths_survive_hydras_grammar(tmp_path):
 def test_no_secret_of_the_environment_enters_the_options(tmp_path, monkeypatch):
     monkeypatch.setenv("LLMI_REDIS_URL", "redis://:hunter2@host:1/0")
     monkeypatch.setenv("ARK_API_KEY", "hunter2")
-    overrides = hydra_overrides(TrainSettings(**CPU), run=tmp_path, data_train=[], data_test=[])
+    overrides = hydra_overrides(
+        TrainSettings(**CPU), run=tmp_path, data_train=[], data_test=[], min_siblings=2
+    )
     assert "hunter2" not in " ".join(overrides)
     assert "hunter2" not in str(environment(TrainSettings(**CPU), run=tmp_path))
 
