@@ -10,23 +10,19 @@ import os
 from typing import Literal
 from urllib.parse import urlsplit
 
-from pydantic import Field, field_validator, model_validator
+from pydantic import Field, model_validator
 
-from workers.settings import Settings, section
+from workers.settings import PlainUrl, Settings, section
 
 TEXT_URL_ENV = "LLM_JUDGE_BASE_URL"
 IMAGE_URL_ENV = "MLLM_JUDGE_BASE_URL"
 
 
 class RewardSettings(Settings):
-    """How verdicts become a reward. `vl`: the policy itself reads images (the published weights of L differ).
-
-    `min_siblings`: a group with fewer samples that may vote is replaced.
-    """
+    """How verdicts become a reward. `vl`: the policy itself reads images (the published weights of L differ)."""
 
     formula: Literal["grounded", "llmi"] = "grounded"
     vl: bool = False
-    min_siblings: int = Field(default=2, ge=2)
 
     @classmethod
     def load(cls) -> RewardSettings:
@@ -44,7 +40,7 @@ class JudgeEndpoint(Settings):
     """
 
     provider: Literal["rules", "openai"] = "rules"
-    base_url: str = ""
+    base_url: PlainUrl = ""
     model: str = ""
     api_key_env: str = ""
     temperature: float = Field(default=0.0, ge=0, le=2)
@@ -53,16 +49,6 @@ class JudgeEndpoint(Settings):
     max_image_pixels: int = Field(default=28 * 28 * 1000, ge=28 * 28)
     max_images: int = Field(default=20, ge=1)
     enable_thinking: bool | None = None
-
-    @field_validator("base_url")
-    @classmethod
-    def _plain_url(cls, url: str) -> str:
-        parts = urlsplit(url)
-        if parts.password or parts.username:
-            raise ValueError("must not hold a user or password; name the key's variable in api_key_env")
-        if url and (parts.scheme not in {"http", "https"} or not parts.hostname):
-            raise ValueError("must be an http(s) URL such as http://host:8000/v1")
-        return url
 
 
 class JudgeSettings(Settings):

@@ -11,10 +11,10 @@ import functools
 import json
 import os
 from pathlib import Path
-from typing import Literal, TypeVar
+from typing import Annotated, Literal, TypeVar
 from urllib.parse import urlsplit
 
-from pydantic import BaseModel, ConfigDict, Field, ValidationError, field_validator
+from pydantic import AfterValidator, BaseModel, ConfigDict, Field, ValidationError, field_validator
 
 from workers.errors import ConfigError
 
@@ -49,6 +49,19 @@ class QueueSettings(Settings):
         return os.environ.get(REDIS_ENV) or self.redis_url
 
 
+def plain_url(url: str) -> str:
+    """An http(s) URL without user or password, or an empty text; anything else is refused."""
+    parts = urlsplit(url)
+    if parts.username or parts.password:
+        raise ValueError("must not hold a user or password; name the key's environment variable instead")
+    if url and (parts.scheme not in {"http", "https"} or not parts.hostname):
+        raise ValueError("must be an http(s) URL such as http://host:8000/v1")
+    return url
+
+
+PlainUrl = Annotated[str, AfterValidator(plain_url)]
+
+
 class BlobSettings(Settings):
     """Where images lie: a folder or any fsspec URL."""
 
@@ -62,7 +75,7 @@ class SearchSettings(Settings):
 
     provider: Literal["library", "serpapi"] = "library"
     library: str = ".cache/library"
-    base_url: str = "https://serpapi.com"
+    base_url: PlainUrl = "https://serpapi.com"
     max_candidates: int = Field(default=5, ge=1, le=50)
     allow_private_addresses: bool = False
 
@@ -79,7 +92,7 @@ class ImageModelSettings(Settings):
     provider: Literal["diffusers", "openai", "qwen_server"] = "diffusers"
     model: str = ".cache/tiny-image"
     pipeline: str = "QwenImagePipeline"
-    base_url: str = ""
+    base_url: PlainUrl = ""
     api_key_env: str = "ARK_API_KEY"
     size: str = "1024x1024"
     steps: int = Field(default=50, ge=1)
