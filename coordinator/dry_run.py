@@ -32,10 +32,11 @@ def resolve(config: RunConfig, runs: Path, console: Console) -> dict[str, Any]:
         run=run,
         data_train=[Path(file) for file in data.train],
         data_test=[Path(file) for file in data.test or data.train[:1]],
+        min_siblings=config.reward.min_siblings,
     )
     compose(overrides)
     absent = [f"data: {file} does not exist" for file in (*data.train, *data.test) if not Path(file).exists()]
-    problems = [*checks.folder(run), *checks.missing(config), *absent]
+    problems = [*checks.local(config, run), *checks.missing(config), *absent]
     console.rule("configuration")
     console.print(Syntax(yaml.safe_dump(document, sort_keys=False), "yaml", background_color="default"))
     console.rule("options of verl.trainer.main_ppo")

@@ -18,12 +18,8 @@ def hydra_overrides(
     run: Path,
     data_train: list[Path],
     data_test: list[Path],
-    min_siblings: int,
 ) -> list[str]:
-    """The arguments of `python -m verl.trainer.main_ppo` for this run.
-
-    `min_siblings` is `reward.min_siblings`: a group with fewer samples that may vote is replaced.
-    """
+    """The arguments of `python -m verl.trainer.main_ppo` for this run."""
     options: dict[str, object] = {}
     options |= _algorithm(train)
     options |= _data(train, data_train, data_test)
@@ -31,7 +27,7 @@ def hydra_overrides(
     options |= _actor(train)
     options |= _rollout(train, run)
     options |= _trainer(train, run)
-    options |= _sampler(train, run, min_siblings)
+    options |= _sampler(train, run)
     options |= _cpu(train) if train.device == "cpu" else {}
     for name, value in environment(train, run=run).items():
         options[f"+ray_kwargs.ray_init.runtime_env.env_vars.{name}"] = value
@@ -174,7 +170,7 @@ def _trainer(train: TrainSettings, run: Path) -> dict[str, object]:
     return options
 
 
-def _sampler(train: TrainSettings, run: Path, min_siblings: int) -> dict[str, object]:
+def _sampler(train: TrainSettings, run: Path) -> dict[str, object]:
     sampler = "trainer.v1.sampler"
     sync = train.mode == "sync"
     return {
@@ -184,7 +180,7 @@ def _sampler(train: TrainSettings, run: Path, min_siblings: int) -> dict[str, ob
         f"{sampler}.custom_sampler.path": "pkg://policy.sampler",
         f"{sampler}.custom_sampler.name": "SiblingSampler" if sync else "SiblingSamplerAsync",
         f"+{sampler}.sampler_kwargs.run": str(run.absolute()),
-        f"+{sampler}.sampler_kwargs.min_siblings": min_siblings,
+        f"+{sampler}.sampler_kwargs.min_siblings": train.min_siblings,
         f"+{sampler}.sampler_kwargs.poll_s": train.poll_s,
         # An outage masks or fails every group: better to stop than to write for nothing all night.
         f"+{sampler}.sampler_kwargs.max_wasted": 4 * train.batch_size,
