@@ -32,7 +32,6 @@ def resolve(config: RunConfig, runs: Path, console: Console) -> dict[str, Any]:
         run=run,
         data_train=[Path(file) for file in data.train],
         data_test=[Path(file) for file in data.test or data.train[:1]],
-        min_siblings=config.reward.min_siblings,
     )
     compose(overrides)
     absent = [f"data: {file} does not exist" for file in (*data.train, *data.test) if not Path(file).exists()]

@@ -122,7 +122,6 @@ class Services:
             run=self._run,
             data_train=[Path(file) for file in data.train],
             data_test=[Path(file) for file in data.test or data.train[:1]],
-            min_siblings=self.config.reward.min_siblings,
         )
         env = {**environment(train, run=self._run), RAY_ENV: ray_address}
         return Trainer(overrides, env, logs / "trainer.log")

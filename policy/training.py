@@ -27,7 +27,8 @@ class TrainSettings(Settings):
     `old_log_prob`: take the sampler's log-probabilities as the old policy's (`rollout`), which saves a
     forward pass and lets the clipped ratio correct for staleness, or compute them anew (`recompute`).
     `system_prompt`: lead every chat with `policy.prompts.SYSTEM`; a model that was trained without goes
-    without. On a CPU the GPU counts are logical: one per process.
+    without. `min_siblings`: a group with fewer samples that may vote is replaced as a whole, because a
+    baseline of one sample teaches nothing. On a CPU the GPU counts are logical: one per process.
     """
 
     model: str
@@ -40,6 +41,7 @@ class TrainSettings(Settings):
     epochs: int = Field(default=1, ge=1)
     batch_size: int = Field(default=32, ge=1)
     n: int = Field(default=8, ge=2)
+    min_siblings: int = Field(default=2, ge=2)
     system_prompt: bool = True
     prompt_tokens: int = Field(default=8192, ge=1)
     response_tokens: int = Field(default=24576, ge=1)
@@ -85,6 +87,8 @@ class TrainSettings(Settings):
 
     @model_validator(mode="after")
     def _consistent(self) -> TrainSettings:
+        if self.min_siblings > self.n:
+            raise ValueError(f"min_siblings {self.min_siblings} is more than the n = {self.n} of a group")
         if self.micro_batch_tokens * self.sequence_parallel < self.prompt_tokens + self.response_tokens:
             raise ValueError(
                 "micro_batch_tokens times sequence_parallel must hold one sequence "

@@ -19,7 +19,9 @@ IMAGE_URL_ENV = "MLLM_JUDGE_BASE_URL"
 
 
 class RewardSettings(Settings):
-    """How verdicts become a reward. `vl`: the policy itself reads images (the published weights of L differ)."""
+    """How verdicts become a reward. `vl`: the policy itself reads images (the published weights of L
+    differ).
+    """
 
     formula: Literal["grounded", "llmi"] = "grounded"
     vl: bool = False

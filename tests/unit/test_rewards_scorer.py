@@ -14,9 +14,8 @@ from policy.document import Document
 from policy.scoring import Draft, Score
 from rewards.scorer import QueueScorer
 from rewards.settings import JudgeSettings, RewardSettings
-from rewards.voting import Vote, vote
 from workers.errors import Cause, ConfigError, InfrastructureFault
-from workers.messages import Failure, Outcome, Request, Success
+from workers.messages import Outcome, Request, Success
 
 GOOD = {
     "judge_text": {"text": 4, "image_tags": 4},
@@ -216,23 +215,3 @@ def test_an_unknown_key_is_refused_by_name(tmp_path: Path, monkeypatch: pytest.M
     monkeypatch.setenv("LLMI_CONFIG", str(config))
     with pytest.raises(ConfigError, match=r"judges\.text\.temprature"):
         QueueScorer.from_config()
-
-
-def masked() -> Score:
-    return Score(reward=None, masked_by=(Failure(cause=Cause.TIMEOUT),))
-
-
-def test_masked_samples_do_not_vote() -> None:
-    scores = [Score(reward=0.0), masked(), Score(reward=1.0)]
-    assert vote(scores) == Vote(voters=(0, 2), replace=False)
-
-
-@pytest.mark.parametrize("scores", [[], [masked(), masked()], [Score(reward=0.5), masked()]])
-def test_a_group_with_too_few_voters_is_replaced(scores: list[Score]) -> None:
-    assert vote(scores) == Vote(voters=(), replace=True)
-
-
-def test_min_siblings_is_respected() -> None:
-    scores = [Score(reward=0.1), Score(reward=0.2), masked()]
-    assert vote(scores, min_siblings=3).replace
-    assert not vote(scores, min_siblings=2).replace

@@ -42,7 +42,7 @@ def compose(settings: TrainSettings, run: Path):
     from hydra import compose, initialize_config_dir
 
     files = [run / "train.parquet"]
-    overrides = hydra_overrides(settings, run=run, data_train=files, data_test=files, min_siblings=3)
+    overrides = hydra_overrides(settings, run=run, data_train=files, data_test=files)
     config_dir = str(resources.files("verl") / "trainer" / "config")
     # `hydra.*` options are the application's, not the tree's.
     overrides = [item for item in overrides if not item.startswith("hydra.")]
@@ -57,7 +57,6 @@ def test_every_option_exists_in_verl_on_a_cpu(mode, tmp_path):
     assert config.actor_rollout_ref.actor.strategy == "fsdp2"
     assert config.actor_rollout_ref.rollout.dtype == "float32"
     assert config.algorithm.rollout_correction.bypass_mode is True
-    assert config.trainer.v1.sampler.sampler_kwargs.min_siblings == 3
 
 
 def test_grpo_of_the_paper(tmp_path):
@@ -99,6 +98,11 @@ def test_the_seed_reaches_data_order_sampling_and_training(tmp_path):
     assert (config.data.seed, rollout.seed, actor.data_loader_seed, actor.fsdp_config.seed) == (7, 7, 7, 7)
 
 
+def test_the_sampler_replaces_groups_below_min_siblings(tmp_path):
+    config = compose(TrainSettings(**CPU, min_siblings=3), tmp_path)
+    assert config.trainer.v1.sampler.sampler_kwargs.min_siblings == 3
+
+
 def test_awkward_paths_survive_hydras_grammar(tmp_path):
     run = tmp_path / "it's a=run, {really}"
     config = compose(TrainSettings(**CPU), run)
@@ -109,9 +113,7 @@ def test_awkward_paths_survive_hydras_grammar(tmp_path):
 def test_no_secret_of_the_environment_enters_the_options(tmp_path, monkeypatch):
     monkeypatch.setenv("LLMI_REDIS_URL", "redis://:hunter2@host:1/0")
     monkeypatch.setenv("ARK_API_KEY", "hunter2")
-    overrides = hydra_overrides(
-        TrainSettings(**CPU), run=tmp_path, data_train=[], data_test=[], min_siblings=2
-    )
+    overrides = hydra_overrides(TrainSettings(**CPU), run=tmp_path, data_train=[], data_test=[])
     assert "hunter2" not in " ".join(overrides)
     assert "hunter2" not in str(environment(TrainSettings(**CPU), run=tmp_path))
 
@@ -135,6 +137,7 @@ def test_the_agent_loop_file_is_what_verl_loads(tmp_path):
         ({"batch_size": 3, "n": 3, "trainer_gpus": 2}, "batch_size"),
         ({"learning_rate": 1e-6}, "learning_rate"),
         ({"loss": "ppo"}, "loss"),
+        ({"min_siblings": 9}, "min_siblings"),
     ],
 )
 def test_settings_that_cannot_work_are_refused_by_name(change, field):
