@@ -54,13 +54,6 @@ class Parts:
     def image_model(self) -> Path:
         return self.cache / "tiny-image"
 
-    @property
-    def policy(self) -> Path:
-        """A text file written by the builder with the policy's folder: its name depends on what it was made
-        from.
-        """
-        return self.cache / f"policy-{self.kind}-{self.seed}.path"
-
 
 def cache_folder() -> Path:
     """`LLMI_CACHE`, or `.cache` in the working directory."""

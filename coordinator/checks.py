@@ -6,10 +6,11 @@ or variable and the cure; no message shows a password.
 
 from __future__ import annotations
 
+import os
 from pathlib import Path
 from urllib.parse import urlsplit
 
-from coordinator.config import RunConfig
+from coordinator.config import RAY_ENV, RunConfig
 from rewards import settings as rewards_settings
 from workers.errors import ConfigError
 from workers.providers import preflight
@@ -21,13 +22,22 @@ REDIS_TIMEOUT_S = 3.0
 def check(config: RunConfig, run: Path) -> None:
     """Raises one `ConfigError` with all problems, one a line."""
     problems = [
-        *folder(run),
+        *surroundings(config, run),
         *missing(config),
         *data(config),
-        *(redis(config.queue) if config.external_redis else []),
     ]
     if problems:
         raise ConfigError("\n".join(problems))
+
+
+def surroundings(config: RunConfig, run: Path) -> list[str]:
+    """What does not depend on model and data: folders, Ray and the Redis that the user named."""
+    return [*local(config, run), *(redis(config.queue) if config.external_redis else [])]
+
+
+def local(config: RunConfig, run: Path) -> list[str]:
+    """The part of `surroundings` that asks nobody."""
+    return [*folder(run), *blobs(config), *cluster(config)]
 
 
 def missing(config: RunConfig) -> list[str]:
@@ -38,9 +48,34 @@ def missing(config: RunConfig) -> list[str]:
 
 
 def folder(run: Path) -> list[str]:
-    """A run never writes into another one's folder."""
-    if run.exists():
+    """A run never writes into another one's folder, and must be able to make its own."""
+    if os.path.exists(run):  # says no, other than Path.exists, below a folder that may not be entered
         return [f"{run}: this run folder exists already; choose another name with --name, or remove it"]
+    return [f"--runs: {problem}" for problem in _unwritable(run)]
+
+
+def blobs(config: RunConfig) -> list[str]:
+    """An image store in a folder of this machine; a relative one lies in the run's folder."""
+    path = Path(config.blobs.url.removeprefix("file://"))
+    return [f"blobs.url: {problem}" for problem in _unwritable(path)] if path.is_absolute() else []
+
+
+def _unwritable(path: Path) -> list[str]:
+    nearest = next(above for above in (path.absolute(), *path.absolute().parents) if os.path.exists(above))
+    if not nearest.is_dir():
+        return [f"{path} cannot be made: {nearest} is no folder; name another"]
+    if not os.access(nearest, os.W_OK | os.X_OK):
+        return [f"{path}: may not write in {nearest}; name another folder, or permit it"]
+    return []
+
+
+def cluster(config: RunConfig) -> list[str]:
+    """The Redis that is started for a run answers on this machine only."""
+    if os.environ.get(RAY_ENV) and not config.external_redis:
+        return [
+            f"{RAY_ENV} names a cluster: name a Redis that all its nodes reach, by {REDIS_ENV} or "
+            "queue.redis_url"
+        ]
     return []
 
 
@@ -56,16 +91,24 @@ def model(config: RunConfig) -> list[str]:
 
 
 def data(config: RunConfig) -> list[str]:
-    """Every row of every file is read and checked."""
+    """Every row of every file is read and checked, its images too; of each file the first problem."""
     from policy.dataset import load_rows
 
     problems = []
     for field, files in (("data.train", config.data.train), ("data.test", config.data.test)):
         for file in files:
             try:
-                load_rows(file)
+                rows = load_rows(file)
+                for image in (image for row in rows for image in row.images):
+                    image.read()
             except ConfigError as error:
                 problems.append(f"{field}: {error}")
+                continue
+            if config.train.modality == "text" and any(row.images for row in rows):
+                problems.append(
+                    f"{field}: {file} has rows with images, and train.modality is text; train a model that "
+                    "sees, with train.modality vl, or name a file without images"
+                )
     return problems
 
 
@@ -73,16 +116,19 @@ def redis(queue: QueueSettings) -> list[str]:
     """The Redis the user named must answer within `REDIS_TIMEOUT_S`."""
     from redis import Redis, RedisError
 
-    parts = urlsplit(queue.url)
-    where = f"{parts.hostname}:{parts.port or 6379}"
     try:
+        parts = urlsplit(queue.url)
+        where = f"{parts.hostname}:{parts.port or 6379}"
         client = Redis.from_url(
             queue.url, socket_connect_timeout=REDIS_TIMEOUT_S, socket_timeout=REDIS_TIMEOUT_S
         )
         with client:
             client.ping()
-    except ValueError as error:
-        return [f"queue.redis_url (or {REDIS_ENV}): {error}; give a URL such as redis://host:6379/0"]
+    except ValueError:  # its message may hold a part of the password
+        return [
+            f"queue.redis_url (or {REDIS_ENV}): not a Redis URL; give one such as redis://host:6379/0; "
+            "percent-encode signs in a password"
+        ]
     except RedisError as error:
         why = type(error).__name__
         return [

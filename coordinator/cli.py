@@ -1,6 +1,6 @@
 """The `llmi` command: reads arguments, calls what does the work, turns errors into messages and exit codes.
 
-Invariants: with --json, stdout is one JSON object and nothing else; everything for people goes to stderr;
+Invariants: with --json, stdout is one JSON object and nothing else; progress goes to stderr in any case;
 exit code 2 means wrong input (nothing was started), 1 a run that failed, 128 + n a signal. Starts fast: no
 heavy import up here.
 """
@@ -11,6 +11,7 @@ import contextlib
 import json
 import logging
 import os
+import re
 import sys
 import time
 from collections.abc import Iterator
@@ -64,7 +65,7 @@ def demo(
     model: Annotated[
         Model, typer.Option(help="A tiny Qwen3, or a tiny Qwen2.5-VL that sees images.")
     ] = Model.text,
-    name: Annotated[str, typer.Option(help="Name of the run [default: demo and the time].")] = "",
+    name: Annotated[str, typer.Option(help="Name of the run \\[default: demo and the time].")] = "",
     runs: Runs = Path("runs"),
     as_json: Json = False,
 ) -> None:
@@ -77,7 +78,7 @@ def demo(
     with _output(as_json) as (console, result):
         from coordinator.demo import demo as run
 
-        config, summary = run(model.value, name or _stamp("demo"), seed, steps, runs, console)
+        config, summary = run(model.value, name or _stamp("demo"), seed, steps, runs, Console(stderr=True))
         result.update(summary.model_dump(mode="json"))
         _conclude(console, runs / config.name, result)
 
@@ -89,7 +90,7 @@ def train(
         bool, typer.Option("--dry-run", help="Resolve, check and print everything; start nothing.")
     ] = False,
     name: Annotated[
-        str, typer.Option(help="Name of the run [default: the config's, or file and time].")
+        str, typer.Option(help="Name of the run \\[default: the config's, or file and time].")
     ] = "",
     runs: Runs = Path("runs"),
     as_json: Json = False,
@@ -116,7 +117,7 @@ def train(
 
         began = time.monotonic()
         with StopSignals() as signals, MemoryWatch() as memory:
-            summary = launch(settings, runs, console, signals, memory, began)
+            summary = launch(settings, runs, Console(stderr=True), signals, memory, began)
         result.update(summary.model_dump(mode="json"))
         _conclude(console, runs / chosen, result)
 
@@ -135,7 +136,7 @@ def main() -> None:
         _fail(console, str(error), 2)
     except Stopped as stop:
         _fail(console, f"stopped by {stop}; nothing it started is left", stop.exit_code)
-    except (InfrastructureFault, RuntimeError, ConnectionError) as error:
+    except (InfrastructureFault, RuntimeError, OSError) as error:
         _fail(console, str(error), 1)
 
 
@@ -173,7 +174,8 @@ def _conclude(console: Console, run: Path, result: dict[str, Any]) -> None:
 
 
 def _stamp(prefix: str) -> str:
-    return f"{prefix}-{time.strftime('%Y%m%d-%H%M%S')}"
+    plain = re.sub(r"[^A-Za-z0-9._-]+", "-", prefix).strip("._-") or "run"
+    return f"{plain}-{time.strftime('%Y%m%d-%H%M%S')}"
 
 
 def _fail(console: Console, message: str, code: int) -> NoReturn:

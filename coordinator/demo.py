@@ -31,10 +31,10 @@ def demo(
         from workers.errors import ConfigError
 
         parts = Parts(cache_folder(), kind, seed)
-        # Building takes minutes: whatever is wrong with the arguments is said before.
-        configure(parts, Path("unbuilt"), name, steps)
-        if problems := checks.folder(runs / name):
-            raise ConfigError(problems[0])
+        # Building takes minutes: what is wrong with arguments or environment is said before.
+        unbuilt = configure(parts, Path("unbuilt"), name, steps)
+        if problems := checks.surroundings(unbuilt, runs / name):
+            raise ConfigError("\n".join(problems))
         config = configure(parts, build(parts, console), name, steps)
         return config, launch(config, runs, console, signals, memory, began)
 

@@ -41,6 +41,12 @@ def launch(
     config = _placed(config, run)
     progress = Progress(run)
     services: Services | None = None
+
+    def conclude() -> Summary:
+        signals.stopping = True
+        restarts = services.fleet.restarts if services else 0
+        return _conclude(run, config, memory, restarts, began)
+
     try:
         depths = lambda: services.depths() if services else {}  # noqa: E731 - bound below
         with LiveView(console, config.name, config.train.steps, progress, memory, depths) as view:
@@ -52,11 +58,13 @@ def launch(
                     view.restarts = services.fleet.restarts
                     view.show()
                     time.sleep(TICK_S)
-    finally:
-        signals.stopping = True
-        restarts = services.fleet.restarts if services else 0
-        summary = _conclude(run, config, memory, restarts, began)
-    return summary
+    except BaseException:
+        try:
+            conclude()
+        except Exception:  # the error that ended the run is the one to be told
+            logger.exception("%s: the ledger could not be read", run)
+        raise
+    return conclude()
 
 
 def _placed(config: RunConfig, run: Path) -> RunConfig:

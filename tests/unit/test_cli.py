@@ -28,9 +28,19 @@ def test_version(llmi):
     assert llmi("--version").stdout.startswith("llmi 0.")
 
 
-@pytest.mark.parametrize("arguments", [["--help"], ["demo", "--help"], ["train", "--help"]])
-def test_help_works(llmi, arguments):
-    assert llmi(*arguments).returncode == 0
+@pytest.mark.parametrize(
+    ("arguments", "said"),
+    [
+        (["--help"], "demo"),
+        (["demo", "--help"], "[default: demo and the time]"),
+        (["train", "--help"], "[default: the config's, or file and time]"),
+    ],
+)
+def test_help_works(llmi, arguments, said, monkeypatch):
+    monkeypatch.setenv("COLUMNS", "200")
+    result = llmi(*arguments)
+    assert result.returncode == 0
+    assert said in result.stdout
 
 
 def test_starting_imports_nothing_heavy():
@@ -101,6 +111,37 @@ def test_existing_run_folder_stops_the_demo_before_it_builds_anything(llmi, tmp_
     assert result.returncode == 2
     assert "--name" in result.stderr
     assert [path.name for path in tmp_path.iterdir()] == ["runs"]
+
+
+def test_unreachable_redis_stops_the_demo_before_it_builds_anything(llmi, tmp_path, monkeypatch):
+    monkeypatch.setenv("LLMI_REDIS_URL", "redis://127.0.0.1:1/0")
+    result = llmi("demo", "--name", "mine")
+    assert result.returncode == 2
+    assert "no Redis answers" in result.stderr
+    assert list(tmp_path.iterdir()) == []
+
+
+def test_dry_run_follows_min_siblings_and_a_file_of_any_name(llmi, tmp_path):
+    document = {"train": {"model": "m", "min_siblings": 5}, "data": {"train": ["x.parquet"]}}
+    (tmp_path / "my config.yaml").write_text(yaml.safe_dump(document))
+    result = llmi("train", "my config.yaml", "--dry-run", "--json")
+    assert result.returncode == 0, result.stderr
+    answer = json.loads(result.stdout)
+    assert "+trainer.v1.sampler.sampler_kwargs.min_siblings=5" in answer["overrides"]
+    assert answer["name"].startswith("my-config-")
+
+
+def test_error_of_the_system_is_a_message_and_exits_with_one(monkeypatch, capsys):
+    from coordinator import cli
+
+    def app():
+        raise PermissionError(13, "Permission denied", "some/folder")
+
+    monkeypatch.setattr(cli, "app", app)
+    with pytest.raises(SystemExit) as caught:
+        cli.main()
+    assert caught.value.code == 1
+    assert "some/folder" in capsys.readouterr().err
 
 
 @pytest.mark.parametrize("name", ["../evil", "a/b", " "])

@@ -3,6 +3,7 @@
 import json
 from pathlib import Path
 
+import pandas as pd
 import pytest
 import yaml
 
@@ -108,6 +109,11 @@ def test_key_given_twice_is_refused(file):
         config.load(file("train:\n  lr: 1\n  lr: 2\n"))
 
 
+def test_a_list_as_key_is_refused_with_its_line(file):
+    with pytest.raises(ConfigError, match=r":1: not valid YAML: found unhashable key"):
+        config.load(file("? [a, b]\n: 1\n"))
+
+
 def test_broken_yaml_names_the_line(file):
     path = file("train:\n  model: [\n")
     with pytest.raises(ConfigError, match=rf"{path}:\d+: not valid YAML"):
@@ -158,12 +164,76 @@ def test_redis_is_external_only_when_named(file, monkeypatch):
     assert config.load(file(MINIMAL)).external_redis
 
 
-def test_unreachable_redis_is_named_without_its_password(monkeypatch):
-    monkeypatch.setenv("LLMI_REDIS_URL", "redis://:hunter2@127.0.0.1:1/0")
+@pytest.mark.parametrize(
+    ("url", "said"),
+    [
+        ("redis://:hunter2@127.0.0.1:1/0", "127.0.0.1:1"),
+        ("redis://:hunter2@host:abc/0", "not a Redis URL"),
+        ("redis://:hunt#er2@host/0", "percent-encode"),
+    ],
+)
+def test_unreachable_redis_is_named_without_its_password(monkeypatch, url, said):
+    monkeypatch.setenv("LLMI_REDIS_URL", url)
     [problem] = checks.redis(QueueSettings())
-    assert "127.0.0.1:1" in problem
+    assert said in problem
     assert "LLMI_REDIS_URL" in problem
-    assert "hunter2" not in problem
+    assert "hunt" not in problem
+
+
+def test_a_ray_cluster_needs_a_redis_that_it_can_reach(file, monkeypatch):
+    run = config.load(file(MINIMAL))
+    monkeypatch.delenv("LLMI_REDIS_URL", raising=False)
+    assert checks.cluster(run) == []
+    monkeypatch.setenv("RAY_ADDRESS", "head:6379")
+    assert "LLMI_REDIS_URL" in checks.cluster(run)[0]
+    assert checks.cluster(config.load(file(MINIMAL), {"queue.redis_url": "redis://h:1/0"})) == []
+
+
+def parquet(path, images):
+    info = {"image_num": 1, "tools": ["search"], "question": "What?", "split": "train"}
+    row = {"prompt": "What? <image>", "images": images, "data_source": "interleaved_mm", "extra_info": info}
+    pd.DataFrame([row]).to_parquet(path)
+    return str(path)
+
+
+def test_images_for_a_model_that_sees_none_are_named(file, tmp_path):
+    rows = parquet(tmp_path / "mm.parquet", [b"some"])
+    [problem] = checks.data(config.load(file(MINIMAL), {"data.train": [rows]}))
+    assert rows in problem
+    assert "train.modality" in problem
+    sees = {"data.train": [rows], "train.modality": "vl", "reward.vl": True}
+    assert checks.data(config.load(file(MINIMAL), sees)) == []
+
+
+def test_an_image_file_that_is_not_there_is_named_with_file_and_row(file, tmp_path):
+    rows = parquet(tmp_path / "mm.parquet", ["gone.png"])
+    sees = {"data.train": [rows], "train.modality": "vl", "reward.vl": True}
+    [problem] = checks.data(config.load(file(MINIMAL), sees))
+    for expected in ("data.train", rows, "row 0", "gone.png"):
+        assert expected in problem
+
+
+@pytest.mark.parametrize("prefix", ["", "file://"])
+def test_an_image_store_that_cannot_be_written_is_named(file, tmp_path, monkeypatch, prefix):
+    run = config.load(file(MINIMAL), {"blobs.url": f"{prefix}{tmp_path}/a/b"})
+    assert checks.blobs(run) == []
+    monkeypatch.setattr(checks.os, "access", lambda path, mode: False)
+    [problem] = checks.blobs(run)
+    assert problem.startswith("blobs.url")
+    assert f"may not write in {tmp_path};" in problem
+
+
+@pytest.mark.parametrize("url", ["blobs", "s3://bucket/blobs"])
+def test_an_image_store_in_the_run_or_elsewhere_is_not_looked_at(file, monkeypatch, url):
+    monkeypatch.setattr(checks.os, "access", lambda path, mode: False)
+    assert checks.blobs(config.load(file(MINIMAL), {"blobs.url": url})) == []
+
+
+def test_a_run_folder_below_a_file_is_named(tmp_path):
+    (tmp_path / "runs").write_text("")
+    [problem] = checks.folder(tmp_path / "runs" / "x")
+    assert problem.startswith("--runs")
+    assert "is no folder" in problem
 
 
 def test_preflight_reports_every_problem_at_once(tmp_path, file, monkeypatch):

@@ -49,7 +49,12 @@ def test_nothing_is_said_when_nothing_is_missing() -> None:
         ({"search": {"library": "nowhere"}}, "tools.search.library", "captions.jsonl"),
         ({"diffusion": ARK}, "tools.diffusion.api_key_env", "ARK_API_KEY"),
         ({"edit": ARK | {"api_key_env": "OTHER_KEY"}}, "tools.edit.api_key_env", "OTHER_KEY"),
-        ({"diffusion": {"provider": "openai"}}, "tools.diffusion.base_url", "http://"),
+        ({"diffusion": {"provider": "openai", "model": "m"}}, "tools.diffusion.base_url", "http://"),
+        (
+            {"edit": {"provider": "openai", "base_url": "http://127.0.0.1:8091/v1"}},
+            "tools.edit.model",
+            "endpoint",
+        ),
         ({"edit": {"provider": "qwen_server"}}, "tools.edit.base_url", "QWEN_EDIT_SERVER_URL"),
         ({"diffusion": {"model": ".cache/nothing"}}, "tools.diffusion.model", "model_index.json"),
         ({"edit": {"model": "model", "size": "2K"}}, "tools.edit.size", "1024x768"),
@@ -78,5 +83,5 @@ def test_what_the_environment_holds_is_not_missing(
 
 
 def test_a_hub_id_and_a_server_without_a_key_are_fine() -> None:
-    own = {"provider": "openai", "base_url": "http://127.0.0.1:8091/v1"}
+    own = {"provider": "openai", "base_url": "http://127.0.0.1:8091/v1", "model": "m"}
     assert problems(diffusion={"model": "Qwen/Qwen-Image"}, edit=own) == []

@@ -43,6 +43,8 @@ def _search(settings: SearchSettings) -> list[str]:
 def _images(field: str, settings: ImageModelSettings, env: str) -> list[str]:
     if settings.provider == "openai":
         problems = _url(f"{field}.base_url", settings.base_url)
+        if not settings.model or "model" not in settings.model_fields_set:  # the default is a local folder
+            problems.append(f"{field}.model: missing; give the name under which the endpoint serves it")
         if keys.needs_key(settings) and not os.environ.get(settings.api_key_env, "").strip():
             problems.append(f"{field}.api_key_env: set the environment variable {settings.api_key_env}")
         return problems

@@ -1,0 +1,30 @@
+"""However a run ends, its error is the one that is told."""
+
+from __future__ import annotations
+
+import io
+import time
+
+import pytest
+from rich.console import Console
+
+from coordinator import config, launch
+from coordinator.processes import MemoryWatch
+from coordinator.signals import StopSignals
+
+
+def test_a_ledger_that_cannot_be_read_hides_not_what_ended_the_run(tmp_path, monkeypatch, caplog):
+    def ended(*_):
+        raise RuntimeError("the trainer ended")
+
+    def unreadable(_):
+        raise OSError("the ledger is damaged")
+
+    monkeypatch.setattr(launch.checks, "check", lambda config, run: None)
+    monkeypatch.setattr(launch, "Services", ended)
+    monkeypatch.setattr(launch, "read_ledger", unreadable)
+    run = config.check({"name": "x", "train": {"model": "m"}, "data": {"train": ["a"]}}, "here")
+    console = Console(file=io.StringIO())
+    with pytest.raises(RuntimeError, match="the trainer ended"):
+        launch.launch(run, tmp_path, console, StopSignals(), MemoryWatch(), time.monotonic())
+    assert "the ledger is damaged" in caplog.text
