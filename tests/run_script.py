@@ -1,8 +1,10 @@
 """Runs `coordinator.launch` as a program of its own, with another module in the trainer's place (argument 3).
 
-Used by tests that look at what is left after a run: `run_script.py CONFIG RUNS MODULE`.
+Used by tests that look at what is left after a run: `run_script.py CONFIG RUNS MODULE`. With LLMI_TEST_RAY
+set, no Ray is started and that is its address.
 """
 
+import os
 import sys
 import time
 from pathlib import Path
@@ -13,10 +15,13 @@ from coordinator import trainer
 from coordinator.config import load
 from coordinator.launch import launch
 from coordinator.processes import MemoryWatch
+from coordinator.ray_cluster import RayCluster
 from coordinator.signals import Stopped, StopSignals
 
 if __name__ == "__main__":
     config, runs, trainer.MODULE = sys.argv[1:4]
+    if address := os.environ.get("LLMI_TEST_RAY"):
+        RayCluster.start = lambda self: address  # type: ignore[method-assign]
     try:
         with StopSignals() as signals, MemoryWatch(0.2) as memory:
             summary = launch(load(config), Path(runs), Console(), signals, memory, time.monotonic())

@@ -109,7 +109,7 @@ def start(config: Path, tmp_path: Path) -> Iterator[Callable[..., subprocess.Pop
         env = {name: value for name, value in os.environ.items() if name not in unset}
         env |= {"PYTHONPATH": str(TESTS), "LLMI_TEST_MARK": mark}
         if not own_ray:
-            env["RAY_ADDRESS"] = "127.0.0.1:1"  # only the trainer would connect
+            env["LLMI_TEST_RAY"] = "127.0.0.1:1"  # only the trainer would connect
         command = [sys.executable, str(TESTS / "run_script.py"), str(config), str(tmp_path / "runs"), trainer]
         process = subprocess.Popen(
             command, env=env, stdout=subprocess.PIPE, stderr=subprocess.STDOUT, text=True

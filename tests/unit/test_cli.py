@@ -170,3 +170,16 @@ def test_option_that_verl_does_not_know_is_found_by_the_dry_run():
 
     with pytest.raises(ConfigError, match="no_such_option"):
         compose(["trainer.no_such_option=1"])
+
+
+@pytest.mark.parametrize("as_json", [True, False])
+def test_progress_goes_to_stderr(monkeypatch, tmp_path, as_json):
+    from coordinator import cli, launch
+    from workers.errors import ConfigError
+
+    def begin(config, runs, console, *rest):
+        raise ConfigError("stderr" if console.stderr else "stdout")
+
+    monkeypatch.setattr(launch, "launch", begin)
+    with pytest.raises(ConfigError, match="stderr"):
+        cli.train("demo", dry_run=False, name="x", runs=tmp_path, as_json=as_json)
