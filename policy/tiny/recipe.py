@@ -28,7 +28,7 @@ class Recipe:
     steps: int
     batch: int = 16
     learning_rate: float = 2.5e-3
-    limit_s: float = 150.0
+    limit_s: float = 165.0
     vocabulary: int = 1024
     hidden: int = 128
     layers: int = 4
