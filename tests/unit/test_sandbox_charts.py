@@ -46,7 +46,7 @@ LIBRARIES = {
     "a figure's show": "f, a = plt.subplots(); a.plot([1]); f.show()",
     "savefig": "import os; plt.plot([1]); plt.savefig('chart.png'); assert os.path.getsize('chart.png')",
     "a temporary file": "import tempfile as t; plt.plot([1])\nwith t.TemporaryFile() as f: plt.savefig(f)",
-    "its own temporary folder": "import os, tempfile as t; plt.plot([1]); assert t.gettempdir() == os.getcwd()",
+    "its own place for them": "import os, tempfile as t; plt.plot([1]); assert t.gettempdir() == os.getcwd()",
     "text only": "plt.axis('off'); plt.text(0, 0, 'x')",
     "threads": "import threading; t = threading.Thread(target=plt.plot, args=([1],)); t.start(); t.join()",
 }  # fmt: skip
