@@ -58,7 +58,7 @@ def launch(
                     view.restarts = services.fleet.restarts
                     view.show()
                     time.sleep(TICK_S)
-    except BaseException:
+    except BaseException:  # Ctrl-C too leaves a closed ledger and a report
         try:
             conclude()
         except Exception:  # the error that ended the run is the one to be told
@@ -90,6 +90,6 @@ def _conclude(run: Path, config: RunConfig, memory: MemoryWatch, restarts: int, 
     )
     try:
         write_report(run, config, ledger, summary)
-    except Exception:
+    except Exception:  # a page that cannot be drawn must not hide how the run ended
         logger.exception("%s: the report could not be written", run)
     return summary

@@ -47,7 +47,7 @@ class Services:
         self._before = frozenset(process.pid for process in processes.descendants())
         try:
             self._start()
-        except BaseException:
+        except BaseException:  # __exit__ is not called for what fails in here
             self._stop()
             raise
         return self
@@ -131,7 +131,7 @@ class Services:
             self._say(f"stopping {name}")
             try:
                 stop()
-            except Exception:
+            except Exception:  # the others must be stopped all the same
                 logger.exception("stopping %s failed", name)
 
         return end

@@ -211,5 +211,5 @@ class QueueClient:
         if hook is not None:
             try:
                 hook(news)
-            except Exception:
+            except Exception:  # a caller's hook must not end the loop that resolves everybody's outcomes
                 logger.exception("a hook of the queue client failed on %s", news.request_id)
