@@ -106,8 +106,11 @@ class InterleavedAgentLoop(AgentLoopBase):
         rollout_id, step = f"{row['uid']}_{row['session_id']}", int(row["global_steps"])
         shared.ledger.started(rollout_id, task, step=step)
         try:
-            images = [await asyncio.to_thread(self._image, shared.blobs, ref) for ref in task.inputs]
-            prompt_ids = await self.ct_build_initial_tokens(list(row["raw_prompt"]), images=images or None)
+            async with asyncio.timeout(self._limits.timeout_s):
+                images = [await asyncio.to_thread(self._image, shared.blobs, ref) for ref in task.inputs]
+                prompt_ids = await self.ct_build_initial_tokens(
+                    list(row["raw_prompt"]), images=images or None
+                )
         except Exception as error:
             shared.ledger.broken(rollout_id, f"{type(error).__name__}: {error}")
             raise
