@@ -1,8 +1,9 @@
 """One rollout: generate by segments, post each tool request as its tag closes, write on, score, record.
 
 Free of verl: the generator, the client and the scorer are given. Invariants: token ids in, token ids out,
-text is never encoded again; generation never waits for a tool; a rollout ends in `Written`, in `Masked` or
-in the exception that stopped it, and the ledger hears which; nothing it started outlives it.
+text is never encoded again; generation never waits for a tool; a rollout ends in `Written`, which has a
+reward or is masked, or in the exception that stopped it, and the ledger hears which; nothing it started
+outlives it.
 """
 
 from __future__ import annotations
