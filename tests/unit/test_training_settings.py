@@ -9,6 +9,7 @@ from pathlib import Path
 import pytest
 from pydantic import ValidationError
 
+from coordinator.config import load, shipped
 from policy.training import TrainSettings, agent_loop_config, environment
 from policy.verl_options import hydra_overrides
 
@@ -24,16 +25,6 @@ CPU = {
     "trainer_gpus": 1,
     "rollout_gpus": 1,
     "old_log_prob": "rollout",
-}
-QWEN3_4B = {"model": "Qwen/Qwen3-4B-Instruct-2507"}
-QWEN3_30B = {
-    "model": "Qwen/Qwen3-30B-A3B-Instruct-2507",
-    "loss": "gspo",
-    "batch_size": 16,
-    "clip_low": 3e-4,
-    "clip_high": 4e-4,
-    "aggregation": "seq-mean-token-mean",
-    "warmup_steps": 6,
 }
 
 
@@ -59,37 +50,62 @@ def test_every_option_exists_in_verl_on_a_cpu(mode, tmp_path):
     assert config.algorithm.rollout_correction.bypass_mode is True
 
 
-def test_grpo_of_the_paper(tmp_path):
-    config = compose(TrainSettings(**QWEN3_4B), tmp_path)
+@pytest.mark.parametrize("name", shipped())
+def test_every_shipped_configuration_takes_verls_own_validation(name, tmp_path):
+    from verl.trainer.ppo.utils import need_critic, need_reference_policy
+    from verl.utils.config import omega_conf_to_dataclass, validate_config
+
+    train = load(name).train
+    config = compose(train, tmp_path)
+    validate_config(config, need_reference_policy(config), need_critic(config))
+    assert not need_critic(config)
+    assert not need_reference_policy(config)
+    # A field that verl's own class lacks raises.
+    rollout = omega_conf_to_dataclass(config.actor_rollout_ref.rollout)
+    assert (rollout.prompt_length, rollout.response_length) == (train.prompt_tokens, train.response_tokens)
+    assert rollout.limit_images == (train.max_input_images if train.modality == "vl" else None)
+
+
+@pytest.mark.parametrize("name", ["qwen3_4b_grpo", "qwen3_30b_a3b_gspo", "qwen2_5_vl_7b_grpo"])
+def test_what_all_published_runs_share(name, tmp_path):
+    config = compose(load(name).train, tmp_path)
     actor, rollout = config.actor_rollout_ref.actor, config.actor_rollout_ref.rollout
     assert config.algorithm.adv_estimator == "grpo"
     assert (actor.optim.lr, actor.optim.lr_scheduler_type, actor.optim.min_lr_ratio) == (1e-6, "cosine", 0.01)
-    assert (actor.optim.lr_warmup_steps, actor.optim.weight_decay, actor.optim.clip_grad) == (5, 0.1, 1.0)
+    assert (actor.optim.weight_decay, actor.optim.clip_grad) == (0.1, 1.0)
     assert (actor.clip_ratio_c, actor.use_kl_loss, actor.entropy_coeff) == (10.0, False, 0.0)
     assert config.algorithm.use_kl_in_reward is False
-    assert (config.data.train_batch_size, rollout.n) == (32, 8)
-    assert (config.data.max_prompt_length, config.data.max_response_length) == (8192, 24576)
-    assert (actor.loss_agg_mode, actor.policy_loss.loss_mode) == ("token-mean", "vanilla")
+    assert rollout.n == 8
     assert (actor.ulysses_sequence_parallel_size, rollout.tensor_model_parallel_size) == (2, 2)
     assert rollout.checkpoint_engine.backend == "nccl"
     assert config.actor_rollout_ref.hybrid_engine is False
 
 
-def test_gspo_of_the_paper(tmp_path):
-    config = compose(TrainSettings(**QWEN3_30B), tmp_path)
-    actor = config.actor_rollout_ref.actor
-    assert actor.policy_loss.loss_mode == "gspo"
+@pytest.mark.parametrize(
+    ("name", "loss", "aggregation", "warmup", "batch", "prompt", "response"),
+    [
+        ("qwen3_4b_grpo", "vanilla", "token-mean", 5, 32, 8192, 24576),
+        ("qwen3_30b_a3b_gspo", "gspo", "seq-mean-token-mean", 6, 16, 8192, 24576),
+        ("qwen2_5_vl_7b_grpo", "vanilla", "token-mean", 4, 32, 16384, 16384),
+    ],
+)
+def test_what_each_published_run_has_of_its_own(
+    name, loss, aggregation, warmup, batch, prompt, response, tmp_path
+):
+    config = compose(load(name).train, tmp_path)
+    actor, data = config.actor_rollout_ref.actor, config.data
+    assert (actor.policy_loss.loss_mode, actor.loss_agg_mode) == (loss, aggregation)
+    assert (actor.optim.lr_warmup_steps, data.train_batch_size) == (warmup, batch)
+    assert (data.max_prompt_length, data.max_response_length) == (prompt, response)
+
+
+def test_gspo_clips_as_published(tmp_path):
+    actor = compose(load("qwen3_30b_a3b_gspo").train, tmp_path).actor_rollout_ref.actor
     assert (actor.clip_ratio_low, actor.clip_ratio_high) == (3e-4, 4e-4)
-    assert (actor.loss_agg_mode, actor.optim.lr_warmup_steps) == ("seq-mean-token-mean", 6)
-    assert config.data.train_batch_size == 16
 
 
-def test_the_actor_takes_verls_own_validation(tmp_path):
-    from verl.utils.config import omega_conf_to_dataclass
-
-    config = compose(TrainSettings(**QWEN3_4B), tmp_path)
-    actor = omega_conf_to_dataclass(config.actor_rollout_ref.actor)
-    actor.validate(8, config.data.train_batch_size, config.actor_rollout_ref.model)
+def test_the_vision_model_gets_images_of_the_published_size(tmp_path):
+    assert compose(load("qwen2_5_vl_7b_grpo").train, tmp_path).data.image_max_pixels == 1024 * 1024
 
 
 def test_the_seed_reaches_data_order_sampling_and_training(tmp_path):
