@@ -10,6 +10,7 @@ import os
 from pathlib import Path
 from urllib.parse import urlsplit
 
+from coordinator.build import CACHE_ENV
 from coordinator.config import RAY_ENV, RunConfig
 from rewards import settings as rewards_settings
 from workers.errors import ConfigError
@@ -17,14 +18,15 @@ from workers.providers import preflight
 from workers.settings import REDIS_ENV, QueueSettings
 
 REDIS_TIMEOUT_S = 3.0
+# Stand-ins in the shipped configurations: the demo names the model that it builds after seed and recipe.
+DEMOS = {".cache/tiny-text": "llmi demo", ".cache/tiny-vl": "llmi demo --model vl"}
 
 
 def check(config: RunConfig, run: Path) -> None:
     """Raises one `ConfigError` with all problems, one a line."""
     problems = [
         *surroundings(config, run),
-        *missing(config),
-        *data(config),
+        *(unbuilt(config) or [*missing(config), *data(config)]),
     ]
     if problems:
         raise ConfigError("\n".join(problems))
@@ -40,6 +42,17 @@ def local(config: RunConfig, run: Path) -> list[str]:
     return [*folder(run), *blobs(config), *cluster(config)]
 
 
+def unbuilt(config: RunConfig) -> list[str]:
+    """A shipped configuration of the demo names parts that only the demo builds: all of them in one line."""
+    command = DEMOS.get(config.train.model)
+    if command is None or Path(config.train.model).exists():
+        return []
+    return [
+        f"train.model: {config.train.model}, and with it the data, library and image models of this "
+        f"configuration, are built by `{command}`; run that, or name your own"
+    ]
+
+
 def missing(config: RunConfig) -> list[str]:
     """Keys, addresses and local folders that the chosen providers, judges and model need and that are not
     there.
@@ -52,6 +65,11 @@ def folder(run: Path) -> list[str]:
     if os.path.exists(run):  # says no, other than Path.exists, below a folder that may not be entered
         return [f"{run}: this run folder exists already; choose another name with --name, or remove it"]
     return [f"--runs: {problem}" for problem in _unwritable(run)]
+
+
+def cache(path: Path) -> list[str]:
+    """Where `llmi demo` keeps what it builds."""
+    return [f"{CACHE_ENV}: {problem}" for problem in _unwritable(path)]
 
 
 def blobs(config: RunConfig) -> list[str]:

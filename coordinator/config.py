@@ -13,16 +13,18 @@ import os
 import re
 from collections.abc import Mapping
 from pathlib import Path
+from typing import TypeVar
 
 import yaml
 from pydantic import Field, ValidationError, field_validator, model_validator
 
 from coordinator.config_errors import explain
+from coordinator.pools import WorkerSettings
+from evaluation.settings import AuthorSettings, RubricSettings
 from policy.training import TrainSettings
 from rewards.settings import JudgeSettings, RewardSettings
 from workers.errors import ConfigError
-from workers.queues import QUEUES
-from workers.settings import REDIS_ENV, BlobSettings, QueueSettings, Settings, ToolSettings
+from workers.settings import REDIS_ENV, BlobSettings, MetricsSettings, QueueSettings, Settings, ToolSettings
 
 RAY_ENV = "RAY_ADDRESS"
 SHIPPED = Path(__file__).resolve().parent.parent / "configs"
@@ -36,36 +38,6 @@ class DataSettings(Settings):
     test: tuple[str, ...] = ()
 
 
-class PoolSettings(Settings):
-    """One Celery worker process on this machine: the queues it serves and how many jobs it runs at once."""
-
-    queues: tuple[str, ...] = Field(min_length=1)
-    concurrency: int = Field(default=1, ge=1)
-
-    @field_validator("queues")
-    @classmethod
-    def _known(cls, queues: tuple[str, ...]) -> tuple[str, ...]:
-        unknown = [name for name in queues if name not in QUEUES]
-        if unknown:
-            raise ValueError(f"no queue {unknown[0]!r}; the queues are {', '.join(QUEUES)}")
-        if len({QUEUES[name].pool for name in queues}) > 1:
-            raise ValueError("network-bound queues and the others cannot share one process; list them apart")
-        return queues
-
-
-NETWORK = tuple(name for name, spec in QUEUES.items() if spec.resource == "network")
-
-
-class WorkerSettings(Settings):
-    """The worker processes started beside the trainer; an empty list means all workers run elsewhere."""
-
-    pools: tuple[PoolSettings, ...] = (
-        PoolSettings(queues=("diffusion", "edit")),
-        PoolSettings(queues=("code",)),
-        PoolSettings(queues=NETWORK, concurrency=16),
-    )
-
-
 class RaySettings(Settings):
     """The Ray that is started here. With RAY_ADDRESS set, that cluster is used and none of this applies.
 
@@ -77,8 +49,11 @@ class RaySettings(Settings):
     object_store_mb: int | None = Field(default=None, ge=100)
 
 
-class RunConfig(Settings):
-    """Everything a run is made of."""
+class ServiceConfig(Settings):
+    """What workers and their users need to know: every section but the training run's own.
+
+    Evaluations, single documents and nodes that join need no more than this.
+    """
 
     name: str = ""
     queue: QueueSettings = QueueSettings()
@@ -86,10 +61,10 @@ class RunConfig(Settings):
     tools: ToolSettings = ToolSettings()
     reward: RewardSettings = RewardSettings()
     judges: JudgeSettings = JudgeSettings()
-    train: TrainSettings
-    data: DataSettings
+    author: AuthorSettings = AuthorSettings()
+    rubric: RubricSettings = RubricSettings()
     workers: WorkerSettings = WorkerSettings()
-    ray: RaySettings = RaySettings()
+    metrics: MetricsSettings = MetricsSettings()
 
     @field_validator("name")
     @classmethod
@@ -97,15 +72,6 @@ class RunConfig(Settings):
         if name and not re.fullmatch(r"[A-Za-z0-9][A-Za-z0-9._-]*", name):
             raise ValueError(f"{name!r} is no folder name; use letters, digits, dots, dashes and underscores")
         return name
-
-    @model_validator(mode="after")
-    def _one_kind_of_model(self) -> RunConfig:
-        if self.reward.vl != (self.train.modality == "vl"):
-            raise ValueError(
-                f"reward.vl must be {str(not self.reward.vl).lower()} when train.modality is "
-                f"{self.train.modality}; the published weights of the text judge differ"
-            )
-        return self
 
     @property
     def external_redis(self) -> bool:
@@ -119,8 +85,35 @@ class RunConfig(Settings):
         (run / "config.yaml").write_text(yaml.safe_dump(document, sort_keys=False, allow_unicode=True))
 
 
+class RunConfig(ServiceConfig):
+    """Everything a run is made of."""
+
+    train: TrainSettings
+    data: DataSettings
+    ray: RaySettings = RaySettings()
+
+    @model_validator(mode="after")
+    def _one_kind_of_model(self) -> RunConfig:
+        if self.reward.vl != (self.train.modality == "vl"):
+            raise ValueError(
+                f"reward.vl must be {str(not self.reward.vl).lower()} when train.modality is "
+                f"{self.train.modality}; the published weights of the text judge differ"
+            )
+        return self
+
+
 def load(path: str | Path, overrides: Mapping[str, object] | None = None) -> RunConfig:
-    """Read and check a YAML file, or a shipped one by its name. `overrides` maps dotted names to values."""
+    """A run's YAML file, or a shipped one by name, read and checked. `overrides`: dotted names to values."""
+    return check(*_read(path, overrides))
+
+
+def load_services(path: str | Path, overrides: Mapping[str, object] | None = None) -> ServiceConfig:
+    """As `load`, for a file that may leave out the training run: a run's own file does as well."""
+    raw, source = _read(path, overrides)
+    return check(raw, source) if "train" in raw else _checked(ServiceConfig, raw, source)
+
+
+def _read(path: str | Path, overrides: Mapping[str, object] | None) -> tuple[dict, str]:
     file = find(path)
     try:
         raw = yaml.load(file.read_text(encoding="utf-8"), _Loader)
@@ -132,18 +125,25 @@ def load(path: str | Path, overrides: Mapping[str, object] | None = None) -> Run
         problem = getattr(error, "problem", None) or "bad syntax"
         raise ConfigError(f"{where}: not valid YAML: {problem}; mend this line") from error
     if not isinstance(raw, dict):
-        raise ConfigError(f"{file}: must hold a mapping with at least the sections train and data")
+        raise ConfigError(f"{file}: must hold a mapping of sections, such as tools, judges, train and data")
     for name, value in (overrides or {}).items():
         _put(raw, name, value)
-    return check(raw, str(file))
+    return raw, str(file)
 
 
 def check(raw: object, source: str) -> RunConfig:
     """A mapping as a `RunConfig`. Raises `ConfigError` that names `source`, each wrong field and the cure."""
+    return _checked(RunConfig, raw, source)
+
+
+C = TypeVar("C", bound=ServiceConfig)
+
+
+def _checked(model: type[C], raw: object, source: str) -> C:
     try:
-        return RunConfig.model_validate(raw)
+        return model.model_validate(raw)
     except ValidationError as error:
-        raise ConfigError("\n".join(explain(RunConfig, error, source))) from error
+        raise ConfigError("\n".join(explain(model, error, source))) from error
 
 
 def shipped() -> list[str]:

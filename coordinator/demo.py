@@ -33,7 +33,7 @@ def demo(
         parts = Parts(cache_folder(), kind, seed)
         # Building takes minutes: what is wrong with arguments or environment is said before.
         unbuilt = configure(parts, Path("unbuilt"), name, steps)
-        if problems := checks.surroundings(unbuilt, runs / name):
+        if problems := [*checks.cache(parts.cache), *checks.surroundings(unbuilt, runs / name)]:
             raise ConfigError("\n".join(problems))
         config = configure(parts, build(parts, console), name, steps)
         return config, launch(config, runs, console, signals, memory, began)

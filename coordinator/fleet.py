@@ -14,7 +14,7 @@ from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 from typing import Protocol
 
-from coordinator.config import PoolSettings
+from coordinator.pools import PoolSettings
 
 logger = logging.getLogger(__name__)
 READY_S = 180.0  # a worker of image models loads its weights before it consumes

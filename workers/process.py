@@ -14,14 +14,14 @@ import socket
 import subprocess
 import sys
 import time
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 
 import redis
 
 from workers.errors import Cause, ConfigError, InfrastructureFault
 from workers.presence import is_ready
-from workers.queues import QUEUES
+from workers.queues import QUEUES, shared
 from workers.settings import CONFIG_ENV, REDIS_ENV, QueueSettings
 from workers.tether import start_tethered
 
@@ -30,7 +30,9 @@ LOG_TAIL = 2000
 
 
 class WorkerProcess:
-    """`name` must be unique among the workers of one Redis; `app` is the module of the Celery application."""
+    """`name` with `node` (the host's name, or one given to it) must be unique among the workers of one Redis;
+    `extra_env` is added to its environment; `app` is the module of the Celery application.
+    """
 
     def __init__(
         self,
@@ -41,35 +43,33 @@ class WorkerProcess:
         name: str,
         redis_url: str | None = None,
         app: str = "workers.app",
+        node: str | None = None,
+        extra_env: Mapping[str, str] | None = None,
     ):
-        unknown = [queue for queue in queues if queue not in QUEUES]
-        if unknown or not queues:
-            raise ConfigError(f"queues: {unknown or 'none given'}; there are {', '.join(QUEUES)}")
-        pools = {QUEUES[queue].pool for queue in queues}
-        if len(pools) > 1:
-            raise ConfigError(
-                f"queues: {', '.join(queues)} need different pools ({', '.join(sorted(pools))})"
-            )
+        if problem := shared(queues):
+            raise ConfigError(f"queues: {problem}")
         self.queues = tuple(queues)
         self.concurrency = concurrency
         self.name = name
         self.log = log
-        self._pool = pools.pop()
+        self._pool = QUEUES[queues[0]].pool
         self._config = config
         self._redis_url = redis_url
         self._app = app
+        self.node = node or socket.gethostname()
+        self._extra_env = dict(extra_env or {})
         self._process: subprocess.Popen[bytes] | None = None
 
     def start(self) -> None:
         """Start it; returns at once."""
-        env = {**os.environ, CONFIG_ENV: str(self._config.resolve())}
+        env = {**os.environ, CONFIG_ENV: str(self._config.resolve()), **self._extra_env}
         if self._redis_url is not None:
             env[REDIS_ENV] = self._redis_url
         # Threads that spin for cores which the trainer uses made a 0.1 s diffusion take 1.5 s.
         env.setdefault("OMP_NUM_THREADS", "1")
         command = [sys.executable, "-m", "celery", "-A", self._app, "worker"]
         command += ["-P", self._pool, "-c", str(self.concurrency), "-Q", ",".join(self.queues)]
-        command += ["-n", f"{self.name}@%h", "-l", "info"]
+        command += ["-n", f"{self.name}@{self.node}", "-l", "info"]
         command += ["--without-gossip", "--without-mingle", "--without-heartbeat"]
         self._process = start_tethered(command, log=self.log, env=env)
 
@@ -78,7 +78,7 @@ class WorkerProcess:
         not.
         """
         deadline = time.monotonic() + timeout_s
-        node = f"{self.name}@{socket.gethostname()}"
+        node = f"{self.name}@{self.node}"
         with redis.Redis.from_url(self._url(), socket_timeout=5.0, socket_connect_timeout=5.0) as client:
             while time.monotonic() < deadline and self.alive:
                 try:

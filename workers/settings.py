@@ -62,6 +62,15 @@ def plain_url(url: str) -> str:
 PlainUrl = Annotated[str, AfterValidator(plain_url)]
 
 
+class MetricsSettings(Settings):
+    """Where Prometheus finds metrics. `bind`: the address that every process serves its own on, each on a
+    free port; `port`: the coordinator's, which also lists all the others (0: a free one).
+    """
+
+    bind: str = "127.0.0.1"
+    port: int = Field(default=0, ge=0, le=65_535)
+
+
 class BlobSettings(Settings):
     """Where images lie: a folder or any fsspec URL."""
 

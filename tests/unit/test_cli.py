@@ -154,9 +154,9 @@ def test_names_that_are_no_folder_names_are_refused(llmi, name, tmp_path):
 def test_json_is_the_only_thing_on_stdout_whatever_writes_there(capfd):
     import os
 
-    from coordinator.cli import _output
+    from coordinator.commands.output import output
 
-    with _output(True) as (_, result):
+    with output(True) as (_, result):
         os.write(1, b"noise of a library\n")
         result["x"] = 1
     out, err = capfd.readouterr()
@@ -174,7 +174,8 @@ def test_option_that_verl_does_not_know_is_found_by_the_dry_run():
 
 @pytest.mark.parametrize("as_json", [True, False])
 def test_progress_goes_to_stderr(monkeypatch, tmp_path, as_json):
-    from coordinator import cli, launch
+    from coordinator import launch
+    from coordinator.commands import runs
     from workers.errors import ConfigError
 
     def begin(config, runs, console, *rest):
@@ -182,4 +183,4 @@ def test_progress_goes_to_stderr(monkeypatch, tmp_path, as_json):
 
     monkeypatch.setattr(launch, "launch", begin)
     with pytest.raises(ConfigError, match="stderr"):
-        cli.train("demo", dry_run=False, name="x", runs=tmp_path, as_json=as_json)
+        runs.train("demo", dry_run=False, name="x", runs=tmp_path, as_json=as_json)

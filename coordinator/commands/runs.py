@@ -1,0 +1,91 @@
+"""`llmi demo` and `llmi train`: launch a run."""
+
+from __future__ import annotations
+
+import time
+from enum import StrEnum
+from pathlib import Path
+from typing import Annotated, Any
+
+import typer
+from rich.console import Console
+
+from coordinator.commands.output import Json, Runs, output, stamp
+
+
+class Model(StrEnum):
+    text = "text"
+    vl = "vl"
+
+
+def demo(
+    steps: Annotated[int | None, typer.Option(min=1, help="Training steps; without it 24.")] = None,
+    seed: Annotated[int, typer.Option(min=0, help="Repeats prompts, start weights and sampling order.")] = 1,
+    model: Annotated[
+        Model, typer.Option(help="A tiny Qwen3, or a tiny Qwen2.5-VL that sees images.")
+    ] = Model.text,
+    name: Annotated[str, typer.Option(help="Name of the run \\[default: demo and the time].")] = "",
+    runs: Runs = Path("runs"),
+    as_json: Json = False,
+) -> None:
+    """Run the main job for real on this machine: no GPU, no key and no network needed.
+
+    Builds a tiny policy, tiny image models, an image library and prompts (once; cached in [b].cache[/b] of
+    the working directory, or in LLMI_CACHE), starts Redis, the workers, Ray and the trainer, and leaves
+    everything in [b]runs/NAME[/b]: open its index.html.
+    """
+    with output(as_json) as (console, result):
+        from coordinator.demo import demo as run
+
+        config, summary = run(model.value, name or stamp("demo"), seed, steps, runs, Console(stderr=True))
+        result.update(summary.model_dump(mode="json"))
+        _conclude(console, runs / config.name, result)
+
+
+def train(
+    config: Annotated[str, typer.Argument(help="A YAML file, or the name of a shipped configuration.")],
+    dry_run: Annotated[
+        bool, typer.Option("--dry-run", help="Resolve, check and print everything; start nothing.")
+    ] = False,
+    name: Annotated[
+        str, typer.Option(help="Name of the run \\[default: the config's, or file and time].")
+    ] = "",
+    runs: Runs = Path("runs"),
+    as_json: Json = False,
+) -> None:
+    """Train as a configuration says, on this machine or on the Ray cluster that RAY_ADDRESS names.
+
+    Outside services are named by environment variables (SERP_API_KEY, QWEN_IMAGE_SERVER_URL,
+    QWEN_EDIT_SERVER_URL, ARK_API_KEY, LLM_JUDGE_BASE_URL, MLLM_JUDGE_BASE_URL, LLMI_REDIS_URL).
+    """
+    with output(as_json) as (console, result):
+        from coordinator.config import find, load
+
+        settings = load(config)
+        chosen = name or settings.name or stamp(find(config).stem)
+        settings = load(config, {"name": chosen})
+        if dry_run:
+            from coordinator.dry_run import resolve
+
+            result.update(resolve(settings, runs, console))
+            return
+        from coordinator.launch import launch
+        from coordinator.processes import MemoryWatch
+        from coordinator.signals import StopSignals
+
+        began = time.monotonic()
+        with StopSignals() as signals, MemoryWatch() as memory:
+            summary = launch(settings, runs, Console(stderr=True), signals, memory, began)
+        result.update(summary.model_dump(mode="json"))
+        _conclude(console, runs / chosen, result)
+
+
+def _conclude(console: Console, run: Path, result: dict[str, Any]) -> None:
+    first, last = result["reward_first"], result["reward_last"]
+    rise = f"reward {first:.3f} → {last:.3f}, " if first is not None and last is not None else ""
+    console.print(
+        f"[bold green]done[/]: {result['steps']} steps, {rise}{result['requests_posted']:,} requests, "
+        f"{result['lost']} lost, {result['masked']} masked; see [bold]{run / 'index.html'}[/]",
+        highlight=False,
+        soft_wrap=True,
+    )

@@ -1,0 +1,1 @@
+"""Names every module of this package that registers jobs; workers load it."""
