@@ -23,6 +23,8 @@ from typing import Literal
 from rich.console import Console
 from rich.progress import BarColumn, Progress, TaskID, TextColumn, TimeElapsedColumn
 
+from workers.errors import ConfigError
+
 logger = logging.getLogger(__name__)
 CACHE_ENV = "LLMI_CACHE"
 LOG = "build.log"
@@ -61,7 +63,15 @@ def cache_folder() -> Path:
 
 
 def build(parts: Parts, console: Console) -> Path:
-    """Build what is missing, with progress on `console`; returns the policy's folder. Or `BuildFailed`."""
+    """Build what is missing, with progress on `console`; returns the policy's folder.
+
+    Raises `BuildFailed`, or `ConfigError` when the cache cannot be made.
+    """
+    try:
+        parts.cache.mkdir(parents=True, exist_ok=True)
+    except OSError as error:  # what permissions do not tell: a full or an odd file system
+        why = f"cannot be made ({error.strerror})"
+        raise ConfigError(f"{CACHE_ENV}: {parts.cache} {why}; name another folder") from error
     context = multiprocessing.get_context("spawn")
     reading, writing = context.Pipe(duplex=False)
     child = context.Process(target=_child, args=(parts, writing, os.getpid()), name="llmi-build", daemon=True)
@@ -106,7 +116,6 @@ def _child(parts: Parts, pipe: Connection, parent: int) -> None:
         pipe.send(("stage", name, share))
 
     # Libraries draw bars of their own and warn about what is on purpose: that goes to a file.
-    parts.cache.mkdir(parents=True, exist_ok=True)
     log = os.open(parts.cache / LOG, os.O_WRONLY | os.O_CREAT | os.O_TRUNC, 0o644)
     os.dup2(log, 1)
     os.dup2(log, 2)

@@ -35,7 +35,10 @@ def resolve(config: RunConfig, runs: Path, console: Console) -> dict[str, Any]:
     )
     compose(overrides)
     absent = [f"data: {file} does not exist" for file in (*data.train, *data.test) if not Path(file).exists()]
-    problems = [*checks.local(config, run), *checks.missing(config), *absent]
+    problems = [
+        *checks.local(config, run),
+        *(checks.unbuilt(config) or [*checks.missing(config), *absent]),
+    ]
     console.rule("configuration")
     console.print(Syntax(yaml.safe_dump(document, sort_keys=False), "yaml", background_color="default"))
     console.rule("options of verl.trainer.main_ppo")

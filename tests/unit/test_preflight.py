@@ -1,16 +1,31 @@
-"""What is said, before a run starts, about providers that lack something."""
+"""What is said, before a run starts, about providers and the demo's parts when something is lacking."""
 
 from __future__ import annotations
 
+import os
 from pathlib import Path
 from typing import Any
 
 import pytest
+from rich.console import Console
 
+from coordinator import checks, config, dry_run
+from coordinator.build import CACHE_ENV, Parts, build
+from coordinator.demo import demo
+from workers.errors import ConfigError
 from workers.providers import keys, preflight
-from workers.settings import ToolSettings
+from workers.settings import REDIS_ENV, ToolSettings
 
-NAMES = (keys.SERP_KEY_ENV, keys.GENERATE_URL_ENV, keys.EDIT_URL_ENV, "ARK_API_KEY", "OTHER_KEY")
+NAMES = (
+    CACHE_ENV,
+    REDIS_ENV,
+    config.RAY_ENV,
+    keys.SERP_KEY_ENV,
+    keys.GENERATE_URL_ENV,
+    keys.EDIT_URL_ENV,
+    "ARK_API_KEY",
+    "OTHER_KEY",
+)
 ARK = {
     "provider": "openai",
     "base_url": "https://ark.cn-beijing.volces.com/api/v3",
@@ -85,3 +100,64 @@ def test_what_the_environment_holds_is_not_missing(
 def test_a_hub_id_and_a_server_without_a_key_are_fine() -> None:
     own = {"provider": "openai", "base_url": "http://127.0.0.1:8091/v1", "model": "m"}
     assert problems(diffusion={"model": "Qwen/Qwen-Image"}, edit=own) == []
+
+
+@pytest.mark.parametrize(
+    ("name", "command"), [("demo", "`llmi demo`"), ("demo_vl", "`llmi demo --model vl`")]
+)
+def test_the_parts_of_the_demo_are_said_to_be_built_by_the_demo(
+    name: str, command: str, tmp_path: Path
+) -> None:
+    shipped = config.load(name, {"name": "x"})
+    with pytest.raises(ConfigError) as caught:
+        checks.check(shipped, tmp_path / "runs" / "x")
+    [said] = str(caught.value).splitlines()
+    assert said.startswith("train.model")
+    assert command in said
+    assert dry_run.resolve(shipped, tmp_path / "runs", Console(quiet=True))["problems"] == [said]
+
+
+def test_a_demo_given_other_parts_is_told_what_they_lack(tmp_path: Path) -> None:
+    own = config.load("demo", {"train.model": "owner/model"})
+    assert checks.unbuilt(own) == []
+    assert any("captions.jsonl" in said for said in checks.missing(own))
+
+
+def test_a_demo_beside_other_problems_still_tells_them(tmp_path: Path) -> None:
+    with pytest.raises(ConfigError, match=r"run folder exists[^\n]*\n[^\n]*llmi demo"):
+        checks.check(config.load("demo"), tmp_path)
+
+
+def start_demo(runs: Path) -> None:
+    demo("text", "x", 1, 1, runs, Console(quiet=True))
+
+
+def test_a_cache_that_may_not_be_written_stops_the_demo_before_it_builds(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv(CACHE_ENV, str(tmp_path / "locked" / "cache"))
+    (tmp_path / "locked").mkdir()
+    may = os.access
+    # Not by permissions: root, as tests in a container are, may write everywhere.
+    monkeypatch.setattr(
+        checks.os, "access", lambda path, mode: path != tmp_path / "locked" and may(path, mode)
+    )
+    with pytest.raises(ConfigError) as caught:
+        start_demo(tmp_path / "runs")
+    [said] = str(caught.value).splitlines()
+    assert said.startswith(f"LLMI_CACHE: {tmp_path}/locked/cache: may not write in {tmp_path}/locked;")
+    assert "name another folder" in said
+
+
+def test_a_cache_below_a_file_stops_the_demo_before_it_builds(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    (tmp_path / "file").write_text("")
+    monkeypatch.setenv(CACHE_ENV, str(tmp_path / "file" / "cache"))
+    with pytest.raises(ConfigError, match=r"^LLMI_CACHE: .*/file is no folder; name another$"):
+        start_demo(tmp_path / "runs")
+
+
+def test_a_cache_that_permissions_allow_and_the_file_system_refuses_is_named() -> None:
+    with pytest.raises(ConfigError, match=r"^LLMI_CACHE: /proc/llmi cannot be made .*name another folder"):
+        build(Parts(Path("/proc/llmi"), "text", 1), Console(quiet=True))
