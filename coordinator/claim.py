@@ -1,0 +1,98 @@
+"""A run's claim on its Redis database, and the configuration it publishes there for workers that join.
+
+Invariants: one run per database at a time, since two would take each other's requests; a claim whose holder
+died ends by itself after `CLAIM_S`; the published configuration holds no secret (`Settings` refuse them).
+"""
+
+from __future__ import annotations
+
+import json
+import logging
+import os
+import socket
+import time
+import uuid
+from typing import Any
+
+import redis
+
+from coordinator.config import ServiceConfig
+from workers.errors import ConfigError
+from workers.settings import REDIS_ENV, QueueSettings
+
+logger = logging.getLogger(__name__)
+RUN_KEY, CONFIG_KEY = "llmi:run", "llmi:config"
+CLAIM_S = 30.0
+TIMEOUT_S = 5.0
+
+# Ours to renew or to give back only while nobody else has taken it.
+RENEW = "return redis.call('GET', KEYS[1]) == ARGV[1] and redis.call('PEXPIRE', KEYS[1], ARGV[2]) or 0"
+RELEASE = "return redis.call('GET', KEYS[1]) == ARGV[1] and redis.call('DEL', KEYS[1]) or 0"
+
+
+class Claim:
+    """`take`, `renew` at least every `CLAIM_S`, `release`."""
+
+    def __init__(self, config: ServiceConfig):
+        holder = {
+            "name": config.name,
+            "host": socket.gethostname(),
+            "pid": os.getpid(),
+            "id": uuid.uuid4().hex,
+        }
+        self._config = config
+        self._value = json.dumps(holder)
+        self._redis = connect(config.queue)
+        self._renewed = 0.0
+
+    def take(self) -> None:
+        """Claim the database and publish the configuration. Raises `ConfigError` while another run has it."""
+        if not self._redis.set(RUN_KEY, self._value, nx=True, px=round(CLAIM_S * 1000)):
+            raise ConfigError(held(self._config.queue) or f"{RUN_KEY} was just given back; try again")
+        self._redis.set(CONFIG_KEY, self._config.model_dump_json())
+        self._renewed = time.monotonic()
+
+    def renew(self) -> None:
+        """Keep the claim; cheap to call often. A Redis that is away for a while is only logged."""
+        if time.monotonic() - self._renewed < CLAIM_S / 3:
+            return
+        self._renewed = time.monotonic()
+        try:
+            if not self._redis.eval(RENEW, 1, RUN_KEY, self._value, str(round(CLAIM_S * 1000))):
+                self._redis.set(RUN_KEY, self._value, nx=True, px=round(CLAIM_S * 1000))
+        except redis.RedisError as error:
+            logger.warning("the claim on the Redis database was not renewed: %s", error)
+
+    def release(self) -> None:
+        """Give the database back. The configuration stays, for workers that join later."""
+        try:
+            self._redis.eval(RELEASE, 1, RUN_KEY, self._value)
+        except redis.RedisError as error:
+            logger.warning("the claim on the Redis database runs out by itself: %s", error)
+        self._redis.close()
+
+
+def connect(settings: QueueSettings) -> redis.Redis:
+    """A blocking client that waits for an answer no longer than `TIMEOUT_S`."""
+    return redis.Redis.from_url(settings.url, socket_timeout=TIMEOUT_S, socket_connect_timeout=TIMEOUT_S)
+
+
+def held(settings: QueueSettings) -> str:
+    """The problem, when a run holds the database; empty when none does. Raises `redis.RedisError`."""
+    with connect(settings) as client:
+        value: Any = client.get(RUN_KEY)
+    if value is None:
+        return ""
+    holder = json.loads(value)
+    return (
+        f"queue.redis_url (or {REDIS_ENV}): the run {holder['name']!r} (on {holder['host']}, process "
+        f"{holder['pid']}) uses this database; name another one, such as /1 at the end of the URL, or wait "
+        f"{CLAIM_S:.0f} s if that run has died"
+    )
+
+
+def published(settings: QueueSettings) -> dict[str, Any] | None:
+    """The configuration that a run, or whoever joined first, published. Raises `redis.RedisError`."""
+    with connect(settings) as client:
+        value: Any = client.get(CONFIG_KEY)
+    return None if value is None else json.loads(value)

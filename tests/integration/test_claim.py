@@ -1,0 +1,57 @@
+"""One run for each Redis database, and its configuration there for workers that join."""
+
+import pytest
+
+from coordinator import claim
+from coordinator.claim import Claim
+from coordinator.config import ServiceConfig
+from coordinator.redis_server import EmbeddedRedis
+from workers.errors import ConfigError
+from workers.settings import QueueSettings
+
+
+@pytest.fixture
+def config(tmp_path, monkeypatch):
+    monkeypatch.delenv("LLMI_REDIS_URL", raising=False)
+    with EmbeddedRedis(tmp_path / "redis") as server:
+        yield ServiceConfig(name="mine", queue=QueueSettings(redis_url=server.url))
+
+
+def test_second_run_is_refused_until_the_first_gives_the_database_back(config):
+    first, second = Claim(config), Claim(config.model_copy(update={"name": "other"}))
+    first.take()
+    with pytest.raises(ConfigError, match="the run 'mine'.*another one"):
+        second.take()
+    first.release()
+    second.take()
+    assert "'other'" in claim.held(config.queue)
+
+
+def test_claim_of_a_dead_run_ends_by_itself_and_renewing_keeps_one_alive(config, monkeypatch):
+    monkeypatch.setattr(claim, "CLAIM_S", 0.5)
+    living = Claim(config)
+    living.take()
+    with claim.connect(config.queue) as client:
+        monkeypatch.setattr(claim, "CLAIM_S", 30.0)
+        living._renewed = 0.0
+        living.renew()
+        assert client.pttl(claim.RUN_KEY) > 1000
+        client.delete(claim.RUN_KEY)  # ran out while this process was suspended
+        living._renewed = 0.0
+        living.renew()
+    assert "'mine'" in claim.held(config.queue)
+
+
+def test_release_leaves_the_claim_of_another(config):
+    first = Claim(config)
+    first.take()
+    with claim.connect(config.queue) as client:
+        client.set(claim.RUN_KEY, '{"name": "other", "host": "h", "pid": 1}')
+    first.release()
+    assert "'other'" in claim.held(config.queue)
+
+
+def test_workers_that_join_find_the_configuration(config):
+    assert claim.published(config.queue) is None
+    Claim(config).take()
+    assert ServiceConfig.model_validate(claim.published(config.queue)) == config
