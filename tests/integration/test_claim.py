@@ -20,7 +20,7 @@ def config(tmp_path, monkeypatch):
 def test_second_run_is_refused_until_the_first_gives_the_database_back(config):
     first, second = Claim(config), Claim(config.model_copy(update={"name": "other"}))
     first.take()
-    with pytest.raises(ConfigError, match="the run 'mine'.*another one"):
+    with pytest.raises(ConfigError, match=r"the run 'mine'.*another one"):
         second.take()
     first.release()
     second.take()
