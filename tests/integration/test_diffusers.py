@@ -3,7 +3,9 @@
 from __future__ import annotations
 
 import io
+import math
 import os
+import sys
 import time
 from pathlib import Path
 from typing import Any
@@ -20,8 +22,10 @@ from workers.messages import EditPayload, Request
 from workers.providers import diffusers_pipeline, pil_processor, tiny_pipelines
 from workers.settings import ImageModelSettings, ToolSettings
 from workers.tools import edit as edit_tool
+from workers.tools import image_model
 
 pytestmark = [pytest.mark.heavy, pytest.mark.timeout(300)]
+EDITING = ("QwenImageEditPlusPipeline", "QwenImageEditPipeline")
 
 
 @pytest.fixture(scope="module")
@@ -38,8 +42,12 @@ def generate(
     return np.asarray(Image.open(io.BytesIO(made.image)))
 
 
-def edit(weights: Path, picture: Image.Image, *, pipeline: str = "QwenImageEditPlusPipeline") -> Image.Image:
-    settings = tiny_pipelines.settings(weights, edit=True).model_copy(update={"pipeline": pipeline})
+def editing(weights: Path, pipeline: str) -> ImageModelSettings:
+    return tiny_pipelines.settings(weights, edit=True).model_copy(update={"pipeline": pipeline})
+
+
+def edit(weights: Path, picture: Image.Image, *, pipeline: str = EDITING[0]) -> Image.Image:
+    settings = editing(weights, pipeline)
     made = diffusers_pipeline.edit(
         "the same picture changed to night", picture, settings, seed=1, deadline=time.time() + 60
     )
@@ -66,43 +74,74 @@ def test_guidance_acts(weights: Path) -> None:
 
 def test_diffusion_and_edit_of_one_model_share_their_modules(weights: Path) -> None:
     drawing = diffusers_pipeline.load(tiny_pipelines.settings(weights))
-    editing = diffusers_pipeline.load(tiny_pipelines.settings(weights, edit=True))
     assert type(drawing).__name__ == "QwenImagePipeline"
-    assert type(editing).__name__ == "QwenImageEditPlusPipeline"
-    for part in ("transformer", "vae", "text_encoder"):
-        assert getattr(drawing, part) is getattr(editing, part)
+    for name in EDITING:
+        changing = diffusers_pipeline.load(editing(weights, name))
+        assert type(changing).__name__ == name
+        for part in ("transformer", "vae", "text_encoder"):
+            assert getattr(drawing, part) is getattr(changing, part)
     assert diffusers_pipeline.load(tiny_pipelines.settings(weights)) is drawing
 
 
-def test_an_edit_depends_on_its_picture_and_keeps_its_proportions(weights: Path) -> None:
+@pytest.mark.parametrize("pipeline", EDITING)
+def test_an_edit_depends_on_its_picture_and_keeps_its_proportions(weights: Path, pipeline: str) -> None:
     tall = Image.new("RGB", (60, 120), "orange")
-    made = edit(weights, tall)
+    made = edit(weights, tall, pipeline=pipeline)
     assert made.size == (48, 96)
-    assert made.tobytes() != edit(weights, Image.new("RGB", (60, 120), "navy")).tobytes()
+    assert made.tobytes() != edit(weights, Image.new("RGB", (60, 120), "navy"), pipeline=pipeline).tobytes()
 
 
-def test_an_edit_pipeline_loads_first_and_alone(weights: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+@pytest.mark.parametrize("pipeline", EDITING)
+@pytest.mark.parametrize("sides", [(64, 64), (900, 30), (30, 900)])
+def test_the_reference_is_no_larger_than_the_edit(
+    weights: Path, monkeypatch: pytest.MonkeyPatch, pipeline: str, sides: tuple[int, int]
+) -> None:
+    """Qwen's edit pipelines scale every reference to 1024² by themselves, and a long strip to no height."""
+    vae = diffusers_pipeline.load(editing(weights, pipeline)).vae
+    seen: list[tuple[int, ...]] = []
+    encode = vae.encode
+    monkeypatch.setattr(vae, "encode", lambda image: seen.append(tuple(image.shape[-2:])) or encode(image))
+    made = edit(weights, Image.new("RGB", sides, "teal"), pipeline=pipeline)
+    (reference,) = seen
+    assert min(reference) >= 32
+    assert math.prod(reference) <= 64 * 64 * 4
+    assert (made.width > made.height) == (sides[0] > sides[1])
+
+
+@pytest.mark.parametrize("pipeline", EDITING)
+def test_diffusers_is_left_as_it_was_after_an_edit(weights: Path, pipeline: str) -> None:
+    module = sys.modules[type(diffusers_pipeline.load(editing(weights, pipeline))).__module__]
+    stock = module.calculate_dimensions
+    edit(weights, Image.new("RGB", (64, 64), "teal"), pipeline=pipeline)
+    assert module.calculate_dimensions is stock
+
+
+@pytest.mark.parametrize("pipeline", EDITING)
+def test_an_edit_pipeline_loads_first_and_alone(
+    weights: Path, monkeypatch: pytest.MonkeyPatch, pipeline: str
+) -> None:
     monkeypatch.setattr(diffusers_pipeline, "_loaded", {})
-    assert edit(weights, Image.new("RGB", (64, 64), "teal")).size == (64, 64)
+    assert edit(weights, Image.new("RGB", (64, 64), "teal"), pipeline=pipeline).size == (64, 64)
 
 
 def test_an_edit_works_where_torchvision_does_not(weights: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(diffusers_pipeline, "_loaded", {})
     monkeypatch.setattr(pil_processor, "torchvision_works", lambda: False)
     assert edit(weights, Image.new("RGB", (64, 64), "teal")).size == (64, 64)
-    editing = diffusers_pipeline.load(tiny_pipelines.settings(weights, edit=True))
-    assert isinstance(editing.processor, pil_processor.PilProcessor)
+    changing = diffusers_pipeline.load(editing(weights, EDITING[0]))
+    assert isinstance(changing.processor, pil_processor.PilProcessor)
 
 
-@pytest.mark.parametrize("mode", ["RGBA", "P", "L"])
+@pytest.mark.parametrize("mode", ["RGBA", "LA", "P", "L"])
+@pytest.mark.parametrize("pipeline", EDITING)
 def test_every_chart_can_be_edited(
-    weights: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, mode: str
+    weights: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, pipeline: str, mode: str
 ) -> None:
     """Regression: a chart has an alpha channel, which JPEG cannot hold, so that editing one always failed."""
     blobs = BlobStore(str(tmp_path))
     chart = blobs.put(images.encoded(Image.new("RGBA", (120, 80), (250, 120, 20, 128)).convert(mode)))
-    tools = ToolSettings(edit=tiny_pipelines.settings(weights, edit=True))
-    monkeypatch.setattr(edit_tool, "section", lambda name, model: tools)
+    tools = ToolSettings(edit=editing(weights, pipeline))
+    monkeypatch.setattr(image_model, "section", lambda name, model: tools)
     payload = EditPayload(prompt="make it blue", image=chart)
     request = Request.make("edit", payload, timeout_s=60, seed=3)
     result = edit_tool.edit(payload, JobContext(request, blobs))

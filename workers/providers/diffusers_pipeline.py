@@ -10,6 +10,7 @@ pipeline costs no second copy.
 
 from __future__ import annotations
 
+import contextlib
 import inspect
 import logging
 import math
@@ -17,6 +18,7 @@ import re
 import sys
 import threading
 import time
+from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
@@ -35,6 +37,7 @@ PROVIDER = "diffusers"
 # Below this many parameters a second CPU thread costs more than it gives, and much more on a busy machine.
 SMALL = 50_000_000
 STEP = 16  # widths and heights are multiples of this: 8 for the autoencoder, 2 for its patches
+REFERENCE_STEP = 32  # what Qwen's edit pipelines round the sides of a reference to
 
 _lock = threading.RLock()
 _loaded: dict[tuple[str, str, str], dict[str, Any]] = {}
@@ -115,17 +118,17 @@ def _call(settings: ImageModelSettings, seed: int, deadline: float, **arguments:
 
     with _lock:
         pipeline = load(settings)
-        _shrink_references(pipeline, arguments["width"] * arguments["height"])
         # A generator on the CPU: the same seed gives the same noise on every device.
         generator = torch.Generator("cpu").manual_seed(seed % 2**63)
         try:
-            result = pipeline(
-                **arguments,
-                **guidance_options(pipeline, settings),
-                num_inference_steps=settings.steps,
-                generator=generator,
-                callback_on_step_end=stop_in_time,
-            )
+            with _references_within(pipeline, arguments["width"] * arguments["height"]):
+                result = pipeline(
+                    **arguments,
+                    **guidance_options(pipeline, settings),
+                    num_inference_steps=settings.steps,
+                    generator=generator,
+                    callback_on_step_end=stop_in_time,
+                )
         except torch.OutOfMemoryError as error:
             torch.cuda.empty_cache()
             raise InfrastructureFault(Cause.PROVIDER_DOWN, "out of GPU memory", provider=PROVIDER) from error
@@ -214,21 +217,26 @@ def _processor(model: str, tokenizer: Any) -> Any:
     return Qwen2VLProcessor.from_pretrained(model, subfolder="processor")
 
 
-def _shrink_references(pipeline: Any, pixels: int) -> None:
-    """References no larger than the output. Qwen's edit-plus pipeline scales each one to 1024² by constants
-    of its module, whatever is asked for: without this a small edit costs as much as a large one.
+@contextlib.contextmanager
+def _references_within(pipeline: Any, pixels: int) -> Iterator[None]:
+    """References of about `pixels` at most. Qwen's edit pipelines scale each one to 1024² (and, for the text
+    encoder, 384²) whatever is asked for: without this a small edit costs as much as a large one.
+
+    They have no argument for it, but all of them ask `calculate_dimensions` of their own module, which also
+    rounds the short side of a long strip down to nothing.
     """
     module = sys.modules[type(pipeline).__module__]
-    stock = _STOCK.setdefault(
-        module.__name__,
-        {
-            name: getattr(module, name)
-            for name in ("VAE_IMAGE_SIZE", "CONDITION_IMAGE_SIZE")
-            if hasattr(module, name)
-        },
-    )
-    for name, value in stock.items():
-        setattr(module, name, min(value, pixels))
+    stock = getattr(module, "calculate_dimensions", None)
+    if stock is None:
+        yield
+        return
 
+    def within(area: float, ratio: float) -> tuple[Any, ...]:
+        width, height, *rest = stock(min(area, pixels), ratio)
+        return max(REFERENCE_STEP, width), max(REFERENCE_STEP, height), *rest
 
-_STOCK: dict[str, dict[str, int]] = {}
+    module.calculate_dimensions = within  # type: ignore[attr-defined]
+    try:
+        yield
+    finally:
+        module.calculate_dimensions = stock  # type: ignore[attr-defined]

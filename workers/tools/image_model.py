@@ -1,0 +1,45 @@
+"""What the diffusion and the edit tool share: the configured provider makes a picture, the store keeps it."""
+
+from __future__ import annotations
+
+from typing import Literal
+
+from workers import images
+from workers.errors import Cause, ModelFault
+from workers.jobs import JobContext
+from workers.messages import BlobRef, Success
+from workers.providers import diffusers_pipeline, openai_images, qwen_server
+from workers.settings import ImageModelSettings, ToolSettings, section
+
+PROVIDERS = {"diffusers": diffusers_pipeline, "openai": openai_images, "qwen_server": qwen_server}
+Tool = Literal["diffusion", "edit"]
+
+
+def warm(tool: Tool) -> None:
+    """Load the pipeline, where it is ours to load."""
+    settings = _settings(tool)
+    if settings.provider == "diffusers":
+        diffusers_pipeline.load(settings)
+
+
+def make(tool: Tool, prompt: str, ctx: JobContext, picture: BlobRef | None = None) -> Success:
+    """A picture made from `prompt`, or `picture` changed by it. The request's seed makes it repeatable.
+
+    Raises `ModelFault(BAD_PARAMS)` for a blank prompt, and what the provider raises.
+    """
+    if not prompt.strip():
+        raise ModelFault(Cause.BAD_PARAMS, "the prompt is empty")
+    settings = _settings(tool)
+    provider = PROVIDERS[settings.provider]
+    seed, deadline = ctx.request.seed, ctx.request.deadline
+    if picture is None:
+        made = provider.generate(prompt, settings, seed=seed, deadline=deadline)
+    else:
+        flat = images.rgb(ctx.blobs.get(picture))
+        made = provider.edit(prompt, flat, settings, seed=seed, deadline=deadline)
+    return Success(images=(ctx.blobs.put(made.image),), source={**made.source, "prompt": prompt})
+
+
+def _settings(tool: Tool) -> ImageModelSettings:
+    tools = section("tools", ToolSettings)
+    return tools.diffusion if tool == "diffusion" else tools.edit
