@@ -29,8 +29,8 @@ def look(services: FakeServices, *, seconds: float = 20, **settings: Any) -> Mad
     return serpapi.search("a fox", SearchSettings.model_validate(chosen), deadline=time.time() + seconds)
 
 
-def result(services: FakeServices, original: str | None, **more: str) -> dict[str, Any]:
-    found = {"position": 1, "title": "A fox", "link": "https://example.org/fox", **more}
+def result(services: FakeServices, original: str | None, **more: str | None) -> dict[str, Any]:
+    found: dict[str, Any] = {"position": 1, "title": "A fox", "link": "https://example.org/fox", **more}
     return found | ({"original": services.url + original} if original else {})
 
 
@@ -62,6 +62,42 @@ def test_broken_and_missing_results_are_passed_over_in_order_of_rank(services: F
 def test_thumbnails_are_the_last_resort(services: FakeServices) -> None:
     services.results = [result(services, "/gone.png", thumbnail=services.url + "/picture.png")]
     assert look(services).source["url"].endswith("/picture.png")
+
+
+@pytest.mark.parametrize(
+    ("titles", "chosen"),
+    [
+        (("Quarterly report", "A red fox"), 1),
+        (("A wolf", None, "Foxes of Hokkaido", "A fox"), 2),
+        (("A photo of a dog", "FOX!"), 1),
+        (("A fox", "Red fox"), 0),
+        (("キタキツネ", "レッサーパンダ"), 0),
+        ((None, ""), 0),
+        (("\ud83d", "fox \ud83d"), 1),
+    ],
+)
+def test_a_title_that_shares_a_word_with_the_query_goes_first_and_no_title_is_refused(
+    services: FakeServices, titles: tuple[str | None, ...], chosen: int
+) -> None:
+    """Regression: the original took what came, whatever it was of."""
+    services.results = [result(services, "/picture.png", title=title) for title in titles]
+    assert look(services).source["rank"] == chosen
+
+
+def test_what_shares_no_word_is_the_last_resort_after_thumbnails(services: FakeServices) -> None:
+    services.results = [
+        result(services, "/picture.png", title="A whale"),
+        result(services, "/gone.png", thumbnail=services.url + "/picture.png"),
+    ]
+    assert look(services).source["rank"] == 1
+    services.results[1]["thumbnail"] = services.url + "/broken.png"
+    assert look(services).source["rank"] == 0
+
+
+def test_a_title_that_fits_is_found_beyond_the_results_that_are_tried(services: FakeServices) -> None:
+    services.results = [result(services, "/picture.png", title="A whale")] * 9
+    services.results.append(result(services, "/picture.png"))
+    assert look(services, max_candidates=1).source["rank"] == 9
 
 
 def test_a_slow_host_holds_nothing_up_and_its_download_is_ended(services: FakeServices) -> None:

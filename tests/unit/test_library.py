@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import io
 import json
+import re
 import shutil
 import time
 from pathlib import Path
@@ -14,7 +15,7 @@ from hypothesis import strategies as st
 from PIL import Image
 
 from workers.errors import Cause, ConfigError, InfrastructureFault, ModelFault
-from workers.providers import library
+from workers.providers import full_text, library
 from workers.providers.library_build import build_library
 from workers.settings import SearchSettings
 
@@ -26,6 +27,10 @@ def folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 def look(folder: Path, query: str) -> library.Made:
     return library.search(query, SearchSettings(library=str(folder)), deadline=time.time() + 5)
+
+
+def words(caption: str) -> list[str]:
+    return re.findall(r"\w+", caption.lower())
 
 
 def test_it_holds_captioned_pictures_of_one_size(folder: Path) -> None:
@@ -62,6 +67,28 @@ def test_no_hit_is_the_models_fault(folder: Path, query: str) -> None:
     with pytest.raises(ModelFault) as caught:
         look(folder, query)
     assert caught.value.cause is Cause.NO_HIT
+
+
+def test_stop_words_of_a_caption_are_no_hit(tmp_path: Path) -> None:
+    """Regression: the original took what came. A caption must share a word that means something."""
+    mine = own_library(tmp_path, '{"file": "pond.png", "caption": "View of the pond in a picture by Anna"}')
+    assert library.best(mine, "photos showing views of the sea in pictures by some") is None
+    assert library.best(mine, "the ponds") is not None
+
+
+@settings(max_examples=200, deadline=None)
+@given(st.data())
+def test_every_hit_shares_a_content_word_with_the_query(folder: Path, data: st.DataObject) -> None:
+    captions = [json.loads(line)["caption"] for line in (folder / library.CAPTIONS).read_text().splitlines()]
+    known = sorted({word for caption in captions for word in words(caption)} - full_text.STOP_WORDS)
+    spoken = st.sampled_from([*known, *sorted(full_text.STOP_WORDS), "quark", "zeppelin"])
+    asked = set(data.draw(st.lists(spoken, max_size=6)))
+    found = library.best(folder, " ".join(asked))
+    if asked & set(known):
+        assert found is not None
+        assert asked & set(words(found.caption)) - full_text.STOP_WORDS
+    else:
+        assert found is None
 
 
 @settings(max_examples=200, suppress_health_check=[HealthCheck.function_scoped_fixture], deadline=None)

@@ -2,15 +2,13 @@
 
 A library is a folder with `captions.jsonl`, one `{"file": ..., "caption": ...}` per line (optional: `origin`,
 shown to readers), and the files it names. Invariants: the index lies beside the captions, is named by their
-hash and appears whole or not at all, so it can neither be stale nor half built; query text is only ever a
-list of quoted terms, so no query can be a syntax error; a query of which no term occurs is
-`ModelFault(NO_HIT)`.
+hash and appears whole or not at all, so it can neither be stale nor half built; what is found shares a
+content word with the query (`full_text`), and where nothing does, that is `ModelFault(NO_HIT)`.
 """
 
 from __future__ import annotations
 
 import hashlib
-import re
 import sqlite3
 import uuid
 from contextlib import closing
@@ -21,61 +19,12 @@ from pydantic import BaseModel, ValidationError
 
 from workers import images
 from workers.errors import Cause, ConfigError, InfrastructureFault, ModelFault
+from workers.providers import full_text
 from workers.providers.made import Made
 from workers.settings import SearchSettings
 
 PROVIDER = "library"
 CAPTIONS = "captions.jsonl"
-MAX_TERMS = 64
-# Words that would match nearly any caption, or that name the picture and not what it shows.
-STOP_WORDS = frozenset(
-    [
-        "a",
-        "an",
-        "and",
-        "any",
-        "are",
-        "as",
-        "at",
-        "be",
-        "by",
-        "for",
-        "from",
-        "in",
-        "into",
-        "is",
-        "it",
-        "its",
-        "near",
-        "next",
-        "of",
-        "on",
-        "or",
-        "over",
-        "some",
-        "that",
-        "the",
-        "their",
-        "this",
-        "to",
-        "under",
-        "up",
-        "with",
-        "image",
-        "images",
-        "photo",
-        "photograph",
-        "picture",
-        "pictures",
-        "photos",
-        "view",
-        "real",
-        "actual",
-        "authentic",
-        "showing",
-        "show",
-    ]
-)
 
 
 class Entry(BaseModel):
@@ -89,7 +38,7 @@ class Entry(BaseModel):
 def search(query: str, settings: SearchSettings, *, deadline: float) -> Made:
     """The library's best match for `query`; the same query always gives the same image.
 
-    Raises `ModelFault(NO_HIT)` when no term of the query occurs in any caption.
+    Raises `ModelFault(NO_HIT)` when no caption shares a content word with the query.
     """
     folder = Path(settings.library)
     found = best(folder, query)
@@ -119,7 +68,7 @@ def best(folder: Path, query: str) -> Entry | None:
     """The entry that bm25 ranks first, or None without a hit. Raises `ConfigError` when there is no
     library.
     """
-    match = match_expression(query)
+    match = full_text.match_expression(query)
     if not match:
         return None
     index = ensure_index(folder)
@@ -130,12 +79,6 @@ def best(folder: Path, query: str) -> Entry | None:
             (match,),
         ).fetchone()
     return Entry(file=row[0], caption=row[1], origin=row[2]) if row else None
-
-
-def match_expression(query: str) -> str:
-    """The query as FTS5 terms, each quoted, joined by OR; "" when only stop words and signs are left."""
-    terms = dict.fromkeys(word for word in re.findall(r"[^\W_]+", query.lower()) if word not in STOP_WORDS)
-    return " OR ".join(f'"{term}"' for term in list(terms)[:MAX_TERMS])
 
 
 def ensure_index(folder: Path) -> Path:
@@ -174,7 +117,7 @@ def _build_index(index: Path, entries: tuple[Entry, ...]) -> None:
     with closing(sqlite3.connect(part)) as database, database:
         database.execute(
             "CREATE VIRTUAL TABLE captions USING fts5"
-            "(caption, file UNINDEXED, origin UNINDEXED, tokenize = 'porter unicode61 remove_diacritics 2')"
+            f"(caption, file UNINDEXED, origin UNINDEXED, tokenize = '{full_text.TOKENIZER}')"
         )
         database.executemany(
             "INSERT INTO captions (caption, file, origin) VALUES (:caption, :file, :origin)",

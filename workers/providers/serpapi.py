@@ -1,9 +1,11 @@
 """Google Images through SerpAPI: `GET {base_url}/search?engine=google_images`, then the first result that is
 an image.
 
-Invariants: results are tried in order of rank; the next one starts when the one before failed or is slow, the
-first good one wins and ends the rest; no result at all is the model's fault (NO_HIT), results of which none
-can be had is not. URLs of results are fetched only through the guard (`workers.providers.http`).
+Invariants: results whose title shares a word with the query are tried before those that share none (which may
+only be in another language, and so are tried too), among equals by rank; the next one starts when the one
+before failed or is slow, the first good one wins and ends the rest; no result at all is the model's fault
+(NO_HIT), results of which none can be had is not. URLs of results are fetched only through the guard
+(`workers.providers.http`).
 """
 
 from __future__ import annotations
@@ -18,7 +20,7 @@ from pydantic import BaseModel, ConfigDict, ValidationError
 
 from workers import images
 from workers.errors import Cause, InfrastructureFault, ModelFault
-from workers.providers import api, keys
+from workers.providers import api, full_text, keys
 from workers.providers.http import FetchLimits, fetch, guarded_session, run_until
 from workers.providers.made import Made
 from workers.settings import SearchSettings
@@ -70,13 +72,13 @@ async def _search(query: str, settings: SearchSettings, key: str, deadline: floa
             try_timeout_s=TRY_TIMEOUT_S,
         )
     )
-    ranked = candidates(answer, settings.max_candidates)
+    ranked = candidates(answer, query, settings.max_candidates)
     return await _first_good(ranked, settings.allow_private_addresses, deadline)
 
 
-def candidates(answer: api.Answer, limit: int) -> list[Candidate]:
-    """What to try, in order: each result's original (thumbnail where there is none), then, last, the other
-    thumbnails.
+def candidates(answer: api.Answer, query: str, limit: int) -> list[Candidate]:
+    """What to try, in order: of the `limit` best results, those whose title shares a word with `query` before
+    the others; of either, each result's original (thumbnail where there is none), then the other thumbnails.
 
     Raises `ModelFault(NO_HIT)` when Google had nothing, `InfrastructureFault(BAD_ANSWER)` for another shape.
     """
@@ -93,11 +95,20 @@ def candidates(answer: api.Answer, limit: int) -> list[Candidate]:
     except ValidationError as error:
         where = ".".join(str(part) for part in error.errors()[0]["loc"])
         raise InfrastructureFault(Cause.BAD_ANSWER, f"images_results: {where}", provider=PROVIDER) from error
-    usable = [result for result in results if result.original or result.thumbnail][:limit]
+    usable = [result for result in results if result.original or result.thumbnail]
     if not usable:
         raise ModelFault(Cause.NO_HIT, "the search found nothing", provider=PROVIDER)
-    first = [Candidate(r.original or r.thumbnail or "", rank, r) for rank, r in enumerate(usable)]
-    last = [Candidate(r.thumbnail, rank, r) for rank, r in enumerate(usable) if r.original and r.thumbnail]
+    named = full_text.sharing(query, [result.title or "" for result in usable])
+    ranked = sorted(enumerate(usable), key=lambda entry: entry[0] not in named)[:limit]
+    return [
+        *_urls([(rank, result) for rank, result in ranked if rank in named]),
+        *_urls([(rank, result) for rank, result in ranked if rank not in named]),
+    ]
+
+
+def _urls(ranked: list[tuple[int, Result]]) -> list[Candidate]:
+    first = [Candidate(r.original or r.thumbnail or "", rank, r) for rank, r in ranked]
+    last = [Candidate(r.thumbnail, rank, r) for rank, r in ranked if r.original and r.thumbnail]
     return first + last
 
 
