@@ -27,14 +27,14 @@ from workers.providers.http import run_until
 
 def judge_text(payload: JudgeTextPayload, settings: JudgeSettings, ctx: JobContext) -> Success:
     """Ask the text judge."""
-    return _ask(settings.text, settings.text_url, text_chat(payload), TextVerdict, ctx, "text judge")
+    return verdict_of(settings.text, settings.text_url, text_chat(payload), TextVerdict, ctx, "text judge")
 
 
 def judge_image(payload: JudgeImagePayload, settings: JudgeSettings, ctx: JobContext) -> Success:
     """Ask the image judge, the pictures resized here."""
     judge = settings.image
     chat = image_chat(payload, lambda ref: data_uri(ctx.blobs, ref, judge.max_image_pixels), judge.max_images)
-    return _ask(judge, settings.image_url, chat, ImageVerdict, ctx, "image judge")
+    return verdict_of(judge, settings.image_url, chat, ImageVerdict, ctx, "image judge")
 
 
 def schema(verdict: type[Verdict]) -> dict[str, Any]:
@@ -47,9 +47,10 @@ def schema(verdict: type[Verdict]) -> dict[str, Any]:
     }
 
 
-def _ask(
+def verdict_of(
     judge: JudgeEndpoint, url: str, chat: Chat, verdict: type[Verdict], ctx: JobContext, name: str
 ) -> Success:
+    """Ask the model at `url` for a verdict on `chat`. Raises `InfrastructureFault`."""
     if not url:
         raise InfrastructureFault(Cause.PROVIDER_DOWN, "no base_url is configured", provider=name)
     key = keys.required(judge.api_key_env, name) if judge.api_key_env else ""

@@ -1,0 +1,72 @@
+"""The judges' servers of this machine: which models and GPUs, and the proof that each gives verdicts."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from typing import Literal
+
+from coordinator import serving
+from coordinator.build import cache_folder
+from coordinator.serving import Judge, JudgeName, Served
+from rewards.settings import TEXT_URL_ENV, JudgeEndpoint, JudgeSettings
+
+PROBE_S = 120.0
+
+
+def plan(
+    names: Sequence[JudgeName],
+    *,
+    models: Mapping[JudgeName, str],
+    ports: Mapping[JudgeName, int],
+    host: str,
+    tensor_parallel: int,
+    images: int,
+    tokens: int,
+    device: Literal["cuda", "cpu"],
+    dry_run: bool = False,
+) -> list[Served]:
+    """What to start. On the CPU without a model named, a tiny untaught one is built in the cache.
+
+    Raises `ConfigError` when there are too few GPUs.
+    """
+    published = JudgeSettings()
+    wanted = []
+    for name in names:
+        model, folder = models[name], ""
+        if not model and device == "cpu":
+            model = f"tiny-{name}-judge"
+            folder = "TINY_MODEL_BUILT_AT_START" if dry_run else _tiny(name)
+        elif not model:
+            model = (published.text if name == "text" else published.image).model
+        wanted.append(Judge(name, model, ports[name], folder))
+    return serving.judges(
+        wanted,
+        host=host,
+        tensor_parallel=tensor_parallel,
+        images=images,
+        tokens=tokens,
+        gpus=None if device == "cpu" else _gpus(),
+    )
+
+
+def prove(one: Served) -> float:
+    """Seconds that a real verdict took. Raises `InfrastructureFault` when there was none."""
+    from rewards.judges.probe import probe
+
+    judge = JudgeEndpoint(provider="openai", model=one.model)
+    return probe("text" if one.variable == TEXT_URL_ENV else "image", judge, one.url, PROBE_S)
+
+
+def _tiny(name: JudgeName) -> str:
+    """A model folder with random weights: it has nothing to say, but says it in the right form."""
+    from policy.tiny.build import build_policy
+    from policy.tiny.recipe import Recipe
+
+    kind: Literal["text", "vl"] = "text" if name == "text" else "vl"
+    return str(build_policy(kind, cache_folder() / "judges", seed=0, recipe=Recipe(documents=64, steps=1)))
+
+
+def _gpus() -> list[str]:
+    from coordinator.gpus import find
+
+    return [gpu.id for gpu in find()]

@@ -1,0 +1,109 @@
+"""Starts model servers, waits until each really answers, keeps watch, and stops all of them together.
+
+Invariants: "ready" was seen, not assumed; when one server ends, the others are stopped too and the error
+holds the end of its log; nothing that was started outlives this process.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import http.client
+import os
+import shutil
+import signal
+import subprocess
+import time
+import urllib.error
+import urllib.request
+from collections.abc import Callable, Sequence
+from pathlib import Path
+from types import TracebackType
+
+from coordinator.serving import Served
+from workers.errors import Cause, ConfigError, InfrastructureFault
+from workers.tether import start_tethered
+
+ASK_S = 5.0
+POLL_S = 0.5
+STOP_S = 20.0
+TAIL = 3000
+
+
+class Servers:
+    """A context manager: on entry all are being started, on exit none is left. Logs are `<name>.log`."""
+
+    def __init__(self, served: Sequence[Served], logs: Path):
+        self._served = served
+        self._logs = logs
+        self._running: list[tuple[Served, subprocess.Popen[bytes]]] = []
+
+    def __enter__(self) -> Servers:
+        for one in self._served:
+            if shutil.which(one.command[0]) is None:
+                raise ConfigError(
+                    f"{one.command[0]}: no such program; install it in an environment of its own and put the bin "
+                    "folder of that in PATH"
+                )
+            if _answers(one):
+                raise ConfigError(
+                    f"{one.url}: something answers there already; stop it, or choose another port"
+                )
+        for one in self._served:
+            process = start_tethered(one.command, log=self.log(one), env={**os.environ, **one.env})
+            self._running.append((one, process))
+        return self
+
+    def __exit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
+    ) -> None:
+        deadline = time.monotonic() + STOP_S
+        for _, process in self._running:
+            process.terminate()
+        for _, process in self._running:
+            with contextlib.suppress(subprocess.TimeoutExpired):
+                process.wait(max(0.0, deadline - time.monotonic()))
+            with contextlib.suppress(ProcessLookupError):
+                os.killpg(process.pid, signal.SIGKILL)  # what is left of its own session
+            process.wait()
+
+    def log(self, one: Served) -> Path:
+        return self._logs / f"{one.name.split(' (')[0].replace(' ', '-')}.log"
+
+    def wait_ready(self, timeout_s: float, say: Callable[[Served], None]) -> None:
+        """Returns when all are healthy; `say` hears of each as it comes up. Raises `InfrastructureFault`."""
+        deadline = time.monotonic() + timeout_s
+        waiting = list(self._served)
+        while waiting:
+            self.check()
+            for one in [one for one in waiting if _answers(one)]:
+                waiting.remove(one)
+                say(one)
+            if waiting and time.monotonic() > deadline:
+                why = f"{waiting[0].name} does not answer at {waiting[0].health} after {timeout_s:.0f} s"
+                raise InfrastructureFault(Cause.PROVIDER_DOWN, f"{why}; {self._tail(waiting[0])}")
+            time.sleep(POLL_S if waiting else 0)
+
+    def check(self) -> None:
+        """Raises `InfrastructureFault` when a server has ended."""
+        for one, process in self._running:
+            if process.poll() is not None:
+                why = f"{one.name} ended with exit code {process.returncode}"
+                raise InfrastructureFault(Cause.PROVIDER_DOWN, f"{why}; {self._tail(one)}")
+
+    def watch(self) -> None:
+        """Until a server ends. Raises as `check`."""
+        while True:
+            self.check()
+            time.sleep(POLL_S)
+
+    def _tail(self, one: Served) -> str:
+        log = self.log(one)
+        return f"{log} ends:\n{log.read_text(errors='replace')[-TAIL:]}"
+
+
+def _answers(one: Served) -> bool:
+    try:
+        with urllib.request.urlopen(one.health, timeout=ASK_S) as answer:
+            return bool(answer.status == 200)
+    except (urllib.error.URLError, http.client.HTTPException, OSError):
+        return False

@@ -1,0 +1,68 @@
+"""Asks a judge one small real question, so that "it answers" means that a verdict came back that parses.
+
+Invariant: the same prompt, schema and client as in training; nothing is queued and nothing is kept.
+"""
+
+from __future__ import annotations
+
+import io
+import tempfile
+import time
+from typing import Literal
+
+from policy.document import Document, ImagePart, Tag, Task, TextPart
+from rewards.judges import IMAGE_KIND, TEXT_KIND
+from rewards.judges.openai import verdict_of
+from rewards.judges.payloads import JudgeImagePayload, JudgeTextPayload
+from rewards.judges.pictures import data_uri
+from rewards.judges.prompts import image_chat, text_chat
+from rewards.settings import JudgeEndpoint
+from rewards.verdicts import ImageVerdict, TextVerdict
+from workers.blobs import BlobStore
+from workers.jobs import JobContext
+from workers.messages import Message, Outcome, Request, Success
+
+SIDE = 56
+
+
+def probe(kind: Literal["text", "image"], judge: JudgeEndpoint, url: str, timeout_s: float) -> float:
+    """Seconds that a verdict took. Raises `InfrastructureFault` saying why there was none."""
+    started = time.monotonic()
+    with tempfile.TemporaryDirectory(prefix="llmi-probe-") as folder:
+        blobs = BlobStore(folder)
+        document = _document(blobs)
+        if kind == "text":
+            reading = JudgeTextPayload.of(document)
+            ctx = _context(TEXT_KIND, reading, blobs, timeout_s)
+            verdict_of(judge, url, text_chat(reading), TextVerdict, ctx, "text judge")
+        else:
+            looking = JudgeImagePayload.of(document)
+            ctx = _context(IMAGE_KIND, looking, blobs, timeout_s)
+            chat = image_chat(
+                looking, lambda ref: data_uri(blobs, ref, judge.max_image_pixels), judge.max_images
+            )
+            verdict_of(judge, url, chat, ImageVerdict, ctx, "image judge")
+    return time.monotonic() - started
+
+
+def _context(kind: str, payload: Message, blobs: BlobStore, timeout_s: float) -> JobContext:
+    return JobContext(Request.make(kind, payload, timeout_s=timeout_s), blobs)
+
+
+def _document(blobs: BlobStore) -> Document:
+    """A sentence and the picture it speaks of, an orange square."""
+    from PIL import Image
+
+    encoded = io.BytesIO()
+    Image.new("RGB", (SIDE, SIDE), "orange").save(encoded, "PNG")
+    tag = Tag(source="diffusion", description="An orange square", params={"prompt": "an orange square"})
+    picture = Success(images=(blobs.put(encoded.getvalue()),))
+    outcome = Outcome(request_id="probe", kind="diffusion", result=picture)
+    return Document(
+        rollout_id="probe",
+        task=Task(question="Describe an orange square and show it.", image_num=1),
+        parts=(
+            TextPart(text="An orange square has four equal sides."),
+            ImagePart(index=0, tag=tag, raw="", outcome=outcome),
+        ),
+    )
