@@ -41,8 +41,8 @@ class Servers:
         for one in self._served:
             if shutil.which(one.command[0]) is None:
                 raise ConfigError(
-                    f"{one.command[0]}: no such program; install it in an environment of its own and put the bin "
-                    "folder of that in PATH"
+                    f"{one.command[0]}: no such program; install it in an environment of its own and put "
+                    "its bin folder in PATH"
                 )
             if _answers(one):
                 raise ConfigError(

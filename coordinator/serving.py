@@ -1,8 +1,8 @@
 """Which programs serve the judges or an image model, and how they are called. Pure: nothing is started here.
 
 The judges' numbers are the published ones (arXiv 2509.13642: vLLM, tensor parallel 8, 32,768 tokens, 20
-images a prompt). Invariants: structured output is always on, so that verdicts parse; two servers never share a GPU.
-Written for vLLM 0.27, vLLM-Omni 0.26 (`vllm serve MODEL --omni`) and SGLang's diffusion server
+images a prompt). Invariants: structured output is always on, so that verdicts parse; no two servers share
+a GPU. Written for vLLM 0.27, vLLM-Omni 0.26 (`vllm serve MODEL --omni`) and SGLang's diffusion server
 (`sglang serve --model-path MODEL`); both of the last have environments of their own.
 """
 

@@ -1,4 +1,4 @@
-"""How judges and image models are served: which programs with which options, and what happens to their processes."""
+"""How judges and image models are served: which programs, with which options, and how they end."""
 
 import json
 import socket
