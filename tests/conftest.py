@@ -5,15 +5,21 @@ processes.
 from __future__ import annotations
 
 import json
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import AsyncIterator, Callable, Iterator, Sequence
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 import pytest
 import redis
 
 from coordinator.redis_server import EmbeddedRedis
+from workers.client import QueueClient
+from workers.messages import Outcome
 from workers.process import WorkerProcess
 from workers.settings import CONFIG_ENV, REDIS_ENV, QueueSettings
+
+if TYPE_CHECKING:
+    from queue_requests import Notes
 
 TESTS = Path(__file__).parent
 WORKER_START_S = 60.0  # a machine that also runs other things
@@ -71,3 +77,34 @@ def worker(config_file: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -
     yield start
     for process in started:
         process.kill()
+
+
+@pytest.fixture
+def obedient(worker: StartWorker) -> StartWorker:
+    """`obedient(kind="code", concurrency=1)` starts a worker whose jobs do as they are told (queue_jobs)."""
+
+    def start(kind: str = "code", concurrency: int = 1) -> WorkerProcess:
+        return worker([kind], concurrency, app="queue_app")
+
+    return start
+
+
+@pytest.fixture
+def told() -> list[Outcome]:
+    """Every outcome that `client` was told, in order."""
+    return []
+
+
+@pytest.fixture
+async def client(queue_settings: QueueSettings, told: list[Outcome]) -> AsyncIterator[QueueClient]:
+    """A client of the queue that ends with the test."""
+    async with QueueClient(queue_settings, on_outcome=told.append) as running:
+        yield running
+
+
+@pytest.fixture
+def notes(tmp_path: Path) -> Notes:
+    """An empty file in which jobs note that they were started."""
+    from queue_requests import Notes  # here, for it brings jobs that take the place of two tools
+
+    return Notes(tmp_path / "notes")

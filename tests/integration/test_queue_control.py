@@ -15,59 +15,51 @@ import pytest
 import redis
 from conftest import StartWorker
 from queue_jobs import Order
-from queue_requests import alive, ask, request_for, starts, until
+from queue_requests import Notes, alive, ask, cause_of, request_for
 
 from workers.client import QueueClient
 from workers.depths import read_depths
 from workers.errors import Cause, ConfigError, InfrastructureFault
-from workers.messages import Failure, Outcome
+from workers.messages import Outcome
 from workers.outcomes import begin
 from workers.process import WorkerProcess
 from workers.publisher import encode
 from workers.settings import QueueSettings
 
 
-def is_cancelled(outcome: Outcome) -> bool:
-    return isinstance(outcome.result, Failure) and outcome.result.cause is Cause.CANCELLED
-
-
 async def test_cancelling_ends_running_and_queued_requests(
-    tmp_path: Path, worker: StartWorker, queue_settings: QueueSettings
+    tmp_path: Path, obedient: StartWorker, client: QueueClient, notes: Notes, told: list[Outcome]
 ) -> None:
-    worker(["code"], app="queue_app")
-    running_notes, queued_notes = tmp_path / "running", tmp_path / "queued"
-    told: list[Outcome] = []
-    async with QueueClient(queue_settings, on_outcome=told.append) as client:
-        running = await client.post(request_for(Order(seconds=60.0, notes=str(running_notes))))
-        await until(lambda: len(starts(running_notes)) == 1)
-        queued = await client.post(request_for(Order(notes=str(queued_notes))))
-        await client.cancel(queued.request.request_id)
-        assert is_cancelled(await queued.outcome())
-        await client.cancel(running.request.request_id)
-        assert is_cancelled(await running.outcome())
-        assert (await ask(client, Order(), timeout_s=10.0)).ok, "the worker was not freed"
-    assert not alive(starts(running_notes)[0])
-    assert starts(queued_notes) == []
+    obedient()
+    never = Notes(tmp_path / "never")
+    running = await client.post(request_for(notes.order(seconds=60.0)))
+    child = await notes.started()
+    queued = await client.post(request_for(never.order()))
+    await client.cancel(queued.request.request_id)
+    assert cause_of(await queued.outcome()) is Cause.CANCELLED
+    await client.cancel(running.request.request_id)
+    assert cause_of(await running.outcome()) is Cause.CANCELLED
+    assert (await ask(client, Order(), timeout_s=10.0)).ok, "the worker was not freed"
+    assert not alive(child)
+    assert never.starts == []
     assert len(told) == 3
 
 
 async def test_cancelling_what_has_an_outcome_changes_nothing(
-    worker: StartWorker, queue_settings: QueueSettings
+    obedient: StartWorker, client: QueueClient
 ) -> None:
-    worker(["code"], app="queue_app")
-    async with QueueClient(queue_settings) as client:
-        posted = await client.post(request_for(Order()))
-        before = await posted.outcome()
-        await client.cancel(posted.request.request_id)
-        assert before.ok
-        assert await posted.outcome() is before
+    obedient()
+    posted = await client.post(request_for(Order()))
+    before = await posted.outcome()
+    await client.cancel(posted.request.request_id)
+    assert before.ok
+    assert await posted.outcome() is before
 
 
-async def test_closing_cancels_what_is_pending(queue_settings: QueueSettings) -> None:
-    told: list[Outcome] = []
-    async with QueueClient(queue_settings, on_outcome=told.append) as client:
-        posted = await client.post(request_for(Order()))
-    assert is_cancelled(await posted.outcome())
+async def test_closing_cancels_what_is_pending(queue_settings: QueueSettings, told: list[Outcome]) -> None:
+    async with QueueClient(queue_settings, on_outcome=told.append) as closing:
+        posted = await closing.post(request_for(Order()))
+    assert cause_of(await posted.outcome()) is Cause.CANCELLED
     assert told == [await posted.outcome()]
     with redis.Redis.from_url(queue_settings.url) as raw:
         stored, _ = begin(raw, posted.request.request_id, 60)
@@ -75,49 +67,41 @@ async def test_closing_cancels_what_is_pending(queue_settings: QueueSettings) ->
 
 
 async def test_draining_finishes_what_runs_and_gives_back_the_rest(
-    tmp_path: Path, worker: StartWorker, queue_settings: QueueSettings
+    obedient: StartWorker, client: QueueClient, notes: Notes, queue_settings: QueueSettings
 ) -> None:
-    process = worker(["code"], app="queue_app")
-    notes = tmp_path / "notes"
-    async with QueueClient(queue_settings) as client:
-        running = await client.post(request_for(Order(seconds=1.0, notes=str(notes))))
-        await until(lambda: len(starts(notes)) == 1)
-        waiting = [await client.post(request_for(Order(notes=str(notes)))) for _ in range(3)]
-        assert await asyncio.to_thread(process.drain, 20.0)
-        assert not process.alive
-        assert (await running.outcome()).ok
-        assert len(starts(notes)) == 1
-        assert read_depths(queue_settings.url)["code"].waiting == 3
-        worker(["code"], app="queue_app")
-        assert all([(await posted.outcome()).ok for posted in waiting])
-
-
-async def test_draining_ends_with_a_kill(
-    tmp_path: Path, worker: StartWorker, queue_settings: QueueSettings
-) -> None:
-    process = worker(["code"], app="queue_app")
-    notes = tmp_path / "notes"
-    async with QueueClient(queue_settings) as client:
-        await client.post(request_for(Order(seconds=60.0, notes=str(notes))))
-        await until(lambda: len(starts(notes)) == 1)
-        assert not await asyncio.to_thread(process.drain, 0.5)
+    process = obedient()
+    running = await client.post(request_for(notes.order(seconds=1.0)))
+    await notes.started()
+    waiting = [await client.post(request_for(notes.order())) for _ in range(3)]
+    assert await asyncio.to_thread(process.drain, 20.0)
     assert not process.alive
-    assert not alive(starts(notes)[0])
+    assert (await running.outcome()).ok
+    assert len(notes.starts) == 1
+    assert read_depths(queue_settings.url)["code"].waiting == 3
+    obedient()
+    assert all([(await posted.outcome()).ok for posted in waiting])
+
+
+async def test_draining_ends_with_a_kill(obedient: StartWorker, client: QueueClient, notes: Notes) -> None:
+    process = obedient()
+    await client.post(request_for(notes.order(seconds=60.0)))
+    child = await notes.started()
+    assert not await asyncio.to_thread(process.drain, 0.5)
+    assert not process.alive
+    assert not alive(child)
 
 
 async def test_depths_count_waiting_running_and_age(
-    tmp_path: Path, worker: StartWorker, queue_settings: QueueSettings
+    obedient: StartWorker, client: QueueClient, notes: Notes, queue_settings: QueueSettings
 ) -> None:
-    worker(["code"], app="queue_app")
-    notes = tmp_path / "notes"
-    async with QueueClient(queue_settings) as client:
-        await client.post(request_for(Order(seconds=60.0, notes=str(notes))))
-        await until(lambda: len(starts(notes)) == 1)
-        await client.post(request_for(Order()))
-        with redis.Redis.from_url(queue_settings.url) as raw:  # a list of kombu's for a later priority
-            raw.lpush("code\x06\x163", encode(request_for(Order()), tag="t", reply_to=""))
-        await asyncio.sleep(0.2)
-        depths = read_depths(queue_settings.url)
+    obedient()
+    await client.post(request_for(notes.order(seconds=60.0)))
+    await notes.started()
+    await client.post(request_for(Order()))
+    with redis.Redis.from_url(queue_settings.url) as raw:  # a list of kombu's for a later priority
+        raw.lpush("code\x06\x163", encode(request_for(Order()), tag="t", reply_to=""))
+    await asyncio.sleep(0.2)
+    depths = read_depths(queue_settings.url)
     assert (depths["code"].waiting, depths["code"].running) == (2, 1)
     assert 0.2 <= depths["code"].oldest_s < 10.0
     assert (depths["search"].waiting, depths["search"].running, depths["search"].oldest_s) == (0, 0, 0.0)
@@ -149,7 +133,7 @@ def test_a_worker_that_cannot_start_says_why(tmp_path: Path, config_file: Path) 
 
 
 def test_queues_of_one_worker_share_a_pool(tmp_path: Path, config_file: Path) -> None:
-    with pytest.raises(ConfigError, match="different pools"):
+    with pytest.raises(ConfigError, match="cannot share one process"):
         WorkerProcess(["code", "search"], config_file, 1, tmp_path / "log", "mixed")
 
 
