@@ -16,7 +16,7 @@ from types import TracebackType
 
 from coordinator import processes
 from coordinator.config import CONFIG_FILE, RAY_ENV, RunConfig
-from coordinator.fleet import Fleet
+from coordinator.fleet import Fleet, local_worker
 from coordinator.ray_cluster import RayCluster
 from coordinator.signals import StopSignals
 from coordinator.trainer import Trainer
@@ -39,7 +39,7 @@ class Services:
         self._say = say
         self._stack = ExitStack()
         self._before: frozenset[int] = frozenset()
-        self.fleet = Fleet([])
+        self.fleet = Fleet([], local_worker(run, run), 0.0)
         self.trainer: Trainer | None = None
 
     def __enter__(self) -> Services:
@@ -90,7 +90,8 @@ class Services:
             self._start_redis()
         self.config.save(self._run)
         self._say("starting the workers")
-        self.fleet = Fleet.of(self.config.workers.pools, self._run / CONFIG_FILE, logs)
+        workers = self.config.workers
+        self.fleet = Fleet(workers.pools, local_worker(self._run / CONFIG_FILE, logs), workers.ready_s)
         self._stack.callback(self._ending("the workers", self.fleet.stop))
         self.fleet.start()
         self._say("starting Ray")

@@ -11,7 +11,6 @@ import sys
 import time
 import uuid
 from collections.abc import Callable, Iterator
-from itertools import pairwise
 from pathlib import Path
 
 import psutil
@@ -21,9 +20,7 @@ import pytest
 import yaml
 from PIL import Image
 
-from coordinator.fleet import Fleet
 from coordinator.trainer import Trainer, TrainerDied
-from workers.errors import InfrastructureFault
 
 TESTS = Path(__file__).parents[1]
 START_S = 90.0
@@ -181,48 +178,6 @@ def test_a_trainer_that_fails_is_explained_by_the_end_of_its_log(start):
     assert "RuntimeError: the weights are gone" in output
     assert "trainer.log" in output
     assert marked(start.mark) == []
-
-
-def test_a_dead_worker_is_started_again_and_counted(config_file, worker, monkeypatch):
-    fleet = Fleet([worker(["code"], app="queue_app")])
-    victim = fleet._slots[0].worker
-    os.kill(victim.pid, signal.SIGKILL)
-    until(lambda: not victim.alive)
-    until(lambda: (fleet.mend(), fleet.restarts)[1])
-    victim.wait_ready(START_S)
-    assert fleet.restarts == 1
-
-
-class Dying:
-    """A worker that dies at once, each time."""
-
-    def __init__(self) -> None:
-        self.name, self.starts, self.alive = "dying", 0, False
-
-    def start(self) -> None:
-        self.starts += 1
-
-    def wait_ready(self, timeout_s: float) -> None:
-        raise InfrastructureFault("worker_lost", "never ready")
-
-    def drain(self, timeout_s: float) -> bool:
-        return True
-
-
-def test_a_worker_that_keeps_dying_is_started_ever_more_seldom(monkeypatch):
-    now = [0.0]
-    monkeypatch.setattr("coordinator.fleet.time.monotonic", lambda: now[0])
-    worker = Dying()
-    fleet = Fleet([worker])
-    started = []
-    for second in range(100):
-        now[0] = float(second)
-        before = worker.starts
-        fleet.mend()
-        started += [second] * (worker.starts - before)
-    gaps = [later - earlier for earlier, later in pairwise(started)]
-    assert gaps == sorted(gaps)
-    assert 4 <= len(started) <= 8
 
 
 def test_trainer_that_cannot_start_says_why(tmp_path, monkeypatch):
