@@ -148,6 +148,27 @@ async def test_scores_outside_1_to_5_are_refused_and_mask(verdict: dict[str, int
     assert [failure.cause for failure in result.masked_by] == [Cause.VERDICT_UNREADABLE]
 
 
+async def test_256_documents_are_judged_in_one_round() -> None:
+    """Regression: pools of 6 and 8 threads made 43 rounds of them."""
+    everything = asyncio.Event()
+
+    class Held(FakePosted):
+        async def outcome(self) -> Outcome:
+            await everything.wait()
+            return await super().outcome()
+
+    class Busy(FakeClient):
+        async def post(self, request: Request) -> FakePosted:
+            self.posted.append(request)
+            if len(self.posted) == 512:
+                everything.set()
+            return Held(good(request))
+
+    client = Busy()
+    results = await asyncio.gather(*(score(document(P("x"), I()), client) for _ in range(256)))
+    assert all(result.reward is not None for result in results)
+
+
 async def test_a_queue_that_takes_no_request_masks() -> None:
     class Away(FakeClient):
         async def post(self, request: Request) -> FakePosted:
