@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import ast
 import re
 from pathlib import Path
 
@@ -38,3 +39,32 @@ def test_a_relative_link_leads_somewhere(page, target):
 )
 def test_readme_names_every_variable_that_the_program_reads(name):
     assert f"`{name}`" in (ROOT / "README.md").read_text()
+
+
+def rows_of_regressions():
+    """(defect, the tests that its row names) of every table in docs/regressions.md."""
+    for line in (ROOT / "docs/regressions.md").read_text().splitlines():
+        if line.startswith("| ") and not line.startswith("| defect of"):
+            defect, *_, tests = [cell.strip() for cell in line.strip("|").split(" | ")]
+            yield defect, re.findall(r"`([^`]+)`", tests)
+
+
+def functions_of(file):
+    tree = ast.parse((ROOT / file).read_text())
+    return {node.name for node in tree.body if isinstance(node, ast.FunctionDef | ast.AsyncFunctionDef)}
+
+
+REGRESSIONS = list(rows_of_regressions())
+
+
+def test_the_table_of_regressions_is_read():
+    assert len(REGRESSIONS) > 30
+
+
+@pytest.mark.parametrize(("defect", "named"), REGRESSIONS, ids=[defect for defect, _ in REGRESSIONS])
+def test_every_defect_of_the_released_code_names_tests_that_exist(defect, named):
+    assert named
+    for one in named:
+        file, _, name = one.partition("::")
+        assert name.startswith("test_")
+        assert name in functions_of(file), one
