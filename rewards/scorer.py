@@ -3,7 +3,8 @@
 Invariants: the text judge is posted at once and never waits for an image; the image judge is posted when
 the last image is in, and only when there is an image whose grade can matter; any failure of infrastructure,
 of a tool or of a judge, masks the sample and is never a number; whatever ends the scoring early cancels
-what is still open.
+what is still open; the ids of the requests follow from the document's, so that a score asked for again after
+the death of who asked finds the verdicts there are.
 """
 
 from __future__ import annotations
@@ -75,7 +76,7 @@ class _Requests:
         self._open: set[str] = set()
 
     async def post(self, kind: str, payload: BaseModel, timeout_s: float, owner: str) -> Posted | Failure:
-        request = Request.make(kind, payload, timeout_s=timeout_s, owner=owner)
+        request = Request.make(kind, payload, timeout_s=timeout_s, owner=owner, request_id=f"{owner}.{kind}")
         self._open.add(request.request_id)
         try:
             return await self._client.post(request)

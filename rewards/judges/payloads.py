@@ -95,7 +95,7 @@ class JudgeImagePayload(Message):
     @classmethod
     def of(cls, document: Document, *, failures_lower: bool = False) -> JudgeImagePayload:
         task = document.task
-        parts = tuple(_image_piece(part) for part in document.parts)
+        parts = tuple(image_piece(part) for part in document.parts)
         return cls(question=task.question, inputs=task.inputs, parts=parts, failures_lower=failures_lower)
 
 
@@ -107,7 +107,8 @@ def _text_piece(part: TextPart | ImagePart | InvalidPart) -> ShownText | ShownTa
     return _tag(part)
 
 
-def _image_piece(part: TextPart | ImagePart | InvalidPart) -> ShownText | ShownImage | ShownInvalid:
+def image_piece(part: TextPart | ImagePart | InvalidPart) -> ShownText | ShownImage | ShownInvalid:
+    """A part of a document as a judge that sees pictures gets it."""
     if isinstance(part, TextPart):
         return ShownText(text=part.text)
     if isinstance(part, InvalidPart):

@@ -7,10 +7,11 @@ document), for prefix caching; the order of parts is the document's.
 from __future__ import annotations
 
 import json
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from typing import Any
 
 from rewards.judges.payloads import (
+    ImagePiece,
     JudgeImagePayload,
     JudgeTextPayload,
     ShownImage,
@@ -40,37 +41,47 @@ def text_chat(payload: JudgeTextPayload) -> Chat:
 
 
 def image_chat(payload: JudgeImagePayload, show: Callable[[BlobRef], str], max_images: int) -> Chat:
-    """The image judge's prompt. `show` gives an image's URL (a data URI); at most `max_images` images are
-    shown.
+    """The image judge's prompt; `show` and `max_images` as for `seen`."""
+    content = seen(payload.question, payload.inputs, payload.parts, show, max_images)
+    content.append(text(FAILURES_LOWER if payload.failures_lower else FAILURES_ELSEWHERE))
+    content.append(text("# Your grades"))
+    return [{"role": "system", "content": [text(IMAGE_RUBRIC)]}, {"role": "user", "content": content}]
 
-    The document's pictures have precedence over given ones; what is left out is said.
+
+def seen(
+    question: str,
+    inputs: Sequence[BlobRef],
+    parts: Sequence[ImagePiece],
+    show: Callable[[BlobRef], str],
+    max_images: int,
+) -> list[dict[str, Any]]:
+    """Task, given images and document with its pictures in place, as chat content.
+
+    `show` gives an image's URL (a data URI). At most `max_images` images are shown; the document's pictures
+    have precedence over given ones, and what is left out is said.
     """
-    room = max(0, max_images - len(payload.images))
-    content: list[dict[str, Any]] = [_text(f"# The task\n{payload.question}")]
-    for number, given in enumerate(payload.inputs[:room], start=1):
-        content += [_text(f"GIVEN {number}:"), _image(show(given))]
-    if len(payload.inputs) > room:
-        content.append(_text(f"[{len(payload.inputs) - room} more given picture(s), not shown.]"))
-    content.append(_text("# The document"))
+    pictures = sum(isinstance(part, ShownImage) and part.blob is not None for part in parts)
+    room = max(0, max_images - pictures)
+    content: list[dict[str, Any]] = [text(f"# The task\n{question}")]
+    for number, given in enumerate(inputs[:room], start=1):
+        content += [text(f"GIVEN {number}:"), _image(show(given))]
+    if len(inputs) > room:
+        content.append(text(f"[{len(inputs) - room} more given picture(s), not shown.]"))
+    content.append(text("# The document"))
     number = 0
-    for part in payload.parts:
+    for part in parts:
         if not isinstance(part, ShownImage):
-            content.append(_text(_as_text(part)))
+            content.append(text(_as_text(part)))
         elif part.blob is None:
-            content.append(_text(f"[NO PICTURE could be made here: {part.tag.description}]"))
+            content.append(text(f"[NO PICTURE could be made here: {part.tag.description}]"))
         else:
             number += 1
             content.append(
-                _text(f"PICTURE {number}, by {part.tag.source}, meant to show: {part.tag.description}")
+                text(f"PICTURE {number}, by {part.tag.source}, meant to show: {part.tag.description}")
             )
             shown = number <= max_images
-            content.append(_image(show(part.blob)) if shown else _text("[not shown]"))
-    content.append(_text(FAILURES_LOWER if payload.failures_lower else FAILURES_ELSEWHERE))
-    content.append(_text("# Your grades"))
-    return [
-        {"role": "system", "content": [_text(IMAGE_RUBRIC)]},
-        {"role": "user", "content": [part for part in content if part.get("text") != ""]},
-    ]
+            content.append(_image(show(part.blob)) if shown else text("[not shown]"))
+    return [part for part in content if part.get("text") != ""]
 
 
 def _as_text(part: ShownText | ShownTag | ShownInvalid) -> str:
@@ -82,8 +93,9 @@ def _as_text(part: ShownText | ShownTag | ShownInvalid) -> str:
     return f"\n[TAG by {part.source}: {part.description} | {params}]\n"
 
 
-def _text(text: str) -> dict[str, Any]:
-    return {"type": "text", "text": text}
+def text(words: str) -> dict[str, Any]:
+    """A piece of text in a chat message's content."""
+    return {"type": "text", "text": words}
 
 
 def _image(url: str) -> dict[str, Any]:

@@ -1,0 +1,91 @@
+"""One question to a judge behind an OpenAI-compatible chat endpoint, its answer bound to a JSON schema.
+
+Invariants: never past the request's deadline; what does not parse is VERDICT_UNREADABLE, never repaired;
+network failures are typed and retried by `workers.providers.api`; a key stays in its header.
+"""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Mapping
+from typing import Any, Protocol
+
+from rewards.judges.prompts import Chat
+from workers.errors import Cause, InfrastructureFault
+from workers.jobs import JobContext
+from workers.providers import keys
+from workers.providers.api import Call, ask
+from workers.providers.http import run_until
+
+
+class Endpoint(Protocol):
+    """What a judge's settings say about its model."""
+
+    @property
+    def model(self) -> str: ...
+    @property
+    def api_key_env(self) -> str: ...
+    @property
+    def temperature(self) -> float: ...
+    @property
+    def max_tokens(self) -> int: ...
+
+
+def answer(
+    judge: Endpoint,
+    url: str,
+    chat: Chat,
+    schema: Mapping[str, Any],
+    schema_name: str,
+    ctx: JobContext,
+    name: str,
+) -> tuple[object, str]:
+    """What the model answered, parsed, and the model's name as the server gives it.
+
+    `url`: the endpoint up to its version; `name`: the judge in messages. Raises `InfrastructureFault`.
+    """
+    if not url:
+        raise InfrastructureFault(Cause.PROVIDER_DOWN, "no base_url is configured", provider=name)
+    key = keys.required(judge.api_key_env, name) if judge.api_key_env else ""
+    body: dict[str, Any] = {
+        "model": judge.model,
+        "messages": chat,
+        "temperature": judge.temperature,
+        "max_tokens": judge.max_tokens,
+        "seed": ctx.request.seed,
+        "response_format": {
+            "type": "json_schema",
+            "json_schema": {"name": schema_name, "strict": True, "schema": schema},
+        },
+    }
+    thinking = getattr(judge, "enable_thinking", None)  # not every judge's settings have it
+    if thinking is not None:
+        body["chat_template_kwargs"] = {"enable_thinking": thinking}
+    call = Call(
+        provider=name,
+        method="POST",
+        url=f"{url}/chat/completions",
+        deadline=ctx.request.deadline,
+        body=body,
+        headers={"Authorization": f"Bearer {key}"} if key else {},
+        key=key,
+    )
+    said = run_until(ctx.request.deadline, ask(call))
+    served = said.get("model")
+    return _parsed(said, name), served if isinstance(served, str) and served else judge.model
+
+
+def _parsed(said: Mapping[str, Any], name: str) -> object:
+    try:
+        choice = said["choices"][0]
+        content, ended = choice["message"]["content"], choice.get("finish_reason")
+    except (KeyError, IndexError, TypeError, AttributeError) as error:
+        raise InfrastructureFault(
+            Cause.BAD_ANSWER, "the answer has no choices[0].message", provider=name
+        ) from error
+    try:
+        return json.loads(content)
+    except (TypeError, ValueError) as error:
+        shown = str(content)[:200]
+        detail = f"not a JSON verdict (finish_reason {ended}): {shown!r}"
+        raise InfrastructureFault(Cause.VERDICT_UNREADABLE, detail, provider=name) from error
