@@ -23,8 +23,13 @@ def data_uri(blobs: BlobStore, ref: BlobRef, max_pixels: int) -> str:
     """The image with at most `max_pixels` pixels, as `data:image/jpeg;base64,...`."""
     data = blobs.get(ref)
     if ref.media_type != "image/jpeg" or ref.width * ref.height > max_pixels:
-        data = _jpeg(fitted(images.rgb(data), max_pixels))
-    return f"data:image/jpeg;base64,{base64.b64encode(data).decode()}"
+        return jpeg_uri(data, max_pixels)
+    return _uri(data)
+
+
+def jpeg_uri(data: bytes, max_pixels: int) -> str:
+    """An encoded image of any size and type, as `data_uri` has it."""
+    return _uri(_jpeg(fitted(images.rgb(data), max_pixels)))
 
 
 def fitted(image: Image.Image, max_pixels: int) -> Image.Image:
@@ -41,3 +46,7 @@ def _jpeg(image: Image.Image) -> bytes:
     buffer = io.BytesIO()
     image.save(buffer, "JPEG", quality=JPEG_QUALITY, subsampling=0)
     return buffer.getvalue()
+
+
+def _uri(data: bytes) -> str:
+    return f"data:image/jpeg;base64,{base64.b64encode(data).decode()}"

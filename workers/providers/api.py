@@ -57,23 +57,30 @@ async def ask(call: Call) -> Answer:
     """The answer's JSON object. Raises `InfrastructureFault`, or what `call.refusal` makes of an error
     answer.
     """
-    retrying = tenacity.AsyncRetrying(
+    async with session() as connections:
+        return await retrying(call.deadline)(_try_once, connections, call)
+
+
+def session() -> aiohttp.ClientSession:
+    """Connections to addresses of the user's own configuration, which may be private."""
+    return aiohttp.ClientSession(connector=aiohttp.TCPConnector(resolver=Resolver(allow_private=True)))
+
+
+def retrying(deadline: float) -> tenacity.AsyncRetrying:
+    """Tries again after a `PassingFault`, as the module's docstring says. `deadline` in Unix seconds."""
+    return tenacity.AsyncRetrying(
         retry=tenacity.retry_if_exception_type(PassingFault),
         wait=_wait,
-        stop=lambda state: state.attempt_number >= MAX_TRIES or _too_late(state, call.deadline),
+        stop=lambda state: state.attempt_number >= MAX_TRIES or _too_late(state, deadline),
         reraise=True,
     )
-    async with aiohttp.ClientSession(
-        connector=aiohttp.TCPConnector(resolver=Resolver(allow_private=True))
-    ) as session:
-        return await retrying(_try_once, session, call)
 
 
-async def _try_once(session: aiohttp.ClientSession, call: Call) -> Answer:
+async def _try_once(connections: aiohttp.ClientSession, call: Call) -> Answer:
     left = call.deadline - time.time()
     try:
         async with asyncio.timeout(min(left, call.try_timeout_s)):
-            async with session.request(
+            async with connections.request(
                 call.method,
                 call.url,
                 params=call.params,
@@ -98,24 +105,31 @@ async def _try_once(session: aiohttp.ClientSession, call: Call) -> Answer:
 
 
 def _judge(call: Call, status: int, headers: Mapping[str, str], body: bytes) -> Answer:
+    if not 200 <= status < 300:
+        raise failure(call, status, headers, body)
     try:
         answer = json.loads(body)
     except ValueError:
         answer = None
-    if 200 <= status < 300:
-        if not isinstance(answer, dict):
-            raise InfrastructureFault(
-                Cause.BAD_ANSWER, "the answer is not a JSON object", provider=call.provider
-            )
-        return answer
+    if not isinstance(answer, dict):
+        raise InfrastructureFault(Cause.BAD_ANSWER, "the answer is not a JSON object", provider=call.provider)
+    return answer
+
+
+def failure(call: Call, status: int, headers: Mapping[str, str], body: bytes) -> JobError:
+    """What an answer with an error status means."""
+    try:
+        answer = json.loads(body)
+    except ValueError:
+        answer = None
     if call.refusal and isinstance(answer, dict) and (refusal := call.refusal(status, answer)):
-        raise refusal
+        return refusal
     detail = f"HTTP {status}: {_message(answer, body)}"
     if call.key:
         detail = detail.replace(call.key, "***")
     wish = _retry_after(headers.get("Retry-After"))
     fault = PassingFault if status in (408, 429) or status >= 500 else InfrastructureFault
-    raise fault(_cause(status), detail, provider=call.provider, retry_after_s=wish)
+    return fault(_cause(status), detail, provider=call.provider, retry_after_s=wish)
 
 
 def _cause(status: int) -> Cause:

@@ -1,0 +1,49 @@
+"""Server-sent events out of bytes, however the network cuts them.
+
+Invariants: feeding in any pieces gives the events that feeding at once gives, because bytes become text only
+when their event is whole; memory is bounded. Follows
+https://html.spec.whatwg.org/multipage/server-sent-events.html for what chat endpoints send: `data` lines end
+with LF or CRLF, comments and other fields are left out.
+"""
+
+from __future__ import annotations
+
+MAX_EVENT_BYTES = 4 * 2**20
+
+
+class UnreadableStream(ValueError):
+    """The bytes are no event stream; the message says why."""
+
+
+class EventStream:
+    """`feed` returns the data of each event that became complete. Raises `UnreadableStream`."""
+
+    def __init__(self) -> None:
+        self._rest = b""
+        self._data: list[bytes] = []
+        self._size = 0
+
+    def feed(self, data: bytes) -> list[str]:
+        events = []
+        *lines, self._rest = (self._rest + data).split(b"\n")
+        for line in lines:
+            events += self._take(line.removesuffix(b"\r"))
+        if self._size + len(self._rest) > MAX_EVENT_BYTES:
+            raise UnreadableStream(f"an event is over {MAX_EVENT_BYTES} bytes")
+        return events
+
+    def close(self) -> list[str]:
+        """The last event, of a server that left out the empty line after it."""
+        return [*self._take(self._rest.removesuffix(b"\r")), *self._take(b"")]
+
+    def _take(self, line: bytes) -> list[str]:
+        if line.startswith(b"data:"):
+            self._data.append(line.removeprefix(b"data:").removeprefix(b" "))
+            self._size += len(line)
+        if line or not self._data:
+            return []
+        whole, self._data, self._size = b"\n".join(self._data), [], 0
+        try:
+            return [whole.decode()]
+        except UnicodeDecodeError as error:
+            raise UnreadableStream("an event is not UTF-8") from error
