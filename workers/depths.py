@@ -1,4 +1,5 @@
-"""How full the queues are: waiting, running, and how long the next one has waited. Blocking; a few ms.
+"""How full the queues are, how long the next request has waited, how many ended and how long they ran.
+Blocking; one round trip of a few ms.
 
 Invariant: the numbers of all queues come from one moment.
 """
@@ -12,7 +13,7 @@ from typing import Any
 
 import redis
 
-from workers.outcomes import PRIORITY_STEPS, queue_lists
+from workers.outcomes import PRIORITY_STEPS, STATS_KEY, queue_lists
 from workers.queues import QUEUES
 
 TIMEOUT_S = 5.0
@@ -32,11 +33,18 @@ return answer
 
 @dataclass(frozen=True)
 class QueueDepth:
-    """`running`: held by workers; `oldest_s`: age in seconds of the request that is next (0: none)."""
+    """`running`: held by workers; `oldest_s`: age in seconds of the request that is next (0: none).
+
+    Totals since Redis was empty: `finished` requests have an outcome; `ran` of them were started, and ran for
+    `service_s` seconds together.
+    """
 
     waiting: int
     running: int
     oldest_s: float
+    finished: int = 0
+    ran: int = 0
+    service_s: float = 0.0
 
 
 def read_depths(url: str) -> dict[str, QueueDepth]:
@@ -49,7 +57,8 @@ def read_depths(url: str) -> dict[str, QueueDepth]:
             pipeline.llen(key)
         for key in lists:
             pipeline.lindex(key, -1)
-        held, *rest = pipeline.execute()
+        pipeline.hgetall(STATS_KEY)
+        held, *rest, stats = pipeline.execute()
     running = {queue.decode(): count for queue, count in zip(held[::2], held[1::2], strict=True)}
     lengths, heads = rest[: len(lists)], rest[len(lists) :]
     now, steps = time.time(), len(PRIORITY_STEPS)
@@ -57,8 +66,19 @@ def read_depths(url: str) -> dict[str, QueueDepth]:
     for number, queue in enumerate(QUEUES):
         part = slice(number * steps, (number + 1) * steps)
         oldest_s = max((_age(head, now) for head in heads[part] if head is not None), default=0.0)
-        depths[queue] = QueueDepth(sum(lengths[part]), running.get(queue, 0), oldest_s)
+        depths[queue] = QueueDepth(
+            waiting=sum(lengths[part]),
+            running=running.get(queue, 0),
+            oldest_s=oldest_s,
+            finished=int(_total(stats, queue, "n")),
+            ran=int(_total(stats, queue, "ran")),
+            service_s=_total(stats, queue, "service_s"),
+        )
     return depths
+
+
+def _total(stats: dict[bytes, bytes], queue: str, name: str) -> float:
+    return float(stats.get(f"{queue}:{name}".encode(), 0))
 
 
 def _age(message: bytes, now: float) -> float:

@@ -1,8 +1,8 @@
 """Where requests and their outcomes lie in Redis: key names, and the scripts that change them atomically.
 
 Invariants: one request id has one stored outcome; a success may replace a failure, never the other way round;
-storing an outcome and telling the producer's reply stream is one transaction. Keys start with `llmi:` and
-expire.
+storing an outcome, counting it and telling the producer's reply stream is one transaction; each request is
+counted once. Keys start with `llmi:` and expire.
 """
 
 from __future__ import annotations
@@ -18,11 +18,21 @@ from workers.messages import Outcome
 PRIORITY_STEPS = (0, 3, 6, 9)  # kombu's lists per queue; 0 is taken first
 REPLIES_KEPT = 100_000  # entries of one reply stream; whoever fell further behind finds outcomes by key
 
-# KEYS: outcome, reply stream ('' for none). ARGV: outcome JSON, '1' if a success, seconds to live, id,
-# entries kept in the stream.
+STATS_KEY = "llmi:stats"  # per kind, ever growing: `:n` ended, `:ran` of them ran, `:service_s` for so long
+
+# KEYS: outcome, reply stream ('' for none), statistics. ARGV: outcome JSON, '1' if a success, seconds to
+# live, id, entries kept in the stream, kind, seconds it ran ('' if it never did).
 # Returns the outcome that is visible now, which may be an earlier one; the producer is told that one.
 COMMIT = """
 local visible = redis.call('GET', KEYS[1])
+if not visible then
+  redis.call('HINCRBY', KEYS[3], ARGV[6] .. ':n', 1)
+  if ARGV[7] ~= '' then
+    redis.call('HINCRBY', KEYS[3], ARGV[6] .. ':ran', 1)
+    redis.call('HINCRBYFLOAT', KEYS[3], ARGV[6] .. ':service_s', ARGV[7])
+  end
+  redis.call('EXPIRE', KEYS[3], ARGV[3])
+end
 if not visible or (ARGV[2] == '1' and cjson.decode(visible).result.status ~= 'success') then
   visible = ARGV[1]
   redis.call('SET', KEYS[1], visible, 'EX', ARGV[3])
@@ -91,13 +101,16 @@ def queue_lists(queue: str) -> list[str]:
 
 
 def _commit_arguments(outcome: Outcome, reply_to: str, ttl_s: int) -> tuple[list[str], list[str]]:
-    keys = [outcome_key(outcome.request_id), reply_to]
+    keys = [outcome_key(outcome.request_id), reply_to, STATS_KEY]
+    ran = outcome.started > 0 and outcome.finished > 0
     return keys, [
         outcome.model_dump_json(),
         str(int(outcome.ok)),
         str(ttl_s),
         outcome.request_id,
         str(REPLIES_KEPT),
+        outcome.kind,
+        f"{outcome.finished - outcome.started:.6f}" if ran else "",
     ]
 
 

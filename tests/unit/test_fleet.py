@@ -180,7 +180,7 @@ def test_workers_that_keep_dying_are_replaced_ever_more_seldom(crew, monkeypatch
     began = time.monotonic()
     replaced = []
     for second in range(100):
-        monkeypatch.setattr("coordinator.fleet.time.monotonic", lambda: began + second)
+        monkeypatch.setattr("coordinator.fleet.time.monotonic", lambda at=began + second: at)
         before = len(crew.hands)
         fleet.mend()
         replaced += [second] * (len(crew.hands) - before)
