@@ -7,6 +7,7 @@ or variable and the cure; no message shows a password.
 from __future__ import annotations
 
 import os
+import shutil
 from pathlib import Path
 from urllib.parse import urlsplit
 
@@ -18,6 +19,8 @@ from workers.providers import preflight
 from workers.settings import REDIS_ENV, QueueSettings
 
 REDIS_TIMEOUT_S = 3.0
+MIB = 2**20
+FREE_MIB = 512  # finds a disk that is full; what a real model's checkpoints take, nobody can tell before
 # Stand-ins in the shipped configurations: the demo names the model that it builds after seed and recipe.
 DEMOS = {".cache/tiny-text": "llmi demo", ".cache/tiny-vl": "llmi demo --model vl"}
 
@@ -44,13 +47,18 @@ def local(config: RunConfig, run: Path) -> list[str]:
 
 def unbuilt(config: RunConfig) -> list[str]:
     """A shipped configuration of the demo names parts that only the demo builds: all of them in one line."""
-    command = DEMOS.get(config.train.model)
-    if command is None or Path(config.train.model).exists():
+    command = builder(config)
+    if not command or Path(config.train.model).exists():
         return []
     return [
         f"train.model: {config.train.model}, and with it the data, library and image models of this "
         f"configuration, are built by `{command}`; run that, or name your own"
     ]
+
+
+def builder(config: RunConfig) -> str:
+    """The command that builds the parts of a shipped configuration of the demo; empty for any other."""
+    return DEMOS.get(config.train.model, "")
 
 
 def missing(config: RunConfig) -> list[str]:
@@ -84,6 +92,12 @@ def _unwritable(path: Path) -> list[str]:
         return [f"{path} cannot be made: {nearest} is no folder; name another"]
     if not os.access(nearest, os.W_OK | os.X_OK):
         return [f"{path}: may not write in {nearest}; name another folder, or permit it"]
+    free = shutil.disk_usage(nearest).free
+    if free < FREE_MIB * MIB:
+        return [
+            f"{path}: {nearest} has {free // MIB} MiB free and a run needs {FREE_MIB}; make room, "
+            "or name another folder"
+        ]
     return []
 
 

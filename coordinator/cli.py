@@ -14,7 +14,7 @@ import typer
 from rich.console import Console
 from rich.logging import RichHandler
 
-from coordinator.commands import runs, serve
+from coordinator.commands import doctor, runs, serve
 from coordinator.commands.output import fail
 from workers.errors import ConfigError, InfrastructureFault
 
@@ -28,6 +28,7 @@ app = typer.Typer(
 )
 app.command()(runs.demo)
 app.command()(runs.train)
+app.command()(doctor.doctor)
 app.add_typer(serve.app, name="serve")
 
 

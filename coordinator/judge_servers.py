@@ -67,6 +67,6 @@ def _tiny(name: JudgeName) -> str:
 
 
 def _gpus() -> list[str]:
-    from coordinator.gpus import find
+    from coordinator import hardware
 
-    return [gpu.id for gpu in find()]
+    return [gpu.device for gpu in hardware.look().gpus]

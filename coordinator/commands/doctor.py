@@ -1,0 +1,55 @@
+"""`llmi doctor`: everything it looked at on one screen, worst last."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Annotated
+
+import typer
+
+from coordinator.commands.output import Json, Runs, output
+
+
+def doctor(
+    config: Annotated[
+        str, typer.Option(help="A YAML file or a shipped configuration \\[default: the demo's providers].")
+    ] = "demo",
+    runs: Runs = Path("runs"),
+    as_json: Json = False,
+) -> None:
+    """Tell what of this machine and configuration works, what does not, and what to do.
+
+    Asks Redis, Ray and the judges for real. Exit code 1 when something that the configuration needs fails.
+    """
+    with output(as_json) as (console, result):
+        from rich.table import Table
+
+        from coordinator.config import load_services
+        from coordinator.doctor import machine, reach
+        from coordinator.doctor.finding import Finding, State
+
+        settings = load_services(config)
+        found: list[Finding] = []
+        with console.status("looking"):
+            found += machine.examine(runs, settings.tools.code)
+            found += reach.examine(settings)
+        signs = {State.OK: "[green]✓[/]", State.NOTE: "[yellow]![/]", State.FAIL: "[bold red]✗[/]"}
+        table = Table(box=None, show_header=False, padding=(0, 1))
+        for finding in found:
+            cure = f"\n[yellow]→ {_plain(finding.cure)}[/]" if finding.cure else ""
+            row = f"{_plain(finding.detail)}{cure}"
+            table.add_row(signs[finding.state], f"[dim]{finding.area}[/]", _plain(finding.name), row)
+        console.print(table)
+        failed = [finding for finding in found if finding.state is State.FAIL]
+        noted = [finding for finding in found if finding.state is State.NOTE]
+        verdict = f"[bold red]{len(failed)} to mend[/]" if failed else "[bold green]ready[/]"
+        console.print(f"{verdict} for [bold]{_plain(config)}[/], {len(noted)} to know", highlight=False)
+        result.update(config=config, ready=not failed, findings=[finding.document() for finding in found])
+    if failed:
+        raise typer.Exit(1)
+
+
+def _plain(text: str) -> str:
+    from rich.markup import escape
+
+    return escape(text)

@@ -1,0 +1,109 @@
+"""`llmi doctor` tells what works, what does not, and what to do, after asking for real."""
+
+import json
+import subprocess
+import sys
+
+import pytest
+import redis
+import yaml
+from fake_services import FakeServices
+
+from coordinator.config import ServiceConfig
+from coordinator.doctor import machine, reach
+from coordinator.doctor.finding import State
+from coordinator.redis_server import EmbeddedRedis
+from workers.settings import CodeSettings
+
+LLMI = [sys.executable, "-c", "from coordinator.cli import main; main()"]
+
+
+@pytest.fixture(autouse=True)
+def _plain_environment(monkeypatch):
+    for name in reach.VARIABLES:
+        monkeypatch.delenv(name, raising=False)
+
+
+@pytest.fixture
+def server(tmp_path):
+    with EmbeddedRedis(tmp_path / "redis") as server:
+        yield server
+
+
+def findings(config):
+    return {(finding.area, finding.name): finding for finding in reach.examine(config)}
+
+
+def config(**sections):
+    return ServiceConfig.model_validate(sections)
+
+
+def test_this_machine_passes_and_every_layer_of_the_jail_is_told(tmp_path):
+    found = list(machine.examine(tmp_path / "runs", CodeSettings()))
+    assert [finding for finding in found if finding.state is State.FAIL] == []
+    assert {finding.name for finding in found if finding.area == "jail"} == set(machine.LAYERS.values())
+
+
+def test_wrong_version_of_a_package_is_named_with_the_cure(tmp_path, monkeypatch):
+    wanted = ["celery>=99", "no-such-thing", "other ; extra == 'x'"]
+    monkeypatch.setattr(machine, "requires", lambda name: wanted)
+    [packages] = machine._packages()
+    assert packages.state is State.FAIL
+    assert "wanted >=99; no-such-thing is missing" in packages.detail
+    assert "ops/install.sh" in packages.cure
+
+
+def test_redis_is_asked_and_what_endangers_requests_is_told(server):
+    with redis.Redis.from_url(server.url) as client:
+        client.config_set("appendonly", "no")
+        client.config_set("maxmemory-policy", "allkeys-lru")
+    found = findings(config(queue={"redis_url": server.url}))
+    assert found["queue", "Redis"].state is State.OK
+    assert found["queue", "persistence"].state is State.NOTE
+    assert found["queue", "eviction"].state is State.FAIL
+    assert "ops/start_workers.sh" in found["queue", "workers"].cure
+
+
+def test_redis_that_does_not_answer_fails_without_showing_its_password(monkeypatch):
+    monkeypatch.setenv("LLMI_REDIS_URL", "redis://:hunter2@127.0.0.1:1/0")
+    found = findings(config())
+    assert found["queue", "Redis"].state is State.FAIL
+    assert "hunter2" not in str(found)
+
+
+def test_ray_address_that_is_closed_fails(monkeypatch):
+    monkeypatch.setenv("RAY_ADDRESS", "127.0.0.1:1")
+    assert findings(config())["cluster", "Ray"].state is State.FAIL
+
+
+def test_judge_counts_as_working_only_when_a_verdict_came_back():
+    verdict = {"message": {"content": json.dumps({"text": 4, "image_tags": 5})}, "finish_reason": "stop"}
+    with FakeServices() as services:
+        services.script["/v1/chat/completions"] = [(200, {}, {"choices": [verdict]})] * 2
+        judge = {"provider": "openai", "base_url": f"{services.url}/v1", "model": "judge"}
+        found = findings(config(judges={"text": judge, "image": judge}))
+    assert found["judges", "text"].state is State.OK
+    assert found["judges", "image"].state is State.FAIL  # it got the text judge's axes
+    assert "ops/serve_judges.sh" in found["judges", "image"].cure
+
+
+def test_keys_are_named_and_never_shown(monkeypatch):
+    monkeypatch.setenv("SERP_API_KEY", "hunter2")
+    found = findings(config(tools={"search": {"provider": "serpapi"}}))
+    assert found["tools", "search"].state is State.OK
+    assert "set: SERP_API_KEY; not set: ARK_API_KEY" in found["environment", "variables"].detail
+    assert "hunter2" not in str(found)
+
+
+@pytest.mark.parametrize(("search", "code"), [({"provider": "serpapi"}, 1), ({"library": "."}, 0)])
+def test_the_command_ends_with_one_when_something_needed_fails(tmp_path, search, code):
+    (tmp_path / "captions.jsonl").write_text("{}\n")
+    hub = {"model": "owner/model"}
+    tools = {"search": search, "diffusion": hub, "edit": hub}
+    (tmp_path / "c.yaml").write_text(yaml.safe_dump({"tools": tools}))
+    command = [*LLMI, "doctor", "--config", "c.yaml", "--json"]
+    done = subprocess.run(command, cwd=tmp_path, capture_output=True, text=True, timeout=120)
+    assert done.returncode == code, done.stderr
+    answer = json.loads(done.stdout)
+    assert answer["ready"] == (code == 0)
+    assert any(finding["name"] == "search" for finding in answer["findings"])
