@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import os
 from pathlib import Path
+from types import SimpleNamespace
 from typing import Any
 
 import pytest
@@ -161,3 +162,16 @@ def test_a_cache_below_a_file_stops_the_demo_before_it_builds(
 def test_a_cache_that_permissions_allow_and_the_file_system_refuses_is_named() -> None:
     with pytest.raises(ConfigError, match=r"^LLMI_CACHE: /proc/llmi cannot be made .*name another folder"):
         build(Parts(Path("/proc/llmi"), "text", 1), Console(quiet=True))
+
+
+@pytest.mark.parametrize(("lacking", "problems"), [(0, 0), (1, 1)])
+def test_a_disk_without_room_for_a_run_is_named(
+    lacking: int, problems: int, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    free = checks.FREE_MIB * checks.MIB - lacking
+    monkeypatch.setattr(checks.shutil, "disk_usage", lambda path: SimpleNamespace(free=free))
+    said = checks.folder(tmp_path / "runs" / "x")
+    assert len(said) == problems
+    assert all(
+        f"--runs: {tmp_path}/runs/x: {tmp_path} has {checks.FREE_MIB - 1} MiB" in line for line in said
+    )
