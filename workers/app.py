@@ -13,7 +13,7 @@ from typing import Any
 
 from celery import Celery
 
-from workers import attention, lease, presence
+from workers import attention, lease, presence, reporting
 from workers.backend import TASK_PREFIX
 from workers.queues import QUEUES
 from workers.settings import QueueSettings, section
@@ -26,7 +26,12 @@ def make_app(settings: QueueSettings) -> Celery:
     """A Celery application on the broker of `settings`; `url` wins over everything in Celery's own
     environment.
     """
-    app = Celery("llmi", broker=settings.url, backend=f"workers.backend.OutcomeBackend+{settings.url}")
+    app = Celery(
+        "llmi",
+        broker=settings.url,
+        backend=f"workers.backend.OutcomeBackend+{settings.url}",
+        task_cls="workers.request:JobTask",
+    )
     app.conf.update(
         broker_url=settings.url,
         task_serializer="json",
@@ -39,7 +44,7 @@ def make_app(settings: QueueSettings) -> Celery:
         worker_disable_prefetch=True,
         worker_proc_alive_timeout=3600.0,  # a child is not up before its jobs are warm, which may be minutes
         worker_cancel_long_running_tasks_on_connection_loss=False,
-        worker_send_task_events=False,
+        worker_send_task_events=False,  # a dashboard asks for them when it is there
         broker_connection_retry_on_startup=True,
         broker_connection_max_retries=None,
         broker_connection_timeout=CONNECT_TIMEOUT_S,
@@ -70,5 +75,6 @@ for chatty in ("celery.app.trace", "celery.worker.strategy"):  # they print ever
 app = make_app(section("queue", QueueSettings))
 app.conf.imports = ("workers.tasks",)
 app.steps["consumer"].update((lease.Sweep, attention.Attention))
+reporting.connect()  # first: the first beat of the leases lists the metrics too
 lease.connect()
 presence.connect()

@@ -1,5 +1,5 @@
 """Celery's result backend: every end of a task becomes one `Outcome`, stored and told to its producer at
-once.
+once, and counted.
 
 Invariants: what Celery itself reports (worker lost, time limit, revoked, exceptions) passes here too and gets
 its typed cause; the commit waits for Redis to come back rather than lose an outcome; see `workers.outcomes`
@@ -8,6 +8,7 @@ for who wins.
 
 from __future__ import annotations
 
+import logging
 import socket
 from typing import Any
 
@@ -17,7 +18,9 @@ from celery.backends.redis import RedisBackend
 from workers.errors import Cause
 from workers.messages import Failure, Outcome
 from workers.outcomes import commit
+from workers.telemetry import worker_metrics
 
+logger = logging.getLogger(__name__)
 CAUSES = {
     "WorkerLostError": Cause.WORKER_LOST,
     "Terminated": Cause.CANCELLED,
@@ -65,4 +68,17 @@ class OutcomeBackend(RedisBackend):
         reply_to = getattr(request, "reply_to", None) or ""
         outcome = outcome_of(task_id, name, result, state)
         self.ensure(commit, (self.client, outcome, reply_to, int(self.expires)))
+        self._count(outcome, request)
         return result
+
+    @staticmethod
+    def _count(outcome: Outcome, request: Any) -> None:
+        posted, taken = (getattr(request, name, None) for name in ("posted", "taken"))
+        try:
+            worker_metrics().ended(
+                outcome,
+                posted=posted if isinstance(posted, int | float) else 0.0,
+                taken=taken if isinstance(taken, int | float) else 0.0,
+            )
+        except Exception:  # the outcome is stored; a full disk of metrics must not undo that
+            logger.exception("the end of %s was not counted", outcome.request_id)

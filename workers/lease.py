@@ -16,7 +16,7 @@ from typing import Any
 import redis
 from celery import bootsteps, signals
 
-from workers import presence
+from workers import presence, reporting
 from workers.settings import QueueSettings, section
 
 logger = logging.getLogger(__name__)
@@ -58,7 +58,7 @@ class Leases(threading.Thread):
             time.sleep(beat_s(self._settings.lease_s))
 
     def beat(self) -> None:
-        """Renew once, and say that this worker lives."""
+        """Renew once, and say that this worker lives and where its metrics are."""
         now = time.time()
         for tag, request in list(self._held.items()):
             if request.acknowledged or now > deadline_of(request) + GRACE_S:
@@ -67,6 +67,7 @@ class Leases(threading.Thread):
         if self._held:
             pipeline.zadd(INDEX, dict.fromkeys(self._held, now), xx=True)
         presence.renew(pipeline, self._settings)
+        reporting.renew(pipeline, self._settings.lease_s)
         pipeline.execute()
 
 

@@ -1,7 +1,8 @@
 """One Celery worker process (a parent with its pool), owned by the process that started it.
 
 Invariants: it dies with its owner; ready means seen to consume with every pool process warm; drained means
-that what ran was finished and the rest is back in the queue.
+that what ran was finished and the rest is back in the queue; the folder in which its processes
+add up their metrics is gone when it has ended.
 """
 
 from __future__ import annotations
@@ -13,6 +14,7 @@ import signal
 import socket
 import subprocess
 import sys
+import tempfile
 import time
 from collections.abc import Mapping, Sequence
 from pathlib import Path
@@ -23,6 +25,7 @@ from workers.errors import Cause, ConfigError, InfrastructureFault
 from workers.presence import is_ready
 from workers.queues import QUEUES, shared
 from workers.settings import CONFIG_ENV, REDIS_ENV, QueueSettings
+from workers.telemetry import FOLDER_ENV
 from workers.tether import start_tethered
 
 POLL_S = 0.05
@@ -59,10 +62,14 @@ class WorkerProcess:
         self.node = node or socket.gethostname()
         self._extra_env = dict(extra_env or {})
         self._process: subprocess.Popen[bytes] | None = None
+        self._metrics: tempfile.TemporaryDirectory[str] | None = None
 
     def start(self) -> None:
         """Start it; returns at once."""
-        env = {**os.environ, CONFIG_ENV: str(self._config.resolve()), **self._extra_env}
+        self._forget_metrics()
+        self._metrics = tempfile.TemporaryDirectory(prefix="llmi-metrics-", ignore_cleanup_errors=True)
+        env = {**os.environ, CONFIG_ENV: str(self._config.resolve()), FOLDER_ENV: self._metrics.name}
+        env.update(self._extra_env)
         if self._redis_url is not None:
             env[REDIS_ENV] = self._redis_url
         # Threads that spin for cores which the trainer uses made a 0.1 s diffusion take 1.5 s.
@@ -70,7 +77,7 @@ class WorkerProcess:
         command = [sys.executable, "-m", "celery", "-A", self._app, "worker"]
         command += ["-P", self._pool, "-c", str(self.concurrency), "-Q", ",".join(self.queues)]
         command += ["-n", f"{self.name}@{self.node}", "-l", "info"]
-        command += ["--without-gossip", "--without-mingle", "--without-heartbeat"]
+        command += ["--without-gossip", "--without-mingle"]  # its heartbeat is what dashboards see
         self._process = start_tethered(command, log=self.log, env=env)
 
     def wait_ready(self, timeout_s: float) -> None:
@@ -108,6 +115,7 @@ class WorkerProcess:
         ended by itself.
         """
         if not self.alive:
+            self._forget_metrics()
             return True
         assert self._process is not None
         self._process.send_signal(signal.SIGTERM)
@@ -116,6 +124,7 @@ class WorkerProcess:
         except subprocess.TimeoutExpired:
             self.kill()
             return False
+        self._forget_metrics()
         return True
 
     def kill(self) -> None:
@@ -125,6 +134,12 @@ class WorkerProcess:
         with contextlib.suppress(ProcessLookupError):
             os.killpg(self._process.pid, signal.SIGKILL)  # its own session, so only what it started
         self._process.wait()
+        self._forget_metrics()
+
+    def _forget_metrics(self) -> None:
+        if self._metrics is not None:
+            self._metrics.cleanup()
+            self._metrics = None
 
     def _url(self) -> str:
         if self._redis_url is not None:

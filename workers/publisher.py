@@ -3,7 +3,8 @@ trip.
 
 Invariants: nothing here blocks; `publish` returns once Redis has the message; while Redis is away it keeps
 trying, and a caller that gives up (its deadline) takes its message out. A retry may duplicate a message,
-which is harmless: one request id has one outcome. The wire format is held to that of `apply_async` by a test.
+which is harmless: one request id has one outcome. What dashboards show of a request is cut short. The wire
+format is held to that of `apply_async` by a test.
 """
 
 from __future__ import annotations
@@ -11,6 +12,7 @@ from __future__ import annotations
 import asyncio
 import base64
 import json
+import reprlib
 import time
 from dataclasses import dataclass
 from typing import Any
@@ -26,7 +28,16 @@ BATCH = 64  # messages per pipeline: some 10 ms of encoding and sending at most
 DEADLINE_GRACE_S = 2.0  # a worker's own verdict on a deadline may come this much later
 RETRY_S = (0.1, 0.2, 0.5, 1.0)
 
+SHOWN = 300  # characters of a request's arguments
+_SHORT = reprlib.Repr()
+_SHORT.maxstring, _SHORT.maxother, _SHORT.maxlevel, _SHORT.maxdict, _SHORT.maxlist = 80, 40, 3, 4, 3
+
 _AMQP = Celery("llmi-producer", set_as_current=False).amqp
+
+
+def shown(request: Request) -> str:
+    """The payload as dashboards show it: every field, long ones cut in the middle."""
+    return ", ".join(f"{name}={_SHORT.repr(value)}" for name, value in request.payload.items())[:SHOWN]
 
 
 def encode(request: Request, *, tag: str, reply_to: str) -> str:
@@ -37,7 +48,7 @@ def encode(request: Request, *, tag: str, reply_to: str) -> str:
         f"llmi.{request.kind}",
         [request.model_dump(mode="json")],
         {},
-        argsrepr="",  # arguments need not be written twice, nor be printed by workers
+        argsrepr=shown(request),
         kwargsrepr="",
         time_limit=limit_s,
     )

@@ -17,7 +17,7 @@ from workers.backend import outcome_of
 from workers.errors import Cause
 from workers.messages import Failure, Outcome, Success
 from workers.outcomes import begin, commit, missing, replies_key
-from workers.publisher import encode
+from workers.publisher import encode, shown
 from workers.settings import QueueSettings
 
 STREAM = replies_key("test")
@@ -49,7 +49,7 @@ def test_messages_are_those_of_apply_async(queue_settings: QueueSettings, raw: r
             task_id=request.request_id,
             reply_to=STREAM,
             time_limit=limit_s,
-            argsrepr="",
+            argsrepr=shown(request),
             kwargsrepr="",
             ignore_result=False,
         )
@@ -57,7 +57,7 @@ def test_messages_are_those_of_apply_async(queue_settings: QueueSettings, raw: r
     assert isinstance(message, bytes)
     celerys, celerys_body = entry(message)
     for option in ("argsrepr", "kwargsrepr"):  # send_task repeats its options among the properties
-        assert celerys["properties"].pop(option) == ""
+        assert celerys["properties"].pop(option) == ours["headers"][option]
     assert ours["headers"].pop("posted") > 0
     assert ours == celerys
     assert our_body == celerys_body

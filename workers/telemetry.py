@@ -1,0 +1,160 @@
+"""What is measured, for Prometheus: every metric of producers and workers, and how an event becomes numbers.
+
+Invariants: recording never blocks and knows no server; a finished task is counted once, where it finished; a
+label is a kind, a result or a cause, never an id. In a process that was started with PROMETHEUS_MULTIPROC_DIR
+the numbers lie in files there, so that a pool's processes add up, and outlive them.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import functools
+import time
+from collections.abc import Callable, Iterator
+
+from prometheus_client import CollectorRegistry, Counter, Gauge, Histogram
+
+from workers.messages import Outcome, Request, Success
+from workers.queues import QUEUES
+
+FOLDER_ENV = "PROMETHEUS_MULTIPROC_DIR"
+SUCCESS = "success"
+# From an answer out of a cache to the longest time-out of a queue that serves rollouts, in seconds.
+BUCKETS = (0.005, 0.01, 0.025, 0.05, 0.1, 0.25, 0.5, 1.0, 2.5, 5.0, 10.0, 20.0, 40.0, 60.0, 120.0, 300.0)
+
+
+def verdict(outcome: Outcome) -> tuple[str, str]:
+    """An outcome's labels, result and cause: ("success", "") or the fault and the cause of a failure."""
+    if isinstance(outcome.result, Success):
+        return SUCCESS, ""
+    return outcome.result.fault.value, outcome.result.cause.value
+
+
+class WorkerMetrics:
+    """What one worker process (all its pool processes together) did."""
+
+    def __init__(self, registry: CollectorRegistry):
+        self._wait = Histogram(
+            "llmi_task_wait_seconds",
+            "From posting to the start of the job, on the clocks of producer and worker.",
+            ["kind"],
+            buckets=BUCKETS,
+            registry=registry,
+        )
+        self._service = Histogram(
+            "llmi_task_service_seconds",
+            "From start to end of the job.",
+            ["kind", "result"],
+            buckets=BUCKETS,
+            registry=registry,
+        )
+        self._outcomes = Counter(
+            "llmi_task_outcomes",
+            "Finished tasks by result (success, model, infrastructure) and cause of failure.",
+            ["kind", "result", "cause"],
+            registry=registry,
+        )
+        self._given_back = Counter(
+            "llmi_tasks_given_back",
+            "Tasks put back into the queue because the process that ran them died.",
+            ["kind"],
+            registry=registry,
+        )
+
+    def expect(self, kind: str) -> None:
+        """Show zeros for `kind` before its first task, so that a rate sees the first one."""
+        self._wait.labels(kind)
+        self._service.labels(kind, SUCCESS)
+        self._outcomes.labels(kind, SUCCESS, "")
+        self._given_back.labels(kind)
+
+    def ended(self, outcome: Outcome, *, posted: float, taken: float) -> None:
+        """One task ended with `outcome`. `posted`, `taken`: Unix seconds when it was posted and when a
+        process here took it up (0: unknown). An outcome from before `taken` is an earlier one, given again.
+        """
+        if outcome.kind not in QUEUES or (taken and outcome.finished and outcome.finished < taken):
+            return
+        result, cause = verdict(outcome)
+        self._outcomes.labels(outcome.kind, result, cause).inc()
+        if outcome.started and posted:
+            self._wait.labels(outcome.kind).observe(max(0.0, outcome.started - posted))
+        if outcome.started and outcome.finished:
+            self._service.labels(outcome.kind, result).observe(outcome.finished - outcome.started)
+
+    def given_back(self, kind: str) -> None:
+        if kind in QUEUES:
+            self._given_back.labels(kind).inc()
+
+
+class ProducerMetrics:
+    """What one process that posts requests waits for. `posted` and `ended` are hooks for `QueueClient`."""
+
+    def __init__(self, registry: CollectorRegistry, clock: Callable[[], float] = time.monotonic):
+        self._clock = clock
+        self._since: dict[str, float] = {}
+        self._posted = Counter("llmi_requests_posted", "Requests posted.", ["kind"], registry=registry)
+        self._in_flight = Gauge(
+            "llmi_requests_in_flight",
+            "Requests posted and without an outcome.",
+            ["kind"],
+            registry=registry,
+            multiprocess_mode="livesum",
+        )
+        self._seconds = Histogram(
+            "llmi_request_seconds",
+            "From posting to the outcome, as the producer sees it.",
+            ["kind", "result"],
+            buckets=BUCKETS,
+            registry=registry,
+        )
+        self._outcomes = Counter(
+            "llmi_request_outcomes",
+            "Outcomes by result (success, model, infrastructure) and cause of failure.",
+            ["kind", "result", "cause"],
+            registry=registry,
+        )
+        self._rollouts = Gauge(
+            "llmi_rollouts_in_progress",
+            "Rollouts being written or waiting for their score.",
+            registry=registry,
+            multiprocess_mode="livesum",
+        )
+
+    def posted(self, request: Request) -> None:
+        self._since[request.request_id] = self._clock()
+        self._posted.labels(request.kind).inc()
+        self._in_flight.labels(request.kind).inc()
+
+    def ended(self, outcome: Outcome) -> None:
+        since = self._since.pop(outcome.request_id, None)
+        if since is None:
+            return
+        result, cause = verdict(outcome)
+        self._in_flight.labels(outcome.kind).dec()
+        self._seconds.labels(outcome.kind, result).observe(self._clock() - since)
+        self._outcomes.labels(outcome.kind, result, cause).inc()
+
+    @contextlib.contextmanager
+    def rollout(self) -> Iterator[None]:
+        """A rollout is in progress within."""
+        self._rollouts.inc()
+        try:
+            yield
+        finally:
+            self._rollouts.dec()
+
+
+@functools.cache
+def registry() -> CollectorRegistry:
+    """The registry of this process's own metrics."""
+    return CollectorRegistry()
+
+
+@functools.cache
+def worker_metrics() -> WorkerMetrics:
+    return WorkerMetrics(registry())
+
+
+@functools.cache
+def producer_metrics() -> ProducerMetrics:
+    return ProducerMetrics(registry())
