@@ -14,7 +14,7 @@ import json
 import threading
 from collections import defaultdict
 from dataclasses import dataclass, field
-from typing import Any
+from typing import Any, Literal
 
 from aiohttp import web
 from PIL import Image
@@ -40,6 +40,44 @@ class Seen:
 
 
 @dataclass
+class Chat:
+    """What `/v1/chat/completions` streams: an event for each of `pieces`, then `finish` (None: none is sent).
+
+    `cut`: bytes in a packet (0: an event in each); `then`: whether it ends the answer, drops the connection
+    or says nothing any more.
+    """
+
+    pieces: list[str] = field(default_factory=list)
+    finish: str | None = "stop"
+    model: str = "served-author"
+    cut: int = 0
+    then: Literal["end", "drop", "stall"] = "end"
+    events: list[str] = field(default_factory=list)  # sent as they are, after the pieces
+
+    def packets(self) -> list[bytes]:
+        deltas = [
+            ({"role": "assistant", "content": ""}, None),
+            *(({"content": p}, None) for p in self.pieces),
+        ]
+        if self.finish is not None:
+            deltas.append(({}, self.finish))
+        chunks = [
+            {
+                "object": "chat.completion.chunk",
+                "model": self.model,
+                "choices": [{"index": 0, "delta": delta, "finish_reason": finish}],
+            }
+            for delta, finish in deltas
+        ]
+        events = [json.dumps(chunk, ensure_ascii=False) for chunk in chunks] + self.events
+        if self.finish is not None:
+            events.append("[DONE]")
+        lines = [f"data: {event}\n\n".encode() for event in events]
+        whole = b"".join(lines)
+        return [whole[at : at + self.cut] for at in range(0, len(whole), self.cut)] if self.cut else lines
+
+
+@dataclass
 class FakeServices:
     """The server in its own thread; `url` is its address. `results` is what a search finds."""
 
@@ -49,7 +87,8 @@ class FakeServices:
         default_factory=lambda: defaultdict(list)
     )
     results: list[dict[str, Any]] = field(default_factory=list)
-    gone: int = 0  # calls of /slow.png whose client went away before the answer
+    gone: int = 0  # calls of /slow.png, or of a stalled chat, whose client went away before the answer
+    chat: Chat = field(default_factory=Chat)
 
     def calls(self, path: str) -> list[Seen]:
         return [one for one in self.seen if one.path == path]
@@ -80,6 +119,7 @@ class FakeServices:
         for prefix in ("/v1", "/api/v3"):
             app.router.add_post(f"{prefix}/images/generations", self._images)
             app.router.add_post(f"{prefix}/images/edits", self._images)
+        app.router.add_post("/v1/chat/completions", self._chat)
         app.router.add_post("/generate/", self._qwen)
         app.router.add_post("/edit/", self._qwen)
         app.router.add_get("/picture.png", self._picture)
@@ -124,6 +164,24 @@ class FakeServices:
 
     async def _images(self, request: web.Request) -> web.Response:
         return web.json_response({"created": 1, "data": [{"b64_json": base64.b64encode(png()).decode()}]})
+
+    async def _chat(self, request: web.Request) -> web.StreamResponse:
+        chat = self.chat
+        response = web.StreamResponse(headers={"Content-Type": "text/event-stream; charset=utf-8"})
+        await response.prepare(request)
+        for packet in chat.packets():
+            await response.write(packet)
+            await asyncio.sleep(0)
+        if chat.then == "drop":
+            assert request.transport is not None
+            request.transport.abort()
+        if chat.then == "stall":
+            try:
+                await asyncio.sleep(60)
+            except asyncio.CancelledError:
+                self.gone += 1
+                raise
+        return response
 
     async def _qwen(self, request: web.Request) -> web.Response:
         return web.json_response({"status": "success", "images": [base64.b64encode(png()).decode()]})
