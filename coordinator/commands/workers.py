@@ -1,0 +1,171 @@
+"""`llmi workers`: join this machine to the queues, leave them, and see who serves what."""
+
+from __future__ import annotations
+
+import contextlib
+import logging
+from collections.abc import Callable, Iterator
+from enum import StrEnum
+from typing import TYPE_CHECKING, Annotated
+
+import typer
+from rich.console import Console
+from rich.table import Table
+
+from coordinator.commands.output import Json, output
+
+if TYPE_CHECKING:
+    from coordinator.nodes.plan import Plan
+
+app = typer.Typer(no_args_is_help=True, help="Join this machine to the queues of a Redis, or leave them.")
+
+
+class Role(StrEnum):
+    all = "all"
+    gpu = "gpu"
+    cpu = "cpu"
+
+
+Redis = Annotated[
+    str,
+    typer.Option(
+        "--redis",
+        metavar="URL",
+        help="The queues' Redis \\[default: LLMI_REDIS_URL, the better place for one with a password: "
+        "arguments are seen by everyone on this machine].",
+    ),
+]
+Node = Annotated[
+    str, typer.Option("--node", metavar="NAME", help="This machine's name there \\[default: its host name].")
+]
+
+
+@app.command()
+def start(
+    redis: Redis = "",
+    queues: Annotated[
+        str,
+        typer.Option(metavar="A,B", help="Only these queues \\[default: all that this machine can serve]."),
+    ] = "",
+    role: Annotated[
+        Role, typer.Option(help="gpu: only queues whose model needs one; cpu: only the others.")
+    ] = Role.all,
+    config: Annotated[
+        str,
+        typer.Option(
+            metavar="CONFIG",
+            help="A YAML file or a shipped configuration \\[default: what the run, or the first node, has "
+            "published in that Redis].",
+        ),
+    ] = "",
+    node: Node = "",
+    dry_run: Annotated[
+        bool, typer.Option("--dry-run", help="Print what would be started; start nothing.")
+    ] = False,
+    foreground: Annotated[
+        bool,
+        typer.Option("--foreground", help="Stay and print; for containers and systemd. SIGTERM drains."),
+    ] = False,
+    as_json: Json = False,
+) -> None:
+    """Start this machine's workers and keep them alive: one for each GPU, the rest for its cores.
+
+    Returns when all are ready; a supervisor goes on in the background. Called again it changes nothing.
+    Keys of services come from the environment, as for [b]llmi train[/b].
+    """
+    with output(as_json) as (console, result):
+        from coordinator.hardware import look
+        from coordinator.nodes import control, joining
+        from coordinator.signals import StopSignals
+
+        names = tuple(name.strip() for name in queues.split(",") if name.strip())
+        machine = look()
+        wanted = joining.prepare(
+            redis_url=redis, config=config, queues=names, role=role.value, node=node, machine=machine
+        )
+        record = control.running(wanted, bool(config))
+        if record is not None and not dry_run:
+            console.print(f"[bold]{record.node}[/] runs already; nothing is changed", highlight=False)
+            if not foreground:
+                with _saying(console) as say:
+                    record = control.wait_ready(control.state_of(record), say)
+            _show(console, record.node, record.redis, record.plan)
+            result.update(record.model_dump(mode="json"), started=False)
+            return
+        for note in wanted.notes:
+            console.print(note, highlight=False, soft_wrap=True)
+        found = ", ".join(f"{gpu.name} ({gpu.memory_mib:,} MiB)" for gpu in machine.gpus) or "no GPU"
+        console.print(
+            f"found {found}, {machine.cores} cores, {machine.memory_mib:,} MiB of memory", highlight=False
+        )
+        _show(console, wanted.record.node, wanted.record.redis, wanted.record.plan)
+        if dry_run:
+            result.update(wanted.record.model_dump(mode="json", include={"node", "redis", "plan"}))
+            console.print("nothing was started (--dry-run)")
+            return
+        with StopSignals() as signals:
+            if foreground:
+                logging.getLogger("coordinator").setLevel(logging.INFO)
+                control.foreground(wanted, signals)
+                result.update(node=wanted.record.node, stopped=True)
+                return
+            with _saying(console) as say:
+                record = control.start(wanted, say)
+        result.update(record.model_dump(mode="json"), started=True)
+        state = control.state_of(record)
+        console.print(
+            f"[bold green]ready[/]: {record.node} serves {', '.join(record.plan.queues)}; logs in "
+            f"[bold]{state.logs}[/]; leave with [bold]ops/stop_workers.sh[/]",
+            highlight=False,
+            soft_wrap=True,
+        )
+
+
+@app.command()
+def stop(
+    redis: Redis = "",
+    node: Node = "",
+    now: Annotated[
+        bool, typer.Option("--now", help="Do not wait for running jobs; others get them after a lease.")
+    ] = False,
+    as_json: Json = False,
+) -> None:
+    """Drain this machine's workers: they finish what they run and give back what they have not begun.
+
+    Ctrl-C stops the waiting, not the draining. Says so and succeeds when none runs.
+    """
+    with output(as_json) as (console, result):
+        from coordinator.nodes import control, joining
+
+        state, name = joining.locate(redis, node)
+        with _saying(console) as say:
+            ran = control.stop(state, now, say)
+        result.update(node=name, was_running=ran)
+        if ran:
+            console.print(f"[bold green]stopped[/]: no worker of {name} is left", highlight=False)
+        else:
+            console.print(f"no worker of {name} was running", highlight=False)
+
+
+def _show(console: Console, node: str, redis: str, plan: Plan) -> None:
+    """What is served by how many processes, and what is not."""
+    table = Table(title=f"{node} on {redis}", title_justify="left", box=None, pad_edge=False)
+    for name in ("queues", "workers", "jobs at once", "runs on"):
+        table.add_column(name, overflow="fold")
+    for planned in plan.pools:
+        pool = planned.pool
+        where = ", ".join(f"GPU {device}" for device in planned.devices) or "CPU"
+        table.add_row(", ".join(pool.queues), str(pool.low), str(pool.low * pool.concurrency), where)
+    console.print(table)
+    for queue, why in plan.left_out.items():
+        console.print(f"[yellow]left out[/] {queue}: {why}", highlight=False, soft_wrap=True)
+
+
+@contextlib.contextmanager
+def _saying(console: Console) -> Iterator[Callable[[str], None]]:
+    """Lines of the supervisor's log, as they come."""
+
+    def say(line: str) -> None:
+        console.print(line, style="dim", markup=False, highlight=False, soft_wrap=True)
+
+    yield say

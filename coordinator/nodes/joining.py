@@ -1,0 +1,186 @@
+"""A node's wish to join the queues, checked and planned: Redis, configuration, hardware, queues and role.
+
+Invariants: nothing is started, and nothing written; every problem names the option or variable and the cure,
+and shows no password.
+"""
+
+from __future__ import annotations
+
+import os
+import socket
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Any
+
+import redis
+from pydantic import ValidationError
+
+from coordinator import claim
+from coordinator.config import ServiceConfig, load_services
+from coordinator.config_errors import explain
+from coordinator.hardware import Machine, look
+from coordinator.nodes.plan import Role, plan
+from coordinator.nodes.state import NodeState, Record, without_password
+from evaluation import author
+from evaluation.settings import RubricSettings
+from rewards import settings as judges
+from rewards.settings import JudgeEndpoint
+from workers.errors import ConfigError
+from workers.providers import preflight
+from workers.settings import REDIS_ENV, QueueSettings, Settings
+
+NO_URL = (
+    f"--redis (or {REDIS_ENV}): not a Redis URL; give one such as redis://host:6379/0; percent-encode signs "
+    "in a password"
+)
+
+
+class Joining(Settings):
+    """What a node would do, checked and ready to be started."""
+
+    record: Record
+    config: ServiceConfig
+    notes: tuple[str, ...] = ()
+
+
+def prepare(
+    *,
+    redis_url: str,
+    config: str,
+    queues: Sequence[str],
+    role: Role,
+    node: str,
+    machine: Machine | None = None,
+) -> Joining:
+    """Resolve Redis and configuration, and plan. Starts nothing and writes nothing but the environment of
+    this process (LLMI_REDIS_URL). Raises `ConfigError`.
+    """
+    given = _given(config) if config else None
+    url = _url(redis_url, given)
+    os.environ[REDIS_ENV] = url
+    node = _name(node)
+    settings, notes = _settled(given, url)
+    machine = machine or look()
+    what = plan(machine, settings, lacking(settings), queues, role)
+    record = Record(
+        node=node,
+        redis=without_password(url),
+        queues=tuple(queues),
+        role=role,
+        plan=what,
+        ready_s=settings.workers.ready_s,
+    )
+    return Joining(record=record, config=settings, notes=tuple(notes))
+
+
+def locate(redis_url: str, node: str) -> tuple[NodeState, str]:
+    """The state and the name of a node that may run. Raises `ConfigError`."""
+    try:
+        return NodeState.of(_url(redis_url, None), _name(node)), _name(node)
+    except ValueError as error:
+        raise ConfigError(NO_URL) from error
+
+
+def _name(node: str) -> str:
+    node = node or socket.gethostname()
+    if not all(sign.isalnum() or sign in "._-" for sign in node):
+        raise ConfigError(f"--node: {node!r}; use letters, digits, dots, dashes and underscores")
+    return node
+
+
+def lacking(config: ServiceConfig) -> dict[str, str]:
+    """Queues whose jobs would all fail here, with the first reason: a key, an address or a folder that is
+    not there.
+    """
+    alone = JudgeEndpoint()  # by rules, which lack nothing
+    problems = {
+        **{tool: _of(tool, preflight.check(config.tools)) for tool in ("search", "diffusion", "edit")},
+        "judge_text": judges.check(config.judges.model_copy(update={"image": alone})),
+        "judge_image": judges.check(config.judges.model_copy(update={"text": alone})),
+        "judge_rubric": _rubric(config.rubric),
+        "evaluate": author.check(config.author),
+    }
+    return {queue: found[0] for queue, found in problems.items() if found}
+
+
+def _of(tool: str, problems: Sequence[str]) -> list[str]:
+    return [problem for problem in problems if problem.startswith(f"tools.{tool}")]
+
+
+def _rubric(rubric: RubricSettings) -> list[str]:
+    if rubric.provider == "openai" and rubric.api_key_env and not os.environ.get(rubric.api_key_env):
+        return [f"rubric.api_key_env: set the environment variable {rubric.api_key_env}"]
+    return []
+
+
+def _given(path: str) -> ServiceConfig:
+    """As named on the command line, with the image store where the command was given."""
+    config = load_services(path)
+    sections = config.model_dump(include=set(ServiceConfig.model_fields), exclude_unset=True)
+    blobs = config.blobs.url
+    if "://" not in blobs:
+        sections["blobs"] = {"url": str(Path(blobs).absolute())}
+    return ServiceConfig.model_validate(sections)
+
+
+def _url(redis_url: str, given: ServiceConfig | None) -> str:
+    url = redis_url or os.environ.get(REDIS_ENV, "")
+    if not url and given is not None and "redis_url" in given.queue.model_fields_set:
+        url = given.queue.redis_url
+    if not url:
+        raise ConfigError(
+            f"no Redis is named: give --redis redis://HOST:6379/0, or set {REDIS_ENV}; `llmi redis` starts "
+            "one"
+        )
+    return url
+
+
+def _settled(given: ServiceConfig | None, url: str) -> tuple[ServiceConfig, list[str]]:
+    """The configuration of this node, and what is to be said about it."""
+    try:
+        queue = QueueSettings(redis_url=without_password(url))
+        raw = claim.published(queue)
+    except ValueError as error:  # its message may hold a part of the password
+        raise ConfigError(NO_URL) from error
+    except redis.AuthenticationError as error:
+        raise ConfigError(
+            f"--redis (or {REDIS_ENV}): {without_password(url)} wants another password; put it into the URL, "
+            "as redis://:PASSWORD@host:6379/0"
+        ) from error
+    except redis.RedisError as error:
+        raise ConfigError(
+            f"--redis (or {REDIS_ENV}): no Redis answers at {without_password(url)} "
+            f"({type(error).__name__}); start it, or correct the address"
+        ) from error
+    public = None if raw is None else _service(raw)
+    config = given or public
+    if config is None:
+        raise ConfigError(
+            "--config: none is given, and nobody has published one in this Redis; name a YAML file or a "
+            "shipped configuration, or start the run first"
+        )
+    notes = []
+    if given is not None and public is not None and not alike(given, public):
+        notes.append(
+            f"another configuration is published in this Redis ({public.name or 'without a name'}); this "
+            "node works by the one that was given"
+        )
+    if given is None:
+        notes.append(f"configuration: the published one ({config.name or 'without a name'})")
+    queue = config.queue.model_copy(update={"redis_url": without_password(url)})
+    return config.model_copy(update={"queue": queue}), notes
+
+
+def _service(raw: dict[str, Any]) -> ServiceConfig:
+    """The sections that workers need, of what a run or another node published."""
+    try:
+        return ServiceConfig.model_validate({k: raw[k] for k in ServiceConfig.model_fields if k in raw})
+    except ValidationError as error:
+        why = explain(ServiceConfig, error, "the configuration published in this Redis")[0]
+        raise ConfigError(f"{why}; install the same version of llmi, or give --config") from error
+
+
+def alike(one: ServiceConfig, other: ServiceConfig) -> bool:
+    """Whether workers would do the same by both."""
+    apart = {"queue": {"redis_url"}, "name": True, "workers": True, "metrics": True}
+    return one.model_dump(exclude=apart) == other.model_dump(exclude=apart)  # type: ignore[arg-type]
