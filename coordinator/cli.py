@@ -14,7 +14,7 @@ import typer
 from rich.console import Console
 from rich.logging import RichHandler
 
-from coordinator.commands import doctor, runs, serve
+from coordinator.commands import doctor, redis, runs, serve, workers
 from coordinator.commands.output import fail
 from workers.errors import ConfigError, InfrastructureFault
 
@@ -30,6 +30,8 @@ app.command()(runs.demo)
 app.command()(runs.train)
 app.command()(doctor.doctor)
 app.add_typer(serve.app, name="serve")
+app.add_typer(workers.app, name="workers")
+app.command()(redis.redis)
 
 
 def _version(wanted: bool) -> None:

