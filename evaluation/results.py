@@ -1,0 +1,148 @@
+"""What became of one benchmark item, as data, and how items become one score. Pure.
+
+Invariants: a criterion is judged 0, 1 or 2 with a reason, or it is missing with a cause; what is missing is
+in no mean; every mean comes with how many it is over, of how many; nothing judged, no number.
+"""
+
+from __future__ import annotations
+
+from collections import Counter
+from collections.abc import Iterable, Sequence
+from dataclasses import dataclass
+from typing import Annotated, Literal
+
+import numpy as np
+from pydantic import Field
+
+from policy.scoring import Score
+from workers.errors import Cause
+from workers.messages import Failure, Message
+
+TOP = 10.0  # LLMI-Bench's scale: every criterion fulfilled
+BEST = 2
+RESAMPLES, SEED, LEVEL = 10_000, 0, 0.95
+
+
+class Judgement(Message):
+    """A judged criterion. `judge`: the model as it names itself, or "rules"."""
+
+    status: Literal["judged"] = "judged"
+    score: int = Field(strict=True, ge=0, le=BEST)
+    reason: str
+    judge: str
+
+
+class Missing(Message):
+    """A criterion without a verdict: why, and how many requests were made for it."""
+
+    status: Literal["missing"] = "missing"
+    failure: Failure
+    attempts: int = Field(ge=0)
+
+
+Verdict = Annotated[Judgement | Missing, Field(discriminator="status")]
+
+
+class ItemResult(Message):
+    """The end of one round of one item.
+
+    `failure`: why there is no document. `verdicts`: by criterion (a rubric). `score`: the reward, or what
+    masks it; `attempts`: how often it was asked for. `round` counts the times the item was posted, from 0.
+    """
+
+    version: Literal[1] = 1
+    item_id: str
+    round: int = Field(ge=0)
+    document_id: str = ""
+    failure: Failure | None = None
+    verdicts: dict[str, Verdict] = Field(default_factory=dict)
+    score: Score | None = None
+    attempts: int = Field(default=0, ge=0)
+    finished: float = 0.0
+
+    @property
+    def judged(self) -> dict[str, Judgement]:
+        return {name: one for name, one in self.verdicts.items() if isinstance(one, Judgement)}
+
+    @property
+    def missing(self) -> dict[str, Missing]:
+        return {name: one for name, one in self.verdicts.items() if isinstance(one, Missing)}
+
+    @property
+    def complete(self) -> bool:
+        """Nothing is left to be done."""
+        if self.failure is not None or self.missing:
+            return False
+        return bool(self.verdicts) or (self.score is not None and self.score.reward is not None)
+
+    @property
+    def causes(self) -> list[Cause]:
+        """Why things are missing: the document, each missing criterion, or what masks the reward."""
+        if self.failure is not None:
+            return [self.failure.cause]
+        found = [one.failure.cause for one in self.missing.values()]
+        return found + [failure.cause for failure in (self.score.masked_by if self.score else ())]
+
+    @property
+    def points(self) -> list[float]:
+        """What counts towards the benchmark's score: one number per judged criterion, or the reward."""
+        if self.score is not None:
+            return [] if self.score.reward is None else [self.score.reward]
+        return [TOP * one.score / BEST for one in self.judged.values()]
+
+
+@dataclass(frozen=True)
+class Mean:
+    """`value` is None when nothing was judged; `low` and `high`: its interval, where there are two items."""
+
+    value: float | None
+    judged: int
+    of: int
+    low: float | None = None
+    high: float | None = None
+
+
+def mean(points: Sequence[float], of: int) -> Mean:
+    """The mean over what was judged, `of` how many."""
+    return Mean(sum(points) / len(points) if points else None, len(points), of)
+
+
+def overall(items: Sequence[Sequence[float]], of: int) -> Mean:
+    """The mean over all points of all items, with a bootstrap interval.
+
+    Percentile bootstrap over items (10,000 resamples, seed 0, 95 %): an item's points share its document, so
+    items and not points are drawn anew.
+    """
+    plain = mean([point for points in items for point in points], of)
+    sums = np.array([sum(points) for points in items if points], dtype=float)
+    counts = np.array([len(points) for points in items if points], dtype=float)
+    if len(sums) < 2:
+        return plain
+    drawn = np.random.default_rng(SEED).integers(0, len(sums), size=(RESAMPLES, len(sums)))
+    means = sums[drawn].sum(axis=1) / counts[drawn].sum(axis=1)
+    ends = [float(np.quantile(means, share)) for share in ((1 - LEVEL) / 2, (1 + LEVEL) / 2)]
+    return Mean(plain.value, plain.judged, plain.of, ends[0], ends[1])
+
+
+def terms(scores: Iterable[Score]) -> dict[str, Mean]:
+    """The mean of each of the reward's own terms over the documents that have it."""
+    known = [score for score in scores if score.reward is not None]
+    names = dict.fromkeys(
+        name
+        for score in known
+        for name, value in score.breakdown.items()
+        if isinstance(value, int | float) and not isinstance(value, bool)
+    )
+    return {name: mean([_number(score, name) for score in known if name in score.breakdown], len(known))
+            for name in names}  # fmt: skip
+
+
+def _number(score: Score, name: str) -> float:
+    value = score.breakdown[name]
+    return float(value) if isinstance(value, int | float) else float("nan")
+
+
+def failures(results: Iterable[ItemResult]) -> dict[str, int]:
+    """How often each cause left something missing, most frequent first."""
+    counted = Counter(cause.value for result in results for cause in result.causes)
+    return dict(sorted(counted.items(), key=lambda pair: (-pair[1], pair[0])))
