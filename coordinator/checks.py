@@ -37,7 +37,8 @@ def check(config: RunConfig, run: Path) -> None:
 
 def surroundings(config: RunConfig, run: Path) -> list[str]:
     """What does not depend on model and data: folders, Ray and the Redis that the user named."""
-    return [*local(config, run), *(redis(config.queue) if config.external_redis else [])]
+    outside = (redis(config.queue) or claimed(config.queue)) if config.external_redis else []
+    return [*local(config, run), *outside]
 
 
 def local(config: RunConfig, run: Path) -> list[str]:
@@ -168,3 +169,18 @@ def redis(queue: QueueSettings) -> list[str]:
             "address, or name none and one is started for the run"
         ]
     return []
+
+
+def claimed(queue: QueueSettings) -> list[str]:
+    """A Redis that answers must not be in another run's use."""
+    from redis import RedisError
+
+    from coordinator.claim import held
+
+    try:
+        problem = held(queue)
+    except RedisError as error:  # it answered a moment ago
+        problem = (
+            f"queue.redis_url (or {REDIS_ENV}): {type(error).__name__} when asked for its run; try again"
+        )
+    return [problem] if problem else []

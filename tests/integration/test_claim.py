@@ -2,7 +2,7 @@
 
 import pytest
 
-from coordinator import claim
+from coordinator import checks, claim
 from coordinator.claim import Claim
 from coordinator.config import ServiceConfig
 from coordinator.redis_server import EmbeddedRedis
@@ -40,6 +40,13 @@ def test_claim_of_a_dead_run_ends_by_itself_and_renewing_keeps_one_alive(config,
         living._renewed = 0.0
         living.renew()
     assert "'mine'" in claim.held(config.queue)
+
+
+def test_preflight_names_the_run_that_has_the_database(config):
+    assert checks.claimed(config.queue) == []
+    Claim(config).take()
+    [problem] = checks.claimed(config.queue)
+    assert "'mine'" in problem
 
 
 def test_release_leaves_the_claim_of_another(config):
