@@ -14,7 +14,7 @@ import typer
 from rich.console import Console
 from rich.logging import RichHandler
 
-from coordinator.commands import doctor, redis, runs, serve, workers
+from coordinator.commands import doctor, metrics, redis, runs, serve, workers
 from coordinator.commands.output import fail
 from workers.errors import ConfigError, InfrastructureFault
 
@@ -32,6 +32,7 @@ app.command()(doctor.doctor)
 app.add_typer(serve.app, name="serve")
 app.add_typer(workers.app, name="workers")
 app.command()(redis.redis)
+app.command()(metrics.metrics)
 
 
 def _version(wanted: bool) -> None:

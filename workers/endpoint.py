@@ -6,6 +6,7 @@ first beat until one lease after its last, on Redis' own clock; nothing listed i
 
 from __future__ import annotations
 
+import asyncio
 import json
 import logging
 import os
@@ -19,17 +20,19 @@ from urllib.parse import urlsplit
 from wsgiref.simple_server import WSGIRequestHandler, WSGIServer, make_server
 
 import redis
+import redis.asyncio
 from prometheus_client import CollectorRegistry, make_wsgi_app
 from prometheus_client.multiprocess import MultiProcessCollector
 from prometheus_client.registry import Collector
 
-from workers.settings import QueueSettings
+from workers.settings import MetricsSettings, QueueSettings
 from workers.telemetry import FOLDER_ENV, registry
 
 logger = logging.getLogger(__name__)
 TARGETS_KEY = "llmi:metrics"  # a sorted set: what serves metrics, by the second at which it is forgotten
 WILDCARDS = ("0.0.0.0", "::", "")
 CONNECT_S = 5.0
+BEATS_PER_LEASE = 5
 
 # KEYS: the targets. ARGV: one target as JSON, seconds to live.
 RENEW = """
@@ -55,10 +58,6 @@ class Target:
         """Add to `pipeline` (blocking or asyncio) what keeps this target listed for one more lease."""
         value = json.dumps({"address": self.address, "labels": dict(self.labels)}, sort_keys=True)
         pipeline.eval(RENEW, 1, TARGETS_KEY, value, str(max(1, round(lease_s))))
-
-    def as_http_sd(self) -> dict[str, Any]:
-        """In the shape of Prometheus' HTTP service discovery."""
-        return {"targets": [self.address], "labels": dict(self.labels)}
 
 
 def targets(client: redis.Redis) -> list[Target]:
@@ -94,8 +93,13 @@ def serve(app: Callable[..., Iterable[bytes]], bind: str, port: int = 0) -> Serv
     return server
 
 
-def serve_own(bind: str, *extra: Collector) -> Server:
-    """Serve this process's metrics (those of its pool's processes too) and `extra` on a free port."""
+def serve_own(
+    metrics: MetricsSettings, queue: QueueSettings, labels: Mapping[str, str], *extra: Collector
+) -> Target:
+    """Serve this process's metrics (those of its pool's processes too) and `extra` on a free port.
+
+    Raises `OSError` when `metrics.bind` is no address of this machine, or Redis cannot be reached.
+    """
     if os.environ.get(FOLDER_ENV):
         served = CollectorRegistry()
         MultiProcessCollector(served)
@@ -103,13 +107,32 @@ def serve_own(bind: str, *extra: Collector) -> Server:
         served = registry()
     for collector in extra:
         served.register(collector)
-    return serve(make_wsgi_app(served), bind)
+    server = serve(make_wsgi_app(served), metrics.bind)
+    return Target(advertised(metrics.bind, server.server_port, queue), labels)
 
 
 def advertised(bind: str, port: int, queue: QueueSettings) -> str:
     """`host:port` for other machines: a wildcard becomes the address from which this one reaches Redis."""
-    if bind not in WILDCARDS:
-        return f"[{bind}]:{port}" if ":" in bind else f"{bind}:{port}"
-    parts = urlsplit(queue.url)
-    with socket.create_connection((parts.hostname or "127.0.0.1", parts.port or 6379), CONNECT_S) as probe:
-        return f"{probe.getsockname()[0]}:{port}"
+    host = bind
+    if bind in WILDCARDS:
+        parts = urlsplit(queue.url)
+        with socket.create_connection((parts.hostname or "127.0.0.1", parts.port or 6379), CONNECT_S) as way:
+            host = str(way.getsockname()[0])
+    return f"[{host}]:{port}" if ":" in host else f"{host}:{port}"
+
+
+async def announce(target: Target, queue: QueueSettings) -> None:
+    """Keep `target` listed until cancelled. A Redis that is away for a while is only logged."""
+    beat_s = queue.lease_s / BEATS_PER_LEASE
+    client = redis.asyncio.Redis.from_url(
+        queue.url, socket_timeout=CONNECT_S, socket_connect_timeout=CONNECT_S
+    )
+    async with client:
+        while True:
+            pipeline = client.pipeline(transaction=False)
+            target.renew(pipeline, queue.lease_s)
+            try:
+                await pipeline.execute()
+            except (redis.RedisError, OSError) as error:
+                logger.warning("metrics at %s are not listed: %s", target.address, error)
+            await asyncio.sleep(beat_s)

@@ -17,7 +17,7 @@ from prometheus_client.core import GaugeMetricFamily
 from prometheus_client.registry import Collector
 
 from workers.backend import TASK_PREFIX
-from workers.endpoint import Target, advertised, serve_own
+from workers.endpoint import Target, serve_own
 from workers.queues import QUEUES
 from workers.settings import MetricsSettings, QueueSettings, section
 from workers.telemetry import worker_metrics
@@ -68,16 +68,12 @@ def connect() -> None:
 
     def serve(sender: Any, **_: Any) -> None:
         settings = section("metrics", MetricsSettings)
+        name, _at, node = sender.hostname.partition("@")
+        labels = {"role": "worker", "node": node, "process": name, "queues": ",".join(kinds)}
         try:
-            server = serve_own(settings.bind, Running(kinds))
-            address = advertised(settings.bind, server.server_port, section("queue", QueueSettings))
+            _listed.append(serve_own(settings, section("queue", QueueSettings), labels, Running(kinds)))
         except OSError as error:
             logger.warning("metrics.bind: %s cannot serve metrics: %s", settings.bind, error)
-            return
-        name, _at, node = sender.hostname.partition("@")
-        _listed.append(
-            Target(address, {"role": "worker", "node": node, "worker": name, "queues": ",".join(kinds)})
-        )
 
     signals.celeryd_after_setup.connect(setup, weak=False)
     signals.task_prerun.connect(taken, weak=False)
