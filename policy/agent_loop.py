@@ -2,9 +2,9 @@
 `policy.rollout`.
 
 Written for verl 0.9.1. verl makes one loop per rollout; what a process needs once (queue client, scorer,
-ledger, blob store, end tokens) is made by the first and shared. Invariants: a masked rollout returns no
-trajectory, which leaves it out of its group's baseline, deviation and loss; a failed one raises, which
-replaces its group.
+ledger, metrics, blob store, end tokens) is made by the first and shared. Invariants: a masked rollout
+returns no trajectory, which leaves it out of its group's baseline, deviation and loss; a failed one raises,
+which replaces its group.
 """
 
 from __future__ import annotations
@@ -14,6 +14,8 @@ import atexit
 import hashlib
 import io
 import logging
+import os
+import socket
 from dataclasses import dataclass
 from functools import partial
 from pathlib import Path
@@ -29,8 +31,10 @@ from policy.scoring import Scorer
 from policy.tags import CLOSE
 from workers.blobs import BlobStore
 from workers.client import QueueClient
-from workers.messages import BlobRef
-from workers.settings import BlobSettings, QueueSettings, section
+from workers.endpoint import announce, serve_own
+from workers.messages import BlobRef, Outcome, Request
+from workers.settings import BlobSettings, MetricsSettings, QueueSettings, section
+from workers.telemetry import ProducerMetrics, producer_metrics
 
 if TYPE_CHECKING:
     from PIL import Image
@@ -47,6 +51,8 @@ class _Process:
     ledger: LedgerWriter
     blobs: BlobStore
     ends: frozenset[int]
+    metrics: ProducerMetrics
+    announcing: asyncio.Task[None] | None
 
 
 _starting: dict[asyncio.AbstractEventLoop, asyncio.Task[_Process]] = {}
@@ -65,7 +71,17 @@ async def _start(run: Path, scorer: str, model: str, tokenizer: Any) -> _Process
     # Ray ends these processes without telling the loop; the ledger's lines are written by then, this makes
     # them last.
     atexit.register(ledger.close)
-    client = QueueClient(section("queue", QueueSettings), on_posted=ledger.posted, on_outcome=ledger.ended)
+    metrics = producer_metrics()
+
+    def posted(request: Request) -> None:
+        ledger.posted(request)
+        metrics.posted(request)
+
+    def ended(outcome: Outcome) -> None:
+        ledger.ended(outcome)
+        metrics.ended(outcome)
+
+    client = QueueClient(section("queue", QueueSettings), on_posted=posted, on_outcome=ended)
     await client.start()
     return _Process(
         client=client,
@@ -73,7 +89,21 @@ async def _start(run: Path, scorer: str, model: str, tokenizer: Any) -> _Process
         ledger=ledger,
         blobs=BlobStore(section("blobs", BlobSettings).url),
         ends=await asyncio.to_thread(_end_tokens, model, tokenizer),
+        metrics=metrics,
+        announcing=await _announced(),
     )
+
+
+async def _announced() -> asyncio.Task[None] | None:
+    """Serve this process's metrics and keep them listed; None, and a warning, where that cannot be."""
+    queue, metrics = section("queue", QueueSettings), section("metrics", MetricsSettings)
+    labels = {"role": "producer", "node": socket.gethostname(), "process": f"rollouts-{os.getpid()}"}
+    try:
+        target = await asyncio.to_thread(serve_own, metrics, queue, labels)
+    except OSError as error:
+        logger.warning("metrics.bind: %s cannot serve metrics: %s", metrics.bind, error)
+        return None
+    return asyncio.create_task(announce(target, queue))
 
 
 def _end_tokens(model: str, tokenizer: Any) -> frozenset[int]:
@@ -102,6 +132,12 @@ class InterleavedAgentLoop(AgentLoopBase):
     async def run(self, sampling_params: dict[str, Any], **row: Any) -> AgentLoopOutput | list[Any]:
         model = self.config.actor_rollout_ref.model.path
         shared = await _process(self._run_folder, self._scorer, model, self.tokenizer)
+        with shared.metrics.rollout():
+            return await self._rollout(shared, sampling_params, row)
+
+    async def _rollout(
+        self, shared: _Process, sampling_params: dict[str, Any], row: dict[str, Any]
+    ) -> AgentLoopOutput | list[Any]:
         task = Task.model_validate_json(row["task"])
         rollout_id, step = f"{row['uid']}_{row['session_id']}", int(row["global_steps"])
         shared.ledger.started(rollout_id, task, step=step)
