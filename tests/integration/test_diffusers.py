@@ -19,7 +19,7 @@ from workers.blobs import BlobStore
 from workers.errors import Cause, ConfigError, InfrastructureFault
 from workers.jobs import JobContext
 from workers.messages import EditPayload, Request
-from workers.providers import diffusers_pipeline, pil_processor, tiny_pipelines
+from workers.providers import diffusers_loading, diffusers_pipeline, pil_processor, tiny_pipelines
 from workers.settings import ImageModelSettings, ToolSettings
 from workers.tools import edit as edit_tool
 from workers.tools import image_model
@@ -73,14 +73,14 @@ def test_guidance_acts(weights: Path) -> None:
 
 
 def test_diffusion_and_edit_of_one_model_share_their_modules(weights: Path) -> None:
-    drawing = diffusers_pipeline.load(tiny_pipelines.settings(weights))
+    drawing = diffusers_loading.load(tiny_pipelines.settings(weights))
     assert type(drawing).__name__ == "QwenImagePipeline"
     for name in EDITING:
-        changing = diffusers_pipeline.load(editing(weights, name))
+        changing = diffusers_loading.load(editing(weights, name))
         assert type(changing).__name__ == name
         for part in ("transformer", "vae", "text_encoder"):
             assert getattr(drawing, part) is getattr(changing, part)
-    assert diffusers_pipeline.load(tiny_pipelines.settings(weights)) is drawing
+    assert diffusers_loading.load(tiny_pipelines.settings(weights)) is drawing
 
 
 @pytest.mark.parametrize("pipeline", EDITING)
@@ -97,7 +97,7 @@ def test_the_reference_is_no_larger_than_the_edit(
     weights: Path, monkeypatch: pytest.MonkeyPatch, pipeline: str, sides: tuple[int, int]
 ) -> None:
     """Qwen's edit pipelines scale every reference to 1024² by themselves, and a long strip to no height."""
-    vae = diffusers_pipeline.load(editing(weights, pipeline)).vae
+    vae = diffusers_loading.load(editing(weights, pipeline)).vae
     seen: list[tuple[int, ...]] = []
     encode = vae.encode
     monkeypatch.setattr(vae, "encode", lambda image: seen.append(tuple(image.shape[-2:])) or encode(image))
@@ -110,7 +110,7 @@ def test_the_reference_is_no_larger_than_the_edit(
 
 @pytest.mark.parametrize("pipeline", EDITING)
 def test_diffusers_is_left_as_it_was_after_an_edit(weights: Path, pipeline: str) -> None:
-    module = sys.modules[type(diffusers_pipeline.load(editing(weights, pipeline))).__module__]
+    module = sys.modules[type(diffusers_loading.load(editing(weights, pipeline))).__module__]
     stock = module.calculate_dimensions
     edit(weights, Image.new("RGB", (64, 64), "teal"), pipeline=pipeline)
     assert module.calculate_dimensions is stock
@@ -120,15 +120,15 @@ def test_diffusers_is_left_as_it_was_after_an_edit(weights: Path, pipeline: str)
 def test_an_edit_pipeline_loads_first_and_alone(
     weights: Path, monkeypatch: pytest.MonkeyPatch, pipeline: str
 ) -> None:
-    monkeypatch.setattr(diffusers_pipeline, "_loaded", {})
+    monkeypatch.setattr(diffusers_loading, "_loaded", {})
     assert edit(weights, Image.new("RGB", (64, 64), "teal"), pipeline=pipeline).size == (64, 64)
 
 
 def test_an_edit_works_where_torchvision_does_not(weights: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(diffusers_pipeline, "_loaded", {})
+    monkeypatch.setattr(diffusers_loading, "_loaded", {})
     monkeypatch.setattr(pil_processor, "torchvision_works", lambda: False)
     assert edit(weights, Image.new("RGB", (64, 64), "teal")).size == (64, 64)
-    changing = diffusers_pipeline.load(editing(weights, EDITING[0]))
+    changing = diffusers_loading.load(editing(weights, EDITING[0]))
     assert isinstance(changing.processor, pil_processor.PilProcessor)
 
 
@@ -163,9 +163,9 @@ def test_the_deadline_stops_between_two_steps(weights: Path) -> None:
 def test_wrong_names_are_named(weights: Path, tmp_path: Path) -> None:
     settings = tiny_pipelines.settings(weights)
     with pytest.raises(ConfigError, match="NoSuchPipeline"):
-        diffusers_pipeline.load(settings.model_copy(update={"pipeline": "NoSuchPipeline"}))
+        diffusers_loading.load(settings.model_copy(update={"pipeline": "NoSuchPipeline"}))
     with pytest.raises(ConfigError, match="nowhere"):
-        diffusers_pipeline.load(settings.model_copy(update={"model": str(tmp_path / "nowhere")}))
+        diffusers_loading.load(settings.model_copy(update={"model": str(tmp_path / "nowhere")}))
 
 
 class _Flux:

@@ -8,7 +8,7 @@ from workers import images
 from workers.errors import Cause, ModelFault
 from workers.jobs import JobContext
 from workers.messages import BlobRef, Success
-from workers.providers import diffusers_pipeline, openai_images, qwen_server
+from workers.providers import diffusers_loading, diffusers_pipeline, openai_images, qwen_server
 from workers.settings import ImageModelSettings, ToolSettings, section
 
 PROVIDERS = {"diffusers": diffusers_pipeline, "openai": openai_images, "qwen_server": qwen_server}
@@ -19,7 +19,7 @@ def warm(tool: Tool) -> None:
     """Load the pipeline, where it is ours to load."""
     settings = _settings(tool)
     if settings.provider == "diffusers":
-        diffusers_pipeline.load(settings)
+        diffusers_loading.load(settings)
 
 
 def make(tool: Tool, prompt: str, ctx: JobContext, picture: BlobRef | None = None) -> Success:
