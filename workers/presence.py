@@ -20,6 +20,7 @@ from workers.queues import QUEUES
 from workers.settings import QueueSettings, section
 
 logger = logging.getLogger(__name__)
+QUEUE = "queue:"
 _self: dict[str, Any] = {
     "name": "",
     "kinds": (),
@@ -33,6 +34,17 @@ def is_ready(client: redis.Redis, name: str, pid: int, concurrency: int) -> bool
     state: Any = client.hgetall(worker_key(name))
     warm = sum(key.startswith(b"warm:") for key in state)
     return state.get(b"consuming") == str(pid).encode() and warm >= concurrency
+
+
+def served(client: redis.Redis) -> set[str]:
+    """The queues that some living worker consumes."""
+    keys = list(client.scan_iter(worker_key("*")))
+    pipeline = client.pipeline()
+    for key in keys:
+        pipeline.hkeys(key)
+    fields: Any = pipeline.execute()
+    names = {field.decode() for worker in fields if b"consuming" in worker for field in worker}
+    return {name.removeprefix(QUEUE) for name in names if name.startswith(QUEUE)}
 
 
 def renew(pipeline: Any, settings: QueueSettings) -> None:
@@ -75,7 +87,7 @@ def connect() -> None:
         if {QUEUES[kind].pool for kind in _self["kinds"]} == {"threads"}:
             _warm()
             _write(*(f"warm:{slot}" for slot in range(sender.pool.num_processes)))
-        _write("consuming")
+        _write("consuming", *(f"{QUEUE}{kind}" for kind in _self["kinds"]))
 
     signals.celeryd_after_setup.connect(setup, weak=False)
     signals.worker_process_init.connect(process_started, weak=False)
