@@ -75,6 +75,13 @@ def test_a_server_of_ones_own_is_told_all_a_diffusion_model_takes(services: Fake
         "seed": 7,
     }
     assert call.authorization == ""
+    assert made.source == {
+        "provider": "openai",
+        "model": "Qwen/Qwen-Image",
+        "host": "127.0.0.1",
+        "seed": 7,
+        "steps": 9,
+    }
 
 
 def test_ark_gets_its_own_fields_and_the_key(services: FakeServices, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -89,7 +96,7 @@ def test_ark_gets_its_own_fields_and_the_key(services: FakeServices, monkeypatch
         "watermark": False,
     }
     assert call.authorization == "Bearer the-key"
-    assert "the-key" not in str(made.source)
+    assert made.source == {"provider": "openai", "model": SEEDREAM, "host": "127.0.0.1"}
 
 
 def test_ark_edits_by_a_generation_with_an_image(services: FakeServices) -> None:

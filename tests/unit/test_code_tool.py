@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import hashlib
 import subprocess
 import sys
 from collections.abc import Iterator
@@ -43,7 +44,9 @@ def test_every_figure_is_stored_and_the_first_is_the_image(blobs: BlobStore) -> 
     two = "for n in (1, 2): plt.figure(figsize=(3 * n, 1)).add_axes((0, 0, 1, 1)).plot([1])"
     result = _run(two, blobs).result
     assert isinstance(result, Success)
-    assert result.source == {"tool": "code", "code": two, "figures": 2}
+    assert result.source["figures"] == 2
+    assert (result.source["code"], result.source["seed"]) == (two, 0)
+    assert result.source["sha256"] == hashlib.sha256(two.encode()).hexdigest()
     first, second = result.images
     assert first.width < second.width
     assert all(blobs.get(image).startswith(b"\x89PNG") for image in result.images)

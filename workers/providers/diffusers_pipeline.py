@@ -117,6 +117,7 @@ def _call(settings: ImageModelSettings, seed: int, deadline: float, **arguments:
         "model": Path(settings.model).name,
         "pipeline": settings.pipeline,
         "seed": seed,
+        "steps": settings.steps,
     }
     return Made(images.encoded(result.images[0].convert("RGB")), source)
 

@@ -15,6 +15,7 @@ from urllib.parse import urlsplit
 
 import aiohttp
 from PIL import Image
+from pydantic import JsonValue
 
 from workers import images
 from workers.errors import Cause, InfrastructureFault, JobError, ModelFault
@@ -106,10 +107,15 @@ async def _ask(
         )
     )
     data = await _bytes(answer, settings, deadline)
-    host = urlsplit(settings.base_url).hostname or ""
-    return Made(
-        images.checked(data, provider=PROVIDER), {"provider": PROVIDER, "model": settings.model, "host": host}
-    )
+    source: dict[str, JsonValue] = {
+        "provider": PROVIDER,
+        "model": settings.model,
+        "host": urlsplit(settings.base_url).hostname or "",
+    }
+    sent = body or form_fields or {}
+    if "seed" in sent:  # only where it has an effect
+        source |= {"seed": sent["seed"], "steps": settings.steps}
+    return Made(images.checked(data, provider=PROVIDER), source)
 
 
 def refusal(status: int, answer: api.Answer) -> JobError | None:

@@ -8,6 +8,7 @@ else from QWEN_IMAGE_SERVER_URL or QWEN_EDIT_SERVER_URL.
 from __future__ import annotations
 
 import base64
+from urllib.parse import urlsplit
 
 from PIL import Image
 
@@ -46,4 +47,7 @@ async def _ask(url: str, body: dict[str, str], deadline: float) -> Made:
     if not isinstance(made, list) or not made or not isinstance(made[0], str):
         raise InfrastructureFault(Cause.BAD_ANSWER, "the answer holds no image", provider=PROVIDER)
     data = images.from_base64(made[0], provider=PROVIDER)
-    return Made(images.checked(data, provider=PROVIDER), {"provider": PROVIDER})
+    return Made(
+        images.checked(data, provider=PROVIDER),
+        {"provider": PROVIDER, "host": urlsplit(url).hostname or ""},
+    )

@@ -6,10 +6,13 @@ its fork.
 
 from __future__ import annotations
 
+import hashlib
 import os
 import re
 import textwrap
 import threading
+
+from pydantic import JsonValue
 
 from workers.errors import Cause, InfrastructureFault
 from workers.jobs import JobContext, job
@@ -51,5 +54,11 @@ def draw(payload: CodePayload, context: JobContext) -> Success:
     if wall_s <= 0:
         raise InfrastructureFault(Cause.TIMEOUT, "the deadline passed before the code could start")
     figures = _renderer().render(unfenced(payload.code), settings, seed=context.request.seed, wall_s=wall_s)
-    source = {"tool": "code", "code": payload.code, "figures": len(figures)}
+    source: dict[str, JsonValue] = {
+        "tool": "code",
+        "code": payload.code,
+        "sha256": hashlib.sha256(payload.code.encode()).hexdigest(),
+        "seed": context.request.seed,
+        "figures": len(figures),
+    }
     return Success(images=tuple(context.blobs.put(figure) for figure in figures), source=source)
