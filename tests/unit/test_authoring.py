@@ -135,6 +135,21 @@ async def test_a_request_is_posted_while_the_author_writes_on(blobs):
     assert (await writing).text.endswith("The end.")
 
 
+async def test_a_given_image_reaches_the_edit_of_it(blobs):
+    """Regression: in the original's evaluation no edit ever got one."""
+
+    class Noting(Queue):
+        async def post(self, request):
+            asked.append(request.payload)
+            return await super().post(request)
+
+    asked, ref = [], blob_of(blobs)
+    body = {"source": "edit", "description": "d", "params": {"img_index": 0, "prompt": "at night"}}
+    await write(Script(f"<imgen>{body}</imgen>"), Noting(Success(images=(ref,))), blobs, inputs=[ref])
+    [payload] = asked
+    assert (payload["prompt"], payload["image"]["sha256"]) == ("at night", ref.sha256)
+
+
 async def test_what_a_tool_fails_at_stands_in_the_document(blobs):
     failure = Failure(cause=Cause.NO_HIT, detail="nothing")
     document = await write(Script(TEXT), Queue(failure), blobs)
