@@ -91,7 +91,9 @@ def replies_key(client_id: str) -> str:
 
 
 def worker_key(name: str) -> str:
-    """A hash that lives as long as its worker: `consuming` (its pid), one `warm:<pid>` per pool process."""
+    """A hash that lives as long as its worker: `queues` (with commas), `consuming` (its pid), one
+    `warm:<pid>` per pool process.
+    """
     return f"llmi:worker:{name}"
 
 

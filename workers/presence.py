@@ -20,7 +20,7 @@ from workers.queues import QUEUES
 from workers.settings import QueueSettings, section
 
 logger = logging.getLogger(__name__)
-QUEUE = "queue:"
+LOADING_S = 3600  # of presence before the first beat: warming may take minutes
 _self: dict[str, Any] = {
     "name": "",
     "kinds": (),
@@ -36,17 +36,6 @@ def is_ready(client: redis.Redis, name: str, pid: int, concurrency: int) -> bool
     return state.get(b"consuming") == str(pid).encode() and warm >= concurrency
 
 
-def served(client: redis.Redis) -> set[str]:
-    """The queues that some living worker consumes."""
-    keys = list(client.scan_iter(worker_key("*")))
-    pipeline = client.pipeline()
-    for key in keys:
-        pipeline.hkeys(key)
-    fields: Any = pipeline.execute()
-    names = {field.decode() for worker in fields if b"consuming" in worker for field in worker}
-    return {name.removeprefix(QUEUE) for name in names if name.startswith(QUEUE)}
-
-
 def renew(pipeline: Any, settings: QueueSettings) -> None:
     """Add to `pipeline` what keeps this worker's presence alive."""
     pipeline.expire(worker_key(_self["name"]), max(1, round(settings.lease_s)))
@@ -58,7 +47,7 @@ def _write(*fields: str) -> None:
         pipeline = client.pipeline()
         for field in fields:
             pipeline.hset(worker_key(_self["name"]), field, os.getpid())
-        pipeline.expire(worker_key(_self["name"]), 3600)  # until the first beat: warming may take minutes
+        pipeline.expire(worker_key(_self["name"]), LOADING_S)
         pipeline.execute()
 
 
@@ -77,7 +66,11 @@ def connect() -> None:
         _self.update(name=sender, kinds=kinds)
         settings = section("queue", QueueSettings)
         with redis.Redis.from_url(settings.url, socket_timeout=5.0, socket_connect_timeout=5.0) as client:
-            client.delete(worker_key(_self["name"]))
+            pipeline = client.pipeline()
+            pipeline.delete(worker_key(_self["name"]))
+            pipeline.hset(worker_key(_self["name"]), "queues", ",".join(kinds))
+            pipeline.expire(worker_key(_self["name"]), LOADING_S)
+            pipeline.execute()
 
     def process_started(**_: Any) -> None:
         _warm()
@@ -87,8 +80,14 @@ def connect() -> None:
         if {QUEUES[kind].pool for kind in _self["kinds"]} == {"threads"}:
             _warm()
             _write(*(f"warm:{slot}" for slot in range(sender.pool.num_processes)))
-        _write("consuming", *(f"{QUEUE}{kind}" for kind in _self["kinds"]))
+        _write("consuming")
+
+    def gone(**_: Any) -> None:
+        settings = section("queue", QueueSettings)
+        with redis.Redis.from_url(settings.url, socket_timeout=5.0, socket_connect_timeout=5.0) as client:
+            client.delete(worker_key(_self["name"]))
 
     signals.celeryd_after_setup.connect(setup, weak=False)
     signals.worker_process_init.connect(process_started, weak=False)
     signals.worker_ready.connect(consuming, weak=False)
+    signals.worker_shutdown.connect(gone, weak=False)

@@ -2,9 +2,9 @@
 
 from __future__ import annotations
 
-import contextlib
 import logging
-from collections.abc import Callable, Iterator
+from collections.abc import Callable
+from dataclasses import asdict
 from enum import StrEnum
 from typing import TYPE_CHECKING, Annotated
 
@@ -86,9 +86,7 @@ def start(
         record = control.running(wanted, bool(config))
         if record is not None and not dry_run:
             console.print(f"[bold]{record.node}[/] runs already; nothing is changed", highlight=False)
-            if not foreground:
-                with _saying(console) as say:
-                    record = control.wait_ready(control.state_of(record), say)
+            record = control.wait_ready(control.state_of(record), _saying(console), anew=False)
             _show(console, record.node, record.redis, record.plan)
             result.update(record.model_dump(mode="json"), started=False)
             return
@@ -109,8 +107,7 @@ def start(
                 control.foreground(wanted, signals)
                 result.update(node=wanted.record.node, stopped=True)
                 return
-            with _saying(console) as say:
-                record = control.start(wanted, say)
+            record = control.start(wanted, _saying(console))
         result.update(record.model_dump(mode="json"), started=True)
         state = control.state_of(record)
         console.print(
@@ -138,13 +135,42 @@ def stop(
         from coordinator.nodes import control, joining
 
         state, name = joining.locate(redis, node)
-        with _saying(console) as say:
-            ran = control.stop(state, now, say)
+        ran = control.stop(state, now, _saying(console))
         result.update(node=name, was_running=ran)
         if ran:
             console.print(f"[bold green]stopped[/]: no worker of {name} is left", highlight=False)
         else:
             console.print(f"no worker of {name} was running", highlight=False)
+
+
+@app.command()
+def status(redis: Redis = "", as_json: Json = False) -> None:
+    """Who serves what, on every node, and how full each queue is."""
+    with output(as_json) as (console, result):
+        from coordinator.nodes import joining
+        from workers.depths import read_depths
+        from workers.roster import read_roster
+
+        url = joining.reach(redis)
+        roster, depths = read_roster(url), read_depths(url)
+        table = Table(box=None, pad_edge=False)
+        for name in ("node", "worker", "queues", "state"):
+            table.add_column(name, overflow="fold")
+        for one in roster:
+            state = "ready" if one.ready else "[yellow]loading[/]"
+            table.add_row(one.node, one.name, ", ".join(one.queues), state)
+        console.print(table if roster else "no worker serves the queues of this Redis")
+        unserved = []
+        for queue, depth in depths.items():
+            served = any(queue in one.queues and one.ready for one in roster)
+            if depth.waiting and not served:
+                unserved.append(queue)
+                console.print(f"[bold yellow]nobody serves[/] {queue}: {depth.waiting:,} requests wait")
+        result.update(
+            workers=[asdict(one) for one in roster],
+            queues={queue: {"waiting": d.waiting, "running": d.running} for queue, d in depths.items()},
+            unserved=unserved,
+        )
 
 
 def _show(console: Console, node: str, redis: str, plan: Plan) -> None:
@@ -161,11 +187,10 @@ def _show(console: Console, node: str, redis: str, plan: Plan) -> None:
         console.print(f"[yellow]left out[/] {queue}: {why}", highlight=False, soft_wrap=True)
 
 
-@contextlib.contextmanager
-def _saying(console: Console) -> Iterator[Callable[[str], None]]:
-    """Lines of the supervisor's log, as they come."""
+def _saying(console: Console) -> Callable[[str], None]:
+    """For lines of the supervisor's log, as they come."""
 
     def say(line: str) -> None:
         console.print(line, style="dim", markup=False, highlight=False, soft_wrap=True)
 
-    yield say
+    return say

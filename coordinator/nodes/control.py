@@ -70,7 +70,7 @@ def start(joining: Joining, say: Callable[[str], None]) -> Record:
     state = state_of(record)
     lock = state.lock(wait_s=LOOK_S)
     if lock is None:
-        return wait_ready(state, say)  # another call was quicker
+        return wait_ready(state, say, anew=False)  # another call was quicker
     try:
         _write(state, joining)
         command = [sys.executable, "-m", "coordinator.nodes.supervisor", str(state.folder), str(lock)]
@@ -103,12 +103,12 @@ def foreground(joining: Joining, signals: StopSignals) -> None:
         os.close(lock)
 
 
-def wait_ready(state: NodeState, say: Callable[[str], None]) -> Record:
+def wait_ready(state: NodeState, say: Callable[[str], None], anew: bool = True) -> Record:
     """Returns the record of a node that is ready. Raises `InfrastructureFault` when it failed or ended.
 
-    How long the workers may take is the supervisor's to know.
+    How long the workers may take is the supervisor's to know. `anew`: tell what the log holds already.
     """
-    told = 0
+    told = 0 if anew else _told(state)
     deadline = time.monotonic() + BEGIN_S
     while True:
         alive = state.running  # asked before the record is read: the last word is written before the end
@@ -132,7 +132,7 @@ def stop(state: NodeState, now: bool, say: Callable[[str], None]) -> bool:
     if not state.running:
         return False
     record = _begun(state)
-    told = state.log.stat().st_size if state.log.exists() else 0
+    told = _told(state)
     signals = 0
     while state.running:
         draining = (state.read() or record).phase == "draining"
@@ -159,6 +159,7 @@ def _begun(state: NodeState) -> Record:
 
 def _write(state: NodeState, joining: Joining) -> None:
     """Record and configuration; the latter published for nodes that join later, unless one is there."""
+    state.keep_logs()
     state.write_config(joining.config)
     state.write(joining.record)
     try:
@@ -168,6 +169,10 @@ def _write(state: NodeState, joining: Joining) -> None:
         raise InfrastructureFault(
             Cause.PROVIDER_DOWN, f"{joining.record.redis} ceased to answer ({type(error).__name__})"
         ) from error
+
+
+def _told(state: NodeState) -> int:
+    return state.log.stat().st_size if state.log.exists() else 0
 
 
 def _follow(state: NodeState, told: int, say: Callable[[str], None]) -> int:

@@ -137,21 +137,7 @@ def _url(redis_url: str, given: ServiceConfig | None) -> str:
 
 def _settled(given: ServiceConfig | None, url: str) -> tuple[ServiceConfig, list[str]]:
     """The configuration of this node, and what is to be said about it."""
-    try:
-        queue = QueueSettings(redis_url=without_password(url))
-        raw = claim.published(queue)
-    except ValueError as error:  # its message may hold a part of the password
-        raise ConfigError(NO_URL) from error
-    except redis.AuthenticationError as error:
-        raise ConfigError(
-            f"--redis (or {REDIS_ENV}): {without_password(url)} wants another password; put it into the URL, "
-            "as redis://:PASSWORD@host:6379/0"
-        ) from error
-    except redis.RedisError as error:
-        raise ConfigError(
-            f"--redis (or {REDIS_ENV}): no Redis answers at {without_password(url)} "
-            f"({type(error).__name__}); start it, or correct the address"
-        ) from error
+    raw = _published(url)
     public = None if raw is None else _service(raw)
     config = given or public
     if config is None:
@@ -169,6 +155,31 @@ def _settled(given: ServiceConfig | None, url: str) -> tuple[ServiceConfig, list
         notes.append(f"configuration: the published one ({config.name or 'without a name'})")
     queue = config.queue.model_copy(update={"redis_url": without_password(url)})
     return config.model_copy(update={"queue": queue}), notes
+
+
+def reach(redis_url: str) -> str:
+    """The Redis that is named, once it has answered. Raises `ConfigError`."""
+    url = _url(redis_url, None)
+    os.environ[REDIS_ENV] = url
+    _published(url)
+    return url
+
+
+def _published(url: str) -> dict[str, Any] | None:
+    try:
+        return claim.published(QueueSettings(redis_url=without_password(url)))
+    except ValueError as error:  # its message may hold a part of the password
+        raise ConfigError(NO_URL) from error
+    except redis.AuthenticationError as error:
+        raise ConfigError(
+            f"--redis (or {REDIS_ENV}): {without_password(url)} wants another password; put it into the URL, "
+            "as redis://:PASSWORD@host:6379/0"
+        ) from error
+    except redis.RedisError as error:
+        raise ConfigError(
+            f"--redis (or {REDIS_ENV}): no Redis answers at {without_password(url)} "
+            f"({type(error).__name__}); start it, or correct the address"
+        ) from error
 
 
 def _service(raw: dict[str, Any]) -> ServiceConfig:

@@ -12,6 +12,7 @@ import hashlib
 import json
 import os
 import re
+import shutil
 import tempfile
 import time
 from datetime import UTC, datetime
@@ -83,7 +84,6 @@ class NodeState:
         """
         try:
             self.folder.mkdir(mode=0o700, parents=True, exist_ok=True)
-            self.logs.mkdir(mode=0o700, exist_ok=True)
             file = os.open(self.folder / "lock", os.O_RDWR | os.O_CREAT | os.O_CLOEXEC, 0o600)
         except OSError as error:
             raise ConfigError(
@@ -128,6 +128,14 @@ class NodeState:
 
     def read_config(self) -> ServiceConfig:
         return ServiceConfig.model_validate_json(self.config.read_text())
+
+    def keep_logs(self) -> None:
+        """Begin with an empty folder of logs; those of the last time stay in `logs-before`."""
+        before = self.logs.with_name("logs-before")
+        shutil.rmtree(before, ignore_errors=True)
+        if self.logs.exists():
+            self.logs.rename(before)
+        self.logs.mkdir(mode=0o700)
 
     def _replace(self, name: str, text: str) -> None:
         handle, temporary = tempfile.mkstemp(dir=self.folder, prefix=f".{name}-")  # 0600
