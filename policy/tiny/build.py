@@ -1,9 +1,9 @@
 """Build the tiny policy once, and find it again.
 
 Invariants: a folder in the cache is complete or absent (it is renamed into place); building leaves the
-caller's random state and thread count as they were; the same kind, seed and recipe give the same model, but
-for the last bits (threads add in any order) and unless the time limit cut the teaching short, which the log
-then says.
+caller's random state and thread count as they were; on one machine the same kind, seed and recipe give the
+same model to the last bit, unless it is so slow that the clock has to end the teaching, which the log then
+says.
 """
 
 from __future__ import annotations
@@ -88,7 +88,10 @@ def _build(kind: Kind, folder: Path, seed: int, report: Progress, recipe: Recipe
 def _teach(
     model: Any, tokenizer: Any, lessons: list[Any], recipe: Recipe, seed: int, report: Progress
 ) -> None:
-    """Supervised training for `recipe.steps`, or as many as `recipe.limit_s` seconds allow."""
+    """Supervised training for `recipe.steps`, or as many as `recipe.limit_s` seconds allow.
+
+    The clock has no say in anything before `share_done` lets it.
+    """
     import torch
 
     from policy.tiny.lessons import batches, tensors
@@ -96,13 +99,13 @@ def _teach(
     optimizer = torch.optim.AdamW(model.parameters(), lr=recipe.learning_rate, weight_decay=0.01, fused=True)
     usual = recipe.batch * sum(len(lesson.answer) for lesson in lessons) / len(lessons)  # tokens in a batch
     model.train()
-    started, done = time.monotonic(), 0.0
+    started, hurried = time.monotonic(), False
     for step, batch in enumerate(batches(lessons, recipe.batch, seed)):
-        late = (time.monotonic() - started) / recipe.limit_s
-        done = max(step / recipe.steps, late)
+        elapsed = time.monotonic() - started
+        done = share_done(step, elapsed, recipe)
+        hurried |= done > step / recipe.steps
         if done >= 1:
-            if step < recipe.steps:
-                logger.warning("taught %d of %d steps in %.0f s", step, recipe.steps, recipe.limit_s)
+            logger.info("taught %d of %d steps in %.0f s", step, recipe.steps, elapsed)
             break
         rate = recipe.learning_rate * min(1.0, (step + 1) / _WARM_UP) * max(0.02, 1 - done)
         for group in optimizer.param_groups:
@@ -116,4 +119,20 @@ def _teach(
         if step % 20 == 0:
             share = _PREPARED + (1 - _PREPARED) * done
             report(share, f"teaching the tiny policy: step {step} of {recipe.steps}, loss {loss.item():.2f}")
+    if hurried:
+        logger.warning(
+            "this machine is too slow for %d steps in %.0f s: the clock shortened the teaching, and teaching "
+            "again will not give the same policy",
+            recipe.steps,
+            recipe.limit_s,
+        )
     model.eval()
+
+
+def share_done(step: int, elapsed: float, recipe: Recipe) -> float:
+    """How much of the teaching lies behind, from 0 to 1 or more.
+
+    Steps alone count until half of the time is gone; from then on the clock may be ahead of them.
+    """
+    by_steps, by_clock = step / recipe.steps, elapsed / recipe.limit_s
+    return max(by_steps, by_clock) if by_clock > 0.5 else by_steps

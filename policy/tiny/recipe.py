@@ -21,8 +21,8 @@ _LIBRARIES = ("torch", "transformers", "tokenizers")
 
 @dataclass(frozen=True)
 class Recipe:
-    """Sizes in weights per layer, `steps` of `batch` documents each; `limit_s` ends teaching early on a slow
-    machine."""
+    """Sizes in weights per layer, `steps` of `batch` documents each. `limit_s` is for emergencies: a machine
+    that needs more seconds is taught less, and what it learns depends on its speed."""
 
     documents: int
     steps: int
