@@ -15,8 +15,20 @@ from celery.worker.request import Request
 from workers.backend import TASK_PREFIX
 from workers.telemetry import worker_metrics
 
-# In the printed result, which is cut after `JobTask.resultrepr_maxsize` characters.
-FAILURE = re.compile(r"'status': 'failure', 'cause': '(\w+)'(?:, 'detail': (['\"])(.*?)(?:\2|$))?")
+# In a printed outcome, which is cut after `JobTask.resultrepr_maxsize` characters.
+RESULT = re.compile(r"'result': \{'status': '(\w+)', (?P<rest>.*)", re.DOTALL)
+FAILURE = re.compile(r"'cause': '(\w+)'(?:, 'detail': (['\"])(.*?)(?:\2, 'provider'|$))?", re.DOTALL)
+
+
+def conclusion(printed: str) -> tuple[bool, str]:
+    """Whether a printed outcome is a success, and what to show of it: cause and detail, or what was made."""
+    result = RESULT.search(printed)
+    if result is None:
+        return True, printed
+    failure = FAILURE.match(result["rest"])
+    if result[1] == "failure" and failure is not None:
+        return False, ": ".join(part for part in (failure[1], failure[3]) if part)
+    return True, result["rest"]
 
 
 class ShownRequest(Request):
@@ -24,14 +36,16 @@ class ShownRequest(Request):
 
     def send_event(self, type: str, **fields: Any) -> None:
         route = (self.delivery_info or {}).get("routing_key")
-        failure = FAILURE.search(str(fields.get("result", ""))) if type == "task-succeeded" else None
-        if failure is not None:
-            why = ": ".join(part for part in (failure[1], failure[3]) if part)
-            super().send_event(
-                "task-failed", exception=why, runtime=fields.get("runtime"), routing_key=route, traceback=""
-            )
+        if type != "task-succeeded":
+            super().send_event(type, routing_key=route, **fields)
             return
-        super().send_event(type, routing_key=route, **fields)
+        success, shown = conclusion(str(fields.pop("result", "")))
+        if success:
+            super().send_event(type, routing_key=route, result=shown, **fields)
+        else:
+            super().send_event(
+                "task-failed", routing_key=route, result=shown, exception=shown, traceback="", **fields
+            )
 
     def reject(self, requeue: bool = False) -> None:
         if requeue and not self.acknowledged:

@@ -1,0 +1,36 @@
+#!/usr/bin/env bash
+# Start Flower (workers, tasks, queues in the browser) on a run's Redis, or on any, until Ctrl-C.
+#   ops/flower.sh [RUN_FOLDER | --redis URL] [--port 5555] [--bind 127.0.0.1]
+# Without either it takes LLMI_REDIS_URL, the place for a URL with a password. Bound to anything but loopback it asks for
+# FLOWER_BASIC_AUTH=user:password.
+set -euo pipefail
+here=$(dirname "$(readlink -f "$0")")
+celery=$here/../.venv/bin/celery
+fail() { echo "flower: $*" >&2; exit 2; }
+run='' redis='' port=5555 bind=127.0.0.1
+while [ $# -gt 0 ]; do
+    case $1 in
+    --redis | --port | --bind) [ $# -gt 1 ] || fail "$1 needs a value" ;;&
+    --redis) redis=$2; shift 2 ;;
+    --port) port=$2; shift 2 ;;
+    --bind) bind=$2; shift 2 ;;
+    -h | --help) sed -n '2,5s/^# \?//p' "$0"; exit ;;
+    -*) fail "no option $1; -h lists them" ;;
+    *) run=$1; shift ;;
+    esac
+done
+[ -x "$celery" ] || fail "no .venv here; run ops/install.sh [cpu|gpu] first"
+if [ -n "$run" ]; then
+    [ -f "$run/endpoints.json" ] || fail "$run/endpoints.json does not exist; name the folder of a run that is on, such as runs/NAME"
+    export LLMI_CONFIG=$run/config.json
+    redis=${LLMI_REDIS_URL:-$(sed -n 's/.*"redis": *"\([^"]*\)".*/\1/p' "$run/endpoints.json")}
+fi
+export LLMI_REDIS_URL=${redis:-${LLMI_REDIS_URL:-}}
+[ -n "$LLMI_REDIS_URL" ] || fail "which Redis? Name a run's folder, or --redis URL, or set LLMI_REDIS_URL"
+case $bind in
+127.* | localhost | ::1) ;;
+*) [ -n "${FLOWER_BASIC_AUTH:-}" ] || fail "--bind $bind lets others in, who could stop workers; set FLOWER_BASIC_AUTH=user:password" ;;
+esac
+echo "Flower: http://$bind:$port" >&2
+exec "$celery" -A workers.app --quiet flower --address="$bind" --port="$port" --logging=warning \
+    --tasks_columns=name,routing_key,state,runtime,worker,args,result,received
