@@ -4,7 +4,8 @@ samplers).
 Chosen by `trainer.v1.sampler.custom_sampler`. Invariants: a group with fewer valid samples than
 `min_siblings` is thrown away and replaced, like one of which a rollout failed; every rollout whose
 trajectory leaves the buffer gets its terminal state in the ledger then and there (those without a trajectory
-were closed by the rollout itself); waiting for a batch ends with an error when no group has ended for
+were closed by the rollout itself); of the groups that are ready, those submitted first are trained on first,
+and a batch is in order of submission too; waiting for a batch ends with an error when no group has ended for
 `stall_s`, or when `max_wasted` of them were of no use.
 """
 
@@ -32,6 +33,7 @@ class _Siblings(_Base):
     """What both samplers share; mixed in before verl's class."""
 
     partitions: dict[str, dict[str, dict]]
+    prompt_global_steps: dict[str, dict[str, int]]
     finished_keys: dict[str, set]
     failure_keys: dict[str, set]
 
@@ -76,12 +78,19 @@ class _Siblings(_Base):
         self._wasted.clear()
         return super().sample(global_steps, partition_id, batch_size)
 
+    def _select_prompt_uids(self, partition_id: str, sampleable_keys: set[str], batch_size: int) -> Any:
+        # verl sorts by step, and its sort is stable; what it gets from the transfer queue is in order of
+        # submission, while the order of a set of random ids would be another one in each run.
+        submitted = [uid for uid in self.prompt_global_steps[partition_id] if uid in sampleable_keys]
+        return super()._select_prompt_uids(partition_id, submitted, batch_size)
+
     def _materialize_batch(self, partition_id: str, selected_prompt_uids: list[str], snapshot: Any) -> Any:
         if partition_id == TRAIN:
             for members in self._members(set(selected_prompt_uids)).values():
                 for rollout_id in members:
                     self._ledger.closed(rollout_id, "trained", step=self._step)
-        return super()._materialize_batch(partition_id, selected_prompt_uids, snapshot)
+        ordered = dict(sorted(snapshot.items(), key=lambda item: _place(item[0], selected_prompt_uids)))
+        return super()._materialize_batch(partition_id, selected_prompt_uids, ordered)
 
     def _wait_for_next_poll(self, partition_id: str, last_debug_time: float) -> float:
         ended = self.finished_keys[partition_id] | self.failure_keys[partition_id]
@@ -110,6 +119,12 @@ class _Siblings(_Base):
         if uid in stale:
             return "stale", "written by weights that are too old"
         return "masked", f"fewer than {self._min_siblings} siblings could vote"
+
+
+def _place(key: str, uids: list[str]) -> tuple[int, int, int]:
+    """Where a trajectory stands in a batch of the groups `uids`."""
+    uid, session, index = key.rsplit("_", 2)
+    return uids.index(uid) if uid in uids else len(uids), int(session), int(index)
 
 
 class SiblingSamplerAsync(_Siblings, ReplayBufferAsync):

@@ -105,6 +105,19 @@ def test_a_selected_group_is_trained_on_once(mode, store, sampler, rollouts, tmp
 
 
 @pytest.mark.parametrize("mode", ["separate_async", "sync"])
+def test_the_oldest_groups_come_first_then_those_submitted_first(mode, store, sampler, rollouts):
+    names = [f"u{number}" for number in range(8)]
+    for name in names:
+        store.items["train"][name] = {"is_prompt": True, "status": "running", "global_steps": 2}
+    store.items["train"]["late"] = {"is_prompt": True, "status": "running", "global_steps": 1}
+    for name in ("late", *reversed(names[1:])):  # they finish in another order than they were submitted in
+        store.group(name, "finished", [1, 0], step=store.items["train"][name]["global_steps"])
+    started(rollouts, *(f"{name}_{session}" for name in ("late", *names) for session in (0, 1)))
+    batch, _ = sampler(mode).sample(2, "train", 4)
+    assert batch.keys == [f"{name}_{session}_0" for name in ("late", "u1", "u2", "u3") for session in (0, 1)]
+
+
+@pytest.mark.parametrize("mode", ["separate_async", "sync"])
 @pytest.mark.parametrize("left", [0, 1])
 def test_a_group_with_too_few_votes_is_replaced(mode, left, store, sampler, rollouts, tmp_path):
     store.group("a", "finished", range(left))
