@@ -14,7 +14,7 @@ import typer
 from rich.console import Console
 from rich.logging import RichHandler
 
-from coordinator.commands import doctor, metrics, redis, runs, serve, workers
+from coordinator.commands import doctor, evaluate, metrics, redis, runs, serve, workers
 from coordinator.commands.output import fail
 from workers.errors import ConfigError, InfrastructureFault
 
@@ -31,6 +31,7 @@ app.command()(runs.train)
 app.command()(doctor.doctor)
 app.add_typer(serve.app, name="serve")
 app.add_typer(workers.app, name="workers")
+app.add_typer(evaluate.app, name="evaluate")
 app.command()(redis.redis)
 app.command()(metrics.metrics)
 

@@ -1,0 +1,161 @@
+"""`llmi evaluate`: post a benchmark to the queue, see how far it is, write its report."""
+
+from __future__ import annotations
+
+import time
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated, Any
+
+import typer
+from rich.console import Console
+
+from coordinator.commands.output import Json, output, stamp
+
+if TYPE_CHECKING:
+    from coordinator.evaluations import Evaluation, Status
+
+app = typer.Typer(no_args_is_help=True, help="Evaluate a model on a benchmark, through the queues.")
+WATCH_S = 1.0
+
+Folder = Annotated[
+    str, typer.Option(metavar="DIR", help="Folder or URL that holds the evaluations; workers must reach it.")
+]
+Name = Annotated[str, typer.Argument(help="The evaluation, as it was submitted.")]
+
+
+@app.command()
+def submit(
+    bench: Annotated[
+        Path,
+        typer.Argument(
+            metavar="BENCH",
+            help=".json or .jsonl: LLMI-Bench's format, every criterion judged 0, 1 or 2. .parquet: prompts "
+            "in the LLM-I schema, every document given the training reward.",
+        ),
+    ],
+    config: Annotated[
+        str,
+        typer.Option(
+            metavar="CONFIG",
+            help="A YAML file or a shipped configuration \\[default: what the workers have published in the "
+            "Redis of LLMI_REDIS_URL].",
+        ),
+    ] = "",
+    name: Annotated[str, typer.Option(help="Name of it \\[default: the file's and the time].")] = "",
+    folder: Folder = "evals",
+    limit: Annotated[int | None, typer.Option(min=1, help="Only the first items.")] = None,
+    as_json: Json = False,
+) -> None:
+    """Check everything, post all items and return; workers do the rest, whatever dies meanwhile.
+
+    The same name again posts what has no complete result and is not under way: items that failed, and missing
+    verdicts alone where the document is there.
+    """
+    with output(as_json) as (console, result):
+        from coordinator import evaluations
+
+        settings = evaluations.configuration(config)
+        evaluation, posted = evaluations.submit(
+            settings, bench, name or stamp(bench.stem), folder, limit, _saying(console)
+        )
+        status = evaluation.look()
+        result.update(status.as_dict(), posted=len(posted), batch=evaluation.batch.url)
+        console.print(
+            f"[bold green]posted[/] {len(posted)} of {status.items} items; {status.complete} are complete. "
+            f"See [bold]llmi evaluate status {status.name} --watch[/]",
+            highlight=False,
+            soft_wrap=True,
+        )
+
+
+@app.command()
+def status(
+    name: Name,
+    folder: Folder = "evals",
+    watch: Annotated[bool, typer.Option("--watch", help="Stay until nothing is under way.")] = False,
+    as_json: Json = False,
+) -> None:
+    """Count what is done, queued and running; post again what was lost."""
+    with output(as_json) as (console, result):
+        evaluation = _find(name, folder)
+        now = evaluation.patient_look(_saying(console))
+        if watch and now.under_way:
+            now = _watch(evaluation, now, Console(stderr=True))
+        result.update(now.as_dict())
+        _show(console, now)
+
+
+@app.command()
+def report(name: Name, folder: Folder = "evals", as_json: Json = False) -> None:
+    """Write report.html, with every document as its reader sees it, and report.json."""
+    with output(as_json) as (console, result):
+        from evaluation import report as writer
+        from evaluation.batch import Batch
+
+        page, numbers_file, numbers = writer.write(Batch(_url(name, folder)))
+        result.update(numbers, page=page, numbers=numbers_file)
+        score = numbers["score"]
+        value = "nothing was judged" if score["value"] is None else f"score {score['value']:.2f}"
+        if score["low"] is not None:
+            value += f" (95 % interval {score['low']:.2f} to {score['high']:.2f})"
+        console.print(
+            f"[bold]{value}[/], {score['judged']} of {score['of']} judged; see [bold]{page}[/]",
+            highlight=False,
+            soft_wrap=True,
+        )
+
+
+def _url(name: str, folder: str) -> str:
+    return f"{folder.rstrip('/')}/{name}"
+
+
+def _find(name: str, folder: str) -> Evaluation:
+    from coordinator.evaluations import Evaluation
+    from evaluation.batch import Batch
+
+    return Evaluation(Batch(_url(name, folder)))
+
+
+def _watch(evaluation: Evaluation, now: Status, console: Console) -> Status:
+    """A bar until nothing is under way."""
+    from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeElapsedColumn
+
+    columns: tuple[Any, ...] = (
+        TextColumn("{task.description}"),
+        BarColumn(),
+        MofNCompleteColumn(),
+        TextColumn("{task.fields[judged]}"),
+        TimeElapsedColumn(),
+    )
+    with Progress(*columns, console=console, transient=True) as bars:
+        bar = bars.add_task(now.name, total=now.items, judged="")
+        while True:
+            places = f"{now.running} running, {now.queued} queued"
+            judged = f"{now.judged} of {now.criteria} judged, {places}"
+            bars.update(bar, completed=now.complete + now.incomplete, judged=judged)
+            if not now.under_way:
+                return now
+            time.sleep(WATCH_S)
+            now = evaluation.look()
+
+
+def _show(console: Console, now: Status) -> None:
+    rest = {
+        "incomplete": now.incomplete,
+        "running": now.running,
+        "queued": now.queued,
+        "lost": now.lost,
+    }
+    parts = [f"{now.complete} of {now.items} items complete"]
+    parts += [f"{count} {place}" for place, count in rest.items() if count]
+    parts.append(f"{now.judged} of {now.criteria} judged")
+    console.print(f"[bold]{now.name}[/]: {', '.join(parts)}", highlight=False, soft_wrap=True)
+    if now.failures:
+        causes = ", ".join(f"{cause} {count}" for cause, count in now.failures.items())
+        console.print(f"missing, by cause: {causes}", highlight=False, soft_wrap=True)
+    if now.incomplete and not now.under_way:
+        console.print("submit it again, under the same name, to do what is missing", highlight=False)
+
+
+def _saying(console: Console) -> Any:
+    return lambda line: console.print(line, style="dim", markup=False, highlight=False, soft_wrap=True)

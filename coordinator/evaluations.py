@@ -1,0 +1,329 @@
+"""Evaluations from outside the workers: submit a benchmark, see how far it is, bring back what was lost.
+
+Invariants: everything is checked before anything is written or posted; submitting again posts only what has
+no complete result and is neither queued nor running; an item that ended without a result gets one that says
+why; the batch's folder is the truth, Redis only knows what is under way.
+"""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Callable
+from dataclasses import asdict, dataclass
+from pathlib import Path
+from typing import Any
+
+import redis
+from pydantic import ValidationError
+
+from coordinator.claim import published
+from coordinator.config import ServiceConfig, load_services
+from coordinator.config_errors import explain
+from evaluation import author, rubric
+from evaluation.batch import Batch, Manifest
+from evaluation.benchmark import Benchmark, Item, fingerprint, load
+from evaluation.payloads import EvaluatePayload, judge_name
+from evaluation.results import ItemResult, failures
+from evaluation.settings import AuthorSettings
+from rewards import settings as rewards
+from workers import submit as queue
+from workers.blobs import BlobStore
+from workers.errors import Cause, ConfigError, InfrastructureFault
+from workers.messages import Failure, Request
+from workers.roster import read_roster
+from workers.settings import REDIS_ENV, QueueSettings
+
+KIND = "evaluate"
+QUEUE_S = 7 * 86_400.0  # how long an item may wait for its turn
+Say = Callable[[str], None]
+
+
+@dataclass(frozen=True)
+class Status:
+    """Counts. Items are `complete`, `incomplete` (something is missing; submit again), `queued`, `running`
+    or `lost` (in none of these places; posted again). Verdicts are `judged` of `criteria`; `failures` go by
+    cause.
+    """
+
+    name: str
+    items: int
+    complete: int
+    incomplete: int
+    queued: int
+    running: int
+    lost: int
+    judged: int
+    criteria: int
+    failures: dict[str, int]
+
+    @property
+    def under_way(self) -> bool:
+        return bool(self.queued or self.running or self.lost)
+
+    def as_dict(self) -> dict[str, Any]:
+        return asdict(self)
+
+
+class Evaluation:
+    """One batch and its queue. Raises `ConfigError` when there is none, `InfrastructureFault` when Redis is
+    away.
+    """
+
+    def __init__(self, batch: Batch):
+        self.batch = batch
+        self.manifest = batch.manifest()
+        self.results: dict[str, ItemResult] = {}
+        self._absent_since: dict[str, float] = {}
+
+    def look(self) -> Status:
+        """How far it is. Posts again what has been in no place for a whole lease."""
+        with _asking(self.manifest.queue) as client:
+            places = self._places(client)
+            lost = [item_id for item_id, place in places.items() if place == "lost"]
+            now = time.monotonic()
+            self._absent_since = {item_id: self._absent_since.get(item_id, now) for item_id in lost}
+            overdue = [i for i in lost if now - self._absent_since[i] >= self.manifest.queue.lease_s]
+            queue.post(client, [self._request(item_id) for item_id in overdue])
+        counted = [list(places.values()).count(place) for place in ("queued", "running", "lost")]
+        results = self.results.values()
+        complete = sum(result.complete for result in results)
+        return Status(
+            name=self.manifest.name,
+            items=len(self.manifest.items),
+            complete=complete,
+            incomplete=len(self.manifest.items) - complete - sum(counted),
+            queued=counted[0],
+            running=counted[1],
+            lost=counted[2],
+            judged=sum(len(result.points) for result in results),
+            criteria=self.manifest.criteria,
+            failures=failures(results),
+        )
+
+    def patient_look(self, say: Say) -> Status:
+        """As `look`; what seems lost is looked for again after a lease, since it may be on its way to a
+        worker.
+        """
+        status = self.look()
+        if status.lost:
+            wait_s = self.manifest.queue.lease_s
+            say(f"{status.lost} items are in no queue and with no worker; looking again in {wait_s:.0f} s")
+            time.sleep(wait_s)
+            status = self.look()
+        return status
+
+    def post(self, item_ids: list[str]) -> list[str]:
+        """Post these items' next round, unless it is under way. Returns the ids that were posted now."""
+        with _asking(self.manifest.queue) as client:
+            posted = set(queue.post(client, [self._request(item_id) for item_id in item_ids]))
+        return [item_id for item_id in item_ids if self._id(item_id) in posted]
+
+    def _places(self, client: redis.Redis) -> dict[str, str]:
+        """Where each item is that has no complete result. Reads the results first."""
+        self.results = self.batch.results(self.results)
+        open_ids = [item.item_id for item in self.manifest.items if not self.complete(item.item_id)]
+        found = queue.states(client, KIND, [self._id(item_id) for item_id in open_ids])
+        ended = [item_id for item_id in open_ids if found[self._id(item_id)] == "done"]
+        self._collect(client, ended)
+        places: dict[str, str] = {}
+        for item_id in open_ids:
+            if self.complete(item_id):
+                continue
+            state = "absent" if item_id in ended else found[self._id(item_id)]
+            absent = "incomplete" if item_id in self.results else "lost"
+            places[item_id] = absent if state == "absent" else state
+        return places
+
+    def _collect(self, client: redis.Redis, ended: list[str]) -> None:
+        """Results of items that ended since they were read; what left none behind gets one that says why."""
+        outcomes = queue.outcomes(client, [self._id(item_id) for item_id in ended])
+        for item_id in ended:
+            outcome, round_ = outcomes.get(self._id(item_id)), self._round(item_id)
+            there = self.batch.result(item_id)
+            if there is None or there.round < round_:
+                gone = Failure(cause=Cause.INTERNAL, detail="its result was removed")
+                failure = outcome.result if outcome and isinstance(outcome.result, Failure) else gone
+                blank = there or ItemResult(item_id=item_id, round=round_)
+                there = blank.model_copy(
+                    update={"round": round_, "failure": failure, "finished": time.time()}
+                )
+                self.batch.save_result(there)
+            self.results[item_id] = there
+
+    def complete(self, item_id: str) -> bool:
+        """As of the last look."""
+        return item_id in self.results and self.results[item_id].complete
+
+    def _round(self, item_id: str) -> int:
+        """The round that is under way or comes next."""
+        return self.results[item_id].round + 1 if item_id in self.results else 0
+
+    def _id(self, item_id: str) -> str:
+        return self.manifest.request_id(item_id, self._round(item_id))
+
+    def _request(self, item_id: str) -> Request:
+        payload = EvaluatePayload(
+            batch=self.batch.url,
+            batch_id=self.manifest.batch_id,
+            item_id=item_id,
+            round=self._round(item_id),
+        )
+        return Request.make(
+            KIND, payload, timeout_s=QUEUE_S, owner=self.manifest.name, request_id=self._id(item_id)
+        )
+
+
+class _asking:
+    """A connection to the queue's Redis; its errors become `InfrastructureFault`."""
+
+    def __init__(self, settings: QueueSettings):
+        self._client = queue.connect(settings)
+
+    def __enter__(self) -> redis.Redis:
+        return self._client
+
+    def __exit__(self, kind: object, error: BaseException | None, trace: object) -> None:
+        self._client.close()
+        if isinstance(error, redis.RedisError):
+            raise InfrastructureFault(
+                Cause.PROVIDER_DOWN,
+                f"the queue's Redis does not answer ({type(error).__name__}); start it, or set {REDIS_ENV}; "
+                "what was evaluated is safe, and the same command goes on",
+            ) from error
+
+
+def configuration(path: str) -> ServiceConfig:
+    """The configuration named, images kept where the command was given; without one, what the workers have
+    published in the Redis that LLMI_REDIS_URL names. Raises `ConfigError`.
+    """
+    config = load_services(path) if path else ServiceConfig()
+    if not config.external_redis:
+        raise ConfigError(f"no Redis is named: set {REDIS_ENV} or queue.redis_url; `llmi redis` starts one")
+    try:
+        raw = published(config.queue)
+    except (redis.RedisError, ValueError) as error:  # the message of the latter may hold a password
+        raise ConfigError(
+            f"{REDIS_ENV} or queue.redis_url: no Redis answers there ({type(error).__name__}); start it, or "
+            "correct the address"
+        ) from None
+    if path:
+        url = config.blobs.url
+        placed = url if "://" in url else str(Path(url).absolute())
+        return config.model_copy(update={"blobs": config.blobs.model_copy(update={"url": placed})})
+    if raw is None:
+        raise ConfigError("no worker has published its configuration in this Redis; name it with --config")
+    try:
+        known = {name: raw[name] for name in ServiceConfig.model_fields if name in raw}
+        return ServiceConfig.model_validate(known)
+    except ValidationError as error:
+        why = explain(ServiceConfig, error, "the configuration published in this Redis")[0]
+        raise ConfigError(f"{why}; install the same version of llmi, or give --config") from error
+
+
+def submit(
+    config: ServiceConfig, bench: Path, name: str, folder: str, limit: int | None, say: Say
+) -> tuple[Evaluation, list[str]]:
+    """Check, write the batch unless it is there, post what is to be done. Returns the ids posted now.
+
+    Raises `ConfigError` before anything was written, `InfrastructureFault` when Redis goes away; calling it
+    again then does the rest.
+    """
+    benchmark = check(config, bench, limit)
+    items = benchmark.store(BlobStore(config.blobs.url))
+    batch = Batch(_absolute(f"{folder.rstrip('/')}/{name}"))
+    there = batch.exists()
+    if there:
+        _same(batch, items, config, benchmark)
+    else:
+        batch.create(_manifest(config, name, benchmark, items))
+    evaluation = Evaluation(batch)
+    if there:
+        evaluation.patient_look(say)
+    unfinished = [item.item_id for item in items if not evaluation.complete(item.item_id)]
+    posted = evaluation.post(unfinished)
+    for problem in unserved(evaluation.manifest):
+        say(problem)
+    return evaluation, posted
+
+
+def check(config: ServiceConfig, bench: Path, limit: int | None) -> Benchmark:
+    """The benchmark, once everything that submitting needs was found to be there. Raises one `ConfigError`
+    with all problems, one a line.
+    """
+    problems = author.check(config.author)
+    benchmark: Benchmark | None = None
+    try:
+        benchmark = load(bench, limit)
+        benchmark.check()
+    except ConfigError as error:
+        problems.append(str(error))
+    if benchmark is not None:
+        if benchmark.kind == "rubric":
+            problems += rubric.check(config.rubric)
+        else:
+            problems += rewards.check(config.judges)
+        shown = [entry.where for entry in benchmark.entries if entry.images]
+        if shown and blind(config.author):
+            problems.append(
+                f"author.model: {config.author.model} reads no images, and {shown[0]} has some; name a "
+                "vision-language model, or a benchmark without images"
+            )
+    if problems or benchmark is None:
+        raise ConfigError("\n".join(problems))
+    return benchmark
+
+
+def blind(settings: AuthorSettings) -> bool:
+    """Whether a local model's folder says that it reads no images; of others that is not known."""
+    file = Path(settings.model).expanduser() / "config.json"
+    return settings.provider == "local" and file.is_file() and "vision_config" not in file.read_text()
+
+
+def unserved(manifest: Manifest) -> list[str]:
+    """What no worker serves right now, of the queues that this evaluation surely needs."""
+    needed = [KIND, "judge_rubric"] if manifest.kind == "rubric" else [KIND, "judge_text"]
+    with _asking(manifest.queue):
+        served = {name for worker in read_roster(manifest.queue.url) for name in worker.queues}
+    return [
+        f"no worker serves the queue {kind!r} yet; `ops/start_workers.sh --queues {kind}` starts one"
+        for kind in needed
+        if kind not in served
+    ]
+
+
+def _absolute(url: str) -> str:
+    """Workers run elsewhere: a folder is named by its whole path."""
+    return url if "://" in url else str(Path(url).absolute())
+
+
+def _manifest(config: ServiceConfig, name: str, benchmark: Benchmark, items: tuple[Item, ...]) -> Manifest:
+    return Manifest(
+        name=name,
+        created=time.time(),
+        kind=benchmark.kind,
+        benchmark=benchmark.name,
+        sha256=fingerprint(items),
+        items=items,
+        author=config.author,
+        rubric=config.rubric,
+        reward=config.reward,
+        judges=config.judges,
+        blobs=config.blobs,
+        queue=config.queue,
+    )
+
+
+def _same(batch: Batch, items: tuple[Item, ...], config: ServiceConfig, benchmark: Benchmark) -> None:
+    """Raises `ConfigError` when the batch of this name evaluates something else."""
+    manifest = batch.manifest()
+    differs = {
+        "other items (another benchmark, or another --limit)": manifest.sha256 != fingerprint(items),
+        f"another author ({manifest.author.model})": manifest.author != config.author,
+        f"another judge ({judge_name(manifest.rubric)})": benchmark.kind == "rubric"
+        and judge_name(manifest.rubric) != judge_name(config.rubric),
+        "another reward": benchmark.kind == "reward" and manifest.reward != config.reward,
+    }
+    if found := [why for why, different in differs.items() if different]:
+        raise ConfigError(
+            f"{batch.url} has {' and '.join(found)}; choose another --name, or remove that folder"
+        )
