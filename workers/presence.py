@@ -17,7 +17,7 @@ from celery import signals
 from workers.jobs import JOBS
 from workers.outcomes import worker_key
 from workers.queues import QUEUES
-from workers.settings import QueueSettings, section
+from workers.settings import QueueSettings, own_fingerprint, section
 
 logger = logging.getLogger(__name__)
 LOADING_S = 3600  # of presence before the first beat: warming may take minutes
@@ -38,7 +38,7 @@ def is_ready(client: redis.Redis, name: str, pid: int, concurrency: int) -> bool
 
 def served(client: redis.Redis) -> set[str]:
     """The queues that some living worker consumes."""
-    pipeline = client.pipeline(transaction=False)
+    pipeline: Any = client.pipeline(transaction=False)
     for key in client.scan_iter(worker_key("*"), count=1000):
         pipeline.hmget(key, "queues", "consuming")
     found: list[Any] = pipeline.execute()
@@ -79,7 +79,8 @@ def connect() -> None:
         with redis.Redis.from_url(settings.url, socket_timeout=5.0, socket_connect_timeout=5.0) as client:
             pipeline = client.pipeline()
             pipeline.delete(worker_key(_self["name"]))
-            pipeline.hset(worker_key(_self["name"]), "queues", ",".join(kinds))
+            said = {"queues": ",".join(kinds), "config": own_fingerprint()}
+            pipeline.hset(worker_key(_self["name"]), mapping=said)
             pipeline.expire(worker_key(_self["name"]), LOADING_S)
             pipeline.execute()
 
