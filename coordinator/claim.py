@@ -1,6 +1,7 @@
 """A run's claim on its Redis database, and the configuration it publishes there for workers that join.
 
-Invariants: one run per database at a time, since two would take each other's requests; a claim whose holder
+Invariants: one run per database at a time, since two would take each other's requests; no worker there works
+by other settings than the run's, since its verdicts and images would enter the rewards; a claim whose holder
 died ends by itself after `CLAIM_S`; the published configuration holds no secret (`Settings` refuse them).
 """
 
@@ -18,7 +19,8 @@ import redis
 
 from coordinator.config import ServiceConfig
 from workers.errors import ConfigError
-from workers.settings import REDIS_ENV, QueueSettings
+from workers.roster import read_roster
+from workers.settings import REDIS_ENV, QueueSettings, fingerprint
 
 logger = logging.getLogger(__name__)
 RUN_KEY, CONFIG_KEY = "llmi:run", "llmi:config"
@@ -46,9 +48,14 @@ class Claim:
         self._renewed = 0.0
 
     def take(self) -> None:
-        """Claim the database and publish the configuration. Raises `ConfigError` while another run has it."""
+        """Claim the database and publish the configuration. Raises `ConfigError` while another run has it, or
+        workers that joined it work by other settings.
+        """
         if not self._redis.set(RUN_KEY, self._value, nx=True, px=round(CLAIM_S * 1000)):
             raise ConfigError(held(self._config.queue) or f"{RUN_KEY} was just given back; try again")
+        if problem := self._strangers():
+            self.release()
+            raise ConfigError(problem)
         self._redis.set(CONFIG_KEY, self._config.model_dump_json())
         self._renewed = time.monotonic()
 
@@ -70,6 +77,19 @@ class Claim:
         except redis.RedisError as error:
             logger.warning("the claim on the Redis database runs out by itself: %s", error)
         self._redis.close()
+
+    def _strangers(self) -> str:
+        """The problem, when workers of this database work by other settings."""
+        ours = fingerprint(self._config.model_dump(mode="json"))
+        others = [one for one in read_roster(self._config.queue.url) if one.ready and one.config != ours]
+        if not others:
+            return ""
+        nodes = ", ".join(sorted({one.node for one in others}))
+        return (
+            f"queue.redis_url (or {REDIS_ENV}): {len(others)} workers (on {nodes}) were started there with "
+            "other tools, judges, rewards or blobs than this run's; stop them with ops/stop_workers.sh and "
+            "start them again once the run has begun, or give this run a database of its own"
+        )
 
 
 def connect(settings: QueueSettings) -> redis.Redis:

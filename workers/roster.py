@@ -18,12 +18,15 @@ TIMEOUT_S = 5.0
 
 @dataclass(frozen=True)
 class Listed:
-    """`name` is unique on its `node`; not `ready`: it still loads what its queues need."""
+    """`name` is unique on its `node`; not `ready`: it still loads what its queues need; `config`: the
+    fingerprint of the configuration it works by.
+    """
 
     name: str
     node: str
     queues: tuple[str, ...]
     ready: bool
+    config: str = ""
 
 
 def read_roster(url: str) -> list[Listed]:
@@ -33,11 +36,12 @@ def read_roster(url: str) -> list[Listed]:
         keys = sorted(client.scan_iter(f"{prefix}*", count=1000))
         pipeline: Any = client.pipeline(transaction=False)
         for key in keys:
-            pipeline.hmget(key, "queues", "consuming")
+            pipeline.hmget(key, "queues", "consuming", "config")
         states = pipeline.execute()
     found = []
-    for key, (queues, consuming) in zip(keys, states, strict=True):
+    for key, (queues, consuming, config) in zip(keys, states, strict=True):
         name, _, node = key.decode().removeprefix(prefix).partition("@")
         served = tuple(queues.decode().split(",")) if queues else ()
-        found.append(Listed(name, node, served, consuming is not None))
+        worked_by = config.decode() if config else ""
+        found.append(Listed(name, node, served, consuming is not None, worked_by))
     return sorted(found, key=lambda worker: (worker.node, worker.name))

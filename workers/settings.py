@@ -8,8 +8,10 @@ environment.
 from __future__ import annotations
 
 import functools
+import hashlib
 import json
 import os
+from collections.abc import Mapping
 from pathlib import Path
 from typing import Annotated, Literal, TypeVar
 from urllib.parse import urlsplit
@@ -132,6 +134,7 @@ class ToolSettings(Settings):
 
 
 S = TypeVar("S", bound=Settings)
+WORKED_BY = ("blobs", "tools", "reward", "judges", "author", "rubric")
 
 
 @functools.cache
@@ -142,6 +145,18 @@ def _document(path: str) -> dict[str, object]:
         raise ConfigError(f"{CONFIG_ENV}: {path} does not exist; point it at a run's config.json") from error
     except json.JSONDecodeError as error:
         raise ConfigError(f"{CONFIG_ENV}: {path} is not JSON: {error}") from error
+
+
+def fingerprint(document: Mapping[str, object]) -> str:
+    """The same for two resolved configurations by which workers do the same; never mind Redis and the run."""
+    worked_by = {name: document.get(name) for name in WORKED_BY}
+    return hashlib.sha256(json.dumps(worked_by, sort_keys=True).encode()).hexdigest()[:16]
+
+
+def own_fingerprint() -> str:
+    """Of the configuration that this process works by."""
+    path = os.environ.get(CONFIG_ENV)
+    return fingerprint(_document(path) if path else {})
 
 
 def section(name: str, model: type[S]) -> S:

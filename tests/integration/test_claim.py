@@ -1,5 +1,7 @@
 """One run for each Redis database, and its configuration there for workers that join."""
 
+from pathlib import Path
+
 import pytest
 
 from coordinator import checks, claim
@@ -7,7 +9,10 @@ from coordinator.claim import Claim
 from coordinator.config import ServiceConfig
 from coordinator.redis_server import EmbeddedRedis
 from workers.errors import ConfigError
-from workers.settings import QueueSettings
+from workers.process import WorkerProcess
+from workers.settings import QueueSettings, SearchSettings, ToolSettings
+
+TESTS = Path(__file__).parents[1]
 
 
 @pytest.fixture
@@ -62,3 +67,20 @@ def test_workers_that_join_find_the_configuration(config):
     assert claim.published(config.queue) is None
     Claim(config).take()
     assert ServiceConfig.model_validate(claim.published(config.queue)) == config
+
+
+def test_workers_that_work_by_other_settings_are_refused(config, tmp_path, monkeypatch):
+    other = config.model_copy(update={"tools": ToolSettings(search=SearchSettings(library="another"))})
+    file = tmp_path / "config.json"
+    file.write_text(other.model_dump_json())
+    monkeypatch.setenv("PYTHONPATH", str(TESTS))
+    worker = WorkerProcess(["search"], file, 1, tmp_path / "log", "joined", app="queue_app", node="node-a")
+    worker.start()
+    try:
+        worker.wait_ready(60)
+        with pytest.raises(ConfigError, match=r"1 workers \(on node-a\).*other tools"):
+            Claim(config).take()
+        assert claim.held(config.queue) == ""
+        Claim(other).take()
+    finally:
+        worker.kill()
