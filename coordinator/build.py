@@ -38,11 +38,12 @@ class BuildFailed(RuntimeError):
 
 @dataclass(frozen=True)
 class Parts:
-    """Where everything the demo needs lies."""
+    """Where everything the demo needs lies. Without `policy` no policy is taught: another model writes."""
 
     cache: Path
     kind: Kind
     seed: int
+    policy: bool = True
 
     @property
     def prompts(self) -> Path:
@@ -63,7 +64,7 @@ def cache_folder() -> Path:
 
 
 def build(parts: Parts, console: Console) -> Path:
-    """Build what is missing, with progress on `console`; returns the policy's folder.
+    """Build what is missing, with progress on `console`; returns the policy's folder, if there is one.
 
     Raises `BuildFailed`, or `ConfigError` when the cache cannot be made.
     """
@@ -142,6 +143,8 @@ def _build(parts: Parts, say: Callable[[str, float | None], None]) -> Path:
     build_library(parts.library)
     say("making the tiny image models", None)
     build_tiny_pipelines(parts.image_model)
+    if not parts.policy:
+        return parts.cache
     name = f"teaching the tiny {parts.kind} policy what a document looks like"
     say(name, None)
 

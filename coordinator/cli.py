@@ -14,7 +14,7 @@ import typer
 from rich.console import Console
 from rich.logging import RichHandler
 
-from coordinator.commands import doctor, evaluate, metrics, redis, runs, serve, workers
+from coordinator.commands import doctor, evaluate, generate, metrics, redis, runs, serve, workers
 from coordinator.commands.output import fail
 from workers.errors import ConfigError, InfrastructureFault
 
@@ -28,6 +28,7 @@ app = typer.Typer(
 )
 app.command()(runs.demo)
 app.command()(runs.train)
+app.command()(generate.generate)
 app.command()(doctor.doctor)
 app.add_typer(serve.app, name="serve")
 app.add_typer(workers.app, name="workers")

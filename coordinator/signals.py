@@ -6,11 +6,16 @@ clean-up is torn apart by a second Ctrl-C.
 
 from __future__ import annotations
 
+import asyncio
 import os
 import signal
+from collections.abc import Coroutine
 from types import FrameType, TracebackType
+from typing import Any, TypeVar
 
 from coordinator import processes
+
+T = TypeVar("T")
 
 
 class Stopped(BaseException):
@@ -43,6 +48,39 @@ class StopSignals:
     def __exit__(self, kind: type[BaseException] | None, error: object, trace: TracebackType | None) -> None:
         for signum, handler in self._before.items():
             signal.signal(signum, handler)  # type: ignore[arg-type]
+
+    def run(self, work: Coroutine[Any, Any, T]) -> T:
+        """`asyncio.run`, in which the first signal cancels `work`, and is raised when `work` has ended.
+
+        An exception out of a handler would hit whatever task of the loop happens to run.
+        """
+
+        async def listening() -> T:
+            loop, task = asyncio.get_running_loop(), asyncio.current_task()
+            assert task is not None
+            heard: list[int] = []
+
+            def stop(signum: int) -> None:
+                if self.stopping:
+                    self._handle(signum, None)
+                self.stopping = True
+                heard.append(signum)
+                task.cancel()
+
+            for signum in self.SIGNALS:
+                loop.add_signal_handler(signum, stop, signum)
+            try:
+                return await work
+            except asyncio.CancelledError:
+                if heard:
+                    raise Stopped(heard[0]) from None
+                raise
+            finally:
+                for signum in self.SIGNALS:
+                    loop.remove_signal_handler(signum)
+                self.install()
+
+        return asyncio.run(listening())
 
     def _handle(self, signum: int, frame: FrameType | None) -> None:
         if not self.stopping:

@@ -1,0 +1,190 @@
+"""`llmi generate`: one document from a prompt, and the page that shows it.
+
+Invariants: prompt, images, author, tools and the page's place are checked before anything is started; of all
+that is started only the page stays.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import os
+import uuid
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from rich.console import Console
+
+from coordinator.build import Parts, build, cache_folder
+from coordinator.checks import cache as cache_problems
+from coordinator.config import RunConfig, ServiceConfig, load_services
+from coordinator.demo import configure
+from coordinator.signals import StopSignals
+from coordinator.tool_workers import Say, tool_workers
+from evaluation import author as authors
+from evaluation import reader
+from evaluation.authoring import write_document
+from evaluation.provenance import figure
+from evaluation.settings import AUTHOR_URL_ENV, AuthorSettings
+from policy.document import SOURCES, Document, ImagePart, InvalidPart, Task, TextPart
+from workers import images
+from workers.blobs import BlobStore
+from workers.client import QueueClient
+from workers.errors import Cause, ConfigError, InfrastructureFault
+from workers.messages import Failure, Success
+from workers.providers import preflight
+from workers.queues import QUEUES
+
+DEMO_SEED = 1  # of `llmi demo`, so that both use the same tiny policy
+TINY_TOKENS = 512
+
+
+@dataclass(frozen=True)
+class Order:
+    """What is wanted: `images` are files, `page` is the file to write, `config` and `model` may be empty."""
+
+    prompt: str
+    images: tuple[Path, ...]
+    page: Path
+    seed: int
+    config: str = ""
+    model: str = ""
+
+
+@dataclass(frozen=True)
+class Prepared:
+    """An order that can be carried out: its images cleaned, its configuration checked."""
+
+    order: Order
+    config: ServiceConfig
+    pictures: tuple[bytes, ...]
+
+
+def prepare(order: Order, console: Console) -> Prepared:
+    """Check everything, and build the demo's parts where they are wanted and missing. Nothing is started.
+
+    Raises `ConfigError`, `BuildFailed` or `Stopped`.
+    """
+    pictures = _pictures(order)
+    config = _named(order) if order.config else _demo(order, console)
+    if problems := [*authors.check(config.author), *preflight.check(config.tools)]:
+        raise ConfigError("\n".join(problems))
+    return Prepared(order, config, tuple(pictures))
+
+
+def generate(prepared: Prepared, signals: StopSignals, say: Say) -> Document:
+    """Write the document and its page.
+
+    Raises `JobError` when the author fails, `InfrastructureFault` when workers do not start, `Stopped`.
+    """
+    with tool_workers(prepared.config, signals, say) as config:
+        say("writing")
+        document, blobs = signals.run(_write(prepared, config, say))
+        reader.write(prepared.order.page, document, blobs)
+    return document
+
+
+def summary(document: Document, page: Path) -> dict[str, Any]:
+    """The document in short, for people and programs; seconds as the workers measured them."""
+    return {
+        "page": str(page),
+        "title": reader.title(document),
+        **document.extra,
+        "truncated": document.truncated,
+        "text": document.text,
+        "images": [_row(part) for part in document.parts if not isinstance(part, TextPart)],
+    }
+
+
+def _row(part: ImagePart | InvalidPart) -> dict[str, Any]:
+    row: dict[str, Any] = {
+        "image": figure(part.index),
+        "tool": "",
+        "description": "",
+        "seconds": None,
+        "source": {},
+    }
+    if isinstance(part, InvalidPart):
+        failure: Failure | None = Failure(cause=Cause.TAG_INVALID, detail=part.reason)
+    else:
+        assert part.outcome is not None
+        failure, result = part.failure, part.outcome.result
+        row |= {"tool": part.tag.source, "description": part.tag.description}
+        if part.outcome.started:
+            row["seconds"] = round(part.outcome.finished - part.outcome.started, 3)
+        if isinstance(result, Success):
+            row["source"] = result.source
+    if failure is None:
+        return row | {"outcome": "ok", "fault": None, "detail": ""}
+    return row | {"outcome": failure.cause.value, "fault": failure.fault.value, "detail": failure.detail}
+
+
+def _pictures(order: Order) -> list[bytes]:
+    """What can be checked before anything is built; returns the images, cleaned."""
+    if not order.prompt.strip():
+        raise ConfigError("--prompt: is empty; say what the document should be about")
+    folder = order.page.absolute().parent
+    if order.page.is_dir():
+        raise ConfigError(f"--out: {order.page} is a folder; name a file, such as document.html")
+    if not folder.is_dir() or not os.access(folder, os.W_OK | os.X_OK):
+        raise ConfigError(f"--out: may not write in {folder}; name a file in another folder, or make it")
+    pictures = []
+    for path in order.images:
+        try:
+            pictures.append(images.checked(path.read_bytes()))
+        except OSError as error:
+            raise ConfigError(f"--image: {path} cannot be read ({error.strerror}); name a file") from error
+        except InfrastructureFault as error:
+            raise ConfigError(f"--image: {path}: {error.detail}; name a PNG, JPEG or WebP file") from error
+    return pictures
+
+
+def _named(order: Order) -> ServiceConfig:
+    """A file of services, or a run's: there the model that the run began with writes, as it was trained."""
+    config = load_services(order.config)
+    author = config.author
+    if isinstance(config, RunConfig) and not author.model:
+        author = author.model_copy(
+            update={"model": config.train.model, "system_prompt": config.train.system_prompt}
+        )
+    if order.model:
+        author = author.model_copy(update={"model": order.model})
+    return config.model_copy(update={"author": author})
+
+
+def _demo(order: Order, console: Console) -> ServiceConfig:
+    """The demo's parts, built where missing; the tiny policy writes unless another model is named."""
+    endpoint = bool(os.environ.get(AUTHOR_URL_ENV))
+    own = bool(order.model) or endpoint
+    author = AuthorSettings(provider="openai" if endpoint else "local", model=order.model)
+    parts = Parts(cache_folder(), "vl" if order.images else "text", DEMO_SEED, policy=not own)
+    if problems := [*cache_problems(parts.cache), *(authors.check(author) if own else [])]:
+        raise ConfigError("\n".join(problems))
+    policy = build(parts, console)
+    if not own:
+        author = AuthorSettings(model=str(policy), system_prompt=False, max_tokens=TINY_TOKENS)
+    return configure(parts, policy, "", None).model_copy(update={"author": author})
+
+
+async def _write(prepared: Prepared, config: ServiceConfig, say: Say) -> tuple[Document, BlobStore]:
+    blobs = BlobStore(config.blobs.url)
+    inputs = [await asyncio.to_thread(blobs.put, picture) for picture in prepared.pictures]
+    counts = {"asked": 0, "there": 0}
+
+    def count(what: str) -> None:
+        counts[what] += 1
+        say(f"writing; {counts['there']} of {counts['asked']} pictures are there")
+
+    async with QueueClient(
+        config.queue, on_posted=lambda _: count("asked"), on_outcome=lambda _: count("there")
+    ) as client:
+        document = await write_document(
+            authors.make_author(config.author),
+            Task(question=prepared.order.prompt, inputs=tuple(inputs)),
+            client=client,
+            blobs=blobs,
+            document_id=f"document-{uuid.uuid4().hex[:12]}",
+            timeout_s=config.author.timeout_s + max(QUEUES[tool].timeout_s for tool in SOURCES),
+            seed=prepared.order.seed,
+        )
+    return document, blobs
