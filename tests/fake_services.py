@@ -78,6 +78,17 @@ class Chat:
 
 
 @dataclass
+class Judge:
+    """What `/v1/chat/completions` answers to whoever asks for a JSON schema, after `delay_s`. Any other
+    `status` than 200 is an error.
+    """
+
+    answer: str = '{"reason": "seen", "score": 2}'
+    status: int = 200
+    delay_s: float = 0.0
+
+
+@dataclass
 class FakeServices:
     """The server in its own thread; `url` is its address. `results` is what a search finds."""
 
@@ -89,6 +100,7 @@ class FakeServices:
     results: list[dict[str, Any]] = field(default_factory=list)
     gone: int = 0  # calls of /slow.png, or of a stalled chat, whose client went away before the answer
     chat: Chat = field(default_factory=Chat)
+    judge: Judge = field(default_factory=Judge)
 
     def calls(self, path: str) -> list[Seen]:
         return [one for one in self.seen if one.path == path]
@@ -166,6 +178,11 @@ class FakeServices:
         return web.json_response({"created": 1, "data": [{"b64_json": base64.b64encode(png()).decode()}]})
 
     async def _chat(self, request: web.Request) -> web.StreamResponse:
+        if "response_format" in await request.json():
+            await asyncio.sleep(self.judge.delay_s)
+            message = {"role": "assistant", "content": self.judge.answer}
+            choice = {"index": 0, "message": message, "finish_reason": "stop"}
+            return web.json_response({"model": "served-judge", "choices": [choice]}, status=self.judge.status)
         chat = self.chat
         response = web.StreamResponse(headers={"Content-Type": "text/event-stream; charset=utf-8"})
         await response.prepare(request)

@@ -1,0 +1,262 @@
+"""An evaluation with real workers: author and judge are a local server, everything else is the product."""
+
+from __future__ import annotations
+
+import base64
+import json
+import time
+from collections import Counter
+from collections.abc import Callable, Iterator
+from pathlib import Path
+from typing import Any
+
+import pytest
+from conftest import StartWorker
+from fake_services import KEY, Chat, FakeServices, png
+
+from coordinator import evaluations
+from coordinator.config import ServiceConfig
+from coordinator.evaluations import Evaluation, Status
+from evaluation import report
+from evaluation.batch import Batch
+from policy.corpus import write_dataset
+from workers.errors import ConfigError
+from workers.settings import QueueSettings
+
+CHAT = "/v1/chat/completions"
+WAIT_S = 60.0
+TEXT = [
+    "The heron stands in the reeds at dawn.\n",
+    "<imgen>{'source': 'search', 'description': 'a grey heron', 'params': {'query': 'grey heron'}}</imgen>",
+    "\nThen it flies home.",
+]
+
+
+@pytest.fixture
+def services() -> Iterator[FakeServices]:
+    with FakeServices() as server:
+        server.chat = Chat(pieces=TEXT)
+        server.results = [
+            {"original": f"{server.url}/picture.png", "title": "Grey heron", "link": "https://example.org"}
+        ]
+        yield server
+
+
+@pytest.fixture
+def config(
+    services: FakeServices, config_file: Path, queue_settings: QueueSettings, monkeypatch: pytest.MonkeyPatch
+) -> ServiceConfig:
+    """A configuration whose author, judge and search are the local server, as the workers read it."""
+    monkeypatch.setenv("SERP_API_KEY", KEY)
+    document = json.loads(config_file.read_text()) | {
+        "tools": {
+            "search": {"provider": "serpapi", "base_url": services.url, "allow_private_addresses": True}
+        },
+        "author": {"provider": "openai", "base_url": f"{services.url}/v1", "model": "served-author"},
+        "rubric": {"provider": "openai", "base_url": f"{services.url}/v1", "api_key_env": ""},
+    }
+    config_file.write_text(json.dumps(document))
+    return ServiceConfig.model_validate(document)
+
+
+@pytest.fixture
+def bench(tmp_path: Path) -> Path:
+    """Two items of words, one with a picture; three criteria each, all different."""
+    (tmp_path / "boat.png").write_bytes(png("navy"))
+    items = [{"prompt": f"The heron, part {n}."} for n in range(2)]
+    items.append({"prompt": "The boat <image> at sea.", "images": ["boat.png"]})
+    for number, item in enumerate(items):
+        item.update({f"r{n}": f"Criterion {number}.{n}: the heron is named." for n in (1, 2, 3)})
+    path = tmp_path / "bench.json"
+    path.write_text(json.dumps(items))
+    return path
+
+
+Submit = Callable[..., tuple[Evaluation, list[str]]]
+
+
+@pytest.fixture
+def submit(config: ServiceConfig, bench: Path, tmp_path: Path) -> Submit:
+    def run(name: str = "e", benchmark: Path = bench, limit: int | None = None) -> Any:
+        return evaluations.submit(config, benchmark, name, str(tmp_path / "evals"), limit, lambda line: None)
+
+    return run
+
+
+def until(evaluation: Evaluation, done: Callable[[Status], bool]) -> Status:
+    deadline = time.monotonic() + WAIT_S
+    while not done(now := evaluation.look()):
+        assert time.monotonic() < deadline, now
+        time.sleep(0.1)
+    return now
+
+
+def finished(evaluation: Evaluation) -> Status:
+    return until(evaluation, lambda status: not status.under_way)
+
+
+def asked(services: FakeServices) -> Counter[str]:
+    """How often the judge was asked for each criterion."""
+    bodies = [call.body for call in services.calls(CHAT) if "response_format" in call.body]
+    return Counter(body["messages"][1]["content"][-1]["text"].splitlines()[1] for body in bodies)
+
+
+def written(services: FakeServices) -> int:
+    """How many texts the author was asked for."""
+    return sum("response_format" not in call.body for call in services.calls(CHAT))
+
+
+def test_items_are_written_and_judged_and_shown(
+    worker: StartWorker, services: FakeServices, submit: Submit
+) -> None:
+    evaluation, posted = submit()
+    assert posted == ["0001", "0002", "0003"]
+    assert submit()[1] == []  # they are queued
+    worker(["search", "judge_rubric"], 8)
+    worker(["evaluate"], 4)
+    status = finished(evaluation)
+    assert (status.complete, status.judged, status.criteria, status.failures) == (3, 9, 9, {})
+    assert set(asked(services).values()) == {1}
+    assert len(asked(services)) == 9
+    assert written(services) == 3
+    assert submit()[1] == []  # nothing is left to do
+
+    judge = next(call.body for call in services.calls(CHAT) if "Criterion 2" in json.dumps(call.body))
+    pictures = [part for part in judge["messages"][1]["content"] if part["type"] == "image_url"]
+    assert len(pictures) == 2  # the given boat and the found heron
+
+    page, _, numbers = report.write(evaluation.batch)
+    assert numbers["score"]["value"] == 10.0
+    assert (numbers["score"]["judged"], numbers["score"]["of"]) == (9, 9)
+    assert numbers["judges_that_spoke"] == ["served-judge"]
+    text = Path(page).read_text()
+    assert text.index("at dawn") < text.index("a grey heron") < text.index("flies home")
+    assert text.count("data:image/") == 4  # three found herons, one given boat
+    assert base64.b64encode(png("navy")).decode()[:40] in text
+
+
+def test_the_death_of_a_worker_repeats_no_verdict(
+    worker: StartWorker, services: FakeServices, submit: Submit
+) -> None:
+    services.judge.delay_s = 5.0  # longer than the lease: verdicts are under way when the item comes again
+    worker(["search", "judge_rubric"], 16)
+    evaluation, _ = submit()
+    first = worker(["evaluate"], 4)
+    until(evaluation, lambda status: len(asked(services)) >= 5)
+    first.kill()
+    worker(["evaluate"], 4)
+    status = finished(evaluation)
+    assert (status.complete, status.judged) == (3, 9)
+    assert len(asked(services)) == 9
+    assert set(asked(services).values()) == {1}
+    texts = {item.item_id: evaluation.batch.document(item.item_id) for item in evaluation.manifest.items}
+    assert all(texts.values())
+
+
+def test_what_a_judge_that_is_down_leaves_missing_is_all_that_is_done_again(
+    worker: StartWorker, services: FakeServices, submit: Submit
+) -> None:
+    services.judge.status = 400  # an answer that is not worth asking again for
+    worker(["search", "judge_rubric"], 8)
+    worker(["evaluate"], 4)
+    evaluation, _ = submit()
+    until(evaluation, lambda status: len(asked(services)) == 9 or not status.under_way)
+    status = finished(evaluation)
+    assert (status.complete, status.incomplete, status.judged) == (0, 3, 0)
+    assert status.failures == {"bad_answer": 9}
+    numbers = report.write(evaluation.batch)[2]
+    assert numbers["score"]["value"] is None
+    assert (numbers["score"]["judged"], numbers["score"]["of"]) == (0, 9)
+
+    services.judge.status = 200
+    services.seen.clear()
+    evaluation, posted = submit()
+    assert posted == ["0001", "0002", "0003"]
+    status = finished(evaluation)
+    assert (status.complete, status.judged, status.failures) == (3, 9, {})
+    assert written(services) == 0  # the documents are there
+    assert set(asked(services).values()) == {1}
+
+
+def test_a_document_that_cannot_be_written_is_missing_and_not_judged(
+    worker: StartWorker, services: FakeServices, submit: Submit
+) -> None:
+    services.script[CHAT] = [(401, {}, {"error": {"message": "no such key"}})]
+    worker(["search", "judge_rubric"], 8)
+    worker(["evaluate"], 4)
+    evaluation, _ = submit(limit=1)
+    status = finished(evaluation)
+    assert (status.incomplete, status.judged, status.failures) == (1, 0, {"auth": 1})
+    assert not asked(services)
+    page, _, numbers = report.write(evaluation.batch)
+    assert numbers["items"][0]["failure"]["cause"] == "auth"
+    assert "No document" in Path(page).read_text()
+
+    evaluation, posted = submit(limit=1)
+    assert posted == ["0001"]
+    assert finished(evaluation).complete == 1
+
+
+def test_a_document_that_lost_a_picture_to_infrastructure_is_not_judged(
+    worker: StartWorker, services: FakeServices, submit: Submit, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    services.script["/search"] = [(401, {}, {"error": "Invalid API key."})]
+    worker(["search", "judge_rubric"], 8)
+    worker(["evaluate"], 4)
+    evaluation, _ = submit(limit=1)
+    status = finished(evaluation)
+    assert (status.incomplete, status.failures) == (1, {"auth": 1})
+    assert evaluation.batch.document("0001") is None
+    assert not asked(services)
+
+
+def test_an_item_whose_worker_always_dies_ends_with_a_cause(
+    worker: StartWorker, services: FakeServices, submit: Submit, queue_settings: QueueSettings
+) -> None:
+    """Its message was delivered `max_attempts` times already."""
+    import redis
+
+    evaluation, _ = submit(limit=1)
+    with redis.Redis.from_url(queue_settings.url) as client:
+        client.set(f"llmi:attempts:{evaluation.manifest.request_id('0001', 0)}", queue_settings.max_attempts)
+    worker(["evaluate"], 1)
+    status = finished(evaluation)
+    assert (status.incomplete, status.failures) == (1, {"worker_lost": 1})
+    assert evaluation.batch.result("0001") is not None
+
+
+def test_a_message_that_redis_lost_is_posted_again(
+    worker: StartWorker, services: FakeServices, submit: Submit, queue_settings: QueueSettings
+) -> None:
+    import redis
+
+    evaluation, _ = submit(limit=1)
+    with redis.Redis.from_url(queue_settings.url) as client:
+        client.delete("evaluate")
+    assert evaluation.look().lost == 1
+    until(evaluation, lambda status: status.queued == 1)
+    worker(["search", "judge_rubric"], 8)
+    worker(["evaluate"], 1)
+    assert finished(evaluation).complete == 1
+
+
+def test_the_training_reward_as_a_benchmark(
+    worker: StartWorker, services: FakeServices, submit: Submit, tmp_path: Path
+) -> None:
+    parquet = write_dataset(tmp_path / "prompts", seed=1, train=1, test=2)["test_mm"]
+    worker(["search", "judge_text", "judge_image"], 8)
+    worker(["evaluate"], 4)
+    evaluation, _ = submit("rewards", parquet)
+    status = finished(evaluation)
+    assert (status.complete, status.judged, status.criteria) == (2, 2, 2)
+    numbers = report.write(evaluation.batch)[2]
+    assert 0 <= numbers["score"]["value"] <= 1
+    assert set(numbers["terms"]) >= {"r_num", "L"}
+    assert numbers["score"]["of"] == 2
+
+
+def test_another_benchmark_under_the_same_name_is_refused(submit: Submit, tmp_path: Path) -> None:
+    evaluation, _ = submit(limit=2)
+    with pytest.raises(ConfigError, match="other items"):
+        submit(limit=1)
+    assert len(Batch(evaluation.batch.url).manifest().items) == 2
