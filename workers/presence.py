@@ -2,17 +2,20 @@
 assumed.
 
 Invariant: a worker is ready when its parent consumes and every process that runs jobs has warmed the jobs of
-its queues; the key expires one lease after the worker's last beat.
+its queues; one that cannot load what these need ends, and its log says why; the key expires one lease after
+the worker's last beat.
 """
 
 from __future__ import annotations
 
 import logging
 import os
+import signal
 from typing import Any
 
 import redis
 from celery import signals
+from celery.exceptions import WorkerTerminate
 
 from workers.jobs import JOBS
 from workers.outcomes import worker_key
@@ -62,11 +65,17 @@ def _write(*fields: str) -> None:
         pipeline.execute()
 
 
-def _warm() -> None:
+def _warm() -> bool:
+    """Whether the jobs of this worker have what they need."""
     for kind in _self["kinds"]:
         entry = JOBS.get(kind)
         if entry is not None and entry.warm is not None:
-            entry.warm()
+            try:
+                entry.warm()
+            except Exception:  # of any kind: Celery would say so and go on with a worker that cannot work
+                logger.exception("what %s needs could not be loaded; this worker ends", kind)
+                return False
+    return True
 
 
 def connect() -> None:
@@ -85,12 +94,15 @@ def connect() -> None:
             pipeline.execute()
 
     def process_started(**_: Any) -> None:
-        _warm()
+        if not _warm():
+            os.kill(os.getppid(), signal.SIGTERM)
+            raise SystemExit(1)
         _write(f"warm:{os.getpid()}")
 
     def consuming(sender: Any, **_: Any) -> None:
         if {QUEUES[kind].pool for kind in _self["kinds"]} == {"threads"}:
-            _warm()
+            if not _warm():
+                raise WorkerTerminate(1)
             _write(*(f"warm:{slot}" for slot in range(sender.pool.num_processes)))
         _write("consuming")
 
