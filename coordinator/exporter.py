@@ -14,7 +14,7 @@ from collections.abc import Callable, Iterable, Iterator, Mapping
 from dataclasses import dataclass
 from pathlib import Path
 from types import TracebackType
-from typing import Any
+from typing import Any, get_args
 from urllib.parse import urlsplit
 
 import redis
@@ -25,6 +25,7 @@ from prometheus_client.registry import Collector
 from coordinator.fleet import PoolState
 from coordinator.processes import MemoryWatch
 from coordinator.progress import Progress
+from policy.ledger_writer import State
 from workers.depths import read_depths
 from workers.endpoint import Server, Target, advertised, serve, targets
 from workers.errors import ConfigError
@@ -103,8 +104,8 @@ class RunCollector(Collector):
             restarts.add_metric([pool], state.restarts)
         progress = self._run.progress
         rollouts = CounterMetricFamily("llmi_rollouts", "Rollouts by terminal state.", labels=["state"])
-        for name, count in list(progress.states.items()):
-            rollouts.add_metric([name], count)
+        for name in get_args(State):
+            rollouts.add_metric([name], progress.states[name])
         yield from (workers, restarts, rollouts)
         yield GaugeMetricFamily("llmi_step", "Training steps done.", value=progress.steps)
         if progress.rewards:

@@ -73,6 +73,8 @@ class OutcomeBackend(RedisBackend):
 
     @staticmethod
     def _count(outcome: Outcome, request: Any) -> None:
+        if getattr(request, "counted", False):
+            return  # Celery reports a hard time limit twice
         posted, taken = (getattr(request, name, None) for name in ("posted", "taken"))
         try:
             worker_metrics().ended(
@@ -80,5 +82,7 @@ class OutcomeBackend(RedisBackend):
                 posted=posted if isinstance(posted, int | float) else 0.0,
                 taken=taken if isinstance(taken, int | float) else 0.0,
             )
+            if request is not None:
+                request.counted = True
         except Exception:  # the outcome is stored; a full disk of metrics must not undo that
             logger.exception("the end of %s was not counted", outcome.request_id)

@@ -1,0 +1,216 @@
+"""Real workers serve numbers that agree with what was posted, and Prometheus finds all who serve."""
+
+from __future__ import annotations
+
+import asyncio
+import json
+import os
+import signal
+from collections.abc import Iterator
+from pathlib import Path
+from urllib.error import HTTPError
+
+import psutil
+import pytest
+import redis
+from conftest import StartWorker
+from metrics_pages import get_json, scrape
+from queue_jobs import Order
+from queue_requests import Notes, ask, request_for, until
+
+from coordinator.exporter import Exporter, RunState
+from coordinator.fleet import PoolState
+from coordinator.processes import MemoryWatch
+from coordinator.progress import Progress
+from coordinator.redis_server import EmbeddedRedis
+from policy.ledger_writer import LedgerWriter
+from workers.client import QueueClient
+from workers.endpoint import Target, announce, targets
+from workers.errors import ConfigError
+from workers.process import WorkerProcess
+from workers.publisher import encode
+from workers.settings import MetricsSettings, QueueSettings
+
+
+@pytest.fixture
+def raw(queue_settings: QueueSettings) -> Iterator[redis.Redis]:
+    with redis.Redis.from_url(queue_settings.url) as connection:
+        yield connection
+
+
+async def address(raw: redis.Redis, queue: str) -> str:
+    """Where the worker of `queue` serves its metrics."""
+    found: list[str] = []
+
+    def listed() -> bool:
+        found[:] = [t.address for t in targets(raw) if t.labels.get("queues") == queue]
+        return bool(found)
+
+    await until(listed)
+    return found[0]
+
+
+def folder(worker: WorkerProcess) -> Path:
+    """Where a worker's processes add up their numbers: files that they have in memory."""
+    maps = psutil.Process(worker.pid).memory_maps()
+    return next(Path(part.path).parent for part in maps if part.path.endswith(f"_{worker.pid}.db"))
+
+
+async def test_a_workers_numbers_are_those_of_what_was_posted(
+    obedient: StartWorker, client: QueueClient, raw: redis.Redis
+) -> None:
+    obedient("code", concurrency=2)
+    acts = ["answer"] * 5 + ["blame_model"] * 2 + ["blame_us"]
+    outcomes = await asyncio.gather(*(ask(client, Order(act=act, seconds=0.05)) for act in acts))
+    page = scrape(await address(raw, "code"))
+    assert page["llmi_task_outcomes_total  code success"] == 5
+    assert page["llmi_task_outcomes_total no_hit code model"] == 2
+    assert page["llmi_task_outcomes_total quota code infrastructure"] == 1
+    assert page["llmi_task_wait_seconds_count code"] == 8
+    served = sum(o.finished - o.started for o in outcomes if o.ok)
+    assert page["llmi_task_service_seconds_count code success"] == 5
+    assert page["llmi_task_service_seconds_sum code success"] == pytest.approx(served, abs=1e-6)
+    assert served > 5 * 0.05
+    assert page["llmi_tasks_given_back_total code"] == 0
+
+
+async def test_a_killed_process_loses_no_count_and_its_task_is_counted_once(
+    obedient: StartWorker, client: QueueClient, raw: redis.Redis, notes: Notes
+) -> None:
+    worker = obedient("code")
+    for _ in range(3):
+        await ask(client, Order())
+    asked = asyncio.create_task(ask(client, notes.order(act="hang_once")))
+    os.kill(await notes.started(), signal.SIGKILL)
+    assert (await asked).ok
+    page = scrape(await address(raw, "code"))
+    assert page["llmi_task_outcomes_total  code success"] == 4
+    assert page["llmi_task_wait_seconds_count code"] == 4
+    assert page["llmi_tasks_given_back_total code"] == 1
+    where = folder(worker)
+    assert where.is_dir()
+    worker.kill()
+    assert not where.exists()
+
+
+async def test_a_job_that_ends_without_its_process_is_counted(
+    obedient: StartWorker, client: QueueClient, raw: redis.Redis
+) -> None:
+    obedient("code")
+    outcome = await ask(client, Order(seconds=60.0), timeout_s=1.0)  # ended by the hard limit, in the parent
+    assert not outcome.ok
+    at = await address(raw, "code")
+    counted = "llmi_task_outcomes_total timeout code infrastructure"
+    await until(lambda: counted in scrape(at))
+    await ask(client, Order())  # by now Celery has said all that it says of a task that ran too long
+    assert scrape(at)[counted] == 1
+
+
+async def test_running_jobs_are_shown_while_they_run(
+    obedient: StartWorker, client: QueueClient, raw: redis.Redis
+) -> None:
+    obedient("search", concurrency=4)
+    at = await address(raw, "search")
+    assert scrape(at)["llmi_tasks_running search"] == 0
+    running = [asyncio.create_task(ask(client, Order(seconds=1.5), "search")) for _ in range(3)]
+    await until(lambda: scrape(at)["llmi_tasks_running search"] == 3)
+    await asyncio.gather(*running)
+    await until(lambda: scrape(at)["llmi_tasks_running search"] == 0)
+    assert scrape(at)["llmi_task_outcomes_total  search success"] == 3
+
+
+async def test_who_stops_serving_is_forgotten_within_a_lease(
+    queue_settings: QueueSettings, raw: redis.Redis
+) -> None:
+    short = queue_settings.model_copy(update={"lease_s": 1.0})
+    target = Target("10.0.0.1:9", {"role": "producer"})
+    beating = asyncio.create_task(announce(target, short))
+    await until(lambda: targets(raw) == [target])
+    beating.cancel()
+    assert await until(lambda: targets(raw) == [], timeout_s=10.0) < 4.0
+
+
+@pytest.fixture
+def run(tmp_path: Path) -> RunState:
+    """A run of one step with two rollouts that ended and one pool of workers."""
+    data = {"critic/score/mean": 0.5, "timing_s/gen": 1.0, "timing_s/step": 4.0}
+    (tmp_path / "metrics.jsonl").write_text(json.dumps({"step": 3, "data": data}) + "\n")
+    ledger = LedgerWriter(tmp_path, "rollout")
+    ledger.closed("a_0", "trained", step=3)
+    ledger.closed("a_1", "masked")
+    ledger.close()
+    progress = Progress(tmp_path)
+    progress.update()
+    pools = {"code": PoolState(wanted=3, ready=1, starting=2, draining=0, restarts=4)}
+    return RunState(progress=progress, memory=MemoryWatch(), pools=lambda: pools)
+
+
+async def test_the_exporter_shows_queues_workers_and_the_run(
+    queue_settings: QueueSettings, raw: redis.Redis, run: RunState, tmp_path: Path
+) -> None:
+    raw.lpush("edit", encode(request_for(Order(), "edit"), tag="1", reply_to=""))
+    with Exporter(MetricsSettings()) as exporter:
+        exporter.watch(queue_settings, "night", run)
+        exporter.write(tmp_path)
+        page = scrape(exporter.url.removeprefix("http://"))
+        listed = get_json(f"{exporter.url}/targets")
+    expected = {
+        "llmi_redis_up": 1,
+        "llmi_queue_waiting edit": 1,
+        "llmi_queue_waiting code": 0,
+        "llmi_queue_running edit": 0,
+        "llmi_queue_workers edit": 0,
+        "llmi_workers code wanted": 3,
+        "llmi_workers code ready": 1,
+        "llmi_workers code starting": 2,
+        "llmi_worker_restarts_total code": 4,
+        "llmi_step": 3,
+        "llmi_reward": 0.5,
+        "llmi_trainer_idle_ratio": 0.25,
+        "llmi_rollouts_total trained": 1,
+        "llmi_rollouts_total masked": 1,
+        "llmi_rollouts_total stale": 0,
+    }
+    assert {name: page[name] for name in expected} == expected
+    assert 0 < page["llmi_queue_oldest_seconds edit"] < 30
+    own = exporter.url.removeprefix("http://")
+    labels = {"role": "coordinator", "process": "coordinator", "run": "night"}
+    assert listed == [{"targets": [own], "labels": labels}]
+    endpoints = json.loads((tmp_path / "endpoints.json").read_text())
+    assert endpoints == {"redis": queue_settings.redis_url, "metrics": exporter.url}
+
+
+async def test_workers_are_listed_with_their_node_and_queues(
+    obedient: StartWorker, queue_settings: QueueSettings, raw: redis.Redis
+) -> None:
+    worker = obedient("search")
+    at = await address(raw, "search")
+    with Exporter(MetricsSettings()) as exporter:
+        exporter.watch(queue_settings)
+        _, listed = get_json(f"{exporter.url}/targets")
+        page = scrape(exporter.url.removeprefix("http://"))
+    labels = {"role": "worker", "node": worker.node, "process": worker.name, "queues": "search"}
+    assert listed == {"targets": [at], "labels": labels}
+    assert page["llmi_queue_workers search"] == 1
+
+
+def test_without_redis_the_queues_numbers_are_missing_and_not_zero(
+    tmp_path: Path, run: RunState, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    with EmbeddedRedis(tmp_path / "redis") as server:
+        gone = QueueSettings(redis_url=server.url)
+    with Exporter(MetricsSettings()) as exporter:
+        exporter.watch(gone, run=run)
+        page = scrape(exporter.url.removeprefix("http://"))
+        with pytest.raises(HTTPError, match="503"):
+            get_json(f"{exporter.url}/targets")
+    assert page["llmi_redis_up"] == 0
+    assert page["llmi_step"] == 3
+    assert not [name for name in page if name.startswith("llmi_queue")]
+
+
+def test_an_address_that_is_taken_is_named_with_its_cure() -> None:
+    with Exporter(MetricsSettings()) as first:
+        port = int(first.url.rpartition(":")[2])
+        with pytest.raises(ConfigError, match=r"metrics: 127\.0\.0\.1:\d+ .*metrics\.port"):
+            Exporter(MetricsSettings(port=port)).__enter__()
