@@ -99,7 +99,7 @@ def _ask(client: redis.Redis, kind: str, mode: str, pairs: Sequence[tuple[str, s
     keys = ["unacked", *queue_lists(kind)]
     flat = [text for pair in pairs for text in pair]
     answer = cast(list[Any], client.eval(SCRIPT, len(keys), *keys, mode, *flat))
-    return {
-        request_id.decode(): cast(State, state.decode())
-        for request_id, state in zip(answer[::2], answer[1::2], strict=True)
-    }
+    found: dict[str, State] = {}
+    for request_id, state in zip(answer[::2], answer[1::2], strict=True):
+        found.setdefault(request_id.decode(), cast(State, state.decode()))  # given twice: as it was at first
+    return found
