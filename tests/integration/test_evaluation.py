@@ -135,6 +135,18 @@ def test_items_are_written_and_judged_and_shown(
     assert base64.b64encode(png("navy")).decode()[:40] in text
 
 
+def test_all_items_are_written_at_the_same_time(
+    worker: StartWorker, services: FakeServices, submit: Submit
+) -> None:
+    """Regression: the original evaluated one item after the other."""
+    services.chat = Chat(pieces=TEXT[:1], finish=None, then="stall")
+    evaluation, _ = submit()
+    worker(["evaluate"], 4)
+    status = until(evaluation, lambda status: written(services) == 3)
+    assert services.gone == 0, "a text was given up"
+    assert status.complete == 0
+
+
 def test_the_death_of_a_worker_repeats_no_verdict(
     worker: StartWorker, services: FakeServices, submit: Submit
 ) -> None:
