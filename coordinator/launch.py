@@ -49,13 +49,13 @@ def launch(
 
     try:
         depths = lambda: services.depths() if services else {}  # noqa: E731 - bound below
-        with LiveView(console, config.name, config.train.steps, progress, memory, depths) as view:
+        workers = lambda: services.fleet.states() if services else {}  # noqa: E731
+        with LiveView(console, config.name, config.train.steps, progress, memory, depths, workers) as view:
             services = Services(config, run, signals, view.say)
             with services:
                 view.say(TRAINING)
                 while services.training:
                     services.tick()
-                    view.restarts = services.fleet.restarts
                     view.show()
                     time.sleep(TICK_S)
     except BaseException:  # Ctrl-C too leaves a closed ledger and a report

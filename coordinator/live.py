@@ -15,6 +15,7 @@ from rich.progress_bar import ProgressBar
 from rich.table import Table
 from rich.text import Text
 
+from coordinator.fleet import PoolState
 from coordinator.processes import MemoryWatch
 from coordinator.progress import Progress
 from coordinator.report import GIB, duration
@@ -34,6 +35,17 @@ def sparkline(values: list[float], width: int = 40) -> str:
     return "".join(BARS[round((value - low) * scale)] for value in values)
 
 
+def staffing(states: Mapping[str, PoolState]) -> str:
+    """Workers ready of those wanted, by pool, and between which bounds where these leave a choice."""
+    shown = []
+    for name, state in states.items():
+        first, *others = name.split("-")
+        short = f"{first}…" if len(others) > 1 else name
+        bounds = f" ({state.low}–{state.high})" if state.low < state.high else ""
+        shown.append(f"{short} {state.ready}/{state.wanted}{bounds}")
+    return " · ".join(shown)
+
+
 class LiveView:
     """Shows the run's progress whenever `show` is called. `total`: steps, None when the data decides."""
 
@@ -45,6 +57,7 @@ class LiveView:
         progress: Progress,
         memory: MemoryWatch,
         depths: Callable[[], Mapping[str, int]],
+        workers: Callable[[], Mapping[str, PoolState]],
     ):
         self._console = console
         self._name = name
@@ -52,12 +65,12 @@ class LiveView:
         self._progress = progress
         self._memory = memory
         self._depths = depths
+        self._workers = workers
         self._started = time.monotonic()
         self._live = (
             Live(console=console, auto_refresh=False, transient=True) if console.is_terminal else None
         )
         self._last_line = (-1, 0.0)
-        self.restarts = 0
         self.stage = "starting"
 
     def __enter__(self) -> LiveView:
@@ -97,20 +110,23 @@ class LiveView:
         failed = {"model": "model's fault", "infrastructure": "ours"}
         outcomes = [f"{progress.outcomes['success']:,} ok"]
         outcomes += [f"{progress.outcomes[k]:,} {word}" for k, word in failed.items() if progress.outcomes[k]]
+        workers = self._workers()
+        restarts = sum(state.restarts for state in workers.values())
         depths = {name: depth for name, depth in self._depths().items() if depth}
         facts = {
             "step": f"{progress.steps}/{self._total or '?'}",
             "reward": f"{progress.rewards[-1]:.3f}" if progress.rewards else "-",
             "requests": f"{progress.posted:,} posted, {', '.join(outcomes)}",
             "queues": "  ".join(f"{name} {depth}" for name, depth in depths.items()) or "empty",
+            "workers": staffing(workers) or "-",
             "rollouts": "  ".join(f"{n:,} {state}" for state, n in sorted(progress.states.items())) or "-",
             "masked": f"{progress.states['masked']:,}",
             "trainer idle": "-" if idle is None else f"{idle:.0%}",
             "memory": f"{self._memory.now / GIB:.1f} GiB (peak {self._memory.peak / GIB:.1f})",
             "elapsed": duration(self.elapsed_s),
         }
-        if self.restarts:
-            facts["workers restarted"] = str(self.restarts)
+        if restarts:
+            facts["workers restarted"] = str(restarts)
         return facts
 
     def _line(self) -> str:

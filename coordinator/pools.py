@@ -14,7 +14,8 @@ from workers.settings import Settings
 class PoolSettings(Settings):
     """Workers that serve the same queues, each a Celery process that runs `concurrency` jobs at once.
 
-    The scaler keeps between `low` and `high` of them; `cpus` and `gpus` are what each declares to Ray.
+    The scaler keeps between `low` and `high` of them; `cpus` and `gpus` are what each declares to Ray, also
+    fractions. A worker that declares no part of a GPU sees none.
     """
 
     queues: tuple[str, ...] = Field(min_length=1)

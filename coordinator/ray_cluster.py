@@ -1,4 +1,5 @@
-"""The Ray cluster of a run: the one RAY_ADDRESS names, or one started here for the run alone.
+"""The Ray cluster of a run: the one RAY_ADDRESS names, or one started here for the run alone. This process
+connects to it, as the owner of the workers that it places there.
 
 Invariants: a cluster of the user's own is never started, configured or stopped; ours lives and dies with this
 process.
@@ -7,51 +8,59 @@ process.
 from __future__ import annotations
 
 import logging
+import math
 import os
+from collections.abc import Sequence
 
 from coordinator.config import RAY_ENV, RaySettings
+from coordinator.pools import PoolSettings
 from policy.training import TrainSettings
 
 logger = logging.getLogger(__name__)
-CPU_SLOTS = 16  # logical: verl's actors each ask for one, whatever the machine has
+CPU_SLOTS = 16  # logical, for verl: its actors each ask for one, whatever the machine has
 MIB = 1024**2
 
 
 class RayCluster:
     """`start` returns the address for the trainer's environment."""
 
-    def __init__(self, settings: RaySettings, train: TrainSettings):
+    def __init__(self, settings: RaySettings, train: TrainSettings, pools: Sequence[PoolSettings]):
         self._settings = settings
         self._train = train
-        self._owned = False
+        self._pools = pools
+        self._connected = False
 
     def start(self) -> str:
         """Blocks until the cluster answers. Raises ConnectionError when it does not."""
-        if os.environ.get(RAY_ENV):
-            return os.environ[RAY_ENV]
         import ray
 
+        quiet = {"log_to_driver": False, "configure_logging": False}
+        if address := os.environ.get(RAY_ENV):
+            ray.init(address=address, **quiet)
+            self._connected = True
+            return address
         cpu = self._train.device == "cpu"
+        slots = CPU_SLOTS + math.ceil(sum(pool.high * pool.cpus for pool in self._pools))
         size = self._settings.object_store_mb
         os.environ.setdefault("RAY_USAGE_STATS_ENABLED", "0")
         if cpu:
             # Idle workers started ahead cost 100 MB each, and there are as many as logical CPUs.
             os.environ.setdefault("RAY_enable_worker_prestart", "0")
-        self._owned = True
+        self._connected = True
         ray.init(
             address="local",
-            num_cpus=self._settings.num_cpus or (max(CPU_SLOTS, os.cpu_count() or 1) if cpu else None),
+            num_cpus=self._settings.num_cpus or (max(slots, os.cpu_count() or 1) if cpu else None),
             num_gpus=self._train.gpus if cpu else None,
             object_store_memory=size * MIB if size else None,
             include_dashboard=False,
-            log_to_driver=False,
-            configure_logging=False,
+            **quiet,
         )
         return ray.get_runtime_context().gcs_address
 
     def stop(self) -> None:
-        if self._owned:
+        """Leave the cluster; ours ends with that."""
+        if self._connected:
             import ray
 
             ray.shutdown()
-            self._owned = False
+            self._connected = False

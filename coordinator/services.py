@@ -1,32 +1,36 @@
-"""What a run needs beside its own process, started in order and stopped in reverse: Redis, workers, Ray, the
-trainer.
+"""What a run needs beside its own process, started in order and stopped in reverse: Redis and the claim on
+it, Ray, the workers and their scaler, the trainer.
 
-Invariants: whatever ends the run, success, failure or a signal, everything that was started is stopped, each
-with a deadline; one part that will not stop does not keep the others alive; at the end no process below this
-one is left.
+Workers and trainer start side by side, since both take long. Invariants: whatever ends the run, success,
+failure or a signal, everything that was started is stopped, each with a deadline; one part that will not stop
+does not keep the others alive; at the end no process below this one is left.
 """
 
 from __future__ import annotations
 
 import logging
+import time
 from collections.abc import Callable, Mapping
 from contextlib import ExitStack
 from pathlib import Path
 from types import TracebackType
 
 from coordinator import processes
+from coordinator.claim import Claim
 from coordinator.config import CONFIG_FILE, RAY_ENV, RunConfig
-from coordinator.fleet import Fleet, local_worker
+from coordinator.fleet import Fleet
 from coordinator.ray_cluster import RayCluster
+from coordinator.ray_worker import ray_worker
+from coordinator.scaler import Scaler
 from coordinator.signals import StopSignals
 from coordinator.trainer import Trainer
 from policy.training import AGENT_CONFIG, agent_loop_config, environment
 from policy.verl_options import hydra_overrides
-from workers.depths import read_depths
 
 logger = logging.getLogger(__name__)
 SCORER = "rewards.scorer:QueueScorer.from_config"
 LAST_DEADLINE_S = 10.0
+POLL_S = 0.1
 
 
 class Services:
@@ -39,7 +43,10 @@ class Services:
         self._say = say
         self._stack = ExitStack()
         self._before: frozenset[int] = frozenset()
-        self.fleet = Fleet([], local_worker(run, run), 0.0)
+        workers = config.workers
+        self.fleet = Fleet(workers.pools, ray_worker(run / CONFIG_FILE, run / "logs"), workers.ready_s)
+        self._claim: Claim | None = None
+        self._scaler: Scaler | None = None
         self.trainer: Trainer | None = None
 
     def __enter__(self) -> Services:
@@ -69,40 +76,45 @@ class Services:
 
     def tick(self) -> None:
         """What must be looked after while the run goes on; to be called every second or so."""
+        if self._claim is not None:
+            self._claim.renew()
         self.fleet.mend()
 
     def depths(self) -> Mapping[str, int]:
         """Requests waiting or running, by queue; empty while Redis does not answer."""
-        from redis import RedisError
-
-        if self.trainer is None:  # before that, the address may be another program's
-            return {}
-        try:
-            depths = read_depths(self.config.queue.url)
-        except RedisError:
-            return {}
-        return {name: depth.waiting + depth.running for name, depth in depths.items()}
+        seen = self._scaler.depths if self._scaler is not None else {}
+        return {name: depth.waiting + depth.running for name, depth in seen.items()}
 
     def _start(self) -> None:
-        logs = self._run / "logs"
         if not self.config.external_redis:
             self._say("starting Redis")
             self._start_redis()
         self.config.save(self._run)
-        self._say("starting the workers")
-        workers = self.config.workers
-        self.fleet = Fleet(workers.pools, local_worker(self._run / CONFIG_FILE, logs), workers.ready_s)
-        self._stack.callback(self._ending("the workers", self.fleet.stop))
-        self.fleet.start()
+        claim = self._claim = Claim(self.config)
+        claim.take()
+        self._stack.callback(claim.release)
         self._say("starting Ray")
-        cluster = RayCluster(self.config.ray, self.config.train)
+        cluster = RayCluster(self.config.ray, self.config.train, self.config.workers.pools)
         self._stack.callback(self._ending("Ray", cluster.stop))
         address = cluster.start()
         self._signals.install()  # Ray puts its own handlers in place
-        self._say("starting the trainer")
-        self.trainer = self._make_trainer(address, logs)
+        self._say("starting the workers and the trainer")
+        self._stack.callback(self._ending("the workers", self.fleet.stop))
+        self.fleet.begin()
+        self.trainer = self._make_trainer(address, self._run / "logs")
         self._stack.callback(self._ending("the trainer", self.trainer.stop))
         self.trainer.start()
+        while not self.fleet.check() and self.training:
+            claim.renew()
+            time.sleep(POLL_S)
+        self._start_scaler()
+
+    def _start_scaler(self) -> None:
+        workers = self.config.workers
+        scaler = Scaler(self.config.queue.url, workers.pools, workers.scaler, self.fleet, self._run)
+        self._scaler = scaler
+        self._stack.callback(scaler.stop)
+        scaler.start()
 
     def _start_redis(self) -> None:
         from coordinator.redis_server import EmbeddedRedis

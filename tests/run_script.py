@@ -1,7 +1,7 @@
 """Runs `coordinator.launch` as a program of its own, with another module in the trainer's place (argument 3).
 
 Used by tests that look at what is left after a run: `run_script.py CONFIG RUNS MODULE`. With LLMI_TEST_RAY
-set, no Ray is started and that is its address.
+set, no Ray is started and that is its address; workers are then processes of this machine.
 """
 
 import os
@@ -11,8 +11,9 @@ from pathlib import Path
 
 from rich.console import Console
 
-from coordinator import trainer
+from coordinator import services, trainer
 from coordinator.config import load
+from coordinator.fleet import local_worker
 from coordinator.launch import launch
 from coordinator.processes import MemoryWatch
 from coordinator.ray_cluster import RayCluster
@@ -22,6 +23,7 @@ if __name__ == "__main__":
     config, runs, trainer.MODULE = sys.argv[1:4]
     if address := os.environ.get("LLMI_TEST_RAY"):
         RayCluster.start = lambda self: address  # type: ignore[method-assign]
+        services.ray_worker = local_worker
     try:
         with StopSignals() as signals, MemoryWatch(0.2) as memory:
             summary = launch(load(config), Path(runs), Console(), signals, memory, time.monotonic())

@@ -1,0 +1,238 @@
+"""A pool of Ray workers grows with its backlog, goes to zero and comes back, and no job is lost or run
+twice.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import functools
+import json
+import time
+from collections.abc import Callable, Iterator
+from pathlib import Path
+
+import pytest
+import ray
+import redis
+from conftest import TESTS
+from queue_requests import Notes, alive, request_for, until
+
+from coordinator.fleet import Fleet
+from coordinator.pools import PoolSettings, ScalerSettings
+from coordinator.ray_worker import RayWorker, ray_worker
+from coordinator.redis_server import EmbeddedRedis
+from coordinator.scaler import RECORD, Scaler
+from workers.client import QueueClient
+from workers.errors import InfrastructureFault
+from workers.process import WorkerProcess
+from workers.settings import QueueSettings
+
+READY_S = 60.0
+MIB = 1024**2
+
+
+@pytest.fixture(scope="module")
+def cluster() -> Iterator[None]:
+    """A small Ray of this module's own, with two logical GPUs. Its workers find the test jobs."""
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setenv("PYTHONPATH", str(TESTS))
+        patch.setenv("RAY_enable_worker_prestart", "0")
+        ray.init(
+            address="local", num_cpus=4, num_gpus=2, object_store_memory=80 * MIB, include_dashboard=False,
+            log_to_driver=False, configure_logging=False,
+        )  # fmt: skip
+        yield
+        ray.shutdown()
+
+
+class Crew:
+    """Makes Ray workers whose jobs do as they are told, and keeps them in the order they were made."""
+
+    def __init__(self, config: Path, logs: Path):
+        self.config, self.logs = config, logs
+        self.app = "queue_app"
+        self.made: list[RayWorker] = []
+
+    def __call__(self, pool: PoolSettings, name: str) -> RayWorker:
+        process = functools.partial(
+            WorkerProcess, pool.queues, self.config, pool.concurrency, self.logs / f"{name}.log", name,
+            app=self.app,
+        )  # fmt: skip
+        self.made.append(RayWorker(process, name, pool.cpus, pool.gpus))
+        return self.made[-1]
+
+
+class Run:
+    """What a run does with its fleet and its scaler: the loop of `coordinator.launch`, as a task."""
+
+    def __init__(self, url: str, pool: PoolSettings, settings: ScalerSettings, crew: Crew, run: Path):
+        self.fleet = Fleet([pool], crew, READY_S)
+        self.scaler = Scaler(url, [pool], settings, self.fleet, run)
+        self.record = run / RECORD
+        self.pool = pool.name
+
+    async def __aenter__(self) -> Run:
+        self.fleet.begin()
+        self.scaler.start()
+        self._task = asyncio.create_task(self._tick())
+        return self
+
+    async def __aexit__(self, *_: object) -> None:
+        self._task.cancel()
+        await asyncio.to_thread(self.scaler.stop)
+        await asyncio.to_thread(self.fleet.stop, 5.0)
+
+    async def _tick(self) -> None:
+        while True:
+            self.fleet.mend()
+            await asyncio.sleep(0.1)
+
+    @property
+    def sizes(self) -> list[int]:
+        return [json.loads(line)["wanted"] for line in self.record.read_text().splitlines()]
+
+    async def reaches(self, **counts: int) -> None:
+        """Wait until the pool's state has `counts`."""
+
+        def reached() -> bool:
+            state = self.fleet.states()[self.pool]
+            return all(getattr(state, name) == count for name, count in counts.items())
+
+        await until(reached, READY_S)
+
+
+@pytest.fixture
+def crew(cluster: None, config_file: Path, tmp_path: Path) -> Crew:
+    return Crew(config_file, tmp_path)
+
+
+@pytest.fixture
+def run(crew: Crew, queue_settings: QueueSettings, tmp_path: Path) -> Callable[..., Run]:
+    def make(idle_s: float = 1.0, **pool: float) -> Run:
+        settings = ScalerSettings(every_s=0.2, drain_s=2.0, idle_s=idle_s)
+        given = {"low": 0, "high": 2, "cpus": 1.0, **pool}
+        return Run(queue_settings.url, PoolSettings(queues=("code",), **given), settings, crew, tmp_path)
+
+    return make
+
+
+async def test_from_zero_to_high_to_zero_and_back_every_job_runs_once(
+    run: Callable[..., Run], client: QueueClient, notes: Notes, crew: Crew
+) -> None:
+    async with run() as running:
+        assert crew.made == []
+        posted = [
+            await client.post(request_for(notes.order(seconds=0.25), timeout_s=60.0)) for _ in range(40)
+        ]
+        await running.reaches(ready=2)
+        outcomes = await asyncio.gather(*(one.outcome() for one in posted))
+        assert [outcome.result for outcome in outcomes if not outcome.ok] == []
+        await running.reaches(wanted=0, ready=0, starting=0, draining=0)
+        assert len(notes.starts) == 40
+        assert len(set(notes.starts)) == 2, "one worker did it all"
+        assert running.sizes == [1, 2, 1, 0]
+        again = await client.post(request_for(notes.order(), timeout_s=60.0))
+        assert (await again.outcome()).ok
+        assert len(notes.starts) == 41
+        assert running.fleet.restarts == 0
+
+
+async def test_a_job_that_runs_when_its_worker_has_to_go_is_finished_there(
+    run: Callable[..., Run], client: QueueClient, notes: Notes, queue_settings: QueueSettings
+) -> None:
+    async with run(idle_s=600.0) as running:
+        long = queue_settings.lease_s * 1.2
+        posted = await client.post(request_for(notes.order(seconds=long), timeout_s=60.0))
+        await notes.started()
+        await asyncio.to_thread(running.scaler.stop)
+        running.fleet.resize("code", 0)
+        await running.reaches(ready=0, draining=1)
+        assert (await posted.outcome()).ok
+        await running.reaches(draining=0)
+        assert len(notes.starts) == 1
+
+
+async def test_a_killed_actor_takes_its_worker_along_and_loses_no_job(
+    run: Callable[..., Run], client: QueueClient, notes: Notes, crew: Crew
+) -> None:
+    async with run(idle_s=600.0, low=1, high=1) as running:
+        await running.reaches(ready=1)
+        posted = [await client.post(request_for(notes.order(seconds=1.0), timeout_s=60.0)) for _ in range(4)]
+        job = await notes.started()
+        first = crew.made[0]
+        celery = first.pid
+        ray.kill(first._host)
+        await until(lambda: not alive(job) and not alive(celery))
+        outcomes = await asyncio.gather(*(one.outcome() for one in posted))
+        assert [outcome.result for outcome in outcomes if not outcome.ok] == []
+        assert len(notes.starts) == 5, "only the job that ran in the actor is run again"
+        assert running.fleet.restarts == 1
+
+
+async def test_a_worker_sees_the_gpu_it_declares_and_waits_for_one_without_holding_anybody_up(
+    crew: Crew, queue_settings: QueueSettings
+) -> None:
+    pool = PoolSettings(queues=("code",), high=3, cpus=0.5, gpus=1.0)
+    fleet = Fleet([pool], crew, READY_S)
+    fleet.begin()
+    try:
+        fleet.resize("code", 3)
+        began = time.monotonic()
+        fleet.mend()
+        assert time.monotonic() - began < 1.0
+        await until(lambda: fleet.states()["code"].ready == 2, READY_S)
+        placed = [worker for worker in crew.made if ray.wait([worker._placed], timeout=0)[0]]
+        seen = [
+            Path(f"/proc/{worker.pid}/environ").read_bytes().partition(b"CUDA_VISIBLE_DEVICES=")[2][:1]
+            for worker in placed
+        ]
+        assert sorted(seen) == [b"0", b"1"]
+        assert fleet.states()["code"].starting == 1
+        placed[0].kill()
+        await until(lambda: (fleet.mend(), fleet.states()["code"].ready)[1] == 2, READY_S)
+        assert len([worker for worker in crew.made if worker.alive]) == 3
+    finally:
+        await asyncio.to_thread(fleet.stop, 5.0)
+
+
+async def test_a_place_that_no_node_has_is_said(crew: Crew) -> None:
+    pool = PoolSettings(queues=("code",), gpus=9.0)
+    worker = crew(pool, "code-1")
+    worker.start()
+    with pytest.raises(InfrastructureFault, match="no node had 1 CPUs and 9 GPUs free"):
+        await asyncio.to_thread(worker.wait_ready, 0.5)
+    worker.kill()
+
+
+async def test_what_keeps_a_worker_from_starting_is_said(crew: Crew, config_file: Path) -> None:
+    worker = ray_worker(config_file, crew.logs)(PoolSettings(queues=("code",)), "code-1")
+    (crew.logs / "worker-ray-code-1.log").mkdir()  # nothing can be written there
+    worker.start()
+    with pytest.raises(InfrastructureFault, match=r"ray-code-1.*IsADirectoryError"):
+        await asyncio.to_thread(worker.wait_ready, READY_S)
+    worker.kill()
+
+
+async def test_a_worker_that_ends_while_starting_shows_the_end_of_its_log(crew: Crew) -> None:
+    crew.app = "no_such_app"
+    fleet = Fleet([PoolSettings(queues=("code",))], crew, READY_S)
+    with pytest.raises(InfrastructureFault, match=r"ended while starting.*no_such_app"):
+        await asyncio.to_thread(fleet.start)
+    await asyncio.to_thread(fleet.stop, 5.0)
+
+
+async def test_while_redis_is_away_the_sizes_stay(tmp_path: Path, caplog: pytest.LogCaptureFixture) -> None:
+    pool = PoolSettings(queues=("code",), low=0, high=4)
+    fleet = Fleet([pool], lambda pool, name: pytest.fail("nothing to start"), READY_S)
+    fleet.resize("code", 3)
+    with EmbeddedRedis(tmp_path / "redis") as server:
+        url = server.url
+    scaler = Scaler(url, [pool], ScalerSettings(every_s=0.01, idle_s=0.0), fleet, tmp_path)
+    with pytest.raises(redis.RedisError):
+        scaler.look(time.monotonic())
+    scaler.start()
+    await until(lambda: "the pools keep their sizes" in caplog.text)
+    scaler.stop()
+    assert fleet.states()["code"].wanted == 3
+    assert not scaler.depths
+    assert caplog.text.count("the pools keep their sizes") == 1
