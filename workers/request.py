@@ -35,17 +35,14 @@ class ShownRequest(Request):
     """Named by `JobTask` as what a worker makes of each message."""
 
     def send_event(self, type: str, **fields: Any) -> None:
+        if type == "task-succeeded":
+            success, fields["result"] = conclusion(str(fields.get("result", "")))
+            if not success:
+                type = "task-failed"
+                fields.update(exception=fields["result"], traceback="")
+        # Name and arguments too: a dashboard that was started later has not seen this task come.
         route = (self.delivery_info or {}).get("routing_key")
-        if type != "task-succeeded":
-            super().send_event(type, routing_key=route, **fields)
-            return
-        success, shown = conclusion(str(fields.pop("result", "")))
-        if success:
-            super().send_event(type, routing_key=route, result=shown, **fields)
-        else:
-            super().send_event(
-                "task-failed", routing_key=route, result=shown, exception=shown, traceback="", **fields
-            )
+        super().send_event(type, name=self.name, args=self.argsrepr, routing_key=route, **fields)
 
     def reject(self, requeue: bool = False) -> None:
         if requeue and not self.acknowledged:

@@ -1,0 +1,259 @@
+"""Flower and Prometheus, started for real by the scripts in ops/ on real workers with real load."""
+
+from __future__ import annotations
+
+import asyncio
+import json
+import os
+import re
+import signal
+import socket
+import subprocess
+import urllib.parse
+from collections.abc import AsyncIterator, Callable, Iterator
+from pathlib import Path
+from typing import Any
+from urllib.error import URLError
+
+import pytest
+import yaml
+from conftest import StartWorker
+from metrics_pages import get, get_json
+from queue_jobs import Order
+from queue_requests import ask, until
+
+from coordinator.exporter import Exporter, RunState
+from coordinator.fleet import PoolState
+from coordinator.processes import MemoryWatch
+from coordinator.progress import Progress
+from policy.ledger_writer import LedgerWriter
+from workers.client import QueueClient
+from workers.endpoint import announce, serve_own
+from workers.settings import REDIS_ENV, MetricsSettings, QueueSettings
+from workers.telemetry import producer_metrics
+
+REPOSITORY = Path(__file__).resolve().parents[2]
+OPS = REPOSITORY / "ops"
+START_S = 60.0
+USER = "someone:secret"
+
+
+def free_port() -> int:
+    with socket.socket() as probe:
+        probe.bind(("127.0.0.1", 0))
+        return int(probe.getsockname()[1])
+
+
+Launch = Callable[..., subprocess.Popen[bytes]]
+
+
+@pytest.fixture
+def script(tmp_path: Path) -> Iterator[Launch]:
+    """`script(name, *arguments, **environment)` starts ops/<name>; its output lies in <name>.log."""
+    started: list[subprocess.Popen[bytes]] = []
+
+    def launch(name: str, *arguments: str, **environment: str) -> subprocess.Popen[bytes]:
+        env = {**os.environ, "LLMI_CACHE": str(REPOSITORY / ".cache"), **environment}
+        with (tmp_path / f"{name}.log").open("wb") as log:
+            process = subprocess.Popen(
+                [str(OPS / name), *arguments], env=env, cwd=tmp_path, stdout=log, stderr=log
+            )
+        started.append(process)
+        return process
+
+    yield launch
+    for process in started:
+        process.send_signal(signal.SIGTERM)
+        try:
+            process.wait(10.0)
+        except subprocess.TimeoutExpired:
+            process.kill()
+            process.wait()
+
+
+async def answers(process: subprocess.Popen[bytes], url: str, log: Path, user: str = "") -> None:
+    """Returns when `url` answers. Fails with the log's end when its program ends instead."""
+
+    def there() -> bool:
+        assert process.poll() is None, log.read_text()[-2000:]
+        try:
+            get(url, user)
+        except (URLError, OSError):
+            return False
+        return True
+
+    await until(there, START_S)
+
+
+async def test_flower_lists_workers_routes_and_tasks_with_their_causes(
+    obedient: StartWorker, client: QueueClient, queue_settings: QueueSettings, script: Launch, tmp_path: Path
+) -> None:
+    worker = obedient("code")
+    url = f"http://127.0.0.1:{(port := free_port())}"
+    arguments = ("--redis", queue_settings.url, "--port", str(port))
+    flower = script("flower.sh", *arguments, FLOWER_BASIC_AUTH=USER)
+    await answers(flower, f"{url}/api/workers", tmp_path / "flower.sh.log", USER)
+    name = f"{worker.name}@{worker.node}"
+    seen: dict[str, Any] = {}
+
+    def tasks() -> list[dict[str, Any]]:
+        seen.update(get_json(f"{url}/api/tasks", USER))
+        return list(seen.values())
+
+    async def finished() -> None:
+        while not {"SUCCESS", "FAILURE"} <= {task["state"] for task in tasks()}:
+            await asyncio.gather(ask(client, Order(seconds=0.1)), ask(client, Order(act="blame_model")))
+
+    await asyncio.wait_for(finished(), START_S)  # until Flower has asked the worker for events
+    done = next(task for task in seen.values() if task["state"] == "SUCCESS")
+    failed = next(task for task in seen.values() if task["state"] == "FAILURE")
+    for task in (done, failed):
+        assert (task["name"], task["routing_key"], task["worker"]) == ("llmi.code", "code", name)
+    assert done["args"].startswith("act='answer', seconds=0.1")
+    assert "'source': {'seed': 0" in done["result"]
+    assert failed["exception"] == "no_hit: nothing found"
+    workers = get_json(f"{url}/api/workers?refresh=1", USER)
+    assert [queue["name"] for queue in workers[name]["active_queues"]] == ["code"]
+    assert workers[name]["stats"]["pool"]["max-concurrency"] == 1
+
+
+@pytest.mark.parametrize(
+    ("arguments", "says"),
+    [
+        (("--redis", "redis://127.0.0.1:1", "--bind", "0.0.0.0"), "set FLOWER_BASIC_AUTH=user:password"),
+        ((), "set LLMI_REDIS_URL"),
+        (("nowhere",), "nowhere/endpoints.json does not exist"),
+        (("--bad",), "no option --bad"),
+        (("--port",), "--port needs a value"),
+    ],
+)
+def test_flower_says_what_is_missing(arguments: tuple[str, ...], says: str, tmp_path: Path) -> None:
+    env = {name: value for name, value in os.environ.items() if name not in (REDIS_ENV, "FLOWER_BASIC_AUTH")}
+    command = [str(OPS / "flower.sh"), *arguments]
+    ended = subprocess.run(command, env=env, cwd=tmp_path, capture_output=True, text=True, timeout=30)
+    assert ended.returncode == 2
+    assert says in ended.stderr
+
+
+def board() -> list[tuple[str, str]]:
+    """Every query of the Grafana board, with its panel's title; its variable interval made a fixed one."""
+    panels = json.loads((OPS / "grafana" / "llmi.json").read_text())["panels"]
+    return [
+        (panel["title"], target["expr"].replace("$__rate_interval", "30s"))
+        for panel in panels
+        for target in panel.get("targets", ())
+    ]
+
+
+def alerts() -> list[tuple[str, str]]:
+    groups = yaml.safe_load((OPS / "prometheus" / "alerts.yml").read_text())["groups"]
+    return [(rule["alert"], rule["expr"]) for group in groups for rule in group["rules"]]
+
+
+@pytest.fixture
+async def producing(queue_settings: QueueSettings) -> AsyncIterator[QueueClient]:
+    """A client whose requests are counted as a rollout process counts them, and served."""
+    metrics = producer_metrics()
+    target = serve_own(MetricsSettings(), queue_settings, {"role": "producer", "process": "test"})
+    beating = asyncio.create_task(announce(target, queue_settings))
+    async with QueueClient(queue_settings, on_posted=metrics.posted, on_outcome=metrics.ended) as client:
+        with metrics.rollout():
+            yield client
+    beating.cancel()
+
+
+@pytest.fixture
+def run_folder(tmp_path: Path, queue_settings: QueueSettings) -> Iterator[Path]:
+    """A run's folder whose endpoints.json names a live exporter."""
+    run = tmp_path / "run"
+    run.mkdir()
+    data = {"critic/score/mean": 0.5, "timing_s/gen": 1.0, "timing_s/step": 4.0}
+    (run / "metrics.jsonl").write_text(json.dumps({"step": 3, "data": data}) + "\n")
+    ledger = LedgerWriter(run, "rollout")
+    ledger.closed("a_0", "masked")
+    ledger.close()
+    progress = Progress(run)
+    progress.update()
+    pools = {"code": PoolState(wanted=1, ready=1)}
+    with Exporter(MetricsSettings()) as exporter, MemoryWatch() as memory:
+        exporter.watch(queue_settings, "run", RunState(progress, memory, lambda: pools))
+        exporter.write(run)
+        yield run
+
+
+@pytest.fixture
+async def prometheus(script: Launch, run_folder: Path, tmp_path: Path) -> str:
+    """The address of a Prometheus that looks twice a second; skips where none can be had."""
+    url = f"http://127.0.0.1:{(port := free_port())}"
+    log = tmp_path / "prometheus.sh.log"
+    process = script("prometheus.sh", str(run_folder), "--port", str(port), "--every", "500ms")
+    try:
+        await answers(process, f"{url}/-/ready", log)
+    except AssertionError:
+        if process.poll() == 2:
+            pytest.skip(log.read_text().strip())
+        raise
+    return url
+
+
+def query(prometheus: str, expression: str) -> list[dict[str, Any]]:
+    """The result of an instant query. Fails when it does not parse."""
+    answer = get_json(f"{prometheus}/api/v1/query?{urllib.parse.urlencode({'query': expression})}")
+    assert answer["status"] == "success", answer
+    return answer["data"]["result"]
+
+
+def total(prometheus: str, expression: str) -> float:
+    return sum(float(series["value"][1]) for series in query(prometheus, expression))
+
+
+COUNTED = 'sum by (result, process) (llmi_task_outcomes_total{kind="code"})'
+
+
+async def test_every_query_of_board_and_alerts_runs_on_what_prometheus_has_seen(
+    obedient: StartWorker, producing: QueueClient, prometheus: str
+) -> None:
+    worker = obedient("code")
+    obedient("search", 4)
+    found = f"{prometheus}/api/v1/targets?state=active"
+
+    def up() -> bool:
+        active = get_json(found)["data"]["activeTargets"]
+        return sorted(t["labels"]["role"] for t in active if t["health"] == "up") == [
+            "coordinator",
+            "producer",
+            "worker",
+            "worker",
+        ]
+
+    await until(up, START_S)
+    acts = ["answer"] * 4 + ["blame_model", "blame_us"]
+    for done in (len(acts), 2 * len(acts)):  # a rate needs to see a cause twice
+        for act in acts:
+            await ask(producing, Order(act=act, seconds=0.05), "code")
+            await ask(producing, Order(act=act, seconds=0.05), "search")
+        await until(lambda: total(prometheus, COUNTED) == done)  # noqa: B023 - ends in this round
+    by_result = {
+        series["metric"]["result"]: float(series["value"][1]) for series in query(prometheus, COUNTED)
+    }
+    assert by_result == {"success": 8, "model": 2, "infrastructure": 2}
+    assert {series["metric"]["process"] for series in query(prometheus, COUNTED)} == {worker.name}
+
+    await until(lambda: not {title for title, expression in board() if not query(prometheus, expression)})
+    known = set(get_json(f"{prometheus}/api/v1/label/__name__/values")["data"])
+    for title, expression in [*board(), *alerts()]:
+        query(prometheus, expression)
+        names = set(re.findall(r"llmi_\w+", expression))
+        assert names, title
+        assert names <= known, title
+    rules = get_json(f"{prometheus}/api/v1/rules")["data"]["groups"][0]["rules"]
+    assert {rule["name"] for rule in rules} == {name for name, _ in alerts()}
+
+
+async def test_a_backlog_that_nobody_serves_is_told(
+    client: QueueClient, prometheus: str, obedient: StartWorker
+) -> None:
+    waiting = asyncio.create_task(ask(client, Order(), "edit", timeout_s=20.0))
+    rule = dict(alerts())["QueueWithoutWorkers"]
+    await until(lambda: [series["metric"]["queue"] for series in query(prometheus, rule)] == ["edit"])
+    waiting.cancel()
