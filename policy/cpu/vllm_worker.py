@@ -2,7 +2,7 @@
 
 CPU vLLM 0.27.1 packs linear weights for oneDNN after loading and drops the originals, so verl 0.9.1's plain
 `model.load_weights` fails; vLLM's own `reload_weights` restores the layers, loads and packs again. It can go
-when packed layers can be loaded into: `tests/e2e/test_grpo_text.py` then passes with verl's own extension.
+when packed layers can be loaded into: `tests/e2e/test_grpo.py` then passes with verl's own extension.
 """
 
 from __future__ import annotations

@@ -1,0 +1,117 @@
+"""Three GRPO steps of both tiny policies, with every queue real: what went in came out, once, and was learnt
+from.
+"""
+
+from __future__ import annotations
+
+from html import unescape
+
+import pytest
+from PIL import Image
+
+from coordinator.config import check
+from policy.document import SOURCES
+from policy.ledger import reward_curve
+from workers.blobs import BlobStore
+from workers.errors import Fault
+from workers.messages import Failure
+
+pytestmark = [pytest.mark.heavy, pytest.mark.timeout(900)]
+
+
+@pytest.fixture(scope="module", params=["text", "vl"])
+def run(request):
+    return request.getfixturevalue(request.param)
+
+
+@pytest.fixture
+def trained(run):
+    return [record for record in run.ledger.rollouts.values() if record.state == "trained"]
+
+
+def test_every_step_was_trained_on_full_groups(run):
+    assert [step["training/global_step"] for step in run.metrics] == [1, 2, 3]
+    states = run.ledger.states()
+    assert states["trained"] + states["masked"] >= 3 * 8 * 8
+    assert states["open"] == 0
+    assert all(step["actor/grad_norm"] > 0 for step in run.metrics)
+
+
+def test_the_ledger_is_healthy(run):
+    assert run.ledger.violations == []
+    assert run.ledger.pending == []
+
+
+def test_the_reward_verl_learns_from_is_the_one_in_the_ledger(run):
+    told = {int(step["training/global_step"]): step["critic/score/mean"] for step in run.metrics}
+    assert reward_curve(run.ledger) == pytest.approx(told, abs=1e-4)
+
+
+def test_every_tool_and_both_judges_answered(run):
+    kinds = {record.request.kind for record in run.ledger.requests.values() if record.outcome.ok}
+    assert kinds == {*SOURCES, "judge_text", "judge_image"}
+
+
+def test_no_failure_of_ours_was_trained_on(run, trained):
+    ids = {record.rollout_id for record in trained}
+    results = [r.outcome.result for r in run.ledger.requests.values() if r.request.owner in ids]
+    assert len(results) > len(ids)
+    ours = [result for result in results if isinstance(result, Failure) and result.fault is not Fault.MODEL]
+    assert ours == []
+
+
+def test_every_image_of_a_document_is_in_the_blob_store(run, trained):
+    blobs = BlobStore(run.config["blobs"]["url"])
+    refs = {image.blob for record in trained for image in record.document.images if image.blob}
+    refs |= {ref for record in trained for ref in record.task.inputs}
+    assert refs
+    for ref in refs:
+        blobs.get(ref)
+
+
+def test_weights_reach_the_engine_after_each_step(run):
+    newest = {record.versions[1] for record in run.ledger.rollouts.values() if record.versions}
+    assert newest >= {0, 1, 2}
+
+
+def test_old_samples_stay_within_the_staleness_allowed(run):
+    for step in run.metrics:
+        assert step["training/off_policy/trajectory_staleness_worst/max"] <= 4
+
+
+def test_the_run_leaves_its_checkpoint_and_the_configuration_it_ran_with(run):
+    assert (run.folder / "checkpoints" / "global_step_3" / "actor").is_dir()
+    config = check(run.config, "config.json")
+    assert (config.name, config.train.steps, config.train.modality) == (run.kind, 3, run.kind)
+
+
+def test_the_page_shows_documents_with_their_images_beside_the_curve(run, trained):
+    page = (run.folder / "index.html").read_text(encoding="utf-8")
+    assert page.count("data:image/") > 4
+    assert any(record.task.question in unescape(page) for record in trained)
+    with Image.open(run.folder / "reward.png") as curve:
+        curve.load()
+        assert curve.width > 300
+
+
+def test_the_summary_counts_what_the_ledger_holds(run):
+    summary, requests = run.summary, run.ledger.requests.values()
+    assert summary["steps"] == 3
+    assert (summary["lost"], summary["violations"]) == (0, 0)
+    assert summary["masked"] == run.ledger.states()["masked"]
+    assert summary["requests_posted"] == len(requests) == sum(summary["outcomes"].values())
+    assert summary["outcomes"]["success"] == sum(record.outcome.ok for record in requests)
+    for kind, counts in summary["by_tool"].items():
+        assert counts["posted"] == sum(record.request.kind == kind for record in requests)
+        assert counts["posted"] == counts["success"] + counts["model"] + counts["infrastructure"]
+    assert summary["peak_rss_bytes"] < 14 * 2**30
+    assert 0 <= summary["trainer_idle_ratio"] <= 1
+
+
+def test_the_taught_policy_writes_tags_that_parse_yet_leaves_something_to_learn(run):
+    documents = [record.document for record in run.ledger.rollouts.values() if record.document]
+    tags = sum(document.attempts for document in documents)
+    invalid = sum(len(document.invalid) for document in documents)
+    assert tags > len(documents) / 2
+    assert invalid < tags / 5
+    assert 0.2 < run.summary["reward_first"] < 0.75
