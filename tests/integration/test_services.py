@@ -20,7 +20,13 @@ import pytest
 import yaml
 from PIL import Image
 
+from coordinator import claim
+from coordinator.claim import Claim
+from coordinator.config import load
+from coordinator.services import Services
+from coordinator.signals import StopSignals
 from coordinator.trainer import Trainer, TrainerDied
+from workers.errors import ConfigError
 
 TESTS = Path(__file__).parents[1]
 START_S = 90.0
@@ -178,6 +184,43 @@ def test_a_trainer_that_fails_is_explained_by_the_end_of_its_log(start):
     assert "RuntimeError: the weights are gone" in output
     assert "trainer.log" in output
     assert marked(start.mark) == []
+
+
+def test_a_worker_that_cannot_start_ends_the_run_and_is_explained(start, tmp_path):
+    (tmp_path / "library" / "captions.jsonl").write_text("no JSON\n")
+    process = start("trainer_stub")
+    output, _ = process.communicate(timeout=START_S)
+    assert process.returncode == 1
+    assert "worker search-1 ended while starting" in output
+    assert "captions.jsonl, line 1: Invalid JSON" in output
+    assert marked(start.mark) == []
+
+
+def test_a_run_publishes_its_configuration_and_gives_its_database_back(
+    start, config, tmp_path, queue_settings
+):
+    document = yaml.safe_load(config.read_text())
+    config.write_text(yaml.safe_dump({**document, "queue": {"redis_url": queue_settings.redis_url}}))
+    process = start("trainer_stub")
+    until_training(process, tmp_path)
+    assert "the run 'run'" in claim.held(queue_settings)
+    process.send_signal(signal.SIGTERM)
+    process.communicate(timeout=STOP_S)
+    assert claim.held(queue_settings) == ""
+    published = claim.published(queue_settings)
+    assert published["workers"]["pools"][0]["queues"] == ["search"]
+
+
+def test_a_run_whose_database_was_taken_meanwhile_starts_nothing(config, tmp_path, queue_settings):
+    settings = load(config, {"queue.redis_url": queue_settings.redis_url})
+    Claim(settings.model_copy(update={"name": "other"})).take()
+    run = tmp_path / "runs" / "run"
+    run.mkdir(parents=True)
+    said = []
+    with pytest.raises(ConfigError, match="the run 'other'"):
+        Services(settings, run, StopSignals(), said.append).__enter__()
+    assert said == []
+    assert "'other'" in claim.held(queue_settings)
 
 
 def test_trainer_that_cannot_start_says_why(tmp_path, monkeypatch):
