@@ -103,11 +103,21 @@ def _unwritable(path: Path) -> list[str]:
 
 
 def cluster(config: RunConfig) -> list[str]:
-    """The Redis that is started for a run answers on this machine only."""
-    if os.environ.get(RAY_ENV) and not config.external_redis:
+    """The Redis that is started for a run answers on this machine only; the Ray that is started for it must
+    have more CPUs than its workers declare.
+    """
+    if os.environ.get(RAY_ENV):
+        if config.external_redis:
+            return []
         return [
             f"{RAY_ENV} names a cluster: name a Redis that all its nodes reach, by {REDIS_ENV} or "
             "queue.redis_url"
+        ]
+    cpus, workers = config.ray.num_cpus, sum(pool.low * pool.cpus for pool in config.workers.pools)
+    if cpus is not None and workers >= cpus:
+        return [
+            f"ray.num_cpus: {cpus} leave the trainer nothing beside the {workers:g} that workers.pools take "
+            "(low times cpus); raise it, or leave it out"
         ]
     return []
 

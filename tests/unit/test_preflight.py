@@ -175,3 +175,12 @@ def test_a_disk_without_room_for_a_run_is_named(
     assert all(
         f"--runs: {tmp_path}/runs/x: {tmp_path} has {checks.FREE_MIB - 1} MiB" in line for line in said
     )
+
+
+@pytest.mark.parametrize(("cpus", "fits"), [(2, False), (3, True), (None, True)])
+def test_workers_must_leave_cpus_for_the_trainer(cpus: int | None, fits: bool) -> None:
+    pools = [{"queues": ["code"], "low": 2, "high": 8}, {"queues": ["search"], "low": 0}]
+    shipped = config.load("demo", {"workers.pools": pools, "ray.num_cpus": cpus})
+    assert [problem.startswith("ray.num_cpus: 2") for problem in checks.cluster(shipped)] == [True] * (
+        not fits
+    )
