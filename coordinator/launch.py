@@ -14,6 +14,7 @@ from rich.console import Console
 
 from coordinator import checks
 from coordinator.config import RunConfig
+from coordinator.exporter import ENDPOINTS, Exporter, RunState
 from coordinator.live import TRAINING, LiveView
 from coordinator.processes import MemoryWatch
 from coordinator.progress import Progress
@@ -37,6 +38,19 @@ def launch(
     """
     run = (runs / config.name).absolute()
     checks.check(config, run)
+    with Exporter(config.metrics) as exporter:
+        return _launch(config, run, console, signals, memory, began, exporter)
+
+
+def _launch(
+    config: RunConfig,
+    run: Path,
+    console: Console,
+    signals: StopSignals,
+    memory: MemoryWatch,
+    began: float,
+    exporter: Exporter,
+) -> Summary:
     run.mkdir(parents=True)
     config = _placed(config, run)
     progress = Progress(run)
@@ -53,6 +67,11 @@ def launch(
         with LiveView(console, config.name, config.train.steps, progress, memory, depths, workers) as view:
             services = Services(config, run, signals, view.say)
             with services:
+                exporter.watch(
+                    services.config.queue, config.name, RunState(progress, memory, services.fleet.states)
+                )
+                exporter.write(run)
+                view.say(f"metrics at {exporter.url}/metrics, addresses in {run / ENDPOINTS}")
                 view.say(TRAINING)
                 while services.training:
                     services.tick()
