@@ -90,8 +90,8 @@ def start(
             _show(console, record.node, record.redis, record.plan)
             result.update(record.model_dump(mode="json"), started=False)
             return
-        for note in wanted.notes:
-            console.print(note, highlight=False, soft_wrap=True)
+        whose = f"as in {config}" if config else f"as published there {wanted.config.name}".strip()
+        console.print(f"tools and judges {whose}", highlight=False, soft_wrap=True)
         found = ", ".join(f"{gpu.name} ({gpu.memory_mib:,} MiB)" for gpu in machine.gpus) or "no GPU"
         console.print(
             f"found {found}, {machine.cores} cores, {machine.memory_mib:,} MiB of memory", highlight=False

@@ -158,13 +158,15 @@ def _begun(state: NodeState) -> Record:
 
 
 def _write(state: NodeState, joining: Joining) -> None:
-    """Record and configuration; the latter published for nodes that join later, unless one is there."""
+    """Record and configuration; the latter published for nodes that join later."""
     state.keep_logs()
     state.write_config(joining.config)
     state.write(joining.record)
+    if not joining.publish:
+        return
     try:
         with claim.connect(joining.config.queue) as client:
-            client.set(claim.CONFIG_KEY, joining.config.model_dump_json(), nx=True)
+            client.set(claim.CONFIG_KEY, joining.config.model_dump_json())
     except redis.RedisError as error:
         raise InfrastructureFault(
             Cause.PROVIDER_DOWN, f"{joining.record.redis} ceased to answer ({type(error).__name__})"

@@ -27,7 +27,8 @@ from rewards import settings as judges
 from rewards.settings import JudgeEndpoint
 from workers.errors import ConfigError
 from workers.providers import preflight
-from workers.settings import REDIS_ENV, QueueSettings, Settings
+from workers.roster import read_roster
+from workers.settings import REDIS_ENV, QueueSettings, Settings, fingerprint
 
 NO_URL = (
     f"--redis (or {REDIS_ENV}): not a Redis URL; give one such as redis://host:6379/0; percent-encode signs "
@@ -36,11 +37,13 @@ NO_URL = (
 
 
 class Joining(Settings):
-    """What a node would do, checked and ready to be started."""
+    """What a node would do, checked and ready to be started. `publish`: its configuration replaces the one
+    in Redis, by which nobody works.
+    """
 
     record: Record
     config: ServiceConfig
-    notes: tuple[str, ...] = ()
+    publish: bool
 
 
 def prepare(
@@ -59,7 +62,7 @@ def prepare(
     url = _url(redis_url, given)
     os.environ[REDIS_ENV] = url
     node = _name(node)
-    settings, notes = _settled(given, url)
+    settings, publish = _settled(given, url)
     machine = machine or look()
     what = plan(machine, settings, lacking(settings), queues, role)
     record = Record(
@@ -70,7 +73,7 @@ def prepare(
         plan=what,
         ready_s=settings.workers.ready_s,
     )
-    return Joining(record=record, config=settings, notes=tuple(notes))
+    return Joining(record=record, config=settings, publish=publish)
 
 
 def locate(redis_url: str, node: str) -> tuple[NodeState, str]:
@@ -135,8 +138,8 @@ def _url(redis_url: str, given: ServiceConfig | None) -> str:
     return url
 
 
-def _settled(given: ServiceConfig | None, url: str) -> tuple[ServiceConfig, list[str]]:
-    """The configuration of this node, and what is to be said about it."""
+def _settled(given: ServiceConfig | None, url: str) -> tuple[ServiceConfig, bool]:
+    """The configuration of this node, and whether it is to be published."""
     raw = _published(url)
     public = None if raw is None else _service(raw)
     config = given or public
@@ -145,16 +148,27 @@ def _settled(given: ServiceConfig | None, url: str) -> tuple[ServiceConfig, list
             "--config: none is given, and nobody has published one in this Redis; name a YAML file or a "
             "shipped configuration, or start the run first"
         )
-    notes = []
-    if given is not None and public is not None and not alike(given, public):
-        notes.append(
-            f"another configuration is published in this Redis ({public.name or 'without a name'}); this "
-            "node works by the one that was given"
-        )
-    if given is None:
-        notes.append(f"configuration: the published one ({config.name or 'without a name'})")
+    publish = given is not None and (public is None or not alike(given, public))
+    if publish:
+        _alone(config, url)
     queue = config.queue.model_copy(update={"redis_url": without_password(url)})
-    return config.model_copy(update={"queue": queue}), notes
+    return config.model_copy(update={"queue": queue}), publish
+
+
+def _alone(given: ServiceConfig, url: str) -> None:
+    """Nobody in that Redis works by other settings: the same request must not depend on who takes it."""
+    queue = QueueSettings(redis_url=without_password(url))
+    ours = fingerprint(given.model_dump(mode="json"))
+    others = sorted({one.node for one in read_roster(url) if one.ready and one.config != ours})
+    who = [f"workers on {', '.join(others)}"] if others else []
+    if claim.held(queue):
+        who.append("the run that uses this database")
+    if who:
+        raise ConfigError(
+            f"--config: {' and '.join(who)} work by other tools, judges, rewards or blobs than the given "
+            "configuration; leave --config out to join them, or stop them first (who was killed is seen for "
+            f"another {queue.lease_s:.0f} s)"
+        )
 
 
 def reach(redis_url: str) -> str:
@@ -193,5 +207,4 @@ def _service(raw: dict[str, Any]) -> ServiceConfig:
 
 def alike(one: ServiceConfig, other: ServiceConfig) -> bool:
     """Whether workers would do the same by both."""
-    apart = {"queue": {"redis_url"}, "name": True, "workers": True, "metrics": True}
-    return one.model_dump(exclude=apart) == other.model_dump(exclude=apart)  # type: ignore[arg-type]
+    return fingerprint(one.model_dump(mode="json")) == fingerprint(other.model_dump(mode="json"))

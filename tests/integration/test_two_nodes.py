@@ -1,0 +1,170 @@
+"""Two nodes and a Redis between them, each a network namespace with a host name and an address of its own.
+
+The namespaces are unnamed and belong to a user namespace, so no root is needed and they end with the
+processes that hold them. The image store is a folder that both see, as nodes of a cluster would.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import json
+import os
+import shutil
+import subprocess
+import sys
+import time
+from collections.abc import Callable, Iterator, Sequence
+from pathlib import Path
+
+import psutil
+import pytest
+import yaml
+
+ROOT = Path(__file__).parents[2]
+LLMI = Path(sys.executable).with_name("llmi")
+REDIS = "10.77.0.1"
+ADDRESSES = {"alpha": "10.77.0.2", "beta": "10.77.0.3"}
+PASSWORD = "only-for-this-test"
+URL = f"redis://:{PASSWORD}@{REDIS}:6379/0"
+CALL_S = 90.0
+
+# Posts charts from the Redis' namespace and prints which worker drew each: `host:process`.
+POST = """
+import asyncio, json, os, sys
+from workers.client import QueueClient
+from workers.messages import CodePayload, Request
+from workers.settings import QueueSettings
+
+async def main():
+    async with asyncio.timeout(80), QueueClient(QueueSettings()) as client:
+        chart = CodePayload(code="import time; time.sleep(0.5); plt.plot([1, 2])")
+        posted = [await client.post(Request.make("code", chart, timeout_s=60)) for _ in range(8)]
+        outcomes = [await each.outcome() for each in posted]
+    print(json.dumps([[each.result.status, each.worker] for each in outcomes]))
+
+asyncio.run(main())
+"""
+
+
+class Namespace:
+    """A process that holds a network and a host name; `inside` puts a command there."""
+
+    def __init__(self, name: str, inside: Sequence[str] = (), user: bool = False):
+        flags = ["--net", "--uts", *(["--user", "--map-root-user"] if user else [])]
+        hold = f"hostname {name} && ip link set lo up && echo up && exec sleep infinity"
+        self._holder = subprocess.Popen(
+            [*inside, "unshare", *flags, "sh", "-c", hold],
+            stdout=subprocess.PIPE, stderr=subprocess.STDOUT, text=True,
+        )  # fmt: skip
+        assert self._holder.stdout is not None
+        self.problem = "" if (said := self._holder.stdout.readline()) == "up\n" else said or "no answer"
+        self.pid = self._holder.pid
+
+    @property
+    def inside(self) -> list[str]:
+        return ["nsenter", "--target", str(self.pid), "--user", "--net", "--uts", "--preserve-credentials"]
+
+    def run(self, *command: str) -> str:
+        done = subprocess.run([*self.inside, *command], capture_output=True, text=True, timeout=CALL_S)
+        assert done.returncode == 0, done.stdout + done.stderr
+        return done.stdout
+
+    def end(self) -> None:
+        self._holder.kill()
+        self._holder.communicate()
+
+
+@pytest.fixture
+def network() -> Iterator[dict[str, Namespace]]:
+    """`hub` with the Redis' address, `alpha` and `beta` with theirs, joined by a bridge in `hub`."""
+    missing = [tool for tool in ("ip", "unshare", "nsenter", "hostname") if shutil.which(tool) is None]
+    if missing:
+        pytest.skip(f"{', '.join(missing)} not installed (iproute2, util-linux, hostname)")
+    spaces = {"hub": Namespace("hub", user=True)}
+    try:
+        if problem := spaces["hub"].problem:
+            pytest.skip(f"network namespaces are not allowed here: {problem.strip()}")
+        hub = spaces["hub"]
+        try:
+            hub.run("ip", "link", "add", "bridge", "type", "bridge")
+        except AssertionError as error:
+            pytest.skip(f"network namespaces have no bridges here: {error}")
+        hub.run("ip", "address", "add", f"{REDIS}/24", "dev", "bridge")
+        hub.run("ip", "link", "set", "bridge", "up")
+        for name, address in ADDRESSES.items():
+            node = spaces[name] = Namespace(name, inside=hub.inside)
+            assert not node.problem, node.problem
+            hub.run("ip", "link", "add", f"to-{name}", "type", "veth", "peer", "eth0", "netns", str(node.pid))
+            hub.run("ip", "link", "set", f"to-{name}", "master", "bridge", "up")
+            node.run("ip", "address", "add", f"{address}/24", "dev", "eth0")
+            node.run("ip", "link", "set", "eth0", "up")
+        yield spaces
+    finally:
+        for space in reversed(spaces.values()):
+            space.end()
+
+
+@pytest.fixture
+def environment(tmp_path: Path) -> Iterator[dict[str, str]]:
+    """Of every command; supervisors that a failed test leaves are killed, and their workers with them."""
+    unset = ("LLMI_REDIS_URL", "LLMI_CONFIG", "CUDA_VISIBLE_DEVICES")
+    env = {name: value for name, value in os.environ.items() if name not in unset}
+    state = tmp_path / "state"
+    yield env | {"LLMI_STATE": str(state), "LLMI_REDIS_PASSWORD": PASSWORD}
+    for file in state.glob("*/node.json"):
+        with contextlib.suppress(psutil.NoSuchProcess):
+            left = psutil.Process(json.loads(file.read_text())["pid"])
+            if left.environ().get("LLMI_STATE") == str(state):
+                left.kill()
+
+
+def soon(true: Callable[[], object], why: Callable[[], str]) -> None:
+    deadline = time.monotonic() + 30.0
+    while not true():
+        assert time.monotonic() < deadline, why()
+        time.sleep(0.05)
+
+
+def answer(node: Namespace, env: dict[str, str], *command: str) -> dict:
+    done = subprocess.run([*node.inside, *command], env=env, capture_output=True, text=True, timeout=CALL_S)
+    assert done.returncode == 0, done.stdout + done.stderr
+    return json.loads(done.stdout)
+
+
+def test_jobs_are_done_on_both_nodes_and_both_leave_clean(network, environment, tmp_path):
+    hub = network["hub"]
+    log = tmp_path / "redis.out"
+    with log.open("w") as out:
+        server = subprocess.Popen(
+            [*hub.inside, str(LLMI), "redis", "--dir", str(tmp_path / "redis"), "--bind", REDIS],
+            env=environment, stdout=out, stderr=out,
+        )  # fmt: skip
+    try:
+        soon(lambda: "ready" in log.read_text() or server.poll() is not None, log.read_text)
+        config = tmp_path / "node.yaml"
+        config.write_text(yaml.safe_dump({"blobs": {"url": str(tmp_path / "blobs")}}))
+        env = environment | {"LLMI_REDIS_URL": URL}
+        start = [str(ROOT / "ops" / "start_workers.sh"), "--queues", "code", "--json"]
+        first = answer(network["alpha"], env, *start, "--config", str(config))
+        second = answer(network["beta"], env, *start)  # its configuration is the one that alpha published
+        assert [first["node"], second["node"]] == ["alpha", "beta"]
+        families = [psutil.Process(one["pid"]) for one in (first, second)]
+        families += [child for one in families for child in one.children(recursive=True)]
+        outcomes = json.loads(
+            subprocess.run(
+                [*hub.inside, sys.executable, "-c", POST],
+                env=env, cwd=ROOT, capture_output=True, text=True, check=True, timeout=CALL_S,
+            ).stdout
+        )  # fmt: skip
+        assert [status for status, _ in outcomes] == ["success"] * 8
+        assert {worker.partition(":")[0] for _, worker in outcomes} == {"alpha", "beta"}
+        roster = answer(hub, env, str(LLMI), "workers", "status", "--json")["workers"]
+        assert [(one["node"], one["ready"]) for one in roster] == [("alpha", True), ("beta", True)]
+        for name in ADDRESSES:
+            stopped = answer(network[name], env, str(ROOT / "ops" / "stop_workers.sh"), "--json")
+            assert stopped == {"node": name, "was_running": True}
+        _, alive = psutil.wait_procs(families, timeout=10)
+        assert alive == []
+    finally:
+        server.terminate()
+        server.wait(30)
