@@ -7,9 +7,10 @@ from importlib import resources
 from pathlib import Path
 
 import pytest
+import yaml
 from pydantic import ValidationError
 
-from coordinator.config import load, shipped
+from coordinator.config import find, load, shipped
 from policy.training import TrainSettings, agent_loop_config, environment
 from policy.verl_options import hydra_overrides
 
@@ -26,6 +27,9 @@ CPU = {
     "rollout_gpus": 1,
     "old_log_prob": "rollout",
 }
+
+# The shipped files that train; the others are evaluations.
+RUNS = [name for name in shipped() if "train" in yaml.safe_load(find(name).read_text())]
 
 
 def compose(settings: TrainSettings, run: Path):
@@ -50,7 +54,7 @@ def test_every_option_exists_in_verl_on_a_cpu(mode, tmp_path):
     assert config.algorithm.rollout_correction.bypass_mode is True
 
 
-@pytest.mark.parametrize("name", shipped())
+@pytest.mark.parametrize("name", RUNS)
 def test_every_shipped_configuration_takes_verls_own_validation(name, tmp_path):
     from verl.trainer.ppo.utils import need_critic, need_reference_policy
     from verl.utils.config import omega_conf_to_dataclass, validate_config
