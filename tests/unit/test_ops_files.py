@@ -1,0 +1,149 @@
+"""The files that containers and dashboards are started with name things that exist, and fit each other."""
+
+from __future__ import annotations
+
+import itertools
+import json
+import os
+import shutil
+import subprocess
+from pathlib import Path
+from typing import Any
+from urllib.parse import urlsplit
+
+import pytest
+import yaml
+from typer.testing import CliRunner
+
+from coordinator.cli import app
+from coordinator.config import load_services
+
+REPOSITORY = Path(__file__).resolve().parents[2]
+OPS = REPOSITORY / "ops"
+IN_IMAGE = Path("/llmi")  # where ops/Dockerfile puts the repository
+
+
+@pytest.fixture(scope="module")
+def compose() -> dict[str, Any]:
+    return yaml.safe_load((OPS / "compose.yaml").read_text())
+
+
+def read(name: str) -> Any:
+    return yaml.safe_load((OPS / name).read_text())
+
+
+def own(compose: dict[str, Any]) -> dict[str, list[str]]:
+    """The commands of the services that run in our image."""
+    return {name: s["command"] for name, s in compose["services"].items() if s["image"] == "llmi"}
+
+
+def test_every_mounted_file_is_there(compose: dict[str, Any]) -> None:
+    mounts = [v for s in compose["services"].values() for v in s.get("volumes", ()) if v.startswith("./")]
+    assert mounts
+    assert all((OPS / mount.split(":")[0]).exists() for mount in mounts)
+
+
+def test_every_named_volume_is_declared(compose: dict[str, Any]) -> None:
+    names = [v.rpartition(":")[0] for s in compose["services"].values() for v in s.get("volumes", ())]
+    named = {name.replace("${LLMI_DATA:-data}", "data") for name in names if not name.startswith("./")}
+    assert named <= set(compose["volumes"])
+
+
+def test_commands_name_programs_of_the_repository_and_options_that_they_know(compose: dict[str, Any]) -> None:
+    commands = own(compose)
+    assert set(commands) == {"workers", "metrics", "flower"}
+    for program, *arguments in commands.values():
+        path = Path(program).relative_to(IN_IMAGE)
+        assert str(path) == ".venv/bin/llmi" or os.access(REPOSITORY / path, os.X_OK)
+        for name in (a for a in arguments if a.startswith(str(IN_IMAGE))):
+            assert (REPOSITORY / Path(name).relative_to(IN_IMAGE)).is_file()
+    helps = {
+        "workers": CliRunner().invoke(app, ["workers", "start", "--help"], env={"COLUMNS": "200"}).output,
+        "metrics": CliRunner().invoke(app, ["metrics", "--help"], env={"COLUMNS": "200"}).output,
+        "flower": (OPS / "flower.sh").read_text(),
+    }
+    for service, command in commands.items():
+        assert all(option in helps[service] for option in command if option.startswith("--"))
+
+
+def test_the_image_is_built_from_files_that_exist(compose: dict[str, Any]) -> None:
+    build = compose["x-llmi"]["build"]
+    context = (OPS / build["context"]).resolve()
+    assert context == REPOSITORY
+    assert (context / build["dockerfile"]).is_file()
+    assert f"WORKDIR {IN_IMAGE}" in (context / build["dockerfile"]).read_text()
+
+
+def test_redis_keeps_everything_it_is_given(compose: dict[str, Any]) -> None:
+    command = compose["services"]["redis"]["command"]
+    options = dict(zip(command[1::2], command[2::2], strict=True))
+    assert options["--appendonly"] == "yes"
+    assert options["--maxmemory-policy"] == "noeviction"
+
+
+def test_prometheus_looks_where_the_exporter_serves(compose: dict[str, Any]) -> None:
+    (job,) = read("prometheus/prometheus.yml")["scrape_configs"]
+    address = urlsplit(job["http_sd_configs"][0]["url"])
+    command = compose["services"][address.hostname]["command"]
+    assert command[command.index("--port") + 1] == str(address.port)
+    assert address.path == "/targets"
+    assert read("prometheus/prometheus.yml")["rule_files"] == ["alerts.yml"]
+
+
+def test_grafana_reads_the_board_and_asks_prometheus(compose: dict[str, Any]) -> None:
+    (source,) = read("grafana/provisioning/datasources/prometheus.yaml")["datasources"]
+    address = urlsplit(source["url"])
+    assert f"127.0.0.1:{address.port}:{address.port}" in compose["services"][address.hostname]["ports"]
+    (provider,) = read("grafana/provisioning/dashboards/llmi.yaml")["providers"]
+    grafana = compose["services"]["grafana"]
+    assert f"./grafana/llmi.json:{provider['options']['path']}/llmi.json:ro" in grafana["volumes"]
+    for panel in board():
+        assert all(t["datasource"]["uid"] == source["uid"] for t in panel.get("targets", ()))
+
+
+def test_workers_in_containers_can_be_scraped_and_hold_no_secret() -> None:
+    config = load_services(OPS / "services.yaml")
+    assert config.metrics.bind == "0.0.0.0"
+    assert config.blobs.url.startswith("/data/")
+
+
+def board() -> list[dict[str, Any]]:
+    return json.loads((OPS / "grafana" / "llmi.json").read_text())["panels"]
+
+
+def test_panels_have_names_of_their_own_and_do_not_overlap() -> None:
+    panels = board()
+    for field in ("id", "title"):
+        assert len({panel[field] for panel in panels}) == len(panels)
+    taken = [
+        set(itertools.product(range(g["x"], g["x"] + g["w"]), range(g["y"], g["y"] + g["h"])))
+        for g in (panel["gridPos"] for panel in panels)
+    ]
+    assert all(x < 24 for cells in taken for x, _ in cells)
+    assert all(not a & b for a, b in itertools.combinations(taken, 2))
+
+
+@pytest.mark.parametrize(
+    ("arguments", "says"),
+    [
+        ((), "Name a run's folder, or --metrics URL"),
+        (("nowhere",), "nowhere/endpoints.json does not exist"),
+        (("--bad",), "no option --bad"),
+        (("--metrics",), "--metrics needs a value"),
+    ],
+)
+def test_prometheus_says_what_is_missing(arguments: tuple[str, ...], says: str, tmp_path: Path) -> None:
+    command = [str(OPS / "prometheus.sh"), *arguments]
+    ended = subprocess.run(command, cwd=tmp_path, capture_output=True, text=True, timeout=30)
+    assert ended.returncode == 2
+    assert says in ended.stderr
+
+
+def test_without_prometheus_and_apt_it_says_what_to_do(tmp_path: Path) -> None:
+    for program in ("bash", "readlink", "dirname", "sed"):
+        (tmp_path / program).symlink_to(str(shutil.which(program)))
+    env = {"PATH": str(tmp_path), "LLMI_CACHE": str(tmp_path / "cache")}
+    command = [str(tmp_path / "bash"), str(OPS / "prometheus.sh"), "--metrics", "http://127.0.0.1:1"]
+    ended = subprocess.run(command, env=env, cwd=tmp_path, capture_output=True, text=True, timeout=30)
+    assert ended.returncode == 2
+    assert "no prometheus on PATH, and no apt-get" in ended.stderr
