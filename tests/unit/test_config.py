@@ -25,15 +25,23 @@ def file(tmp_path):
     return write
 
 
+RUNS = [name for name in config.shipped() if "train" in yaml.safe_load(config.find(name).read_text())]
+
+
 @pytest.mark.parametrize("name", config.shipped())
+def test_every_shipped_configuration_is_one_that_workers_can_go_by(name):
+    assert config.load_services(name).workers.pools
+
+
+@pytest.mark.parametrize("name", RUNS)
 def test_every_shipped_configuration_resolves_to_verl_options(name, tmp_path):
     run = config.load(name)
     overrides = hydra_overrides(run.train, run=tmp_path, data_train=[Path("a")], data_test=[Path("b")])
     assert f"actor_rollout_ref.model.path='{run.train.model}'" in overrides
 
 
-def test_five_configurations_are_shipped():
-    assert config.shipped() == [
+def test_five_runs_are_shipped():
+    assert RUNS == [
         "demo",
         "demo_vl",
         "qwen2_5_vl_7b_grpo",
