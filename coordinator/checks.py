@@ -7,6 +7,7 @@ or variable and the cure; no message shows a password.
 from __future__ import annotations
 
 import os
+import socket
 import shutil
 from pathlib import Path
 from urllib.parse import urlsplit
@@ -19,6 +20,7 @@ from workers.providers import preflight
 from workers.settings import REDIS_ENV, QueueSettings
 
 REDIS_TIMEOUT_S = 3.0
+RAY_ITSELF = frozenset({"auto", "local"})  # Ray finds these addresses by itself
 MIB = 2**20
 FREE_MIB = 512  # finds a disk that is full; what a real model's checkpoints take, nobody can tell before
 # Stand-ins in the shipped configurations: the demo names the model that it builds after seed and recipe.
@@ -38,7 +40,7 @@ def check(config: RunConfig, run: Path) -> None:
 def surroundings(config: RunConfig, run: Path) -> list[str]:
     """What does not depend on model and data: folders, Ray and the Redis that the user named."""
     outside = (redis(config.queue) or claimed(config.queue)) if config.external_redis else []
-    return [*local(config, run), *outside]
+    return [*local(config, run), *outside, *head()]
 
 
 def local(config: RunConfig, run: Path) -> list[str]:
@@ -120,6 +122,22 @@ def cluster(config: RunConfig) -> list[str]:
             "(low times cpus); raise it, or leave it out"
         ]
     return []
+
+
+def head() -> list[str]:
+    """The Ray cluster that the user named must be open, else connecting to it takes minutes to fail."""
+    address = os.environ.get(RAY_ENV)
+    if not address or address in RAY_ITSELF:
+        return []
+    try:
+        parts = urlsplit(address if "://" in address else f"ray://{address}")
+        with socket.create_connection((parts.hostname or "", parts.port or 6379), REDIS_TIMEOUT_S):
+            return []
+    except (OSError, ValueError) as error:
+        return [
+            f"{RAY_ENV}: {address} is not reached ({error}); start it (ray start --head), correct the address, "
+            "or unset it and a Ray is started for the run"
+        ]
 
 
 def model(config: RunConfig) -> list[str]:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import socket
 from pathlib import Path
 from types import SimpleNamespace
 from typing import Any
@@ -184,3 +185,13 @@ def test_workers_must_leave_cpus_for_the_trainer(cpus: int | None, fits: bool) -
     assert [problem.startswith("ray.num_cpus: 2") for problem in checks.cluster(shipped)] == [True] * (
         not fits
     )
+
+
+def test_a_ray_cluster_that_is_not_there_is_named(monkeypatch: pytest.MonkeyPatch) -> None:
+    assert checks.head() == []
+    with socket.create_server(("127.0.0.1", 0)) as server:
+        address = f"127.0.0.1:{server.getsockname()[1]}"
+        monkeypatch.setenv(config.RAY_ENV, address)
+        assert checks.head() == []
+    [problem] = checks.head()
+    assert f"RAY_ADDRESS: {address} is not reached" in problem
