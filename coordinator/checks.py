@@ -7,8 +7,8 @@ or variable and the cure; no message shows a password.
 from __future__ import annotations
 
 import os
-import socket
 import shutil
+import socket
 from pathlib import Path
 from urllib.parse import urlsplit
 
@@ -20,7 +20,6 @@ from workers.providers import preflight
 from workers.settings import REDIS_ENV, QueueSettings
 
 REDIS_TIMEOUT_S = 3.0
-RAY_ITSELF = frozenset({"auto", "local"})  # Ray finds these addresses by itself
 MIB = 2**20
 FREE_MIB = 512  # finds a disk that is full; what a real model's checkpoints take, nobody can tell before
 # Stand-ins in the shipped configurations: the demo names the model that it builds after seed and recipe.
@@ -127,7 +126,7 @@ def cluster(config: RunConfig) -> list[str]:
 def head() -> list[str]:
     """The Ray cluster that the user named must be open, else connecting to it takes minutes to fail."""
     address = os.environ.get(RAY_ENV)
-    if not address or address in RAY_ITSELF:
+    if not address or address == "auto":  # Ray finds that one by itself
         return []
     try:
         parts = urlsplit(address if "://" in address else f"ray://{address}")
@@ -135,8 +134,8 @@ def head() -> list[str]:
             return []
     except (OSError, ValueError) as error:
         return [
-            f"{RAY_ENV}: {address} is not reached ({error}); start it (ray start --head), correct the address, "
-            "or unset it and a Ray is started for the run"
+            f"{RAY_ENV}: {address} is not reached ({error}); start it (ray start --head), correct the "
+            "address, or unset it and a Ray is started for the run"
         ]
 
 
