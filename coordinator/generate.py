@@ -30,7 +30,7 @@ from policy.document import SOURCES, Document, ImagePart, InvalidPart, Task, Tex
 from workers import images
 from workers.blobs import BlobStore
 from workers.client import QueueClient
-from workers.errors import Cause, ConfigError, InfrastructureFault
+from workers.errors import Cause, ConfigError, Fault, InfrastructureFault, JobError
 from workers.messages import Failure, Success
 from workers.providers import preflight
 from workers.queues import QUEUES
@@ -72,14 +72,23 @@ def prepare(order: Order, console: Console) -> Prepared:
     return Prepared(order, config, tuple(pictures))
 
 
+class NotWritten(RuntimeError):
+    """There is no document. The message says whose fault that is."""
+
+
 def generate(prepared: Prepared, signals: StopSignals, say: Say) -> Document:
     """Write the document and its page.
 
-    Raises `JobError` when the author fails, `InfrastructureFault` when workers do not start, `Stopped`.
+    Raises `NotWritten` when the author fails, `InfrastructureFault` when workers do not start, `Stopped`.
     """
     with tool_workers(prepared.config, signals, say) as config:
         say("writing")
-        document, blobs = signals.run(_write(prepared, config, say))
+        try:
+            document, blobs = signals.run(_write(prepared, config, say))
+        except JobError as error:
+            whose = "the author's fault" if error.cause.fault is Fault.MODEL else "not the author's fault"
+            cause = error.cause.value.replace("_", " ")
+            raise NotWritten(f"no document was written: {cause} ({whose}): {error.detail}") from error
         reader.write(prepared.order.page, document, blobs)
     return document
 

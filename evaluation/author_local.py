@@ -94,7 +94,9 @@ def _load(name: str) -> _Loaded:
         AutoProcessor,
         AutoTokenizer,
     )
+    from transformers.utils import logging
 
+    logging.disable_progress_bar()
     placement = {"device_map": "auto"} if torch.cuda.is_available() else {}
     try:
         sees = hasattr(AutoConfig.from_pretrained(name), "vision_config")
