@@ -13,6 +13,7 @@ from rich.console import Console
 from rich.table import Table
 
 from coordinator.commands.output import Json, output
+from workers.errors import ConfigError
 
 if TYPE_CHECKING:
     from coordinator.nodes.plan import Plan
@@ -85,6 +86,8 @@ def start(
         )
         record = control.running(wanted, bool(config))
         if record is not None and not dry_run:
+            if foreground:
+                raise ConfigError(f"{record.node} runs already; stop it first with `llmi workers stop`")
             console.print(f"[bold]{record.node}[/] runs already; nothing is changed", highlight=False)
             record = control.wait_ready(control.state_of(record), _saying(console), anew=False)
             _show(console, record.node, record.redis, record.plan)
@@ -183,8 +186,9 @@ def _show(console: Console, node: str, redis: str, plan: Plan) -> None:
         where = ", ".join(f"GPU {device}" for device in planned.devices) or "CPU"
         table.add_row(", ".join(pool.queues), str(pool.low), str(pool.low * pool.concurrency), where)
     console.print(table)
-    for queue, why in plan.left_out.items():
-        console.print(f"[yellow]left out[/] {queue}: {why}", highlight=False, soft_wrap=True)
+    for why in dict.fromkeys(plan.left_out.values()):
+        queues = ", ".join(queue for queue, reason in plan.left_out.items() if reason == why)
+        console.print(f"[yellow]left out[/] {queues}: {why}", highlight=False, soft_wrap=True)
 
 
 def _saying(console: Console) -> Callable[[str], None]:

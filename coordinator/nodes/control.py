@@ -44,6 +44,11 @@ def running(joining: Joining, config_given: bool) -> Record | None:
             f"{state.folder}: a node runs whose record cannot be read; end the process that has the file "
             "lock there open"
         )
+    if record.phase == "draining":
+        raise ConfigError(
+            f"{wanted.node} is just draining; start it again when that has ended, or end it at once with "
+            "`llmi workers stop --now`"
+        )
     other = [
         f"{name} {' '.join(old) or 'all'}, not {' '.join(new) or 'all'}"
         for name, old, new in (

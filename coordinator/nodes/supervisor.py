@@ -82,7 +82,10 @@ class Supervisor:
 
     def _tell(self, **change: object) -> None:
         self._record = self._record.model_copy(update=change)
-        self._state.write(self._record)
+        try:
+            self._state.write(self._record)
+        except OSError as error:  # a full disk is no reason to stop working
+            logger.warning("the record was not written: %s", error)
 
 
 def main() -> int:

@@ -95,7 +95,7 @@ class Node:
     """`start` and `stop` call the scripts."""
 
     def __init__(self, tmp_path: Path, url: str):
-        self.mark, self.name, self.url = uuid.uuid4().hex, "alpha", url
+        self.mark, self.name = uuid.uuid4().hex, "alpha"
         self.state = tmp_path / "state"
         self._seen: set[psutil.Process] = set()
         unset = ("LLMI_REDIS_URL", "LLMI_CONFIG", "CUDA_VISIBLE_DEVICES")
@@ -234,6 +234,17 @@ def test_nothing_outlives_a_supervisor_that_is_killed(node, config):
     assert node.joined("--queues", "diffusion")["started"] is True
 
 
+def test_ctrl_c_while_workers_start_leaves_nothing(node, config, queue_settings):
+    command = [OPS / "start_workers.sh", "--node", "alpha", "--config", config, "--queues", "diffusion"]
+    with subprocess.Popen(command, env=node.env, stderr=subprocess.PIPE, stdout=subprocess.PIPE) as process:
+        soon(lambda: node.left)
+        process.send_signal(signal.SIGINT)
+        output = process.communicate(timeout=CALL_S)
+    assert process.returncode == 130, output
+    assert node.left == []
+    assert json.loads(node.stop().stdout)["was_running"] is False
+
+
 def test_a_worker_that_does_not_come_up_is_explained_and_nothing_left(node, tmp_path):
     (tmp_path / "library").mkdir()
     (tmp_path / "library" / "captions.jsonl").write_text("{no json\n")
@@ -259,10 +270,10 @@ def test_in_the_foreground_sigterm_drains_and_succeeds(node, config, queue_setti
     assert node.left == []
 
 
-def test_the_password_of_redis_is_in_no_file_and_no_command_line(tmp_path, config):
+def test_the_password_of_redis_is_in_no_file_and_no_command_line(node, tmp_path, config):
     secret = uuid.uuid4().hex
     with EmbeddedRedis(tmp_path / "redis", password=secret) as server:
-        node = Node(tmp_path, server.url.replace("redis://", f"redis://:{secret}@"))
+        node.env["LLMI_REDIS_URL"] = server.url.replace("redis://", f"redis://:{secret}@")
         answer = node.joined("--config", str(config), "--queues", "diffusion")
         assert len(node.left) > 2
         lines = [" ".join(process.cmdline()) for process in (*node.left, psutil.Process(server.pid))]

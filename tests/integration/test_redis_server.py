@@ -1,0 +1,84 @@
+"""A queue server of one's own: for this machine without, for others only with a password."""
+
+from __future__ import annotations
+
+import signal
+import socket
+import subprocess
+import sys
+from pathlib import Path
+
+import psutil
+import pytest
+import redis
+
+from coordinator.redis_server import EmbeddedRedis
+from workers.errors import ConfigError
+
+LLMI = Path(sys.executable).with_name("llmi")
+OTHER = "127.0.0.2"  # an address of this machine beside 127.0.0.1, as that of a network card is
+
+
+def reaches(host: str, port: int) -> bool:
+    try:
+        socket.create_connection((host, port), timeout=5.0).close()
+    except ConnectionRefusedError:
+        return False
+    return True
+
+
+def test_it_listens_on_one_address_only_unless_told(tmp_path):
+    with EmbeddedRedis(tmp_path) as server:
+        assert reaches("127.0.0.1", server.port)
+        assert not reaches(OTHER, server.port)
+
+
+def test_others_reach_it_with_the_password_only(tmp_path):
+    with EmbeddedRedis(tmp_path, bind=OTHER, password="hunter2") as server:
+        for host in ("127.0.0.1", OTHER):
+            with redis.Redis(host, server.port) as stranger, pytest.raises(redis.AuthenticationError):
+                stranger.ping()
+            with redis.Redis(host, server.port, password="hunter2") as friend:
+                assert friend.ping()
+        assert "hunter2" not in " ".join(psutil.Process(server.pid).cmdline())
+    assert not any(b"hunter2" in file.read_bytes() for file in tmp_path.rglob("*") if file.is_file())
+
+
+def test_without_a_password_it_listens_for_nobody_else(tmp_path):
+    with pytest.raises(ConfigError, match="needs a password"):
+        EmbeddedRedis(tmp_path, bind=OTHER)
+
+
+def test_an_address_that_is_not_this_machines_is_refused_and_nothing_left(tmp_path):
+    server = EmbeddedRedis(tmp_path, bind="192.0.2.1", password="hunter2")
+    with pytest.raises(ConfigError, match=r"192\.0\.2\.1: the server cannot listen there"):
+        server.start()
+    assert not server.running
+
+
+def test_the_command_says_where_it_is_keeps_what_it_had_and_ends_on_a_signal(tmp_path):
+    with EmbeddedRedis(tmp_path / "probe") as probe:
+        port = probe.port
+    command = [LLMI, "redis", "--dir", tmp_path / "data", "--port", str(port)]
+    for expected in (None, b"kept"):
+        with subprocess.Popen(command, stderr=subprocess.PIPE, text=True) as process:
+            assert process.stderr is not None
+            assert f"redis://127.0.0.1:{port}/0" in process.stderr.readline()
+            with redis.Redis("127.0.0.1", port) as client:
+                assert client.get("key") == expected
+                client.set("key", "kept")
+            process.send_signal(signal.SIGTERM)
+            assert process.wait(30) == 0
+        assert not reaches("127.0.0.1", port)
+
+
+def test_the_command_wants_a_password_for_another_address(tmp_path):
+    done = subprocess.run(
+        [LLMI, "redis", "--dir", tmp_path / "data", "--bind", OTHER],
+        capture_output=True,
+        text=True,
+        timeout=60,
+    )
+    assert done.returncode == 2
+    assert "LLMI_REDIS_PASSWORD" in done.stderr
+    assert not (tmp_path / "data").exists()
