@@ -4,6 +4,7 @@
 that waits, spread over the time in which a backlog should be gone. Invariants: the answer lies within the
 pool's bounds and never falls when the backlog grows; a pool grows at once and shrinks by one at a time; it
 goes to zero only when nothing waits, runs or has just run. No clock, no Redis: `Sizer` is told the time.
+Limit: workers that joined by hand are not deducted; where they carry a queue, keep its pool's `high` small.
 """
 
 from __future__ import annotations
