@@ -3,7 +3,7 @@
 Invariants: the result lies in the batch before the item's message is acknowledged, so that whoever gets the
 message after a death goes on where it stopped: a stored document is not written again, a verdict that was
 given or is being given is not asked for again; a document that infrastructure spoilt is neither stored nor
-judged; a failure is tried again a few times within the item's time, then it stands as missing, with its cause.
+judged; a failure is tried again a few times within the item's time, then stands as missing, with its cause.
 """
 
 from __future__ import annotations

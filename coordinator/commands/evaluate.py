@@ -24,6 +24,31 @@ Name = Annotated[str, typer.Argument(help="The evaluation, as it was submitted."
 
 
 @app.command()
+def demo(
+    name: Annotated[str, typer.Option(help="Name of the evaluation.")] = "demo",
+    folder: Annotated[Path, typer.Option(metavar="DIR", help="Folder that holds the evaluations.")] = Path(
+        "evals"
+    ),
+    as_json: Json = False,
+) -> None:
+    """Try it on this machine: no GPU, no key and no network needed.
+
+    Builds a tiny vision-language author, tiny image models and a drawn library (once; shared with
+    [b]llmi demo[/b]), starts Redis and workers for as long as it takes, and evaluates six items of a small
+    benchmark by rules. The same name again goes on where it stopped.
+    """
+    with output(as_json) as (console, result):
+        from coordinator.evaluation_demo import demo as run
+        from coordinator.signals import StopSignals
+
+        progress = Console(stderr=True)
+        with StopSignals() as signals:
+            page, numbers = run(name, folder, signals, progress, lambda now: _line(progress, now))
+        result.update(numbers, page=page)
+        _reported(console, numbers, page)
+
+
+@app.command()
 def submit(
     bench: Annotated[
         Path,
@@ -94,15 +119,7 @@ def report(name: Name, folder: Folder = "evals", as_json: Json = False) -> None:
 
         page, numbers_file, numbers = writer.write(Batch(_url(name, folder)))
         result.update(numbers, page=page, numbers=numbers_file)
-        score = numbers["score"]
-        value = "nothing was judged" if score["value"] is None else f"score {score['value']:.2f}"
-        if score["low"] is not None:
-            value += f" (95 % interval {score['low']:.2f} to {score['high']:.2f})"
-        console.print(
-            f"[bold]{value}[/], {score['judged']} of {score['of']} judged; see [bold]{page}[/]",
-            highlight=False,
-            soft_wrap=True,
-        )
+        _reported(console, numbers, page)
 
 
 def _url(name: str, folder: str) -> str:
@@ -137,6 +154,24 @@ def _watch(evaluation: Evaluation, now: Status, console: Console) -> Status:
                 return now
             time.sleep(WATCH_S)
             now = evaluation.look()
+
+
+def _reported(console: Console, numbers: dict[str, Any], page: str) -> None:
+    score = numbers["score"]
+    value = "nothing was judged" if score["value"] is None else f"score {score['value']:.2f}"
+    if score["low"] is not None:
+        value += f" (95 % interval {score['low']:.2f} to {score['high']:.2f})"
+    console.print(
+        f"[bold]{value}[/], {score['judged']} of {score['of']} judged; see [bold]{page}[/]",
+        highlight=False,
+        soft_wrap=True,
+    )
+
+
+def _line(console: Console, now: Status) -> None:
+    """Where a demo stands; one line each time on what is no terminal."""
+    words = f"{now.complete} of {now.items} items complete, {now.judged} of {now.criteria} judged"
+    console.print(words, end="\r" if console.is_terminal else "\n", highlight=False)
 
 
 def _show(console: Console, now: Status) -> None:
