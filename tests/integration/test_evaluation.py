@@ -4,6 +4,8 @@ from __future__ import annotations
 
 import base64
 import json
+import subprocess
+import sys
 import time
 from collections import Counter
 from collections.abc import Callable, Iterator
@@ -11,6 +13,7 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+import yaml
 from conftest import StartWorker
 from fake_services import KEY, Chat, FakeServices, png
 
@@ -272,3 +275,32 @@ def test_another_benchmark_under_the_same_name_is_refused(submit: Submit, tmp_pa
     with pytest.raises(ConfigError, match="other items"):
         submit(limit=1)
     assert len(Batch(evaluation.batch.url).manifest().items) == 2
+
+
+def test_the_commands_go_round(
+    worker: StartWorker, config: ServiceConfig, config_file: Path, bench: Path, tmp_path: Path
+) -> None:
+    """As a user would: submit, watch, report; every command prints one JSON object."""
+    settings = tmp_path / "evaluation.yaml"
+    settings.write_text(yaml.safe_dump(config.model_dump(mode="json")))
+
+    def llmi(*arguments: str) -> dict[str, Any]:
+        command = [sys.executable, "-c", "from coordinator.cli import main; main()", "evaluate", *arguments]
+        ran = subprocess.run(
+            [*command, "--json"], cwd=tmp_path, capture_output=True, text=True, timeout=WAIT_S
+        )
+        assert ran.returncode == 0, ran.stderr
+        return {**json.loads(ran.stdout), "said": ran.stderr}
+
+    first = llmi("submit", "bench.json", "--config", "evaluation.yaml", "--name", "e")
+    assert (first["posted"], first["queued"], first["items"]) == (3, 3, 3)
+    assert "no worker serves the queue 'evaluate' yet" in first["said"]
+    worker(["search", "judge_rubric"], 8)
+    worker(["evaluate"], 4)
+    assert llmi("status", "e", "--watch")["complete"] == 3
+    again = llmi("submit", "bench.json", "--config", "evaluation.yaml", "--name", "e")
+    assert (again["posted"], again["complete"]) == (0, 3)
+    assert "no worker" not in again["said"]
+    told = llmi("report", "e")
+    assert told["score"]["value"] == 10.0
+    assert Path(told["page"]).read_text().startswith("<!doctype html>")

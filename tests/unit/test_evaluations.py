@@ -1,0 +1,104 @@
+"""Submitting: what is wrong is said before anything is written or posted."""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+
+import pytest
+import yaml
+
+from coordinator import evaluations
+from coordinator.config import ServiceConfig
+from workers.errors import ConfigError
+from workers.settings import QueueSettings
+
+ENVIRONMENT = ("LLMI_REDIS_URL", "OPENAI_API_KEY", "LLMI_AUTHOR_BASE_URL", "RUBRIC_JUDGE_BASE_URL")
+
+
+@pytest.fixture(autouse=True)
+def bare(monkeypatch: pytest.MonkeyPatch) -> None:
+    for name in ENVIRONMENT:
+        monkeypatch.delenv(name, raising=False)
+
+
+@pytest.fixture
+def bench(tmp_path: Path) -> Path:
+    path = tmp_path / "bench.json"
+    path.write_text(
+        json.dumps([{"prompt": "x", "r1": "y"}, {"prompt": "x", "r1": "y", "images": ["no.png"]}])
+    )
+    return path
+
+
+def config(**sections: object) -> ServiceConfig:
+    return ServiceConfig.model_validate(sections)
+
+
+def test_all_problems_are_told_at_once(bench: Path) -> None:
+    with pytest.raises(ConfigError) as caught:
+        evaluations.check(config(rubric={"provider": "openai"}), bench, None)
+    told = str(caught.value).splitlines()
+    assert len(told) == 3
+    assert "author.model" in told[0]
+    assert "images[0]: cannot read" in told[1]
+    assert "OPENAI_API_KEY" in told[2]
+
+
+def test_the_judge_of_rewards_is_not_needed_for_a_rubric(bench: Path) -> None:
+    settings = config(
+        author={"provider": "openai", "base_url": "http://a/v1", "model": "m"},
+        judges={"text": {"provider": "openai"}},
+    )
+    assert evaluations.check(settings, bench, 1).kind == "rubric"
+
+
+def test_an_author_that_is_known_to_be_blind_gets_no_pictures(bench: Path, tmp_path: Path) -> None:
+    (tmp_path / "model").mkdir()
+    (tmp_path / "model" / "config.json").write_text('{"model_type": "qwen3"}')
+    settings = config(author={"model": str(tmp_path / "model")})
+    assert evaluations.check(settings, bench, 1)
+    with pytest.raises(ConfigError, match=r"reads no images, and .*item 2 has some"):
+        evaluations.check(settings, bench, None)
+
+
+def test_a_redis_must_be_named_and_answer(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    with pytest.raises(ConfigError, match=r"LLMI_REDIS_URL .*`llmi redis` starts one"):
+        evaluations.configuration("")
+    monkeypatch.setenv("LLMI_REDIS_URL", "redis://:hunter2@127.0.0.1:1/0")
+    with pytest.raises(ConfigError, match="no Redis answers") as caught:
+        evaluations.configuration("")
+    assert "hunter2" not in str(caught.value)
+
+
+def test_without_a_configuration_that_of_the_workers_is_taken(
+    queue_settings: QueueSettings, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    from coordinator.claim import CONFIG_KEY, connect
+
+    monkeypatch.setenv("LLMI_REDIS_URL", queue_settings.redis_url)
+    with pytest.raises(ConfigError, match="no worker has published its configuration"):
+        evaluations.configuration("")
+    with connect(queue_settings) as client:
+        client.set(CONFIG_KEY, config(blobs={"url": "/somewhere"}, author={"model": "m"}).model_dump_json())
+    taken = evaluations.configuration("")
+    assert (taken.blobs.url, taken.author.model) == ("/somewhere", "m")
+
+
+def test_images_are_kept_where_the_command_was_given(
+    queue_settings: QueueSettings, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("LLMI_REDIS_URL", queue_settings.redis_url)
+    monkeypatch.chdir(tmp_path)
+    (tmp_path / "e.yaml").write_text(yaml.safe_dump({"blobs": {"url": "pictures"}}))
+    assert evaluations.configuration("e.yaml").blobs.url == str(tmp_path / "pictures")
+
+
+def test_a_problem_leaves_nothing_behind(
+    bench: Path, tmp_path: Path, queue_settings: QueueSettings, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("LLMI_REDIS_URL", queue_settings.redis_url)
+    settings = config(blobs={"url": str(tmp_path / "blobs")}, author={"model": "m"})
+    with pytest.raises(ConfigError):
+        evaluations.submit(settings, bench, "e", str(tmp_path / "evals"), None, print)
+    assert sorted(path.name for path in tmp_path.iterdir()) == ["bench.json"]
