@@ -156,19 +156,22 @@ def status(redis: Redis = "", as_json: Json = False) -> None:
 
         url = joining.reach(redis)
         roster, depths = read_roster(url), read_depths(url)
-        table = Table(box=None, pad_edge=False)
-        for name in ("node", "worker", "queues", "state"):
-            table.add_column(name, overflow="fold")
+        ready = {queue: sum(one.ready and queue in one.queues for one in roster) for queue in depths}
+        table = Table("node", "worker", "queues", "state", box=None, pad_edge=False)
         for one in roster:
             state = "ready" if one.ready else "[yellow]loading[/]"
             table.add_row(one.node, one.name, ", ".join(one.queues), state)
         console.print(table if roster else "no worker serves the queues of this Redis")
-        unserved = []
+        table = Table("queue", "workers", "waiting", "running", "oldest", box=None, pad_edge=False)
         for queue, depth in depths.items():
-            served = any(queue in one.queues and one.ready for one in roster)
-            if depth.waiting and not served:
-                unserved.append(queue)
-                console.print(f"[bold yellow]nobody serves[/] {queue}: {depth.waiting:,} requests wait")
+            numbers = (ready[queue], depth.waiting, depth.running)
+            if any(numbers):
+                table.add_row(queue, *(f"{number:,}" for number in numbers), f"{depth.oldest_s:.0f} s")
+        if table.row_count:
+            console.print("", table)
+        unserved = [queue for queue, depth in depths.items() if depth.waiting and not ready[queue]]
+        for queue in unserved:
+            console.print(f"[bold yellow]nobody serves[/] {queue}, and requests wait there")
         result.update(
             workers=[asdict(one) for one in roster],
             queues={queue: {"waiting": d.waiting, "running": d.running} for queue, d in depths.items()},
