@@ -47,7 +47,7 @@ class Host:
         return self._worker.pid
 
     def problem(self, timeout_s: float) -> str:
-        """Why the worker is not ready within `timeout_s`; empty as soon as it is."""
+        """Which worker is not ready within `timeout_s`, and why; empty as soon as it is."""
         try:
             self._worker.wait_ready(timeout_s)
         except InfrastructureFault as error:
@@ -99,7 +99,7 @@ class RayWorker:
         except ray.exceptions.RayError as error:
             raise self._fault(f"its Ray actor is lost: {str(error).splitlines()[-1].strip()}") from error
         if problem:
-            raise self._fault(problem)
+            raise InfrastructureFault(Cause.WORKER_LOST, problem)
 
     @property
     def alive(self) -> bool:
