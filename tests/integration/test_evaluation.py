@@ -193,6 +193,21 @@ def test_what_a_judge_that_is_down_leaves_missing_is_all_that_is_done_again(
     assert set(asked(services).values()) == {1}
 
 
+def test_an_unreadable_verdict_is_asked_for_again_a_few_times(
+    worker: StartWorker, services: FakeServices, submit: Submit
+) -> None:
+    services.judge.answer = "Score: 2"
+    worker(["search", "judge_rubric"], 8)
+    worker(["evaluate"], 1)
+    evaluation, _ = submit(limit=1)
+    until(evaluation, lambda status: len(asked(services)) == 3)
+    services.judge.answer = '{"reason": "seen", "score": 1}'
+    status = finished(evaluation)
+    assert (status.complete, status.judged) == (1, 3)
+    assert 2 <= max(asked(services).values()) <= 3
+    assert written(services) == 1
+
+
 def test_a_document_that_cannot_be_written_is_missing_and_not_judged(
     worker: StartWorker, services: FakeServices, submit: Submit
 ) -> None:
