@@ -5,7 +5,8 @@ Chosen by `trainer.v1.sampler.custom_sampler`. Invariants: a group with fewer va
 `min_siblings` is thrown away and replaced, like one of which a rollout failed; every rollout whose
 trajectory leaves the buffer gets its terminal state in the ledger then and there (those without a trajectory
 were closed by the rollout itself); of the groups that are ready, those submitted first are trained on first,
-and a batch is in order of submission too; waiting for a batch ends with an error when no group has ended for
+and a batch is in order of submission too (with `in_order`, a group also waits for all that were submitted
+before it); waiting for a batch ends with an error when no group has ended for
 `stall_s`, or when `max_wasted` of them were of no use.
 """
 
@@ -13,6 +14,7 @@ from __future__ import annotations
 
 import time
 from collections import Counter, defaultdict
+from itertools import takewhile
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -42,6 +44,7 @@ class _Siblings(_Base):
         self._min_siblings = int(sampler_kwargs.min_siblings)
         self._stall_s = float(sampler_kwargs.stall_s)
         self._ledger = LedgerWriter(Path(sampler_kwargs.run), "trainer")
+        self._in_order = bool(sampler_kwargs.in_order)
         self._step = 0
         self._ended: set[str] = set()
         self._ended_at = time.monotonic()
@@ -77,6 +80,12 @@ class _Siblings(_Base):
         self._step, self._ended_at = global_steps, time.monotonic()
         self._wasted.clear()
         return super().sample(global_steps, partition_id, batch_size)
+
+    def _sampleable_terminal_keys(self, partition_id: str, eviction_reasons: Reasons) -> set[str]:
+        ready = super()._sampleable_terminal_keys(partition_id, eviction_reasons)
+        if partition_id != TRAIN or not self._in_order:
+            return ready
+        return set(takewhile(ready.__contains__, self.prompt_global_steps[TRAIN]))
 
     def _select_prompt_uids(self, partition_id: str, sampleable_keys: set[str], batch_size: int) -> Any:
         # verl sorts by step, and its sort is stable; what it gets from the transfer queue is in order of

@@ -28,7 +28,9 @@ class TrainSettings(Settings):
     forward pass and lets the clipped ratio correct for staleness, or compute them anew (`recompute`).
     `system_prompt`: lead every chat with `policy.prompts.SYSTEM`; a model that was trained without goes
     without. `min_siblings`: a group with fewer samples that may vote is replaced as a whole, because a
-    baseline of one sample teaches nothing. On a CPU the GPU counts are logical: one per process.
+    baseline of one sample teaches nothing. `in_order`: train on groups in the order they were asked for, not
+    as they end; it makes a run more repeatable, and stragglers hold it up. On a CPU the GPU counts are
+    logical: one per process.
     """
 
     model: str
@@ -66,6 +68,7 @@ class TrainSettings(Settings):
 
     warmup_batches: float = Field(default=1.0, ge=0)
     max_staleness: int = Field(default=4, ge=1)
+    in_order: bool = False
     rollout_timeout_s: float = Field(default=1800.0, gt=0)
     rollout_processes: int = Field(default=8, ge=1)
     poll_s: float = Field(default=0.2, gt=0)

@@ -182,6 +182,7 @@ def _sampler(train: TrainSettings, run: Path) -> dict[str, object]:
         f"+{sampler}.sampler_kwargs.run": str(run.absolute()),
         f"+{sampler}.sampler_kwargs.min_siblings": train.min_siblings,
         f"+{sampler}.sampler_kwargs.poll_s": train.poll_s,
+        f"+{sampler}.sampler_kwargs.in_order": train.in_order,
         # An outage masks or fails every group: better to stop than to write for nothing all night.
         f"+{sampler}.sampler_kwargs.max_wasted": 4 * train.batch_size,
         # Every rollout ends within its time-out; half as much again is for a queue of them.

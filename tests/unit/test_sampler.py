@@ -53,7 +53,7 @@ def sampler(store, tmp_path, rollouts):
 
     refilled: list[int] = []
 
-    def make(mode: str = "separate_async", *, stall_s: float = 30.0):
+    def make(mode: str = "separate_async", *, stall_s: float = 30.0, in_order: bool = False):
         def refill(count: int) -> None:
             refilled.append(count)
             for _ in range(count):
@@ -67,6 +67,7 @@ def sampler(store, tmp_path, rollouts):
             "poll_s": 0.01,
             "stall_s": stall_s,
             "max_wasted": 3,
+            "in_order": in_order,
         }
         made = cls(
             trainer_mode=mode,
@@ -115,6 +116,27 @@ def test_the_oldest_groups_come_first_then_those_submitted_first(mode, store, sa
     started(rollouts, *(f"{name}_{session}" for name in ("late", *names) for session in (0, 1)))
     batch, _ = sampler(mode).sample(2, "train", 4)
     assert batch.keys == [f"{name}_{session}_0" for name in ("late", "u1", "u2", "u3") for session in (0, 1)]
+
+
+@pytest.mark.parametrize("in_order", [True, False])
+def test_in_order_a_group_waits_for_those_before_it(in_order, store, sampler, rollouts):
+    store.group("first", "running", [])
+    store.group("second", "finished", [0, 1])
+    started(rollouts, "first_0", "first_1", "second_0", "second_1")
+    buffer = sampler(in_order=in_order)
+    assert buffer.get_sampleable_count(1, "train") == (0 if in_order else 1)
+    store.group("first", "finished", [0, 1])
+    batch, _ = buffer.sample(1, "train", 1)
+    assert batch.keys == (["first_0_0", "first_1_0"])
+    assert buffer.get_sampleable_count(1, "train") == 1
+
+
+def test_in_order_a_failed_group_holds_nobody_up(store, sampler, rollouts):
+    store.group("first", "failure", [])
+    store.group("second", "finished", [0, 1])
+    started(rollouts, "first_0", "second_0", "second_1")
+    batch, _ = sampler(in_order=True).sample(1, "train", 1)
+    assert batch.keys == ["second_0_0", "second_1_0"]
 
 
 @pytest.mark.parametrize("mode", ["separate_async", "sync"])
