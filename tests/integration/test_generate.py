@@ -1,0 +1,199 @@
+"""One document from the command line to its page: a real Redis, real workers, an author at an endpoint."""
+
+from __future__ import annotations
+
+import json
+import os
+import signal
+import subprocess
+import sys
+from collections.abc import Iterator, Sequence
+from pathlib import Path
+
+import psutil
+import pytest
+import yaml
+from fake_services import Chat, FakeServices
+
+from evaluation.author import make_author
+from evaluation.authoring import write_document
+from evaluation.settings import AUTHOR_URL_ENV, AuthorSettings
+from policy.document import Task
+from workers.blobs import BlobStore
+from workers.client import QueueClient
+from workers.providers.library_build import build_library
+from workers.settings import CONFIG_ENV, REDIS_ENV
+
+LLMI = [sys.executable, "-c", "from coordinator.cli import main; main()"]
+LIMIT_S = 100
+
+
+def tag(source: str, **params: object) -> str:
+    return f"<imgen>{ {'source': source, 'description': f'by {source}', 'params': params} }</imgen>\n"
+
+
+TEXT = (
+    "# Kyoto\nA pagoda.\n"
+    + tag("search", query="pagoda in Kyoto")
+    + tag("code", code="plt.plot([1, 3, 2])")
+    + tag("edit", img_index=0, prompt="at dusk")
+    + tag("search", query="xylophone")
+    + "The end."
+)
+
+
+@pytest.fixture(scope="module")
+def library(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    return build_library(tmp_path_factory.mktemp("pictures") / "library")
+
+
+@pytest.fixture
+def services(monkeypatch: pytest.MonkeyPatch) -> Iterator[FakeServices]:
+    for name in (AUTHOR_URL_ENV, REDIS_ENV, CONFIG_ENV, "ARK_API_KEY"):
+        monkeypatch.delenv(name, raising=False)
+    with FakeServices() as running:
+        running.chat = Chat([TEXT[at : at + 9] for at in range(0, len(TEXT), 9)])
+        yield running
+
+
+def sections(services: FakeServices, library: Path) -> dict[str, object]:
+    model = {"provider": "openai", "base_url": f"{services.url}/v1", "model": "pictures"}
+    return {
+        "author": {"provider": "openai", "base_url": f"{services.url}/v1", "model": "m", "timeout_s": 60},
+        "tools": {
+            "search": {"provider": "library", "library": str(library)},
+            "diffusion": model,
+            "edit": model,
+        },
+    }
+
+
+@pytest.fixture
+def config(tmp_path: Path, services: FakeServices, library: Path) -> Path:
+    path = tmp_path / "services.yaml"
+    path.write_text(yaml.safe_dump(sections(services, library)))
+    return path
+
+
+def begin(folder: Path, arguments: Sequence[str]) -> subprocess.Popen[str]:
+    command = [*LLMI, "generate", "--prompt", "Write about Kyoto.", "--out", "page.html", *arguments]
+    environment = {**os.environ, "TMPDIR": str(folder)}
+    return subprocess.Popen(
+        command,
+        cwd=folder,
+        stdout=subprocess.PIPE,
+        stderr=subprocess.PIPE,
+        text=True,
+        env=environment,
+        start_new_session=True,
+    )
+
+
+def run(folder: Path, *arguments: str) -> tuple[int, str, str]:
+    process = begin(folder, arguments)
+    try:
+        out, err = process.communicate(timeout=LIMIT_S)
+    except subprocess.TimeoutExpired:
+        os.killpg(process.pid, signal.SIGKILL)
+        raise
+    return process.returncode, out, err
+
+
+def left_over(folder: Path) -> list[str]:
+    """What the command left: files but for its page and configuration, and processes at work in `folder`."""
+    files = [path.name for path in folder.iterdir() if path.name not in {"page.html", "services.yaml"}]
+    working = []
+    for process in psutil.process_iter():
+        try:
+            if process.pid != os.getpid() and process.cwd().startswith(str(folder)):
+                working.append(" ".join(process.cmdline()))
+        except (psutil.NoSuchProcess, psutil.AccessDenied):
+            continue
+    return files + working
+
+
+async def test_an_author_at_an_endpoint_writes_through_real_workers(
+    services, library, config_file, queue_settings, worker, tmp_path
+):
+    document = json.loads(config_file.read_text()) | sections(services, library)
+    config_file.write_text(json.dumps(document))
+    worker(["search"])
+    worker(["code"])
+    services.chat = Chat([TEXT[: TEXT.index(tag("edit", img_index=0, prompt="at dusk"))]], cut=11)
+    async with QueueClient(queue_settings) as client:
+        written = await write_document(
+            make_author(AuthorSettings.model_validate(document["author"])),
+            Task(question="Write about Kyoto."),
+            client=client,
+            blobs=BlobStore(document["blobs"]["url"]),
+            document_id="one",
+            timeout_s=60,
+        )
+    search, code = written.images
+    assert search.blob
+    assert "Kyoto" in search.outcome.result.source["title"]
+    assert code.blob
+    assert code.outcome.result.source["code"] == "plt.plot([1, 3, 2])"
+
+
+def test_a_prompt_becomes_a_page_and_nothing_else_is_left(tmp_path, services, config):
+    code, out, err = run(tmp_path, "--config", str(config), "--seed", "5", "--json")
+    assert code == 0, err
+    [line] = out.splitlines()
+    result = json.loads(line)
+    assert (result["title"], result["author"], result["seed"]) == ("Kyoto", "served-author", 5)
+    rows = [(row["tool"], row["outcome"], row["fault"]) for row in result["images"]]
+    assert rows == [
+        ("search", "ok", None),
+        ("code", "ok", None),
+        ("edit", "ok", None),
+        ("search", "no_hit", "model"),
+    ]
+    assert all(row["seconds"] > 0 for row in result["images"])
+    page = (tmp_path / "page.html").read_text()
+    assert page.count('src="data:image/') == 3
+    assert "pagoda" in page
+    assert [call.body["seed"] for call in services.calls("/v1/chat/completions")] == [5]
+    assert left_over(tmp_path) == []
+
+
+def test_an_author_that_refuses_leaves_no_page(tmp_path, services, config):
+    services.script["/v1/chat/completions"] = [(401, {}, {"error": {"message": "no such key"}})]
+    code, _, err = run(tmp_path, "--config", str(config))
+    assert code == 1
+    assert "no document was written: auth (not the author's fault): HTTP 401: no such key" in err
+    assert not (tmp_path / "page.html").exists()
+    assert left_over(tmp_path) == []
+
+
+def test_control_c_ends_the_author_and_all_that_was_started(tmp_path, services, config):
+    services.chat = Chat([TEXT], finish=None, then="stall")
+    process = begin(tmp_path, ["--config", str(config)])
+    try:
+        assert process.stderr is not None
+        heard = next((line for line in process.stderr if line.startswith("writing; ")), "")
+        assert heard, "it ended by itself"
+        process.send_signal(signal.SIGINT)
+        _, err = process.communicate(timeout=LIMIT_S)
+    finally:
+        if process.poll() is None:
+            os.killpg(process.pid, signal.SIGKILL)
+    assert process.returncode == 130, err
+    assert "stopped by SIGINT" in err
+    assert services.gone == 1
+    assert left_over(tmp_path) == []
+
+
+def test_workers_that_are_alive_are_used(
+    tmp_path, services, library, config_file, config, redis_server, worker, monkeypatch
+):
+    document = json.loads(config_file.read_text()) | sections(services, library)
+    config_file.write_text(json.dumps(document))
+    for queues in (("search",), ("code", "diffusion", "edit")):
+        worker(queues)
+    monkeypatch.setenv(REDIS_ENV, redis_server.url)
+    config.write_text(yaml.safe_dump(sections(services, library) | {"blobs": document["blobs"]}))
+    code, _, err = run(tmp_path, "--config", str(config))
+    assert code == 0, err
+    assert "starting" not in err
+    assert (tmp_path / "page.html").read_text().count('src="data:image/') == 3
