@@ -131,6 +131,7 @@ def render(
         shown_ids={item["id"] for item in items},
         method=METHOD,
         top=BEST,
+        placeholder=PLACEHOLDER,
         made=time.strftime("%Y-%m-%d %H:%M UTC", time.gmtime()),
     )
 
