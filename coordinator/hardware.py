@@ -17,6 +17,7 @@ import pynvml
 DEVICES_ENV = "CUDA_VISIBLE_DEVICES"
 CGROUP = Path("/sys/fs/cgroup")
 MIB = 2**20
+SHOWN = 12  # characters of a UUID: GPU- and eight more
 
 
 @dataclass(frozen=True)
@@ -52,6 +53,11 @@ def gpus(environ: Mapping[str, str]) -> tuple[Gpu, ...]:
         pynvml.nvmlShutdown()
     visible = environ.get(DEVICES_ENV)
     return tuple(every) if visible is None else _visible(visible, every)
+
+
+def called(device: str) -> str:
+    """A device for people: "GPU 0", or the beginning of its UUID."""
+    return f"GPU {device}" if device.isdecimal() else device[:SHOWN]
 
 
 def _gpu(index: int) -> Gpu:

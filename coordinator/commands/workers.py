@@ -97,7 +97,9 @@ def start(
         console.print(f"tools and judges {whose}", highlight=False, soft_wrap=True)
         found = ", ".join(f"{gpu.name} ({gpu.memory_mib:,} MiB)" for gpu in machine.gpus) or "no GPU"
         console.print(
-            f"found {found}, {machine.cores} cores, {machine.memory_mib:,} MiB of memory", highlight=False
+            f"found {found}, {machine.cores} cores, {machine.memory_mib:,} MiB of memory",
+            highlight=False,
+            soft_wrap=True,
         )
         _show(console, wanted.record.node, wanted.record.redis, wanted.record.plan)
         if dry_run:
@@ -181,12 +183,14 @@ def status(redis: Redis = "", as_json: Json = False) -> None:
 
 def _show(console: Console, node: str, redis: str, plan: Plan) -> None:
     """What is served by how many processes, and what is not."""
+    from coordinator.hardware import called
+
     table = Table(title=f"{node} on {redis}", title_justify="left", box=None, pad_edge=False)
     for name in ("queues", "workers", "jobs at once", "runs on"):
         table.add_column(name, overflow="fold")
     for planned in plan.pools:
         pool = planned.pool
-        where = ", ".join(f"GPU {device}" for device in planned.devices) or "CPU"
+        where = ", ".join(called(device) for device in planned.devices) or "CPU"
         table.add_row(", ".join(pool.queues), str(pool.low), str(pool.low * pool.concurrency), where)
     console.print(table)
     for why in dict.fromkeys(plan.left_out.values()):

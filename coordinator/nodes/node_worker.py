@@ -13,7 +13,7 @@ from collections.abc import Sequence
 from pathlib import Path
 
 from coordinator.fleet import Make, Worker
-from coordinator.hardware import DEVICES_ENV
+from coordinator.hardware import DEVICES_ENV, called
 from coordinator.nodes.plan import Planned
 from coordinator.pools import PoolSettings
 from workers.errors import Cause, InfrastructureFault
@@ -52,7 +52,7 @@ class NodeWorker(WorkerProcess):
 
     def start(self) -> None:
         where = self.devices.start_on_free(self) if self.devices else self.start_on("")
-        logger.info("%s starts%s", self.name, f" on GPU {where}" if where else "")
+        logger.info("%s starts%s", self.name, f" on {called(where)}" if where else "")
 
     def start_on(self, device: str) -> str:
         self._extra_env = {**self._extra_env, DEVICES_ENV: device}

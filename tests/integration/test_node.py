@@ -298,6 +298,34 @@ def test_workers_of_one_redis_work_by_the_same_settings(node, config, tmp_path):
     assert node.joined("--queues", "diffusion")["started"] is False
 
 
+DRIVER = """
+NVMLError = RuntimeError
+nvmlInit = nvmlShutdown = lambda: None
+nvmlDeviceGetCount = lambda: 2
+nvmlDeviceGetHandleByIndex = lambda index: index
+nvmlDeviceGetUUID = lambda handle: f"GPU-{handle}"
+nvmlDeviceGetName = lambda handle: "NVIDIA H100"
+class nvmlDeviceGetMemoryInfo:
+    def __init__(self, handle):
+        self.total = 80 * 2**30
+"""
+
+
+def test_gpus_that_the_driver_shows_get_a_worker_each(node, tmp_path):
+    (tmp_path / "played").mkdir()
+    (tmp_path / "played" / "pynvml.py").write_text(DRIVER)
+    node.env["PYTHONPATH"] = str(tmp_path / "played")
+    config = tmp_path / "gpu.yaml"
+    model = {"model": "owner/model", "size": "64x64"}
+    config.write_text(yaml.safe_dump({"tools": {"diffusion": model, "edit": model}}))
+    done = node.start("--config", str(config), "--role", "gpu", "--dry-run")
+    assert done.returncode == 0, done.stderr
+    [planned] = json.loads(done.stdout)["plan"]["pools"]
+    assert planned["pool"]["queues"] == ["diffusion", "edit"]
+    assert (planned["pool"]["low"], planned["devices"]) == (2, ["GPU-0", "GPU-1"])
+    assert "NVIDIA H100 (81,920 MiB), NVIDIA H100 (81,920 MiB)" in done.stderr
+
+
 def test_a_dry_run_starts_and_writes_nothing(node, config, queue_settings):
     done = node.start("--config", str(config), "--dry-run")
     assert done.returncode == 0, done.stderr
