@@ -18,17 +18,23 @@ from workers.telemetry import worker_metrics
 # In a printed outcome, which is cut after `JobTask.resultrepr_maxsize` characters.
 RESULT = re.compile(r"'result': \{'status': '(\w+)', (?P<rest>.*)", re.DOTALL)
 FAILURE = re.compile(r"'cause': '(\w+)'(?:, 'detail': (['\"])(.*?)(?:\2, 'provider'|$))?", re.DOTALL)
+MADE = re.compile(r"'verdict': (None|\{.*?\}), 'source': \{(.*?)(?:\}\}, 'worker'|$)", re.DOTALL)
 
 
 def conclusion(printed: str) -> tuple[bool, str]:
-    """Whether a printed outcome is a success, and what to show of it: cause and detail, or what was made."""
+    """Whether a printed outcome is a success, and what to show of it: cause and detail, or verdict and
+    source.
+    """
     result = RESULT.search(printed)
     if result is None:
         return True, printed
     failure = FAILURE.match(result["rest"])
     if result[1] == "failure" and failure is not None:
         return False, ": ".join(part for part in (failure[1], failure[3]) if part)
-    return True, result["rest"]
+    made = MADE.search(result["rest"])
+    if made is None:
+        return True, result["rest"]
+    return True, ", ".join(part for part in (made[1], made[2]) if part not in ("None", ""))
 
 
 class ShownRequest(Request):

@@ -141,11 +141,23 @@ def test_a_detail_that_was_cut_is_shown_as_far_as_it_goes() -> None:
     assert shows.startswith("internal: xxx")
 
 
-def test_a_success_is_shown_without_what_every_outcome_has() -> None:
-    success, shows = conclusion(printed(Success(verdict={"total": 4})))
+@pytest.mark.parametrize(
+    ("result", "shows"),
+    [
+        (Success(verdict={"total": 4}), "{'total': 4}"),
+        (Success(verdict={"total": 4}, source={"judge": "rules"}), "{'total': 4}, 'judge': 'rules'"),
+        (Success(source={"provider": "library", "more": {"a": 1}}), "'provider': 'library', 'more': {...}"),
+        (Success(), ""),
+    ],
+)
+def test_a_success_is_shown_by_its_verdict_and_source(result: Success, shows: str) -> None:
+    assert conclusion(printed(result)) == (True, shows)
+
+
+def test_a_source_that_was_cut_is_shown_as_far_as_it_goes() -> None:
+    success, shows = conclusion(printed(Success(source={"provider": "x" * 1000})))
     assert success
-    assert "'verdict': {'total': 4}" in shows
-    assert "request_id" not in shows
+    assert shows.startswith("'provider': 'xxx")
 
 
 def test_what_is_no_outcome_is_shown_as_it_is() -> None:
