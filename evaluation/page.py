@@ -1,20 +1,17 @@
 """The page of a run: one HTML file that shows its documents as a reader would see them, early beside late.
 
-Invariants: one file without outside references (images and style are inside), so that it can be mailed; every
-string is escaped; a content security policy forbids scripts and all loading, whatever a document says.
+Invariants: one file without outside references (images and style are inside), so that it can be mailed; those
+of `evaluation.html`.
 """
 
 from __future__ import annotations
 
 import base64
-import hashlib
 from collections.abc import Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 
-from jinja2 import Environment, PackageLoader, StrictUndefined, select_autoescape
-from markupsafe import Markup
-
+from evaluation import html
 from evaluation.pictures import data_uri
 from evaluation.samples import Pair
 from evaluation.view import card
@@ -57,14 +54,6 @@ def wanted(image_num: int) -> str:
 
 def render(page: Page, blobs: BlobStore) -> str:
     """The page as HTML."""
-    environment = Environment(
-        loader=PackageLoader("evaluation"),
-        autoescape=select_autoescape(default=True, default_for_string=True),
-        undefined=StrictUndefined,
-        trim_blocks=True,
-        lstrip_blocks=True,
-    )
-    style = (Path(__file__).parent / "templates" / "page.css").read_text(encoding="utf-8")
     rows = [
         {
             "early": pair.early.document.task,
@@ -84,13 +73,7 @@ def render(page: Page, blobs: BlobStore) -> str:
         for pair in page.pairs
     ]
     curve = f"data:image/png;base64,{base64.b64encode(page.curve).decode()}" if page.curve else ""
-    return environment.get_template("page.html.j2").render(
-        page=page,
-        rows=rows,
-        curve=curve,
-        style=Markup(style),
-        style_hash=base64.b64encode(hashlib.sha256(style.encode()).digest()).decode(),
-    )
+    return html.render("page.html.j2", ("page.css",), page=page, rows=rows, curve=curve)
 
 
 def write(path: Path, page: Page, blobs: BlobStore) -> Path:

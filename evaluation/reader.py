@@ -13,6 +13,7 @@ from pathlib import Path
 
 from markdown_it import MarkdownIt
 from markupsafe import Markup
+from pydantic import JsonValue
 
 from evaluation.html import render
 from evaluation.pictures import data_uri
@@ -66,7 +67,7 @@ def page(document: Document, blobs: BlobStore) -> str:
         ("author", Path(author).name if Path(author).is_absolute() else author),
         ("seed", document.extra.get("seed")),
         ("figures", f"{shown} of {document.attempts}"),
-        ("seconds", document.extra.get("seconds")),
+        ("seconds", _rounded(document.extra.get("seconds"))),
     ]
     return render(
         "reader.html.j2",
@@ -78,6 +79,10 @@ def page(document: Document, blobs: BlobStore) -> str:
         truncated=document.truncated,
         facts=[(name, str(value)) for name, value in facts if value not in (None, "")],
     )
+
+
+def _rounded(seconds: JsonValue) -> JsonValue:
+    return f"{seconds:.1f}" if isinstance(seconds, float) else seconds
 
 
 def write(path: Path, document: Document, blobs: BlobStore) -> Path:

@@ -11,8 +11,6 @@ from rich.table import Table
 
 from coordinator.commands.output import Json, output, stamp
 
-EXAMPLE = "Write photos of landmarks in Kyoto. Use exactly 2 images."
-
 
 def generate(
     prompt: Annotated[
@@ -40,19 +38,23 @@ def generate(
     seed: Annotated[int, typer.Option(min=0, help="Repeats the text and the generated images.")] = 1,
     as_json: Json = False,
 ) -> None:
-    """Write one document, and show it as one HTML page with its images and where each comes from.
+    """Write one document, and show it as one HTML page.
 
-    Without [b]--config[/b] everything is tiny and built on this machine, as for [b]llmi demo[/b]: image
-    models, a drawn picture library, and an author that knows a few dozen sentences. It answers prompts of
-    its own kind, such as
+    Under each image stands where it comes from: page, prompt and seed, or code.
 
-        llmi generate --prompt "Write photos of landmarks in Kyoto. Use exactly 2 images."
+    Without [b]--config[/b] everything is tiny and built on this machine, as for
+    [b]llmi demo[/b]: image models, a drawn picture library, and an author that knows
+    a few dozen sentences. It answers prompts of its own kind, such as
 
-    and writes nonsense about all else. Name a real author by [b]--model[/b] (loaded in this process),
-    by LLMI_AUTHOR_BASE_URL and its name there (any OpenAI-compatible endpoint), or, with real tools, in the
-    [b]author[/b] section of a [b]--config[/b].
+        llmi generate --prompt "Write photos of landmarks in Kyoto. Use images."
 
-    Workers that are alive on the Redis of LLMI_REDIS_URL are used; else they are started for this document.
+    and writes nonsense about all else. Name a real author by [b]--model[/b] (it is
+    loaded in this process), by LLMI_AUTHOR_BASE_URL and its name there (any
+    OpenAI-compatible endpoint), or in the section [b]author[/b] of a [b]--config[/b],
+    which names real tools too.
+
+    Workers that are alive on the Redis of LLMI_REDIS_URL are used; else they are
+    started for this document and stopped after it.
     """
     with output(as_json) as (console, result):
         from coordinator.generate import Order, prepare, summary

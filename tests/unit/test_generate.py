@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import re
 from pathlib import Path
+from random import Random
 from typing import Any
 
 import pytest
@@ -11,6 +13,7 @@ from fake_services import png
 from rich.console import Console
 
 from coordinator import generate
+from coordinator.commands import generate as command
 from coordinator.config import ServiceConfig
 from coordinator.generate import Order, prepare, summary
 from coordinator.pools import PoolSettings, WorkerSettings
@@ -18,6 +21,7 @@ from coordinator.tool_workers import tool_pools
 from evaluation.settings import AUTHOR_URL_ENV
 from policy.document import SOURCES, Document, Task
 from policy.tags import read
+from policy.topics import ANY, Topic, ask
 from workers.errors import ConfigError
 from workers.messages import Outcome, Success
 from workers.providers import library
@@ -83,6 +87,13 @@ def test_a_runs_configuration_lets_the_model_write_that_the_run_began_with(confi
     config.write_text(yaml.safe_dump(run))
     author = prepare(order(config), QUIET).config.author
     assert (author.model, author.system_prompt) == ("x/z", False)
+
+
+def test_the_example_is_a_prompt_that_the_tiny_author_was_taught():
+    asked = {ask(Random(seed), Topic("search", "landmarks in Kyoto"), ANY) for seed in range(100)}
+    example = re.search(r'--prompt "(.+?)"', command.generate.__doc__ or "")
+    assert example
+    assert example[1] in asked
 
 
 def test_images_are_cleaned_before_anything_sees_them(config):
