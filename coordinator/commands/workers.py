@@ -112,8 +112,8 @@ def start(
                 control.foreground(wanted, signals)
                 result.update(node=wanted.record.node, stopped=True)
                 return
-            record = control.start(wanted, _saying(console))
-        result.update(record.model_dump(mode="json"), started=True)
+            record, begun = control.start(wanted, _saying(console))
+        result.update(record.model_dump(mode="json"), started=begun)
         state = control.state_of(record)
         console.print(
             f"[bold green]ready[/]: {record.node} serves {', '.join(record.plan.queues)}; logs in "

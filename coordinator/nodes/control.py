@@ -67,15 +67,16 @@ def running(joining: Joining, config_given: bool) -> Record | None:
     return record
 
 
-def start(joining: Joining, say: Callable[[str], None]) -> Record:
-    """Start the supervisor and wait until all its workers are ready. Raises `InfrastructureFault` with the
-    log's end; `Stopped` by a signal meanwhile; both leave nothing behind.
+def start(joining: Joining, say: Callable[[str], None]) -> tuple[Record, bool]:
+    """Start the supervisor and wait until all its workers are ready. Returns its record, and whether it is
+    this call's: another may be quicker. Raises `InfrastructureFault` after the log's end was told, `Stopped`
+    by a signal meanwhile; both leave nothing behind.
     """
     record = joining.record
     state = state_of(record)
     lock = state.lock(wait_s=LOOK_S)
     if lock is None:
-        return wait_ready(state, say, anew=False)  # another call was quicker
+        return wait_ready(state, say, anew=False), False
     try:
         _write(state, joining)
         command = [sys.executable, "-m", "coordinator.nodes.supervisor", str(state.folder), str(lock)]
@@ -86,7 +87,7 @@ def start(joining: Joining, say: Callable[[str], None]) -> Record:
     finally:
         os.close(lock)  # the supervisor has its own copy
     try:
-        return wait_ready(state, say)
+        return wait_ready(state, say), True
     except BaseException:  # Ctrl-C too: what was begun here must not go on unseen
         _end(process)
         raise

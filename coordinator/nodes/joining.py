@@ -27,6 +27,7 @@ from rewards import settings as judges
 from rewards.settings import JudgeEndpoint
 from workers.errors import ConfigError
 from workers.providers import preflight
+from workers.queues import QUEUES
 from workers.roster import read_roster
 from workers.settings import REDIS_ENV, QueueSettings, Settings, fingerprint
 
@@ -34,6 +35,7 @@ NO_URL = (
     f"--redis (or {REDIS_ENV}): not a Redis URL; give one such as redis://host:6379/0; percent-encode signs "
     "in a password"
 )
+GRACE_S = 30.0  # for storing and answering, beyond the longest time of a job
 
 
 class Joining(Settings):
@@ -72,6 +74,7 @@ def prepare(
         role=role,
         plan=what,
         ready_s=settings.workers.ready_s,
+        drain_s=max(longest_s(queue, settings) for queue in what.queues) + GRACE_S,
     )
     return Joining(record=record, config=settings, publish=publish)
 
@@ -89,6 +92,17 @@ def _name(node: str) -> str:
     if not all(sign.isalnum() or sign in "._-" for sign in node):
         raise ConfigError(f"--node: {node!r}; use letters, digits, dots, dashes and underscores")
     return node
+
+
+def longest_s(queue: str, config: ServiceConfig) -> float:
+    """How long one of its jobs may take, as the configuration or else the queue table says."""
+    configured = {
+        "judge_text": config.judges.text.timeout_s,
+        "judge_image": config.judges.image.timeout_s,
+        "judge_rubric": config.rubric.timeout_s,
+        "evaluate": config.author.timeout_s,
+    }
+    return max(QUEUES[queue].timeout_s, configured.get(queue, 0.0))
 
 
 def lacking(config: ServiceConfig) -> dict[str, str]:

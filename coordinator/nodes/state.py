@@ -35,7 +35,7 @@ Phase = Literal["starting", "ready", "draining", "stopped", "failed"]
 
 class Record(Settings):
     """`pid`: of the supervisor (0 until it has begun). `queues` and `role` are as asked for, `plan` is what
-    came of it.
+    came of it. `ready_s`: how long a worker may load, `drain_s`: how long it may finish what it runs.
     """
 
     node: str
@@ -44,6 +44,7 @@ class Record(Settings):
     role: Role
     plan: Plan
     ready_s: float
+    drain_s: float
     phase: Phase = "starting"
     pid: int = 0
     restarts: int = 0

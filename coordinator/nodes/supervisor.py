@@ -20,17 +20,10 @@ from coordinator.nodes.node_worker import node_worker
 from coordinator.nodes.state import NodeState, Record
 from coordinator.signals import Stopped, StopSignals
 from workers.errors import ConfigError, InfrastructureFault
-from workers.queues import QUEUES
 
 logger = logging.getLogger(__name__)
 TICK_S = 0.5
-DRAIN_GRACE_S = 30.0
 LAST_S = 10.0
-
-
-def drain_s(record: Record) -> float:
-    """The longest that a job of these queues may take."""
-    return max(QUEUES[queue].timeout_s for queue in record.plan.queues) + DRAIN_GRACE_S
 
 
 class Supervisor:
@@ -53,11 +46,11 @@ class Supervisor:
         try:
             self._work()
         except Stopped as stop:
-            logger.info("%s: draining, for at most %.0f s", stop, drain_s(self._record))
+            logger.info("%s: draining, for at most %.0f s", stop, self._record.drain_s)
             self._tell(phase="draining")
-            self._fleet.stop(drain_s(self._record))
+            self._fleet.stop(self._record.drain_s)
         except BaseException as error:
-            problem = str(error)
+            problem = str(error) or type(error).__name__
             logger.error("stopping again: %s", problem)
             raise
         finally:

@@ -178,6 +178,15 @@ def test_joining_and_leaving_twice_is_as_once(node, config, queue_settings):
     assert read_roster(queue_settings.url) == []
 
 
+async def test_two_calls_at_once_start_it_once(node, config):
+    arguments = ("--config", str(config), "--queues", "diffusion")
+    calls = await asyncio.gather(*(asyncio.to_thread(node.start, *arguments) for _ in range(2)))
+    assert [call.returncode for call in calls] == [0, 0], [call.stderr for call in calls]
+    answers = [json.loads(call.stdout) for call in calls]
+    assert sorted(answer["started"] for answer in answers) == [False, True]
+    assert answers[0]["pid"] == answers[1]["pid"]
+
+
 async def test_leaving_finishes_what_runs_and_gives_back_the_rest(node, config, painter, queue_settings):
     node.joined("--config", str(config), "--queues", "diffusion")
     async with QueueClient(queue_settings) as client:

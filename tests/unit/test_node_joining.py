@@ -7,8 +7,9 @@ from __future__ import annotations
 import pytest
 
 from coordinator.config import ServiceConfig
-from coordinator.nodes.joining import alike, lacking, locate, prepare
+from coordinator.nodes.joining import alike, lacking, locate, longest_s, prepare
 from workers.errors import ConfigError
+from workers.queues import QUEUES
 
 NAMES = (
     "SERP_API_KEY",
@@ -78,6 +79,13 @@ def test_what_is_wrong_is_named_with_its_cure(monkeypatch, wish, said):
     with pytest.raises(ConfigError, match=said) as caught:
         joining(**wish)
     assert "hunt" not in str(caught.value)
+
+
+def test_a_job_may_take_as_long_as_the_configuration_lets_it():
+    config = ServiceConfig.model_validate({"judges": {"text": {"timeout_s": 500}}})
+    assert longest_s("judge_text", config) == 500
+    assert longest_s("judge_image", config) == QUEUES["judge_image"].timeout_s
+    assert longest_s("code", config) == QUEUES["code"].timeout_s
 
 
 def test_leaving_a_redis_that_is_named_wrongly_says_so():

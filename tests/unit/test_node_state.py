@@ -83,7 +83,7 @@ def test_a_folder_that_cannot_be_made_is_an_error_that_names_the_variable(tmp_pa
 
 def test_the_record_is_readable_by_its_owner_only_and_comes_back(tmp_path):
     plan = Plan(pools=(Planned(pool=PoolSettings(queues=("code",))),), left_out={"search": "no key"})
-    record = Record(node="a", redis=URL, queues=(), role="all", plan=plan, ready_s=1.0)
+    record = Record(node="a", redis=URL, queues=(), role="all", plan=plan, ready_s=1.0, drain_s=1.0)
     state = NodeState(tmp_path)
     state.write(record)
     assert state.read() == record
