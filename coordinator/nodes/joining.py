@@ -19,15 +19,10 @@ from coordinator import claim
 from coordinator.config import ServiceConfig, load_services
 from coordinator.config_errors import explain
 from coordinator.hardware import Machine, look
+from coordinator.nodes.needs import lacking, longest_s
 from coordinator.nodes.plan import Role, plan
 from coordinator.nodes.state import NodeState, Record, without_password
-from evaluation import author
-from evaluation.settings import RubricSettings
-from rewards import settings as judges
-from rewards.settings import JudgeEndpoint
 from workers.errors import ConfigError
-from workers.providers import preflight
-from workers.queues import QUEUES
 from workers.roster import read_roster
 from workers.settings import REDIS_ENV, QueueSettings, Settings, fingerprint
 
@@ -92,42 +87,6 @@ def _name(node: str) -> str:
     if not all(sign.isalnum() or sign in "._-" for sign in node):
         raise ConfigError(f"--node: {node!r}; use letters, digits, dots, dashes and underscores")
     return node
-
-
-def longest_s(queue: str, config: ServiceConfig) -> float:
-    """How long one of its jobs may take, as the configuration or else the queue table says."""
-    configured = {
-        "judge_text": config.judges.text.timeout_s,
-        "judge_image": config.judges.image.timeout_s,
-        "judge_rubric": config.rubric.timeout_s,
-        "evaluate": config.author.timeout_s,
-    }
-    return max(QUEUES[queue].timeout_s, configured.get(queue, 0.0))
-
-
-def lacking(config: ServiceConfig) -> dict[str, str]:
-    """Queues whose jobs would all fail here, with the first reason: a key, an address or a folder that is
-    not there.
-    """
-    alone = JudgeEndpoint()  # by rules, which lack nothing
-    problems = {
-        **{tool: _of(tool, preflight.check(config.tools)) for tool in ("search", "diffusion", "edit")},
-        "judge_text": judges.check(config.judges.model_copy(update={"image": alone})),
-        "judge_image": judges.check(config.judges.model_copy(update={"text": alone})),
-        "judge_rubric": _rubric(config.rubric),
-        "evaluate": author.check(config.author),
-    }
-    return {queue: found[0] for queue, found in problems.items() if found}
-
-
-def _of(tool: str, problems: Sequence[str]) -> list[str]:
-    return [problem for problem in problems if problem.startswith(f"tools.{tool}")]
-
-
-def _rubric(rubric: RubricSettings) -> list[str]:
-    if rubric.provider == "openai" and rubric.api_key_env and not os.environ.get(rubric.api_key_env):
-        return [f"rubric.api_key_env: set the environment variable {rubric.api_key_env}"]
-    return []
 
 
 def _given(path: str) -> ServiceConfig:

@@ -7,7 +7,8 @@ from __future__ import annotations
 import pytest
 
 from coordinator.config import ServiceConfig
-from coordinator.nodes.joining import alike, lacking, locate, longest_s, prepare
+from coordinator.nodes.joining import alike, locate, prepare
+from coordinator.nodes.needs import lacking, longest_s
 from workers.errors import ConfigError
 from workers.queues import QUEUES
 

@@ -1,0 +1,52 @@
+"""What each queue needs of a node beside hardware, and how long its jobs may take: read from the configuration,
+the environment and the folders that are named. Nobody is asked.
+"""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Sequence
+
+from coordinator.config import ServiceConfig
+from evaluation import author
+from evaluation.settings import RubricSettings
+from rewards import settings as judges
+from rewards.settings import JudgeEndpoint
+from workers.providers import preflight
+from workers.queues import QUEUES
+
+
+def longest_s(queue: str, config: ServiceConfig) -> float:
+    """How long one of its jobs may take, as the configuration or else the queue table says."""
+    configured = {
+        "judge_text": config.judges.text.timeout_s,
+        "judge_image": config.judges.image.timeout_s,
+        "judge_rubric": config.rubric.timeout_s,
+        "evaluate": config.author.timeout_s,
+    }
+    return max(QUEUES[queue].timeout_s, configured.get(queue, 0.0))
+
+
+def lacking(config: ServiceConfig) -> dict[str, str]:
+    """Queues whose jobs would all fail here, with the first reason: a key, an address or a folder that is
+    not there.
+    """
+    alone = JudgeEndpoint()  # by rules, which lack nothing
+    problems = {
+        **{tool: _of(tool, preflight.check(config.tools)) for tool in ("search", "diffusion", "edit")},
+        "judge_text": judges.check(config.judges.model_copy(update={"image": alone})),
+        "judge_image": judges.check(config.judges.model_copy(update={"text": alone})),
+        "judge_rubric": _rubric(config.rubric),
+        "evaluate": author.check(config.author),
+    }
+    return {queue: found[0] for queue, found in problems.items() if found}
+
+
+def _of(tool: str, problems: Sequence[str]) -> list[str]:
+    return [problem for problem in problems if problem.startswith(f"tools.{tool}")]
+
+
+def _rubric(rubric: RubricSettings) -> list[str]:
+    if rubric.provider == "openai" and rubric.api_key_env and not os.environ.get(rubric.api_key_env):
+        return [f"rubric.api_key_env: set the environment variable {rubric.api_key_env}"]
+    return []
