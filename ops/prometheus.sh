@@ -52,6 +52,6 @@ cp "$here/prometheus/alerts.yml" "$data/"
 assets=()
 [ -d "$cache/usr/share/prometheus/web" ] && [ "$program" = "$cache/usr/bin/prometheus" ] &&
     assets=(--web.local-assets="$cache/usr/share/prometheus/web")
-echo "Prometheus on $url: http://$bind:$port/graph  /targets  /alerts; its data lies in $data" >&2
+echo "Prometheus on $url: http://$bind:$port/graph; its data lies in $data" >&2
 exec "$program" --config.file="$data/prometheus.yml" --storage.tsdb.path="$data/tsdb" --log.level=warn \
     --web.listen-address="$bind:$port" "${assets[@]}"
