@@ -1,15 +1,13 @@
-"""What each queue needs of a node beside hardware, and how long its jobs may take: read from the configuration,
-the environment and the folders that are named. Nobody is asked.
+"""What each queue needs of a node beside hardware, and how long its jobs may take: read from the
+configuration, the environment and the folders that are named. Nobody is asked.
 """
 
 from __future__ import annotations
 
-import os
 from collections.abc import Sequence
 
 from coordinator.config import ServiceConfig
-from evaluation import author
-from evaluation.settings import RubricSettings
+from evaluation import author, rubric
 from rewards import settings as judges
 from rewards.settings import JudgeEndpoint
 from workers.providers import preflight
@@ -36,7 +34,7 @@ def lacking(config: ServiceConfig) -> dict[str, str]:
         **{tool: _of(tool, preflight.check(config.tools)) for tool in ("search", "diffusion", "edit")},
         "judge_text": judges.check(config.judges.model_copy(update={"image": alone})),
         "judge_image": judges.check(config.judges.model_copy(update={"text": alone})),
-        "judge_rubric": _rubric(config.rubric),
+        "judge_rubric": rubric.check(config.rubric),
         "evaluate": author.check(config.author),
     }
     return {queue: found[0] for queue, found in problems.items() if found}
@@ -44,9 +42,3 @@ def lacking(config: ServiceConfig) -> dict[str, str]:
 
 def _of(tool: str, problems: Sequence[str]) -> list[str]:
     return [problem for problem in problems if problem.startswith(f"tools.{tool}")]
-
-
-def _rubric(rubric: RubricSettings) -> list[str]:
-    if rubric.provider == "openai" and rubric.api_key_env and not os.environ.get(rubric.api_key_env):
-        return [f"rubric.api_key_env: set the environment variable {rubric.api_key_env}"]
-    return []
