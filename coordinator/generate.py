@@ -165,6 +165,10 @@ def _demo(order: Order, console: Console) -> ServiceConfig:
     """The demo's parts, built where missing; the tiny policy writes unless another model is named."""
     endpoint = bool(os.environ.get(AUTHOR_URL_ENV))
     own = bool(order.model) or endpoint
+    if endpoint and not order.model:
+        raise ConfigError(
+            f"--model: is missing; give the name under which the endpoint of {AUTHOR_URL_ENV} serves the author"
+        )
     author = AuthorSettings(provider="openai" if endpoint else "local", model=order.model)
     parts = Parts(cache_folder(), "vl" if order.images else "text", DEMO_SEED, policy=not own)
     if problems := [*cache_problems(parts.cache), *(authors.check(author) if own else [])]:

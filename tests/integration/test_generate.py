@@ -12,9 +12,11 @@ from pathlib import Path
 
 import psutil
 import pytest
+import redis
 import yaml
 from fake_services import Chat, FakeServices
 
+from coordinator.claim import CONFIG_KEY
 from evaluation.author import make_author
 from evaluation.authoring import write_document
 from evaluation.settings import AUTHOR_URL_ENV, AuthorSettings
@@ -192,7 +194,8 @@ def test_workers_that_are_alive_are_used(
     for queues in (("search",), ("code", "diffusion", "edit")):
         worker(queues)
     monkeypatch.setenv(REDIS_ENV, redis_server.url)
-    config.write_text(yaml.safe_dump(sections(services, library) | {"blobs": document["blobs"]}))
+    with redis.Redis.from_url(redis_server.url) as client:  # as a run, or the first node to join, does
+        client.set(CONFIG_KEY, config_file.read_text())
     code, _, err = run(tmp_path, "--config", str(config))
     assert code == 0, err
     assert "starting" not in err

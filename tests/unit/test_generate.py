@@ -43,7 +43,7 @@ def config(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
     return path
 
 
-def order(path: Path, **fields: Any) -> Order:
+def order(path: Path, /, **fields: Any) -> Order:
     chosen = {"prompt": "Hi", "images": (), "page": Path("page.html"), "seed": 1, "config": str(path)}
     return Order(**{**chosen, **fields})
 
@@ -63,6 +63,12 @@ def order(path: Path, **fields: Any) -> Order:
 def test_wrong_input_is_named(config, fields, named):
     with pytest.raises(ConfigError, match=named.replace(".", r"\.")):
         prepare(order(config, **fields), QUIET)
+
+
+def test_an_endpoint_needs_the_name_of_its_model(config, monkeypatch):
+    monkeypatch.setenv(AUTHOR_URL_ENV, "http://host:8000/v1")
+    with pytest.raises(ConfigError, match="--model: is missing"):
+        prepare(order(config, config=""), QUIET)
 
 
 def test_every_problem_of_author_and_tools_is_named_at_once(config):
