@@ -167,7 +167,7 @@ def _demo(order: Order, console: Console) -> ServiceConfig:
     own = bool(order.model) or endpoint
     if endpoint and not order.model:
         raise ConfigError(
-            f"--model: is missing; give the name under which the endpoint of {AUTHOR_URL_ENV} serves the author"
+            f"--model: is missing; give the name under which the endpoint of {AUTHOR_URL_ENV} serves it"
         )
     author = AuthorSettings(provider="openai" if endpoint else "local", model=order.model)
     parts = Parts(cache_folder(), "vl" if order.images else "text", DEMO_SEED, policy=not own)
