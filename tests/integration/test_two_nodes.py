@@ -131,6 +131,7 @@ def answer(node: Namespace, env: dict[str, str], *command: str) -> dict:
     return json.loads(done.stdout)
 
 
+@pytest.mark.timeout(300)  # seven starts of commands and workers, maybe on a busy machine
 def test_jobs_are_done_on_both_nodes_and_both_leave_clean(network, environment, tmp_path):
     hub = network["hub"]
     log = tmp_path / "redis.out"
