@@ -14,7 +14,7 @@ import typer
 from rich.console import Console
 from rich.logging import RichHandler
 
-from coordinator.commands import doctor, evaluate, generate, metrics, redis, runs, serve, workers
+from coordinator.commands import bench, doctor, evaluate, generate, metrics, redis, runs, serve, workers
 from coordinator.commands.output import fail
 from workers.errors import ConfigError, InfrastructureFault
 
@@ -35,6 +35,7 @@ app.add_typer(workers.app, name="workers")
 app.add_typer(evaluate.app, name="evaluate")
 app.command()(redis.redis)
 app.command()(metrics.metrics)
+app.add_typer(bench.app, name="bench")
 
 
 def _version(wanted: bool) -> None:

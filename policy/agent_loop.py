@@ -25,6 +25,7 @@ from typing import TYPE_CHECKING, Any
 from verl.experimental.agent_loop.agent_loop import AgentLoopBase, AgentLoopMetrics, AgentLoopOutput
 
 from policy.document import Task
+from policy.heap import settle
 from policy.ledger_writer import LedgerWriter
 from policy.rollout import Limits, Rollout, Segment, Written
 from policy.scoring import Scorer
@@ -83,7 +84,7 @@ async def _start(run: Path, scorer: str, model: str, tokenizer: Any) -> _Process
 
     client = QueueClient(section("queue", QueueSettings), on_posted=posted, on_outcome=ended)
     await client.start()
-    return _Process(
+    process = _Process(
         client=client,
         scorer=resolve_name(scorer)(),
         ledger=ledger,
@@ -92,6 +93,8 @@ async def _start(run: Path, scorer: str, model: str, tokenizer: Any) -> _Process
         metrics=metrics,
         announcing=await _announced(),
     )
+    settle()
+    return process
 
 
 async def _announced() -> asyncio.Task[None] | None:

@@ -1,8 +1,8 @@
 """Text from a growing list of token ids, piece by piece, without ever encoding text again.
 
 Invariants: the pieces joined are the decoding of all ids; a character whose bytes are spread over several
-tokens is held back until it is whole. The method is that of vLLM and TGI: decode a short context with and
-without the new ids.
+tokens is held back until it is whole; each id is decoded once, and a few of them once more, however long the
+text. The method is that of vLLM and TGI: decode a short context with and without the new ids.
 """
 
 from __future__ import annotations
@@ -10,6 +10,7 @@ from __future__ import annotations
 from collections.abc import Callable, Sequence
 
 INCOMPLETE = "\ufffd"
+CONTEXT = 8  # ids that are decoded again before the next ones
 Decode = Callable[[Sequence[int]], str]
 
 
@@ -18,10 +19,9 @@ class Detokenizer:
 
     def __init__(self, decode: Decode):
         self._decode = decode
-        self._ids: list[int] = []
-        self._context = 0  # where decoding starts: a whole character before what is new
-        self._whole = 0  # how many ids are known to end a character
-        self._told = 0  # how many characters from the context on are told
+        self._ids: list[int] = []  # the context, and after it what is not known to end a character
+        self._whole = 0  # how many of them are known to end a character
+        self._told = 0  # how many characters of their text are told
 
     def feed(self, ids: Sequence[int]) -> str:
         """The text that these ids complete."""
@@ -33,11 +33,21 @@ class Detokenizer:
         return self._tell(final=True)
 
     def _tell(self, *, final: bool) -> str:
-        now = self._decode(self._ids[self._context :])
+        now = self._decode(self._ids)
         certain = now if final else now.rstrip(INCOMPLETE)
         piece = certain[self._told :]
         self._told = len(certain)
         if certain == now:
-            self._context, self._whole = self._whole, len(self._ids)
-            self._told = len(self._decode(self._ids[self._context :]))
+            self._shorten(now)
         return piece
+
+    def _shorten(self, text: str) -> None:
+        """Keep only a context that begins with a whole character; `text` is that of all ids."""
+        tail = self._decode(self._ids[-CONTEXT:])
+        if tail and INCOMPLETE not in tail and text.endswith(tail):
+            del self._ids[:-CONTEXT]
+            self._told = len(tail)
+        elif self._whole:
+            del self._ids[: self._whole]
+            self._told = len(self._decode(self._ids))
+        self._whole = len(self._ids)

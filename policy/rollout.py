@@ -8,6 +8,7 @@ outlives it.
 
 from __future__ import annotations
 
+import array
 import asyncio
 import time
 from collections.abc import Awaitable, Callable
@@ -55,8 +56,6 @@ class Written:
     """A scored rollout. `reward` is None when infrastructure's failures mask it."""
 
     prompt_ids: list[int]
-    token_ids: list[int] = field(default_factory=list)
-    log_probs: list[float] = field(default_factory=list)
     versions: tuple[int, int] | None = None
     segments: int = 0
     parts: list[Part] = field(default_factory=list)
@@ -65,6 +64,34 @@ class Written:
     scored_s: float = 0.0
     document: Document | None = None
     score: Score | None = None
+    # One list, made anew by each segment: the generator holds on to the one it was given while it writes, and
+    # a list that grows in place takes an eighth more than it needs.
+    _context: list[int] = field(init=False, repr=False)
+    # Doubles: 8 bytes for each token, where a list of floats takes 32 and time of the garbage collector.
+    _log_probs: array.array[float] = field(default_factory=lambda: array.array("d"), init=False, repr=False)
+
+    def __post_init__(self) -> None:
+        self._context = list(self.prompt_ids)
+
+    @property
+    def context(self) -> list[int]:
+        """The prompt and what was written so far. A segment makes another list, and leaves this one be."""
+        return self._context
+
+    @property
+    def tokens(self) -> int:
+        """How many were written."""
+        return len(self._log_probs)
+
+    @property
+    def token_ids(self) -> list[int]:
+        """What was written."""
+        return self._context[len(self.prompt_ids) :]
+
+    @property
+    def log_probs(self) -> list[float]:
+        """One for each of `token_ids`."""
+        return self._log_probs.tolist()
 
     @property
     def reward(self) -> float | None:
@@ -75,8 +102,8 @@ class Written:
             raise ValueError(
                 f"{len(segment.token_ids)} tokens came with {len(segment.log_probs)} log-probabilities"
             )
-        self.token_ids += segment.token_ids
-        self.log_probs += segment.log_probs
+        self._context = self._context + segment.token_ids
+        self._log_probs.extend(segment.log_probs)
         self.segments += 1
         if segment.version is not None:
             oldest, newest = self.versions or segment.version
@@ -127,8 +154,8 @@ class Rollout:
         begun = time.monotonic()
         text, tags = Detokenizer(self.decode), TagReader(len(self.task.inputs))
         while True:
-            left = self.limits.response_tokens - len(written.token_ids)
-            segment = await self.generate(written.prompt_ids + written.token_ids, left, written.segments)
+            left = self.limits.response_tokens - written.tokens
+            segment = await self.generate(written.context, left, written.segments)
             if not segment.token_ids:
                 raise RuntimeError("the generator ended without writing anything")
             written.extend(segment)
@@ -179,8 +206,7 @@ class Rollout:
     def _record(self, written: Written) -> None:
         assert written.document is not None
         assert written.score is not None
-        tokens = len(written.token_ids)
-        self.ledger.scored(written.document, written.score, tokens=tokens, versions=written.versions)
+        self.ledger.scored(written.document, written.score, tokens=written.tokens, versions=written.versions)
         if written.reward is None:
             causes = ", ".join(sorted({failure.cause for failure in written.score.masked_by}))
             self.ledger.closed(self.rollout_id, "masked", reason=causes)
