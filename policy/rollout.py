@@ -153,23 +153,28 @@ class Rollout:
     async def _write(self, written: Written, tooling: Tooling) -> None:
         begun = time.monotonic()
         text, tags = Detokenizer(self.decode), TagReader(len(self.task.inputs))
-        while True:
-            left = self.limits.response_tokens - written.tokens
-            segment = await self.generate(written.context, left, written.segments)
-            if not segment.token_ids:
-                raise RuntimeError("the generator ended without writing anything")
-            written.extend(segment)
-            piece = text.feed(segment.token_ids)
-            self._read(tags.feed(piece), written, tooling)
-            if segment.token_ids[-1] in self.ends:
-                break
-            if len(segment.token_ids) >= left:
-                written.truncated = True
-                break
-            if CLOSE not in piece:
-                break  # it stopped for a reason of its own, not at a tag
+        while not await self._write_on(written, text, tags, tooling):
+            pass
         self._read(tags.feed(text.close()) + tags.close(), written, tooling)
         written.generated_s = time.monotonic() - begun
+
+    async def _write_on(self, written: Written, text: Detokenizer, tags: TagReader, tooling: Tooling) -> bool:
+        """Generate one segment and read it. Returns whether it was the last.
+
+        By itself, so that while the next one is being generated nothing of this one is held but what was
+        read.
+        """
+        left = self.limits.response_tokens - written.tokens
+        segment = await self.generate(written.context, left, written.segments)
+        if not segment.token_ids:
+            raise RuntimeError("the generator ended without writing anything")
+        written.extend(segment)
+        piece = text.feed(segment.token_ids)
+        self._read(tags.feed(piece), written, tooling)
+        if segment.token_ids[-1] in self.ends:
+            return True
+        written.truncated = len(segment.token_ids) >= left
+        return written.truncated or CLOSE not in piece  # or it stopped for a reason of its own
 
     def _read(self, parts: list[Part], written: Written, tooling: Tooling) -> None:
         for part in parts:

@@ -16,7 +16,6 @@ from __future__ import annotations
 import asyncio
 import contextlib
 import os
-import sys
 import tempfile
 import time
 import tracemalloc
@@ -29,6 +28,7 @@ from typing import Any
 import redis.asyncio
 from prometheus_client import CollectorRegistry
 
+from coordinator.bench import played_workers
 from coordinator.bench.gauges import Gauges, Spread, connect, resident, round_trip
 from coordinator.bench.played_model import END, PROMPT_TOKENS, PlayedModel
 from coordinator.redis_server import EmbeddedRedis
@@ -43,10 +43,10 @@ from workers.messages import Outcome, Request
 from workers.publisher import encode
 from workers.settings import REDIS_ENV, QueueSettings
 from workers.telemetry import ProducerMetrics
-from workers.tether import start_tethered
 
 POSTING_MS, LAG_MS, ROLLOUT_KB = 5.0, 20.0, 50.0  # what is asked for
 
+SERVICE_S = (0.2, 3.0)  # of tools and judges
 FEW = 0.1  # of the rollouts, for comparison
 RAMP_S = 4.0  # the rollouts begin spread over so long
 SETTLE_S = 8.0  # until rollouts are in every state from first token to last verdict
@@ -312,8 +312,7 @@ def _own_redis(folder: Path) -> Iterator[str]:
     named = os.environ.pop(REDIS_ENV, None)
     try:
         with EmbeddedRedis(folder / "redis") as server:
-            command = [sys.executable, "-m", "coordinator.bench.played_workers", server.url, "1"]
-            workers = start_tethered(command, log=folder / "workers.log")
+            workers = played_workers.start(server.url, 1, SERVICE_S, folder / "workers.log")
             try:
                 yield server.url
             finally:

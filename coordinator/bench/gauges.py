@@ -10,6 +10,7 @@ from __future__ import annotations
 import asyncio
 import contextlib
 import gc
+import math
 import time
 from collections.abc import AsyncIterator, Callable, Sequence
 from dataclasses import dataclass
@@ -40,7 +41,7 @@ class Spread:
             return cls()
 
         def rank(share: float) -> float:
-            return 1000 * ordered[min(len(ordered) - 1, int(share * len(ordered)))]
+            return 1000 * ordered[max(0, math.ceil(share * len(ordered)) - 1)]
 
         return cls(len(ordered), rank(0.5), rank(0.9), rank(0.99), 1000 * ordered[-1])
 

@@ -1,9 +1,9 @@
-"""All workers, played by one process: `python -m coordinator.bench.played_workers URL SEED`.
+"""All workers, played by one process: `python -m coordinator.bench.played_workers URL SEED LEAST_S MOST_S`.
 
-It takes messages off the queues' lists many at a time, holds each for a drawn service time, and commits its
-outcome with the program's own script. It stands in for hundreds of Celery workers where only the producer is
-measured: two processor cores do not bear both. It makes no image: a reference to one that does not exist is
-all that a producer ever sees. Ends with the process that started it.
+It takes messages off the queues' lists many at a time, holds each for a service time drawn evenly, and
+commits its outcome with the program's own script. It stands in for hundreds of Celery workers where only the
+producer is measured: two processor cores do not bear both. It makes no image: a reference to one that does
+not exist is all that a producer ever sees. Ends with the process that started it.
 """
 
 from __future__ import annotations
@@ -12,8 +12,10 @@ import base64
 import hashlib
 import heapq
 import json
+import subprocess
 import sys
 import time
+from pathlib import Path
 from random import Random
 from typing import Any
 
@@ -25,8 +27,8 @@ from rewards.verdicts import ImageVerdict, TextVerdict, Verdict
 from workers.messages import BlobRef, Outcome, Success
 from workers.outcomes import commit
 from workers.queues import QUEUES
+from workers.tether import start_tethered
 
-SERVICE_S = (0.2, 3.0)  # evenly drawn
 POLL_S = 0.005
 TAKEN_AT_ONCE = 200
 TTL_S = 600
@@ -51,8 +53,9 @@ def result(kind: str, request_id: str, random: Random) -> Success:
 class PlayedWorkers:
     """Blocking; `turn` is one look at the queues and the clock."""
 
-    def __init__(self, client: redis.Redis, seed: int):
+    def __init__(self, client: redis.Redis, seed: int, service_s: tuple[float, float]):
         self._redis = client
+        self._service_s = service_s
         self._random = Random(seed)
         self._held: list[tuple[float, str, str, Outcome]] = []  # (due, delivery tag, reply stream, outcome)
 
@@ -75,7 +78,7 @@ class PlayedWorkers:
         envelope = json.loads(message)
         properties = envelope["properties"]
         [request], _, _ = json.loads(base64.b64decode(envelope["body"]))
-        service_s = self._random.uniform(*SERVICE_S)
+        service_s = self._random.uniform(*self._service_s)
         outcome = Outcome(
             request_id=request["request_id"],
             kind=kind,
@@ -89,13 +92,19 @@ class PlayedWorkers:
         heapq.heappush(self._held, (now + service_s, tag, properties["reply_to"], outcome))
 
 
-def main(url: str, seed: int) -> None:
+def main(url: str, seed: int, least_s: float, most_s: float) -> None:
     with redis.Redis.from_url(url) as client:
-        workers = PlayedWorkers(client, seed)
+        workers = PlayedWorkers(client, seed, (least_s, most_s))
         while True:
             workers.turn(time.time())
             time.sleep(POLL_S)
 
 
+def start(url: str, seed: int, service_s: tuple[float, float], log: Path) -> subprocess.Popen[bytes]:
+    """Start the process; it dies with this one."""
+    numbers = (str(seed), *map(str, service_s))
+    return start_tethered([sys.executable, "-m", "coordinator.bench.played_workers", url, *numbers], log=log)
+
+
 if __name__ == "__main__":
-    main(sys.argv[1], int(sys.argv[2]))
+    main(sys.argv[1], int(sys.argv[2]), float(sys.argv[3]), float(sys.argv[4]))

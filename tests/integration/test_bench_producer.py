@@ -1,0 +1,52 @@
+"""The benchmark of the producer, small: it measures what it says, cleans up, and prints one JSON object."""
+
+from __future__ import annotations
+
+import gc
+from collections.abc import Iterator
+from pathlib import Path
+
+import psutil
+import pytest
+
+from coordinator.bench import client as bench
+from coordinator.bench import played_model
+from workers.settings import REDIS_ENV
+
+ROLLOUTS = 50
+
+
+@pytest.fixture
+def quick(monkeypatch: pytest.MonkeyPatch) -> Iterator[None]:
+    """A model that writes fast, workers that are fast; and this process's garbage collector as it was."""
+    monkeypatch.setattr(played_model, "PACE_S", (0.05, 0.2))
+    monkeypatch.setattr(bench, "SERVICE_S", (0.02, 0.1))
+    monkeypatch.setattr(bench, "RAMP_S", 0.5)
+    monkeypatch.setattr(bench, "SETTLE_S", 1.5)
+    threshold = gc.get_threshold()
+    yield
+    gc.unfreeze()
+    gc.set_threshold(*threshold)
+
+
+@pytest.mark.usefixtures("quick")
+async def test_every_number_is_measured(tmp_path: Path, monkeypatch: pytest.MonkeyPatch):
+    monkeypatch.setenv(REDIS_ENV, "redis://127.0.0.1:1/0")  # not the one to measure with
+    said: list[str] = []
+    numbers = await bench.measure(ROLLOUTS, 3.0, tmp_path, said.append)
+    assert "measuring for 3 s" in said
+    assert numbers.posting.n > ROLLOUTS
+    assert 0 < numbers.raw_idle.p50 <= numbers.posting.p50 < 1000
+    assert numbers.raw_loaded.n > 5
+    assert numbers.loop_lag.n > 20
+    for spread in (numbers.posting, numbers.loop_lag, numbers.raw_idle, numbers.raw_loaded):
+        assert spread.p50 <= spread.p90 <= spread.p99 <= spread.largest
+    assert numbers.requests_per_s > numbers.rollouts_per_s > 1
+    assert 800 < numbers.message_bytes < 20_000
+    assert numbers.tokens_per_rollout > played_model.PROMPT_TOKENS
+    assert 1 < numbers.rollout_traced_kb < 500
+    assert 0 < numbers.processor_share <= 2
+    assert (numbers.left_open, numbers.failed) == (0, 0)
+    here = str(tmp_path)
+    left = [one for one in psutil.Process().children(recursive=True) if here in " ".join(one.cmdline())]
+    assert left == []
