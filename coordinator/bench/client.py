@@ -175,7 +175,7 @@ class _Load:
         self._closings.clear()
 
     def message(self) -> str:
-        """The last request that was posted, as it went to Redis."""
+        """The last tag's request, as it went to Redis."""
         assert self.last is not None
         return encode(self.last, tag="0" * 32, reply_to="llmi:replies:" + "0" * 32)
 
@@ -214,11 +214,11 @@ class _Load:
     def _posted(self, request: Request) -> None:
         now = time.perf_counter()
         closed = self._closings.pop(request.request_id, None)
-        if self.measuring:
-            self.posted += 1
-            if closed is not None and request.kind != "edit":
+        if closed is not None and request.kind != "edit":
+            self.last = request
+            if self.measuring:
                 self.postings.append(now - closed)
-        self.last = request
+        self.posted += self.measuring
         self.ledger.posted(request)
         self.metrics.posted(request)
 

@@ -345,11 +345,43 @@ def test_pieces_joined_are_the_whole_text(text, seed):
     ids, cut, pieces = list(text.encode()), random.Random(seed), []
     detokenizer = Detokenizer(decode)
     while ids:
-        size = cut.randint(1, 4)
+        size = cut.choice((1, 2, 3, 4, 30))
         pieces.append(detokenizer.feed(ids[:size]))
         ids = ids[size:]
     pieces.append(detokenizer.close())
     assert "".join(pieces) == text
+
+
+def test_a_long_text_is_decoded_once():
+    counted = 0
+
+    def counting(ids) -> str:
+        nonlocal counted
+        counted += len(ids)
+        return decode(ids)
+
+    detokenizer = Detokenizer(counting)
+    for _ in range(100):
+        detokenizer.feed(b"x" * 240)
+    detokenizer.close()
+    assert counted < 1.1 * 24_000
+
+
+async def test_what_the_generator_was_given_stays_as_it_was(build):
+    model, given = Model(f"{search('x')} and on"), []
+
+    async def keeping(ids, left, number):
+        given.append((ids, len(ids)))
+        return await model(ids, left, number)
+
+    queue = Queue()
+    running = asyncio.create_task(build(model=keeping, queue=queue).run(PROMPT))
+    await queue.seen("u_0-0")
+    queue.answer("u_0-0", Success(images=(blob("a"),)))
+    written = await finish(running)
+    assert len(given) == 2
+    assert all(len(ids) == length for ids, length in given)
+    assert PROMPT + written.token_ids == written.context
 
 
 def test_half_a_character_at_the_end_is_not_lost():
