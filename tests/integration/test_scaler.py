@@ -219,9 +219,7 @@ async def test_what_keeps_a_worker_from_starting_is_said(crew: Crew, config_file
 async def test_a_worker_that_ends_while_starting_shows_the_end_of_its_log(crew: Crew) -> None:
     crew.app = "no_such_app"
     fleet = Fleet([PoolSettings(queues=("code",))], crew, READY_S)
-    with pytest.raises(
-        InfrastructureFault, match=r"(?s)^worker_lost: worker code-1 ended while starting.*no_such_app"
-    ):
+    with pytest.raises(InfrastructureFault, match=r"(?s): worker code-1 ended while starting.*no_such_app"):
         await asyncio.to_thread(fleet.start)
     await asyncio.to_thread(fleet.stop, 5.0)
 

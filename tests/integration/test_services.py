@@ -57,6 +57,21 @@ def until_training(process: subprocess.Popen[str], tmp_path: Path) -> None:
     assert begun.exists(), process.communicate()[0]
 
 
+def until_all_runs(process: subprocess.Popen[str], tmp_path: Path, own_ray: bool) -> list[psutil.Process]:
+    """Wait until Redis, the worker and the trainer are there, and Ray if it is to be; all processes below."""
+    until_training(process, tmp_path)
+    wanted = ["valkey-server", "celery", *(["raylet", "ray::Host"] if own_ray else [])]
+    below: list[psutil.Process] = []
+
+    def complete() -> bool:
+        below[:] = psutil.Process(process.pid).children(recursive=True)
+        names = " ".join(" ".join(one.cmdline()) for one in alive(below))
+        return all(part in names for part in wanted)
+
+    until(complete)
+    return below
+
+
 def marked(mark: str) -> list[psutil.Process]:
     """Every living process that inherited `mark` in its environment."""
     found = []
@@ -133,12 +148,7 @@ def start(config: Path, tmp_path: Path) -> Iterator[Callable[..., subprocess.Pop
 @pytest.mark.parametrize(("sign", "own_ray"), [(signal.SIGINT, True), (signal.SIGTERM, False)])
 def test_a_signal_ends_everything_that_was_started(start, tmp_path, sign, own_ray):
     process = start("trainer_stub", own_ray=own_ray)
-    until_training(process, tmp_path)
-    below = psutil.Process(process.pid).children(recursive=True)
-    names = {" ".join(one.cmdline()) for one in below}
-    assert any("valkey-server" in name for name in names)
-    assert any("celery" in name for name in names)
-    assert any("raylet" in name for name in names) == own_ray
+    below = until_all_runs(process, tmp_path, own_ray)
     process.send_signal(sign)
     output, _ = process.communicate(timeout=STOP_S)
     assert process.returncode == 128 + sign, output
@@ -146,12 +156,14 @@ def test_a_signal_ends_everything_that_was_started(start, tmp_path, sign, own_ra
     assert json.loads((tmp_path / "runs" / "run" / "summary.json").read_text())["steps"] == 1
 
 
-def test_nothing_outlives_a_coordinator_that_is_killed(start, tmp_path):
-    process = start("trainer_stub")
-    until_training(process, tmp_path)
-    # The one that cut itself loose from its trainer is then beyond anyone's reach.
-    below = psutil.Process(process.pid).children(recursive=True)
-    below = [one for one in below if "setsid" not in " ".join(one.cmdline())]
+@pytest.mark.parametrize("own_ray", [True, False])
+def test_nothing_outlives_a_coordinator_that_is_killed(start, tmp_path, own_ray):
+    process = start("trainer_stub", own_ray=own_ray)
+    # The one that cut itself loose from its trainer is then beyond anyone's reach; Ray's two agents look for
+    # their cluster for a minute before they end.
+    later = ("setsid", "ray::DashboardAgent", "ray::RuntimeEnvAgent")
+    below = until_all_runs(process, tmp_path, own_ray)
+    below = [one for one in below if not any(name in " ".join(one.cmdline()) for name in later)]
     process.kill()
     process.communicate()
     until(lambda: not alive(below), STOP_S)
