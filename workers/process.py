@@ -14,7 +14,6 @@ import signal
 import socket
 import subprocess
 import sys
-import tempfile
 import time
 from collections.abc import Mapping, Sequence
 from pathlib import Path
@@ -22,6 +21,7 @@ from pathlib import Path
 import redis
 
 from workers.errors import Cause, ConfigError, InfrastructureFault
+from workers.metrics_folder import MetricsFolder
 from workers.presence import is_ready
 from workers.queues import QUEUES, shared
 from workers.settings import CONFIG_ENV, REDIS_ENV, QueueSettings
@@ -62,13 +62,13 @@ class WorkerProcess:
         self.node = node or socket.gethostname()
         self._extra_env = dict(extra_env or {})
         self._process: subprocess.Popen[bytes] | None = None
-        self._metrics: tempfile.TemporaryDirectory[str] | None = None
+        self._metrics: MetricsFolder | None = None
 
     def start(self) -> None:
         """Start it; returns at once."""
         self._forget_metrics()
-        self._metrics = tempfile.TemporaryDirectory(prefix="llmi-metrics-", ignore_cleanup_errors=True)
-        env = {**os.environ, CONFIG_ENV: str(self._config.resolve()), FOLDER_ENV: self._metrics.name}
+        self._metrics = MetricsFolder()
+        env = {**os.environ, CONFIG_ENV: str(self._config.resolve()), FOLDER_ENV: str(self._metrics.path)}
         env.update(self._extra_env)
         if self._redis_url is not None:
             env[REDIS_ENV] = self._redis_url
@@ -138,7 +138,7 @@ class WorkerProcess:
 
     def _forget_metrics(self) -> None:
         if self._metrics is not None:
-            self._metrics.cleanup()
+            self._metrics.remove()
             self._metrics = None
 
     def _url(self) -> str:
