@@ -59,14 +59,10 @@ def render(page: Page, blobs: BlobStore) -> str:
             "early": pair.early.document.task,
             "late": pair.late.document.task,
             "same": pair.same_prompt,
-            "inputs": _inputs(pair.early.document.task.inputs, blobs),
+            "given": _given(pair, blobs),
             "wanted": wanted(pair.early.document.task.image_num),
             "cards": [
-                {
-                    "age": age,
-                    "card": card(sample, blobs),
-                    "inputs": _inputs(sample.document.task.inputs, blobs),
-                }
+                {"age": age, "card": card(sample, blobs)}
                 for age, sample in (("early", pair.early), ("late", pair.late))
             ],
         }
@@ -80,6 +76,13 @@ def write(path: Path, page: Page, blobs: BlobStore) -> Path:
     """Render to `path`."""
     path.write_text(render(page, blobs), encoding="utf-8")
     return path
+
+
+def _given(pair: Pair, blobs: BlobStore) -> list[tuple[str, list[str]]]:
+    """The input images of both prompts with the words beside them; one entry if they are the same."""
+    early, late = pair.early.document.task.inputs, pair.late.document.task.inputs
+    sides = [("given", early)] if early == late else [("given early", early), ("given late", late)]
+    return [(words, _inputs(refs, blobs)) for words, refs in sides if refs]
 
 
 def _inputs(refs: Sequence[BlobRef], blobs: BlobStore) -> list[str]:

@@ -79,6 +79,21 @@ def test_images_stand_in_place_with_caption_and_origin(blobs, picture):
     assert "a lighthouse" in html
 
 
+def test_input_images_of_both_prompts_are_shown_once_each(blobs, picture):
+    out = io.BytesIO()
+    Image.new("RGB", (40, 30), "orange").save(out, "PNG")
+    other = blobs.put(out.getvalue())
+
+    def given(early, late):
+        pair = Pair(sample(inputs=(early,)), sample(inputs=(late,), rollout_id="s"))
+        elements = Elements(render(page(pair), blobs))
+        images = [attrs for tag, attrs in elements.found if tag == "img"]
+        return [image["alt"] for image in images], len({image["src"] for image in images})
+
+    assert given(picture, picture) == (["Input image 0, given"], 1)
+    assert given(picture, other) == (["Input image 0, given early", "Input image 0, given late"], 2)
+
+
 def test_chart_shows_its_code(blobs, picture):
     code = image_part(source="code", params={"code": "plt.plot([1])"}, result=Success(images=(picture,)))
     assert "plt.plot([1])" in shown(blobs, code).text
