@@ -61,6 +61,6 @@ def _criteria(prompt: Prompt) -> list[str]:
     return [
         f"The text speaks of {topic.subject}.",
         wanted.format(subject=topic.subject, change=topic.change),
-        f"Every picture of {topic.subject} stands beside the words that it belongs to.",
-        f"The text goes beyond the prompt and has something of its own to say about {topic.subject}.",
+        f"Each picture shows {topic.subject} and nothing else.",
+        f"The text says something about {topic.subject} that is not in the prompt.",
     ]
