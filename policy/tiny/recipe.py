@@ -36,7 +36,7 @@ class Recipe:
 
 
 RECIPES: dict[Kind, Recipe] = {
-    "text": Recipe(documents=9_000, steps=900),
+    "text": Recipe(documents=9_000, steps=750, learning_rate=3e-3),
     "vl": Recipe(documents=6_000, steps=700),
 }
 
