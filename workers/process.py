@@ -18,6 +18,7 @@ import time
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 
+import psutil
 import redis
 
 from workers.errors import Cause, ConfigError, InfrastructureFault
@@ -30,6 +31,7 @@ from workers.tether import start_tethered
 
 POLL_S = 0.05
 LOG_TAIL = 2000
+GONE_S = 5.0  # killed processes that take longer are held by the kernel, and nothing here can help
 
 
 class WorkerProcess:
@@ -128,12 +130,19 @@ class WorkerProcess:
         return True
 
     def kill(self) -> None:
-        """End it and its pool at once. Its jobs go to another worker when their leases run out."""
+        """End it and its pool at once. Its jobs go to another worker when their leases run out.
+
+        Returns when they are gone: who starts a new worker then finds the memory of this one free.
+        """
         if self._process is None:
             return
+        pool: list[psutil.Process] = []
+        with contextlib.suppress(psutil.NoSuchProcess):
+            pool = psutil.Process(self._process.pid).children(recursive=True)
         with contextlib.suppress(ProcessLookupError):
             os.killpg(self._process.pid, signal.SIGKILL)  # its own session, so only what it started
         self._process.wait()
+        psutil.wait_procs(pool, timeout=GONE_S)
         self._forget_metrics()
 
     def _forget_metrics(self) -> None:
