@@ -23,11 +23,16 @@ from typing import Literal
 from rich.console import Console
 from rich.progress import BarColumn, Progress, TaskID, TextColumn, TimeElapsedColumn
 
+from policy.tiny.build import cut_short
 from workers.errors import ConfigError
 
 logger = logging.getLogger(__name__)
 CACHE_ENV = "LLMI_CACHE"
 LOG = "build.log"
+CUT_SHORT = (
+    "This machine was too slow, or too busy, to teach the tiny policy as long as it should be taught: it "
+    "knows less, what it knows depends on the clock, and it will be taught anew the next time."
+)
 PR_SET_PDEATHSIG = 1
 Kind = Literal["text", "vl"]
 
@@ -91,6 +96,8 @@ def build(parts: Parts, console: Console) -> Path:
                     raise BuildFailed(f"{why}; see {parts.cache / LOG}") from error
                 if kind == "done":
                     child.join(10)  # by itself, so that it frees what it holds
+                    if cut_short(Path(name)):
+                        console.print(CUT_SHORT, style="yellow", highlight=False)
                     return Path(name)
                 if kind == "failed":
                     raise BuildFailed(name)

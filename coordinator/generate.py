@@ -19,8 +19,9 @@ from coordinator.build import Parts, build, cache_folder
 from coordinator.checks import cache as cache_problems
 from coordinator.config import RunConfig, ServiceConfig, load_services
 from coordinator.demo import configure
+from coordinator.own_workers import Say
 from coordinator.signals import StopSignals
-from coordinator.tool_workers import Say, tool_workers
+from coordinator.tool_workers import tool_workers
 from evaluation import author as authors
 from evaluation import reader
 from evaluation.authoring import write_document

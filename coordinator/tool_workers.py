@@ -7,28 +7,22 @@ get workers on a Redis of their own; whatever ends the command, those are stoppe
 from __future__ import annotations
 
 import contextlib
-import os
 import tempfile
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator
 from pathlib import Path
 
 import redis
 
-from coordinator import processes
-from coordinator.claim import connect, published
-from coordinator.config import CONFIG_FILE, ServiceConfig
-from coordinator.fleet import Fleet, local_worker
+from coordinator.claim import published
+from coordinator.config import ServiceConfig
+from coordinator.own_workers import Say, own_workers
 from coordinator.pools import PoolSettings
-from coordinator.redis_server import EmbeddedRedis
 from coordinator.signals import StopSignals
 from policy.document import SOURCES
-from workers.presence import served
-from workers.settings import REDIS_ENV, BlobSettings
+from workers.roster import served
+from workers.settings import BlobSettings
 
-END_S = 10.0
 SLOTS = 4  # jobs at once in one worker of our own: a single document has few
-
-Say = Callable[[str], None]
 
 
 @contextlib.contextmanager
@@ -49,8 +43,8 @@ def _living(config: ServiceConfig, say: Say) -> ServiceConfig | None:
     if not config.external_redis:
         return None
     try:
-        with connect(config.queue) as client:
-            lacking = [tool for tool in SOURCES if tool not in served(client)]
+        there = served(config.queue.url)
+        lacking = [tool for tool in SOURCES if tool not in there]
         theirs = None if lacking else published(config.queue)
     except (redis.RedisError, ValueError) as error:
         say(f"no Redis answers at the address given ({type(error).__name__}); starting one here")
@@ -67,31 +61,15 @@ def _living(config: ServiceConfig, say: Say) -> ServiceConfig | None:
 @contextlib.contextmanager
 def _own(config: ServiceConfig, signals: StopSignals, say: Say) -> Iterator[ServiceConfig]:
     """A Redis and workers of the tools, in a folder that goes with them."""
-    processes.adopt_orphans()
-    before = frozenset(process.pid for process in processes.descendants())
-    with contextlib.ExitStack() as stack:
-        folder = Path(stack.enter_context(tempfile.TemporaryDirectory(prefix="llmi-generate-")))
-        stack.callback(lambda: processes.end_all(END_S, keep=before))
-        stack.enter_context(_own_redis_only())
-        say("starting Redis")
-        server = stack.enter_context(EmbeddedRedis(folder / "redis"))
-        config = config.model_copy(
-            update={
-                "queue": config.queue.model_copy(update={"redis_url": server.url}),
-                "blobs": BlobSettings(url=str(folder / "blobs")),
-            }
-        )
-        config.save(folder)
-        pools = tool_pools(config)
-        say(f"starting the workers: {', '.join(pool.name for pool in pools)}")
-        fleet = Fleet(pools, local_worker(folder / CONFIG_FILE, folder), config.workers.ready_s)
-        stack.callback(fleet.stop)
-        stack.callback(setattr, signals, "stopping", True)  # from here on a signal ends all at once
-        fleet.start()
-        yield config
+    with tempfile.TemporaryDirectory(prefix="llmi-generate-") as folder:
+        blobs = BlobSettings(url=str(Path(folder) / "blobs"))
+        workers = config.workers.model_copy(update={"pools": tool_pools(config)})
+        config = config.model_copy(update={"blobs": blobs, "workers": workers})
+        with own_workers(config, Path(folder), signals, say):
+            yield config
 
 
-def tool_pools(config: ServiceConfig) -> list[PoolSettings]:
+def tool_pools(config: ServiceConfig) -> tuple[PoolSettings, ...]:
     """A worker for each pool of the configuration that serves tools, and for each tool that none serves."""
     kept = []
     for pool in config.workers.pools:
@@ -99,15 +77,4 @@ def tool_pools(config: ServiceConfig) -> list[PoolSettings]:
         if queues:
             kept.append(PoolSettings(queues=queues, concurrency=min(pool.concurrency, SLOTS)))
     there = {queue for pool in kept for queue in pool.queues}
-    return [*kept, *(PoolSettings(queues=(tool,)) for tool in SOURCES if tool not in there)]
-
-
-@contextlib.contextmanager
-def _own_redis_only() -> Iterator[None]:
-    """Without the variable that would lead this process and its workers to another Redis."""
-    named = os.environ.pop(REDIS_ENV, None)
-    try:
-        yield
-    finally:
-        if named is not None:
-            os.environ[REDIS_ENV] = named
+    return (*kept, *(PoolSettings(queues=(tool,)) for tool in SOURCES if tool not in there))

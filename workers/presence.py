@@ -39,17 +39,6 @@ def is_ready(client: redis.Redis, name: str, pid: int, concurrency: int) -> bool
     return state.get(b"consuming") == str(pid).encode() and warm >= concurrency
 
 
-def served(client: redis.Redis) -> set[str]:
-    """The queues that some living worker consumes."""
-    pipeline: Any = client.pipeline(transaction=False)
-    for key in client.scan_iter(worker_key("*"), count=1000):
-        pipeline.hmget(key, "queues", "consuming")
-    found: list[Any] = pipeline.execute()
-    return {
-        name for queues, consuming in found if queues and consuming for name in queues.decode().split(",")
-    }
-
-
 def renew(pipeline: Any, settings: QueueSettings) -> None:
     """Add to `pipeline` what keeps this worker's presence alive."""
     pipeline.expire(worker_key(_self["name"]), max(1, round(settings.lease_s)))

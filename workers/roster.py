@@ -45,3 +45,8 @@ def read_roster(url: str) -> list[Listed]:
         worked_by = config.decode() if config else ""
         found.append(Listed(name, node, served, consuming is not None, worked_by))
     return sorted(found, key=lambda worker: (worker.node, worker.name))
+
+
+def served(url: str) -> set[str]:
+    """The queues that some ready worker consumes. Raises as `read_roster`."""
+    return {queue for worker in read_roster(url) if worker.ready for queue in worker.queues}

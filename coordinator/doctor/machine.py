@@ -10,8 +10,8 @@ from pathlib import Path
 
 import psutil
 
-from coordinator import hardware
 from coordinator.doctor.finding import Finding, fail, note, ok
+from coordinator.hardware import look
 from workers.errors import InfrastructureFault
 from workers.settings import CodeSettings
 
@@ -83,7 +83,7 @@ def _installed(name: str) -> bool:
 
 def _resources(folder: Path) -> Finding:
     free = psutil.virtual_memory().available
-    here = hardware.look()
+    here = look()
     nearest = next(above for above in (folder.absolute(), *folder.absolute().parents) if above.exists())
     disk = shutil.disk_usage(nearest)
     detail = (
@@ -98,7 +98,7 @@ def _resources(folder: Path) -> Finding:
 
 
 def _gpus() -> Finding:
-    found = hardware.look().gpus
+    found = look().gpus
     if not found:
         return note(AREA, "GPUs", "none", "everything runs on the CPU with tiny models (train.device: cpu)")
     return ok(AREA, "GPUs", ", ".join(f"{gpu.name} ({gpu.memory_mib / 1024:.0f} GiB)" for gpu in found))

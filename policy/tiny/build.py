@@ -2,8 +2,8 @@
 
 Invariants: a folder in the cache is complete or absent (it is renamed into place); building leaves the
 caller's random state and thread count as they were; on one machine the same kind, seed and recipe give the
-same model to the last bit, unless it is so slow that the clock has to end the teaching, which the log then
-says.
+same model to the last bit. Where the machine is so slow that the clock has to end the teaching, the model
+is `cut_short`, lies in a folder that says so, and is never found again.
 """
 
 from __future__ import annotations
@@ -24,6 +24,7 @@ logger = logging.getLogger(__name__)
 Progress = Callable[[float, str], None]
 _WARM_UP = 50  # steps until the learning rate is reached
 _PREPARED = 0.1  # the share of progress that preparing the lessons counts for
+_CUT = "-cut-short"
 
 
 def build_policy(
@@ -47,7 +48,9 @@ def build_policy(
     cache.mkdir(parents=True, exist_ok=True)
     unfinished = Path(tempfile.mkdtemp(prefix=f".{folder.name}-", dir=cache))
     try:
-        _build(kind, unfinished, seed, report, recipe)
+        if not _build(kind, unfinished, seed, report, recipe):
+            folder = folder.with_name(folder.name + _CUT)
+            shutil.rmtree(folder, ignore_errors=True)
         unfinished.chmod(0o755)
         try:
             unfinished.rename(folder)
@@ -60,7 +63,13 @@ def build_policy(
     return folder
 
 
-def _build(kind: Kind, folder: Path, seed: int, report: Progress, recipe: Recipe) -> None:
+def cut_short(folder: Path) -> bool:
+    """Whether the clock ended the teaching of the policy in `folder`."""
+    return folder.name.endswith(_CUT)
+
+
+def _build(kind: Kind, folder: Path, seed: int, report: Progress, recipe: Recipe) -> bool:
+    """Whether every step was taught, in steps of full weight."""
     import torch
 
     from policy.tiny.architecture import make_model, save
@@ -79,18 +88,18 @@ def _build(kind: Kind, folder: Path, seed: int, report: Progress, recipe: Recipe
         with torch.random.fork_rng(devices=[]):
             torch.manual_seed(seed)
             model = make_model(kind, recipe, tokenizer)
-            _teach(model, tokenizer, lessons, recipe, seed, report)
+            complete = _teach(model, tokenizer, lessons, recipe, seed, report)
     finally:
         torch.set_num_threads(threads)
     save(kind, model, tokenizer, folder)
+    return complete
 
 
 def _teach(
     model: Any, tokenizer: Any, lessons: list[Any], recipe: Recipe, seed: int, report: Progress
-) -> None:
-    """Supervised training for `recipe.steps`, or as many as `recipe.limit_s` seconds allow.
-
-    The clock has no say in anything before `share_done` lets it.
+) -> bool:
+    """Supervised training for `recipe.steps`, or as many as `recipe.limit_s` seconds allow: whether the clock
+    had no say. It has none before `share_done` lets it.
     """
     import torch
 
@@ -119,14 +128,8 @@ def _teach(
         if step % 20 == 0:
             share = _PREPARED + (1 - _PREPARED) * done
             report(share, f"teaching the tiny policy: step {step} of {recipe.steps}, loss {loss.item():.2f}")
-    if hurried:
-        logger.warning(
-            "this machine is too slow for %d steps in %.0f s: the clock shortened the teaching, and teaching "
-            "again will not give the same policy",
-            recipe.steps,
-            recipe.limit_s,
-        )
     model.eval()
+    return not hurried
 
 
 def share_done(step: int, elapsed: float, recipe: Recipe) -> float:

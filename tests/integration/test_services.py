@@ -9,7 +9,6 @@ import signal
 import subprocess
 import sys
 import time
-import uuid
 from collections.abc import Callable, Iterator
 from pathlib import Path
 
@@ -72,12 +71,15 @@ def until_all_runs(process: subprocess.Popen[str], tmp_path: Path, own_ray: bool
     return below
 
 
-def marked(mark: str) -> list[psutil.Process]:
-    """Every living process that inherited `mark` in its environment."""
+def marked(mark: Path) -> list[psutil.Process]:
+    """Every living process that inherited `mark` in its environment, or works in that folder: a Celery worker
+    writes its title over its environment.
+    """
     found = []
     for process in psutil.process_iter():
         try:
-            if process.environ().get("LLMI_TEST_MARK") == mark and process.status() != psutil.STATUS_ZOMBIE:
+            inherited = process.environ().get("LLMI_TEST_MARK") == str(mark)
+            if (inherited or process.cwd() == str(mark)) and process.status() != psutil.STATUS_ZOMBIE:
                 found.append(process)
         except (psutil.NoSuchProcess, psutil.AccessDenied):
             continue
@@ -119,18 +121,19 @@ def config(tmp_path: Path) -> Path:
 @pytest.fixture
 def start(config: Path, tmp_path: Path) -> Iterator[Callable[..., subprocess.Popen[str]]]:
     """`start(trainer, own_ray=False)` begins the run; whatever the test leaves is killed after it."""
-    mark = uuid.uuid4().hex
+    mark = tmp_path / "work"
+    mark.mkdir()
     begun: list[subprocess.Popen[str]] = []
 
     def run(trainer: str, own_ray: bool = False) -> subprocess.Popen[str]:
         unset = ("LLMI_REDIS_URL", "LLMI_CONFIG", "RAY_ADDRESS")
         env = {name: value for name, value in os.environ.items() if name not in unset}
-        env |= {"PYTHONPATH": str(TESTS), "LLMI_TEST_MARK": mark}
+        env |= {"PYTHONPATH": str(TESTS), "LLMI_TEST_MARK": str(mark)}
         if not own_ray:
             env["LLMI_TEST_RAY"] = "127.0.0.1:1"  # only the trainer would connect
         command = [sys.executable, str(TESTS / "run_script.py"), str(config), str(tmp_path / "runs"), trainer]
         process = subprocess.Popen(
-            command, env=env, stdout=subprocess.PIPE, stderr=subprocess.STDOUT, text=True
+            command, cwd=mark, env=env, stdout=subprocess.PIPE, stderr=subprocess.STDOUT, text=True
         )
         begun.append(process)
         return process
@@ -149,6 +152,7 @@ def start(config: Path, tmp_path: Path) -> Iterator[Callable[..., subprocess.Pop
 def test_a_signal_ends_everything_that_was_started(start, tmp_path, sign, own_ray):
     process = start("trainer_stub", own_ray=own_ray)
     below = until_all_runs(process, tmp_path, own_ray)
+    assert any("celery" in " ".join(one.cmdline()) for one in marked(start.mark))
     process.send_signal(sign)
     output, _ = process.communicate(timeout=STOP_S)
     assert process.returncode == 128 + sign, output

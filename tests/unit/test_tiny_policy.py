@@ -12,7 +12,7 @@ from PIL import Image
 
 from policy.corpus import Prompt, prompts
 from policy.dataset import place_images
-from policy.tiny.build import build_policy, share_done
+from policy.tiny.build import build_policy, cut_short, share_done
 from policy.tiny.recipe import RECIPES, Recipe, cache_key
 
 QUICK = Recipe(documents=64, steps=3, batch=8, vocabulary=512)
@@ -124,10 +124,20 @@ def test_progress_never_goes_back_and_ends_at_one(tmp_path):
     assert shares[-1] == 1.0
 
 
-def test_the_time_limit_ends_the_teaching_and_is_logged(tmp_path, caplog):
+def test_a_policy_whose_teaching_the_clock_ended_is_not_found_again(tmp_path):
     hurried = Recipe(documents=16, steps=10_000, batch=8, vocabulary=400, limit_s=0.5)
-    build_policy("text", tmp_path, seed=0, recipe=hurried)
-    assert "will not give the same policy" in caplog.text
+    said: list[str] = []
+    for _ in range(2):
+        said.clear()
+        folder = build_policy(
+            "text", tmp_path, seed=0, recipe=hurried, progress=lambda share, text: said.append(text)
+        )
+        assert cut_short(folder)
+        assert said[-2].startswith("teaching")
+
+
+def test_a_policy_taught_to_the_end_is_not_cut_short(text_policy):
+    assert not cut_short(text_policy)
 
 
 @pytest.mark.parametrize(

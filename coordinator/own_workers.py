@@ -1,0 +1,60 @@
+"""A Redis and workers of its own, for one command that has no run to use.
+
+Invariants: this process and all workers use that Redis, whatever was named before; whatever ends the command,
+all that was started is stopped, while a second signal ends it at once.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import os
+from collections.abc import Callable, Iterator
+from pathlib import Path
+
+from coordinator import processes
+from coordinator.config import CONFIG_FILE, ServiceConfig
+from coordinator.fleet import Fleet, local_worker
+from coordinator.redis_server import EmbeddedRedis
+from coordinator.signals import StopSignals
+from workers.settings import REDIS_ENV
+
+END_S = 10.0
+
+Say = Callable[[str], None]
+
+
+@contextlib.contextmanager
+def own_workers(config: ServiceConfig, home: Path, signals: StopSignals, say: Say) -> Iterator[Fleet]:
+    """The workers of every pool of `config`, ready. Configuration, logs and Redis' files lie in `home`.
+
+    Raises `InfrastructureFault` with the log of a worker that does not start.
+    """
+    processes.adopt_orphans()
+    before = frozenset(process.pid for process in processes.descendants())
+    with contextlib.ExitStack() as stack:
+        stack.callback(lambda: processes.end_all(END_S, keep=before))
+        pools = ", ".join(pool.name for pool in config.workers.pools)
+        say(f"starting Redis and the workers: {pools}")
+        server = stack.enter_context(EmbeddedRedis(home / "redis"))
+        stack.enter_context(_named(server.url))
+        config.save(home)
+        logs = home / "logs"
+        logs.mkdir(exist_ok=True)
+        fleet = Fleet(config.workers.pools, local_worker(home / CONFIG_FILE, logs), config.workers.ready_s)
+        stack.callback(fleet.stop)
+        stack.callback(setattr, signals, "stopping", True)  # from here on a signal ends all at once
+        fleet.start()
+        yield fleet
+
+
+@contextlib.contextmanager
+def _named(url: str) -> Iterator[None]:
+    before = os.environ.get(REDIS_ENV)
+    os.environ[REDIS_ENV] = url
+    try:
+        yield
+    finally:
+        if before is None:
+            del os.environ[REDIS_ENV]
+        else:
+            os.environ[REDIS_ENV] = before
