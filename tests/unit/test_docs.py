@@ -1,12 +1,17 @@
-"""What README and docs point to is there."""
+"""What README and docs point to is there, and what they tell to type is understood."""
 
 from __future__ import annotations
 
 import ast
 import re
+import shlex
 from pathlib import Path
 
 import pytest
+import typer
+
+from coordinator.cli import app
+from coordinator.config import load_services
 
 ROOT = Path(__file__).resolve().parents[2]
 PAGES = [ROOT / "README.md", *sorted((ROOT / "docs").glob("*.md"))]
@@ -34,6 +39,11 @@ def test_a_relative_link_leads_somewhere(page, target):
         "QWEN_IMAGE_SERVER_URL",
         "QWEN_EDIT_SERVER_URL",
         "LLMI_REDIS_URL",
+        "LLMI_REDIS_PASSWORD",
+        "LLMI_AUTHOR_BASE_URL",
+        "RUBRIC_JUDGE_BASE_URL",
+        "OPENAI_API_KEY",
+        "LLMI_STATE",
         "LLMI_CACHE",
     ],
 )
@@ -68,3 +78,50 @@ def test_every_defect_of_the_released_code_names_tests_that_exist(defect, named)
         file, _, name = one.partition("::")
         assert name.startswith("test_")
         assert name in functions_of(file), one
+
+
+def fenced(language):
+    """(page's name, block) of every fenced block of that language."""
+    for page in PAGES:
+        for block in re.findall(rf"^```{language}\n(.*?)^```", page.read_text(), re.DOTALL | re.MULTILINE):
+            yield page.name, block
+
+
+SCRIPTS = {"ops/start_workers.sh": "workers start", "ops/stop_workers.sh": "workers stop"} | {
+    f"ops/serve_{what}.sh": f"serve {what}" for what in ("judges", "images")
+}
+
+
+def commands():
+    for page, block in fenced("sh"):
+        for line in block.splitlines():
+            words = shlex.split(line.partition(" #")[0].replace("…", "VALUE"))
+            while words and "=" in words[0]:
+                words = words[1:]
+            if words[:1] == ["llmi"]:
+                yield page, words[1:]
+            elif words and words[0] in SCRIPTS:
+                yield page, [*SCRIPTS[words[0]].split(), *words[1:]]
+
+
+COMMANDS = list(commands())
+
+
+def test_the_commands_of_the_docs_are_found():
+    assert len(COMMANDS) > 20
+
+
+@pytest.mark.parametrize(("page", "words"), COMMANDS, ids=[f"{p}:{' '.join(w)}" for p, w in COMMANDS])
+def test_every_command_in_the_docs_has_the_options_it_is_given(page, words):
+    command = typer.main.get_command(app)
+    while hasattr(command, "commands"):
+        command, words = command.commands[words[0]], words[1:]
+    known = {option for parameter in command.params for option in parameter.opts}
+    assert {word for word in words if word.startswith("--")} <= known
+
+
+@pytest.mark.parametrize(("page", "text"), list(fenced("yaml")))
+def test_every_configuration_in_the_docs_is_valid(page, text, tmp_path):
+    file = tmp_path / "config.yaml"
+    file.write_text(text)
+    load_services(file)
