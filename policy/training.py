@@ -109,6 +109,11 @@ class TrainSettings(Settings):
             raise ValueError(f"batch_size times n must be a multiple of the {ranks} data-parallel ranks")
         if self.device == "cpu" and (self.tensor_parallel > 1 or self.sequence_parallel > 1):
             raise ValueError("tensor_parallel and sequence_parallel must be 1 on a CPU")
+        if self.device == "cpu" and self.rollout_batched_tokens < self.prompt_tokens + self.response_tokens:
+            raise ValueError(
+                "rollout_batched_tokens must hold one sequence on a CPU (prompt_tokens + response_tokens = "
+                f"{self.prompt_tokens + self.response_tokens}), because prompts are computed whole there"
+            )
         return self
 
     @property

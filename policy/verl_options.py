@@ -201,6 +201,10 @@ def _cpu(train: TrainSettings) -> dict[str, object]:
         f"{rollout}.load_format": "auto",
         f"{rollout}.enforce_eager": True,
         f"{rollout}.free_cache_engine": False,
+        # vLLM 0.27.1 dies on a CPU when it computes a part of a prompt whose request has a seed: it takes a
+        # step back in the random numbers, which torch's generator for CPUs cannot. This can go when
+        # tests/unit/test_verl_cpu.py::test_a_cpu_generator_takes_no_step_back fails.
+        f"{rollout}.enable_chunked_prefill": False,
         f"+{rollout}.enable_sleep_mode": False,
         # One process less: the worker runs inside the engine's.
         f"+{rollout}.engine_kwargs.vllm.distributed_executor_backend": "uni",

@@ -9,6 +9,7 @@ import io
 import json
 import socket
 from collections.abc import Iterator
+from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 
 import pytest
@@ -114,3 +115,18 @@ def test_the_image_judge_sees_pictures_and_always_gives_readable_scores(store: B
 @pytest.mark.parametrize("name", ["text", "image"])
 def test_a_served_judge_proves_itself_with_a_verdict(served: dict[str, Served], name: str) -> None:
     assert 0 < judge_servers.prove(served[name]) < judge_servers.PROBE_S
+
+
+def test_seeded_requests_that_come_at_once_do_not_kill_the_engine(
+    served: dict[str, Served], store: BlobStore
+) -> None:
+    """More prompt tokens than one pass of the engine takes: vLLM 0.27.1 would take a part of one of them."""
+    parts = (TextPart(text="The heron stands in the reeds. " * 120),)
+    task = Task(question="Tell me about herons.")
+
+    def judged(number: int) -> dict[str, int]:
+        payload = JudgeTextPayload.of(Document(rollout_id=f"long-{number}", task=task, parts=parts))
+        return scores(Request.make(TEXT_KIND, payload, timeout_s=100, seed=number), store)
+
+    with ThreadPoolExecutor(12) as threads:
+        assert len(list(threads.map(judged, range(12)))) == 12

@@ -51,6 +51,7 @@ def test_every_option_exists_in_verl_on_a_cpu(mode, tmp_path):
     assert config.trainer.v1.trainer_mode == mode
     assert config.actor_rollout_ref.actor.strategy == "fsdp2"
     assert config.actor_rollout_ref.rollout.dtype == "float32"
+    assert config.actor_rollout_ref.rollout.enable_chunked_prefill is False
     assert config.algorithm.rollout_correction.bypass_mode is True
 
 
@@ -152,6 +153,7 @@ def test_the_agent_loop_file_is_what_verl_loads(tmp_path):
     ("change", "field"),
     [
         ({"micro_batch_tokens": 100}, "micro_batch_tokens"),
+        ({"rollout_batched_tokens": 499}, "rollout_batched_tokens"),
         ({"tensor_parallel": 2}, "tensor_parallel"),
         ({"sequence_parallel": 2}, "sequence_parallel"),
         ({"batch_size": 3, "n": 3, "trainer_gpus": 2}, "batch_size"),

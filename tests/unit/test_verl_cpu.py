@@ -78,6 +78,12 @@ def test_torch_rejects_gloo_twice(tmp_path):
         dist.init_process_group("cpu:gloo,cpu:gloo", store=store, rank=0, world_size=1)
 
 
+def test_a_cpu_generator_takes_no_step_back():
+    """What vLLM 0.27.1 asks of it for a seeded request of which it computed a part."""
+    with pytest.raises(RuntimeError, match="does not use offset"):
+        torch.Generator().get_offset()
+
+
 def test_the_cpu_wheel_is_not_called_vllm():
     if torch.version.cuda:
         pytest.skip("not the CPU set of packages")
