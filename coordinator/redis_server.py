@@ -3,19 +3,21 @@ shared.
 
 Invariants: it listens on loopback, and on another address only with a password; it writes every command to
 its append-only file, never evicts, and dies with the process that started it. Started again on the same
-folder it has what it had. The password is told to the running server: it stands in no file, and in no
+folder it has what it had; two at once on one folder would ruin each other's file, and the second is refused.
+The password is told to the running server: it stands in no file, and in no
 command line.
 """
 
 from __future__ import annotations
 
+import fcntl
 import importlib.util
 import signal
 import socket
 import subprocess
 import time
 from pathlib import Path
-from typing import Self
+from typing import IO, Self
 
 import redis
 
@@ -43,6 +45,7 @@ class EmbeddedRedis:
         self.bind = bind
         self._password = password
         self._process: subprocess.Popen[bytes] | None = None
+        self._lock: IO[bytes] | None = None
 
     @property
     def url(self) -> str:
@@ -67,21 +70,29 @@ class EmbeddedRedis:
         """Returns when it answers. Raises `ConfigError` saying what to do when it cannot start."""
         binary = _binary()
         chosen = self.port
+        self._claim()
         for attempt in range(ATTEMPTS):
             self.port = chosen or _free_port()
             self._process = start_tethered(self._command(binary), log=self._log, cwd=None)
             if self._answers():
                 self._open()
                 return
-            self.stop()
+            self._end()
             if chosen or attempt == ATTEMPTS - 1:
                 break  # with a port of its own choosing another program may have been quicker: try the next
+        self.stop()
         raise ConfigError(
             f"the embedded Redis did not start on port {self.port}; {self._log} ends: {self._log_tail()}"
         )
 
     def stop(self) -> None:
         """Write everything out and end; killed if that takes too long."""
+        self._end()
+        if self._lock is not None:
+            self._lock.close()
+            self._lock = None
+
+    def _end(self) -> None:
         if self._process is None or self._process.poll() is not None:
             return
         self._process.send_signal(signal.SIGTERM)
@@ -102,8 +113,22 @@ class EmbeddedRedis:
     def _log(self) -> Path:
         return self.folder / "redis.log"
 
-    def _command(self, binary: Path) -> list[str]:
+    def _claim(self) -> None:
+        """Holds the folder until `stop`. Raises `ConfigError` when another server has it."""
+        if self._lock is not None:
+            return
         self.folder.mkdir(parents=True, exist_ok=True)
+        lock = (self.folder / "redis.lock").open("wb")
+        try:
+            fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        except BlockingIOError as error:
+            lock.close()
+            raise ConfigError(
+                f"{self.folder}: another server runs on this folder; stop it, or name another folder"
+            ) from error
+        self._lock = lock
+
+    def _command(self, binary: Path) -> list[str]:
         options = {
             "port": str(self.port),
             "bind": LOOPBACK,

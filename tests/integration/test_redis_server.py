@@ -49,6 +49,15 @@ def test_without_a_password_it_listens_for_nobody_else(tmp_path):
         EmbeddedRedis(tmp_path, bind=OTHER)
 
 
+def test_a_folder_serves_one_server_at_a_time(tmp_path):
+    with EmbeddedRedis(tmp_path) as first:
+        with pytest.raises(ConfigError, match="another server runs on this folder"):
+            EmbeddedRedis(tmp_path).start()
+        assert first.running
+    with EmbeddedRedis(tmp_path) as next_one:
+        assert next_one.running
+
+
 def test_an_address_that_is_not_this_machines_is_refused_and_nothing_left(tmp_path):
     server = EmbeddedRedis(tmp_path, bind="192.0.2.1", password="hunter2")
     with pytest.raises(ConfigError, match=r"192\.0\.2\.1: the server cannot listen there"):
