@@ -1,4 +1,7 @@
 #!/usr/bin/env bash
 # Serve the text and the image judge with vLLM on this machine, until Ctrl-C; says when both give verdicts.
 #   ops/serve_judges.sh [--only text|image] [--text-model M] [--tensor-parallel 8] [--images 20] [--device cpu] …  (--help)
-exec "$(dirname "$0")/../.venv/bin/llmi" serve judges "$@"
+set -euo pipefail
+llmi=$(dirname "$(readlink -f "$0")")/../.venv/bin/llmi
+[ -x "$llmi" ] || { echo "serve_judges: no .venv here; run ops/install.sh [cpu|gpu] first" >&2; exit 2; }
+exec "$llmi" serve judges "$@"

@@ -74,7 +74,7 @@ def judges(
             device=device.value,
             dry_run=dry_run,
         )
-        _serve(served, logs, ready_s, dry_run, console, result, judge_servers.prove)
+        _serve(served, logs, ready_s, dry_run, console, result, judge_servers.prove, "gave a verdict")
 
 
 @app.command()
@@ -91,14 +91,16 @@ def images(
 ) -> None:
     """Serve an image model behind an OpenAI-compatible images endpoint, until Ctrl-C.
 
+    Waits until it has made an image, then prints what to write into the configuration.
     Name the address as base_url of tools.diffusion or tools.edit, with provider openai. Only where an
     endpoint is wanted: workers run diffusers pipelines in their own processes without one.
     """
     with output(as_json) as (console, result):
+        from coordinator import image_servers
         from coordinator.serving import image_model
 
         served = [image_model(server.value, model, host=host, port=port, gpus=gpus)]
-        _serve(served, logs, ready_s, dry_run, console, result, lambda one: None)
+        _serve(served, logs, ready_s, dry_run, console, result, image_servers.prove, "made an image")
 
 
 def _serve(
@@ -108,7 +110,8 @@ def _serve(
     dry_run: bool,
     console: Console,
     result: dict[str, Any],
-    prove: Callable[[Served], float | None],
+    prove: Callable[[Served], float],
+    proven: str,
 ) -> None:
     result["servers"] = [
         {"name": one.name, "url": one.url, "model": one.model, "command": one.command, "env": dict(one.env)}
@@ -131,8 +134,7 @@ def _serve(
                 servers.wait_ready(ready_s, lambda one: _say(console, f"the {one.name} is up"))
                 for one in served:
                     seconds = prove(one)
-                    if seconds is not None:
-                        _say(console, f"the {one.name} gave a verdict in {seconds:.1f} s")
+                    _say(console, f"the {one.name} {proven} in {seconds:.1f} s")
                 for one in served:
                     said = f"export {one.variable}={one.url}" if one.variable else f"base_url: {one.url}"
                     _say(console, f"  {said}    # model: {one.model}")

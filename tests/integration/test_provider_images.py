@@ -14,6 +14,8 @@ import pytest
 from fake_services import FakeServices, png
 from PIL import Image
 
+from coordinator import image_servers
+from coordinator.serving import Served
 from workers.errors import Cause, InfrastructureFault, JobError, ModelFault
 from workers.providers import openai_images, qwen_server
 from workers.providers.made import Made
@@ -232,3 +234,26 @@ def test_an_answer_without_an_image_is_a_bad_answer(services: FakeServices, answ
     with pytest.raises(InfrastructureFault) as caught:
         qwen_server.generate("a fox", qwen(services), seed=1, deadline=time.time() + 20)
     assert caught.value.cause is Cause.BAD_ANSWER
+
+
+# What `ops/serve_images.sh` waits for.
+
+
+def served(services: FakeServices, model: str) -> Served:
+    return Served("vllm-omni", ("vllm",), f"{services.url}/v1", model, "")
+
+
+@pytest.mark.parametrize(
+    ("model", "path"),
+    [("Qwen/Qwen-Image", "/v1/images/generations"), ("Qwen/Qwen-Image-Edit-2509", "/v1/images/edits")],
+)
+def test_a_served_model_proves_itself_with_an_image(services: FakeServices, model: str, path: str) -> None:
+    assert 0 < image_servers.prove(served(services, model)) < 20
+    assert [call.path for call in services.seen] == [path]
+
+
+@pytest.mark.parametrize("answer", [refused("content_policy_violation"), (200, {}, {"data": []})])
+def test_a_server_that_is_up_but_makes_no_image_is_not_ready(services: FakeServices, answer: Any) -> None:
+    services.script["/v1/images/generations"] = [answer] * 3
+    with pytest.raises(InfrastructureFault):
+        image_servers.prove(served(services, "Qwen/Qwen-Image"))

@@ -147,3 +147,12 @@ def test_without_prometheus_and_apt_it_says_what_to_do(tmp_path: Path) -> None:
     ended = subprocess.run(command, env=env, cwd=tmp_path, capture_output=True, text=True, timeout=30)
     assert ended.returncode == 2
     assert "no prometheus on PATH, and no apt-get" in ended.stderr
+
+
+@pytest.mark.parametrize("name", ["start_workers", "stop_workers", "serve_judges", "serve_images", "flower"])
+def test_a_script_without_an_installation_says_how_to_install(name, tmp_path):
+    (tmp_path / "ops").mkdir()
+    script = shutil.copy(OPS / f"{name}.sh", tmp_path / "ops")
+    ended = subprocess.run([script], capture_output=True, text=True, timeout=30, check=False)
+    assert ended.returncode == 2
+    assert f"{name}: no .venv here; run ops/install.sh" in ended.stderr
