@@ -30,11 +30,13 @@ ON_CPU = {
     "TOKENIZERS_PARALLELISM": "false",
 }
 TINY_TOKENS = 4096
-TINY = ("--enforce-eager", "--dtype", "float32", "--max-num-seqs", "8")
-# vLLM 0.27.1 dies on a CPU when it computes a part of a prompt whose request has a seed: it takes a step back
-# in the random numbers, which torch's generator for CPUs cannot. So prompts are computed whole. This can go
-# when tests/unit/test_verl_cpu.py::test_a_cpu_generator_takes_no_step_back fails.
-TINY += ("--no-enable-chunked-prefill", "--max-num-batched-tokens", str(TINY_TOKENS))
+TINY = (
+    *("--enforce-eager", "--dtype", "float32", "--max-num-seqs", "8"),
+    # vLLM 0.27.1 dies on a CPU when it computes a part of a prompt whose request has a seed: it takes a step
+    # back in the random numbers, which torch's generator for CPUs cannot. So prompts are computed whole. This
+    # can go when tests/unit/test_verl_cpu.py::test_a_cpu_generator_takes_no_step_back fails.
+    *("--no-enable-chunked-prefill", "--max-num-batched-tokens", str(TINY_TOKENS)),
+)
 
 
 @dataclass(frozen=True)
