@@ -27,7 +27,8 @@ def plan(
 ) -> list[Served]:
     """What to start. On the CPU without a model named, a tiny untaught one is built in the cache.
 
-    Raises `ConfigError` when there are too few GPUs.
+    Raises `ConfigError` when there are too few GPUs; with `dry_run`, which may be on another machine than the
+    one that will serve, there are always enough (see `lacking`).
     """
     published = JudgeSettings()
     wanted = []
@@ -45,8 +46,14 @@ def plan(
         tensor_parallel=tensor_parallel,
         images=images,
         tokens=tokens,
-        gpus=None if device == "cpu" else _gpus(),
+        gpus=None if device == "cpu" else _gpus(tensor_parallel * len(wanted) if dry_run else 0),
     )
+
+
+def lacking(judges: int, tensor_parallel: int) -> str:
+    """What would keep the judges from starting on this machine's GPUs; empty when there are enough."""
+    need, have = judges * tensor_parallel, len(_gpus())
+    return f"this machine has {have} GPUs, and these judges need {need}" if have < need else ""
 
 
 def prove(one: Served) -> float:
@@ -66,7 +73,9 @@ def _tiny(name: JudgeName) -> str:
     return str(build_policy(kind, cache_folder() / "judges", seed=0, recipe=Recipe(documents=64, steps=1)))
 
 
-def _gpus() -> list[str]:
+def _gpus(at_least: int = 0) -> list[str]:
+    """The ids of this machine's, and as many more as `at_least` asks for."""
     from coordinator import hardware
 
-    return [gpu.device for gpu in hardware.look().gpus]
+    found = [gpu.device for gpu in hardware.look().gpus]
+    return found + [str(number) for number in range(len(found), at_least)]

@@ -74,6 +74,14 @@ def judges(
             device=device.value,
             dry_run=dry_run,
         )
+        if dry_run and device is Device.cuda:
+            result["lacking"] = judge_servers.lacking(len(served), tensor_parallel)
+            if result["lacking"]:
+                _say(
+                    console,
+                    f"would not start here: {result['lacking']}; lower --tensor-parallel, name one "
+                    "judge with --only, or try --device cpu",
+                )
         _serve(served, logs, ready_s, dry_run, console, result, judge_servers.prove, "gave a verdict")
 
 

@@ -184,3 +184,12 @@ def test_progress_goes_to_stderr(monkeypatch, tmp_path, as_json):
     monkeypatch.setattr(launch, "launch", begin)
     with pytest.raises(ConfigError, match="stderr"):
         runs.train("demo", dry_run=False, name="x", runs=tmp_path, as_json=as_json)
+
+
+def test_a_dry_run_of_the_judges_shows_the_commands_and_what_this_machine_lacks(llmi, monkeypatch):
+    monkeypatch.setenv("CUDA_VISIBLE_DEVICES", "")
+    result = llmi("serve", "judges", "--dry-run", "--tensor-parallel", "2", "--json")
+    told = json.loads(result.stdout)
+    assert result.returncode == 0
+    assert told["lacking"] == "this machine has 0 GPUs, and these judges need 4"
+    assert [server["env"]["CUDA_VISIBLE_DEVICES"] for server in told["servers"]] == ["0,1", "2,3"]
