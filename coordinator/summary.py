@@ -13,6 +13,7 @@ from pathlib import Path
 
 from pydantic import BaseModel, JsonValue
 
+from policy.groups import groups
 from policy.ledger import Ledger, RequestRecord, reward_curve
 from workers.messages import Success
 
@@ -32,7 +33,8 @@ class Summary(BaseModel):
     """The figures of a run. Rewards in [0, 1]; `trainer_idle_ratio`: share of the steps' time spent waiting
     for samples.
 
-    `outcomes` counts requests by `success` or the cause of the failure; `rollouts` by terminal state.
+    `outcomes` counts requests by `success` or the cause of the failure; `rollouts` by terminal state. For
+    `n_valid` to `dropped_by_latency` see `policy.groups.Groups`.
     """
 
     name: str
@@ -45,6 +47,10 @@ class Summary(BaseModel):
     by_tool: dict[str, KindCounts]
     rollouts: dict[str, int]
     masked: int
+    n_valid: int
+    n_total: int
+    groups_replaced: dict[str, int]
+    dropped_by_latency: list[float]
     lost: int
     violations: int
     worker_restarts: int
@@ -128,6 +134,7 @@ def summarize(
             setattr(counts, name_of, getattr(counts, name_of) + 1)
     first, last = first_and_last(list(reward_curve(ledger).values()))
     states = ledger.states()
+    became = groups(ledger)
     return Summary(
         name=name,
         seed=seed,
@@ -139,6 +146,10 @@ def summarize(
         by_tool=dict(sorted(kinds.items())),
         rollouts=dict(sorted(states.items())),
         masked=states["masked"],
+        n_valid=became.n_valid,
+        n_total=became.n_total,
+        groups_replaced=became.replaced,
+        dropped_by_latency=became.dropped_by_latency,
         lost=lost,
         violations=len(ledger.violations),
         worker_restarts=worker_restarts,

@@ -34,7 +34,8 @@ from workers.messages import Failure, Outcome, Request
 
 @dataclass
 class RolloutRecord:
-    """All that the ledger knows of one rollout. `state` is None while it is open."""
+    """All that the ledger knows of one rollout. `state` is None while it is open. `started` and `scored` are
+    Unix seconds, 0 for never."""
 
     rollout_id: str
     task: Task | None = None
@@ -42,6 +43,7 @@ class RolloutRecord:
     asked_in_step: int = 0
     document: Document | None = None
     score: Score | None = None
+    scored: float = 0.0
     tokens: int = 0
     versions: tuple[int, int] | None = None
     state: State | None = None
@@ -141,7 +143,7 @@ def _merge(ledger: Ledger, entry: Entry) -> None:
             rollout = _rollout(ledger, entry.document.rollout_id)
             if rollout.document is not None:
                 ledger.violations.append(f"rollout {rollout.rollout_id} was scored twice")
-            rollout.document, rollout.score = entry.document, entry.score
+            rollout.document, rollout.score, rollout.scored = entry.document, entry.score, entry.time
             rollout.tokens, rollout.versions = entry.tokens, entry.versions
         case Closed():
             rollout = _rollout(ledger, entry.rollout_id)

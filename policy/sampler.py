@@ -1,13 +1,14 @@
 """Which groups are trained on, and the terminal state of every rollout that wrote something (verl 0.9.1
 samplers).
 
-Chosen by `trainer.v1.sampler.custom_sampler`. Invariants: a group with fewer valid samples than
-`min_siblings` is thrown away and replaced, like one of which a rollout failed; every rollout whose
-trajectory leaves the buffer gets its terminal state in the ledger then and there (those without a trajectory
-were closed by the rollout itself); of the groups that are ready, those submitted first are trained on first,
-and a batch is in order of submission too (with `in_order`, a group also waits for all that were submitted
-before it); waiting for a batch ends with an error when no group has ended for
-`stall_s`, or when `max_wasted` of them were of no use.
+Chosen by `trainer.v1.sampler.custom_sampler`. Invariants: a masked sample has no trajectory, so that it is in
+no group's mean, deviation or loss; a group with fewer valid samples than `min_valid` is thrown away and
+replaced, like one of which a rollout failed, and each step's metrics say how many were and why; every rollout
+whose trajectory leaves the buffer gets its terminal state in the ledger then and there (those without a
+trajectory were closed by the rollout itself); of the groups that are ready, those submitted first are trained
+on first, and a batch is in order of submission too (with `in_order`, a group also waits for all that were
+submitted before it); waiting for a batch ends with an error when no group has ended for `stall_s`, or when
+`max_wasted` of them were of no use.
 """
 
 from __future__ import annotations
@@ -16,7 +17,7 @@ import time
 from collections import Counter, defaultdict
 from itertools import takewhile
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, Literal
 
 from verl.trainer.ppo.v1.replay_buffer import ReplayBuffer, ReplayBufferAsync
 
@@ -28,6 +29,13 @@ else:
     _Base = object
 
 TRAIN = "train"
+Fate = Literal["stale", "failed", "too_few"]
+# Why a group was replaced, and how that is told.
+FATES: dict[Fate, str] = {
+    "stale": "stale",
+    "failed": "failed",
+    "too_few": "with too few samples that may vote",
+}
 Reasons = tuple[set[str], set[str], set[str], Counter]
 
 
@@ -41,7 +49,8 @@ class _Siblings(_Base):
 
     def __init__(self, *, sampler_kwargs: Any, **kwargs: Any):
         super().__init__(sampler_kwargs=sampler_kwargs, poll_interval=float(sampler_kwargs.poll_s), **kwargs)
-        self._min_siblings = int(sampler_kwargs.min_siblings)
+        self._n = int(sampler_kwargs.n)
+        self._min_valid = int(sampler_kwargs.min_valid)
         self._stall_s = float(sampler_kwargs.stall_s)
         self._ledger = LedgerWriter(Path(sampler_kwargs.run), "trainer")
         self._in_order = bool(sampler_kwargs.in_order)
@@ -49,7 +58,8 @@ class _Siblings(_Base):
         self._ended: set[str] = set()
         self._ended_at = time.monotonic()
         self._max_wasted = int(sampler_kwargs.max_wasted)
-        self._wasted: Counter[str] = Counter()
+        self._wasted: Counter[Fate] = Counter()
+        self._votes = (0, 0)
 
     def _terminal_eviction_reasons(self, global_steps: int, partition_id: str) -> Reasons:
         stale, dapo, failed, counts = super()._terminal_eviction_reasons(global_steps, partition_id)
@@ -65,12 +75,12 @@ class _Siblings(_Base):
                 self._ledger.group_failed(uid, step=global_steps)
                 self._wasted["failed"] += 1
                 continue
-            state, reason = self._why(uid, stale)
-            self._wasted[state] += 1
+            fate, state, reason = self._why(uid, stale)
+            self._wasted[fate] += 1
             for rollout_id in members[uid]:
                 self._ledger.closed(rollout_id, state, reason=reason, step=global_steps)
         if self._wasted.total() > self._max_wasted:
-            told = ", ".join(f"{count} {state}" for state, count in self._wasted.items())
+            told = ", ".join(f"{count} {FATES[fate]}" for fate, count in self._wasted.items())
             raise RuntimeError(
                 f"too many groups in step {global_steps} were of no use: {told}; see the ledger"
             )
@@ -79,7 +89,14 @@ class _Siblings(_Base):
     def sample(self, global_steps: int, partition_id: str, batch_size: int) -> Any:
         self._step, self._ended_at = global_steps, time.monotonic()
         self._wasted.clear()
-        return super().sample(global_steps, partition_id, batch_size)
+        batch, metrics = super().sample(global_steps, partition_id, batch_size)
+        return batch, metrics | (self._validity() if partition_id == TRAIN else {})
+
+    def _validity(self) -> dict[str, int]:
+        """What the step that was sampled last is made of, and what was replaced on the way to it."""
+        valid, total = self._votes
+        replaced = {f"validity/groups_{fate}": self._wasted[fate] for fate in FATES}
+        return {"validity/n_valid": valid, "validity/n_total": total, **replaced}
 
     def _sampleable_terminal_keys(self, partition_id: str, eviction_reasons: Reasons) -> set[str]:
         ready = super()._sampleable_terminal_keys(partition_id, eviction_reasons)
@@ -95,7 +112,9 @@ class _Siblings(_Base):
 
     def _materialize_batch(self, partition_id: str, selected_prompt_uids: list[str], snapshot: Any) -> Any:
         if partition_id == TRAIN:
-            for members in self._members(set(selected_prompt_uids)).values():
+            groups = self._members(set(selected_prompt_uids))
+            self._votes = sum(map(len, groups.values())), self._n * len(selected_prompt_uids)
+            for members in groups.values():
                 for rollout_id in members:
                     self._ledger.closed(rollout_id, "trained", step=self._step)
         ordered = dict(sorted(snapshot.items(), key=lambda item: _place(item[0], selected_prompt_uids)))
@@ -122,12 +141,12 @@ class _Siblings(_Base):
 
     def _too_few(self, uids: set[str]) -> set[str]:
         members = self._members(uids)
-        return {uid for uid in uids if len(members[uid]) < self._min_siblings}
+        return {uid for uid in uids if len(members[uid]) < self._min_valid}
 
-    def _why(self, uid: str, stale: set[str]) -> tuple[State, str]:
+    def _why(self, uid: str, stale: set[str]) -> tuple[Fate, State, str]:
         if uid in stale:
-            return "stale", "written by weights that are too old"
-        return "masked", f"fewer than {self._min_siblings} siblings could vote"
+            return "stale", "stale", "written by weights that are too old"
+        return "too_few", "masked", f"fewer than {self._min_valid} of its group could vote"
 
 
 def _place(key: str, uids: list[str]) -> tuple[int, int, int]:

@@ -20,6 +20,11 @@ METRICS = "metrics.jsonl"
 AGENT_CONFIG = "agent_loop.yaml"
 
 
+def half(n: int) -> int:
+    """Half of a group of `n`, rounded up, and at least 2."""
+    return max(2, (n + 1) // 2)
+
+
 class TrainSettings(Settings):
     """One GRPO (or GSPO) run. Lengths in tokens, times in seconds, batch sizes in prompts.
 
@@ -27,10 +32,10 @@ class TrainSettings(Settings):
     `old_log_prob`: take the sampler's log-probabilities as the old policy's (`rollout`), which saves a
     forward pass and lets the clipped ratio correct for staleness, or compute them anew (`recompute`).
     `system_prompt`: lead every chat with `policy.prompts.SYSTEM`; a model that was trained without goes
-    without. `min_siblings`: a group with fewer samples that may vote is replaced as a whole, because a
-    baseline of one sample teaches nothing. `in_order`: train on groups in the order they were asked for, not
-    as they end; it makes a run more repeatable, and stragglers hold it up. On a CPU the GPU counts are
-    logical: one per process.
+    without. `min_valid`: a group with fewer samples that may vote is replaced as a whole, because the
+    baseline of a few says little (default: half of `n`, at least 2). `in_order`: train on groups in the order
+    they were asked for, not as they end; it makes a run more repeatable, and stragglers hold it up. On a CPU
+    the GPU counts are logical: one per process.
     """
 
     model: str
@@ -43,7 +48,7 @@ class TrainSettings(Settings):
     epochs: int = Field(default=1, ge=1)
     batch_size: int = Field(default=32, ge=1)
     n: int = Field(default=8, ge=2)
-    min_siblings: int = Field(default=2, ge=2)
+    min_valid: int = Field(default_factory=lambda known: half(known.get("n", 2)), ge=2)
     system_prompt: bool = True
     prompt_tokens: int = Field(default=8192, ge=1)
     response_tokens: int = Field(default=24576, ge=1)
@@ -90,8 +95,8 @@ class TrainSettings(Settings):
 
     @model_validator(mode="after")
     def _consistent(self) -> TrainSettings:
-        if self.min_siblings > self.n:
-            raise ValueError(f"min_siblings {self.min_siblings} is more than the n = {self.n} of a group")
+        if self.min_valid > self.n:
+            raise ValueError(f"min_valid {self.min_valid} is more than the n = {self.n} of a group")
         if self.micro_batch_tokens * self.sequence_parallel < self.prompt_tokens + self.response_tokens:
             raise ValueError(
                 "micro_batch_tokens times sequence_parallel must hold one sequence "

@@ -180,7 +180,8 @@ def _sampler(train: TrainSettings, run: Path) -> dict[str, object]:
         f"{sampler}.custom_sampler.path": "pkg://policy.sampler",
         f"{sampler}.custom_sampler.name": "SiblingSampler" if sync else "SiblingSamplerAsync",
         f"+{sampler}.sampler_kwargs.run": str(run.absolute()),
-        f"+{sampler}.sampler_kwargs.min_siblings": train.min_siblings,
+        f"+{sampler}.sampler_kwargs.n": train.n,
+        f"+{sampler}.sampler_kwargs.min_valid": train.min_valid,
         f"+{sampler}.sampler_kwargs.poll_s": train.poll_s,
         f"+{sampler}.sampler_kwargs.in_order": train.in_order,
         # An outage masks or fails every group: better to stop than to write for nothing all night.

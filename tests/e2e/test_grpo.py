@@ -37,6 +37,16 @@ def test_every_step_was_trained_on_full_groups(run):
     assert all(step["actor/grad_norm"] > 0 for step in run.metrics)
 
 
+def test_validity_is_told_by_step_and_for_the_run(run, trained):
+    assert all(step["validity/n_total"] == 8 * 8 for step in run.metrics)
+    assert sum(step["validity/n_valid"] for step in run.metrics) == run.summary["n_valid"] == len(trained)
+    assert run.summary["n_total"] == 3 * 8 * 8
+    replaced = {why: sum(step[f"validity/groups_{why}"] for step in run.metrics)
+                for why in ("stale", "failed", "too_few")}  # fmt: skip
+    assert {why: count for why, count in replaced.items() if count} == run.summary["groups_replaced"]
+    assert len(run.summary["dropped_by_latency"]) == 4
+
+
 def test_the_ledger_is_healthy(run):
     assert run.ledger.violations == []
     assert run.ledger.pending == []

@@ -121,13 +121,13 @@ def test_unreachable_redis_stops_the_demo_before_it_builds_anything(llmi, tmp_pa
     assert list(tmp_path.iterdir()) == []
 
 
-def test_dry_run_follows_min_siblings_and_a_file_of_any_name(llmi, tmp_path):
-    document = {"train": {"model": "m", "min_siblings": 5}, "data": {"train": ["x.parquet"]}}
+def test_dry_run_follows_min_valid_and_a_file_of_any_name(llmi, tmp_path):
+    document = {"train": {"model": "m", "min_valid": 5}, "data": {"train": ["x.parquet"]}}
     (tmp_path / "my config.yaml").write_text(yaml.safe_dump(document))
     result = llmi("train", "my config.yaml", "--dry-run", "--json")
     assert result.returncode == 0, result.stderr
     answer = json.loads(result.stdout)
-    assert "+trainer.v1.sampler.sampler_kwargs.min_siblings=5" in answer["overrides"]
+    assert "+trainer.v1.sampler.sampler_kwargs.min_valid=5" in answer["overrides"]
     assert answer["name"].startswith("my-config-")
 
 

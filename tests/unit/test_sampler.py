@@ -63,7 +63,8 @@ def sampler(store, tmp_path, rollouts):
         cls = SiblingSampler if mode == "sync" else SiblingSamplerAsync
         options = {
             "run": str(tmp_path),
-            "min_siblings": 2,
+            "n": 4,
+            "min_valid": 2,
             "poll_s": 0.01,
             "stall_s": stall_s,
             "max_wasted": 3,
@@ -87,6 +88,11 @@ def states(tmp_path) -> dict[str, str | None]:
     return {name: rollout.state for name, rollout in read_ledger(tmp_path).rollouts.items()}
 
 
+def validity(metrics: dict) -> dict[str, int]:
+    """The metrics of that name."""
+    return {name[9:]: value for name, value in metrics.items() if name.startswith("validity/")}
+
+
 def started(rollouts, *names: str) -> None:
     for name in names:
         rollouts.started(name, Task(question="q"))
@@ -97,8 +103,11 @@ def test_a_selected_group_is_trained_on_once(mode, store, sampler, rollouts, tmp
     store.group("a", "finished", [0, 1, 2])
     started(rollouts, "a_0", "a_1", "a_2", "a_3")
     rollouts.closed("a_3", "masked")
-    batch, _ = sampler(mode).sample(2, "train", 1)
+    batch, metrics = sampler(mode).sample(2, "train", 1)
     assert sorted(batch.keys) == ["a_0_0", "a_1_0", "a_2_0"]
+    assert validity(metrics) == {
+        "n_valid": 3, "n_total": 4, "groups_stale": 0, "groups_failed": 0, "groups_too_few": 0,
+    }  # fmt: skip
     ledger = read_ledger(tmp_path)
     assert ledger.violations == []
     assert states(tmp_path) == {"a_0": "trained", "a_1": "trained", "a_2": "trained", "a_3": "masked"}
@@ -149,6 +158,7 @@ def test_a_group_with_too_few_votes_is_replaced(mode, left, store, sampler, roll
     assert buffer.refilled == [1]
     assert all(key.startswith("new") for key in batch.keys)
     assert metrics["training/rollout_failure/evicted_samples"] == 1
+    assert validity(metrics)["groups_too_few"] == 1
     assert states(tmp_path)["a_0"] == ("masked" if left else None)
 
 
@@ -158,8 +168,9 @@ def test_a_failed_group_is_replaced_even_when_most_of_it_is_there(mode, store, s
     started(rollouts, "a_0", "a_1", "a_2", "a_3")
     rollouts.broken("a_3", "ValueError: boom")
     buffer = sampler(mode)
-    batch, _ = buffer.sample(1, "train", 1)
+    batch, metrics = buffer.sample(1, "train", 1)
     assert buffer.refilled == [1]
+    assert validity(metrics)["groups_failed"] == 1
     assert not [key for key in batch.keys if key.startswith("a_")]
     assert {
         name: state for name, state in states(tmp_path).items() if name.startswith("a_")
@@ -170,8 +181,9 @@ def test_a_stale_group_is_replaced(store, sampler, rollouts, tmp_path):
     store.group("old", "finished", [0, 1], step=1)
     started(rollouts, "old_0", "old_1")
     buffer = sampler()
-    buffer.sample(9, "train", 1)
+    _, metrics = buffer.sample(9, "train", 1)
     assert buffer.refilled == [1]
+    assert validity(metrics)["groups_stale"] == 1
     assert states(tmp_path)["old_0"] == states(tmp_path)["old_1"] == "stale"
 
 
@@ -194,3 +206,29 @@ def test_an_outage_ends_the_run_instead_of_going_round_for_ever(mode, store, sam
     store.group("a", "failure", [])
     with pytest.raises(RuntimeError, match="4 failed"):
         buffer.sample(1, "train", 1)
+
+
+def test_each_steps_counts_are_its_own(store, sampler):
+    store.group("broken", "failure", [])
+    store.group("first", "finished", [0, 1, 2, 3])
+    store.group("second", "finished", [0, 1])
+    buffer = sampler()
+    _, first = buffer.sample(1, "train", 1)
+    _, second = buffer.sample(1, "train", 1)
+    assert (first["validity/groups_failed"], second["validity/groups_failed"]) == (1, 0)
+    assert (first["validity/n_valid"], second["validity/n_valid"]) == (4, 2)
+
+
+def test_a_masked_sample_moves_neither_mean_nor_deviation_of_its_group(store, sampler):
+    """What is trained on is what verl's own advantage is computed from: by hand, (r - mean) / deviation."""
+    import numpy
+    import torch
+    from verl.trainer.ppo.core_algos import compute_grpo_outcome_advantage
+
+    rewards = {"a_0_0": 0.2, "a_1_0": 0.5, "a_2_0": 0.8}
+    store.group("a", "finished", [0, 1, 2])  # a_3 was masked
+    batch, _ = sampler().sample(1, "train", 1)
+    scores = torch.tensor([[rewards[key]] for key in batch.keys])
+    uids = numpy.array([key.split("_")[0] for key in batch.keys])
+    advantages, _ = compute_grpo_outcome_advantage(scores, torch.ones_like(scores), uids)
+    assert advantages.flatten().tolist() == pytest.approx([-1.0, 0.0, 1.0], abs=1e-4)

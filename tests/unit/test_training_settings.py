@@ -119,9 +119,14 @@ def test_the_seed_reaches_data_order_sampling_and_training(tmp_path):
     assert (config.data.seed, rollout.seed, actor.data_loader_seed, actor.fsdp_config.seed) == (7, 7, 7, 7)
 
 
-def test_the_sampler_replaces_groups_below_min_siblings(tmp_path):
-    config = compose(TrainSettings(**CPU, min_siblings=3), tmp_path)
-    assert config.trainer.v1.sampler.sampler_kwargs.min_siblings == 3
+def test_the_sampler_replaces_groups_below_min_valid(tmp_path):
+    config = compose(TrainSettings(**CPU, min_valid=3), tmp_path)
+    assert config.trainer.v1.sampler.sampler_kwargs.min_valid == 3
+
+
+@pytest.mark.parametrize(("n", "least"), [(2, 2), (3, 2), (4, 2), (5, 3), (8, 4), (16, 8)])
+def test_half_of_a_group_and_at_least_two_must_be_valid(n, least):
+    assert TrainSettings(**CPU, n=n).min_valid == least
 
 
 def test_awkward_paths_survive_hydras_grammar(tmp_path):
@@ -159,7 +164,7 @@ def test_the_agent_loop_file_is_what_verl_loads(tmp_path):
         ({"batch_size": 3, "n": 3, "trainer_gpus": 2}, "batch_size"),
         ({"learning_rate": 1e-6}, "learning_rate"),
         ({"loss": "ppo"}, "loss"),
-        ({"min_siblings": 9}, "min_siblings"),
+        ({"min_valid": 9}, "min_valid"),
     ],
 )
 def test_settings_that_cannot_work_are_refused_by_name(change, field):
