@@ -72,8 +72,11 @@ def figures(summary: Summary) -> list[KeyFigure]:
         KeyFigure("Reward", reward, "first and last fifth of the steps"),
         KeyFigure("Requests", f"{summary.requests_posted:,}", "to tools and judges"),
         KeyFigure("Lost", f"{summary.lost:,}", "requests without an outcome"),
-        KeyFigure("Masked", f"{summary.masked:,}", "samples hit by infrastructure"),
-        KeyFigure("Valid", f"{summary.n_valid:,} of {summary.n_total:,}", "samples of groups trained on"),
+        KeyFigure(
+            "Masked",
+            f"{summary.masked:,}",
+            f"by infrastructure; {summary.n_valid:,} of {summary.n_total:,} valid",
+        ),
         KeyFigure("Trainer idle", number(summary.trainer_idle_ratio, ".1%"), "waiting for samples"),
         KeyFigure("Memory", f"{summary.peak_rss_bytes / GIB:.1f} GiB", "peak, all processes"),
         KeyFigure("Time", duration(summary.seconds), "start to end"),
