@@ -24,8 +24,11 @@ from policy.ledger_writer import (
     LedgerWriter,
     Posted,
     Scored,
+    Span,
     Started,
     State,
+    Waited,
+    Wrote,
 )
 from policy.scoring import Score
 from workers.errors import Cause
@@ -34,13 +37,15 @@ from workers.messages import Failure, Outcome, Request
 
 @dataclass
 class RolloutRecord:
-    """All that the ledger knows of one rollout. `state` is None while it is open. `started` and `scored` are
-    Unix seconds, 0 for never."""
+    """All that the ledger knows of one rollout. `state` is None while it is open. `started`, `wrote` (its
+    text was complete) and `scored` are Unix seconds, 0 for never; `segments`: when the generator wrote it."""
 
     rollout_id: str
     task: Task | None = None
     started: float = 0.0
     asked_in_step: int = 0
+    segments: tuple[Span, ...] = ()
+    wrote: float = 0.0
     document: Document | None = None
     score: Score | None = None
     scored: float = 0.0
@@ -72,10 +77,12 @@ class RequestRecord:
 
 @dataclass
 class Ledger:
-    """The merged view of a run. `violations` name what the invariants forbid; empty is healthy."""
+    """The merged view of a run. `waits`: when the trainer waited for groups, in order. `violations` name what
+    the invariants forbid; empty is healthy."""
 
     rollouts: dict[str, RolloutRecord] = field(default_factory=dict)
     requests: dict[str, RequestRecord] = field(default_factory=dict)
+    waits: list[Waited] = field(default_factory=list)
     violations: list[str] = field(default_factory=list)
 
     @property
@@ -139,6 +146,11 @@ def _merge(ledger: Ledger, entry: Entry) -> None:
                 ledger.violations.append(f"request {entry.outcome.request_id} has two outcomes")
             else:
                 record.outcome, record.ended = entry.outcome, entry.time
+        case Wrote():
+            rollout = _rollout(ledger, entry.rollout_id)
+            rollout.segments, rollout.wrote = entry.segments, entry.time
+        case Waited():
+            ledger.waits.append(entry)
         case Scored():
             rollout = _rollout(ledger, entry.document.rollout_id)
             if rollout.document is not None:

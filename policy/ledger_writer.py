@@ -10,6 +10,7 @@ from __future__ import annotations
 import os
 import threading
 import time
+from collections.abc import Sequence
 from pathlib import Path
 from typing import Annotated, Literal
 
@@ -46,6 +47,27 @@ class Ended(Message):
     type: Literal["ended"] = "ended"
     time: float
     outcome: Outcome
+
+
+Span = tuple[float, float]  # began, ended; Unix seconds
+
+
+class Wrote(Message):
+    """A rollout's text is complete. `segments`: when the generator was asked for each, and when it had it."""
+
+    type: Literal["wrote"] = "wrote"
+    time: float
+    rollout_id: str
+    segments: tuple[Span, ...]
+
+
+class Waited(Message):
+    """The trainer waited for the groups of `step`, from `began` to `time`."""
+
+    type: Literal["waited"] = "waited"
+    time: float
+    began: float
+    step: int
 
 
 class Scored(Message):
@@ -91,7 +113,8 @@ class GroupFailed(Message):
 
 
 Entry = Annotated[
-    Started | Posted | Ended | Scored | Closed | Broken | GroupFailed, Field(discriminator="type")
+    Started | Posted | Ended | Wrote | Waited | Scored | Closed | Broken | GroupFailed,
+    Field(discriminator="type"),
 ]
 ENTRY: TypeAdapter[Entry] = TypeAdapter(Entry)
 
@@ -124,6 +147,12 @@ class LedgerWriter:
     def ended(self, outcome: Outcome) -> None:
         """A hook for `QueueClient(on_outcome=...)`."""
         self.append(Ended(time=time.time(), outcome=outcome))
+
+    def wrote(self, rollout_id: str, segments: Sequence[Span]) -> None:
+        self.append(Wrote(time=time.time(), rollout_id=rollout_id, segments=tuple(segments)))
+
+    def waited(self, began: float, *, step: int) -> None:
+        self.append(Waited(time=time.time(), began=began, step=step))
 
     def scored(
         self, document: Document, score: Score, *, tokens: int, versions: tuple[int, int] | None = None

@@ -16,7 +16,7 @@ from dataclasses import dataclass, field
 
 from policy.detokenizer import Decode, Detokenizer
 from policy.document import Document, ImagePart, Part, Task
-from policy.ledger_writer import LedgerWriter
+from policy.ledger_writer import LedgerWriter, Span
 from policy.scoring import Draft, Score, Scorer
 from policy.tags import CLOSE, TagReader
 from policy.tooling import Tooling
@@ -58,6 +58,7 @@ class Written:
     prompt_ids: list[int]
     versions: tuple[int, int] | None = None
     segments: int = 0
+    spans: list[Span] = field(default_factory=list)  # when the generator wrote each
     parts: list[Part] = field(default_factory=list)
     truncated: bool = False
     generated_s: float = 0.0
@@ -157,6 +158,7 @@ class Rollout:
             pass
         self._read(tags.feed(text.close()) + tags.close(), written, tooling)
         written.generated_s = time.monotonic() - begun
+        self.ledger.wrote(self.rollout_id, written.spans)
 
     async def _write_on(self, written: Written, text: Detokenizer, tags: TagReader, tooling: Tooling) -> bool:
         """Generate one segment and read it. Returns whether it was the last.
@@ -165,7 +167,9 @@ class Rollout:
         read.
         """
         left = self.limits.response_tokens - written.tokens
+        asked = time.time()
         segment = await self.generate(written.context, left, written.segments)
+        written.spans.append((asked, time.time()))
         if not segment.token_ids:
             raise RuntimeError("the generator ended without writing anything")
         written.extend(segment)

@@ -89,7 +89,10 @@ class _Siblings(_Base):
     def sample(self, global_steps: int, partition_id: str, batch_size: int) -> Any:
         self._step, self._ended_at = global_steps, time.monotonic()
         self._wasted.clear()
+        began = time.time()
         batch, metrics = super().sample(global_steps, partition_id, batch_size)
+        if partition_id == TRAIN:
+            self._ledger.waited(began, step=global_steps)
         return batch, metrics | (self._validity() if partition_id == TRAIN else {})
 
     def _validity(self) -> dict[str, int]:

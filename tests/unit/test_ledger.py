@@ -59,6 +59,19 @@ def test_a_rollout_is_told_in_full(writer, tmp_path):
     assert reward_curve(ledger) == {4: 0.5}
 
 
+def test_when_a_text_was_written_and_when_the_trainer_waited_is_told(writer, tmp_path):
+    writer.started("u_0", TASK)
+    writer.wrote("u_0", [(10.0, 11.5), (11.5, 12.0)])
+    before = time.time()
+    writer.waited(before - 3.0, step=7)
+    ledger = read_ledger(tmp_path)
+    rollout, [wait] = ledger.rollouts["u_0"], ledger.waits
+    assert rollout.segments == ((10.0, 11.5), (11.5, 12.0))
+    assert rollout.started <= rollout.wrote <= before
+    assert (wait.step, wait.began) == (7, before - 3.0)
+    assert wait.time >= before
+
+
 def test_a_second_terminal_state_is_a_violation_and_the_first_counts(writer, tmp_path):
     writer.started("u_0", TASK)
     writer.closed("u_0", "trained", step=1)
