@@ -41,7 +41,7 @@ def resolve(config: RunConfig, runs: Path, console: Console) -> dict[str, Any]:
     ]
     console.rule("configuration")
     console.print(Syntax(yaml.safe_dump(document, sort_keys=False), "yaml", background_color="default"))
-    console.rule("options of verl.trainer.main_ppo")
+    console.rule("options of policy.main_ppo")
     for override in overrides:
         console.print(override, markup=False, highlight=False, soft_wrap=True)
     if problems:

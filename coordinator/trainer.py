@@ -1,4 +1,4 @@
-"""The trainer of a run: verl's own program as a child process, its output in a log file.
+"""The trainer of a run: verl's program as a child process, its output in a log file.
 
 Invariants: it runs in a session of its own (a Ctrl-C of the terminal reaches only us, who then stop it in
 order) and dies with us; when it fails, the error carries what its log says about it.
@@ -16,7 +16,7 @@ from pathlib import Path
 
 from workers.tether import start_tethered
 
-MODULE = "verl.trainer.main_ppo"
+MODULE = "policy.main_ppo"
 TAIL_LINES = 40
 _ANSI = re.compile(r"\x1b\[[0-9;]*[A-Za-z]")
 _ACTOR = re.compile(r"^\([^()]*pid=\d+[^()]*\) ?")

@@ -25,6 +25,7 @@ from typing import TYPE_CHECKING, Any
 from verl.experimental.agent_loop.agent_loop import AgentLoopBase, AgentLoopMetrics, AgentLoopOutput
 
 from policy.document import Task
+from policy.flight import Writers
 from policy.heap import settle
 from policy.ledger_writer import LedgerWriter
 from policy.rollout import Limits, Rollout, Segment, Written
@@ -53,7 +54,8 @@ class _Process:
     blobs: BlobStore
     ends: frozenset[int]
     metrics: ProducerMetrics
-    announcing: asyncio.Task[None] | None
+    writers: Writers
+    tasks: tuple[asyncio.Task[None], ...]  # that tell others about this process, for as long as it lives
 
 
 _starting: dict[asyncio.AbstractEventLoop, asyncio.Task[_Process]] = {}
@@ -82,8 +84,12 @@ async def _start(run: Path, scorer: str, model: str, tokenizer: Any) -> _Process
         ledger.ended(outcome)
         metrics.ended(outcome)
 
-    client = QueueClient(section("queue", QueueSettings), on_posted=posted, on_outcome=ended)
+    queue = section("queue", QueueSettings)
+    client = QueueClient(queue, on_posted=posted, on_outcome=ended)
     await client.start()
+    writers = Writers()
+    announcing = await _announced(queue)
+    telling = asyncio.create_task(writers.tell(queue))
     process = _Process(
         client=client,
         scorer=resolve_name(scorer)(),
@@ -91,15 +97,16 @@ async def _start(run: Path, scorer: str, model: str, tokenizer: Any) -> _Process
         blobs=BlobStore(section("blobs", BlobSettings).url),
         ends=await asyncio.to_thread(_end_tokens, model, tokenizer),
         metrics=metrics,
-        announcing=await _announced(),
+        writers=writers,
+        tasks=(telling,) if announcing is None else (telling, announcing),
     )
     settle()
     return process
 
 
-async def _announced() -> asyncio.Task[None] | None:
+async def _announced(queue: QueueSettings) -> asyncio.Task[None] | None:
     """Serve this process's metrics and keep them listed; None, and a warning, where that cannot be."""
-    queue, metrics = section("queue", QueueSettings), section("metrics", MetricsSettings)
+    metrics = section("metrics", MetricsSettings)
     labels = {"role": "producer", "node": socket.gethostname(), "process": f"rollouts-{os.getpid()}"}
     try:
         target = await asyncio.to_thread(serve_own, metrics, queue, labels)
@@ -155,6 +162,7 @@ class InterleavedAgentLoop(AgentLoopBase):
             raise
         generate = partial(
             self._generate,
+            writers=shared.writers,
             request_id=rollout_id,
             sampling=sampling_params,
             images=images,
@@ -183,6 +191,7 @@ class InterleavedAgentLoop(AgentLoopBase):
         left: int,
         number: int,
         *,
+        writers: Writers,
         request_id: str,
         sampling: dict[str, Any],
         images: list[Image.Image],
@@ -195,9 +204,10 @@ class InterleavedAgentLoop(AgentLoopBase):
             "include_stop_str_in_output": True,
             "seed": (seed + number) % 2**31,
         }
-        output = await self.server_manager.generate(
-            request_id=request_id, prompt_ids=ids, sampling_params=params, image_data=images or None
-        )
+        with writers.slot():
+            output = await self.server_manager.generate(
+                request_id=request_id, prompt_ids=ids, sampling_params=params, image_data=images or None
+            )
         oldest = output.extra_fields.get("min_global_steps")
         newest = output.extra_fields.get("max_global_steps")
         version = None if oldest is None or newest is None else (int(oldest), int(newest))

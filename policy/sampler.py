@@ -7,7 +7,8 @@ replaced, like one of which a rollout failed, and each step's metrics say how ma
 whose trajectory leaves the buffer gets its terminal state in the ledger then and there (those without a
 trajectory were closed by the rollout itself); of the groups that are ready, those submitted first are trained
 on first, and a batch is in order of submission too (with `in_order`, a group also waits for all that were
-submitted before it); waiting for a batch ends with an error when no group has ended for `stall_s`, or when
+submitted before it); with a `window`, prompts are submitted here, as `policy.admission` decides, and nowhere
+else; waiting for a batch ends with an error when no group has ended for `stall_s`, or when
 `max_wasted` of them were of no use.
 """
 
@@ -15,13 +16,17 @@ from __future__ import annotations
 
 import time
 from collections import Counter, defaultdict
+from collections.abc import Callable
 from itertools import takewhile
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Literal
 
 from verl.trainer.ppo.v1.replay_buffer import ReplayBuffer, ReplayBufferAsync
 
+from policy.admission import Flight, Window
+from policy.flight import Lookout
 from policy.ledger_writer import LedgerWriter, State
+from workers.settings import QueueSettings, section
 
 if TYPE_CHECKING:
     _Base = Any  # mixed in before one of verl's buffers, which type checkers do not see
@@ -46,6 +51,9 @@ class _Siblings(_Base):
     prompt_global_steps: dict[str, dict[str, int]]
     finished_keys: dict[str, set]
     failure_keys: dict[str, set]
+    pending_keys: dict[str, set]
+    running_keys: dict[str, set]
+    refill_fn: Callable[[int], Any]
 
     def __init__(self, *, sampler_kwargs: Any, **kwargs: Any):
         super().__init__(sampler_kwargs=sampler_kwargs, poll_interval=float(sampler_kwargs.poll_s), **kwargs)
@@ -60,6 +68,10 @@ class _Siblings(_Base):
         self._max_wasted = int(sampler_kwargs.max_wasted)
         self._wasted: Counter[Fate] = Counter()
         self._votes = (0, 0)
+        window = sampler_kwargs.get("window")
+        self._window = Window(**window) if window else None
+        self._lookout = Lookout(section("queue", QueueSettings)) if window else None
+        self._writing: int | None = None
 
     def _terminal_eviction_reasons(self, global_steps: int, partition_id: str) -> Reasons:
         stale, dapo, failed, counts = super()._terminal_eviction_reasons(global_steps, partition_id)
@@ -88,12 +100,44 @@ class _Siblings(_Base):
 
     def sample(self, global_steps: int, partition_id: str, batch_size: int) -> Any:
         self._step, self._ended_at = global_steps, time.monotonic()
+        if partition_id != TRAIN:
+            return super().sample(global_steps, partition_id, batch_size)
+        stale = self._wasted["stale"]
         self._wasted.clear()
         began = time.time()
+        if self._window is not None:
+            self._sync_metadata_from_transfer_queue()
+            self._submit(self._window.begin(global_steps, self._flight(None, None), stale))
         batch, metrics = super().sample(global_steps, partition_id, batch_size)
-        if partition_id == TRAIN:
-            self._ledger.waited(began, step=global_steps)
-        return batch, metrics | (self._validity() if partition_id == TRAIN else {})
+        self._ledger.waited(began, step=global_steps)
+        return batch, metrics | self._validity() | self._under_way()
+
+    def _admit(self) -> None:
+        """Submit more while the trainer waits, if that helps; the snapshot of this poll tells."""
+        if self._window is None or self._lookout is None or (seen := self._lookout.look()) is None:
+            return
+        self._writing, pressed = seen
+        self._submit(self._window.wait(self._step, self._flight(self._writing, pressed)))
+
+    def _submit(self, prompts: int) -> None:
+        if prompts:
+            self.refill_fn(prompts)
+
+    def _flight(self, writing: int | None, pressed: frozenset[str] | None) -> Flight:
+        return Flight(
+            ready=len(self.finished_keys[TRAIN]),
+            open=len(self.pending_keys[TRAIN]) + len(self.running_keys[TRAIN]),
+            writing=writing,
+            pressed=pressed,
+        )
+
+    def _under_way(self) -> dict[str, int]:
+        """What is under way beside the batch that was sampled last."""
+        if self._window is None:
+            return {}
+        flight = self._flight(None, None)
+        told = {"flight/window": self._window.size, "flight/ready": flight.ready, "flight/open": flight.open}
+        return told if self._writing is None else {**told, "flight/writing": self._writing}
 
     def _validity(self) -> dict[str, int]:
         """What the step that was sampled last is made of, and what was replaced on the way to it."""
@@ -130,6 +174,8 @@ class _Siblings(_Base):
         self._ended = ended
         if time.monotonic() - self._ended_at > self._stall_s:
             raise TimeoutError(f"no group of rollouts has ended for {self._stall_s:.0f} s")
+        if partition_id == TRAIN:
+            self._admit()
         return super()._wait_for_next_poll(partition_id, last_debug_time)
 
     def _members(self, uids: set[str]) -> dict[str, list[str]]:

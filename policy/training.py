@@ -34,8 +34,10 @@ class TrainSettings(Settings):
     `system_prompt`: lead every chat with `policy.prompts.SYSTEM`; a model that was trained without goes
     without. `min_valid`: a group with fewer samples that may vote is replaced as a whole, because the
     baseline of a few says little (default: half of `n`, at least 2). `in_order`: train on groups in the order
-    they were asked for, not as they end; it makes a run more repeatable, and stragglers hold it up. On a CPU
-    the GPU counts are logical: one per process.
+    they were asked for, not as they end; it makes a run more repeatable, and stragglers hold it up.
+    `warmup_batches`: submitted before the first step's own batch. `admission`: let the number of groups under
+    way adapt from there (see `policy.admission`), or keep it. On a CPU the GPU counts are logical: one per
+    process.
     """
 
     model: str
@@ -72,6 +74,7 @@ class TrainSettings(Settings):
     grad_clip: float = Field(default=1.0, gt=0)
 
     warmup_batches: float = Field(default=1.0, ge=0)
+    admission: Literal["adaptive", "fixed"] = "adaptive"
     max_staleness: int = Field(default=4, ge=1)
     in_order: bool = False
     rollout_timeout_s: float = Field(default=1800.0, gt=0)
@@ -120,6 +123,21 @@ class TrainSettings(Settings):
                 f"{self.prompt_tokens + self.response_tokens}), because prompts are computed whole there"
             )
         return self
+
+    @property
+    def adapts(self) -> bool:
+        """Whether prompts are submitted as `policy.admission` decides."""
+        return self.admission == "adaptive" and self.mode != "sync"
+
+    @property
+    def rollout_slots(self) -> int:
+        """Sequences that all engines write at once."""
+        gpus = (
+            self.rollout_gpus * self.rollout_nodes
+            if self.mode == "separate_async"
+            else self.trainer_gpus * self.trainer_nodes
+        )
+        return self.rollout_seqs * max(1, gpus // self.tensor_parallel)
 
     @property
     def gpus(self) -> int:

@@ -1,4 +1,4 @@
-"""What `TrainSettings` mean to verl's V1 trainer, as hydra overrides of `python -m verl.trainer.main_ppo`.
+"""What `TrainSettings` mean to verl's V1 trainer, as hydra overrides of `python -m policy.main_ppo`.
 
 Written for verl 0.9.1. Invariants: this is the only place that knows the names of verl's options; no secret
 is ever put into an override (verl prints them all); only extension points of verl are used, nothing of it is
@@ -7,6 +7,7 @@ changed.
 
 from __future__ import annotations
 
+import math
 from pathlib import Path
 
 from policy.training import AGENT, AGENT_CONFIG, CHECKPOINTS, TrainSettings, environment
@@ -19,7 +20,7 @@ def hydra_overrides(
     data_train: list[Path],
     data_test: list[Path],
 ) -> list[str]:
-    """The arguments of `python -m verl.trainer.main_ppo` for this run."""
+    """The arguments of `python -m policy.main_ppo` for this run."""
     options: dict[str, object] = {}
     options |= _algorithm(train)
     options |= _data(train, data_train, data_test)
@@ -136,7 +137,7 @@ def _trainer(train: TrainSettings, run: Path) -> dict[str, object]:
     options: dict[str, object] = {
         "trainer.use_v1": True,
         "trainer.device": train.device,
-        "trainer.v1.trainer_mode": train.mode,
+        "trainer.v1.trainer_mode": f"admitting_{train.mode}" if train.adapts else train.mode,
         "trainer.nnodes": train.trainer_nodes,
         "trainer.n_gpus_per_node": train.trainer_gpus,
         "trainer.total_epochs": train.epochs,
@@ -173,7 +174,7 @@ def _trainer(train: TrainSettings, run: Path) -> dict[str, object]:
 def _sampler(train: TrainSettings, run: Path) -> dict[str, object]:
     sampler = "trainer.v1.sampler"
     sync = train.mode == "sync"
-    return {
+    options: dict[str, object] = {
         f"{sampler}.max_off_policy_threshold": train.max_staleness,
         f"{sampler}.max_off_policy_strategy": "drop",
         f"{sampler}.sync_refill_failed_groups": sync,
@@ -189,6 +190,17 @@ def _sampler(train: TrainSettings, run: Path) -> dict[str, object]:
         # Every rollout ends within its time-out; half as much again is for a queue of them.
         f"+{sampler}.sampler_kwargs.stall_s": 1.5 * train.rollout_timeout_s + 60,
     }
+    if train.adapts:
+        window = f"+{sampler}.sampler_kwargs.window"
+        first = math.floor((1 + train.warmup_batches) * train.batch_size)
+        options |= {
+            f"{window}.batch": train.batch_size,
+            f"{window}.max_staleness": train.max_staleness,
+            f"{window}.slots": train.rollout_slots,
+            f"{window}.first": first,
+            f"{window}.steps": train.steps,
+        }
+    return options
 
 
 def _cpu(train: TrainSettings) -> dict[str, object]:

@@ -53,7 +53,13 @@ def sampler(store, tmp_path, rollouts):
 
     refilled: list[int] = []
 
-    def make(mode: str = "separate_async", *, stall_s: float = 30.0, in_order: bool = False):
+    def make(
+        mode: str = "separate_async",
+        *,
+        stall_s: float = 30.0,
+        in_order: bool = False,
+        window: dict | None = None,
+    ):
         def refill(count: int) -> None:
             refilled.append(count)
             for _ in range(count):
@@ -69,6 +75,7 @@ def sampler(store, tmp_path, rollouts):
             "stall_s": stall_s,
             "max_wasted": 3,
             "in_order": in_order,
+            **({"window": window} if window else {}),
         }
         made = cls(
             trainer_mode=mode,
@@ -232,3 +239,35 @@ def test_a_masked_sample_moves_neither_mean_nor_deviation_of_its_group(store, sa
     uids = numpy.array([key.split("_")[0] for key in batch.keys])
     advantages, _ = compute_grpo_outcome_advantage(scores, torch.ones_like(scores), uids)
     assert advantages.flatten().tolist() == pytest.approx([-1.0, 0.0, 1.0], abs=1e-4)
+
+
+WINDOW = {"batch": 2, "max_staleness": 3, "slots": 16, "first": 4, "steps": None}
+
+
+def test_the_sampler_submits_what_the_window_lacks(store, sampler):
+    store.group("a", "finished", range(4))
+    adapting = sampler(window=WINDOW)
+    _, metrics = adapting.sample(2, "train", 2)
+    assert adapting.refilled == [3]
+    assert metrics["flight/window"] == 4
+
+
+def test_the_sampler_submits_more_while_it_waits_for_rollouts_that_wait_for_others(
+    store, sampler, monkeypatch
+):
+    adapting = sampler(window=WINDOW)
+    store.group("a", "finished", range(4))
+    for uid in ("b", "c", "d"):
+        store.group(uid, "running", [])
+    monkeypatch.setattr(adapting._lookout, "look", lambda: (0, frozenset()))
+    adapting.sample(2, "train", 2)
+    assert adapting.refilled == [1]
+
+
+def test_a_fixed_run_submits_nothing_by_itself(store, sampler):
+    for uid in ("a", "b"):
+        store.group(uid, "finished", range(4))
+    fixed = sampler()
+    _, metrics = fixed.sample(2, "train", 2)
+    assert fixed.refilled == []
+    assert "flight/window" not in metrics

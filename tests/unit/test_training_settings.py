@@ -48,11 +48,23 @@ def compose(settings: TrainSettings, run: Path):
 @pytest.mark.parametrize("mode", ["separate_async", "colocate_async", "sync"])
 def test_every_option_exists_in_verl_on_a_cpu(mode, tmp_path):
     config = compose(TrainSettings(**CPU, mode=mode), tmp_path)
-    assert config.trainer.v1.trainer_mode == mode
+    assert config.trainer.v1.trainer_mode == (mode if mode == "sync" else f"admitting_{mode}")
     assert config.actor_rollout_ref.actor.strategy == "fsdp2"
     assert config.actor_rollout_ref.rollout.dtype == "float32"
     assert config.actor_rollout_ref.rollout.enable_chunked_prefill is False
     assert config.algorithm.rollout_correction.bypass_mode is True
+
+
+def test_the_sampler_is_told_how_many_groups_may_be_under_way(tmp_path):
+    settings = TrainSettings(**CPU, steps=5, warmup_batches=1.5, max_staleness=3, rollout_seqs=64)
+    window = compose(settings, tmp_path).trainer.v1.sampler.sampler_kwargs.window
+    assert dict(window) == {"batch": 8, "max_staleness": 3, "slots": 64, "first": 20, "steps": 5}
+
+
+def test_a_fixed_admission_is_verls_own_trainer(tmp_path):
+    config = compose(TrainSettings(**CPU, admission="fixed"), tmp_path)
+    assert config.trainer.v1.trainer_mode == "separate_async"
+    assert "window" not in config.trainer.v1.sampler.sampler_kwargs
 
 
 @pytest.mark.parametrize("name", RUNS)

@@ -186,3 +186,23 @@ def test_waiting_on_verls_own_sockets_of_a_rollout_ends_too(engines):
         stranger.bind_to_random_port("tcp://127.0.0.1")
         with pytest.raises(zmq.Again):
             stranger.recv()
+
+
+def test_the_trainers_that_admit_are_verls_own_but_for_when_prompts_are_submitted():
+    from verl.trainer.ppo.v1 import get_trainer_cls
+    from verl.trainer.ppo.v1.trainer_separate_async import PPOTrainerSeparateAsync
+
+    import policy.trainer  # noqa: F401 - registers them
+
+    for mode in ("separate_async", "colocate_async"):
+        ours = get_trainer_cls(f"admitting_{mode}")
+        assert issubclass(ours, get_trainer_cls(mode))
+        assert ours.prepare_step(None) == {}
+    # Were the batch not submitted in `prepare_step` any more, ours would submit it twice.
+    import inspect
+
+    from verl.trainer.ppo.v1.trainer_base import PPOTrainer
+
+    assert "_add_batch_to_generate" in inspect.getsource(PPOTrainer.prepare_step)
+    assert "prepare_step()" in inspect.getsource(PPOTrainer.step)
+    assert PPOTrainerSeparateAsync.prepare_step is not PPOTrainer.prepare_step

@@ -1,0 +1,67 @@
+"""How many groups a run has under way: a pure controller between a generator that starves and a trainer that
+has enough.
+
+A group is under way from its submission until it is trained on or thrown away. `Window.size` of them are
+allowed. It grows while the trainer waits, the generator has room and no queue has more waiting than running:
+then what is missing is rollouts, since those that are under way wait for tools and judges and hold no
+generation slot. It shrinks when whole batches lie ready, or when groups came too late to be trained on: more
+rollouts would only be older. Invariants: the size stays between one batch and what the staleness bound lets
+be trained on (`max_staleness` batches, were groups trained on in order); no more groups are asked for than
+the remaining steps need; growth is gradual, so that what it does can be seen before it goes on.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+ROOM = 0.5  # the generator has room while fewer than this share of its slots are taken
+EIGHTH = 8  # a batch is grown by so many parts at each look
+
+
+@dataclass(frozen=True)
+class Flight:
+    """What is under way at one moment. `ready`: groups to be trained on; `open`: groups that have not ended;
+    `writing`: rollouts that hold a generation slot, None when nobody told; `pressed`: queues in which more
+    requests wait than run, None when Redis did not answer."""
+
+    ready: int
+    open: int
+    writing: int | None = None
+    pressed: frozenset[str] | None = None
+
+
+class Window:
+    """`batch`: groups trained on in a step; `slots`: sequences that the generator writes at once; `steps`:
+    the last step of the run, None when the data decides; `first`: groups under way at the start."""
+
+    def __init__(self, *, batch: int, max_staleness: int, slots: int, first: int, steps: int | None):
+        self._batch = batch
+        self._most = max_staleness * batch
+        self._slots = slots
+        self._steps = steps
+        self._part = max(1, batch // EIGHTH)
+        self.size = self._within(first)
+
+    def begin(self, step: int, flight: Flight, stale: int) -> int:
+        """Groups to submit as `step` begins. `stale`: groups that came too late since the step before."""
+        if stale:
+            self.size = self._within(self.size - max(stale, self.size // 4))
+        elif flight.ready >= 2 * self._batch:
+            self.size = self._within(self.size - self._part)
+        return self._missing(step, flight)
+
+    def wait(self, step: int, flight: Flight) -> int:
+        """Groups to submit while the trainer waits for those of `step`; to be asked every second or so."""
+        starving = flight.writing is not None and flight.writing < ROOM * self._slots
+        if starving and flight.pressed == frozenset() and flight.ready < self._batch:
+            self.size = self._within(self.size + self._part)
+        return self._missing(step, flight)
+
+    def _missing(self, step: int, flight: Flight) -> int:
+        wanted = self.size
+        if self._steps is not None:
+            wanted = min(wanted, self._batch * max(0, self._steps - step + 1))
+        return max(0, wanted - flight.ready - flight.open)
+
+    def _within(self, size: int) -> int:
+        return min(max(size, self._batch), self._most)

@@ -1,0 +1,43 @@
+"""`python -m policy.main_ppo`: verl's `python -m verl.trainer.main_ppo` (0.9.1) with the trainers of
+`policy.trainer` registered.
+
+verl looks a trainer up by name inside its task runner, a process that loads nothing of ours before; giving
+`run_ppo` another task runner is verl's own way to change that.
+"""
+
+from __future__ import annotations
+
+from typing import Any
+
+import hydra
+import ray
+from verl.trainer import main_ppo
+from verl.trainer.ppo.utils import need_critic, need_reference_policy
+from verl.utils.config import validate_config
+from verl.utils.device import auto_set_device
+
+_Runner: Any = main_ppo.TaskRunnerV1.__ray_metadata__.modified_class.__ray_actor_class__
+
+
+class AdmittingTaskRunner(_Runner):
+    """verl's task runner, which knows our trainers."""
+
+    def run(self, config: Any) -> None:
+        import policy.trainer  # noqa: F401 - registers them
+
+        super().run(config)
+
+
+@hydra.main(config_path="pkg://verl.trainer.config", config_name="ppo_trainer", version_base=None)
+def main(config: Any) -> None:
+    auto_set_device(config)
+    validate_config(
+        config=config,
+        use_reference_policy=need_reference_policy(config),
+        use_critic=need_critic(config),
+    )
+    main_ppo.run_ppo(config, task_runner_class=ray.remote(AdmittingTaskRunner))
+
+
+if __name__ == "__main__":
+    main()
