@@ -24,7 +24,7 @@ from coordinator.ray_worker import ray_worker
 from coordinator.scaler import Scaler
 from coordinator.signals import StopSignals
 from coordinator.trainer import Trainer
-from policy.training import AGENT_CONFIG, agent_loop_config, environment
+from policy.training import AGENT_CONFIG, LOOP, agent_loop_config, environment
 from policy.verl_options import hydra_overrides
 
 logger = logging.getLogger(__name__)
@@ -34,10 +34,19 @@ POLL_S = 0.1
 
 
 class Services:
-    """A context manager: on entry all runs and the trainer has begun, on exit nothing is left."""
+    """A context manager: on entry all runs and the trainer has begun, on exit nothing is left. `loop`: the
+    class that runs a rollout."""
 
-    def __init__(self, config: RunConfig, run: Path, signals: StopSignals, say: Callable[[str], None]):
+    def __init__(
+        self,
+        config: RunConfig,
+        run: Path,
+        signals: StopSignals,
+        say: Callable[[str], None],
+        loop: str = LOOP,
+    ):
         self.config = config
+        self._loop = loop
         self._run = run
         self._signals = signals
         self._say = say
@@ -127,7 +136,7 @@ class Services:
 
     def _make_trainer(self, ray_address: str, logs: Path) -> Trainer:
         train = self.config.train
-        agents = agent_loop_config(train, run=self._run, scorer=SCORER)
+        agents = agent_loop_config(train, run=self._run, scorer=SCORER, loop=self._loop)
         (self._run / AGENT_CONFIG).write_text(agents + "\n")
         data = self.config.data
         overrides = hydra_overrides(

@@ -168,7 +168,8 @@ class InterleavedAgentLoop(AgentLoopBase):
             images=images,
             seed=_seed(self._seed, row["index"], row["session_id"], step),
         )
-        rollout = Rollout(
+        rollout = self._compose(
+            step,
             rollout_id=rollout_id,
             task=task,
             generate=generate,
@@ -184,6 +185,10 @@ class InterleavedAgentLoop(AgentLoopBase):
         )
         written = await rollout.run(prompt_ids)
         return [] if written.reward is None else _trajectory(written, images)
+
+    def _compose(self, step: int, **parts: Any) -> Rollout:
+        """The rollout that `step` asked for, of its parts. For loops that run it in another way."""
+        return Rollout(**parts)
 
     async def _generate(
         self,

@@ -15,6 +15,7 @@ from pydantic import Field, model_validator
 from workers.settings import CONFIG_ENV, Settings
 
 AGENT = "interleaved"
+LOOP = "policy.agent_loop.InterleavedAgentLoop"
 CHECKPOINTS = "checkpoints"
 METRICS = "metrics.jsonl"
 AGENT_CONFIG = "agent_loop.yaml"
@@ -146,21 +147,21 @@ class TrainSettings(Settings):
         return trainer + (self.rollout_gpus * self.rollout_nodes if self.mode == "separate_async" else 0)
 
 
-def agent_loop_config(train: TrainSettings, *, run: Path, scorer: str) -> str:
+def agent_loop_config(train: TrainSettings, *, run: Path, scorer: str, loop: str = LOOP) -> str:
     """The agent-loop file of a run (YAML; JSON is YAML), to be written to `<run>/agent_loop.yaml`.
 
     `scorer` names the factory of the `policy.scoring.Scorer`, as `package.module:Class.method`; it is called
-    without arguments once per rollout process.
+    without arguments once per rollout process. `loop`: the class that runs a rollout.
     """
-    loop = {
+    entry = {
         "name": AGENT,
-        "_target_": "policy.agent_loop.InterleavedAgentLoop",
+        "_target_": loop,
         "run": str(run.absolute()),
         "scorer": scorer,
         "seed": train.seed,
         "rollout_timeout_s": train.rollout_timeout_s,
     }
-    return json.dumps([loop], indent=1)
+    return json.dumps([entry], indent=1)
 
 
 def environment(train: TrainSettings, *, run: Path) -> dict[str, str]:

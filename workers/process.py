@@ -17,6 +17,7 @@ import sys
 import time
 from collections.abc import Mapping, Sequence
 from pathlib import Path
+from typing import Literal
 
 import psutil
 import redis
@@ -36,7 +37,8 @@ GONE_S = 5.0  # killed processes that take longer are held by the kernel, and no
 
 class WorkerProcess:
     """`name` with `node` (the host's name, or one given to it) must be unique among the workers of one Redis;
-    `extra_env` is added to its environment; `app` is the module of the Celery application.
+    `extra_env` is added to its environment; `app` is the module of the Celery application; `pool`: another
+    than the queues' own.
     """
 
     def __init__(
@@ -50,6 +52,7 @@ class WorkerProcess:
         app: str = "workers.app",
         node: str | None = None,
         extra_env: Mapping[str, str] | None = None,
+        pool: Literal["prefork", "threads"] | None = None,
     ):
         if problem := shared(queues):
             raise ConfigError(f"queues: {problem}")
@@ -57,7 +60,7 @@ class WorkerProcess:
         self.concurrency = concurrency
         self.name = name
         self.log = log
-        self._pool = QUEUES[queues[0]].pool
+        self._pool = pool or QUEUES[queues[0]].pool
         self._config = config
         self._redis_url = redis_url
         self._app = app

@@ -1,0 +1,91 @@
+"""What `llmi bench overlap` runs: the services that are played, how many slots they have, and how long each
+arm takes part.
+
+Invariant: all arms share services, slots, draws, batch, staleness bound and policy; they differ in when they
+ask, how wide, and how many groups they have under way.
+"""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Mapping, Sequence
+from random import Random
+from typing import Literal
+
+from pydantic import Field
+
+from workers.settings import Settings
+
+ArmName = Literal["blocking", "blocking_wide", "coupled", "ours"]
+SERVICES_ENV = "LLMI_TIMED_SERVICES"  # of the workers: `ServiceSettings` as JSON
+TOOL_THREADS, JUDGE_THREADS = 6, 8  # of the original
+
+MEAN_S = {
+    "diffusion": 4.0,
+    "edit": 4.0,
+    "search": 1.0,
+    "code": 0.3,
+    "judge_text": 2.0,
+    "judge_image": 3.0,
+}
+SLOTS = {"diffusion": 12, "edit": 12, "search": 8, "code": 8, "judge_text": 12, "judge_image": 12}
+
+
+class ServiceSettings(Settings):
+    """Log-normal service times: `mean_s` by queue, `sigma` of the logarithm. `slots`: jobs that a queue's
+    workers run at once."""
+
+    mean_s: Mapping[str, float] = MEAN_S
+    sigma: float = Field(default=0.6, ge=0)
+    slots: Mapping[str, int] = SLOTS
+    seed: int = 0
+
+    def draw(self, queue: str, number: int) -> float:
+        """Seconds that the job of this queue takes which is started as the `number`th: the same in every
+        arm."""
+        mean_s = self.mean_s[queue]
+        random = Random(f"{self.seed}:{queue}:{number}")
+        return random.lognormvariate(math.log(mean_s) - self.sigma**2 / 2, self.sigma)
+
+    def fast(self, factor: float) -> ServiceSettings:
+        """The same with all times divided."""
+        return self.model_copy(update={"mean_s": {name: s / factor for name, s in self.mean_s.items()}})
+
+
+class ArmSettings(Settings):
+    """`warm` steps are left out, then come `repeats` times `steps`."""
+
+    warm: int = Field(ge=1)
+    steps: int = Field(ge=1)
+
+    def total(self, repeats: int) -> int:
+        return self.warm + repeats * self.steps
+
+
+ARMS: Mapping[ArmName, ArmSettings] = {
+    "blocking": ArmSettings(warm=1, steps=1),
+    "blocking_wide": ArmSettings(warm=1, steps=2),
+    "coupled": ArmSettings(warm=4, steps=6),
+    "ours": ArmSettings(warm=8, steps=6),
+}
+
+
+class OverlapSettings(Settings):
+    """`batch` prompts of `n` rollouts a step; `fast`: the factor by which services are faster in the second
+    mix."""
+
+    batch: int = Field(default=4, ge=1)
+    n: int = Field(default=8, ge=2)
+    max_staleness: int = Field(default=4, ge=1)
+    response_tokens: int = Field(default=256, ge=1)
+    seed: int = Field(default=1, ge=0)
+    repeats: int = Field(default=3, ge=1)
+    services: ServiceSettings = ServiceSettings()
+    fast: float = Field(default=20.0, gt=1)
+    arms: Mapping[ArmName, ArmSettings] = ARMS
+
+
+def widths(services: ServiceSettings, tools: Sequence[str]) -> tuple[int, int]:
+    """Slots of all tools, and of all judges."""
+    of_tools = sum(count for name, count in services.slots.items() if name in tools)
+    return of_tools, sum(services.slots.values()) - of_tools
