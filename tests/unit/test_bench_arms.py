@@ -1,4 +1,4 @@
-"""The arms of the overlap benchmark: when each asks for tools and judges, how wide, and what services draw."""
+"""The arms of the overlap benchmark: when each asks for what, how wide, and what the services draw."""
 
 from __future__ import annotations
 
