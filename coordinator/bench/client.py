@@ -31,6 +31,7 @@ from prometheus_client import CollectorRegistry
 from coordinator.bench import played_workers
 from coordinator.bench.gauges import Gauges, Spread, connect, resident, round_trip
 from coordinator.bench.played_model import END, PROMPT_TOKENS, PlayedModel
+from coordinator.bench.targets import Target
 from coordinator.redis_server import EmbeddedRedis
 from policy.document import SOURCES, Task
 from policy.heap import settle
@@ -56,20 +57,6 @@ IDLE_TRIPS = 300
 TRACED = 200  # rollouts in the pass that accounts for memory
 TOKEN_BYTES = 8 + 8  # a pointer to an id (the integers are shared here) and its log-probability, a double
 LIMITS = Limits(response_tokens=24_000, timeout_s=300.0)
-
-
-@dataclass(frozen=True)
-class Target:
-    """A number beside what is asked of it."""
-
-    name: str
-    value: float
-    at_most: float
-    unit: str
-
-    @property
-    def met(self) -> bool:
-        return self.value <= self.at_most
 
 
 @dataclass
@@ -107,15 +94,15 @@ class Numbers:
     @property
     def targets(self) -> tuple[Target, ...]:
         return (
-            Target("tag closed to request in Redis, p50", self.posting.p50, POSTING_MS, "ms"),
-            Target("event loop lag, p99", self.loop_lag.p99, LAG_MS, "ms"),
-            Target("memory per rollout beyond its tokens", self.rollout_kb, ROLLOUT_KB, "KB"),
+            Target("tag closed to request in Redis, p50", self.posting.p50, "ms", at_most=POSTING_MS),
+            Target("event loop lag, p99", self.loop_lag.p99, "ms", at_most=LAG_MS),
+            Target("memory per rollout beyond its tokens", self.rollout_kb, "KB", at_most=ROLLOUT_KB),
         )
 
     def document(self) -> dict[str, Any]:
         """For JSON."""
         ratios = {"ratio_idle": self.ratio_idle, "ratio_loaded": self.ratio_loaded}
-        targets = [{**asdict(target), "met": target.met} for target in self.targets]
+        targets = [target.document() for target in self.targets]
         return {**asdict(self), **ratios, "targets": targets}
 
 

@@ -12,6 +12,7 @@ from coordinator.bench.client import LAG_MS, POSTING_MS, ROLLOUT_KB, Numbers
 from coordinator.bench.gauges import Spread
 from coordinator.bench.played_model import END, PlayedModel, Vocabulary, compose
 from coordinator.bench.played_workers import result
+from coordinator.bench.targets import Target
 from coordinator.commands.bench import _show
 from policy.document import ImagePart
 from policy.heap import YOUNG, settle
@@ -70,6 +71,17 @@ def test_a_target_is_met_up_to_its_limit(over, sign):
     console = Console(record=True, width=120)
     _show(console, numbers)
     assert console.export_text().count(sign) == 3
+
+
+def test_a_target_may_ask_for_at_least():
+    target = Target("samples per second against blocking", 3.0, "x", at_least=3.0)
+    assert target.met
+    assert target.asked == "at least 3 x"
+    assert target.document() == {
+        "name": target.name, "value": 3.0, "unit": "x", "at_least": 3.0, "met": True
+    }  # fmt: skip
+    assert not Target("", 2.99, at_least=3.0).met
+    assert Target("", 0.5, at_least=0.1, at_most=0.7).asked == "at least 0.1 and at most 0.7"
 
 
 def test_ratios_are_medians_against_medians():

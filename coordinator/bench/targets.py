@@ -1,0 +1,39 @@
+"""A number beside what is asked of it, for every benchmark.
+
+Invariant: a target that names no limit is met by any number; `document` names only the limits there are.
+"""
+
+from __future__ import annotations
+
+from dataclasses import asdict, dataclass
+from typing import Any
+
+
+@dataclass(frozen=True)
+class Target:
+    """`value` and its limits in `unit` (empty: a ratio); a limit of None is not asked for."""
+
+    name: str
+    value: float
+    unit: str = ""
+    at_most: float | None = None
+    at_least: float | None = None
+
+    @property
+    def met(self) -> bool:
+        """Limits included."""
+        return (self.at_most is None or self.value <= self.at_most) and (
+            self.at_least is None or self.value >= self.at_least
+        )
+
+    @property
+    def asked(self) -> str:
+        """The limits in words, as in "at most 5 ms"."""
+        limits = (("at least", self.at_least), ("at most", self.at_most))
+        return " and ".join(
+            f"{words} {limit:g} {self.unit}".rstrip() for words, limit in limits if limit is not None
+        )
+
+    def document(self) -> dict[str, Any]:
+        """For JSON."""
+        return {**{key: value for key, value in asdict(self).items() if value is not None}, "met": self.met}
