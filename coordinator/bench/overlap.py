@@ -32,7 +32,7 @@ from coordinator.services import Services
 from coordinator.signals import StopSignals
 from policy.document import SOURCES
 from policy.ledger import Ledger, close_open
-from policy.training import LOOP, METRICS
+from policy.training import LOOP
 from workers.process import WorkerProcess
 
 READY_S = 60.0
@@ -160,10 +160,3 @@ def _timed_workers(services: ServiceSettings, run: Path) -> Iterator[None]:
         for worker in workers:
             worker.wait_ready(READY_S)
         yield
-
-
-def metrics_of(finished: Finished) -> list[dict]:
-    """verl's, by step."""
-    from coordinator.summary import read_metrics
-
-    return read_metrics(finished.folder / METRICS)

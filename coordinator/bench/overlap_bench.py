@@ -1,0 +1,83 @@
+"""The whole of `llmi bench overlap`: builds what the demo has, runs the arms of both mixes, looks at them.
+
+Invariant: nothing is started before settings and folder are known to be good.
+"""
+
+from __future__ import annotations
+
+import time
+from pathlib import Path
+from typing import Any
+
+import yaml
+from pydantic import ValidationError
+from rich.console import Console
+
+from coordinator.bench import overlap_result
+from coordinator.bench.overlap import Finished, Parts, run_arm
+from coordinator.bench.overlap_result import Mix
+from coordinator.bench.overlap_settings import ArmName, OverlapSettings, ServiceSettings
+from coordinator.bench.targets import Target
+from coordinator.build import Parts as Built
+from coordinator.build import build, cache_folder
+from coordinator.signals import StopSignals
+from workers.errors import ConfigError
+
+USUAL: tuple[ArmName, ...] = ("blocking", "blocking_wide", "coupled", "ours")
+# The first arm measures generation and training alone; the bound needs it in each mix.
+FAST: tuple[ArmName, ...] = ("blocking_wide", "coupled", "ours")
+
+
+def read(file: Path | None) -> OverlapSettings:
+    """The settings in `file`, or the usual ones. Raises `ConfigError` that names the field."""
+    if file is None:
+        return OverlapSettings()
+    try:
+        return OverlapSettings.model_validate(yaml.safe_load(file.read_text()) or {})
+    except (OSError, yaml.YAMLError) as error:
+        raise ConfigError(f"--settings: {file} cannot be read ({error}); name a YAML file") from error
+    except ValidationError as error:
+        first = error.errors()[0]
+        where = ".".join(map(str, first["loc"]))
+        raise ConfigError(f"{file}: {where}: {first['msg']}; see `llmi bench overlap --dry-run`") from error
+
+
+def run(
+    settings: OverlapSettings, folder: Path, fast: bool, signals: StopSignals, console: Console
+) -> tuple[list[Mix], tuple[Target, ...], dict[str, Any]]:
+    """Run everything in `folder`, which must not be there. Raises as `run_arm`."""
+    began = time.monotonic()
+    if folder.exists():
+        raise ConfigError(f"--folder: {folder} exists already; name another, or remove it")
+    built = Built(cache_folder(), "text", settings.seed)
+    parts = Parts(build(built, console), built.prompts / "train.parquet")
+    wanted = [("usual", settings.services, USUAL)]
+    if fast:
+        wanted.append(("fast", settings.services.fast(settings.fast), FAST))
+    mixes = [
+        _mix(settings, name, services, arms, parts, folder, signals, console)
+        for name, services, arms in wanted
+    ]
+    told = overlap_result.judge(mixes[0], mixes[1] if fast else None)
+    document = overlap_result.write(settings, mixes, told, time.monotonic() - began, folder)
+    return mixes, told, document
+
+
+def _mix(
+    settings: OverlapSettings,
+    name: str,
+    services: ServiceSettings,
+    arms: tuple[ArmName, ...],
+    parts: Parts,
+    folder: Path,
+    signals: StopSignals,
+    console: Console,
+) -> Mix:
+    def say(words: str) -> None:
+        console.print(f"{time.strftime('%H:%M:%S')}  {name} mix, {words}", style="dim", highlight=False)
+
+    finished: list[Finished] = []
+    for arm in arms:
+        finished.append(run_arm(settings, services, arm, parts, folder / name, signals, say))
+        say(f"{arm} took {finished[-1].seconds:.0f} s")
+    return overlap_result.look(settings, name, services, finished, folder)
