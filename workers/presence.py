@@ -15,6 +15,7 @@ from typing import Any
 
 import redis
 from celery import signals
+from celery.concurrency.thread import TaskPool as Threads
 from celery.exceptions import WorkerTerminate
 
 from workers.jobs import JOBS
@@ -89,7 +90,7 @@ def connect() -> None:
         _write(f"warm:{os.getpid()}")
 
     def consuming(sender: Any, **_: Any) -> None:
-        if {QUEUES[kind].pool for kind in _self["kinds"]} == {"threads"}:
+        if isinstance(sender.pool, Threads):
             if not _warm():
                 raise WorkerTerminate(1)
             _write(*(f"warm:{slot}" for slot in range(sender.pool.num_processes)))
