@@ -16,7 +16,15 @@ from pathlib import Path
 from typing import Annotated, Literal, TypeVar
 from urllib.parse import urlsplit
 
-from pydantic import AfterValidator, BaseModel, ConfigDict, Field, ValidationError, field_validator
+from pydantic import (
+    AfterValidator,
+    BaseModel,
+    ConfigDict,
+    Field,
+    ValidationError,
+    field_validator,
+    model_validator,
+)
 
 from workers.errors import ConfigError
 
@@ -131,6 +139,17 @@ class ToolSettings(Settings):
     diffusion: ImageModelSettings = ImageModelSettings()
     edit: ImageModelSettings = ImageModelSettings(pipeline="QwenImageEditPlusPipeline")
     code: CodeSettings = CodeSettings()
+
+    @model_validator(mode="before")
+    @classmethod
+    def _an_edit_pipeline(cls, data: object) -> object:
+        """An edit section that names no pipeline means the default of edit, which takes an image."""
+        if not isinstance(data, dict):
+            return data
+        given = data.get("edit")
+        if not isinstance(given, dict) or "pipeline" in given:
+            return data
+        return {**data, "edit": {**given, "pipeline": cls.model_fields["edit"].default.pipeline}}
 
 
 S = TypeVar("S", bound=Settings)

@@ -76,6 +76,11 @@ def test_nothing_is_said_when_nothing_is_missing() -> None:
         ({"diffusion": {"model": ".cache/nothing"}}, "tools.diffusion.model", "model_index.json"),
         ({"edit": {"model": "model", "size": "2K"}}, "tools.edit.size", "1024x768"),
         ({"edit": {"model": "model", "size": "100x100"}}, "tools.edit.size", "multiples of 16"),
+        (
+            {"edit": {"model": "model", "pipeline": "QwenImagePipeline"}},
+            "tools.edit.pipeline: QwenImagePipeline takes no image",
+            "QwenImageEditPlusPipeline",
+        ),
     ],
 )
 def test_what_is_missing_is_named_with_its_field_and_its_cure(changed: Any, field: str, cure: str) -> None:
@@ -102,6 +107,14 @@ def test_what_the_environment_holds_is_not_missing(
 def test_a_hub_id_and_a_server_without_a_key_are_fine() -> None:
     own = {"provider": "openai", "base_url": "http://127.0.0.1:8091/v1", "model": "m"}
     assert problems(diffusion={"model": "Qwen/Qwen-Image"}, edit=own) == []
+
+
+@pytest.mark.parametrize(
+    "pipeline",
+    ["QwenImageEditPlusPipeline", "QwenImageEditPipeline", "Flux2KleinPipeline", "DiffusionPipeline"],
+)
+def test_an_edit_pipeline_that_takes_an_image_or_does_not_tell_is_fine(pipeline: str) -> None:
+    assert problems(edit={"model": "model", "pipeline": pipeline}) == []
 
 
 @pytest.mark.parametrize(
