@@ -103,16 +103,17 @@ class ImageModelSettings(Settings):
     """A diffusion or edit provider.
 
     `diffusers`: the pipeline at `model` (folder or hub id) in the worker's own process. `openai`: any
-    OpenAI-compatible images endpoint at `base_url` (vLLM-Omni, SGLang, Volcengine Ark with ARK_API_KEY).
+    OpenAI-compatible images endpoint at `base_url` (vLLM-Omni, SGLang, Volcengine Ark, OpenAI).
     `qwen_server`: a server of the original's shape at `base_url` (QWEN_IMAGE_SERVER_URL /
-    QWEN_EDIT_SERVER_URL).
+    QWEN_EDIT_SERVER_URL). `api_key_env`: the variable whose key `base_url` is sent; without it, ARK_API_KEY
+    goes to Ark's hosts, OPENAI_API_KEY to OpenAI's, and no key to any other.
     """
 
     provider: Literal["diffusers", "openai", "qwen_server"] = "diffusers"
     model: str = ".cache/tiny-image"
     pipeline: str = "QwenImagePipeline"
     base_url: PlainUrl = ""
-    api_key_env: str = "ARK_API_KEY"
+    api_key_env: str = ""
     size: str = "1024x1024"
     steps: int = Field(default=50, ge=1)
     guidance: float = Field(default=4.0, ge=0)

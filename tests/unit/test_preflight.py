@@ -26,6 +26,7 @@ NAMES = (
     keys.GENERATE_URL_ENV,
     keys.EDIT_URL_ENV,
     "ARK_API_KEY",
+    "OPENAI_API_KEY",
     "OTHER_KEY",
 )
 ARK = {
@@ -33,6 +34,7 @@ ARK = {
     "base_url": "https://ark.cn-beijing.volces.com/api/v3",
     "model": "doubao-seedream-5-0-260128",
 }
+OWN = {"provider": "openai", "base_url": "http://127.0.0.1:8091/v1", "model": "m"}
 
 
 @pytest.fixture(autouse=True)
@@ -66,6 +68,12 @@ def test_nothing_is_said_when_nothing_is_missing() -> None:
         ({"search": {"library": "nowhere"}}, "tools.search.library", "captions.jsonl"),
         ({"diffusion": ARK}, "tools.diffusion.api_key_env", "ARK_API_KEY"),
         ({"edit": ARK | {"api_key_env": "OTHER_KEY"}}, "tools.edit.api_key_env", "OTHER_KEY"),
+        ({"edit": OWN | {"api_key_env": "OTHER_KEY"}}, "tools.edit.api_key_env", "OTHER_KEY"),
+        (
+            {"edit": OWN | {"base_url": "https://api.openai.com/v1"}},
+            "tools.edit.api_key_env",
+            "OPENAI_API_KEY",
+        ),
         ({"diffusion": {"provider": "openai", "model": "m"}}, "tools.diffusion.base_url", "http://"),
         (
             {"edit": {"provider": "openai", "base_url": "http://127.0.0.1:8091/v1"}},
@@ -105,8 +113,7 @@ def test_what_the_environment_holds_is_not_missing(
 
 
 def test_a_hub_id_and_a_server_without_a_key_are_fine() -> None:
-    own = {"provider": "openai", "base_url": "http://127.0.0.1:8091/v1", "model": "m"}
-    assert problems(diffusion={"model": "Qwen/Qwen-Image"}, edit=own) == []
+    assert problems(diffusion={"model": "Qwen/Qwen-Image"}, edit=OWN) == []
 
 
 @pytest.mark.parametrize(

@@ -46,8 +46,9 @@ def _images(field: str, settings: ImageModelSettings, env: str) -> list[str]:
         problems = _url(f"{field}.base_url", settings.base_url)
         if not settings.model or "model" not in settings.model_fields_set:  # the default is a local folder
             problems.append(f"{field}.model: missing; give the name under which the endpoint serves it")
-        if keys.needs_key(settings) and not os.environ.get(settings.api_key_env, "").strip():
-            problems.append(f"{field}.api_key_env: set the environment variable {settings.api_key_env}")
+        variable = keys.images_key_env(settings)
+        if variable and not os.environ.get(variable, "").strip():
+            problems.append(f"{field}.api_key_env: set the environment variable {variable}")
         return problems
     if settings.provider == "qwen_server":
         return _url(f"{field}.base_url (or environment variable {env})", keys.qwen_url(settings, env))
