@@ -14,8 +14,9 @@ from rich.console import Console
 from coordinator import checks, config, dry_run
 from coordinator.build import CACHE_ENV, Parts, build
 from coordinator.demo import demo
-from workers.errors import ConfigError
+from workers.errors import Cause, ConfigError, InfrastructureFault
 from workers.providers import keys, preflight
+from workers.sandbox import client
 from workers.settings import REDIS_ENV, ToolSettings
 
 NAMES = (
@@ -42,6 +43,7 @@ def clean(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
     monkeypatch.chdir(tmp_path)
     for name in NAMES:
         monkeypatch.delenv(name, raising=False)
+    monkeypatch.setattr(client, "layers", lambda: dict.fromkeys(("landlock", "seccomp", "netns"), True))
     (tmp_path / "pictures").mkdir()
     (tmp_path / "pictures" / "captions.jsonl").write_text("{}")
     (tmp_path / "model").mkdir()
@@ -152,6 +154,38 @@ def test_a_demo_beside_other_problems_still_tells_them(tmp_path: Path) -> None:
 
 def start_demo(runs: Path) -> None:
     demo("text", "x", 1, 1, runs, Console(quiet=True))
+
+
+def test_a_jail_that_does_not_hold_stops_the_demo_before_it_builds(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(client, "layers", lambda: {"landlock": False, "seccomp": True, "netns": False})
+    with pytest.raises(ConfigError) as caught:
+        start_demo(tmp_path / "runs")
+    [said] = str(caught.value).splitlines()
+    assert said.startswith("tools.code: the jail lacks landlock, which tools.code.require names.")
+    assert "Linux 5.13 or later" in said
+    assert not (tmp_path / ".cache").exists()
+
+
+def test_a_jail_that_cannot_even_be_tried_is_a_problem_too(monkeypatch: pytest.MonkeyPatch) -> None:
+    def broken() -> dict[str, bool]:
+        raise InfrastructureFault(Cause.SANDBOX, "the zygote failed (EOFError)")
+
+    monkeypatch.setattr(client, "layers", broken)
+    [said] = checks.jail(config.load("demo"))
+    assert said.startswith("tools.code: the zygote failed (EOFError); it needs Linux")
+
+
+def test_the_jail_is_tried_only_where_code_will_run(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(client, "layers", dict)
+    shipped = config.load("demo")
+    assert checks.jail(shipped)
+    weaker = config.load("demo", {"tools.code": {"require": []}})
+    elsewhere = config.load("demo", {"workers.pools": [{"queues": ["search"]}]})
+    assert checks.jail(weaker) == checks.jail(elsewhere) == []
+    monkeypatch.setenv(config.RAY_ENV, "head:6379")
+    assert checks.jail(shipped) == []
 
 
 def test_a_cache_that_may_not_be_written_stops_the_demo_before_it_builds(

@@ -10,6 +10,7 @@ from __future__ import annotations
 import io
 import signal
 import threading
+from collections.abc import Mapping
 from dataclasses import asdict
 from typing import Literal
 
@@ -105,14 +106,8 @@ class Renderer:
                 self._zygote.close()
             self._zygote = None
             self._zygote = ZygoteProcess()
-        missing = [name for name in settings.require if not self._zygote.layers.get(name)]
-        if missing:
-            cures = "; ".join(f"{name}: {_CURES[name]}" for name in missing)
-            raise InfrastructureFault(
-                Cause.SANDBOX,
-                f"the jail lacks {', '.join(missing)}, which tools.code.require names. Give it ({cures}), or "
-                "take it off tools.code.require and accept a weaker jail",
-            )
+        if problem := lacking(settings, self._zygote.layers):
+            raise InfrastructureFault(Cause.SANDBOX, problem)
         return self._zygote
 
 
@@ -124,6 +119,18 @@ def layers() -> dict[str, bool]:
     probe = ZygoteProcess("--probe")
     probe.close()
     return probe.layers
+
+
+def lacking(settings: CodeSettings, held: Mapping[str, bool]) -> str:
+    """The required layers that do not hold, and the cure; empty when all do."""
+    missing = [name for name in settings.require if not held.get(name)]
+    if not missing:
+        return ""
+    cures = "; ".join(f"{name}: {_CURES[name]}" for name in missing)
+    return (
+        f"the jail lacks {', '.join(missing)}, which tools.code.require names. Give it ({cures}), or "
+        "take it off tools.code.require and accept a weaker jail"
+    )
 
 
 def _raise_for(verdict: _Verdict, settings: CodeSettings, layers: dict[str, bool]) -> None:
