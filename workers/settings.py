@@ -124,7 +124,11 @@ class ImageModelSettings(Settings):
 
 
 class CodeSettings(Settings):
-    """Limits of one chart. `require`: which jail layers must hold, or the worker refuses to run code."""
+    """Limits of one chart. `require`: which jail layers must hold, or the worker refuses to run code.
+
+    Running into a limit is the model's fault, except into `wall_s` when code waited half of it or more for a
+    CPU: then the machine was too busy.
+    """
 
     cpu_s: float = Field(default=10.0, gt=0)
     wall_s: float = Field(default=15.0, gt=0)

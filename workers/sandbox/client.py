@@ -1,8 +1,8 @@
 """The worker's side of the jail: owns the zygote, hands it code, judges what comes back.
 
 Invariants: nothing that a child sends is believed (figures are decoded and measured here); whatever an armed
-child does is the model's fault, whatever the jail does is infrastructure's; a zygote that fails or does not
-answer is killed and replaced; no code runs unless every required layer holds.
+child does is the model's fault, whatever the jail or a busy machine does is infrastructure's; a zygote that
+fails or does not answer is killed and replaced; no code runs unless every required layer holds.
 """
 
 from __future__ import annotations
@@ -24,6 +24,7 @@ from workers.sandbox.limits import Limits
 from workers.sandbox.process import ZygoteProcess
 from workers.settings import CodeSettings
 
+_STARVED = 0.5  # of the wall limit spent waiting for a CPU: from there on it is not the code that was slow
 _GRACE_S = 10.0  # beyond the wall limit, for the zygote to kill, clean up and answer
 _CURES = {
     "landlock": "it needs Linux 5.13 or later with landlock among the active security modules",
@@ -41,7 +42,9 @@ class _Report(BaseModel):
 
 
 class _Verdict(BaseModel):
-    """The zygote's words about a job: how it ended (`frame` when the child reported), and what it used."""
+    """The zygote's words about a job: how it ended (`frame` when the child reported), what it used, and how
+    long it was ready to run and had no CPU.
+    """
 
     end: Literal["frame", "closed", "silent", "wall", "output", "files"]
     armed: bool
@@ -49,6 +52,7 @@ class _Verdict(BaseModel):
     signal: int
     cpu_s: float
     wall_s: float
+    waited_s: float
 
 
 class Renderer:
@@ -140,6 +144,11 @@ def _raise_for(verdict: _Verdict, settings: CodeSettings, layers: dict[str, bool
     if verdict.end == "frame":
         return
     if verdict.end == "wall":
+        # Code that sleeps or computes does not wait for a CPU; code that others keep from one could have been
+        # in time.
+        if verdict.waited_s >= settings.wall_s * _STARVED:
+            busy = f"the code waited {verdict.waited_s:.1f} of {settings.wall_s:g} s for a CPU"
+            raise InfrastructureFault(Cause.SANDBOX, f"{busy}; give its worker fewer neighbours")
         raise ModelFault(Cause.CODE_LIMIT, f"the code ran longer than {settings.wall_s:g} s")
     if verdict.end == "silent":
         raise ModelFault(Cause.CODE_RAISED, "the code closed its result")
