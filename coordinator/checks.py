@@ -1,7 +1,7 @@
 """Preflight: what would stop a run, found before anything is started.
 
-Invariants: nothing is started, written or fetched; all problems are reported at once, each naming field, file
-or variable and the cure; no message shows a password.
+Invariants: nothing that stays is started or written, and nothing is fetched; all problems are reported at
+once, each naming field, file or variable and the cure; no message shows a password.
 """
 
 from __future__ import annotations
@@ -15,7 +15,7 @@ from urllib.parse import urlsplit
 from coordinator.build import CACHE_ENV
 from coordinator.config import RAY_ENV, RunConfig
 from rewards import settings as rewards_settings
-from workers.errors import ConfigError
+from workers.errors import ConfigError, InfrastructureFault
 from workers.providers import preflight
 from workers.settings import REDIS_ENV, QueueSettings
 
@@ -37,9 +37,9 @@ def check(config: RunConfig, run: Path) -> None:
 
 
 def surroundings(config: RunConfig, run: Path) -> list[str]:
-    """What does not depend on model and data: folders, Ray and the Redis that the user named."""
+    """What does not depend on model and data: folders, the jail, Ray and the Redis that the user named."""
     outside = (redis(config.queue) or claimed(config.queue)) if config.external_redis else []
-    return [*local(config, run), *outside, *head()]
+    return [*local(config, run), *jail(config), *outside, *head()]
 
 
 def local(config: RunConfig, run: Path) -> list[str]:
@@ -121,6 +121,21 @@ def cluster(config: RunConfig) -> list[str]:
             "(low times cpus); raise it, or leave it out"
         ]
     return []
+
+
+def jail(config: RunConfig) -> list[str]:
+    """The layers that code must run under, tried here, where its workers will be: on a cluster of the user's
+    own it is the workers that find out.
+    """
+    if os.environ.get(RAY_ENV) or not any("code" in pool.queues for pool in config.workers.pools):
+        return []
+    from workers.sandbox import client
+
+    try:
+        problem = client.lacking(config.tools.code, client.layers())
+    except InfrastructureFault as fault:
+        problem = f"{fault.detail}; it needs Linux on x86_64 or aarch64, or pools that do not serve code"
+    return [f"tools.code: {problem}"] if problem else []
 
 
 def head() -> list[str]:

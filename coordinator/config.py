@@ -28,7 +28,7 @@ from workers.settings import REDIS_ENV, BlobSettings, MetricsSettings, QueueSett
 
 RAY_ENV = "RAY_ADDRESS"
 SHIPPED = Path(__file__).resolve().parent.parent / "configs"
-CONFIG_FILE = "config.json"
+CONFIG_FILE, AGAIN_FILE = "config.json", "config.yaml"
 
 
 class DataSettings(Settings):
@@ -79,10 +79,8 @@ class ServiceConfig(Settings):
         return bool(os.environ.get(REDIS_ENV)) or "redis_url" in self.queue.model_fields_set
 
     def save(self, run: Path) -> None:
-        """Write `config.json` (for the processes) and `config.yaml` (for people) into the run's folder."""
-        document = self.model_dump(mode="json")
-        (run / CONFIG_FILE).write_text(json.dumps(document, indent=1) + "\n")
-        (run / "config.yaml").write_text(yaml.safe_dump(document, sort_keys=False, allow_unicode=True))
+        """Write `config.json` into the run's folder: what its processes read, with the addresses they use."""
+        (run / CONFIG_FILE).write_text(json.dumps(self.model_dump(mode="json"), indent=1) + "\n")
 
 
 class RunConfig(ServiceConfig):
@@ -91,6 +89,15 @@ class RunConfig(ServiceConfig):
     train: TrainSettings
     data: DataSettings
     ray: RaySettings = RaySettings()
+
+    def save_for_people(self, run: Path) -> None:
+        """Write `config.yaml` into the run's folder: this configuration with every default spelt out, to be
+        read and run again. A Redis that nobody named stays unnamed, else the next run would look for it.
+        """
+        document = self.model_dump(mode="json")
+        if "redis_url" not in self.queue.model_fields_set:
+            del document["queue"]["redis_url"]
+        (run / AGAIN_FILE).write_text(yaml.safe_dump(document, sort_keys=False, allow_unicode=True))
 
     @model_validator(mode="after")
     def _one_kind_of_model(self) -> RunConfig:

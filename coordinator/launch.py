@@ -52,6 +52,7 @@ def _launch(
     exporter: Exporter,
 ) -> Summary:
     run.mkdir(parents=True)
+    config.save_for_people(run)  # before it holds what is of this run alone
     config = _placed(config, run)
     progress = Progress(run)
     services: Services | None = None

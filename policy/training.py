@@ -45,7 +45,7 @@ class TrainSettings(Settings):
     modality: Literal["text", "vl"] = "text"
     device: Literal["cpu", "cuda"] = "cuda"
     mode: Literal["separate_async", "colocate_async", "sync"] = "separate_async"
-    seed: int = 1
+    seed: int = Field(default=1, ge=0, le=2**32 - 1)
 
     steps: int | None = Field(default=None, ge=1)
     epochs: int = Field(default=1, ge=1)

@@ -7,9 +7,9 @@ onto 0..1:
     M = unit(mean of the image judge's three axes)
     R = 0.2·r_num + 0.3·M·r_num + 0.5·L
 
-`llmi` is exactly that. Its c counts valid tags, as the published placeholders do: invalid tags vanish, and
-a tag that failed counts for r_num and leaves no trace in M. More than 10 images: M from 1,1,1. No image: M
-from 5,5,5. No prose: Text = 1.
+`llmi` is exactly that. Its one c, for r_num, for "more than 10" and for "no image", counts the images that
+came out, as the published code counts the placeholders that its tools left in the text: failed and invalid
+tags vanish. More than 10 images: M from 1,1,1. No image: M from 5,5,5. No prose: Text = 1.
 
 `grounded` (the default) closes the holes by one principle: **what is missing though due counts as worst;
 what is missing and not due leaves the sum**, whose weights are then renormalised:
@@ -59,7 +59,7 @@ def needs_image_verdict(settings: RewardSettings, facts: Facts) -> bool:
 
 def llmi(facts: Facts, text: TextVerdict, image: ImageVerdict | None, *, vl: bool = False) -> Score:
     """The published formula, holes included."""
-    r_num = rules.count_score(facts.image_num, facts.tags, facts.split)
+    r_num = rules.count_score(facts.image_num, facts.images, facts.split)
     if facts.images > MAX_IMAGES:
         judged = WORST_IMAGES
     elif facts.images == 0:

@@ -16,7 +16,15 @@ from pathlib import Path
 from typing import Annotated, Literal, TypeVar
 from urllib.parse import urlsplit
 
-from pydantic import AfterValidator, BaseModel, ConfigDict, Field, ValidationError, field_validator
+from pydantic import (
+    AfterValidator,
+    BaseModel,
+    ConfigDict,
+    Field,
+    ValidationError,
+    field_validator,
+    model_validator,
+)
 
 from workers.errors import ConfigError
 
@@ -95,16 +103,17 @@ class ImageModelSettings(Settings):
     """A diffusion or edit provider.
 
     `diffusers`: the pipeline at `model` (folder or hub id) in the worker's own process. `openai`: any
-    OpenAI-compatible images endpoint at `base_url` (vLLM-Omni, SGLang, Volcengine Ark with ARK_API_KEY).
+    OpenAI-compatible images endpoint at `base_url` (vLLM-Omni, SGLang, Volcengine Ark, OpenAI).
     `qwen_server`: a server of the original's shape at `base_url` (QWEN_IMAGE_SERVER_URL /
-    QWEN_EDIT_SERVER_URL).
+    QWEN_EDIT_SERVER_URL). `api_key_env`: the variable whose key `base_url` is sent; without it, ARK_API_KEY
+    goes to Ark's hosts, OPENAI_API_KEY to OpenAI's, and no key to any other.
     """
 
     provider: Literal["diffusers", "openai", "qwen_server"] = "diffusers"
     model: str = ".cache/tiny-image"
     pipeline: str = "QwenImagePipeline"
     base_url: PlainUrl = ""
-    api_key_env: str = "ARK_API_KEY"
+    api_key_env: str = ""
     size: str = "1024x1024"
     steps: int = Field(default=50, ge=1)
     guidance: float = Field(default=4.0, ge=0)
@@ -115,7 +124,11 @@ class ImageModelSettings(Settings):
 
 
 class CodeSettings(Settings):
-    """Limits of one chart. `require`: which jail layers must hold, or the worker refuses to run code."""
+    """Limits of one chart. `require`: which jail layers must hold, or the worker refuses to run code.
+
+    Running into a limit is the model's fault, except into `wall_s` when code waited half of it or more for a
+    CPU: then the machine was too busy.
+    """
 
     cpu_s: float = Field(default=10.0, gt=0)
     wall_s: float = Field(default=15.0, gt=0)
@@ -131,6 +144,17 @@ class ToolSettings(Settings):
     diffusion: ImageModelSettings = ImageModelSettings()
     edit: ImageModelSettings = ImageModelSettings(pipeline="QwenImageEditPlusPipeline")
     code: CodeSettings = CodeSettings()
+
+    @model_validator(mode="before")
+    @classmethod
+    def _an_edit_pipeline(cls, data: object) -> object:
+        """An edit section that names no pipeline means the default of edit, which takes an image."""
+        if not isinstance(data, dict):
+            return data
+        given = data.get("edit")
+        if not isinstance(given, dict) or "pipeline" in given:
+            return data
+        return {**data, "edit": {**given, "pipeline": cls.model_fields["edit"].default.pipeline}}
 
 
 S = TypeVar("S", bound=Settings)

@@ -9,7 +9,7 @@ import typer
 from rich.console import Console
 from rich.table import Table
 
-from coordinator.commands.output import Json, output, stamp
+from coordinator.commands.output import MAX_SEED, Json, output, stamp
 
 
 def generate(
@@ -35,7 +35,9 @@ def generate(
         Path | None,
         typer.Option(metavar="FILE.html", help="The page to write \\[default: the prompt and the time]."),
     ] = None,
-    seed: Annotated[int, typer.Option(min=0, help="Repeats the text and the generated images.")] = 1,
+    seed: Annotated[
+        int, typer.Option(min=0, max=MAX_SEED, help="Repeats the text and the generated images.")
+    ] = 1,
     as_json: Json = False,
 ) -> None:
     """Write one document, and show it as one HTML page.

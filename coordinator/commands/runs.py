@@ -10,7 +10,7 @@ from typing import Annotated, Any
 import typer
 from rich.console import Console
 
-from coordinator.commands.output import Json, Runs, output, stamp
+from coordinator.commands.output import MAX_SEED, Json, Runs, output, stamp
 
 
 class Model(StrEnum):
@@ -20,7 +20,9 @@ class Model(StrEnum):
 
 def demo(
     steps: Annotated[int | None, typer.Option(min=1, help="Training steps; without it 24.")] = None,
-    seed: Annotated[int, typer.Option(min=0, help="Repeats prompts, start weights and sampling order.")] = 1,
+    seed: Annotated[
+        int, typer.Option(min=0, max=MAX_SEED, help="Repeats prompts, start weights and sampling order.")
+    ] = 1,
     model: Annotated[
         Model, typer.Option(help="A tiny Qwen3, or a tiny Qwen2.5-VL that sees images.")
     ] = Model.text,

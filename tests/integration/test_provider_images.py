@@ -17,7 +17,7 @@ from PIL import Image
 from coordinator import image_servers
 from coordinator.serving import Served
 from workers.errors import Cause, InfrastructureFault, JobError, ModelFault
-from workers.providers import openai_images, qwen_server
+from workers.providers import keys, openai_images, qwen_server
 from workers.providers.made import Made
 from workers.settings import ImageModelSettings
 
@@ -27,7 +27,7 @@ PICTURE = Image.new("RGB", (96, 64), "teal")
 
 @pytest.fixture
 def services(monkeypatch: pytest.MonkeyPatch) -> Iterator[FakeServices]:
-    for name in ("ARK_API_KEY", "QWEN_IMAGE_SERVER_URL", "QWEN_EDIT_SERVER_URL"):
+    for name in ("ARK_API_KEY", "OPENAI_API_KEY", "QWEN_IMAGE_SERVER_URL", "QWEN_EDIT_SERVER_URL"):
         monkeypatch.delenv(name, raising=False)
     with FakeServices() as running:
         yield running
@@ -88,7 +88,8 @@ def test_a_server_of_ones_own_is_told_all_a_diffusion_model_takes(services: Fake
 
 def test_ark_gets_its_own_fields_and_the_key(services: FakeServices, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv("ARK_API_KEY", "the-key")
-    made = generate(configured(services, base_url=f"{services.url}/api/v3", model=SEEDREAM, size="2K"))
+    gateway = {"base_url": f"{services.url}/api/v3", "model": SEEDREAM, "api_key_env": "ARK_API_KEY"}
+    made = generate(configured(services, **gateway, size="2K"))
     (call,) = services.calls("/api/v3/images/generations")
     assert call.body == {
         "model": SEEDREAM,
@@ -99,6 +100,44 @@ def test_ark_gets_its_own_fields_and_the_key(services: FakeServices, monkeypatch
     }
     assert call.authorization == "Bearer the-key"
     assert made.source == {"provider": "openai", "model": SEEDREAM, "host": "127.0.0.1"}
+
+
+@pytest.mark.parametrize("model", ["Qwen/Qwen-Image", SEEDREAM])
+def test_another_host_is_not_sent_the_keys_of_ark_and_openai(
+    model: str, services: FakeServices, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    for name in ("ARK_API_KEY", "OPENAI_API_KEY"):
+        monkeypatch.setenv(name, "the-key")
+    settings = configured(services, model=model)
+    generate(settings)
+    edit(ImageModelSettings.model_validate(settings.model_dump()))  # as workers read a saved file
+    assert [call.authorization for call in services.seen] == ["", ""]
+
+
+@pytest.mark.parametrize(
+    ("url", "variable"),
+    [
+        ("https://ark.cn-beijing.volces.com/api/v3", "ARK_API_KEY"),
+        ("https://ark.ap-southeast.bytepluses.com/api/v3", "ARK_API_KEY"),
+        ("https://api.openai.com/v1", "OPENAI_API_KEY"),
+        ("https://evilvolces.com/api/v3", ""),
+        ("https://volces.com.example/api/v3", ""),
+        ("https://api.openai.com.example/v1", ""),
+        ("http://127.0.0.1:8091/v1", ""),
+    ],
+)
+def test_a_key_goes_by_itself_only_to_the_host_of_its_service(url: str, variable: str) -> None:
+    settings = ImageModelSettings(provider="openai", base_url=url, model=SEEDREAM)
+    assert keys.images_key_env(settings) == variable
+    named = settings.model_copy(update={"api_key_env": "OTHER_KEY"})
+    assert keys.images_key_env(named) == "OTHER_KEY"
+
+
+def test_a_key_that_is_named_and_not_set_fails_before_any_call(services: FakeServices) -> None:
+    error = failure(configured(services, api_key_env="OTHER_KEY"))
+    assert error.cause is Cause.AUTH
+    assert "OTHER_KEY" in error.detail
+    assert not services.seen
 
 
 def test_ark_edits_by_a_generation_with_an_image(services: FakeServices) -> None:
@@ -134,6 +173,7 @@ def test_a_form_can_be_sent_again_after_a_stumble(services: FakeServices) -> Non
         ("https://api.openai.com/v1", "gpt-image-1", "openai"),
         ("http://127.0.0.1:8091/v1", "Qwen/Qwen-Image", "server"),
         ("http://evil-volces.com.example/v1", "Qwen/Qwen-Image", "server"),
+        ("http://evilvolces.com/v1", "Qwen/Qwen-Image", "server"),
     ],
 )
 def test_the_dialect_follows_host_and_model(url: str, model: str, dialect: str) -> None:

@@ -19,13 +19,14 @@ import pytest
 import yaml
 from PIL import Image
 
-from coordinator import claim
+from coordinator import checks, claim
 from coordinator.claim import Claim
 from coordinator.config import load
 from coordinator.services import Services
 from coordinator.signals import StopSignals
 from coordinator.trainer import Trainer, TrainerDied
 from workers.errors import ConfigError
+from workers.settings import QueueSettings
 
 TESTS = Path(__file__).parents[1]
 START_S = 90.0
@@ -191,6 +192,21 @@ def test_a_run_that_succeeds_leaves_its_report_and_no_process(start, tmp_path):
     ):
         assert (run / name).exists(), name
     assert marked(start.mark) == []
+
+
+def test_a_run_can_be_run_again_from_the_configuration_it_leaves(start, config, tmp_path, monkeypatch):
+    monkeypatch.delenv("LLMI_REDIS_URL", raising=False)
+    process = start("trainer_stub_ok")
+    output, _ = process.communicate(timeout=START_S)
+    assert process.returncode == 0, output
+    run = tmp_path / "runs" / "run"
+    live = json.loads((run / "config.json").read_text())  # what its workers went by
+    assert live["queue"]["redis_url"] != QueueSettings().redis_url
+    assert live["blobs"]["url"] == str(run / "blobs")
+    again = load(run / "config.yaml", {"name": "again"})
+    assert not again.external_redis
+    assert again.model_copy(update={"name": "run"}) == load(config)
+    checks.check(again, tmp_path / "runs" / "again")
 
 
 def test_a_trainer_that_fails_is_explained_by_the_end_of_its_log(start):

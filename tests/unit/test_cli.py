@@ -81,6 +81,8 @@ def test_dry_run_shows_no_key(llmi, monkeypatch):
     [
         ({"train": {"model": "m", "learning_rat": 1}}, "train.learning_rat: unknown key"),
         ({"data": {}}, "data.train: missing"),
+        ({"train": {"model": "m", "seed": -1}}, "train.seed: Input should be greater than or equal to 0"),
+        ({"train": {"model": "m", "seed": 2**32}}, "train.seed: Input should be less than or equal to"),
     ],
 )
 def test_wrong_configuration_exits_with_two_and_names_the_field(llmi, tmp_path, change, expected):
@@ -102,6 +104,15 @@ def test_missing_keys_stop_a_run_before_anything_is_started(llmi, tmp_path):
     result = llmi("train", "qwen3_4b_grpo", "--name", "x")
     assert result.returncode == 2
     assert "SERP_API_KEY" in result.stderr
+    assert list(tmp_path.iterdir()) == []
+
+
+@pytest.mark.parametrize("command", [["demo"], ["generate", "--prompt", "Hi"]])
+def test_a_seed_that_python_does_not_take_is_refused_at_once(llmi, tmp_path, command, monkeypatch):
+    monkeypatch.setenv("COLUMNS", "200")
+    result = llmi(*command, "--seed", str(2**32))
+    assert result.returncode == 2
+    assert "'--seed': Input should be less than or equal to 4294967295" in result.stderr
     assert list(tmp_path.iterdir()) == []
 
 

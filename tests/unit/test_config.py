@@ -164,6 +164,15 @@ def test_workers_read_their_sections_from_the_saved_file(tmp_path, file, monkeyp
     assert config.check(json.loads((tmp_path / "config.json").read_text()), "saved") == run
 
 
+@pytest.mark.parametrize("queue", [{}, {"redis_url": "redis://h:1/0"}, {"lease_s": 7.0}])
+def test_what_a_run_leaves_for_people_is_the_configuration_it_was_given(tmp_path, file, queue):
+    run = config.load(file(MINIMAL | {"queue": queue}))
+    run.save_for_people(tmp_path)
+    again = config.load(tmp_path / "config.yaml")
+    assert again == run
+    assert again.external_redis == run.external_redis
+
+
 def test_redis_is_external_only_when_named(file, monkeypatch):
     monkeypatch.delenv("LLMI_REDIS_URL", raising=False)
     assert not config.load(file(MINIMAL)).external_redis

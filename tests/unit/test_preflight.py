@@ -14,8 +14,9 @@ from rich.console import Console
 from coordinator import checks, config, dry_run
 from coordinator.build import CACHE_ENV, Parts, build
 from coordinator.demo import demo
-from workers.errors import ConfigError
+from workers.errors import Cause, ConfigError, InfrastructureFault
 from workers.providers import keys, preflight
+from workers.sandbox import client
 from workers.settings import REDIS_ENV, ToolSettings
 
 NAMES = (
@@ -26,6 +27,7 @@ NAMES = (
     keys.GENERATE_URL_ENV,
     keys.EDIT_URL_ENV,
     "ARK_API_KEY",
+    "OPENAI_API_KEY",
     "OTHER_KEY",
 )
 ARK = {
@@ -33,6 +35,7 @@ ARK = {
     "base_url": "https://ark.cn-beijing.volces.com/api/v3",
     "model": "doubao-seedream-5-0-260128",
 }
+OWN = {"provider": "openai", "base_url": "http://127.0.0.1:8091/v1", "model": "m"}
 
 
 @pytest.fixture(autouse=True)
@@ -40,6 +43,7 @@ def clean(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
     monkeypatch.chdir(tmp_path)
     for name in NAMES:
         monkeypatch.delenv(name, raising=False)
+    monkeypatch.setattr(client, "layers", lambda: dict.fromkeys(("landlock", "seccomp", "netns"), True))
     (tmp_path / "pictures").mkdir()
     (tmp_path / "pictures" / "captions.jsonl").write_text("{}")
     (tmp_path / "model").mkdir()
@@ -66,6 +70,12 @@ def test_nothing_is_said_when_nothing_is_missing() -> None:
         ({"search": {"library": "nowhere"}}, "tools.search.library", "captions.jsonl"),
         ({"diffusion": ARK}, "tools.diffusion.api_key_env", "ARK_API_KEY"),
         ({"edit": ARK | {"api_key_env": "OTHER_KEY"}}, "tools.edit.api_key_env", "OTHER_KEY"),
+        ({"edit": OWN | {"api_key_env": "OTHER_KEY"}}, "tools.edit.api_key_env", "OTHER_KEY"),
+        (
+            {"edit": OWN | {"base_url": "https://api.openai.com/v1"}},
+            "tools.edit.api_key_env",
+            "OPENAI_API_KEY",
+        ),
         ({"diffusion": {"provider": "openai", "model": "m"}}, "tools.diffusion.base_url", "http://"),
         (
             {"edit": {"provider": "openai", "base_url": "http://127.0.0.1:8091/v1"}},
@@ -76,6 +86,11 @@ def test_nothing_is_said_when_nothing_is_missing() -> None:
         ({"diffusion": {"model": ".cache/nothing"}}, "tools.diffusion.model", "model_index.json"),
         ({"edit": {"model": "model", "size": "2K"}}, "tools.edit.size", "1024x768"),
         ({"edit": {"model": "model", "size": "100x100"}}, "tools.edit.size", "multiples of 16"),
+        (
+            {"edit": {"model": "model", "pipeline": "QwenImagePipeline"}},
+            "tools.edit.pipeline: QwenImagePipeline takes no image",
+            "QwenImageEditPlusPipeline",
+        ),
     ],
 )
 def test_what_is_missing_is_named_with_its_field_and_its_cure(changed: Any, field: str, cure: str) -> None:
@@ -100,8 +115,15 @@ def test_what_the_environment_holds_is_not_missing(
 
 
 def test_a_hub_id_and_a_server_without_a_key_are_fine() -> None:
-    own = {"provider": "openai", "base_url": "http://127.0.0.1:8091/v1", "model": "m"}
-    assert problems(diffusion={"model": "Qwen/Qwen-Image"}, edit=own) == []
+    assert problems(diffusion={"model": "Qwen/Qwen-Image"}, edit=OWN) == []
+
+
+@pytest.mark.parametrize(
+    "pipeline",
+    ["QwenImageEditPlusPipeline", "QwenImageEditPipeline", "Flux2KleinPipeline", "DiffusionPipeline"],
+)
+def test_an_edit_pipeline_that_takes_an_image_or_does_not_tell_is_fine(pipeline: str) -> None:
+    assert problems(edit={"model": "model", "pipeline": pipeline}) == []
 
 
 @pytest.mark.parametrize(
@@ -132,6 +154,38 @@ def test_a_demo_beside_other_problems_still_tells_them(tmp_path: Path) -> None:
 
 def start_demo(runs: Path) -> None:
     demo("text", "x", 1, 1, runs, Console(quiet=True))
+
+
+def test_a_jail_that_does_not_hold_stops_the_demo_before_it_builds(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(client, "layers", lambda: {"landlock": False, "seccomp": True, "netns": False})
+    with pytest.raises(ConfigError) as caught:
+        start_demo(tmp_path / "runs")
+    [said] = str(caught.value).splitlines()
+    assert said.startswith("tools.code: the jail lacks landlock, which tools.code.require names.")
+    assert "Linux 5.13 or later" in said
+    assert not (tmp_path / ".cache").exists()
+
+
+def test_a_jail_that_cannot_even_be_tried_is_a_problem_too(monkeypatch: pytest.MonkeyPatch) -> None:
+    def broken() -> dict[str, bool]:
+        raise InfrastructureFault(Cause.SANDBOX, "the zygote failed (EOFError)")
+
+    monkeypatch.setattr(client, "layers", broken)
+    [said] = checks.jail(config.load("demo"))
+    assert said.startswith("tools.code: the zygote failed (EOFError); it needs Linux")
+
+
+def test_the_jail_is_tried_only_where_code_will_run(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(client, "layers", dict)
+    shipped = config.load("demo")
+    assert checks.jail(shipped)
+    weaker = config.load("demo", {"tools.code": {"require": []}})
+    elsewhere = config.load("demo", {"workers.pools": [{"queues": ["search"]}]})
+    assert checks.jail(weaker) == checks.jail(elsewhere) == []
+    monkeypatch.setenv(config.RAY_ENV, "head:6379")
+    assert checks.jail(shipped) == []
 
 
 def test_a_cache_that_may_not_be_written_stops_the_demo_before_it_builds(

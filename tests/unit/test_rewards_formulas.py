@@ -55,6 +55,21 @@ def value(score: Score) -> float:
         ((P("x"), *[I()] * 10), {"image_num": 0}, text(5, 5), image(5, 5, 5), False, 1.0),
         # invalid tags vanish
         ((P("x"), I(), X()), {"image_num": 1}, text(5, 5), image(5, 5, 5), False, 1.0),
+        # and so do failed ones: of two asked for one came out, r=.5
+        ((P("x"), I(), F()), {"image_num": 2}, text(5, 5), image(5, 5, 5), False, 0.1 + 0.15 + 0.5),
+        # 11 tags, one failed: c = 10, so they are looked at, and 10 of 11 are there: r=10/11
+        (
+            (P("x"), *[I()] * 10, F()),
+            {"image_num": 11},
+            text(5, 5),
+            image(4, 4, 4),
+            False,
+            (0.2 + 0.3 * 0.75) * 10 / 11 + 0.5,
+        ),
+        # c = 10 there too where 10 were asked for: r=1
+        ((P("x"), *[I()] * 10, F()), {"image_num": 10}, text(5, 5), image(5, 5, 5), False, 1.0),
+        # 11 of 10 came out: r=.7, M from 1,1,1
+        ((P("x"), *[I()] * 11), {"image_num": 10}, text(5, 5), None, False, 0.14 + 0.5),
         # on the test split one too few earns nothing for images
         ((P("x"), I()), {"image_num": 2, "split": "test"}, text(5, 5), image(5, 5, 5), False, 0.5),
     ],
@@ -140,13 +155,19 @@ def test_text_alone_does_not_earn_the_images_share_when_images_are_free() -> Non
 
 
 def test_failing_every_tool_scores_below_success() -> None:
-    failed = Facts.of(document(P("x"), F(), F(), image_num=2))
-    made = Facts.of(document(P("x"), I(), I(), image_num=2))
     read, looked = text(4, 4), image(4, 4, 4)
+    failed = Facts.of(document(P("x"), F(), F(), image_num=0))
+    made = Facts.of(document(P("x"), I(), I(), image_num=0))
     assert value(llmi(failed, read, None)) == pytest.approx(0.875), "the hole, as published"
     assert value(llmi(made, read, looked)) == pytest.approx(0.80)
-    assert value(grounded(failed, read, None)) == pytest.approx(0.375)
+    assert value(grounded(failed, read, None)) == pytest.approx(0.575)
     assert value(grounded(made, read, looked)) == pytest.approx(0.80)
+
+
+def test_failing_every_tool_where_images_were_due_leaves_the_text() -> None:
+    failed = Facts.of(document(P("x"), F(), F(), image_num=2))
+    for formula in (llmi, grounded):
+        assert value(formula(failed, text(4, 4), None)) == pytest.approx(0.375)
 
 
 def test_invalid_tags_are_attempts() -> None:

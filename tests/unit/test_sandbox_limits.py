@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import subprocess
+import sys
 from collections.abc import Iterator
 
 import psutil
@@ -100,6 +102,38 @@ def test_wall_time_is_limited(renderer: Renderer) -> None:
     error = failure(renderer, "import time; time.sleep(60)", SETTINGS.model_copy(update={"wall_s": 0.3}))
     assert error.cause is Cause.CODE_LIMIT
     assert "longer than 0.3 s" in error.detail
+
+
+@pytest.fixture
+def crowded(renderer: Renderer) -> Iterator[None]:
+    """The zygote and its children share one CPU with four who never rest."""
+    assert renderer._zygote is not None
+    zygote = psutil.Process(renderer._zygote.pid)
+    before = zygote.cpu_affinity()
+    zygote.cpu_affinity(before[:1])
+    # Sessions of their own, because the kernel may share a CPU out by session.
+    busy = [
+        subprocess.Popen([sys.executable, "-c", "while True: pass"], start_new_session=True) for _ in range(4)
+    ]
+    for one in busy:
+        psutil.Process(one.pid).cpu_affinity(before[:1])
+    yield
+    for one in busy:
+        one.kill()
+        one.wait()
+    zygote.cpu_affinity(before)
+
+
+def test_a_machine_too_busy_for_the_code_is_not_the_models_fault(renderer: Renderer, crowded: None) -> None:
+    error = failure(renderer, "while True: pass", SETTINGS.model_copy(update={"wall_s": 1.5}))
+    assert isinstance(error, InfrastructureFault)
+    assert error.cause is Cause.SANDBOX
+    assert "of 1.5 s for a CPU" in error.detail
+
+
+def test_code_that_sleeps_is_late_by_itself_on_a_busy_machine_too(renderer: Renderer, crowded: None) -> None:
+    error = failure(renderer, "import time; time.sleep(60)", SETTINGS.model_copy(update={"wall_s": 1.5}))
+    assert error.cause is Cause.CODE_LIMIT
 
 
 def test_a_deadline_that_is_near_is_not_the_models_fault(renderer: Renderer) -> None:

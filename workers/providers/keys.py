@@ -1,6 +1,7 @@
 """Keys and addresses of outside services, read from the environment when a job needs them.
 
-Invariant: a key lives in the environment and in the header or parameter that carries it, nowhere else.
+Invariants: a key lives in the environment and in the header or parameter that carries it, nowhere else; a
+service's own key goes to that service's hosts, and to another only where the configuration says so.
 """
 
 from __future__ import annotations
@@ -14,8 +15,10 @@ from workers.settings import ImageModelSettings
 SERP_KEY_ENV = "SERP_API_KEY"
 GENERATE_URL_ENV = "QWEN_IMAGE_SERVER_URL"
 EDIT_URL_ENV = "QWEN_EDIT_SERVER_URL"
+ARK_KEY_ENV = "ARK_API_KEY"
+OPENAI_KEY_ENV = "OPENAI_API_KEY"
 
-ARK_HOSTS = ("volces.com", "bytepluses.com")
+ARK_DOMAINS = ("volces.com", "bytepluses.com")
 OPENAI_HOST = "api.openai.com"
 
 
@@ -29,10 +32,25 @@ def required(name: str, provider: str) -> str:
     return value
 
 
-def needs_key(settings: ImageModelSettings) -> bool:
-    """Public endpoints want a key; a server of one's own (vLLM-Omni, SGLang) usually runs without."""
-    host = urlsplit(settings.base_url).hostname or ""
-    return host == OPENAI_HOST or host.endswith(ARK_HOSTS)
+def is_ark(url: str) -> bool:
+    """Whether an address is Volcengine Ark's: a host of its domains, not one that merely ends like them."""
+    host = urlsplit(url).hostname or ""
+    return host in ARK_DOMAINS or host.endswith(tuple(f".{domain}" for domain in ARK_DOMAINS))
+
+
+def is_openai(url: str) -> bool:
+    return urlsplit(url).hostname == OPENAI_HOST
+
+
+def images_key_env(settings: ImageModelSettings) -> str:
+    """The variable whose key an images endpoint wants: the one named, else the service's own; "" for a server
+    of one's own (vLLM-Omni, SGLang), which runs without.
+    """
+    if settings.api_key_env:
+        return settings.api_key_env
+    if is_ark(settings.base_url):
+        return ARK_KEY_ENV
+    return OPENAI_KEY_ENV if is_openai(settings.base_url) else ""
 
 
 def qwen_url(settings: ImageModelSettings, env: str) -> str:

@@ -9,7 +9,6 @@ last two edit through multipart `/images/edits`. Invariants: a refused prompt or
 
 from __future__ import annotations
 
-import os
 from typing import Any, Literal
 from urllib.parse import urlsplit
 
@@ -34,10 +33,9 @@ Dialect = Literal["ark", "openai", "server"]
 
 def dialect(settings: ImageModelSettings) -> Dialect:
     """How this endpoint wants to be spoken to (see the module's docstring)."""
-    host = urlsplit(settings.base_url).hostname or ""
-    if host.endswith(keys.ARK_HOSTS) or settings.model.startswith(ARK_MODELS):
+    if keys.is_ark(settings.base_url) or settings.model.startswith(ARK_MODELS):
         return "ark"
-    return "openai" if host == keys.OPENAI_HOST else "server"
+    return "openai" if keys.is_openai(settings.base_url) else "server"
 
 
 def generate(prompt: str, settings: ImageModelSettings, *, seed: int, deadline: float) -> Made:
@@ -85,8 +83,8 @@ async def _ask(
     form_fields: dict[str, Any] | None = None,
     picture: bytes = b"",
 ) -> Made:
-    name = settings.api_key_env
-    key = keys.required(name, PROVIDER) if keys.needs_key(settings) else os.environ.get(name, "")
+    variable = keys.images_key_env(settings)
+    key = keys.required(variable, PROVIDER) if variable else ""
 
     def form() -> aiohttp.FormData:
         data = aiohttp.FormData({name: str(value) for name, value in (form_fields or {}).items()})

@@ -1,5 +1,5 @@
-"""What is missing for the chosen providers, in words, before a run starts. Looks at settings, environment and
-folders only.
+"""What is missing for the chosen providers, in words, before a run starts. Looks at settings, environment,
+folders and the installed diffusers' source only.
 """
 
 from __future__ import annotations
@@ -8,7 +8,7 @@ import os
 from pathlib import Path
 
 from workers.errors import ConfigError
-from workers.providers import diffusers_pipeline, keys, library
+from workers.providers import diffusers_pipeline, keys, library, pipeline_source
 from workers.settings import ImageModelSettings, SearchSettings, ToolSettings
 
 
@@ -20,6 +20,7 @@ def check(tools: ToolSettings) -> list[str]:
         *_search(tools.search),
         *_images("tools.diffusion", tools.diffusion, keys.GENERATE_URL_ENV),
         *_images("tools.edit", tools.edit, keys.EDIT_URL_ENV),
+        *_edits(tools.edit),
     ]
 
 
@@ -45,8 +46,9 @@ def _images(field: str, settings: ImageModelSettings, env: str) -> list[str]:
         problems = _url(f"{field}.base_url", settings.base_url)
         if not settings.model or "model" not in settings.model_fields_set:  # the default is a local folder
             problems.append(f"{field}.model: missing; give the name under which the endpoint serves it")
-        if keys.needs_key(settings) and not os.environ.get(settings.api_key_env, "").strip():
-            problems.append(f"{field}.api_key_env: set the environment variable {settings.api_key_env}")
+        variable = keys.images_key_env(settings)
+        if variable and not os.environ.get(variable, "").strip():
+            problems.append(f"{field}.api_key_env: set the environment variable {variable}")
         return problems
     if settings.provider == "qwen_server":
         return _url(f"{field}.base_url (or environment variable {env})", keys.qwen_url(settings, env))
@@ -60,6 +62,17 @@ def _images(field: str, settings: ImageModelSettings, env: str) -> list[str]:
             f"{field}.model: {settings.model} holds no model_index.json; name a diffusers folder or a hub id"
         )
     return problems
+
+
+def _edits(settings: ImageModelSettings) -> list[str]:
+    """A pipeline that takes no image cannot change one: each edit would fail, and mask its sample."""
+    taken = pipeline_source.arguments(settings.pipeline) if settings.provider == "diffusers" else None
+    if taken is None or "image" in taken:
+        return []
+    return [
+        f"tools.edit.pipeline: {settings.pipeline} takes no image; name one that does, such as "
+        f"{ToolSettings().edit.pipeline}"
+    ]
 
 
 def _is_path(model: str) -> bool:

@@ -1,8 +1,8 @@
 """The worker's side of the jail: owns the zygote, hands it code, judges what comes back.
 
 Invariants: nothing that a child sends is believed (figures are decoded and measured here); whatever an armed
-child does is the model's fault, whatever the jail does is infrastructure's; a zygote that fails or does not
-answer is killed and replaced; no code runs unless every required layer holds.
+child does is the model's fault, whatever the jail or a busy machine does is infrastructure's; a zygote that
+fails or does not answer is killed and replaced; no code runs unless every required layer holds.
 """
 
 from __future__ import annotations
@@ -10,6 +10,7 @@ from __future__ import annotations
 import io
 import signal
 import threading
+from collections.abc import Mapping
 from dataclasses import asdict
 from typing import Literal
 
@@ -23,6 +24,7 @@ from workers.sandbox.limits import Limits
 from workers.sandbox.process import ZygoteProcess
 from workers.settings import CodeSettings
 
+_STARVED = 0.5  # of the wall limit spent waiting for a CPU: from there on it is not the code that was slow
 _GRACE_S = 10.0  # beyond the wall limit, for the zygote to kill, clean up and answer
 _CURES = {
     "landlock": "it needs Linux 5.13 or later with landlock among the active security modules",
@@ -40,7 +42,9 @@ class _Report(BaseModel):
 
 
 class _Verdict(BaseModel):
-    """The zygote's words about a job: how it ended (`frame` when the child reported), and what it used."""
+    """The zygote's words about a job: how it ended (`frame` when the child reported), what it used, and how
+    long it was ready to run and had no CPU.
+    """
 
     end: Literal["frame", "closed", "silent", "wall", "output", "files"]
     armed: bool
@@ -48,6 +52,7 @@ class _Verdict(BaseModel):
     signal: int
     cpu_s: float
     wall_s: float
+    waited_s: float
 
 
 class Renderer:
@@ -105,14 +110,8 @@ class Renderer:
                 self._zygote.close()
             self._zygote = None
             self._zygote = ZygoteProcess()
-        missing = [name for name in settings.require if not self._zygote.layers.get(name)]
-        if missing:
-            cures = "; ".join(f"{name}: {_CURES[name]}" for name in missing)
-            raise InfrastructureFault(
-                Cause.SANDBOX,
-                f"the jail lacks {', '.join(missing)}, which tools.code.require names. Give it ({cures}), or "
-                "take it off tools.code.require and accept a weaker jail",
-            )
+        if problem := lacking(settings, self._zygote.layers):
+            raise InfrastructureFault(Cause.SANDBOX, problem)
         return self._zygote
 
 
@@ -126,6 +125,18 @@ def layers() -> dict[str, bool]:
     return probe.layers
 
 
+def lacking(settings: CodeSettings, held: Mapping[str, bool]) -> str:
+    """The required layers that do not hold, and the cure; empty when all do."""
+    missing = [name for name in settings.require if not held.get(name)]
+    if not missing:
+        return ""
+    cures = "; ".join(f"{name}: {_CURES[name]}" for name in missing)
+    return (
+        f"the jail lacks {', '.join(missing)}, which tools.code.require names. Give it ({cures}), or "
+        "take it off tools.code.require and accept a weaker jail"
+    )
+
+
 def _raise_for(verdict: _Verdict, settings: CodeSettings, layers: dict[str, bool]) -> None:
     """The failure of a job whose child did not report."""
     if not verdict.armed:
@@ -133,6 +144,11 @@ def _raise_for(verdict: _Verdict, settings: CodeSettings, layers: dict[str, bool
     if verdict.end == "frame":
         return
     if verdict.end == "wall":
+        # Code that sleeps or computes does not wait for a CPU; code that others keep from one could have been
+        # in time.
+        if verdict.waited_s >= settings.wall_s * _STARVED:
+            busy = f"the code waited {verdict.waited_s:.1f} of {settings.wall_s:g} s for a CPU"
+            raise InfrastructureFault(Cause.SANDBOX, f"{busy}; give its worker fewer neighbours")
         raise ModelFault(Cause.CODE_LIMIT, f"the code ran longer than {settings.wall_s:g} s")
     if verdict.end == "silent":
         raise ModelFault(Cause.CODE_RAISED, "the code closed its result")

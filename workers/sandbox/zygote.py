@@ -26,6 +26,7 @@ from workers.sandbox.folder import Folder, remove_tree
 
 _SLACK_BYTES = 64 << 10  # a frame's header beyond its images
 _WATCH_S = 0.05
+_NANO = 1e-9
 _DYING_S = 2.0  # from closing its last descriptor to being dead, under load
 
 
@@ -40,6 +41,7 @@ class Zygote:
     names: dict[str, Any]
     base: str
     base_bytes: int
+    proc: int  # /proc, opened while it was there: the private root has none, and no child keeps a descriptor
 
     def job(self, limit: limits.Limits, code: str, inbox: int) -> tuple[dict[str, Any], bytes]:
         """Run one job to its end: the verdict's header, and the child's own frame where it sent one."""
@@ -63,6 +65,7 @@ class Zygote:
             end, content = _collect(reader, inbox, limit, folder)
             if end == "closed" and not _ended_by_itself(pid):
                 end = "silent"
+            waited_s = self._waited_s(pid)
         finally:
             os.close(reader)
             status, usage = _end(pid)
@@ -74,8 +77,20 @@ class Zygote:
             "signal": os.WTERMSIG(status) if os.WIFSIGNALED(status) and end == "closed" else 0,
             "cpu_s": usage.ru_utime + usage.ru_stime,
             "wall_s": time.monotonic() - started,
+            "waited_s": waited_s,
         }
         return header, frame if end == "frame" else b""
+
+    def _waited_s(self, pid: int) -> float:
+        """How long a child that is not reaped was ready to run and had no CPU; 0 where the kernel does not
+        tell.
+        """
+        try:
+            stat = os.open(f"{pid}/schedstat", os.O_RDONLY, dir_fd=self.proc)
+        except OSError:  # a kernel without CONFIG_SCHED_INFO, or a /proc that hides
+            return 0.0
+        with open(stat, "rb") as file:
+            return int(file.read().split()[1]) * _NANO
 
 
 def _collect(reader: int, inbox: int, limit: limits.Limits, folder: Folder) -> tuple[str, bytearray]:
@@ -153,6 +168,7 @@ def main() -> None:
     os.dup2(2, 1)  # whatever a library prints while it is imported must not look like a frame
     signal.signal(signal.SIGINT, signal.SIG_IGN)  # Ctrl-C in a terminal is the worker's to handle
     memory = os.open("/proc/self/statm", os.O_RDONLY)
+    proc = os.open("/proc", os.O_RDONLY | os.O_DIRECTORY)
     world = namespaces.enter()
     sys.path[:] = paths.packages()
     base = "/" if world.private_root else sys.argv[1]
@@ -171,7 +187,7 @@ def main() -> None:
         gc.freeze()
         pages = int(os.pread(memory, 200, 0).split()[0])
         os.close(memory)
-        zygote = Zygote(found.jail, world, names, base, pages * os.sysconf("SC_PAGE_SIZE"))
+        zygote = Zygote(found.jail, world, names, base, pages * os.sysconf("SC_PAGE_SIZE"), proc)
         protocol.write_all(outbox, protocol.pack({"layers": found.layers}))
         serve(zygote, inbox, outbox)
     finally:
