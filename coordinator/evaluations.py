@@ -26,6 +26,7 @@ from evaluation.payloads import EvaluatePayload, judge_name
 from evaluation.results import ItemResult, failures
 from evaluation.settings import AuthorSettings
 from rewards import settings as rewards
+from rewards.settings import JudgeSettings, RewardSettings
 from workers import submit as queue
 from workers.blobs import BlobStore
 from workers.errors import Cause, ConfigError, InfrastructureFault
@@ -306,11 +307,21 @@ def _manifest(config: ServiceConfig, name: str, benchmark: Benchmark, items: tup
         items=items,
         author=config.author,
         rubric=config.rubric,
-        reward=config.reward,
+        reward=_reward(config, items),
         judges=config.judges,
         blobs=config.blobs,
         queue=config.queue,
     )
+
+
+def _reward(config: ServiceConfig, items: tuple[Item, ...]) -> RewardSettings:
+    """An author that is given images reads them, so its weights are those of training such a model."""
+    sees = any(item.task.inputs for item in items)
+    return config.reward.model_copy(update={"vl": config.reward.vl or sees})
+
+
+def _judges(settings: JudgeSettings) -> str:
+    return f"{settings.text.name} for text, {settings.image.name} for images"
 
 
 def _same(batch: Batch, items: tuple[Item, ...], config: ServiceConfig, benchmark: Benchmark) -> None:
@@ -321,7 +332,9 @@ def _same(batch: Batch, items: tuple[Item, ...], config: ServiceConfig, benchmar
         f"another author ({manifest.author.model})": manifest.author != config.author,
         f"another judge ({judge_name(manifest.rubric)})": benchmark.kind == "rubric"
         and judge_name(manifest.rubric) != judge_name(config.rubric),
-        "another reward": benchmark.kind == "reward" and manifest.reward != config.reward,
+        "another reward": benchmark.kind == "reward" and manifest.reward != _reward(config, items),
+        f"other judges ({_judges(manifest.judges)})": benchmark.kind == "reward"
+        and _judges(manifest.judges) != _judges(config.judges),
     }
     if found := [why for why, different in differs.items() if different]:
         raise ConfigError(

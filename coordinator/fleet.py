@@ -2,7 +2,7 @@
 
 Invariants: `begin`, `mend` and `resize` never wait for a worker; a worker that dies is replaced by one of
 another name, after a pause that doubles with each death in a row, and counted; a worker that is not needed
-any more finishes what it runs, however long that takes, and takes nothing else meanwhile.
+any more finishes what it runs, for as long as `drain_s` says, and takes nothing else meanwhile.
 """
 
 from __future__ import annotations
@@ -16,14 +16,13 @@ from pathlib import Path
 
 from coordinator.pools import PoolSettings
 from coordinator.worker_life import Worker, WorkerLife
-from workers.queues import QUEUES
 
 logger = logging.getLogger(__name__)
 FIRST_PAUSE_S, LAST_PAUSE_S, CALM_S = 1.0, 60.0, 120.0
-DRAIN_GRACE_S = 30.0  # beyond the longest time that a job of the queue has
 POLL_S = 0.05
 
 Make = Callable[[PoolSettings, str], Worker]  # a pool and a name of the worker's own; nothing is started yet
+DrainS = Callable[[Sequence[str]], float]  # how long a worker of these queues may take to finish what it runs
 
 
 def local_worker(config: Path, logs: Path, node: str | None = None) -> Make:
@@ -51,8 +50,9 @@ class PoolState:
 
 
 class _Pool:
-    def __init__(self, settings: PoolSettings):
+    def __init__(self, settings: PoolSettings, drain_s: float):
         self.settings = settings
+        self.drain_s = drain_s
         self.wanted = settings.low
         self.staff: list[WorkerLife] = []  # oldest first
         self.leaving: list[WorkerLife] = []
@@ -60,7 +60,6 @@ class _Pool:
         self.restarts = 0
         self.pause_s = FIRST_PAUSE_S
         self.due = 0.0  # no worker is started before
-        self.drain_s = max(QUEUES[queue].timeout_s for queue in settings.queues) + DRAIN_GRACE_S
 
     def bury(self, now: float) -> None:
         """Dismiss who died, and put off the next start."""
@@ -116,8 +115,8 @@ class _Pool:
 class Fleet:
     """`ready_s`: how long a worker may take until it consumes. Usable from several threads."""
 
-    def __init__(self, pools: Sequence[PoolSettings], make: Make, ready_s: float):
-        self._pools = {pool.name: _Pool(pool) for pool in pools}
+    def __init__(self, pools: Sequence[PoolSettings], make: Make, ready_s: float, drain_s: DrainS):
+        self._pools = {pool.name: _Pool(pool, drain_s(pool.queues)) for pool in pools}
         self._make = make
         self._ready_s = ready_s
         self._hired = 0

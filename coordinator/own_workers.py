@@ -9,11 +9,13 @@ from __future__ import annotations
 import contextlib
 import os
 from collections.abc import Callable, Iterator
+from functools import partial
 from pathlib import Path
 
 from coordinator import processes
 from coordinator.config import CONFIG_FILE, ServiceConfig
 from coordinator.fleet import Fleet, local_worker
+from coordinator.nodes.needs import drain_s
 from coordinator.redis_server import EmbeddedRedis
 from coordinator.signals import StopSignals
 from workers.settings import REDIS_ENV
@@ -40,7 +42,8 @@ def own_workers(config: ServiceConfig, home: Path, signals: StopSignals, say: Sa
         config.save(home)
         logs = home / "logs"
         logs.mkdir(exist_ok=True)
-        fleet = Fleet(config.workers.pools, local_worker(home / CONFIG_FILE, logs), config.workers.ready_s)
+        make, workers = local_worker(home / CONFIG_FILE, logs), config.workers
+        fleet = Fleet(workers.pools, make, workers.ready_s, partial(drain_s, config))
         stack.callback(fleet.stop)
         stack.callback(setattr, signals, "stopping", True)  # from here on a signal ends all at once
         fleet.start()

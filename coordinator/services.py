@@ -12,6 +12,7 @@ import logging
 import time
 from collections.abc import Callable, Mapping
 from contextlib import ExitStack
+from functools import partial
 from pathlib import Path
 from types import TracebackType
 
@@ -19,6 +20,7 @@ from coordinator import processes
 from coordinator.claim import Claim
 from coordinator.config import CONFIG_FILE, RAY_ENV, RunConfig
 from coordinator.fleet import Fleet
+from coordinator.nodes.needs import drain_s
 from coordinator.ray_cluster import RayCluster
 from coordinator.ray_worker import ray_worker
 from coordinator.scaler import Scaler
@@ -53,7 +55,8 @@ class Services:
         self._stack = ExitStack()
         self._before: frozenset[int] = frozenset()
         workers = config.workers
-        self.fleet = Fleet(workers.pools, ray_worker(run / CONFIG_FILE, run / "logs"), workers.ready_s)
+        make = ray_worker(run / CONFIG_FILE, run / "logs")
+        self.fleet = Fleet(workers.pools, make, workers.ready_s, partial(drain_s, config))
         self._claim: Claim | None = None
         self._scaler: Scaler | None = None
         self.trainer: Trainer | None = None

@@ -66,9 +66,7 @@ def summary(manifest: Manifest, results: Mapping[str, ItemResult]) -> dict[str, 
         "kind": manifest.kind,
         "author": manifest.author.model,
         "judge": judge_name(manifest.rubric) if manifest.kind == "rubric" else manifest.reward.formula,
-        "judges_that_spoke": sorted(
-            {one.judge for result in results.values() for one in result.judged.values()}
-        ),
+        "judges_that_spoke": sorted(set().union(*(_spoke(result) for result in results.values()))),
         "scale": TOP if manifest.kind == "rubric" else 1.0,
         "score": vars(overall(list(points.values()), manifest.criteria)),
         "terms": {name: vars(value) for name, value in terms(scores).items()},
@@ -83,6 +81,13 @@ def summary(manifest: Manifest, results: Mapping[str, ItemResult]) -> dict[str, 
             for item in manifest.items
         ],
     }
+
+
+def _spoke(result: ItemResult) -> set[str]:
+    """The judges of one item, as they name themselves."""
+    judges = result.score.breakdown.get("judges") if result.score is not None else None
+    of_reward = {str(name) for name in judges.values() if name} if isinstance(judges, dict) else set()
+    return of_reward | {one.judge for one in result.judged.values()}
 
 
 def _item(item: Item, result: ItemResult | None, score: Mean) -> dict[str, Any]:
@@ -127,6 +132,7 @@ def render(
         rows=numbers["items"],
         items=items,
         failures=numbers["failures"],
+        judges=[_model(name) for name in numbers["judges_that_spoke"]],
         beyond=max(0, len(manifest.items) - SHOWN),
         shown_ids={item["id"] for item in items},
         method=METHOD,
@@ -140,12 +146,17 @@ def _lead(manifest: Manifest) -> str:
     judged = (
         f"each criterion judged 0, 1 or 2 by {_model(judge_name(manifest.rubric))}"
         if manifest.kind == "rubric"
-        else f"each document given the training reward ({manifest.reward.formula})"
+        else f"each document given the training reward ({_formula(manifest)})"
     )
     return (
         f"{len(manifest.items)} items of {manifest.benchmark}, written by {_model(manifest.author.model)}, "
         f"{judged}."
     )
+
+
+def _formula(manifest: Manifest) -> str:
+    weights = ", with the weights of a model that reads images" if manifest.reward.vl else ""
+    return f"{manifest.reward.formula}{weights}"
 
 
 def _model(name: str) -> str:

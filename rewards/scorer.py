@@ -4,7 +4,8 @@ Invariants: the text judge is posted at once and never waits for an image; the i
 the last image is in, and only when there is an image whose grade can matter; any failure of infrastructure,
 of a tool or of a judge, masks the sample and is never a number; whatever ends the scoring early cancels
 what is still open; the ids of the requests follow from the document's, so that a score asked for again after
-the death of who asked finds the verdicts there are.
+the death of who asked finds the verdicts there are; the breakdown says which judges spoke, as they name
+themselves.
 """
 
 from __future__ import annotations
@@ -16,7 +17,7 @@ from contextlib import asynccontextmanager
 from dataclasses import dataclass
 from typing import TypeVar
 
-from pydantic import BaseModel
+from pydantic import BaseModel, JsonValue
 
 from policy.scoring import Draft, Score
 from rewards import formulas
@@ -51,7 +52,7 @@ class QueueScorer:
         """The draft's score; masked when a tool or a judge failed by infrastructure's fault."""
         owner = draft.document.rollout_id
         async with _open_requests(draft.client) as requests:
-            reading = JudgeTextPayload.of(draft.document)
+            reading = JudgeTextPayload.of(draft.document, judge=self.judges.text.name)
             text = await requests.post(TEXT_KIND, reading, self.judges.text.timeout_s, owner)
             document = await draft.finished
             if failures := masking(document):
@@ -59,21 +60,27 @@ class QueueScorer:
             facts = Facts.of(document)
             image: Failure | Posted | None = None
             if formulas.needs_image_verdict(self.reward, facts):
-                looking = JudgeImagePayload.of(document, failures_lower=self.reward.formula == "llmi")
+                looking = JudgeImagePayload.of(
+                    document,
+                    failures_lower=self.reward.formula == "llmi",
+                    judge=self.judges.image.name,
+                )
                 image = await requests.post(IMAGE_KIND, looking, self.judges.image.timeout_s, owner)
             read = await requests.verdict(text, TextVerdict)
             looked = await requests.verdict(image, ImageVerdict) if image is not None else None
         if isinstance(read, Failure) or isinstance(looked, Failure):
             return Score(reward=None, masked_by=tuple(v for v in (read, looked) if isinstance(v, Failure)))
-        return formulas.reward(self.reward, facts, read, looked)
+        score = formulas.reward(self.reward, facts, read, looked)
+        return score.model_copy(update={"breakdown": {**score.breakdown, "judges": requests.spoke}})
 
 
 class _Requests:
-    """The judges' requests of one draft; knows which are still open."""
+    """The judges' requests of one draft; knows which are still open, and who `spoke`, by kind."""
 
     def __init__(self, client: QueueClient):
         self._client = client
         self._open: set[str] = set()
+        self.spoke: dict[str, JsonValue] = {}
 
     async def post(self, kind: str, payload: BaseModel, timeout_s: float, owner: str) -> Posted | Failure:
         request = Request.make(kind, payload, timeout_s=timeout_s, owner=owner, request_id=f"{owner}.{kind}")
@@ -90,6 +97,9 @@ class _Requests:
             return posted
         outcome = await posted.outcome()
         self._open.discard(outcome.request_id)
+        if isinstance(outcome.result, Success):
+            source = outcome.result.source
+            self.spoke[outcome.kind] = source.get("model") or source.get("judge", "")
         return _read(outcome, model)
 
     async def cancel_open(self) -> None:

@@ -52,6 +52,11 @@ class JudgeEndpoint(Settings):
     max_images: int = Field(default=20, ge=1)
     enable_thinking: bool | None = None
 
+    @property
+    def name(self) -> str:
+        """Who speaks: "rules", or the model."""
+        return self.model if self.provider == "openai" else "rules"
+
 
 class JudgeSettings(Settings):
     """The text judge (the published one: Qwen3-235B-A22B-Instruct-2507) and the image judge

@@ -7,7 +7,7 @@ from typing import Annotated
 
 import typer
 
-from coordinator.commands.output import Json, Runs, output
+from coordinator.commands.output import Json, Runs, output, stamp
 
 
 def doctor(
@@ -19,13 +19,14 @@ def doctor(
 ) -> None:
     """Tell what of this machine and configuration works, what does not, and what to do.
 
-    Asks Redis, Ray and the judges for real. Exit code 1 when something that the configuration needs fails.
+    Asks Redis, Ray and the judges for real; of a training configuration it reads model and data. Exit code 1
+    when something that the configuration needs fails.
     """
     with output(as_json) as (console, result):
         from rich.table import Table
 
-        from coordinator.config import load_services
-        from coordinator.doctor import machine, reach
+        from coordinator.config import RunConfig, load_services
+        from coordinator.doctor import machine, reach, run
         from coordinator.doctor.finding import Finding, State
 
         settings = load_services(config)
@@ -33,6 +34,8 @@ def doctor(
         with console.status("looking"):
             found += machine.examine(runs, settings.tools.code)
             found += reach.examine(settings)
+            if isinstance(settings, RunConfig):
+                found += run.examine(settings, runs / (settings.name or stamp("run")))
         signs = {State.OK: "[green]✓[/]", State.NOTE: "[yellow]![/]", State.FAIL: "[bold red]✗[/]"}
         table = Table(box=None, show_header=False, padding=(0, 1))
         for finding in found:

@@ -1,7 +1,8 @@
 """What the doctor finds: one line each, with a cure where something is amiss.
 
-Invariants: `ok` was tried just now; `fail` stops what the user asked for; `note` stops nothing; a finding
-never holds a secret.
+Invariants: `ok` was looked at just now, and its detail claims no more than that: servers of Redis, Ray and
+judges were asked, settings and folders read; `fail` stops what the user asked for; `note` stops nothing, such
+as what a run will start or build; a finding never holds a secret.
 """
 
 from __future__ import annotations

@@ -3,11 +3,13 @@
 from __future__ import annotations
 
 import os
-import socket
+import subprocess
+import sys
+import tempfile
 import time
 from collections.abc import Iterator, Mapping
+from pathlib import Path
 from typing import Any
-from urllib.parse import urlsplit
 
 import redis
 
@@ -15,13 +17,14 @@ from coordinator import checks, claim
 from coordinator.build import CACHE_ENV
 from coordinator.config import RAY_ENV, RunConfig, ServiceConfig
 from coordinator.doctor.finding import Finding, fail, note, of_problems, ok
-from evaluation.settings import AUTHOR_URL_ENV, RUBRIC_URL_ENV
+from evaluation import author, rubric
+from evaluation.settings import AUTHOR_URL_ENV, RUBRIC_URL_ENV, AuthorSettings, RubricSettings
 from rewards.settings import IMAGE_URL_ENV, TEXT_URL_ENV, JudgeEndpoint
 from workers.errors import ConfigError, InfrastructureFault
 from workers.providers import keys, preflight
 from workers.settings import REDIS_ENV
 
-CONNECT_S = 3.0
+RAY_S = 30.0
 VERDICT_S = 60.0
 VARIABLES = (
     *(REDIS_ENV, RAY_ENV, CACHE_ENV),
@@ -34,16 +37,17 @@ def examine(config: ServiceConfig) -> Iterator[Finding]:
     """Everything that `config` names, and what the environment adds to it."""
     yield _environment(config)
     yield from _redis(config)
-    yield _ray()
+    yield from _ray()
     if isinstance(config, RunConfig) and checks.unbuilt(config):
-        yield ok(
-            "tools", "built here", f"a picture library and tiny image models, by `{checks.builder(config)}`"
-        )
+        command = checks.builder(config)
+        yield note("tools", "not built yet", f"`{command}` builds a picture library and tiny image models")
     else:
         for name, problems in _tools(config).items():
             yield from of_problems("tools", name, problems, _provider(config, name))
     yield from _judge("text", config.judges.text, config.judges.text_url, TEXT_URL_ENV)
     yield from _judge("image", config.judges.image, config.judges.image_url, IMAGE_URL_ENV)
+    yield from _rubric(config.rubric)
+    yield from _author(config.author)
 
 
 def _environment(config: ServiceConfig) -> Finding:
@@ -58,14 +62,7 @@ def _environment(config: ServiceConfig) -> Finding:
 
 def _redis(config: ServiceConfig) -> Iterator[Finding]:
     if not config.external_redis:
-        from coordinator.redis_server import _binary
-
-        try:
-            _binary()
-        except ConfigError as error:
-            yield fail("queue", "Redis", str(error), f"start a Redis and name it in {REDIS_ENV}")
-        else:
-            yield ok("queue", "Redis", f"the embedded one, started with each run ({REDIS_ENV} is not set)")
+        yield _embedded()
         return
     if problems := checks.redis(config.queue):
         yield from of_problems("queue", "Redis", problems, "")
@@ -76,6 +73,22 @@ def _redis(config: ServiceConfig) -> Iterator[Finding]:
         yield fail(
             "queue", "Redis", f"{type(error).__name__} while asking", "look at its log and its user's rights"
         )
+
+
+def _embedded() -> Finding:
+    """The one that a run would start, started for a moment."""
+    from coordinator.redis_server import EmbeddedRedis
+
+    try:
+        with (
+            tempfile.TemporaryDirectory(prefix="llmi-doctor-") as folder,
+            EmbeddedRedis(Path(folder)) as server,
+            redis.Redis.from_url(server.url, socket_timeout=checks.REDIS_TIMEOUT_S) as client,
+        ):
+            client.ping()
+    except (ConfigError, redis.RedisError) as error:
+        return fail("queue", "Redis", str(error), f"start a Redis and name it in {REDIS_ENV}")
+    return ok("queue", "Redis", f"the embedded one answers; a run starts its own ({REDIS_ENV} is not set)")
 
 
 def _about(config: ServiceConfig) -> Iterator[Finding]:
@@ -107,17 +120,29 @@ def _about(config: ServiceConfig) -> Iterator[Finding]:
         yield note("queue", "database", holder.partition(": ")[2])
 
 
-def _ray() -> Finding:
+def _ray() -> Iterator[Finding]:
+    """Asked by Ray's own command: a port that is open may be anybody's."""
     address = os.environ.get(RAY_ENV)
     if not address:
-        return ok("cluster", "Ray", f"started with each run ({RAY_ENV} is not set)")
-    parts = urlsplit(address if "://" in address else f"ray://{address}")
+        yield note("cluster", "Ray", f"none is named ({RAY_ENV}); a run starts its own")
+        return
+    if problems := checks.head():
+        yield from of_problems("cluster", "Ray", problems, "")
+        return
+    if address.startswith("ray://"):
+        yield note("cluster", "Ray", f"{address} is open; whether it is Ray, a run will see")
+        return
+    command = [sys.executable, "-m", "ray.scripts.scripts", "status", "--address", address]
     try:
-        with socket.create_connection((parts.hostname or "", parts.port or 6379), CONNECT_S):
-            return ok("cluster", "Ray", f"{parts.hostname}:{parts.port} is open")
-    except (OSError, ValueError) as error:
-        cure = f"start it (ray start --head), correct {RAY_ENV}, or unset it and one is started with each run"
-        return fail("cluster", "Ray", f"{address} is not reached ({error})", cure)
+        done = subprocess.run(command, capture_output=True, timeout=RAY_S, check=False)
+        answered = done.returncode == 0
+    except subprocess.TimeoutExpired:
+        answered = False
+    if answered:
+        yield ok("cluster", "Ray", f"{address} answers")
+    else:
+        cure = f"start it (ray start --head), correct {RAY_ENV}, or unset it and a run starts its own"
+        yield fail("cluster", "Ray", f"no Ray answers at {address}", cure)
 
 
 def _tools(config: ServiceConfig) -> Mapping[str, list[str]]:
@@ -151,3 +176,31 @@ def _judge(name: str, judge: JudgeEndpoint, url: str, variable: str) -> Iterator
         yield fail("judges", name, f"no verdict from {url}: {fault.detail}", cure)
     else:
         yield ok("judges", name, f"{judge.model} at {url} gave a verdict in {seconds:.1f} s")
+
+
+def _rubric(settings: RubricSettings) -> Iterator[Finding]:
+    if settings.provider == "rules":
+        yield ok("judges", "criteria", "by rules, in the worker")
+        return
+    if problems := rubric.check(settings):
+        yield from of_problems("judges", "criteria", problems, "")
+        return
+    from evaluation.rubric_probe import probe
+
+    try:
+        seconds = probe(settings, VERDICT_S)
+    except InfrastructureFault as fault:
+        cure = f"start it, or correct {RUBRIC_URL_ENV} and the section rubric"
+        yield fail("judges", "criteria", f"no verdict from {settings.url}: {fault.detail}", cure)
+    else:
+        yield ok(
+            "judges", "criteria", f"{settings.model} at {settings.url} gave a verdict in {seconds:.1f} s"
+        )
+
+
+def _author(settings: AuthorSettings) -> Iterator[Finding]:
+    """Only where one is configured: training and workers of tools need none."""
+    if settings != AuthorSettings():
+        where = settings.url if settings.provider == "openai" else "in the worker"
+        fine = f"{settings.model}, {where}; settings and keys are there"
+        yield from of_problems("author", settings.provider, author.check(settings), fine)

@@ -19,7 +19,7 @@ from coordinator import claim
 from coordinator.config import ServiceConfig, load_services
 from coordinator.config_errors import explain
 from coordinator.hardware import Machine, look
-from coordinator.nodes.needs import lacking, longest_s
+from coordinator.nodes.needs import drain_s, lacking
 from coordinator.nodes.plan import Role, plan
 from coordinator.nodes.state import NodeState, Record, without_password
 from workers.errors import ConfigError
@@ -30,7 +30,6 @@ NO_URL = (
     f"--redis (or {REDIS_ENV}): not a Redis URL; give one such as redis://host:6379/0; percent-encode signs "
     "in a password"
 )
-GRACE_S = 30.0  # for storing and answering, beyond the longest time of a job
 
 
 class Joining(Settings):
@@ -69,7 +68,7 @@ def prepare(
         role=role,
         plan=what,
         ready_s=settings.workers.ready_s,
-        drain_s=max(longest_s(queue, settings) for queue in what.queues) + GRACE_S,
+        drain_s=drain_s(settings, what.queues),
     )
     return Joining(record=record, config=settings, publish=publish)
 

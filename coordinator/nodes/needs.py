@@ -4,7 +4,7 @@ configuration, the environment and the folders that are named. Nobody is asked.
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 
 from coordinator.config import ServiceConfig
 from evaluation import author, rubric
@@ -12,6 +12,8 @@ from rewards import settings as judges
 from rewards.settings import JudgeEndpoint
 from workers.providers import preflight
 from workers.queues import QUEUES
+
+GRACE_S = 30.0  # for storing and answering, beyond the longest time of a job
 
 
 def longest_s(queue: str, config: ServiceConfig) -> float:
@@ -23,6 +25,11 @@ def longest_s(queue: str, config: ServiceConfig) -> float:
         "evaluate": config.author.timeout_s,
     }
     return max(QUEUES[queue].timeout_s, configured.get(queue, 0.0))
+
+
+def drain_s(config: ServiceConfig, queues: Iterable[str]) -> float:
+    """How long a worker of these queues may take to finish what it runs."""
+    return max(longest_s(queue, config) for queue in queues) + GRACE_S
 
 
 def lacking(config: ServiceConfig) -> dict[str, str]:

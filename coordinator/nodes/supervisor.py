@@ -34,7 +34,9 @@ class Supervisor:
         self._record = record.model_copy(update={"pid": os.getpid()})
         pools = record.plan.pools
         make = node_worker(pools, state.config, state.logs, record.node)
-        self._fleet = Fleet([planned.pool for planned in pools], make, record.ready_s)
+        self._fleet = Fleet(
+            [planned.pool for planned in pools], make, record.ready_s, lambda queues: record.drain_s
+        )
 
     def run(self, signals: StopSignals) -> None:
         """Raises what keeps a worker from coming up, such as `InfrastructureFault` with its log's end; then

@@ -1,13 +1,15 @@
 """The judges as queue jobs: `judge_text` reads the document, `judge_image` also looks at its pictures.
 
 Invariants: a verdict is integers from 1 to 5 on the axes of `rewards.verdicts`, or a typed failure; a job
-says which judge spoke (`Success.source["judge"]`). Importing this registers the jobs and loads nothing heavy.
+says which judge spoke (`Success.source`), and a judge that was not asked for says nothing. Importing this
+registers the jobs and loads nothing heavy.
 """
 
 from __future__ import annotations
 
 from rewards.judges.payloads import JudgeImagePayload, JudgeTextPayload
-from rewards.settings import JudgeSettings
+from rewards.settings import JudgeEndpoint, JudgeSettings
+from workers.errors import Cause, InfrastructureFault
 from workers.jobs import JobContext, job
 from workers.messages import Success
 
@@ -19,6 +21,7 @@ IMAGE_KIND = "judge_image"
 def judge_text(payload: JudgeTextPayload, ctx: JobContext) -> Success:
     """The configured text judge's verdict."""
     settings = JudgeSettings.load()
+    _wanted(payload.judge, settings.text)
     if settings.text.provider == "openai":
         from rewards.judges import openai
 
@@ -32,6 +35,7 @@ def judge_text(payload: JudgeTextPayload, ctx: JobContext) -> Success:
 def judge_image(payload: JudgeImagePayload, ctx: JobContext) -> Success:
     """The configured image judge's verdict."""
     settings = JudgeSettings.load()
+    _wanted(payload.judge, settings.image)
     if settings.image.provider == "openai":
         from rewards.judges import openai
 
@@ -39,3 +43,12 @@ def judge_image(payload: JudgeImagePayload, ctx: JobContext) -> Success:
     from rewards.judges import rules
 
     return rules.judge_image(payload, ctx)
+
+
+def _wanted(name: str, judge: JudgeEndpoint) -> None:
+    if name not in ("", judge.name):
+        raise InfrastructureFault(
+            Cause.BAD_MESSAGE,
+            f"the judge {name!r} is wanted and this worker's configuration names {judge.name!r}; start the "
+            "worker with the configuration of the run or evaluation",
+        )

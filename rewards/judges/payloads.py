@@ -1,7 +1,8 @@
 """What the judges are sent: the task and the document's parts in order, images by reference.
 
 Invariants: the order of parts is the document's; a payload holds nothing that differs between two equal
-documents (no ids, no times), so that equal questions have equal keys; no bytes.
+documents (no ids, no times), so that equal questions have equal keys; no bytes; a payload says which judge
+it wants (`judge`, empty: whichever the worker has), so that verdicts of two judges never mix.
 """
 
 from __future__ import annotations
@@ -61,12 +62,15 @@ class JudgeTextPayload(Message):
     tools: tuple[str, ...] = ()
     inputs: int = Field(default=0, ge=0)
     parts: tuple[TextPiece, ...]
+    judge: str = ""
 
     @classmethod
-    def of(cls, document: Document) -> JudgeTextPayload:
+    def of(cls, document: Document, *, judge: str = "") -> JudgeTextPayload:
         task = document.task
         parts = tuple(_text_piece(part) for part in document.parts)
-        return cls(question=task.question, tools=task.tools, inputs=len(task.inputs), parts=parts)
+        return cls(
+            question=task.question, tools=task.tools, inputs=len(task.inputs), parts=parts, judge=judge
+        )
 
 
 class JudgeImagePayload(Message):
@@ -80,6 +84,7 @@ class JudgeImagePayload(Message):
     inputs: tuple[BlobRef, ...] = ()
     parts: tuple[ImagePiece, ...]
     failures_lower: bool = False
+    judge: str = ""
 
     @model_validator(mode="after")
     def _something_to_see(self) -> JudgeImagePayload:
@@ -93,10 +98,15 @@ class JudgeImagePayload(Message):
         return tuple(part for part in self.parts if isinstance(part, ShownImage) and part.blob is not None)
 
     @classmethod
-    def of(cls, document: Document, *, failures_lower: bool = False) -> JudgeImagePayload:
+    def of(cls, document: Document, *, failures_lower: bool = False, judge: str = "") -> JudgeImagePayload:
         task = document.task
-        parts = tuple(image_piece(part) for part in document.parts)
-        return cls(question=task.question, inputs=task.inputs, parts=parts, failures_lower=failures_lower)
+        return cls(
+            question=task.question,
+            inputs=task.inputs,
+            parts=tuple(image_piece(part) for part in document.parts),
+            failures_lower=failures_lower,
+            judge=judge,
+        )
 
 
 def _text_piece(part: TextPart | ImagePart | InvalidPart) -> ShownText | ShownTag | ShownInvalid:

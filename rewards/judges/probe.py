@@ -30,14 +30,14 @@ def probe(kind: Literal["text", "image"], judge: JudgeEndpoint, url: str, timeou
     started = time.monotonic()
     with tempfile.TemporaryDirectory(prefix="llmi-probe-") as folder:
         blobs = BlobStore(folder)
-        document = _document(blobs)
+        document = specimen(blobs)
         if kind == "text":
             reading = JudgeTextPayload.of(document)
-            ctx = _context(TEXT_KIND, reading, blobs, timeout_s)
+            ctx = context(TEXT_KIND, reading, blobs, timeout_s)
             verdict_of(judge, url, text_chat(reading), TextVerdict, ctx, "text judge")
         else:
             looking = JudgeImagePayload.of(document)
-            ctx = _context(IMAGE_KIND, looking, blobs, timeout_s)
+            ctx = context(IMAGE_KIND, looking, blobs, timeout_s)
             chat = image_chat(
                 looking, lambda ref: data_uri(blobs, ref, judge.max_image_pixels), judge.max_images
             )
@@ -45,11 +45,12 @@ def probe(kind: Literal["text", "image"], judge: JudgeEndpoint, url: str, timeou
     return time.monotonic() - started
 
 
-def _context(kind: str, payload: Message, blobs: BlobStore, timeout_s: float) -> JobContext:
+def context(kind: str, payload: Message, blobs: BlobStore, timeout_s: float) -> JobContext:
+    """As a worker would give it to the job, had this been queued."""
     return JobContext(Request.make(kind, payload, timeout_s=timeout_s), blobs)
 
 
-def _document(blobs: BlobStore) -> Document:
+def specimen(blobs: BlobStore) -> Document:
     """A sentence and the picture it speaks of, an orange square."""
     from PIL import Image
 

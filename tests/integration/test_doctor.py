@@ -5,14 +5,16 @@ import subprocess
 import sys
 
 import pytest
+import ray
 import redis
 import yaml
 from fake_services import FakeServices
 
-from coordinator.config import ServiceConfig
-from coordinator.doctor import machine, reach
+from coordinator.config import ServiceConfig, check
+from coordinator.doctor import machine, reach, run
 from coordinator.doctor.finding import State
 from coordinator.redis_server import EmbeddedRedis
+from policy.corpus import write_dataset
 from workers.settings import CodeSettings
 
 LLMI = [sys.executable, "-c", "from coordinator.cli import main; main()"]
@@ -71,9 +73,41 @@ def test_redis_that_does_not_answer_fails_without_showing_its_password(monkeypat
     assert "hunter2" not in str(found)
 
 
+def test_the_embedded_redis_counts_as_working_only_when_it_was_started(monkeypatch, tmp_path):
+    assert findings(config())["queue", "Redis"].state is State.OK
+    broken = tmp_path / "valkey-server"
+    broken.write_text("#!/bin/sh\necho no such instruction\nexit 1\n")
+    broken.chmod(0o755)
+    monkeypatch.setattr("coordinator.redis_server._binary", lambda: broken)
+    found = findings(config())["queue", "Redis"]
+    assert found.state is State.FAIL
+    assert "no such instruction" in found.detail
+
+
 def test_ray_address_that_is_closed_fails(monkeypatch):
     monkeypatch.setenv("RAY_ADDRESS", "127.0.0.1:1")
+    found = findings(config())["cluster", "Ray"]
+    assert found.state is State.FAIL
+    assert "ray start --head" in found.cure
+
+
+def test_a_port_that_is_open_is_not_yet_a_ray(monkeypatch, server):
+    monkeypatch.setattr(reach, "RAY_S", 5.0)
+    monkeypatch.setenv("RAY_ADDRESS", server.url.removeprefix("redis://").removesuffix("/0"))
     assert findings(config())["cluster", "Ray"].state is State.FAIL
+
+
+def test_a_ray_that_answers_is_found_by_address_and_by_auto(monkeypatch):
+    ray.init(
+        address="local", num_cpus=1, object_store_memory=80 * 1024**2, include_dashboard=False,
+        log_to_driver=False, configure_logging=False,
+    )  # fmt: skip
+    try:
+        for address in (ray.get_runtime_context().gcs_address, "auto"):
+            monkeypatch.setenv("RAY_ADDRESS", address)
+            assert findings(config())["cluster", "Ray"].state is State.OK
+    finally:
+        ray.shutdown()
 
 
 def test_judge_counts_as_working_only_when_a_verdict_came_back():
@@ -85,6 +119,47 @@ def test_judge_counts_as_working_only_when_a_verdict_came_back():
     assert found["judges", "text"].state is State.OK
     assert found["judges", "image"].state is State.FAIL  # it got the text judge's axes
     assert "ops/serve_judges.sh" in found["judges", "image"].cure
+
+
+def test_the_judge_of_criteria_is_asked_when_one_is_configured(monkeypatch):
+    rubric = {"provider": "openai", "api_key_env": "A_KEY"}
+    assert "A_KEY" in findings(config(rubric=rubric))["judges", "criteria"].detail
+    monkeypatch.setenv("A_KEY", "hunter2")
+    with FakeServices() as services:
+        found = findings(config(rubric={**rubric, "base_url": f"{services.url}/v1"}))
+        assert found["judges", "criteria"].state is State.OK
+        services.judge.status = 401
+        found = findings(config(rubric={**rubric, "base_url": f"{services.url}/v1"}))
+        assert found["judges", "criteria"].state is State.FAIL
+    assert "hunter2" not in str(found)
+    assert findings(config())["judges", "criteria"].state is State.OK  # by rules
+
+
+def test_an_author_is_looked_at_only_where_one_is_configured(monkeypatch):
+    assert not [area for area, _ in findings(config()) if area == "author"]
+    author = {"provider": "openai", "model": "m"}
+    assert "LLMI_AUTHOR_BASE_URL" in findings(config(author=author))["author", "openai"].cure
+    monkeypatch.setenv("LLMI_AUTHOR_BASE_URL", "http://host:8000/v1")
+    assert findings(config(author=author))["author", "openai"].state is State.OK
+
+
+def test_of_a_training_run_folders_model_and_data_are_looked_at(tmp_path):
+    raw = {
+        "train": {"model": str(tmp_path / "nowhere"), "steps": 1, "batch_size": 2, "n": 2},
+        "data": {"train": [str(tmp_path / "none.parquet")]},
+        "blobs": {"url": "/proc/llmi/blobs"},
+    }
+    found = {one.name: one for one in run.examine(check(raw, "run.yaml"), tmp_path / "runs" / "r")}
+    assert {one.state for one in found.values()} == {State.FAIL}
+    assert "blobs.url" in found["folders"].detail
+    assert "config.json" in found["model"].detail
+    assert "none.parquet" in found["data"].detail
+
+    files = write_dataset(tmp_path / "prompts", seed=1, train=2, test=1)
+    raw = raw | {"data": {"train": [str(files["train"])]}, "blobs": {"url": "blobs"}}
+    raw["train"] = {**raw["train"], "model": "owner/model"}
+    states = [one.state for one in run.examine(check(raw, "run.yaml"), tmp_path / "runs" / "r")]
+    assert states == [State.OK, State.NOTE, State.OK]  # a hub id is left to the hub
 
 
 def test_keys_are_named_and_never_shown(monkeypatch):

@@ -4,6 +4,8 @@ from __future__ import annotations
 
 import base64
 import json
+import os
+import signal
 import subprocess
 import sys
 import time
@@ -20,6 +22,7 @@ from fake_services import KEY, Chat, FakeServices, png
 from coordinator import evaluations
 from coordinator.config import ServiceConfig
 from coordinator.evaluations import Evaluation, Status
+from coordinator.redis_server import EmbeddedRedis
 from evaluation import report
 from evaluation.batch import Batch
 from policy.corpus import write_dataset
@@ -98,6 +101,13 @@ def finished(evaluation: Evaluation) -> Status:
     return until(evaluation, lambda status: not status.under_way)
 
 
+def until_dead(server: EmbeddedRedis) -> None:
+    deadline = time.monotonic() + WAIT_S
+    while server.running:
+        assert time.monotonic() < deadline
+        time.sleep(0.01)
+
+
 def asked(services: FakeServices) -> Counter[str]:
     """How often the judge was asked for each criterion."""
     bodies = [call.body for call in services.calls(CHAT) if "response_format" in call.body]
@@ -166,6 +176,53 @@ def test_the_death_of_a_worker_repeats_no_verdict(
     assert set(asked(services).values()) == {1}
     texts = {item.item_id: evaluation.batch.document(item.item_id) for item in evaluation.manifest.items}
     assert all(texts.values())
+
+
+def test_the_death_of_a_worker_that_judges_loses_no_criterion_and_counts_none_twice(
+    worker: StartWorker, services: FakeServices, submit: Submit
+) -> None:
+    services.judge.delay_s = 30.0  # it never answers the one that dies
+    worker(["search"])
+    worker(["evaluate"], 4)
+    victim = worker(["judge_rubric"], 16)
+    evaluation, _ = submit()
+    until(evaluation, lambda status: len(asked(services)) == 9)
+    assert evaluation.look().judged == 0, "all nine were to be under way"
+    victim.kill()
+    services.judge.delay_s = 0.0
+    worker(["judge_rubric"], 16)
+    status = finished(evaluation)
+    assert (status.complete, status.judged, status.criteria, status.failures) == (3, 9, 9, {})
+    assert set(asked(services).values()) == {2}  # once by each worker
+    numbers = report.write(evaluation.batch)[2]
+    assert (numbers["score"]["judged"], numbers["score"]["of"]) == (9, 9)
+    assert written(services) == 3
+
+
+def test_a_redis_that_is_killed_and_comes_back_loses_nothing(
+    worker: StartWorker, services: FakeServices, config: ServiceConfig, config_file: Path, bench: Path,
+    tmp_path: Path,
+) -> None:  # fmt: skip
+    services.judge.delay_s = 5.0
+    with EmbeddedRedis(tmp_path / "redis") as server:
+        queue = config.queue.model_copy(update={"redis_url": server.url})
+        ours = config.model_copy(update={"queue": queue})
+        config_file.write_text(ours.model_dump_json())
+        worker(["search", "judge_rubric"], 4)
+        worker(["evaluate"], 2)
+        folder = str(tmp_path / "evals")
+        evaluation, _ = evaluations.submit(ours, bench, "e", folder, None, lambda line: None)
+        until(evaluation, lambda status: len(asked(services)) >= 4)
+        assert evaluation.look().complete == 0
+        os.kill(server.pid, signal.SIGKILL)
+        until_dead(server)
+        server.start()
+        status = finished(evaluation)
+        assert (status.complete, status.judged, status.criteria, status.failures) == (3, 9, 9, {})
+        assert len(asked(services)) == 9
+        assert written(services) >= 3
+        numbers = report.write(evaluation.batch)[2]
+        assert (numbers["score"]["judged"], numbers["score"]["of"]) == (9, 9)
 
 
 def test_what_a_judge_that_is_down_leaves_missing_is_all_that_is_done_again(
@@ -270,19 +327,39 @@ def test_a_message_that_redis_lost_is_posted_again(
     assert finished(evaluation).complete == 1
 
 
+@pytest.mark.parametrize(("file", "weights"), [("test", (1.4, 0.6)), ("test_mm", (1.5, 0.5))])
 def test_the_training_reward_as_a_benchmark(
-    worker: StartWorker, services: FakeServices, submit: Submit, tmp_path: Path
+    worker: StartWorker, submit: Submit, tmp_path: Path, file: str, weights: tuple[float, float]
 ) -> None:
-    parquet = write_dataset(tmp_path / "prompts", seed=1, train=1, test=2)["test_mm"]
+    """Text, and with pictures: each with its published weights, by the judges that the page names."""
+    parquet = write_dataset(tmp_path / "prompts", seed=1, train=1, test=2)[file]
     worker(["search", "judge_text", "judge_image"], 8)
     worker(["evaluate"], 4)
     evaluation, _ = submit("rewards", parquet)
     status = finished(evaluation)
     assert (status.complete, status.judged, status.criteria) == (2, 2, 2)
-    numbers = report.write(evaluation.batch)[2]
+    page, _, numbers = report.write(evaluation.batch)
     assert 0 <= numbers["score"]["value"] <= 1
     assert set(numbers["terms"]) >= {"r_num", "L"}
     assert numbers["score"]["of"] == 2
+    assert numbers["judges_that_spoke"] == ["rules"]
+    assert "Verdicts by rules." in Path(page).read_text()
+    breakdowns = [item["reward"]["breakdown"] for item in numbers["items"]]
+    assert {tuple(one["axis_weights"].values()) for one in breakdowns} == {weights}
+
+
+def test_workers_with_other_judges_than_the_evaluations_give_no_verdict(
+    worker: StartWorker, config: ServiceConfig, tmp_path: Path
+) -> None:
+    parquet = write_dataset(tmp_path / "prompts", seed=1, train=1, test=1)["test"]
+    judge = {"provider": "openai", "base_url": "http://127.0.0.1:1/v1", "model": "reader"}
+    ours = ServiceConfig.model_validate({**config.model_dump(mode="json"), "judges": {"text": judge}})
+    worker(["search", "judge_text", "judge_image"], 8)
+    worker(["evaluate"])
+    folder = str(tmp_path / "evals")
+    evaluation, _ = evaluations.submit(ours, parquet, "e", folder, None, lambda line: None)
+    status = finished(evaluation)
+    assert (status.complete, status.judged, status.failures) == (0, 0, {"bad_message": 1})
 
 
 def test_another_benchmark_under_the_same_name_is_refused(submit: Submit, tmp_path: Path) -> None:

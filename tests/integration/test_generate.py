@@ -2,11 +2,13 @@
 
 from __future__ import annotations
 
+import io
 import json
 import os
 import signal
 import subprocess
 import sys
+from base64 import b64decode
 from collections.abc import Iterator, Sequence
 from pathlib import Path
 
@@ -14,7 +16,8 @@ import psutil
 import pytest
 import redis
 import yaml
-from fake_services import Chat, FakeServices
+from fake_services import Chat, FakeServices, png
+from PIL import Image
 
 from coordinator.claim import CONFIG_KEY
 from evaluation.author import make_author
@@ -157,6 +160,35 @@ def test_a_prompt_becomes_a_page_and_nothing_else_is_left(tmp_path, services, co
     assert "pagoda" in page
     assert [call.body["seed"] for call in services.calls("/v1/chat/completions")] == [5]
     assert left_over(tmp_path) == []
+
+
+def test_images_given_reach_author_and_tools_in_their_order(tmp_path, services, config):
+    given = {"boat": (200, 30, 30), "barn": (30, 30, 200)}
+    for name, colour in given.items():
+        (tmp_path / f"{name}.png").write_bytes(png(colour))
+    services.chat = Chat([f"Twice.\n{tag('edit', img_index=1, prompt='at night')}", "The end."])
+    code, out, err = run(
+        tmp_path, "--config", str(config), "--prompt", "A boat <image> and a barn <image>.",
+        "--image", "boat.png", "--image", "barn.png", "--json",
+    )  # fmt: skip
+    assert code == 0, err
+    [image] = json.loads(out)["images"]
+    assert (image["tool"], image["outcome"]) == ("edit", "ok")
+    [asked] = services.calls("/v1/chat/completions")
+    parts = asked.body["messages"][-1]["content"]
+    assert [part["type"] for part in parts] == ["text", "image_url", "text", "image_url", "text"]
+    shown = [b64decode(one["image_url"]["url"].partition(",")[2]) for one in parts if "image_url" in one]
+    [edited] = [call.form["image"] for call in services.calls("/v1/images/edits")]
+    assert [main_colour(picture) for picture in (*shown, edited)] == ["boat", "barn", "barn"]
+    page = (tmp_path / "page.html").read_text()
+    assert page.count('src="data:image/') == 3  # both that were given, and the one that was made
+    assert sorted(left_over(tmp_path)) == ["barn.png", "boat.png"]
+
+
+def main_colour(picture: bytes) -> str:
+    """Which of the two it is; a picture may have become a JPEG on its way."""
+    red, _, blue = Image.open(io.BytesIO(picture)).convert("RGB").getpixel((5, 5))
+    return "boat" if red > blue else "barn"
 
 
 def test_an_author_that_refuses_leaves_no_page(tmp_path, services, config):

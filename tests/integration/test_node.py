@@ -178,6 +178,20 @@ def test_joining_and_leaving_twice_is_as_once(node, config, queue_settings):
     assert read_roster(queue_settings.url) == []
 
 
+def test_the_redis_can_be_named_on_the_command_line(node, config, queue_settings):
+    url = node.env.pop("LLMI_REDIS_URL")
+    unnamed = node.start("--config", str(config), "--queues", "diffusion")
+    assert unnamed.returncode == 2
+    assert "give --redis" in unnamed.stderr
+    first = node.joined("--redis", url, "--config", str(config), "--queues", "diffusion")
+    assert first["started"]
+    [worker] = read_roster(queue_settings.url)
+    assert (worker.node, worker.queues, worker.ready) == ("alpha", ("diffusion",), True)
+    assert node.joined("--redis", url, "--queues", "diffusion")["pid"] == first["pid"]
+    assert json.loads(node.stop("--redis", url).stdout)["was_running"] is True
+    assert node.left == []
+
+
 async def test_two_calls_at_once_start_it_once(node, config):
     arguments = ("--config", str(config), "--queues", "diffusion")
     calls = await asyncio.gather(*(asyncio.to_thread(node.start, *arguments) for _ in range(2)))

@@ -17,7 +17,9 @@ import redis
 from conftest import TESTS
 from queue_requests import Notes, alive, request_for, until
 
+from coordinator.config import ServiceConfig
 from coordinator.fleet import Fleet
+from coordinator.nodes.needs import drain_s
 from coordinator.pools import PoolSettings, ScalerSettings
 from coordinator.ray_worker import RayWorker, ray_worker
 from coordinator.redis_server import EmbeddedRedis
@@ -28,6 +30,7 @@ from workers.process import WorkerProcess
 from workers.settings import QueueSettings
 
 READY_S = 60.0
+DRAIN_S = functools.partial(drain_s, ServiceConfig())
 MIB = 1024**2
 
 
@@ -66,7 +69,7 @@ class Run:
     """What a run does with its fleet and its scaler: the loop of `coordinator.launch`, as a task."""
 
     def __init__(self, url: str, pool: PoolSettings, settings: ScalerSettings, crew: Crew, run: Path):
-        self.fleet = Fleet([pool], crew, READY_S)
+        self.fleet = Fleet([pool], crew, READY_S, DRAIN_S)
         self.scaler = Scaler(url, [pool], settings, self.fleet, run)
         self.record = run / RECORD
         self.pool = pool.name
@@ -176,7 +179,7 @@ async def test_a_worker_sees_the_gpu_it_declares_and_waits_for_one_without_holdi
     crew: Crew, queue_settings: QueueSettings
 ) -> None:
     pool = PoolSettings(queues=("code",), high=3, cpus=0.5, gpus=1.0)
-    fleet = Fleet([pool], crew, READY_S)
+    fleet = Fleet([pool], crew, READY_S, DRAIN_S)
     fleet.begin()
     try:
         fleet.resize("code", 3)
@@ -218,7 +221,7 @@ async def test_what_keeps_a_worker_from_starting_is_said(crew: Crew, config_file
 
 async def test_a_worker_that_ends_while_starting_shows_the_end_of_its_log(crew: Crew) -> None:
     crew.app = "no_such_app"
-    fleet = Fleet([PoolSettings(queues=("code",))], crew, READY_S)
+    fleet = Fleet([PoolSettings(queues=("code",))], crew, READY_S, DRAIN_S)
     with pytest.raises(InfrastructureFault, match=r"(?s): worker code-1 ended while starting.*no_such_app"):
         await asyncio.to_thread(fleet.start)
     await asyncio.to_thread(fleet.stop, 5.0)
@@ -226,7 +229,7 @@ async def test_a_worker_that_ends_while_starting_shows_the_end_of_its_log(crew: 
 
 async def test_while_redis_is_away_the_sizes_stay(tmp_path: Path, caplog: pytest.LogCaptureFixture) -> None:
     pool = PoolSettings(queues=("code",), low=0, high=4)
-    fleet = Fleet([pool], lambda pool, name: pytest.fail("nothing to start"), READY_S)
+    fleet = Fleet([pool], lambda pool, name: pytest.fail("nothing to start"), READY_S, DRAIN_S)
     fleet.resize("code", 3)
     with EmbeddedRedis(tmp_path / "redis") as server:
         url = server.url

@@ -46,8 +46,12 @@ asyncio.run(main())
 """
 
 
+class NotAllowed(Exception):
+    """This machine lets nobody make such namespaces, and why."""
+
+
 class Namespace:
-    """A process that holds a network and a host name; `inside` puts a command there."""
+    """A process that holds a network and a host name; `inside` puts a command there. Raises `NotAllowed`."""
 
     def __init__(self, name: str, inside: Sequence[str] = (), user: bool = False):
         flags = ["--net", "--uts", *(["--user", "--map-root-user"] if user else [])]
@@ -57,51 +61,60 @@ class Namespace:
             stdout=subprocess.PIPE, stderr=subprocess.STDOUT, text=True,
         )  # fmt: skip
         assert self._holder.stdout is not None
-        self.problem = "" if (said := self._holder.stdout.readline()) == "up\n" else said or "no answer"
         self.pid = self._holder.pid
+        if (said := self._holder.stdout.readline()) != "up\n":
+            self.end()
+            raise NotAllowed(f"namespace {name}: {said.strip() or 'no answer'}")
 
     @property
     def inside(self) -> list[str]:
         return ["nsenter", "--target", str(self.pid), "--user", "--net", "--uts", "--preserve-credentials"]
 
-    def run(self, *command: str) -> str:
-        done = subprocess.run([*self.inside, *command], capture_output=True, text=True, timeout=CALL_S)
-        assert done.returncode == 0, done.stdout + done.stderr
-        return done.stdout
+    def ip(self, *arguments: str) -> None:
+        command = [*self.inside, "ip", *arguments]
+        done = subprocess.run(command, capture_output=True, text=True, timeout=CALL_S)
+        if done.returncode:
+            raise NotAllowed(f"ip {' '.join(arguments)}: {(done.stdout + done.stderr).strip()}")
 
     def end(self) -> None:
         self._holder.kill()
         self._holder.communicate()
 
 
-@pytest.fixture
-def network() -> Iterator[dict[str, Namespace]]:
-    """`hub` with the Redis' address, `alpha` and `beta` with theirs, joined by a bridge in `hub`."""
+@contextlib.contextmanager
+def laid() -> Iterator[dict[str, Namespace]]:
+    """`hub` with the Redis' address, `alpha` and `beta` with theirs, joined by a bridge in `hub`. Raises
+    `NotAllowed`.
+    """
     missing = [tool for tool in ("ip", "unshare", "nsenter", "hostname") if shutil.which(tool) is None]
     if missing:
-        pytest.skip(f"{', '.join(missing)} not installed (iproute2, util-linux, hostname)")
-    spaces = {"hub": Namespace("hub", user=True)}
+        raise NotAllowed(f"{', '.join(missing)} not installed (iproute2, util-linux, hostname)")
+    spaces: dict[str, Namespace] = {}
     try:
-        if problem := spaces["hub"].problem:
-            pytest.skip(f"network namespaces are not allowed here: {problem.strip()}")
-        hub = spaces["hub"]
-        try:
-            hub.run("ip", "link", "add", "bridge", "type", "bridge")
-        except AssertionError as error:
-            pytest.skip(f"network namespaces have no bridges here: {error}")
-        hub.run("ip", "address", "add", f"{REDIS}/24", "dev", "bridge")
-        hub.run("ip", "link", "set", "bridge", "up")
+        hub = spaces["hub"] = Namespace("hub", user=True)
+        hub.ip("link", "add", "bridge", "type", "bridge")
+        hub.ip("address", "add", f"{REDIS}/24", "dev", "bridge")
+        hub.ip("link", "set", "bridge", "up")
         for name, address in ADDRESSES.items():
             node = spaces[name] = Namespace(name, inside=hub.inside)
-            assert not node.problem, node.problem
-            hub.run("ip", "link", "add", f"to-{name}", "type", "veth", "peer", "eth0", "netns", str(node.pid))
-            hub.run("ip", "link", "set", f"to-{name}", "master", "bridge", "up")
-            node.run("ip", "address", "add", f"{address}/24", "dev", "eth0")
-            node.run("ip", "link", "set", "eth0", "up")
+            hub.ip("link", "add", f"to-{name}", "type", "veth", "peer", "eth0", "netns", str(node.pid))
+            hub.ip("link", "set", f"to-{name}", "master", "bridge", "up")
+            node.ip("address", "add", f"{address}/24", "dev", "eth0")
+            node.ip("link", "set", "eth0", "up")
         yield spaces
     finally:
         for space in reversed(spaces.values()):
             space.end()
+
+
+@pytest.fixture
+def network() -> Iterator[dict[str, Namespace]]:
+    with contextlib.ExitStack() as stack:
+        try:
+            spaces = stack.enter_context(laid())
+        except NotAllowed as error:
+            pytest.skip(f"two nodes cannot be played here: {error}")
+        yield spaces
 
 
 @pytest.fixture
@@ -169,3 +182,21 @@ def test_jobs_are_done_on_both_nodes_and_both_leave_clean(network, environment, 
     finally:
         server.terminate()
         server.wait(30)
+
+
+@pytest.mark.parametrize(("tool", "word"), [("ip", "bridge"), ("ip", "veth"), ("unshare", "alpha")])
+def test_where_a_part_of_it_is_not_allowed_that_is_the_reason(tmp_path, monkeypatch, tool, word):
+    """As on machines whose kernel has no veth, or whose containers may not nest namespaces."""
+    real = shutil.which(tool)
+    if real is None:
+        pytest.skip(f"{tool} is not installed")
+    played = tmp_path / tool
+    played.write_text(
+        f'#!/bin/sh\ncase "$*" in *{word}*) echo no {word} here; exit 2;; esac\nexec {real} "$@"\n'
+    )
+    played.chmod(0o755)
+    monkeypatch.setenv("PATH", str(tmp_path), prepend=os.pathsep)
+    with pytest.raises(NotAllowed) as caught, laid():
+        pass
+    if f"no {word} here" not in str(caught.value):
+        pytest.skip(f"something before it is not allowed here: {caught.value}")

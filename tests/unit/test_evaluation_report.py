@@ -9,6 +9,7 @@ from pathlib import Path
 
 import pytest
 from fake_services import png
+from pydantic import JsonValue
 from rewards_documents import F, I, P, document
 
 from evaluation import report
@@ -128,7 +129,8 @@ def test_a_reward_is_shown_by_its_terms_and_a_mask_by_its_cause(make: Make) -> N
     batch = make({}, {})
     for item_id in ("0001", "0002"):
         batch.save_document(item_id, document(P("x")))
-    score = Score(reward=0.5, breakdown={"r_num": 1.0, "L": 0.25})
+    judges: dict[str, JsonValue] = {"judge_text": "reader-235B", "judge_image": "rules"}
+    score = Score(reward=0.5, breakdown={"r_num": 1.0, "L": 0.25, "judges": judges})
     batch.save_result(ItemResult(item_id="0001", round=0, document_id="d", score=score))
     masked = Score(reward=None, masked_by=(Failure(cause=Cause.QUOTA, detail="plan used up"),))
     batch.save_result(ItemResult(item_id="0002", round=0, document_id="d", score=masked))
@@ -137,6 +139,8 @@ def test_a_reward_is_shown_by_its_terms_and_a_mask_by_its_cause(make: Make) -> N
     assert numbers["terms"]["L"]["value"] == 0.25
     assert "plan used up" in page
     assert "image count" in page
+    assert numbers["judges_that_spoke"] == ["reader-235B", "rules"]
+    assert "Verdicts by reader-235B, rules." in page
 
 
 def test_a_page_is_closed_and_shows_markup_as_text(make: Make) -> None:

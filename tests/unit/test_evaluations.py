@@ -10,6 +10,7 @@ import yaml
 
 from coordinator import evaluations
 from coordinator.config import ServiceConfig
+from policy.corpus import write_dataset
 from workers.errors import ConfigError
 from workers.settings import QueueSettings
 
@@ -102,3 +103,47 @@ def test_a_problem_leaves_nothing_behind(
     with pytest.raises(ConfigError):
         evaluations.submit(settings, bench, "e", str(tmp_path / "evals"), None, print)
     assert sorted(path.name for path in tmp_path.iterdir()) == ["bench.json"]
+
+
+@pytest.fixture
+def rewards(tmp_path: Path, queue_settings: QueueSettings):
+    """`rewards(file, **sections)` submits two rows of the training data to a Redis that nobody serves."""
+    files = write_dataset(tmp_path / "prompts", seed=1, train=1, test=2)
+    author = {"provider": "openai", "base_url": "http://a/v1", "model": "m"}
+
+    def submit(file: str = "test", **sections: object):
+        queue = queue_settings.model_dump(mode="json")
+        blobs = {"url": str(tmp_path / "blobs")}
+        settings = config(**{"author": author, "queue": queue, "blobs": blobs} | sections)
+        evals = str(tmp_path / "evals")
+        return evaluations.submit(settings, files[file], f"e-{file}", evals, None, lambda line: None)[0]
+
+    return submit
+
+
+JUDGE = {"provider": "openai", "base_url": "http://j/v1", "model": "reader"}
+
+
+@pytest.mark.parametrize(
+    "judges", [{"text": JUDGE}, {"image": JUDGE}, {"text": JUDGE, "image": JUDGE}], ids=str
+)
+def test_a_reward_by_other_judges_is_another_evaluation(rewards, judges) -> None:
+    rewards()
+    with pytest.raises(ConfigError, match=r"other judges \(rules for text, rules for images\)"):
+        rewards(judges=judges)
+    rewards(judges={"text": {"timeout_s": 300}})  # the same judge, given more time
+
+
+def test_judges_that_moved_to_another_host_are_the_same(rewards) -> None:
+    rewards(judges={"text": JUDGE})
+    rewards(judges={"text": {**JUDGE, "base_url": "http://elsewhere/v1"}})
+
+
+@pytest.mark.parametrize(("file", "given", "vl"), [
+    ("test_mm", False, True),
+    ("test", False, False),
+    ("test", True, True),  # a model that reads images, on rows that have none
+])  # fmt: skip
+def test_rows_with_images_get_the_weights_of_a_model_that_reads_them(rewards, file, given, vl) -> None:
+    assert rewards(file, reward={"vl": given}).manifest.reward.vl == vl
+    rewards(file, reward={"vl": given})  # and again under the same name

@@ -5,16 +5,22 @@ from __future__ import annotations
 import threading
 import time
 from collections.abc import Callable
+from functools import partial
 from itertools import pairwise
 
 import pytest
 
-from coordinator.fleet import DRAIN_GRACE_S, Fleet
+from coordinator.config import ServiceConfig, check
+from coordinator.fleet import Fleet
+from coordinator.nodes.needs import GRACE_S, drain_s
 from coordinator.pools import PoolSettings
+from coordinator.services import Services
+from coordinator.signals import StopSignals
 from workers.errors import Cause, InfrastructureFault
 from workers.queues import QUEUES
 
 WAIT_S = 5.0
+BY_DEFAULT = partial(drain_s, ServiceConfig())
 
 
 def until(true: Callable[[], object]) -> None:
@@ -73,7 +79,7 @@ def crew() -> Crew:
 
 
 def fleet_of(crew: Crew, low: int = 1, high: int = 4) -> Fleet:
-    return Fleet([PoolSettings(queues=("code",), low=low, high=high)], crew, 1.0)
+    return Fleet([PoolSettings(queues=("code",), low=low, high=high)], crew, 1.0, BY_DEFAULT)
 
 
 def ready(fleet: Fleet, count: int) -> None:
@@ -81,9 +87,8 @@ def ready(fleet: Fleet, count: int) -> None:
 
 
 def test_start_returns_with_the_low_of_every_pool_ready(crew):
-    fleet = Fleet(
-        [PoolSettings(queues=("code",), low=2, high=3), PoolSettings(queues=("search",), low=0)], crew, 1.0
-    )
+    pools = [PoolSettings(queues=("code",), low=2, high=3), PoolSettings(queues=("search",), low=0)]
+    fleet = Fleet(pools, crew, 1.0, BY_DEFAULT)
     fleet.start()
     states = fleet.states()
     assert (states["code"].ready, states["search"].ready) == (2, 0)
@@ -130,12 +135,35 @@ def test_who_leaves_is_the_newest_and_may_finish_a_job_of_full_length(crew):
     fleet.mend()
     first, second = crew.hands
     until(lambda: second.drained_s is not None)
-    assert second.drained_s == QUEUES["code"].timeout_s + DRAIN_GRACE_S
+    assert second.drained_s == QUEUES["code"].timeout_s + GRACE_S
     assert (fleet.states()["code"].ready, fleet.states()["code"].draining) == (1, 1)
     second.idle.set()
     until(lambda: (fleet.mend(), fleet.states()["code"].draining == 0)[1])
     assert first.drained_s is None
     assert first.alive
+
+
+def test_a_judge_that_the_configuration_gives_more_time_may_use_it_when_it_leaves(crew):
+    config = ServiceConfig.model_validate({"judges": {"text": {"timeout_s": 600}}})
+    pool = PoolSettings(queues=("judge_text", "search"), low=1, high=2)
+    fleet = Fleet([pool], crew, 1.0, partial(drain_s, config))
+    fleet.resize(pool.name, 2)
+    until(lambda: (fleet.mend(), fleet.states()[pool.name].ready == 2)[1])
+    crew.hands[1].idle.clear()
+    fleet.resize(pool.name, 1)
+    fleet.mend()
+    until(lambda: crew.hands[1].drained_s is not None)
+    assert crew.hands[1].drained_s == 600 + GRACE_S
+    crew.hands[1].idle.set()
+
+
+def test_a_runs_fleet_goes_by_the_runs_configuration(tmp_path):
+    train = {"model": "owner/m", "steps": 1, "batch_size": 2, "n": 2}
+    raw = {"train": train, "data": {"train": ["t.parquet"]}, "judges": {"text": {"timeout_s": 600}},
+           "workers": {"pools": [{"queues": ["judge_text"]}, {"queues": ["code"]}]}}  # fmt: skip
+    services = Services(check(raw, "run.yaml"), tmp_path, StopSignals(), print)
+    given = {name: pool.drain_s for name, pool in services.fleet._pools.items()}
+    assert given == {"judge_text": 600 + GRACE_S, "code": QUEUES["code"].timeout_s + GRACE_S}
 
 
 def test_who_is_wanted_again_while_another_leaves_is_a_new_one(crew):

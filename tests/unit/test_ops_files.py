@@ -5,6 +5,7 @@ from __future__ import annotations
 import itertools
 import json
 import os
+import re
 import shutil
 import subprocess
 from pathlib import Path
@@ -15,8 +16,12 @@ import pytest
 import yaml
 from typer.testing import CliRunner
 
+from coordinator import claim
 from coordinator.cli import app
-from coordinator.config import load_services
+from coordinator.config import load, load_services
+from coordinator.nodes.joining import alike, prepare
+from workers.errors import ConfigError
+from workers.settings import QueueSettings
 
 REPOSITORY = Path(__file__).resolve().parents[2]
 OPS = REPOSITORY / "ops"
@@ -55,7 +60,8 @@ def test_commands_name_programs_of_the_repository_and_options_that_they_know(com
     for program, *arguments in commands.values():
         path = Path(program).relative_to(IN_IMAGE)
         assert str(path) == ".venv/bin/llmi" or os.access(REPOSITORY / path, os.X_OK)
-        for name in (a for a in arguments if a.startswith(str(IN_IMAGE))):
+        resolved = [substituted(argument, {}) for argument in arguments]
+        for name in (a for a in resolved if a.startswith(str(IN_IMAGE))):
             assert (REPOSITORY / Path(name).relative_to(IN_IMAGE)).is_file()
     helps = {
         "workers": CliRunner().invoke(app, ["workers", "start", "--help"], env={"COLUMNS": "200"}).output,
@@ -64,6 +70,36 @@ def test_commands_name_programs_of_the_repository_and_options_that_they_know(com
     }
     for service, command in commands.items():
         assert all(option in helps[service] for option in command if option.startswith("--"))
+
+
+def substituted(argument: str, env: dict[str, str]) -> str:
+    """As compose does with `${NAME-default}`: the default only where the variable is not set at all."""
+    return re.sub(r"\$\{(\w+)-([^}]*)\}", lambda found: env.get(found[1], found[2]), argument)
+
+
+def test_workers_take_the_configuration_of_a_run(
+    compose: dict[str, Any], queue_settings: QueueSettings, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Regression: those of ops/services.yaml alone made the run of every shipped configuration impossible."""
+    url = queue_settings.redis_url
+    monkeypatch.setenv("LLMI_REDIS_URL", url)
+    command = compose["services"]["workers"]["command"]
+    named = command[command.index("--config") + 1]
+    volumes = compose["services"]["workers"]["volumes"]
+    assert substituted(named, {}) == str(IN_IMAGE / "ops/services.yaml")
+    for name in ("qwen3_4b_grpo", "qwen3_30b_a3b_gspo", "qwen2_5_vl_7b_grpo"):
+        run = load(name)
+        given = substituted(named, {"LLMI_CONFIG_NAME": name})
+        node = prepare(redis_url=url, config=given, queues=["code"], role="all", node="n")
+        assert alike(node.config, run), "its claim would call them strangers"
+        assert any(run.blobs.url.startswith(volume.rpartition(":")[2] + "/") for volume in volumes)
+    assert substituted(named, {"LLMI_CONFIG_NAME": ""}) == ""
+    with pytest.raises(ConfigError, match="nobody has published one"):
+        prepare(redis_url=url, config="", queues=["code"], role="all", node="n")
+    with claim.connect(queue_settings) as client:
+        client.set(claim.CONFIG_KEY, load("qwen3_4b_grpo").model_dump_json())
+    joined = prepare(redis_url=url, config="", queues=["code"], role="all", node="n")
+    assert alike(joined.config, load("qwen3_4b_grpo"))
 
 
 def test_the_image_is_built_from_files_that_exist(compose: dict[str, Any]) -> None:

@@ -126,6 +126,21 @@ def picture(store: BlobStore, size: tuple[int, int], mode: str = "RGB", kind: st
     return store.put(buffer.getvalue())
 
 
+def test_a_judge_that_was_not_asked_for_says_nothing(
+    server: Server, configure: Configure, store: BlobStore
+) -> None:
+    configure()
+    doc = document(P("x"), I(blob=picture(store, (64, 64))))
+    for kind, payload in (
+        (TEXT_KIND, JudgeTextPayload.of(doc, judge="rules")),
+        (IMAGE_KIND, JudgeImagePayload.of(doc, judge="rules")),
+    ):
+        result = jobs.run(Request.make(kind, payload, timeout_s=20), store).result
+        assert cause(result) is Cause.BAD_MESSAGE
+        assert "this worker's configuration names 'judge'" in result.detail  # type: ignore[union-attr]
+    assert server.seen == []
+
+
 def test_the_text_judges_verdict_and_who_spoke(
     server: Server, configure: Configure, store: BlobStore
 ) -> None:

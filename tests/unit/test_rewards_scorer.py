@@ -209,6 +209,20 @@ async def test_requests_carry_their_owner_and_the_judges_deadline() -> None:
     assert abs(request.deadline - made.deadline) < 5
 
 
+async def test_requests_name_their_judges_and_the_score_says_who_spoke() -> None:
+    def answer(request: Request) -> Outcome:
+        source = {"judge": "openai", "model": f"served-{request.kind}"}
+        result = Success(verdict=GOOD[request.kind], source=source)
+        return Outcome(request_id=request.request_id, kind=request.kind, result=result)
+
+    client = FakeClient(answer)
+    judges = JudgeSettings.model_validate({"text": {"provider": "openai", "model": "reader"}})
+    result = await QueueScorer(RewardSettings(), judges).score(draft_of(document(P("x"), I()), client))
+    assert [request.payload["judge"] for request in client.posted] == ["reader", "rules"]
+    spoke = {"judge_text": "served-judge_text", "judge_image": "served-judge_image"}
+    assert result.breakdown["judges"] == spoke
+
+
 async def test_equal_documents_ask_with_equal_keys() -> None:
     client = FakeClient()
     await score(document(P("x"), I(), rollout_id="one"), client)

@@ -1,0 +1,29 @@
+"""What a training run of this configuration needs beside its services: folders, model and data, all read."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from pathlib import Path
+
+from coordinator import checks
+from coordinator.config import RunConfig
+from coordinator.doctor.finding import Finding, note, of_problems
+
+AREA = "run"
+
+
+def examine(config: RunConfig, run: Path) -> Iterator[Finding]:
+    """`run`: the folder that the run would make."""
+    yield from of_problems(
+        AREA, "folders", checks.local(config, run), f"{run.parent} and the image store can be written"
+    )
+    if checks.unbuilt(config):
+        command = checks.builder(config)
+        yield note(AREA, "model and data", f"{config.train.model} is not built yet; `{command}` builds both")
+        return
+    if Path(config.train.model).expanduser().exists() or checks.model(config):
+        yield from of_problems(AREA, "model", checks.model(config), f"{config.train.model} is there")
+    else:
+        yield note(AREA, "model", f"{config.train.model} is no folder here; the hub is asked for it")
+    rows = f"{len(config.data.train) + len(config.data.test)} files, every row and image read"
+    yield from of_problems(AREA, "data", checks.data(config), rows)
