@@ -16,6 +16,7 @@ from coordinator import checks
 from coordinator.config import RunConfig
 from coordinator.exporter import ENDPOINTS, Exporter, RunState
 from coordinator.live import TRAINING, LiveView
+from coordinator.lookout import Lookout
 from coordinator.processes import MemoryWatch
 from coordinator.progress import Progress
 from coordinator.report import write_report
@@ -64,7 +65,10 @@ def _launch(
     try:
         depths = lambda: services.depths() if services else {}  # noqa: E731 - bound below
         workers = lambda: services.fleet.states() if services else {}  # noqa: E731
-        with LiveView(console, config.name, config.train.steps, progress, memory, depths, workers) as view:
+        where = Lookout(progress, lambda: services.config.queue if services else None).words
+        with LiveView(
+            console, config.name, config.train.steps, progress, memory, depths, workers, where
+        ) as view:
             services = Services(config, run, signals, view.say)
             with services:
                 exporter.watch(

@@ -14,8 +14,8 @@ from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
-from coordinator.idle.path import Span
 from coordinator.idle.report import IdleReport
+from coordinator.idle.spans import Span
 from coordinator.idle.watch import IdleWatch
 from coordinator.summary import idle_ratio
 from policy.ledger_writer import ENTRY, LEDGER, Closed, Ended, Entry, Posted

@@ -13,7 +13,8 @@ from pathlib import Path
 
 from pydantic import BaseModel, JsonValue
 
-from coordinator.idle.report import Idleness, rounded
+from coordinator.idle.report import Idleness
+from coordinator.idle.spans import rounded
 from policy.groups import groups
 from policy.ledger import Ledger, RequestRecord, reward_curve
 from workers.messages import Success

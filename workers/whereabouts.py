@@ -73,14 +73,12 @@ class Whereabouts:
         return self.place in ("silent", "missing") or (self.place == "unserved" and not self.loading)
 
 
-def find(settings: QueueSettings, request_id: str, queue: str) -> Whereabouts:
-    """Ask Redis. Raises `redis.RedisError` when it does not answer."""
+def find(url: str, settings: QueueSettings, request_id: str, queue: str) -> Whereabouts:
+    """Ask the Redis at `url`. Raises `redis.RedisError` when it does not answer."""
     keys = [outcome_key(request_id), attempts_key(request_id), "unacked", INDEX, *queue_lists(queue)]
-    with redis.Redis.from_url(
-        settings.url, socket_timeout=TIMEOUT_S, socket_connect_timeout=TIMEOUT_S
-    ) as client:
+    with redis.Redis.from_url(url, socket_timeout=TIMEOUT_S, socket_connect_timeout=TIMEOUT_S) as client:
         found: Any = client.eval(FIND, len(keys), *keys, request_id)
-    return judge(found, read_roster(settings.url), queue, settings, time.time())
+    return judge(found, read_roster(url), queue, settings, time.time())
 
 
 def judge(

@@ -10,8 +10,8 @@ from __future__ import annotations
 
 import math
 from collections.abc import Sequence
-from dataclasses import dataclass
 
+from coordinator.idle.spans import Span
 from policy.ledger import RequestRecord, RolloutRecord
 from rewards.judges import IMAGE_KIND, TEXT_KIND
 from workers.errors import Cause, Fault
@@ -32,20 +32,6 @@ CAUSES: dict[str, str] = {
     WEIGHT_SYNC: "the generator loads new weights",
     UNEXPLAINED: "the ledger does not tell what the trainer waited for",
 }
-
-
-@dataclass(frozen=True)
-class Span:
-    """From `began` to `ended` (Unix seconds) all waited for `cause`; `request_id`: of the request in it."""
-
-    cause: str
-    began: float
-    ended: float
-    request_id: str = ""
-
-    @property
-    def seconds(self) -> float:
-        return self.ended - self.began
 
 
 def end_of(rollout: RolloutRecord) -> float:

@@ -23,17 +23,16 @@ from coordinator.idle.path import (
     REFILL,
     UNEXPLAINED,
     WEIGHT_SYNC,
-    Span,
     critical_path,
     end_of,
     writing,
 )
+from coordinator.idle.spans import Interval, Span, gaps, merged, totals, within
 from policy.ledger import Ledger, RequestRecord, RolloutRecord
 from policy.ledger_writer import Waited
 
 STEP, SYNC = "timing_s/step", "timing_s/update_weights"
 Metrics = Mapping[str, object]
-Interval = tuple[float, float]
 
 
 @dataclass(frozen=True)
@@ -94,7 +93,7 @@ class Idleness:
         low, high = max(since, min(begun, default=math.inf)), min(until, last)
         generator = self._generator(low, high) if low < high else []
         return IdleReport(
-            trainer=totals(_within(trainer, since, until)),
+            trainer=totals(within(trainer, since, until)),
             generator=totals(generator),
             observed_s=max(0.0, high - low),
         )
@@ -111,7 +110,7 @@ class Idleness:
             renamed = replaces and span.cause == GENERATION
             spans.append(Span(REFILL, span.began, span.ended) if renamed else span)
         spans.append(Span(BOOKKEEPING, min(end_of(rollout), max(wait.time, rollout.started)), math.inf))
-        return _within(spans, wait.began, wait.time)
+        return within(spans, wait.began, wait.time)
 
     def oldest(self) -> RolloutRecord | None:
         """Of the rollouts that are under way, the one that began first."""
@@ -151,47 +150,9 @@ class Idleness:
                     spans.append(Span(NOT_ADMITTED, at, until))
                 else:
                     until = min(ended, ends[first])
-                    spans += _within(self._path(self._rollouts[first].rollout_id), at, until)
+                    spans += within(self._path(self._rollouts[first].rollout_id), at, until)
                 at = until
         return spans
-
-
-def totals(spans: Iterable[Span]) -> dict[str, float]:
-    """Seconds by cause, the largest first."""
-    seconds: dict[str, float] = defaultdict(float)
-    for span in spans:
-        seconds[span.cause] += span.seconds
-    return dict(sorted(seconds.items(), key=lambda item: -item[1]))
-
-
-def rounded(seconds: Mapping[str, float]) -> dict[str, float]:
-    """To milliseconds, for people and files."""
-    return {cause: round(value, 3) for cause, value in seconds.items()}
-
-
-def merged(intervals: Iterable[Interval], low: float, high: float) -> list[Interval]:
-    """What any of them covers between `low` and `high`, in order and apart."""
-    found: list[Interval] = []
-    for began, ended in sorted(intervals):
-        began, ended = max(began, low), min(ended, high)
-        if began >= ended:
-            continue
-        if found and began <= found[-1][1]:
-            found[-1] = found[-1][0], max(found[-1][1], ended)
-        else:
-            found.append((began, ended))
-    return found
-
-
-def gaps(covered: Sequence[Interval], low: float, high: float) -> list[Interval]:
-    """What lies between `covered`, which is in order and apart."""
-    edges = [low, *(edge for interval in covered for edge in interval), high]
-    return [(a, b) for a, b in zip(edges[::2], edges[1::2], strict=True) if a < b]
-
-
-def _within(spans: Iterable[Span], low: float, high: float) -> list[Span]:
-    cut = (Span(s.cause, max(s.began, low), min(s.ended, high), s.request_id) for s in spans)
-    return [span for span in cut if span.began < span.ended]
 
 
 def _apart(waits: list[Waited]) -> list[Waited]:

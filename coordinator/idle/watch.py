@@ -21,6 +21,7 @@ from policy.ledger_writer import Ended, Entry, GroupFailed, Posted, Scored, Wait
 
 LAG_S = 3600.0  # whatever has been under way for longer died without a word
 LATE_S = 1.0  # lines of another process may be read so much later than their time
+OVERDUE_S = 30.0  # whoever waits for a request gives it up soon after its deadline
 SERVICES = 200  # last service times of a kind, for its median
 
 
@@ -80,9 +81,15 @@ class IdleWatch:
             self._observed_s + rest.observed_s,
         )
 
-    def pending(self) -> list[RequestRecord]:
-        """Requests without an outcome, the oldest first."""
-        return sorted(self._ledger.pending, key=lambda record: record.posted)
+    def pending(self, now: float) -> list[RequestRecord]:
+        """Requests without an outcome, the oldest first; not those long past their deadlines, for which
+        nobody waits any more."""
+        waited_for = (r for r in self._ledger.pending if r.request.deadline + OVERDUE_S > now)
+        return sorted(waited_for, key=lambda record: record.posted)
+
+    def request(self, request_id: str) -> RequestRecord | None:
+        """The request of this id, unless it is forgotten."""
+        return self._ledger.requests.get(request_id)
 
     def owner(self, record: RequestRecord) -> RolloutRecord | None:
         """The rollout that waits for a request."""

@@ -8,8 +8,9 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from coordinator.idle.path import CAUSES, Span, critical_path
-from coordinator.idle.report import Idleness, merged, totals
+from coordinator.idle.path import CAUSES, critical_path
+from coordinator.idle.report import Idleness
+from coordinator.idle.spans import Span, merged, totals
 from policy.document import Task
 from policy.ledger import Ledger, RequestRecord, RolloutRecord
 from policy.ledger_writer import Waited

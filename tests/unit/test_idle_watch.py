@@ -156,6 +156,7 @@ def test_what_is_pending_is_told_with_the_prompt_that_waits():
     watch = IdleWatch()
     asked = Request(request_id="g_0-0", kind="code", payload={"code": "x"}, deadline=1e9, owner="g_0")
     watch.take([Started(time=10.0, rollout_id="g_0", task=TASK), Posted(time=11.0, request=asked)])
-    [record] = watch.pending()
+    [record] = watch.pending(now=20.0)
     assert (record.posted, watch.owner(record).task) == (11.0, TASK)
     assert record.request.payload == {}
+    assert watch.pending(now=2e9) == [], "nobody waits for it any more"
