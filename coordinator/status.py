@@ -81,11 +81,11 @@ def look(run: Path) -> Status:
         progress.conclude()
     else:
         progress.update()
-    queue = QueueSettings.model_validate(config["queue"])
+    queue = QueueSettings.model_validate(config.get("queue", {}))
     url = "" if ended else _redis(run, queue)
     pending = [] if ended else progress.watch.pending(now)
     return Status(
-        name=config["name"] or run.name,
+        name=config.get("name") or run.name,
         ended=ended,
         quiet_s=round(now - _last_written(run), 1),
         step=progress.steps,

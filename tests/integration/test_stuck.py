@@ -2,15 +2,23 @@
 
 from __future__ import annotations
 
+import json
 import os
 import signal
+from collections.abc import AsyncIterator
+from pathlib import Path
 
 import psutil
+import pytest
 from conftest import StartWorker
 from queue_jobs import Order
 from queue_requests import Notes, request_for, until
 
+from coordinator.status import look as status_of
+from policy.document import Task
+from policy.ledger_writer import LedgerWriter
 from workers.client import QueueClient
+from workers.messages import Request
 from workers.settings import QueueSettings
 from workers.whereabouts import Whereabouts, find
 
@@ -70,3 +78,58 @@ async def test_a_queue_that_nobody_serves_is_told(
     seen = find(queue_settings.url, queue_settings, request.request_id, "search")
     assert (seen.place, seen.workers, seen.stuck) == ("unserved", 0, True)
     assert find(queue_settings.url, queue_settings, "never-posted", "search").place == "missing"
+
+
+@pytest.fixture
+async def producing(queue_settings: QueueSettings, config_file: Path) -> AsyncIterator[QueueClient]:
+    """A client that writes the ledger of a run in the folder of `config_file`, for the rollout g_0."""
+    run = config_file.parent
+    (run / "endpoints.json").write_text(json.dumps({"redis": queue_settings.redis_url}))
+    ledger = LedgerWriter(run, "rollout")
+    ledger.started("g_0", Task(question="Write about cats."))
+    async with QueueClient(queue_settings, on_posted=ledger.posted, on_outcome=ledger.ended) as running:
+        yield running
+    ledger.close()
+
+
+def of_rollout(order: Order, kind: str = "code") -> Request:
+    return request_for(order, kind).model_copy(update={"owner": "g_0"})
+
+
+async def test_the_status_of_a_run_tells_slow_from_stuck(
+    obedient: StartWorker, producing: QueueClient, notes: Notes, config_file: Path
+) -> None:
+    run = config_file.parent
+    worker = obedient("code")
+    for number in range(3):  # for the median of the kind
+        await (await producing.post(of_rollout(Order(seconds=0.1 + number / 100)))).outcome()
+    slow = of_rollout(notes.order(seconds=60.0))
+    await producing.post(slow)
+    child = await notes.started()
+
+    def state() -> str:
+        one = status_of(run).longest_pending
+        if one is None or one.request_id != slow.request_id:  # the last moment's lines are not read yet
+            return ""
+        assert (one.tool, one.rollout, one.prompt) == ("code", "g_0", "Write about cats.")
+        return one.state
+
+    await until(lambda: "(slow: median of its kind is 0.1 s)" in state())
+    assert state().startswith("running for ")
+    assert status_of(run).queues["code"] == {"waiting": 0, "running": 1}
+    for process in (worker.pid, child):
+        os.kill(process, signal.SIGSTOP)
+    await until(lambda: state().startswith("stuck: its worker has been silent for "))
+    assert status_of(run).longest_pending.stuck
+
+
+async def test_the_status_of_a_run_names_a_queue_that_nobody_serves(
+    producing: QueueClient, config_file: Path
+) -> None:
+    await producing.post(of_rollout(Order(), kind="search"))
+
+    def one() -> bool:
+        seen = status_of(config_file.parent).longest_pending
+        return seen is not None and seen.state == "stuck: nobody serves this queue"
+
+    await until(one)
