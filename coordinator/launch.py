@@ -65,7 +65,8 @@ def _launch(
     try:
         depths = lambda: services.depths() if services else {}  # noqa: E731 - bound below
         workers = lambda: services.fleet.states() if services else {}  # noqa: E731
-        where = Lookout(progress, lambda: services.config.queue if services else None).words
+        queue = lambda: (services.config.queue.url, services.config.queue) if services else None  # noqa: E731
+        where = Lookout(progress, queue).words
         with LiveView(
             console, config.name, config.train.steps, progress, memory, depths, workers, where
         ) as view:

@@ -19,7 +19,7 @@ from coordinator.fleet import PoolState
 from coordinator.processes import MemoryWatch
 from coordinator.progress import Progress
 from coordinator.report import GIB, duration
-from coordinator.status import waiting
+from coordinator.status import in_words, waiting
 
 BARS = "▁▂▃▄▅▆▇█"
 LINE_EVERY_S = 30.0
@@ -129,10 +129,8 @@ class LiveView:
             "memory": f"{self._memory.now / GIB:.1f} GiB (peak {self._memory.peak / GIB:.1f})",
             "elapsed": duration(self.elapsed_s),
         }
-        if wait := waiting(progress):
-            facts["waiting for"] = f"{wait.cause} ({wait.seconds:.0f} of {wait.of_s:.0f} s)"
-            if (asked := progress.waiting[-1].request_id) and (words := self._where(asked)):
-                facts["waiting for"] += f", {asked} is {words}"
+        if wait := waiting(progress, self._where):
+            facts["waiting for"] = in_words(wait)
         if restarts:
             facts["workers restarted"] = str(restarts)
         return facts

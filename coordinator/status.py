@@ -8,14 +8,16 @@ from __future__ import annotations
 
 import json
 import time
+from collections.abc import Callable
 from pathlib import Path
 
 import redis
-from pydantic import BaseModel
+from pydantic import BaseModel, ValidationError
 
 from coordinator.config import CONFIG_FILE
 from coordinator.exporter import ENDPOINTS, without_password
 from coordinator.idle.spans import rounded
+from coordinator.lookout import Lookout, told, whereabouts
 from coordinator.progress import Progress
 from policy.ledger import RequestRecord
 from policy.ledger_writer import LEDGER
@@ -23,19 +25,21 @@ from policy.training import METRICS
 from workers.depths import read_depths
 from workers.errors import ConfigError
 from workers.settings import QueueSettings
-from workers.whereabouts import Whereabouts, find
+from workers.whereabouts import Whereabouts
 
 SUMMARY = "summary.json"
-SLOW = 2.0  # times the median of its kind
 SHOWN = 300  # characters of a prompt
 
 
 class Waiting(BaseModel):
-    """What the trainer waits for now: `cause`, for `seconds` of the `of_s` that it has waited."""
+    """What the trainer waits for now: `cause`, for `seconds` of the `of_s` that it has waited. `request_id`:
+    of the request behind it, if there is one; `state`: where that is, in words."""
 
     cause: str
     seconds: float
     of_s: float
+    request_id: str = ""
+    state: str = ""
 
 
 class Pending(BaseModel):
@@ -76,14 +80,12 @@ def look(run: Path) -> Status:
         raise ConfigError(f"{run}: no run has begun there; name a run's folder, or its name under --runs")
     config = json.loads((run / CONFIG_FILE).read_text())
     ended, now = (run / SUMMARY).exists(), time.time()
-    progress = Progress(run)
-    if ended:
-        progress.conclude()
-    else:
-        progress.update()
+    progress = _progress(run, ended)
     queue = QueueSettings.model_validate(config.get("queue", {}))
     url = "" if ended else _redis(run, queue)
-    pending = [] if ended else progress.watch.pending(now)
+    longest = None
+    if not ended and (pending := progress.watch.pending(now)):
+        longest = _longest(pending[0], progress, whereabouts(url, queue, pending[0]), queue.lease_s)
     return Status(
         name=config.get("name") or run.name,
         ended=ended,
@@ -95,69 +97,57 @@ def look(run: Path) -> Status:
         trainer_idle_s=rounded(progress.idle.trainer),
         generator_idle_ratio=progress.idle.generator_ratio,
         generator_idle_s=rounded(progress.idle.generator),
-        waiting=waiting(progress),
+        waiting=waiting(progress, Lookout(progress, lambda: (url, queue)).words),
         queues=_queues(url),
-        longest_pending=_longest(pending[0], progress, url, queue, now) if pending else None,
+        longest_pending=longest,
     )
 
 
-def waiting(progress: Progress) -> Waiting | None:
-    """What the trainer waits for, as its last span tells."""
+def _progress(run: Path, ended: bool) -> Progress:
+    progress = Progress(run)
+    try:
+        if ended:
+            progress.conclude()
+        else:
+            progress.update()
+    except ValidationError as error:
+        raise ConfigError(
+            f"{run / LEDGER}: was written by another version: {error.errors()[0]['msg']}"
+        ) from error
+    return progress
+
+
+def waiting(progress: Progress, where: Callable[[str], str]) -> Waiting | None:
+    """What the trainer waits for, as its last span tells. `where`: in words, where a request is."""
     spans = progress.waiting
     if not spans:
         return None
-    own = sum(span.seconds for span in spans if span.cause == spans[-1].cause)
-    return Waiting(cause=spans[-1].cause, seconds=own, of_s=sum(span.seconds for span in spans))
+    last = spans[-1]
+    return Waiting(
+        cause=last.cause,
+        seconds=round(sum(span.seconds for span in spans if span.cause == last.cause), 1),
+        of_s=round(sum(span.seconds for span in spans), 1),
+        request_id=last.request_id,
+        state=where(last.request_id) if last.request_id else "",
+    )
 
 
-def told(where: Whereabouts | None, median_s: float | None, lease_s: float) -> str:
-    """A request's whereabouts in words; None: Redis does not answer. `median_s` of its kind's service."""
-    if where is None:
-        return "no outcome yet, and Redis does not answer"
-    match where.place:
-        case "waiting":
-            ahead = f"{where.before} before it" if where.before else "the next in line"
-            return f"waiting for a slot ({ahead}, {where.workers} workers)"
-        case "running":
-            usual = f"median of its kind is {median_s:.1f} s" if median_s is not None else ""
-            slow = "slow: " if median_s is not None and where.for_s > SLOW * median_s else ""
-            note = f" ({slow}{usual})" if usual else ""
-            return f"running for {where.for_s:.0f} s on a live worker{note}"
-        case "silent":
-            return f"stuck: its worker has been silent for {where.for_s:.0f} s (lease: {lease_s:.0f} s)"
-        case "unserved" if where.loading:
-            return f"waiting for {where.loading} workers that are loading"
-        case "unserved":
-            return "stuck: nobody serves this queue"
-        case "missing":
-            return f"stuck: a worker took it and fell silent; it is posted again after {lease_s:.0f} s"
-        case _:
-            return "done: its outcome is on the way"
+def in_words(wait: Waiting) -> str:
+    """For a line of text."""
+    where = f", {wait.request_id} is {wait.state}" if wait.state else ""
+    return f"{wait.cause} ({wait.seconds:.0f} of {wait.of_s:.0f} s){where}"
 
 
-def whereabouts(url: str, queue: QueueSettings, record: RequestRecord) -> Whereabouts | None:
-    """Where a request is; None when the Redis at `url` does not answer, or none is named."""
-    if not url:
-        return None
-    try:
-        return find(url, queue, record.request.request_id, record.request.kind)
-    except redis.RedisError:
-        return None
-
-
-def _longest(
-    record: RequestRecord, progress: Progress, url: str, queue: QueueSettings, now: float
-) -> Pending:
+def _longest(record: RequestRecord, progress: Progress, where: Whereabouts | None, lease_s: float) -> Pending:
     rollout = progress.watch.owner(record)
     question = rollout.task.question if rollout and rollout.task else ""
-    where = whereabouts(url, queue, record)
     return Pending(
         request_id=record.request.request_id,
         tool=record.request.kind,
-        age_s=round(now - record.posted, 1),
+        age_s=round(time.time() - record.posted, 1),
         rollout=record.request.owner,
         prompt=question if len(question) <= SHOWN else f"{question[:SHOWN]}…",
-        state=told(where, progress.watch.median_s(record.request.kind), queue.lease_s),
+        state=told(where, progress.watch.median_s(record.request.kind), lease_s),
         stuck=where.stuck if where else None,
     )
 

@@ -35,6 +35,8 @@ def status(
 
 
 def _show(console: Console, now: Status) -> None:
+    from coordinator.status import in_words
+
     def line(what: str, words: str) -> None:
         console.print(f"{what:<16}{words}", markup=False, highlight=False, soft_wrap=True)
 
@@ -45,7 +47,7 @@ def _show(console: Console, now: Status) -> None:
     line("trainer idle", _causes(now.trainer_idle_ratio, now.trainer_idle_s))
     line("generator idle", _causes(now.generator_idle_ratio, now.generator_idle_s))
     if now.waiting:
-        line("waits now for", f"{now.waiting.cause} ({now.waiting.seconds:.0f} of {now.waiting.of_s:.0f} s)")
+        line("waits now for", in_words(now.waiting))
     if now.queues is not None:
         busy = {name: depth for name, depth in now.queues.items() if any(depth.values())}
         shown = (f"{name} {d['waiting']} waiting, {d['running']} running" for name, d in busy.items())

@@ -2,7 +2,7 @@
 
 Invariants: each entry is taken once; what cannot change any more is added up and forgotten, so that memory
 is that of a few steps however long the run; after the last entry the sums are those of `Idleness` on the
-whole ledger.
+whole ledger, but for moments of rollouts that outlived their failed group.
 """
 
 from __future__ import annotations

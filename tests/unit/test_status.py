@@ -9,13 +9,16 @@ import time
 import pytest
 from rich.console import Console
 
+from coordinator import lookout
 from coordinator.commands.status import _show
-from coordinator.status import look, told
+from coordinator.lookout import told
+from coordinator.progress import Progress
+from coordinator.status import look
 from policy.document import Task
 from policy.ledger_writer import LedgerWriter, Posted, Started, Wrote
 from workers.errors import ConfigError
 from workers.messages import Request
-from workers.settings import REDIS_ENV
+from workers.settings import REDIS_ENV, QueueSettings
 from workers.whereabouts import Whereabouts
 
 TASK = Task(question="Write about cats.")
@@ -66,6 +69,25 @@ def test_a_run_that_ended_waits_for_nothing(run):
     assert "ended" in console.file.getvalue()
 
 
+def test_a_ledger_of_another_version_is_refused(run):
+    (run / "ledger" / "old.jsonl").write_text('{"type": "began", "time": 1}\n')
+    with pytest.raises(ConfigError, match="another version"):
+        look(run)
+
+
+def test_redis_is_asked_now_and_then_however_often_the_view_is_drawn(run, monkeypatch):
+    progress, asked = Progress(run), []
+    progress.update()
+    monkeypatch.setattr(
+        lookout, "find", lambda url, *_: asked.append(url) or Whereabouts("running", for_s=9.0)
+    )
+    words = lookout.Lookout(progress, lambda: ("redis://h", QueueSettings())).words
+    assert [words("g_0-0") for _ in range(3)] == ["running for 9 s on a live worker"] * 3
+    assert asked == ["redis://h"]
+    assert words("unknown") == ""
+    assert lookout.Lookout(progress, lambda: None).words("g_0-0") == ""
+
+
 def test_a_folder_that_is_no_run_is_refused(tmp_path):
     with pytest.raises(ConfigError, match="no run"):
         look(tmp_path)
@@ -76,7 +98,7 @@ def test_a_folder_that_is_no_run_is_refused(tmp_path):
     [
         (None, None, "no outcome yet, and Redis does not answer"),
         (Whereabouts("waiting", before=3, workers=2), 1.0, "waiting for a slot (3 before it, 2 workers)"),
-        (Whereabouts("waiting", workers=2), 1.0, "waiting for a slot (the next in line, 2 workers)"),
+        (Whereabouts("waiting", workers=1), 1.0, "waiting for a slot (the next in line, 1 worker)"),
         (
             Whereabouts("running", for_s=12.0),
             3.0,
@@ -90,7 +112,11 @@ def test_a_folder_that_is_no_run_is_refused(tmp_path):
         (Whereabouts("running", for_s=4.0), None, "running for 4 s on a live worker"),
         (Whereabouts("silent", for_s=9.0), 3.0, "stuck: its worker has been silent for 9 s (lease: 15 s)"),
         (Whereabouts("unserved"), None, "stuck: nobody serves this queue"),
-        (Whereabouts("unserved", loading=2), None, "waiting for 2 workers that are loading"),
+        (
+            Whereabouts("unserved", loading=2),
+            None,
+            "waiting for 2 workers to be loaded",
+        ),
         (
             Whereabouts("missing"),
             None,
