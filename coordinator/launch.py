@@ -54,7 +54,7 @@ def _launch(
 ) -> Summary:
     run.mkdir(parents=True)
     config = _placed(config, run)
-    progress = Progress(run)
+    progress = Progress(run, config.train.steps)
     services: Services | None = None
 
     def conclude() -> Summary:

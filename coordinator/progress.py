@@ -29,11 +29,12 @@ JUDGE_EVERY_S = 2.0  # some ms of work for a thousand rollouts under way
 class Progress:
     """`rewards`: mean per step, in order; `outcomes`: requests by success, model or infrastructure; `idle`:
     seconds by cause so far; `waiting`: for what the trainer has been waiting, since its last step, in order,
-    empty while it trains.
+    empty while it trains. `total`: after how many steps it ends, None when the data decides.
     """
 
-    def __init__(self, run: Path):
+    def __init__(self, run: Path, total: int | None = None):
         self._run = run
+        self._total = total
         self._offsets: dict[Path, int] = {}
         self.rewards: list[float] = []
         self.steps = 0
@@ -74,6 +75,9 @@ class Progress:
         self.idle = self.watch.report(self.watch.idleness())
 
     def _judge(self, now: float) -> None:
+        if self._total is not None and self.steps >= self._total:
+            self.waiting, self.idle = [], self.watch.report(self.watch.idleness())
+            return
         metrics = self._run / METRICS
         last = metrics.stat().st_mtime if metrics.exists() else 0.0
         wait = self.watch.waiting(self.steps, last, now)

@@ -80,7 +80,8 @@ def look(run: Path) -> Status:
         raise ConfigError(f"{run}: no run has begun there; name a run's folder, or its name under --runs")
     config = json.loads((run / CONFIG_FILE).read_text())
     ended, now = (run / SUMMARY).exists(), time.time()
-    progress = _progress(run, ended)
+    steps = config.get("train", {}).get("steps")
+    progress = _progress(run, steps, ended)
     queue = QueueSettings.model_validate(config.get("queue", {}))
     url = "" if ended else _redis(run, queue)
     longest = None
@@ -91,7 +92,7 @@ def look(run: Path) -> Status:
         ended=ended,
         quiet_s=round(now - _last_written(run), 1),
         step=progress.steps,
-        steps=config.get("train", {}).get("steps"),
+        steps=steps,
         reward=progress.rewards[-1] if progress.rewards else None,
         trainer_idle_ratio=progress.idle_ratio,
         trainer_idle_s=rounded(progress.idle.trainer),
@@ -103,8 +104,8 @@ def look(run: Path) -> Status:
     )
 
 
-def _progress(run: Path, ended: bool) -> Progress:
-    progress = Progress(run)
+def _progress(run: Path, steps: int | None, ended: bool) -> Progress:
+    progress = Progress(run, steps)
     try:
         if ended:
             progress.conclude()

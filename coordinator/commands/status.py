@@ -40,8 +40,10 @@ def _show(console: Console, now: Status) -> None:
     def line(what: str, words: str) -> None:
         console.print(f"{what:<16}{words}", markup=False, highlight=False, soft_wrap=True)
 
-    quiet = f", silent for {now.quiet_s:.0f} s" if not now.ended and now.quiet_s > QUIET_S else ""
-    line(now.name, f"{'ended' if now.ended else 'under way'}{quiet}")
+    if now.quiet_s > QUIET_S and not now.ended:
+        line(now.name, f"no end is recorded, and nothing was written for {now.quiet_s:.0f} s")
+    else:
+        line(now.name, "ended" if now.ended else "under way")
     line("step", f"{now.step}/{now.steps or '?'}")
     line("reward", "-" if now.reward is None else f"{now.reward:.3f}")
     line("trainer idle", _causes(now.trainer_idle_ratio, now.trainer_idle_s))

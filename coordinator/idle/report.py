@@ -109,7 +109,7 @@ class Idleness:
         for span in self._path(rollout.rollout_id):
             renamed = replaces and span.cause == GENERATION
             spans.append(Span(REFILL, span.began, span.ended) if renamed else span)
-        spans.append(Span(BOOKKEEPING, min(end_of(rollout), max(wait.time, rollout.started)), math.inf))
+        spans.append(Span(BOOKKEEPING, spans[-1].ended, math.inf))
         return within(spans, wait.began, wait.time)
 
     def oldest(self) -> RolloutRecord | None:

@@ -142,6 +142,17 @@ def test_progress_of_an_ended_run_says_what_its_summary_says(tmp_path):
     assert progress.watch.median_s("code") is None
 
 
+def test_after_its_last_step_a_run_waits_for_nothing(tmp_path):
+    entries, rows = history(7)
+    written(tmp_path, entries, rows)
+    during, after = Progress(tmp_path, 31), Progress(tmp_path, 30)
+    during.update()
+    after.update()
+    assert [span.cause for span in during.waiting] == ["not admitted"]
+    assert after.waiting == []
+    assert after.idle.observed_s < 1000 < during.idle.observed_s
+
+
 def test_while_it_trains_nothing_is_waited_for():
     watch = IdleWatch()
     assert watch.waiting(0, 0.0, now=50.0) is None
