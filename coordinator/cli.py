@@ -14,7 +14,18 @@ import typer
 from rich.console import Console
 from rich.logging import RichHandler
 
-from coordinator.commands import bench, doctor, evaluate, generate, metrics, redis, runs, serve, workers
+from coordinator.commands import (
+    bench,
+    doctor,
+    evaluate,
+    generate,
+    metrics,
+    redis,
+    runs,
+    serve,
+    status,
+    workers,
+)
 from coordinator.commands.output import fail
 from workers.errors import ConfigError, InfrastructureFault
 
@@ -28,6 +39,7 @@ app = typer.Typer(
 )
 app.command()(runs.demo)
 app.command()(runs.train)
+app.command()(status.status)
 app.command()(generate.generate)
 app.command()(doctor.doctor)
 app.add_typer(serve.app, name="serve")

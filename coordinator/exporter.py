@@ -112,10 +112,19 @@ class RunCollector(Collector):
             yield GaugeMetricFamily(
                 "llmi_reward", "Mean reward of the last step.", value=progress.rewards[-1]
             )
-        if (idle := progress.idle_ratio) is not None:
+        if (ratio := progress.idle_ratio) is not None:
             yield GaugeMetricFamily(
-                "llmi_trainer_idle_ratio", "The trainer's share of waiting over all steps.", value=idle
+                "llmi_trainer_idle_ratio", "The trainer's share of waiting over all steps.", value=ratio
             )
+        idle = GaugeMetricFamily(
+            "llmi_idle_seconds",
+            "Seconds that the trainer or the generator was idle, by what it waited for.",
+            labels=["who", "cause"],
+        )
+        for who, causes in (("trainer", progress.idle.trainer), ("generator", progress.idle.generator)):
+            for cause, seconds in causes.items():
+                idle.add_metric([who, cause], seconds)
+        yield idle
         yield GaugeMetricFamily(
             "llmi_memory_bytes", "Resident memory of the run on this machine.", value=self._run.memory.now
         )

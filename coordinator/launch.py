@@ -16,6 +16,7 @@ from coordinator import checks
 from coordinator.config import RunConfig
 from coordinator.exporter import ENDPOINTS, Exporter, RunState
 from coordinator.live import TRAINING, LiveView
+from coordinator.lookout import Lookout
 from coordinator.processes import MemoryWatch
 from coordinator.progress import Progress
 from coordinator.report import write_report
@@ -54,7 +55,7 @@ def _launch(
     run.mkdir(parents=True)
     config.save_for_people(run)  # before it holds what is of this run alone
     config = _placed(config, run)
-    progress = Progress(run)
+    progress = Progress(run, config.train.steps)
     services: Services | None = None
 
     def conclude() -> Summary:
@@ -65,7 +66,11 @@ def _launch(
     try:
         depths = lambda: services.depths() if services else {}  # noqa: E731 - bound below
         workers = lambda: services.fleet.states() if services else {}  # noqa: E731
-        with LiveView(console, config.name, config.train.steps, progress, memory, depths, workers) as view:
+        queue = lambda: (services.config.queue.url, services.config.queue) if services else None  # noqa: E731
+        where = Lookout(progress, queue).words
+        with LiveView(
+            console, config.name, config.train.steps, progress, memory, depths, workers, where
+        ) as view:
             services = Services(config, run, signals, view.say)
             with services:
                 exporter.watch(

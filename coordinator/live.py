@@ -19,6 +19,7 @@ from coordinator.fleet import PoolState
 from coordinator.processes import MemoryWatch
 from coordinator.progress import Progress
 from coordinator.report import GIB, duration
+from coordinator.status import in_words, waiting
 
 BARS = "▁▂▃▄▅▆▇█"
 LINE_EVERY_S = 30.0
@@ -47,7 +48,8 @@ def staffing(states: Mapping[str, PoolState]) -> str:
 
 
 class LiveView:
-    """Shows the run's progress whenever `show` is called. `total`: steps, None when the data decides."""
+    """Shows the run's progress whenever `show` is called. `total`: steps, None when the data decides;
+    `where`: tells in words where the request of an id is, empty when nobody knows."""
 
     def __init__(
         self,
@@ -58,6 +60,7 @@ class LiveView:
         memory: MemoryWatch,
         depths: Callable[[], Mapping[str, int]],
         workers: Callable[[], Mapping[str, PoolState]],
+        where: Callable[[str], str],
     ):
         self._console = console
         self._name = name
@@ -66,6 +69,7 @@ class LiveView:
         self._memory = memory
         self._depths = depths
         self._workers = workers
+        self._where = where
         self._started = time.monotonic()
         self._live = (
             Live(console=console, auto_refresh=False, transient=True) if console.is_terminal else None
@@ -125,6 +129,8 @@ class LiveView:
             "memory": f"{self._memory.now / GIB:.1f} GiB (peak {self._memory.peak / GIB:.1f})",
             "elapsed": duration(self.elapsed_s),
         }
+        if wait := waiting(progress, self._where):
+            facts["waiting for"] = in_words(wait)
         if restarts:
             facts["workers restarted"] = str(restarts)
         return facts

@@ -6,30 +6,45 @@ for its end; nothing here touches a process of the run.
 
 from __future__ import annotations
 
+import heapq
 import json
+import time
 from collections import Counter
+from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
+from coordinator.idle.report import IdleReport
+from coordinator.idle.spans import Span
+from coordinator.idle.watch import IdleWatch
 from coordinator.summary import idle_ratio
-from policy.ledger_writer import LEDGER
+from policy.ledger_writer import ENTRY, LEDGER, Closed, Ended, Entry, Posted
 from policy.training import METRICS
-from workers.errors import Cause
+from workers.messages import Failure
 
 REWARD = "critic/score/mean"
+JUDGE_EVERY_S = 2.0  # some ms of work for a thousand rollouts under way
 
 
 class Progress:
-    """`rewards`: mean per step, in order; `outcomes`: requests by success, model or infrastructure."""
+    """`rewards`: mean per step, in order; `outcomes`: requests by success, model or infrastructure; `idle`:
+    seconds by cause so far; `waiting`: for what the trainer has been waiting, since its last step, in order,
+    empty while it trains. `total`: after how many steps it ends, None when the data decides.
+    """
 
-    def __init__(self, run: Path):
+    def __init__(self, run: Path, total: int | None = None):
         self._run = run
+        self._total = total
         self._offsets: dict[Path, int] = {}
         self.rewards: list[float] = []
         self.steps = 0
         self.posted = 0
         self.outcomes: Counter[str] = Counter()
         self.states: Counter[str] = Counter()
+        self.watch = IdleWatch()
+        self.idle = IdleReport({}, {}, 0.0)
+        self.waiting: list[Span] = []
+        self._judged_at = 0.0
         self._timing: list[dict[str, Any]] = []
 
     @property
@@ -39,26 +54,53 @@ class Progress:
 
     def update(self) -> None:
         """Take in what was written since the last call."""
+        now = time.time()
         for line in self._new_lines(self._run / METRICS):
             entry = json.loads(line)
             self.steps = entry["step"]
             self._timing.append(entry["data"])
+            self.watch.stepped(entry["step"], entry["data"])
             if isinstance(entry["data"].get(REWARD), int | float):
                 self.rewards.append(entry["data"][REWARD])
-        for path in sorted((self._run / LEDGER).glob("*.jsonl")):
-            for line in self._new_lines(path):
-                self._count(json.loads(line))
+        self.watch.take(self._new_entries(), now)
+        if now - self._judged_at > JUDGE_EVERY_S:
+            self._judged_at = now
+            self._judge(now)
 
-    def _count(self, entry: dict[str, Any]) -> None:
-        match entry["type"]:
-            case "posted":
+    def conclude(self) -> None:
+        """Of a run that has ended: nothing more is written, and nothing is waited for."""
+        self.update()
+        self.watch.take([])
+        self.waiting = []
+        self.idle = self.watch.report(self.watch.idleness())
+
+    def _judge(self, now: float) -> None:
+        if self._total is not None and self.steps >= self._total:
+            self.waiting, self.idle = [], self.watch.report(self.watch.idleness())
+            return
+        metrics = self._run / METRICS
+        last = metrics.stat().st_mtime if metrics.exists() else 0.0
+        wait = self.watch.waiting(self.steps, last, now)
+        idleness = self.watch.idleness(now, wait)
+        self.waiting = idleness.why(wait) if wait else []
+        self.idle = self.watch.report(idleness)
+
+    def _new_entries(self) -> Iterator[Entry]:
+        files = sorted((self._run / LEDGER).glob("*.jsonl"))
+        parsed = [map(ENTRY.validate_json, self._new_lines(path)) for path in files]
+        for entry in heapq.merge(*parsed, key=lambda entry: entry.time):
+            self._count(entry)
+            yield entry
+
+    def _count(self, entry: Entry) -> None:
+        match entry:
+            case Posted():
                 self.posted += 1
-            case "ended":
-                result = entry["outcome"]["result"]
-                cause = result.get("cause")
-                self.outcomes[Cause(cause).fault.value if cause else "success"] += 1
-            case "closed":
-                self.states[entry["state"]] += 1
+            case Ended():
+                result = entry.outcome.result
+                self.outcomes[result.fault.value if isinstance(result, Failure) else "success"] += 1
+            case Closed():
+                self.states[entry.state] += 1
 
     def _new_lines(self, path: Path) -> list[bytes]:
         try:
@@ -69,4 +111,4 @@ class Progress:
             return []
         whole = data.rfind(b"\n") + 1
         self._offsets[path] = self._offsets.get(path, 0) + whole
-        return data[:whole].splitlines()
+        return data[:whole].split(b"\n")[:-1]

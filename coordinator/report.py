@@ -101,7 +101,17 @@ def tables(summary: Summary) -> list[Table]:
     ended = sorted(summary.outcomes.items(), key=lambda item: -item[1])
     outcomes = Table("Outcomes", ["outcome", "count"], [[k.replace("_", " "), f"{v:,}"] for k, v in ended])
     rollouts = Table("Rollouts", ["state", "count"], [[k, f"{v:,}"] for k, v in summary.rollouts.items()])
-    return [table for table in (kinds, outcomes, rollouts) if table.rows]
+    idle = {"trainer": summary.trainer_idle_s, "generator": summary.generator_idle_s}
+    waits = Table(
+        "Idle time",
+        ["who", "waited for", "seconds"],
+        [
+            [who, cause.replace("_", " "), f"{s:,.1f}"]
+            for who, causes in idle.items()
+            for cause, s in causes.items()
+        ],
+    )
+    return [table for table in (kinds, outcomes, rollouts, waits) if table.rows]
 
 
 def notes(config: RunConfig) -> list[str]:

@@ -13,6 +13,8 @@ from pathlib import Path
 
 from pydantic import BaseModel, JsonValue
 
+from coordinator.idle.report import Idleness
+from coordinator.idle.spans import rounded
 from policy.groups import groups
 from policy.ledger import Ledger, RequestRecord, reward_curve
 from workers.messages import Success
@@ -34,7 +36,9 @@ class Summary(BaseModel):
     for samples.
 
     `outcomes` counts requests by `success` or the cause of the failure; `rollouts` by terminal state. For
-    `n_valid` to `dropped_by_latency` see `policy.groups.Groups`.
+    `n_valid` to `dropped_by_latency` see `policy.groups.Groups`. `trainer_idle_s` and `generator_idle_s`:
+    seconds by cause (`coordinator.idle.path.CAUSES`); the trainer's hold those in which weights were sent.
+    `generator_idle_ratio`: share of the time from the first rollout to the last batch.
     """
 
     name: str
@@ -55,6 +59,9 @@ class Summary(BaseModel):
     violations: int
     worker_restarts: int
     trainer_idle_ratio: float | None
+    trainer_idle_s: dict[str, float]
+    generator_idle_ratio: float | None
+    generator_idle_s: dict[str, float]
     peak_rss_bytes: int
     seconds: float
 
@@ -135,6 +142,7 @@ def summarize(
     first, last = first_and_last(list(reward_curve(ledger).values()))
     states = ledger.states()
     became = groups(ledger)
+    idle = Idleness(ledger, metrics).report()
     return Summary(
         name=name,
         seed=seed,
@@ -154,6 +162,9 @@ def summarize(
         violations=len(ledger.violations),
         worker_restarts=worker_restarts,
         trainer_idle_ratio=idle_ratio(metrics),
+        trainer_idle_s=rounded(idle.trainer),
+        generator_idle_ratio=idle.generator_ratio,
+        generator_idle_s=rounded(idle.generator),
         peak_rss_bytes=peak_rss_bytes,
         seconds=seconds,
     )

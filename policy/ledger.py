@@ -38,7 +38,8 @@ from workers.messages import Failure, Outcome, Request
 @dataclass
 class RolloutRecord:
     """All that the ledger knows of one rollout. `state` is None while it is open. `started`, `wrote` (its
-    text was complete) and `scored` are Unix seconds, 0 for never; `segments`: when the generator wrote it."""
+    text was complete), `scored` and `closed` (it got its state) are Unix seconds, 0 for never; `segments`:
+    when the generator wrote it."""
 
     rollout_id: str
     task: Task | None = None
@@ -54,6 +55,7 @@ class RolloutRecord:
     state: State | None = None
     reason: str = ""
     step: int = 0
+    closed: float = 0.0
 
     @property
     def reward(self) -> float | None:
@@ -116,16 +118,23 @@ def read_ledger(run: Path) -> Ledger:
     entries.sort(key=lambda entry: entry.time)
     ledger = Ledger()
     for entry in entries:
-        _merge(ledger, entry)
-    failed = {entry.uid: entry.step for entry in entries if isinstance(entry, GroupFailed)}
+        merge(ledger, entry)
+    failed = {entry.uid: entry for entry in entries if isinstance(entry, GroupFailed)}
     for rollout in ledger.open:
         if rollout.uid in failed:
-            rollout.state, rollout.step = "failed", failed[rollout.uid]
-            rollout.reason = rollout.reason or "a sibling failed"
+            fail(rollout, failed[rollout.uid])
     return ledger
 
 
-def _merge(ledger: Ledger, entry: Entry) -> None:
+def fail(rollout: RolloutRecord, entry: GroupFailed) -> None:
+    """End a rollout that is open with its group. Only once all that was written of it is merged: it may have
+    a state of its own."""
+    rollout.state, rollout.step, rollout.closed = "failed", entry.step, entry.time
+    rollout.reason = rollout.reason or "a sibling failed"
+
+
+def merge(ledger: Ledger, entry: Entry) -> None:
+    """Add one entry; they come in the order of their times. A failed group is left to `fail`."""
     match entry:
         case Started():
             rollout = _rollout(ledger, entry.rollout_id)
@@ -163,6 +172,7 @@ def _merge(ledger: Ledger, entry: Entry) -> None:
                 ledger.violations.append(f"rollout {entry.rollout_id} is {rollout.state} and {entry.state}")
             else:
                 rollout.state, rollout.reason, rollout.step = entry.state, entry.reason, entry.step
+                rollout.closed = entry.time
         case Broken():
             _rollout(ledger, entry.rollout_id).reason = entry.reason
 

@@ -6,6 +6,7 @@ import asyncio
 import json
 import os
 import signal
+import time
 from collections.abc import Iterator
 from pathlib import Path
 from urllib.error import HTTPError
@@ -23,7 +24,7 @@ from coordinator.fleet import PoolState
 from coordinator.processes import MemoryWatch
 from coordinator.progress import Progress
 from coordinator.redis_server import EmbeddedRedis
-from policy.ledger_writer import LedgerWriter
+from policy.ledger_writer import LedgerWriter, Waited
 from workers.client import QueueClient
 from workers.endpoint import Target, announce, targets
 from workers.errors import ConfigError
@@ -138,6 +139,7 @@ def run(tmp_path: Path) -> RunState:
     ledger = LedgerWriter(tmp_path, "rollout")
     ledger.closed("a_0", "trained", step=3)
     ledger.closed("a_1", "masked")
+    ledger.append(Waited(time=time.time() - 20.0, began=time.time() - 25.0, step=3))
     ledger.close()
     progress = Progress(tmp_path)
     progress.update()
@@ -172,6 +174,7 @@ async def test_the_exporter_shows_queues_workers_and_the_run(
         "llmi_rollouts_total stale": 0,
     }
     assert {name: page[name] for name in expected} == expected
+    assert page["llmi_idle_seconds unexplained trainer"] == pytest.approx(5.0, abs=0.1)
     assert 0 < page["llmi_queue_oldest_seconds edit"] < 30
     own = exporter.url.removeprefix("http://")
     labels = {"role": "coordinator", "process": "coordinator", "run": "night"}

@@ -2,6 +2,7 @@
 
 import io
 import json
+import time
 
 import pytest
 from rich.console import Console
@@ -10,6 +11,9 @@ from coordinator.fleet import PoolState
 from coordinator.live import TRAINING, LiveView, sparkline, staffing
 from coordinator.processes import MemoryWatch
 from coordinator.progress import Progress
+from policy.document import Task
+from policy.ledger_writer import LedgerWriter, Posted, Started, Wrote
+from workers.messages import Request
 
 
 @pytest.fixture
@@ -19,7 +23,8 @@ def view(tmp_path):
         depths = {"search": 3, "code": 0}
         workers = {"code": PoolState(wanted=2, ready=1, restarts=3, low=1, high=4)}
         progress, memory = Progress(tmp_path), MemoryWatch()
-        shown = LiveView(console, "run", 10, progress, memory, lambda: depths, lambda: workers)
+        where = "stuck: nobody serves this queue".format
+        shown = LiveView(console, "run", 10, progress, memory, lambda: depths, lambda: workers, where)
         return shown, console
 
     return make
@@ -41,6 +46,22 @@ def test_step_reward_queue_workers_and_idle_share_are_shown(view, tmp_path, term
     for expected in ("4/10", "0.625", "search 3", "25%", "code 1/2 (1–4)", "workers restarted"):
         assert expected in text
     assert "code 0" not in text
+
+
+@pytest.mark.parametrize("terminal", [True, False])
+def test_what_the_trainer_waits_for_is_shown_and_where_it_is(view, tmp_path, terminal):
+    shown, console = view(terminal)
+    writer, now = LedgerWriter(tmp_path, "test"), time.time()
+    writer.append(Started(time=now - 30, rollout_id="g_0", task=Task(question="Write.")))
+    asked = Request(request_id="g_0-0", kind="code", payload={}, deadline=now + 60, owner="g_0")
+    writer.append(Posted(time=now - 20, request=asked))
+    writer.append(Wrote(time=now - 20, rollout_id="g_0", segments=((now - 30, now - 20),)))
+    writer.close()
+    with shown:
+        shown.say(TRAINING)
+    text = " ".join(console.file.getvalue().split())
+    assert "waiting for" in text
+    assert "pending code (20 of 30 s), g_0-0 is stuck: nobody serves this queue" in text
 
 
 def test_off_a_terminal_a_step_is_one_line_and_silence_between(view, tmp_path):

@@ -11,7 +11,7 @@ from coordinator.summary import first_and_last, idle_ratio, lost_requests, read_
 from coordinator.trainer import relevant_tail
 from policy.document import Document, Task, TextPart
 from policy.ledger import close_open, read_ledger
-from policy.ledger_writer import LedgerWriter
+from policy.ledger_writer import Closed, LedgerWriter, Scored, Started, Waited, Wrote
 from policy.scoring import Score
 from workers.errors import Cause
 from workers.messages import DiffusionPayload, Outcome, Request, SearchPayload, Success
@@ -127,6 +127,20 @@ def test_idle_share_weighs_long_steps_more():
         {"x": 1},
     ]
     assert idle_ratio(rows) == pytest.approx(0.1)
+
+
+def test_idle_seconds_are_summed_by_cause(tmp_path, writer):
+    task = Task(question="Write.")
+    writer.append(Started(time=100.0, rollout_id="g_0", task=task, step=1))
+    writer.append(Wrote(time=104.0, rollout_id="g_0", segments=((100.0, 104.0),)))
+    document = Document(rollout_id="g_0", task=task, parts=(TextPart(text="words"),))
+    writer.append(Scored(time=106.0, document=document, score=Score(reward=0.5), tokens=3))
+    writer.append(Closed(time=107.0, rollout_id="g_0", state="trained", step=1))
+    writer.append(Waited(time=108.0, began=101.0, step=1))
+    summary = summary_of(tmp_path)
+    assert summary.trainer_idle_s == {"bookkeeping": 4.0, "generation": 3.0}
+    assert summary.generator_idle_s == {"not admitted": 2.0, "bookkeeping": 2.0}
+    assert summary.generator_idle_ratio == 0.5
 
 
 def test_torn_last_line_of_metrics_is_skipped(tmp_path):

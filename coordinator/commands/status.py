@@ -1,0 +1,66 @@
+"""`llmi status`: where a run stands, what it waits for, and what is stuck."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated
+
+import typer
+from rich.console import Console
+
+from coordinator.commands.output import Json, Runs, output
+
+if TYPE_CHECKING:
+    from coordinator.status import Status
+
+QUIET_S = 60.0
+
+
+def status(
+    run: Annotated[str, typer.Argument(metavar="RUN", help="A run's folder, or its name under --runs.")],
+    runs: Runs = Path("runs"),
+    as_json: Json = False,
+) -> None:
+    """Say where a run stands: step, reward, why its trainer and generator were idle, and what is stuck.
+
+    Works while it goes on, and after.
+    """
+    with output(as_json) as (console, result):
+        from coordinator.status import look
+
+        named = runs / run
+        now = look(named if named.is_dir() else Path(run))
+        result.update(now.model_dump(mode="json"))
+        _show(console, now)
+
+
+def _show(console: Console, now: Status) -> None:
+    from coordinator.status import in_words
+
+    def line(what: str, words: str) -> None:
+        console.print(f"{what:<16}{words}", markup=False, highlight=False, soft_wrap=True)
+
+    if now.quiet_s > QUIET_S and not now.ended:
+        line(now.name, f"no end is recorded, and nothing was written for {now.quiet_s:.0f} s")
+    else:
+        line(now.name, "ended" if now.ended else "under way")
+    line("step", f"{now.step}/{now.steps or '?'}")
+    line("reward", "-" if now.reward is None else f"{now.reward:.3f}")
+    line("trainer idle", _causes(now.trainer_idle_ratio, now.trainer_idle_s))
+    line("generator idle", _causes(now.generator_idle_ratio, now.generator_idle_s))
+    if now.waiting:
+        line("waits now for", in_words(now.waiting))
+    if now.queues is not None:
+        busy = {name: depth for name, depth in now.queues.items() if any(depth.values())}
+        shown = (f"{name} {d['waiting']} waiting, {d['running']} running" for name, d in busy.items())
+        line("queues", "; ".join(shown) or "empty")
+    elif not now.ended:
+        line("queues", "Redis does not answer")
+    if one := now.longest_pending:
+        line("longest pending", f"{one.request_id}, {one.tool}, for {one.age_s:.0f} s: {one.state}")
+        line("", f"for {one.rollout}: {one.prompt}")
+
+
+def _causes(ratio: float | None, seconds: dict[str, float]) -> str:
+    share = "-" if ratio is None else f"{ratio:.0%}"
+    return ", ".join([share, *(f"{cause} {value:.1f} s" for cause, value in seconds.items())])
