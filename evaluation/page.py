@@ -57,19 +57,21 @@ def render(page: Page, blobs: BlobStore) -> str:
     rows = [
         {
             "early": pair.early.document.task,
-            "late": pair.late.document.task,
+            "late": pair.late.document.task if pair.late else None,
             "same": pair.same_prompt,
             "given": _given(pair, blobs),
             "wanted": wanted(pair.early.document.task.image_num),
             "cards": [
                 {"age": age, "card": card(sample, blobs)}
                 for age, sample in (("early", pair.early), ("late", pair.late))
+                if sample
             ],
         }
         for pair in page.pairs
     ]
+    compared = any(pair.late for pair in page.pairs)
     curve = f"data:image/png;base64,{base64.b64encode(page.curve).decode()}" if page.curve else ""
-    return html.render("page.html.j2", ("page.css",), page=page, rows=rows, curve=curve)
+    return html.render("page.html.j2", ("page.css",), page=page, rows=rows, curve=curve, compared=compared)
 
 
 def write(path: Path, page: Page, blobs: BlobStore) -> Path:
@@ -80,7 +82,8 @@ def write(path: Path, page: Page, blobs: BlobStore) -> Path:
 
 def _given(pair: Pair, blobs: BlobStore) -> list[tuple[str, list[str]]]:
     """The input images of both prompts with the words beside them; one entry if they are the same."""
-    early, late = pair.early.document.task.inputs, pair.late.document.task.inputs
+    early = pair.early.document.task.inputs
+    late = pair.late.document.task.inputs if pair.late else early
     sides = [("given", early)] if early == late else [("given early", early), ("given late", late)]
     return [(words, _inputs(refs, blobs)) for words, refs in sides if refs]
 

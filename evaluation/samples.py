@@ -1,7 +1,8 @@
 """Which documents of a run to show: early ones beside late ones, the typical ones and not the best.
 
 Invariants: pure; the same samples give the same choice; a pair shows the same prompt on both sides where the
-run saw it twice, else prompts of the same kind (inputs, image count, tools).
+run saw it twice, else prompts of the same kind (inputs, image count, tools); where nothing can be paired, as
+after a single step, each shows alone.
 """
 
 from __future__ import annotations
@@ -36,12 +37,14 @@ class Sample:
 
 @dataclass(frozen=True)
 class Pair:
+    """Without `late` there is nothing to compare with: `early` shows alone."""
+
     early: Sample
-    late: Sample
+    late: Sample | None = None
 
     @property
     def same_prompt(self) -> bool:
-        return self.early.document.task.question == self.late.document.task.question
+        return self.late is None or self.early.document.task.question == self.late.document.task.question
 
 
 def typical(samples: Iterable[Sample]) -> Sample:
@@ -52,11 +55,18 @@ def typical(samples: Iterable[Sample]) -> Sample:
 
 
 def pairs(samples: Sequence[Sample], count: int = 6, share: float = 0.2) -> list[Pair]:
-    """Up to `count` pairs from the first and last `share` of the steps, spread over the kinds of prompt."""
+    """Up to `count` pairs from the first and last `share` of the steps, spread over the kinds of prompt; as
+    many single documents where there is no pair.
+    """
     scored = [sample for sample in samples if sample.reward is not None]
     steps = sorted({sample.step for sample in scored})
-    if len(steps) < 2:
-        return []
+    return (_compared(scored, steps, count, share) if len(steps) > 1 else []) or [
+        Pair(typical(sample for sample in scored if sample.kind == kind))
+        for kind in _spread(scored, scored)[:count]
+    ]
+
+
+def _compared(scored: Sequence[Sample], steps: Sequence[int], count: int, share: float) -> list[Pair]:
     width = max(1, round(len(steps) * share))
     early = [sample for sample in scored if sample.step <= steps[width - 1]]
     late = [sample for sample in scored if sample.step >= steps[-width]]

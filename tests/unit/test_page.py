@@ -201,8 +201,30 @@ def test_pairs_compare_only_prompts_of_one_kind():
     assert [pair.early.document.task.image_num for pair in pairs(early + late)] == [2]
 
 
-def test_one_step_has_no_early_and_late():
-    assert pairs([sample(step=1), sample(step=1)]) == []
+def test_one_step_shows_one_document_of_each_kind_alone():
+    run = [
+        sample(reward=reward, rollout_id=f"{wants}{reward}", image_num=wants)
+        for wants in (1, 2)
+        for reward in (0.1, 0.4, 0.9)
+    ]
+    singles = pairs(run)
+    assert [(one.early.document.task.image_num, one.early.reward) for one in singles] == [(1, 0.4), (2, 0.4)]
+    assert [one.late for one in singles] == [None, None]
+    assert pairs([]) == pairs([sample(reward=None)]) == []
+
+
+def test_steps_without_a_kind_in_common_show_single_documents():
+    both = pairs([sample(step=1, image_num=1), sample(step=2, image_num=2)])
+    assert [(one.early.step, one.late) for one in both] == [(1, None), (2, None)]
+
+
+def test_a_document_alone_is_not_called_early(blobs):
+    html = render(page(Pair(sample(TextPart(text="only this"), inputs=()))), blobs)
+    assert html.count("only this") == 1
+    found = Elements(html)
+    assert "early beside late" not in found.text
+    assert "age" not in [attributes.get("class") for _, attributes in found.found]
+    assert "step 1" in found.text
 
 
 @given(st.lists(st.floats(0, 1), min_size=1, max_size=15))
