@@ -55,8 +55,8 @@ def typical(samples: Iterable[Sample]) -> Sample:
 
 
 def pairs(samples: Sequence[Sample], count: int = 6, share: float = 0.2) -> list[Pair]:
-    """Up to `count` pairs from the first and last `share` of the steps, spread over the kinds of prompt; where
-    there is none, up to `count` single documents.
+    """Up to `count` pairs from the first and last `share` of the steps, spread over the kinds of prompt; as
+    many single documents where there is no pair.
     """
     scored = [sample for sample in samples if sample.reward is not None]
     steps = sorted({sample.step for sample in scored})

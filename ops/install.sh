@@ -30,13 +30,16 @@ uv=.venv/bin/uv
 
 torch=$(grep -E '^torch==' "$lock")
 if [ "$flavour" = cpu ] && ! .venv/bin/python -c 'import torch, sys; sys.exit(torch.version.cuda is not None)' 2>/dev/null; then
+    say "looking for a CPU build of $torch"
     # PyPI's torch is a CUDA build of gigabytes. Take a CPU build from where pip is configured to look, else from PyTorch.
     if .venv/bin/python -m pip install --disable-pip-version-check --dry-run --no-deps --quiet --report - "$torch" 2>/dev/null |
         grep -qE '(\+|%2B)cpu'; then
-        say "$torch (CPU build, from pip's configured source)"
-        .venv/bin/python -m pip install --disable-pip-version-check -qq --no-deps "$torch"
+        say "$torch (CPU build of about 200 MB, from pip's configured source)"
+        bar=(-qq) # no progress bar without a terminal
+        if [ -t 2 ]; then bar=(--progress-bar on); fi
+        .venv/bin/python -m pip install --disable-pip-version-check "${bar[@]}" --no-deps "$torch" >&2 # stdout is for JSON
     else
-        say "$torch (CPU build, from PyTorch)"
+        say "$torch (CPU build of about 200 MB, from PyTorch)"
         $uv pip install --no-deps --torch-backend cpu "$torch"
     fi
 fi

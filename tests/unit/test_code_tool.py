@@ -44,12 +44,19 @@ def test_every_figure_is_stored_and_the_first_is_the_image(blobs: BlobStore) -> 
     two = "for n in (1, 2): plt.figure(figsize=(3 * n, 1)).add_axes((0, 0, 1, 1)).plot([1])"
     result = _run(two, blobs).result
     assert isinstance(result, Success)
-    assert result.source["figures"] == 2
+    assert (result.source["figures"], result.source["drawn"]) == (2, 2)
     assert (result.source["code"], result.source["seed"]) == (two, 0)
     assert result.source["sha256"] == hashlib.sha256(two.encode()).hexdigest()
     first, second = result.images
     assert first.width < second.width
     assert all(blobs.get(image).startswith(b"\x89PNG") for image in result.images)
+
+
+def test_a_figure_too_many_is_told(blobs: BlobStore) -> None:
+    nine = "for n in range(9): plt.figure(figsize=(1, 1)).text(0.5, 0.5, str(n))"
+    result = _run(nine, blobs).result
+    assert isinstance(result, Success)
+    assert (len(result.images), result.source["figures"], result.source["drawn"]) == (8, 8, 9)
 
 
 FORMS = {

@@ -25,7 +25,7 @@ def _same(renderer: Renderer, one: str, other: str) -> bool:
 
 
 def test_a_chart_is_a_png_of_its_own_size(renderer: Renderer) -> None:
-    (image,) = renderer.render("plt.plot([1, 2, 3]); plt.title('A line')", SETTINGS)
+    (image,) = renderer.render("plt.plot([1, 2, 3]); plt.title('A line')", SETTINGS).images
     with Image.open(io.BytesIO(image)) as opened:
         assert opened.format == "PNG"
         assert 400 < opened.width < 700
@@ -54,7 +54,7 @@ LIBRARIES = {
 
 @pytest.mark.parametrize("code", LIBRARIES.values(), ids=LIBRARIES)
 def test_what_a_chart_may_use(renderer: Renderer, code: str) -> None:
-    assert len(renderer.render(code, SETTINGS)) == 1
+    assert len(renderer.render(code, SETTINGS).images) == 1
 
 
 def test_text_that_is_not_ascii_survives(renderer: Renderer) -> None:
@@ -104,7 +104,7 @@ def test_drawing_nothing_is_a_failure(renderer: Renderer, code: str) -> None:
 def test_every_figure_is_kept_in_order(renderer: Renderer) -> None:
     """The original kept the last one only."""
     figures = "for n in (1, 2, 3): plt.figure(figsize=(n, 1)).add_axes((0, 0, 1, 1)).plot([1])"
-    widths = [Image.open(io.BytesIO(image)).width for image in renderer.render(figures, SETTINGS)]
+    widths = [Image.open(io.BytesIO(image)).width for image in renderer.render(figures, SETTINGS).images]
     assert len(widths) == 3
     assert widths == sorted(widths)
 

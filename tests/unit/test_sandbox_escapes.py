@@ -28,7 +28,7 @@ def renderer(request: pytest.FixtureRequest) -> Renderer:
 @pytest.fixture(autouse=True)
 def _ordinary_chart_afterwards(renderer: Renderer) -> Iterator[None]:
     yield
-    assert len(renderer.render(CHART, SETTINGS)) == 1
+    assert len(renderer.render(CHART, SETTINGS).images) == 1
 
 
 # Each succeeds silently when the jail has a hole, and raises where it holds.

@@ -25,7 +25,7 @@ def renderer() -> Renderer:
 @pytest.fixture(autouse=True)
 def _ordinary_chart_afterwards(renderer: Renderer) -> Iterator[None]:
     yield
-    assert len(renderer.render(CHART, SETTINGS)) == 1
+    assert len(renderer.render(CHART, SETTINGS).images) == 1
 
 
 FORGER = """

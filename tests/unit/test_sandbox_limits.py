@@ -31,7 +31,7 @@ def _ordinary_chart_afterwards(renderer: Renderer) -> Iterator[None]:
 def _is_ready(renderer: Renderer) -> None:
     assert renderer._zygote is not None
     assert psutil.Process(renderer._zygote.pid).children(recursive=True) == []
-    assert len(renderer.render(CHART, SETTINGS)) == 1
+    assert len(renderer.render(CHART, SETTINGS).images) == 1
 
 
 SLEEP = "import time; time.sleep(30)"
@@ -159,7 +159,8 @@ except RuntimeError:
 
 def test_only_so_many_figures_are_kept(renderer: Renderer) -> None:
     code = "for n in range(5): plt.figure(figsize=(1 + n, 1)).text(0.5, 0.5, str(n))"
-    assert len(renderer.render(code, SETTINGS)) == 3
+    drawing = renderer.render(code, SETTINGS)
+    assert (len(drawing.images), drawing.drawn) == (3, 5)
 
 
 def test_an_exception_cannot_flood_the_message(renderer: Renderer) -> None:

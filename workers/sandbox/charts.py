@@ -1,6 +1,7 @@
 """Matplotlib and its friends, warm, in the zygote; and the figures that code has drawn, as PNG.
 
-Invariants: every open figure that shows something is kept, in order of creation; a figure without content
+Invariants: open figures that show something are kept in order of creation, up to a limit, and all are
+counted; a figure without content
 does not count; nothing is rendered that exceeds the pixel limit.
 """
 
@@ -62,8 +63,10 @@ def _show(*_args: object, **_kwargs: object) -> None:
     """The code asks to look at its figures; the runner collects them anyway."""
 
 
-def figures(max_figures: int, max_pixels: int, max_bytes: int) -> list[bytes]:
-    """All open figures, as PNG. Raises `Nothing` without one and `TooLarge` beyond a limit."""
+def figures(max_figures: int, max_pixels: int, max_bytes: int) -> tuple[list[bytes], int]:
+    """The first `max_figures` open figures, as PNG, and how many there are. Raises `Nothing` without one and
+    `TooLarge` beyond a limit on pixels or bytes.
+    """
     import matplotlib.pyplot as plt
     from matplotlib import font_manager
 
@@ -82,7 +85,7 @@ def figures(max_figures: int, max_pixels: int, max_bytes: int) -> list[bytes]:
         images.append(_png(figure, max_pixels))
         if sum(map(len, images)) > max_bytes:
             raise TooLarge(f"more than {max_bytes} bytes of images")
-    return images
+    return images, len(drawn)
 
 
 def _png(figure: Any, max_pixels: int) -> bytes:

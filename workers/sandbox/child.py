@@ -101,7 +101,7 @@ def _draw(code: str, names: dict[str, Any], limit: limits.Limits) -> tuple[dict[
         except SystemExit as error:
             if error.code not in (None, 0):
                 raise
-        images = charts.figures(limit.max_figures, limit.max_pixels, limit.output_mb * limits.MEBIBYTE)
+        images, drawn = charts.figures(limit.max_figures, limit.max_pixels, limit.output_mb * limits.MEBIBYTE)
     except charts.Nothing as error:
         return {"status": "empty", "detail": str(error)}, []
     except charts.TooLarge as error:
@@ -109,7 +109,7 @@ def _draw(code: str, names: dict[str, Any], limit: limits.Limits) -> tuple[dict[
     except BaseException as error:  # noqa: BLE001 - whatever the code raises is its result
         reserve.close()
         return _failure(error, code), []
-    return {"status": "drawn", "sizes": [len(image) for image in images]}, images
+    return {"status": "drawn", "sizes": [len(image) for image in images], "drawn": drawn}, images
 
 
 def _failure(error: BaseException, code: str) -> dict[str, str]:

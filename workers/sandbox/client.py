@@ -12,7 +12,7 @@ import signal
 import threading
 from collections.abc import Mapping
 from dataclasses import asdict
-from typing import Literal
+from typing import Literal, NamedTuple
 
 from PIL import Image
 from pydantic import BaseModel, Field, ValidationError
@@ -33,12 +33,22 @@ _CURES = {
 }
 
 
+class Drawing(NamedTuple):
+    """`images`: the figures that were kept, as PNG, in order of creation, at least one; `drawn`: how many the
+    code drew.
+    """
+
+    images: list[bytes]
+    drawn: int
+
+
 class _Report(BaseModel):
     """A child's own words about its job. Untrusted."""
 
     status: Literal["drawn", "empty", "limit", "raised"]
     detail: str = Field(default="", max_length=4000)
     sizes: list[int] = Field(default=[], max_length=1000)
+    drawn: int = Field(default=0, ge=0, lt=2**31)
 
 
 class _Verdict(BaseModel):
@@ -71,8 +81,8 @@ class Renderer:
 
     def render(
         self, code: str, settings: CodeSettings, *, seed: int = 0, wall_s: float | None = None
-    ) -> list[bytes]:
-        """The code's figures as PNG, in order of creation, at least one.
+    ) -> Drawing:
+        """The code's figures.
 
         `wall_s` shortens the settings' wall limit; running into that is a `TIMEOUT`, not the model's fault.
         Raises `ModelFault` (CODE_RAISED, CODE_LIMIT, NO_FIGURE) or `InfrastructureFault` (SANDBOX, TIMEOUT).
@@ -166,7 +176,7 @@ def _raise_for(verdict: _Verdict, settings: CodeSettings, layers: dict[str, bool
     raise ModelFault(Cause.CODE_RAISED, f"the code's process {name}")
 
 
-def _figures(frame: bytes, settings: CodeSettings) -> list[bytes]:
+def _figures(frame: bytes, settings: CodeSettings) -> Drawing:
     """The images of a child's frame, checked. A frame the runner would not have written is the code's
     tampering.
     """
@@ -185,7 +195,7 @@ def _figures(frame: bytes, settings: CodeSettings) -> list[bytes]:
         start += max(size, 0)
     if not images or not all(_is_png(image, settings.max_pixels) for image in images):
         raise ModelFault(Cause.CODE_RAISED, "the code tampered with its result")
-    return images
+    return Drawing(images, max(report.drawn, len(images)))
 
 
 def _is_png(image: bytes, max_pixels: int) -> bool:

@@ -48,17 +48,20 @@ def unfenced(code: str) -> str:
 
 @job("code", CodePayload, warm=warm)
 def draw(payload: CodePayload, context: JobContext) -> Success:
-    """Run the code, store every figure; the first is the image. Raises what `Renderer.render` raises."""
+    """Run the code, store its figures; the first is the image. In the source, "drawn" is more than "figures"
+    where only `max_figures` were kept. Raises what `Renderer.render` raises.
+    """
     settings = section("tools", ToolSettings).code
     wall_s = context.remaining_s - _STORING_S
     if wall_s <= 0:
         raise InfrastructureFault(Cause.TIMEOUT, "the deadline passed before the code could start")
-    figures = _renderer().render(unfenced(payload.code), settings, seed=context.request.seed, wall_s=wall_s)
+    drawing = _renderer().render(unfenced(payload.code), settings, seed=context.request.seed, wall_s=wall_s)
     source: dict[str, JsonValue] = {
         "tool": "code",
         "code": payload.code,
         "sha256": hashlib.sha256(payload.code.encode()).hexdigest(),
         "seed": context.request.seed,
-        "figures": len(figures),
+        "figures": len(drawing.images),
+        "drawn": drawing.drawn,
     }
-    return Success(images=tuple(context.blobs.put(figure) for figure in figures), source=source)
+    return Success(images=tuple(context.blobs.put(image) for image in drawing.images), source=source)
