@@ -17,6 +17,7 @@ from evaluation.settings import AUTHOR_URL_ENV, AuthorSettings
 from policy.dataset import place_images
 from policy.document import Task
 from policy.prompts import SYSTEM, chat
+from workers.providers import keys
 
 
 @dataclass(frozen=True)
@@ -75,10 +76,9 @@ def _endpoint(settings: AuthorSettings) -> list[str]:
         problems.append(f"{AUTHOR_URL_ENV} is no http(s) URL; set it to one such as http://host:8000/v1")
     if not settings.model:
         problems.append("author.model is empty; set it to the name under which the endpoint serves the model")
-    if settings.api_key_env and not os.environ.get(settings.api_key_env, "").strip():
-        problems.append(
-            f"{settings.api_key_env}, named by author.api_key_env, is not set; export the endpoint's key"
-        )
+    variable = keys.key_env(settings.api_key_env, settings.url)
+    if variable and not os.environ.get(variable, "").strip():
+        problems.append(f"{variable}, the key of author's endpoint, is not set; export it")
     return problems
 
 

@@ -61,7 +61,8 @@ class OpenAIAuthor:
 
     def _call(self, task: Task, images: tuple[bytes, ...], seed: int) -> api.Call:
         settings = self._settings
-        key = keys.required(settings.api_key_env, NAME) if settings.api_key_env else ""
+        variable = keys.key_env(settings.api_key_env, settings.url)
+        key = keys.required(variable, NAME) if variable else ""
         chat = conversation(task, len(images), system_prompt=settings.system_prompt)
         body: dict[str, Any] = {
             "model": settings.model,

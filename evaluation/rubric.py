@@ -17,6 +17,7 @@ from evaluation.settings import RUBRIC_URL_ENV, RubricSettings
 from workers.errors import Cause, InfrastructureFault
 from workers.jobs import JobContext
 from workers.messages import Message, Outcome, Success
+from workers.providers import keys
 
 
 class CriterionVerdict(Message):
@@ -81,6 +82,7 @@ def check(rubric: RubricSettings) -> list[str]:
         )
     if not rubric.model:
         problems.append("rubric.model is empty; set it to the name under which the endpoint serves it")
-    if rubric.api_key_env and not os.environ.get(rubric.api_key_env, "").strip():
-        problems.append(f"{rubric.api_key_env}, named by rubric.api_key_env, is not set; export the key")
+    variable = keys.key_env(rubric.api_key_env, rubric.url)
+    if variable and not os.environ.get(variable, "").strip():
+        problems.append(f"{variable}, the key of rubric's endpoint, is not set; export it")
     return problems

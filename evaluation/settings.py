@@ -49,13 +49,14 @@ class RubricSettings(Settings):
     """The judge of benchmark criteria, 0, 1 or 2 each with a reason.
 
     `rules`: the demo's own, from words. `openai`: a model behind an OpenAI-compatible endpoint that sees
-    images (`base_url`; RUBRIC_JUDGE_BASE_URL wins). LLMI-Bench was published with GPT-4o at temperature 0.
+    images (`base_url`; RUBRIC_JUDGE_BASE_URL wins). `api_key_env`: the variable with its key, if it is not
+    OpenAI's own, whose key is OPENAI_API_KEY. LLMI-Bench was published with GPT-4o at temperature 0.
     """
 
     provider: Literal["rules", "openai"] = "rules"
     base_url: PlainUrl = "https://api.openai.com/v1"
     model: str = "gpt-4o"
-    api_key_env: str = "OPENAI_API_KEY"
+    api_key_env: str = ""
     temperature: float = Field(default=0.0, ge=0, le=2)
     max_tokens: int = Field(default=512, ge=64)
     timeout_s: float = Field(default=180.0, gt=0)

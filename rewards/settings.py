@@ -12,6 +12,7 @@ from urllib.parse import urlsplit
 
 from pydantic import Field, model_validator
 
+from workers.providers import keys
 from workers.settings import PlainUrl, Settings, section
 
 TEXT_URL_ENV = "LLM_JUDGE_BASE_URL"
@@ -121,8 +122,7 @@ def check(judges: JudgeSettings) -> list[str]:
             problems.append(
                 f"judges.{name}.model is empty; set it to the name under which the endpoint serves it"
             )
-        if judge.api_key_env and not os.environ.get(judge.api_key_env):
-            problems.append(
-                f"{judge.api_key_env}, named by judges.{name}.api_key_env, is not set; export the key"
-            )
+        variable = keys.key_env(judge.api_key_env, url)
+        if variable and not os.environ.get(variable):
+            problems.append(f"{variable}, the key of judges.{name}'s endpoint, is not set; export it")
     return problems

@@ -46,7 +46,8 @@ def answer(
     """
     if not url:
         raise InfrastructureFault(Cause.PROVIDER_DOWN, "no base_url is configured", provider=name)
-    key = keys.required(judge.api_key_env, name) if judge.api_key_env else ""
+    variable = keys.key_env(judge.api_key_env, url)
+    key = keys.required(variable, name) if variable else ""
     body: dict[str, Any] = {
         "model": judge.model,
         "messages": chat,

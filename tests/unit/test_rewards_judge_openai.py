@@ -290,6 +290,17 @@ def test_error_answers_are_typed_and_never_masked_as_a_score(
     assert server.authorization == [f"Bearer {KEY}"]
 
 
+def test_a_key_of_a_service_is_not_sent_to_a_judge_of_ones_own(
+    server: Server, configure: Configure, store: BlobStore, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    for name in ("OPENAI_API_KEY", "ARK_API_KEY"):
+        monkeypatch.setenv(name, KEY)
+    configure()
+    server.says('{"text": 4, "image_tags": 2}')
+    assert isinstance(read(store, document(P("A heron."))), Success)
+    assert KEY not in str(server.authorization)
+
+
 def test_a_busy_server_is_asked_again(server: Server, configure: Configure, store: BlobStore) -> None:
     configure()
     server.status, server.headers = 429, {"Retry-After": "0"}

@@ -165,6 +165,10 @@ def test_what_stops_the_judge_is_found_before_anything_starts(monkeypatch: pytes
     assert "OPENAI_API_KEY" in check(RubricSettings(provider="openai"))[0]
     monkeypatch.setenv("OPENAI_API_KEY", "k")
     assert check(RubricSettings(provider="openai")) == []
+    monkeypatch.delenv("OPENAI_API_KEY")
+    own = RubricSettings(provider="openai", base_url="http://judge:8000/v1")
+    assert check(own) == []
     assert "rubric.model" in check(RubricSettings(provider="openai", model=""))[0]
     monkeypatch.setenv("RUBRIC_JUDGE_BASE_URL", "judge.example")
+    monkeypatch.setenv("OPENAI_API_KEY", "k")
     assert "RUBRIC_JUDGE_BASE_URL" in check(RubricSettings(provider="openai"))[0]

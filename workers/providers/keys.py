@@ -42,15 +42,20 @@ def is_openai(url: str) -> bool:
     return urlsplit(url).hostname == OPENAI_HOST
 
 
-def images_key_env(settings: ImageModelSettings) -> str:
-    """The variable whose key an images endpoint wants: the one named, else the service's own; "" for a server
-    of one's own (vLLM-Omni, SGLang), which runs without.
+def key_env(named: str, url: str) -> str:
+    """The variable whose key the endpoint at `url` wants: the one `named` in the configuration, else the
+    service's own; "" for a server of one's own (vLLM, vLLM-Omni, SGLang), which runs without.
     """
-    if settings.api_key_env:
-        return settings.api_key_env
-    if is_ark(settings.base_url):
+    if named:
+        return named
+    if is_ark(url):
         return ARK_KEY_ENV
-    return OPENAI_KEY_ENV if is_openai(settings.base_url) else ""
+    return OPENAI_KEY_ENV if is_openai(url) else ""
+
+
+def images_key_env(settings: ImageModelSettings) -> str:
+    """`key_env` of an images endpoint."""
+    return key_env(settings.api_key_env, settings.base_url)
 
 
 def qwen_url(settings: ImageModelSettings, env: str) -> str:
