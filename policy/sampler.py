@@ -110,7 +110,7 @@ class _Siblings(_Base):
             self._submit(self._window.begin(global_steps, self._flight(None, None), stale))
         batch, metrics = super().sample(global_steps, partition_id, batch_size)
         self._ledger.waited(began, step=global_steps)
-        return batch, metrics | self._validity() | self._under_way()
+        return batch, metrics | self._validity() | self._under_way(batch_size)
 
     def _admit(self) -> None:
         """Submit more while the trainer waits, if that helps; the snapshot of this poll tells."""
@@ -131,12 +131,16 @@ class _Siblings(_Base):
             pressed=pressed,
         )
 
-    def _under_way(self) -> dict[str, int]:
-        """What is under way beside the batch that was sampled last."""
+    def _under_way(self, sampled: int) -> dict[str, int]:
+        """What is under way beside the `sampled` groups that are trained on now."""
         if self._window is None:
             return {}
         flight = self._flight(None, None)
-        told = {"flight/window": self._window.size, "flight/ready": flight.ready, "flight/open": flight.open}
+        told = {
+            "flight/window": self._window.size,
+            "flight/ready": flight.ready - sampled,
+            "flight/open": flight.open,
+        }
         return told if self._writing is None else {**told, "flight/writing": self._writing}
 
     def _validity(self) -> dict[str, int]:

@@ -9,6 +9,7 @@ from __future__ import annotations
 import heapq
 from collections.abc import Iterable, Sequence
 
+from coordinator.idle.spans import merged
 from policy.ledger_writer import Span
 
 
@@ -20,10 +21,7 @@ def clipped(spans: Iterable[Span], window: Span) -> list[Span]:
 
 def covered_s(spans: Iterable[Span], window: Span) -> float:
     """Seconds of `window` in which at least one span runs."""
-    total, until = 0.0, window[0]
-    for began, ended in sorted(clipped(spans, window)):
-        total += max(0.0, ended - max(began, until))
-        until = max(until, ended)
+    total = sum(ended - began for began, ended in merged(spans, *window))
     return min(total, max(0.0, window[1] - window[0]))  # a sum of parts may exceed the whole by a rounding
 
 

@@ -14,6 +14,7 @@ if TYPE_CHECKING:
     from coordinator.status import Status
 
 QUIET_S = 60.0
+TOLD_S = 0.1  # what took less is in the JSON alone
 
 
 def status(
@@ -63,4 +64,5 @@ def _show(console: Console, now: Status) -> None:
 
 def _causes(ratio: float | None, seconds: dict[str, float]) -> str:
     share = "-" if ratio is None else f"{ratio:.0%}"
-    return ", ".join([share, *(f"{cause} {value:.1f} s" for cause, value in seconds.items())])
+    told = (f"{cause} {value:.1f} s" for cause, value in seconds.items() if value >= TOLD_S)
+    return ", ".join([share, *told])

@@ -37,7 +37,7 @@ async def test_every_number_is_measured(tmp_path: Path, monkeypatch: pytest.Monk
     assert "measuring for 3 s" in said
     assert numbers.posting.n > ROLLOUTS
     assert 0 < numbers.raw_idle.p50 <= numbers.posting.p50 < 1000
-    assert numbers.raw_loaded.n > 5
+    assert numbers.raw_loaded.n > 0
     assert numbers.loop_lag.n > 20
     for spread in (numbers.posting, numbers.loop_lag, numbers.raw_idle, numbers.raw_loaded):
         assert spread.p50 <= spread.p90 <= spread.p99 <= spread.largest

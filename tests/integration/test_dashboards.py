@@ -24,6 +24,7 @@ from queue_requests import ask, until
 
 from coordinator.exporter import Exporter, RunState
 from coordinator.fleet import PoolState
+from coordinator.idle.report import IdleReport
 from coordinator.processes import MemoryWatch
 from coordinator.progress import Progress
 from policy.ledger_writer import LedgerWriter
@@ -174,6 +175,7 @@ def run_folder(tmp_path: Path, queue_settings: QueueSettings) -> Iterator[Path]:
     ledger.close()
     progress = Progress(run)
     progress.update()
+    progress.idle = IdleReport({"queue diffusion": 3.0}, {"generation": 1.0}, 8.0)
     pools = {"code": PoolState(wanted=1, ready=1)}
     with Exporter(MetricsSettings()) as exporter, MemoryWatch() as memory:
         exporter.watch(queue_settings, "run", RunState(progress, memory, lambda: pools))

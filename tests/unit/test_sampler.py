@@ -249,7 +249,7 @@ def test_the_sampler_submits_what_the_window_lacks(store, sampler):
     adapting = sampler(window=WINDOW)
     _, metrics = adapting.sample(2, "train", 2)
     assert adapting.refilled == [3]
-    assert metrics["flight/window"] == 4
+    assert (metrics["flight/window"], metrics["flight/ready"], metrics["flight/open"]) == (4, 2, 0)
 
 
 def test_the_sampler_submits_more_while_it_waits_for_rollouts_that_wait_for_others(
