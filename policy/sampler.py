@@ -113,11 +113,16 @@ class _Siblings(_Base):
         return batch, metrics | self._validity() | self._under_way(batch_size)
 
     def _admit(self) -> None:
-        """Submit more while the trainer waits, if that helps; the snapshot of this poll tells."""
-        if self._window is None or self._lookout is None or (seen := self._lookout.look()) is None:
+        """While the trainer waits, submit others for groups that have ended, and more if that helps; the
+        snapshot of this poll tells.
+        """
+        if self._window is None or self._lookout is None:
             return
-        self._writing, pressed = seen
-        self._submit(self._window.wait(self._step, self._flight(self._writing, pressed)))
+        flight = self._flight(None, None)
+        if (seen := self._lookout.look()) is not None:
+            self._writing, pressed = seen
+            flight = self._flight(self._writing, pressed)
+        self._submit(self._window.wait(self._step, flight))
 
     def _submit(self, prompts: int) -> None:
         if prompts:

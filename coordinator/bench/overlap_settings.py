@@ -28,7 +28,7 @@ MEAN_S = {
     "judge_text": 2.0,
     "judge_image": 3.0,
 }
-SLOTS = {"diffusion": 12, "edit": 12, "search": 8, "code": 8, "judge_text": 12, "judge_image": 12}
+SLOTS = {"diffusion": 16, "edit": 16, "search": 8, "code": 8, "judge_text": 16, "judge_image": 16}
 
 
 class ServiceSettings(Settings):

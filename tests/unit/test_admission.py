@@ -25,9 +25,24 @@ def starving(**changed) -> Flight:
     return Flight(**{"ready": 0, "open": 16, "writing": 3, "pressed": NOTHING, **changed})
 
 
-def test_a_step_submits_what_the_window_lacks():
+def test_as_many_groups_are_kept_open_as_the_window_says():
     assert window().begin(1, Flight(ready=0, open=0), stale=0) == 16
-    assert window().begin(2, Flight(ready=3, open=5), stale=0) == 8
+    assert window().begin(2, Flight(ready=3, open=5), stale=0) == 11
+
+
+def test_no_more_are_under_way_than_could_be_trained_on_in_time():
+    assert window(first=32).begin(2, Flight(ready=20, open=5), stale=0) == 7
+    assert window(max_staleness=2).begin(2, Flight(ready=7, open=9), stale=0) == 0
+
+
+def test_no_more_than_a_batch_lies_ready_beside_those_that_are_open():
+    assert window().begin(2, Flight(ready=12, open=5), stale=0) == 7
+    assert window().wait(2, Flight(ready=7, open=16)) == 0
+
+
+def test_at_least_a_batch_is_under_way():
+    small = window(first=8)
+    assert small.begin(1, Flight(ready=0, open=0), stale=0) == 8
 
 
 def test_rollouts_that_are_missing_are_added_a_part_of_a_batch_at_a_time():
@@ -42,7 +57,7 @@ def test_rollouts_that_are_missing_are_added_a_part_of_a_batch_at_a_time():
     [
         starving(writing=32),
         starving(pressed=frozenset({"diffusion"})),
-        starving(ready=8, open=8),
+        starving(ready=8, open=16),
         starving(writing=None),
         starving(pressed=None),
     ],
@@ -52,21 +67,25 @@ def test_more_rollouts_are_not_added_where_they_would_only_wait(flight):
     assert window().wait(1, flight) == 0
 
 
-def test_groups_that_came_too_late_shrink_the_window():
-    late = window(first=32)
-    assert late.begin(5, Flight(ready=0, open=20), stale=1) == 4
-    assert late.size == 24
+def test_groups_that_came_too_late_shrink_the_window_until_those_from_before_have_passed():
+    late = window()
+    assert late.begin(5, Flight(ready=0, open=10), stale=1) == 4
+    assert late.size == 14
+    late.wait(8, starving(open=14))
+    assert late.size == 14
+    late.wait(9, starving(open=14))
+    assert late.size == 15
 
 
 def test_whole_batches_that_lie_ready_shrink_the_window():
     full = window()
-    assert full.begin(5, Flight(ready=16, open=0), stale=0) == 0
+    assert full.begin(5, Flight(ready=16, open=15), stale=0) == 0
     assert full.size == 15
 
 
 def test_the_last_steps_ask_for_no_more_than_they_need():
     last = window(steps=10)
-    assert last.begin(9, Flight(ready=0, open=8), stale=0) == 8
+    assert last.begin(9, Flight(ready=0, open=9), stale=0) == 7
     assert last.begin(10, Flight(ready=2, open=6), stale=0) == 0
     assert last.begin(10, Flight(ready=2, open=5), stale=0) == 1
 
@@ -91,7 +110,8 @@ def test_the_window_stays_between_one_batch_and_the_staleness_bound(batch, stale
         flight = Flight(ready, open_, writers, pressed)
         asked = bounded.wait(1, flight) if waiting else bounded.begin(1, flight, stale)
         assert batch <= bounded.size <= batch * staleness
-        assert 0 <= asked <= max(0, bounded.size - ready - open_)
+        assert 0 <= asked <= max(0, batch * staleness - ready - open_)
+        assert asked <= max(0, bounded.size - open_, batch - open_)
 
 
 @given(st.lists(st.integers(0, 12), min_size=1))

@@ -248,8 +248,8 @@ def test_the_sampler_submits_what_the_window_lacks(store, sampler):
     store.group("a", "finished", range(4))
     adapting = sampler(window=WINDOW)
     _, metrics = adapting.sample(2, "train", 2)
-    assert adapting.refilled == [3]
-    assert (metrics["flight/window"], metrics["flight/ready"], metrics["flight/open"]) == (4, 2, 0)
+    assert adapting.refilled == [4]
+    assert (metrics["flight/window"], metrics["flight/ready"], metrics["flight/open"]) == (4, 3, 0)
 
 
 def test_the_sampler_submits_more_while_it_waits_for_rollouts_that_wait_for_others(
@@ -257,9 +257,26 @@ def test_the_sampler_submits_more_while_it_waits_for_rollouts_that_wait_for_othe
 ):
     adapting = sampler(window=WINDOW)
     store.group("a", "finished", range(4))
-    for uid in ("b", "c", "d"):
+    for uid in ("b", "c", "d", "e"):
         store.group(uid, "running", [])
     monkeypatch.setattr(adapting._lookout, "look", lambda: (0, frozenset()))
+    adapting.sample(2, "train", 2)
+    assert adapting.refilled == [1]
+
+
+def test_another_group_is_submitted_when_one_has_ended_without_a_look_at_the_queues(
+    store, sampler, monkeypatch
+):
+    adapting = sampler(window=WINDOW)
+    for uid in ("a", "b", "c", "d"):
+        store.group(uid, "running", [])
+    looks = iter([None, None, None])
+
+    def look():
+        store.group("a", "finished", range(4))
+        return next(looks)
+
+    monkeypatch.setattr(adapting._lookout, "look", look)
     adapting.sample(2, "train", 2)
     assert adapting.refilled == [1]
 
