@@ -27,13 +27,13 @@ class Lookout:
     def __init__(self, progress: Progress, queue: Callable[[], Queue | None]):
         self._progress = progress
         self._queue = queue
-        self._seen: tuple[str, float, str] = ("", 0.0, "")
+        self._seen: tuple[str, float, str] = ("", -EVERY_S, "")
 
     def words(self, request_id: str) -> str:
         """Where it is; empty when nobody can tell."""
         known, at, words = self._seen
-        if known == request_id and time.monotonic() - at < EVERY_S:
-            return words
+        if time.monotonic() - at < EVERY_S:
+            return words if known == request_id else ""
         words = self._ask(request_id)
         self._seen = request_id, time.monotonic(), words
         return words

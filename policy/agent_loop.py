@@ -166,7 +166,7 @@ class InterleavedAgentLoop(AgentLoopBase):
             request_id=rollout_id,
             sampling=sampling_params,
             images=images,
-            seed=_seed(self._seed, row["index"], row["session_id"], step),
+            seed=_seed(self._seed, row["index"], row["visit"], row["session_id"]),
         )
         rollout = self._compose(
             step,
@@ -258,7 +258,7 @@ def _trajectory(written: Written, images: list[Image.Image]) -> AgentLoopOutput:
 
 
 def _seed(*parts: object) -> int:
-    """A seed from the run's seed, the prompt, the sibling and the step: the same in every process and every
-    run."""
+    """A seed from the run's seed, the prompt, how often it was asked before, and the sibling: the same in
+    every process and every run, whenever the prompt was submitted."""
     digest = hashlib.sha256(repr(parts).encode()).digest()
     return int.from_bytes(digest[:4], "big") % 2**31

@@ -2,19 +2,21 @@
 
 Rollout processes keep a field each in one Redis hash; the sampler reads it with the queues' depths.
 Invariants: telling and reading never stop a run: without an answer nothing is known, and `Window` does not
-grow; what a dead process told counts for `FRESH_S` at most; the sampler asks at most every `LOOK_S` seconds.
+grow; what a process told counts for `FRESH_S` after it was last told anew, by the reader's own clock; the
+sampler asks at most every `LOOK_S` seconds.
 """
 
 from __future__ import annotations
 
 import asyncio
 import contextlib
+import itertools
 import json
 import logging
 import os
 import socket
 import time
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from typing import Any
 
 import redis
@@ -49,14 +51,14 @@ class Writers:
 
     async def tell(self, settings: QueueSettings) -> None:
         """Tell until cancelled. A Redis that is away is told when it is back."""
-        field = f"{socket.gethostname()}:{os.getpid()}"
+        field, number = f"{socket.gethostname()}:{os.getpid()}", itertools.count()
         client = redis.asyncio.Redis.from_url(
             settings.url, socket_timeout=TIMEOUT_S, socket_connect_timeout=TIMEOUT_S
         )
         async with client:
             while True:
                 pipeline = client.pipeline(transaction=False)
-                pipeline.hset(KEY, field, json.dumps([self.writing, time.time()]))
+                pipeline.hset(KEY, field, json.dumps([self.writing, next(number)]))
                 pipeline.expire(KEY, KEPT_S)
                 try:
                     await pipeline.execute()
@@ -71,6 +73,7 @@ class Lookout:
     def __init__(self, settings: QueueSettings):
         self._settings = settings
         self._looked = 0.0
+        self._told = Told()
 
     def look(self) -> tuple[int | None, frozenset[str] | None] | None:
         """None when the last look is less than `LOOK_S` ago; `(None, None)` while Redis does not answer."""
@@ -87,10 +90,22 @@ class Lookout:
             logger.debug("no look at the queues: %s", error)
             return None, None
         pressed = frozenset(name for name, depth in depths.items() if depth.waiting > depth.running)
-        return writing(told.values(), time.time()), pressed
+        return self._told.writing(told, time.monotonic()), pressed
 
 
-def writing(told: Any, now: float) -> int | None:
-    """The sum of what was told in the last `FRESH_S`, None when nothing was. `now` in Unix seconds."""
-    fresh = [count for count, at in map(json.loads, told) if now - at < FRESH_S]
-    return sum(fresh) if fresh else None
+class Told:
+    """What processes told, and when it changed last; needs no clock of theirs."""
+
+    def __init__(self) -> None:
+        self._news: dict[bytes, tuple[int, float]] = {}  # number of the last telling, and when it was seen
+
+    def writing(self, told: Mapping[bytes, bytes], now: float) -> int | None:
+        """The sum of what was told anew in the last `FRESH_S`, None when nothing was. `now` in seconds."""
+        fresh = []
+        for field, words in told.items():
+            count, number = json.loads(words)
+            if self._news.get(field, (-1, 0.0))[0] != number:
+                self._news[field] = number, now
+            if now - self._news[field][1] < FRESH_S:
+                fresh.append(count)
+        return sum(fresh) if fresh else None

@@ -107,7 +107,7 @@ class _Siblings(_Base):
         began = time.time()
         if self._window is not None:
             self._sync_metadata_from_transfer_queue()
-            self._submit(self._window.begin(global_steps, self._flight(None, None), stale))
+            self._submit(self._window.begin(global_steps, self._flight_after_refills(global_steps), stale))
         batch, metrics = super().sample(global_steps, partition_id, batch_size)
         self._ledger.waited(began, step=global_steps)
         return batch, metrics | self._validity() | self._under_way(batch_size)
@@ -135,6 +135,13 @@ class _Siblings(_Base):
             writing=writing,
             pressed=pressed,
         )
+
+    def _flight_after_refills(self, global_steps: int) -> Flight:
+        """As it will be when verl has replaced the groups that are of no use."""
+        gone_stale, dapo, failed, _ = self._terminal_eviction_reasons(global_steps, TRAIN)
+        replaced = gone_stale | dapo | failed
+        flight = self._flight(None, None)
+        return Flight(ready=len(self.finished_keys[TRAIN] - replaced), open=flight.open + len(replaced))
 
     def _under_way(self, sampled: int) -> dict[str, int]:
         """What is under way beside the `sampled` groups that are trained on now."""

@@ -7,6 +7,7 @@ trainer; a prompt that does not fit `max_prompt_length` is left out at the start
 from __future__ import annotations
 
 import logging
+from collections import Counter
 from typing import TYPE_CHECKING, Any
 
 from torch.utils.data import Dataset
@@ -29,7 +30,8 @@ class InterleavedDataset(Dataset):
     """Rows of one or more parquet files. Raises `ConfigError` for a file that cannot be read.
 
     A row holds `raw_prompt` (chat messages, images as bare `{"type": "image"}`), `task` (a `Task` as JSON),
-    `index`, and `dummy_tensor`, which verl needs so that a batch holds a tensor.
+    `index`, `visit` (how often this process has read the row before), and `dummy_tensor`, which verl needs so
+    that a batch holds a tensor.
     """
 
     def __init__(
@@ -55,6 +57,7 @@ class InterleavedDataset(Dataset):
             raise ConfigError(f"{', '.join(files)}: no prompt fits train.prompt_tokens = {self._limit}")
         self._rows = fitting[:max_samples] if max_samples > 0 else fitting
         self._refs: dict[int, tuple[BlobRef, ...]] = {}
+        self._visits: Counter[int] = Counter()
 
     def __len__(self) -> int:
         return len(self._rows)
@@ -62,12 +65,14 @@ class InterleavedDataset(Dataset):
     def __getitem__(self, item: int) -> dict[str, Any]:
         import torch
 
-        row = self._rows[item]
+        row, visit = self._rows[item], self._visits[item]
+        self._visits[item] += 1
         return {
             "raw_prompt": row.chat(self._system),
             "task": row.task(self._inputs(item)).model_dump_json(),
             "data_source": row.data_source,
             "index": item,
+            "visit": visit,
             "dummy_tensor": torch.zeros(1, dtype=torch.uint8),
         }
 

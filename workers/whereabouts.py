@@ -33,7 +33,7 @@ end
 local renewed = false
 local held = redis.call('HGETALL', KEYS[3])
 for i = 1, #held, 2 do
-  if names(held[i + 1]) then renewed = redis.call('ZSCORE', KEYS[4], held[i]) or '0' end
+  if names(held[i + 1]) then renewed = redis.call('ZSCORE', KEYS[4], held[i]) end
 end
 local before, place = 0, -1
 for k = 5, #KEYS do

@@ -88,17 +88,22 @@ class Threads:
 
 
 class Gate:
-    """Opens for all, and for good, when so many have come."""
+    """Opens for all, and for good, when so many rollouts have come or gone."""
 
     def __init__(self, parties: int):
-        self._missing = parties
+        self._parties = parties
+        self._came: set[str] = set()
         self._open = asyncio.Event()
 
-    async def wait(self) -> None:
-        """Returns when the last one has come; who comes later, of a group that replaces one, goes through."""
-        self._missing -= 1
-        if self._missing <= 0:
+    def come(self, rollout_id: str) -> None:
+        """Count a rollout, once."""
+        self._came.add(rollout_id)
+        if len(self._came) >= self._parties:
             self._open.set()
+
+    async def wait(self, rollout_id: str) -> None:
+        """Returns when the last one has come; who comes later, of a group that replaces one, goes through."""
+        self.come(rollout_id)
         await self._open.wait()
 
 
@@ -128,10 +133,23 @@ class BlockingRollout(CoupledRollout):
     step: int = 0
     phases: Phases = field(default_factory=lambda: Phases((1, 1, 1)))
 
+    async def run(self, prompt_ids: list[int]) -> Written:
+        """As `Rollout.run`; one that breaks keeps nobody waiting."""
+        try:
+            return await super().run(prompt_ids)
+        finally:
+            for gate in self._gates:
+                gate.come(self.rollout_id)
+
     async def _use_tools(self, written: Written, tooling: Tooling) -> None:
-        await self.phases.texts[self.step].wait()
+        texts, images = self._gates
+        await texts.wait(self.rollout_id)
         await super()._use_tools(written, tooling)
-        await self.phases.images[self.step].wait()
+        await images.wait(self.rollout_id)
+
+    @property
+    def _gates(self) -> tuple[Gate, Gate]:
+        return self.phases.texts[self.step], self.phases.images[self.step]
 
 
 class BlockingLoop(InterleavedAgentLoop):

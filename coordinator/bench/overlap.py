@@ -35,7 +35,8 @@ from policy.ledger import Ledger, close_open
 from policy.training import LOOP
 from workers.process import WorkerProcess
 
-READY_S = 60.0
+READY_S = 300.0  # they start beside Ray and vLLM
+STILL = 1e-12  # a learning rate at which training does all its work and changes nothing
 TICK_S = 0.5
 
 Say = Callable[[str], None]
@@ -77,6 +78,7 @@ def configure(settings: OverlapSettings, name: ArmName, parts: Parts) -> RunConf
             "train.max_staleness": settings.max_staleness,
             # verl's default for its asynchronous trainers; none: a batch is asked for when the last is done.
             "train.warmup_batches": 1.0 if asynchronous else 0.0,
+            "train.lr": STILL,
             "train.admission": "adaptive" if name == "ours" else "fixed",
             "train.in_order": False,
             "train.rollout_timeout_s": 600,

@@ -1,10 +1,12 @@
 """The whole of `llmi bench overlap`: builds what the demo has, runs the arms of both mixes, looks at them.
 
-Invariant: nothing is started before settings and folder are known to be good.
+Invariants: nothing is started before settings, folder and environment are known to be good; what is known of
+a mix is written when its arms have ended.
 """
 
 from __future__ import annotations
 
+import os
 import time
 from pathlib import Path
 from typing import Any
@@ -20,8 +22,10 @@ from coordinator.bench.overlap_settings import ArmName, OverlapSettings, Service
 from coordinator.bench.targets import Target
 from coordinator.build import Parts as Built
 from coordinator.build import build, cache_folder
+from coordinator.config import RAY_ENV
 from coordinator.signals import StopSignals
-from workers.errors import ConfigError
+from workers.errors import Cause, ConfigError, InfrastructureFault
+from workers.settings import REDIS_ENV
 
 USUAL: tuple[ArmName, ...] = ("blocking", "blocking_wide", "coupled", "ours")
 # The first arm measures generation and training alone; the bound needs it in each mix.
@@ -49,17 +53,19 @@ def run(
     began = time.monotonic()
     if folder.exists():
         raise ConfigError(f"--folder: {folder} exists already; name another, or remove it")
+    for variable in (REDIS_ENV, RAY_ENV):
+        if os.environ.get(variable):
+            raise ConfigError(f"{variable} is set, and each arm has a Redis and a Ray of its own; unset it")
     built = Built(cache_folder(), "text", settings.seed)
     parts = Parts(build(built, console), built.prompts / "train.parquet")
     wanted = [("usual", settings.services, USUAL)]
     if fast:
         wanted.append(("fast", settings.services.fast(settings.fast), FAST))
-    mixes = [
-        _mix(settings, name, services, arms, parts, folder, signals, console)
-        for name, services, arms in wanted
-    ]
-    told = overlap_result.judge(mixes[0], mixes[1] if fast else None)
-    document = overlap_result.write(settings, mixes, told, time.monotonic() - began, folder)
+    mixes: list[Mix] = []
+    for name, services, arms in wanted:
+        mixes.append(_mix(settings, name, services, arms, parts, folder, signals, console))
+        told = overlap_result.judge(mixes[0], mixes[1] if len(mixes) > 1 else None)
+        document = overlap_result.write(settings, mixes, told, time.monotonic() - began, folder)
     return mixes, told, document
 
 
@@ -80,4 +86,7 @@ def _mix(
     for arm in arms:
         finished.append(run_arm(settings, services, arm, parts, folder / name, signals, say))
         say(f"{arm} took {finished[-1].seconds:.0f} s")
-    return overlap_result.look(settings, name, services, finished, folder)
+    try:
+        return overlap_result.look(settings, name, services, finished, folder)
+    except ValueError as error:
+        raise InfrastructureFault(Cause.INTERNAL, f"{folder / name}: {error}") from error

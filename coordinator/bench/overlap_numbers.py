@@ -70,7 +70,7 @@ class ArmNumbers:
     samples: int
     seconds_per_step: Repeated
     samples_per_s: Repeated
-    trainer_idle_ratio: float
+    trainer_idle_ratio: Repeated
     weight_sync_ratio: float
     generation_idle_ratio: float
     staleness_mean: float
@@ -97,7 +97,7 @@ def measure(arm: ArmRun) -> ArmNumbers:
         samples=arm.trained(steps),
         seconds_per_step=Repeated.of(arm.windows, lambda part: seconds(part) / len(part)),
         samples_per_s=Repeated.of(arm.windows, lambda part: arm.trained(part) / seconds(part)),
-        trainer_idle_ratio=waited(steps) / time_s,
+        trainer_idle_ratio=Repeated.of(arm.windows, lambda part: waited(part) / seconds(part)),
         weight_sync_ratio=sum(step.metric(WEIGHT_SYNC) for step in steps) / time_s,
         generation_idle_ratio=1 - generated(arm) / time_s,
         staleness_mean=fmean(step.metric(STALENESS) for step in steps),

@@ -114,7 +114,7 @@ def _title(panel: Panel) -> str:
     about = f" ({ABOUT[name]})" if name in ABOUT else ""
     measured = (
         f"{per_step.median:.1f} s per step (median of {numbers.repeats} repeats, {per_step.least:.1f}–"
-        f"{per_step.most:.1f}), trainer idle {numbers.trainer_idle_ratio:.0%}, "
+        f"{per_step.most:.1f}), trainer idle {numbers.trainer_idle_ratio.median:.0%}, "
         f"generator idle {numbers.generation_idle_ratio:.0%}; drawn: step {panel.step.number}"
     )
     return f"{bold}{about}\n{measured}"

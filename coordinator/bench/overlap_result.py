@@ -1,6 +1,6 @@
 """What `llmi bench overlap` leaves: `overlap.json` with every number, and a picture of each mix.
 
-Invariant: made from the arms' folders alone, so that it can be made again at any time.
+Invariant: made from the arms' folders, and from what is told of their processes.
 """
 
 from __future__ import annotations
@@ -51,13 +51,13 @@ def look(
     finished: Sequence[Finished],
     folder: Path,
 ) -> Mix:
-    """The numbers and the picture of one mix; the bounds' first two parts are of its first arm."""
+    """The numbers and the picture of one mix; its first arm is a blocking one."""
     runs = [_run(settings, services, arm) for arm in finished]
     return Mix(
         name=name,
         services=services,
         arms={run.name: measure(run) for run in runs},
-        bounds={run.name: bound(runs[0], run) for run in runs},
+        bounds={run.name: bound(runs[0], run, runs) for run in runs},
         picture=draw(runs, folder / f"{name}.png"),
     )
 
@@ -73,6 +73,7 @@ def _run(settings: OverlapSettings, services: ServiceSettings, arm: Finished) ->
         repeats=settings.repeats,
         phased=arm.name.startswith("blocking"),
         peak_rss_bytes=arm.peak_rss_bytes,
+        cool=settings.arms[arm.name].cool,
     )
 
 

@@ -46,8 +46,9 @@ class Step:
 @dataclass(frozen=True)
 class ArmRun:
     """What an arm left behind. `metrics`: by `coordinator.summary.read_metrics`; `slots`: requests that a
-    queue serves at once; the first `warm` steps are left out and the others cut into `repeats` windows;
-    `phased`: tools begin when all of a batch is written, judges when all its tools have ended."""
+    queue serves at once; the first `warm` and the last `cool` steps are left out (in the last ones a run
+    submits nothing any more) and the others cut into `repeats` windows; `phased`: tools begin when all of a
+    batch is written, judges when all its tools have ended."""
 
     name: str
     ledger: Ledger
@@ -58,11 +59,13 @@ class ArmRun:
     repeats: int
     phased: bool
     peak_rss_bytes: int
+    cool: int = 0
 
     @cached_property
     def windows(self) -> list[list[Step]]:
         """The measured steps. Raises ValueError with fewer than one for each repeat."""
-        steps = self._finished_steps()[self.warm :]
+        steps = self._finished_steps()
+        steps = steps[self.warm : len(steps) - self.cool]
         length = len(steps) // self.repeats
         if not length:
             raise ValueError(

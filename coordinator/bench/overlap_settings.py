@@ -1,8 +1,9 @@
 """What `llmi bench overlap` runs: the services that are played, how many slots they have, and how long each
 arm takes part.
 
-Invariant: all arms share services, slots, draws, batch, staleness bound and policy; they differ in when they
-ask, how wide, and how many groups they have under way.
+Invariant: all arms share services, slots, draws, batch, staleness bound and policy, which trains at a rate
+so small that it stays what it is; they differ in when they ask, how wide, and how many groups they have under
+way.
 """
 
 from __future__ import annotations
@@ -12,7 +13,7 @@ from collections.abc import Mapping, Sequence
 from random import Random
 from typing import Literal
 
-from pydantic import Field
+from pydantic import Field, field_validator, model_validator
 
 from workers.settings import Settings
 
@@ -40,6 +41,13 @@ class ServiceSettings(Settings):
     slots: Mapping[str, int] = SLOTS
     seed: int = 0
 
+    @model_validator(mode="after")
+    def _complete(self) -> ServiceSettings:
+        for name, given in (("mean_s", self.mean_s), ("slots", self.slots)):
+            if set(given) != set(MEAN_S):
+                raise ValueError(f"{name} must name each of {', '.join(MEAN_S)}, and no other")
+        return self
+
     def draw(self, queue: str, number: int) -> float:
         """Seconds that the job of this queue takes which is started as the `number`th: the same in every
         arm."""
@@ -53,20 +61,22 @@ class ServiceSettings(Settings):
 
 
 class ArmSettings(Settings):
-    """`warm` steps are left out, then come `repeats` times `steps`."""
+    """`warm` steps are left out, then come `repeats` times `steps`, then `cool` that are left out: in the
+    last ones a run has nothing more to ask for."""
 
     warm: int = Field(ge=1)
     steps: int = Field(ge=1)
+    cool: int = Field(default=0, ge=0)
 
     def total(self, repeats: int) -> int:
-        return self.warm + repeats * self.steps
+        return self.warm + repeats * self.steps + self.cool
 
 
 ARMS: Mapping[ArmName, ArmSettings] = {
     "blocking": ArmSettings(warm=1, steps=1),
     "blocking_wide": ArmSettings(warm=1, steps=2),
-    "coupled": ArmSettings(warm=4, steps=6),
-    "ours": ArmSettings(warm=8, steps=6),
+    "coupled": ArmSettings(warm=4, steps=6, cool=4),
+    "ours": ArmSettings(warm=8, steps=6, cool=4),
 }
 
 
@@ -83,6 +93,11 @@ class OverlapSettings(Settings):
     services: ServiceSettings = ServiceSettings()
     fast: float = Field(default=20.0, gt=1)
     arms: Mapping[ArmName, ArmSettings] = ARMS
+
+    @field_validator("arms")
+    @classmethod
+    def _all(cls, arms: Mapping[ArmName, ArmSettings]) -> Mapping[ArmName, ArmSettings]:
+        return {**ARMS, **arms}
 
 
 def widths(services: ServiceSettings, tools: Sequence[str]) -> tuple[int, int]:

@@ -110,7 +110,7 @@ def _show_mix(console: Console, mix: Mix) -> None:
             f"{arm.samples_per_s.median:.2f}",
             f"{each.seconds:.1f}",
             each.largest,
-            f"{arm.trainer_idle_ratio:.0%}",
+            f"{arm.trainer_idle_ratio.median:.0%}",
             f"{each.trainer_idle_ratio:.0%}",
             f"{arm.generation_idle_ratio:.0%}",
             f"{arm.staleness_mean:.2f}",

@@ -8,7 +8,7 @@ from pathlib import Path
 
 import pytest
 
-from coordinator.bench.overlap_settings import SERVICES_ENV, ServiceSettings
+from coordinator.bench.overlap_settings import MEAN_S, SERVICES_ENV, ServiceSettings
 from policy.document import Document, Task, TextPart
 from rewards.judges import TEXT_KIND
 from rewards.judges.payloads import JudgeTextPayload
@@ -18,7 +18,7 @@ from workers.messages import DiffusionPayload, Outcome, Request
 from workers.process import WorkerProcess
 
 SERVICES = ServiceSettings(
-    mean_s={"diffusion": 0.4, "judge_text": 0.05}, slots={"diffusion": 2, "judge_text": 2}, seed=5
+    mean_s={**MEAN_S, "diffusion": 0.4, "judge_text": 0.05}, slots=dict.fromkeys(MEAN_S, 2), seed=5
 )
 START_S = 60.0
 

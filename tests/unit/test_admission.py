@@ -10,7 +10,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from policy.admission import Flight, Window
-from policy.flight import FRESH_S, writing
+from policy.flight import FRESH_S, Told
 
 NOTHING: frozenset[str] = frozenset()
 
@@ -170,7 +170,9 @@ def test_in_a_run_whose_rollouts_wait_for_judges_the_trainer_stops_waiting():
 
 
 def test_what_a_dead_process_told_is_forgotten():
-    assert writing([b"[3, 100.0]", b"[4, 99.0]"], now=101.0) == 7
-    assert writing([b"[3, 100.0]", b"[4, 90.0]"], now=101.0) == 3
-    assert writing([b"[4, 90.0]"], now=90.0 + FRESH_S) is None
-    assert writing([], now=0.0) is None
+    told = Told()
+    assert told.writing({b"a": b"[3, 0]", b"b": b"[4, 7]"}, now=0.0) == 7
+    assert told.writing({b"a": b"[2, 1]", b"b": b"[4, 7]"}, now=FRESH_S / 2) == 6
+    assert told.writing({b"a": b"[5, 2]", b"b": b"[4, 7]"}, now=FRESH_S) == 5
+    assert told.writing({b"a": b"[5, 2]", b"b": b"[4, 7]"}, now=2 * FRESH_S) is None
+    assert told.writing({}, now=0.0) is None

@@ -113,8 +113,21 @@ async def test_a_thread_whose_posting_failed_is_free_again():
 async def test_who_comes_after_a_gate_has_opened_goes_through():
     gate = Gate(1)
     async with asyncio.timeout(PATIENCE_S):
-        await gate.wait()
-        await gate.wait()
+        await gate.wait("first")
+        await gate.wait("late")
+
+
+async def test_a_rollout_that_breaks_keeps_its_batch_from_nothing(make):
+    class Broken:
+        async def __call__(self, ids, left, number):
+            raise RuntimeError("the engine is gone")
+
+    queue, phases = Queue(), Phases((2, 8, 8))
+    broken = make(BlockingRollout, queue, model=Broken(), step=1, phases=phases)
+    with pytest.raises(RuntimeError, match="the engine is gone"):
+        await broken.run(PROMPT)
+    whole = make(BlockingRollout, queue, name="u_1", model=Model("No image."), step=1, phases=phases)
+    assert (await whole.run(PROMPT)).reward == 1.0
 
 
 def test_draws_are_the_same_for_every_arm_and_have_the_mean_that_was_asked_for():
@@ -128,12 +141,12 @@ def test_draws_are_the_same_for_every_arm_and_have_the_mean_that_was_asked_for()
 
 
 def test_the_wide_arm_has_a_thread_for_each_slot():
-    services = ServiceSettings(slots={"search": 3, "diffusion": 4, "judge_text": 5, "judge_image": 6})
-    assert widths(services, SOURCES) == (7, 11)
+    slots = {"search": 3, "diffusion": 4, "edit": 1, "code": 2, "judge_text": 5, "judge_image": 6}
+    assert widths(ServiceSettings(slots=slots), SOURCES) == (10, 11)
 
 
 def test_every_arm_has_warm_steps_and_all_repeats():
     settings = OverlapSettings()
     assert {name: arm.total(settings.repeats) for name, arm in settings.arms.items()} == {
-        "blocking": 4, "blocking_wide": 7, "coupled": 22, "ours": 26,
+        "blocking": 4, "blocking_wide": 7, "coupled": 26, "ours": 30,
     }  # fmt: skip

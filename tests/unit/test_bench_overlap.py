@@ -46,7 +46,7 @@ def test_seconds_and_samples_by_hand():
 
 def test_idle_ratios_by_hand():
     numbers = measure(blocking().run())
-    assert numbers.trainer_idle_ratio == pytest.approx(20 / 32)
+    assert numbers.trainer_idle_ratio.overall == pytest.approx(20 / 32)
     assert numbers.weight_sync_ratio == pytest.approx(3 / 32)
     assert numbers.generation_idle_ratio == pytest.approx(1 - (3 + 2 + 2) / 32)
 
@@ -70,6 +70,8 @@ def test_staleness_reward_and_dropped_groups_by_hand():
 def test_a_remainder_of_steps_is_dropped_from_the_front():
     run = blocking().run(warm=0, repeats=3)
     assert [[step.number for step in window] for window in run.windows] == [[2], [3], [4]]
+    cooled = replace(blocking().run(warm=1, repeats=2), cool=1)
+    assert [[step.number for step in window] for window in cooled.windows] == [[2], [3]]
     two = blocking().run(warm=1, repeats=1)
     assert [step.number for step in two.steps] == [2, 3, 4]
     assert measure(two).seconds_per_step.least == pytest.approx(32 / 3)
@@ -179,7 +181,9 @@ def test_arms_with_other_steps_are_not_compared():
 def arms(**samples_per_s: float) -> dict:
     numbers = measure(blocking().run())
     return {
-        name: replace(numbers, samples_per_s=Repeated(0, speed, 0, 99), trainer_idle_ratio=0.25)
+        name: replace(
+            numbers, samples_per_s=Repeated(0, speed, 0, 99), trainer_idle_ratio=Repeated(0, 0.25, 0, 1)
+        )
         for name, speed in samples_per_s.items()
     }
 
@@ -254,7 +258,7 @@ def test_ratios_lie_between_none_and_all(waits, spans, repeats):
     run: ArmRun = book.run(warm=0, repeats=repeats)
     numbers = measure(run)
     slack = 1e-6  # Unix seconds are kept to 1e-10 or so
-    assert -slack <= numbers.trainer_idle_ratio <= 1 + slack
+    assert -slack <= numbers.trainer_idle_ratio.overall <= 1 + slack
     assert -slack <= numbers.generation_idle_ratio <= 1 + slack
     steps = numbers.seconds_per_step
     assert steps.least <= steps.median <= steps.most

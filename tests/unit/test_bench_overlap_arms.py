@@ -30,13 +30,21 @@ def test_arms_differ_in_admission_alone():
 
 def test_settings_are_read_from_a_file(tmp_path):
     file = tmp_path / "mine.yaml"
-    file.write_text("batch: 2\nservices: {sigma: 0.1}\n")
+    file.write_text("batch: 2\nservices: {sigma: 0.1}\narms: {ours: {warm: 1, steps: 2}}\n")
     settings = read(file)
+    assert {name: arm.warm for name, arm in settings.arms.items()} == {
+        "blocking": 1, "blocking_wide": 1, "coupled": 4, "ours": 1,
+    }  # fmt: skip
     assert (settings.batch, settings.services.sigma, settings.n) == (2, 0.1, OverlapSettings().n)
 
 
 @pytest.mark.parametrize(
-    ("text", "named"), [("batchs: 2", "batchs"), ("services: {sigma: -1}", "services.sigma")]
+    ("text", "named"),
+    [
+        ("batchs: 2", "batchs"),
+        ("services: {sigma: -1}", "services.sigma"),
+        ("services: {slots: {diffusion: 2}}", "slots must name each of"),
+    ],
 )
 def test_a_wrong_setting_is_named(tmp_path, text, named):
     file = tmp_path / "mine.yaml"

@@ -264,6 +264,17 @@ def test_the_sampler_submits_more_while_it_waits_for_rollouts_that_wait_for_othe
     assert adapting.refilled == [1]
 
 
+def test_a_group_that_failed_while_the_trainer_trained_is_replaced_once(store, sampler, rollouts):
+    started(rollouts, "bad_0")
+    store.group("bad", "failure", [])
+    for uid in ("a", "b"):
+        store.group(uid, "finished", range(4))
+    adapting = sampler(window=WINDOW)
+    adapting.sample(2, "train", 2)
+    # Four are to be open: the one that verl puts in the place of `bad`, and three more.
+    assert sorted(adapting.refilled) == [1, 3]
+
+
 def test_another_group_is_submitted_when_one_has_ended_without_a_look_at_the_queues(
     store, sampler, monkeypatch
 ):

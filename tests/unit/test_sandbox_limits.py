@@ -99,9 +99,9 @@ def test_cpu_is_limited(renderer: Renderer, code: str) -> None:
 
 
 def test_wall_time_is_limited(renderer: Renderer) -> None:
-    error = failure(renderer, "import time; time.sleep(60)", SETTINGS.model_copy(update={"wall_s": 0.3}))
+    error = failure(renderer, "import time; time.sleep(60)", SETTINGS.model_copy(update={"wall_s": 2.0}))
     assert error.cause is Cause.CODE_LIMIT
-    assert "longer than 0.3 s" in error.detail
+    assert "longer than 2 s" in error.detail
 
 
 @pytest.fixture
@@ -132,7 +132,7 @@ def test_a_machine_too_busy_for_the_code_is_not_the_models_fault(renderer: Rende
 
 
 def test_code_that_sleeps_is_late_by_itself_on_a_busy_machine_too(renderer: Renderer, crowded: None) -> None:
-    error = failure(renderer, "import time; time.sleep(60)", SETTINGS.model_copy(update={"wall_s": 1.5}))
+    error = failure(renderer, "import time; time.sleep(60)", SETTINGS.model_copy(update={"wall_s": 3.0}))
     assert error.cause is Cause.CODE_LIMIT
 
 

@@ -155,8 +155,9 @@ def _raise_for(verdict: _Verdict, settings: CodeSettings, layers: dict[str, bool
         return
     if verdict.end == "wall":
         # Code that sleeps or computes does not wait for a CPU; code that others keep from one could have been
-        # in time.
-        if verdict.waited_s >= settings.wall_s * _STARVED:
+        # in time. Threads of its own that keep it from one use the CPU that they take.
+        starved_s = settings.wall_s * _STARVED
+        if verdict.waited_s >= starved_s > verdict.cpu_s:
             busy = f"the code waited {verdict.waited_s:.1f} of {settings.wall_s:g} s for a CPU"
             raise InfrastructureFault(Cause.SANDBOX, f"{busy}; give its worker fewer neighbours")
         raise ModelFault(Cause.CODE_LIMIT, f"the code ran longer than {settings.wall_s:g} s")

@@ -3,8 +3,8 @@
 `python -m workers.sandbox.zygote FOLDER [--probe]`; FOLDER is made where there is no private root. Speaks
 frames on its standard input and output: first a hello that says which layers hold (with `--probe` that is
 all), then one answer per request. Invariants: one job at a time; when it answers, the job's process is dead
-and its folder gone; a child that was armed can only ever cause failures of the model; it ends when its input
-closes.
+and its folder gone; a child that was armed causes failures of the model, unless the machine gave it no CPU;
+it ends when its input closes.
 """
 
 from __future__ import annotations
