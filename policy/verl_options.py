@@ -193,7 +193,8 @@ def _sampler(train: TrainSettings, run: Path) -> dict[str, object]:
     }
     if train.adapts:
         window = f"+{sampler}.sampler_kwargs.window"
-        first = math.floor((1 + train.warmup_batches) * train.batch_size)
+        # As many as verl's own trainer has open while it trains: those that are ready come on top.
+        first = math.floor(max(1.0, train.warmup_batches) * train.batch_size)
         options |= {
             f"{window}.batch": train.batch_size,
             f"{window}.max_staleness": train.max_staleness,

@@ -80,8 +80,10 @@ def test_every_image_of_a_document_is_in_the_blob_store(run, trained):
 
 
 def test_weights_reach_the_engine_after_each_step(run):
+    assert all(step["timing_s/update_weights"] > 0 for step in run.metrics)
+    # The last batch is asked for in step 2, when the weights of step 1 are there.
     newest = {record.versions[1] for record in run.ledger.rollouts.values() if record.versions}
-    assert newest >= {0, 1, 2}
+    assert newest >= {0, 1}
 
 
 def test_old_samples_stay_within_the_staleness_allowed(run):

@@ -58,7 +58,7 @@ def test_every_option_exists_in_verl_on_a_cpu(mode, tmp_path):
 def test_the_sampler_is_told_how_many_groups_may_be_under_way(tmp_path):
     settings = TrainSettings(**CPU, steps=5, warmup_batches=1.5, max_staleness=3, rollout_seqs=64)
     window = compose(settings, tmp_path).trainer.v1.sampler.sampler_kwargs.window
-    assert dict(window) == {"batch": 8, "max_staleness": 3, "slots": 64, "first": 20, "steps": 5}
+    assert dict(window) == {"batch": 8, "max_staleness": 3, "slots": 64, "first": 12, "steps": 5}
 
 
 def test_a_fixed_admission_is_verls_own_trainer(tmp_path):
