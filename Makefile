@@ -23,7 +23,7 @@ unit: install
 	$(BIN)/pytest tests/unit -n 2 -q
 
 integration: install
-	$(BIN)/pytest tests/integration -n 2 --dist loadfile -q
+	$(BIN)/pytest tests/integration -q
 
 e2e: install
 	$(BIN)/pytest tests/e2e -q

@@ -13,12 +13,11 @@ import socket
 from typing import Any
 
 import redis
+import tenacity
 from celery import Celery, Task
 from pydantic import ValidationError
-from redis.backoff import ExponentialWithJitterBackoff
 from redis.exceptions import ConnectionError as RedisConnectionError
 from redis.exceptions import TimeoutError as RedisTimeoutError
-from redis.retry import Retry
 
 from workers import jobs
 from workers.backend import TASK_PREFIX
@@ -28,7 +27,7 @@ from workers.messages import Failure, Outcome, Request
 from workers.outcomes import begin
 from workers.settings import BlobSettings, QueueSettings, section
 
-RECONNECTS = 30  # with at most 1 s between them: a restart of Redis is waited for
+RECONNECT_S = 60.0  # a restart of Redis is waited for
 
 
 def register(app: Celery, kind: str) -> None:
@@ -53,13 +52,26 @@ def handle(task_id: str, kind: str, arguments: tuple[Any, ...]) -> Outcome:
         detail = _first_error(error) if isinstance(error, ValidationError) else str(error)
         return _failed(task_id, kind, Cause.BAD_MESSAGE, detail)
     settings = section("queue", QueueSettings)
-    stored, attempts = begin(_redis(os.getpid()), request.request_id, settings.result_ttl_s)
+    stored, attempts = _begin(request.request_id, settings.result_ttl_s)
     if stored is not None:
         return Outcome.model_validate_json(stored)
     if attempts > settings.max_attempts:
         detail = f"given to a worker {settings.max_attempts} times, and none finished it"
         return _failed(task_id, kind, Cause.WORKER_LOST, detail)
     return jobs.run(request, _blobs())
+
+
+@tenacity.retry(
+    retry=tenacity.retry_if_exception_type((RedisConnectionError, RedisTimeoutError)),
+    wait=tenacity.wait_random_exponential(multiplier=0.05, max=1.0),
+    stop=tenacity.stop_after_delay(RECONNECT_S),
+    reraise=True,
+)
+def _begin(request_id: str, ttl_s: int) -> tuple[bytes | None, int]:
+    """`begin`, once Redis is there. Not redis-py's own retries: its pool connects before they begin, and
+    fails at once where Redis is down.
+    """
+    return begin(_redis(os.getpid()), request_id, ttl_s)
 
 
 def _first_error(error: ValidationError) -> str:
@@ -77,13 +89,8 @@ def _failed(request_id: str, kind: str, cause: Cause, detail: str) -> Outcome:
 @functools.cache
 def _redis(_pid: int) -> redis.Redis:
     """One connection pool per process: sockets must not be shared across a fork."""
-    retry = Retry(ExponentialWithJitterBackoff(cap=1.0, base=0.05), RECONNECTS)
     return redis.Redis.from_url(
-        section("queue", QueueSettings).url,
-        socket_timeout=5.0,
-        socket_connect_timeout=5.0,
-        retry=retry,
-        retry_on_error=[RedisConnectionError, RedisTimeoutError],
+        section("queue", QueueSettings).url, socket_timeout=5.0, socket_connect_timeout=5.0
     )
 
 
