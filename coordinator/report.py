@@ -6,6 +6,7 @@ Invariant: made from the run's folder alone, so that it can be made again at any
 from __future__ import annotations
 
 from collections import Counter
+from collections.abc import Mapping
 from pathlib import Path
 
 from coordinator.config import RunConfig
@@ -17,6 +18,7 @@ from policy.ledger import Ledger, reward_curve
 from workers.blobs import BlobStore
 
 GIB = 1024**3
+CAUSES_SHOWN = 4
 
 
 def write_report(run: Path, config: RunConfig, ledger: Ledger, summary: Summary) -> Path:
@@ -108,10 +110,17 @@ def tables(summary: Summary) -> list[Table]:
         [
             [who, cause.replace("_", " "), f"{s:,.1f}"]
             for who, causes in idle.items()
-            for cause, s in causes.items()
+            for cause, s in largest(causes).items()
         ],
     )
     return [table for table in (kinds, outcomes, rollouts, waits) if table.rows]
+
+
+def largest(causes: Mapping[str, float]) -> dict[str, float]:
+    """The `CAUSES_SHOWN` with the most seconds, and the rest together; summary.json has them all."""
+    ordered = sorted(causes.items(), key=lambda item: -item[1])
+    rest = sum(seconds for _, seconds in ordered[CAUSES_SHOWN:])
+    return dict(ordered[:CAUSES_SHOWN]) | ({"everything else": rest} if rest else {})
 
 
 def notes(config: RunConfig) -> list[str]:
