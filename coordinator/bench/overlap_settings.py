@@ -86,7 +86,7 @@ class OverlapSettings(Settings):
 
     batch: int = Field(default=4, ge=1)
     n: int = Field(default=8, ge=2)
-    max_staleness: int = Field(default=4, ge=1)
+    max_staleness: int = Field(default=6, ge=1)
     response_tokens: int = Field(default=256, ge=1)
     seed: int = Field(default=1, ge=0)
     repeats: int = Field(default=3, ge=1)
