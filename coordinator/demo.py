@@ -12,7 +12,7 @@ from pathlib import Path
 from rich.console import Console
 
 from coordinator.build import Kind, Parts, build, cache_folder
-from coordinator.config import RunConfig, load
+from coordinator.config import SHIPPED, RunConfig, load
 from coordinator.processes import MemoryWatch
 from coordinator.signals import StopSignals
 from coordinator.summary import Summary
@@ -54,7 +54,8 @@ def configure(parts: Parts, policy: Path, name: str, steps: int | None) -> RunCo
     }
     if steps is not None:
         overrides["train.steps"] = steps
-    file = "demo_vl" if parts.kind == "vl" else "demo"
+    # Never a file of that name in the working directory.
+    file = SHIPPED / ("demo_vl.yaml" if parts.kind == "vl" else "demo.yaml")
     config = load(file, overrides)
     wanted = (config.train.steps or 0) * config.train.batch_size
     return load(file, {**overrides, "train.epochs": math.ceil(wanted / TRAIN_ROWS) + 1})

@@ -11,9 +11,9 @@ from typing import Any
 import pytest
 from rich.console import Console
 
-from coordinator import checks, config, dry_run
+from coordinator import checks, config, dry_run, evaluation_demo
 from coordinator.build import CACHE_ENV, Parts, build
-from coordinator.demo import demo
+from coordinator.demo import configure, demo
 from workers.errors import Cause, ConfigError, InfrastructureFault
 from workers.providers import keys, preflight
 from workers.sandbox import client
@@ -249,3 +249,13 @@ def test_a_ray_cluster_that_is_not_there_is_named(monkeypatch: pytest.MonkeyPatc
         assert checks.head() == []
     [problem] = checks.head()
     assert f"RAY_ADDRESS: {address} is not reached" in problem
+
+
+def test_a_file_that_is_called_demo_is_not_taken_for_the_demos_configuration(tmp_path: Path) -> None:
+    for name in ("demo", "demo_vl", "evaluate_demo"):
+        (tmp_path / name).write_text("something else")
+    for kind in ("text", "vl"):
+        assert configure(Parts(tmp_path, kind, 1), Path("model"), "run", None).train.modality == kind
+    assert (
+        evaluation_demo.configure(Parts(tmp_path, "text", 1), Path("model"), tmp_path).author.model == "model"
+    )
