@@ -1,0 +1,99 @@
+"""A TCP proxy between Redis and everyone else, which can drop, delay and withhold what passes.
+
+Runs in a thread with an event loop of its own. Invariant: a connection that cannot be made, or that one side
+closes, is closed on the other side too.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import contextlib
+import threading
+from typing import Self
+
+LOOPBACK = "127.0.0.1"
+PACKET = 65_536
+START_S = 10.0
+
+
+class Proxy:
+    """From a free `port` to `target`, both on loopback. `delay_s` may be set at any time."""
+
+    def __init__(self, target: int):
+        self.port = 0
+        self.delay_s = 0.0
+        self._speaking = asyncio.Event()
+        self._speaking.set()
+        self._target = target
+        self._writers: set[asyncio.StreamWriter] = set()
+        self._loop = asyncio.new_event_loop()
+        self._thread = threading.Thread(target=self._loop.run_forever, name="proxy", daemon=True)
+
+    def __enter__(self) -> Self:
+        self._thread.start()
+        asyncio.run_coroutine_threadsafe(self._listen(), self._loop).result(START_S)
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        asyncio.run_coroutine_threadsafe(self._end(), self._loop).result(START_S)
+        self._loop.call_soon_threadsafe(self._loop.stop)
+        self._thread.join(START_S)
+        self._loop.close()
+
+    def cut(self) -> None:
+        """Drop every connection there is."""
+        self._loop.call_soon_threadsafe(self._drop)
+
+    def silence(self) -> None:
+        """Let nothing pass until `speak`."""
+        self._loop.call_soon_threadsafe(self._speaking.clear)
+
+    def speak(self) -> None:
+        """What was withheld passes, and all that follows."""
+        self._loop.call_soon_threadsafe(self._speaking.set)
+
+    def _drop(self) -> None:
+        for writer in self._writers:
+            writer.transport.abort()
+
+    async def _listen(self) -> None:
+        self._server = await asyncio.start_server(self._serve, LOOPBACK, 0)
+        self.port = self._server.sockets[0].getsockname()[1]
+
+    async def _end(self) -> None:
+        self._server.close()
+        self._drop()
+        others = asyncio.all_tasks() - {asyncio.current_task()}
+        for task in others:
+            task.cancel()
+        await asyncio.gather(*others, return_exceptions=True)
+
+    async def _serve(self, reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
+        try:
+            far_reader, far_writer = await asyncio.open_connection(LOOPBACK, self._target)
+        except OSError:  # Redis is being started
+            writer.transport.abort()
+            return
+        ends = {writer, far_writer}
+        self._writers |= ends
+        ways = [
+            asyncio.create_task(self._pass_on(reader, far_writer)),
+            asyncio.create_task(self._pass_on(far_reader, writer)),
+        ]
+        try:
+            await asyncio.wait(ways, return_when=asyncio.FIRST_COMPLETED)
+        finally:
+            self._writers -= ends
+            for way in ways:
+                way.cancel()
+            for end in ends:
+                end.transport.abort()
+
+    async def _pass_on(self, reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
+        with contextlib.suppress(OSError):  # dropped by us, or by either side
+            while packet := await reader.read(PACKET):
+                if self.delay_s:
+                    await asyncio.sleep(self.delay_s)
+                await self._speaking.wait()
+                writer.write(packet)
+                await writer.drain()

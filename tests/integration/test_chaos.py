@@ -1,0 +1,99 @@
+"""The trial by chaos, short: every fault once, real rollouts, workers and Redis, and nothing lost; and its
+proxy.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import time
+from collections.abc import AsyncIterator
+from pathlib import Path
+
+import pytest
+
+from coordinator.chaos import trial
+from coordinator.chaos.faults import Kind
+from coordinator.chaos.proxy import Proxy
+
+LIMIT_S = 5.0
+
+
+@pytest.mark.timeout(300)
+async def test_a_short_trial_with_every_fault_breaks_no_rule(tmp_path: Path) -> None:
+    said: list[str] = []
+    wanted = trial.Wanted(requests=200, workers=2, faults=len(Kind), seed=7)
+    told = await trial.run(wanted, tmp_path, said.append, lambda _posted, _in_flight: None)
+    assert [rule.violations for rule in told.rules if rule.violations] == []
+    assert all(rule.checked for rule in told.rules)
+    assert sum(told.faults.values()) >= len(Kind) - 2, said  # one or two may have found nobody to hit
+    assert told.requests >= wanted.requests
+    assert told.restarts >= 2
+    assert told.trained > told.rollouts / 2
+    assert told.kept
+
+
+@pytest.fixture
+async def echo() -> AsyncIterator[int]:
+    """The port of a server that says what it hears."""
+
+    async def serve(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
+        while data := await reader.read(100):
+            writer.write(data)
+        writer.close()
+
+    server = await asyncio.start_server(serve, "127.0.0.1", 0)
+    yield server.sockets[0].getsockname()[1]
+    server.close()
+
+
+async def said(reader: asyncio.StreamReader, writer: asyncio.StreamWriter, words: bytes) -> bytes:
+    writer.write(words)
+    async with asyncio.timeout(LIMIT_S):
+        return await reader.read(100)
+
+
+async def dropped(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> bool:
+    """Whether the connection is closed from the other side, without a word."""
+    try:
+        async with asyncio.timeout(LIMIT_S):
+            return not await reader.read(100)
+    except ConnectionError:
+        return True
+    finally:
+        writer.close()
+
+
+async def test_the_proxy_passes_on_and_drops(echo: int) -> None:
+    with Proxy(echo) as proxy:
+        ends = await asyncio.open_connection("127.0.0.1", proxy.port)
+        assert await said(*ends, b"hello") == b"hello"
+        proxy.cut()
+        assert await dropped(*ends)
+        ends = await asyncio.open_connection("127.0.0.1", proxy.port)
+        assert await said(*ends, b"anew") == b"anew"
+
+
+async def test_the_proxy_delays(echo: int) -> None:
+    with Proxy(echo) as proxy:
+        proxy.delay_s = 0.1
+        ends = await asyncio.open_connection("127.0.0.1", proxy.port)
+        began = time.monotonic()
+        assert await said(*ends, b"hello") == b"hello"
+        assert time.monotonic() - began >= 0.2  # there and back
+
+
+async def test_what_the_proxy_withheld_passes_when_it_speaks(echo: int) -> None:
+    with Proxy(echo) as proxy:
+        ends = await asyncio.open_connection("127.0.0.1", proxy.port)
+        proxy.silence()
+        answer = asyncio.create_task(said(*ends, b"hello"))
+        done, _ = await asyncio.wait([answer], timeout=0.2)
+        assert not done
+        proxy.speak()
+        assert await answer == b"hello"
+
+
+async def test_the_proxy_closes_when_nobody_listens() -> None:
+    with Proxy(1) as proxy:
+        reader, writer = await asyncio.open_connection("127.0.0.1", proxy.port)
+        assert await dropped(reader, writer)
