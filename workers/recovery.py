@@ -2,10 +2,11 @@
 outcome.
 
 That happens when a worker takes a message off the list and dies before it has written down that it holds it
-(frozen in its blocking read, say), or when Redis itself lost its last moments. Limits: a request is posted
-again only after it was missing for a whole lease; the search reads the queues concerned inside Redis, some ms
-per 1,000 waiting messages; an id with characters that JSON escapes is not found there, so such a request may
-run twice (its outcome is still one).
+(frozen in its blocking read, say), or when Redis itself lost its last moments. Invariant: it is posted again
+within a lease. Limits: what was missing in two looks in a row counts as lost, and a worker that was only
+frozen in between runs it a second time (its outcome is still one); the search reads the queues concerned
+inside Redis, some ms per 1,000 waiting messages; an id with characters that JSON escapes is not found there,
+so such a request may run twice too.
 """
 
 from __future__ import annotations
@@ -40,7 +41,7 @@ class Recovery:
         self._lease_s = settings.lease_s
         self._pending = pending
         self._publish = publish
-        self._missing_since: dict[str, float] = {}
+        self._missing: set[str] = set()  # in the last look, for the first time
 
     async def run(self) -> None:
         """Look every so often until cancelled."""
@@ -52,7 +53,7 @@ class Recovery:
                 logger.warning("search for lost requests: %s", error)
 
     async def look(self, now: float) -> None:
-        """Look once; post again what has been missing for a lease."""
+        """Look once, at `now` (monotonic seconds); post again what was missing in the look before too."""
         settled = self._lease_s / LOOKS_PER_LEASE
         known = {
             p.request.request_id: p for p in self._pending() if p.was_posted and now - p.created > settled
@@ -61,10 +62,9 @@ class Recovery:
         if known:
             queues = sorted({posted.request.kind for posted in known.values()})
             gone = await missing(self._redis, [(key, posted.tags) for key, posted in known.items()], queues)
-        self._missing_since = {key: self._missing_since.get(key, now) for key in gone}
-        for request_id, since in list(self._missing_since.items()):
-            if now - since >= self._lease_s:
-                logger.warning("request %s vanished from Redis; posting it again", request_id)
-                del self._missing_since[request_id]
-                async with asyncio.timeout(self._lease_s):
-                    await self._publish(known[request_id])
+        lost = gone & self._missing
+        self._missing = gone - lost
+        for request_id in lost:
+            logger.warning("request %s vanished from Redis; posting it again", request_id)
+            async with asyncio.timeout(self._lease_s):
+                await self._publish(known[request_id])

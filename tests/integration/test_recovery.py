@@ -1,0 +1,73 @@
+"""A request that is nowhere is posted again by its poster, within a lease."""
+
+from __future__ import annotations
+
+import time
+from collections.abc import AsyncIterator
+
+import pytest
+import redis
+import redis.asyncio
+from queue_jobs import Order
+from queue_requests import request_for
+
+from workers.client import QueueClient
+from workers.posted import Posted
+from workers.recovery import LOOKS_PER_LEASE, Recovery
+from workers.settings import QueueSettings
+
+
+class Lost:
+    """A request that a worker took off its list, and forgot."""
+
+    def __init__(self, posted: Posted, raw: redis.Redis):
+        self.posted = posted
+        self.raw = raw
+        self.again: list[str] = []
+
+    async def publish(self, posted: Posted) -> None:
+        self.again.append(posted.request.request_id)
+
+
+@pytest.fixture
+async def lost(client: QueueClient, queue_settings: QueueSettings) -> AsyncIterator[Lost]:
+    posted = await client.post(request_for(Order()))
+    with redis.Redis.from_url(queue_settings.url) as raw:
+        assert raw.rpop("code") is not None
+        yield Lost(posted, raw)
+
+
+@pytest.fixture
+async def recovery(lost: Lost, queue_settings: QueueSettings) -> AsyncIterator[Recovery]:
+    async with redis.asyncio.Redis.from_url(queue_settings.url) as raw:
+        yield Recovery(raw, queue_settings, lambda: [lost.posted], lost.publish)
+
+
+async def test_what_is_missing_twice_is_posted_again_within_a_lease(
+    lost: Lost, recovery: Recovery, queue_settings: QueueSettings
+) -> None:
+    every = queue_settings.lease_s / LOOKS_PER_LEASE
+    now = time.monotonic() + every
+    await recovery.look(now)
+    assert lost.again == []
+    await recovery.look(now + every)
+    assert lost.again == [lost.posted.request.request_id]
+    assert 2 * every < queue_settings.lease_s
+
+
+async def test_what_a_worker_holds_by_the_second_look_is_left_to_it(
+    lost: Lost, recovery: Recovery, queue_settings: QueueSettings
+) -> None:
+    now = time.monotonic() + queue_settings.lease_s
+    await recovery.look(now)
+    lost.raw.hset("unacked", lost.posted.tags[0], "taken")
+    await recovery.look(now + queue_settings.lease_s)
+    assert lost.again == []
+
+
+async def test_what_has_just_been_posted_is_not_looked_for(
+    lost: Lost, recovery: Recovery, queue_settings: QueueSettings
+) -> None:
+    for _ in range(3):
+        await recovery.look(time.monotonic())
+    assert lost.again == []
