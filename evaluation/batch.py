@@ -21,6 +21,7 @@ from evaluation.results import ItemResult
 from evaluation.settings import AuthorSettings, RubricSettings
 from policy.document import Document
 from rewards.settings import JudgeSettings, RewardSettings
+from workers.atomic import write
 from workers.errors import ConfigError
 from workers.messages import Message
 from workers.settings import BlobSettings, QueueSettings
@@ -127,10 +128,7 @@ class Batch:
     def write(self, name: str, data: bytes) -> str:
         """Put a file into the batch, atomically; returns where it lies."""
         target = self.path(name)
-        part = f"{target}.{uuid.uuid4().hex}.part"
-        self._fs.makedirs(target.rpartition("/")[0], exist_ok=True)
-        self._fs.pipe_file(part, data)
-        self._fs.mv(part, target)
+        write(self._fs, target, data)
         return target
 
     def _read(self, name: str, model: type[M]) -> M | None:

@@ -1,22 +1,28 @@
 """The blob store: image bytes once, under their SHA-256, in a folder or at any fsspec URL.
 
-Invariants: written atomically (a reader sees all of a blob or nothing); verified on read; the type and the
-size in pixels are taken from the bytes, never from a name. Layout: `<url>/<first two hex digits>/<sha256>`.
+Invariants: written atomically and, in a local folder, durably before `put` returns (`workers.atomic`);
+verified on read; `put` replaces a damaged blob of the same name, and what was put lately is as young as if it
+were new, so that no collection takes it; the type and the size in pixels are taken from the bytes, never from
+a name. Layout: `<url>/<first two hex digits>/<sha256>`.
 """
 
 from __future__ import annotations
 
 import hashlib
 import io
-import uuid
+import os
+from pathlib import Path
 
 import fsspec
+from fsspec.implementations.local import LocalFileSystem
 from PIL import Image, UnidentifiedImageError
 
-from workers.errors import Cause, InfrastructureFault
+from workers.atomic import sync_folder, write
+from workers.errors import BlobMissing, Cause, InfrastructureFault
 from workers.messages import BlobRef
 
 MEDIA_TYPES = {"PNG": "image/png", "JPEG": "image/jpeg", "WEBP": "image/webp"}
+PROVIDER = "blobs"
 
 
 class BlobStore:
@@ -32,8 +38,8 @@ class BlobStore:
         return f"{self._root}/{sha256[:2]}/{sha256}"
 
     def put(self, data: bytes) -> BlobRef:
-        """Store an encoded PNG, JPEG or WebP image. Raises `InfrastructureFault(BAD_ANSWER)` for anything
-        else.
+        """Store an encoded PNG, JPEG or WebP image. Raises `InfrastructureFault`: BAD_ANSWER for anything
+        else, PROVIDER_DOWN when the store takes nothing (a full disk).
         """
         try:
             with Image.open(io.BytesIO(data)) as image:
@@ -44,23 +50,38 @@ class BlobStore:
             raise InfrastructureFault(Cause.BAD_ANSWER, "not a PNG, JPEG or WebP image")
         sha256 = hashlib.sha256(data).hexdigest()
         target = self.location(sha256)
-        if not self._fs.exists(target):
-            part = f"{target}.{uuid.uuid4().hex}.part"
-            self._fs.makedirs(target.rpartition("/")[0], exist_ok=True)
-            self._fs.pipe_file(part, data)
-            self._fs.mv(part, target)
+        try:
+            if not (isinstance(self._fs, LocalFileSystem) and _renewed(Path(target), data)):
+                write(self._fs, target, data)
+        except OSError as error:
+            raise self._down(f"takes no image: {error}") from error
         return BlobRef(sha256=sha256, media_type=media_type, size=len(data), width=width, height=height)
 
     def get(self, ref: BlobRef) -> bytes:
-        """The bytes of a blob. Raises `InfrastructureFault(BLOB_MISSING)` when absent or not what its name
-        says.
+        """The bytes of a blob. Raises `BlobMissing` when absent or not what its name says, and
+        `InfrastructureFault(PROVIDER_DOWN)` when the store does not answer.
         """
         try:
             data = self._fs.cat_file(self.location(ref.sha256))
         except FileNotFoundError as error:
-            raise InfrastructureFault(
-                Cause.BLOB_MISSING, f"blob {ref.sha256} is not in {self.url}"
-            ) from error
+            raise BlobMissing(ref.sha256, f"blob {ref.sha256} is not in {self.url}") from error
+        except OSError as error:
+            raise self._down(f"gives no image: {error}") from error
         if hashlib.sha256(data).hexdigest() != ref.sha256:
-            raise InfrastructureFault(Cause.BLOB_MISSING, f"blob {ref.sha256} is damaged in {self.url}")
+            raise BlobMissing(ref.sha256, f"blob {ref.sha256} is damaged in {self.url}")
         return data
+
+    def _down(self, why: str) -> InfrastructureFault:
+        return InfrastructureFault(Cause.PROVIDER_DOWN, f"{self.url} {why}", provider=PROVIDER)
+
+
+def _renewed(path: Path, data: bytes) -> bool:
+    """Whether the file is there and holds `data`; its age then begins anew. Cheaper than a write."""
+    try:
+        os.utime(path)  # before it is read: whoever looks at its age from now on leaves it
+        if path.read_bytes() != data:
+            return False
+    except (FileNotFoundError, PermissionError):  # the latter: another user's, to be replaced by ours
+        return False
+    sync_folder(path.parent)  # another process may have put it just now
+    return True

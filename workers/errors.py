@@ -95,3 +95,11 @@ class InfrastructureFault(JobError):
         if cause.fault is not Fault.INFRASTRUCTURE:
             raise ValueError(f"{cause} is not infrastructure's fault")
         super().__init__(cause, detail, provider=provider, retry_after_s=retry_after_s)
+
+
+class BlobMissing(InfrastructureFault):
+    """The blob `sha256` is gone or damaged. Whoever needs it can have it made again."""
+
+    def __init__(self, sha256: str, detail: str):
+        super().__init__(Cause.BLOB_MISSING, detail)
+        self.sha256 = sha256

@@ -15,7 +15,7 @@ from typing import Annotated, Literal
 
 from pydantic import BaseModel, ConfigDict, Field, JsonValue, model_validator
 
-from workers.errors import Cause, Fault, JobError
+from workers.errors import BlobMissing, Cause, Fault, JobError
 
 Sha256 = Annotated[str, Field(pattern=r"^[0-9a-f]{64}$")]
 
@@ -91,12 +91,15 @@ class Success(Message):
 
 
 class Failure(Message):
-    """Why a job made nothing. The fault follows from the cause."""
+    """Why a job made nothing. The fault follows from the cause. `blob`: with BLOB_MISSING, the one that is
+    gone or damaged.
+    """
 
     status: Literal["failure"] = "failure"
     cause: Cause
     detail: str = ""
     provider: str = ""
+    blob: Sha256 | Literal[""] = ""
 
     @property
     def fault(self) -> Fault:
@@ -104,7 +107,8 @@ class Failure(Message):
 
     @classmethod
     def of(cls, error: JobError) -> Failure:
-        return cls(cause=error.cause, detail=error.detail[:2000], provider=error.provider)
+        blob = error.sha256 if isinstance(error, BlobMissing) else ""
+        return cls(cause=error.cause, detail=error.detail[:2000], provider=error.provider, blob=blob)
 
 
 class Outcome(Message):
