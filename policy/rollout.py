@@ -188,11 +188,17 @@ class Rollout:
 
     async def _score(self, written: Written, tooling: Tooling) -> None:
         begun = time.monotonic()
-        draft = self._document(written, tuple(written.parts))
+        document = self._document(written, tuple(written.parts))
         finished = asyncio.create_task(self._finish(written, tooling))
+
+        async def make_again(sha256: str) -> Document | None:
+            return await self._finish(written, tooling) if await tooling.make_again(sha256) else None
+
+        draft = Draft(document=document, finished=finished, client=self.client, make_again=make_again)
         try:
-            score = await self.scorer.score(Draft(document=draft, finished=finished, client=self.client))
-            written.document = await finished
+            score = await self.scorer.score(draft)
+            await finished
+            written.document = await self._finish(written, tooling)  # an image may have been made again since
         finally:
             finished.cancel()
             await asyncio.gather(finished, return_exceptions=True)

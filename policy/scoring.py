@@ -7,7 +7,7 @@ both.
 
 from __future__ import annotations
 
-from collections.abc import Awaitable
+from collections.abc import Awaitable, Callable
 from dataclasses import dataclass
 from typing import Protocol
 
@@ -21,12 +21,14 @@ from workers.messages import Failure, Message
 @dataclass(frozen=True)
 class Draft:
     """A document whose text is complete; `finished` resolves to the same document with every image's
-    outcome in.
+    outcome in. `make_again`: of a finished one, makes the image whose blob (by its SHA-256) is lost once more
+    and returns the document with it, or None where that cannot be.
     """
 
     document: Document
     finished: Awaitable[Document]
     client: QueueClient
+    make_again: Callable[[str], Awaitable[Document | None]] | None = None
 
 
 class Score(Message):

@@ -56,7 +56,6 @@ class InterleavedDataset(Dataset):
         if not fitting:
             raise ConfigError(f"{', '.join(files)}: no prompt fits train.prompt_tokens = {self._limit}")
         self._rows = fitting[:max_samples] if max_samples > 0 else fitting
-        self._refs: dict[int, tuple[BlobRef, ...]] = {}
         self._visits: Counter[int] = Counter()
 
     def __len__(self) -> int:
@@ -77,11 +76,10 @@ class InterleavedDataset(Dataset):
         }
 
     def _inputs(self, item: int) -> tuple[BlobRef, ...]:
-        if item not in self._refs:
-            images = self._rows[item].images
-            blobs = BlobStore(section("blobs", BlobSettings).url) if images else None
-            self._refs[item] = tuple(blobs.put(image.read()) for image in images) if blobs else ()
-        return self._refs[item]
+        """Put at every visit: one that was lost or damaged since the last is there again."""
+        images = self._rows[item].images
+        blobs = BlobStore(section("blobs", BlobSettings).url) if images else None
+        return tuple(blobs.put(image.read()) for image in images) if blobs else ()
 
     def _fits(self, row: Row) -> bool:
         """Whether the text alone fits; what images add is known only to the processor, in the rollout."""

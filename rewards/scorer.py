@@ -1,11 +1,11 @@
 """The scorer: from a draft to its score, over the judges' queues.
 
 Invariants: the text judge is posted at once and never waits for an image; the image judge is posted when
-the last image is in, and only when there is an image whose grade can matter; any failure of infrastructure,
-of a tool or of a judge, masks the sample and is never a number; whatever ends the scoring early cancels
-what is still open; the ids of the requests follow from the document's, so that a score asked for again after
-the death of who asked finds the verdicts there are; the breakdown says which judges spoke, as they name
-themselves.
+the last image is in, and only when there is an image whose grade can matter; an image that this judge finds
+lost is made again, and the judge asked once more; any other failure of infrastructure, of a tool or of a
+judge, masks the sample and is never a number; whatever ends the scoring early cancels what is still open; the
+ids of the requests follow from the document's, so that a score asked for again after the death of who asked
+finds the verdicts there are; the breakdown says which judges spoke, as they name themselves.
 """
 
 from __future__ import annotations
@@ -19,6 +19,7 @@ from typing import TypeVar
 
 from pydantic import BaseModel, JsonValue
 
+from policy.document import Document
 from policy.scoring import Draft, Score
 from rewards import formulas
 from rewards.facts import Facts, masking
@@ -60,18 +61,29 @@ class QueueScorer:
             facts = Facts.of(document)
             image: Failure | Posted | None = None
             if formulas.needs_image_verdict(self.reward, facts):
-                looking = JudgeImagePayload.of(
-                    document,
-                    failures_lower=self.reward.formula == "llmi",
-                    judge=self.judges.image.name,
-                )
+                looking = self._looking(document)
                 image = await requests.post(IMAGE_KIND, looking, self.judges.image.timeout_s, owner)
             read = await requests.verdict(text, TextVerdict)
             looked = await requests.verdict(image, ImageVerdict) if image is not None else None
+            if isinstance(looked, Failure) and looked.blob and draft.make_again is not None:
+                whole = await draft.make_again(looked.blob)
+                looked = await self._look_again(requests, whole, owner) if whole is not None else looked
         if isinstance(read, Failure) or isinstance(looked, Failure):
             return Score(reward=None, masked_by=tuple(v for v in (read, looked) if isinstance(v, Failure)))
         score = formulas.reward(self.reward, facts, read, looked)
         return score.model_copy(update={"breakdown": {**score.breakdown, "judges": requests.spoke}})
+
+    def _looking(self, document: Document) -> JudgeImagePayload:
+        failures_lower = self.reward.formula == "llmi"
+        return JudgeImagePayload.of(document, failures_lower=failures_lower, judge=self.judges.image.name)
+
+    async def _look_again(
+        self, requests: _Requests, document: Document, owner: str
+    ) -> ImageVerdict | Failure:
+        """Ask the image judge once more, about a document whose lost image was made again."""
+        looking, timeout_s = self._looking(document), self.judges.image.timeout_s
+        again = await requests.post(IMAGE_KIND, looking, timeout_s, owner, f"{owner}.{IMAGE_KIND}.1")
+        return await requests.verdict(again, ImageVerdict)
 
 
 class _Requests:
@@ -82,8 +94,11 @@ class _Requests:
         self._open: set[str] = set()
         self.spoke: dict[str, JsonValue] = {}
 
-    async def post(self, kind: str, payload: BaseModel, timeout_s: float, owner: str) -> Posted | Failure:
-        request = Request.make(kind, payload, timeout_s=timeout_s, owner=owner, request_id=f"{owner}.{kind}")
+    async def post(
+        self, kind: str, payload: BaseModel, timeout_s: float, owner: str, request_id: str = ""
+    ) -> Posted | Failure:
+        request_id = request_id or f"{owner}.{kind}"
+        request = Request.make(kind, payload, timeout_s=timeout_s, owner=owner, request_id=request_id)
         self._open.add(request.request_id)
         try:
             return await self._client.post(request)

@@ -8,14 +8,14 @@ from collections.abc import Callable
 from pathlib import Path
 
 import pytest
-from rewards_documents import F, I, P, X, document, pending
+from rewards_documents import BLOB, F, I, P, X, document, pending
 
 from policy.document import Document
 from policy.scoring import Draft, Score
 from rewards.scorer import QueueScorer
 from rewards.settings import JudgeSettings, RewardSettings
 from workers.errors import Cause, ConfigError, InfrastructureFault
-from workers.messages import Outcome, Request, Success
+from workers.messages import Failure, Outcome, Request, Success
 
 GOOD = {
     "judge_text": {"text": 4, "image_tags": 4},
@@ -63,11 +63,13 @@ class FakeClient:
         return [request.kind for request in self.posted]
 
 
-def draft_of(doc: Document, client: FakeClient, finished: asyncio.Future[Document] | None = None) -> Draft:
+def draft_of(
+    doc: Document, client: FakeClient, finished: asyncio.Future[Document] | None = None, **more: object
+) -> Draft:
     if finished is None:
         finished = asyncio.get_running_loop().create_future()
         finished.set_result(doc)
-    return Draft(document=doc, finished=finished, client=client)  # type: ignore[arg-type]
+    return Draft(document=doc, finished=finished, client=client, **more)  # type: ignore[arg-type]
 
 
 async def score(doc: Document, client: FakeClient, formula: str = "grounded") -> Score:
@@ -135,6 +137,37 @@ async def test_a_failed_judge_masks_and_is_never_a_number(kind: str) -> None:
         result = await score(document(P("x"), I()), FakeClient(answer), formula)
         assert result.reward is None
         assert [failure.cause for failure in result.masked_by] == [Cause.PROVIDER_DOWN]
+
+
+@pytest.mark.parametrize("again", ["there", "lost once more", "not to be made", "nobody to ask"])
+async def test_an_image_that_the_judge_finds_lost_is_made_again_and_judged_once_more(again: str) -> None:
+    old, new = BLOB, BLOB.model_copy(update={"sha256": "b" * 64})
+    missing = Failure(cause=Cause.BLOB_MISSING, detail="damaged", blob=old.sha256)
+    asked: list[str] = []
+
+    def answer(request: Request) -> Outcome:
+        if request.kind == "judge_image" and (again == "lost once more" or not asked):
+            return Outcome(request_id=request.request_id, kind=request.kind, result=missing)
+        return good(request)
+
+    async def make_again(sha256: str) -> Document | None:
+        asked.append(sha256)
+        return None if again == "not to be made" else document(P("x"), I(blob=new), image_num=1)
+
+    client = FakeClient(answer)
+    more = {} if again == "nobody to ask" else {"make_again": make_again}
+    drafted = draft_of(document(P("x"), I(blob=old), image_num=1), client, **more)
+    async with asyncio.timeout(5):
+        result = await QueueScorer(RewardSettings(), JudgeSettings()).score(drafted)
+    looks = [request for request in client.posted if request.kind == "judge_image"]
+    assert asked == ([] if again == "nobody to ask" else [old.sha256])
+    assert len(looks) == (2 if again in ("there", "lost once more") else 1)
+    assert len({request.request_id for request in looks}) == len(looks)
+    assert new.sha256 in str(looks[-1].payload) or len(looks) == 1
+    if again == "there":
+        assert result.reward == pytest.approx(0.8)
+    else:
+        assert [failure.cause for failure in result.masked_by] == [Cause.BLOB_MISSING]
 
 
 @pytest.mark.parametrize(

@@ -138,6 +138,102 @@ async def test_an_edit_of_an_invalid_tag_is_the_models_fault(build):
     assert written.reward is not None
 
 
+def lost(digit: str) -> Failure:
+    return Failure(cause=Cause.BLOB_MISSING, detail="damaged", blob=digit * 64)
+
+
+async def test_an_edit_whose_image_was_lost_has_it_made_again_and_is_asked_once_more(build):
+    queue = Queue()
+    running = asyncio.create_task(build(f"{search('x')} {edit(0)}", queue=queue).run(PROMPT))
+    await queue.seen("u_0-0")
+    queue.answer("u_0-0", Success(images=(blob("a"),)))
+    await queue.seen("u_0-1")
+    queue.answer("u_0-1", lost("a"))
+    await queue.seen("u_0-0.1")
+    assert queue.requests["u_0-0.1"].payload == queue.requests["u_0-0"].payload
+    queue.answer("u_0-0.1", Success(images=(blob("b"),)))  # a search may find another one today
+    await queue.seen("u_0-1.1")
+    assert queue.requests["u_0-1.1"].payload["image"]["sha256"] == "b" * 64
+    queue.answer("u_0-1.1", Success(images=(blob("c"),)))
+    written = await finish(running)
+    assert [(image.request_id, image.blob) for image in written.document.images] == [
+        ("u_0-0.1", blob("b")),
+        ("u_0-1.1", blob("c")),
+    ]
+
+
+async def test_an_image_lost_with_the_one_it_was_made_of_is_made_again_from_the_start(build):
+    queue = Queue()
+    running = asyncio.create_task(build(f"{search('x')} {edit(0)} {edit(1)}", queue=queue).run(PROMPT))
+    answers = {
+        "u_0-0": Success(images=(blob("a"),)),
+        "u_0-1": Success(images=(blob("b"),)),
+        "u_0-2": lost("b"),
+        "u_0-1.1": lost("a"),
+        "u_0-0.1": Success(images=(blob("a"),)),
+        "u_0-1.2": Success(images=(blob("b"),)),
+        "u_0-2.1": Success(images=(blob("c"),)),
+    }
+    for name, result in answers.items():
+        await queue.seen(name)
+        queue.answer(name, result)
+    written = await finish(running)
+    assert [image.blob for image in written.document.images] == [blob("a"), blob("b"), blob("c")]
+    assert list(queue.requests) == list(answers)
+
+
+async def test_an_image_that_is_lost_twice_masks(build):
+    queue = Queue()
+    running = asyncio.create_task(build(f"{search('x')} {edit(0)}", queue=queue).run(PROMPT))
+    found = Success(images=(blob("a"),))
+    for name, result in {"0": found, "1": lost("a"), "0.1": found, "1.1": lost("a")}.items():
+        await queue.seen(f"u_0-{name}")
+        queue.answer(f"u_0-{name}", result)
+    written = await finish(running)
+    assert written.reward is None
+    assert written.document.images[1].failure.cause is Cause.BLOB_MISSING
+
+
+async def test_an_image_that_cannot_be_made_again_masks_whoevers_fault_that_is(build):
+    queue = Queue()
+    running = asyncio.create_task(build(f"{search('x')} {edit(0)}", queue=queue).run(PROMPT))
+    gone = Failure(cause=Cause.NO_HIT)
+    for name, result in {"0": Success(images=(blob("a"),)), "1": lost("a"), "0.1": gone}.items():
+        await queue.seen(f"u_0-{name}")
+        queue.answer(f"u_0-{name}", result)
+    written = await finish(running)
+    assert [failure.cause for failure in written.score.masked_by] == [Cause.BLOB_MISSING]
+    assert written.document.images[0].blob == blob("a")
+
+
+async def test_a_lost_input_masks_and_asks_nobody(build):
+    queue = Queue()
+    running = asyncio.create_task(build(edit(0), queue=queue, inputs=(blob("e"),)).run(PROMPT))
+    await queue.seen("u_0-0")
+    queue.answer("u_0-0", lost("e"))
+    assert (await finish(running)).reward is None
+    assert list(queue.requests) == ["u_0-0"]
+
+
+async def test_a_scorer_has_a_lost_image_made_again_and_the_document_has_the_new_one(build, tmp_path):
+    class Finds(Judge):
+        async def score(self, draft):
+            await draft.finished
+            assert await draft.make_again("f" * 64) is None
+            whole = await draft.make_again("a" * 64)
+            assert whole.images[0].blob == blob("b")
+            return await super().score(draft)
+
+    queue = Queue()
+    running = asyncio.create_task(build(search("x"), queue=queue, scorer=Finds()).run(PROMPT))
+    for name, digit in {"u_0-0": "a", "u_0-0.1": "b"}.items():
+        await queue.seen(name)
+        queue.answer(name, Success(images=(blob(digit),)))
+    written = await finish(running)
+    assert written.document.images[0].blob == blob("b")
+    assert read_ledger(tmp_path).rollouts["u_0"].document == written.document
+
+
 async def test_a_queue_that_is_down_masks_and_never_counts(build, tmp_path):
     written = await build(search("x"), queue=Queue(down=True)).run(PROMPT)
     assert written.reward is None

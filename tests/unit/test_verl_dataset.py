@@ -2,10 +2,19 @@
 
 from __future__ import annotations
 
+import io
+import json
+from pathlib import Path
+
 import pyarrow as pa
 import pyarrow.parquet as pq
 import pytest
 from omegaconf import OmegaConf
+from PIL import Image
+
+from policy.document import Task
+from workers.blobs import BlobStore
+from workers.settings import CONFIG_ENV
 
 CONFIG = OmegaConf.create({"system_prompt": False, "max_prompt_length": 50})
 
@@ -41,3 +50,20 @@ def test_a_row_tells_how_often_it_was_read_before(file):
     dataset = InterleavedDataset([str(file)], Words(), CONFIG)
     read = [(row["index"], row["visit"]) for row in (dataset[0], dataset[1], dataset[0], dataset[0])]
     assert read == [(0, 0), (1, 0), (0, 1), (0, 2)]
+
+
+def test_an_input_image_that_was_lost_is_put_again_when_its_row_is_read_next(tmp_path, monkeypatch):
+    from policy.verl_dataset import InterleavedDataset
+
+    picture, blobs = io.BytesIO(), BlobStore(str(tmp_path / "blobs"))
+    Image.new("RGB", (9, 9), "teal").save(picture, "PNG")
+    info = {"image_num": 0, "tools": ["edit"], "question": "one", "split": "train"}
+    row = {"prompt": "one", "images": [picture.getvalue()], "data_source": "interleaved_mm"}
+    pq.write_table(pa.Table.from_pylist([{**row, "extra_info": info}]), tmp_path / "train.parquet")
+    (tmp_path / "config.json").write_text(json.dumps({"blobs": {"url": blobs.url}}))
+    monkeypatch.setenv(CONFIG_ENV, str(tmp_path / "config.json"))
+    dataset = InterleavedDataset(str(tmp_path / "train.parquet"), Words(), CONFIG, processor=object())
+    [ref] = Task.model_validate_json(dataset[0]["task"]).inputs
+    Path(blobs.location(ref.sha256)).write_bytes(b"damaged")
+    assert Task.model_validate_json(dataset[0]["task"]).inputs == (ref,)
+    assert blobs.get(ref) == picture.getvalue()
