@@ -1,8 +1,8 @@
 """What a worker does with one message: check it, count the attempt, run the job, return the outcome as JSON.
 
 Invariants: no message, however bad, makes the task raise; a request that already has an outcome (a cancelled
-one, a second delivery) is not run again; one that took its worker down `max_attempts` times is not tried once
-more.
+one, a second delivery) is not run again; one that took its worker down `max_attempts` times is set aside
+with its history and not tried once more.
 """
 
 from __future__ import annotations
@@ -10,6 +10,7 @@ from __future__ import annotations
 import functools
 import os
 import socket
+import time
 from typing import Any
 
 import redis
@@ -24,7 +25,8 @@ from workers.backend import TASK_PREFIX
 from workers.blobs import BlobStore
 from workers.errors import Cause
 from workers.messages import Failure, Outcome, Request
-from workers.outcomes import begin
+from workers.outcomes import Attempt, begin
+from workers.set_aside import set_aside
 from workers.settings import BlobSettings, QueueSettings, section
 
 RECONNECT_S = 60.0  # a restart of Redis is waited for
@@ -52,26 +54,34 @@ def handle(task_id: str, kind: str, arguments: tuple[Any, ...]) -> Outcome:
         detail = _first_error(error) if isinstance(error, ValidationError) else str(error)
         return _failed(task_id, kind, Cause.BAD_MESSAGE, detail)
     settings = section("queue", QueueSettings)
-    stored, attempts = _begin(request.request_id, settings.result_ttl_s)
+    this = Attempt(worker=_worker(), begun=time.time())
+    stored, attempts = _begin(request.request_id, this, settings.result_ttl_s)
     if stored is not None:
         return Outcome.model_validate_json(stored)
-    if attempts > settings.max_attempts:
+    if len(attempts) > settings.max_attempts:
+        _set_aside(request, attempts[:-1], settings.result_ttl_s)
         detail = f"given to a worker {settings.max_attempts} times, and none finished it"
         return _failed(task_id, kind, Cause.WORKER_LOST, detail)
     return jobs.run(request, _blobs())
 
 
-@tenacity.retry(
+# Not redis-py's own retries: its pool connects before they begin, and fails at once where Redis is down.
+_once_redis_is_there = tenacity.retry(
     retry=tenacity.retry_if_exception_type((RedisConnectionError, RedisTimeoutError)),
     wait=tenacity.wait_random_exponential(multiplier=0.05, max=1.0),
     stop=tenacity.stop_after_delay(RECONNECT_S),
     reraise=True,
 )
-def _begin(request_id: str, ttl_s: int) -> tuple[bytes | None, int]:
-    """`begin`, once Redis is there. Not redis-py's own retries: its pool connects before they begin, and
-    fails at once where Redis is down.
-    """
-    return begin(_redis(os.getpid()), request_id, ttl_s)
+
+
+@_once_redis_is_there
+def _begin(request_id: str, this: Attempt, ttl_s: int) -> tuple[bytes | None, tuple[Attempt, ...]]:
+    return begin(_redis(os.getpid()), request_id, this, ttl_s)
+
+
+@_once_redis_is_there
+def _set_aside(request: Request, attempts: tuple[Attempt, ...], ttl_s: int) -> None:
+    set_aside(_redis(os.getpid()), request, attempts, ttl_s)
 
 
 def _first_error(error: ValidationError) -> str:
@@ -80,10 +90,12 @@ def _first_error(error: ValidationError) -> str:
 
 
 def _failed(request_id: str, kind: str, cause: Cause, detail: str) -> Outcome:
-    worker = f"{socket.gethostname()}:{os.getpid()}"
-    return Outcome(
-        request_id=request_id, kind=kind, result=Failure(cause=cause, detail=detail[:2000]), worker=worker
-    )
+    failure = Failure(cause=cause, detail=detail[:2000])
+    return Outcome(request_id=request_id, kind=kind, result=failure, worker=_worker())
+
+
+def _worker() -> str:
+    return f"{socket.gethostname()}:{os.getpid()}"
 
 
 @functools.cache

@@ -13,7 +13,7 @@ from typing import Any, cast
 import redis
 import redis.asyncio
 
-from workers.messages import Outcome
+from workers.messages import Message, Outcome
 
 PRIORITY_STEPS = (0, 3, 6, 9)  # kombu's lists per queue; 0 is taken first
 REPLIES_KEPT = 100_000  # entries of one reply stream; whoever fell further behind finds outcomes by key
@@ -44,13 +44,14 @@ end
 return visible
 """
 
-# KEYS: outcome, attempts. ARGV: time to live in s. Returns {stored outcome or false, attempts with this one}.
+# KEYS: outcome, attempts. ARGV: time to live in s, this attempt. Returns {stored outcome or false, attempts
+# with this one}.
 BEGIN = """
 local stored = redis.call('GET', KEYS[1])
-if stored then return {stored, 0} end
-local attempts = redis.call('INCR', KEYS[2])
+if stored then return {stored, {}} end
+if redis.call('LINDEX', KEYS[2], -1) ~= ARGV[2] then redis.call('RPUSH', KEYS[2], ARGV[2]) end
 redis.call('EXPIRE', KEYS[2], ARGV[1])
-return {false, attempts}
+return {false, redis.call('LRANGE', KEYS[2], 0, -1)}
 """
 
 # KEYS: the unacked hash, then the lists of every queue concerned. ARGV: request ids, each with its delivery
@@ -78,11 +79,19 @@ return missing
 """
 
 
+class Attempt(Message):
+    """A worker began a request. `worker`: host and process; `begun` in Unix seconds, by its clock."""
+
+    worker: str
+    begun: float
+
+
 def outcome_key(request_id: str) -> str:
     return f"llmi:outcome:{request_id}"
 
 
 def attempts_key(request_id: str) -> str:
+    """A list: every time a worker began the request."""
     return f"llmi:attempts:{request_id}"
 
 
@@ -128,13 +137,16 @@ async def commit_async(client: redis.asyncio.Redis, outcome: Outcome, reply_to: 
     return cast(bytes, await cast(Awaitable[Any], client.eval(COMMIT, len(keys), *keys, *arguments)))
 
 
-def begin(client: redis.Redis, request_id: str, ttl_s: int) -> tuple[bytes | None, int]:
-    """Count one attempt. Returns the outcome if the request already has one (then nothing is counted), and
-    the count.
+def begin(
+    client: redis.Redis, request_id: str, attempt: Attempt, ttl_s: int
+) -> tuple[bytes | None, tuple[Attempt, ...]]:
+    """Note that a worker begins a request. Returns the outcome if it already has one (then nothing is noted),
+    and every attempt so far, this one last. Asked twice about one attempt, it is noted once.
     """
     keys = [outcome_key(request_id), attempts_key(request_id)]
-    stored, attempts = cast(list[Any], client.eval(BEGIN, len(keys), *keys, str(ttl_s)))
-    return stored, attempts
+    this = attempt.model_dump_json()
+    stored, noted = cast(list[Any], client.eval(BEGIN, len(keys), *keys, str(ttl_s), this))
+    return stored, tuple(Attempt.model_validate_json(one) for one in noted)
 
 
 async def missing(

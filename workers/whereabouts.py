@@ -43,7 +43,7 @@ for k = 5, #KEYS do
     before = before + 1
   end
 end
-return {redis.call('EXISTS', KEYS[1]), redis.call('GET', KEYS[2]) or '0', redis.call('PTTL', KEYS[2]),
+return {redis.call('EXISTS', KEYS[1]), redis.call('LLEN', KEYS[2]), redis.call('PTTL', KEYS[2]),
   renewed, place}
 """
 

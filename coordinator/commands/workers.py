@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import logging
+import time
 from collections.abc import Callable
 from dataclasses import asdict
 from enum import StrEnum
@@ -17,6 +18,9 @@ from workers.errors import ConfigError
 
 if TYPE_CHECKING:
     from coordinator.nodes.plan import Plan
+    from workers.set_aside import SetAside
+
+SHOWN = 10  # of the requests that were set aside
 
 app = typer.Typer(no_args_is_help=True, help="Join this machine to the queues of a Redis, or leave them.")
 
@@ -150,11 +154,14 @@ def stop(
 
 @app.command()
 def status(redis: Redis = "", as_json: Json = False) -> None:
-    """Who serves what, on every node, and how full each queue is."""
+    """Who serves what, on every node, how full each queue is, and what was set aside: requests that ended
+    every worker that ran them.
+    """
     with output(as_json) as (console, result):
         from coordinator.nodes import joining
         from workers.depths import read_depths
         from workers.roster import read_roster
+        from workers.set_aside import read_set_aside
 
         url = joining.reach(redis)
         roster, depths = read_roster(url), read_depths(url)
@@ -174,10 +181,16 @@ def status(redis: Redis = "", as_json: Json = False) -> None:
         unserved = [queue for queue, depth in depths.items() if depth.waiting and not ready[queue]]
         for queue in unserved:
             console.print(f"[bold yellow]nobody serves[/] {queue}, and requests wait there")
+        aside = read_set_aside(url)
+        for one in aside[:SHOWN]:
+            _show_set_aside(console, one)
+        if len(aside) > SHOWN:
+            console.print(f"and {len(aside) - SHOWN} more; --json has them all", highlight=False)
         result.update(
             workers=[asdict(one) for one in roster],
             queues={queue: {"waiting": d.waiting, "running": d.running} for queue, d in depths.items()},
             unserved=unserved,
+            set_aside=[one.model_dump(mode="json") for one in aside],
         )
 
 
@@ -196,6 +209,15 @@ def _show(console: Console, node: str, redis: str, plan: Plan) -> None:
     for why in dict.fromkeys(plan.left_out.values()):
         queues = ", ".join(queue for queue, reason in plan.left_out.items() if reason == why)
         console.print(f"[yellow]left out[/] {queues}: {why}", highlight=False, soft_wrap=True)
+
+
+def _show_set_aside(console: Console, one: SetAside) -> None:
+    def line(what: str, words: str) -> None:
+        console.print(f"{what:<10}{words}", markup=False, highlight=False, soft_wrap=True)
+
+    line("set aside", f"{one.request_id}, {one.kind}, for {one.owner or 'nobody'}: {one.asked}")
+    for attempt in one.attempts:
+        line("", f"{time.strftime('%F %T', time.localtime(attempt.begun))} begun by {attempt.worker}")
 
 
 def _saying(console: Console) -> Callable[[str], None]:

@@ -27,6 +27,7 @@ from evaluation import report
 from evaluation.batch import Batch
 from policy.corpus import write_dataset
 from workers.errors import ConfigError
+from workers.outcomes import Attempt, begin
 from workers.settings import QueueSettings
 
 CHAT = "/v1/chat/completions"
@@ -304,8 +305,10 @@ def test_an_item_whose_worker_always_dies_ends_with_a_cause(
     import redis
 
     evaluation, _ = submit(limit=1)
+    request_id = evaluation.manifest.request_id("0001", 0)
     with redis.Redis.from_url(queue_settings.url) as client:
-        client.set(f"llmi:attempts:{evaluation.manifest.request_id('0001', 0)}", queue_settings.max_attempts)
+        for attempt in range(queue_settings.max_attempts):
+            begin(client, request_id, Attempt(worker="w", begun=float(attempt)), 60)
     worker(["evaluate"], 1)
     status = finished(evaluation)
     assert (status.incomplete, status.failures) == (1, {"worker_lost": 1})

@@ -21,7 +21,7 @@ from workers.client import QueueClient
 from workers.depths import read_depths
 from workers.errors import Cause, ConfigError, InfrastructureFault
 from workers.messages import Outcome
-from workers.outcomes import begin
+from workers.outcomes import Attempt, begin
 from workers.process import WorkerProcess
 from workers.publisher import encode
 from workers.settings import QueueSettings
@@ -62,7 +62,7 @@ async def test_closing_cancels_what_is_pending(queue_settings: QueueSettings, to
     assert cause_of(await posted.outcome()) is Cause.CANCELLED
     assert told == [await posted.outcome()]
     with redis.Redis.from_url(queue_settings.url) as raw:
-        stored, _ = begin(raw, posted.request.request_id, 60)
+        stored, _ = begin(raw, posted.request.request_id, Attempt(worker="w", begun=1.0), 60)
     assert stored is not None, "a worker would still start it"
 
 

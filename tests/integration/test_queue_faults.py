@@ -3,8 +3,13 @@
 from __future__ import annotations
 
 import asyncio
+import json
 import os
 import signal
+import socket
+import subprocess
+import sys
+import time
 from pathlib import Path
 
 import psutil
@@ -18,6 +23,8 @@ from coordinator.redis_server import EmbeddedRedis
 from workers.client import QueueClient
 from workers.errors import Cause
 from workers.messages import Outcome
+from workers.outcomes import Attempt
+from workers.set_aside import KEPT, read_set_aside, set_aside
 from workers.settings import REDIS_ENV, QueueSettings
 
 REDELIVERY_S = 15.0
@@ -40,6 +47,39 @@ async def test_a_job_that_kills_every_worker_is_given_up(
     assert cause_of(await ask(client, notes.order(act="die"))) is Cause.WORKER_LOST
     assert len(notes.starts) == queue_settings.max_attempts
     assert (await ask(client, Order())).ok, "the worker no longer works"
+
+
+async def test_what_was_given_up_is_set_aside_with_its_history(
+    obedient: StartWorker, client: QueueClient, notes: Notes, queue_settings: QueueSettings
+) -> None:
+    obedient()
+    began = time.time()
+    deadly = request_for(notes.order(act="die")).model_copy(update={"owner": "g_0"})
+    await (await client.post(deadly)).outcome()
+    [one] = read_set_aside(queue_settings.url)
+    assert (one.request_id, one.kind, one.owner) == (deadly.request_id, "code", "g_0")
+    assert "act='die'" in one.asked
+    host = socket.gethostname()
+    assert [attempt.worker for attempt in one.attempts] == [f"{host}:{pid}" for pid in notes.starts]
+    times = [began, *(attempt.begun for attempt in one.attempts), one.since]
+    assert times == sorted(times)
+    command = [sys.executable, "-c", "from coordinator.cli import main; main()"]
+    command += ["workers", "status", "--redis", queue_settings.url]
+    told = await asyncio.to_thread(subprocess.run, [*command, "--json"], capture_output=True, check=True)
+    assert json.loads(told.stdout)["set_aside"] == [one.model_dump(mode="json")]
+    read = await asyncio.to_thread(subprocess.run, command, capture_output=True, text=True, check=True)
+    assert "set aside" in read.stdout
+    assert f"{host}:{notes.starts[-1]}" in read.stdout
+
+
+def test_only_the_newest_are_kept_each_once(queue_settings: QueueSettings) -> None:
+    requests = [request_for(Order(), seed=number) for number in range(KEPT + 1)]
+    with redis.Redis.from_url(queue_settings.url) as raw:
+        for request in [*requests, requests[-1]]:
+            set_aside(raw, request, (Attempt(worker="w", begun=1.0),), 60)
+        assert 0 < raw.ttl("llmi:set-aside") <= 60
+    kept = [one.request_id for one in read_set_aside(queue_settings.url)]
+    assert kept == [request.request_id for request in reversed(requests[2:])]
 
 
 async def test_a_killed_workers_job_goes_to_another(

@@ -16,7 +16,7 @@ from workers.app import make_app
 from workers.backend import outcome_of
 from workers.errors import Cause
 from workers.messages import Failure, Outcome, Success
-from workers.outcomes import begin, commit, missing, replies_key
+from workers.outcomes import Attempt, begin, commit, missing, replies_key
 from workers.publisher import encode, shown
 from workers.settings import QueueSettings
 
@@ -75,17 +75,21 @@ def test_a_success_may_replace_a_failure_and_nothing_else_anything(
     for result in (first, second):
         shown = commit(raw, Outcome(request_id="r", kind="code", result=result), STREAM, 60)
     assert Outcome.model_validate_json(shown).result == visible
-    stored, _ = begin(raw, "r", 60)
+    stored, _ = begin(raw, "r", Attempt(worker="w", begun=1.0), 60)
     assert stored == shown
     assert raw.xrevrange(STREAM, count=1)[0][1][b"outcome"] == shown
 
 
-def test_attempts_are_counted_until_there_is_an_outcome(raw: redis.Redis) -> None:
-    assert [begin(raw, "r", 60) for _ in range(3)] == [(None, 1), (None, 2), (None, 3)]
+def test_attempts_are_noted_once_each_until_there_is_an_outcome(raw: redis.Redis) -> None:
+    first, second = (Attempt(worker="w", begun=begun) for begun in (1.0, 2.0))
+    assert begin(raw, "r", first, 60) == (None, (first,))
+    assert begin(raw, "r", first, 60) == (None, (first,)), "the answer to the first was lost"
+    assert begin(raw, "r", second, 60) == (None, (first, second))
     commit(raw, Outcome(request_id="r", kind="code", result=BAD), "", 60)
-    stored, attempts = begin(raw, "r", 60)
+    stored, attempts = begin(raw, "r", Attempt(worker="w", begun=3.0), 60)
     assert stored is not None
-    assert attempts == 0
+    assert attempts == ()
+    assert raw.llen("llmi:attempts:r") == 2
     assert 0 < raw.ttl("llmi:attempts:r") <= 60
 
 

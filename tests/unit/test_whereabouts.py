@@ -17,18 +17,18 @@ OTHER = Listed("u", "n", ("search",), ready=True)
 @pytest.mark.parametrize(
     ("found", "roster", "expected"),
     [
-        ([1, b"1", 9000, None, -1], [READY], Whereabouts("ended", workers=1, attempts=1)),
-        ([0, b"0", -2, None, 3], [READY, OTHER], Whereabouts("waiting", before=3, workers=1)),
-        ([0, b"0", -2, None, 0], [OTHER], Whereabouts("unserved")),
-        ([0, b"0", -2, None, 0], [LOADING], Whereabouts("unserved", loading=1)),
+        ([1, 1, 9000, None, -1], [READY], Whereabouts("ended", workers=1, attempts=1)),
+        ([0, 0, -2, None, 3], [READY, OTHER], Whereabouts("waiting", before=3, workers=1)),
+        ([0, 0, -2, None, 0], [OTHER], Whereabouts("unserved")),
+        ([0, 0, -2, None, 0], [LOADING], Whereabouts("unserved", loading=1)),
         (
-            [0, b"1", 988_000, b"999.0", -1],
+            [0, 1, 988_000, b"999.0", -1],
             [READY],
             Whereabouts("running", for_s=12.0, workers=1, attempts=1),
         ),
-        ([0, b"0", -2, b"999.0", -1], [READY], Whereabouts("running", workers=1)),
-        ([0, b"2", 1, b"992.0", -1], [], Whereabouts("silent", for_s=8.0, attempts=2)),
-        ([0, b"1", 1, None, -1], [READY], Whereabouts("missing", workers=1, attempts=1)),
+        ([0, 0, -2, b"999.0", -1], [READY], Whereabouts("running", workers=1)),
+        ([0, 2, 1, b"992.0", -1], [], Whereabouts("silent", for_s=8.0, attempts=2)),
+        ([0, 1, 1, None, -1], [READY], Whereabouts("missing", workers=1, attempts=1)),
     ],
 )
 def test_a_request_is_where_redis_has_it(found, roster, expected):
