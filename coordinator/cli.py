@@ -16,6 +16,7 @@ from rich.logging import RichHandler
 
 from coordinator.commands import (
     bench,
+    blobs,
     chaos,
     doctor,
     evaluate,
@@ -46,6 +47,7 @@ app.command()(doctor.doctor)
 app.add_typer(serve.app, name="serve")
 app.add_typer(workers.app, name="workers")
 app.add_typer(evaluate.app, name="evaluate")
+app.command()(blobs.blobs)
 app.command()(chaos.chaos)
 app.command()(redis.redis)
 app.command()(metrics.metrics)

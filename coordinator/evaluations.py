@@ -30,6 +30,7 @@ from rewards.settings import JudgeSettings, RewardSettings
 from workers import submit as queue
 from workers.blobs import BlobStore
 from workers.errors import Cause, ConfigError, InfrastructureFault
+from workers.inventory import Inventory
 from workers.messages import Failure, Request
 from workers.roster import read_roster
 from workers.settings import REDIS_ENV, QueueSettings
@@ -237,6 +238,7 @@ def submit(
         _same(batch, items, config, benchmark)
     else:
         batch.create(_manifest(config, name, benchmark, items))
+    Inventory(config.blobs.url).enlist(batch.url)
     evaluation = Evaluation(batch)
     if there:
         evaluation.patient_look(say)

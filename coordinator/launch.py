@@ -25,6 +25,7 @@ from coordinator.signals import StopSignals
 from coordinator.summary import Summary, lost_requests, read_metrics, summarize
 from policy.ledger import close_open, read_ledger
 from policy.training import METRICS
+from workers.inventory import Inventory
 
 logger = logging.getLogger(__name__)
 TICK_S = 0.5
@@ -55,6 +56,7 @@ def _launch(
     run.mkdir(parents=True)
     config.save_for_people(run)  # before it holds what is of this run alone
     config = _placed(config, run)
+    Inventory(config.blobs.url).enlist(str(run))
     progress = Progress(run, config.train.steps)
     services: Services | None = None
 

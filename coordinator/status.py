@@ -83,7 +83,7 @@ def look(run: Path) -> Status:
     steps = config.get("train", {}).get("steps")
     progress = _progress(run, steps, ended)
     queue = QueueSettings.model_validate(config.get("queue", {}))
-    url = "" if ended else _redis(run, queue)
+    url = "" if ended else redis_url(run, queue)
     longest = None
     if not ended and (pending := progress.watch.pending(now)):
         longest = _longest(pending[0], progress, whereabouts(url, queue, pending[0]), queue.lease_s)
@@ -153,8 +153,8 @@ def _longest(record: RequestRecord, progress: Progress, where: Whereabouts | Non
     )
 
 
-def _redis(run: Path, queue: QueueSettings) -> str:
-    """The URL of the run's Redis; with its password when the environment has it."""
+def redis_url(run: Path, queue: QueueSettings) -> str:
+    """The URL of the run's Redis, with its password when the environment has it; empty before it has one."""
     try:
         named = json.loads((run / ENDPOINTS).read_text())["redis"]
     except FileNotFoundError:

@@ -182,8 +182,8 @@ def status(redis: Redis = "", as_json: Json = False) -> None:
         for queue in unserved:
             console.print(f"[bold yellow]nobody serves[/] {queue}, and requests wait there")
         aside = read_set_aside(url)
-        for one in aside[:SHOWN]:
-            _show_set_aside(console, one)
+        for given_up in aside[:SHOWN]:
+            _show_set_aside(console, given_up)
         if len(aside) > SHOWN:
             console.print(f"and {len(aside) - SHOWN} more; --json has them all", highlight=False)
         result.update(

@@ -1,0 +1,211 @@
+"""`llmi blobs`: what anybody names stays, whoever it is; what nobody names goes when it is old enough."""
+
+from __future__ import annotations
+
+import io
+import json
+import os
+import subprocess
+import sys
+import time
+from pathlib import Path
+from typing import Any
+
+import pytest
+import redis
+from conftest import StartWorker
+from PIL import Image
+from queue_requests import Notes, request_for
+
+from coordinator.collector import collect
+from coordinator.status import SUMMARY
+from policy.document import Task
+from policy.ledger_writer import LedgerWriter
+from workers.blobs import BlobStore
+from workers.client import QueueClient
+from workers.errors import ConfigError, InfrastructureFault
+from workers.inventory import Inventory
+from workers.messages import BlobRef, EditPayload, Outcome, Request, Success
+from workers.outcomes import commit
+from workers.publisher import encode
+from workers.settings import REDIS_ENV, QueueSettings
+
+DAY_S = 86_400.0
+NOWHERE = "redis://127.0.0.1:1/0"
+
+
+class Shelf:
+    """A store, and pictures in it that are two days old."""
+
+    def __init__(self, url: str):
+        self.url, self.store = url, BlobStore(url)
+        self._made = 0
+
+    def path(self, ref: BlobRef) -> Path:
+        return Path(self.store.location(ref.sha256))
+
+    def old(self) -> BlobRef:
+        ref = self.young()
+        self.age(self.path(ref))
+        return ref
+
+    def young(self) -> BlobRef:
+        self._made += 1
+        out = io.BytesIO()
+        Image.new("RGB", (9, self._made), "teal").save(out, "PNG")
+        return self.store.put(out.getvalue())
+
+    @staticmethod
+    def age(path: Path) -> None:
+        then = time.time() - 2 * DAY_S
+        os.utime(path, (then, then))
+
+
+@pytest.fixture
+def shelf(tmp_path: Path) -> Shelf:
+    return Shelf(str(tmp_path / "shared"))
+
+
+def run_in(folder: Path, shelf: Shelf, redis_url: str, *named: BlobRef, ended: bool = False) -> str:
+    """A run whose ledger names some pictures."""
+    folder.mkdir()
+    (folder / "config.json").write_text(json.dumps({"name": folder.name, "blobs": {"url": shelf.url}}))
+    (folder / "endpoints.json").write_text(json.dumps({"redis": redis_url}))
+    if ended:
+        (folder / SUMMARY).write_text("{}")
+    ledger = LedgerWriter(folder, "rollout")
+    ledger.started("g_0", Task(question="q", inputs=named))
+    ledger.close()
+    Inventory(shelf.url).enlist(str(folder))
+    return str(folder)
+
+
+def edit_of(ref: BlobRef) -> Request:
+    return Request.make("edit", EditPayload(prompt="p", image=ref), timeout_s=60)
+
+
+@pytest.fixture(autouse=True)
+def _no_redis_of_the_machine(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.delenv(REDIS_ENV, raising=False)
+
+
+async def test_what_ledger_requests_and_outcomes_name_stays_and_the_rest_goes(
+    tmp_path: Path, shelf: Shelf, queue_settings: QueueSettings, obedient: StartWorker, client: QueueClient
+) -> None:
+    in_ledger, queued, running, made, unnamed = (shelf.old() for _ in range(5))
+    young = shelf.young()
+    run = run_in(tmp_path / "run", shelf, queue_settings.url, in_ledger)
+    halves = [shelf.path(in_ledger).with_suffix(f".{sign}.part") for sign in "ab"]
+    for half in halves:
+        half.write_bytes(b"half")
+    shelf.age(halves[0])
+    outcome = Outcome(request_id="r", kind="edit", result=Success(images=(made,)))
+    with redis.Redis.from_url(queue_settings.url) as raw:
+        raw.lpush("edit", encode(edit_of(queued), tag="t", reply_to=""))
+        commit(raw, outcome, "", 60)
+    obedient()
+    notes = Notes(tmp_path / running.sha256)  # so that the request names the picture
+    await client.post(request_for(notes.order(seconds=60.0)))
+    await notes.started()
+    done = collect([run], keep_s=DAY_S)
+    assert (done.named, done.young, done.garbage, done.removed) == (4, 2, 2, 2)
+    left = [ref for ref in (in_ledger, queued, running, made, young, unnamed) if shelf.path(ref).exists()]
+    assert left == [in_ledger, queued, running, made, young]
+    assert [half.exists() for half in halves] == [False, True]
+
+
+def test_a_run_that_has_not_ended_is_not_judged_without_its_redis(tmp_path: Path, shelf: Shelf) -> None:
+    unnamed = shelf.old()
+    run = run_in(tmp_path / "run", shelf, NOWHERE)
+    with pytest.raises(InfrastructureFault, match="has not ended"):
+        collect([run], keep_s=DAY_S)
+    assert shelf.path(unnamed).exists()
+    (Path(run) / SUMMARY).write_text("{}")
+    assert collect([run], keep_s=DAY_S).removed == 1
+
+
+def test_the_images_of_others_stay_until_they_are_said_to_be_gone(tmp_path: Path, shelf: Shelf) -> None:
+    ours, theirs = shelf.old(), shelf.old()
+    mine = run_in(tmp_path / "mine", shelf, NOWHERE, ours, ended=True)
+    other = run_in(tmp_path / "other", shelf, NOWHERE, theirs, ended=True)
+    assert collect([mine], keep_s=DAY_S).garbage == 0
+    Path(other).rename(tmp_path / "away")
+    with pytest.raises(ConfigError, match=f"--forget {other}"):
+        collect([mine], keep_s=DAY_S)
+    assert shelf.path(theirs).exists()
+    assert collect([mine], keep_s=DAY_S, forget=[other]).removed == 1
+    assert [shelf.path(ref).exists() for ref in (ours, theirs)] == [True, False]
+    assert collect([mine], keep_s=DAY_S).users == (mine,)
+
+
+def test_runs_of_different_stores_are_not_mixed(tmp_path: Path, shelf: Shelf) -> None:
+    runs = [
+        run_in(tmp_path / "a", shelf, NOWHERE, ended=True),
+        run_in(tmp_path / "b", Shelf(str(tmp_path / "own")), NOWHERE, ended=True),
+    ]
+    with pytest.raises(ConfigError, match="different places"):
+        collect(runs, keep_s=DAY_S)
+
+
+def test_an_evaluation_keeps_what_its_files_name(tmp_path: Path, shelf: Shelf) -> None:
+    kept, unnamed = shelf.old(), shelf.old()
+    run = run_in(tmp_path / "run", shelf, NOWHERE, ended=True)
+    batch = tmp_path / "evaluation"
+    (batch / "documents").mkdir(parents=True)
+    (batch / "batch.json").write_text("{}")
+    (batch / "documents" / "1.json").write_text(json.dumps({"blob": kept.model_dump()}))
+    Inventory(shelf.url).enlist(str(batch))
+    with pytest.raises(ConfigError, match="not written by llmi"):  # half an evaluation is none
+        collect([run], keep_s=DAY_S)
+    (batch / "batch.json").write_text(_manifest(shelf.url))
+    assert collect([run], keep_s=DAY_S).removed == 1
+    assert [shelf.path(ref).exists() for ref in (kept, unnamed)] == [True, False]
+
+
+def _manifest(url: str) -> str:
+    from evaluation.batch import Manifest
+    from evaluation.settings import AuthorSettings, RubricSettings
+    from rewards.settings import JudgeSettings, RewardSettings
+    from workers.settings import BlobSettings
+
+    return Manifest(
+        name="e",
+        created=1.0,
+        kind="reward",
+        benchmark="b",
+        sha256="0",
+        items=(),
+        author=AuthorSettings(),
+        rubric=RubricSettings(),
+        reward=RewardSettings(),
+        judges=JudgeSettings(),
+        blobs=BlobSettings(url=url),
+        queue=QueueSettings(),
+    ).model_dump_json()
+
+
+def test_a_dry_run_of_the_command_removes_nothing_and_says_what_it_would(
+    tmp_path: Path, shelf: Shelf
+) -> None:
+    unnamed = shelf.old()
+    run_in(tmp_path / "run", shelf, NOWHERE, ended=True)
+    command = [
+        sys.executable,
+        "-c",
+        "from coordinator.cli import main; main()",
+        "blobs",
+        "run",
+        "--runs",
+        ".",
+    ]
+
+    def llmi(*options: str) -> Any:
+        done = subprocess.run([*command, "--json", *options], cwd=tmp_path, capture_output=True, check=True)
+        return json.loads(done.stdout)
+
+    told = llmi("--dry-run")
+    assert (told["garbage"], told["removed"], told["dry_run"]) == (1, 0, True)
+    assert shelf.path(unnamed).exists()
+    assert llmi("--older-than", "72")["garbage"] == 0
+    assert llmi()["removed"] == 1
+    assert not shelf.path(unnamed).exists()
