@@ -14,7 +14,7 @@ from collections import Counter
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any, cast
+from typing import Any
 
 import redis
 
@@ -199,7 +199,7 @@ def _result(
     ids = list(ledger.requests)
     with submit.connect(QueueSettings(redis_url=server.url)) as client:
         stored = submit.outcomes(client, ids)
-        starts = [int(count or 0) for count in _starts(client, ids)]
+        starts = _starts(client, ids)
     store = BlobStore(config.blobs.url)
     evidence = Evidence(ledger, load.batch, stored, _broken(ledger, store), left)
     referenced = {ref.sha256 for record in ledger.requests.values() for ref in images(record)}
@@ -231,8 +231,12 @@ def _settled(url: str, crew: Crew) -> dict[str, int]:
         time.sleep(LOOK_S)
 
 
-def _starts(client: redis.Redis, ids: list[str]) -> list[bytes | None]:
-    return cast(list[bytes | None], client.mget([attempts_key(one) for one in ids])) if ids else []
+def _starts(client: redis.Redis, ids: list[str]) -> list[int]:
+    """How often each was begun."""
+    pipeline: Any = client.pipeline(transaction=False)
+    for request_id in ids:
+        pipeline.llen(attempts_key(request_id))
+    return pipeline.execute()
 
 
 def _broken(ledger: Ledger, store: BlobStore) -> set[str]:

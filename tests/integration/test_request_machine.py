@@ -26,7 +26,7 @@ from coordinator.redis_server import EmbeddedRedis
 from workers import submit
 from workers.errors import Cause
 from workers.messages import Failure, Outcome, Request, SearchPayload, Success
-from workers.outcomes import STATS_KEY, begin, commit, missing, outcome_key, replies_key
+from workers.outcomes import STATS_KEY, Attempt, begin, commit, missing, outcome_key, replies_key
 
 KIND = "search"
 IDS = ("r-0", "r-1", "r-2")
@@ -55,6 +55,7 @@ class Lives(RuleBasedStateMachine):
         self.visible: dict[str, Outcome] = {}
         self.attempts = dict.fromkeys(IDS, 0)
         self.told: list[tuple[str, Outcome]] = []
+        self.clock = 0.0
 
     def teardown(self) -> None:
         self.redis.close()
@@ -77,13 +78,16 @@ class Lives(RuleBasedStateMachine):
         request_id, message = self._pop()
         self.redis.hset("unacked", request_id, json.dumps([json.loads(message), "", KIND]))
         self.held.append((request_id, message))
-        stored, attempts = begin(self.redis, request_id, TTL_S)
+        self.clock += 1.0
+        this = Attempt(worker="a worker", begun=self.clock)
+        stored, attempts = begin(self.redis, request_id, this, TTL_S)
         if request_id in self.visible:
             assert stored is not None
             assert Outcome.model_validate_json(stored) == self.visible[request_id]
         else:
             self.attempts[request_id] += 1
-            assert (stored, attempts) == (None, self.attempts[request_id])
+            assert (stored, len(attempts)) == (None, self.attempts[request_id])
+            assert attempts[-1] == this
 
     @precondition(lambda self: self.queued)
     @rule()
