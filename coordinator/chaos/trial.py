@@ -152,7 +152,7 @@ async def _rage(
         nonlocal begun
         begun += 1
         lasts = f" ({fault.lasts_s:.1f} s)" if fault.lasts_s else ""
-        say(f"fault {begun}: {fault.kind}{lasts}")
+        say(f"{time.monotonic() - began:6.1f} s  fault {begun}: {fault.kind}{lasts}")
 
     work = asyncio.create_task(load.run())
     rampage = asyncio.create_task(monkey.rampage(timeline(wanted.seed), hear))
