@@ -6,8 +6,10 @@ Invariant: importing this registers the jobs and loads nothing heavy.
 from __future__ import annotations
 
 from evaluation.payloads import EvaluatePayload, RubricPayload
+from evaluation.settings import RubricSettings
 from workers.jobs import JobContext, job
 from workers.messages import Success
+from workers.providers import keys
 
 
 @job("evaluate", EvaluatePayload)
@@ -18,7 +20,13 @@ def evaluate(payload: EvaluatePayload, ctx: JobContext) -> Success:
     return run(payload, ctx)
 
 
-@job("judge_rubric", RubricPayload)
+def rubric_judge() -> str:
+    """The service that judges criteria, "" where rules do."""
+    settings = RubricSettings.load()
+    return keys.service(settings.provider, settings.url) if settings.provider == "openai" else ""
+
+
+@job("judge_rubric", RubricPayload, provider=rubric_judge)
 def judge_rubric(payload: RubricPayload, ctx: JobContext) -> Success:
     """The configured judge's verdict on one criterion."""
     from evaluation.rubric import judge

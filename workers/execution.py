@@ -2,11 +2,13 @@
 
 Invariants: no message, however bad, makes the task raise; a request that already has an outcome (a cancelled
 one, a second delivery) is not run again; one that took its worker down `max_attempts` times is set aside
-with its history and not tried once more.
+with its history and not tried once more; one whose provider is left alone goes back into its queue (`Held`),
+which is no attempt, or fails at once, as `queue.breaker` says.
 """
 
 from __future__ import annotations
 
+import contextlib
 import functools
 import os
 import socket
@@ -16,6 +18,7 @@ from typing import Any
 import redis
 import tenacity
 from celery import Celery, Task
+from celery.exceptions import Reject
 from pydantic import ValidationError
 from redis.exceptions import ConnectionError as RedisConnectionError
 from redis.exceptions import TimeoutError as RedisTimeoutError
@@ -23,13 +26,19 @@ from redis.exceptions import TimeoutError as RedisTimeoutError
 from workers import jobs
 from workers.backend import TASK_PREFIX
 from workers.blobs import BlobStore
+from workers.breakers import Down, ProviderBreaker
 from workers.errors import Cause
 from workers.messages import Failure, Outcome, Request
-from workers.outcomes import Attempt, begin
+from workers.outcomes import Attempt, begin, unbegin
 from workers.set_aside import set_aside
 from workers.settings import BlobSettings, QueueSettings, section
 
 RECONNECT_S = 60.0  # a restart of Redis is waited for
+HOLD_S = 0.5  # by then `workers.gate` has seen it, and the request is not taken again at once
+
+
+class Held(Exception):
+    """The request waits in its queue, for its provider is left alone."""
 
 
 def register(app: Celery, kind: str) -> None:
@@ -37,11 +46,14 @@ def register(app: Celery, kind: str) -> None:
 
     @app.task(name=f"{TASK_PREFIX}{kind}", bind=True)
     def run(task: Task, *arguments: Any, **_: Any) -> dict[str, Any]:
-        return handle(task.request.id, kind, arguments).model_dump(mode="json")
+        try:
+            return handle(task.request.id, kind, arguments).model_dump(mode="json")
+        except Held as held:
+            raise Reject(str(held), requeue=True) from None
 
 
 def handle(task_id: str, kind: str, arguments: tuple[Any, ...]) -> Outcome:
-    """Run the request in a task's arguments to its outcome."""
+    """Run the request in a task's arguments to its outcome. Raises `Held`."""
     try:
         if len(arguments) != 1:
             raise ValueError(f"expected one argument, the request; got {len(arguments)}")
@@ -62,7 +74,29 @@ def handle(task_id: str, kind: str, arguments: tuple[Any, ...]) -> Outcome:
         _set_aside(request, attempts[:-1], settings.result_ttl_s)
         detail = f"given to a worker {settings.max_attempts} times, and none finished it"
         return _failed(task_id, kind, Cause.WORKER_LOST, detail)
-    return jobs.run(request, _blobs())
+    provider = jobs.provider_of(kind)
+    if not provider or time.time() >= request.deadline:
+        return jobs.run(request, _blobs())
+    breaker = ProviderBreaker(_redis(os.getpid()), kind, provider, settings.breaker)
+    waits = settings.breaker.while_open == "wait"
+    if down := breaker.admit(request):
+        if waits:
+            _hold(request, this, down)
+        return _failed(task_id, kind, Cause.PROVIDER_DOWN, f"left alone: {down}", provider)
+    outcome = jobs.run(request, _blobs())
+    if (down := breaker.hear(outcome)) and waits:
+        _hold(request, this, down)
+    return outcome
+
+
+def _hold(request: Request, this: Attempt, down: Down) -> None:
+    """Raises `Held`, unless the request's time is over."""
+    left = request.deadline - time.time()
+    if left > HOLD_S:
+        time.sleep(HOLD_S)
+        with contextlib.suppress(redis.RedisError):  # then it was an attempt
+            unbegin(_redis(os.getpid()), request.request_id, this)
+        raise Held(str(down))
 
 
 # Not redis-py's own retries: its pool connects before they begin, and fails at once where Redis is down.
@@ -89,8 +123,8 @@ def _first_error(error: ValidationError) -> str:
     return f"{'.'.join(map(str, first['loc']))}: {first['msg']}"
 
 
-def _failed(request_id: str, kind: str, cause: Cause, detail: str) -> Outcome:
-    failure = Failure(cause=cause, detail=detail[:2000])
+def _failed(request_id: str, kind: str, cause: Cause, detail: str, provider: str = "") -> Outcome:
+    failure = Failure(cause=cause, detail=detail[:2000], provider=provider)
     return Outcome(request_id=request_id, kind=kind, result=failure, worker=_worker())
 
 

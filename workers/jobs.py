@@ -43,27 +43,33 @@ class JobContext:
 @dataclass(frozen=True)
 class Job:
     """`warm` loads what should be loaded once per process (a pipeline, the jail's zygote) before the first
-    request.
+    request. `provider` names the outside service that the job asks as this process is configured, "" when it
+    asks none.
     """
 
     kind: str
     payload: type[BaseModel]
     call: Callable[[Any, JobContext], Success]
     warm: Callable[[], None] | None = None
+    provider: Callable[[], str] | None = None
 
 
 JOBS: dict[str, Job] = {}
 
 
 def job(
-    kind: str, payload: type[BaseModel], *, warm: Callable[[], None] | None = None
+    kind: str,
+    payload: type[BaseModel],
+    *,
+    warm: Callable[[], None] | None = None,
+    provider: Callable[[], str] | None = None,
 ) -> Callable[[Callable[[Any, JobContext], Success]], Callable[[Any, JobContext], Success]]:
     """Register the decorated function as the job of `kind`, which must be in the queue table."""
     if kind not in QUEUES:
         raise ValueError(f"kind {kind!r} is not in workers.queues.QUEUES")
 
     def register(call: Callable[[Any, JobContext], Success]) -> Callable[[Any, JobContext], Success]:
-        JOBS[kind] = Job(kind=kind, payload=payload, call=call, warm=warm)
+        JOBS[kind] = Job(kind, payload, call, warm, provider)
         return call
 
     return register
@@ -74,6 +80,12 @@ def load_jobs() -> dict[str, Job]:
     for point in entry_points(group=ENTRY_POINTS):
         point.load()
     return JOBS
+
+
+def provider_of(kind: str) -> str:
+    """The outside service that jobs of `kind` ask, "" for none."""
+    entry = JOBS.get(kind)
+    return entry.provider() if entry is not None and entry.provider is not None else ""
 
 
 def run(request: Request, blobs: BlobStore) -> Outcome:

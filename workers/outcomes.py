@@ -149,6 +149,11 @@ def begin(
     return stored, tuple(Attempt.model_validate_json(one) for one in noted)
 
 
+def unbegin(client: redis.Redis, request_id: str, attempt: Attempt) -> None:
+    """Take back one `begin`: the request is put back into its queue, and nothing went wrong with it."""
+    client.lrem(attempts_key(request_id), -1, attempt.model_dump_json())
+
+
 async def missing(
     client: redis.asyncio.Redis, requests: Sequence[tuple[str, Sequence[str]]], queues: Sequence[str]
 ) -> set[str]:

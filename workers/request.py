@@ -10,6 +10,7 @@ import re
 from typing import Any
 
 from celery import Task
+from celery.exceptions import Reject
 from celery.worker.request import Request
 
 from workers.backend import TASK_PREFIX
@@ -40,6 +41,8 @@ def conclusion(printed: str) -> tuple[bool, str]:
 class ShownRequest(Request):
     """Named by `JobTask` as what a worker makes of each message."""
 
+    _held = False
+
     def send_event(self, type: str, **fields: Any) -> None:
         if type == "task-succeeded":
             success, fields["result"] = conclusion(str(fields.get("result", "")))
@@ -50,8 +53,13 @@ class ShownRequest(Request):
         route = (self.delivery_info or {}).get("routing_key")
         super().send_event(type, name=self.name, args=self.argsrepr, routing_key=route, **fields)
 
+    def on_failure(self, exc_info: Any, *arguments: Any, **options: Any) -> Any:
+        error = exc_info.exception
+        self._held = isinstance(getattr(error, "exc", error), Reject)  # it waits, and nobody died
+        return super().on_failure(exc_info, *arguments, **options)
+
     def reject(self, requeue: bool = False) -> None:
-        if requeue and not self.acknowledged:
+        if requeue and not self.acknowledged and not self._held:
             worker_metrics().given_back(self.name.removeprefix(TASK_PREFIX))
         super().reject(requeue=requeue)
 

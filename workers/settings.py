@@ -38,6 +38,28 @@ class Settings(BaseModel):
     model_config = ConfigDict(extra="forbid", frozen=True)
 
 
+class BreakerSettings(Settings):
+    """When a provider that keeps failing is left alone, and what becomes of its requests. Times in seconds.
+
+    After `failures` in a row it is left alone for `open_s`; then one request tries it, and each time that
+    fails too, it is left alone for twice as long, at most `max_open_s`. A provider that said nothing until a
+    request's deadline has failed if it had `hang_s`. `while_open`: requests wait in their queue, each until
+    its own deadline, or fail at once and mask their samples.
+    """
+
+    failures: int = Field(default=5, ge=1)
+    open_s: float = Field(default=5.0, gt=0)
+    max_open_s: float = Field(default=60.0, gt=0)
+    hang_s: float = Field(default=20.0, ge=0)
+    while_open: Literal["wait", "mask"] = "wait"
+
+    @model_validator(mode="after")
+    def _ordered(self) -> BreakerSettings:
+        if self.max_open_s < self.open_s:
+            raise ValueError(f"max_open_s {self.max_open_s} is less than open_s {self.open_s}")
+        return self
+
+
 class QueueSettings(Settings):
     """Broker and delivery. `lease_s`: a job whose worker is silent this long is given to another."""
 
@@ -45,6 +67,7 @@ class QueueSettings(Settings):
     lease_s: float = Field(default=15.0, gt=0)
     result_ttl_s: int = Field(default=86_400, gt=0)
     max_attempts: int = Field(default=3, ge=1)
+    breaker: BreakerSettings = BreakerSettings()
 
     @field_validator("redis_url")
     @classmethod

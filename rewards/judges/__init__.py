@@ -12,12 +12,29 @@ from rewards.settings import JudgeEndpoint, JudgeSettings
 from workers.errors import Cause, InfrastructureFault
 from workers.jobs import JobContext, job
 from workers.messages import Success
+from workers.providers import keys
 
 TEXT_KIND = "judge_text"
 IMAGE_KIND = "judge_image"
 
 
-@job(TEXT_KIND, JudgeTextPayload)
+def _outside(judge: JudgeEndpoint, url: str) -> str:
+    return keys.service(judge.provider, url) if judge.provider == "openai" else ""
+
+
+def text_judge() -> str:
+    """The service that judges texts, "" where rules do."""
+    settings = JudgeSettings.load()
+    return _outside(settings.text, settings.text_url)
+
+
+def image_judge() -> str:
+    """The service that judges pictures, "" where rules do."""
+    settings = JudgeSettings.load()
+    return _outside(settings.image, settings.image_url)
+
+
+@job(TEXT_KIND, JudgeTextPayload, provider=text_judge)
 def judge_text(payload: JudgeTextPayload, ctx: JobContext) -> Success:
     """The configured text judge's verdict."""
     settings = JudgeSettings.load()
@@ -31,7 +48,7 @@ def judge_text(payload: JudgeTextPayload, ctx: JobContext) -> Success:
     return rules.judge_text(payload)
 
 
-@job(IMAGE_KIND, JudgeImagePayload)
+@job(IMAGE_KIND, JudgeImagePayload, provider=image_judge)
 def judge_image(payload: JudgeImagePayload, ctx: JobContext) -> Success:
     """The configured image judge's verdict."""
     settings = JudgeSettings.load()

@@ -22,6 +22,12 @@ ARK_DOMAINS = ("volces.com", "bytepluses.com")
 OPENAI_HOST = "api.openai.com"
 
 
+def service(provider: str, url: str) -> str:
+    """What an outside service is called: its kind, and where it is."""
+    parts = urlsplit(url)
+    return f"{provider} at {parts.netloc.rpartition('@')[2] or 'nowhere'}"
+
+
 def required(name: str, provider: str) -> str:
     """The key in environment variable `name`. Raises `InfrastructureFault(AUTH)` naming the variable when it
     is unset.

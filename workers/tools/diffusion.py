@@ -9,7 +9,12 @@ from workers.messages import DiffusionPayload, Success
 from workers.tools import image_model
 
 
-@job("diffusion", DiffusionPayload, warm=partial(image_model.warm, "diffusion"))
+@job(
+    "diffusion",
+    DiffusionPayload,
+    warm=partial(image_model.warm, "diffusion"),
+    provider=partial(image_model.outside, "diffusion"),
+)
 def diffusion(payload: DiffusionPayload, ctx: JobContext) -> Success:
     """Generate with the configured provider and store the picture."""
     return image_model.make("diffusion", payload.prompt, ctx)

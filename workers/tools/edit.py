@@ -13,7 +13,12 @@ from workers.messages import EditPayload, Success
 from workers.tools import image_model
 
 
-@job("edit", EditPayload, warm=partial(image_model.warm, "edit"))
+@job(
+    "edit",
+    EditPayload,
+    warm=partial(image_model.warm, "edit"),
+    provider=partial(image_model.outside, "edit"),
+)
 def edit(payload: EditPayload, ctx: JobContext) -> Success:
     """Edit with the configured provider and store the picture."""
     made = image_model.make("edit", payload.prompt, ctx, payload.image)

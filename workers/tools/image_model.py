@@ -8,7 +8,7 @@ from workers import images
 from workers.errors import Cause, ModelFault
 from workers.jobs import JobContext
 from workers.messages import BlobRef, Success
-from workers.providers import diffusers_loading, diffusers_pipeline, openai_images, qwen_server
+from workers.providers import diffusers_loading, diffusers_pipeline, keys, openai_images, qwen_server
 from workers.settings import ImageModelSettings, ToolSettings, section
 
 PROVIDERS = {"diffusers": diffusers_pipeline, "openai": openai_images, "qwen_server": qwen_server}
@@ -20,6 +20,15 @@ def warm(tool: Tool) -> None:
     settings = _settings(tool)
     if settings.provider == "diffusers":
         diffusers_loading.load(settings)
+
+
+def outside(tool: Tool) -> str:
+    """The service that makes the pictures, "" where a pipeline of our own does."""
+    settings = _settings(tool)
+    if settings.provider == "qwen_server":
+        env = keys.GENERATE_URL_ENV if tool == "diffusion" else keys.EDIT_URL_ENV
+        return keys.service(settings.provider, keys.qwen_url(settings, env))
+    return keys.service(settings.provider, settings.base_url) if settings.provider == "openai" else ""
 
 
 def make(tool: Tool, prompt: str, ctx: JobContext, picture: BlobRef | None = None) -> Success:

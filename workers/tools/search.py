@@ -24,7 +24,13 @@ def warm() -> None:
         keys.required(keys.SERP_KEY_ENV, serpapi.PROVIDER)
 
 
-@job("search", SearchPayload, warm=warm)
+def outside() -> str:
+    """The service that searches, "" where the library does."""
+    settings = section("tools", ToolSettings).search
+    return keys.service(serpapi.PROVIDER, settings.base_url) if settings.provider == "serpapi" else ""
+
+
+@job("search", SearchPayload, warm=warm, provider=outside)
 def search(payload: SearchPayload, ctx: JobContext) -> Success:
     """Search with the configured provider and store what it found."""
     if not payload.query.strip():

@@ -1,0 +1,93 @@
+"""The state of a breaker in a real Redis: one for all processes, changed by one at a time."""
+
+from __future__ import annotations
+
+import time
+from concurrent.futures import ThreadPoolExecutor
+
+import pytest
+import redis
+
+from workers import breakers
+from workers.breakers import ProviderBreaker, look
+from workers.errors import Cause
+from workers.messages import Failure, Outcome, Request, SearchPayload, Success
+from workers.settings import BreakerSettings, QueueSettings
+
+SERVICE = "serpapi at serpapi.com"
+SETTINGS = BreakerSettings(failures=8, open_s=0.05, max_open_s=0.05)
+
+
+@pytest.fixture
+def server(queue_settings: QueueSettings):
+    with redis.Redis.from_url(queue_settings.url) as client:
+        yield client
+
+
+@pytest.fixture
+def breaker(server: redis.Redis) -> ProviderBreaker:
+    return ProviderBreaker(server, "search", SERVICE, SETTINGS)
+
+
+def request() -> Request:
+    return Request.make("search", SearchPayload(query="q"), timeout_s=60.0)
+
+
+def outcome(cause: Cause | None, request_id: str = "r") -> Outcome:
+    result = Success() if cause is None else Failure(cause=cause, detail="503", provider="serpapi")
+    return Outcome(request_id=request_id, kind="search", result=result)
+
+
+def open_up(breaker: ProviderBreaker, server: redis.Redis) -> None:
+    """Open it, and wait until it is ripe."""
+    for _ in range(SETTINGS.failures):
+        breaker.hear(outcome(Cause.PROVIDER_DOWN))
+    assert look(server).down
+    while not look(server).admits("search", SERVICE):
+        time.sleep(0.005)
+
+
+def test_failures_told_at_once_by_many_are_all_counted(breaker, server) -> None:
+    with ThreadPoolExecutor(SETTINGS.failures) as many:
+        list(many.map(breaker.hear, [outcome(Cause.PROVIDER_DOWN)] * SETTINGS.failures))
+    [down] = look(server).down
+    assert (down.kind, down.provider, down.why) == ("search", SERVICE, "provider_down: 503")
+    assert down.since <= down.failed <= look(server).now
+
+
+def test_of_many_that_come_at_once_one_tries(breaker, server) -> None:
+    open_up(breaker, server)
+    with ThreadPoolExecutor(16) as many:
+        kept = list(many.map(breaker.admit, [request() for _ in range(16)]))
+    assert kept.count(None) == 1
+
+
+def test_an_answer_leaves_nothing_behind(breaker, server) -> None:
+    open_up(breaker, server)
+    trying = request()
+    assert breaker.admit(trying) is None
+    assert breaker.hear(outcome(None, trying.request_id)) is None
+    assert server.hlen(breakers.KEY) == 0
+
+
+def test_who_failed_while_it_is_open_may_wait_but_not_who_tried(breaker, server) -> None:
+    open_up(breaker, server)
+    trying = request()
+    breaker.admit(trying)
+    assert breaker.hear(outcome(Cause.PROVIDER_DOWN)) is not None
+    assert breaker.hear(outcome(Cause.PROVIDER_DOWN, trying.request_id)) is None
+
+
+def test_a_state_that_cannot_be_read_is_as_good_as_none(breaker, server) -> None:
+    server.hset(breakers.KEY, f"search {SERVICE}", '{"of": "another version"}')
+    assert breaker.admit(request()) is None
+    assert look(server).down == []
+    breaker.hear(outcome(Cause.AUTH))
+    assert next(iter(look(server).states.values())).failures == 1
+
+
+def test_a_redis_that_is_away_keeps_nobody() -> None:
+    nowhere = redis.Redis(port=1)
+    breaker = ProviderBreaker(nowhere, "search", SERVICE, SETTINGS)
+    assert breaker.admit(request()) is None
+    assert breaker.hear(outcome(Cause.AUTH)) is None
