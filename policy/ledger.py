@@ -6,6 +6,7 @@ and what comes after it is reported as a violation, never silently taken.
 
 from __future__ import annotations
 
+import math
 from collections import Counter
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -22,7 +23,9 @@ from policy.ledger_writer import (
     Entry,
     GroupFailed,
     LedgerWriter,
+    Paused,
     Posted,
+    Resumed,
     Scored,
     Span,
     Started,
@@ -79,12 +82,14 @@ class RequestRecord:
 
 @dataclass
 class Ledger:
-    """The merged view of a run. `waits`: when the trainer waited for groups, in order. `violations` name what
-    the invariants forbid; empty is healthy."""
+    """The merged view of a run. `waits`: when the trainer waited for groups, in order; `pauses`: from when to
+    when it asked for none because a provider was down, the last one without an end while it goes on.
+    `violations` name what the invariants forbid; empty is healthy."""
 
     rollouts: dict[str, RolloutRecord] = field(default_factory=dict)
     requests: dict[str, RequestRecord] = field(default_factory=dict)
     waits: list[Waited] = field(default_factory=list)
+    pauses: list[Span] = field(default_factory=list)
     violations: list[str] = field(default_factory=list)
 
     @property
@@ -160,6 +165,10 @@ def merge(ledger: Ledger, entry: Entry) -> None:
             rollout.segments, rollout.wrote = entry.segments, entry.time
         case Waited():
             ledger.waits.append(entry)
+        case Paused():
+            ledger.pauses.append((entry.time, math.inf))
+        case Resumed() if ledger.pauses:
+            ledger.pauses[-1] = ledger.pauses[-1][0], entry.time
         case Scored():
             rollout = _rollout(ledger, entry.document.rollout_id)
             if rollout.document is not None:

@@ -70,6 +70,23 @@ class Waited(Message):
     step: int
 
 
+class Paused(Message):
+    """The trainer asks for no more rollouts, because providers are down: `providers` in words; the first of
+    them has been failing since `since` (Unix seconds)."""
+
+    type: Literal["paused"] = "paused"
+    time: float
+    providers: tuple[str, ...]
+    since: float
+
+
+class Resumed(Message):
+    """The trainer asks for rollouts again."""
+
+    type: Literal["resumed"] = "resumed"
+    time: float
+
+
 class Scored(Message):
     """A finished document with its score; `versions`: the oldest and newest weights (trainer steps) that
     wrote it."""
@@ -113,7 +130,7 @@ class GroupFailed(Message):
 
 
 Entry = Annotated[
-    Started | Posted | Ended | Wrote | Waited | Scored | Closed | Broken | GroupFailed,
+    Started | Posted | Ended | Wrote | Waited | Paused | Resumed | Scored | Closed | Broken | GroupFailed,
     Field(discriminator="type"),
 ]
 ENTRY: TypeAdapter[Entry] = TypeAdapter(Entry)
@@ -153,6 +170,12 @@ class LedgerWriter:
 
     def waited(self, began: float, *, step: int) -> None:
         self.append(Waited(time=time.time(), began=began, step=step))
+
+    def paused(self, providers: Sequence[str], *, since: float) -> None:
+        self.append(Paused(time=time.time(), providers=tuple(providers), since=since))
+
+    def resumed(self) -> None:
+        self.append(Resumed(time=time.time()))
 
     def scored(
         self, document: Document, score: Score, *, tokens: int, versions: tuple[int, int] | None = None

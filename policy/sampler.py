@@ -8,8 +8,10 @@ whose trajectory leaves the buffer gets its terminal state in the ledger then an
 trajectory were closed by the rollout itself); of the groups that are ready, those submitted first are trained
 on first, and a batch is in order of submission too (with `in_order`, a group also waits for all that were
 submitted before it); with a `window`, prompts are submitted here, as `policy.admission` decides, and nowhere
-else; waiting for a batch ends with an error when no group has ended for `stall_s`, or when
-`max_wasted` of them were of no use.
+else; while `policy.pause` holds admission none is, and those that verl would have put in the place of others
+are owed; waiting for a batch ends with an error when no group has ended for `stall_s` without such a pause,
+or when `max_wasted` of them were of no use, those not counted whose samples a provider that is down has
+masked.
 """
 
 from __future__ import annotations
@@ -26,6 +28,8 @@ from verl.trainer.ppo.v1.replay_buffer import ReplayBuffer, ReplayBufferAsync
 from policy.admission import Flight, Window
 from policy.flight import Lookout
 from policy.ledger_writer import LedgerWriter, State
+from policy.outage import Outage
+from policy.pause import Pause
 from workers.settings import QueueSettings, section
 
 if TYPE_CHECKING:
@@ -67,11 +71,16 @@ class _Siblings(_Base):
         self._ended_at = time.monotonic()
         self._max_wasted = int(sampler_kwargs.max_wasted)
         self._wasted: Counter[Fate] = Counter()
+        self._excused = 0
         self._votes = (0, 0)
         window = sampler_kwargs.get("window")
         self._window = Window(**window) if window else None
-        self._lookout = Lookout(section("queue", QueueSettings)) if window else None
+        queue = section("queue", QueueSettings)
+        self._lookout = Lookout(queue) if window else None
         self._writing: int | None = None
+        self._pause = Pause(Outage(**sampler_kwargs.pause), queue, self._ledger)
+        self._ask_for, self.refill_fn = self.refill_fn, self._replace
+        self._owed = 0
 
     def _terminal_eviction_reasons(self, global_steps: int, partition_id: str) -> Reasons:
         stale, dapo, failed, counts = super()._terminal_eviction_reasons(global_steps, partition_id)
@@ -81,6 +90,13 @@ class _Siblings(_Base):
 
     def _evict_terminal_groups(self, global_steps: int, partition_id: str, eviction_reasons: Reasons) -> Any:
         stale, _dapo, unusable, _counts = eviction_reasons
+        if partition_id == TRAIN:
+            without_votes = unusable & self.finished_keys[TRAIN]
+            self._pause.look(
+                usable=self.finished_keys[TRAIN] - without_votes,
+                unusable=without_votes,
+                open_=self.pending_keys[TRAIN] | self.running_keys[TRAIN],
+            )
         members = self._members(stale | unusable)
         for uid in stale | unusable:
             if uid in self.failure_keys[TRAIN]:
@@ -89,9 +105,10 @@ class _Siblings(_Base):
                 continue
             fate, state, reason = self._why(uid, stale)
             self._wasted[fate] += 1
+            self._excused += fate == "too_few" and self._pause.excuses
             for rollout_id in members[uid]:
                 self._ledger.closed(rollout_id, state, reason=reason, step=global_steps)
-        if self._wasted.total() > self._max_wasted:
+        if self._wasted.total() - self._excused > self._max_wasted:
             told = ", ".join(f"{count} {FATES[fate]}" for fate, count in self._wasted.items())
             raise RuntimeError(
                 f"too many groups in step {global_steps} were of no use: {told}; see the ledger"
@@ -104,18 +121,35 @@ class _Siblings(_Base):
             return super().sample(global_steps, partition_id, batch_size)
         stale = self._wasted["stale"]
         self._wasted.clear()
+        self._excused, self._pause.spent_s = 0, 0.0
         began = time.time()
         if self._window is not None:
             self._sync_metadata_from_transfer_queue()
             self._submit(self._window.begin(global_steps, self._flight_after_refills(global_steps), stale))
         batch, metrics = super().sample(global_steps, partition_id, batch_size)
         self._ledger.waited(began, step=global_steps)
-        return batch, metrics | self._validity() | self._under_way(batch_size)
+        outage = {"outage/paused_s": round(self._pause.spent_s, 1), "outage/groups_excused": self._excused}
+        return batch, metrics | self._validity() | self._under_way(batch_size) | outage
+
+    def _replace(self, prompts: int) -> None:
+        """verl's own `refill_fn`: as many as it has thrown away."""
+        if not self._pause.on:
+            self._ask_for(prompts)
+        elif self._window is None:  # else the window finds them missing
+            self._owed += prompts
 
     def _admit(self) -> None:
         """While the trainer waits, submit others for groups that have ended, and more if that helps; the
         snapshot of this poll tells.
         """
+        if self._pause.on:
+            if self._pause.probes(self._flight(None, None).open):
+                self._owed = max(0, self._owed - 1)
+                self._ask_for(1)
+            return
+        if self._owed:
+            owed, self._owed = self._owed, 0
+            self._ask_for(owed)
         if self._window is None or self._lookout is None:
             return
         flight = self._flight(None, None)
@@ -125,7 +159,7 @@ class _Siblings(_Base):
         self._submit(self._window.wait(self._step, flight))
 
     def _submit(self, prompts: int) -> None:
-        if prompts:
+        if prompts and not self._pause.on:
             self.refill_fn(prompts)
 
     def _flight(self, writing: int | None, pressed: frozenset[str] | None) -> Flight:
@@ -185,7 +219,7 @@ class _Siblings(_Base):
 
     def _wait_for_next_poll(self, partition_id: str, last_debug_time: float) -> float:
         ended = self.finished_keys[partition_id] | self.failure_keys[partition_id]
-        if ended - self._ended:
+        if ended - self._ended or self._pause.on:
             self._ended_at = time.monotonic()
         self._ended = ended
         if time.monotonic() - self._ended_at > self._stall_s:

@@ -26,6 +26,18 @@ def half(n: int) -> int:
     return max(2, (n + 1) // 2)
 
 
+class PauseSettings(Settings):
+    """When a run asks for no more rollouts because a provider is down. Times in seconds.
+
+    It pauses when more than `share` of the last batch of groups were unusable for `for_s` on end while a
+    breaker (`queue.breaker`) is open; meanwhile one group is asked for every `probe_s` at most.
+    """
+
+    share: float = Field(default=0.5, ge=0, lt=1)
+    for_s: float = Field(default=60.0, ge=0)
+    probe_s: float = Field(default=30.0, gt=0)
+
+
 class TrainSettings(Settings):
     """One GRPO (or GSPO) run. Lengths in tokens, times in seconds, batch sizes in prompts.
 
@@ -78,6 +90,7 @@ class TrainSettings(Settings):
     admission: Literal["adaptive", "fixed"] = "adaptive"
     max_staleness: int = Field(default=4, ge=1)
     in_order: bool = False
+    pause: PauseSettings = PauseSettings()
     rollout_timeout_s: float = Field(default=1800.0, gt=0)
     rollout_processes: int = Field(default=8, ge=1)
     poll_s: float = Field(default=0.2, gt=0)

@@ -185,11 +185,15 @@ def _sampler(train: TrainSettings, run: Path) -> dict[str, object]:
         f"+{sampler}.sampler_kwargs.min_valid": train.min_valid,
         f"+{sampler}.sampler_kwargs.poll_s": train.poll_s,
         f"+{sampler}.sampler_kwargs.in_order": train.in_order,
-        # An outage masks or fails every group: better to stop than to write for nothing all night. But all
-        # that is under way may be late at once.
+        # Better to stop than to write for nothing all night: whatever makes every group useless, but for a
+        # provider that is down, does not pass by itself. All that is under way may be late at once, though.
         f"+{sampler}.sampler_kwargs.max_wasted": max(4, 2 * train.max_staleness) * train.batch_size,
         # Every rollout ends within its time-out; half as much again is for a queue of them.
         f"+{sampler}.sampler_kwargs.stall_s": 1.5 * train.rollout_timeout_s + 60,
+        f"+{sampler}.sampler_kwargs.pause.share": train.pause.share,
+        f"+{sampler}.sampler_kwargs.pause.for_s": train.pause.for_s,
+        f"+{sampler}.sampler_kwargs.pause.probe_s": train.pause.probe_s,
+        f"+{sampler}.sampler_kwargs.pause.recent": train.batch_size,
     }
     if train.adapts:
         window = f"+{sampler}.sampler_kwargs.window"

@@ -9,6 +9,8 @@ from omegaconf import OmegaConf
 from policy.document import Task
 from policy.ledger import read_ledger
 from policy.ledger_writer import LedgerWriter
+from workers.breaker import Breaker
+from workers.breakers import Breakers
 
 
 class Store:
@@ -59,6 +61,7 @@ def sampler(store, tmp_path, rollouts):
         stall_s: float = 30.0,
         in_order: bool = False,
         window: dict | None = None,
+        pause: dict | None = None,
     ):
         def refill(count: int) -> None:
             refilled.append(count)
@@ -74,6 +77,7 @@ def sampler(store, tmp_path, rollouts):
             "poll_s": 0.01,
             "stall_s": stall_s,
             "max_wasted": 3,
+            "pause": {"share": 0.5, "for_s": 0.0, "probe_s": 0.0, "recent": 4, **(pause or {})},
             "in_order": in_order,
             **({"window": window} if window else {}),
         }
@@ -299,3 +303,92 @@ def test_a_fixed_run_submits_nothing_by_itself(store, sampler):
     _, metrics = fixed.sample(2, "train", 2)
     assert fixed.refilled == []
     assert "flight/window" not in metrics
+
+
+JUDGE = ("judge_text", "openai at host:8001")
+
+
+@pytest.fixture
+def judge(monkeypatch):
+    """A judge that is down for `judge.looks` looks at its breaker more; `judge.asked`: the groups that had
+    been asked for at each of them."""
+    from policy import pause
+
+    class Judge:
+        looks = 0
+
+        def __init__(self):
+            self.groups: list[str] = []
+            self.asked: list[int] = []
+
+        def read(self, url: str) -> Breakers:
+            self.looks -= 1
+            if self.looks >= 0:
+                self.asked.append(len(self.groups))
+            failing = Breaker(failures=5, since=90.0, failed=100.0, why="provider_down: 503", openings=1)
+            return Breakers({JUDGE: failing} if self.looks >= 0 else {}, now=100.0)
+
+    judge = Judge()
+    monkeypatch.setattr(pause, "LOOK_S", 0.0)
+    monkeypatch.setattr(pause, "read_breakers", judge.read)
+    return judge
+
+
+def masked_while_down(store, buffer, judge) -> None:
+    """Whatever `buffer` asks for has no votes while the judge is down, and all after."""
+
+    def ask(count: int) -> None:
+        for _ in range(count):
+            judge.groups.append(f"x{len(judge.groups)}")
+            store.group(judge.groups[-1], "finished", range(4) if judge.looks < 0 else [])
+
+    buffer._ask_for = ask
+
+
+@pytest.mark.parametrize("mode", ["separate_async", "sync"])
+def test_an_outage_pauses_the_run_which_goes_on_when_the_provider_is_back(
+    mode, store, sampler, judge, tmp_path
+):
+    buffer, judge.looks = sampler(mode), 20
+    masked_while_down(store, buffer, judge)
+    store.group("a", "finished", [])
+    batch, metrics = buffer.sample(1, "train", 1)
+    assert len(judge.groups) > 5, "it gave up, or nobody asked whether the judge is back"
+    assert {key.split("_")[0] for key in batch.keys} <= set(judge.groups)
+    assert metrics["outage/groups_excused"] > 5
+    [(began, ended)] = read_ledger(tmp_path).pauses
+    assert began < ended < float("inf")
+
+
+def test_who_is_to_blame_for_a_pause_stands_in_the_ledger(store, sampler, judge, tmp_path):
+    buffer, judge.looks = sampler(), 3
+    masked_while_down(store, buffer, judge)
+    store.group("a", "finished", [])
+    buffer.sample(1, "train", 1)
+    lines = "".join(path.read_text() for path in (tmp_path / "ledger").glob("trainer-*"))
+    assert "judge_text (openai at host:8001) has been failing since" in lines
+
+
+def test_a_pause_is_no_stall_and_asks_for_nothing_but_groups_that_try(store, sampler, judge):
+    buffer, judge.looks = sampler(window=WINDOW, stall_s=0.1, pause={"probe_s": 60.0}), 40
+    masked_while_down(store, buffer, judge)
+    for uid in ("a", "b"):
+        store.group(uid, "finished", [])
+    _, metrics = buffer.sample(2, "train", 2)
+    assert len(set(judge.asked)) == 1, "groups were asked for in the pause"
+    assert len(judge.groups) > judge.asked[-1]
+    assert metrics["outage/paused_s"] > 0.1
+
+
+def test_groups_without_votes_end_the_run_when_no_provider_is_to_blame(store, sampler, judge):
+    buffer, judge.looks = sampler(), 0
+
+    def ask(count: int) -> None:
+        for _ in range(count):
+            store.group(f"x{len(buffer.refilled)}", "finished", [])
+            buffer.refilled.append(1)
+
+    buffer._ask_for = ask
+    store.group("a", "finished", [])
+    with pytest.raises(RuntimeError, match="4 with too few samples"):
+        buffer.sample(1, "train", 1)

@@ -61,6 +61,12 @@ def test_the_sampler_is_told_how_many_groups_may_be_under_way(tmp_path):
     assert dict(window) == {"batch": 8, "max_staleness": 3, "slots": 64, "first": 12, "steps": 5}
 
 
+def test_the_sampler_is_told_when_to_pause(tmp_path):
+    settings = TrainSettings(**CPU, pause={"share": 0.25, "for_s": 90})
+    pause = compose(settings, tmp_path).trainer.v1.sampler.sampler_kwargs.pause
+    assert dict(pause) == {"share": 0.25, "for_s": 90.0, "probe_s": 30.0, "recent": 8}
+
+
 def test_a_fixed_admission_is_verls_own_trainer(tmp_path):
     config = compose(TrainSettings(**CPU, admission="fixed"), tmp_path)
     assert config.trainer.v1.trainer_mode == "separate_async"
