@@ -26,6 +26,7 @@ from coordinator.fleet import PoolState
 from coordinator.processes import MemoryWatch
 from coordinator.progress import Progress
 from policy.ledger_writer import State
+from workers.breakers import read_breakers
 from workers.depths import read_depths
 from workers.endpoint import Server, Target, advertised, serve, targets
 from workers.errors import ConfigError
@@ -61,8 +62,14 @@ class QueueCollector(Collector):
         serving = GaugeMetricFamily(
             "llmi_queue_workers", "Worker processes that serve the queue, however started.", labels=["queue"]
         )
+        failing = GaugeMetricFamily(
+            "llmi_provider_down_seconds",
+            "For how long a provider that workers leave alone has been failing.",
+            labels=["queue", "provider"],
+        )
         up = GaugeMetricFamily("llmi_redis_up", "Whether Redis answers.")
         try:
+            breakers = read_breakers(self._settings.url)
             depths = read_depths(self._settings.url)
             live = Counter(
                 queue
@@ -80,7 +87,9 @@ class QueueCollector(Collector):
             oldest.add_metric([queue], depth.oldest_s)
             finished.add_metric([queue], depth.finished)
             serving.add_metric([queue], live[queue])
-        yield from (up, waiting, running, oldest, finished, serving)
+        for down in breakers.down:
+            failing.add_metric([down.kind, down.provider], breakers.now - down.since)
+        yield from (up, waiting, running, oldest, finished, serving, failing)
 
 
 class RunCollector(Collector):
@@ -125,6 +134,10 @@ class RunCollector(Collector):
             for cause, seconds in causes.items():
                 idle.add_metric([who, cause], seconds)
         yield idle
+        paused = float(progress.paused is not None)
+        yield GaugeMetricFamily(
+            "llmi_paused", "Whether no rollouts are asked for, since a provider is down.", value=paused
+        )
         yield GaugeMetricFamily(
             "llmi_memory_bytes", "Resident memory of the run on this machine.", value=self._run.memory.now
         )

@@ -131,6 +131,8 @@ class LiveView:
         }
         if wait := waiting(progress, self._where):
             facts["waiting for"] = in_words(wait)
+        if progress.paused:
+            facts["paused"] = "; ".join(progress.paused.providers)
         if restarts:
             facts["workers restarted"] = str(restarts)
         return facts

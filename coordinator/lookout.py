@@ -13,6 +13,7 @@ import redis
 
 from coordinator.progress import Progress
 from policy.ledger import RequestRecord
+from workers.breakers import read_breakers
 from workers.settings import QueueSettings
 from workers.whereabouts import Whereabouts, find
 
@@ -45,14 +46,28 @@ class Lookout:
         url, settings = queue
         where = whereabouts(url, settings, record)
         kind = record.request.kind
-        return told(where, self._progress.watch.median_s(kind), settings.lease_s) if where else ""
+        if where is None:
+            return ""
+        return told(where, self._progress.watch.median_s(kind), settings.lease_s, left_alone(url, kind))
 
 
-def told(where: Whereabouts | None, median_s: float | None, lease_s: float) -> str:
-    """A request's whereabouts in words; None: Redis does not answer. `median_s` of its kind's service."""
+def left_alone(url: str, kind: str) -> str:
+    """In words, the provider of `kind` that workers leave alone; empty when there is none."""
+    try:
+        return next((str(down) for down in read_breakers(url).down if down.kind == kind), "") if url else ""
+    except redis.RedisError:
+        return ""
+
+
+def told(where: Whereabouts | None, median_s: float | None, lease_s: float, down: str = "") -> str:
+    """A request's whereabouts in words; None: Redis does not answer. `median_s` of its kind's service;
+    `down`: its provider, if that is left alone.
+    """
     if where is None:
         return "no outcome yet, and Redis does not answer"
     match where.place:
+        case "waiting" if down:
+            return f"waiting for its provider: {down}"
         case "waiting":
             ahead = f"{where.before} before it" if where.before else "the next in line"
             return f"waiting for a slot ({ahead}, {_workers(where.workers)})"

@@ -18,7 +18,7 @@ from coordinator.idle.report import IdleReport
 from coordinator.idle.spans import Span
 from coordinator.idle.watch import IdleWatch
 from coordinator.summary import idle_ratio
-from policy.ledger_writer import ENTRY, LEDGER, Closed, Ended, Entry, Posted
+from policy.ledger_writer import ENTRY, LEDGER, Closed, Ended, Entry, Paused, Posted, Resumed
 from policy.training import METRICS
 from workers.messages import Failure
 
@@ -29,7 +29,8 @@ JUDGE_EVERY_S = 2.0  # some ms of work for a thousand rollouts under way
 class Progress:
     """`rewards`: mean per step, in order; `outcomes`: requests by success, model or infrastructure; `idle`:
     seconds by cause so far; `waiting`: for what the trainer has been waiting, since its last step, in order,
-    empty while it trains. `total`: after how many steps it ends, None when the data decides.
+    empty while it trains; `paused`: who keeps it from asking for rollouts now. `total`: after how many steps
+    it ends, None when the data decides.
     """
 
     def __init__(self, run: Path, total: int | None = None):
@@ -44,6 +45,7 @@ class Progress:
         self.watch = IdleWatch()
         self.idle = IdleReport({}, {}, 0.0)
         self.waiting: list[Span] = []
+        self.paused: Paused | None = None
         self._judged_at = 0.0
         self._timing: list[dict[str, Any]] = []
 
@@ -71,7 +73,7 @@ class Progress:
         """Of a run that has ended: nothing more is written, and nothing is waited for."""
         self.update()
         self.watch.take([])
-        self.waiting = []
+        self.waiting, self.paused = [], None
         self.idle = self.watch.report(self.watch.idleness())
 
     def _judge(self, now: float) -> None:
@@ -101,6 +103,10 @@ class Progress:
                 self.outcomes[result.fault.value if isinstance(result, Failure) else "success"] += 1
             case Closed():
                 self.states[entry.state] += 1
+            case Paused():
+                self.paused = entry
+            case Resumed():
+                self.paused = None
 
     def _new_lines(self, path: Path) -> list[bytes]:
         try:

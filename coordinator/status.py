@@ -17,15 +17,15 @@ from pydantic import BaseModel, ValidationError
 from coordinator.config import CONFIG_FILE
 from coordinator.exporter import ENDPOINTS, without_password
 from coordinator.idle.spans import rounded
-from coordinator.lookout import Lookout, told, whereabouts
+from coordinator.lookout import Lookout, left_alone, told, whereabouts
 from coordinator.progress import Progress
 from policy.ledger import RequestRecord
 from policy.ledger_writer import LEDGER
 from policy.training import METRICS
+from workers.breakers import read_breakers
 from workers.depths import read_depths
 from workers.errors import ConfigError
 from workers.settings import QueueSettings
-from workers.whereabouts import Whereabouts
 
 SUMMARY = "summary.json"
 SHOWN = 300  # characters of a prompt
@@ -57,7 +57,8 @@ class Pending(BaseModel):
 
 class Status(BaseModel):
     """`quiet_s`: since the run's last line. `waiting`: None while it trains; `queues`: None without Redis.
-    Idle times as in `Summary`."""
+    `paused`: the providers, in words, for whose sake it asks for no rollouts now; `down`: those that workers
+    leave alone. Idle times as in `Summary`."""
 
     name: str
     ended: bool
@@ -70,6 +71,8 @@ class Status(BaseModel):
     generator_idle_ratio: float | None
     generator_idle_s: dict[str, float]
     waiting: Waiting | None
+    paused: list[str]
+    down: list[str]
     queues: dict[str, dict[str, int]] | None
     longest_pending: Pending | None
 
@@ -86,7 +89,7 @@ def look(run: Path) -> Status:
     url = "" if ended else redis_url(run, queue)
     longest = None
     if not ended and (pending := progress.watch.pending(now)):
-        longest = _longest(pending[0], progress, whereabouts(url, queue, pending[0]), queue.lease_s)
+        longest = _longest(pending[0], progress, url, queue)
     return Status(
         name=config.get("name") or run.name,
         ended=ended,
@@ -99,6 +102,8 @@ def look(run: Path) -> Status:
         generator_idle_ratio=progress.idle.generator_ratio,
         generator_idle_s=rounded(progress.idle.generator),
         waiting=waiting(progress, Lookout(progress, lambda: (url, queue)).words),
+        paused=list(progress.paused.providers) if progress.paused else [],
+        down=_down(url),
         queues=_queues(url),
         longest_pending=longest,
     )
@@ -139,16 +144,17 @@ def in_words(wait: Waiting) -> str:
     return f"{wait.cause} ({wait.seconds:.0f} of {wait.of_s:.0f} s){where}"
 
 
-def _longest(record: RequestRecord, progress: Progress, where: Whereabouts | None, lease_s: float) -> Pending:
+def _longest(record: RequestRecord, progress: Progress, url: str, queue: QueueSettings) -> Pending:
+    where, kind = whereabouts(url, queue, record), record.request.kind
     rollout = progress.watch.owner(record)
     question = rollout.task.question if rollout and rollout.task else ""
     return Pending(
         request_id=record.request.request_id,
-        tool=record.request.kind,
+        tool=kind,
         age_s=round(time.time() - record.posted, 1),
         rollout=record.request.owner,
         prompt=question if len(question) <= SHOWN else f"{question[:SHOWN]}…",
-        state=told(where, progress.watch.median_s(record.request.kind), lease_s),
+        state=told(where, progress.watch.median_s(kind), queue.lease_s, left_alone(url, kind)),
         stuck=where.stuck if where else None,
     )
 
@@ -160,6 +166,15 @@ def redis_url(run: Path, queue: QueueSettings) -> str:
     except FileNotFoundError:
         return ""
     return queue.url if without_password(queue.url) == named else str(named)
+
+
+def _down(url: str) -> list[str]:
+    if not url:
+        return []
+    try:
+        return [str(down) for down in read_breakers(url).down]
+    except redis.RedisError:
+        return []
 
 
 def _queues(url: str) -> dict[str, dict[str, int]] | None:

@@ -51,6 +51,11 @@ def _show(console: Console, now: Status) -> None:
     line("generator idle", _causes(now.generator_idle_ratio, now.generator_idle_s))
     if now.waiting:
         line("waits now for", in_words(now.waiting))
+    for words in now.paused:
+        line("paused", words)
+    for words in now.down:
+        if words not in now.paused:
+            line("left alone", words)
     if now.queues is not None:
         busy = {name: depth for name, depth in now.queues.items() if any(depth.values())}
         shown = (f"{name} {d['waiting']} waiting, {d['running']} running" for name, d in busy.items())

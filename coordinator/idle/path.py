@@ -20,6 +20,7 @@ from workers.messages import Failure, Success
 GENERATION, BOOKKEEPING = "generation", "bookkeeping"
 QUEUE, RUNNING, PENDING, DELIVERY = "queue", "running", "pending", "delivery"
 REFILL, NOT_ADMITTED, WEIGHT_SYNC, UNEXPLAINED = "refill", "not admitted", "weight sync", "unexplained"
+PAUSED = "paused"
 CAUSES: dict[str, str] = {
     GENERATION: "its text is being written",
     QUEUE: "a request waits for a slot of a worker (with its kind)",
@@ -29,6 +30,7 @@ CAUSES: dict[str, str] = {
     BOOKKEEPING: "reading, posting, collecting: whatever passes between the others",
     REFILL: "a group in the place of one that was thrown away is begun and written",
     NOT_ADMITTED: "no rollout is under way, or the one that is waited for had not begun",
+    PAUSED: "ditto, since a provider is down and the run asks for none until it is back",
     WEIGHT_SYNC: "the generator loads new weights",
     UNEXPLAINED: "the ledger does not tell what the trainer waited for",
 }

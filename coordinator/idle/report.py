@@ -20,6 +20,7 @@ from coordinator.idle.path import (
     BOOKKEEPING,
     GENERATION,
     NOT_ADMITTED,
+    PAUSED,
     REFILL,
     UNEXPLAINED,
     WEIGHT_SYNC,
@@ -103,14 +104,27 @@ class Idleness:
         rollout = self._awaited(wait)
         if rollout is None:
             cause = NOT_ADMITTED if wait == self._open_wait else UNEXPLAINED
-            return [Span(cause, wait.began, wait.time)] if wait.began < wait.time else []
+            return self._paused([Span(cause, wait.began, wait.time)] if wait.began < wait.time else [])
         replaces = self._replaces(rollout, wait)
         spans = [Span(REFILL if replaces else NOT_ADMITTED, -math.inf, rollout.started)]
         for span in self._path(rollout.rollout_id):
             renamed = replaces and span.cause == GENERATION
             spans.append(Span(REFILL, span.began, span.ended) if renamed else span)
         spans.append(Span(BOOKKEEPING, spans[-1].ended, math.inf))
-        return within(spans, wait.began, wait.time)
+        return self._paused(within(spans, wait.began, wait.time))
+
+    def _paused(self, spans: list[Span]) -> list[Span]:
+        """The same, with what lies in a pause of those in which nothing was under way renamed."""
+        found = []
+        for span in spans:
+            if span.cause != NOT_ADMITTED:
+                found.append(span)
+                continue
+            paused = merged(self._ledger.pauses, span.began, span.ended)
+            parts = [Span(PAUSED, *part) for part in paused]
+            parts += [Span(NOT_ADMITTED, *part) for part in gaps(paused, span.began, span.ended)]
+            found += sorted(parts, key=lambda part: part.began)
+        return found
 
     def oldest(self) -> RolloutRecord | None:
         """Of the rollouts that are under way, the one that began first."""
@@ -152,7 +166,7 @@ class Idleness:
                     until = min(ended, ends[first])
                     spans += within(self._path(self._rollouts[first].rollout_id), at, until)
                 at = until
-        return spans
+        return self._paused(spans)
 
 
 def _apart(waits: list[Waited]) -> list[Waited]:

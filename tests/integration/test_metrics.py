@@ -25,12 +25,14 @@ from coordinator.processes import MemoryWatch
 from coordinator.progress import Progress
 from coordinator.redis_server import EmbeddedRedis
 from policy.ledger_writer import LedgerWriter, Waited
+from workers.breakers import ProviderBreaker
 from workers.client import QueueClient
 from workers.endpoint import Target, announce, targets
-from workers.errors import ConfigError
+from workers.errors import Cause, ConfigError
+from workers.messages import Failure, Outcome
 from workers.process import WorkerProcess
 from workers.publisher import encode
-from workers.settings import MetricsSettings, QueueSettings
+from workers.settings import BreakerSettings, MetricsSettings, QueueSettings
 
 
 @pytest.fixture
@@ -168,6 +170,7 @@ async def test_the_exporter_shows_queues_workers_and_the_run(
         "llmi_worker_restarts_total code": 4,
         "llmi_step": 3,
         "llmi_reward": 0.5,
+        "llmi_paused": 0,
         "llmi_trainer_idle_ratio": 0.25,
         "llmi_rollouts_total trained": 1,
         "llmi_rollouts_total masked": 1,
@@ -181,6 +184,23 @@ async def test_the_exporter_shows_queues_workers_and_the_run(
     assert listed == [{"targets": [own], "labels": labels}]
     endpoints = json.loads((tmp_path / "endpoints.json").read_text())
     assert endpoints == {"redis": queue_settings.redis_url, "metrics": exporter.url}
+
+
+async def test_a_provider_that_is_down_and_a_run_that_pauses_for_it_are_shown(
+    queue_settings: QueueSettings, raw: redis.Redis, run: RunState, tmp_path: Path
+) -> None:
+    breaker = ProviderBreaker(raw, "search", "serpapi", BreakerSettings(failures=1))
+    failure = Failure(cause=Cause.QUOTA, provider="serpapi")
+    breaker.hear(Outcome(request_id="r", kind="search", result=failure))
+    ledger = LedgerWriter(tmp_path, "trainer")
+    ledger.paused(["search"], since=time.time())
+    ledger.close()
+    run.progress.update()
+    with Exporter(MetricsSettings()) as exporter:
+        exporter.watch(queue_settings, "night", run)
+        page = scrape(exporter.url.removeprefix("http://"))
+    assert page["llmi_paused"] == 1
+    assert 0 <= page["llmi_provider_down_seconds serpapi search"] < 30
 
 
 async def test_workers_are_listed_with_their_node_and_queues(

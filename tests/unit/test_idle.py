@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import itertools
+import math
 
 import pytest
 from hypothesis import given
@@ -204,6 +205,15 @@ times = st.floats(0, 100)
 kinds = st.sampled_from(["search", "diffusion", "edit", "judge_text", "judge_image"])
 
 
+def test_what_is_not_admitted_in_a_pause_waits_for_the_provider():
+    one = rollout("g_0", started=60, segments=[(60, 70)], scored=70, state="trained", step=1, closed=70)
+    paused = ledger([one], waits=[(0, 70, 1)])
+    paused.pauses = [(10, 40)]
+    report = Idleness(paused, []).report()
+    assert report.trainer == {"not admitted": 30, "paused": 30, "generation": 10}
+    assert report.generator == {"not admitted": 30, "paused": 30}
+
+
 @st.composite
 def requests_of(draw, owner, number):
     began, served = draw(times), sorted([draw(times), draw(times)])
@@ -248,6 +258,7 @@ def test_the_seconds_of_all_causes_are_the_seconds_of_idleness(book, now, waits_
     if now is not None and waits_now and now > last:
         waiting = Waited(time=now, began=last, step=4)
     idle = Idleness(ledger, rows, now=now, waiting=waiting)
+    ledger.pauses = [(20.0, 45.0), (60.0, math.inf)]
     report = idle.report()
     spans = [(wait.began, wait.time) for wait in idle.waits] + idle.syncs
     alone = merged(spans, -1e9, 1e9)

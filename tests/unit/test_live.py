@@ -64,6 +64,19 @@ def test_what_the_trainer_waits_for_is_shown_and_where_it_is(view, tmp_path, ter
     assert "pending code (20 of 30 s), g_0-0 is stuck: nobody serves this queue" in text
 
 
+@pytest.mark.parametrize("terminal", [True, False])
+def test_a_pause_names_the_provider(view, tmp_path, terminal):
+    shown, console = view(terminal)
+    writer = LedgerWriter(tmp_path, "trainer")
+    writer.paused(["search (serpapi at serpapi.com) has been failing"], since=time.time())
+    writer.close()
+    with shown:
+        shown.say(TRAINING)
+    text = " ".join(console.file.getvalue().split())
+    assert "paused" in text
+    assert "search (serpapi at serpapi.com) has been failing" in text
+
+
 def test_off_a_terminal_a_step_is_one_line_and_silence_between(view, tmp_path):
     shown, console = view(False)
     shown.say(TRAINING)

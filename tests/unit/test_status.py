@@ -60,6 +60,27 @@ def test_a_run_under_way_names_what_it_waits_for_and_who_asked(run):
         assert expected in console.file.getvalue()
 
 
+def test_a_paused_run_says_for_whom_and_no_more_once_it_goes_on(run):
+    words = "judge_text (openai at host:8001) has been failing since 12:31:04: provider_down: HTTP 503"
+    writer = LedgerWriter(run, "trainer")
+    writer.paused([words], since=time.time() - 60)
+    paused = look(run)
+    assert paused.paused == [words]
+    console = Console(file=io.StringIO(), width=200)
+    _show(console, paused)
+    assert f"paused          {words}" in console.file.getvalue()
+    writer.resumed()
+    writer.close()
+    assert look(run).paused == []
+
+
+def test_a_request_that_waits_for_its_provider_says_so():
+    where = Whereabouts("waiting", before=3, workers=2)
+    assert told(where, 1.0, 15.0, "search (serpapi) is down") == (
+        "waiting for its provider: search (serpapi) is down"
+    )
+
+
 def test_a_run_that_ended_waits_for_nothing(run):
     (run / "summary.json").write_text("{}")
     now = look(run)
