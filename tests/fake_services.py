@@ -13,6 +13,7 @@ import io
 import json
 import threading
 from collections import defaultdict
+from collections.abc import Callable
 from dataclasses import dataclass, field
 from typing import Any, Literal
 
@@ -79,11 +80,12 @@ class Chat:
 
 @dataclass
 class Judge:
-    """What `/v1/chat/completions` answers to whoever asks for a JSON schema, after `delay_s`. Any other
-    `status` than 200 is an error.
+    """What `/v1/chat/completions` answers to whoever asks for a JSON schema, after `delay_s`: `answer`, or
+    what `verdict` makes of the call's body. Any other `status` than 200 is an error.
     """
 
     answer: str = '{"reason": "seen", "score": 2}'
+    verdict: Callable[[dict[str, Any]], str] | None = None
     status: int = 200
     delay_s: float = 0.0
 
@@ -178,9 +180,10 @@ class FakeServices:
         return web.json_response({"created": 1, "data": [{"b64_json": base64.b64encode(png()).decode()}]})
 
     async def _chat(self, request: web.Request) -> web.StreamResponse:
-        if "response_format" in await request.json():
+        if "response_format" in (body := await request.json()):
             await asyncio.sleep(self.judge.delay_s)
-            message = {"role": "assistant", "content": self.judge.answer}
+            said = self.judge.verdict(body) if self.judge.verdict else self.judge.answer
+            message = {"role": "assistant", "content": said}
             choice = {"index": 0, "message": message, "finish_reason": "stop"}
             return web.json_response({"model": "served-judge", "choices": [choice]}, status=self.judge.status)
         chat = self.chat
