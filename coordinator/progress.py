@@ -18,7 +18,7 @@ from coordinator.idle.report import IdleReport
 from coordinator.idle.spans import Span
 from coordinator.idle.watch import IdleWatch
 from coordinator.summary import idle_ratio
-from policy.ledger_writer import ENTRY, LEDGER, Closed, Ended, Entry, Paused, Posted, Resumed
+from policy.ledger_writer import ENTRY, LEDGER, Closed, Ended, Entry, Paused, PauseEnded, Posted
 from policy.training import METRICS
 from workers.messages import Failure
 
@@ -105,7 +105,7 @@ class Progress:
                 self.states[entry.state] += 1
             case Paused():
                 self.paused = entry
-            case Resumed():
+            case PauseEnded():
                 self.paused = None
 
     def _new_lines(self, path: Path) -> list[bytes]:

@@ -24,8 +24,8 @@ from policy.ledger_writer import (
     GroupFailed,
     LedgerWriter,
     Paused,
+    PauseEnded,
     Posted,
-    Resumed,
     Scored,
     Span,
     Started,
@@ -167,7 +167,7 @@ def merge(ledger: Ledger, entry: Entry) -> None:
             ledger.waits.append(entry)
         case Paused():
             ledger.pauses.append((entry.time, math.inf))
-        case Resumed() if ledger.pauses:
+        case PauseEnded() if ledger.pauses:
             ledger.pauses[-1] = ledger.pauses[-1][0], entry.time
         case Scored():
             rollout = _rollout(ledger, entry.document.rollout_id)

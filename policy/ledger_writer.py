@@ -80,10 +80,10 @@ class Paused(Message):
     since: float
 
 
-class Resumed(Message):
+class PauseEnded(Message):
     """The trainer asks for rollouts again."""
 
-    type: Literal["resumed"] = "resumed"
+    type: Literal["pause_ended"] = "pause_ended"
     time: float
 
 
@@ -130,7 +130,7 @@ class GroupFailed(Message):
 
 
 Entry = Annotated[
-    Started | Posted | Ended | Wrote | Waited | Paused | Resumed | Scored | Closed | Broken | GroupFailed,
+    Started | Posted | Ended | Wrote | Waited | Paused | PauseEnded | Scored | Closed | Broken | GroupFailed,
     Field(discriminator="type"),
 ]
 ENTRY: TypeAdapter[Entry] = TypeAdapter(Entry)
@@ -174,8 +174,8 @@ class LedgerWriter:
     def paused(self, providers: Sequence[str], *, since: float) -> None:
         self.append(Paused(time=time.time(), providers=tuple(providers), since=since))
 
-    def resumed(self) -> None:
-        self.append(Resumed(time=time.time()))
+    def pause_ended(self) -> None:
+        self.append(PauseEnded(time=time.time()))
 
     def scored(
         self, document: Document, score: Score, *, tokens: int, versions: tuple[int, int] | None = None

@@ -62,7 +62,7 @@ class Pause:
             self._ledger.paused(told, since=min((down.since for down in blamed), default=0.0))
             logger.warning("paused: %s", "; ".join(told))
         elif was and not self.on:
-            self._ledger.resumed()
+            self._ledger.pause_ended()
             logger.warning("going on")
 
     def probes(self, open_groups: int) -> bool:

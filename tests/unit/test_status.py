@@ -69,7 +69,7 @@ def test_a_paused_run_says_for_whom_and_no_more_once_it_goes_on(run):
     console = Console(file=io.StringIO(), width=200)
     _show(console, paused)
     assert f"paused          {words}" in console.file.getvalue()
-    writer.resumed()
+    writer.pause_ended()
     writer.close()
     assert look(run).paused == []
 
