@@ -14,8 +14,8 @@ from typing import Protocol
 from pydantic import Field, JsonValue, model_validator
 
 from policy.document import Document
-from workers.client import QueueClient
 from workers.messages import Failure, Message
+from workers.posted import Poster
 
 
 @dataclass(frozen=True)
@@ -27,7 +27,7 @@ class Draft:
 
     document: Document
     finished: Awaitable[Document]
-    client: QueueClient
+    client: Poster
     make_again: Callable[[str], Awaitable[Document | None]] | None = None
 
 

@@ -16,7 +16,6 @@ from collections.abc import Sequence
 from pydantic import BaseModel, ValidationError
 
 from policy.document import ImagePart, Part, Tag
-from workers.client import QueueClient
 from workers.errors import Cause, Fault, InfrastructureFault
 from workers.messages import (
     BlobRef,
@@ -29,6 +28,7 @@ from workers.messages import (
     SearchPayload,
     Success,
 )
+from workers.posted import Poster
 from workers.queues import QUEUES
 
 logger = logging.getLogger(__name__)
@@ -43,7 +43,7 @@ _PAYLOADS: dict[str, type[BaseModel]] = {
 class Tooling:
     """Lives on one event loop, for one rollout. `seed` makes the same tag give the same image."""
 
-    def __init__(self, client: QueueClient, *, rollout_id: str, inputs: Sequence[BlobRef], seed: int):
+    def __init__(self, client: Poster, *, rollout_id: str, inputs: Sequence[BlobRef], seed: int):
         self._client = client
         self._rollout_id = rollout_id
         self._inputs = tuple(inputs)

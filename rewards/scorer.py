@@ -27,10 +27,9 @@ from rewards.judges import IMAGE_KIND, TEXT_KIND
 from rewards.judges.payloads import JudgeImagePayload, JudgeTextPayload
 from rewards.settings import JudgeSettings, RewardSettings
 from rewards.verdicts import ImageVerdict, TextVerdict, Verdict
-from workers.client import QueueClient
 from workers.errors import InfrastructureFault
 from workers.messages import Failure, Outcome, Request, Success
-from workers.posted import Posted
+from workers.posted import Posted, Poster
 
 logger = logging.getLogger(__name__)
 CANCEL_S = 5.0
@@ -89,7 +88,7 @@ class QueueScorer:
 class _Requests:
     """The judges' requests of one draft; knows which are still open, and who `spoke`, by kind."""
 
-    def __init__(self, client: QueueClient):
+    def __init__(self, client: Poster):
         self._client = client
         self._open: set[str] = set()
         self.spoke: dict[str, JsonValue] = {}
@@ -131,7 +130,7 @@ class _Requests:
 
 
 @asynccontextmanager
-async def _open_requests(client: QueueClient) -> AsyncIterator[_Requests]:
+async def _open_requests(client: Poster) -> AsyncIterator[_Requests]:
     requests = _Requests(client)
     try:
         yield requests

@@ -11,7 +11,7 @@ import asyncio
 import logging
 import time
 import uuid
-from collections.abc import Callable
+from collections.abc import Awaitable, Callable
 from typing import Any, Self
 
 import redis.asyncio
@@ -25,9 +25,10 @@ from workers.posted import Posted
 from workers.publisher import DEADLINE_GRACE_S, Publisher
 from workers.queues import QUEUES
 from workers.recovery import Recovery
-from workers.replies import Replies
+from workers.replies import RETRY_S, Replies
 from workers.revoker import Revoker
 from workers.settings import QueueSettings
+from workers.takeover import take_up
 
 logger = logging.getLogger(__name__)
 COMMAND_TIMEOUT_S = 5.0
@@ -122,6 +123,15 @@ class QueueClient:
         could not be reached before the request's deadline, `InfrastructureFault(CANCELLED)` when the client
         is closed meanwhile. A caller that is cancelled leaves the request posted; see `cancel`.
         """
+        return await self._begin(request, self._publish)
+
+    async def take_up(self, request: Request) -> Posted:
+        """As `post`, of a request that a poster may have posted before it died: joined where it is, or told
+        its outcome at once (see `workers.takeover`).
+        """
+        return await self._begin(request, self._join)
+
+    async def _begin(self, request: Request, way: Callable[[Posted], Awaitable[None]]) -> Posted:
         if request.kind not in QUEUES:
             raise ValueError(f"kind {request.kind!r} has no queue; there are {', '.join(QUEUES)}")
         if not self._tasks:
@@ -132,7 +142,7 @@ class QueueClient:
             self._pending[request.request_id] = posted
             delay_s = max(0.0, request.deadline - time.time()) + DEADLINE_GRACE_S
             posted.timer = asyncio.get_running_loop().call_later(delay_s, self._expire, posted)
-            posted.accept(self._accept(posted))
+            posted.accept(self._accept(posted, way))
         await posted.accepted()
         return posted
 
@@ -156,11 +166,11 @@ class QueueClient:
         outcome = Outcome.failed(posted.request, Cause.CANCELLED, "cancelled")
         return await commit_async(self._redis, outcome, "", self._settings.result_ttl_s)
 
-    async def _accept(self, posted: Posted) -> None:
+    async def _accept(self, posted: Posted, way: Callable[[Posted], Awaitable[None]]) -> None:
         patience_s = max(1.0, posted.request.deadline - time.time())
         try:
             async with asyncio.timeout(patience_s):
-                await self._publish(posted)
+                await way(posted)
         except TimeoutError as error:
             if not posted.was_posted:
                 self._forget(posted)
@@ -172,6 +182,22 @@ class QueueClient:
     async def _publish(self, posted: Posted) -> None:
         posted.tags.append(uuid.uuid4().hex)
         await self._publisher.publish(posted.request, posted.tags[-1])
+
+    async def _join(self, posted: Posted) -> None:
+        """Take the request up, once Redis answers."""
+        request, tag = posted.request, uuid.uuid4().hex
+        posted.tags.append(tag)
+        while True:
+            try:
+                state, found = await take_up(self._redis, request, tag=tag, reply_to=self._stream)
+                break
+            except (RedisError, OSError) as error:
+                logger.warning("%s is not taken up yet: %s", request.request_id, error)
+                await asyncio.sleep(RETRY_S)
+        if state == "running":
+            posted.tags.append(found.decode())
+        elif state == "done":
+            self._told(request.request_id, found)
 
     def _told(self, request_id: str, outcome_json: bytes) -> None:
         posted = self._pending.get(request_id)

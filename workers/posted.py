@@ -7,7 +7,7 @@ from __future__ import annotations
 import asyncio
 import time
 from collections.abc import Coroutine
-from typing import Any
+from typing import Any, Protocol
 
 from workers.errors import Cause, InfrastructureFault
 from workers.messages import Outcome, Request
@@ -60,3 +60,10 @@ class Posted:
             self.timer.cancel()
         if self._acceptance is not None and self._acceptance is not asyncio.current_task():
             self._acceptance.cancel()
+
+
+class Poster(Protocol):
+    """What a poster of requests needs; `workers.client.QueueClient` is one, and says what each call does."""
+
+    async def post(self, request: Request) -> Posted: ...
+    async def cancel(self, request_id: str) -> None: ...

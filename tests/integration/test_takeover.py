@@ -1,0 +1,133 @@
+"""A client takes up what a dead one had posted, wherever that is by then: with real Redis and workers."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Iterator
+
+import pytest
+import redis
+from conftest import StartWorker
+from queue_requests import WAIT_S, Notes, cause_of, request_for, until
+
+from workers import submit
+from workers.client import QueueClient
+from workers.errors import Cause
+from workers.messages import Outcome, Request
+from workers.outcomes import commit, replies_key
+from workers.publisher import encode
+from workers.settings import QueueSettings
+
+
+@pytest.fixture
+def server(queue_settings: QueueSettings) -> Iterator[redis.Redis]:
+    with submit.connect(queue_settings) as client:
+        yield client
+
+
+def again(request: Request) -> Request:
+    """As the resumed rollout asks: the same, with a deadline of its own."""
+    return request.model_copy(update={"deadline": request.deadline + 1000})
+
+
+def left(server: redis.Redis, request: Request) -> None:
+    """On its queue, by a client that is dead."""
+    server.lpush(request.kind, encode(request, tag=f"old-{request.request_id}", reply_to=replies_key("dead")))
+
+
+async def test_what_never_reached_redis_is_posted(
+    client: QueueClient, obedient: StartWorker, notes: Notes
+) -> None:
+    obedient()
+    posted = await client.take_up(request_for(notes.order()))
+    assert (await posted.outcome()).ok
+    assert len(notes.starts) == 1
+
+
+async def test_what_waits_keeps_its_place_and_gets_the_new_deadline(
+    client: QueueClient, server: redis.Redis, obedient: StartWorker, notes: Notes, told: list[Outcome]
+) -> None:
+    expired = request_for(notes.order(), timeout_s=-5.0)
+    before, after = request_for(notes.order()), request_for(notes.order())
+    for request in (before, expired, after):
+        left(server, request)
+    posted = await client.take_up(again(expired))
+    waiting = [json.loads(entry)["properties"] for entry in server.lrange("code", 0, -1)]
+    assert [entry["correlation_id"] for entry in waiting] == [
+        request.request_id for request in (after, expired, before)
+    ]
+    assert [entry["reply_to"] == replies_key("dead") for entry in waiting] == [True, False, True]
+    obedient()
+    assert (await posted.outcome()).ok
+    assert told == [posted.outcome_now]
+
+
+async def test_what_runs_is_joined(
+    client: QueueClient, server: redis.Redis, obedient: StartWorker, notes: Notes
+) -> None:
+    request = request_for(notes.order(seconds=1.5))
+    left(server, request)
+    obedient(concurrency=2)
+    await notes.started()
+    posted = await client.take_up(again(request))
+    assert posted.tags[-1] == f"old-{request.request_id}"
+    assert server.llen("code") == 0
+    assert (await posted.outcome()).ok
+    assert len(notes.starts) == 1
+
+
+async def test_what_ran_on_a_worker_that_died_too_is_run_again_once(
+    client: QueueClient, server: redis.Redis, obedient: StartWorker, notes: Notes
+) -> None:
+    request = request_for(notes.order(act="hang_once"), timeout_s=4 * WAIT_S)
+    left(server, request)
+    worker = obedient()
+    await notes.started()
+    worker.kill()
+    posted = await client.take_up(again(request))
+    obedient()
+    assert (await posted.outcome()).ok
+    assert len(notes.starts) == 2
+
+
+@pytest.mark.parametrize(("act", "cause"), [("answer", None), ("blame_model", Cause.NO_HIT)])
+async def test_an_answer_nobody_was_told_is_taken_at_once(
+    act: str,
+    cause: Cause | None,
+    client: QueueClient,
+    server: redis.Redis,
+    obedient: StartWorker,
+    notes: Notes,
+) -> None:
+    request = request_for(notes.order(act=act))
+    left(server, request)
+    obedient()
+    await until(lambda: submit.states(server, "code", [request.request_id])[request.request_id] == "done")
+    posted = await client.take_up(again(request))
+    assert posted.outcome_now is not None
+    assert cause_of(posted.outcome_now) is cause
+    assert len(notes.starts) == 1
+
+
+@pytest.mark.parametrize("cause", [Cause.TIMEOUT, Cause.CANCELLED, Cause.WORKER_LOST])
+async def test_a_failure_of_ours_that_nobody_was_told_is_no_answer(
+    cause: Cause, client: QueueClient, server: redis.Redis, notes: Notes
+) -> None:
+    request = request_for(notes.order())
+    commit(server, Outcome.failed(request, cause), "", 60)
+    posted = await client.take_up(again(request))
+    assert posted.outcome_now is None
+    assert submit.states(server, "code", [request.request_id]) == {request.request_id: "queued"}
+
+
+async def test_a_cancelled_message_that_still_waits_runs_once(
+    client: QueueClient, server: redis.Redis, obedient: StartWorker, notes: Notes
+) -> None:
+    request = request_for(notes.order())
+    left(server, request)
+    commit(server, Outcome.failed(request, Cause.CANCELLED), "", 60)
+    posted = await client.take_up(again(request))
+    assert server.llen("code") == 1
+    obedient()
+    assert (await posted.outcome()).ok
+    assert len(notes.starts) == 1
