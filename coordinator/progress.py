@@ -18,7 +18,20 @@ from coordinator.idle.report import IdleReport
 from coordinator.idle.spans import Span
 from coordinator.idle.watch import IdleWatch
 from coordinator.summary import idle_ratio
-from policy.ledger_writer import ENTRY, LEDGER, Closed, Ended, Entry, Paused, PauseEnded, Posted
+from policy.ledger_writer import (
+    ENTRY,
+    LEDGER,
+    Abandoned,
+    Closed,
+    Ended,
+    Entry,
+    Paused,
+    PauseEnded,
+    Posted,
+    Resumed,
+    Saved,
+    State,
+)
 from policy.training import METRICS
 from workers.messages import Failure
 
@@ -48,6 +61,8 @@ class Progress:
         self.paused: Paused | None = None
         self._judged_at = 0.0
         self._timing: list[dict[str, Any]] = []
+        # By rollout, its state and the step of that; only what no checkpoint holds yet.
+        self._undoable: dict[str, tuple[State, int]] = {}
 
     @property
     def idle_ratio(self) -> float | None:
@@ -96,16 +111,28 @@ class Progress:
 
     def _count(self, entry: Entry) -> None:
         match entry:
-            case Posted():
-                self.posted += 1
+            case Posted():  # one that a resumed run takes up is known
+                self.posted += self.watch.request(entry.request.request_id) is None
             case Ended():
                 result = entry.outcome.result
                 self.outcomes[result.fault.value if isinstance(result, Failure) else "success"] += 1
             case Closed():
                 self.states[entry.state] += 1
+                self._undoable[entry.rollout_id] = entry.state, entry.step
             case Paused():
                 self.paused = entry
             case PauseEnded():
+                self.paused = None
+            case Abandoned():
+                self.states["cancelled"] += 1
+            case Saved():
+                kept = self._undoable.items()
+                self._undoable = {name: end for name, end in kept if end[1] > entry.step}
+            case Resumed():
+                for state, step in self._undoable.values():
+                    if step > entry.step or state == "cancelled":
+                        self.states[state] -= 1
+                self._undoable.clear()
                 self.paused = None
 
     def _new_lines(self, path: Path) -> list[bytes]:

@@ -1,7 +1,8 @@
 """The run ledger as a whole: the files of all processes merged, checked, and closed at the run's end.
 
 Invariant: a rollout has exactly one terminal state and a request exactly one outcome; the first one counts,
-and what comes after it is reported as a violation, never silently taken.
+and what comes after it is reported as a violation, never silently taken. A resume (`Resumed`) cuts off the
+steps that no checkpoint holds: what they did is as if it had not been, and may be done again.
 """
 
 from __future__ import annotations
@@ -17,15 +18,19 @@ from policy.document import Document, Task
 from policy.ledger_writer import (
     ENTRY,
     LEDGER,
+    Abandoned,
     Broken,
     Closed,
     Ended,
     Entry,
+    Finished,
     GroupFailed,
     LedgerWriter,
     Paused,
     PauseEnded,
     Posted,
+    Resumed,
+    Saved,
     Scored,
     Span,
     Started,
@@ -59,6 +64,7 @@ class RolloutRecord:
     reason: str = ""
     step: int = 0
     closed: float = 0.0
+    abandoned: bool = False  # by a resumed run
 
     @property
     def reward(self) -> float | None:
@@ -83,14 +89,20 @@ class RequestRecord:
 @dataclass
 class Ledger:
     """The merged view of a run. `waits`: when the trainer waited for groups, in order; `pauses`: from when to
-    when it asked for none because a provider was down, the last one without an end while it goes on.
-    `violations` name what the invariants forbid; empty is healthy."""
+    when it asked for none because a provider was down, the last one without an end while it goes on; `saved`:
+    steps with a checkpoint; `resumed`: in order; `last`: time of the last entry. `violations` name what the
+    invariants forbid; empty is healthy."""
 
     rollouts: dict[str, RolloutRecord] = field(default_factory=dict)
     requests: dict[str, RequestRecord] = field(default_factory=dict)
     waits: list[Waited] = field(default_factory=list)
     pauses: list[Span] = field(default_factory=list)
+    saved: list[int] = field(default_factory=list)
+    resumed: list[Resumed] = field(default_factory=list)
+    finished: bool = False
+    last: float = 0.0
     violations: list[str] = field(default_factory=list)
+    failed: dict[str, GroupFailed] = field(default_factory=dict)  # by group; see `settle`
 
     @property
     def open(self) -> list[RolloutRecord]:
@@ -124,22 +136,28 @@ def read_ledger(run: Path) -> Ledger:
     ledger = Ledger()
     for entry in entries:
         merge(ledger, entry)
-    failed = {entry.uid: entry for entry in entries if isinstance(entry, GroupFailed)}
-    for rollout in ledger.open:
-        if rollout.uid in failed:
-            fail(rollout, failed[rollout.uid])
+    settle(ledger)
     return ledger
 
 
+def settle(ledger: Ledger) -> None:
+    """End what is open of the groups that failed. Only once all that was written of them is merged: their
+    rollouts may have states of their own."""
+    if ledger.failed:
+        for rollout in ledger.open:
+            if rollout.uid in ledger.failed:
+                fail(rollout, ledger.failed[rollout.uid])
+
+
 def fail(rollout: RolloutRecord, entry: GroupFailed) -> None:
-    """End a rollout that is open with its group. Only once all that was written of it is merged: it may have
-    a state of its own."""
+    """End a rollout that is open with its group."""
     rollout.state, rollout.step, rollout.closed = "failed", entry.step, entry.time
     rollout.reason = rollout.reason or "a sibling failed"
 
 
 def merge(ledger: Ledger, entry: Entry) -> None:
-    """Add one entry; they come in the order of their times. A failed group is left to `fail`."""
+    """Add one entry; they come in the order of their times. Failed groups are left to `settle`."""
+    ledger.last = max(ledger.last, entry.time)
     match entry:
         case Started():
             rollout = _rollout(ledger, entry.rollout_id)
@@ -147,9 +165,12 @@ def merge(ledger: Ledger, entry: Entry) -> None:
                 ledger.violations.append(f"rollout {entry.rollout_id} started twice")
             rollout.task, rollout.started, rollout.asked_in_step = entry.task, entry.time, entry.step
         case Posted():
-            # The same id may be posted again after a lease ran out: it is still one request.
-            if entry.request.request_id not in ledger.requests:
+            # A resumed run takes the same id up with another deadline: it is still one request.
+            record = ledger.requests.get(entry.request.request_id)
+            if record is None:
                 ledger.requests[entry.request.request_id] = RequestRecord(entry.request, entry.time)
+            elif record.outcome is None:
+                record.request = entry.request
         case Ended():
             record = ledger.requests.get(entry.outcome.request_id)
             if record is None:
@@ -184,6 +205,46 @@ def merge(ledger: Ledger, entry: Entry) -> None:
                 rollout.closed = entry.time
         case Broken():
             _rollout(ledger, entry.rollout_id).reason = entry.reason
+        case GroupFailed():
+            ledger.failed[entry.uid] = entry
+        case Saved():
+            ledger.saved.append(entry.step)
+        case Resumed():
+            _undo(ledger, entry)
+        case Abandoned():
+            rollout = _rollout(ledger, entry.rollout_id)
+            if rollout.state is not None:
+                ledger.violations.append(f"rollout {entry.rollout_id} is {rollout.state} and abandoned")
+            rollout.state, rollout.reason, rollout.closed = "cancelled", entry.reason, entry.time
+            rollout.abandoned = True
+        case Finished():
+            ledger.finished = True
+
+
+def _undo(ledger: Ledger, entry: Resumed) -> None:
+    """Open again what steps after the checkpoint ended, and what the run's end cancelled. A request that was
+    cancelled is open again if its rollout is: no worker has an answer for it yet."""
+    settle(ledger)
+    ledger.failed.clear()
+    for rollout in ledger.rollouts.values():
+        if rollout.step > entry.step or (rollout.state == "cancelled" and not rollout.abandoned):
+            rollout.state, rollout.step, rollout.closed = None, 0, 0.0
+        if rollout.state is None:
+            rollout.reason = ""
+    for record in ledger.requests.values():
+        owner = ledger.rollouts.get(record.request.owner)
+        if owner is not None and owner.state is None and _cancelled(record):
+            record.outcome, record.ended = None, 0.0
+    ledger.waits = [wait for wait in ledger.waits if wait.step <= entry.step]
+    ledger.pauses = [(began, min(ended, entry.time)) for began, ended in ledger.pauses]
+    ledger.saved = [step for step in ledger.saved if step <= entry.step]
+    ledger.resumed.append(entry)
+    ledger.finished = False
+
+
+def _cancelled(record: RequestRecord) -> bool:
+    result = record.outcome.result if record.outcome else None
+    return isinstance(result, Failure) and result.cause is Cause.CANCELLED
 
 
 def _rollout(ledger: Ledger, rollout_id: str) -> RolloutRecord:

@@ -2,11 +2,14 @@
 
 The file is `<run>/ledger/<role>-<pid>.jsonl`. Invariants: one entry is one line, written by one `write`
 call, so that a reader sees whole entries even after a kill; a line survives its process at once, and the
-machine after `SYNC_S`.
+machine after `SYNC_S`; nobody goes on with the file of another process, whose last line may be torn; a run
+is not resumed while a process of it writes.
 """
 
 from __future__ import annotations
 
+import contextlib
+import itertools
 import os
 import threading
 import time
@@ -17,6 +20,7 @@ from typing import Annotated, Literal
 from pydantic import Field, TypeAdapter
 
 from policy.document import Document, Task
+from policy.run_lock import writing
 from policy.scoring import Score
 from workers.messages import Message, Outcome, Request
 
@@ -129,21 +133,79 @@ class GroupFailed(Message):
     step: int = 0
 
 
+class Saved(Message):
+    """A checkpoint holds the weights as they were after `step`, and what was under way then."""
+
+    type: Literal["saved"] = "saved"
+    time: float
+    step: int
+
+
+class Resumed(Message):
+    """A run that died goes on from the checkpoint of `step` (0: from its beginning). What later steps did to
+    rollouts is undone, with their weights; so is what only its end cancelled."""
+
+    type: Literal["resumed"] = "resumed"
+    time: float
+    step: int
+
+
+class Abandoned(Message):
+    """A rollout that a resumed run cannot go on with: `cancelled` for good. One of another id is begun in its
+    place."""
+
+    type: Literal["abandoned"] = "abandoned"
+    time: float
+    rollout_id: str
+    reason: str
+
+
+class Finished(Message):
+    """The run did its last step; there is nothing left to resume."""
+
+    type: Literal["finished"] = "finished"
+    time: float
+
+
 Entry = Annotated[
-    Started | Posted | Ended | Wrote | Waited | Paused | PauseEnded | Scored | Closed | Broken | GroupFailed,
+    Started
+    | Posted
+    | Ended
+    | Wrote
+    | Waited
+    | Paused
+    | PauseEnded
+    | Scored
+    | Closed
+    | Broken
+    | GroupFailed
+    | Saved
+    | Resumed
+    | Abandoned
+    | Finished,
     Field(discriminator="type"),
 ]
 ENTRY: TypeAdapter[Entry] = TypeAdapter(Entry)
+
+
+def _own_file(folder: Path, name: str) -> int:
+    """A file that nobody else has, or had: ids of processes come again after a restart of the machine."""
+    for number in itertools.count(1):
+        path = folder / (f"{name}.jsonl" if number == 1 else f"{name}-{number}.jsonl")
+        with contextlib.suppress(FileExistsError):
+            return os.open(path, os.O_WRONLY | os.O_CREAT | os.O_EXCL | os.O_APPEND, 0o644)
+    raise AssertionError("unreachable")
 
 
 class LedgerWriter:
     """Appends entries to this process's file. Safe from any thread; `close` makes everything durable."""
 
     def __init__(self, run: Path, role: str):
+        self._stack = contextlib.ExitStack()
+        self._stack.enter_context(writing(run))
         folder = run / LEDGER
-        folder.mkdir(parents=True, exist_ok=True)
-        path = folder / f"{role}-{os.getpid()}.jsonl"
-        self._file = os.open(path, os.O_WRONLY | os.O_CREAT | os.O_APPEND, 0o644)
+        folder.mkdir(exist_ok=True)
+        self._file = _own_file(folder, f"{role}-{os.getpid()}")
         self._dirty = threading.Event()
         self._closed = threading.Event()
         # fsync may take long on a busy disk; a thread does it so that no event loop waits.
@@ -195,6 +257,12 @@ class LedgerWriter:
     def group_failed(self, uid: str, *, step: int) -> None:
         self.append(GroupFailed(time=time.time(), uid=uid, step=step))
 
+    def saved(self, *, step: int) -> None:
+        self.append(Saved(time=time.time(), step=step))
+
+    def finished(self) -> None:
+        self.append(Finished(time=time.time()))
+
     def close(self) -> None:
         if self._closed.is_set():
             return
@@ -202,6 +270,7 @@ class LedgerWriter:
         self._dirty.set()
         self._syncer.join(timeout=30)
         os.close(self._file)
+        self._stack.close()
 
     def _sync_loop(self) -> None:
         while not self._closed.is_set():

@@ -90,13 +90,16 @@ def test_a_second_outcome_and_an_unasked_one_are_violations(writer, tmp_path):
     assert len(read_ledger(tmp_path).violations) == 2
 
 
-def test_posting_again_is_still_one_request(writer, tmp_path):
+def test_posting_again_is_still_one_request_with_the_later_deadline(writer, tmp_path):
     asked = request()
+    again = asked.model_copy(update={"deadline": asked.deadline + 60})
     writer.posted(asked)
-    writer.posted(asked)
+    first = read_ledger(tmp_path).requests["r1"].posted
+    writer.posted(again)
     writer.ended(outcome(asked))
     ledger = read_ledger(tmp_path)
-    assert list(ledger.requests) == ["r1"]
+    [record] = ledger.requests.values()
+    assert (record.request, record.posted) == (again, first)
     assert ledger.violations == []
 
 
