@@ -3,26 +3,31 @@
 Free of verl: the generator, the client and the scorer are given. Invariants: token ids in, token ids out,
 text is never encoded again; generation never waits for a tool; a rollout ends in `Written`, which has a
 reward or is masked, or in the exception that stopped it, and the ledger hears which; nothing it started
-outlives it.
+outlives it but its text, from which a resumed run can go on.
 """
 
 from __future__ import annotations
 
 import array
 import asyncio
+import logging
 import time
-from collections.abc import Awaitable, Callable
+from collections.abc import Awaitable, Callable, Sequence
 from dataclasses import dataclass, field
 
 from policy.detokenizer import Decode, Detokenizer
 from policy.document import Document, ImagePart, Part, Task
 from policy.ledger_writer import LedgerWriter, Span
+from policy.resumption import counted
 from policy.scoring import Draft, Score, Scorer
 from policy.tags import CLOSE, TagReader
+from policy.texts import Piece, Text, Texts
 from policy.tooling import Tooling
-from workers.client import QueueClient
 from workers.errors import Cause
 from workers.messages import Failure
+from workers.posted import Poster
+
+logger = logging.getLogger(__name__)
 
 
 @dataclass(frozen=True)
@@ -40,6 +45,20 @@ class Segment:
 
 # (all token ids so far, how many more may be written, number of the segment) -> what was written
 Generate = Callable[[list[int], int, int], Awaitable[Segment]]
+
+
+def replay(text: Text, cut: Sequence[int]) -> Generate:
+    """A generator that brings what was written before. `cut` as in `policy.resumption.Continued`."""
+
+    async def generate(_ids: list[int], _left: int, number: int) -> Segment:
+        return _segment(text.pieces[number], cut)
+
+    return generate
+
+
+def _segment(piece: Piece, cut: Sequence[int]) -> Segment:
+    version = None if piece.version is None else counted(piece.version, cut)
+    return Segment(piece.ids(), piece.probs(), version)
 
 
 @dataclass(frozen=True)
@@ -71,6 +90,8 @@ class Written:
     # Doubles: 8 bytes for each token, where a list of floats takes 32 and time of the garbage collector.
     _log_probs: array.array[float] = field(default_factory=lambda: array.array("d"), init=False, repr=False)
 
+    _segments: list[tuple[int, tuple[int, int] | None]] = field(default_factory=list, init=False, repr=False)
+
     def __post_init__(self) -> None:
         self._context = list(self.prompt_ids)
 
@@ -98,11 +119,22 @@ class Written:
     def reward(self) -> float | None:
         return self.score.reward if self.score else None
 
+    @property
+    def text(self) -> Text:
+        """For a resumed run; of a text that is complete."""
+        pieces, at, ids = [], 0, self.token_ids
+        for length, version in self._segments:
+            end = at + length
+            pieces.append(Piece.of(ids[at:end], self._log_probs[at:end], version))
+            at = end
+        return Text(time=time.time(), pieces=tuple(pieces))
+
     def extend(self, segment: Segment) -> None:
         if len(segment.token_ids) != len(segment.log_probs):
             raise ValueError(
                 f"{len(segment.token_ids)} tokens came with {len(segment.log_probs)} log-probabilities"
             )
+        self._segments.append((len(segment.token_ids), segment.version))
         self._context = self._context + segment.token_ids
         self._log_probs.extend(segment.log_probs)
         self.segments += 1
@@ -111,20 +143,34 @@ class Written:
             self.versions = min(oldest, segment.version[0]), max(newest, segment.version[1])
 
 
+def revived(
+    prompt_ids: list[int], text: Text, document: Document, score: Score, cut: Sequence[int]
+) -> Written:
+    """A rollout that was scored before, as `Rollout.run` would have returned it."""
+    written = Written(prompt_ids=prompt_ids)
+    for piece in text.pieces:
+        written.extend(_segment(piece, cut))
+    written.document, written.score, written.truncated = document, score, document.truncated
+    return written
+
+
 @dataclass(frozen=True)
 class Rollout:
-    """Everything one rollout needs. `ends`: the ids of the model's end tokens."""
+    """Everything one rollout needs. `ends`: the ids of the model's end tokens; `texts`: where its text is
+    kept for a resumed run; `replayed`: that is what this is, and `generate` brings the text again."""
 
     rollout_id: str
     task: Task
     generate: Generate
     decode: Decode
     ends: frozenset[int]
-    client: QueueClient
+    client: Poster
     scorer: Scorer
     ledger: LedgerWriter
     limits: Limits
     seed: int = 0
+    texts: Texts | None = None
+    replayed: bool = False
 
     async def run(self, prompt_ids: list[int]) -> Written:
         """Write and score one document, which the caller has recorded as started.
@@ -158,7 +204,16 @@ class Rollout:
             pass
         self._read(tags.feed(text.close()) + tags.close(), written, tooling)
         written.generated_s = time.monotonic() - begun
-        self.ledger.wrote(self.rollout_id, written.spans)
+        if not self.replayed:
+            await self._keep(written)
+            self.ledger.wrote(self.rollout_id, written.spans)
+
+    async def _keep(self, written: Written) -> None:
+        if self.texts is not None:
+            try:
+                await asyncio.to_thread(self.texts.save, self.rollout_id, written.text)
+            except OSError as error:  # a resumed run would begin it anew; this one goes on
+                logger.warning("the text of %s is not kept: %s", self.rollout_id, error)
 
     async def _write_on(self, written: Written, text: Detokenizer, tags: TagReader, tooling: Tooling) -> bool:
         """Generate one segment and read it. Returns whether it was the last.

@@ -4,6 +4,7 @@ ends."""
 from __future__ import annotations
 
 import asyncio
+import dataclasses
 import random
 
 import pytest
@@ -15,7 +16,9 @@ from policy.detokenizer import Detokenizer
 from policy.document import InvalidPart, Task, TextPart
 from policy.ledger import read_ledger
 from policy.ledger_writer import LedgerWriter
-from policy.rollout import Limits, Rollout, Segment
+from policy.rejoining import Rejoining
+from policy.rollout import Limits, Rollout, Segment, replay, revived
+from policy.texts import Texts
 from workers.errors import Cause
 from workers.messages import Failure, Success
 
@@ -377,3 +380,55 @@ def test_half_a_character_at_the_end_is_not_lost():
     detokenizer = Detokenizer(decode)
     assert detokenizer.feed([*b"ab", 0xC3]) == "ab"
     assert detokenizer.close() == "\ufffd"
+
+
+async def test_a_text_that_is_replayed_gives_the_same_rollout_and_asks_only_for_what_is_open(build, tmp_path):
+    texts, queue = Texts(tmp_path), Queue()
+    began = dataclasses.replace(build(f"{search('x')} and {search('y')} ö", queue=queue), texts=texts)
+    running = asyncio.create_task(began.run(PROMPT))
+    await queue.seen("u_0-0", "u_0-1")
+    queue.answer("u_0-0", Success(images=(blob("a"),)))
+    queue.answer("u_0-1", Success(images=(blob("b"),)))
+    written = await finish(running)
+
+    class Joined(Queue):
+        take_up = Queue.post
+
+    known = written.document.images[0].outcome
+    joined = Joined()
+    again = dataclasses.replace(
+        began,
+        generate=replay(texts.load("u_0"), ()),
+        client=Rejoining(joined, [known]),
+        scorer=Judge(),
+        texts=None,
+        replayed=True,
+    )
+    running = asyncio.create_task(again.run(PROMPT))
+    await joined.seen("u_0-1")
+    joined.answer("u_0-1", Success(images=(blob("b"),)))
+    replayed = await finish(running)
+    assert list(joined.requests) == ["u_0-1"]
+    assert (replayed.document, replayed.score) == (written.document, written.score)
+    assert (replayed.token_ids, replayed.log_probs) == (written.token_ids, written.log_probs)
+    assert (replayed.versions, replayed.segments) == (written.versions, written.segments)
+    scored = revived(PROMPT, texts.load("u_0"), written.document, written.score, ())
+    assert (scored.token_ids, scored.log_probs, scored.reward) == (
+        written.token_ids,
+        written.log_probs,
+        written.reward,
+    )
+
+
+async def test_a_replayed_text_is_as_old_as_the_weights_on_the_branch_that_survived(build, tmp_path):
+    texts = Texts(tmp_path)
+    await dataclasses.replace(build("Só texto."), texts=texts).run(PROMPT)  # by weights of steps 0 and 1
+    segment = await replay(texts.load("u_0"), (0,))(PROMPT, 100, 0)
+    assert segment.version == (-1, 0)
+
+
+async def test_a_text_that_cannot_be_kept_does_not_break_the_rollout(build, tmp_path, caplog):
+    (tmp_path / "texts").write_text("a file where a folder should be")
+    written = await dataclasses.replace(build("x"), texts=Texts(tmp_path)).run(PROMPT)
+    assert written.reward == 1.0
+    assert "is not kept" in caplog.text

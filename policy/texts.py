@@ -1,0 +1,111 @@
+"""Finished texts of rollouts that are not trained on yet, in files: what a resumed run needs to go on with
+them.
+
+A text lies at `<run>/texts/<group>/<rollout>.json`, some 11 bytes for each token. Invariants: a text is there
+whole or not at all; token ids come back as they were, log-probabilities in the precision in which they are
+trained on (32 bits); a text survives its process at once, and the machine soon after.
+"""
+
+from __future__ import annotations
+
+import array
+import base64
+import os
+import shutil
+from collections.abc import Sequence
+from concurrent.futures import ThreadPoolExecutor
+from pathlib import Path
+
+from pydantic import ValidationError
+
+from workers.messages import Message
+
+TEXTS = "texts"
+Versions = tuple[int, int]
+
+
+class Piece(Message):
+    """One segment: token ids and log-probabilities (32 bits each, base64), and the trainer steps of the
+    oldest and newest weights that wrote it."""
+
+    token_ids: str
+    log_probs: str
+    version: Versions | None
+
+    @classmethod
+    def of(cls, token_ids: Sequence[int], log_probs: Sequence[float], version: Versions | None) -> Piece:
+        return cls(token_ids=_packed("i", token_ids), log_probs=_packed("f", log_probs), version=version)
+
+    def ids(self) -> list[int]:
+        return _unpacked("i", self.token_ids)
+
+    def probs(self) -> list[float]:
+        return _unpacked("f", self.log_probs)
+
+
+class Text(Message):
+    """What the generator wrote, in order; `time`: when it was complete, in Unix seconds."""
+
+    time: float
+    pieces: tuple[Piece, ...]
+
+    @property
+    def versions(self) -> Versions | None:
+        """The oldest and the newest weights that wrote it."""
+        known = [piece.version for piece in self.pieces if piece.version is not None]
+        if not known:
+            return None
+        return min(oldest for oldest, _ in known), max(newest for _, newest in known)
+
+
+class Texts:
+    """Of one run. Blocking, quick but for a slow disk."""
+
+    def __init__(self, run: Path):
+        self._folder = run / TEXTS
+        self._syncing = ThreadPoolExecutor(max_workers=1, thread_name_prefix="texts-sync")
+
+    def save(self, rollout_id: str, text: Text) -> None:
+        path = self._path(rollout_id)
+        part = path.with_suffix(".part")
+        path.parent.mkdir(parents=True, exist_ok=True)
+        part.write_text(text.model_dump_json())
+        part.replace(path)
+        self._syncing.submit(_sync, path)
+
+    def load(self, rollout_id: str) -> Text | None:
+        """None when there is none, or only what the death of the machine left of it."""
+        try:
+            return Text.model_validate_json(self._path(rollout_id).read_bytes())
+        except (FileNotFoundError, ValidationError):
+            return None
+
+    def forget(self, uids: set[str]) -> None:
+        """The texts of these groups are not needed any more."""
+        for uid in uids:
+            shutil.rmtree(self._folder / uid, ignore_errors=True)
+
+    def forget_all(self) -> None:
+        shutil.rmtree(self._folder, ignore_errors=True)
+
+    def _path(self, rollout_id: str) -> Path:
+        return self._folder / rollout_id.rpartition("_")[0] / f"{rollout_id}.json"
+
+
+def _sync(path: Path) -> None:
+    try:
+        file = os.open(path, os.O_RDONLY)
+    except FileNotFoundError:
+        return  # trained on already
+    try:
+        os.fsync(file)
+    finally:
+        os.close(file)
+
+
+def _packed(kind: str, values: Sequence[int] | Sequence[float]) -> str:
+    return base64.b64encode(array.array(kind, values).tobytes()).decode()
+
+
+def _unpacked(kind: str, text: str) -> list:
+    return array.array(kind, base64.b64decode(text)).tolist()
