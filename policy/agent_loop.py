@@ -4,7 +4,8 @@
 Written for verl 0.9.1. verl makes one loop per rollout; what a process needs once (queue client, scorer,
 ledger, metrics, blob store, end tokens) is made by the first and shared. Invariants: a masked rollout
 returns no trajectory, which leaves it out of its group's baseline, deviation and loss; a failed one raises,
-which replaces its group.
+which replaces its group; in a resumed run (`policy.resumption`) a rollout whose text is complete goes on from
+there.
 """
 
 from __future__ import annotations
@@ -28,9 +29,12 @@ from policy.document import Task
 from policy.flight import Writers
 from policy.heap import settle
 from policy.ledger_writer import LedgerWriter
-from policy.rollout import Limits, Rollout, Segment, Written
+from policy.rejoining import Rejoining
+from policy.resumption import Continued, Resumption
+from policy.rollout import Limits, Rollout, Segment, Written, replay, revived
 from policy.scoring import Scorer
 from policy.tags import CLOSE
+from policy.texts import Text, Texts
 from workers.blobs import BlobStore
 from workers.client import QueueClient
 from workers.endpoint import announce, serve_own
@@ -51,6 +55,8 @@ class _Process:
     client: QueueClient
     scorer: Scorer
     ledger: LedgerWriter
+    texts: Texts
+    resumption: Resumption
     blobs: BlobStore
     ends: frozenset[int]
     metrics: ProducerMetrics
@@ -75,6 +81,7 @@ async def _start(run: Path, scorer: str, model: str, tokenizer: Any) -> _Process
     # them last.
     atexit.register(ledger.close)
     metrics = producer_metrics()
+    resumption = await asyncio.to_thread(Resumption.load, run)
 
     def posted(request: Request) -> None:
         ledger.posted(request)
@@ -94,6 +101,8 @@ async def _start(run: Path, scorer: str, model: str, tokenizer: Any) -> _Process
         client=client,
         scorer=resolve_name(scorer)(),
         ledger=ledger,
+        texts=Texts(run),
+        resumption=resumption,
         blobs=BlobStore(section("blobs", BlobSettings).url),
         ends=await asyncio.to_thread(_end_tokens, model, tokenizer),
         metrics=metrics,
@@ -149,10 +158,15 @@ class InterleavedAgentLoop(AgentLoopBase):
         self, shared: _Process, sampling_params: dict[str, Any], row: dict[str, Any]
     ) -> AgentLoopOutput | list[Any]:
         task = Task.model_validate_json(row["task"])
-        rollout_id, step = f"{row['uid']}_{row['session_id']}", int(row["global_steps"])
-        shared.ledger.started(rollout_id, task, step=step)
+        rollout_id, step = shared.resumption.name(row["uid"], row["session_id"]), int(row["global_steps"])
+        if rollout_id in shared.resumption.masked:
+            return []
+        continued = shared.resumption.continued.get(rollout_id)
+        if continued is None:
+            shared.ledger.started(rollout_id, task, step=step)
         try:
             async with asyncio.timeout(self._limits.timeout_s):
+                text = await asyncio.to_thread(_text, shared.texts, rollout_id) if continued else None
                 images = [await asyncio.to_thread(self._image, shared.blobs, ref) for ref in task.inputs]
                 prompt_ids = await self.ct_build_initial_tokens(
                     list(row["raw_prompt"]), images=images or None
@@ -160,6 +174,9 @@ class InterleavedAgentLoop(AgentLoopBase):
         except Exception as error:
             shared.ledger.broken(rollout_id, f"{type(error).__name__}: {error}")
             raise
+        if continued and text and continued.document and continued.score:
+            written = revived(prompt_ids, text, continued.document, continued.score, continued.cut)
+            return _trajectory(written, images)
         generate = partial(
             self._generate,
             writers=shared.writers,
@@ -168,22 +185,24 @@ class InterleavedAgentLoop(AgentLoopBase):
             images=images,
             seed=_seed(self._seed, row["index"], row["visit"], row["session_id"]),
         )
-        rollout = self._compose(
-            step,
-            rollout_id=rollout_id,
-            task=task,
-            generate=generate,
-            decode=partial(
+        parts: dict[str, Any] = {
+            "rollout_id": rollout_id,
+            "task": task,
+            "generate": generate,
+            "decode": partial(
                 self.tokenizer.decode, skip_special_tokens=True, clean_up_tokenization_spaces=False
             ),
-            ends=shared.ends,
-            client=shared.client,
-            scorer=shared.scorer,
-            ledger=shared.ledger,
-            limits=self._limits,
-            seed=self._seed,
-        )
-        written = await rollout.run(prompt_ids)
+            "ends": shared.ends,
+            "client": shared.client,
+            "scorer": shared.scorer,
+            "ledger": shared.ledger,
+            "limits": self._limits,
+            "seed": self._seed,
+            "texts": shared.texts,
+        }
+        if continued and text:
+            parts |= _going_on(shared.client, continued, text)
+        written = await self._compose(step, **parts).run(prompt_ids)
         return [] if written.reward is None else _trajectory(written, images)
 
     def _compose(self, step: int, **parts: Any) -> Rollout:
@@ -229,6 +248,22 @@ class InterleavedAgentLoop(AgentLoopBase):
             scale = (limit / pixels) ** 0.5
             image = image.resize((max(1, int(image.width * scale)), max(1, int(image.height * scale))))
         return image
+
+
+def _text(texts: Texts, rollout_id: str) -> Text:
+    """Raises `FileNotFoundError` when the text is gone, which was there when the run was resumed."""
+    if (text := texts.load(rollout_id)) is None:
+        raise FileNotFoundError(f"the text of rollout {rollout_id} is gone")
+    return text
+
+
+def _going_on(client: QueueClient, continued: Continued, text: Text) -> dict[str, Any]:
+    """The parts of a rollout that are others when its text is complete."""
+    return {
+        "generate": replay(text, continued.cut),
+        "client": Rejoining(client, continued.outcomes),
+        "replayed": True,
+    }
 
 
 def _trajectory(written: Written, images: list[Image.Image]) -> AgentLoopOutput:

@@ -30,6 +30,8 @@ from policy.flight import Lookout
 from policy.ledger_writer import LedgerWriter, State
 from policy.outage import Outage
 from policy.pause import Pause
+from policy.resumption import Resumption
+from policy.texts import Texts
 from workers.settings import QueueSettings, section
 
 if TYPE_CHECKING:
@@ -64,7 +66,12 @@ class _Siblings(_Base):
         self._n = int(sampler_kwargs.n)
         self._min_valid = int(sampler_kwargs.min_valid)
         self._stall_s = float(sampler_kwargs.stall_s)
-        self._ledger = LedgerWriter(Path(sampler_kwargs.run), "trainer")
+        run = Path(sampler_kwargs.run)
+        self._ledger = LedgerWriter(run, "trainer")
+        self._texts = Texts(run)
+        self._resumption = Resumption.load(run)
+        self._saves = bool(sampler_kwargs.saves)
+        self._done: set[str] = set()  # groups that are over, but in no checkpoint yet
         self._in_order = bool(sampler_kwargs.in_order)
         self._step = 0
         self._ended: set[str] = set()
@@ -82,6 +89,28 @@ class _Siblings(_Base):
         self._ask_for, self.refill_fn = self.refill_fn, self._replace
         self._owed = 0
 
+    def saved(self, step: int) -> None:
+        """A checkpoint holds all that was done until `step`: whoever resumes needs nothing from before."""
+        self._ledger.saved(step=step)
+        self._forget()
+
+    def _over(self, uids: set[str]) -> None:
+        """These groups are done with, unless a death undoes it."""
+        self._done |= uids
+        if not self._saves:  # nor will any checkpoint ever hold them
+            self._forget()
+
+    def _forget(self) -> None:
+        self._texts.forget(self._done)
+        self._done.clear()
+
+    def _sync_metadata_from_transfer_queue(self) -> None:
+        super()._sync_metadata_from_transfer_queue()
+        # A group with texts from before a resume is as old as the oldest of them, whenever it was submitted.
+        steps = self.prompt_global_steps[TRAIN]
+        for uid in steps.keys() & self._resumption.steps.keys():
+            steps[uid] = min(steps[uid], self._resumption.steps[uid])
+
     def _terminal_eviction_reasons(self, global_steps: int, partition_id: str) -> Reasons:
         stale, dapo, failed, counts = super()._terminal_eviction_reasons(global_steps, partition_id)
         if partition_id == TRAIN:
@@ -98,6 +127,7 @@ class _Siblings(_Base):
                 open_=self.pending_keys[TRAIN] | self.running_keys[TRAIN],
             )
         members = self._members(stale | unusable)
+        self._over(stale | unusable)
         for uid in stale | unusable:
             if uid in self.failure_keys[TRAIN]:
                 self._ledger.group_failed(uid, step=global_steps)
@@ -210,6 +240,7 @@ class _Siblings(_Base):
     def _materialize_batch(self, partition_id: str, selected_prompt_uids: list[str], snapshot: Any) -> Any:
         if partition_id == TRAIN:
             groups = self._members(set(selected_prompt_uids))
+            self._over(set(selected_prompt_uids))
             self._votes = sum(map(len, groups.values())), self._n * len(selected_prompt_uids)
             for members in groups.values():
                 for rollout_id in members:
@@ -235,7 +266,7 @@ class _Siblings(_Base):
         for key in self.partitions[TRAIN]:
             uid, session, _index = key.rsplit("_", 2)
             if uid in uids:
-                members[uid].append(f"{uid}_{session}")
+                members[uid].append(self._resumption.name(uid, session))
         return members
 
     def _too_few(self, uids: set[str]) -> set[str]:

@@ -18,6 +18,7 @@ AGENT = "interleaved"
 LOOP = "policy.agent_loop.InterleavedAgentLoop"
 CHECKPOINTS = "checkpoints"
 METRICS = "metrics.jsonl"
+PAST_METRICS = "metrics.past.jsonl"  # of the steps before a resume
 AGENT_CONFIG = "agent_loop.yaml"
 
 
@@ -49,8 +50,8 @@ class TrainSettings(Settings):
     baseline of a few says little (default: half of `n`, at least 2). `in_order`: train on groups in the order
     they were asked for, not as they end; it makes a run more repeatable, and stragglers hold it up.
     `warmup_batches`: submitted before the first step's own batch. `admission`: let the number of groups under
-    way adapt from there (see `policy.admission`), or keep it. On a CPU the GPU counts are logical: one per
-    process.
+    way adapt from there (see `policy.admission`), or keep it. `save_every`: steps between checkpoints, which
+    is what a run that dies loses at most; 0 saves none. On a CPU the GPU counts are logical: one per process.
     """
 
     model: str
@@ -108,7 +109,7 @@ class TrainSettings(Settings):
     gpu_memory: float = Field(default=0.8, gt=0, lt=1)
     kv_cache_gib: int = Field(default=1, ge=1)
     weight_bucket_mb: int = Field(default=2048, ge=1)
-    save_every: int = Field(default=50, ge=0)
+    save_every: int = Field(default=20, ge=0)
 
     @model_validator(mode="after")
     def _consistent(self) -> TrainSettings:
@@ -158,6 +159,11 @@ class TrainSettings(Settings):
         """GPUs (on a CPU: logical ones) that the trainer and the rollout engines take together."""
         trainer = self.trainer_gpus * self.trainer_nodes
         return trainer + (self.rollout_gpus * self.rollout_nodes if self.mode == "separate_async" else 0)
+
+
+def checkpoint(run: Path, step: int) -> Path:
+    """Where verl keeps what it saved after a step."""
+    return run / CHECKPOINTS / f"global_step_{step}"
 
 
 def agent_loop_config(train: TrainSettings, *, run: Path, scorer: str, loop: str = LOOP) -> str:

@@ -30,7 +30,7 @@ class InterleavedDataset(Dataset):
     """Rows of one or more parquet files. Raises `ConfigError` for a file that cannot be read.
 
     A row holds `raw_prompt` (chat messages, images as bare `{"type": "image"}`), `task` (a `Task` as JSON),
-    `index`, `visit` (how often this process has read the row before), and `dummy_tensor`, which verl needs so
+    `index`, `visit` (how often the run has read the row before), and `dummy_tensor`, which verl needs so
     that a batch holds a tensor.
     """
 
@@ -57,6 +57,13 @@ class InterleavedDataset(Dataset):
             raise ConfigError(f"{', '.join(files)}: no prompt fits train.prompt_tokens = {self._limit}")
         self._rows = fitting[:max_samples] if max_samples > 0 else fitting
         self._visits: Counter[int] = Counter()
+
+    def state_dict(self) -> dict[str, Any]:
+        """For verl's checkpoint, which holds the state of its data loader and with it this."""
+        return {"visits": dict(self._visits)}
+
+    def load_state_dict(self, state: dict[str, Any]) -> None:
+        self._visits = Counter(state["visits"])
 
     def __len__(self) -> int:
         return len(self._rows)

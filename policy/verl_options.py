@@ -10,7 +10,7 @@ from __future__ import annotations
 import math
 from pathlib import Path
 
-from policy.training import AGENT, AGENT_CONFIG, CHECKPOINTS, TrainSettings, environment
+from policy.training import AGENT, AGENT_CONFIG, TrainSettings, checkpoint, environment
 
 
 def hydra_overrides(
@@ -19,15 +19,17 @@ def hydra_overrides(
     run: Path,
     data_train: list[Path],
     data_test: list[Path],
+    resume_from: int = 0,
 ) -> list[str]:
-    """The arguments of `python -m policy.main_ppo` for this run."""
+    """The arguments of `python -m policy.main_ppo` for this run. `resume_from`: the step of the checkpoint
+    that it begins from (0: none)."""
     options: dict[str, object] = {}
     options |= _algorithm(train)
     options |= _data(train, data_train, data_test)
     options |= _model(train)
     options |= _actor(train)
     options |= _rollout(train, run)
-    options |= _trainer(train, run)
+    options |= _trainer(train, run, resume_from)
     options |= _sampler(train, run)
     options |= _cpu(train) if train.device == "cpu" else {}
     for name, value in environment(train, run=run).items():
@@ -133,11 +135,11 @@ def _rollout(train: TrainSettings, run: Path) -> dict[str, object]:
     return options
 
 
-def _trainer(train: TrainSettings, run: Path) -> dict[str, object]:
+def _trainer(train: TrainSettings, run: Path, resume_from: int) -> dict[str, object]:
     options: dict[str, object] = {
         "trainer.use_v1": True,
         "trainer.device": train.device,
-        "trainer.v1.trainer_mode": f"admitting_{train.mode}" if train.adapts else train.mode,
+        "trainer.v1.trainer_mode": f"{'admitting' if train.adapts else 'lasting'}_{train.mode}",
         "trainer.nnodes": train.trainer_nodes,
         "trainer.n_gpus_per_node": train.trainer_gpus,
         "trainer.total_epochs": train.epochs,
@@ -145,10 +147,12 @@ def _trainer(train: TrainSettings, run: Path) -> dict[str, object]:
         "trainer.logger": ["file"],
         "trainer.project_name": "llmi",
         "trainer.experiment_name": run.name,
-        "trainer.default_local_dir": str((run / CHECKPOINTS).absolute()),
+        "trainer.default_local_dir": str(checkpoint(run, 0).parent.absolute()),
+        "trainer.checkpoint_callback_class": "policy.checkpoints.SavedCallback",
         "trainer.save_freq": train.save_every or -1,
         "trainer.max_actor_ckpt_to_keep": 2,
-        "trainer.resume_mode": "disable",
+        "trainer.resume_mode": "resume_path" if resume_from else "disable",
+        "trainer.resume_from_path": str(checkpoint(run, resume_from).absolute()) if resume_from else None,
         "trainer.val_before_train": False,
         "trainer.test_freq": -1,
         # Replacing single groups needs single prompts.
@@ -185,6 +189,7 @@ def _sampler(train: TrainSettings, run: Path) -> dict[str, object]:
         f"+{sampler}.sampler_kwargs.min_valid": train.min_valid,
         f"+{sampler}.sampler_kwargs.poll_s": train.poll_s,
         f"+{sampler}.sampler_kwargs.in_order": train.in_order,
+        f"+{sampler}.sampler_kwargs.saves": train.save_every > 0,
         # Better to stop than to write for nothing all night: whatever makes every group useless, but for a
         # provider that is down, does not pass by itself. All that is under way may be late at once, though.
         f"+{sampler}.sampler_kwargs.max_wasted": max(4, 2 * train.max_staleness) * train.batch_size,

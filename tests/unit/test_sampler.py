@@ -9,6 +9,8 @@ from omegaconf import OmegaConf
 from policy.document import Task
 from policy.ledger import read_ledger
 from policy.ledger_writer import LedgerWriter
+from policy.resumption import Resumption
+from policy.texts import Text, Texts
 from workers.breaker import Breaker
 from workers.breakers import Breakers
 
@@ -62,6 +64,7 @@ def sampler(store, tmp_path, rollouts):
         in_order: bool = False,
         window: dict | None = None,
         pause: dict | None = None,
+        saves: bool = True,
     ):
         def refill(count: int) -> None:
             refilled.append(count)
@@ -79,6 +82,7 @@ def sampler(store, tmp_path, rollouts):
             "max_wasted": 3,
             "pause": {"share": 0.5, "for_s": 0.0, "probe_s": 0.0, "recent": 4, **(pause or {})},
             "in_order": in_order,
+            "saves": saves,
             **({"window": window} if window else {}),
         }
         made = cls(
@@ -392,3 +396,40 @@ def test_groups_without_votes_end_the_run_when_no_provider_is_to_blame(store, sa
     store.group("a", "finished", [])
     with pytest.raises(RuntimeError, match="4 with too few samples"):
         buffer.sample(1, "train", 1)
+
+
+def test_a_checkpoint_is_told_and_what_was_trained_on_needs_its_text_no_more(store, sampler, tmp_path):
+    texts = Texts(tmp_path)
+    for name in ("a_0", "b_0"):
+        texts.save(name, Text(time=1.0, pieces=()))
+    store.group("a", "finished", range(4))
+    made = sampler()
+    made.sample(2, "train", 1)
+    assert texts.load("a_0")  # a run that died now would need it
+    made.saved(2)
+    assert (texts.load("a_0"), texts.load("b_0") is None) == (None, False)
+    assert read_ledger(tmp_path).saved == [2]
+
+
+def test_without_checkpoints_nobody_needs_the_text_of_what_was_trained_on(store, sampler, tmp_path):
+    texts = Texts(tmp_path)
+    texts.save("a_0", Text(time=1.0, pieces=()))
+    store.group("a", "finished", range(4))
+    sampler(saves=False).sample(2, "train", 1)
+    assert texts.load("a_0") is None
+
+
+def test_a_group_is_as_old_as_what_it_brought_over_a_resume(store, sampler, tmp_path):
+    Resumption(step=4, steps={"a": 2}).save(tmp_path)
+    store.group("a", "finished", range(4), step=5)  # submitted again
+    store.group("b", "finished", range(4), step=5)
+    batch, metrics = sampler().sample(5, "train", 1)
+    assert {key[0] for key in batch.keys} == {"b"}
+    assert validity(metrics)["groups_stale"] == 1
+
+
+def test_a_rollout_begun_anew_is_closed_under_its_own_id(store, sampler, tmp_path):
+    Resumption(step=1, ids={"a_1": "a_1.1"}).save(tmp_path)
+    store.group("a", "finished", [0, 1], step=2)
+    sampler().sample(2, "train", 1)
+    assert states(tmp_path) == {"a_0": "trained", "a_1.1": "trained"}

@@ -48,7 +48,7 @@ def compose(settings: TrainSettings, run: Path):
 @pytest.mark.parametrize("mode", ["separate_async", "colocate_async", "sync"])
 def test_every_option_exists_in_verl_on_a_cpu(mode, tmp_path):
     config = compose(TrainSettings(**CPU, mode=mode), tmp_path)
-    assert config.trainer.v1.trainer_mode == (mode if mode == "sync" else f"admitting_{mode}")
+    assert config.trainer.v1.trainer_mode == f"{'lasting' if mode == 'sync' else 'admitting'}_{mode}"
     assert config.actor_rollout_ref.actor.strategy == "fsdp2"
     assert config.actor_rollout_ref.rollout.dtype == "float32"
     assert config.actor_rollout_ref.rollout.enable_chunked_prefill is False
@@ -67,9 +67,9 @@ def test_the_sampler_is_told_when_to_pause(tmp_path):
     assert dict(pause) == {"share": 0.25, "for_s": 90.0, "probe_s": 30.0, "recent": 8}
 
 
-def test_a_fixed_admission_is_verls_own_trainer(tmp_path):
+def test_with_a_fixed_admission_verl_submits(tmp_path):
     config = compose(TrainSettings(**CPU, admission="fixed"), tmp_path)
-    assert config.trainer.v1.trainer_mode == "separate_async"
+    assert config.trainer.v1.trainer_mode == "lasting_separate_async"
     assert "window" not in config.trainer.v1.sampler.sampler_kwargs
 
 
@@ -198,3 +198,13 @@ def test_settings_load_without_torch_or_verl():
     )
     done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
     assert done.stdout.strip() == "set()"
+
+
+@pytest.mark.parametrize(("step", "mode"), [(0, "disable"), (7, "resume_path")])
+def test_a_resumed_run_begins_from_its_checkpoint(step, mode, tmp_path):
+    settings = TrainSettings(**CPU)
+    overrides = hydra_overrides(settings, run=tmp_path, data_train=[], data_test=[], resume_from=step)
+    told = dict(item.split("=", 1) for item in overrides)
+    assert told["trainer.resume_mode"] == f"'{mode}'"
+    where = f"'{tmp_path / 'checkpoints' / 'global_step_7'}'" if step else "null"
+    assert told["trainer.resume_from_path"] == where

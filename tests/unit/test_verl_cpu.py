@@ -198,6 +198,7 @@ def test_the_trainers_that_admit_are_verls_own_but_for_when_prompts_are_submitte
         ours = get_trainer_cls(f"admitting_{mode}")
         assert issubclass(ours, get_trainer_cls(mode))
         assert ours.prepare_step(None) == {}
+        assert get_trainer_cls(f"lasting_{mode}").prepare_step is get_trainer_cls(mode).prepare_step
     # Were the batch not submitted in `prepare_step` any more, ours would submit it twice.
     import inspect
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import io
+import itertools
 import json
 from pathlib import Path
 
@@ -67,3 +68,26 @@ def test_an_input_image_that_was_lost_is_put_again_when_its_row_is_read_next(tmp
     Path(blobs.location(ref.sha256)).write_bytes(b"damaged")
     assert Task.model_validate_json(dataset[0]["task"]).inputs == (ref,)
     assert blobs.get(ref) == picture.getvalue()
+
+
+def test_a_resumed_run_goes_on_counting_how_often_a_row_was_read(file):
+    from torchdata.stateful_dataloader import StatefulDataLoader
+
+    from policy.verl_dataset import InterleavedDataset
+
+    def loader():
+        dataset = InterleavedDataset([str(file)], Words(), CONFIG)
+        return StatefulDataLoader(dataset, batch_size=1, num_workers=0, collate_fn=lambda rows: rows[0])
+
+    def read(rows, count):
+        return [(row["index"], row["visit"]) for row in itertools.islice(rows, count)]
+
+    first = loader()
+    assert read(iter(first), 3) == [(0, 0), (1, 0)]
+    rows = iter(first)
+    assert read(rows, 1) == [(0, 1)]
+    state = first.state_dict()
+    second = loader()
+    second.load_state_dict(state)
+    assert read(iter(second), 2) == [(1, 1)]
+    assert read(iter(second), 2) == [(0, 2), (1, 2)]

@@ -1,0 +1,34 @@
+"""Which checkpoints of a run are whole: verl's hook for what is to happen when it has saved one (verl 0.9.1,
+`trainer.checkpoint_callback_class`).
+
+Invariant: a checkpoint is named in the ledger only when all its files are on the disk.
+"""
+
+from __future__ import annotations
+
+import os
+from pathlib import Path
+from typing import Any
+
+from verl.trainer.ppo.checkpoint_callback import CheckpointCallback
+
+
+class SavedCallback(CheckpointCallback):
+    """Tells the sampler, which writes it into the ledger."""
+
+    def on_save(
+        self, trainer: Any, global_step: int, checkpoint_dir: str, async_save: bool = False, **_: Any
+    ) -> None:
+        if not async_save:
+            sync(Path(checkpoint_dir))
+            trainer.replay_buffer.saved(global_step)
+
+
+def sync(folder: Path) -> None:
+    """Write what lies below `folder` through to the disk."""
+    for path in (folder, *folder.rglob("*")):
+        file = os.open(path, os.O_RDONLY)
+        try:
+            os.fsync(file)
+        finally:
+            os.close(file)
