@@ -12,6 +12,7 @@ import socket
 from pathlib import Path
 from urllib.parse import urlsplit
 
+from coordinator import resume as resuming
 from coordinator.build import CACHE_ENV
 from coordinator.config import RAY_ENV, RunConfig
 from rewards import settings as rewards_settings
@@ -26,25 +27,32 @@ FREE_MIB = 512  # finds a disk that is full; what a real model's checkpoints tak
 DEMOS = {".cache/tiny-text": "llmi demo", ".cache/tiny-vl": "llmi demo --model vl"}
 
 
-def check(config: RunConfig, run: Path) -> None:
-    """Raises one `ConfigError` with all problems, one a line."""
+def check(config: RunConfig, run: Path, resume: bool = False) -> None:
+    """Raises one `ConfigError` with all problems, one a line. `resume`: the run in this folder is to go
+    on."""
     problems = [
-        *surroundings(config, run),
+        *surroundings(config, run, resume),
         *(unbuilt(config) or [*missing(config), *data(config)]),
     ]
     if problems:
         raise ConfigError("\n".join(problems))
 
 
-def surroundings(config: RunConfig, run: Path) -> list[str]:
+def surroundings(config: RunConfig, run: Path, resume: bool = False) -> list[str]:
     """What does not depend on model and data: folders, the jail, Ray and the Redis that the user named."""
-    outside = (redis(config.queue) or claimed(config.queue)) if config.external_redis else []
-    return [*local(config, run), *jail(config), *outside, *head()]
+    heir = config.name if resume else ""
+    outside = (redis(config.queue) or claimed(config.queue, heir)) if config.external_redis else []
+    return [*local(config, run, resume), *jail(config), *outside, *head()]
 
 
-def local(config: RunConfig, run: Path) -> list[str]:
+def local(config: RunConfig, run: Path, resume: bool = False) -> list[str]:
     """The part of `surroundings` that asks nobody."""
-    return [*folder(run), *blobs(config), *cluster(config)]
+    return [*(resumable(config, run) if resume else folder(run)), *blobs(config), *cluster(config)]
+
+
+def resumable(config: RunConfig, run: Path) -> list[str]:
+    """The run in this folder can go on with this configuration, and its folder be written."""
+    return resuming.problems(config, run) or [f"--runs: {problem}" for problem in _unwritable(run)]
 
 
 def unbuilt(config: RunConfig) -> list[str]:
@@ -73,7 +81,8 @@ def missing(config: RunConfig) -> list[str]:
 def folder(run: Path) -> list[str]:
     """A run never writes into another one's folder, and must be able to make its own."""
     if os.path.exists(run):  # says no, other than Path.exists, below a folder that may not be entered
-        return [f"{run}: this run folder exists already; choose another name with --name, or remove it"]
+        cures = "choose another name with --name, remove it, or go on with that run with --resume"
+        return [f"{run}: this run folder exists already; {cures}"]
     return [f"--runs: {problem}" for problem in _unwritable(run)]
 
 
@@ -213,14 +222,14 @@ def redis(queue: QueueSettings) -> list[str]:
     return []
 
 
-def claimed(queue: QueueSettings) -> list[str]:
-    """A Redis that answers must not be in another run's use."""
+def claimed(queue: QueueSettings, heir: str = "") -> list[str]:
+    """A Redis that answers must not be in another run's use; `heir`: the run that is resumed."""
     from redis import RedisError
 
     from coordinator.claim import held
 
     try:
-        problem = held(queue)
+        problem = held(queue, heir)
     except RedisError as error:  # it answered a moment ago
         problem = (
             f"queue.redis_url (or {REDIS_ENV}): {type(error).__name__} when asked for its run; try again"

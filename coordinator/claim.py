@@ -15,6 +15,7 @@ import time
 import uuid
 from typing import Any
 
+import psutil
 import redis
 
 from coordinator.config import ServiceConfig
@@ -33,9 +34,10 @@ RELEASE = "return redis.call('GET', KEYS[1]) == ARGV[1] and redis.call('DEL', KE
 
 
 class Claim:
-    """`take`, `renew` at least every `CLAIM_S`, `release`."""
+    """`take`, `renew` at least every `CLAIM_S`, `release`. `heir`: this is the run of that name resumed, and
+    takes over the claim of its coordinator that died on this machine."""
 
-    def __init__(self, config: ServiceConfig):
+    def __init__(self, config: ServiceConfig, heir: bool = False):
         holder = {
             "name": config.name,
             "host": socket.gethostname(),
@@ -43,6 +45,7 @@ class Claim:
             "id": uuid.uuid4().hex,
         }
         self._config = config
+        self._heir = config.name if heir else ""
         self._value = json.dumps(holder)
         self._redis = connect(config.queue)
         self._renewed = 0.0
@@ -51,7 +54,7 @@ class Claim:
         """Claim the database and publish the configuration. Raises `ConfigError` while another run has it, or
         workers that joined it work by other settings.
         """
-        if not self._redis.set(RUN_KEY, self._value, nx=True, px=round(CLAIM_S * 1000)):
+        if not self._claimed() and not self._inherited():
             raise ConfigError(held(self._config.queue) or f"{RUN_KEY} was just given back; try again")
         if problem := self._strangers():
             self.release()
@@ -78,6 +81,16 @@ class Claim:
             logger.warning("the claim on the Redis database runs out by itself: %s", error)
         self._redis.close()
 
+    def _claimed(self) -> bool:
+        return bool(self._redis.set(RUN_KEY, self._value, nx=True, px=round(CLAIM_S * 1000)))
+
+    def _inherited(self) -> bool:
+        value: Any = self._redis.get(RUN_KEY)
+        if value is None or not _left(json.loads(value), self._heir):
+            return False
+        self._redis.eval(RELEASE, 1, RUN_KEY, value)
+        return self._claimed()
+
     def _strangers(self) -> str:
         """The problem, when workers of this database work by other settings."""
         ours = fingerprint(self._config.model_dump(mode="json"))
@@ -97,18 +110,34 @@ def connect(settings: QueueSettings) -> redis.Redis:
     return redis.Redis.from_url(settings.url, socket_timeout=TIMEOUT_S, socket_connect_timeout=TIMEOUT_S)
 
 
-def held(settings: QueueSettings) -> str:
-    """The problem, when a run holds the database; empty when none does. Raises `redis.RedisError`."""
+def forget(settings: QueueSettings) -> None:
+    """End whatever claim there is. Raises `redis.RedisError`."""
+    with connect(settings) as client:
+        client.delete(RUN_KEY)
+
+
+def held(settings: QueueSettings, heir: str = "") -> str:
+    """The problem, when a run holds the database that `heir` cannot take over; empty when none does. Raises
+    `redis.RedisError`.
+    """
     with connect(settings) as client:
         value: Any = client.get(RUN_KEY)
     if value is None:
         return ""
     holder = json.loads(value)
+    if _left(holder, heir):
+        return ""
     return (
         f"queue.redis_url (or {REDIS_ENV}): the run {holder['name']!r} (on {holder['host']}, process "
         f"{holder['pid']}) uses this database; name another one, such as /1 at the end of the URL, or wait "
         f"{CLAIM_S:.0f} s if that run has died"
     )
+
+
+def _left(holder: dict[str, Any], heir: str) -> bool:
+    """Whether it is the claim of a dead process of this machine, left to the run `heir`."""
+    here = holder["host"] == socket.gethostname()
+    return bool(heir) and holder["name"] == heir and here and not psutil.pid_exists(int(holder["pid"]))
 
 
 def published(settings: QueueSettings) -> dict[str, Any] | None:

@@ -39,6 +39,21 @@ def demo(
         return config, launch(config, runs, console, signals, memory, began)
 
 
+def go_on(name: str, steps: int | None, runs: Path, console: Console) -> tuple[RunConfig, Summary]:
+    """Resume the demo run of this name, as it was configured; `steps`: another number of them. Raises as
+    `coordinator.launch.launch`.
+    """
+    began = time.monotonic()
+    with StopSignals() as signals, MemoryWatch() as memory:
+        from coordinator.launch import launch
+        from coordinator.resume import recorded
+
+        config = recorded(runs / name).model_copy(update={"name": name})
+        if steps is not None:
+            config = config.model_copy(update={"train": config.train.model_copy(update={"steps": steps})})
+        return config, launch(config, runs, console, signals, memory, began, resume=True)
+
+
 def configure(parts: Parts, policy: Path, name: str, steps: int | None) -> RunConfig:
     """The shipped demo configuration with the built parts put in."""
     suffix = "_mm" if parts.kind == "vl" else ""

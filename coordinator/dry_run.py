@@ -22,8 +22,10 @@ from policy.verl_options import hydra_overrides
 from workers.errors import ConfigError
 
 
-def resolve(config: RunConfig, runs: Path, console: Console) -> dict[str, Any]:
-    """Print and return the resolved configuration, verl's options, and what a real run would miss here."""
+def resolve(config: RunConfig, runs: Path, console: Console, resume: bool = False) -> dict[str, Any]:
+    """Print and return the resolved configuration, verl's options, and what a real run would miss here;
+    `resume`: what would keep it from being resumed.
+    """
     run = runs / config.name
     document = config.model_dump(mode="json")
     data = config.data
@@ -36,7 +38,7 @@ def resolve(config: RunConfig, runs: Path, console: Console) -> dict[str, Any]:
     compose(overrides)
     absent = [f"data: {file} does not exist" for file in (*data.train, *data.test) if not Path(file).exists()]
     problems = [
-        *checks.local(config, run),
+        *checks.local(config, run, resume),
         *(checks.unbuilt(config) or [*checks.missing(config), *absent]),
     ]
     console.rule("configuration")

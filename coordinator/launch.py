@@ -1,13 +1,15 @@
 """One run from its configuration to its report; `llmi demo` and `llmi train` share it.
 
 Invariants: nothing is started before preflight passed; the ledger is closed and the report written however
-the run ended; the error that ended it is raised after that.
+the run ended; the error that ended it is raised after that; a run that did not do its last step keeps all
+that it takes to resume it.
 """
 
 from __future__ import annotations
 
 import logging
 import time
+from contextlib import ExitStack
 from pathlib import Path
 
 from rich.console import Console
@@ -20,11 +22,17 @@ from coordinator.lookout import Lookout
 from coordinator.processes import MemoryWatch
 from coordinator.progress import Progress
 from coordinator.report import write_report
+from coordinator.resume import COORDINATOR, PATIENCE_S, Beginning, prepare
 from coordinator.services import Services
 from coordinator.signals import StopSignals
+from coordinator.status import SUMMARY
 from coordinator.summary import Summary, lost_requests, read_metrics, summarize
 from policy.ledger import close_open, read_ledger
+from policy.ledger_writer import LedgerWriter
+from policy.run_lock import alone, writing
+from policy.texts import Texts
 from policy.training import METRICS
+from workers.errors import ConfigError
 from workers.inventory import Inventory
 
 logger = logging.getLogger(__name__)
@@ -32,28 +40,53 @@ TICK_S = 0.5
 
 
 def launch(
-    config: RunConfig, runs: Path, console: Console, signals: StopSignals, memory: MemoryWatch, began: float
+    config: RunConfig,
+    runs: Path,
+    console: Console,
+    signals: StopSignals,
+    memory: MemoryWatch,
+    began: float,
+    resume: bool = False,
 ) -> Summary:
-    """Run it in `runs/<name>`. `began`: when the command started (monotonic seconds), for the time it took.
+    """Run it in `runs/<name>`. `began`: when the command started (monotonic seconds), for the time it took;
+    `resume`: go on with the run that died there.
 
     Raises `ConfigError` before anything was started, `TrainerDied`, `InfrastructureFault` or `Stopped` after.
     """
     run = (runs / config.name).absolute()
-    checks.check(config, run)
-    with Exporter(config.metrics) as exporter:
-        return _launch(config, run, console, signals, memory, began, exporter)
+    checks.check(config, run, resume)
+    with Exporter(config.metrics) as exporter, ExitStack() as held:
+        beginning = _resumed(config, run, held) if resume else _new(run, held)
+        return _launch(config, run, beginning, console, signals, memory, began, exporter)
+
+
+def _new(run: Path, held: ExitStack) -> Beginning:
+    run.mkdir(parents=True)
+    held.enter_context(writing(run))
+    return Beginning()
+
+
+def _resumed(config: RunConfig, run: Path, held: ExitStack) -> Beginning:
+    """Raises `ConfigError` while processes of the run are alive."""
+    try:
+        held.enter_context(alone(run, PATIENCE_S))
+    except TimeoutError as error:
+        raise ConfigError(f"{error}; stop them, or wait for their end") from error
+    beginning = prepare(config, run)
+    (run / SUMMARY).unlink(missing_ok=True)  # it has not ended yet
+    return beginning
 
 
 def _launch(
     config: RunConfig,
     run: Path,
+    beginning: Beginning,
     console: Console,
     signals: StopSignals,
     memory: MemoryWatch,
     began: float,
     exporter: Exporter,
 ) -> Summary:
-    run.mkdir(parents=True)
     config.save_for_people(run)  # before it holds what is of this run alone
     config = _placed(config, run)
     Inventory(config.blobs.url).enlist(str(run))
@@ -73,7 +106,9 @@ def _launch(
         with LiveView(
             console, config.name, config.train.steps, progress, memory, depths, workers, where
         ) as view:
-            services = Services(config, run, signals, view.say)
+            if beginning.resumed:
+                view.say(f"resuming after step {beginning.step}")
+            services = Services(config, run, signals, view.say, beginning=beginning)
             with services:
                 exporter.watch(
                     services.config.queue, config.name, RunState(progress, memory, services.fleet.states)
@@ -91,7 +126,16 @@ def _launch(
         except Exception:  # the error that ended the run is the one to be told
             logger.exception("%s: the ledger could not be read", run)
         raise
+    _finish(run)
     return conclude()
+
+
+def _finish(run: Path) -> None:
+    """The last step is done: nothing is left to resume."""
+    writer = LedgerWriter(run, COORDINATOR)
+    writer.finished()
+    writer.close()
+    Texts(run).forget_all()
 
 
 def _placed(config: RunConfig, run: Path) -> RunConfig:

@@ -17,12 +17,13 @@ from pathlib import Path
 from types import TracebackType
 
 from coordinator import processes
-from coordinator.claim import Claim
+from coordinator.claim import Claim, forget
 from coordinator.config import CONFIG_FILE, RAY_ENV, RunConfig
 from coordinator.fleet import Fleet
 from coordinator.nodes.needs import drain_s
 from coordinator.ray_cluster import RayCluster
 from coordinator.ray_worker import ray_worker
+from coordinator.resume import Beginning, cancel
 from coordinator.scaler import Scaler
 from coordinator.signals import StopSignals
 from coordinator.trainer import Trainer
@@ -37,7 +38,7 @@ POLL_S = 0.1
 
 class Services:
     """A context manager: on entry all runs and the trainer has begun, on exit nothing is left. `loop`: the
-    class that runs a rollout."""
+    class that runs a rollout; `beginning`: of a resumed run."""
 
     def __init__(
         self,
@@ -46,8 +47,10 @@ class Services:
         signals: StopSignals,
         say: Callable[[str], None],
         loop: str = LOOP,
+        beginning: Beginning | None = None,
     ):
         self.config = config
+        self._beginning = beginning or Beginning()
         self._loop = loop
         self._run = run
         self._signals = signals
@@ -102,9 +105,10 @@ class Services:
             self._say("starting Redis")
             self._start_redis()
         self.config.save(self._run)
-        claim = self._claim = Claim(self.config)
+        claim = self._claim = Claim(self.config, heir=self._beginning.resumed)
         claim.take()
         self._stack.callback(claim.release)
+        cancel(self.config.queue, self._beginning.orphans)
         self._say("starting Ray")
         cluster = RayCluster(self.config.ray, self.config.train, self.config.workers.pools)
         self._stack.callback(self._ending("Ray", cluster.stop))
@@ -136,6 +140,7 @@ class Services:
         server.start()
         queue = self.config.queue.model_copy(update={"redis_url": server.url})
         self.config = self.config.model_copy(update={"queue": queue})
+        forget(queue)  # nobody else can have a claim on this one
 
     def _make_trainer(self, ray_address: str, logs: Path) -> Trainer:
         train = self.config.train
@@ -147,6 +152,7 @@ class Services:
             run=self._run,
             data_train=[Path(file) for file in data.train],
             data_test=[Path(file) for file in data.test or data.train[:1]],
+            resume_from=self._beginning.step,
         )
         env = {**environment(train, run=self._run), RAY_ENV: ray_address}
         return Trainer(overrides, env, logs / "trainer.log")

@@ -18,6 +18,11 @@ class Model(StrEnum):
     vl = "vl"
 
 
+Resume = Annotated[
+    bool, typer.Option("--resume", help="Go on with the run of this name that died or was stopped.")
+]
+
+
 def demo(
     steps: Annotated[int | None, typer.Option(min=1, help="Training steps; without it 24.")] = None,
     seed: Annotated[
@@ -27,6 +32,7 @@ def demo(
         Model, typer.Option(help="A tiny Qwen3, or a tiny Qwen2.5-VL that sees images.")
     ] = Model.text,
     name: Annotated[str, typer.Option(help="Name of the run \\[default: demo and the time].")] = "",
+    resume: Resume = False,
     runs: Runs = Path("runs"),
     as_json: Json = False,
 ) -> None:
@@ -38,8 +44,13 @@ def demo(
     """
     with output(as_json) as (console, result):
         from coordinator.demo import demo as run
+        from coordinator.demo import go_on
 
-        config, summary = run(model.value, name or stamp("demo"), seed, steps, runs, Console(stderr=True))
+        errors = Console(stderr=True)
+        if resume:
+            config, summary = go_on(_named(name), steps, runs, errors)
+        else:
+            config, summary = run(model.value, name or stamp("demo"), seed, steps, runs, errors)
         result.update(summary.model_dump(mode="json"))
         _conclude(console, runs / config.name, result)
 
@@ -52,6 +63,7 @@ def train(
     name: Annotated[
         str, typer.Option(help="Name of the run \\[default: the config's, or file and time].")
     ] = "",
+    resume: Resume = False,
     runs: Runs = Path("runs"),
     as_json: Json = False,
 ) -> None:
@@ -64,12 +76,12 @@ def train(
         from coordinator.config import find, load
 
         settings = load(config)
-        chosen = name or settings.name or stamp(find(config).stem)
+        chosen = name or settings.name or (_named("") if resume else stamp(find(config).stem))
         settings = load(config, {"name": chosen})
         if dry_run:
             from coordinator.dry_run import resolve
 
-            result.update(resolve(settings, runs, console))
+            result.update(resolve(settings, runs, console, resume))
             return
         from coordinator.launch import launch
         from coordinator.processes import MemoryWatch
@@ -77,9 +89,18 @@ def train(
 
         began = time.monotonic()
         with StopSignals() as signals, MemoryWatch() as memory:
-            summary = launch(settings, runs, Console(stderr=True), signals, memory, began)
+            summary = launch(settings, runs, Console(stderr=True), signals, memory, began, resume)
         result.update(summary.model_dump(mode="json"))
         _conclude(console, runs / chosen, result)
+
+
+def _named(name: str) -> str:
+    """Raises `ConfigError` without a name: that of a new run holds the time."""
+    if not name:
+        from workers.errors import ConfigError
+
+        raise ConfigError("--resume: which run? Name it by --name")
+    return name
 
 
 def _conclude(console: Console, run: Path, result: dict[str, Any]) -> None:
