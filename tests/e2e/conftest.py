@@ -1,18 +1,27 @@
-"""The main job itself, three steps of it, through the command that users call."""
+"""The main job itself, three steps of it, through the commands that users call: the vision-language run in
+one go, the text run killed in the middle, all of it at once, and resumed.
+"""
 
 from __future__ import annotations
 
 import json
 import os
+import signal
 import subprocess
 import sys
+import time
 from dataclasses import dataclass
 from pathlib import Path
 
 import pytest
+from rich.console import Console
 
+from coordinator.build import Parts, build, cache_folder
+from coordinator.demo import configure
 from policy.ledger import Ledger, read_ledger
+from policy.resumption import Resumption
 
+LLMI = str(Path(sys.executable).with_name("llmi"))
 STEPS = 3
 LIMIT_S = 840.0  # building the tiny models takes minutes when the cache is cold
 
@@ -36,10 +45,30 @@ def runs(tmp_path_factory: pytest.TempPathFactory) -> Path:
     return tmp_path_factory.mktemp("runs")
 
 
+@dataclass(frozen=True)
+class Resumed:
+    """A run that was killed in its second step and resumed: what it had taken over, its ledger when it died,
+    and what became of it.
+    """
+
+    resumption: Resumption
+    died: Ledger
+    demo: Demo
+
+
 @pytest.fixture(scope="session")
-def text(runs: Path) -> Demo:
+def resumed(runs: Path) -> Resumed:
     """The run of the tiny Qwen3, made once per session."""
-    return demo("text", runs)
+    folder = runs / "text"
+    command = [LLMI, "train", str(configured(runs)), "--runs", str(runs), "--json"]
+    died = killed_in_step(2, command, folder, runs / "text.log")
+    demo = finished("text", runs, [*command, "--resume"])
+    return Resumed(resumption=Resumption.load(folder), died=died, demo=demo)
+
+
+@pytest.fixture(scope="session")
+def text(resumed: Resumed) -> Demo:
+    return resumed.demo
 
 
 @pytest.fixture(scope="session")
@@ -49,19 +78,57 @@ def vl(runs: Path) -> Demo:
 
 
 def demo(kind: str, runs: Path) -> Demo:
-    command = [str(Path(sys.executable).with_name("llmi")), "demo", "--steps", str(STEPS), "--json"]
-    command += ["--model", kind, "--name", kind, "--runs", str(runs)]
+    command = [LLMI, "demo", "--steps", str(STEPS), "--json"]
+    return finished(kind, runs, [*command, "--model", kind, "--name", kind, "--runs", str(runs)])
+
+
+def finished(name: str, runs: Path, command: list[str]) -> Demo:
+    """The run of this name, once `command` has ended well."""
     env = {**os.environ, "PYTHONUNBUFFERED": "1"}
     ended = subprocess.run(command, capture_output=True, text=True, env=env, timeout=LIMIT_S, check=False)
-    log = runs / kind / "logs" / "trainer.log"
+    folder = runs / name
+    log = folder / "logs" / "trainer.log"
     told = f"{ended.stderr[-3000:]}\n{log.read_text(errors='replace')[-5000:] if log.exists() else ''}"
     assert ended.returncode == 0, told
-    lines = (runs / kind / "metrics.jsonl").read_text().splitlines()
+    lines = (folder / "metrics.jsonl").read_text().splitlines()
     return Demo(
-        kind=kind,
-        folder=runs / kind,
-        config=json.loads((runs / kind / "config.json").read_text()),
+        kind=name,
+        folder=folder,
+        config=json.loads((folder / "config.json").read_text()),
         summary=json.loads(ended.stdout.strip().splitlines()[-1]),
         metrics=[json.loads(line)["data"] for line in lines],
-        ledger=read_ledger(runs / kind),
+        ledger=read_ledger(folder),
     )
+
+
+def configured(runs: Path) -> Path:
+    """The demo's configuration, of so many steps, with a checkpoint after each."""
+    parts = Parts(cache_folder(), "text", seed=1)
+    config = configure(parts, build(parts, Console(stderr=True)), "text", STEPS)
+    folder = runs / "configured"
+    folder.mkdir()
+    often = config.train.model_copy(update={"save_every": 1})
+    config.model_copy(update={"train": often}).save_for_people(folder)
+    return folder / "config.yaml"
+
+
+def killed_in_step(step: int, command: list[str], folder: Path, log: Path) -> Ledger:
+    """Run `command` until a batch of `step` is drawn on top of a checkpoint, and kill all of it. Returns the
+    ledger that it left.
+    """
+    with (
+        log.open("wb") as output,
+        subprocess.Popen(command, stdout=output, stderr=output, start_new_session=True) as process,
+    ):
+        deadline = time.monotonic() + LIMIT_S
+        while not drawn(folder, step):
+            assert process.poll() is None, log.read_text(errors="replace")[-3000:]
+            assert time.monotonic() < deadline
+            time.sleep(0.2)
+        os.killpg(process.pid, signal.SIGKILL)
+    return read_ledger(folder)
+
+
+def drawn(folder: Path, step: int) -> bool:
+    ledger = read_ledger(folder)
+    return bool(ledger.saved) and any(rollout.step == step for rollout in ledger.rollouts.values())
