@@ -9,6 +9,7 @@ from collections.abc import AsyncIterator, Callable, Iterator, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING
 
+import hypothesis
 import pytest
 import redis
 
@@ -23,6 +24,10 @@ if TYPE_CHECKING:
 
 TESTS = Path(__file__).parent
 WORKER_START_S = 60.0  # a machine that also runs other things
+
+# How long an example takes says how busy the machine is, and nothing about the program.
+hypothesis.settings.register_profile("busy", deadline=None)
+hypothesis.settings.load_profile("busy")
 
 
 @pytest.fixture(scope="session")
