@@ -120,12 +120,7 @@ class _Siblings(_Base):
     def _evict_terminal_groups(self, global_steps: int, partition_id: str, eviction_reasons: Reasons) -> Any:
         stale, _dapo, unusable, _counts = eviction_reasons
         if partition_id == TRAIN:
-            without_votes = unusable & self.finished_keys[TRAIN]
-            self._pause.look(
-                usable=self.finished_keys[TRAIN] - without_votes,
-                unusable=without_votes,
-                open_=self.pending_keys[TRAIN] | self.running_keys[TRAIN],
-            )
+            self._look_for_outages(unusable)
         members = self._members(stale | unusable)
         self._over(stale | unusable)
         for uid in stale | unusable:
@@ -155,11 +150,26 @@ class _Siblings(_Base):
         began = time.time()
         if self._window is not None:
             self._sync_metadata_from_transfer_queue()
-            self._submit(self._window.begin(global_steps, self._flight_after_refills(global_steps), stale))
+            gone_stale, dapo, failed, _ = self._terminal_eviction_reasons(global_steps, TRAIN)
+            self._look_for_outages(failed)
+            flight = self._flight_after_refills(gone_stale | dapo | failed)
+            self._submit(self._window.begin(global_steps, flight, stale))
         batch, metrics = super().sample(global_steps, partition_id, batch_size)
         self._ledger.waited(began, step=global_steps)
         outage = {"outage/paused_s": round(self._pause.spent_s, 1), "outage/groups_excused": self._excused}
         return batch, metrics | self._validity() | self._under_way(batch_size) | outage
+
+    def _look_for_outages(self, unusable: set[str]) -> None:
+        """Begin or end a pause, as groups that ended and providers tell; what was owed is submitted after."""
+        finished = self.finished_keys[TRAIN]
+        self._pause.look(
+            usable=finished - unusable,
+            unusable=finished & unusable,
+            open_=self.pending_keys[TRAIN] | self.running_keys[TRAIN],
+        )
+        if self._owed and not self._pause.on:
+            owed, self._owed = self._owed, 0
+            self._ask_for(owed)
 
     def _replace(self, prompts: int) -> None:
         """verl's own `refill_fn`: as many as it has thrown away."""
@@ -177,9 +187,6 @@ class _Siblings(_Base):
                 self._owed = max(0, self._owed - 1)
                 self._ask_for(1)
             return
-        if self._owed:
-            owed, self._owed = self._owed, 0
-            self._ask_for(owed)
         if self._window is None or self._lookout is None:
             return
         flight = self._flight(None, None)
@@ -200,10 +207,8 @@ class _Siblings(_Base):
             pressed=pressed,
         )
 
-    def _flight_after_refills(self, global_steps: int) -> Flight:
-        """As it will be when verl has replaced the groups that are of no use."""
-        gone_stale, dapo, failed, _ = self._terminal_eviction_reasons(global_steps, TRAIN)
-        replaced = gone_stale | dapo | failed
+    def _flight_after_refills(self, replaced: set[str]) -> Flight:
+        """As it will be when verl has replaced these groups, which are of no use."""
         flight = self._flight(None, None)
         return Flight(ready=len(self.finished_keys[TRAIN] - replaced), open=flight.open + len(replaced))
 

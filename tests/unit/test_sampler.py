@@ -433,3 +433,16 @@ def test_a_rollout_begun_anew_is_closed_under_its_own_id(store, sampler, tmp_pat
     store.group("a", "finished", [0, 1], step=2)
     sampler().sample(2, "train", 1)
     assert states(tmp_path) == {"a_0": "trained", "a_1.1": "trained"}
+
+
+def test_a_pause_that_is_over_when_a_step_begins_holds_nothing_back(store, sampler, judge):
+    buffer, judge.looks = sampler(window=WINDOW), 1
+    store.group("a", "finished", [])
+    masked_while_down(store, buffer, judge)
+    buffer._sync_metadata_from_transfer_queue()
+    buffer._look_for_outages({"a"})
+    assert buffer._pause.on
+    for uid in ("b", "c"):
+        store.group(uid, "finished", range(4))
+    buffer.sample(2, "train", 2)
+    assert judge.groups, "a whole batch was ready, and the step submitted nothing"
