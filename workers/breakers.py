@@ -57,7 +57,7 @@ class Down:
     why: str
 
     def __str__(self) -> str:
-        since = time.strftime("%H:%M:%S", time.localtime(self.since))
+        since = time.strftime("%Y-%m-%d %H:%M:%S", time.localtime(self.since))
         return f"{self.kind} ({self.provider}) has been failing since {since}: {self.why}"
 
 

@@ -8,11 +8,12 @@ from concurrent.futures import ThreadPoolExecutor
 import pytest
 import redis
 
-from workers import breakers
+from workers import breakers, execution, jobs
 from workers.breakers import ProviderBreaker, look
 from workers.errors import Cause
 from workers.messages import Failure, Outcome, Request, SearchPayload, Success
-from workers.settings import BreakerSettings, QueueSettings
+from workers.outcomes import attempts_key
+from workers.settings import REDIS_ENV, BreakerSettings, QueueSettings
 
 SERVICE = "serpapi at serpapi.com"
 SETTINGS = BreakerSettings(failures=8, open_s=0.05, max_open_s=0.05)
@@ -91,3 +92,37 @@ def test_a_redis_that_is_away_keeps_nobody() -> None:
     breaker = ProviderBreaker(nowhere, "search", SERVICE, SETTINGS)
     assert breaker.admit(request()) is None
     assert breaker.hear(outcome(Cause.AUTH)) is None
+
+
+@pytest.fixture
+def asked(server, queue_settings: QueueSettings, monkeypatch: pytest.MonkeyPatch) -> list[str]:
+    """This process does searches, and its provider is left alone: the ids of those that were run."""
+    ran: list[str] = []
+
+    def search(payload: SearchPayload, context: jobs.JobContext) -> Success:
+        ran.append(context.request.request_id)
+        return Success()
+
+    monkeypatch.setenv(REDIS_ENV, queue_settings.url)
+    monkeypatch.setattr(execution, "HOLD_S", 0.0)
+    monkeypatch.setattr(execution, "_redis", lambda pid: server)
+    searching = jobs.Job("search", SearchPayload, search, provider=lambda: SERVICE)
+    monkeypatch.setattr(jobs, "JOBS", {"search": searching})
+    patient = ProviderBreaker(server, "search", SERVICE, BreakerSettings(failures=1))
+    patient.hear(outcome(Cause.PROVIDER_DOWN))
+    return ran
+
+
+def test_a_request_that_is_held_was_not_begun(asked, server) -> None:
+    held = request()
+    with pytest.raises(execution.Held, match="has been failing since"):
+        execution.handle(held.request_id, "search", (held.model_dump(mode="json"),))
+    assert asked == []
+    assert server.get(attempts_key(held.request_id)) == b"0"
+
+
+def test_a_request_whose_time_is_over_is_not_held(asked, server) -> None:
+    late = Request.make("search", SearchPayload(query="q"), timeout_s=-1.0)
+    ended = execution.handle(late.request_id, "search", (late.model_dump(mode="json"),))
+    assert isinstance(ended.result, Failure)
+    assert ended.result.cause is Cause.TIMEOUT
