@@ -204,3 +204,16 @@ def test_a_dry_run_of_the_judges_shows_the_commands_and_what_this_machine_lacks(
     assert result.returncode == 0
     assert told["lacking"] == "this machine has 0 GPUs, and these judges need 4"
     assert [server["env"]["CUDA_VISIBLE_DEVICES"] for server in told["servers"]] == ["0,1", "2,3"]
+
+
+@pytest.mark.parametrize(
+    ("arguments", "told"),
+    [
+        (("train", "demo", "--resume"), "which run? Name it by --name"),
+        (("demo", "--resume", "--name", "none"), "there is no run to resume"),
+    ],
+)
+def test_a_run_that_nobody_can_find_is_not_resumed(llmi, arguments, told):
+    result = llmi(*arguments)
+    assert result.returncode == 2
+    assert told in result.stderr
