@@ -18,7 +18,7 @@ def blobs(
     users: Annotated[
         list[str],
         typer.Argument(
-            metavar="RUN...",
+            metavar="RUN",
             help="Runs (folders, or names under --runs) or evaluations (folders, URLs) that share one place.",
         ),
     ],

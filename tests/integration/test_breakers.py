@@ -118,7 +118,7 @@ def test_a_request_that_is_held_was_not_begun(asked, server) -> None:
     with pytest.raises(execution.Held, match="has been failing since"):
         execution.handle(held.request_id, "search", (held.model_dump(mode="json"),))
     assert asked == []
-    assert server.get(attempts_key(held.request_id)) == b"0"
+    assert server.llen(attempts_key(held.request_id)) == 0
 
 
 def test_a_request_whose_time_is_over_is_not_held(asked, server) -> None:
