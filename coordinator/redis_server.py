@@ -147,6 +147,7 @@ class EmbeddedRedis:
         with redis.Redis.from_url(self.url, socket_timeout=1.0, socket_connect_timeout=1.0) as client:
             while time.monotonic() < deadline and self._process.poll() is None:
                 try:
+                    client.ping()  # refused while it loads its file; INFO is not
                     info: dict[str, object] = client.info("server")  # type: ignore[assignment]
                 except redis.RedisError:  # not listening yet, or still loading
                     time.sleep(POLL_S)

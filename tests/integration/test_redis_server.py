@@ -91,3 +91,17 @@ def test_the_command_wants_a_password_for_another_address(tmp_path):
     assert done.returncode == 2
     assert "LLMI_REDIS_PASSWORD" in done.stderr
     assert not (tmp_path / "data").exists()
+
+
+def test_a_start_returns_when_the_file_is_loaded(tmp_path):
+    server = EmbeddedRedis(tmp_path)
+    server.start()
+    with redis.Redis.from_url(server.url) as client:
+        client.eval("for i = 1, 300000 do redis.call('SET', i, i) end", 0)
+    server.stop()
+    try:
+        server.start()
+        with redis.Redis.from_url(server.url) as client:
+            assert client.dbsize() == 300_000
+    finally:
+        server.stop()
