@@ -83,7 +83,7 @@ def told(where: Whereabouts | None, median_s: float | None, lease_s: float, down
         case "unserved":
             return "stuck: nobody serves this queue"
         case "missing":
-            return f"stuck: a worker took it and fell silent; it is posted again after {lease_s:.0f} s"
+            return f"stuck: a worker took it and fell silent; it is posted again within {lease_s:.0f} s"
         case _:
             return "done: its outcome is on the way"
 

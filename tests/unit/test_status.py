@@ -141,7 +141,7 @@ def test_a_folder_that_is_no_run_is_refused(tmp_path):
         (
             Whereabouts("missing"),
             None,
-            "stuck: a worker took it and fell silent; it is posted again after 15 s",
+            "stuck: a worker took it and fell silent; it is posted again within 15 s",
         ),
         (Whereabouts("ended"), None, "done: its outcome is on the way"),
     ],
