@@ -41,7 +41,7 @@ class Bound:
     @property
     def trainer_idle_ratio(self) -> float:
         """What the trainer must wait when every step takes as long as the bound."""
-        return 1 - self.parts[TRAINING] / self.seconds
+        return 1 - self.parts[TRAINING] / self.seconds if self.seconds else 0.0
 
     def document(self) -> dict[str, Any]:
         """For JSON."""

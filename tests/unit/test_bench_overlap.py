@@ -7,7 +7,7 @@ from dataclasses import replace
 from itertools import pairwise
 
 import pytest
-from hypothesis import given
+from hypothesis import example, given
 from hypothesis import strategies as st
 from overlap_ledgers import Book
 
@@ -249,6 +249,7 @@ def test_the_number_running_returns_to_none(spans):
     spans=SPANS,
     repeats=st.integers(1, 2),
 )
+@example(waits=[(1.0, 1.0), (1.0, 1.0)], spans=[], repeats=1)  # nothing but waiting
 def test_ratios_lie_between_none_and_all(waits, spans, repeats):
     book, at = Book(), 0.0
     for number, (step_s, share) in enumerate(waits, start=1):
