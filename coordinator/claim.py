@@ -137,7 +137,9 @@ def held(settings: QueueSettings, heir: str = "") -> str:
 def _left(holder: dict[str, Any], heir: str) -> bool:
     """Whether it is the claim of a dead process of this machine, left to the run `heir`."""
     here = holder["host"] == socket.gethostname()
-    return bool(heir) and holder["name"] == heir and here and not psutil.pid_exists(int(holder["pid"]))
+    pid = int(holder["pid"])  # a container that was started again has the host and the pid of the one before
+    dead = pid == os.getpid() or not psutil.pid_exists(pid)
+    return bool(heir) and holder["name"] == heir and here and dead
 
 
 def published(settings: QueueSettings) -> dict[str, Any] | None:

@@ -9,6 +9,7 @@ resumed again.
 from __future__ import annotations
 
 import json
+import math
 import time
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
@@ -37,6 +38,7 @@ from workers.outcomes import commit
 from workers.settings import QueueSettings
 
 COORDINATOR = "coordinator"
+AHEAD_S = 2.0  # clocks of a cluster differ by less
 PATIENCE_S = 30.0  # for what a killed run leaves: its processes notice within seconds
 # Sections and fields that a resumed run may set anew: where and how fast it works, not what comes out of it.
 MAY_CHANGE = (
@@ -89,8 +91,14 @@ def prepare(config: RunConfig, run: Path) -> Beginning:
         ledger = read_ledger(run)
     except ValueError as error:
         raise ConfigError(f"{error}; mend or remove that line to resume the run") from error
+    now = time.time()
+    if ledger.last > now + AHEAD_S:
+        raise ConfigError(
+            f"{run}: its ledger goes on for {ledger.last - now:.0f} s from now; this machine's clock is "
+            "wrong, or was: put it right to resume the run"
+        )
     step = last_checkpoint(ledger, run)
-    entry = Resumed(time=max(time.time(), ledger.last), step=step)
+    entry = Resumed(time=max(now, math.nextafter(ledger.last, math.inf)), step=step)
     merge(ledger, entry)
     allowed = 1 if config.train.mode == "sync" else config.train.max_staleness
     decided = plan(ledger, Texts(run).load, allowed=allowed)
@@ -141,16 +149,24 @@ def _cancelled(request: Request) -> Outcome:
 def _cut_metrics(run: Path, step: int) -> None:
     """Keep the metrics of the steps that the checkpoint holds; verl makes its own file anew, and our trainer
     writes them into it again."""
-    rows: dict[int, str] = {}
+    rows: dict[float, str] = {}
     for name in (PAST_METRICS, METRICS):
         path = run / name
         lines = path.read_text().split("\n")[:-1] if path.exists() else []
-        rows.update({row["step"]: line for line in lines if (row := json.loads(line))["step"] <= step})
+        rows.update({at: line for line in lines if (at := _step(line)) <= step})
     text = "".join(f"{rows[at]}\n" for at in sorted(rows))
     for name in (PAST_METRICS, METRICS):
         part = run / f"{name}.part"
         part.write_text(text)
         part.replace(run / name)
+
+
+def _step(line: str) -> float:
+    """The step of a line of metrics; infinitely far for one that the death of the machine has torn."""
+    try:
+        return int(json.loads(line)["step"])
+    except (ValueError, LookupError, TypeError):
+        return math.inf
 
 
 def _finished(run: Path) -> bool:

@@ -119,9 +119,12 @@ def plan(ledger: Ledger, texts: Callable[[str], Text | None], *, allowed: int) -
             if text is not None:
                 asked = max(0, rollout.asked_in_step - 1)  # the weights that were there then
                 cut = tuple(resume.step for resume in ledger.resumed if resume.time > text.time)
-                began = counted(text.versions or (asked, asked), cut)[0] + 1
-                # Of one that has its score the sampler decides, like of any other: it costs nothing more.
-                late = rollout.score is None and step + 1 - began + 1 > allowed
+                versions = text.versions or (asked, asked)
+                began = counted(versions, cut)[0] + 1
+                # Of one that has its score the sampler decides, as of any other, unless weights that are gone
+                # wrote it: too many of those would be thrown away at once.
+                undecided = rollout.score is None or any(versions[1] > at for at in cut)
+                late = undecided and step + 1 - began + 1 > allowed
                 reason = "its text was too old when the run was resumed" if late else ""
             if not reason:
                 continued[name] = _continued(rollout, requests.get(name, ()), cut)

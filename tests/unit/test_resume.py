@@ -238,3 +238,24 @@ def test_what_nobody_waits_for_is_cancelled_unless_it_has_ended(server, queue_se
     assert found["a"].ok
     assert isinstance(found["b"].result, Failure)
     assert found["b"].result.cause is Cause.CANCELLED
+
+
+def test_a_ledger_from_the_future_is_not_gone_on_with(run, monkeypatch):
+    ahead = time.time() + 60
+    with monkeypatch.context() as clock:
+        clock.setattr(time, "time", lambda: ahead)
+        writer = LedgerWriter(run, "trainer")
+        writer.saved(step=1)
+        writer.close()
+    with pytest.raises(ConfigError, match="clock is wrong"):
+        prepare(configured(), run)
+    assert read_ledger(run).resumed == []
+
+
+def test_a_torn_line_of_metrics_is_left_out(run, writer):
+    saved(run, writer, 1)
+    metrics(run, 1)
+    with (run / "metrics.jsonl").open("a") as file:
+        file.write('{"step": 1, "da\n')
+    prepare(configured(), run)
+    assert [json.loads(line)["step"] for line in (run / "metrics.jsonl").read_text().splitlines()] == [1]

@@ -287,6 +287,15 @@ def test_a_document_that_has_its_score_brings_it_along():
     assert (continued.document, continued.score) == (document, Score(reward=0.25))
 
 
+def test_a_score_of_weights_that_are_gone_is_brought_along_only_while_it_is_young_enough():
+    document = Document(rollout_id="u_0", task=TASK, parts=())
+    scored = Scored(time=5, document=document, score=Score(reward=0.25), tokens=1, versions=(4, 4))
+    trained = Closed(time=6, rollout_id="u_0", state="trained", step=5)
+    ledger = dead(scored, trained)
+    assert plan(ledger, lambda name: text((4, 4)), allowed=3).abandoned == {}
+    assert list(plan(ledger, lambda name: text((4, 4)), allowed=2).abandoned) == ["u_0"]
+
+
 def test_what_the_checkpoint_holds_stays_as_it_was():
     trained = Closed(time=6, rollout_id="u_0", state="trained", step=2)
     decided = plan(dead(trained), lambda name: text((2, 2)), allowed=4)
