@@ -18,11 +18,10 @@ from fsspec.implementations.local import LocalFileSystem
 from PIL import Image, UnidentifiedImageError
 
 from workers.atomic import sync_folder, write
-from workers.errors import BlobMissing, Cause, InfrastructureFault
+from workers.errors import STORE, BlobMissing, Cause, InfrastructureFault
 from workers.messages import BlobRef
 
 MEDIA_TYPES = {"PNG": "image/png", "JPEG": "image/jpeg", "WEBP": "image/webp"}
-PROVIDER = "blobs"
 
 
 class BlobStore:
@@ -72,7 +71,7 @@ class BlobStore:
         return data
 
     def _down(self, why: str) -> InfrastructureFault:
-        return InfrastructureFault(Cause.PROVIDER_DOWN, f"{self.url} {why}", provider=PROVIDER)
+        return InfrastructureFault(Cause.PROVIDER_DOWN, f"{self.url} {why}", provider=STORE)
 
 
 def _renewed(path: Path, data: bytes) -> bool:

@@ -2,10 +2,11 @@
 
 Closed, its requests run. After so many failures in a row it is open, and none runs. When its time is over it
 is ripe: the next request tries the provider, alone; an answer closes the breaker, another failure opens it
-for twice as long. Invariants: at most one request tries at a time; whatever the provider answered, were it
-a refusal, closes it; what says nothing of the provider changes nothing; it is never open for longer than
-`max_open_s` at once. Only what passes without a change of ours counts as a failure: a provider that is down,
-a quota, a key that is refused, a silence. An answer that cannot be read does not pass by waiting.
+for twice as long. Invariants: one request tries at a time, unless it says nothing for long; whatever the
+provider answered, were it a refusal, closes it; what says nothing of the provider changes nothing; it is
+never open for longer than `max_open_s` at once. Only what passes without a change of ours counts as a
+failure: a provider that is down, a quota, a key that is refused, a silence. An answer that cannot be read
+does not pass by waiting.
 """
 
 from __future__ import annotations
@@ -14,13 +15,14 @@ from typing import Literal
 
 from pydantic import Field
 
-from workers.errors import Cause
+from workers.errors import STORE, Cause
 from workers.messages import Failure, Message, Success
 from workers.settings import BreakerSettings
 
 DOWN = frozenset({Cause.PROVIDER_DOWN, Cause.QUOTA, Cause.AUTH})
 SHOWN = 200  # characters of the last failure
 GRACE_S = 5.0  # after its deadline, a request that tries the provider is given up
+HANGS = 2  # or when it has taken so many times as long as a provider may take to speak
 
 Place = Literal["closed", "open", "ripe", "trying"]
 Verdict = Literal["answered", "down", "silent"]
@@ -58,15 +60,18 @@ def place(breaker: Breaker, now: float) -> Place:
     return "open" if now < breaker.until else "ripe"
 
 
-def admit(breaker: Breaker, request_id: str, deadline: float, now: float) -> tuple[bool, Breaker]:
+def admit(
+    breaker: Breaker, request_id: str, deadline: float, now: float, settings: BreakerSettings
+) -> tuple[bool, Breaker]:
     """Whether the request may run, and the breaker after that: the first that comes when it is ripe tries
-    the provider. One that was given to another worker under way goes on trying.
+    the provider. One that was given to another worker under way tries it anew.
     """
     where = place(breaker, now)
-    if where == "ripe":
-        trying = {"trying": request_id, "try_until": max(deadline, now) + GRACE_S}
-        return True, breaker.model_copy(update=trying)
-    return where == "closed" or (where == "trying" and breaker.trying == request_id), breaker
+    if where == "ripe" or (where == "trying" and breaker.trying == request_id):
+        # Nobody tells of a try that dies with its worker: it must not keep the queue shut.
+        until = min(max(deadline, now) + GRACE_S, now + HANGS * settings.hang_s)
+        return True, breaker.model_copy(update={"trying": request_id, "try_until": until})
+    return where == "closed", breaker
 
 
 def verdict(result: Success | Failure, ran_s: float, hang_s: float) -> Verdict:
@@ -77,7 +82,7 @@ def verdict(result: Success | Failure, ran_s: float, hang_s: float) -> Verdict:
         return "answered"
     if result.cause is Cause.TIMEOUT:
         return "down" if ran_s >= hang_s else "silent"
-    if not result.provider:
+    if result.provider in ("", STORE):
         return "silent"
     return "down" if result.cause in DOWN else "answered"
 

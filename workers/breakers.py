@@ -74,7 +74,7 @@ class ProviderBreaker:
         """None: the request may run now. Else what keeps it."""
 
         def decide(breaker: Breaker, now: float) -> tuple[Breaker, Down | None]:
-            may, after = admit(breaker, request.request_id, request.deadline, now)
+            may, after = admit(breaker, request.request_id, request.deadline, now, self._settings)
             return after, None if may else self._down(breaker)
 
         return self._change(decide, None)

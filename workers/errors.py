@@ -9,6 +9,8 @@ from __future__ import annotations
 
 from enum import StrEnum
 
+STORE = "blobs"  # the blob store, where a failure names who failed
+
 
 class Fault(StrEnum):
     """Who is to blame: the model counts against the document, infrastructure masks the sample."""

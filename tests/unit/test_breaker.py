@@ -6,8 +6,8 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from workers.breaker import CLOSED, GRACE_S, Breaker, admit, hear, place, verdict
-from workers.errors import Cause
+from workers.breaker import CLOSED, GRACE_S, HANGS, Breaker, admit, hear, place, verdict
+from workers.errors import STORE, Cause
 from workers.messages import Failure, Success
 from workers.settings import BreakerSettings
 
@@ -26,7 +26,7 @@ def ripe(openings: int = 1) -> tuple[Breaker, float]:
     breaker, now = failed(CLOSED, 3), NOW
     for _ in range(openings - 1):
         now = breaker.until
-        _, breaker = admit(breaker, "tries", now + 1, now)
+        _, breaker = admit(breaker, "tries", now + 1, now, SETTINGS)
         breaker = failed(breaker, now=now, request_id="tries")
     return breaker, breaker.until
 
@@ -50,23 +50,26 @@ def test_an_answer_between_failures_begins_the_row_anew():
 
 def test_while_it_is_open_nobody_asks_and_when_it_is_ripe_one_tries():
     opened = failed(CLOSED, 3)
-    assert admit(opened, "a", NOW + 60, NOW) == (False, opened)
-    may, trying = admit(opened, "a", NOW + 60, NOW + 4)
+    assert admit(opened, "a", NOW + 60, NOW, SETTINGS) == (False, opened)
+    may, trying = admit(opened, "a", NOW + 60, NOW + 4, SETTINGS)
     assert may
-    assert admit(trying, "b", NOW + 60, NOW + 4) == (False, trying)
-    assert admit(trying, "a", NOW + 60, NOW + 5) == (True, trying), "another worker got the same request"
+    assert admit(trying, "b", NOW + 60, NOW + 4, SETTINGS) == (False, trying)
+    again, renewed = admit(trying, "a", NOW + 60, NOW + 5, SETTINGS)
+    assert again, "another worker got the same request"
+    assert renewed.try_until > trying.try_until
 
 
-def test_whoever_tries_and_vanishes_leaves_it_to_the_next_after_its_deadline():
+@pytest.mark.parametrize(("left_s", "held_s"), [(7.0, 7.0 + GRACE_S), (3600.0, HANGS * 20.0)])
+def test_whoever_tries_and_vanishes_leaves_it_to_the_next(left_s, held_s):
     opened, now = ripe()
-    _, trying = admit(opened, "a", now + 60, now)
-    assert not admit(trying, "b", now + 90, now + 60 + GRACE_S - 0.1)[0]
-    assert admit(trying, "b", now + 90, now + 60 + GRACE_S)[0]
+    _, trying = admit(opened, "a", now + left_s, now, SETTINGS)
+    assert not admit(trying, "b", now + 9000, now + held_s - 0.1, SETTINGS)[0]
+    assert admit(trying, "b", now + 9000, now + held_s, SETTINGS)[0]
 
 
 def test_a_try_that_says_nothing_leaves_it_to_the_next_at_once():
     opened, now = ripe()
-    _, trying = admit(opened, "a", now + 60, now)
+    _, trying = admit(opened, "a", now + 60, now, SETTINGS)
     silent = hear(trying, "a", "silent", "", now, SETTINGS)
     assert place(silent, now) == "ripe"
 
@@ -78,7 +81,7 @@ def test_a_try_that_fails_opens_it_for_twice_as_long_up_to_the_bound():
 
 def test_a_try_that_is_answered_closes_it():
     opened, now = ripe(3)
-    _, trying = admit(opened, "a", now + 60, now)
+    _, trying = admit(opened, "a", now + 60, now, SETTINGS)
     assert hear(trying, "a", "answered", "", now, SETTINGS) == CLOSED
 
 
@@ -101,6 +104,7 @@ def test_those_that_were_under_way_when_it_opened_do_not_keep_it_open_longer():
         (Failure(cause=Cause.PROVIDER_DOWN), 1.0, "silent"),  # the host of one picture
         (Failure(cause=Cause.BAD_PARAMS), 1.0, "silent"),  # the provider was never asked
         (Failure(cause=Cause.BLOB_MISSING), 1.0, "silent"),
+        (Failure(cause=Cause.PROVIDER_DOWN, provider=STORE), 1.0, "silent"),  # nowhere to put the picture
         (Failure(cause=Cause.INTERNAL), 1.0, "silent"),
         (Failure(cause=Cause.TIMEOUT), 20.0, "down"),
         (Failure(cause=Cause.TIMEOUT), 19.9, "silent"),  # it came to a worker too late
@@ -125,7 +129,7 @@ def test_any_history(events):
         name = f"r{number}"
         if event == "take":
             where = place(breaker, now)
-            may, breaker = admit(breaker, name, now + 20, now)
+            may, breaker = admit(breaker, name, now + 20, now, SETTINGS)
             assert may == (where in ("closed", "ripe"))
             if where == "ripe":
                 assert not [until for until in tries.values() if now < until], "two tried at once"
