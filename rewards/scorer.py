@@ -64,8 +64,9 @@ class QueueScorer:
                 image = await requests.post(IMAGE_KIND, looking, self.judges.image.timeout_s, owner)
             read = await requests.verdict(text, TextVerdict)
             looked = await requests.verdict(image, ImageVerdict) if image is not None else None
-            if isinstance(looked, Failure) and looked.blob and draft.make_again is not None:
-                whole = await draft.make_again(looked.blob)
+            lost = looked.blob if isinstance(looked, Failure) and not isinstance(read, Failure) else ""
+            if lost and draft.make_again is not None:
+                whole = await draft.make_again(lost)
                 looked = await self._look_again(requests, whole, owner) if whole is not None else looked
         if isinstance(read, Failure) or isinstance(looked, Failure):
             return Score(reward=None, masked_by=tuple(v for v in (read, looked) if isinstance(v, Failure)))
