@@ -23,7 +23,7 @@ unit: install
 	$(BIN)/pytest tests/unit -n 2 -q
 
 integration: install
-	$(BIN)/pytest tests/integration -n 4 --dist loadfile -q  # they wait more than they work
+	$(BIN)/pytest tests/integration -n 3 --dist loadfile -q  # they wait more than they work
 
 e2e: install
 	$(BIN)/pytest tests/e2e -q

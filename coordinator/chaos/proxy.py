@@ -13,7 +13,7 @@ from typing import Self
 
 LOOPBACK = "127.0.0.1"
 PACKET = 65_536
-START_S = 10.0
+START_S, END_S = 10.0, 5.0
 
 
 class Proxy:
@@ -62,11 +62,11 @@ class Proxy:
 
     async def _end(self) -> None:
         self._server.close()
+        self._speaking.set()
         self._drop()
-        others = asyncio.all_tasks() - {asyncio.current_task()}
-        for task in others:
-            task.cancel()
-        await asyncio.gather(*others, return_exceptions=True)
+        # They end by themselves: asyncio's streams complain of a connection whose task was cancelled.
+        if others := asyncio.all_tasks() - {asyncio.current_task()}:
+            await asyncio.wait(others, timeout=END_S)
 
     async def _serve(self, reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
         try:

@@ -180,7 +180,7 @@ def test_each_goes_on_from_where_it_was(
         alive.until_true(lambda: bool(server.exists(outcome_key(f"{ANSWERED}-0"))))
         going += [go_on(alive, name, decided.resumption) for name in (PICTURED, ANSWERED)]
         written = [alive.until(task) for task in going]
-        attempts = {name: server.get(attempts_key(name)) for name in posted(tmp_path)}
+        attempts = {name: server.llen(attempts_key(name)) for name in posted(tmp_path)}
         ended = {
             name.decode(): int(n) for name, n in server.hgetall(STATS_KEY).items() if name.endswith(b":n")
         }
@@ -197,7 +197,7 @@ def test_each_goes_on_from_where_it_was(
         assert (one.token_ids, one.log_probs) == (whole.token_ids, whole.log_probs)
         assert one.document.images[0].blob == whole.document.images[0].blob
     assert ended == {"search:n": 4, "judge_text:n": 4, "judge_image:n": 4}
-    assert set(attempts.values()) == {b"1"}
+    assert set(attempts.values()) == {1}
     ledger = read_ledger(tmp_path)
     assert ledger.violations == ledger.pending == []
     assert len(ledger.requests) == 12

@@ -196,7 +196,7 @@ async def test_a_worker_sees_the_gpu_it_declares_and_waits_for_one_without_holdi
         assert fleet.states()["code"].starting == 1
         placed[0].kill()
         await until(lambda: (fleet.mend(), fleet.states()["code"].ready)[1] == 2, READY_S)
-        assert len([worker for worker in crew.made if worker.alive]) == 3
+        await until(lambda: (fleet.mend(), sum(worker.alive for worker in crew.made))[1] == 3, READY_S)
     finally:
         await asyncio.to_thread(fleet.stop, 5.0)
 

@@ -1,0 +1,25 @@
+"""The trial by chaos, short: every fault once, real rollouts, workers and Redis, and nothing lost."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import pytest
+
+from coordinator.chaos import trial
+from coordinator.chaos.faults import Kind
+
+pytestmark = [pytest.mark.heavy, pytest.mark.timeout(600)]
+
+
+async def test_a_short_trial_with_every_fault_breaks_no_rule(tmp_path: Path) -> None:
+    said: list[str] = []
+    wanted = trial.Wanted(requests=80, workers=2, faults=len(Kind), seed=7)
+    told = await trial.run(wanted, tmp_path, said.append, lambda _posted, _in_flight: None)
+    assert [rule.violations for rule in told.rules if rule.violations] == []
+    assert all(rule.checked for rule in told.rules)
+    assert sum(told.faults.values()) >= len(Kind) - 2, said  # one or two may have found nobody to hit
+    assert told.requests >= wanted.requests
+    assert told.restarts >= 2
+    assert told.trained > 0
+    assert told.kept
