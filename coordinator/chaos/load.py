@@ -12,7 +12,7 @@ from dataclasses import dataclass
 from functools import partial
 from pathlib import Path
 
-from coordinator.bench.played_model import END, PROMPT_TOKENS, PlayedModel
+from coordinator.bench.played_model import END, PROMPT_TOKENS, PlayedModel, PlayedText
 from policy.document import SOURCES, Task
 from policy.ledger_writer import LedgerWriter
 from policy.rollout import Limits, Rollout, Written
@@ -91,12 +91,12 @@ class Load:
             else:
                 self._ledger.closed(rollout_id, "masked", reason="too few of its group could vote")
 
-    async def _rollout(self, rollout_id: str, text: object) -> Written:
+    async def _rollout(self, rollout_id: str, text: PlayedText) -> Written:
         task = Task(question="A question of one line. Use images.", image_num=2, tools=SOURCES)
         rollout = Rollout(
             rollout_id=rollout_id,
             task=task,
-            generate=partial(self._model.generate, rollout_id=rollout_id, text=text),  # type: ignore[arg-type]
+            generate=partial(self._model.generate, rollout_id=rollout_id, text=text),
             decode=self._model.vocabulary.decode,
             ends=frozenset({END}),
             client=self._client,
