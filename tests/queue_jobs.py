@@ -16,11 +16,12 @@ from workers.messages import Message, Success
 
 
 class Order(Message):
-    """What the job is to do, after noting its start in `notes`, a file."""
+    """What the job is to do, after noting its start in `notes`, a file, and when the file `after` is there."""
 
     act: Literal["answer", "blame_model", "blame_us", "raise", "die", "die_once", "hang_once"] = "answer"
     seconds: float = 0.0
     notes: str = ""
+    after: str = ""
 
 
 def obey(order: Order, context: JobContext) -> Success:
@@ -30,6 +31,8 @@ def obey(order: Order, context: JobContext) -> Success:
             notes.write(f"start {os.getpid()}\n")
             notes.seek(0)
             earlier = sum(line.startswith("start") for line in notes) - 1
+    while order.after and not Path(order.after).exists():
+        time.sleep(0.02)
     time.sleep(60.0 if order.act == "hang_once" and not earlier else order.seconds)
     if order.act == "die" or (order.act == "die_once" and not earlier):
         os.kill(os.getpid(), signal.SIGKILL)

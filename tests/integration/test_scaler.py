@@ -124,14 +124,16 @@ def run(crew: Crew, queue_settings: QueueSettings, tmp_path: Path) -> Callable[.
 
 
 async def test_from_zero_to_high_to_zero_and_back_every_job_runs_once(
-    run: Callable[..., Run], client: QueueClient, notes: Notes, crew: Crew
+    run: Callable[..., Run], client: QueueClient, notes: Notes, crew: Crew, tmp_path: Path
 ) -> None:
+    both_ready = tmp_path / "both workers are ready"
     async with run() as running:
         assert crew.made == []
-        posted = [
-            await client.post(request_for(notes.order(seconds=0.25), timeout_s=60.0)) for _ in range(40)
-        ]
+        orders = [notes.order(seconds=0.25) for _ in range(8)]  # they tell how long one takes
+        orders += [notes.order(seconds=0.25, after=str(both_ready)) for _ in range(32)]
+        posted = [await client.post(request_for(order, timeout_s=120.0)) for order in orders]
         await running.reaches(ready=2)
+        both_ready.touch()
         outcomes = await asyncio.gather(*(one.outcome() for one in posted))
         assert [outcome.result for outcome in outcomes if not outcome.ok] == []
         await running.reaches(wanted=0, ready=0, starting=0, draining=0)
