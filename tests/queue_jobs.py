@@ -16,7 +16,7 @@ from workers.messages import Message, Success
 
 
 class Order(Message):
-    """What the job is to do, after noting its start in `notes`, a file, and when the file `after` is there."""
+    """What the job is to do, after noting its start in `notes`, a file, and once file `after` is there."""
 
     act: Literal["answer", "blame_model", "blame_us", "raise", "die", "die_once", "hang_once"] = "answer"
     seconds: float = 0.0

@@ -3,7 +3,9 @@ long.
 
 A lease is kombu's score of a delivery in `unacked_index`. Invariants: renewal never brings back a delivery
 that was acknowledged; it runs in its own thread, so neither a busy loop nor a shutdown that waits for a job
-lets a lease expire; it ends with the request's deadline, so a worker that hangs gives its job up.
+lets a lease expire; it ends with the request's deadline, so a worker that hangs gives its job up; what no
+pool process has begun within a lease is not renewed, for Celery drops what waits for a process when its line
+to Redis breaks, and trusts the broker to send it again.
 """
 
 from __future__ import annotations
@@ -38,16 +40,16 @@ def visible_after_s(lease_s: float) -> float:
 
 
 class Leases(threading.Thread):
-    """Renews the leases of every request this worker holds, running or about to."""
+    """Renews the leases of every request that runs here, and of those that came less than a lease ago."""
 
     def __init__(self, settings: QueueSettings):
         super().__init__(name="leases", daemon=True)
         self._settings = settings
-        self._held: dict[str, Any] = {}  # delivery tag -> Celery's request
+        self._held: dict[str, tuple[Any, float]] = {}  # delivery tag -> Celery's request, when it came
         self._redis = redis.Redis.from_url(settings.url, socket_timeout=2.0, socket_connect_timeout=2.0)
 
     def hold(self, request: Any) -> None:
-        self._held[request.message.delivery_tag] = request
+        self._held[request.message.delivery_tag] = request, time.time()
 
     def run(self) -> None:
         while True:
@@ -60,12 +62,17 @@ class Leases(threading.Thread):
     def beat(self) -> None:
         """Renew once, and say that this worker lives and where its metrics are."""
         now = time.time()
-        for tag, request in list(self._held.items()):
+        for tag, (request, _) in list(self._held.items()):
             if request.acknowledged or now > deadline_of(request) + GRACE_S:
                 del self._held[tag]
+        renewed = [
+            tag
+            for tag, (request, came) in list(self._held.items())
+            if request.time_start is not None or now - came < self._settings.lease_s
+        ]
         pipeline = self._redis.pipeline(transaction=False)
-        if self._held:
-            pipeline.zadd(INDEX, dict.fromkeys(self._held, now), xx=True)
+        if renewed:
+            pipeline.zadd(INDEX, dict.fromkeys(renewed, now), xx=True)
         presence.renew(pipeline, self._settings)
         reporting.renew(pipeline, self._settings.lease_s)
         pipeline.execute()

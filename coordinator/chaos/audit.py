@@ -12,19 +12,20 @@ from dataclasses import dataclass
 
 from coordinator.chaos.load import Sample
 from policy.ledger import Ledger, RequestRecord
-from workers.errors import Fault
+from workers.errors import Cause, Fault
 from workers.messages import BlobRef, Failure, Outcome, Success
 
 
 @dataclass(frozen=True)
 class Evidence:
-    """`stored`: outcomes in Redis, by request. `broken`: hashes of blobs that are not there or not what they
-    should be. `left`: what is still queued or held, by queue.
+    """`stored`: outcomes in Redis, by request. `starts`: how often each was begun. `broken`: hashes of blobs
+    that are not there or not what they should be. `left`: what is still queued or held, by queue.
     """
 
     ledger: Ledger
     batch: Sequence[Sample]
     stored: Mapping[str, Outcome]
+    starts: Mapping[str, int]
     broken: Collection[str]
     left: Mapping[str, int]
 
@@ -44,6 +45,7 @@ def audit(evidence: Evidence) -> list[Rule]:
     requests, rollouts = ledger.requests, ledger.rollouts
     return [
         Rule("a posted request has one outcome", len(requests), tuple(_outcomes(ledger))),
+        Rule("a worker begins it before its deadline", len(evidence.starts), tuple(_unbegun(evidence))),
         Rule("what is stored is what was told", len(evidence.stored), tuple(_stored(evidence))),
         Rule("a referenced blob is there and whole", len(_refs(ledger)), tuple(_blobs(evidence))),
         Rule("a rollout has one terminal state", len(rollouts), tuple(_states(ledger))),
@@ -57,6 +59,14 @@ def _outcomes(ledger: Ledger) -> Iterator[str]:
     yield from (text for text in ledger.violations if text.startswith(("outcome", "request")))
     for record in ledger.pending:
         yield f"request {record.request.request_id} ({record.request.kind}) has no outcome"
+
+
+def _unbegun(evidence: Evidence) -> Iterator[str]:
+    for request_id, record in evidence.ledger.requests.items():
+        result = record.outcome.result if record.outcome else None
+        timed_out = isinstance(result, Failure) and result.cause is Cause.TIMEOUT
+        if timed_out and not evidence.starts.get(request_id):
+            yield f"request {request_id} ({record.request.kind}) came to its deadline, and none had begun it"
 
 
 def _stored(evidence: Evidence) -> Iterator[str]:

@@ -201,7 +201,7 @@ def _result(
         stored = submit.outcomes(client, ids)
         starts = _starts(client, ids)
     store = BlobStore(config.blobs.url)
-    evidence = Evidence(ledger, load.batch, stored, _broken(ledger, store), left)
+    evidence = Evidence(ledger, load.batch, stored, starts, _broken(ledger, store), left)
     referenced = {ref.sha256 for record in ledger.requests.values() for ref in images(record)}
     there = {path.name for path in (folder / "blobs").glob("*/*") if "." not in path.name}
     return Result(
@@ -213,8 +213,8 @@ def _result(
         rollouts=load.rollouts,
         trained=len(load.batch),
         outcomes=_outcomes(ledger),
-        again=sum(count > 1 for count in starts),
-        starts=sum(starts),
+        again=sum(count > 1 for count in starts.values()),
+        starts=sum(starts.values()),
         unreferenced=len(there - referenced),
         rules=audit(evidence),
     )
@@ -231,12 +231,12 @@ def _settled(url: str, crew: Crew) -> dict[str, int]:
         time.sleep(LOOK_S)
 
 
-def _starts(client: redis.Redis, ids: list[str]) -> list[int]:
+def _starts(client: redis.Redis, ids: list[str]) -> dict[str, int]:
     """How often each was begun."""
     pipeline: Any = client.pipeline(transaction=False)
     for request_id in ids:
         pipeline.llen(attempts_key(request_id))
-    return pipeline.execute()
+    return dict(zip(ids, pipeline.execute(), strict=True))
 
 
 def _broken(ledger: Ledger, store: BlobStore) -> set[str]:

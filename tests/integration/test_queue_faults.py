@@ -149,6 +149,39 @@ async def test_a_message_lost_in_a_frozen_worker_is_posted_again(
     assert (await posted.outcome()).ok
 
 
+async def test_a_request_that_its_worker_dropped_with_its_connection_is_given_back(
+    tmp_path: Path,
+    obedient: StartWorker,
+    queue_settings: QueueSettings,
+    monkeypatch: pytest.MonkeyPatch,
+    notes: Notes,
+) -> None:
+    """A worker whose line breaks forgets that its process is busy, and sends it one more; when its line
+    breaks again, it drops that one, which is gone with the process.
+    """
+    with EmbeddedRedis(tmp_path / "own") as server:
+        monkeypatch.setenv(REDIS_ENV, server.url)
+        worker = obedient()
+
+        async def restart(times: int) -> None:
+            os.kill(server.pid, signal.SIGKILL)
+            await until(lambda: worker.log.read_text().count("Connection to broker lost") == times)
+            await asyncio.to_thread(server.start)
+            await until(lambda: worker.log.read_text().count("Connected to redis") == times + 1)
+
+        async with QueueClient(queue_settings) as client:
+            running = await client.post(request_for(notes.order(seconds=8.0)))
+            job = await notes.started()
+            await restart(1)
+            waiting = await client.post(request_for(notes.order()))
+            with redis.Redis.from_url(server.url) as raw:
+                await until(lambda: raw.hlen("unacked") == 2)
+            await restart(2)
+            os.kill(job, signal.SIGKILL)
+            outcomes = await asyncio.gather(running.outcome(), waiting.outcome())
+    assert [outcome.result for outcome in outcomes if not outcome.ok] == []
+
+
 @pytest.mark.parametrize("kind", ["code", "search"])
 async def test_a_killed_redis_loses_no_accepted_request(
     kind: str,

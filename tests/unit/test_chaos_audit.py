@@ -36,7 +36,9 @@ def evidence() -> Evidence:
     ledger = Ledger(
         rollouts={"g_0": rollout()}, requests={"r-0": RequestRecord(REQUEST, 1.0, outcome(FOUND), 2.0)}
     )
-    return Evidence(ledger, [Sample("g_0", 0.5)], {"r-0": outcome(FOUND)}, frozenset(), {"search": 0})
+    return Evidence(
+        ledger, [Sample("g_0", 0.5)], {"r-0": outcome(FOUND)}, {"r-0": 1}, frozenset(), {"search": 0}
+    )
 
 
 def broken(rules: list[Rule]) -> dict[str, tuple[str, ...]]:
@@ -51,6 +53,14 @@ def test_a_request_without_outcome_is_lost(evidence):
     evidence.ledger.requests["r-0"].outcome = None
     found = broken(audit(evidence))
     assert found["a posted request has one outcome"] == ("request r-0 (search) has no outcome",)
+
+
+@pytest.mark.parametrize(("starts", "violations"), [(0, 1), (1, 0)])
+def test_a_request_that_nobody_began_by_its_deadline_was_forgotten(evidence, starts, violations):
+    evidence.ledger.requests["r-0"].outcome = outcome(Failure(cause=Cause.TIMEOUT))
+    evidence.ledger.rollouts["g_0"] = rollout(None, "masked")
+    found = broken(audit(replace(evidence, batch=[], stored={}, starts={"r-0": starts})))
+    assert len(found.get("a worker begins it before its deadline", ())) == violations
 
 
 @pytest.mark.parametrize(
