@@ -4,8 +4,8 @@ long.
 A lease is kombu's score of a delivery in `unacked_index`. Invariants: renewal never brings back a delivery
 that was acknowledged; it runs in its own thread, so neither a busy loop nor a shutdown that waits for a job
 lets a lease expire; it ends with the request's deadline, so a worker that hangs gives its job up; what no
-pool process has begun within a lease is not renewed, for Celery drops what waits for a process when its line
-to Redis breaks, and trusts the broker to send it again.
+pool process has begun is not renewed, for Celery drops what waits for a process when its line to Redis
+breaks, and trusts the broker to send it again: kombu's score, of when it came, is its lease.
 """
 
 from __future__ import annotations
@@ -40,16 +40,16 @@ def visible_after_s(lease_s: float) -> float:
 
 
 class Leases(threading.Thread):
-    """Renews the leases of every request that runs here, and of those that came less than a lease ago."""
+    """Renews the leases of every request that runs here."""
 
     def __init__(self, settings: QueueSettings):
         super().__init__(name="leases", daemon=True)
         self._settings = settings
-        self._held: dict[str, tuple[Any, float]] = {}  # delivery tag -> Celery's request, when it came
+        self._held: dict[str, Any] = {}  # delivery tag -> Celery's request
         self._redis = redis.Redis.from_url(settings.url, socket_timeout=2.0, socket_connect_timeout=2.0)
 
     def hold(self, request: Any) -> None:
-        self._held[request.message.delivery_tag] = request, time.time()
+        self._held[request.message.delivery_tag] = request
 
     def run(self) -> None:
         while True:
@@ -62,14 +62,10 @@ class Leases(threading.Thread):
     def beat(self) -> None:
         """Renew once, and say that this worker lives and where its metrics are."""
         now = time.time()
-        for tag, (request, _) in list(self._held.items()):
+        for tag, request in list(self._held.items()):
             if request.acknowledged or now > deadline_of(request) + GRACE_S:
                 del self._held[tag]
-        renewed = [
-            tag
-            for tag, (request, came) in list(self._held.items())
-            if request.time_start is not None or now - came < self._settings.lease_s
-        ]
+        renewed = [tag for tag, request in list(self._held.items()) if request.time_start is not None]
         pipeline = self._redis.pipeline(transaction=False)
         if renewed:
             pipeline.zadd(INDEX, dict.fromkeys(renewed, now), xx=True)
