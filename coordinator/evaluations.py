@@ -37,6 +37,7 @@ from workers.settings import REDIS_ENV, QueueSettings
 
 KIND = "evaluate"
 QUEUE_S = 7 * 86_400.0  # how long an item may wait for its turn
+ROOM_S = 1.0  # between looks at a queue that is full
 Say = Callable[[str], None]
 
 
@@ -85,7 +86,7 @@ class Evaluation:
             now = time.monotonic()
             self._absent_since = {item_id: self._absent_since.get(item_id, now) for item_id in lost}
             overdue = [i for i in lost if now - self._absent_since[i] >= self.manifest.queue.lease_s]
-            queue.post(client, [self._request(item_id) for item_id in overdue])
+            queue.post(client, [self._request(item_id) for item_id in overdue], self._may_wait)
         counted = [list(places.values()).count(place) for place in ("queued", "running", "lost")]
         results = self.results.values()
         complete = sum(result.complete for result in results)
@@ -114,11 +115,32 @@ class Evaluation:
             status = self.look()
         return status
 
-    def post(self, item_ids: list[str]) -> list[str]:
-        """Post these items' next round, unless it is under way. Returns the ids that were posted now."""
-        with _asking(self.manifest.queue) as client:
-            posted = set(queue.post(client, [self._request(item_id) for item_id in item_ids]))
-        return [item_id for item_id in item_ids if self._id(item_id) in posted]
+    def post(self, item_ids: list[str], say: Say) -> list[str]:
+        """Post these items' next round, unless it is under way; waits while the queue is full. Returns the
+        ids that were posted now.
+        """
+        posted: set[str] = set()
+        absent = {self._id(item_id): item_id for item_id in item_ids}
+        told = False
+        while absent:
+            with _asking(self.manifest.queue) as client:
+                found = queue.post(client, [self._request(one) for one in absent.values()], self._may_wait)
+            posted |= {absent[one] for one, state in found.items() if state == "posted"}
+            absent = {one: absent[one] for one, state in found.items() if state == "absent"}
+            if absent and not told:
+                say(
+                    f"the queue {KIND} holds {self._may_wait} requests, as many as it may "
+                    f"(queue.max_waiting); {len(absent)} items wait for room; what is posted stays, and the "
+                    "same command goes on if this one is stopped"
+                )
+                told = True
+            if absent:
+                time.sleep(ROOM_S)
+        return [item_id for item_id in item_ids if item_id in posted]
+
+    @property
+    def _may_wait(self) -> int:
+        return self.manifest.queue.max_waiting
 
     def _places(self, client: redis.Redis) -> dict[str, str]:
         """Where each item is that has no complete result. Reads the results first."""
@@ -243,7 +265,7 @@ def submit(
     if there:
         evaluation.patient_look(say)
     unfinished = [item.item_id for item in items if not evaluation.complete(item.item_id)]
-    posted = evaluation.post(unfinished)
+    posted = evaluation.post(unfinished, say)
     for problem in unserved(evaluation.manifest):
         say(problem)
     return evaluation, posted

@@ -61,7 +61,7 @@ class QueueClient:
             socket_keepalive=True,
             health_check_interval=10,
         )
-        self._publisher = Publisher(self._redis, self._stream)
+        self._publisher = Publisher(self._redis, self._stream, self._settings.max_waiting)
         self._replies = Replies(self._redis, self._stream, self._told, lambda: self._pending)
         self._revoker = Revoker(self._settings)
         self._recovery = Recovery(self._redis, self._settings, lambda: self._pending.values(), self._publish)
@@ -116,12 +116,13 @@ class QueueClient:
         return [(posted.request, now - posted.created) for posted in self._pending.values()]
 
     async def post(self, request: Request) -> Posted:
-        """Returns once the request is in Redis. Posting an id that is still pending returns the same
-        `Posted`.
+        """Returns once the request is in Redis, which is when its queue has room. Posting an id that is still
+        pending returns the same `Posted`.
 
         Raises `ValueError` for a kind that has no queue, `InfrastructureFault(PROVIDER_DOWN)` when Redis
-        could not be reached before the request's deadline, `InfrastructureFault(CANCELLED)` when the client
-        is closed meanwhile. A caller that is cancelled leaves the request posted; see `cancel`.
+        could not be reached or the queue had no room before the request's deadline,
+        `InfrastructureFault(CANCELLED)` when the client is closed meanwhile. A caller that is cancelled
+        leaves the request posted; see `cancel`.
         """
         return await self._begin(request, self._publish)
 

@@ -2,16 +2,19 @@
 trip.
 
 Invariants: nothing here blocks; `publish` returns once Redis has the message; while Redis is away it keeps
-trying, and a caller that gives up (its deadline) takes its message out. A retry may duplicate a message,
-which is harmless: one request id has one outcome. What dashboards show of a request is cut short. The wire
-format is held to that of `apply_async` by a test.
+trying, and a caller that gives up (its deadline) takes its message out; what finds no room in its queue waits
+here, its poster with it, and other queues' requests pass (many clients may each send one batch too many). A
+retry may duplicate a message, which is harmless: one request id has one outcome. What dashboards show of a
+request is cut short. The wire format is held to that of `apply_async` by a test.
 """
 
 from __future__ import annotations
 
 import asyncio
 import base64
+import contextlib
 import json
+import logging
 import reprlib
 import time
 from dataclasses import dataclass
@@ -24,9 +27,11 @@ from redis.exceptions import RedisError
 from workers.messages import Request
 from workers.queues import QUEUES
 
+logger = logging.getLogger(__name__)
 BATCH = 64  # messages per pipeline: some 10 ms of encoding and sending at most
 DEADLINE_GRACE_S = 2.0  # a worker's own verdict on a deadline may come this much later
 RETRY_S = (0.1, 0.2, 0.5, 1.0)
+ROOM_S = 0.1  # between looks at queues that are full
 
 SHOWN = 300  # characters of a request's arguments
 _SHORT = reprlib.Repr()
@@ -78,12 +83,15 @@ class _Item:
 
 
 class Publisher:
-    """One pipelined sender per client; `run` is its task."""
+    """One pipelined sender per client; `run` is its task. `max_waiting`: requests that one queue may hold."""
 
-    def __init__(self, client: redis.asyncio.Redis, reply_to: str):
+    def __init__(self, client: redis.asyncio.Redis, reply_to: str, max_waiting: int):
         self._redis = client
         self._reply_to = reply_to
+        self._max_waiting = max_waiting
         self._items: list[_Item] = []
+        self._lengths: dict[str, int] = {}  # of the queues, by kind, when last heard of
+        self._look_at = 0.0  # monotonic seconds
         self._wake = asyncio.Event()
         self.last_error = ""
 
@@ -98,13 +106,13 @@ class Publisher:
         """Send what is published until cancelled."""
         failures = 0
         while True:
-            await self._wake.wait()
             self._items = [item for item in self._items if not item.done.done()]
-            batch = self._items[:BATCH]
-            if not batch:
-                self._wake.clear()
-                continue
             try:
+                await self._look_for_room()
+                batch = self._batch()
+                if not batch:
+                    await self._rest()
+                    continue
                 await self._send(batch)
             except (RedisError, OSError) as error:
                 self.last_error = f"{type(error).__name__}: {error}"
@@ -112,6 +120,45 @@ class Publisher:
                 failures += 1
             else:
                 failures = 0
+
+    def _batch(self) -> list[_Item]:
+        """What comes next and finds room, oldest first."""
+        batch: list[_Item] = []
+        room = {kind: self._max_waiting - length for kind, length in self._lengths.items()}
+        for item in self._items:
+            left = room.get(item.request.kind, self._max_waiting)
+            if left > 0:
+                room[item.request.kind] = left - 1
+                batch.append(item)
+            if len(batch) == BATCH:
+                break
+        return batch
+
+    async def _rest(self) -> None:
+        """Until something is published, or it is time to look for room."""
+        self._wake.clear()
+        with contextlib.suppress(TimeoutError):
+            async with asyncio.timeout(ROOM_S if self._items else None):
+                await self._wake.wait()
+
+    async def _look_for_room(self) -> None:
+        waited_for = {item.request.kind for item in self._items}
+        full = sorted(kind for kind in waited_for if self._lengths.get(kind, 0) >= self._max_waiting)
+        if not full or time.monotonic() < self._look_at:
+            return
+        pipeline: Any = self._redis.pipeline(transaction=False)
+        for kind in full:
+            pipeline.llen(QUEUES[kind].name)
+        self._lengths |= dict(zip(full, await pipeline.execute(), strict=True))
+        self._look_at = time.monotonic() + ROOM_S
+
+    def _sent(self, kind: str, length: int) -> None:
+        if length >= self._max_waiting > self._lengths.get(kind, 0):
+            self.last_error = (
+                f"queue {kind} holds {length} requests, queue.max_waiting is {self._max_waiting}"
+            )
+            logger.warning("%s; its posters wait", self.last_error)
+        self._lengths[kind] = length
 
     async def _send(self, batch: list[_Item]) -> None:
         pipeline: Any = self._redis.pipeline(transaction=False)
@@ -122,7 +169,9 @@ class Publisher:
         for item, reply in zip(batch, replies, strict=True):
             if isinstance(reply, Exception):
                 self.last_error = f"{type(reply).__name__}: {reply}"
-            elif not item.done.done():
+                continue
+            self._sent(item.request.kind, reply)  # LPUSH tells how many there are now
+            if not item.done.done():
                 item.done.set_result(None)
         if any(isinstance(reply, Exception) for reply in replies):
             raise RedisError(self.last_error)

@@ -61,12 +61,16 @@ class BreakerSettings(Settings):
 
 
 class QueueSettings(Settings):
-    """Broker and delivery. `lease_s`: a job whose worker is silent this long is given to another."""
+    """Broker and delivery. `lease_s`: a job whose worker is silent this long is given to another;
+    `max_waiting`: requests that one queue holds before posters must wait; `result_ttl_s`: how long an outcome
+    can be asked for.
+    """
 
     redis_url: str = "redis://127.0.0.1:6379/0"
     lease_s: float = Field(default=15.0, gt=0)
     result_ttl_s: int = Field(default=86_400, gt=0)
     max_attempts: int = Field(default=3, ge=1)
+    max_waiting: int = Field(default=20_000, ge=1)
     breaker: BreakerSettings = BreakerSettings()
 
     @field_validator("redis_url")

@@ -1,7 +1,8 @@
 """Posts requests for a program that does not wait for them, and tells what became of them. Blocking.
 
 Invariants: one atomic step decides about each request: it is posted only when it is queued nowhere, held by
-no worker and has no outcome, so that posting twice is posting once; nothing posted here is ever cancelled.
+no worker and has no outcome, so that posting twice is posting once; a queue never holds more than its limit
+by what is posted here; nothing posted here is ever cancelled.
 Limits: ids must be plain (letters, digits, dots, dashes), since they are searched in the messages; the search
 reads the queue inside Redis, some ms per 1,000 waiting messages.
 """
@@ -17,12 +18,12 @@ from workers.messages import Outcome, Request
 from workers.outcomes import outcome_key, queue_lists
 from workers.settings import QueueSettings
 
-State = Literal["absent", "queued", "running", "done"]
+State = Literal["absent", "posted", "queued", "running", "done"]
 TIMEOUT_S = 10.0
 AT_ONCE = 256  # requests per call of the script
 
-# KEYS: the unacked hash, then the lists of the queue. ARGV: 'post' or 'look', then id, message pairs.
-# Returns id, state pairs as they were before; 'post' puts what was absent on the queue.
+# KEYS: the unacked hash, then the lists of the queue. ARGV: requests that the queue may hold (0: post none),
+# then id, message pairs. Returns id, state pairs: what was 'absent' is 'posted' while there is room.
 SCRIPT = """
 local state = {}
 for i = 2, #ARGV, 2 do
@@ -37,14 +38,19 @@ end
 mark(redis.call('HVALS', KEYS[1]), 'running')
 for k = 2, #KEYS do mark(redis.call('LRANGE', KEYS[k], 0, -1), 'queued') end
 local answer = {}
+local room = tonumber(ARGV[1])
+if room > 0 then
+  for k = 2, #KEYS do room = room - redis.call('LLEN', KEYS[k]) end
+end
 for i = 2, #ARGV, 2 do
   local id = ARGV[i]
+  if state[id] == 'absent' and room > 0 then
+    redis.call('LPUSH', KEYS[2], ARGV[i + 1])
+    state[id] = 'posted'
+    room = room - 1
+  end
   table.insert(answer, id)
   table.insert(answer, state[id])
-  if ARGV[1] == 'post' and state[id] == 'absent' then
-    redis.call('LPUSH', KEYS[2], ARGV[i + 1])
-    state[id] = 'queued'
-  end
 end
 return answer
 """
@@ -55,14 +61,15 @@ def connect(settings: QueueSettings) -> redis.Redis:
     return redis.Redis.from_url(settings.url, socket_timeout=TIMEOUT_S, socket_connect_timeout=TIMEOUT_S)
 
 
-def post(client: redis.Redis, requests: Sequence[Request]) -> list[str]:
-    """Post what is absent, durably, and return at once. Returns the ids that were posted now.
+def post(client: redis.Redis, requests: Sequence[Request], max_waiting: int) -> dict[str, State]:
+    """Post what is absent, durably, and return at once. Returns the states of all: those posted now are
+    `posted`, and those that are still `absent` found no room among the `max_waiting` that a queue may hold.
 
     Raises `redis.RedisError`; calling it again then posts the rest.
     """
     from workers.publisher import encode
 
-    posted: list[str] = []
+    found: dict[str, State] = {}
     for kind in sorted({request.kind for request in requests}):
         part = [request for request in requests if request.kind == kind]
         for first in range(0, len(part), AT_ONCE):
@@ -70,9 +77,8 @@ def post(client: redis.Redis, requests: Sequence[Request]) -> list[str]:
                 (one.request_id, encode(one, tag=one.request_id, reply_to=""))
                 for one in part[first : first + AT_ONCE]
             ]
-            before = _ask(client, kind, "post", pairs)
-            posted += [request_id for request_id, state in before.items() if state == "absent"]
-    return posted
+            found |= _ask(client, kind, max_waiting, pairs)
+    return found
 
 
 def states(client: redis.Redis, kind: str, request_ids: Sequence[str]) -> dict[str, State]:
@@ -81,7 +87,7 @@ def states(client: redis.Redis, kind: str, request_ids: Sequence[str]) -> dict[s
     """
     found: dict[str, State] = {}
     for first in range(0, len(request_ids), AT_ONCE):
-        found.update(_ask(client, kind, "look", [(one, "") for one in request_ids[first : first + AT_ONCE]]))
+        found.update(_ask(client, kind, 0, [(one, "") for one in request_ids[first : first + AT_ONCE]]))
     return found
 
 
@@ -95,11 +101,11 @@ def outcomes(client: redis.Redis, request_ids: Sequence[str]) -> dict[str, Outco
     return found
 
 
-def _ask(client: redis.Redis, kind: str, mode: str, pairs: Sequence[tuple[str, str]]) -> dict[str, State]:
+def _ask(client: redis.Redis, kind: str, may_hold: int, pairs: Sequence[tuple[str, str]]) -> dict[str, State]:
     keys = ["unacked", *queue_lists(kind)]
     flat = [text for pair in pairs for text in pair]
-    answer = cast(list[Any], client.eval(SCRIPT, len(keys), *keys, mode, *flat))
+    answer = cast(list[Any], client.eval(SCRIPT, len(keys), *keys, str(may_hold), *flat))
     found: dict[str, State] = {}
     for request_id, state in zip(answer[::2], answer[1::2], strict=True):
-        found.setdefault(request_id.decode(), cast(State, state.decode()))  # given twice: as it was at first
+        found[request_id.decode()] = cast(State, state.decode())
     return found

@@ -24,12 +24,18 @@ def state(server: redis.Redis, request: Request) -> str:
     return submit.states(server, request.kind, [request.request_id])[request.request_id]
 
 
+def posted(server: redis.Redis, requests: list[Request], may_wait: int = 1000) -> str:
+    """The one state of all these after posting them."""
+    [state] = set(submit.post(server, requests, may_wait).values())
+    return state
+
+
 async def test_a_request_goes_from_absent_to_done(
     server: redis.Redis, obedient: StartWorker, notes: Notes
 ) -> None:
     request = request_for(notes.order(seconds=1.0))
     assert state(server, request) == "absent"
-    assert submit.post(server, [request]) == [request.request_id]
+    assert posted(server, [request]) == "posted"
     assert state(server, request) == "queued"
     obedient()
     await notes.started()
@@ -44,13 +50,13 @@ async def test_posting_twice_is_posting_once(
     server: redis.Redis, obedient: StartWorker, notes: Notes
 ) -> None:
     request = request_for(notes.order(seconds=0.5))
-    assert submit.post(server, [request, request]) == [request.request_id]
-    assert submit.post(server, [request]) == []  # queued
+    assert posted(server, [request, request]) == "posted"
+    assert posted(server, [request]) == "queued"
     obedient(concurrency=2)
     await notes.started()
-    assert submit.post(server, [request]) == []  # running
+    assert posted(server, [request]) == "running"
     await until(lambda: state(server, request) == "done")
-    assert submit.post(server, [request]) == []
+    assert posted(server, [request]) == "done"
     assert len(notes.starts) == 1
 
 
@@ -58,7 +64,7 @@ async def test_a_worker_that_dies_gives_the_request_back(
     server: redis.Redis, obedient: StartWorker, notes: Notes
 ) -> None:
     request = request_for(notes.order(act="hang_once"))
-    submit.post(server, [request])
+    posted(server, [request])
     first = obedient()
     await notes.started()
     first.kill()
@@ -70,7 +76,17 @@ async def test_a_worker_that_dies_gives_the_request_back(
 
 def test_many_are_posted_and_found(server: redis.Redis, notes: Notes) -> None:
     requests = [request_for(notes.order()) for _ in range(600)]
-    assert len(submit.post(server, requests)) == 600
+    assert posted(server, requests) == "posted"
     found = submit.states(server, "code", [request.request_id for request in requests])
     assert set(found.values()) == {"queued"}
     assert len(found) == 600
+
+
+def test_a_full_queue_takes_no_more_than_it_may_hold(server: redis.Redis, notes: Notes) -> None:
+    requests = [request_for(notes.order(), seed=number) for number in range(5)]
+    found = submit.post(server, requests, 3)
+    assert list(found.values()) == ["posted"] * 3 + ["absent"] * 2
+    assert server.llen("code") == 3
+    server.ltrim("code", 0, 1)  # the oldest is taken
+    again = submit.post(server, requests[1:], 3)
+    assert list(again.values()) == ["queued", "queued", "posted", "absent"]

@@ -1,0 +1,81 @@
+"""A full queue makes its posters wait, and nobody else."""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import Iterator
+
+import pytest
+import redis
+from conftest import StartWorker
+from queue_jobs import Order
+from queue_requests import Notes, request_for, until
+
+from workers.client import QueueClient
+from workers.errors import Cause, InfrastructureFault
+from workers.publisher import BATCH
+from workers.settings import QueueSettings
+
+MAY_WAIT = 3
+
+
+@pytest.fixture
+def narrow(queue_settings: QueueSettings) -> QueueSettings:
+    return queue_settings.model_copy(update={"max_waiting": MAY_WAIT})
+
+
+@pytest.fixture
+def raw(queue_settings: QueueSettings) -> Iterator[redis.Redis]:
+    with redis.Redis.from_url(queue_settings.url) as client:
+        yield client
+
+
+async def post_all(client: QueueClient, number: int, timeout_s: float = 60.0) -> list[asyncio.Task]:
+    work = [client.post(request_for(Order(), timeout_s=timeout_s, seed=n)) for n in range(number)]
+    tasks = [asyncio.create_task(one) for one in work]
+    await until(lambda: sum(task.done() for task in tasks) >= MAY_WAIT)
+    return tasks
+
+
+async def test_a_full_queue_holds_its_posters_back_and_lets_others_pass(
+    narrow: QueueSettings, raw: redis.Redis
+) -> None:
+    async with QueueClient(narrow) as client:
+        tasks = await post_all(client, MAY_WAIT + 5)
+        await client.post(request_for(Order(), "search"))
+        assert [task.done() for task in tasks] == [True] * MAY_WAIT + [False] * 5, "oldest first"
+        assert (raw.llen("code"), raw.llen("search")) == (MAY_WAIT, 1)
+        raw.rpop("code", 2)
+        await until(lambda: sum(task.done() for task in tasks) == MAY_WAIT + 2)
+        assert raw.llen("code") == MAY_WAIT
+        for task in tasks:
+            task.cancel()
+
+
+async def test_a_poster_who_found_no_room_before_its_deadline_is_told_so(narrow: QueueSettings) -> None:
+    async with QueueClient(narrow) as client:
+        *_, last = await post_all(client, MAY_WAIT + 1, timeout_s=1.0)
+        with pytest.raises(InfrastructureFault, match="queue code holds 3 requests") as told:
+            await last
+    assert told.value.cause is Cause.PROVIDER_DOWN
+
+
+async def test_all_that_waited_for_room_is_done_in_the_end(
+    narrow: QueueSettings, raw: redis.Redis, obedient: StartWorker, notes: Notes
+) -> None:
+    clients = [QueueClient(narrow) for _ in range(2)]
+    for client in clients:
+        await client.start()
+    lengths: list[int] = []
+
+    async def run(client: QueueClient, seed: int) -> bool:
+        posted = await client.post(request_for(Order(), seed=seed))
+        lengths.append(raw.llen("code"))
+        return (await posted.outcome()).ok
+
+    work = [asyncio.create_task(run(client, n)) for client in clients for n in range(4 * MAY_WAIT)]
+    obedient()
+    assert all(await asyncio.gather(*work))
+    assert max(lengths) < MAY_WAIT + len(clients) * BATCH
+    for client in clients:
+        await client.close()
