@@ -1,9 +1,9 @@
 """What goes into the run ledger, and the writer: JSON lines, append-only, one file per process.
 
-The file is `<run>/ledger/<role>-<pid>.jsonl`. Invariants: one entry is one line, written by one `write`
-call, so that a reader sees whole entries even after a kill; a line survives its process at once, and the
-machine after `SYNC_S`; nobody goes on with the file of another process, whose last line may be torn; a run
-is not resumed while a process of it writes.
+The file is `<run>/ledger/<role>-<pid>.jsonl`; a full one is followed by `<role>-<pid>-2.jsonl`. Invariants:
+one entry is one line, written by one `write` call, so that a reader sees whole entries even after a kill; a
+line survives its process at once, and the machine after `SYNC_S`; nobody goes on with the file of another
+process, whose last line may be torn; a run is not resumed while a process of it writes.
 """
 
 from __future__ import annotations
@@ -26,6 +26,7 @@ from workers.messages import Message, Outcome, Request
 
 LEDGER = "ledger"
 SYNC_S = 2.0
+FULL_BYTES = 64 << 20  # of one file; what readers hold of one at a time
 State = Literal["trained", "masked", "stale", "cancelled", "failed"]
 
 
@@ -198,14 +199,18 @@ def _own_file(folder: Path, name: str) -> int:
 
 
 class LedgerWriter:
-    """Appends entries to this process's file. Safe from any thread; `close` makes everything durable."""
+    """Appends entries to this process's files. Safe from any thread; `close` makes everything durable."""
 
     def __init__(self, run: Path, role: str):
         self._stack = contextlib.ExitStack()
         self._stack.enter_context(writing(run))
-        folder = run / LEDGER
-        folder.mkdir(exist_ok=True)
-        self._file = _own_file(folder, f"{role}-{os.getpid()}")
+        self._folder = run / LEDGER
+        self._folder.mkdir(exist_ok=True)
+        self._name = f"{role}-{os.getpid()}"
+        self._lock = threading.Lock()
+        self._file = _own_file(self._folder, self._name)
+        self._bytes = 0
+        self._full: list[int] = []  # files to be made durable and closed
         self._dirty = threading.Event()
         self._closed = threading.Event()
         # fsync may take long on a busy disk; a thread does it so that no event loop waits.
@@ -213,7 +218,13 @@ class LedgerWriter:
         self._syncer.start()
 
     def append(self, entry: Entry) -> None:
-        os.write(self._file, entry.model_dump_json().encode() + b"\n")
+        line = entry.model_dump_json().encode() + b"\n"
+        with self._lock:
+            if self._bytes and self._bytes + len(line) > FULL_BYTES:
+                self._full.append(self._file)
+                self._file, self._bytes = _own_file(self._folder, self._name), 0
+            os.write(self._file, line)
+            self._bytes += len(line)
         self._dirty.set()
 
     def started(self, rollout_id: str, task: Task, *, step: int = 0) -> None:
@@ -276,6 +287,15 @@ class LedgerWriter:
         while not self._closed.is_set():
             self._dirty.wait()
             self._dirty.clear()
-            os.fsync(self._file)
+            self._sync()
             self._closed.wait(SYNC_S)
-        os.fsync(self._file)
+        self._sync()
+
+    def _sync(self) -> None:
+        with self._lock:
+            full, self._full = self._full, []
+            file = self._file
+        for one in full:
+            os.fsync(one)
+            os.close(one)
+        os.fsync(file)  # this thread alone closes files, so it is open still

@@ -13,6 +13,7 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
+from policy import ledger_writer
 from policy.document import Document, Task, TextPart
 from policy.ledger import close_open, read_ledger, reward_curve
 from policy.ledger_writer import LedgerWriter
@@ -205,3 +206,21 @@ def test_any_text_keeps_to_one_line(tmp_path_factory, text):
     writer.started("u_0", Task(question=text))
     writer.close()
     assert read_ledger(run).rollouts["u_0"].task.question == text
+
+
+def test_a_full_file_is_followed_by_another(tmp_path, monkeypatch):
+    monkeypatch.setattr(ledger_writer, "FULL_BYTES", 2_000)
+    writer = LedgerWriter(tmp_path, "rollout")
+    for number in range(30):
+        writer.started(f"u_{number}", TASK, step=number)
+        writer.closed(f"u_{number}", "failed", reason="x" * (1_900 if number == 7 else 5))
+    writer.close()
+    files = sorted((tmp_path / ledger_writer.LEDGER).glob("rollout-*.jsonl"))
+    assert len(files) > 3
+    assert max(file.stat().st_size for file in files) < 2_200, "a long entry has a file of its own"
+    ledger = read_ledger(tmp_path)
+    assert ledger.violations == []
+    assert {name: rollout.asked_in_step for name, rollout in ledger.rollouts.items()} == {
+        f"u_{number}": number for number in range(30)
+    }
+    assert ledger.states() == {"failed": 30}
