@@ -31,7 +31,9 @@ def local_worker(config: Path, logs: Path, node: str | None = None) -> Make:
 
     def make(pool: PoolSettings, name: str) -> Worker:
         log = logs / f"worker-{name}.log"
-        return WorkerProcess(pool.queues, config, pool.concurrency, log, name, node=node)
+        return WorkerProcess(
+            pool.queues, config, pool.concurrency, log, name, node=node, memory_mb=pool.limit_mb
+        )
 
     return make
 

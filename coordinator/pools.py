@@ -10,12 +10,16 @@ from pydantic import Field, field_validator, model_validator
 from workers.queues import QUEUES, shared
 from workers.settings import Settings
 
+MEMORY_MB = 4096
+
 
 class PoolSettings(Settings):
     """Workers that serve the same queues, each a Celery process that runs `concurrency` jobs at once.
 
     The scaler keeps between `low` and `high` of them; `cpus` and `gpus` are what each declares to Ray, also
-    fractions. A worker that declares no part of a GPU sees none.
+    fractions. A worker that declares no part of a GPU sees none. A process that takes more than `memory_mb`
+    makes way for a new one after its job (0: never; none given: `MEMORY_MB`, and never where a model may be
+    loaded).
     """
 
     queues: tuple[str, ...] = Field(min_length=1)
@@ -24,10 +28,19 @@ class PoolSettings(Settings):
     high: int = Field(default=1, ge=1)
     cpus: float = Field(default=1.0, ge=0)
     gpus: float = Field(default=0.0, ge=0)
+    memory_mb: int | None = Field(default=None, ge=0)
 
     @property
     def name(self) -> str:
         return "-".join(self.queues)
+
+    @property
+    def limit_mb(self) -> int:
+        """Memory at which a process makes way for a new one; 0 for never."""
+        if self.memory_mb is not None:
+            return self.memory_mb
+        loads = any(QUEUES[queue].resource == "gpu" or QUEUES[queue].waits for queue in self.queues)
+        return 0 if loads else MEMORY_MB
 
     @field_validator("queues")
     @classmethod

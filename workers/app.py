@@ -13,7 +13,7 @@ from typing import Any
 
 from celery import Celery
 
-from workers import attention, gate, lease, presence, reporting
+from workers import attention, gate, lease, presence, reporting, upkeep
 from workers.backend import TASK_PREFIX
 from workers.queues import QUEUES
 from workers.settings import QueueSettings, section
@@ -74,7 +74,7 @@ for chatty in ("celery.app.trace", "celery.worker.strategy"):  # they print ever
     logging.getLogger(chatty).setLevel(logging.WARNING)
 app = make_app(section("queue", QueueSettings))
 app.conf.imports = ("workers.tasks",)
-app.steps["consumer"].update((lease.Sweep, attention.Attention, gate.Gate))
+app.steps["consumer"].update((lease.Sweep, attention.Attention, gate.Gate, upkeep.Upkeep))
 reporting.connect()  # first: the first beat of the leases lists the metrics too
 lease.connect()
 presence.connect()

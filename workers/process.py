@@ -38,7 +38,8 @@ GONE_S = 5.0  # killed processes that take longer are held by the kernel, and no
 class WorkerProcess:
     """`name` with `node` (the host's name, or one given to it) must be unique among the workers of one Redis;
     `extra_env` is added to its environment; `app` is the module of the Celery application; `pool`: another
-    than the queues' own.
+    than the queues' own; `memory_mb`: what one of its processes may take before it is replaced between two
+    jobs (0: anything; see `workers.upkeep`).
     """
 
     def __init__(
@@ -53,6 +54,7 @@ class WorkerProcess:
         node: str | None = None,
         extra_env: Mapping[str, str] | None = None,
         pool: Literal["prefork", "threads"] | None = None,
+        memory_mb: int = 0,
     ):
         if problem := shared(queues):
             raise ConfigError(f"queues: {problem}")
@@ -61,6 +63,7 @@ class WorkerProcess:
         self.name = name
         self.log = log
         self._pool = pool or QUEUES[queues[0]].pool
+        self._memory_mb = memory_mb
         self._config = config
         self._redis_url = redis_url
         self._app = app
@@ -83,6 +86,8 @@ class WorkerProcess:
         command += ["-P", self._pool, "-c", str(self.concurrency), "-Q", ",".join(self.queues)]
         command += ["-n", f"{self.name}@{self.node}", "-l", "info"]
         command += ["--without-gossip", "--without-mingle"]  # its heartbeat is what dashboards see
+        if self._memory_mb:
+            command += ["--max-memory-per-child", str(self._memory_mb << 10)]
         self._process = start_tethered(command, log=self.log, env=env)
 
     def wait_ready(self, timeout_s: float) -> None:

@@ -20,6 +20,7 @@ from coordinator.nodes.node_worker import node_worker
 from coordinator.nodes.state import NodeState, Record
 from coordinator.signals import Stopped, StopSignals
 from workers.errors import ConfigError, InfrastructureFault
+from workers.upkeep import cut, own_log
 
 logger = logging.getLogger(__name__)
 TICK_S = 0.5
@@ -71,6 +72,8 @@ class Supervisor:
         logger.info("all workers are ready")
         while True:
             self._fleet.mend()
+            if log := own_log():
+                cut(log)
             if self._fleet.restarts != self._record.restarts:
                 self._tell(restarts=self._fleet.restarts)
             time.sleep(TICK_S)
