@@ -10,11 +10,14 @@ import ctypes
 import logging
 import signal
 import threading
+import time
+from collections.abc import Callable
 
 import psutil
 
 logger = logging.getLogger(__name__)
 PR_SET_CHILD_SUBREAPER = 36
+NEW_PEAK = 1.01  # so many times the highest resident memory so far
 _libc = ctypes.CDLL(None, use_errno=True)
 
 
@@ -58,22 +61,45 @@ def end_all(deadline_s: float, keep: frozenset[int] = frozenset()) -> list[int]:
 
 def rss_bytes() -> int:
     """Resident memory of this process and all below it, added up (shared pages count once per process)."""
+    return _added_up(lambda process: process.memory_info().rss)
+
+
+def memory_bytes() -> int:
+    """The memory that this process and all below it take together: a page that several share counts once, in
+    equal parts (Linux's PSS). Takes some ms of CPU for each process.
+    """
+    return _added_up(_share)
+
+
+def _share(process: psutil.Process) -> int:
+    try:
+        return process.memory_full_info().pss
+    except psutil.AccessDenied:  # it gave up our user, as jailed code does
+        return process.memory_info().rss
+
+
+def _added_up(weigh: Callable[[psutil.Process], int]) -> int:
     total = 0
     for process in (psutil.Process(), *descendants()):
         try:
-            total += process.memory_info().rss
+            total += weigh(process)
         except psutil.NoSuchProcess:
             continue
     return total
 
 
 class MemoryWatch:
-    """A thread that samples `rss_bytes` every `every_s` seconds and keeps the highest."""
+    """A thread that keeps `memory_bytes` of `now`, and the highest (`peak`).
 
-    def __init__(self, every_s: float = 2.0):
+    It measures every `slow_s` seconds, and when `rss_bytes`, which is cheap and looked at every `quick_s`,
+    tells of a new peak.
+    """
+
+    def __init__(self, quick_s: float = 2.0, slow_s: float = 10.0):
         self.now = 0
         self.peak = 0
-        self._every_s = every_s
+        self._quick_s = quick_s
+        self._slow_s = slow_s
         self._stop = threading.Event()
         self._thread = threading.Thread(target=self._run, name="memory-watch", daemon=True)
 
@@ -83,11 +109,15 @@ class MemoryWatch:
 
     def __exit__(self, *exc_info: object) -> None:
         self._stop.set()
-        self._thread.join(timeout=self._every_s + 5)
+        self._thread.join(timeout=self._quick_s + 5)
 
     def _run(self) -> None:
+        highest, due = 0, 0.0
         while True:
-            self.now = rss_bytes()
-            self.peak = max(self.peak, self.now)
-            if self._stop.wait(self._every_s):
+            rss = rss_bytes()
+            if rss > NEW_PEAK * highest or time.monotonic() >= due:
+                self.now = memory_bytes()
+                self.peak = max(self.peak, self.now)
+                highest, due = max(rss, highest), time.monotonic() + self._slow_s
+            if self._stop.wait(self._quick_s):
                 return

@@ -14,7 +14,8 @@ from collections.abc import Sequence
 
 from coordinator.config import RAY_ENV, RaySettings
 from coordinator.pools import PoolSettings
-from policy.training import TrainSettings
+from coordinator.processes import descendants
+from policy.training import RAY_WORKER_ENV, TrainSettings
 
 logger = logging.getLogger(__name__)
 CPU_SLOTS = 16  # logical, for verl: its actors each ask for one, whatever the machine has
@@ -56,6 +57,19 @@ class RayCluster:
             **quiet,
         )
         return ray.get_runtime_context().gcs_address
+
+    def next_worker(self) -> dict[str, str]:
+        """What Ray will tell the workers of the next program that connects, in their environment; nothing
+        where the cluster is not ours. A guess: whoever relies on it compares it with what they were told.
+        """
+        import ray
+
+        raylet = next((one.pid for one in descendants() if one.name() == "raylet"), None)
+        if raylet is None:
+            return {}
+        own = int.from_bytes(bytes.fromhex(ray.get_runtime_context().get_job_id()), "little")
+        job = (own + 1).to_bytes(4, "little").hex()
+        return dict(zip(RAY_WORKER_ENV, (str(raylet), job), strict=True))
 
     def stop(self) -> None:
         """Leave the cluster; ours ends with that."""

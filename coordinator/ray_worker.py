@@ -30,7 +30,9 @@ def ray_worker(config: Path, logs: Path) -> Make:
     def make(pool: PoolSettings, name: str) -> RayWorker:
         name = f"ray-{name}"  # other than those that join by hand on the same host
         log = logs / f"worker-{name}.log"
-        process = functools.partial(WorkerProcess, pool.queues, config, pool.concurrency, log, name)
+        process = functools.partial(
+            WorkerProcess, pool.queues, config, pool.concurrency, log, name, memory_mb=pool.limit_mb
+        )
         return RayWorker(process, name, pool.cpus, pool.gpus)
 
     return make

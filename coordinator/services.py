@@ -29,6 +29,7 @@ from coordinator.signals import StopSignals
 from coordinator.trainer import Trainer
 from policy.training import AGENT_CONFIG, LOOP, agent_loop_config, environment
 from policy.verl_options import hydra_overrides
+from workers.upkeep import cut
 
 logger = logging.getLogger(__name__)
 SCORER = "rewards.scorer:QueueScorer.from_config"
@@ -93,6 +94,8 @@ class Services:
         """What must be looked after while the run goes on; to be called every second or so."""
         if self._claim is not None:
             self._claim.renew()
+        if self.trainer is not None:
+            cut(self.trainer.log)
         self.fleet.mend()
 
     def depths(self) -> Mapping[str, int]:
@@ -117,7 +120,7 @@ class Services:
         self._say("starting the workers and the trainer")
         self._stack.callback(self._ending("the workers", self.fleet.stop))
         self.fleet.begin()
-        self.trainer = self._make_trainer(address, self._run / "logs")
+        self.trainer = self._make_trainer(address, cluster.next_worker(), self._run / "logs")
         self._stack.callback(self._ending("the trainer", self.trainer.stop))
         self.trainer.start()
         while not self.fleet.check() and self.training:
@@ -142,7 +145,7 @@ class Services:
         self.config = self.config.model_copy(update={"queue": queue})
         forget(queue)  # nobody else can have a claim on this one
 
-    def _make_trainer(self, ray_address: str, logs: Path) -> Trainer:
+    def _make_trainer(self, ray_address: str, worker: Mapping[str, str], logs: Path) -> Trainer:
         train = self.config.train
         agents = agent_loop_config(train, run=self._run, scorer=SCORER, loop=self._loop)
         (self._run / AGENT_CONFIG).write_text(agents + "\n")
@@ -154,7 +157,7 @@ class Services:
             data_test=[Path(file) for file in data.test or data.train[:1]],
             resume_from=self._beginning.step,
         )
-        env = {**environment(train, run=self._run), RAY_ENV: ray_address}
+        env = {**environment(train, run=self._run), RAY_ENV: ray_address, **worker}
         return Trainer(overrides, env, logs / "trainer.log")
 
     def _ending(self, name: str, stop: Callable[[], None]) -> Callable[[], None]:

@@ -20,6 +20,7 @@ CHECKPOINTS = "checkpoints"
 METRICS = "metrics.jsonl"
 PAST_METRICS = "metrics.past.jsonl"  # of the steps before a resume
 AGENT_CONFIG = "agent_loop.yaml"
+RAY_WORKER_ENV = ("RAY_RAYLET_PID", "RAY_JOB_ID")  # what Ray tells each worker, before it imports Ray
 
 
 def half(n: int) -> int:
