@@ -8,6 +8,8 @@ left.
 from __future__ import annotations
 
 import asyncio
+from collections import Counter
+from collections.abc import Callable
 from dataclasses import dataclass
 from functools import partial
 from pathlib import Path
@@ -19,7 +21,7 @@ from policy.rollout import Limits, Rollout, Written
 from rewards.scorer import QueueScorer
 from rewards.settings import JudgeSettings, RewardSettings
 from workers.client import QueueClient
-from workers.messages import Request
+from workers.messages import Failure, Outcome, Request
 from workers.settings import QueueSettings
 
 SIBLINGS, MIN_VALID = 4, 2
@@ -36,14 +38,25 @@ class Sample:
 
 
 class Load:
-    """Use as an async context manager; `run` until `finish` is called and what is under way has ended."""
+    """Use as an async context manager; `run` until `finish` is called and what is under way has ended.
 
-    def __init__(self, settings: QueueSettings, judges: JudgeSettings, run: Path, seed: int):
+    `train` is given each sample of a batch. `told`: outcomes by success or cause.
+    """
+
+    def __init__(
+        self,
+        settings: QueueSettings,
+        judges: JudgeSettings,
+        run: Path,
+        seed: int,
+        train: Callable[[Sample], None],
+    ):
         self.posted = 0
-        self.batch: list[Sample] = []
+        self.told: Counter[str] = Counter()
+        self._train = train
         self.rollouts = 0
         self._ledger = LedgerWriter(run, "rollout")
-        self._client = QueueClient(settings, on_posted=self._count, on_outcome=self._ledger.ended)
+        self._client = QueueClient(settings, on_posted=self._count, on_outcome=self._ended)
         self._scorer = QueueScorer(RewardSettings(), judges)
         self._model = PlayedModel(seed, lambda _rollout, _number: None)
         self._groups = 0
@@ -86,7 +99,7 @@ class Load:
         enough = len(valid) >= MIN_VALID
         for rollout_id, reward in valid:
             if enough:
-                self.batch.append(Sample(rollout_id, reward))
+                self._train(Sample(rollout_id, reward))
                 self._ledger.closed(rollout_id, "trained", step=self._groups)
             else:
                 self._ledger.closed(rollout_id, "masked", reason="too few of its group could vote")
@@ -115,3 +128,8 @@ class Load:
     def _count(self, request: Request) -> None:
         self.posted += 1
         self._ledger.posted(request)
+
+    def _ended(self, outcome: Outcome) -> None:
+        result = outcome.result
+        self.told[result.cause.value if isinstance(result, Failure) else result.status] += 1
+        self._ledger.ended(outcome)

@@ -22,7 +22,7 @@ from coordinator.build import cache_folder
 from coordinator.chaos.audit import Evidence, Rule, audit, images
 from coordinator.chaos.crew import Crew
 from coordinator.chaos.faults import Fault, timeline
-from coordinator.chaos.load import Load
+from coordinator.chaos.load import Load, Sample
 from coordinator.chaos.monkey import Monkey
 from coordinator.chaos.provider import Provider
 from coordinator.chaos.proxy import Proxy
@@ -88,15 +88,17 @@ class Result:
         return not any(rule.violations for rule in self.rules)
 
 
-def config_of(folder: Path, proxy: Proxy, provider: Provider) -> ServiceConfig:
-    """What workers and rollouts of the trial read: real tools, images and judges by the provider."""
+def config_of(folder: Path, port: int, provider: Provider) -> ServiceConfig:
+    """What workers and rollouts of the trial read: real tools, images and judges by the provider. `port`:
+    where Redis is reached.
+    """
     made = ImageModelSettings(
         provider="openai", base_url=provider.url, model="chaos", size="64x64", allow_private_addresses=True
     )
     judge = JudgeEndpoint(provider="openai", base_url=provider.url, model="chaos")
     return ServiceConfig(
         name="chaos",
-        queue=QueueSettings(redis_url=f"redis://127.0.0.1:{proxy.port}/0", lease_s=LEASE_S),
+        queue=QueueSettings(redis_url=f"redis://127.0.0.1:{port}/0", lease_s=LEASE_S),
         blobs=BlobSettings(url=str(folder / "blobs")),
         tools=ToolSettings(
             search=SearchSettings(library=str(cache_folder() / "library")), diffusion=made, edit=made
@@ -114,25 +116,26 @@ async def run(wanted: Wanted, folder: Path, say: Say, tell: Callable[[int, int],
     logs = folder / "logs"
     provider = Provider(logs / "provider.log")
     with contextlib.ExitStack() as stack:
-        stack.enter_context(_environment())
+        stack.enter_context(apart())
         server = stack.enter_context(EmbeddedRedis(folder / "redis"))
         proxy = stack.enter_context(Proxy(server.port))
         stack.callback(provider.kill)
         await asyncio.to_thread(provider.start)
         say("drawing the image library")
         await asyncio.to_thread(build_library, cache_folder() / "library")
-        config = config_of(folder, proxy, provider)
+        config = config_of(folder, proxy.port, provider)
         config.save(folder)
         crew = Crew(folder / "config.json", logs, wanted.workers)
         stack.callback(crew.stop)
         say(f"starting {wanted.workers} workers")
         await asyncio.to_thread(crew.start)
         monkey = Monkey(crew, server, proxy, provider)
-        async with Load(config.queue, config.judges, folder, wanted.seed) as load:
+        batch: list[Sample] = []
+        async with Load(config.queue, config.judges, folder, wanted.seed, batch.append) as load:
             await _rage(wanted, load, monkey, crew, say, tell)
         say("the audit")
         return await asyncio.to_thread(
-            _result, wanted, folder, load, monkey, crew, server, config, time.monotonic() - began
+            _result, wanted, folder, load, batch, monkey, crew, server, config, time.monotonic() - began
         )
 
 
@@ -188,6 +191,7 @@ def _result(
     wanted: Wanted,
     folder: Path,
     load: Load,
+    batch: list[Sample],
     monkey: Monkey,
     crew: Crew,
     server: EmbeddedRedis,
@@ -201,7 +205,7 @@ def _result(
         stored = submit.outcomes(client, ids)
         starts = _starts(client, ids)
     store = BlobStore(config.blobs.url)
-    evidence = Evidence(ledger, load.batch, stored, starts, _broken(ledger, store), left)
+    evidence = Evidence(ledger, batch, stored, starts, _broken(ledger, store), left)
     referenced = {ref.sha256 for record in ledger.requests.values() for ref in images(record)}
     there = {path.name for path in (folder / "blobs").glob("*/*") if "." not in path.name}
     return Result(
@@ -211,7 +215,7 @@ def _result(
         restarts=crew.restarts,
         requests=len(ids),
         rollouts=load.rollouts,
-        trained=len(load.batch),
+        trained=len(batch),
         outcomes=_outcomes(ledger),
         again=sum(count > 1 for count in starts.values()),
         starts=sum(starts.values()),
@@ -260,7 +264,7 @@ def _outcomes(ledger: Ledger) -> dict[str, dict[str, int]]:
 
 
 @contextlib.contextmanager
-def _environment() -> Iterator[None]:
+def apart() -> Iterator[None]:
     """Without the variables that would lead workers elsewhere."""
     before = {name: os.environ.pop(name, None) for name in (REDIS_ENV, TEXT_URL_ENV, IMAGE_URL_ENV)}
     try:
