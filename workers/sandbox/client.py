@@ -107,6 +107,11 @@ class Renderer:
         _raise_for(verdict, settings, zygote.layers)
         return _figures(frame, settings)
 
+    @property
+    def layers(self) -> dict[str, bool]:
+        """Those of the zygote that runs; empty before `start`."""
+        return self._zygote.layers if self._zygote is not None else {}
+
     def close(self) -> None:
         """End the zygote and whatever it runs."""
         with self._lock:

@@ -1,0 +1,17 @@
+"""The bench of the jail measures what it says it does."""
+
+from __future__ import annotations
+
+from coordinator.bench.charts import WARM_PER_COLD, measure
+
+
+def test_every_number_is_measured() -> None:
+    said: list[str] = []
+    numbers = measure(2, 1.0, said.append)
+    assert (numbers.cold.n, numbers.chart.n, numbers.empty.n) == (2, 2 * WARM_PER_COLD, 2 * WARM_PER_COLD)
+    assert numbers.cold.p50 > numbers.chart.p50 > numbers.empty.p50 > 0
+    assert numbers.charts_per_s > numbers.cold_per_s > 0
+    assert numbers.layers["landlock"]
+    assert numbers.layers["seccomp"]
+    assert len(numbers.document()["targets"]) == 3
+    assert said
