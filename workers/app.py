@@ -13,7 +13,7 @@ from typing import Any
 
 from celery import Celery
 
-from workers import attention, gate, lease, presence, reporting, upkeep
+from workers import attention, gate, lease, presence, reporting, transport, upkeep
 from workers.backend import TASK_PREFIX
 from workers.queues import QUEUES
 from workers.settings import QueueSettings, section
@@ -26,6 +26,7 @@ def make_app(settings: QueueSettings) -> Celery:
     """A Celery application on the broker of `settings`; `url` wins over everything in Celery's own
     environment.
     """
+    transport.install()
     app = Celery(
         "llmi",
         broker=settings.url,
@@ -40,6 +41,7 @@ def make_app(settings: QueueSettings) -> Celery:
         result_accept_content=["json"],
         task_acks_late=True,
         task_reject_on_worker_lost=True,
+        worker_consumer="workers.intake:Intake",
         worker_prefetch_multiplier=1,
         worker_disable_prefetch=True,
         worker_proc_alive_timeout=3600.0,  # a child is not up before its jobs are warm, which may be minutes

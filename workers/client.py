@@ -121,7 +121,8 @@ class QueueClient:
 
         Raises `ValueError` for a kind that has no queue, `InfrastructureFault(PROVIDER_DOWN)` when Redis
         could not be reached or the queue had no room before the request's deadline,
-        `InfrastructureFault(CANCELLED)` when the client is closed meanwhile. A caller that is cancelled
+        `InfrastructureFault(BAD_MESSAGE)` for one that is too large, `InfrastructureFault(CANCELLED)` when
+        the client is closed meanwhile. A caller that is cancelled
         leaves the request posted; see `cancel`.
         """
         return await self._begin(request, self._publish)
@@ -177,6 +178,9 @@ class QueueClient:
                 self._forget(posted)
                 detail = self._publisher.last_error or "no answer"
                 raise InfrastructureFault(Cause.PROVIDER_DOWN, f"Redis took no request: {detail}") from error
+        except InfrastructureFault:
+            self._forget(posted)
+            raise
         else:
             self._confirm(posted)
 

@@ -10,6 +10,8 @@ from __future__ import annotations
 
 import contextlib
 import functools
+import json
+import logging
 import os
 import socket
 import time
@@ -27,12 +29,14 @@ from workers import jobs
 from workers.backend import TASK_PREFIX
 from workers.blobs import BlobStore
 from workers.breakers import Down, ProviderBreaker
+from workers.dead_letters import bury
 from workers.errors import Cause
 from workers.messages import Failure, Outcome, Request
 from workers.outcomes import Attempt, begin, unbegin
 from workers.set_aside import set_aside
 from workers.settings import BlobSettings, QueueSettings, section
 
+logger = logging.getLogger(__name__)
 RECONNECT_S = 60.0  # a restart of Redis is waited for
 HOLD_S = 0.5  # by then `workers.gate` has seen it, and the request is not taken again at once
 
@@ -64,6 +68,7 @@ def handle(task_id: str, kind: str, arguments: tuple[Any, ...]) -> Outcome:
             )
     except ValueError as error:
         detail = _first_error(error) if isinstance(error, ValidationError) else str(error)
+        _bury(kind, detail, arguments)
         return _failed(task_id, kind, Cause.BAD_MESSAGE, detail)
     settings = section("queue", QueueSettings)
     this = Attempt(worker=_worker(), begun=time.time())
@@ -75,7 +80,10 @@ def handle(task_id: str, kind: str, arguments: tuple[Any, ...]) -> Outcome:
         detail = f"given to a worker {settings.max_attempts} times, and none finished it"
         return _failed(task_id, kind, Cause.WORKER_LOST, detail)
     provider = jobs.provider_of(kind)
-    if not provider or time.time() >= request.deadline:
+    late = time.time() >= request.deadline
+    if late:
+        _bury(kind, f"its deadline had passed {time.time() - request.deadline:.0f} s before", arguments)
+    if not provider or late:
         return jobs.run(request, _blobs())
     breaker = ProviderBreaker(_redis(os.getpid()), kind, provider, settings.breaker)
     waits = settings.breaker.while_open == "wait"
@@ -87,6 +95,15 @@ def handle(task_id: str, kind: str, arguments: tuple[Any, ...]) -> Outcome:
     if (down := breaker.hear(outcome)) and waits:
         _hold(request, this, down)
     return outcome
+
+
+def _bury(kind: str, reason: str, arguments: tuple[Any, ...]) -> None:
+    """Keep what was asked; its poster is told by the outcome."""
+    text = json.dumps(arguments, default=str).encode(errors="replace")
+    try:
+        bury(_redis(os.getpid()), kind, reason, text, section("queue", QueueSettings).result_ttl_s)
+    except redis.RedisError as error:
+        logger.warning("a message of %s (%s) is not kept: %s", kind, reason, error)
 
 
 def _hold(request: Request, this: Attempt, down: Down) -> None:

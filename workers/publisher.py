@@ -13,7 +13,6 @@ from __future__ import annotations
 import asyncio
 import base64
 import contextlib
-import json
 import logging
 import reprlib
 import time
@@ -22,8 +21,11 @@ from typing import Any
 
 import redis.asyncio
 from celery import Celery
+from pydantic_core import to_json
 from redis.exceptions import RedisError
 
+from workers.dead_letters import MAX_BYTES
+from workers.errors import Cause, InfrastructureFault
 from workers.messages import Request
 from workers.queues import QUEUES
 
@@ -46,7 +48,10 @@ def shown(request: Request) -> str:
 
 
 def encode(request: Request, *, tag: str, reply_to: str) -> str:
-    """The Redis list entry of one request. `tag` is the delivery tag under which a worker will hold it."""
+    """The Redis list entry of one request. `tag` is the delivery tag under which a worker will hold it.
+
+    Raises `InfrastructureFault(BAD_MESSAGE)` for one that no worker would take.
+    """
     limit_s = max(1.0, request.deadline - time.time() + DEADLINE_GRACE_S)
     task = _AMQP.as_task_v2(
         request.request_id,
@@ -58,7 +63,7 @@ def encode(request: Request, *, tag: str, reply_to: str) -> str:
         time_limit=limit_s,
     )
     envelope = {
-        "body": base64.b64encode(json.dumps(task.body).encode()).decode(),
+        "body": base64.b64encode(to_json(task.body)).decode(),
         "content-encoding": "utf-8",
         "content-type": "application/json",
         "headers": {**task.headers, "posted": time.time()},
@@ -72,7 +77,12 @@ def encode(request: Request, *, tag: str, reply_to: str) -> str:
             "delivery_tag": tag,
         },
     }
-    return json.dumps(envelope)
+    entry = to_json(envelope).decode()
+    if len(entry) > MAX_BYTES:
+        raise InfrastructureFault(
+            Cause.BAD_MESSAGE, f"a message of {len(entry)} bytes; at most {MAX_BYTES} are taken"
+        )
+    return entry
 
 
 @dataclass(frozen=True)
@@ -137,13 +147,15 @@ class Publisher:
     async def _rest(self) -> None:
         """Until something is published, or it is time to look for room."""
         self._wake.clear()
+        if not self._items:
+            await self._wake.wait()
+            return
         with contextlib.suppress(TimeoutError):
-            async with asyncio.timeout(ROOM_S if self._items else None):
+            async with asyncio.timeout(ROOM_S):
                 await self._wake.wait()
 
     async def _look_for_room(self) -> None:
-        waited_for = {item.request.kind for item in self._items}
-        full = sorted(kind for kind in waited_for if self._lengths.get(kind, 0) >= self._max_waiting)
+        full = [kind for kind, length in self._lengths.items() if length >= self._max_waiting]
         if not full or time.monotonic() < self._look_at:
             return
         pipeline: Any = self._redis.pipeline(transaction=False)
@@ -162,11 +174,17 @@ class Publisher:
 
     async def _send(self, batch: list[_Item]) -> None:
         pipeline: Any = self._redis.pipeline(transaction=False)
+        sent = []
         for item in batch:
-            message = encode(item.request, tag=item.tag, reply_to=self._reply_to)
-            pipeline.lpush(QUEUES[item.request.kind].name, message)
+            try:
+                message = encode(item.request, tag=item.tag, reply_to=self._reply_to)
+            except InfrastructureFault as error:
+                item.done.set_exception(error)
+            else:
+                pipeline.lpush(QUEUES[item.request.kind].name, message)
+                sent.append(item)
         replies = await pipeline.execute(raise_on_error=False)
-        for item, reply in zip(batch, replies, strict=True):
+        for item, reply in zip(sent, replies, strict=True):
             if isinstance(reply, Exception):
                 self.last_error = f"{type(reply).__name__}: {reply}"
                 continue

@@ -18,9 +18,10 @@ from workers.errors import ConfigError
 
 if TYPE_CHECKING:
     from coordinator.nodes.plan import Plan
+    from workers.dead_letters import DeadLetter
     from workers.set_aside import SetAside
 
-SHOWN = 10  # of the requests that were set aside
+SHOWN = 10  # of the requests that were set aside, and of dead letters
 
 app = typer.Typer(no_args_is_help=True, help="Join this machine to the queues of a Redis, or leave them.")
 
@@ -159,6 +160,7 @@ def status(redis: Redis = "", as_json: Json = False) -> None:
     """
     with output(as_json) as (console, result):
         from coordinator.nodes import joining
+        from workers.dead_letters import read_dead_letters
         from workers.depths import read_depths
         from workers.roster import read_roster
         from workers.set_aside import read_set_aside
@@ -186,11 +188,17 @@ def status(redis: Redis = "", as_json: Json = False) -> None:
             _show_set_aside(console, given_up)
         if len(aside) > SHOWN:
             console.print(f"and {len(aside) - SHOWN} more; --json has them all", highlight=False)
+        letters = read_dead_letters(url)
+        for letter in letters[:SHOWN]:
+            _show_dead_letter(console, letter)
+        if len(letters) > SHOWN:
+            console.print(f"and {len(letters) - SHOWN} more; --json has them all", highlight=False)
         result.update(
             workers=[asdict(one) for one in roster],
             queues={queue: {"waiting": d.waiting, "running": d.running} for queue, d in depths.items()},
             unserved=unserved,
             set_aside=[one.model_dump(mode="json") for one in aside],
+            dead_letters=[letter.model_dump(mode="json") for letter in letters],
         )
 
 
@@ -209,6 +217,17 @@ def _show(console: Console, node: str, redis: str, plan: Plan) -> None:
     for why in dict.fromkeys(plan.left_out.values()):
         queues = ", ".join(queue for queue, reason in plan.left_out.items() if reason == why)
         console.print(f"[yellow]left out[/] {queues}: {why}", highlight=False, soft_wrap=True)
+
+
+def _show_dead_letter(console: Console, letter: DeadLetter) -> None:
+    from rich.markup import escape
+
+    when = time.strftime("%d.%m. %H:%M:%S", time.localtime(letter.since))
+    console.print(
+        f"[bold yellow]dead letter[/] in {escape(letter.queue)}, {when}: {escape(letter.reason[:200])}",
+        highlight=False,
+        soft_wrap=True,
+    )
 
 
 def _show_set_aside(console: Console, one: SetAside) -> None:
