@@ -14,7 +14,7 @@ import os
 from collections.abc import Mapping
 from pathlib import Path
 from typing import Annotated, Literal, TypeVar
-from urllib.parse import urlsplit
+from urllib.parse import parse_qs, urlsplit, urlunsplit
 
 from pydantic import (
     AfterValidator,
@@ -83,7 +83,17 @@ class QueueSettings(Settings):
     @property
     def url(self) -> str:
         """The URL to connect to: `LLMI_REDIS_URL` wins, so that a password never enters a file."""
-        return os.environ.get(REDIS_ENV) or self.redis_url
+        return verifying(os.environ.get(REDIS_ENV) or self.redis_url)
+
+
+def verifying(url: str) -> str:
+    """A rediss:// URL that says whether certificates are verified: they are, unless it says otherwise. Celery
+    does not verify any that it is not told to.
+    """
+    parts = urlsplit(url)
+    if parts.scheme != "rediss" or "ssl_cert_reqs" in parse_qs(parts.query):
+        return url
+    return urlunsplit(parts._replace(query="&".join(filter(None, (parts.query, "ssl_cert_reqs=required")))))
 
 
 def plain_url(url: str) -> str:

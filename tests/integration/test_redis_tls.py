@@ -1,0 +1,158 @@
+"""Queues over TLS: certificates are verified by clients and by workers, unless the URL says otherwise.
+
+The embedded server speaks no TLS, so a relay that does stands before it.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import contextlib
+import datetime
+import ipaddress
+import ssl
+import threading
+from collections.abc import Iterator
+from dataclasses import dataclass
+from pathlib import Path
+
+import pytest
+import redis
+from conftest import StartWorker
+from cryptography import x509
+from cryptography.hazmat.primitives import hashes, serialization
+from cryptography.hazmat.primitives.asymmetric import ec
+from cryptography.x509.oid import NameOID
+from queue_jobs import Order
+from queue_requests import Notes, ask
+
+from coordinator.redis_server import EmbeddedRedis
+from workers.client import QueueClient
+from workers.errors import InfrastructureFault
+from workers.settings import REDIS_ENV, QueueSettings, verifying
+
+LOOPBACK = "127.0.0.1"
+
+
+@dataclass(frozen=True)
+class Relay:
+    """Where it listens, and the certificate by which to know it."""
+
+    port: int
+    certificate: Path
+
+    def url(self, **query: str) -> str:
+        words = "&".join(f"{name}={value}" for name, value in query.items())
+        return f"rediss://{LOOPBACK}:{self.port}/0?{words}"
+
+
+def make_certificate(folder: Path) -> tuple[Path, Path]:
+    """Of 127.0.0.1, signed by itself: the certificate's file and the key's."""
+    key = ec.generate_private_key(ec.SECP256R1())
+    name = x509.Name([x509.NameAttribute(NameOID.COMMON_NAME, "a test's Redis")])
+    now = datetime.datetime.now(datetime.UTC)
+    certificate = (
+        x509.CertificateBuilder()
+        .subject_name(name)
+        .issuer_name(name)
+        .public_key(key.public_key())
+        .serial_number(x509.random_serial_number())
+        .not_valid_before(now - datetime.timedelta(days=1))
+        .not_valid_after(now + datetime.timedelta(days=1))
+        .add_extension(x509.SubjectAlternativeName([x509.IPAddress(ipaddress.ip_address(LOOPBACK))]), False)
+        .add_extension(x509.BasicConstraints(ca=True, path_length=None), True)
+        .sign(key, hashes.SHA256())
+    )
+    files = folder / "certificate.pem", folder / "key.pem"
+    files[0].write_bytes(certificate.public_bytes(serialization.Encoding.PEM))
+    files[1].write_bytes(
+        key.private_bytes(
+            serialization.Encoding.PEM,
+            serialization.PrivateFormat.PKCS8,
+            serialization.NoEncryption(),
+        )
+    )
+    return files
+
+
+@pytest.fixture(scope="module")
+def relay(redis_server: EmbeddedRedis, tmp_path_factory: pytest.TempPathFactory) -> Iterator[Relay]:
+    certificate, key = make_certificate(tmp_path_factory.mktemp("tls"))
+    context = ssl.SSLContext(ssl.PROTOCOL_TLS_SERVER)
+    context.load_cert_chain(certificate, key)
+    loop = asyncio.new_event_loop()
+    thread = threading.Thread(target=loop.run_forever, daemon=True)
+    thread.start()
+
+    async def pump(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
+        with contextlib.suppress(OSError):
+            while part := await reader.read(1 << 16):
+                writer.write(part)
+                await writer.drain()
+        writer.close()
+
+    async def serve(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
+        back, forth = await asyncio.open_connection(LOOPBACK, redis_server.port)
+        await asyncio.gather(pump(reader, forth), pump(back, writer))
+
+    async def start() -> asyncio.Server:
+        return await asyncio.start_server(serve, LOOPBACK, 0, ssl=context)
+
+    server = asyncio.run_coroutine_threadsafe(start(), loop).result(10)
+    yield Relay(server.sockets[0].getsockname()[1], certificate)
+    loop.call_soon_threadsafe(server.close)
+    loop.call_soon_threadsafe(loop.stop)
+    thread.join(10)
+
+
+async def test_clients_and_workers_go_over_tls(
+    relay: Relay,
+    obedient: StartWorker,
+    queue_settings: QueueSettings,
+    notes: Notes,
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    monkeypatch.setenv(REDIS_ENV, relay.url(ssl_ca_certs=str(relay.certificate)))
+    worker = obedient()
+    async with QueueClient(queue_settings) as client:
+        assert (await ask(client, notes.order())).ok
+    assert "rediss://" in worker.log.read_text()
+
+
+async def test_a_client_takes_no_certificate_that_it_cannot_verify(
+    relay: Relay, queue_settings: QueueSettings, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv(REDIS_ENV, relay.url())
+    async with QueueClient(queue_settings) as client:
+        with pytest.raises(InfrastructureFault, match=r"(?i)certificate"):
+            await ask(client, Order(), timeout_s=1.0)
+
+
+def test_celery_takes_no_certificate_that_it_cannot_verify(relay: Relay) -> None:
+    from kombu import Connection
+
+    with Connection(verifying(relay.url())) as connection, pytest.raises(Exception, match=r"(?i)certificate"):
+        connection.ensure_connection(max_retries=1, timeout=5.0)
+    known = verifying(relay.url(ssl_ca_certs=str(relay.certificate)))
+    with Connection(known) as connection:
+        connection.ensure_connection(max_retries=1, timeout=5.0)
+        connection.default_channel.client.ping()
+
+
+@pytest.mark.parametrize(
+    ("given", "meant"),
+    [
+        ("redis://h:1/0", "redis://h:1/0"),
+        ("rediss://h:1/0", "rediss://h:1/0?ssl_cert_reqs=required"),
+        ("rediss://h:1/0?ssl_ca_certs=/a", "rediss://h:1/0?ssl_ca_certs=/a&ssl_cert_reqs=required"),
+        ("rediss://h:1/0?ssl_cert_reqs=none", "rediss://h:1/0?ssl_cert_reqs=none"),
+    ],
+)
+def test_who_wants_no_verification_must_say_so(given: str, meant: str) -> None:
+    assert verifying(given) == meant
+
+
+def test_the_blocking_client_verifies_too(relay: Relay) -> None:
+    with redis.Redis.from_url(verifying(relay.url())) as client, pytest.raises(redis.ConnectionError):
+        client.ping()
+    with redis.Redis.from_url(verifying(relay.url(ssl_ca_certs=str(relay.certificate)))) as client:
+        assert client.ping()
