@@ -18,9 +18,10 @@ from workers.messages import Message, Outcome
 PRIORITY_STEPS = (0, 3, 6, 9)  # kombu's lists per queue; 0 is taken first
 REPLIES_KEPT = 100_000  # entries of one reply stream; whoever fell further behind finds outcomes by key
 
+NOBODY = "llmi:replies:-"  # a key all the same: users of Redis may be limited to ours
 STATS_KEY = "llmi:stats"  # per kind, ever growing: `:n` ended, `:ran` of them ran, `:service_s` for so long
 
-# KEYS: outcome, reply stream ('' for none), statistics. ARGV: outcome JSON, '1' if a success, seconds to
+# KEYS: outcome, reply stream (NOBODY for none), statistics. ARGV: outcome JSON, '1' if a success, seconds to
 # live, id, entries kept in the stream, kind, seconds it ran ('' if it never did).
 # Returns the outcome that is visible now, which may be an earlier one; the producer is told that one.
 COMMIT = """
@@ -37,7 +38,7 @@ if not visible or (ARGV[2] == '1' and cjson.decode(visible).result.status ~= 'su
   visible = ARGV[1]
   redis.call('SET', KEYS[1], visible, 'EX', ARGV[3])
 end
-if KEYS[2] ~= '' then
+if KEYS[2] ~= 'llmi:replies:-' then
   redis.call('XADD', KEYS[2], 'MAXLEN', '~', ARGV[5], '*', 'id', ARGV[4], 'outcome', visible)
   redis.call('EXPIRE', KEYS[2], ARGV[3])
 end
@@ -112,7 +113,7 @@ def queue_lists(queue: str) -> list[str]:
 
 
 def _commit_arguments(outcome: Outcome, reply_to: str, ttl_s: int) -> tuple[list[str], list[str]]:
-    keys = [outcome_key(outcome.request_id), reply_to, STATS_KEY]
+    keys = [outcome_key(outcome.request_id), reply_to or NOBODY, STATS_KEY]
     ran = outcome.started > 0 and outcome.finished > 0
     return keys, [
         outcome.model_dump_json(),

@@ -7,12 +7,17 @@ import json
 import os
 import re
 import shutil
+import socket
 import subprocess
+import time
+from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 from urllib.parse import urlsplit
 
+import psutil
 import pytest
+import redis
 import yaml
 from typer.testing import CliRunner
 
@@ -20,11 +25,13 @@ from coordinator import claim
 from coordinator.cli import app
 from coordinator.config import load, load_services
 from coordinator.nodes.joining import alike, prepare
+from coordinator.redis_server import _binary
 from workers.errors import ConfigError
 from workers.settings import QueueSettings
 
 REPOSITORY = Path(__file__).resolve().parents[2]
 OPS = REPOSITORY / "ops"
+LOOPBACK, PASSWORD = "127.0.0.1", "a1b2c3"
 IN_IMAGE = Path("/llmi")  # where ops/Dockerfile puts the repository
 
 
@@ -72,6 +79,46 @@ def test_commands_name_programs_of_the_repository_and_options_that_they_know(com
         assert all(option in helps[service] for option in command if option.startswith("--"))
 
 
+@pytest.fixture
+def started(compose: dict[str, Any], tmp_path: Path) -> Iterator[tuple[int, int]]:
+    """The Redis of the compose file, by its own command: its port and process."""
+    shell, option, script = compose["services"]["redis"]["command"]
+    with socket.socket() as probe:
+        probe.bind((LOOPBACK, 0))
+        port = probe.getsockname()[1]
+    here = f" --port {port} --bind {LOOPBACK} --dir {tmp_path}"
+    environment = {"PATH": f"{_binary().parent}:{os.environ['PATH']}", "REDISCLI_AUTH": PASSWORD}
+    with subprocess.Popen([shell, option, script.replace("$$", "$") + here], env=environment) as process:
+        deadline = time.monotonic() + 30.0
+        while True:
+            with socket.socket() as probe:
+                if not probe.connect_ex((LOOPBACK, port)):
+                    break
+            assert time.monotonic() < deadline
+            assert process.poll() is None
+            time.sleep(0.02)
+        yield port, process.pid
+        process.terminate()
+
+
+def test_the_redis_keeps_everything_and_asks_for_a_password(
+    compose: dict[str, Any], started: tuple[int, int]
+) -> None:
+    port, pid = started
+    with redis.Redis(port=port, password=PASSWORD) as client:
+        kept = client.config_get("appendonly", "maxmemory-policy", "appendfsync")
+    assert kept == {"appendonly": "yes", "maxmemory-policy": "noeviction", "appendfsync": "everysec"}
+    with redis.Redis(port=port) as stranger, pytest.raises(redis.AuthenticationError):
+        stranger.ping()
+    shown = [psutil.Process(pid), *psutil.Process(pid).children()]
+    assert not [one for one in shown if PASSWORD in " ".join(one.cmdline())]
+    services = compose["services"]
+    assert services["redis"]["environment"]["REDISCLI_AUTH"].startswith("${LLMI_REDIS_PASSWORD:?")
+    for name in ("workers", "metrics", "flower"):
+        url = services[name]["environment"]["LLMI_REDIS_URL"]
+        assert url == "redis://:${LLMI_REDIS_PASSWORD}@redis:6379/0"
+
+
 def substituted(argument: str, env: dict[str, str]) -> str:
     """As compose does with `${NAME-default}`: the default only where the variable is not set at all."""
     return re.sub(r"\$\{(\w+)-([^}]*)\}", lambda found: env.get(found[1], found[2]), argument)
@@ -108,13 +155,6 @@ def test_the_image_is_built_from_files_that_exist(compose: dict[str, Any]) -> No
     assert context == REPOSITORY
     assert (context / build["dockerfile"]).is_file()
     assert f"WORKDIR {IN_IMAGE}" in (context / build["dockerfile"]).read_text()
-
-
-def test_redis_keeps_everything_it_is_given(compose: dict[str, Any]) -> None:
-    command = compose["services"]["redis"]["command"]
-    options = dict(zip(command[1::2], command[2::2], strict=True))
-    assert options["--appendonly"] == "yes"
-    assert options["--maxmemory-policy"] == "noeviction"
 
 
 def test_prometheus_looks_where_the_exporter_serves(compose: dict[str, Any]) -> None:
