@@ -124,9 +124,7 @@ def failure(call: Call, status: int, headers: Mapping[str, str], body: bytes) ->
         answer = None
     if call.refusal and isinstance(answer, dict) and (refusal := call.refusal(status, answer)):
         return refusal
-    detail = f"HTTP {status}: {_message(answer, body)}"
-    if call.key:
-        detail = detail.replace(call.key, "***")
+    detail = f"HTTP {status}: {_message(answer, body, call.key)}"
     wish = _retry_after(headers.get("Retry-After"))
     fault = PassingFault if status in (408, 429) or status >= 500 else InfrastructureFault
     return fault(_cause(status), detail, provider=call.provider, retry_after_s=wish)
@@ -140,13 +138,14 @@ def _cause(status: int) -> Cause:
     return Cause.PROVIDER_DOWN if status >= 500 or status == 408 else Cause.BAD_ANSWER
 
 
-def _message(answer: object, body: bytes) -> str:
-    """The provider's own words: `error` as a string or as an object with `message`, else the body's
-    beginning.
+def _message(answer: object, body: bytes, key: str) -> str:
+    """The provider's own words, some of which repeat the key they were sent: `error` as a string or as an
+    object with `message`, else the body's beginning.
     """
     error = answer.get("error") if isinstance(answer, dict) else None
     text = error.get("message") if isinstance(error, dict) else error
-    return str(text or body.decode(errors="replace"))[:300]
+    words = str(text or body.decode(errors="replace"))
+    return (words.replace(key, "***") if key else words)[:300]  # first, or half a key is left at the end
 
 
 def _retry_after(value: str | None) -> float | None:
