@@ -60,11 +60,15 @@ def _living(config: ServiceConfig, say: Say) -> ServiceConfig | None:
 
 @contextlib.contextmanager
 def _own(config: ServiceConfig, signals: StopSignals, say: Say) -> Iterator[ServiceConfig]:
-    """A Redis and workers of the tools, in a folder that goes with them."""
+    """A Redis and workers of the tools, in a folder that goes with them. A person waits for the page: what a
+    provider that is down was asked fails at once, with its reason.
+    """
     with tempfile.TemporaryDirectory(prefix="llmi-generate-") as folder:
         blobs = BlobSettings(url=str(Path(folder) / "blobs"))
         workers = config.workers.model_copy(update={"pools": tool_pools(config)})
-        config = config.model_copy(update={"blobs": blobs, "workers": workers})
+        breaker = config.queue.breaker.model_copy(update={"while_open": "mask"})
+        queue = config.queue.model_copy(update={"breaker": breaker})
+        config = config.model_copy(update={"blobs": blobs, "workers": workers, "queue": queue})
         with own_workers(config, Path(folder), signals, say):
             yield config
 
