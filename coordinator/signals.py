@@ -9,7 +9,7 @@ from __future__ import annotations
 import asyncio
 import os
 import signal
-from collections.abc import Coroutine
+from collections.abc import Callable, Coroutine
 from types import FrameType, TracebackType
 from typing import Any, TypeVar
 
@@ -49,7 +49,11 @@ class StopSignals:
         for signum, handler in self._before.items():
             signal.signal(signum, handler)  # type: ignore[arg-type]
 
-    def run(self, work: Coroutine[Any, Any, T]) -> T:
+    def run(
+        self,
+        work: Coroutine[Any, Any, T],
+        loop_factory: Callable[[], asyncio.AbstractEventLoop] | None = None,
+    ) -> T:
         """`asyncio.run`, in which the first signal cancels `work`, and is raised when `work` has ended.
 
         An exception out of a handler would hit whatever task of the loop happens to run.
@@ -80,7 +84,8 @@ class StopSignals:
                     loop.remove_signal_handler(signum)
                 self.install()
 
-        return asyncio.run(listening())
+        with asyncio.Runner(loop_factory=loop_factory) as runner:
+            return runner.run(listening())
 
     def _handle(self, signum: int, frame: FrameType | None) -> None:
         if not self.stopping:

@@ -1,8 +1,8 @@
 """The producer under load: so many rollouts in one process and on one event loop, and what it costs.
 
-What is real: `policy.rollout`, tag reader, tooling, queue client, ledger, producer's metrics, scorer, and a
-Redis in its own process. What is played: the model (`played_model`), and all workers by one other process
-(`played_workers`). So it measures the producer, never a worker.
+What is real: the event loop of a Ray actor, `policy.rollout`, tag reader, tooling, queue client, ledger,
+producer's metrics, scorer, and a Redis in its own process. What is played: the model (`played_model`), and
+all workers by one other process (`played_workers`). So it measures the producer, never a worker.
 
 *Posting* is from the return of the generator that wrote `</imgen>` to the moment the client knows that Redis
 has the request: reading the text, the tag, encoding, sending and the answer. Edits that wait for another

@@ -9,14 +9,16 @@ from typing import TYPE_CHECKING, Annotated
 import typer
 from rich.console import Console
 
-from coordinator.commands.output import Json, output, stamp
+from coordinator.commands.output import MAX_SEED, Json, output, stamp
+from workers.errors import ConfigError
 
 if TYPE_CHECKING:
     from coordinator.bench.client import Numbers
     from coordinator.bench.overlap_result import Mix
+    from coordinator.bench.soak import Soak
     from coordinator.bench.targets import Target
 
-GIB = 2**30
+GIB, MIB = 2**30, 2**20
 app = typer.Typer(no_args_is_help=True, help="Measure what this program costs and gains, on this machine.")
 
 
@@ -39,13 +41,17 @@ def client(
     50 s more than [b]--seconds[/b], and two idle processor cores for numbers that mean something.
     """
     with output(as_json) as (console, result):
+        import uvloop
+
         from coordinator.bench.client import bench_folder, measure
         from coordinator.signals import StopSignals
 
         progress = Console(stderr=True)
         with StopSignals() as signals, bench_folder() as folder:
             say = lambda words: progress.print(words, style="dim", highlight=False)  # noqa: E731 - one line
-            numbers = signals.run(measure(rollouts, seconds, Path(folder), say))
+            # uvloop's is the event loop of Ray's actors, and so of rollouts.
+            work = measure(rollouts, seconds, Path(folder), say)
+            numbers = signals.run(work, loop_factory=uvloop.new_event_loop)
         result.update(numbers.document())
         _show(console, numbers)
 
@@ -90,6 +96,105 @@ def overlap(
             _show_mix(console, mix)
         _judged(console, targets)
         console.print(f"[dim]{document['seconds']:.0f} s in all; see[/] [bold]{place}[/]", highlight=False)
+
+
+@app.command()
+def code(
+    rounds: Annotated[int, typer.Option(min=1, max=1_000, help="Cold interpreters, one at a time.")] = 20,
+    seconds: Annotated[float, typer.Option(min=1.0, max=600.0, help="Of throughput, each way.")] = 15.0,
+    as_json: Json = False,
+) -> None:
+    """What a chart costs in the jail, beside a cold interpreter for each as the original has it."""
+    with output(as_json) as (console, result):
+        from rich.table import Table
+
+        from coordinator.bench import charts
+
+        err = Console(stderr=True)
+        with err.status("") as status:
+            numbers = charts.measure(rounds, seconds, lambda words: status.update(f"[dim]{words}[/]"))
+        result.update(numbers.document())
+        table = Table("ms", "p50", "p90", "p99", "largest", "measured", box=None, padding=(0, 2))
+        for name, spread in (
+            ("cold interpreter, one chart", numbers.cold),
+            ("jail, the same chart", numbers.chart),
+            ("jail, an empty job", numbers.empty),
+        ):
+            values = (spread.p50, spread.p90, spread.p99, spread.largest)
+            table.add_row(name, *(f"{value:.1f}" for value in values), str(spread.n))
+        console.print(table)
+        console.print(
+            f"{numbers.lanes} at once: {numbers.charts_per_s:.1f} charts/s in the jail, "
+            f"{numbers.cold_per_s:.1f} with cold interpreters",
+            highlight=False,
+        )
+        held = ", ".join(name for name, held in numbers.layers.items() if held)
+        console.print(f"layers that hold: {held}", highlight=False)
+        _judged(console, numbers.targets)
+
+
+@app.command()
+def soak(
+    minutes: Annotated[float, typer.Option(min=0.1, max=10_000.0, help="How long.")] = 60.0,
+    workers: Annotated[int, typer.Option(min=2, max=64, help="Celery workers.")] = 4,
+    seed: Annotated[int, typer.Option(min=0, max=MAX_SEED, help="Chooses documents.")] = 1,
+    folder: Annotated[
+        Path | None, typer.Option(metavar="DIR", help="Where to put it \\[default: bench/soak and the time].")
+    ] = None,
+    as_json: Json = False,
+) -> None:
+    """Run real rollouts and workers as hard as this machine can; look whether anything grows.
+
+    Memory and open files of every process must be the same in the last third as in the middle one. Exit code
+    1 when something grew, or a request was lost.
+    """
+    with output(as_json) as (console, result):
+        from rich.progress import BarColumn, Progress, TextColumn, TimeElapsedColumn, TimeRemainingColumn
+
+        from coordinator.bench import soak as soaking
+        from coordinator.bench.soak_picture import draw
+        from coordinator.signals import StopSignals
+
+        place = (folder or Path("bench") / stamp("soak")).absolute()
+        if place.exists():
+            raise ConfigError(f"--folder: {place} already exists; name another one")
+        place.mkdir(parents=True)
+        err = Console(stderr=True)
+        columns = (TextColumn("{task.description}"), BarColumn(), TimeElapsedColumn(), TimeRemainingColumn())
+        with StopSignals() as signals, Progress(*columns, console=err, transient=True) as bars:
+            bar = bars.add_task("soaking", total=60 * minutes)
+            tell = lambda s, posted: bars.update(bar, completed=s, description=f"{posted:,} requests")  # noqa: E731 - one line
+            say = lambda words: err.print(words, style="dim", highlight=False)  # noqa: E731 - one line
+            told = signals.run(soaking.run(60 * minutes, workers, seed, place, say, tell))
+        draw(told, place / "soak.png")
+        result.update(told.document(), folder=str(place))
+        _show_soak(console, told, place)
+    if told.lost or not told.flat:
+        raise typer.Exit(1)
+
+
+def _show_soak(console: Console, told: Soak, place: Path) -> None:
+    from rich.table import Table
+
+    table = Table("", "role", "processes", box=None, padding=(0, 2))
+    for name in ("MiB", "open files"):
+        table.add_column(name, justify="right")
+    for one in told.series:
+        table.add_row(
+            "[bold green]✓[/]" if one.flat else "[bold red]✗[/]",
+            one.role,
+            str(one.processes),
+            f"{one.middle_rss / MIB:.0f} → {one.last_rss / MIB:.0f}",
+            f"{one.middle_files:.0f} → {one.last_files:.0f}",
+        )
+    console.print(table)
+    console.print("[dim]the largest process of each role, in the middle and in the last third[/]")
+    outcomes = ", ".join(f"{count:,} {how}" for how, count in told.outcomes.items())
+    console.print(
+        f"{told.requests:,} requests of {told.rollouts:,} rollouts in {told.seconds:.0f} s "
+        f"({told.requests / told.seconds:.0f}/s), {told.lost} lost: {outcomes}; [dim]see[/] [bold]{place}[/]",
+        highlight=False,
+    )
 
 
 def _show_mix(console: Console, mix: Mix) -> None:
