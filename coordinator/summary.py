@@ -38,7 +38,8 @@ class Summary(BaseModel):
     `outcomes` counts requests by `success` or the cause of the failure; `rollouts` by terminal state. For
     `n_valid` to `dropped_by_latency` see `policy.groups.Groups`. `trainer_idle_s` and `generator_idle_s`:
     seconds by cause (`coordinator.idle.path.CAUSES`); the trainer's hold those in which weights were sent.
-    `generator_idle_ratio`: share of the time from the first rollout to the last batch.
+    `generator_idle_ratio`: share of the time from the first rollout to the last batch. `peak_rss_bytes`: of
+    all processes together; a page that several share counts once (Linux's PSS).
     """
 
     name: str

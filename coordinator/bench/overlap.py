@@ -52,7 +52,7 @@ class Parts:
 
 @dataclass(frozen=True)
 class Finished:
-    """One arm's run. `peak_rss_bytes`: of all its processes together."""
+    """One arm's run. `peak_rss_bytes`: of all its processes (`processes.memory_bytes`)."""
 
     name: ArmName
     folder: Path

@@ -8,6 +8,7 @@ import os
 import signal
 import subprocess
 import sys
+import threading
 import time
 from collections import Counter
 from collections.abc import Callable, Iterator
@@ -159,6 +160,28 @@ def test_all_items_are_written_at_the_same_time(
     status = until(evaluation, lambda status: written(services) == 3)
     assert services.gone == 0, "a text was given up"
     assert status.complete == 0
+
+
+def test_a_full_queue_is_waited_for(
+    worker: StartWorker, services: FakeServices, config: ServiceConfig, bench: Path, tmp_path: Path
+) -> None:
+    """Three items, and a queue that holds one: a worker makes room for the rest."""
+    narrow = config.model_copy(update={"queue": config.queue.model_copy(update={"max_waiting": 1})})
+    said: list[str] = []
+    submitting = threading.Thread(
+        target=evaluations.submit, args=(narrow, bench, "e", str(tmp_path / "evals"), None, said.append)
+    )
+    submitting.start()
+    deadline = time.monotonic() + WAIT_S
+    while not said:
+        assert time.monotonic() < deadline
+        time.sleep(0.05)
+    assert "2 items wait for room" in said[0]
+    worker(["search", "judge_rubric"], 8)
+    worker(["evaluate"], 4)
+    submitting.join(WAIT_S)
+    assert not submitting.is_alive()
+    assert finished(Evaluation(Batch(str(tmp_path / "evals/e")))).complete == 3
 
 
 def test_the_death_of_a_worker_repeats_no_verdict(
