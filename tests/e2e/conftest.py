@@ -1,11 +1,9 @@
 """The main job itself, three steps of it, through the commands that users call: the vision-language run in
-one go, the text run killed in the middle, all of it at once, and resumed. The two go on side by side where
-pytest has two processes (`-n 2 --dist loadgroup`): most of their time is spent starting, on one core.
+one go, the text run killed in the middle, all of it at once, and resumed.
 """
 
 from __future__ import annotations
 
-import fcntl
 import json
 import os
 import signal
@@ -26,14 +24,6 @@ from policy.resumption import Resumption
 LLMI = str(Path(sys.executable).with_name("llmi"))
 STEPS = 3
 LIMIT_S = 840.0  # building the tiny models takes minutes when the cache is cold
-
-
-def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
-    """What needs the text run is one group, all else the other: no run is made twice."""
-    for item in items:
-        parameters = getattr(getattr(item, "callspec", None), "params", {})
-        needs = {*getattr(item, "fixturenames", ()), *parameters.values()}
-        item.add_marker(pytest.mark.xdist_group("text" if needs & {"text", "resumed"} else "others"))
 
 
 @dataclass(frozen=True)
@@ -67,18 +57,7 @@ class Resumed:
 
 
 @pytest.fixture(scope="session")
-def built() -> None:
-    """Both policies, taught one after the other: beside anything else the clock would end a teaching."""
-    folder = cache_folder()
-    folder.mkdir(parents=True, exist_ok=True)
-    with (folder / ".tests.lock").open("w") as lock:
-        fcntl.flock(lock, fcntl.LOCK_EX)
-        for kind in ("text", "vl"):
-            build(Parts(folder, kind, seed=1), Console(stderr=True))
-
-
-@pytest.fixture(scope="session")
-def resumed(runs: Path, built: None) -> Resumed:
+def resumed(runs: Path) -> Resumed:
     """The run of the tiny Qwen3, made once per session."""
     folder = runs / "text"
     command = [LLMI, "train", str(configured(runs)), "--runs", str(runs), "--json"]
@@ -93,7 +72,7 @@ def text(resumed: Resumed) -> Demo:
 
 
 @pytest.fixture(scope="session")
-def vl(runs: Path, built: None) -> Demo:
+def vl(runs: Path) -> Demo:
     """The run of the tiny Qwen2.5-VL, made once per session."""
     return demo("vl", runs)
 

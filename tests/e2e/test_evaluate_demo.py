@@ -9,7 +9,7 @@ from pathlib import Path
 
 import pytest
 
-pytestmark = [pytest.mark.heavy, pytest.mark.timeout(900), pytest.mark.usefixtures("built")]
+pytestmark = [pytest.mark.heavy, pytest.mark.timeout(900)]
 LLMI = str(Path(sys.executable).with_name("llmi"))
 LIMIT_S = 840.0  # building the tiny models takes minutes when the cache is cold
 
