@@ -1,11 +1,15 @@
-"""kombu's Redis transport, which buries what is no message instead of ending the worker for it.
+"""kombu's Redis transport, which buries what is no message instead of ending the worker for it, and puts what
+a worker gives back where it is taken next.
 
 kombu 5.6 takes an entry off its list, and then reads it outside of any handler: bytes that are no JSON, or
 JSON that is no envelope, raise through the event loop, and are lost; a body that is no task's raises there
 too, and comes again. `_brpop_read` is kombu's own, but for the lines in the middle. It can go when kombu has
 a handler for such messages:
 `tests/integration/test_dead_letters.py::test_kombu_alone_ends_at_what_is_no_message`.
-Invariant: what is not buried is delivered as kombu delivers it.
+
+kombu puts a message that was rejected where those lie that were posted last. Invariants: what is not buried
+is delivered as kombu delivers it; what comes back, for whatever reason, is taken before all that never left
+its queue, since it was posted before.
 """
 
 from __future__ import annotations
@@ -59,7 +63,21 @@ def problem(entry: bytes) -> str:
     return ""
 
 
+class QoS(redis.QoS):
+    def restore_by_tag(self, tag: str, client: Any = None, leftmost: bool = False) -> None:
+        super().restore_by_tag(tag, client, leftmost=False)  # BRPOP takes the rightmost
+
+    def restore_unacked(self, client: Any = None) -> None:
+        """The oldest last, so that it is taken first."""
+        with self.channel.conn_or_acquire(client) as connected:
+            for tag in reversed(self._delivered):
+                self.restore_by_tag(tag, connected)
+        self._delivered.clear()
+
+
 class Channel(redis.Channel):
+    QoS = QoS
+
     def _brpop_read(self, **options: Any) -> bool:
         try:
             try:
