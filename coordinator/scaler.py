@@ -1,5 +1,5 @@
-"""The scaler of a run: looks at the queues every so often, decides with `coordinator.scaling`, tells the
-fleet.
+"""The scaler of a run: looks at the queues and the providers every so often, decides with
+`coordinator.scaling`, tells the fleet.
 
 Invariants: it runs in a thread of its own, so that a slow Redis delays nobody; while Redis does not answer
 the pools keep their sizes; each change of a size is a line of `scaling.jsonl` that says why.
@@ -19,6 +19,7 @@ import redis
 from coordinator.fleet import Fleet
 from coordinator.pools import PoolSettings, ScalerSettings
 from coordinator.scaling import Decision, Sizer
+from workers.blame import Blame
 from workers.depths import TIMEOUT_S, QueueDepth, read_depths
 
 logger = logging.getLogger(__name__)
@@ -34,6 +35,7 @@ class Scaler:
         self, url: str, pools: Sequence[PoolSettings], settings: ScalerSettings, fleet: Fleet, run: Path
     ):
         self._url = url
+        self._blame = Blame(url)
         self._sizers = {pool.name: Sizer(pool, settings) for pool in pools}
         self._every_s = settings.every_s
         self._fleet = fleet
@@ -54,10 +56,11 @@ class Scaler:
     def look(self, now: float) -> None:
         """Look once, at `now` in monotonic seconds. Raises `redis.RedisError` while Redis is away."""
         self.depths = read_depths(self._url)
+        down = {provider.kind for provider in self._blame.look()}
         states = self._fleet.states()
         for pool, sizer in self._sizers.items():
             current = states[pool].wanted
-            decision = sizer.look(now, self.depths, current)
+            decision = sizer.look(now, self.depths, current, down)
             if decision.wanted != current:
                 self._fleet.resize(pool, decision.wanted)
                 self._write(pool, current, decision)
@@ -68,6 +71,7 @@ class Scaler:
             "running": decision.running,
             "rate": round(decision.rate, 3),
             "service_s": None if decision.service_s is None else round(decision.service_s, 3),
+            "down": decision.down,
         }
         line = {"time": time.time(), "pool": pool, "was": was, "wanted": decision.wanted, "why": why}
         with self._record.open("a") as file:

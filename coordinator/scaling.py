@@ -1,7 +1,8 @@
 """How many workers a pool should have: a pure function of its queues' load, and the memory that it needs.
 
 `size` adds up the work that arrives (Little's law: arrivals per second times seconds of service) and the work
-that waits, spread over the time in which a backlog should be gone. Invariants: the answer lies within the
+that waits, spread over the time in which a backlog should be gone. No number of workers does the work of a
+queue whose provider is down; one tries whether it is back. Invariants: the answer lies within the
 pool's bounds and never falls when the backlog grows; a pool grows at once and shrinks by one at a time; it
 goes to zero only when nothing waits, runs or has just run. No clock, no Redis: `Sizer` is told the time.
 Limit: workers that joined by hand are not deducted; where they carry a queue, keep its pool's `high` small.
@@ -11,7 +12,8 @@ from __future__ import annotations
 
 import math
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+from collections.abc import Set as AbstractSet
+from dataclasses import dataclass, replace
 
 from coordinator.pools import PoolSettings, ScalerSettings
 from workers.depths import QueueDepth
@@ -32,6 +34,7 @@ class Load:
     rate: float = 0.0
     service_s: float | None = None
     active: bool = False
+    down: bool = False
 
     @property
     def busy(self) -> bool:
@@ -41,13 +44,13 @@ class Load:
 def size(loads: Sequence[Load], pool: PoolSettings, scaler: ScalerSettings) -> int:
     """Workers that the pool needs for `loads`, its queues.
 
-    A queue whose service time is unknown counts as one worker's while anything is in it. Jobs that run need
-    the workers they run on.
+    A queue whose service time is unknown, or whose provider is down, counts as one worker's while anything is
+    in it. Jobs that run need the workers they run on.
     """
     slots = sum(
         (load.rate / scaler.utilization + load.backlog / scaler.drain_s) * load.service_s
         for load in loads
-        if load.service_s is not None
+        if load.service_s is not None and not load.down
     )
     needed = math.ceil(slots / pool.concurrency - SLACK)
     occupied = math.ceil(sum(load.running for load in loads) / pool.concurrency)
@@ -57,13 +60,15 @@ def size(loads: Sequence[Load], pool: PoolSettings, scaler: ScalerSettings) -> i
 
 @dataclass(frozen=True)
 class Decision:
-    """`wanted` workers, and why: the sums over the pool's queues, `service_s` their mean by arrivals."""
+    """`wanted` workers, and why: the sums over the pool's queues, `service_s` their mean by arrivals; `down`:
+    those whose provider is."""
 
     wanted: int
     backlog: int
     running: int
     rate: float
     service_s: float | None
+    down: tuple[str, ...] = ()
 
 
 class Sizer:
@@ -75,9 +80,20 @@ class Sizer:
         self._memories = {queue: _Memory() for queue in pool.queues}
         self._fewer_since: float | None = None
 
-    def look(self, now: float, depths: Mapping[str, QueueDepth], current: int) -> Decision:
-        """Decide at `now` (seconds), for a pool that should have `current` workers up to now."""
-        loads = [memory.take_in(now, depths[queue]) for queue, memory in self._memories.items()]
+    def look(
+        self,
+        now: float,
+        depths: Mapping[str, QueueDepth],
+        current: int,
+        down: AbstractSet[str] = frozenset(),
+    ) -> Decision:
+        """Decide at `now` (seconds), for a pool that should have `current` workers up to now. `down`: the
+        queues whose providers are.
+        """
+        loads = [
+            replace(memory.take_in(now, depths[queue]), down=queue in down)
+            for queue, memory in self._memories.items()
+        ]
         needed = size(loads, self._pool, self._scaler)
         wanted = current
         if needed >= current:
@@ -94,6 +110,7 @@ class Sizer:
             running=sum(load.running for load in loads),
             rate=sum(load.rate for load in loads),
             service_s=_mean(loads),
+            down=tuple(sorted(self._memories.keys() & down)),
         )
 
 

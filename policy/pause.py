@@ -1,9 +1,7 @@
 """Holds admission while a provider is down, as `policy.outage` decides, and tells the ledger who is to blame.
 
-Invariants: Redis is asked at most every `LOOK_S`, and one that is away neither begins nor ends a pause; a
-provider counts while its breaker is not closed and it has failed since this run began, in the last
-`FRESH_S` (a breaker stays open when nobody asks its provider any more); each pause is two lines of the
-ledger.
+Invariants: Redis is asked at most every `LOOK_S`, and one that is away neither begins nor ends a pause; which
+providers count says `workers.blame`; each pause is two lines of the ledger.
 """
 
 from __future__ import annotations
@@ -16,12 +14,12 @@ import redis
 
 from policy.ledger_writer import LedgerWriter
 from policy.outage import Outage
-from workers.breakers import Down, read_breakers
+from workers.blame import Blame
+from workers.breakers import Down
 from workers.settings import QueueSettings
 
 logger = logging.getLogger(__name__)
 LOOK_S = 1.0
-FRESH_S = 3600.0
 
 
 class Pause:
@@ -29,9 +27,8 @@ class Pause:
 
     def __init__(self, outage: Outage, queue: QueueSettings, ledger: LedgerWriter):
         self._outage = outage
-        self._queue = queue
+        self._blame = Blame(queue.url)
         self._ledger = ledger
-        self._born: float | None = None  # by Redis' clock
         self._looked = 0.0
         self._down: list[Down] | None = None
         self._seen: AbstractSet[str] = frozenset()
@@ -71,10 +68,7 @@ class Pause:
 
     def _ask(self) -> list[Down] | None:
         try:
-            breakers = read_breakers(self._queue.url)
+            return self._blame.look()
         except (redis.RedisError, OSError) as error:
             logger.debug("no look at the breakers: %s", error)
             return None
-        self._born = breakers.now if self._born is None else self._born
-        since = max(self._born, breakers.now - FRESH_S)
-        return [down for down in breakers.down if down.failed >= since]

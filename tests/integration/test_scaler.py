@@ -15,6 +15,7 @@ import pytest
 import ray
 import redis
 from conftest import TESTS
+from queue_jobs import Order
 from queue_requests import Notes, alive, request_for, until
 
 from coordinator.config import ServiceConfig
@@ -24,10 +25,14 @@ from coordinator.pools import PoolSettings, ScalerSettings
 from coordinator.ray_worker import RayWorker, ray_worker
 from coordinator.redis_server import EmbeddedRedis
 from coordinator.scaler import RECORD, Scaler
+from workers.breakers import ProviderBreaker
 from workers.client import QueueClient
-from workers.errors import InfrastructureFault
+from workers.errors import Cause, InfrastructureFault
+from workers.messages import Outcome, Success
+from workers.outcomes import STATS_KEY
 from workers.process import WorkerProcess
-from workers.settings import QueueSettings
+from workers.publisher import encode
+from workers.settings import BreakerSettings, QueueSettings
 
 READY_S = 60.0
 DRAIN_S = functools.partial(drain_s, ServiceConfig())
@@ -244,3 +249,23 @@ async def test_while_redis_is_away_the_sizes_stay(tmp_path: Path, caplog: pytest
     assert fleet.states()["code"].wanted == 3
     assert not scaler.depths
     assert caplog.text.count("the pools keep their sizes") == 1
+
+
+def test_a_backlog_whose_provider_is_down_gets_no_workers(
+    queue_settings: QueueSettings, tmp_path: Path
+) -> None:
+    pool = PoolSettings(queues=("search",), low=1, high=4)
+    fleet = Fleet([pool], lambda pool, name: pytest.fail("nothing to start"), READY_S, DRAIN_S)
+    scaler = Scaler(queue_settings.url, [pool], ScalerSettings(), fleet, tmp_path)
+    with redis.Redis.from_url(queue_settings.url) as server:
+        server.hset(STATS_KEY, mapping={"search:n": 9, "search:ran": 9, "search:service_s": 90.0})
+        breaker = ProviderBreaker(server, "search", "serpapi at serpapi.com", BreakerSettings(failures=1))
+        request = request_for(Order(), "search")
+        scaler.look(0.0)
+        breaker.hear(Outcome.failed(request, Cause.PROVIDER_DOWN, provider="serpapi"))
+        server.lpush("search", *[encode(request, tag=str(number), reply_to="") for number in range(100)])
+        scaler.look(1.0)
+        assert fleet.states()["search"].wanted == 1
+        breaker.hear(Outcome(request_id=request.request_id, kind="search", result=Success()))
+        scaler.look(2.0)
+        assert fleet.states()["search"].wanted == 4

@@ -317,6 +317,7 @@ def judge(monkeypatch):
     """A judge that is down for `judge.looks` looks at its breaker more; `judge.asked`: the groups that had
     been asked for at each of them."""
     from policy import pause
+    from workers import blame
 
     class Judge:
         looks = 0
@@ -334,7 +335,7 @@ def judge(monkeypatch):
 
     judge = Judge()
     monkeypatch.setattr(pause, "LOOK_S", 0.0)
-    monkeypatch.setattr(pause, "read_breakers", judge.read)
+    monkeypatch.setattr(blame, "read_breakers", judge.read)
     return judge
 
 
@@ -411,6 +412,16 @@ def test_a_checkpoint_is_told_and_what_was_trained_on_needs_its_text_no_more(sto
     assert read_ledger(tmp_path).saved == [2]
 
 
+@pytest.mark.parametrize(("mode", "held"), [("separate_async", {"a_0", "a_2.1"}), ("sync", set())])
+def test_a_checkpoint_names_what_verl_saves_of_groups_that_ended(mode, held, store, sampler, tmp_path):
+    Resumption(ids={"a_2": "a_2.1"}).save(tmp_path)
+    made = sampler(mode)
+    store.group("a", "finished", [0, 2])
+    store.group("b", "running", [0])
+    made.saved(2)
+    assert read_ledger(tmp_path).held == {2: held}
+
+
 def test_without_checkpoints_nobody_needs_the_text_of_what_was_trained_on(store, sampler, tmp_path):
     texts = Texts(tmp_path)
     texts.save("a_0", Text(time=1.0, pieces=()))
@@ -428,10 +439,11 @@ def test_a_group_is_as_old_as_what_it_brought_over_a_resume(store, sampler, tmp_
     assert validity(metrics)["groups_stale"] == 1
 
 
-def test_a_rollout_begun_anew_is_closed_under_its_own_id(store, sampler, tmp_path):
+@pytest.mark.parametrize("mode", ["separate_async", "colocate_async", "sync"])
+def test_a_rollout_begun_anew_is_closed_under_its_own_id(mode, store, sampler, tmp_path):
     Resumption(step=1, ids={"a_1": "a_1.1"}).save(tmp_path)
     store.group("a", "finished", [0, 1], step=2)
-    sampler().sample(2, "train", 1)
+    sampler(mode).sample(2, "train", 1)
     assert states(tmp_path) == {"a_0": "trained", "a_1.1": "trained"}
 
 

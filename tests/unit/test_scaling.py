@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable
+from dataclasses import replace
 
 import pytest
 from hypothesis import given
@@ -23,6 +24,7 @@ loads = st.builds(
     rate=st.floats(0, 200),
     service_s=st.none() | st.floats(0.001, 600),
     active=st.booleans(),
+    down=st.booleans(),
 )
 pools = st.builds(
     lambda concurrency, low, more: PoolSettings(
@@ -49,7 +51,7 @@ def test_the_size_lies_within_the_bounds(pair, pool):
 
 @given(loads, loads, pools, st.integers(0, 1000))
 def test_more_backlog_never_means_fewer_workers(one, other, pool, more):
-    fuller = Load(one.backlog + more, one.running, one.rate, one.service_s, one.active)
+    fuller = replace(one, backlog=one.backlog + more)
     assert size([fuller, other], pool, SCALER) >= size([one, other], pool, SCALER)
 
 
@@ -74,6 +76,8 @@ def test_a_pool_with_anything_to_do_has_a_worker(load, pool):
         (Load(running=4, service_s=0.1), 4),
         (Load(backlog=10_000, service_s=60.0), 10),
         (Load(rate=0.001, service_s=1.0), 0),
+        (Load(rate=9.0, backlog=500, service_s=1.0, down=True), 1),  # which tries the provider
+        (Load(rate=9.0, service_s=1.0, down=True), 0),
     ],
 )
 def test_the_size_for_a_load(load, expected):
@@ -155,6 +159,17 @@ def test_a_redis_that_lost_its_totals_means_no_arrivals():
     sizer.look(0.0, {"code": depth(finished=1000)}, 1)
     looked = sizer.look(1.0, {"code": depth()}, 1)
     assert (looked.rate, looked.service_s) == (0.0, pytest.approx(1.0))
+
+
+def test_a_backlog_grows_the_pool_only_once_its_provider_is_back():
+    sizer, wanted = Sizer(CODE, SCALER), 1
+    sizer.look(0.0, {"code": depth(finished=20)}, wanted)
+    for second in range(1, 100):
+        seen = {"code": depth(waiting=4 * second, finished=20)}
+        decision = sizer.look(float(second), seen, wanted, down={"code", "search"})
+        wanted = decision.wanted
+        assert (wanted, decision.down) == (1, ("code",))
+    assert sizer.look(100.0, seen, wanted).wanted == CODE.high
 
 
 # A simulated pool: jobs of equal length, workers that take a while to start, a look each second.
