@@ -13,7 +13,7 @@ from typing import Any
 
 from celery import Celery
 
-from workers import attention, gate, lease, presence, reporting, transport, upkeep
+from workers import attention, ending, gate, lease, presence, reporting, transport, upkeep
 from workers.backend import TASK_PREFIX
 from workers.queues import QUEUES
 from workers.settings import QueueSettings, section
@@ -80,3 +80,4 @@ app.steps["consumer"].update((lease.Sweep, attention.Attention, gate.Gate, upkee
 reporting.connect()  # first: the first beat of the leases lists the metrics too
 lease.connect()
 presence.connect()
+ending.connect()

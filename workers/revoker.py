@@ -2,7 +2,7 @@
 a time.
 
 Invariant: best effort. What makes a cancellation hold is its stored outcome; this only frees the worker
-sooner, and only where a job has a process of its own (prefork).
+sooner, and only where a job has a process of its own (prefork). `workers.ending` is the other side.
 """
 
 from __future__ import annotations
@@ -16,6 +16,8 @@ from workers.settings import QueueSettings
 
 logger = logging.getLogger(__name__)
 TIMEOUT_S = 5.0
+COMMAND = "llmi_end"
+SIGNAL = "SIGKILL"
 
 
 class Revoker:
@@ -48,4 +50,4 @@ class Revoker:
         options = {"socket_timeout": TIMEOUT_S / 2, "socket_connect_timeout": TIMEOUT_S / 2}
         with Celery("llmi-revoker", broker=self._settings.url, set_as_current=False) as app:
             app.conf.update(broker_url=self._settings.url, broker_transport_options=options)
-            app.control.revoke(ids, terminate=True, signal="SIGKILL")
+            app.control.broadcast(COMMAND, arguments={"ids": ids})

@@ -56,6 +56,18 @@ async def test_cancelling_what_has_an_outcome_changes_nothing(
     assert await posted.outcome() is before
 
 
+async def test_what_was_cancelled_is_run_by_no_worker_that_joins_later(
+    tmp_path: Path, obedient: StartWorker, client: QueueClient
+) -> None:
+    never = Notes(tmp_path / "never")
+    posted = await client.post(request_for(never.order()))
+    await client.cancel(posted.request.request_id)
+    obedient()
+    assert (await ask(client, Order())).ok  # posted later, so taken later
+    assert never.starts == []
+    assert cause_of(await posted.outcome()) is Cause.CANCELLED
+
+
 async def test_closing_cancels_what_is_pending(queue_settings: QueueSettings, told: list[Outcome]) -> None:
     async with QueueClient(queue_settings, on_outcome=told.append) as closing:
         posted = await closing.post(request_for(Order()))
