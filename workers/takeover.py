@@ -1,11 +1,13 @@
 """Takes up a request of a poster that died: what has an answer is told it, what is under way is joined, what
 is nowhere is posted.
 
-Invariants: one atomic step decides, so that at no moment there are two of it; an answer that the dead poster
-would have got counts, be it a success or the model's fault; a failure of infrastructure that nobody was told
-(the deadline passed while nobody was there, say) does not, and the request is posted anew; a message that
-still waits is replaced in its place by one with the new deadline and reply address. What a worker holds keeps
-its old ones, and its outcome is found by its key. Limits as in `workers.submit`: plain ids, some ms per 1,000
+Invariants: one atomic step decides, so that at no moment there are two messages of it; an answer that the
+dead poster would have got counts, be it a success or the model's fault; a failure of infrastructure that
+nobody was told (the deadline passed while nobody was there, say) does not, and the request is posted anew.
+The worker that stored it has done with the message, so this is taken from it, and cannot come back from one
+that died before it said so; but what its poster cancelled may still run, and is joined. A message that still
+waits is replaced in its place by one with the new deadline and reply address. What a worker holds keeps its
+old ones, and its outcome is found by its key. Limits as in `workers.submit`: plain ids, some ms per 1,000
 waiting.
 """
 
@@ -24,22 +26,27 @@ from workers.publisher import encode
 State = Literal["done", "running", "queued", "posted"]
 
 # KEYS: outcome, attempts, the unacked hash, then the lists of the queue. ARGV: id, message, causes that are
-# the model's. Returns the state, and with it the outcome (done) or the delivery tag (running).
+# the model's. Returns the state, and with it the outcome (done) or the delivery tag (running). kombu itself
+# takes a tag without a message from its index.
 SCRIPT = """
-local stored = redis.call('GET', KEYS[1])
+local stored, over = redis.call('GET', KEYS[1]), false
 if stored then
   local result = cjson.decode(stored).result
   local counts = result.status == 'success'
   for i = 3, #ARGV do counts = counts or result.cause == ARGV[i] end
   if counts then return {'done', stored} end
   redis.call('DEL', KEYS[1], KEYS[2])
+  over = result.cause ~= 'cancelled'
 end
 local function ours(entry)
   return string.match(entry, '"correlation_id": ?"([^"]*)"') == ARGV[1]
 end
 local held = redis.call('HGETALL', KEYS[3])
 for i = 1, #held, 2 do
-  if not stored and ours(held[i + 1]) then return {'running', held[i]} end
+  if ours(held[i + 1]) then
+    if not over then return {'running', held[i]} end
+    redis.call('HDEL', KEYS[3], held[i])
+  end
 end
 for k = 4, #KEYS do
   for i, entry in ipairs(redis.call('LRANGE', KEYS[k], 0, -1)) do

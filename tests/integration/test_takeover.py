@@ -3,12 +3,13 @@
 from __future__ import annotations
 
 import json
+import time
 from collections.abc import Iterator
 
 import pytest
 import redis
 from conftest import StartWorker
-from queue_requests import WAIT_S, Notes, cause_of, request_for, until
+from queue_requests import WAIT_S, Notes, alive, cause_of, request_for, until
 
 from workers import submit
 from workers.client import QueueClient
@@ -33,6 +34,19 @@ def again(request: Request) -> Request:
 def left(server: redis.Redis, request: Request) -> None:
     """On its queue, by a client that is dead."""
     server.lpush(request.kind, encode(request, tag=f"old-{request.request_id}", reply_to=replies_key("dead")))
+
+
+def held(server: redis.Redis, request: Request) -> str:
+    """By a worker that died: the delivery tag."""
+    tag = f"old-{request.request_id}"
+    message = json.loads(encode(request, tag=tag, reply_to=replies_key("dead")))
+    server.hset("unacked", tag, json.dumps([message, "", request.kind]))
+    server.zadd("unacked_index", {tag: time.time()})
+    return tag
+
+
+def messages(server: redis.Redis) -> int:
+    return server.llen("code") + server.hlen("unacked")
 
 
 async def test_what_never_reached_redis_is_posted(
@@ -131,3 +145,44 @@ async def test_a_cancelled_message_that_still_waits_runs_once(
     obedient()
     assert (await posted.outcome()).ok
     assert len(notes.starts) == 1
+
+
+@pytest.mark.parametrize("cause", [Cause.TIMEOUT, Cause.WORKER_LOST, Cause.PROVIDER_DOWN])
+async def test_what_failed_on_a_worker_that_died_before_it_said_so_is_there_once(
+    cause: Cause, client: QueueClient, server: redis.Redis, obedient: StartWorker, notes: Notes
+) -> None:
+    request = request_for(notes.order())
+    held(server, request)
+    commit(server, Outcome.failed(request, cause), "", 60)
+    posted = await client.take_up(again(request))
+    assert messages(server) == 1
+    obedient()
+    assert (await posted.outcome()).ok
+    await until(lambda: server.zcard("unacked_index") == 0)  # the dead worker's lease has run out
+    assert messages(server) == 0
+    assert len(notes.starts) == 1
+
+
+async def test_what_was_cancelled_and_may_still_run_is_joined(
+    client: QueueClient, server: redis.Redis, notes: Notes
+) -> None:
+    request = request_for(notes.order())
+    tag = held(server, request)
+    commit(server, Outcome.failed(request, Cause.CANCELLED), "", 60)
+    posted = await client.take_up(again(request))
+    assert posted.tags[-1] == tag
+    assert messages(server) == 1
+
+
+async def test_a_worker_that_was_told_to_end_a_request_runs_it_when_it_is_taken_up(
+    client: QueueClient, obedient: StartWorker, notes: Notes
+) -> None:
+    obedient()
+    request = request_for(notes.order(act="hang_once"), timeout_s=4 * WAIT_S)
+    posted = await client.post(request)
+    job = await notes.started()
+    await client.cancel(request.request_id)
+    assert cause_of(await posted.outcome()) is Cause.CANCELLED
+    await until(lambda: not alive(job))
+    assert (await (await client.take_up(again(request))).outcome()).ok
+    assert len(notes.starts) == 2
