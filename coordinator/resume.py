@@ -110,6 +110,8 @@ def prepare(config: RunConfig, run: Path) -> Beginning:
     finally:
         writer.close()
     _cut_metrics(run, step)
+    for name, continued in decided.continued.items():
+        continued.save(run, name)
     decided.resumption.save(run)
     return Beginning(resumed=True, step=step, orphans=decided.orphans)
 

@@ -25,12 +25,13 @@ from typing import TYPE_CHECKING, Any
 
 from verl.experimental.agent_loop.agent_loop import AgentLoopBase, AgentLoopMetrics, AgentLoopOutput
 
+from policy.continued import Continued
 from policy.document import Task
 from policy.flight import Writers
 from policy.heap import settle
 from policy.ledger_writer import LedgerWriter
 from policy.rejoining import Rejoining
-from policy.resumption import Continued, Resumption
+from policy.resumption import Resumption
 from policy.rollout import Limits, Rollout, Segment, Written, replay, revived
 from policy.scoring import Scorer
 from policy.tags import CLOSE
@@ -46,6 +47,7 @@ if TYPE_CHECKING:
     from PIL import Image
 
 logger = logging.getLogger(__name__)
+Left = tuple[Continued, Text]
 
 
 @dataclass(frozen=True)
@@ -161,12 +163,13 @@ class InterleavedAgentLoop(AgentLoopBase):
         rollout_id, step = shared.resumption.name(row["uid"], row["session_id"]), int(row["global_steps"])
         if rollout_id in shared.resumption.masked:
             return []
-        continued = shared.resumption.continued.get(rollout_id)
-        if continued is None:
+        left: Left | None = None
+        if rollout_id not in shared.resumption.continued:
             shared.ledger.started(rollout_id, task, step=step)
         try:
             async with asyncio.timeout(self._limits.timeout_s):
-                text = await asyncio.to_thread(_text, shared.texts, rollout_id) if continued else None
+                if rollout_id in shared.resumption.continued:
+                    left = await asyncio.to_thread(_left, self._run_folder, shared.texts, rollout_id)
                 images = [await asyncio.to_thread(self._image, shared.blobs, ref) for ref in task.inputs]
                 prompt_ids = await self.ct_build_initial_tokens(
                     list(row["raw_prompt"]), images=images or None
@@ -174,9 +177,8 @@ class InterleavedAgentLoop(AgentLoopBase):
         except Exception as error:
             shared.ledger.broken(rollout_id, f"{type(error).__name__}: {error}")
             raise
-        if continued and text and continued.document and continued.score:
-            written = revived(prompt_ids, text, continued.document, continued.score, continued.cut)
-            return _trajectory(written, images)
+        if left and (done := left[0]).document and done.score:
+            return _trajectory(revived(prompt_ids, left[1], done.document, done.score, done.cut), images)
         generate = partial(
             self._generate,
             writers=shared.writers,
@@ -200,8 +202,8 @@ class InterleavedAgentLoop(AgentLoopBase):
             "seed": self._seed,
             "texts": shared.texts,
         }
-        if continued and text:
-            parts |= _going_on(shared.client, continued, text)
+        if left:
+            parts |= _going_on(shared.client, *left)
         written = await self._compose(step, **parts).run(prompt_ids)
         return [] if written.reward is None else _trajectory(written, images)
 
@@ -250,11 +252,11 @@ class InterleavedAgentLoop(AgentLoopBase):
         return image
 
 
-def _text(texts: Texts, rollout_id: str) -> Text:
-    """Raises `FileNotFoundError` when the text is gone, which was there when the run was resumed."""
+def _left(run: Path, texts: Texts, rollout_id: str) -> Left:
+    """What the dead run has left of a rollout that goes on. Raises `FileNotFoundError` when it is gone."""
     if (text := texts.load(rollout_id)) is None:
         raise FileNotFoundError(f"the text of rollout {rollout_id} is gone")
-    return text
+    return Continued.load(run, rollout_id), text
 
 
 def _going_on(client: QueueClient, continued: Continued, text: Text) -> dict[str, Any]:

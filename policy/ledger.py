@@ -90,7 +90,8 @@ class RequestRecord:
 class Ledger:
     """The merged view of a run. `waits`: when the trainer waited for groups, in order; `pauses`: from when to
     when it asked for none because a provider was down, the last one without an end while it goes on; `saved`:
-    steps with a checkpoint; `resumed`: in order; `last`: time of the last entry. `violations` name what the
+    steps with a checkpoint; `held`: by such a step, the rollouts whose trajectories the checkpoint has;
+    `resumed`: in order; `last`: time of the last entry. `violations` name what the
     invariants forbid; empty is healthy."""
 
     rollouts: dict[str, RolloutRecord] = field(default_factory=dict)
@@ -98,6 +99,7 @@ class Ledger:
     waits: list[Waited] = field(default_factory=list)
     pauses: list[Span] = field(default_factory=list)
     saved: list[int] = field(default_factory=list)
+    held: dict[int, frozenset[str]] = field(default_factory=dict)
     resumed: list[Resumed] = field(default_factory=list)
     finished: bool = False
     last: float = 0.0
@@ -209,6 +211,7 @@ def merge(ledger: Ledger, entry: Entry) -> None:
             ledger.failed[entry.uid] = entry
         case Saved():
             ledger.saved.append(entry.step)
+            ledger.held[entry.step] = frozenset(entry.held)
         case Resumed():
             _undo(ledger, entry)
         case Abandoned():

@@ -135,11 +135,13 @@ class GroupFailed(Message):
 
 
 class Saved(Message):
-    """A checkpoint holds the weights as they were after `step`, and what was under way then."""
+    """A checkpoint holds the weights as they were after `step`, and what was under way then; of `held`, the
+    rollouts of groups that had ended, all that is to be trained on."""
 
     type: Literal["saved"] = "saved"
     time: float
     step: int
+    held: tuple[str, ...] = ()
 
 
 class Resumed(Message):
@@ -268,8 +270,8 @@ class LedgerWriter:
     def group_failed(self, uid: str, *, step: int) -> None:
         self.append(GroupFailed(time=time.time(), uid=uid, step=step))
 
-    def saved(self, *, step: int) -> None:
-        self.append(Saved(time=time.time(), step=step))
+    def saved(self, *, step: int, held: tuple[str, ...] = ()) -> None:
+        self.append(Saved(time=time.time(), step=step, held=held))
 
     def finished(self) -> None:
         self.append(Finished(time=time.time()))

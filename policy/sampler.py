@@ -91,8 +91,13 @@ class _Siblings(_Base):
 
     def saved(self, step: int) -> None:
         """A checkpoint holds all that was done until `step`: whoever resumes needs nothing from before."""
-        self._ledger.saved(step=step)
+        self._ledger.saved(step=step, held=self._held())
         self._forget()
+
+    def _held(self) -> tuple[str, ...]:
+        """Rollouts whose trajectories verl has saved, or would have a moment later: they are looked up
+        after."""
+        return ()
 
     def _over(self, uids: set[str]) -> None:
         """These groups are done with, unless a death undoes it."""
@@ -291,7 +296,12 @@ def _place(key: str, uids: list[str]) -> tuple[int, int, int]:
 
 
 class SiblingSamplerAsync(_Siblings, ReplayBufferAsync):
-    """For `separate_async` and `colocate_async`."""
+    """For `separate_async` and `colocate_async`, where a checkpoint has what was under way."""
+
+    def _held(self) -> tuple[str, ...]:
+        self._sync_metadata_from_transfer_queue()
+        members = self._members(self.finished_keys[TRAIN])
+        return tuple(rollout_id for group in members.values() for rollout_id in group)
 
 
 class SiblingSampler(_Siblings, ReplayBuffer):

@@ -21,6 +21,7 @@ from pydantic import ValidationError
 from workers.messages import Message
 
 TEXTS = "texts"
+SUFFIX = ".json"
 Versions = tuple[int, int]
 
 
@@ -62,11 +63,12 @@ class Texts:
     """Of one run. Blocking, quick but for a slow disk."""
 
     def __init__(self, run: Path):
+        self._run = run
         self._folder = run / TEXTS
         self._syncing = ThreadPoolExecutor(max_workers=1, thread_name_prefix="texts-sync")
 
     def save(self, rollout_id: str, text: Text) -> None:
-        path = self._path(rollout_id)
+        path = file_of(self._run, rollout_id, SUFFIX)
         part = path.with_suffix(".part")
         path.parent.mkdir(parents=True, exist_ok=True)
         part.write_text(text.model_dump_json())
@@ -76,7 +78,7 @@ class Texts:
     def load(self, rollout_id: str) -> Text | None:
         """None when there is none, or only what the death of the machine left of it."""
         try:
-            return Text.model_validate_json(self._path(rollout_id).read_bytes())
+            return Text.model_validate_json(file_of(self._run, rollout_id, SUFFIX).read_bytes())
         except (FileNotFoundError, ValidationError):
             return None
 
@@ -88,8 +90,10 @@ class Texts:
     def forget_all(self) -> None:
         shutil.rmtree(self._folder, ignore_errors=True)
 
-    def _path(self, rollout_id: str) -> Path:
-        return self._folder / rollout_id.rpartition("_")[0] / f"{rollout_id}.json"
+
+def file_of(run: Path, rollout_id: str, suffix: str) -> Path:
+    """Where something of a rollout lies that goes with the texts of its group."""
+    return run / TEXTS / rollout_id.rpartition("_")[0] / f"{rollout_id}{suffix}"
 
 
 def _sync(path: Path) -> None:

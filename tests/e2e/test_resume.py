@@ -47,9 +47,7 @@ def test_finished_documents_keep_their_images_and_verdicts(resumed, ledger):
     for name, before in scored.items():
         after = ledger.rollouts[name]
         assert (after.document, after.score) == (before.document, before.score)
-    brought = [
-        name for name, continued in resumed.resumption.continued.items() if continued.score is not None
-    ]
+    brought = [name for name in resumed.resumption.continued if name in scored]
     assert brought
     undone = [name for name in brought if resumed.died.rollouts[name].step > resumed.resumption.step]
     assert {ledger.rollouts[name].state for name in undone} <= {"trained"}

@@ -21,7 +21,7 @@ from policy.document import Task
 from policy.ledger import merge, read_ledger
 from policy.ledger_writer import LedgerWriter, Resumed
 from policy.rejoining import Rejoining
-from policy.resumption import Plan, Resumption, plan
+from policy.resumption import Plan, plan
 from policy.rollout import Limits, Rollout, Segment, Written, replay, revived
 from policy.scoring import Draft, Score
 from policy.texts import Texts
@@ -143,8 +143,8 @@ def resume(run: Path) -> Plan:
     return decided
 
 
-def go_on(process: Process, name: str, resumption: Resumption) -> asyncio.Task[Written]:
-    continued = resumption.continued[name]
+def go_on(process: Process, name: str, decided: Plan) -> asyncio.Task[Written]:
+    continued = decided.continued[name]
     text = process.texts.load(name)
     assert text is not None
     client = Rejoining(process.client, continued.outcomes)
@@ -174,11 +174,11 @@ def test_each_goes_on_from_where_it_was(
         dying.until_true(lambda: posted(tmp_path) >= {*asked})
         decided = resume(tmp_path)  # from here on nothing happens in the dead process
         alive = process()
-        going = [go_on(alive, WAITING, decided.resumption)]
+        going = [go_on(alive, WAITING, decided)]
         alive.until_true(lambda: alive.client.in_flight == 2)  # its picture and its judge
         at_work()
         alive.until_true(lambda: bool(server.exists(outcome_key(f"{ANSWERED}-0"))))
-        going += [go_on(alive, name, decided.resumption) for name in (PICTURED, ANSWERED)]
+        going += [go_on(alive, name, decided) for name in (PICTURED, ANSWERED)]
         written = [alive.until(task) for task in going]
         attempts = {name: server.llen(attempts_key(name)) for name in posted(tmp_path)}
         ended = {
@@ -186,7 +186,7 @@ def test_each_goes_on_from_where_it_was(
         }
 
     assert (decided.abandoned, decided.orphans) == ({}, ())
-    brought = decided.resumption.continued[SCORED]
+    brought = decided.continued[SCORED]
     assert (brought.document, brought.score) == (whole.document, whole.score)
     text = alive.texts.load(SCORED)
     assert text is not None

@@ -15,6 +15,7 @@ from coordinator.claim import CLAIM_S, RUN_KEY, Claim
 from coordinator.config import check as config_of
 from coordinator.progress import Progress
 from coordinator.resume import cancel, last_checkpoint, prepare, problems
+from policy.continued import Continued
 from policy.document import Document, Task
 from policy.ledger import close_open, read_ledger
 from policy.ledger_writer import LedgerWriter, Resumed
@@ -125,8 +126,26 @@ def test_later_steps_are_undone_and_what_is_complete_goes_on(run, writer):
     assert ledger.violations == []
     resumption = Resumption.load(run)
     assert (list(resumption.continued), resumption.name("v", 0)) == (["u_0"], "v_0.1")
+    assert Continued.load(run, "u_0").score == Score(reward=0.5)
     for name in ("metrics.jsonl", "metrics.past.jsonl"):
         assert [json.loads(line)["step"] for line in (run / name).read_text().splitlines()] == [1, 2]
+
+
+@pytest.mark.parametrize("mode", ["sync", "colocate_async", "separate_async"])
+@pytest.mark.parametrize(("version", "score"), [(2, None), (3, None), (2, 0.5), (3, 0.5)])
+def test_in_sync_mode_only_texts_of_the_checkpoints_own_weights_go_on(mode, version, score, run, writer):
+    saved(run, writer, 2)
+    writer.started("u_0", TASK, step=version + 1)
+    piece = Piece.of([1], [-1.0], (version, version))
+    Texts(run).save("u_0", Text(time=time.time(), pieces=(piece,)))
+    if score is not None:
+        document = Document(rollout_id="u_0", task=TASK, parts=())
+        writer.scored(document, Score(reward=score), tokens=1, versions=(version, version))
+        writer.closed("u_0", "trained", step=version + 1)
+    prepare(configured(mode=mode), run)
+    goes_on = mode != "sync" or version == 2
+    assert ("u_0" in Resumption.load(run).continued) == goes_on
+    assert read_ledger(run).violations == []
 
 
 def test_an_orderly_stop_is_undone_too(run, writer):

@@ -16,6 +16,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from coordinator.resume import entries
+from policy.continued import Continued
 from policy.document import Document, Task
 from policy.ledger import Ledger, merge, settle
 from policy.ledger_writer import (
@@ -34,7 +35,7 @@ from policy.ledger_writer import (
 )
 from policy.resumption import Resumption, counted, place, plan
 from policy.scoring import Score
-from policy.texts import Piece, Text
+from policy.texts import Piece, Text, Texts
 from workers.errors import Cause
 from workers.messages import Failure, Outcome, Request, Success
 
@@ -63,17 +64,18 @@ class World:
     chance: random.Random
     written: list[Entry] = field(default_factory=list)
     texts: dict[str, Text] = field(default_factory=dict)
-    checkpoint: tuple[int, int, dict[str, Group]] = (0, 0, {})
+    checkpoints: list[tuple[int, int, dict[str, Group]]] = field(default_factory=lambda: [(0, 0, {})])
     asked: Counter[str] = field(default_factory=Counter)
     queue: set[str] = field(default_factory=set)
     resumption: Resumption = field(default_factory=Resumption)
+    continued: dict[str, Continued] = field(default_factory=dict)
 
     def say(self, kind: type[Any], **fields: Any) -> None:
         self.written.append(kind(time=float(len(self.written) + 1), **fields))
 
     def life(self) -> Iterator[None]:
         """One life of the run; it may die wherever this yields."""
-        step, prompts, groups = copy.deepcopy(self.checkpoint)
+        step, prompts, groups = copy.deepcopy(self.checkpoints[-1])
         for group in groups.values():
             if len(group.ended) < SIBLINGS:  # verl begins these again
                 group.ended.clear()
@@ -92,15 +94,17 @@ class World:
                 if next(siblings[chosen], "over") == "over":
                     del siblings[chosen]
             yield
+            if self.chance.random() < 0.8:
+                continue  # the trainer is busy, and groups that have ended wait
             for uid in [uid for uid, group in groups.items() if len(group.ended) == SIBLINGS]:
                 done.add(uid)
                 if self.sample(uid, groups.pop(uid), step + 1):
                     step += 1
                     yield
                     if step % SAVE_EVERY == 0:
-                        self.checkpoint = copy.deepcopy((step, prompts, groups))
+                        self.checkpoints.append(copy.deepcopy((step, prompts, groups)))
                         yield
-                        self.say(Saved, step=step)
+                        self.saved()
                         self.texts = {n: t for n, t in self.texts.items() if n.partition("_")[0] not in done}
                         done.clear()
                     break
@@ -108,7 +112,7 @@ class World:
 
     def rollout(self, uid: str, session: int, group: Group, step: int) -> Iterator[None]:
         name = self.resumption.name(uid, session)
-        going_on = self.resumption.continued.get(name)
+        going_on = self.continued.get(name)
         if name in self.resumption.masked:
             group.ended[session] = "masked"
             return
@@ -172,16 +176,28 @@ class World:
             self.say(Waited, began=0.0, step=step)
         return bool(names) and not stale
 
+    def saved(self) -> None:
+        """Word of the last checkpoint."""
+        step, _prompts, groups = self.checkpoints[-1]
+        ended = [(uid, group.ended) for uid, group in groups.items() if len(group.ended) == SIBLINGS]
+        held = [
+            self.resumption.name(uid, session)
+            for uid, ends in ended
+            for session, end in ends.items()
+            if end == "trajectory"
+        ]
+        self.say(Saved, step=step, held=tuple(held))
+
     def resume(self) -> None:
         ledger = merged(self.written)
-        step = ledger.saved[-1] if ledger.saved else 0
-        if step != self.checkpoint[0]:  # it died between the files and the word of them
-            step = self.checkpoint[0]
-            self.say(Saved, step=step)
-        self.say(Resumed, step=step)
+        if len(self.checkpoints) > 1 and self.checkpoints[-1][0] not in ledger.saved:
+            self.saved()  # it died between the files and the word of them
+        elif len(self.checkpoints) > 1 and self.chance.random() < 0.2:
+            self.checkpoints.pop()  # its files are gone, and with the word of it so are texts from before
+        self.say(Resumed, step=self.checkpoints[-1][0])
         decided = plan(merged(self.written), self.texts.get, allowed=ALLOWED)
         self.written += entries(decided, float(len(self.written) + 1))
-        self.resumption = decided.resumption
+        self.resumption, self.continued = decided.resumption, decided.continued
 
     def stop(self) -> None:
         """An orderly end: what is open is cancelled."""
@@ -257,7 +273,7 @@ def text(*versions: tuple[int, int]) -> Text:
 
 def test_a_complete_text_goes_on_and_its_open_request_is_no_orphan():
     decided = plan(dead(), lambda name: text((2, 2)), allowed=4)
-    assert list(decided.resumption.continued) == ["u_0"]
+    assert decided.resumption.continued == decided.continued.keys() == {"u_0"}
     assert decided.resumption.steps == {"u": 3}
     assert (decided.abandoned, decided.orphans) == ({}, ())
     assert decided.resumption.name("u", 0) == "u_0"
@@ -265,7 +281,7 @@ def test_a_complete_text_goes_on_and_its_open_request_is_no_orphan():
 
 def test_half_a_text_is_begun_anew_under_another_id_and_its_request_is_an_orphan():
     decided = plan(dead(), lambda name: None, allowed=4)
-    assert decided.resumption.continued == {}
+    assert decided.resumption.continued == decided.continued.keys() == set()
     assert list(decided.abandoned) == ["u_0"]
     assert [request.request_id for request in decided.orphans] == ["u_0-0"]
     assert decided.resumption.name("u", 0) == "u_0.1"
@@ -283,7 +299,7 @@ def test_a_document_that_has_its_score_brings_it_along():
     scored = Scored(time=5, document=document, score=Score(reward=0.25), tokens=1, versions=(2, 2))
     trained = Closed(time=6, rollout_id="u_0", state="trained", step=3)
     decided = plan(dead(scored, trained), lambda name: text((2, 2)), allowed=1)
-    [continued] = decided.resumption.continued.values()
+    [continued] = decided.continued.values()
     assert (continued.document, continued.score) == (document, Score(reward=0.25))
 
 
@@ -294,6 +310,25 @@ def test_a_score_of_weights_that_are_gone_is_brought_along_only_while_it_is_youn
     ledger = dead(scored, trained)
     assert plan(ledger, lambda name: text((4, 4)), allowed=3).abandoned == {}
     assert list(plan(ledger, lambda name: text((4, 4)), allowed=2).abandoned) == ["u_0"]
+
+
+@pytest.mark.parametrize("lost", [None, text((0, 2))], ids=["gone", "too old"])
+def test_what_verl_has_in_its_checkpoint_keeps_its_id_whatever_became_of_its_text(lost):
+    document = Document(rollout_id="u_0", task=TASK, parts=())
+    scored = Scored(time=5, document=document, score=Score(reward=0.25), tokens=1, versions=(2, 2))
+    trained = Closed(time=8, rollout_id="u_0", state="trained", step=3)
+    ledger = dead(scored, Resumed(time=6, step=1), Saved(time=7, step=2, held=("u_0",)), trained)
+    decided = plan(ledger, lambda name: lost, allowed=1)
+    assert decided.abandoned == {}
+    assert decided.resumption.name("u", 0) == "u_0"
+
+
+def test_of_groups_that_the_checkpoint_is_done_with_nothing_is_kept():
+    other = Started(time=3, rollout_id="u_1.1", task=TASK, step=2)
+    masked = Closed(time=5, rollout_id="u_1.1", state="masked")
+    trained = Closed(time=6, rollout_id="u_0", state="trained", step=2)
+    assert plan(dead(other, masked, trained), lambda name: None, allowed=4).resumption == Resumption(step=2)
+    assert plan(dead(other, masked), lambda name: None, allowed=4).resumption.masked == {"u_1.1"}
 
 
 def test_what_the_checkpoint_holds_stays_as_it_was():
@@ -314,6 +349,11 @@ def test_a_masked_score_whose_state_was_not_written_is_masked():
 
 def test_a_plan_is_read_as_it_was_written(tmp_path):
     assert Resumption.load(tmp_path) == Resumption()
-    decided = plan(dead(), lambda name: text((2, 2)), allowed=4).resumption
-    decided.save(tmp_path)
-    assert Resumption.load(tmp_path) == decided
+    decided = plan(dead(), lambda name: text((2, 2)), allowed=4)
+    decided.resumption.save(tmp_path)
+    decided.continued["u_0"].save(tmp_path, "u_0")
+    assert Resumption.load(tmp_path) == decided.resumption
+    assert Continued.load(tmp_path, "u_0") == decided.continued["u_0"]
+    Texts(tmp_path).forget({"u"})
+    with pytest.raises(FileNotFoundError):
+        Continued.load(tmp_path, "u_0")
