@@ -1,7 +1,7 @@
 """Runs `coordinator.launch` as a program of its own, with another module in the trainer's place (argument 3).
 
-Used by tests that look at what is left after a run: `run_script.py CONFIG RUNS MODULE`. With LLMI_TEST_RAY
-set, no Ray is started and that is its address; workers are then processes of this machine.
+Used by tests that look at what is left after a run: `run_script.py CONFIG RUNS MODULE [resume]`. With
+LLMI_TEST_RAY set, no Ray is started and that is its address; workers are then processes of this machine.
 """
 
 import os
@@ -24,9 +24,10 @@ if __name__ == "__main__":
     if address := os.environ.get("LLMI_TEST_RAY"):
         RayCluster.start = lambda self: address  # type: ignore[method-assign]
         services.ray_worker = local_worker
+    resume = "resume" in sys.argv[4:]
     try:
         with StopSignals() as signals, MemoryWatch(0.2) as memory:
-            summary = launch(load(config), Path(runs), Console(), signals, memory, time.monotonic())
+            summary = launch(load(config), Path(runs), Console(), signals, memory, time.monotonic(), resume)
             print(summary.model_dump_json())
     except Stopped as stop:
         sys.exit(stop.exit_code)

@@ -25,7 +25,13 @@ from coordinator.config import load
 from coordinator.services import Services
 from coordinator.signals import StopSignals
 from coordinator.trainer import Trainer, TrainerDied
-from workers.errors import ConfigError
+from policy.document import Task
+from policy.ledger import read_ledger
+from policy.ledger_writer import LedgerWriter
+from workers import submit
+from workers.errors import Cause, ConfigError
+from workers.messages import Request, SearchPayload
+from workers.process import WorkerProcess
 from workers.settings import QueueSettings
 
 TESTS = Path(__file__).parents[1]
@@ -121,18 +127,21 @@ def config(tmp_path: Path) -> Path:
 
 @pytest.fixture
 def start(config: Path, tmp_path: Path) -> Iterator[Callable[..., subprocess.Popen[str]]]:
-    """`start(trainer, own_ray=False)` begins the run; whatever the test leaves is killed after it."""
+    """`start(trainer, own_ray=False, resume=False)` begins the run, or goes on with it; whatever the test
+    leaves is killed after it.
+    """
     mark = tmp_path / "work"
     mark.mkdir()
     begun: list[subprocess.Popen[str]] = []
 
-    def run(trainer: str, own_ray: bool = False) -> subprocess.Popen[str]:
+    def run(trainer: str, own_ray: bool = False, resume: bool = False) -> subprocess.Popen[str]:
         unset = ("LLMI_REDIS_URL", "LLMI_CONFIG", "RAY_ADDRESS")
         env = {name: value for name, value in os.environ.items() if name not in unset}
         env |= {"PYTHONPATH": str(TESTS), "LLMI_TEST_MARK": str(mark)}
         if not own_ray:
             env["LLMI_TEST_RAY"] = "127.0.0.1:1"  # only the trainer would connect
         command = [sys.executable, str(TESTS / "run_script.py"), str(config), str(tmp_path / "runs"), trainer]
+        command += ["resume"] if resume else []
         process = subprocess.Popen(
             command, cwd=mark, env=env, stdout=subprocess.PIPE, stderr=subprocess.STDOUT, text=True
         )
@@ -241,6 +250,39 @@ def test_a_run_publishes_its_configuration_and_gives_its_database_back(
     assert claim.held(queue_settings) == ""
     published = claim.published(queue_settings)
     assert published["workers"]["pools"][0]["queues"] == ["search"]
+
+
+def test_a_run_is_resumed_on_a_redis_and_beside_a_worker_that_outlived_it(
+    start, config, tmp_path, queue_settings
+):
+    document = yaml.safe_load(config.read_text())
+    config.write_text(yaml.safe_dump({**document, "queue": {"redis_url": queue_settings.redis_url}}))
+    run = tmp_path / "runs" / "run"
+    dying = start("trainer_stub")
+    until_training(dying, tmp_path)
+    joined = WorkerProcess(["search"], run / "config.json", 1, tmp_path / "log", "joined", node="elsewhere")
+    joined.start()
+    try:
+        joined.wait_ready(START_S)
+        request = Request.make("search", SearchPayload(query="teal"), timeout_s=600, owner="u_0")
+        half = LedgerWriter(run, "rollout")
+        half.started("u_0", Task(question="q"))
+        half.posted(request)
+        half.close()
+        dying.kill()
+        dying.communicate()
+        output, _ = start("trainer_stub_ok", resume=True).communicate(timeout=START_S)
+        assert "resuming after step 0" in output
+        assert json.loads(output.splitlines()[-1])["steps"] == 1
+        assert joined.alive
+    finally:
+        joined.kill()
+    with submit.connect(queue_settings) as client:
+        [outcome] = submit.outcomes(client, [request.request_id]).values()
+    assert outcome.result.cause is Cause.CANCELLED  # no worker begins what nobody waits for
+    ledger = read_ledger(run)
+    assert ledger.rollouts["u_0"].abandoned
+    assert (ledger.open, ledger.pending, ledger.violations) == ([], [], [])
 
 
 def test_a_run_whose_database_was_taken_meanwhile_starts_nothing(config, tmp_path, queue_settings):
