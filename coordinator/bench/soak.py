@@ -21,7 +21,7 @@ from coordinator.build import cache_folder
 from coordinator.chaos.crew import Crew
 from coordinator.chaos.load import Load
 from coordinator.chaos.provider import Provider
-from coordinator.chaos.trial import apart, config_of
+from coordinator.chaos.stage import apart, config_of
 from coordinator.redis_server import EmbeddedRedis
 from workers.providers.library_build import build_library
 
