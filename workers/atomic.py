@@ -16,16 +16,20 @@ from typing import Any
 from fsspec import AbstractFileSystem
 from fsspec.implementations.local import LocalFileSystem
 
+from workers.remote import ask
+
 PART = ".part"
 
 
 def write(fs: Any, target: str, data: bytes) -> None:
-    """Write `data` to `target`, in place of what is there. Raises `OSError` (a full disk, no permission)."""
+    """Write `data` to `target`, in place of what is there. Raises `OSError` (a full disk, no permission,
+    no answer), and what else a file system has of its own.
+    """
     part = f"{target}.{uuid.uuid4().hex}{PART}"
     if isinstance(fs, LocalFileSystem):
         _write_durably(Path(target), Path(part), data)
     elif type(fs).mv is AbstractFileSystem.mv:
-        fs.pipe_file(target, data)
+        ask(fs, "pipe_file", target, data)
     else:  # a file server with a rename of its own (SFTP, SMB)
         fs.makedirs(target.rpartition("/")[0], exist_ok=True)
         fs.pipe_file(part, data)

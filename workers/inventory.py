@@ -91,7 +91,10 @@ class Inventory:
 
     def forget(self, place: str) -> None:
         """Take it off the list. Raises `FileNotFoundError` when it is not there."""
-        self._fs.rm_file(self._entry(place))
+        entry = self._entry(place)
+        self._fs.invalidate_cache()
+        self._fs.info(entry)  # S3 removes what is not there too, and says nothing
+        self._fs.rm_file(entry)
 
     def _entry(self, place: str) -> str:
         return f"{self._root}/users/{hashlib.sha256(place.encode()).hexdigest()[:16]}.json"

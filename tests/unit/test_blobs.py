@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import asyncio
 import errno
 import hashlib
 import io
@@ -13,10 +14,11 @@ from pathlib import Path
 
 import fsspec
 import pytest
+from fsspec.asyn import AsyncFileSystem
 from fsspec.implementations.memory import MemoryFileSystem
 from PIL import Image
 
-from workers import atomic
+from workers import atomic, remote
 from workers.blobs import BlobStore
 from workers.errors import BlobMissing, Cause, InfrastructureFault
 from workers.messages import BlobRef
@@ -150,6 +152,47 @@ def test_on_a_file_server_a_whole_file_is_moved_to_its_place() -> None:
     atomic.write(server, target, b"whole")
     assert server.moved == [target]
     assert server.find("/blobs") == [target]
+
+
+class Elsewhere(AsyncFileSystem):
+    """A store reached over the network that is in trouble."""
+
+    protocol = "elsewhere"
+    cachable = False
+
+    async def _trouble(self) -> None:
+        raise NotImplementedError
+
+    async def _cat_file(self, path: str, start: object = None, end: object = None, **_: object) -> bytes:
+        await self._trouble()
+        raise AssertionError
+
+    async def _pipe_file(self, path: str, value: bytes, mode: str = "overwrite", **_: object) -> None:
+        await self._trouble()
+
+
+class Refusing(Elsewhere):
+    async def _trouble(self) -> None:
+        raise LookupError("no credentials")  # as botocore's errors, it is no OSError
+
+
+class Silent(Elsewhere):
+    async def _trouble(self) -> None:
+        await asyncio.Event().wait()
+
+
+@pytest.mark.parametrize(("fs", "why"), [(Refusing, "no credentials"), (Silent, "FSTimeoutError")])
+def test_a_store_in_trouble_of_any_kind_is_to_blame(
+    fs: type[Elsewhere], why: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(remote, "ANSWER_S", 0.05)
+    fsspec.register_implementation("elsewhere", fs, clobber=True)
+    store = BlobStore("elsewhere://bucket/blobs")
+    ref = BlobRef(sha256="0" * 64, media_type="image/png", size=1, width=1, height=1)
+    for call in (lambda: store.put(encoded()), lambda: store.get(ref)):
+        with pytest.raises(InfrastructureFault, match=why) as raised:
+            call()
+        assert (raised.value.cause, raised.value.provider) == (Cause.PROVIDER_DOWN, "blobs")
 
 
 def test_many_writers_of_one_image_leave_one_whole_file(store: BlobStore) -> None:

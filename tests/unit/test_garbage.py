@@ -100,6 +100,13 @@ def test_a_store_has_a_list_of_those_who_use_it(url: str) -> None:
     assert [user.place for user in inventory.users()] == ["/runs/b"]
 
 
+def test_who_is_not_on_the_list_cannot_be_taken_off(url: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    inventory = Inventory(url)
+    monkeypatch.setattr(inventory._fs, "rm_file", lambda path: None)  # S3 does not mind
+    with pytest.raises(FileNotFoundError):
+        inventory.forget("/runs/a")
+
+
 def test_a_store_in_a_runs_own_folder_needs_no_list(tmp_path: Path) -> None:
     inventory = Inventory(str(tmp_path / "run" / "blobs"))
     inventory.enlist(str(tmp_path / "run"))
