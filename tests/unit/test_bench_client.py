@@ -13,7 +13,7 @@ from coordinator.bench.gauges import Spread
 from coordinator.bench.played_model import END, PlayedModel, Vocabulary, compose
 from coordinator.bench.played_workers import result
 from coordinator.bench.targets import Target
-from coordinator.commands.bench import _show
+from coordinator.commands.bench.client import show
 from policy.document import ImagePart
 from policy.heap import YOUNG, settle
 from policy.tags import CLOSE, TagReader
@@ -69,7 +69,7 @@ def test_a_target_is_met_up_to_its_limit(over, sign):
     assert [target.met for target in numbers.targets] == [sign == "✓"] * 3
     assert [target["met"] for target in numbers.document()["targets"]] == [sign == "✓"] * 3
     console = Console(record=True, width=120)
-    _show(console, numbers)
+    show(console, numbers)
     assert console.export_text().count(sign) == 3
 
 
