@@ -65,15 +65,18 @@ StartWorker = Callable[..., WorkerProcess]
 
 @pytest.fixture
 def worker(config_file: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[StartWorker]:
-    """`worker(queues, concurrency=1, app="workers.app")` starts a worker and returns it ready; all end with
-    the test.
+    """`worker(queues, concurrency=1, app="workers.app", memory_mb=0)` starts a worker and returns it ready;
+    all end with the test.
     """
     monkeypatch.setenv("PYTHONPATH", str(TESTS))
     started: list[WorkerProcess] = []
 
-    def start(queues: Sequence[str], concurrency: int = 1, app: str = "workers.app") -> WorkerProcess:
+    def start(
+        queues: Sequence[str], concurrency: int = 1, app: str = "workers.app", memory_mb: int = 0
+    ) -> WorkerProcess:
         name = f"w{len(started)}-{tmp_path.name}"
-        process = WorkerProcess(queues, config_file, concurrency, tmp_path / f"{name}.log", name, app=app)
+        log = tmp_path / f"{name}.log"
+        process = WorkerProcess(queues, config_file, concurrency, log, name, app=app, memory_mb=memory_mb)
         started.append(process)
         process.start()
         process.wait_ready(WORKER_START_S)
@@ -86,10 +89,12 @@ def worker(config_file: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -
 
 @pytest.fixture
 def obedient(worker: StartWorker) -> StartWorker:
-    """`obedient(kind="code", concurrency=1)` starts a worker whose jobs do as they are told (queue_jobs)."""
+    """`obedient(kind="code", concurrency=1, memory_mb=0)` starts a worker whose jobs do as they are told
+    (queue_jobs).
+    """
 
-    def start(kind: str = "code", concurrency: int = 1) -> WorkerProcess:
-        return worker([kind], concurrency, app="queue_app")
+    def start(kind: str = "code", concurrency: int = 1, memory_mb: int = 0) -> WorkerProcess:
+        return worker([kind], concurrency, app="queue_app", memory_mb=memory_mb)
 
     return start
 
