@@ -82,12 +82,9 @@ def serve(listener: socket.socket) -> NoReturn:
         connection, _ = listener.accept()
         with connection:
             connection.settimeout(ASKED_S)
-            try:
-                order = receive(connection)
-            except (OSError, ValueError, KeyError, TypeError):
-                continue  # gone, or not our client: it starts Python by itself
+            order = receive(connection)
             if order is None:
-                continue
+                continue  # it starts Python by itself
             if os.fork() == 0:
                 listener.close()
                 become(order, connection)
@@ -96,22 +93,33 @@ def serve(listener: socket.socket) -> NoReturn:
 
 
 def receive(connection: socket.socket) -> Order | None:
-    """The client's order; None for one of another user, or of another raylet or job than ours, which Ray's
-    core read when it was imported.
+    """The client's order, its descriptors open; None, and none of them open, for one that cannot be read, of
+    another user, or of another raylet or job than ours, which Ray's core read when it was imported.
     """
-    peer = connection.getsockopt(socket.SOL_SOCKET, socket.SO_PEERCRED, _PEER.size)
-    head, descriptors, _, _ = socket.recv_fds(connection, LENGTH.size, 3)
+    descriptors: list[int] = []
+    try:
+        peer = connection.getsockopt(socket.SOL_SOCKET, socket.SO_PEERCRED, _PEER.size)
+        head, descriptors, _, _ = socket.recv_fds(connection, LENGTH.size, 3)
+        if _PEER.unpack(peer)[1] != os.getuid() or len(descriptors) != 3:
+            raise ValueError("not our client")
+        asked = json.loads(_body(connection, head))
+        if any(asked["env"].get(name) != os.environ.get(name) for name in RAY_WORKER_ENV):
+            raise ValueError("a worker of another raylet or job")
+        return Order(asked["argv"], asked["cwd"], asked["env"], descriptors)
+    except Exception:  # noqa: BLE001 - gone, slow, or as above: whatever a client sends, the zygote goes on
+        for descriptor in descriptors:
+            os.close(descriptor)
+        return None
+
+
+def _body(connection: socket.socket, head: bytes) -> bytes:
     (length,) = LENGTH.unpack(head)
     body = b""
     while len(body) < length and (part := connection.recv(length - len(body))):
         body += part
-    asked = json.loads(body)
-    ours = all(asked["env"].get(name) == os.environ.get(name) for name in RAY_WORKER_ENV)
-    if _PEER.unpack(peer)[1] != os.getuid() or not ours or len(descriptors) != 3:
-        for descriptor in descriptors:
-            os.close(descriptor)
-        return None
-    return Order(asked["argv"], asked["cwd"], asked["env"], descriptors)
+    if len(body) != length:
+        raise ValueError("cut short")
+    return body
 
 
 def become(order: Order, connection: socket.socket) -> NoReturn:

@@ -6,6 +6,8 @@ import json
 import os
 import shlex
 import signal
+import socket
+import struct
 import subprocess
 import sys
 from collections.abc import Iterator
@@ -17,6 +19,7 @@ import pytest
 from policy.training import RAY_WORKER_ENV
 
 WAIT_S = 60.0
+LENGTH = struct.Struct("!Q")
 OURS = dict.fromkeys(RAY_WORKER_ENV, "4711")
 MAKER = """
 import sys
@@ -125,6 +128,45 @@ def test_the_client_lives_as_long_as_its_fork(maker: tuple, tmp_path: Path) -> N
         assert client.poll() is None
         fork.kill()
         client.wait(WAIT_S)
+
+
+ORDER = {"argv": ["s"], "cwd": "/", "env": OURS}
+
+
+@pytest.mark.parametrize(
+    ("sent", "length"),
+    [
+        (None, 0),
+        (b"", 0),
+        (b"no JSON", 7),
+        (b"\xff", 1),
+        (b"[" * 50_000, 50_000),
+        (b"[]", 2),
+        (b'{"env": []}', 11),
+        (json.dumps({"env": OURS}).encode(), len(json.dumps({"env": OURS}))),
+        (json.dumps(ORDER | {"env": {}}).encode(), len(json.dumps(ORDER | {"env": {}}))),
+        (json.dumps(ORDER).encode(), 100_000),
+    ],
+    ids=["nothing", "empty", "no JSON", "no text", "deep", "a list", "no environment", "no script",
+         "another raylet", "cut short"],
+)  # fmt: skip
+def test_an_order_that_cannot_be_read_leaves_nothing_open_and_ends_nobody(
+    maker: tuple, script: Path, sent: bytes | None, length: int
+) -> None:
+    """Regression: its descriptors stayed open in the zygote, and one without a length ended it."""
+    process, command = maker
+    [forker] = psutil.Process(process.pid).children()
+    before = forker.num_fds()
+    with socket.socket(socket.AF_UNIX) as client, open(os.devnull) as lent:
+        client.settimeout(WAIT_S)
+        client.connect("\0" + command[-1])
+        if sent is not None:
+            socket.send_fds(client, [LENGTH.pack(length)], [lent.fileno()] * 3)
+            client.sendall(sent)
+        client.shutdown(socket.SHUT_WR)
+        assert client.recv(1) == b""
+    assert forker.num_fds() == before
+    assert run(command, script, **OURS)[0]["forked"]
 
 
 def test_the_zygote_ends_with_its_maker(maker: tuple) -> None:
