@@ -9,7 +9,6 @@ fault: asked again it would only be stopped again.
 from __future__ import annotations
 
 import asyncio
-import json
 import time
 from collections.abc import AsyncGenerator, Sequence
 from typing import Any
@@ -46,8 +45,8 @@ class OpenAIAuthor:
             try:
                 while not reason:
                     data = await _read(response, call.deadline)
-                    for chunk in _chunks(stream, data):
-                        model = chunk.get("model") or model
+                    for chunk in _chunks(call, stream, data):
+                        model = call.said(chunk.get("model")) or model
                         text, reason = _delta(chunk)
                         if text:
                             yield text
@@ -57,7 +56,7 @@ class OpenAIAuthor:
                         break
             finally:
                 response.close()
-        yield Ending(model=str(model), truncated=_truncated(reason))
+        yield Ending(model=model, truncated=_truncated(reason))
 
     def _call(self, task: Task, images: tuple[bytes, ...], seed: int) -> api.Call:
         settings = self._settings
@@ -147,11 +146,11 @@ async def _read(response: aiohttp.ClientResponse, deadline: float) -> bytes:
         raise InfrastructureFault(Cause.PROVIDER_DOWN, detail, provider=NAME) from None
 
 
-def _chunks(stream: EventStream, data: bytes) -> list[dict[str, Any]]:
+def _chunks(call: api.Call, stream: EventStream, data: bytes) -> list[dict[str, Any]]:
     """The `chat.completion.chunk`s that `data` completes; no data is the stream's end."""
     try:
         events = stream.feed(data) if data else stream.close()
-        chunks = [json.loads(event) for event in events if event != DONE]
+        chunks = [api.parsed(event) for event in events if event != DONE]
     except ValueError as error:
         detail = f"its stream cannot be read: {error}"[:300]
         raise InfrastructureFault(Cause.BAD_ANSWER, detail, provider=NAME) from error
@@ -159,16 +158,16 @@ def _chunks(stream: EventStream, data: bytes) -> list[dict[str, Any]]:
         if not isinstance(chunk, dict):
             raise InfrastructureFault(Cause.BAD_ANSWER, "an event is not a JSON object", provider=NAME)
         if chunk.get("error"):
-            raise _gave_up(chunk)
+            raise _gave_up(call, chunk)
     return chunks
 
 
-def _gave_up(chunk: dict[str, Any]) -> JobError:
+def _gave_up(call: api.Call, chunk: dict[str, Any]) -> JobError:
     """What went wrong after the server had answered 200."""
     error = chunk["error"]
-    words = str(error.get("message") if isinstance(error, dict) else error)[:300]
+    words = call.said(error.get("message") if isinstance(error, dict) else error) or "without a word"
     broken = InfrastructureFault(Cause.PROVIDER_DOWN, f"it gave up: {words}", provider=NAME)
-    return _refusal(200, chunk) or broken
+    return _refusal(call, 200, chunk) or broken
 
 
 def _delta(chunk: dict[str, Any]) -> tuple[str, str]:
@@ -201,12 +200,13 @@ def _truncated(reason: str) -> bool:
     return False
 
 
-def _refusal(status: int, answer: api.Answer) -> JobError | None:
+def _refusal(call: api.Call, status: int, answer: api.Answer) -> JobError | None:
     """`PROMPT_REFUSED` when the error's code says that words or pictures of the prompt were not wanted."""
     error = answer.get("error")
     if not isinstance(error, dict):
         return None
     code = f"{error.get('code') or ''} {error.get('type') or ''}".lower()
     if any(part in code for part in FILTERS):
-        return ModelFault(Cause.PROMPT_REFUSED, str(error.get("message") or code)[:300], provider=NAME)
+        words = call.said(error.get("message")) or call.said(code)
+        return ModelFault(Cause.PROMPT_REFUSED, words, provider=NAME)
     return None

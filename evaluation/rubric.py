@@ -14,6 +14,7 @@ from pydantic import Field, ValidationError
 from evaluation.payloads import RubricPayload, judge_name
 from evaluation.results import BEST, Judgement
 from evaluation.settings import RUBRIC_URL_ENV, RubricSettings
+from rewards.verdicts import unreadable
 from workers.errors import Cause, InfrastructureFault
 from workers.jobs import JobContext
 from workers.messages import Message, Outcome, Success
@@ -32,11 +33,7 @@ class CriterionVerdict(Message):
         try:
             return cls.model_validate(data)
         except ValidationError as error:
-            first = error.errors()[0]
-            where = ".".join(str(part) for part in first["loc"]) or "verdict"
-            raise InfrastructureFault(
-                Cause.VERDICT_UNREADABLE, f"{where}: {first['msg']}", provider=provider
-            ) from error
+            raise unreadable(error, cls, provider) from error
 
     def success(self, judge: str) -> Success:
         """As a job's outcome. `judge`: who spoke."""

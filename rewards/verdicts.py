@@ -16,6 +16,14 @@ from workers.messages import Message
 Axis = Annotated[int, Field(strict=True, ge=1, le=5)]
 
 
+def unreadable(error: ValidationError, verdict: type[Message], provider: str) -> InfrastructureFault:
+    """What is wrong with a judge's answer, in our words only: its own may be long, or hold a key."""
+    first = error.errors(include_url=False, include_context=False, include_input=False)[0]
+    known = first["loc"] and first["loc"][0] in verdict.model_fields
+    where = first["loc"][0] if known else "verdict"
+    return InfrastructureFault(Cause.VERDICT_UNREADABLE, f"{where}: {first['msg']}", provider=provider)
+
+
 class Verdict(Message):
     """Base of both verdicts: one `Axis` per field."""
 
@@ -29,10 +37,7 @@ class Verdict(Message):
         try:
             return cls.model_validate(data)
         except ValidationError as error:
-            first = error.errors()[0]
-            where = ".".join(str(part) for part in first["loc"]) or "verdict"
-            detail = f"{where}: {first['msg']}"
-            raise InfrastructureFault(Cause.VERDICT_UNREADABLE, detail, provider=provider) from error
+            raise unreadable(error, cls, provider) from error
 
     @property
     def scores(self) -> dict[str, int]:

@@ -6,7 +6,6 @@ network failures are typed and retried by `workers.providers.api`; a key stays i
 
 from __future__ import annotations
 
-import json
 from collections.abc import Mapping
 from typing import Any, Protocol
 
@@ -14,7 +13,7 @@ from rewards.judges.prompts import Chat
 from workers.errors import Cause, InfrastructureFault
 from workers.jobs import JobContext
 from workers.providers import keys
-from workers.providers.api import Call, ask
+from workers.providers.api import Call, ask, parsed
 from workers.providers.http import run_until
 
 
@@ -72,21 +71,24 @@ def answer(
         key=key,
     )
     said = run_until(ctx.request.deadline, ask(call))
-    served = said.get("model")
-    return _parsed(said, name), served if isinstance(served, str) and served else judge.model
+    return _content(call, said), call.said(said.get("model")) or judge.model
 
 
-def _parsed(said: Mapping[str, Any], name: str) -> object:
+def _content(call: Call, said: Mapping[str, Any]) -> object:
+    """The answer's JSON, the texts at its top as `Call.said` would have them, but uncut."""
     try:
         choice = said["choices"][0]
         content, ended = choice["message"]["content"], choice.get("finish_reason")
     except (KeyError, IndexError, TypeError, AttributeError) as error:
         raise InfrastructureFault(
-            Cause.BAD_ANSWER, "the answer has no choices[0].message", provider=name
+            Cause.BAD_ANSWER, "the answer has no choices[0].message", provider=call.provider
         ) from error
     try:
-        return json.loads(content)
+        verdict = parsed(content)
     except (TypeError, ValueError) as error:
-        shown = str(content)[:200]
-        detail = f"not a JSON verdict (finish_reason {ended}): {shown!r}"
-        raise InfrastructureFault(Cause.VERDICT_UNREADABLE, detail, provider=name) from error
+        shown, why = call.said(content)[:200], call.said(ended) or "none"
+        detail = f"not a JSON verdict (finish_reason {why}): {shown!r}"
+        raise InfrastructureFault(Cause.VERDICT_UNREADABLE, detail, provider=call.provider) from error
+    if not isinstance(verdict, dict):
+        return verdict
+    return {k: keys.blanked(v, call.key) if isinstance(v, str) else v for k, v in verdict.items()}

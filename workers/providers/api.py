@@ -20,8 +20,10 @@ import tenacity
 
 from workers.errors import Cause, InfrastructureFault, JobError
 from workers.providers.http import Resolver, read_bounded
+from workers.providers.keys import blanked
 
 MAX_ANSWER_BYTES = 96 * 2**20
+SAID = 300  # characters of a provider's own words in a detail
 MAX_TRIES = 4
 _JITTER = tenacity.wait_random_exponential(multiplier=0.5, max=8)
 
@@ -37,7 +39,7 @@ class Call:
     """One HTTP call. `form` is made anew for each try (a form can be sent once). `key` is blanked out of
     details.
 
-    `refusal` may turn an error answer into a more telling failure (status, body) -> failure or None.
+    `refusal` may turn an error answer into a more telling failure (call, status, answer) -> failure or None.
     """
 
     provider: str
@@ -50,7 +52,23 @@ class Call:
     form: Callable[[], aiohttp.FormData] | None = None
     headers: Mapping[str, str] = field(default_factory=dict)
     key: str = ""
-    refusal: Callable[[int, Answer], JobError | None] | None = None
+    refusal: Callable[[Call, int, Answer], JobError | None] | None = None
+
+    def said(self, words: object) -> str:
+        """The provider's own words as a detail shows them, "" for what is no text: some repeat the key that
+        they were sent.
+        """
+        if not isinstance(words, str):
+            return ""
+        return blanked(words, self.key)[:SAID]  # in this order, or half a key is left at the end
+
+
+def parsed(text: str | bytes) -> Any:
+    """JSON that came from outside. Raises `ValueError`, also where it is nested too deep to be read."""
+    try:
+        return json.loads(text)
+    except RecursionError as error:
+        raise ValueError("it is nested too deep") from error
 
 
 async def ask(call: Call) -> Answer:
@@ -108,7 +126,7 @@ def _judge(call: Call, status: int, headers: Mapping[str, str], body: bytes) -> 
     if not 200 <= status < 300:
         raise failure(call, status, headers, body)
     try:
-        answer = json.loads(body)
+        answer = parsed(body)
     except ValueError:
         answer = None
     if not isinstance(answer, dict):
@@ -119,12 +137,12 @@ def _judge(call: Call, status: int, headers: Mapping[str, str], body: bytes) -> 
 def failure(call: Call, status: int, headers: Mapping[str, str], body: bytes) -> JobError:
     """What an answer with an error status means."""
     try:
-        answer = json.loads(body)
+        answer = parsed(body)
     except ValueError:
         answer = None
-    if call.refusal and isinstance(answer, dict) and (refusal := call.refusal(status, answer)):
+    if call.refusal and isinstance(answer, dict) and (refusal := call.refusal(call, status, answer)):
         return refusal
-    detail = f"HTTP {status}: {_message(answer, body, call.key)}"
+    detail = f"HTTP {status}: {_message(call, answer, body)}"
     wish = _retry_after(headers.get("Retry-After"))
     fault = PassingFault if status in (408, 429) or status >= 500 else InfrastructureFault
     return fault(_cause(status), detail, provider=call.provider, retry_after_s=wish)
@@ -138,14 +156,13 @@ def _cause(status: int) -> Cause:
     return Cause.PROVIDER_DOWN if status >= 500 or status == 408 else Cause.BAD_ANSWER
 
 
-def _message(answer: object, body: bytes, key: str) -> str:
-    """The provider's own words, some of which repeat the key they were sent: `error` as a string or as an
-    object with `message`, else the body's beginning.
+def _message(call: Call, answer: object, body: bytes) -> str:
+    """The provider's own words: `error` as a string or as an object with `message`, else the body's
+    beginning.
     """
     error = answer.get("error") if isinstance(answer, dict) else None
     text = error.get("message") if isinstance(error, dict) else error
-    words = str(text or body.decode(errors="replace"))
-    return (words.replace(key, "***") if key else words)[:300]  # first, or half a key is left at the end
+    return call.said(text) or call.said(body.decode(errors="replace"))
 
 
 def _retry_after(value: str | None) -> float | None:
@@ -158,7 +175,7 @@ def _retry_after(value: str | None) -> float | None:
         pass
     try:
         return max(0.0, email.utils.parsedate_to_datetime(value).timestamp() - time.time())
-    except ValueError:
+    except (ValueError, OverflowError):
         return None
 
 

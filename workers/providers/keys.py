@@ -7,7 +7,7 @@ service's own key goes to that service's hosts, and to another only where the co
 from __future__ import annotations
 
 import os
-from urllib.parse import urlsplit
+from urllib.parse import quote, urlsplit
 
 from workers.errors import Cause, InfrastructureFault
 from workers.settings import ImageModelSettings
@@ -36,6 +36,15 @@ def required(name: str, provider: str) -> str:
     if not value:
         raise InfrastructureFault(Cause.AUTH, f"environment variable {name} is not set", provider=provider)
     return value
+
+
+def blanked(words: str, key: str) -> str:
+    """`words` without `key` in any form in which services repeat it: plain, as in a URL, in JSON."""
+    if not key:
+        return words
+    for form in (key, quote(key, safe=""), key.replace("/", "\\/")):
+        words = words.replace(form, "***")
+    return words
 
 
 def is_ark(url: str) -> bool:

@@ -91,20 +91,18 @@ async def _ask(
         data.add_field("image", picture, filename="image.png", content_type="image/png")
         return data
 
-    answer = await api.ask(
-        api.Call(
-            provider=PROVIDER,
-            method="POST",
-            url=settings.base_url.rstrip("/") + path,
-            deadline=deadline,
-            body=body,
-            form=form if form_fields else None,
-            headers={"Authorization": f"Bearer {key}"} if key else {},
-            key=key,
-            refusal=refusal,
-        )
+    call = api.Call(
+        provider=PROVIDER,
+        method="POST",
+        url=settings.base_url.rstrip("/") + path,
+        deadline=deadline,
+        body=body,
+        form=form if form_fields else None,
+        headers={"Authorization": f"Bearer {key}"} if key else {},
+        key=key,
+        refusal=refusal,
     )
-    data = await _bytes(answer, settings, deadline)
+    data = await _bytes(call, await api.ask(call), settings)
     source: dict[str, JsonValue] = {
         "provider": PROVIDER,
         "model": settings.model,
@@ -116,7 +114,7 @@ async def _ask(
     return Made(images.checked(data, provider=PROVIDER), source)
 
 
-def refusal(status: int, answer: api.Answer) -> JobError | None:
+def refusal(call: api.Call, status: int, answer: api.Answer) -> JobError | None:
     """`PROMPT_REFUSED` when the error's code says that words or pictures were not wanted; quota that comes as
     a 403.
     """
@@ -124,7 +122,7 @@ def refusal(status: int, answer: api.Answer) -> JobError | None:
     if not isinstance(error, dict):
         return None
     code = f"{error.get('code') or ''} {error.get('type') or ''}".lower()
-    detail = str(error.get("message") or code)[:300]
+    detail = call.said(error.get("message")) or call.said(code)
     if any(part in code.replace(" ", "") for part in REFUSALS):
         return ModelFault(Cause.PROMPT_REFUSED, detail, provider=PROVIDER)
     if status == 403 and ("quota" in code or "overdue" in code):
@@ -132,7 +130,7 @@ def refusal(status: int, answer: api.Answer) -> JobError | None:
     return None
 
 
-async def _bytes(answer: api.Answer, settings: ImageModelSettings, deadline: float) -> bytes:
+async def _bytes(call: api.Call, answer: api.Answer, settings: ImageModelSettings) -> bytes:
     entries = answer.get("data")
     entry = entries[0] if isinstance(entries, list) and entries else None
     if not isinstance(entry, dict):
@@ -142,9 +140,9 @@ async def _bytes(answer: api.Answer, settings: ImageModelSettings, deadline: flo
     if isinstance(entry.get("url"), str):
         allow = settings.allow_private_addresses
         async with guarded_session(allow_private=allow) as session:
-            return await fetch(session, entry["url"], deadline=deadline, allow_private=allow)
+            return await fetch(session, entry["url"], deadline=call.deadline, allow_private=allow)
     # Ark answers 200 with an error in the place of a refused picture.
-    if found := refusal(200, entry):
+    if found := refusal(call, 200, entry):
         raise found
     raise InfrastructureFault(
         Cause.BAD_ANSWER, "the answer holds neither b64_json nor url", provider=PROVIDER

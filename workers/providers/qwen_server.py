@@ -38,12 +38,11 @@ def edit(
 
 
 async def _ask(url: str, body: dict[str, str], deadline: float) -> Made:
-    answer = await api.ask(api.Call(provider=PROVIDER, method="POST", url=url, body=body, deadline=deadline))
-    made = answer.get("images")
-    if str(answer.get("status", "success")).lower() not in ("success", "ok"):
-        raise InfrastructureFault(
-            Cause.BAD_ANSWER, f"status {answer.get('status')!r}"[:300], provider=PROVIDER
-        )
+    call = api.Call(provider=PROVIDER, method="POST", url=url, body=body, deadline=deadline)
+    answer = await api.ask(call)
+    made, status = answer.get("images"), answer.get("status", "success")
+    if not isinstance(status, str) or status.lower() not in ("success", "ok"):
+        raise InfrastructureFault(Cause.BAD_ANSWER, f"status {call.said(status)!r}", provider=PROVIDER)
     if not isinstance(made, list) or not made or not isinstance(made[0], str):
         raise InfrastructureFault(Cause.BAD_ANSWER, "the answer holds no image", provider=PROVIDER)
     data = images.from_base64(made[0], provider=PROVIDER)

@@ -61,22 +61,22 @@ def search(query: str, settings: SearchSettings, *, deadline: float) -> Made:
 
 
 async def _search(query: str, settings: SearchSettings, key: str, deadline: float) -> Made:
-    answer = await api.ask(
-        api.Call(
-            provider=PROVIDER,
-            method="GET",
-            url=f"{settings.base_url.rstrip('/')}/search",
-            params={"engine": "google_images", "q": query, "api_key": key},
-            key=key,
-            deadline=deadline,
-            try_timeout_s=TRY_TIMEOUT_S,
-        )
+    call = api.Call(
+        provider=PROVIDER,
+        method="GET",
+        url=f"{settings.base_url.rstrip('/')}/search",
+        params={"engine": "google_images", "q": query, "api_key": key},
+        key=key,
+        deadline=deadline,
+        try_timeout_s=TRY_TIMEOUT_S,
     )
-    ranked = candidates(answer, query, settings.max_candidates)
-    return await _first_good(ranked, settings.allow_private_addresses, deadline)
+    ranked = candidates(call, await api.ask(call), query, settings.max_candidates)
+    made = await _first_good(ranked, settings.allow_private_addresses, deadline)
+    told = {name: keys.blanked(v, key) if isinstance(v, str) else v for name, v in made.source.items()}
+    return Made(made.image, told)
 
 
-def candidates(answer: api.Answer, query: str, limit: int) -> list[Candidate]:
+def candidates(call: api.Call, answer: api.Answer, query: str, limit: int) -> list[Candidate]:
     """What to try, in order: of the `limit` best results, those whose title shares a word with `query` before
     the others; of either, each result's original (thumbnail where there is none), then the other thumbnails.
 
@@ -84,10 +84,10 @@ def candidates(answer: api.Answer, query: str, limit: int) -> list[Candidate]:
     """
     entries = answer.get("images_results")
     if entries is None and "error" in answer:
-        words = str(answer["error"])
+        words = call.said(answer["error"]) or "an error that is no text"
         if "returned any results" in words:
             raise ModelFault(Cause.NO_HIT, "the search found nothing", provider=PROVIDER)
-        raise InfrastructureFault(Cause.BAD_ANSWER, words[:300], provider=PROVIDER)
+        raise InfrastructureFault(Cause.BAD_ANSWER, words, provider=PROVIDER)
     if not isinstance(entries, list):
         raise InfrastructureFault(Cause.BAD_ANSWER, "images_results is not a list", provider=PROVIDER)
     try:
