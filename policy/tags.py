@@ -17,7 +17,7 @@ from pydantic import AfterValidator, ConfigDict, Field, ValidationError
 
 from policy.document import SOURCES, ImagePart, InvalidPart, Part, Source, Tag, TextPart
 from policy.literal import Unreadable, read_dict
-from workers.messages import Message
+from workers.messages import Message, whole
 
 OPEN, CLOSE = "<imgen>", "</imgen>"
 THINK, UNTHINK = "<think>", "</think>"
@@ -106,7 +106,7 @@ def parse_tag(body: str, *, index: int, inputs: int) -> Tag | Invalid:
 def _clean(value: object) -> object:
     """Pair or replace the lone surrogates that escapes can spell, at any depth a tag has use for."""
     if isinstance(value, str):
-        return value.encode("utf-16", "surrogatepass").decode("utf-16", "replace")
+        return whole(value)
     if isinstance(value, dict):
         return {_clean(key) if isinstance(key, str) else key: _clean(item) for key, item in value.items()}
     return value

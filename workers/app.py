@@ -41,7 +41,6 @@ def make_app(settings: QueueSettings) -> Celery:
         result_accept_content=["json"],
         task_acks_late=True,
         task_reject_on_worker_lost=True,
-        worker_consumer="workers.intake:Intake",
         worker_prefetch_multiplier=1,
         worker_disable_prefetch=True,
         worker_proc_alive_timeout=3600.0,  # a child is not up before its jobs are warm, which may be minutes

@@ -1,8 +1,8 @@
 """Messages that no worker could take for a request, kept for people to look at, with the reason.
 
-Invariants: the newest comes first; at most `KEPT` are kept, each cut to `SHOWN` bytes, and they are forgotten
-with outcomes; a poster who can be found in what is left of its message is told at once (BAD_MESSAGE) instead
-of waiting for its deadline.
+Invariants: the newest comes first; at most `KEPT` are kept, each and its reason cut to `SHOWN`, and they are
+forgotten with outcomes; a poster who can be found in what is left of its message is told at once
+(BAD_MESSAGE) instead of waiting for its deadline.
 """
 
 from __future__ import annotations
@@ -14,7 +14,7 @@ from typing import Any
 import redis
 
 from workers.errors import Cause
-from workers.messages import Failure, Message, Outcome
+from workers.messages import Failure, Message, Outcome, Text
 from workers.outcomes import commit
 
 KEY = "llmi:dead-letters"
@@ -29,8 +29,8 @@ _REPLY_TO = re.compile(rb'"reply_to": ?"(llmi:replies:[0-9a-f]{32})"')
 class DeadLetter(Message):
     """`since`: Unix seconds; `message`: its beginning, as text."""
 
-    queue: str
-    reason: str
+    queue: Text
+    reason: Text
     since: float
     size: int
     message: str
@@ -38,6 +38,7 @@ class DeadLetter(Message):
 
 def bury(client: redis.Redis, queue: str, reason: str, message: bytes, ttl_s: int) -> None:
     """Keep it, and tell its poster if it names one. Raises `redis.RedisError`."""
+    reason = reason[:SHOWN]
     letter = DeadLetter(
         queue=queue,
         reason=reason,

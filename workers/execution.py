@@ -30,6 +30,7 @@ from workers.backend import TASK_PREFIX
 from workers.blobs import BlobStore
 from workers.breakers import Down, ProviderBreaker
 from workers.dead_letters import bury
+from workers.entry import first_problem
 from workers.errors import Cause
 from workers.messages import Failure, Outcome, Request
 from workers.outcomes import Attempt, begin, unbegin
@@ -67,7 +68,7 @@ def handle(task_id: str, kind: str, arguments: tuple[Any, ...]) -> Outcome:
                 f"request {request.request_id!r} of kind {request.kind!r} in task {task_id!r} of {kind!r}"
             )
     except ValueError as error:
-        detail = _first_error(error) if isinstance(error, ValidationError) else str(error)
+        detail = first_problem(error) if isinstance(error, ValidationError) else str(error)
         _bury(kind, detail, arguments)
         return _failed(task_id, kind, Cause.BAD_MESSAGE, detail)
     settings = section("queue", QueueSettings)
@@ -133,11 +134,6 @@ def _begin(request_id: str, this: Attempt, ttl_s: int) -> tuple[bytes | None, tu
 @_once_redis_is_there
 def _set_aside(request: Request, attempts: tuple[Attempt, ...], ttl_s: int) -> None:
     set_aside(_redis(os.getpid()), request, attempts, ttl_s)
-
-
-def _first_error(error: ValidationError) -> str:
-    first = error.errors(include_input=False)[0]
-    return f"{'.'.join(map(str, first['loc']))}: {first['msg']}"
 
 
 def _failed(request_id: str, kind: str, cause: Cause, detail: str, provider: str = "") -> Outcome:

@@ -2,22 +2,57 @@
 
 Invariants: bytes never travel in messages (images are `BlobRef`s); a request carries its own absolute
 deadline; a request ends in exactly one visible `Outcome`, a `Success` or a `Failure` whose cause says whose
-fault it is.
+fault it is; what a message holds, JSON in UTF-8 can hold (no half characters, no NaN), whoever wrote it.
 """
 
 from __future__ import annotations
 
 import hashlib
 import json
+import math
 import time
 import uuid
 from typing import Annotated, Literal
 
-from pydantic import BaseModel, ConfigDict, Field, JsonValue, model_validator
+from pydantic import (
+    AfterValidator,
+    BaseModel,
+    ConfigDict,
+    Field,
+    FiniteFloat,
+    JsonValue,
+    model_validator,
+)
 
 from workers.errors import BlobMissing, Cause, Fault, JobError
 
 Sha256 = Annotated[str, Field(pattern=r"^[0-9a-f]{64}$")]
+
+
+def whole(text: str) -> str:
+    """`text`, its half characters (lone surrogates, which escapes in JSON can spell) paired or replaced."""
+    try:
+        text.encode()
+    except UnicodeEncodeError:
+        return text.encode("utf-16", "surrogatepass").decode("utf-16", "replace")
+    return text
+
+
+def _storable(value: JsonValue) -> JsonValue:
+    """`value` as JSON in UTF-8 can hold it: whole characters, and None for numbers that are none."""
+    if isinstance(value, str):
+        return whole(value)
+    if isinstance(value, float):
+        return value if math.isfinite(value) else None
+    if isinstance(value, list):
+        return [_storable(item) for item in value]
+    if isinstance(value, dict):
+        return {whole(name): _storable(item) for name, item in value.items()}
+    return value
+
+
+Text = Annotated[str, AfterValidator(whole)]
+Details = Annotated[dict[str, JsonValue], AfterValidator(_storable)]
 
 
 class Message(BaseModel):
@@ -45,11 +80,11 @@ class Request(Message):
 
     version: Literal[1] = 1
     request_id: str = Field(min_length=1, max_length=128)
-    kind: str
-    payload: dict[str, JsonValue]
-    deadline: float
+    kind: Text
+    payload: Details
+    deadline: FiniteFloat
     seed: int = 0
-    owner: str = ""
+    owner: Text = ""
 
     @classmethod
     def make(
@@ -87,7 +122,7 @@ class Success(Message):
     status: Literal["success"] = "success"
     images: tuple[BlobRef, ...] = ()
     verdict: dict[str, int] | None = None
-    source: dict[str, JsonValue] = Field(default_factory=dict)
+    source: Details = Field(default_factory=dict)
 
 
 class Failure(Message):
@@ -97,8 +132,8 @@ class Failure(Message):
 
     status: Literal["failure"] = "failure"
     cause: Cause
-    detail: str = ""
-    provider: str = ""
+    detail: Text = ""
+    provider: Text = ""
     blob: Sha256 | Literal[""] = ""
 
     @property
@@ -117,12 +152,12 @@ class Outcome(Message):
     """
 
     version: Literal[1] = 1
-    request_id: str
-    kind: str
+    request_id: Text
+    kind: Text
     result: Annotated[Success | Failure, Field(discriminator="status")]
-    worker: str = ""
-    started: float = 0.0
-    finished: float = 0.0
+    worker: Text = ""
+    started: FiniteFloat = 0.0
+    finished: FiniteFloat = 0.0
 
     @model_validator(mode="after")
     def _ordered(self) -> Outcome:

@@ -50,8 +50,21 @@ def shown(request: Request) -> str:
 def encode(request: Request, *, tag: str, reply_to: str) -> str:
     """The Redis list entry of one request. `tag` is the delivery tag under which a worker will hold it.
 
-    Raises `InfrastructureFault(BAD_MESSAGE)` for one that no worker would take.
+    Raises `InfrastructureFault(BAD_MESSAGE)`, and nothing else, for one that no worker would take.
     """
+    try:
+        entry = _written(request, tag, reply_to)
+    except Exception as error:  # of any kind: one request's, and whoever sends it sends for others too
+        why = f"it cannot be written as a message: {type(error).__name__}: {error}"
+        raise InfrastructureFault(Cause.BAD_MESSAGE, why[:300]) from error
+    if len(entry) > MAX_BYTES:
+        raise InfrastructureFault(
+            Cause.BAD_MESSAGE, f"a message of {len(entry)} bytes; at most {MAX_BYTES} are taken"
+        )
+    return entry
+
+
+def _written(request: Request, tag: str, reply_to: str) -> str:
     limit_s = max(1.0, request.deadline - time.time() + DEADLINE_GRACE_S)
     task = _AMQP.as_task_v2(
         request.request_id,
@@ -77,12 +90,7 @@ def encode(request: Request, *, tag: str, reply_to: str) -> str:
             "delivery_tag": tag,
         },
     }
-    entry = json.dumps(envelope)  # in ASCII: a model may write half a character
-    if len(entry) > MAX_BYTES:
-        raise InfrastructureFault(
-            Cause.BAD_MESSAGE, f"a message of {len(entry)} bytes; at most {MAX_BYTES} are taken"
-        )
-    return entry
+    return json.dumps(envelope)  # in ASCII: a model may write half a character
 
 
 @dataclass(frozen=True)
@@ -176,6 +184,8 @@ class Publisher:
         pipeline: Any = self._redis.pipeline(transaction=False)
         sent = []
         for item in batch:
+            if item.done.done():
+                continue  # its poster gave up while there was a look for room
             try:
                 message = encode(item.request, tag=item.tag, reply_to=self._reply_to)
             except InfrastructureFault as error:

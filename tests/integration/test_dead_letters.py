@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import base64
+import itertools
 import json
 import subprocess
 import sys
@@ -12,20 +13,25 @@ import uuid
 from collections.abc import Callable, Iterator
 from typing import Any
 
+import fuzz
 import pytest
 import redis
+import redis.asyncio
 from conftest import StartWorker
+from hypothesis import HealthCheck, given, settings
+from hypothesis import strategies as st
 from queue_jobs import Order
 from queue_requests import Notes, ask, cause_of, request_for, until
 
 from workers.client import QueueClient
 from workers.dead_letters import KEPT, KEY, MAX_BYTES, bury, read_dead_letters
+from workers.entry import problem
 from workers.errors import Cause, InfrastructureFault
-from workers.messages import Request
+from workers.messages import Outcome, Request
 from workers.outcomes import outcome_key
-from workers.publisher import encode
+from workers.process import WorkerProcess
+from workers.publisher import Publisher, encode
 from workers.settings import QueueSettings
-from workers.transport import problem
 
 Change = Callable[[dict[str, Any]], Any]
 
@@ -61,9 +67,9 @@ NO_MESSAGE = {
 NO_TASK: dict[str, tuple[Change, str]] = {
     "no delivery tag": (lambda m: m["properties"].pop("delivery_tag") and m, "delivery_tag"),
     "a body that is no base64": (lambda m: {**m, "body": "abc"}, "body"),
-    "no headers": (lambda m: {**m, "headers": {}}, "no message of a task"),
+    "no headers": (lambda m: {**m, "headers": {}}, "headers.task"),
     "an unknown task": (lambda m: {**m, "headers": {**m["headers"], "task": "os.system"}}, "os.system"),
-    "a pickle": (lambda m: {**m, "content-type": "application/x-python-serialize"}, "not accepted"),
+    "a pickle": (lambda m: {**m, "content-type": "application/x-python-serialize"}, "content-type"),
     "no argument": (with_body([]), "one argument"),
     "another version": (with_body([{"version": 2}]), "version"),
     "no request": (with_body(["words"]), "valid dictionary"),
@@ -107,6 +113,16 @@ async def test_what_is_no_task_is_buried_and_its_poster_is_told(
     await until(lambda: raw.hlen("unacked") == 0)
 
 
+def test_a_reason_in_half_characters_is_kept_and_a_long_one_cut(queue_settings: QueueSettings) -> None:
+    """Regression: the letter could not be written, and the error ended the worker."""
+    with redis.Redis.from_url(queue_settings.url) as raw:
+        bury(raw, "co\ud800de", "no task is called \ud800" + "x" * 5_000, b'{"correlation_id": "r"}', 60)
+    [letter] = read_dead_letters(queue_settings.url)
+    assert letter.queue == "co\ufffdde"
+    assert letter.reason.startswith("no task is called \ufffdxxx")
+    assert len(letter.reason) == 2_000
+
+
 async def test_a_request_that_came_too_late_is_buried(
     obedient: StartWorker, client: QueueClient, queue_settings: QueueSettings
 ) -> None:
@@ -135,6 +151,40 @@ async def test_a_request_that_no_worker_would_take_is_not_posted(
     assert cause_of(await ask(client, Order(), timeout_s=0.2)) is Cause.TIMEOUT, "others are posted"
 
 
+async def test_a_request_that_cannot_be_written_fails_alone(client: QueueClient) -> None:
+    """Regression: the encoder's error ended the sender, and with it every later request."""
+    odd = request_for(Order()).model_copy(update={"payload": {"act": object()}})
+    for way in (client.post, client.take_up):
+        with pytest.raises(InfrastructureFault, match="cannot be written") as told:
+            await way(odd)
+        assert told.value.cause is Cause.BAD_MESSAGE
+    assert client.in_flight == 0
+    assert (await client.post(request_for(Order()))).was_posted
+
+
+async def test_a_poster_that_gives_up_while_it_is_its_turn_ends_nobody(
+    queue_settings: QueueSettings, raw: redis.Redis
+) -> None:
+    """Regression: its fault was told to a future that was cancelled, and the sender ended."""
+    large = Request.make("code", Order(notes="x" * MAX_BYTES), timeout_s=60.0)
+
+    class Hesitant(Publisher):
+        async def _look_for_room(self) -> None:
+            giving_up.cancel()
+            await asyncio.sleep(0)
+
+    async with redis.asyncio.Redis.from_url(queue_settings.url) as connection:
+        publisher = Hesitant(connection, "", 10)
+        giving_up = asyncio.create_task(publisher.publish(large, "t"))
+        sending = asyncio.create_task(publisher.run())
+        await asyncio.wait([giving_up])
+        async with asyncio.timeout(20.0):
+            await publisher.publish(request_for(Order()), "u")
+        assert not sending.done()
+        sending.cancel()
+    assert raw.llen("code") == 1
+
+
 def test_only_the_newest_are_kept(queue_settings: QueueSettings) -> None:
     with redis.Redis.from_url(queue_settings.url) as raw:
         for number in range(KEPT + 3):
@@ -159,7 +209,62 @@ def test_dead_letters_are_shown(queue_settings: QueueSettings) -> None:
 
 
 def test_what_celery_posts_is_a_message(queue_settings: QueueSettings) -> None:
-    assert problem(encode(request_for(Order()), tag="t", reply_to="").encode()) == ""
+    assert problem(encode(request_for(Order()), tag="t", reply_to="").encode(), "code") == ""
+
+
+NUMBERS = itertools.count()
+
+
+@st.composite
+def forgeries(draw: st.DrawFn) -> bytes:
+    """A list entry: any bytes, or what was a request until it was changed, its body too."""
+    if draw(st.integers(0, 5)) == 0:
+        return draw(st.binary(max_size=60))
+    named = {"request_id": f"forged-{next(NUMBERS)}"}
+    whole = message(request_for(Order(), timeout_s=600.0).model_copy(update=named))
+    whole["body"] = json.loads(base64.b64decode(whole["body"]))
+    changed = draw(fuzz.nearly(whole, untouched=("payload",)))  # jobs that do as told do not what they like
+    if isinstance(changed, dict) and "body" in changed:
+        changed["body"] = base64.b64encode(fuzz.as_text(changed["body"]).encode()).decode()
+    return fuzz.as_text(changed).encode()
+
+
+def asked_in(entry: bytes) -> Request:
+    return Request.model_validate(json.loads(base64.b64decode(json.loads(entry)["body"]))[0][0])
+
+
+@settings(max_examples=12, suppress_health_check=[HealthCheck.function_scoped_fixture, HealthCheck.too_slow])
+@given(entries=st.lists(forgeries(), min_size=20, max_size=30))
+def test_forged_messages_all_end_as_outcomes_or_dead_letters(
+    entries: list[bytes], forged_to: WorkerProcess, raw: redis.Redis
+) -> None:
+    raw.delete(KEY)
+    taken = {asked_in(entry).request_id for entry in entries if not problem(entry, "code")}
+    refused = [entry for entry in entries if problem(entry, "code")]
+    raw.lpush("code", *entries)
+    deadline = time.monotonic() + 30.0
+    while raw.llen("code") or raw.hlen("unacked") or not all(raw.exists(outcome_key(one)) for one in taken):
+        assert time.monotonic() < deadline, (raw.llen("code"), raw.hgetall("unacked"), taken)
+        time.sleep(0.01)
+    letters = raw.lrange(KEY, 0, -1)
+    assert len(letters) >= len(refused), "each has its reason; so have those that came too late"
+    for one in taken:
+        Outcome.model_validate_json(raw.get(outcome_key(one)))
+    assert forged_to.alive
+
+
+@pytest.fixture
+def forged_to(obedient: StartWorker, raw: redis.Redis) -> Iterator[WorkerProcess]:
+    """A worker that must do an honest job as ever when the forged ones are through."""
+    worker = obedient("code", 2)
+    yield worker
+    honest = request_for(Order())
+    raw.lpush("code", encode(honest, tag="honest", reply_to=""))
+    deadline = time.monotonic() + 20.0
+    while not (stored := raw.get(outcome_key(honest.request_id))):
+        assert time.monotonic() < deadline
+        time.sleep(0.01)
+    assert Outcome.model_validate_json(stored).ok
 
 
 @pytest.mark.parametrize("entry", [b"hello", b"[]", b"{}"])

@@ -13,9 +13,9 @@ from queue_jobs import Order
 from queue_requests import ask, request_for, until
 
 from workers.client import QueueClient
+from workers.dead_letters import KEY
 from workers.errors import Cause, Fault, InfrastructureFault
 from workers.messages import Failure, Outcome, Request
-from workers.outcomes import outcome_key
 from workers.publisher import encode
 from workers.settings import QueueSettings
 
@@ -128,7 +128,7 @@ async def test_the_worker_outlives_a_message_it_does_not_know(
     message = encode(request, tag=uuid.uuid4().hex, reply_to="").replace(old, new)
     with redis.Redis.from_url(queue_settings.url) as raw:
         raw.lpush("code", message)
-        await until(lambda: raw.exists(outcome_key(request.request_id)) == 1)
+        await until(lambda: raw.llen(KEY) == 1)
     async with QueueClient(queue_settings) as client:
         assert (await ask(client, Order())).ok
     assert process.alive
