@@ -179,6 +179,25 @@ def test_grafana_reads_the_board_and_asks_prometheus(compose: dict[str, Any]) ->
         assert all(t["datasource"]["uid"] == source["uid"] for t in panel.get("targets", ()))
 
 
+def test_what_others_reach_asks_for_a_password(compose: dict[str, Any]) -> None:
+    published = {
+        (name, port.rpartition(":")[0].rpartition(":")[0])
+        for name, service in compose["services"].items()
+        for port in service.get("ports", ())
+    }
+    assert published == {
+        ("redis", "${LLMI_BIND:-127.0.0.1}"),  # with a password: see above
+        ("flower", LOOPBACK),
+        ("prometheus", LOOPBACK),
+        ("grafana", LOOPBACK),
+    }
+    environment = compose["services"]["grafana"]["environment"]
+    assert environment["GF_SECURITY_ADMIN_PASSWORD"].startswith("${GRAFANA_PASSWORD:?")
+    assert not any(name.startswith("GF_AUTH") for name in environment), "nobody looks without it"
+    flower = compose["services"]["flower"]["environment"]
+    assert flower["FLOWER_BASIC_AUTH"].startswith("${FLOWER_BASIC_AUTH:?")
+
+
 def test_workers_in_containers_can_be_scraped_and_hold_no_secret() -> None:
     config = load_services(OPS / "services.yaml")
     assert config.metrics.bind == "0.0.0.0"
@@ -201,6 +220,9 @@ def test_panels_have_names_of_their_own_and_do_not_overlap() -> None:
     assert all(not a & b for a, b in itertools.combinations(taken, 2))
 
 
+OPEN = ("--metrics", "http://127.0.0.1:1", "--bind", "0.0.0.0")
+
+
 @pytest.mark.parametrize(
     ("arguments", "says"),
     [
@@ -208,6 +230,8 @@ def test_panels_have_names_of_their_own_and_do_not_overlap() -> None:
         (("nowhere",), "nowhere/endpoints.json does not exist"),
         (("--bad",), "no option --bad"),
         (("--metrics",), "--metrics needs a value"),
+        (OPEN, "--web-config FILE with basic_auth_users"),
+        ((*OPEN, "--web-config", str(OPS / "services.yaml")), "--web-config FILE with basic_auth_users"),
     ],
 )
 def test_prometheus_says_what_is_missing(arguments: tuple[str, ...], says: str, tmp_path: Path) -> None:
