@@ -9,7 +9,7 @@ import typer
 from rich.console import Console
 from rich.table import Table
 
-from coordinator.commands.output import MAX_SEED, Json, output, stamp
+from coordinator.commands.output import MAX_SEED, Json, output, plain, stamp
 
 
 def generate(
@@ -101,4 +101,4 @@ def _outcome(row: dict[str, Any]) -> str:
     if row["fault"] is None:
         return "ok"
     whose = "the author's fault" if row["fault"] == "model" else "not the author's fault"
-    return f"{row['outcome'].replace('_', ' ')} ({whose}): {row['detail']}"
+    return f"{row['outcome'].replace('_', ' ')} ({whose}): {plain(row['detail'])}"

@@ -52,6 +52,13 @@ def stamp(prefix: str) -> str:
     return f"{plain}-{time.strftime('%Y%m%d-%H%M%S')}"
 
 
+def plain(words: str) -> str:
+    """What a model or the web wrote, for a terminal: no markup of rich's, no characters that steer it."""
+    from rich.markup import escape
+
+    return escape("".join(one if one.isprintable() or one in "\n\t" else "\ufffd" for one in words))
+
+
 def fail(console: Console, message: str, code: int) -> NoReturn:
     """Say what went wrong and end the program."""
     console.print("[bold red]llmi: error[/]", end=" ")

@@ -13,7 +13,7 @@ import typer
 from rich.console import Console
 from rich.table import Table
 
-from coordinator.commands.output import Json, output
+from coordinator.commands.output import Json, output, plain
 from workers.errors import ConfigError
 
 if TYPE_CHECKING:
@@ -220,11 +220,9 @@ def _show(console: Console, node: str, redis: str, plan: Plan) -> None:
 
 
 def _show_dead_letter(console: Console, letter: DeadLetter) -> None:
-    from rich.markup import escape
-
     when = time.strftime("%d.%m. %H:%M:%S", time.localtime(letter.since))
     console.print(
-        f"[bold yellow]dead letter[/] in {escape(letter.queue)}, {when}: {escape(letter.reason[:200])}",
+        f"[bold yellow]dead letter[/] in {plain(letter.queue)}, {when}: {plain(letter.reason[:200])}",
         highlight=False,
         soft_wrap=True,
     )
