@@ -28,7 +28,7 @@ from rewards.judges.openai import verdict_of
 from rewards.settings import JudgeEndpoint
 from rewards.verdicts import TextVerdict
 from workers.blobs import BlobStore
-from workers.errors import InfrastructureFault, JobError
+from workers.errors import JobError
 from workers.jobs import JobContext
 from workers.messages import Failure, Outcome, Request, Success
 from workers.providers import api, openai_images, qwen_server, serpapi
@@ -38,7 +38,7 @@ SECONDS = 20.0
 HERE = "http://services.example"  # stands for the address of the services in what they answer
 PICTURE = base64.b64encode(png()).decode()
 SAID = f"Incorrect API key provided: {KEY}"
-DATES = [f"Mon, 01 Jan {year} 00:00:00 -0000" for year in ("0001", "2026")]
+DATES = [f"Mon, 01 Jan {year} 00:00:00 GMT" for year in (2026, 10**14)]
 WAITS = ["1", "-1", "nan", "inf", "1e999", "soon", *DATES]
 EXAMPLES = settings(max_examples=80, suppress_health_check=[HealthCheck.function_scoped_fixture])
 
@@ -164,8 +164,7 @@ def context(folder: Path) -> JobContext:
 @given(verdicts({"text": 5, "image_tags": 4}))
 def test_a_judge(services: FakeServices, tmp_path: Path, answer: Answer) -> None:
     script(services, "/v1/chat/completions", answer)
-    judge, url = JudgeEndpoint(provider="openai", model="j", api_key_env="IMAGES_KEY"), f"{services.url}/v1"
-    given = ended(lambda: verdict_of(judge, url, [], TextVerdict, context(tmp_path), "text judge"))
+    given = ended(judge(services, tmp_path))
     if given is not None:
         assert set(given.verdict) == {"text", "image_tags"}
         assert all(1 <= grade <= 5 for grade in given.verdict.values())
@@ -206,6 +205,33 @@ async def test_an_author(services: FakeServices, events: list[str], finish: str 
     assert KEY not in ending.model
 
 
+# What was found, one by one.
+
+
+def failed(ask: Callable[[], Any]) -> str:
+    """The failure's cause and detail, without half of the key either."""
+    with pytest.raises(JobError) as caught:
+        ask()
+    assert KEY[:10] not in caught.value.detail
+    return f"{caught.value.cause}: {caught.value.detail}"
+
+
+def search(services: FakeServices) -> Callable[[], Any]:
+    chosen = SearchSettings.model_validate({"provider": "serpapi", "base_url": services.url})
+    return lambda: serpapi.search("a fox", chosen, deadline=time.time() + SECONDS)
+
+
+def paint(services: FakeServices) -> Callable[[], Any]:
+    url = f"{services.url}/v1"
+    chosen = ImageModelSettings(provider="openai", base_url=url, model="m", api_key_env="IMAGES_KEY")
+    return lambda: openai_images.generate("a fox", chosen, seed=1, deadline=time.time() + SECONDS)
+
+
+def judge(services: FakeServices, folder: Path) -> Callable[[], Any]:
+    chosen = JudgeEndpoint(provider="openai", model="j", api_key_env="IMAGES_KEY")
+    return lambda: verdict_of(chosen, f"{services.url}/v1", [], TextVerdict, context(folder), "text judge")
+
+
 @pytest.mark.parametrize(
     "answer",
     [
@@ -216,9 +242,41 @@ async def test_an_author(services: FakeServices, events: list[str], finish: str 
     ],
 )
 def test_an_error_with_status_200_repeats_no_key(answer: Any, services: FakeServices) -> None:
-    """Regression: the words of such an error were taken as they were."""
-    services.script["/search"] = [(200, {}, json.dumps(answer))]
-    chosen = SearchSettings.model_validate({"provider": "serpapi", "base_url": services.url})
-    with pytest.raises(InfrastructureFault) as caught:
-        serpapi.search("a fox", chosen, deadline=time.time() + SECONDS)
-    assert KEY[:10] not in caught.value.detail
+    script(services, "/search", (200, {}, json.dumps(answer)))
+    assert failed(search(services)).startswith("bad_answer")
+
+
+@pytest.mark.parametrize("status", [200, 400])
+def test_a_refused_prompt_repeats_no_key(status: int, services: FakeServices) -> None:
+    error = {"error": {"code": "moderation_blocked", "message": "x" * 290 + KEY}}
+    answer = {"data": [error]} if status == 200 else error
+    script(services, "/v1/images/generations", (status, {}, json.dumps(answer)))
+    assert failed(paint(services)).startswith("prompt_refused: xxx")
+
+
+@pytest.mark.parametrize("said", [f"not JSON: {KEY}", json.dumps({KEY: 1, "text": 5, "image_tags": 5})])
+def test_what_is_no_verdict_repeats_no_key(said: str, services: FakeServices, tmp_path: Path) -> None:
+    script(services, "/v1/chat/completions", (200, {}, json.dumps(chat(said))))
+    assert failed(judge(services, tmp_path)).startswith("verdict_unreadable")
+
+
+def test_json_nested_too_deep_is_no_answer_and_no_verdict(services: FakeServices, tmp_path: Path) -> None:
+    deep = "[" * 50_000
+    script(services, "/search", (200, {}, f'{{"images_results": {deep}'))
+    assert failed(search(services)) == "bad_answer: the answer is not a JSON object"
+    script(services, "/v1/chat/completions", (200, {}, json.dumps(chat(deep))))
+    assert failed(judge(services, tmp_path)).startswith("verdict_unreadable")
+
+
+def test_a_date_out_of_all_time_is_no_date(services: FakeServices) -> None:
+    script(services, "/search", (429, {"Retry-After": DATES[1]}, "{}"))
+    assert failed(search(services)) == "quota: HTTP 429: {}"
+
+
+def test_half_a_character_is_told_as_a_whole_one(services: FakeServices) -> None:
+    found = {"title": "a fox \ud83d", "original": f"{HERE}/picture.png"}
+    script(services, "/search", (200, {}, json.dumps({"images_results": [found]})))
+    chosen = {"provider": "serpapi", "base_url": services.url, "allow_private_addresses": True}
+    made = serpapi.search("a fox", SearchSettings.model_validate(chosen), deadline=time.time() + SECONDS)
+    told = Outcome(request_id="r", kind="search", result=Success(source=made.source)).model_dump_json()
+    assert "a fox \ufffd" in told

@@ -2,10 +2,12 @@
 
 from __future__ import annotations
 
+import json
 import time
 
+import fuzz
 import pytest
-from hypothesis import given
+from hypothesis import given, settings
 from hypothesis import strategies as st
 from pydantic import BaseModel, ValidationError
 
@@ -19,6 +21,7 @@ from workers.messages import (
     Request,
     SearchPayload,
     Success,
+    whole,
 )
 
 TEXT = st.text(st.characters(exclude_categories=["Cs"]))  # no half surrogates: JSON in UTF-8 cannot hold them
@@ -66,6 +69,26 @@ def test_an_outcome_survives_json_and_keeps_its_kind(detail: str, source: dict, 
         assert back.ok is isinstance(result, Success)
 
 
+ANY_JSON = fuzz.json_values().filter(lambda value: fuzz.DEEP not in json.dumps(value))
+
+
+@settings(max_examples=200)
+@given(st.dictionaries(st.text(st.characters()), ANY_JSON, max_size=3), st.text(st.characters()))
+def test_whatever_was_said_can_be_told(said: dict, words: str) -> None:
+    """Regression: half a character in what a service or a job said, and its outcome could not be stored."""
+    asked = request(said, owner=words)
+    assert Request.model_validate_json(asked.model_dump_json()) == asked
+    assert asked.key == request(said).key
+    for result in (Success(source=said), Failure(cause=Cause.INTERNAL, detail=words, provider=words)):
+        told = Outcome(request_id="r", kind="code", result=result, worker=words)
+        assert Outcome.model_validate_json(told.model_dump_json()) == told
+
+
+def test_pairs_of_half_characters_are_joined_and_others_replaced() -> None:
+    assert whole("\ud83e\udd8a and \ud83e") == "🦊 and \ufffd"
+    assert Success(source={"a": [float("nan"), {"\ud83e": 1.5}]}).source == {"a": [None, {"\ufffd": 1.5}]}
+
+
 def test_a_request_gets_its_own_id_and_an_absolute_deadline() -> None:
     before = time.time()
     one, other = (Request.make("search", SearchPayload(query="owl"), timeout_s=10.0) for _ in range(2))
@@ -76,7 +99,15 @@ def test_a_request_gets_its_own_id_and_an_absolute_deadline() -> None:
 
 @pytest.mark.parametrize(
     "changes",
-    [{"version": 2}, {"request_id": ""}, {"request_id": "x" * 129}, {"surprise": 1}, {"payload": b"bytes"}],
+    [
+        {"version": 2},
+        {"request_id": ""},
+        {"request_id": "x" * 129},
+        {"surprise": 1},
+        {"payload": b"bytes"},
+        {"deadline": float("nan")},
+        {"deadline": float("inf")},
+    ],
     ids=lambda changes: next(iter(changes)),
 )
 def test_a_malformed_request_is_refused(changes: dict[str, object]) -> None:
