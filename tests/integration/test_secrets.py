@@ -1,4 +1,4 @@
-"""Keys in a worker's environment reach their services, and nothing else: no log, message, outcome or file."""
+"""Keys in a worker's environment reach their services, and nothing else: no log, message, page or file."""
 
 from __future__ import annotations
 
@@ -8,24 +8,42 @@ import subprocess
 import sys
 from collections.abc import Iterator
 from pathlib import Path
+from typing import Any
 
 import pytest
 import redis
 from conftest import StartWorker
 from fake_services import FakeServices
+from metrics_pages import get, get_json
 
+from coordinator.exporter import Exporter
 from coordinator.redis_server import EmbeddedRedis
+from evaluation import page, reader, report, rubric
+from evaluation.batch import Batch, Manifest
+from evaluation.benchmark import Item, fingerprint
+from evaluation.item import RUBRIC_KIND
+from evaluation.payloads import RubricPayload
+from evaluation.results import ItemResult, Missing, Verdict
+from evaluation.samples import Pair, Sample
+from evaluation.settings import AuthorSettings, RubricSettings
+from policy.document import Document, ImagePart, Tag, Task
 from policy.ledger_writer import LedgerWriter
+from policy.scoring import Score
 from rewards.judges import TEXT_KIND
 from rewards.judges.payloads import JudgeTextPayload, ShownText
+from rewards.settings import JudgeSettings, RewardSettings
+from workers.blobs import BlobStore
 from workers.client import QueueClient
-from workers.messages import CodePayload, DiffusionPayload, Failure, Outcome, Request, SearchPayload
-from workers.settings import REDIS_ENV, QueueSettings
+from workers.messages import CodePayload, DiffusionPayload, Failure, Outcome, Request, SearchPayload, Success
+from workers.settings import REDIS_ENV, BlobSettings, MetricsSettings, QueueSettings
+
+Answer = tuple[int, dict[str, str], Any]
 
 KEYS = {
     "SERP_API_KEY": "planted-serp-58c1",
     "IMAGES_KEY": "planted-images-91fe",
     "JUDGE_KEY": "planted-judge-77ab",
+    "RUBRIC_KEY": "planted-rubric-b6d3",
     "OPENAI_API_KEY": "planted-openai-06d2",
     "AWS_SECRET_ACCESS_KEY": "planted-aws-4e19",
 }
@@ -74,6 +92,7 @@ def configure(config_file: Path, services: FakeServices) -> None:
         "diffusion": {**images, "allow_private_addresses": True},
     }
     document["judges"] = {"text": judge}
+    document["rubric"] = {**judge, "model": "r", "api_key_env": "RUBRIC_KEY"}
     document["queue"]["breaker"] = {"while_open": "mask"}
     config_file.write_text(json.dumps(document))
 
@@ -99,6 +118,118 @@ def llmi(command: list[str]) -> subprocess.CompletedProcess[bytes]:
     )
 
 
+def echoes(key: str) -> list[Answer]:
+    """Errors that repeat the key, as an object and as plain text."""
+    return [(401, {}, {"error": {"message": ECHO.format(key)}}), (400, {}, ECHO.format(key))]
+
+
+def script(services: FakeServices) -> None:
+    """What each service answers, call by call: errors of every shape, and what looks like success."""
+    serp, images, judge, rubric = (
+        KEYS[name] for name in ("SERP_API_KEY", "IMAGES_KEY", "JUDGE_KEY", "RUBRIC_KEY")
+    )
+    found = {"title": f"a fox {serp}", "link": f"https://e.org/?k={serp}"}
+    services.script["/search"] = [
+        *echoes(serp),
+        (200, {}, {"error": ECHO.format(serp)}),
+        (200, {}, {"images_results": [{**found, "original": f"{services.url}/picture.png"}]}),
+    ]
+    refused = {"error": {"code": "moderation_blocked", "message": ECHO.format(images)}}
+    services.script["/v1/images/generations"] = [
+        *echoes(images),
+        (400, {}, refused),
+        (200, {}, {"data": [refused]}),
+    ]
+
+    def chat(key: str, content: str) -> Answer:
+        choice = {"message": {"content": content}, "finish_reason": key}
+        return 200, {}, {"model": f"m {key}", "choices": [choice]}
+
+    services.script["/v1/chat/completions"] = [
+        *echoes(judge),
+        chat(judge, ECHO.format(judge)),
+        chat(judge, json.dumps({judge: 1})),
+        chat(judge, json.dumps({"text": 5, "image_tags": 5})),
+        *echoes(rubric),
+        chat(rubric, ECHO.format(rubric)),
+        chat(rubric, json.dumps({"reason": f"It says {rubric}.", "score": 1})),
+    ]
+
+
+def requests() -> list[Request]:
+    """As many of each kind as `script` has answers, and code that looks for keys."""
+    text = JudgeTextPayload(question="Why?", parts=(ShownText(text="Because."),))
+    criterion = RubricPayload(
+        question="Why?", parts=(ShownText(text="Because."),), criterion="It says why.", judge="r"
+    )
+    asked = [
+        *(("search", SearchPayload(query="a fox"), n) for n in range(4)),
+        *(("diffusion", DiffusionPayload(prompt="a fox"), n) for n in range(4)),
+        *((TEXT_KIND, text, n) for n in range(5)),
+        *((RUBRIC_KIND, criterion, n) for n in range(4)),
+        ("code", CodePayload(code=SNOOP), 0),
+    ]
+    return [Request.make(kind, payload, timeout_s=60, seed=seed) for kind, payload, seed in asked]
+
+
+def write_pages(outcomes: list[Outcome], blobs: BlobStore, run: Path) -> Document:
+    """Every page that shows outcomes: of the run, of one document, of an evaluation."""
+    params = {"search": {"query": "a fox"}, "diffusion": {"prompt": "a fox"}, "code": {"code": "1"}}
+    shown = [outcome for outcome in outcomes if outcome.kind in params]
+    parts = tuple(
+        ImagePart(
+            index=index,
+            tag=Tag.model_validate({"source": one.kind, "description": "d", "params": params[one.kind]}),
+            raw="",
+            outcome=one,
+        )
+        for index, one in enumerate(shown)
+    )
+    document = Document(rollout_id="d", task=Task(question="Why?"), parts=parts)
+    judged = [one.result for one in outcomes if one.kind == TEXT_KIND]
+    spoke = {"judges": [result.source for result in judged if isinstance(result, Success)]}
+    masked = tuple(result for result in judged if isinstance(result, Failure))
+    sample = Sample(document, 1, 0.5, spoke, masked_by=masked)
+    page.write(run / "index.html", page.Page("run", "", [], [Pair(sample)]), blobs)
+    reader.write(run / "document.html", document, blobs)
+    verdicts: dict[str, Verdict] = {
+        f"r{number}": rubric.read(one) if one.ok else Missing(failure=one.result, attempts=1)  # type: ignore[arg-type]
+        for number, one in enumerate((one for one in outcomes if one.kind == RUBRIC_KIND), start=1)
+    }
+    item = Item(item_id="0001", task=document.task, criteria=dict.fromkeys(verdicts, "It says why."))
+    batch = Batch(str(run / "evaluation"))
+    batch.create(
+        Manifest(
+            name="e",
+            created=0.0,
+            kind="rubric",
+            benchmark="b",
+            sha256=fingerprint((item,)),
+            items=(item,),
+            author=AuthorSettings(model="a"),
+            rubric=RubricSettings(provider="openai", model="r", api_key_env="RUBRIC_KEY"),
+            reward=RewardSettings(),
+            judges=JudgeSettings(),
+            blobs=BlobSettings(url=blobs.url),
+            queue=QueueSettings(),
+        )
+    )
+    batch.save_document("0001", document)
+    batch.save_result(ItemResult(item_id="0001", round=0, document_id="d", verdicts=verdicts))
+    report.write(batch)
+    return document
+
+
+def served(queue: QueueSettings, run: Path) -> bytes:
+    """All that the exporter and the processes that it lists tell Prometheus."""
+    with Exporter(MetricsSettings()) as exporter:
+        exporter.watch(queue, "run")
+        exporter.write(run)
+        listed = get_json(f"{exporter.url}/targets")
+        addresses = [f"http://{target['targets'][0]}/metrics" for target in listed]
+        return b"\n".join([json.dumps(listed).encode(), *(get(address) for address in addresses)])
+
+
 async def test_planted_keys_are_nowhere(
     tmp_path: Path,
     guarded: EmbeddedRedis,
@@ -110,40 +241,24 @@ async def test_planted_keys_are_nowhere(
 ) -> None:
     monkeypatch.setenv(REDIS_ENV, f"redis://:{PASSWORD}@127.0.0.1:{guarded.port}/0")
     configure(config_file, services)
-    for path, key in (
-        ("/search", KEYS["SERP_API_KEY"]),
-        ("/v1/images/generations", KEYS["IMAGES_KEY"]),
-        ("/v1/chat/completions", KEYS["JUDGE_KEY"]),
-    ):
-        services.script[path] = [
-            (401, {}, {"error": {"message": ECHO.format(key)}}),
-            (400, {}, ECHO.format(key)),
-        ]
-    worker(["search", TEXT_KIND], 2)
+    script(services)
+    worker(["search", TEXT_KIND, RUBRIC_KIND], 2)
     worker(["diffusion"])
     worker(["code"])
-    judged = JudgeTextPayload(question="Why?", parts=(ShownText(text="Because."),))
-    asked = [
-        *(Request.make("search", SearchPayload(query=f"a fox {n}"), timeout_s=60, seed=n) for n in range(2)),
-        *(
-            Request.make("diffusion", DiffusionPayload(prompt="a fox"), timeout_s=60, seed=n)
-            for n in range(2)
-        ),
-        *(Request.make(TEXT_KIND, judged, timeout_s=60, seed=n) for n in range(2)),
-        Request.make("code", CodePayload(code=SNOOP), timeout_s=60),
-    ]
     run = tmp_path / "run"
     run.mkdir()
     ledger = LedgerWriter(run, "rollout")
     outcomes: list[Outcome] = []
     async with QueueClient(queue_settings, on_posted=ledger.posted, on_outcome=ledger.ended) as client:
-        for request in asked:
+        for request in requests():
             outcomes.append(await (await client.post(request)).outcome())
+    document = write_pages(outcomes, BlobStore(str(tmp_path / "blobs")), run)
+    ledger.scored(document, Score(reward=0.5), tokens=1)
     ledger.close()
-    assert all(isinstance(outcome.result, Failure) for outcome in outcomes), "all were refused"
+    assert not any(services.script.values()), "every answer was given"
+    assert sum(outcome.ok for outcome in outcomes) == 3
     assert {seen.authorization for seen in services.seen} >= {
-        f"Bearer {KEYS['IMAGES_KEY']}",
-        f"Bearer {KEYS['JUDGE_KEY']}",
+        f"Bearer {KEYS[name]}" for name in ("IMAGES_KEY", "JUDGE_KEY", "RUBRIC_KEY")
     }, "the services had their keys"
     commands = (["workers", "status", "--json"], ["doctor", "--config", str(config_file), "--json"])
     told = [await asyncio.to_thread(llmi, command) for command in commands]
@@ -151,10 +266,11 @@ async def test_planted_keys_are_nowhere(
         stored = everything_in(raw)
     places = {
         "Redis": stored,
+        "metrics": await asyncio.to_thread(served, queue_settings, run),
         **{" ".join(command): end.stdout + end.stderr for command, end in zip(commands, told, strict=True)},
         **{str(path): path.read_bytes() for path in tmp_path.rglob("*") if path.is_file()},
     }
-    assert len(places) > 8, "logs, ledger, configuration, Redis' own files"
+    assert len(places) > 15, "logs, ledger, pages, reports, configuration, Redis' own files"
     for where, text in places.items():
         for planted in (*PLANTED, *(key[:12] for key in KEYS.values())):
             assert planted.encode() not in text, where
