@@ -13,7 +13,7 @@ import urllib.parse
 from collections.abc import AsyncIterator, Callable, Iterator
 from pathlib import Path
 from typing import Any
-from urllib.error import URLError
+from urllib.error import HTTPError, URLError
 
 import pytest
 import yaml
@@ -37,6 +37,7 @@ REPOSITORY = Path(__file__).resolve().parents[2]
 OPS = REPOSITORY / "ops"
 START_S = 60.0
 USER = "someone:secret"
+HASHED = "$2b$05$abcdefghijklmnopqrstuuOQiyCxlgf/oeuTqixKmWdcYUh4Hjl0a"  # "secret", by bcrypt
 
 
 def free_port() -> int:
@@ -183,19 +184,38 @@ def run_folder(tmp_path: Path, queue_settings: QueueSettings) -> Iterator[Path]:
         yield run
 
 
-@pytest.fixture
-async def prometheus(script: Launch, run_folder: Path, tmp_path: Path) -> str:
-    """The address of a Prometheus that looks twice a second; skips where none can be had."""
-    url = f"http://127.0.0.1:{(port := free_port())}"
-    log = tmp_path / "prometheus.sh.log"
-    process = script("prometheus.sh", str(run_folder), "--port", str(port), "--every", "500ms")
+async def there(process: subprocess.Popen[bytes], url: str, log: Path, user: str = "") -> None:
+    """Returns when Prometheus answers; skips where none can be had."""
     try:
-        await answers(process, f"{url}/-/ready", log)
+        await answers(process, f"{url}/-/ready", log, user)
     except AssertionError:
         if process.poll() == 2:
             pytest.skip(log.read_text().strip())
         raise
+
+
+@pytest.fixture
+async def prometheus(script: Launch, run_folder: Path, tmp_path: Path) -> str:
+    """The address of a Prometheus that looks twice a second."""
+    url = f"http://127.0.0.1:{(port := free_port())}"
+    process = script("prometheus.sh", str(run_folder), "--port", str(port), "--every", "500ms")
+    await there(process, url, tmp_path / "prometheus.sh.log")
     return url
+
+
+async def test_prometheus_beyond_loopback_asks_for_its_password(
+    script: Launch, run_folder: Path, tmp_path: Path
+) -> None:
+    web = tmp_path / "web.yml"
+    web.write_text(
+        "basic_auth_users:\n  someone: $2b$05$abcdefghijklmnopqrstuuOQiyCxlgf/oeuTqixKmWdcYUh4Hjl0a\n"
+    )
+    url = f"http://127.0.0.1:{(port := free_port())}"
+    options = ("--port", str(port), "--bind", "0.0.0.0", "--web-config", str(web))
+    process = script("prometheus.sh", str(run_folder), *options)
+    await there(process, url, tmp_path / "prometheus.sh.log", USER)
+    with pytest.raises(HTTPError, match="401"):
+        get(f"{url}/api/v1/targets")
 
 
 def query(prometheus: str, expression: str) -> list[dict[str, Any]]:
