@@ -138,3 +138,18 @@ def test_the_summary_has_a_row_for_every_tag_in_order():
         "seconds": 1.5,
         "source": {"page": "https://e.org"},
     }
+
+
+def test_a_terminal_shows_what_a_tool_said_and_obeys_none_of_it():
+    """Regression: "[/tmp]" in what a chart's code raised was an error of markup, after all was done."""
+    row = {
+        "image": "Figure 1",
+        "tool": "code",
+        "outcome": "code_raised",
+        "fault": "model",
+        "seconds": None,
+        "detail": "no such file: [/tmp] [red]x[/red] \x1b[2J",
+    }
+    console = Console(record=True, width=200)
+    command._show(console, {"images": [row], "truncated": False, "seconds": 1.0, "page": "p.html"})
+    assert "no such file: [/tmp] [red]x[/red] \ufffd[2J" in console.export_text()
