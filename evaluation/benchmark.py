@@ -22,7 +22,7 @@ from policy.document import Task
 from workers import images
 from workers.blobs import BlobStore
 from workers.errors import ConfigError, InfrastructureFault
-from workers.messages import Message
+from workers.messages import Message, Text
 
 CRITERIA = tuple(f"r{number}" for number in range(1, 11))
 Kind = Literal["rubric", "reward"]
@@ -33,7 +33,7 @@ class Item(Message):
 
     item_id: str
     task: Task
-    criteria: dict[str, str]
+    criteria: dict[str, Text]
 
 
 class Readable(Protocol):

@@ -8,9 +8,9 @@ from __future__ import annotations
 
 from typing import Annotated, Literal
 
-from pydantic import Field, JsonValue
+from pydantic import Field
 
-from workers.messages import BlobRef, Failure, Message, Outcome, Success
+from workers.messages import BlobRef, Details, Failure, Message, Outcome, Success, Text
 
 Source = Literal["search", "diffusion", "code", "edit"]
 SOURCES: tuple[Source, ...] = ("search", "diffusion", "code", "edit")
@@ -72,7 +72,7 @@ class Task(Message):
     exactly N.
     """
 
-    question: str
+    question: Text
     image_num: int = 0
     tools: tuple[str, ...] = ()
     split: str = "train"
@@ -87,7 +87,7 @@ class Document(Message):
     task: Task
     parts: tuple[Part, ...]
     truncated: bool = False
-    extra: dict[str, JsonValue] = Field(default_factory=dict)
+    extra: Details = Field(default_factory=dict)
 
     @property
     def images(self) -> tuple[ImagePart, ...]:

@@ -54,7 +54,7 @@ class _OurProperties(_Strict):
     body_encoding: Literal["base64"]
     priority: int = Field(ge=0, le=9)
     correlation_id: str | None = None
-    reply_to: str | None = Field(default=None, pattern=r"^(llmi:replies:[0-9a-z-]{1,32})?$")
+    reply_to: str | None = Field(default=None, pattern=r"^(llmi:replies:[0-9a-z]{1,32})?$")
 
 
 class _Headers(_Strict):

@@ -50,3 +50,10 @@ def test_a_document_survives_json():
 def test_a_document_with_an_unknown_field_is_refused():
     with pytest.raises(ValidationError):
         Document.model_validate({"rollout_id": "r", "task": {"question": "q"}, "parts": [], "images": []})
+
+
+def test_half_a_character_of_a_question_or_an_author_does_not_keep_it_from_being_stored():
+    """Regression: JSON can spell one, UTF-8 cannot, and neither ledger nor batch took such a document."""
+    made = Document(rollout_id="r", task=Task(question="a fox \ud83e"), parts=(), extra={"author": "m\ud83e"})
+    kept = Document.model_validate_json(made.model_dump_json())
+    assert (kept.task.question, kept.extra) == ("a fox \ufffd", {"author": "m\ufffd"})
