@@ -24,6 +24,8 @@ from coordinator.status import in_words, waiting
 BARS = "▁▂▃▄▅▆▇█"
 LINE_EVERY_S = 30.0
 TRAINING = "training"
+LOADING = "verl and vLLM load the model; the first rollouts follow"
+FIRST = "the first rollouts are written and scored"
 
 
 def sparkline(values: list[float], width: int = 40) -> str:
@@ -108,6 +110,13 @@ class LiveView:
             self._last_line = (self._progress.steps, self.elapsed_s)
             self._console.print(self._line(), highlight=False, soft_wrap=True, markup=False)
 
+    @property
+    def _doing(self) -> str:
+        """The stage, and in a run's first minutes what it is that takes so long."""
+        if self.stage != TRAINING or self._progress.steps:
+            return self.stage
+        return FIRST if self._progress.begun else LOADING
+
     def _facts(self) -> dict[str, str]:
         progress = self._progress
         idle = progress.idle_ratio
@@ -141,11 +150,12 @@ class LiveView:
         if self.stage != TRAINING:
             return f"{self._name}: {self.stage}"
         shown = ", ".join(f"{name} {value}" for name, value in self._facts().items() if name != "rollouts")
-        return f"{self._name}: {shown}"
+        doing = "" if self._progress.steps else f"{self._doing}; "
+        return f"{self._name}: {doing}{shown}"
 
     def _panel(self) -> Group:
         facts = self._facts()
-        head = Text.assemble((f"{self._name}  ", "bold"), (self.stage, "cyan"))
+        head = Text.assemble((f"{self._name}  ", "bold"), (self._doing, "cyan"))
         table = Table.grid(padding=(0, 2))
         table.add_column(style="dim")
         table.add_column()

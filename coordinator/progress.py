@@ -30,6 +30,7 @@ from policy.ledger_writer import (
     Posted,
     Resumed,
     Saved,
+    Started,
     State,
 )
 from policy.training import METRICS
@@ -42,8 +43,8 @@ JUDGE_EVERY_S = 2.0  # some ms of work for a thousand rollouts under way
 class Progress:
     """`rewards`: mean per step, in order; `outcomes`: requests by success, model or infrastructure; `idle`:
     seconds by cause so far; `waiting`: for what the trainer has been waiting, since its last step, in order,
-    empty while it trains; `paused`: who keeps it from asking for rollouts now. `total`: after how many steps
-    it ends, None when the data decides.
+    empty while it trains; `paused`: who keeps it from asking for rollouts now; `begun`: rollouts, since this
+    process of the run began. `total`: after how many steps it ends, None when the data decides.
     """
 
     def __init__(self, run: Path, total: int | None = None):
@@ -52,6 +53,7 @@ class Progress:
         self._offsets: dict[Path, int] = {}
         self.rewards: list[float] = []
         self.steps = 0
+        self.begun = 0
         self.posted = 0
         self.outcomes: Counter[str] = Counter()
         self.states: Counter[str] = Counter()
@@ -111,6 +113,8 @@ class Progress:
 
     def _count(self, entry: Entry) -> None:
         match entry:
+            case Started():
+                self.begun += 1
             case Posted():  # one that a resumed run takes up is known
                 self.posted += self.watch.request(entry.request.request_id) is None
             case Ended():
@@ -134,6 +138,7 @@ class Progress:
                         self.states[state] -= 1
                 self._undoable.clear()
                 self.paused = None
+                self.begun = 0
 
     def _new_lines(self, path: Path) -> list[bytes]:
         try:

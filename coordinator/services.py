@@ -117,14 +117,20 @@ class Services:
         self._stack.callback(self._ending("Ray", cluster.stop))
         address = cluster.start()
         self._signals.install()  # Ray puts its own handlers in place
-        self._say("starting the workers and the trainer")
+        self._say("starting the trainer and the workers")
         self._stack.callback(self._ending("the workers", self.fleet.stop))
         self.fleet.begin()
         self.trainer = self._make_trainer(address, cluster.next_worker(), self._run / "logs")
         self._stack.callback(self._ending("the trainer", self.trainer.stop))
         self.trainer.start()
+        told = 0
         while not self.fleet.check() and self.training:
             claim.renew()
+            states = self.fleet.states().values()
+            ready, wanted = sum(state.ready for state in states), sum(state.wanted for state in states)
+            if ready > told:
+                self._say(f"starting the trainer and the workers, {ready} of {wanted} ready")
+                told = ready
             time.sleep(POLL_S)
         self._start_scaler()
 

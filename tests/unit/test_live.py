@@ -8,7 +8,7 @@ import pytest
 from rich.console import Console
 
 from coordinator.fleet import PoolState
-from coordinator.live import TRAINING, LiveView, sparkline, staffing
+from coordinator.live import FIRST, LOADING, TRAINING, LiveView, sparkline, staffing
 from coordinator.processes import MemoryWatch
 from coordinator.progress import Progress
 from policy.document import Task
@@ -75,6 +75,25 @@ def test_a_pause_names_the_provider(view, tmp_path, terminal):
     text = " ".join(console.file.getvalue().split())
     assert "paused" in text
     assert "search (serpapi at serpapi.com) has been failing" in text
+
+
+@pytest.mark.parametrize("terminal", [True, False])
+def test_the_first_minutes_are_named_for_what_they_are(view, tmp_path, terminal):
+    shown, console = view(terminal)
+    with shown:
+        shown.say(TRAINING)
+        assert LOADING in console.file.getvalue()
+        assert FIRST not in console.file.getvalue()
+        writer = LedgerWriter(tmp_path, "test")
+        writer.started("g_0", Task(question="Write."))
+        writer.close()
+        shown.show(force=True)
+        assert FIRST in console.file.getvalue()
+        step(tmp_path, 1, 0.5)
+        console.file.truncate(0)
+        shown.show()
+    assert LOADING not in console.file.getvalue()
+    assert FIRST not in console.file.getvalue()
 
 
 def test_off_a_terminal_a_step_is_one_line_and_silence_between(view, tmp_path):
