@@ -1,6 +1,7 @@
 # Two commands do everything: `make demo` and `make test`. Both install what they need into .venv first.
 .PHONY: demo test install lint types unit integration e2e format lock clean
 BIN := .venv/bin
+export PYTHONDONTWRITEBYTECODE :=  # tests start hundreds of processes: each would compile all modules anew
 
 demo: install  ## the main job: a GRPO run with every tool and both judges behind the queue (ARGS="--steps 10 --seed 1")
 	$(BIN)/llmi demo $(ARGS)

@@ -28,6 +28,7 @@ ON_CPU = {
     "OMP_NUM_THREADS": "1",
     "HF_HUB_OFFLINE": "1",
     "TOKENIZERS_PARALLELISM": "false",
+    "VLLM_WORKER_MULTIPROCESSING_METHOD": "fork",  # each import of vLLM is seconds of a core
 }
 TINY_TOKENS = 4096
 TINY = (

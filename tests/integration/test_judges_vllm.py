@@ -41,12 +41,10 @@ def free_port() -> int:
 def served(tmp_path_factory: pytest.TempPathFactory) -> Iterator[dict[str, Served]]:
     """Both judges as `ops/serve_judges.sh --device cpu` serves them, by name."""
     folder = tmp_path_factory.mktemp("judges")
-    with pytest.MonkeyPatch.context() as patch:
-        patch.setenv("LLMI_CACHE", str(folder / "cache"))
-        both = judge_servers.plan(
-            ["text", "image"], models={"text": "", "image": ""}, device="cpu", host="127.0.0.1",
-            ports={"text": free_port(), "image": free_port()}, tensor_parallel=8, images=20, tokens=4096,
-        )  # fmt: skip
+    both = judge_servers.plan(
+        ["text", "image"], models={"text": "", "image": ""}, device="cpu", host="127.0.0.1",
+        ports={"text": free_port(), "image": free_port()}, tensor_parallel=8, images=20, tokens=4096,
+    )  # fmt: skip
     said: list[Served] = []
     with Servers(both, folder) as servers:
         servers.wait_ready(START_S, said.append)
