@@ -2,7 +2,11 @@
 
 from __future__ import annotations
 
+import pytest
+
 from coordinator.bench.charts import WARM_PER_COLD, measure
+
+pytestmark = pytest.mark.long
 
 
 def test_every_number_is_measured() -> None:

@@ -31,6 +31,8 @@ from workers.errors import ConfigError
 from workers.outcomes import Attempt, begin
 from workers.settings import QueueSettings
 
+pytestmark = pytest.mark.long
+
 CHAT = "/v1/chat/completions"
 WAIT_S = 60.0
 TEXT = [

@@ -29,6 +29,8 @@ from workers.client import QueueClient
 from workers.providers.library_build import build_library
 from workers.settings import CONFIG_ENV, REDIS_ENV
 
+pytestmark = pytest.mark.long
+
 LLMI = [sys.executable, "-c", "from coordinator.cli import main; main()"]
 LIMIT_S = 100
 

@@ -26,7 +26,7 @@ from workers import jobs
 from workers.blobs import BlobStore
 from workers.messages import BlobRef, Outcome, Request, Success
 
-pytestmark = [pytest.mark.heavy, pytest.mark.timeout(300)]
+pytestmark = [pytest.mark.heavy, pytest.mark.long, pytest.mark.timeout(300)]
 
 START_S = 240.0
 

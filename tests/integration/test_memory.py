@@ -25,6 +25,8 @@ from workers.messages import Outcome, Request
 from workers.settings import QueueSettings
 from workers.telemetry import ProducerMetrics
 
+pytestmark = pytest.mark.long
+
 TAG = "<imgen>{'source': 'diffusion', 'description': 'a fox', 'params': {'prompt': 'a fox, %d'}}</imgen>"
 PER_ROLLOUT, AT_ONCE = 10, 100
 WARM_UP, IMAGES = 2_000, 10_000

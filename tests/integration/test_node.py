@@ -30,6 +30,8 @@ from workers.messages import DiffusionPayload, Request
 from workers.roster import read_roster
 from workers.settings import QueueSettings
 
+pytestmark = pytest.mark.long
+
 OPS = Path(__file__).parents[2] / "ops"
 CALL_S = 90.0
 

@@ -27,6 +27,8 @@ from workers.outcomes import Attempt
 from workers.set_aside import KEPT, read_set_aside, set_aside
 from workers.settings import REDIS_ENV, QueueSettings
 
+pytestmark = pytest.mark.long
+
 REDELIVERY_S = 15.0
 
 

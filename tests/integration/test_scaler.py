@@ -34,6 +34,8 @@ from workers.process import WorkerProcess
 from workers.publisher import encode
 from workers.settings import BreakerSettings, QueueSettings
 
+pytestmark = pytest.mark.long
+
 READY_S = 60.0
 DRAIN_S = functools.partial(drain_s, ServiceConfig())
 MIB = 1024**2

@@ -20,6 +20,8 @@ import psutil
 import pytest
 import yaml
 
+pytestmark = pytest.mark.long
+
 ROOT = Path(__file__).parents[2]
 LLMI = Path(sys.executable).with_name("llmi")
 REDIS = "10.77.0.1"

@@ -15,6 +15,8 @@ from policy.dataset import place_images
 from policy.tiny.build import build_policy, cut_short, share_done
 from policy.tiny.recipe import RECIPES, Recipe, cache_key
 
+pytestmark = pytest.mark.long
+
 QUICK = Recipe(documents=64, steps=3, batch=8, vocabulary=512)
 
 

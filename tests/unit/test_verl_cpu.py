@@ -13,6 +13,8 @@ import time
 import pytest
 import torch
 
+pytestmark = pytest.mark.long
+
 ALONE = {"VERL_USE_EXTERNAL_MODULES": "", "VERL_USE_EXTERNAL_PLUGINS": "none"}
 
 

@@ -18,6 +18,8 @@ import pytest
 
 from policy.training import RAY_WORKER_ENV
 
+pytestmark = pytest.mark.long
+
 WAIT_S = 60.0
 LENGTH = struct.Struct("!Q")
 OURS = dict.fromkeys(RAY_WORKER_ENV, "4711")
