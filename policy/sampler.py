@@ -7,11 +7,9 @@ replaced, like one of which a rollout failed, and each step's metrics say how ma
 whose trajectory leaves the buffer gets its terminal state in the ledger then and there (those without a
 trajectory were closed by the rollout itself); of the groups that are ready, those submitted first are trained
 on first, and a batch is in order of submission too (with `in_order`, a group also waits for all that were
-submitted before it); with a `window`, prompts are submitted here, as `policy.admission` decides, and nowhere
-else; while `policy.pause` holds admission none is, and those that verl would have put in the place of others
-are owed; waiting for a batch ends with an error when no group has ended for `stall_s` without such a pause,
-or when `max_wasted` of them were of no use, those not counted whose samples a provider that is down has
-masked.
+submitted before it); how many are asked for decides `policy.asking`; waiting for a batch ends with an error
+when no group has ended for `stall_s` without a pause, or when `max_wasted` of them were of no use, those not
+counted whose samples a provider that is down has masked.
 """
 
 from __future__ import annotations
@@ -26,7 +24,7 @@ from typing import TYPE_CHECKING, Any, Literal
 from verl.trainer.ppo.v1.replay_buffer import ReplayBuffer, ReplayBufferAsync
 
 from policy.admission import Flight, Window
-from policy.flight import Lookout
+from policy.asking import Asking
 from policy.ledger_writer import LedgerWriter, State
 from policy.outage import Outage
 from policy.pause import Pause
@@ -81,13 +79,10 @@ class _Siblings(_Base):
         self._excused = 0
         self._votes = (0, 0)
         window = sampler_kwargs.get("window")
-        self._window = Window(**window) if window else None
         queue = section("queue", QueueSettings)
-        self._lookout = Lookout(queue) if window else None
-        self._writing: int | None = None
         self._pause = Pause(Outage(**sampler_kwargs.pause), queue, self._ledger)
-        self._ask_for, self.refill_fn = self.refill_fn, self._replace
-        self._owed = 0
+        self._asking = Asking(self.refill_fn, Window(**window) if window else None, self._pause, queue)
+        self.refill_fn = self._asking.refill
 
     def saved(self, step: int) -> None:
         """A checkpoint holds all that was done until `step`: whoever resumes needs nothing from before."""
@@ -153,81 +148,36 @@ class _Siblings(_Base):
         self._wasted.clear()
         self._excused, self._pause.spent_s = 0, 0.0
         began = time.time()
-        if self._window is not None:
+        if self._asking.window is not None:
             self._sync_metadata_from_transfer_queue()
             gone_stale, dapo, failed, _ = self._terminal_eviction_reasons(global_steps, TRAIN)
             self._look_for_outages(failed)
             flight = self._flight_after_refills(gone_stale | dapo | failed)
-            self._submit(self._window.begin(global_steps, flight, stale))
+            self._asking.begin(global_steps, flight, stale)
         batch, metrics = super().sample(global_steps, partition_id, batch_size)
         self._ledger.waited(began, step=global_steps)
         outage = {"outage/paused_s": round(self._pause.spent_s, 1), "outage/groups_excused": self._excused}
-        return batch, metrics | self._validity() | self._under_way(batch_size) | outage
+        return batch, metrics | self._validity() | self._asking.metrics(self._flight(), batch_size) | outage
 
     def _look_for_outages(self, unusable: set[str]) -> None:
-        """Begin or end a pause, as groups that ended and providers tell; what was owed is submitted after."""
         finished = self.finished_keys[TRAIN]
-        self._pause.look(
+        self._asking.look(
             usable=finished - unusable,
             unusable=finished & unusable,
             open_=self.pending_keys[TRAIN] | self.running_keys[TRAIN],
         )
-        if self._owed and not self._pause.on:
-            owed, self._owed = self._owed, 0
-            self._ask_for(owed)
 
-    def _replace(self, prompts: int) -> None:
-        """verl's own `refill_fn`: as many as it has thrown away."""
-        if not self._pause.on:
-            self._ask_for(prompts)
-        elif self._window is None:  # else the window finds them missing
-            self._owed += prompts
-
-    def _admit(self) -> None:
-        """While the trainer waits, submit others for groups that have ended, and more if that helps; the
-        snapshot of this poll tells.
-        """
-        if self._pause.on:
-            if self._pause.probes(self._flight(None, None).open):
-                self._owed = max(0, self._owed - 1)
-                self._ask_for(1)
-            return
-        if self._window is None or self._lookout is None:
-            return
-        flight = self._flight(None, None)
-        if (seen := self._lookout.look()) is not None:
-            self._writing, pressed = seen
-            flight = self._flight(self._writing, pressed)
-        self._submit(self._window.wait(self._step, flight))
-
-    def _submit(self, prompts: int) -> None:
-        if prompts and not self._pause.on:
-            self.refill_fn(prompts)
-
-    def _flight(self, writing: int | None, pressed: frozenset[str] | None) -> Flight:
+    def _flight(self) -> Flight:
+        """By the snapshot of the last poll."""
         return Flight(
             ready=len(self.finished_keys[TRAIN]),
             open=len(self.pending_keys[TRAIN]) + len(self.running_keys[TRAIN]),
-            writing=writing,
-            pressed=pressed,
         )
 
     def _flight_after_refills(self, replaced: set[str]) -> Flight:
         """As it will be when verl has replaced these groups, which are of no use."""
-        flight = self._flight(None, None)
+        flight = self._flight()
         return Flight(ready=len(self.finished_keys[TRAIN] - replaced), open=flight.open + len(replaced))
-
-    def _under_way(self, sampled: int) -> dict[str, int]:
-        """What is under way beside the `sampled` groups that are trained on now."""
-        if self._window is None:
-            return {}
-        flight = self._flight(None, None)
-        told = {
-            "flight/window": self._window.size,
-            "flight/ready": flight.ready - sampled,
-            "flight/open": flight.open,
-        }
-        return told if self._writing is None else {**told, "flight/writing": self._writing}
 
     def _validity(self) -> dict[str, int]:
         """What the step that was sampled last is made of, and what was replaced on the way to it."""
@@ -266,7 +216,7 @@ class _Siblings(_Base):
         if time.monotonic() - self._ended_at > self._stall_s:
             raise TimeoutError(f"no group of rollouts has ended for {self._stall_s:.0f} s")
         if partition_id == TRAIN:
-            self._admit()
+            self._asking.wait(self._step, self._flight())
         return super()._wait_for_next_poll(partition_id, last_debug_time)
 
     def _members(self, uids: set[str]) -> dict[str, list[str]]:

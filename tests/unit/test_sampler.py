@@ -267,7 +267,7 @@ def test_the_sampler_submits_more_while_it_waits_for_rollouts_that_wait_for_othe
     store.group("a", "finished", range(4))
     for uid in ("b", "c", "d", "e"):
         store.group(uid, "running", [])
-    monkeypatch.setattr(adapting._lookout, "look", lambda: (0, frozenset()))
+    monkeypatch.setattr(adapting._asking.lookout, "look", lambda: (0, frozenset()))
     adapting.sample(2, "train", 2)
     assert adapting.refilled == [1]
 
@@ -295,7 +295,7 @@ def test_another_group_is_submitted_when_one_has_ended_without_a_look_at_the_que
         store.group("a", "finished", range(4))
         return next(looks)
 
-    monkeypatch.setattr(adapting._lookout, "look", look)
+    monkeypatch.setattr(adapting._asking.lookout, "look", look)
     adapting.sample(2, "train", 2)
     assert adapting.refilled == [1]
 
@@ -347,7 +347,7 @@ def masked_while_down(store, buffer, judge) -> None:
             judge.groups.append(f"x{len(judge.groups)}")
             store.group(judge.groups[-1], "finished", range(4) if judge.looks < 0 else [])
 
-    buffer._ask_for = ask
+    buffer._asking.ask_for = ask
 
 
 @pytest.mark.parametrize("mode", ["separate_async", "sync"])
@@ -393,7 +393,7 @@ def test_groups_without_votes_end_the_run_when_no_provider_is_to_blame(store, sa
             store.group(f"x{len(buffer.refilled)}", "finished", [])
             buffer.refilled.append(1)
 
-    buffer._ask_for = ask
+    buffer._asking.ask_for = ask
     store.group("a", "finished", [])
     with pytest.raises(RuntimeError, match="4 with too few samples"):
         buffer.sample(1, "train", 1)
