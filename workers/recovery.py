@@ -64,7 +64,7 @@ class Recovery:
             gone = await missing(self._redis, [(key, posted.tags) for key, posted in known.items()], queues)
         lost = gone & self._missing
         self._missing = gone - lost
-        for request_id in lost:
+        for request_id in filter(lost.__contains__, known):  # the oldest first
             logger.warning("request %s vanished from Redis; posting it again", request_id)
             async with asyncio.timeout(self._lease_s):
                 await self._publish(known[request_id])

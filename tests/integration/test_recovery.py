@@ -65,6 +65,23 @@ async def test_what_a_worker_holds_by_the_second_look_is_left_to_it(
     assert lost.again == []
 
 
+async def test_what_redis_forgot_is_posted_again_in_its_order(
+    client: QueueClient, queue_settings: QueueSettings
+) -> None:
+    posted = [await client.post(request_for(Order())) for _ in range(20)]
+    again: list[Posted] = []
+
+    async def publish(one: Posted) -> None:
+        again.append(one)
+
+    async with redis.asyncio.Redis.from_url(queue_settings.url) as raw:
+        await raw.flushall()
+        recovery = Recovery(raw, queue_settings, lambda: posted, publish)
+        for look in (1, 2):
+            await recovery.look(time.monotonic() + look * queue_settings.lease_s)
+    assert again == posted
+
+
 async def test_what_has_just_been_posted_is_not_looked_for(
     lost: Lost, recovery: Recovery, queue_settings: QueueSettings
 ) -> None:
