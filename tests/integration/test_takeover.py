@@ -147,13 +147,12 @@ async def test_a_cancelled_message_that_still_waits_runs_once(
     assert len(notes.starts) == 1
 
 
-@pytest.mark.parametrize("cause", [Cause.TIMEOUT, Cause.WORKER_LOST, Cause.PROVIDER_DOWN])
 async def test_what_failed_on_a_worker_that_died_before_it_said_so_is_there_once(
-    cause: Cause, client: QueueClient, server: redis.Redis, obedient: StartWorker, notes: Notes
+    client: QueueClient, server: redis.Redis, obedient: StartWorker, notes: Notes
 ) -> None:
     request = request_for(notes.order())
     held(server, request)
-    commit(server, Outcome.failed(request, cause), "", 60)
+    commit(server, Outcome.failed(request, Cause.TIMEOUT), "", 60)
     posted = await client.take_up(again(request))
     assert messages(server) == 1
     obedient()
