@@ -11,7 +11,7 @@ import io
 
 from PIL import Image
 
-from workers.blobs import BlobStore
+from workers.blobs import MEDIA_TYPES, BlobStore
 from workers.errors import InfrastructureFault
 from workers.messages import BlobRef
 
@@ -23,7 +23,7 @@ def data_uri(blobs: BlobStore, ref: BlobRef) -> str | None:
     """The image as a `data:` URI, at most `MAX_SIDE` pixels a side; None when it is missing or broken."""
     try:
         data = blobs.get(ref)
-        with Image.open(io.BytesIO(data)) as image:
+        with Image.open(io.BytesIO(data), formats=tuple(MEDIA_TYPES)) as image:
             image.load()
             if len(data) <= KEEP_BYTES and max(image.size) <= MAX_SIDE and not image.info.get("exif"):
                 return _uri(ref.media_type, data)

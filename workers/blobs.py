@@ -42,7 +42,7 @@ class BlobStore:
         else, PROVIDER_DOWN when the store takes nothing (a full disk).
         """
         try:
-            with Image.open(io.BytesIO(data)) as image:
+            with Image.open(io.BytesIO(data), formats=tuple(MEDIA_TYPES)) as image:  # its header
                 media_type, (width, height) = MEDIA_TYPES.get(image.format or ""), image.size
         except (UnidentifiedImageError, OSError, ValueError, Image.DecompressionBombError) as error:
             raise InfrastructureFault(Cause.BAD_ANSWER, f"not an image: {error}") from error

@@ -1,25 +1,35 @@
 """The image gate: untrusted bytes in, a small sound PNG or JPEG out.
 
-Invariants: the limits on bytes and pixels are checked before anything is decoded; the type is taken from the
-bytes and must be on the list (no SVG, no TIFF, no PDF); only the first frame is kept, turned as its EXIF
-says, without metadata; what leaves the gate was decoded to its last row and encoded anew. Everything refused
-is `InfrastructureFault(BAD_ANSWER)`: whoever answered with it, it was not the model being trained.
+Invariants: whatever comes to the gate is decoded in the jail (`workers.sandbox.decoders`), in a process of
+its own with bounded memory, CPU and time, and only its pixels come back; the limits on bytes and pixels are
+checked before anything is decoded; only the first frame is kept, turned as its EXIF says; what leaves the
+gate was encoded here, from pixels, and so holds nothing else of what came in. Everything refused is
+`InfrastructureFault(BAD_ANSWER)`: whoever answered with it, it was not the model being trained.
+
+The line: `checked` is for bytes from outside (search, image services, a dataset, a benchmark, a user's file
+or library), `rgb` for those of the blob store, whose charts were encoded by a process that had run a model's
+code. Both decode in the jail. What this process drew or encoded itself needs neither.
 """
 
 from __future__ import annotations
 
+import asyncio
 import base64
 import binascii
+import functools
 import io
-import warnings
+from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
 
-from PIL import Image, ImageOps
+from PIL import Image
 
 from workers.errors import Cause, InfrastructureFault
+from workers.sandbox import decoders
 
-FORMATS = ("PNG", "JPEG", "WEBP", "GIF", "BMP")
 JPEG_QUALITY = 92
+# Own threads: asyncio.run waits for those of the default executor, and a picture that takes long must not
+# outlast a deadline. What waits for one of them is given up with its task.
+_WAITING = ThreadPoolExecutor(max_workers=decoders.AT_ONCE, thread_name_prefix="decode")
 
 
 @dataclass(frozen=True)
@@ -39,11 +49,22 @@ def checked(data: bytes, *, provider: str = "", limits: ImageLimits = DEFAULT_LI
     """The image in `data`, decoded, cleaned and encoded anew.
 
     Lossy photographs (JPEG, opaque WebP) become JPEG, everything else PNG; sides over `max_side` are scaled
-    down. Raises `InfrastructureFault(BAD_ANSWER)` for what is too large, no image, truncated or of a type not
-    listed.
+    down. Blocking. Raises `InfrastructureFault(BAD_ANSWER)` for what is too large, no image, truncated, of a
+    type not listed, or more than a decoder may take.
     """
     image, lossy = _decode(data, provider, limits)
     return encoded(image, lossy=lossy)
+
+
+async def checked_aside(data: bytes, *, provider: str) -> bytes:
+    """`checked`, off the event loop."""
+    work = functools.partial(checked, data, provider=provider)
+    return await asyncio.get_running_loop().run_in_executor(_WAITING, work)
+
+
+def warm() -> None:
+    """Start a decoder before the first image. Raises `InfrastructureFault(SANDBOX)` when it cannot start."""
+    decoders.of_this_process().warm()
 
 
 def rgb(data: bytes, *, provider: str = "", limits: ImageLimits = DEFAULT_LIMITS) -> Image.Image:
@@ -87,43 +108,18 @@ def data_uri(image: Image.Image) -> str:
     return "data:image/png;base64," + base64.b64encode(encoded(image)).decode()
 
 
-def _decode(data: bytes, provider: str, limits: ImageLimits) -> tuple[Image.Image, bool]:
-    """The first frame in a plain mode, and whether it came from a lossy photograph."""
+def _decode(data: bytes, provider: str, limits: ImageLimits) -> decoders.Decoded:
     if not data:
         raise _refused("no bytes", provider)
     if len(data) > limits.max_bytes:
         raise _refused(f"{len(data)} bytes are over the limit of {limits.max_bytes}", provider)
+    order = decoders.Order(limits.max_pixels, limits.min_side, limits.max_side)
     try:
-        with warnings.catch_warnings():
-            warnings.simplefilter("error", Image.DecompressionBombWarning)
-            with Image.open(io.BytesIO(data), formats=FORMATS) as source:
-                width, height = source.size
-                if width * height > limits.max_pixels:
-                    raise _refused(f"{width}x{height} pixels are over the limit", provider)
-                if min(width, height) < limits.min_side:
-                    raise _refused(f"{width}x{height} pixels are too few to be a picture", provider)
-                lossy = source.format == "JPEG" or (source.format == "WEBP" and source.mode == "RGB")
-                source.load()
-                image = _plain(ImageOps.exif_transpose(source))
-    except InfrastructureFault:
-        raise
-    except Exception as error:
-        raise _refused(f"not a readable image: {type(error).__name__}: {error}"[:300], provider) from error
-    image.thumbnail((limits.max_side, limits.max_side), Image.Resampling.LANCZOS)
-    image.info.clear()
-    return image, lossy
-
-
-def _plain(image: Image.Image) -> Image.Image:
-    """L, RGB or RGBA, whatever came: palettes, grey with alpha, CMYK, 1 and 16 bits."""
-    if image.has_transparency_data:
-        return image.convert("RGBA")
-    if image.mode.startswith("I") or image.mode == "F":
-        # 16 and 32 bits: convert() would clip to white, so the range is mapped instead.
-        low, high = image.convert("F").getextrema()
-        scale = 255.0 / max(float(high) - float(low), 1e-6)  # type: ignore[arg-type]
-        return image.convert("F").point(lambda v: v * scale - float(low) * scale).convert("L")  # type: ignore[arg-type]
-    return image.convert("L" if image.mode in ("1", "L") else "RGB")
+        return decoders.of_this_process().decode(data, order)
+    except InfrastructureFault as error:
+        if error.cause is not Cause.BAD_ANSWER:
+            raise
+        raise _refused(error.detail, provider) from error
 
 
 def _refused(why: str, provider: str) -> InfrastructureFault:

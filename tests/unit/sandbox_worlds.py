@@ -3,12 +3,13 @@
 from __future__ import annotations
 
 import atexit
+import contextlib
 import ctypes
 import errno
 import functools
 import os
 import subprocess
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 
 import pytest
 
@@ -44,26 +45,33 @@ WORLDS: dict[str, Callable[[], None] | None] = {
 }
 
 
-def started(world: str) -> client.Renderer:
-    """A renderer whose zygote lives on such a machine."""
-    if world == "userns" and os.geteuid() != 0:
+@contextlib.contextmanager
+def world(name: str) -> Iterator[None]:
+    """Zygotes that are started in this block live on such a machine."""
+    if name == "userns" and os.geteuid() != 0:
         pytest.skip("without root, this machine is already such a one")
-    renderer = client.Renderer()
     with pytest.MonkeyPatch.context() as patch:
         patch.setenv(SECRET_NAME, SECRET)
-        prepare = WORLDS[world]
+        prepare = WORLDS[name]
         if prepare is not None:
             patch.setattr(
                 process.subprocess, "Popen", functools.partial(subprocess.Popen, preexec_fn=prepare)
             )
+        yield
+
+
+def started(name: str) -> client.Renderer:
+    """A renderer whose zygote lives on such a machine."""
+    renderer = client.Renderer()
+    with world(name):
         renderer.start(CodeSettings())
     return renderer
 
 
 @functools.cache
-def shared(world: str) -> client.Renderer:
+def shared(name: str) -> client.Renderer:
     """One renderer per kind of machine for all tests of a process: starting a zygote costs seconds."""
-    renderer = started(world)
+    renderer = started(name)
     atexit.register(renderer.close)
     return renderer
 

@@ -111,7 +111,7 @@ async def _ask(
     sent = body or form_fields or {}
     if "seed" in sent:  # only where it has an effect
         source |= {"seed": sent["seed"], "steps": settings.steps}
-    return Made(images.checked(data, provider=PROVIDER), source)
+    return Made(await images.checked_aside(data, provider=PROVIDER), source)
 
 
 def refusal(call: api.Call, status: int, answer: api.Answer) -> JobError | None:

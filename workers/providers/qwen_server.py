@@ -47,6 +47,6 @@ async def _ask(url: str, body: dict[str, str], deadline: float) -> Made:
         raise InfrastructureFault(Cause.BAD_ANSWER, "the answer holds no image", provider=PROVIDER)
     data = images.from_base64(made[0], provider=PROVIDER)
     return Made(
-        images.checked(data, provider=PROVIDER),
+        await images.checked_aside(data, provider=PROVIDER),
         {"provider": PROVIDER, "host": urlsplit(url).hostname or ""},
     )

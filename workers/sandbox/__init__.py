@@ -1,6 +1,6 @@
-"""The jail in which code written by the model draws charts: a warm zygote that forks one jailed child per
-job.
+"""The jail: warm zygotes that fork one jailed child per job, to draw the charts of code that the model wrote,
+or to decode pictures from outside.
 
-`client.Renderer` owns the zygote; `client.layers` says which layers of the jail this machine gives. Nothing
-here imports matplotlib outside the zygote's own process.
+`client.Renderer` and `decoders.Decoders` own the zygotes; `client.layers` says which layers of the jail this
+machine gives. Nothing here imports matplotlib outside the zygote's own process.
 """

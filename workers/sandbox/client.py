@@ -20,8 +20,9 @@ from pydantic import BaseModel, Field, ValidationError
 from workers.errors import Cause, InfrastructureFault, ModelFault
 from workers.sandbox import protocol
 from workers.sandbox.charts import dimensions
-from workers.sandbox.limits import Limits
+from workers.sandbox.limits import MEBIBYTE, Limits
 from workers.sandbox.process import ZygoteProcess
+from workers.sandbox.verdict import Verdict
 from workers.settings import CodeSettings
 
 _STARVED = 0.5  # of the wall limit spent waiting for a CPU: from there on it is not the code that was slow
@@ -51,20 +52,6 @@ class _Report(BaseModel):
     drawn: int = Field(default=0, ge=0, lt=2**31)
 
 
-class _Verdict(BaseModel):
-    """The zygote's words about a job: how it ended (`frame` when the child reported), what it used, and how
-    long it was ready to run and had no CPU.
-    """
-
-    end: Literal["frame", "closed", "silent", "wall", "output", "files"]
-    armed: bool
-    reason: str
-    signal: int
-    cpu_s: float
-    wall_s: float
-    waited_s: float
-
-
 class Renderer:
     """Draws charts in the jail, one at a time. Start it in the process that uses it, never before a fork."""
 
@@ -88,20 +75,21 @@ class Renderer:
         Raises `ModelFault` (CODE_RAISED, CODE_LIMIT, NO_FIGURE) or `InfrastructureFault` (SANDBOX, TIMEOUT).
         """
         wall = settings.wall_s if wall_s is None else min(wall_s, settings.wall_s)
-        limits = Limits(
-            cpu_s=settings.cpu_s,
-            wall_s=wall,
-            memory_mb=settings.memory_mb,
-            output_mb=settings.output_mb,
-            max_figures=settings.max_figures,
-            max_pixels=settings.max_pixels,
-            seed=seed,
+        megabytes = settings.output_mb
+        limits = Limits(settings.cpu_s, wall, settings.memory_mb, output_mb=megabytes, files_mb=megabytes)
+        order = {
+            "max_figures": settings.max_figures,
+            "max_pixels": settings.max_pixels,
+            "max_bytes": settings.output_mb * MEBIBYTE,
+            "seed": seed,
+        }
+        request = protocol.pack(
+            {"limits": asdict(limits), "order": order}, code.encode("utf-8", "surrogatepass")
         )
-        request = protocol.pack(asdict(limits), code.encode("utf-8", "surrogatepass"))
         with self._lock:
             zygote = self._started(settings)
             answer, frame = zygote.exchange(request, wall + _GRACE_S)
-        verdict = _Verdict.model_validate(answer)
+        verdict = Verdict.model_validate(answer)
         if verdict.end == "wall" and wall < settings.wall_s:
             raise InfrastructureFault(Cause.TIMEOUT, f"only {wall:.1f} s were left of the request's deadline")
         _raise_for(verdict, settings, zygote.layers)
@@ -124,7 +112,7 @@ class Renderer:
             if self._zygote is not None:
                 self._zygote.close()
             self._zygote = None
-            self._zygote = ZygoteProcess()
+            self._zygote = ZygoteProcess("charts")
         if problem := lacking(settings, self._zygote.layers):
             raise InfrastructureFault(Cause.SANDBOX, problem)
         return self._zygote
@@ -135,7 +123,7 @@ def layers() -> dict[str, bool]:
 
     Starts a short-lived process that tries each. Raises `InfrastructureFault(SANDBOX)` when even that fails.
     """
-    probe = ZygoteProcess("--probe")
+    probe = ZygoteProcess("probe")
     probe.close()
     return probe.layers
 
@@ -152,7 +140,7 @@ def lacking(settings: CodeSettings, held: Mapping[str, bool]) -> str:
     )
 
 
-def _raise_for(verdict: _Verdict, settings: CodeSettings, layers: dict[str, bool]) -> None:
+def _raise_for(verdict: Verdict, settings: CodeSettings, layers: dict[str, bool]) -> None:
     """The failure of a job whose child did not report."""
     if not verdict.armed:
         raise InfrastructureFault(Cause.SANDBOX, f"a child could not put on its jail: {verdict.reason}")
@@ -182,7 +170,7 @@ def _raise_for(verdict: _Verdict, settings: CodeSettings, layers: dict[str, bool
     raise ModelFault(Cause.CODE_RAISED, f"the code's process {name}")
 
 
-def _figures(frame: bytes, settings: CodeSettings) -> Drawing:
+def _figures(frame: memoryview, settings: CodeSettings) -> Drawing:
     """The images of a child's frame, checked. A frame the runner would not have written is the code's
     tampering.
     """
@@ -197,7 +185,7 @@ def _figures(frame: bytes, settings: CodeSettings) -> Drawing:
     images: list[bytes] = []
     start = 0
     for size in report.sizes[: settings.max_figures]:
-        images.append(body[start : start + max(size, 0)])
+        images.append(bytes(body[start : start + max(size, 0)]))
         start += max(size, 0)
     if not images or not all(_is_png(image, settings.max_pixels) for image in images):
         raise ModelFault(Cause.CODE_RAISED, "the code tampered with its result")

@@ -45,9 +45,9 @@ def _handled(version: int) -> tuple[int, bytes]:
     return files, attributes
 
 
-def restrict(readable: Iterable[str], devices: Iterable[str], own: str) -> None:
+def restrict(readable: Iterable[str], devices: Iterable[str], own: str | None) -> None:
     """Confine this process: read below `readable`, read and write `devices`, do as it likes in the folder
-    `own`.
+    `own`, if it has one.
 
     Paths that do not exist are left out. Needs no_new_privs. Raises `OSError` where Landlock is missing.
     """
@@ -59,7 +59,8 @@ def restrict(readable: Iterable[str], devices: Iterable[str], own: str) -> None:
             _grant(ruleset, path, _READ & handled)
         for path in devices:
             _grant(ruleset, path, (READ_FILE | WRITE_FILE) & handled)
-        _grant(ruleset, own, _OWN & handled)
+        if own is not None:
+            _grant(ruleset, own, _OWN & handled)
         kernel.syscall("landlock_restrict_self", _RESTRICT, ruleset, 0)
     finally:
         os.close(ruleset)

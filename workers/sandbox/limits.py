@@ -21,17 +21,15 @@ _OPEN_FILES, _TASKS = 32, 64
 
 @dataclass(frozen=True)
 class Limits:
-    """Of one job: seconds of CPU and wall clock; MiB of memory beyond the zygote's own; MiB of images, and
-    of files.
+    """Of one job: seconds of CPU and wall clock; MiB of memory beyond the zygote's own, of what it hands
+    back, and of files (0: it has no folder, and can write nowhere).
     """
 
     cpu_s: float
     wall_s: float
     memory_mb: int
     output_mb: int
-    max_figures: int
-    max_pixels: int
-    seed: int
+    files_mb: int
 
 
 def apply(limits: Limits, base_bytes: int) -> None:
@@ -39,7 +37,7 @@ def apply(limits: Limits, base_bytes: int) -> None:
     counted.
     """
     cpu_s = math.ceil(limits.cpu_s)
-    files = limits.output_mb * MEBIBYTE
+    files = limits.files_mb * MEBIBYTE
     for which, soft, hard in (
         (resource.RLIMIT_AS, base_bytes + limits.memory_mb * MEBIBYTE, None),
         (resource.RLIMIT_CPU, cpu_s, cpu_s + 1),

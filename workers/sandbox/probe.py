@@ -15,9 +15,7 @@ from dataclasses import dataclass, replace
 from workers.sandbox import child, limits, namespaces, paths
 from workers.sandbox.folder import Folder
 
-_LIMITS = limits.Limits(
-    cpu_s=5, wall_s=10, memory_mb=4096, output_mb=1, max_figures=1, max_pixels=10_000, seed=0
-)
+_LIMITS = limits.Limits(cpu_s=5, wall_s=10, memory_mb=4096, output_mb=1, files_mb=1)
 _HELD = b"held"
 
 
@@ -34,7 +32,7 @@ def probe(world: namespaces.World, base: str) -> Found:
     bare = child.Jail(False, False, False, tuple(paths.readable()), paths.DEVICES)
 
     def holds(jail: child.Jail, check: Callable[[child.Jail], bool]) -> bool:
-        return _holds(jail, check, Folder(base, world.private_root, _LIMITS.output_mb))
+        return _holds(jail, check, Folder(base, world.private_root, _LIMITS.files_mb))
 
     unprivileged = os.geteuid() == 0 and holds(replace(bare, unprivileged=True), _is_nobody_and_can_read)
     jail = replace(

@@ -26,13 +26,15 @@ _BOOT_S = 120.0  # a cold disk under load; warm it takes about two seconds
 
 
 class ZygoteProcess:
-    """Starts at once; `layers` are what its hello says. Raises `InfrastructureFault(SANDBOX)`."""
+    """Starts at once; `trade` is what it is for (`zygote.TRADES`, or `probe`); `layers` are what its hello
+    says. Raises `InfrastructureFault(SANDBOX)`.
+    """
 
-    def __init__(self, *options: str) -> None:
+    def __init__(self, trade: str) -> None:
         self._folder = os.path.join(tempfile.gettempdir(), f"llmi-code-{uuid.uuid4().hex}")
         self._stderr = tempfile.TemporaryFile()  # noqa: SIM115 - lives as long as the process that writes it
         self._process = subprocess.Popen(
-            [sys.executable, "-P", "-s", "-m", "workers.sandbox.zygote", self._folder, *options],
+            [sys.executable, "-P", "-s", "-m", "workers.sandbox.zygote", self._folder, trade],
             stdin=subprocess.PIPE,
             stdout=subprocess.PIPE,
             stderr=self._stderr,
@@ -41,6 +43,11 @@ class ZygoteProcess:
             start_new_session=True,
             bufsize=0,
         )
+        assert self._process.stdin is not None
+        assert self._process.stdout is not None
+        os.set_blocking(self._process.stdin.fileno(), False)
+        for pipe in (self._process.stdin, self._process.stdout):
+            protocol.widen(pipe.fileno())
         self.pid = self._process.pid
         hello, _ = self.exchange(b"", _BOOT_S)
         self.layers: dict[str, bool] = hello["layers"]
@@ -49,7 +56,7 @@ class ZygoteProcess:
     def alive(self) -> bool:
         return self._process.poll() is None
 
-    def exchange(self, request: bytes, timeout_s: float) -> tuple[dict[str, Any], bytes]:
+    def exchange(self, request: bytes, timeout_s: float) -> tuple[dict[str, Any], memoryview]:
         """Send a request and read its answer. Raises `InfrastructureFault(SANDBOX)` and kills it when it
         fails.
         """
@@ -57,8 +64,7 @@ class ZygoteProcess:
         assert self._process.stdout is not None
         deadline = time.monotonic() + timeout_s
         try:
-            if request:
-                protocol.write_all(self._process.stdin.fileno(), request)
+            _write(self._process.stdin.fileno(), request, deadline)
             output = self._process.stdout.fileno()
             size = protocol.length(_read(output, protocol.LENGTH_BYTES, deadline))
             return protocol.unpack(_read(output, size, deadline))
@@ -98,17 +104,30 @@ def _environment() -> dict[str, str]:
     return environment
 
 
-def _read(descriptor: int, count: int, deadline: float) -> bytes:
-    """Exactly `count` bytes before the deadline. Raises `EOFError` or `TimeoutError`."""
-    content = bytearray()
+def _write(descriptor: int, data: bytes, deadline: float) -> None:
+    """All of `data` before the deadline, to a pipe that does not block. Raises `OSError`."""
+    view = memoryview(data)
     poll = select.poll()
-    poll.register(descriptor, select.POLLIN)
-    while len(content) < count:
+    poll.register(descriptor, select.POLLOUT)
+    while view:
         left = deadline - time.monotonic()
         if left <= 0 or not poll.poll(left * 1000):
             raise TimeoutError
-        chunk = os.read(descriptor, min(count - len(content), 1 << 20))
-        if not chunk:
+        view = view[os.write(descriptor, view) :]
+
+
+def _read(descriptor: int, count: int, deadline: float) -> bytearray:
+    """Exactly `count` bytes before the deadline. Raises `EOFError` or `TimeoutError`."""
+    content = bytearray(count)
+    view = memoryview(content)
+    poll = select.poll()
+    poll.register(descriptor, select.POLLIN)
+    while view:
+        left = deadline - time.monotonic()
+        if left <= 0 or not poll.poll(left * 1000):
+            raise TimeoutError
+        got = os.readv(descriptor, [view])
+        if not got:
             raise EOFError
-        content += chunk
-    return bytes(content)
+        view = view[got:]
+    return content

@@ -1,30 +1,36 @@
 """The zygote: one warm, single-threaded process that forks a jailed child per job.
 
-`python -m workers.sandbox.zygote FOLDER [--probe]`; FOLDER is made where there is no private root. Speaks
-frames on its standard input and output: first a hello that says which layers hold (with `--probe` that is
-all), then one answer per request. Invariants: one job at a time; when it answers, the job's process is dead
-and its folder gone; a child that was armed causes failures of the model, unless the machine gave it no CPU;
-it ends when its input closes.
+`python -m workers.sandbox.zygote FOLDER TRADE`; FOLDER is made where there is no private root; TRADE is one
+of `TRADES`, or `probe`. Speaks frames on its standard input and output: first a hello that says which layers
+hold (for `probe` that is all), then one answer per request. Invariants: one job at a time; when it answers,
+the job's process is dead and its folder gone; what an armed child does is the doing of what it was given,
+unless the machine gave it no CPU; it ends when its input closes.
 """
 
 from __future__ import annotations
 
 import contextlib
+import functools
 import gc
 import os
 import random
 import select
 import signal
 import sys
-import tempfile
 import time
+from collections.abc import Callable
 from dataclasses import dataclass
 from typing import Any
 
-from workers.sandbox import charts, child, limits, namespaces, paths, probe, protocol
+from workers.sandbox import child, decoding, drawing, limits, namespaces, paths, probe, protocol
 from workers.sandbox.folder import Folder, remove_tree
 
+Job = Callable[[], child.Report]
+Work = Callable[[dict[str, Any], bytes], child.Report]  # a job, of a request's order and body
+# What a zygote can be for: each loads its libraries (it may write below the folder) and returns its work.
+TRADES: dict[str, Callable[[str], Work]] = {"charts": drawing.warm, "pictures": decoding.warm}
 _SLACK_BYTES = 64 << 10  # a frame's header beyond its images
+_SCRATCH = memoryview(bytearray(1 << 20))  # for what a pipe gives at once
 _WATCH_S = 0.05
 _NANO = 1e-9
 _DYING_S = 2.0  # from closing its last descriptor to being dead, under load
@@ -38,28 +44,32 @@ class WorkerGone(Exception):
 class Zygote:
     jail: child.Jail
     world: namespaces.World
-    names: dict[str, Any]
+    work: Work
     base: str
     base_bytes: int
     proc: int  # /proc, opened while it was there: the private root has none, and no child keeps a descriptor
 
-    def job(self, limit: limits.Limits, code: str, inbox: int) -> tuple[dict[str, Any], bytes]:
+    def job(self, limit: limits.Limits, work: Job, inbox: int) -> tuple[dict[str, Any], memoryview]:
         """Run one job to its end: the verdict's header, and the child's own frame where it sent one."""
-        folder = Folder(self.base, self.world.private_root, limit.output_mb)
+        if not limit.files_mb:
+            return self._watch(limit, work, inbox, None)
+        folder = Folder(self.base, self.world.private_root, limit.files_mb)
         folder.make(self.jail.unprivileged)
         try:
-            return self._watch(limit, code, inbox, folder)
+            return self._watch(limit, work, inbox, folder)
         finally:
             folder.remove()
 
     def _watch(
-        self, limit: limits.Limits, code: str, inbox: int, folder: Folder
-    ) -> tuple[dict[str, Any], bytes]:
+        self, limit: limits.Limits, work: Job, inbox: int, folder: Folder | None
+    ) -> tuple[dict[str, Any], memoryview]:
         reader, writer = os.pipe()
+        protocol.widen(writer)
+        path = folder.path if folder else None
         parent, started = os.getpid(), time.monotonic()
         pid = os.fork()
         if pid == 0:
-            child.run(self.jail, limit, self.base_bytes, folder.path, writer, parent, self.names, code)
+            child.run(self.jail, limit, self.base_bytes, path, writer, parent, work)
         os.close(writer)
         try:
             end, content = _collect(reader, inbox, limit, folder)
@@ -69,7 +79,7 @@ class Zygote:
         finally:
             os.close(reader)
             status, usage = _end(pid)
-        armed, frame = content[:1] == protocol.ARMED, bytes(content[1 + protocol.LENGTH_BYTES :])
+        armed, frame = content[:1] == protocol.ARMED, memoryview(content)[1 + protocol.LENGTH_BYTES :]
         header = {
             "end": end if armed or end != "frame" else "closed",
             "armed": armed,
@@ -79,7 +89,7 @@ class Zygote:
             "wall_s": time.monotonic() - started,
             "waited_s": waited_s,
         }
-        return header, frame if end == "frame" else b""
+        return header, frame if end == "frame" else frame[:0]
 
     def _waited_s(self, pid: int) -> float:
         """How long a child that is not reaped was ready to run and had no CPU; 0 where the kernel does not
@@ -93,7 +103,7 @@ class Zygote:
             return int(file.read().split()[1]) * _NANO
 
 
-def _collect(reader: int, inbox: int, limit: limits.Limits, folder: Folder) -> tuple[str, bytearray]:
+def _collect(reader: int, inbox: int, limit: limits.Limits, folder: Folder | None) -> tuple[str, bytearray]:
     """Read the child's one frame: how that ended (frame, closed, wall, output or files), and the bytes."""
     most = limit.output_mb * limits.MEBIBYTE + _SLACK_BYTES
     prefix = 1 + protocol.LENGTH_BYTES
@@ -106,17 +116,17 @@ def _collect(reader: int, inbox: int, limit: limits.Limits, folder: Folder) -> t
         left = deadline - time.monotonic()
         if left <= 0:
             return "wall", content
-        if folder.full():
+        if folder and folder.full():
             return "files", content
         for descriptor, event in poll.poll(min(left, _WATCH_S) * 1000 + 1):
             if descriptor == inbox and event & (select.POLLHUP | select.POLLERR):
                 raise WorkerGone
             if descriptor != reader:
                 continue
-            chunk = os.read(reader, 1 << 18)
-            if not chunk:
+            got = os.readv(reader, [_SCRATCH])
+            if not got:
                 return "closed", content
-            content += chunk
+            content += _SCRATCH[:got]
             if content[:1] != protocol.ARMED or len(content) < prefix:
                 continue
             size = protocol.length(content[1:prefix])
@@ -153,9 +163,10 @@ def serve(zygote: Zygote, inbox: int, outbox: int) -> None:
     while True:
         try:
             size = protocol.length(protocol.read_exactly(inbox, protocol.LENGTH_BYTES))
-            header, code = protocol.unpack(protocol.read_exactly(inbox, size))
-            answer, frame = zygote.job(limits.Limits(**header), code.decode("utf-8", "surrogatepass"), inbox)
-            protocol.write_all(outbox, protocol.pack(answer, frame))
+            header, body = protocol.unpack(protocol.read_exactly(inbox, size))
+            work = functools.partial(zygote.work, header["order"], bytes(body))
+            answer, frame = zygote.job(limits.Limits(**header["limits"]), work, inbox)
+            protocol.write_frame(outbox, answer, frame)
         except (EOFError, WorkerGone, BrokenPipeError):
             return
 
@@ -171,23 +182,22 @@ def main() -> None:
     proc = os.open("/proc", os.O_RDONLY | os.O_DIRECTORY)
     world = namespaces.enter()
     sys.path[:] = paths.packages()
-    base = "/" if world.private_root else sys.argv[1]
+    folder, trade = sys.argv[1:]
+    base = "/" if world.private_root else folder
     if not world.private_root:
         os.mkdir(base)
     try:
         found = probe.probe(world, base)
-        if "--probe" in sys.argv:
+        if trade == "probe":
             protocol.write_all(outbox, protocol.pack({"layers": found.layers}))
             return
-        config = tempfile.mkdtemp(prefix="matplotlib-", dir=base)
-        os.environ["MPLCONFIGDIR"] = config
-        names = charts.warm()
+        work = TRADES[trade](base)
         random.seed(0)
         gc.collect()
         gc.freeze()
         pages = int(os.pread(memory, 200, 0).split()[0])
         os.close(memory)
-        zygote = Zygote(found.jail, world, names, base, pages * os.sysconf("SC_PAGE_SIZE"), proc)
+        zygote = Zygote(found.jail, world, work, base, pages * os.sysconf("SC_PAGE_SIZE"), proc)
         protocol.write_all(outbox, protocol.pack({"layers": found.layers}))
         serve(zygote, inbox, outbox)
     finally:

@@ -16,10 +16,12 @@ Tool = Literal["diffusion", "edit"]
 
 
 def warm(tool: Tool) -> None:
-    """Load the pipeline, where it is ours to load."""
+    """Load the pipeline, where it is ours to load, and start a decoder for what comes from elsewhere."""
     settings = _settings(tool)
     if settings.provider == "diffusers":
         diffusers_loading.load(settings)
+    if tool == "edit" or settings.provider != "diffusers":
+        images.warm()
 
 
 def outside(tool: Tool) -> str:

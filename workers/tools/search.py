@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from pathlib import Path
 
+from workers import images
 from workers.errors import Cause, ModelFault
 from workers.jobs import JobContext, job
 from workers.messages import SearchPayload, Success
@@ -14,14 +15,15 @@ PROVIDERS = {"library": library.search, "serpapi": serpapi.search}
 
 
 def warm() -> None:
-    """Open the library's index, or find the key, before the first request. Raises when the provider is not
-    usable.
+    """Open the library's index, or find the key, and start a decoder before the first request. Raises when
+    the provider is not usable.
     """
     settings = section("tools", ToolSettings).search
     if settings.provider == "library":
         library.ensure_index(Path(settings.library))
     else:
         keys.required(keys.SERP_KEY_ENV, serpapi.PROVIDER)
+    images.warm()
 
 
 def outside() -> str:

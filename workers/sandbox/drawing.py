@@ -1,0 +1,84 @@
+"""The job of the code tool, in the jail: run the model's code, collect the figures it left open.
+
+Invariant: whatever the code raises is its result, with the line of the code that it came from.
+"""
+
+from __future__ import annotations
+
+import errno
+import functools
+import mmap
+import os
+import random
+import re
+import sys
+import tempfile
+import traceback
+import types
+from typing import Any
+
+from workers.sandbox import charts
+from workers.sandbox.child import Report
+
+_SOURCE = "<code>"
+_RESERVE_BYTES = 16 << 20  # freed when memory runs out, so that the report can still be written
+_DISK_FULL = (errno.ENOSPC, errno.EFBIG, errno.EDQUOT)
+
+
+def warm(base: str) -> functools.partial[Report]:
+    """Load the libraries, with a folder for matplotlib below `base`; returns `draw` with their names."""
+    os.environ["MPLCONFIGDIR"] = tempfile.mkdtemp(prefix="matplotlib-", dir=base)
+    return functools.partial(draw, charts.warm())
+
+
+def draw(names: dict[str, Any], order: dict[str, Any], code: bytes) -> Report:
+    """Run the code and collect its figures: what happened, and the images one after the other."""
+    text = code.decode("utf-8", "surrogatepass")
+    reserve = mmap.mmap(-1, _RESERVE_BYTES)
+    random.seed(order["seed"])
+    names["np"].random.seed(order["seed"] % (1 << 32))
+    module = types.ModuleType("__main__")
+    module.__dict__.update(names)
+    sys.modules["__main__"] = module
+    sys.argv = [_SOURCE]
+    try:
+        try:
+            exec(compile(text, _SOURCE, "exec"), module.__dict__)  # noqa: S102 - the jail's purpose
+        except SystemExit as error:
+            if error.code not in (None, 0):
+                raise
+        images, drawn = charts.figures(order["max_figures"], order["max_pixels"], order["max_bytes"])
+    except charts.Nothing as error:
+        return Report({"status": "empty", "detail": str(error)})
+    except charts.TooLarge as error:
+        return Report({"status": "limit", "detail": str(error)})
+    except BaseException as error:  # noqa: BLE001 - whatever the code raises is its result
+        reserve.close()
+        return Report(_failure(error, text))
+    sizes = [len(image) for image in images]
+    return Report({"status": "drawn", "sizes": sizes, "drawn": drawn}, sum(sizes), images)
+
+
+def _failure(error: BaseException, code: str) -> dict[str, str]:
+    """The error's type, message and the line of the code it came from."""
+    try:
+        message = (error.msg if isinstance(error, SyntaxError) else str(error))[:1000]
+    except Exception:  # noqa: BLE001 - the code may define its own, broken, exception
+        message = "(no message)"
+    line = _line(error)
+    lines = re.split("\r\n|\r|\n", code)  # as Python counts them
+    where = f" (line {line}: {lines[line - 1].strip()[:200]})" if 0 < line <= len(lines) else ""
+    detail = f"{type(error).__name__[:100]}: {message}{where}".encode(errors="replace").decode()
+    full = isinstance(error, OSError) and error.errno in _DISK_FULL
+    return {"status": "limit" if full or isinstance(error, MemoryError) else "raised", "detail": detail}
+
+
+def _line(error: BaseException) -> int:
+    """The deepest line of the model's code that the error passed, 0 when none."""
+    if isinstance(error, SyntaxError) and error.filename == _SOURCE:
+        return error.lineno or 0
+    line = 0
+    for frame, number in traceback.walk_tb(error.__traceback__):
+        if frame.f_code.co_filename == _SOURCE:
+            line = number
+    return line
