@@ -136,18 +136,16 @@ def check_url(url: str, *, allow_private: bool) -> URL:
         raise Refused(f"scheme {parsed.scheme or 'none'!r} is not http or https")
     if parsed.user is not None or parsed.password is not None:
         raise Refused("it holds credentials")
-    # aiohttp does not ask the resolver about literal addresses.
-    if not allow_private and _is_literal(host) and not is_public(host):
+    # aiohttp does not ask the resolver about what looks like an address, of which `is_public` refuses every
+    # notation but the usual ones (2130706433, 0177.0.0.1).
+    if not allow_private and looks_like_address(host) and not is_public(host):
         raise Refused(f"{host} is not in the public Internet")
     return parsed
 
 
-def _is_literal(host: str) -> bool:
-    try:
-        ipaddress.ip_address(host.partition("%")[0])
-    except ValueError:
-        return False
-    return True
+def looks_like_address(host: str) -> bool:
+    """Whether a URL's host is an IP address, or numbers that the system's own look-up may take for one."""
+    return ":" in host or host.replace(".", "").isdigit()
 
 
 async def fetch(

@@ -119,29 +119,30 @@ async def _first_good(ranked: list[Candidate], allow_private: bool, deadline: fl
         upcoming = next(waiting, None)
         while upcoming or running:
             if upcoming:
-                running.add(asyncio.create_task(_obtain(session, upcoming, allow_private, deadline)))
+                running.append(asyncio.create_task(_obtain(session, upcoming, allow_private, deadline)))
                 upcoming = next(waiting, None)
             done, _ = await asyncio.wait(
                 running, timeout=HEAD_START_S if upcoming else None, return_when=asyncio.FIRST_COMPLETED
             )
-            running -= done
-            for task in done:
+            for task in [one for one in running if one in done]:  # by rank, should two be there at once
+                running.remove(task)
                 try:
                     return task.result()
                 except InfrastructureFault as error:
                     failures.append(error)
-    down = any(error.cause is Cause.PROVIDER_DOWN for error in failures)
+    causes = {error.cause for error in failures}
+    telling = [cause for cause in (Cause.SANDBOX, Cause.PROVIDER_DOWN) if cause in causes]
     raise InfrastructureFault(
-        Cause.PROVIDER_DOWN if down else Cause.BAD_ANSWER,
+        telling[0] if telling else Cause.BAD_ANSWER,
         f"none of the results could be had; the last failure: {failures[-1].detail}",
         provider=PROVIDER,
     )
 
 
 @contextlib.asynccontextmanager
-async def _cancelled_at_end() -> AsyncIterator[set[asyncio.Task[Made]]]:
-    """A set of tasks that are cancelled, and waited for, when the block ends however it ends."""
-    tasks: set[asyncio.Task[Made]] = set()
+async def _cancelled_at_end() -> AsyncIterator[list[asyncio.Task[Made]]]:
+    """A list of tasks that are cancelled, and waited for, when the block ends however it ends."""
+    tasks: list[asyncio.Task[Made]] = []
     try:
         yield tasks
     finally:
@@ -154,7 +155,7 @@ async def _obtain(
     session: aiohttp.ClientSession, candidate: Candidate, allow_private: bool, deadline: float
 ) -> Made:
     data = await fetch(session, candidate.url, deadline=deadline, allow_private=allow_private, limits=LIMITS)
-    image = await asyncio.to_thread(images.checked, data, provider=PROVIDER)
+    image = await images.checked_aside(data, provider=PROVIDER)
     return Made(
         image,
         {

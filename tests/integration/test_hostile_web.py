@@ -1,0 +1,224 @@
+"""What a hostile web server can do to a search: nothing for long, nothing large; the next result is used."""
+
+from __future__ import annotations
+
+import asyncio
+import io
+import time
+from collections.abc import Iterator
+from dataclasses import replace
+from typing import Any
+
+import pytest
+from fake_services import KEY, FakeServices, png
+from hostile_images import FOREIGN, POLYGLOTS, REFUSED, SVG, jpeg_of_scans
+from hostile_server import MEBIBYTE, TRICKS, HostileServer
+from PIL import Image
+
+from workers import images
+from workers.errors import Cause, InfrastructureFault
+from workers.providers import http, serpapi
+from workers.providers.made import Made
+from workers.sandbox import decoders
+from workers.settings import SearchSettings
+
+PATIENCE_S = 20.0
+BUFFERS = 16 * MEBIBYTE  # what lies between the two programs when one of them stops
+# What waits for more until its time is over, and what is refused for what it is.
+SLOW = ("/drip", "/drip-of-headers", "/flood-of-promises", "/never")
+BAD = ("/endless", "/endless-chunks", "/chunk-without-end", "/claims-gigabytes", "/gzip-bomb",
+       "/hops/50", "/round")  # fmt: skip
+BROKEN = ("/claims-more", "/claims-less", "/claims-two-lengths", "/claims-nonsense", "/flood-of-headers",
+          "/header-without-end", "/flood-of-cookies", "/hangs-up", "/no-http")  # fmt: skip
+
+
+@pytest.fixture
+def hostile() -> Iterator[HostileServer]:
+    with HostileServer() as running:
+        yield running
+
+
+@pytest.fixture
+def services(monkeypatch: pytest.MonkeyPatch) -> Iterator[FakeServices]:
+    monkeypatch.setenv("SERP_API_KEY", KEY)
+    with FakeServices() as running:
+        yield running
+
+
+def look(services: FakeServices, urls: list[str]) -> Made:
+    """A search that finds pictures at `urls`."""
+    services.results = [{"title": "A fox", "original": url} for url in urls]
+    settings = SearchSettings(
+        provider="serpapi", base_url=services.url, allow_private_addresses=True, max_candidates=50
+    )
+    return serpapi.search("a fox", settings, deadline=time.time() + PATIENCE_S)
+
+
+def had(url: str, *, seconds: float = PATIENCE_S, allow_private: bool = True) -> bytes:
+    """What a search does with one result: fetched, and through the gate."""
+
+    async def once() -> bytes:
+        async with http.guarded_session(allow_private=allow_private) as session:
+            data = await http.fetch(
+                session,
+                url,
+                deadline=time.time() + seconds,
+                allow_private=allow_private,
+                limits=http.FetchLimits(max_bytes=MEBIBYTE),
+            )
+        return await images.checked_aside(data, provider="serpapi")
+
+    return asyncio.run(once())
+
+
+def fault(url: str, **options: Any) -> InfrastructureFault:
+    with pytest.raises(InfrastructureFault) as caught:
+        had(url, **options)
+    return caught.value
+
+
+@pytest.mark.parametrize("path", SLOW)
+def test_who_keeps_us_waiting_is_left_when_the_time_is_over(hostile: HostileServer, path: str) -> None:
+    started = time.monotonic()
+    error = fault(hostile.url + path, seconds=0.5)
+    assert (error.cause, error.detail) == (Cause.PROVIDER_DOWN, "the image's host took too long")
+    assert time.monotonic() - started < 5
+
+
+@pytest.mark.parametrize("path", BAD)
+def test_who_sends_too_much_or_no_picture_answers_badly(hostile: HostileServer, path: str) -> None:
+    assert fault(hostile.url + path).cause is Cause.BAD_ANSWER
+    assert hostile.sent < BUFFERS
+    assert len(hostile.asked) <= http.DEFAULT_LIMITS.max_redirects + 1
+
+
+@pytest.mark.parametrize("path", BROKEN)
+def test_who_speaks_no_proper_http_is_down(hostile: HostileServer, path: str) -> None:
+    assert fault(hostile.url + path).cause is Cause.PROVIDER_DOWN
+    assert hostile.sent < BUFFERS
+
+
+def test_what_comes_with_a_redirect_is_not_read(hostile: HostileServer) -> None:
+    hostile.files["/file.png"] = png()
+    assert had(hostile.url + "/redirect-without-end")
+    assert hostile.sent < BUFFERS
+
+
+def test_every_trick_is_passed_over_and_the_first_picture_ends_the_rest(
+    hostile: HostileServer, services: FakeServices, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(serpapi, "HEAD_START_S", 0.02)
+    monkeypatch.setattr(serpapi, "LIMITS", replace(serpapi.LIMITS, max_bytes=MEBIBYTE))
+    tricks = [*SLOW, *BAD, *BROKEN]
+    assert {f"/{path.split('/')[1]}" for path in tricks} | {"/redirect-without-end"} == set(TRICKS)
+    started = time.monotonic()
+    made = look(services, [*(hostile.url + path for path in tricks), f"{services.url}/picture.png"])
+    assert made.source["rank"] == len(tricks)
+    assert time.monotonic() - started < serpapi.LIMITS.timeout_s
+
+
+def test_every_bad_file_is_passed_over_in_order_of_rank_and_nothing_is_fetched_after_the_first_good_one(
+    hostile: HostileServer, services: FakeServices
+) -> None:
+    hostile.files = {f"/{name}": data for name, data in REFUSED.items()} | {"/good": png(), "/better": png()}
+    made = look(services, [hostile.url + path for path in hostile.files])
+    assert made.source["url"] == hostile.url + "/good"
+    assert hostile.asked == list(hostile.files)[:-1]
+
+
+def test_a_picture_that_takes_long_to_decode_holds_nobody_up(
+    hostile: HostileServer, services: FakeServices, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(serpapi, "HEAD_START_S", 0.2)
+    hostile.files = {"/labour": jpeg_of_scans(3000, 20_000), "/good": png()}
+    started = time.monotonic()
+    assert look(services, [hostile.url + path for path in hostile.files]).source["rank"] == 1
+    assert time.monotonic() - started < decoders.LIMITS.cpu_s - 1
+
+
+@pytest.mark.parametrize("name", POLYGLOTS)
+def test_what_is_an_image_and_something_else_too_ends_as_an_image(hostile: HostileServer, name: str) -> None:
+    hostile.files[f"/{name}"] = POLYGLOTS[name]
+    image = had(f"{hostile.url}/{name}")
+    assert FOREIGN not in image
+    assert FOREIGN[::8] not in image
+    assert b"PK\3\4" not in image
+    with Image.open(io.BytesIO(image)) as opened:
+        assert opened.format in ("PNG", "JPEG")
+
+
+@pytest.mark.parametrize(
+    ("kind", "body"), [("text/html", png()), ("image/svg+xml", png()), ("application/zip", png())]
+)
+def test_the_type_is_the_bytes_own_and_not_the_servers_word(
+    hostile: HostileServer, kind: str, body: bytes
+) -> None:
+    hostile.files, hostile.kinds = {"/a": body, "/b": SVG}, {"/a": kind, "/b": "image/png"}
+    assert had(hostile.url + "/a")
+    assert fault(hostile.url + "/b").cause is Cause.BAD_ANSWER
+
+
+HOME = [
+    "http://127.0.0.1:{port}/secret",
+    "//127.0.0.1:{port}/secret",
+    "http://localhost:{port}/secret",
+    "http://LOCALHOST:{port}/secret",
+    "http://[::1]:{port}/secret",
+    "http://[::ffff:127.0.0.1]:{port}/secret",
+    "http://[::ffff:7f00:1]:{port}/secret",
+    "http://[64:ff9b::7f00:1]:{port}/secret",
+    "http://2130706433:{port}/secret",
+    "http://017700000001:{port}/secret",
+    "http://0x7f000001:{port}/secret",
+    "http://0177.0.0.1:{port}/secret",
+    "http://0x7f.0.0.1:{port}/secret",
+    "http://127.1:{port}/secret",
+    "http://127.0.1:{port}/secret",
+    "http://0:{port}/secret",
+    "http://0.0.0.0:{port}/secret",
+    "http://①②⑦.⓪.⓪.①:{port}/secret",
+    "http://１２７.０.０.１:{port}/secret",
+    "http://127。0。0。1:{port}/secret",
+    "http://user:password@127.0.0.1:{port}/secret",
+    "http://169.254.169.254/latest/meta-data/",
+    "http://[::ffff:169.254.169.254]/latest/meta-data/",
+    "http://2852039166/latest/meta-data/",
+    "http://[fd00:ec2::254]/latest/meta-data/",
+    "http://10.0.0.1/",
+    "http://[fe80::1%25eth0]/",
+    "file:///etc/passwd",
+    "ftp://127.0.0.1/",
+    "gopher://127.0.0.1:{port}/secret",
+    "http://",
+    "",
+]
+
+
+@pytest.fixture
+def first_hop(hostile: HostileServer, monkeypatch: pytest.MonkeyPatch) -> str:
+    """The address of the hostile server as one in the Internet; by any other it is at home."""
+    resolve = http.Resolver.resolve
+
+    async def found(self: http.Resolver, host: str, port: int = 0, family: Any = 0) -> Any:
+        if host != "public.example":
+            return await resolve(self, host, port, family)
+        return await resolve(http.Resolver(allow_private=True), "127.0.0.1", port, family)
+
+    monkeypatch.setattr(http.Resolver, "resolve", found)
+    return f"http://public.example:{hostile.port}"
+
+
+@pytest.mark.parametrize("target", HOME)
+def test_no_redirect_leads_home(hostile: HostileServer, first_hop: str, target: str) -> None:
+    hostile.leads["/away"] = target.format(port=hostile.port)
+    hostile.files["/secret"] = png()
+    error = fault(first_hop + "/away", allow_private=False)
+    assert isinstance(error, http.Refused)
+    assert set(hostile.asked) == {"/away"}
+
+
+def test_a_redirect_into_the_internet_is_followed(hostile: HostileServer, first_hop: str) -> None:
+    """What the test above refuses, it refuses for where it leads."""
+    hostile.leads["/away"] = f"{first_hop}/picture"
+    hostile.files["/picture"] = png()
+    assert had(first_hop + "/away", allow_private=False)
