@@ -32,7 +32,7 @@ SECRET = "do-not-leak-this"
 def machine(request: pytest.FixtureRequest) -> Iterator[Decoders]:
     """Decoders on every kind of machine, with limits that are soon reached."""
     with world(request.param):
-        made = Decoders(replace(LIMITS, cpu_s=1.0, wall_s=20.0, memory_mb=96))
+        made = Decoders(replace(LIMITS, cpu_s=1.0, wall_s=60.0, memory_mb=96))
         made.warm()
     yield made
     made.close()
@@ -66,7 +66,7 @@ def zygote(one: Decoders) -> psutil.Process:
 
 def at_work(one: psutil.Process) -> psutil.Process:
     """The process in which a zygote's picture is being decoded, its jail on."""
-    deadline = time.monotonic() + 10
+    deadline = time.monotonic() + 30
     while time.monotonic() < deadline:
         for child in one.children():
             if "Seccomp:\t2" in _told(child, "status"):  # the last layer that is put on
@@ -106,9 +106,9 @@ def test_too_much_work_is_refused_and_the_next_picture_works(machine: Decoders) 
 
 
 def test_too_long_is_refused_and_the_next_picture_works(limited: Callable[..., Decoders]) -> None:
-    short = limited(wall_s=0.3)
+    short = limited(wall_s=1.5)
     error = fault(short, LABOUR)
-    assert (error.cause, error.detail) == (Cause.BAD_ANSWER, "decoding it took longer than 0.3 s")
+    assert (error.cause, error.detail) == (Cause.BAD_ANSWER, "decoding it took longer than 1.5 s")
     assert short.decode(PICTURE, ORDER)
 
 
