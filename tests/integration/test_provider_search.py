@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import asyncio
 import io
 import time
 from collections.abc import Iterator
@@ -109,6 +110,23 @@ def test_a_slow_host_holds_nothing_up_and_its_download_is_ended(services: FakeSe
     while not services.gone and time.monotonic() < deadline:
         time.sleep(0.02)
     assert services.gone == 1
+
+
+def test_of_results_that_are_there_at_once_the_one_ranked_best_is_taken(
+    services: FakeServices, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    all_asked_for = asyncio.Event()
+
+    async def obtain(_: Any, candidate: serpapi.Candidate, *__: Any) -> Made:
+        if candidate.rank == 7:
+            all_asked_for.set()
+        await all_asked_for.wait()
+        return Made(b"", {"rank": candidate.rank})
+
+    monkeypatch.setattr(serpapi, "HEAD_START_S", 0.0)
+    monkeypatch.setattr(serpapi, "_obtain", obtain)
+    services.results = [result(services, "/picture.png")] * 8
+    assert look(services, max_candidates=8).source["rank"] == 0
 
 
 def test_results_of_which_none_can_be_had_are_not_the_models_fault(services: FakeServices) -> None:
