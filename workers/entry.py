@@ -66,7 +66,7 @@ class _Headers(_Strict):
     timelimit: list[FiniteFloat | None] = Field(default=[None, None], min_length=2, max_length=2)
     retries: Literal[0] = 0
     replaced_task_nesting: Literal[0] = 0
-    ignore_result: bool = False
+    ignore_result: Literal[False] = False  # else its outcome would not be stored
     argsrepr: str = ""
     kwargsrepr: str = ""
     origin: str = ""

@@ -105,6 +105,7 @@ def changed(path: str, value: Any) -> bytes:
     [
         ("headers.eta", "2999-01-01T00:00:00", "headers.eta"),
         ("headers.timelimit", [1, 2, 3], "headers.timelimit"),
+        ("headers.ignore_result", True, "headers.ignore_result"),
         ("headers.task", ["llmi.search"], "headers.task"),
         ("headers.task", "llmi.code", "llmi.code"),
         ("headers.chord", {"task": "llmi.code"}, "headers.chord"),
