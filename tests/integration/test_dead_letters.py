@@ -233,8 +233,8 @@ def asked_in(entry: bytes) -> Request:
     return Request.model_validate(json.loads(base64.b64decode(json.loads(entry)["body"]))[0][0])
 
 
-@settings(max_examples=12, suppress_health_check=[HealthCheck.function_scoped_fixture, HealthCheck.too_slow])
-@given(entries=st.lists(forgeries(), min_size=20, max_size=30))
+@settings(max_examples=25, suppress_health_check=[HealthCheck.function_scoped_fixture, HealthCheck.too_slow])
+@given(entries=st.lists(forgeries(), min_size=4, max_size=8))
 def test_forged_messages_all_end_as_outcomes_or_dead_letters(
     entries: list[bytes], forged_to: WorkerProcess, raw: redis.Redis
 ) -> None:
