@@ -77,6 +77,7 @@ class Evaluation:
         self.manifest = batch.manifest()
         self.results: dict[str, ItemResult] = {}
         self._absent_since: dict[str, float] = {}
+        self._under_way: set[str] = set()  # requests that were queued or running when last heard of
 
     def look(self) -> Status:
         """How far it is. Posts again what has been in no place for a whole lease."""
@@ -126,6 +127,7 @@ class Evaluation:
             with _asking(self.manifest.queue) as client:
                 found = queue.post(client, [self._request(one) for one in absent.values()], self._may_wait)
             posted |= {absent[one] for one, state in found.items() if state == "posted"}
+            self._under_way |= {one for one, state in found.items() if state != "absent"}
             absent = {one: absent[one] for one, state in found.items() if state == "absent"}
             if absent and not told:
                 say(
@@ -153,9 +155,16 @@ class Evaluation:
         for item_id in open_ids:
             if self.complete(item_id):
                 continue
-            state = "absent" if item_id in ended else found[self._id(item_id)]
-            absent = "incomplete" if item_id in self.results else "lost"
-            places[item_id] = absent if state == "absent" else state
+            if item_id in ended:
+                places[item_id] = "incomplete"
+                continue
+            request_id = self._id(item_id)
+            if found[request_id] != "absent":
+                self._under_way.add(request_id)
+                places[item_id] = found[request_id]
+            else:  # on its way to a worker, it is in neither place for a moment
+                done = item_id in self.results and request_id not in self._under_way
+                places[item_id] = "incomplete" if done else "lost"
         return places
 
     def _collect(self, client: redis.Redis, ended: list[str]) -> None:

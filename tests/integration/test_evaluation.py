@@ -26,8 +26,10 @@ from coordinator.evaluations import Evaluation, Status
 from coordinator.redis_server import EmbeddedRedis
 from evaluation import report
 from evaluation.batch import Batch
+from evaluation.results import ItemResult
 from policy.corpus import write_dataset
-from workers.errors import ConfigError
+from workers.errors import Cause, ConfigError
+from workers.messages import Failure
 from workers.outcomes import Attempt, begin
 from workers.settings import QueueSettings
 
@@ -353,6 +355,26 @@ def test_a_message_that_redis_lost_is_posted_again(
     worker(["search", "judge_rubric"], 8)
     worker(["evaluate"], 1)
     assert finished(evaluation).complete == 1
+
+
+def test_a_second_round_that_is_in_no_queue_and_with_no_worker_is_under_way_all_the_same(
+    submit: Submit, queue_settings: QueueSettings
+) -> None:
+    """kombu takes a message off its list before it notes that it holds it: then the item, whose first round
+    had left something missing, passed for done."""
+    import redis
+
+    evaluation, _ = submit(limit=1)
+    with redis.Redis.from_url(queue_settings.url) as client:
+        client.delete("evaluate")
+        evaluation.batch.save_result(ItemResult(item_id="0001", round=0, failure=Failure(cause=Cause.AUTH)))
+        assert evaluation.look().incomplete == 1
+        evaluation, posted = submit(limit=1)
+        assert posted == ["0001"]
+        client.delete("evaluate")
+        status = evaluation.look()
+        assert (status.under_way, status.lost, status.incomplete) == (True, 1, 0)
+    until(evaluation, lambda status: status.queued == 1)
 
 
 @pytest.mark.parametrize(("file", "weights"), [("test", (1.4, 0.6)), ("test_mm", (1.5, 0.5))])
