@@ -141,7 +141,7 @@ def jail(config: RunConfig) -> list[str]:
     from workers.sandbox import client
 
     try:
-        problem = client.lacking(config.tools.code, client.layers())
+        problem = client.lacking(config.tools.code, client.probe().layers)
     except InfrastructureFault as fault:
         problem = f"{fault.detail}; it needs Linux on x86_64 or aarch64, or pools that do not serve code"
     return [f"tools.code: {problem}"] if problem else []

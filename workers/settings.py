@@ -161,7 +161,8 @@ class ImageModelSettings(Settings):
 
 
 class CodeSettings(Settings):
-    """Limits of one chart. `require`: which jail layers must hold, or the worker refuses to run code.
+    """Limits of one chart. `require`: what of the jail must hold, or the worker refuses to run code: all of
+    its inner layer (landlock, seccomp) and of its outer one, unless a configuration says less.
 
     Running into a limit is the model's fault, except into `wall_s` when code waited half of it or more for a
     CPU: then the machine was too busy.
@@ -173,7 +174,10 @@ class CodeSettings(Settings):
     output_mb: int = Field(default=16, ge=1)
     max_figures: int = Field(default=8, ge=1)
     max_pixels: int = Field(default=16_000_000, ge=10_000)
-    require: tuple[Literal["landlock", "seccomp", "netns"], ...] = ("landlock", "seccomp")
+    require: tuple[Literal["landlock", "seccomp", "netns", "private_root", "processes"], ...] = (
+        *("landlock", "seccomp"),
+        *("netns", "private_root", "processes"),
+    )
 
 
 class ToolSettings(Settings):

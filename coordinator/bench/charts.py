@@ -19,7 +19,7 @@ from typing import Any
 from coordinator.bench.gauges import Spread
 from coordinator.bench.targets import Target
 from workers.errors import ModelFault
-from workers.sandbox.client import Renderer
+from workers.sandbox.client import Held, Renderer
 from workers.settings import CodeSettings
 
 CHART = "plt.plot([1, 3, 2])"
@@ -50,7 +50,7 @@ class Numbers:
     lanes: int
     cold_per_s: float
     charts_per_s: float
-    layers: dict[str, bool]
+    held: Held
     wall_s: float
 
     @property
@@ -95,7 +95,7 @@ def measure(rounds: int, seconds: float, say: Say) -> Numbers:
         cold_per_s = _throughput([_cold] * lanes, seconds)
         say(f"{lanes} warm ones at once")
         charts_per_s = _throughput([lambda one=one: _chart(one, settings) for one in renderers], seconds)  # type: ignore[misc]
-        layers = dict(first.layers)
+        held = first.held
     finally:
         for renderer in renderers:
             renderer.close()
@@ -106,7 +106,7 @@ def measure(rounds: int, seconds: float, say: Say) -> Numbers:
         lanes=lanes,
         cold_per_s=cold_per_s,
         charts_per_s=charts_per_s,
-        layers=layers,
+        held=held,
         wall_s=time.monotonic() - began,
     )
 

@@ -24,8 +24,10 @@ LAYERS = {
     "seccomp": "system calls (seccomp)",
     "netns": "no network (namespace)",
     "private_root": "a root of its own",
+    "processes": "no process but its own (namespace)",
     "unprivileged": "an unprivileged user",
 }
+OUTER = ("netns", "private_root", "processes")  # made by bubblewrap or by the jail itself
 
 
 def examine(folder: Path, code: CodeSettings) -> Iterator[Finding]:
@@ -105,18 +107,18 @@ def _gpus() -> Finding:
 
 
 def _jail(code: CodeSettings) -> Iterator[Finding]:
-    from workers.sandbox.client import layers
+    from workers.sandbox.client import probe
 
     try:
-        found = layers()
+        held = probe()
     except InfrastructureFault as fault:
         yield fail(
             "jail", "code tool", fault.detail, "Linux 5.13 or newer with Landlock and seccomp is needed"
         )
         return
     for name, words in LAYERS.items():
-        if found.get(name):
-            yield ok("jail", words)
+        if held.layers.get(name):
+            yield ok("jail", words, f"by {held.maker}" if name in OUTER else "")
         elif name in code.require:
             yield fail(
                 "jail", words, "does not hold here", f"permit it, or take {name} off tools.code.require"

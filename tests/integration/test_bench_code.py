@@ -15,7 +15,7 @@ def test_every_number_is_measured() -> None:
     assert (numbers.cold.n, numbers.chart.n, numbers.empty.n) == (2, 2 * WARM_PER_COLD, 2 * WARM_PER_COLD)
     assert numbers.cold.p50 > numbers.chart.p50 > numbers.empty.p50 > 0
     assert numbers.charts_per_s > numbers.cold_per_s > 0
-    assert numbers.layers["landlock"]
-    assert numbers.layers["seccomp"]
+    assert numbers.held.layers["landlock"]
+    assert numbers.held.layers["seccomp"]
     assert len(numbers.document()["targets"]) == 3
     assert said

@@ -28,9 +28,10 @@ async def draw(settings: QueueSettings, codes: list[str]) -> list[Outcome]:
 
 
 def zygotes(worker_pid: int) -> list[psutil.Process]:
-    """Those below one worker: other tests may have theirs."""
+    """Those below one worker, without the processes that wait for them: other tests may have theirs."""
     below = psutil.Process(worker_pid).children(recursive=True)
-    return [process for process in below if "workers.sandbox.zygote" in process.cmdline()]
+    named = [process for process in below if "workers.sandbox.zygote" in process.cmdline()]
+    return [process for process in named if process.children() == []]
 
 
 def test_charts_and_failures_come_back(

@@ -38,12 +38,17 @@ ARK = {
 OWN = {"provider": "openai", "base_url": "http://127.0.0.1:8091/v1", "model": "m"}
 
 
+def held(*missing: str) -> client.Held:
+    layers = ("landlock", "seccomp", "netns", "private_root", "processes")
+    return client.Held({name: name not in missing for name in layers}, "namespaces")
+
+
 @pytest.fixture(autouse=True)
 def clean(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
     monkeypatch.chdir(tmp_path)
     for name in NAMES:
         monkeypatch.delenv(name, raising=False)
-    monkeypatch.setattr(client, "layers", lambda: dict.fromkeys(("landlock", "seccomp", "netns"), True))
+    monkeypatch.setattr(client, "probe", lambda: held())
     (tmp_path / "pictures").mkdir()
     (tmp_path / "pictures" / "captions.jsonl").write_text("{}")
     (tmp_path / "model").mkdir()
@@ -159,7 +164,7 @@ def start_demo(runs: Path) -> None:
 def test_a_jail_that_does_not_hold_stops_the_demo_before_it_builds(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(client, "layers", lambda: {"landlock": False, "seccomp": True, "netns": False})
+    monkeypatch.setattr(client, "probe", lambda: held("landlock", "netns"))
     with pytest.raises(ConfigError) as caught:
         start_demo(tmp_path / "runs")
     [said] = str(caught.value).splitlines()
@@ -169,16 +174,16 @@ def test_a_jail_that_does_not_hold_stops_the_demo_before_it_builds(
 
 
 def test_a_jail_that_cannot_even_be_tried_is_a_problem_too(monkeypatch: pytest.MonkeyPatch) -> None:
-    def broken() -> dict[str, bool]:
+    def broken() -> client.Held:
         raise InfrastructureFault(Cause.SANDBOX, "the zygote failed (EOFError)")
 
-    monkeypatch.setattr(client, "layers", broken)
+    monkeypatch.setattr(client, "probe", broken)
     [said] = checks.jail(config.load("demo"))
     assert said.startswith("tools.code: the zygote failed (EOFError); it needs Linux")
 
 
 def test_the_jail_is_tried_only_where_code_will_run(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(client, "layers", dict)
+    monkeypatch.setattr(client, "probe", lambda: held("landlock"))
     shipped = config.load("demo")
     assert checks.jail(shipped)
     weaker = config.load("demo", {"tools.code": {"require": []}})

@@ -12,7 +12,7 @@ from workers.errors import Cause
 from workers.sandbox.client import Renderer
 from workers.settings import CodeSettings
 
-SETTINGS = CodeSettings()
+SETTINGS = CodeSettings(require=())
 
 
 @pytest.fixture(scope="module")

@@ -14,7 +14,7 @@ from workers.errors import Cause
 from workers.sandbox.client import Renderer
 from workers.settings import CodeSettings
 
-SETTINGS = CodeSettings(cpu_s=5, wall_s=20, memory_mb=512, output_mb=4)
+SETTINGS = CodeSettings(cpu_s=5, wall_s=20, memory_mb=512, output_mb=4, require=())
 
 
 @pytest.fixture(scope="module")
@@ -78,6 +78,23 @@ FORGERIES = {
 def test_forged_results_are_the_models_fault(renderer: Renderer, code: str) -> None:
     error = failure(renderer, FORGER + code, SETTINGS)
     assert error.cause in (Cause.CODE_RAISED, Cause.CODE_LIMIT)
+
+
+DOUBLED = """
+plt.plot([1])
+buffer = io.BytesIO()
+plt.savefig(buffer)
+image = buffer.getvalue()
+text = json.dumps({"status": "drawn", "sizes": [len(image)]}).encode()
+frame = struct.pack("<II", 4 + len(text) + len(image), len(text)) + text + image
+write(frame * 3)
+"""
+
+
+def test_a_doubled_result_is_one_outcome(renderer: Renderer) -> None:
+    """The first frame counts, and the next job's answer is its own."""
+    assert len(renderer.render(FORGER + DOUBLED, SETTINGS).images) == 1
+    assert "mine" in failure(renderer, "raise ValueError('mine')", SETTINGS).detail
 
 
 ENDS = {

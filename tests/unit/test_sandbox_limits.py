@@ -8,13 +8,15 @@ from collections.abc import Iterator
 
 import psutil
 import pytest
-from sandbox_worlds import CHART, failure, shared
+from sandbox_worlds import CHART, failure, shared, zygote
 
 from workers.errors import Cause, InfrastructureFault
 from workers.sandbox.client import Renderer
 from workers.settings import CodeSettings
 
-SETTINGS = CodeSettings(cpu_s=5, wall_s=20, memory_mb=384, output_mb=2, max_figures=3, max_pixels=1_000_000)
+SETTINGS = CodeSettings(
+    cpu_s=5, wall_s=20, memory_mb=384, output_mb=2, max_figures=3, max_pixels=1_000_000, require=()
+)
 
 
 @pytest.fixture(scope="module")
@@ -29,8 +31,7 @@ def _ordinary_chart_afterwards(renderer: Renderer) -> Iterator[None]:
 
 
 def _is_ready(renderer: Renderer) -> None:
-    assert renderer._zygote is not None
-    assert psutil.Process(renderer._zygote.pid).children(recursive=True) == []
+    assert zygote(renderer).children(recursive=True) == []
     assert len(renderer.render(CHART, SETTINGS).images) == 1
 
 
@@ -39,7 +40,8 @@ TOO_MUCH = {
     "memory in one piece": "np.ones(1 << 30)",
     "memory in many pieces": "x = []\nwhile True: x.append(bytes(1 << 20))",
     "memory by doubling": "x = 'x'\nwhile True: x += x",
-    "a huge figure": "plt.figure(figsize=(1000, 1000)).text(0, 0, 'x')",
+    "a figure of 100,000 x 100,000": "plt.figure(figsize=(1000, 1000), dpi=100).text(0, 0, 'x')",
+    "saving one of 100,000 x 100,000": "plt.plot([1]); plt.savefig('x.png', dpi=20_000); np.ones(1 << 30)",
     "a huge resolution": "plt.figure(dpi=20_000).text(0, 0, 'x')",
     "text far outside": "plt.plot([1]); plt.gcf().text(40, 40, 'x')",
     "text unbelievably far outside": "plt.plot([1]); plt.gcf().text(1e6, 1e6, 'x')",
@@ -71,10 +73,10 @@ DISK = {
 }
 
 
-@pytest.mark.parametrize("world", ["here", "container"])
+@pytest.mark.parametrize("world", ["here", "container", "bubblewrap without mounts"])
 @pytest.mark.parametrize("code", DISK.values(), ids=DISK)
 def test_the_folder_is_bounded(world: str, code: str) -> None:
-    """By its tmpfs in the private root, and by a watch on the disk without one."""
+    """By its tmpfs where one can be mounted, and by a watch on it where not."""
     renderer = shared(world)
     error = failure(renderer, code, SETTINGS)
     assert error.cause is Cause.CODE_LIMIT, error
@@ -88,6 +90,8 @@ ENDLESS = {
         "while True: pass"
     ),
     "regular expression": "import re; re.match('(a*)*b', 'a' * 40)",
+    "big integers": "9**9**9",
+    "numpy": "a = np.ones(1_000_000); np.correlate(a, a, 'full')",
 }  # fmt: skip
 
 
@@ -107,10 +111,9 @@ def test_wall_time_is_limited(renderer: Renderer) -> None:
 @pytest.fixture
 def crowded(renderer: Renderer) -> Iterator[None]:
     """The zygote and its children share one CPU with four who never rest."""
-    assert renderer._zygote is not None
-    zygote = psutil.Process(renderer._zygote.pid)
-    before = zygote.cpu_affinity()
-    zygote.cpu_affinity(before[:1])
+    forks = zygote(renderer)
+    before = forks.cpu_affinity()
+    forks.cpu_affinity(before[:1])
     # Sessions of their own, because the kernel may share a CPU out by session.
     busy = [
         subprocess.Popen([sys.executable, "-c", "while True: pass"], start_new_session=True) for _ in range(4)
@@ -121,7 +124,7 @@ def crowded(renderer: Renderer) -> Iterator[None]:
     for one in busy:
         one.kill()
         one.wait()
-    zygote.cpu_affinity(before)
+    forks.cpu_affinity(before)
 
 
 def test_a_machine_too_busy_for_the_code_is_not_the_models_fault(renderer: Renderer, crowded: None) -> None:
@@ -155,6 +158,11 @@ except RuntimeError:
 """
     detail = failure(renderer, code, SETTINGS).detail
     assert 1 <= int(detail.split()[1]) < 100
+
+
+def test_open_files_are_bounded(renderer: Renderer) -> None:
+    code = "x = []\nwhile True: x.append(open(str(len(x)), 'w'))"
+    assert "Too many open files" in failure(renderer, code, SETTINGS).detail
 
 
 def test_only_so_many_figures_are_kept(renderer: Renderer) -> None:

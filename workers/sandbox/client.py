@@ -10,7 +10,7 @@ from __future__ import annotations
 import io
 import signal
 import threading
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping
 from dataclasses import asdict
 from typing import Literal, NamedTuple
 
@@ -23,15 +23,36 @@ from workers.sandbox.charts import dimensions
 from workers.sandbox.limits import MEBIBYTE, Limits
 from workers.sandbox.process import ZygoteProcess
 from workers.sandbox.verdict import Verdict
+from workers.sandbox.world import Maker
 from workers.settings import CodeSettings
 
 _STARVED = 0.5  # of the wall limit spent waiting for a CPU: from there on it is not the code that was slow
 _GRACE_S = 10.0  # beyond the wall limit, for the zygote to kill, clean up and answer
+_NAMESPACES = "it needs bubblewrap, user namespaces, or root with CAP_SYS_ADMIN"
 _CURES = {
     "landlock": "it needs Linux 5.13 or later with landlock among the active security modules",
     "seccomp": "it needs Linux with CONFIG_SECCOMP_FILTER on x86_64 or aarch64",
-    "netns": "it needs user namespaces, or root with CAP_SYS_ADMIN",
+    "netns": _NAMESPACES,
+    "private_root": _NAMESPACES,
+    "processes": _NAMESPACES,
 }
+
+
+class Held(NamedTuple):
+    """What of the jail a machine gives. `layers`: landlock and seccomp, the inner one; netns, private_root
+    and processes, the outer one, made by `maker`; unprivileged.
+    """
+
+    layers: dict[str, bool]
+    maker: Maker
+
+    def __str__(self) -> str:
+        held = [name for name, holds in self.layers.items() if holds]
+        missing = [name for name, holds in self.layers.items() if not holds]
+        outer = "without an outer layer" if self.maker == "none" else f"in {self.maker}"
+        return f"{outer}; held: {', '.join(held) or 'nothing'}" + f"; not held: {', '.join(missing)}" * bool(
+            missing
+        )
 
 
 class Drawing(NamedTuple):
@@ -96,9 +117,10 @@ class Renderer:
         return _figures(frame, settings)
 
     @property
-    def layers(self) -> dict[str, bool]:
-        """Those of the zygote that runs; empty before `start`."""
-        return self._zygote.layers if self._zygote is not None else {}
+    def held(self) -> Held:
+        """By the zygote that runs. Raises `AssertionError` before `start`."""
+        assert self._zygote is not None
+        return Held(self._zygote.layers, self._zygote.maker)
 
     def close(self) -> None:
         """End the zygote and whatever it runs."""
@@ -118,14 +140,13 @@ class Renderer:
         return self._zygote
 
 
-def layers() -> dict[str, bool]:
-    """Which layers of the jail hold on this machine: landlock, seccomp, netns, private_root, unprivileged.
-
-    Starts a short-lived process that tries each. Raises `InfrastructureFault(SANDBOX)` when even that fails.
+def probe() -> Held:
+    """What this machine gives, found out by a short-lived process that tries each layer. Raises
+    `InfrastructureFault(SANDBOX)` when even that fails.
     """
-    probe = ZygoteProcess("probe")
-    probe.close()
-    return probe.layers
+    zygote = ZygoteProcess("probe")
+    zygote.close()
+    return Held(zygote.layers, zygote.maker)
 
 
 def lacking(settings: CodeSettings, held: Mapping[str, bool]) -> str:
@@ -133,11 +154,17 @@ def lacking(settings: CodeSettings, held: Mapping[str, bool]) -> str:
     missing = [name for name in settings.require if not held.get(name)]
     if not missing:
         return ""
-    cures = "; ".join(f"{name}: {_CURES[name]}" for name in missing)
     return (
-        f"the jail lacks {', '.join(missing)}, which tools.code.require names. Give it ({cures}), or "
-        "take it off tools.code.require and accept a weaker jail"
+        f"the jail lacks {', '.join(missing)}, which tools.code.require names. Give it ({_cures(missing)}), "
+        "or take it off tools.code.require and accept a weaker jail"
     )
+
+
+def _cures(missing: Iterable[str]) -> str:
+    named: dict[str, list[str]] = {}
+    for name in missing:
+        named.setdefault(_CURES[name], []).append(name)
+    return "; ".join(f"{', '.join(names)}: {cure}" for cure, names in named.items())
 
 
 def _raise_for(verdict: Verdict, settings: CodeSettings, layers: dict[str, bool]) -> None:

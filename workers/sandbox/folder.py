@@ -1,7 +1,7 @@
-"""The folder of one job: a small tmpfs in the private root, else a watched folder on disk.
+"""The folder of one job: a small tmpfs where the zygote can mount one, else a watched folder.
 
 Invariants: fresh for each job, gone afterwards whatever the code left in it, and bounded in bytes and in
-entries.
+entries; of a private root without mounts, everything that jobs could write to is emptied.
 """
 
 from __future__ import annotations
@@ -12,6 +12,7 @@ import tempfile
 
 from workers.sandbox import kernel
 from workers.sandbox.limits import MEBIBYTE, NOBODY
+from workers.sandbox.world import JOB, World
 
 MAX_ENTRIES = 512
 
@@ -19,8 +20,9 @@ MAX_ENTRIES = 512
 class Folder:
     """`path` is where the child works. Open it with `make`, close it with `remove`."""
 
-    def __init__(self, base: str, mounted: bool, megabytes: int):
-        self._base, self._mounted, self._megabytes = base, mounted, megabytes
+    def __init__(self, base: str, world: World, megabytes: int):
+        self._base, self._mounted, self._megabytes = base, world.mounts, megabytes
+        self._private = bool(world.base)
         self.path = ""
 
     def make(self, unprivileged: bool) -> None:
@@ -28,7 +30,7 @@ class Folder:
         owner = NOBODY if unprivileged else os.geteuid()
         group = NOBODY if unprivileged else os.getegid()
         if self._mounted:
-            self.path = os.path.join(self._base, "job")
+            self.path = os.path.join(self._base, JOB)
             os.makedirs(self.path, exist_ok=True)
             options = f"mode=0700,uid={owner},gid={group},size={self._megabytes}m,nr_inodes={MAX_ENTRIES}"
             kernel.mount(
@@ -60,16 +62,24 @@ class Folder:
         """Take it away. All processes of the job must be dead."""
         if self._mounted:
             kernel.unmount(self.path)
+        elif self._private:
+            empty(self._base)
         else:
             remove_tree(self.path)
 
 
 def remove_tree(top: str) -> None:
-    """Remove a tree of any depth without recursion: what lies in a subfolder is moved up, then the subfolder
+    """Remove a tree of any depth."""
+    os.chmod(top, 0o700)
+    empty(top)
+    os.rmdir(top)
+
+
+def empty(top: str) -> None:
+    """Remove all that lies below, without recursion: what lies in a subfolder is moved up, then the subfolder
     goes.
     """
     moved = 0
-    os.chmod(top, 0o700)
     while entries := list(os.scandir(top)):
         for entry in entries:
             if not entry.is_dir(follow_symlinks=False):
@@ -83,4 +93,3 @@ def remove_tree(top: str) -> None:
                 moved += 1
                 os.rename(inner, f"{top}/moved-{moved}-{os.getpid()}")
             os.rmdir(entry.path)
-    os.rmdir(top)

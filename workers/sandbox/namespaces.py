@@ -1,4 +1,5 @@
-"""The zygote's own world: no network, and a root that holds only what chart code needs.
+"""The zygote's own world where bubblewrap does not make it: no network, no process but its own, and a root
+that holds only what chart code needs.
 
 Entered once, before anything heavy is imported; children inherit it. Invariants: nothing mounted here is
 visible outside, and the kernel takes it all away when the zygote ends; where the machine gives no namespaces
@@ -9,24 +10,17 @@ from __future__ import annotations
 
 import logging
 import os
-from dataclasses import dataclass
+import signal
 from pathlib import Path
 
 from workers.sandbox import kernel, paths
+from workers.sandbox.world import World
 
 logger = logging.getLogger(__name__)
 # A folder that exists on every machine, that nothing chart code needs lies below: the new root is built
 # there.
 _SITE = "/sys"
-_FLAGS = kernel.NEWNS | kernel.NEWNET | kernel.NEWIPC | kernel.NEWUTS
-
-
-@dataclass(frozen=True)
-class World:
-    """`network`: cut off from every interface; `private_root`: the file system is ours alone."""
-
-    network: bool
-    private_root: bool
+_FLAGS = kernel.NEWNS | kernel.NEWNET | kernel.NEWIPC | kernel.NEWUTS | kernel.NEWPID
 
 
 def enter() -> World:
@@ -34,14 +28,26 @@ def enter() -> World:
     private root.
     """
     if not _unshare():
-        return World(network=False, private_root=False)
+        return World("none")
+    _become_first()
     try:
         kernel.mount("none", "/", None, kernel.MS_REC | kernel.MS_PRIVATE)
         _build(_SITE)
     except OSError as error:
         logger.warning("no private root: %s", error)
-        return World(network=True, private_root=False)
-    return World(network=True, private_root=True)
+        return World("namespaces", network=True, processes=True)
+    return World("namespaces", network=True, processes=True, base="/", mounts=True)
+
+
+def _become_first() -> None:
+    """Go on as the first process of the new namespace, with which all others there end. The one that was
+    started waits, and ends with it.
+    """
+    pid = os.fork()
+    if pid:
+        _, status = os.waitpid(pid, 0)
+        os._exit(abs(os.waitstatus_to_exitcode(status)))
+    kernel.prctl("parent death signal", kernel.PR_SET_PDEATHSIG, int(signal.SIGKILL))
 
 
 def _unshare() -> bool:

@@ -12,8 +12,9 @@ import socket
 from collections.abc import Callable
 from dataclasses import dataclass, replace
 
-from workers.sandbox import child, limits, namespaces, paths
+from workers.sandbox import child, limits, paths
 from workers.sandbox.folder import Folder
+from workers.sandbox.world import World
 
 _LIMITS = limits.Limits(cpu_s=5, wall_s=10, memory_mb=4096, output_mb=1, files_mb=1)
 _HELD = b"held"
@@ -27,12 +28,12 @@ class Found:
     jail: child.Jail
 
 
-def probe(world: namespaces.World, base: str) -> Found:
+def probe(world: World, base: str) -> Found:
     """Try each layer, then settle what children put on. Call it while the process has one thread."""
     bare = child.Jail(False, False, False, tuple(paths.readable()), paths.DEVICES)
 
     def holds(jail: child.Jail, check: Callable[[child.Jail], bool]) -> bool:
-        return _holds(jail, check, Folder(base, world.private_root, _LIMITS.files_mb))
+        return _holds(jail, check, Folder(base, world, _LIMITS.files_mb))
 
     unprivileged = os.geteuid() == 0 and holds(replace(bare, unprivileged=True), _is_nobody_and_can_read)
     jail = replace(
@@ -45,7 +46,8 @@ def probe(world: namespaces.World, base: str) -> Found:
         "landlock": jail.landlock,
         "seccomp": jail.seccomp,
         "netns": world.network and holds(bare, _network_is_unreachable),
-        "private_root": world.private_root and not os.path.exists("/proc"),
+        "private_root": bool(world.base) and not os.path.exists("/proc"),
+        "processes": world.processes and holds(bare, _nobody_else_is_there),
         "unprivileged": unprivileged or os.geteuid() != 0,
     }
     return Found(layers, jail)
@@ -84,10 +86,10 @@ def _refused(attempt: Callable[[], object], codes: tuple[int, ...] = (errno.EPER
 
 
 def _files_are_refused(jail: child.Jail) -> bool:
-    """The root cannot be listed nor written to, while the own folder can."""
+    """The root cannot be listed, nor the folder around the own one written to, while that can."""
     with open("own", "w") as own:
         own.write("x")
-    return _refused(lambda: os.listdir("/")) and _refused(lambda: open("/own", "w").close())
+    return _refused(lambda: os.listdir("/")) and _refused(lambda: open("../own", "w").close())
 
 
 def _calls_are_refused(jail: child.Jail) -> bool:
@@ -110,6 +112,11 @@ def _is_nobody_and_can_read(jail: child.Jail) -> bool:
         own.write("x")
     gone = _refused(lambda: os.setuid(0)) and os.getresuid() == (limits.NOBODY,) * 3
     return gone and all(os.access(path, os.R_OK) for path in jail.readable)
+
+
+def _nobody_else_is_there(jail: child.Jail) -> bool:
+    """No process to send a signal to but the first, whom nobody inside can kill."""
+    return os.getppid() == 1 and _refused(lambda: os.kill(-1, 0), (errno.ESRCH,))
 
 
 def _network_is_unreachable(jail: child.Jail) -> bool:

@@ -10,6 +10,7 @@ from __future__ import annotations
 import contextlib
 import os
 import select
+import shutil
 import signal
 import subprocess
 import sys
@@ -21,20 +22,24 @@ from typing import Any
 from workers.errors import Cause, InfrastructureFault
 from workers.sandbox import paths, protocol
 from workers.sandbox.folder import remove_tree
+from workers.sandbox.world import Maker
 
 _BOOT_S = 120.0  # a cold disk under load; warm it takes about two seconds
 
 
 class ZygoteProcess:
-    """Starts at once; `trade` is what it is for (`zygote.TRADES`, or `probe`); `layers` are what its hello
-    says. Raises `InfrastructureFault(SANDBOX)`.
+    """Starts at once; `trade` is what it is for (`zygote.TRADES`, or `probe`); `layers` and `maker` (of the
+    outer ones) are what its hello says. `pid` may be of the process that waits for it. Raises
+    `InfrastructureFault(SANDBOX)`.
     """
 
     def __init__(self, trade: str) -> None:
+        bubblewrap = shutil.which("bwrap")
+        options = (trade, "--bubblewrap", bubblewrap) if bubblewrap else (trade,)
         self._folder = os.path.join(tempfile.gettempdir(), f"llmi-code-{uuid.uuid4().hex}")
         self._stderr = tempfile.TemporaryFile()  # noqa: SIM115 - lives as long as the process that writes it
         self._process = subprocess.Popen(
-            [sys.executable, "-P", "-s", "-m", "workers.sandbox.zygote", self._folder, trade],
+            [sys.executable, "-P", "-s", "-m", "workers.sandbox.zygote", self._folder, *options],
             stdin=subprocess.PIPE,
             stdout=subprocess.PIPE,
             stderr=self._stderr,
@@ -51,6 +56,7 @@ class ZygoteProcess:
         self.pid = self._process.pid
         hello, _ = self.exchange(b"", _BOOT_S)
         self.layers: dict[str, bool] = hello["layers"]
+        self.maker: Maker = hello["maker"]
 
     @property
     def alive(self) -> bool:

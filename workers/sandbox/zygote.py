@@ -1,19 +1,19 @@
 """The zygote: one warm, single-threaded process that forks a jailed child per job.
 
-`python -m workers.sandbox.zygote FOLDER TRADE`; FOLDER is made where there is no private root; TRADE is one
-of `TRADES`, or `probe`. Speaks frames on its standard input and output: first a hello that says which layers
-hold (for `probe` that is all), then one answer per request. Invariants: one job at a time; when it answers,
-the job's process is dead and its folder gone; what an armed child does is the doing of what it was given,
-unless the machine gave it no CPU; it ends when its input closes.
+`python -m workers.sandbox.zygote FOLDER TRADE [--bubblewrap PROGRAM]`; FOLDER is made where there is no
+private root; TRADE is one of `TRADES`, or `probe`. Speaks frames on its standard input and output: first a
+hello that says which layers hold (for `probe` that is all), then one answer per request. Invariants: one job
+at a time; when it answers, the job's processes are dead and its folder gone; what an armed child does is the
+doing of what it was given, unless the machine gave it no CPU; it ends when its input closes.
 """
 
 from __future__ import annotations
 
+import argparse
 import contextlib
 import functools
 import gc
 import os
-import random
 import select
 import signal
 import sys
@@ -22,8 +22,9 @@ from collections.abc import Callable
 from dataclasses import dataclass
 from typing import Any
 
-from workers.sandbox import child, decoding, drawing, limits, namespaces, paths, probe, protocol
+from workers.sandbox import bubblewrap, child, decoding, drawing, limits, namespaces, paths, probe, protocol
 from workers.sandbox.folder import Folder, remove_tree
+from workers.sandbox.world import World
 
 Job = Callable[[], child.Report]
 Work = Callable[[dict[str, Any], bytes], child.Report]  # a job, of a request's order and body
@@ -43,17 +44,17 @@ class WorkerGone(Exception):
 @dataclass(frozen=True)
 class Zygote:
     jail: child.Jail
-    world: namespaces.World
+    world: World
     work: Work
     base: str
     base_bytes: int
-    proc: int  # /proc, opened while it was there: the private root has none, and no child keeps a descriptor
+    proc: int  # the machine's /proc: the private root has none, and no child keeps a descriptor
 
     def job(self, limit: limits.Limits, work: Job, inbox: int) -> tuple[dict[str, Any], memoryview]:
         """Run one job to its end: the verdict's header, and the child's own frame where it sent one."""
         if not limit.files_mb:
             return self._watch(limit, work, inbox, None)
-        folder = Folder(self.base, self.world.private_root, limit.files_mb)
+        folder = Folder(self.base, self.world, limit.files_mb)
         folder.make(self.jail.unprivileged)
         try:
             return self._watch(limit, work, inbox, folder)
@@ -75,10 +76,12 @@ class Zygote:
             end, content = _collect(reader, inbox, limit, folder)
             if end == "closed" and not _ended_by_itself(pid):
                 end = "silent"
-            waited_s = self._waited_s(pid)
+            waited_s = self._waited_s()
         finally:
             os.close(reader)
             status, usage = _end(pid)
+            if self.world.processes:
+                _end_all()
         armed, frame = content[:1] == protocol.ARMED, memoryview(content)[1 + protocol.LENGTH_BYTES :]
         header = {
             "end": end if armed or end != "frame" else "closed",
@@ -91,16 +94,15 @@ class Zygote:
         }
         return header, frame if end == "frame" else frame[:0]
 
-    def _waited_s(self, pid: int) -> float:
-        """How long a child that is not reaped was ready to run and had no CPU; 0 where the kernel does not
-        tell.
+    def _waited_s(self) -> float:
+        """How long the oldest child, which is not reaped, was ready to run and had no CPU; 0 where the kernel
+        does not tell.
         """
-        try:
-            stat = os.open(f"{pid}/schedstat", os.O_RDONLY, dir_fd=self.proc)
-        except OSError:  # a kernel without CONFIG_SCHED_INFO, or a /proc that hides
+        try:  # outside, its number may be another
+            pid = _read_at(self.proc, "thread-self/children").split()[0].decode()
+            return int(_read_at(self.proc, f"{pid}/schedstat").split()[1]) * _NANO
+        except (OSError, IndexError):  # a kernel without these two files, or a /proc that hides
             return 0.0
-        with open(stat, "rb") as file:
-            return int(file.read().split()[1]) * _NANO
 
 
 def _collect(reader: int, inbox: int, limit: limits.Limits, folder: Folder | None) -> tuple[str, bytearray]:
@@ -158,6 +160,22 @@ def _end(pid: int) -> tuple[int, Any]:
     return status, usage
 
 
+def _end_all() -> None:
+    """Kill and reap whatever else lives in a namespace that is the zygote's: without seccomp, a job may have
+    started processes.
+    """
+    with contextlib.suppress(ProcessLookupError):
+        os.kill(-1, signal.SIGKILL)
+    with contextlib.suppress(ChildProcessError):
+        while True:
+            os.wait()
+
+
+def _read_at(folder: int, path: str) -> bytes:
+    with open(os.open(path, os.O_RDONLY, dir_fd=folder), "rb") as file:
+        return file.read()
+
+
 def serve(zygote: Zygote, inbox: int, outbox: int) -> None:
     """Answer requests until the worker is gone."""
     while True:
@@ -172,38 +190,48 @@ def serve(zygote: Zygote, inbox: int, outbox: int) -> None:
 
 
 def main() -> None:
-    """Enter the namespaces, probe the layers, warm up, say hello, serve."""
+    """Enter the outer layer, probe all layers, warm up, say hello, serve."""
+    asked = _arguments()
+    proc = os.open("/proc", os.O_RDONLY | os.O_DIRECTORY) if asked.inside is None else asked.inside
+    if asked.bubblewrap and asked.inside is None:
+        bubblewrap.enter(asked.bubblewrap, sys.argv[1:], proc)
     inbox, outbox = os.dup(0), os.dup(1)
     null = os.open(os.devnull, os.O_RDWR)
     os.dup2(null, 0)
     os.dup2(2, 1)  # whatever a library prints while it is imported must not look like a frame
     signal.signal(signal.SIGINT, signal.SIG_IGN)  # Ctrl-C in a terminal is the worker's to handle
-    memory = os.open("/proc/self/statm", os.O_RDONLY)
-    proc = os.open("/proc", os.O_RDONLY | os.O_DIRECTORY)
-    world = namespaces.enter()
+    world = namespaces.enter() if asked.inside is None else bubblewrap.arrive()
     sys.path[:] = paths.packages()
-    folder, trade = sys.argv[1:]
-    base = "/" if world.private_root else folder
-    if not world.private_root:
+    base = world.base or asked.folder
+    if not world.base:
         os.mkdir(base)
     try:
         found = probe.probe(world, base)
-        if trade == "probe":
-            protocol.write_all(outbox, protocol.pack({"layers": found.layers}))
+        hello = protocol.pack({"maker": world.maker, "layers": found.layers})
+        if asked.trade == "probe":
+            protocol.write_all(outbox, hello)
             return
-        work = TRADES[trade](base)
-        random.seed(0)
+        work = TRADES[asked.trade](base)
+        world.seal()
         gc.collect()
         gc.freeze()
-        pages = int(os.pread(memory, 200, 0).split()[0])
-        os.close(memory)
+        pages = int(_read_at(proc, "self/statm").split()[0])
         zygote = Zygote(found.jail, world, work, base, pages * os.sysconf("SC_PAGE_SIZE"), proc)
-        protocol.write_all(outbox, protocol.pack({"layers": found.layers}))
+        protocol.write_all(outbox, hello)
         serve(zygote, inbox, outbox)
     finally:
-        if not world.private_root:
+        if not world.base:
             with contextlib.suppress(OSError):  # the worker may be removing it too
                 remove_tree(base)
+
+
+def _arguments() -> argparse.Namespace:
+    parser = argparse.ArgumentParser()
+    parser.add_argument("folder")
+    parser.add_argument("trade", choices=(*TRADES, "probe"))
+    parser.add_argument("--bubblewrap", help="the program, where it is installed")
+    parser.add_argument(bubblewrap.INSIDE, type=int, help="already inside of it; a descriptor of /proc")
+    return parser.parse_args()
 
 
 if __name__ == "__main__":

@@ -7,6 +7,7 @@ its fork.
 from __future__ import annotations
 
 import hashlib
+import logging
 import os
 import re
 import textwrap
@@ -20,6 +21,7 @@ from workers.messages import CodePayload, Success
 from workers.sandbox.client import Renderer
 from workers.settings import ToolSettings, section
 
+logger = logging.getLogger(__name__)
 _FENCE = re.compile(r"\s*```[\w+-]*[ \t]*\n(.*?)\n?[ \t]*```\s*", re.DOTALL)
 _STORING_S = 1.0  # of the request's remaining time, kept for storing the images and the way back
 _renderers: dict[int, Renderer] = {}
@@ -33,10 +35,13 @@ def _renderer() -> Renderer:
 
 
 def warm() -> None:
-    """Start the zygote before the first request. Raises `InfrastructureFault(SANDBOX)` when the jail cannot
-    hold.
+    """Start the zygote before the first request, and say what of the jail holds. Raises
+    `InfrastructureFault(SANDBOX)` when less does than is required.
     """
-    _renderer().start(section("tools", ToolSettings).code)
+    renderer = _renderer()
+    renderer.start(section("tools", ToolSettings).code)
+    level = logging.INFO if all(renderer.held.layers.values()) else logging.WARNING
+    logger.log(level, "the jail of the code tool: %s", renderer.held)
 
 
 def unfenced(code: str) -> str:

@@ -40,6 +40,5 @@ def code(
             f"{numbers.cold_per_s:.1f} with cold interpreters",
             highlight=False,
         )
-        held = ", ".join(name for name, held in numbers.layers.items() if held)
-        console.print(f"layers that hold: {held}", highlight=False)
+        console.print(f"the jail: {numbers.held}", highlight=False)
         judged(console, numbers.targets)
