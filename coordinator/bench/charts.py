@@ -33,7 +33,7 @@ import numpy as np
 import pandas as pd
 import seaborn as sns
 {CHART}
-plt.savefig(sys.stdout.buffer, format="png")
+plt.savefig(sys.stdout.buffer, format="png", bbox_inches="tight")
 """
 PNG = b"\x89PNG"
 WARM_PER_COLD = 10  # warm ones are quick, and many make their quantiles worth something
@@ -83,18 +83,18 @@ def measure(rounds: int, seconds: float, say: Say) -> Numbers:
         say("warming the jail")
         for renderer in renderers:
             renderer.start(settings)
-            _chart(renderer, settings)
+            warm_chart(renderer, settings)
         first = renderers[0]
         cold, chart, empty = [], [], []
         for number in range(rounds):
             say(f"one at a time, {number + 1} of {rounds}")
-            cold.append(_timed(_cold))
-            chart += [_timed(lambda: _chart(first, settings)) for _ in range(WARM_PER_COLD)]
+            cold.append(_timed(cold_chart))
+            chart += [_timed(lambda: warm_chart(first, settings)) for _ in range(WARM_PER_COLD)]
             empty += [_timed(lambda: _empty(first, settings)) for _ in range(WARM_PER_COLD)]
         say(f"{lanes} cold ones at once")
-        cold_per_s = _throughput([_cold] * lanes, seconds)
+        cold_per_s = _throughput([cold_chart] * lanes, seconds)
         say(f"{lanes} warm ones at once")
-        charts_per_s = _throughput([lambda one=one: _chart(one, settings) for one in renderers], seconds)  # type: ignore[misc]
+        charts_per_s = _throughput([lambda one=one: warm_chart(one, settings) for one in renderers], seconds)  # type: ignore[misc]
         held = first.held
     finally:
         for renderer in renderers:
@@ -111,13 +111,18 @@ def measure(rounds: int, seconds: float, say: Say) -> Numbers:
     )
 
 
-def _cold() -> None:
+def cold_chart() -> bytes:
+    """The chart's PNG from an interpreter of its own."""
     ended = subprocess.run([sys.executable, "-c", COLD], capture_output=True, check=True)
     assert ended.stdout.startswith(PNG)
+    return ended.stdout
 
 
-def _chart(renderer: Renderer, settings: CodeSettings) -> None:
-    assert renderer.render(CHART, settings).images[0].startswith(PNG)
+def warm_chart(renderer: Renderer, settings: CodeSettings) -> bytes:
+    """The chart's PNG from the jail."""
+    (image,) = renderer.render(CHART, settings).images
+    assert image.startswith(PNG)
+    return image
 
 
 def _empty(renderer: Renderer, settings: CodeSettings) -> None:
@@ -128,13 +133,13 @@ def _empty(renderer: Renderer, settings: CodeSettings) -> None:
     raise AssertionError("an empty job has drawn something")
 
 
-def _timed(work: Callable[[], None]) -> float:
+def _timed(work: Callable[[], object]) -> float:
     began = time.perf_counter()
     work()
     return time.perf_counter() - began
 
 
-def _throughput(lanes: list[Callable[[], None]], seconds: float) -> float:
+def _throughput(lanes: list[Callable[[], object]], seconds: float) -> float:
     """Ends per second when each lane works for `seconds`, and finishes what it has begun."""
     counts = [0] * len(lanes)
     began = time.perf_counter()

@@ -2,11 +2,27 @@
 
 from __future__ import annotations
 
-import pytest
+import io
 
-from coordinator.bench.charts import WARM_PER_COLD, measure
+import pytest
+from PIL import Image, ImageChops
+
+from coordinator.bench.charts import WARM_PER_COLD, cold_chart, measure, warm_chart
+from workers.sandbox.client import Renderer
+from workers.settings import CodeSettings
 
 pytestmark = pytest.mark.long
+
+
+def test_both_ways_draw_the_same_picture() -> None:
+    renderer = Renderer()
+    try:
+        images = [cold_chart(), warm_chart(renderer, CodeSettings(require=()))]
+    finally:
+        renderer.close()
+    cold, warm = (Image.open(io.BytesIO(image)).convert("RGBA") for image in images)
+    assert cold.size == warm.size
+    assert ImageChops.difference(cold, warm).getbbox() is None
 
 
 def test_every_number_is_measured() -> None:

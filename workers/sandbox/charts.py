@@ -17,6 +17,7 @@ _FALLBACK_FONTS = (
     "WenQuanYi Micro Hei", "Droid Sans Fallback", "SimHei", "Microsoft YaHei",
     "PingFang SC", "Arial Unicode MS",
 )  # fmt: skip
+_COMPRESSION = 1  # of zlib: the same pixels in two thirds of the time, and some 15% more bytes
 
 
 class TooLarge(Exception):
@@ -91,7 +92,7 @@ def figures(max_figures: int, max_pixels: int, max_bytes: int) -> tuple[list[byt
 def _png(figure: Any, max_pixels: int) -> bytes:
     buffer = io.BytesIO()
     try:
-        figure.savefig(buffer, format="png", bbox_inches="tight")
+        figure.savefig(buffer, format="png", bbox_inches="tight", pil_kwargs={"compress_level": _COMPRESSION})
     except ValueError as error:
         if "Image size of" in str(error):  # how matplotlib refuses what its renderer cannot hold
             raise TooLarge(str(error)) from error
