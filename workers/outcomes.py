@@ -16,7 +16,7 @@ import redis.asyncio
 from workers.messages import Message, Outcome
 
 PRIORITY_STEPS = (0, 3, 6, 9)  # kombu's lists per queue; 0 is taken first
-REPLIES_KEPT = 100_000  # entries of one reply stream; whoever fell further behind finds outcomes by key
+REPLIES_KEPT = 10_000  # entries of one reply stream; whoever fell further behind finds outcomes by key
 
 NOBODY = "llmi:replies:-"  # a key all the same: users of Redis may be limited to ours
 STATS_KEY = "llmi:stats"  # per kind, ever growing: `:n` ended, `:ran` of them ran, `:service_s` for so long

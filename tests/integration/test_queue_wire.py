@@ -12,6 +12,7 @@ import redis.asyncio
 from queue_jobs import Order
 from queue_requests import request_for
 
+from workers import outcomes
 from workers.app import make_app
 from workers.backend import outcome_of
 from workers.errors import Cause
@@ -62,6 +63,16 @@ def test_messages_are_those_of_apply_async(queue_settings: QueueSettings, raw: r
     assert ours == celerys
     assert our_body == celerys_body
     assert limit_s == pytest.approx(100.0, abs=5.0)
+
+
+def test_a_stream_of_replies_keeps_the_last_ones(raw: redis.Redis, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Regression: an hour's soak had all of its 100,000 outcomes in one stream, at the end 60 MB of Redis."""
+    assert outcomes.REPLIES_KEPT <= 10_000
+    monkeypatch.setattr(outcomes, "REPLIES_KEPT", 200)
+    for number in range(600):
+        commit(raw, Outcome(request_id=f"r{number}", kind="code", result=GOOD), STREAM, 60)
+    assert 200 <= raw.xlen(STREAM) <= 300  # Redis removes whole blocks of 100
+    assert raw.xrevrange(STREAM, count=1)[0][1][b"id"] == b"r599"
 
 
 @pytest.mark.parametrize(
