@@ -46,7 +46,16 @@ def soak(
         columns = (TextColumn("{task.description}"), BarColumn(), TimeElapsedColumn(), TimeRemainingColumn())
         with StopSignals() as signals, Progress(*columns, console=err, transient=True) as bars:
             bar = bars.add_task("soaking", total=60 * minutes)
-            tell = lambda s, posted: bars.update(bar, completed=s, description=f"{posted:,} requests")  # noqa: E731 - one line
+            said = 0
+
+            def tell(so_far: float, posted: int) -> None:
+                """A line per minute where no bar can be seen."""
+                nonlocal said
+                bars.update(bar, completed=so_far, description=f"{posted:,} requests")
+                if not err.is_terminal and so_far >= 60 * (said + 1):
+                    said = int(so_far // 60)
+                    say(f"{said} of {minutes:g} minutes, {posted:,} requests")
+
             say = lambda words: err.print(words, style="dim", highlight=False)  # noqa: E731 - one line
             told = signals.run(soaking.run(60 * minutes, workers, seed, place, say, tell))
         draw(told, place / "soak.png")
