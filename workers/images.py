@@ -7,8 +7,8 @@ gate was encoded here, from pixels, and so holds nothing else of what came in. E
 `InfrastructureFault(BAD_ANSWER)`: whoever answered with it, it was not the model being trained.
 
 The line: `checked` is for bytes from outside (search, image services, a dataset, a benchmark, a user's file
-or library), `rgb` for those of the blob store, whose charts were encoded by a process that had run a model's
-code. Both decode in the jail. What this process drew or encoded itself needs neither.
+or library), `rgb` for those of the blob store, which others may write to. Both decode in the jail. What this
+process drew or encoded itself needs neither.
 """
 
 from __future__ import annotations

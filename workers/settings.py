@@ -161,8 +161,9 @@ class ImageModelSettings(Settings):
 
 
 class CodeSettings(Settings):
-    """Limits of one chart. `require`: what of the jail must hold, or the worker refuses to run code: all of
-    its inner layer (landlock, seccomp) and of its outer one, unless a configuration says less.
+    """Limits of one job. Of its figures it may keep `max_figures`, together of `max_pixels` and `output_mb`
+    as PNG; as much may it write to files. `require`: what of the jail must hold, or the worker refuses to run
+    code: all of its inner layer (landlock, seccomp) and of its outer one, unless a configuration says less.
 
     Running into a limit is the model's fault, except into `wall_s` when code waited half of it or more for a
     CPU: then the machine was too busy.
@@ -173,7 +174,7 @@ class CodeSettings(Settings):
     memory_mb: int = Field(default=1024, ge=256)
     output_mb: int = Field(default=16, ge=1)
     max_figures: int = Field(default=8, ge=1)
-    max_pixels: int = Field(default=16_000_000, ge=10_000)
+    max_pixels: int = Field(default=24_000_000, ge=10_000)
     require: tuple[Literal["landlock", "seccomp", "netns", "private_root", "processes"], ...] = (
         *("landlock", "seccomp"),
         *("netns", "private_root", "processes"),

@@ -1,8 +1,8 @@
 """What a chart costs in the jail, beside a cold interpreter that imports the same four libraries for each, as
 the original does: latency of one, and throughput of as many as there are lanes.
 
-Invariant: both ways draw the same chart and hand back its PNG; they take turns within one run, so that what
-the machine does meanwhile meets both.
+Invariant: both ways draw the same chart, cut out what shows something, and hand back its PNG; they take turns
+within one run, so that what the machine does meanwhile meets both.
 """
 
 from __future__ import annotations

@@ -25,7 +25,7 @@ from workers.messages import Failure, Outcome, Request
 from workers.settings import QueueSettings
 
 SIBLINGS, MIN_VALID = 4, 2
-GROUPS = 12  # in flight
+GROUPS = 12  # in flight, unless said otherwise
 LIMITS = Limits(response_tokens=24_000, timeout_s=600.0)
 
 
@@ -40,7 +40,7 @@ class Sample:
 class Load:
     """Use as an async context manager; `run` until `finish` is called and what is under way has ended.
 
-    `train` is given each sample of a batch. `told`: outcomes by success or cause.
+    `train` is given each sample of a batch. `lanes`: groups in flight. `told`: outcomes by success or cause.
     """
 
     def __init__(
@@ -50,10 +50,12 @@ class Load:
         run: Path,
         seed: int,
         train: Callable[[Sample], None],
+        lanes: int = GROUPS,
     ):
         self.posted = 0
         self.told: Counter[str] = Counter()
         self._train = train
+        self._lanes = lanes
         self.rollouts = 0
         self._ledger = LedgerWriter(run, "rollout")
         self._client = QueueClient(settings, on_posted=self._count, on_outcome=self._ended)
@@ -81,7 +83,7 @@ class Load:
 
     async def run(self) -> None:
         async with asyncio.TaskGroup() as lanes:
-            for _ in range(GROUPS):
+            for _ in range(self._lanes):
                 lanes.create_task(self._lane())
 
     async def _lane(self) -> None:

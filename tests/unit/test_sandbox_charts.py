@@ -5,7 +5,7 @@ from __future__ import annotations
 import io
 
 import pytest
-from PIL import Image
+from PIL import Image, ImageChops, ImageStat
 from sandbox_worlds import failure, shared
 
 from workers.errors import Cause
@@ -107,6 +107,52 @@ def test_every_figure_is_kept_in_order(renderer: Renderer) -> None:
     widths = [Image.open(io.BytesIO(image)).width for image in renderer.render(figures, SETTINGS).images]
     assert len(widths) == 3
     assert widths == sorted(widths)
+
+
+CUT = {
+    "a line": "plt.plot([1, 3, 2])",
+    "labels": "plt.plot([1, 3, 2]); plt.xlabel('x'); plt.ylabel('y'); plt.title('A line')",
+    "a legend outside": "plt.plot([1, 2], label='a line'); plt.legend(bbox_to_anchor=(1.05, 1))",
+    "axes to the edge": "plt.figure(figsize=(3, 3)).add_axes((0, 0, 1, 1)).plot([1])",
+    "constrained layout": "f, a = plt.subplots(2, layout='constrained'); a[0].plot([1]); f.suptitle('A')",
+    "a map of colours": "plt.imshow(np.eye(5)); plt.colorbar()",
+    "three dimensions": "plt.subplot(projection='3d').scatter([1], [2], [3])",
+    "an odd size": "plt.figure(figsize=(4.35, 3.3), dpi=130); plt.plot([1, 2])",
+    "a resolution for saving": "plt.rcParams['savefig.dpi'] = 150; plt.plot([1, 2])",
+    "its own way of cutting": "plt.rcParams['savefig.bbox'] = 'tight'; plt.plot([1, 2])",
+    "no ground": "plt.rcParams['savefig.transparent'] = True; plt.plot([1, 2])",
+    "a dark ground": "plt.style.use('dark_background'); plt.plot([1, 2])",
+    "what only saving draws": "plt.plot([1, 3, 2], animated=True)",
+}
+
+
+@pytest.mark.parametrize("code", CUT.values(), ids=CUT)
+def test_a_chart_is_what_matplotlib_would_cut_out(renderer: Renderer, code: str) -> None:
+    """Of whole pixels, so up to two more, and shifted by less than one: compared in squares of eight."""
+    import matplotlib.pyplot as plt
+    import numpy as np
+
+    theirs = io.BytesIO()
+    with plt.rc_context({"backend": "Agg"}):
+        exec(code, {"plt": plt, "np": np})
+        plt.savefig(theirs, format="png", bbox_inches="tight")
+        plt.close("all")
+    (own,) = renderer.render(code, SETTINGS).images
+    ours, wanted = (Image.open(io.BytesIO(image)).convert("RGBA") for image in (own, theirs.getvalue()))
+    assert 0 <= ours.width - wanted.width <= 2
+    assert 0 <= ours.height - wanted.height <= 2
+    size = (wanted.width // 8, wanted.height // 8)
+    coarse = [image.crop((0, 0, *wanted.size)).resize(size, Image.Resampling.BOX) for image in (ours, wanted)]
+    assert max(ImageStat.Stat(ImageChops.difference(*coarse)).mean) < 4
+
+
+def test_a_ground_that_can_be_seen_through_stays_so(renderer: Renderer) -> None:
+    clear = "plt.rcParams['savefig.transparent'] = True; "
+    modes = [
+        Image.open(io.BytesIO(renderer.render(code + "plt.plot([1])", SETTINGS).images[0])).mode
+        for code in ("", clear)
+    ]
+    assert modes == ["RGB", "RGBA"]
 
 
 RAISED = {

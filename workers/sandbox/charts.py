@@ -1,4 +1,4 @@
-"""Matplotlib and its friends, warm, in the zygote; and the figures that code has drawn, as PNG.
+"""Matplotlib and its friends, warm, in the zygote; and the figures that code has drawn, as pixels.
 
 Invariants: open figures that show something are kept in order of creation, up to a limit, and all are
 counted; a figure without content
@@ -8,8 +8,11 @@ does not count; nothing is rendered that exceeds the pixel limit.
 from __future__ import annotations
 
 import io
-import struct
-from typing import Any
+import math
+from typing import TYPE_CHECKING, Any
+
+if TYPE_CHECKING:
+    from PIL import Image
 
 # Tried after the usual fonts, so that every script the machine has a font for can be drawn.
 _FALLBACK_FONTS = (
@@ -17,11 +20,12 @@ _FALLBACK_FONTS = (
     "WenQuanYi Micro Hei", "Droid Sans Fallback", "SimHei", "Microsoft YaHei",
     "PingFang SC", "Arial Unicode MS",
 )  # fmt: skip
-_COMPRESSION = 1  # of zlib: the same pixels in two thirds of the time, and some 15% more bytes
+_MARGIN_INCHES = 0.1  # as matplotlib's own around what it cuts off
+_LESS = 0.01  # of a pixel: matplotlib rounds sizes down, and a size in inches may be a hair too small
 
 
 class TooLarge(Exception):
-    """The figures exceed a limit on their number of pixels or bytes."""
+    """The figures have too many pixels."""
 
 
 class Nothing(Exception):
@@ -43,7 +47,7 @@ def warm() -> dict[str, Any]:
     import matplotlib.pyplot as plt
     import numpy as np
     import pandas as pd
-    import PIL.PngImagePlugin  # noqa: F401 - what savefig would import
+    import PIL.Image  # noqa: F401 - what a picture is cut with
     import seaborn as sns
 
     plt.rcParams["axes.unicode_minus"] = False
@@ -52,7 +56,7 @@ def warm() -> dict[str, Any]:
     axes.plot([1, 2], label="x")
     axes.set_title(r"$\frac{\alpha}{2}$")
     axes.legend()
-    figure.savefig(io.BytesIO(), format="png", bbox_inches="tight")
+    _picture(figure, 10**6)
     sns.barplot(x=["a", "b"], y=[1, 2], ax=axes)
     pd.DataFrame({"a": [1, 2]}, index=pd.date_range("2000", periods=2)).plot(ax=plt.subplots()[1])
     plt.savefig(io.BytesIO(), format="png")
@@ -64,9 +68,9 @@ def _show(*_args: object, **_kwargs: object) -> None:
     """The code asks to look at its figures; the runner collects them anyway."""
 
 
-def figures(max_figures: int, max_pixels: int, max_bytes: int) -> tuple[list[bytes], int]:
-    """The first `max_figures` open figures, as PNG, and how many there are. Raises `Nothing` without one and
-    `TooLarge` beyond a limit on pixels or bytes.
+def figures(max_figures: int, max_pixels: int) -> tuple[list[Image.Image], int]:
+    """The first `max_figures` open figures, as RGB or RGBA, and how many there are. Raises `Nothing` without
+    one, and `TooLarge` where together they have more than `max_pixels`.
     """
     import matplotlib.pyplot as plt
     from matplotlib import font_manager
@@ -75,41 +79,58 @@ def figures(max_figures: int, max_pixels: int, max_bytes: int) -> tuple[list[byt
     families = list(plt.rcParams["font.sans-serif"])
     extra = [name for name in _FALLBACK_FONTS if name in known and name not in families]
     plt.rcParams["font.sans-serif"] = [name for name in families if name in known] + extra or families
+    plt.rcParams["savefig.bbox"] = None  # the code may have set it; what is cut off is decided here
     drawn = [figure for figure in map(plt.figure, plt.get_fignums()) if _shows(figure)]
     if not drawn:
         raise Nothing("the code left no open figure with anything in it")
-    images: list[bytes] = []
+    pictures: list[Image.Image] = []
     for figure in drawn[:max_figures]:
-        width, height = figure.get_size_inches() * figure.dpi
-        if width * height > max_pixels:
-            raise TooLarge(f"a figure of {width:.0f} x {height:.0f} pixels; at most {max_pixels} are allowed")
-        images.append(_png(figure, max_pixels))
-        if sum(map(len, images)) > max_bytes:
-            raise TooLarge(f"more than {max_bytes} bytes of images")
-    return images, len(drawn)
+        left = max_pixels - sum(picture.width * picture.height for picture in pictures)
+        pictures.append(_picture(figure, left))
+    return pictures, len(drawn)
 
 
-def _png(figure: Any, max_pixels: int) -> bytes:
+def _picture(figure: Any, max_pixels: int) -> Image.Image:
+    """The part of a figure that shows something, with a margin; drawn again only where that reaches beyond
+    the figure. (`savefig(bbox_inches="tight")` always draws twice, which is most of a chart's time.)
+    """
+    import matplotlib.pyplot as plt
+
+    dpi = plt.rcParams["savefig.dpi"]
+    dpi = figure.dpi if dpi == "figure" else dpi
+    width, height = (int(side * dpi) for side in figure.get_size_inches())
+    picture = _draw(figure, dpi, (width, height), max_pixels)
+    x0, y0, x1, y1 = figure.get_tightbbox().padded(_MARGIN_INCHES).extents * dpi
+    left, bottom, right, top = math.floor(x0), math.floor(y0), math.ceil(x1), math.ceil(y1)
+    if left >= 0 and bottom >= 0 and right <= width and top <= height:
+        picture = picture.crop((left, height - top, right, height - bottom))
+    else:
+        picture = _draw(figure, dpi, (right - left, top - bottom), max_pixels, (left, bottom))
+    opaque = picture.getchannel("A").getextrema()[0] == 255
+    return picture.convert("RGB") if opaque else picture
+
+
+def _draw(
+    figure: Any, dpi: float, size: tuple[int, int], max_pixels: int, start: tuple[int, int] | None = None
+) -> Image.Image:
+    """`size` pixels of a figure from its lower left corner, or from `start`, as RGBA."""
+    from matplotlib.transforms import Bbox
+    from PIL import Image
+
+    width, height = size
+    if width * height > max_pixels:
+        raise TooLarge(f"{width} x {height} pixels of a figure are more than the {max_pixels} that are left")
+    box = start and Bbox.from_bounds(
+        start[0] / dpi, start[1] / dpi, (width + _LESS) / dpi, (height + _LESS) / dpi
+    )
     buffer = io.BytesIO()
     try:
-        figure.savefig(buffer, format="png", bbox_inches="tight", pil_kwargs={"compress_level": _COMPRESSION})
+        figure.savefig(buffer, format="raw", dpi=dpi, bbox_inches=box)
     except ValueError as error:
         if "Image size of" in str(error):  # how matplotlib refuses what its renderer cannot hold
             raise TooLarge(str(error)) from error
         raise
-    data = buffer.getvalue()
-    width, height = dimensions(data)  # things drawn far outside make the tight box larger than the figure
-    if width * height > max_pixels:
-        raise TooLarge(f"an image of {width} x {height} pixels; at most {max_pixels} are allowed")
-    return data
-
-
-def dimensions(png: bytes) -> tuple[int, int]:
-    """Width and height that a PNG's header states, in pixels. Raises `ValueError` when it is no PNG."""
-    if len(png) < 24 or png[:8] != b"\x89PNG\r\n\x1a\n" or png[12:16] != b"IHDR":
-        raise ValueError("not a PNG")
-    width, height = struct.unpack(">II", png[16:24])
-    return width, height
+    return Image.frombuffer("RGBA", size, buffer.getvalue(), "raw", "RGBA", 0, 1)
 
 
 def _shows(figure: Any) -> bool:

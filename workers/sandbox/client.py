@@ -1,25 +1,23 @@
 """The worker's side of the jail: owns the zygote, hands it code, judges what comes back.
 
-Invariants: nothing that a child sends is believed (figures are decoded and measured here); whatever an armed
+Invariants: nothing that a child sends is believed but pixels whose number fits the size they claim, which are
+encoded here; whatever an armed
 child does is the model's fault, whatever the jail or a busy machine does is infrastructure's; a zygote that
 fails or does not answer is killed and replaced; no code runs unless every required layer holds.
 """
 
 from __future__ import annotations
 
-import io
+import math
 import signal
 import threading
 from collections.abc import Iterable, Mapping
 from dataclasses import asdict
-from typing import Literal, NamedTuple
-
-from PIL import Image
-from pydantic import BaseModel, Field, ValidationError
+from typing import NamedTuple
 
 from workers.errors import Cause, InfrastructureFault, ModelFault
 from workers.sandbox import protocol
-from workers.sandbox.charts import dimensions
+from workers.sandbox.figures import Drawing, opened
 from workers.sandbox.limits import MEBIBYTE, Limits
 from workers.sandbox.process import ZygoteProcess
 from workers.sandbox.verdict import Verdict
@@ -55,24 +53,6 @@ class Held(NamedTuple):
         )
 
 
-class Drawing(NamedTuple):
-    """`images`: the figures that were kept, as PNG, in order of creation, at least one; `drawn`: how many the
-    code drew.
-    """
-
-    images: list[bytes]
-    drawn: int
-
-
-class _Report(BaseModel):
-    """A child's own words about its job. Untrusted."""
-
-    status: Literal["drawn", "empty", "limit", "raised"]
-    detail: str = Field(default="", max_length=4000)
-    sizes: list[int] = Field(default=[], max_length=1000)
-    drawn: int = Field(default=0, ge=0, lt=2**31)
-
-
 class Renderer:
     """Draws charts in the jail, one at a time. Start it in the process that uses it, never before a fork."""
 
@@ -96,14 +76,9 @@ class Renderer:
         Raises `ModelFault` (CODE_RAISED, CODE_LIMIT, NO_FIGURE) or `InfrastructureFault` (SANDBOX, TIMEOUT).
         """
         wall = settings.wall_s if wall_s is None else min(wall_s, settings.wall_s)
-        megabytes = settings.output_mb
-        limits = Limits(settings.cpu_s, wall, settings.memory_mb, output_mb=megabytes, files_mb=megabytes)
-        order = {
-            "max_figures": settings.max_figures,
-            "max_pixels": settings.max_pixels,
-            "max_bytes": settings.output_mb * MEBIBYTE,
-            "seed": seed,
-        }
+        raw_mb = math.ceil(settings.max_pixels * len("RGBA") / MEBIBYTE)
+        limits = Limits(settings.cpu_s, wall, settings.memory_mb, raw_mb, files_mb=settings.output_mb)
+        order = {"max_figures": settings.max_figures, "max_pixels": settings.max_pixels, "seed": seed}
         request = protocol.pack(
             {"limits": asdict(limits), "order": order}, code.encode("utf-8", "surrogatepass")
         )
@@ -114,7 +89,7 @@ class Renderer:
         if verdict.end == "wall" and wall < settings.wall_s:
             raise InfrastructureFault(Cause.TIMEOUT, f"only {wall:.1f} s were left of the request's deadline")
         _raise_for(verdict, settings, zygote.layers)
-        return _figures(frame, settings)
+        return opened(frame, settings)
 
     @property
     def held(self) -> Held:
@@ -183,7 +158,9 @@ def _raise_for(verdict: Verdict, settings: CodeSettings, layers: dict[str, bool]
         raise ModelFault(Cause.CODE_LIMIT, f"the code ran longer than {settings.wall_s:g} s")
     if verdict.end == "silent":
         raise ModelFault(Cause.CODE_RAISED, "the code closed its result")
-    if verdict.end in ("output", "files"):
+    if verdict.end == "output":
+        raise ModelFault(Cause.CODE_LIMIT, "the code handed back more than its figures can be")
+    if verdict.end == "files":
         raise ModelFault(Cause.CODE_LIMIT, f"the code wrote more than {settings.output_mb} MB")
     if verdict.signal == signal.SIGXCPU or verdict.cpu_s >= settings.cpu_s:
         raise ModelFault(Cause.CODE_LIMIT, f"the code used more than {settings.cpu_s:g} s of CPU")
@@ -195,38 +172,3 @@ def _raise_for(verdict: Verdict, settings: CodeSettings, layers: dict[str, bool]
         f"was killed by {signal.Signals(verdict.signal).name}" if verdict.signal else "ended without a result"
     )
     raise ModelFault(Cause.CODE_RAISED, f"the code's process {name}")
-
-
-def _figures(frame: memoryview, settings: CodeSettings) -> Drawing:
-    """The images of a child's frame, checked. A frame the runner would not have written is the code's
-    tampering.
-    """
-    try:
-        header, body = protocol.unpack(frame)
-        report = _Report.model_validate(header)
-    except (protocol.FrameError, ValidationError) as error:
-        raise ModelFault(Cause.CODE_RAISED, "the code tampered with its result") from error
-    causes = {"empty": Cause.NO_FIGURE, "limit": Cause.CODE_LIMIT, "raised": Cause.CODE_RAISED}
-    if report.status != "drawn":
-        raise ModelFault(causes[report.status], report.detail)
-    images: list[bytes] = []
-    start = 0
-    for size in report.sizes[: settings.max_figures]:
-        images.append(bytes(body[start : start + max(size, 0)]))
-        start += max(size, 0)
-    if not images or not all(_is_png(image, settings.max_pixels) for image in images):
-        raise ModelFault(Cause.CODE_RAISED, "the code tampered with its result")
-    return Drawing(images, max(report.drawn, len(images)))
-
-
-def _is_png(image: bytes, max_pixels: int) -> bool:
-    """Whether an image decodes as PNG and stays within the limit."""
-    try:
-        width, height = dimensions(image)
-        if width * height > max_pixels:
-            return False
-        with Image.open(io.BytesIO(image), formats=("PNG",)) as opened:
-            opened.load()
-    except (OSError, ValueError, SyntaxError):
-        return False
-    return True

@@ -32,7 +32,7 @@ def warm(base: str) -> functools.partial[Report]:
 
 
 def draw(names: dict[str, Any], order: dict[str, Any], code: bytes) -> Report:
-    """Run the code and collect its figures: what happened, and the images one after the other."""
+    """Run the code and collect its figures: what happened, and the pixels of one after the other."""
     text = code.decode("utf-8", "surrogatepass")
     reserve = mmap.mmap(-1, _RESERVE_BYTES)
     random.seed(order["seed"])
@@ -47,7 +47,8 @@ def draw(names: dict[str, Any], order: dict[str, Any], code: bytes) -> Report:
         except SystemExit as error:
             if error.code not in (None, 0):
                 raise
-        images, drawn = charts.figures(order["max_figures"], order["max_pixels"], order["max_bytes"])
+        pictures, drawn = charts.figures(order["max_figures"], order["max_pixels"])
+        pixels = [picture.tobytes() for picture in pictures]
     except charts.Nothing as error:
         return Report({"status": "empty", "detail": str(error)})
     except charts.TooLarge as error:
@@ -55,8 +56,8 @@ def draw(names: dict[str, Any], order: dict[str, Any], code: bytes) -> Report:
     except BaseException as error:  # noqa: BLE001 - whatever the code raises is its result
         reserve.close()
         return Report(_failure(error, text))
-    sizes = [len(image) for image in images]
-    return Report({"status": "drawn", "sizes": sizes, "drawn": drawn}, sum(sizes), images)
+    figures = [(picture.mode, picture.width, picture.height) for picture in pictures]
+    return Report({"status": "drawn", "figures": figures, "drawn": drawn}, sum(map(len, pixels)), pixels)
 
 
 def _failure(error: BaseException, code: str) -> dict[str, str]:
