@@ -15,6 +15,7 @@ import functools
 import os
 import shutil
 import subprocess
+import time
 from collections.abc import Callable, Iterator
 from typing import NamedTuple
 
@@ -32,6 +33,7 @@ _LOAD_CALL, _LOAD_ARGUMENT, _RETURN, _EQUALS = (0x20, 0, 0, 0), (0x20, 0, 0, 16)
 _REFUSE, _ALLOW = (_RETURN, 0, 0, 0x00050000 | errno.EPERM), (_RETURN, 0, 0, 0x7FFF0000)
 _UNSHARE, _MOUNT, _MOUNT_SETATTR = (272, 165, 442) if kernel.X86 else (97, 40, 442)
 _PRCTL, _LANDLOCK = 157 if kernel.X86 else 167, 444
+POLL_S = 10.0
 CHART = "plt.figure().text(0.5, 0.5, 'still here')"
 
 
@@ -136,3 +138,11 @@ def failure(renderer: client.Renderer, code: str, settings: CodeSettings) -> Job
     with pytest.raises(JobError) as caught:
         renderer.render(code, settings)
     return caught.value
+
+
+def eventually(true: Callable[[], bool]) -> bool:
+    """Whether it is, within some seconds."""
+    deadline = time.monotonic() + POLL_S
+    while not (held := true()) and time.monotonic() < deadline:
+        time.sleep(0.01)
+    return held

@@ -4,11 +4,12 @@ from __future__ import annotations
 
 import subprocess
 import sys
+import threading
 from collections.abc import Iterator
 
 import psutil
 import pytest
-from sandbox_worlds import CHART, failure, shared, zygote
+from sandbox_worlds import CHART, eventually, failure, shared, started, zygote
 
 from workers.errors import Cause, InfrastructureFault
 from workers.sandbox.client import Renderer
@@ -163,6 +164,26 @@ except RuntimeError:
 """
     detail = failure(renderer, code, SETTINGS).detail
     assert 1 <= int(detail.split()[1]) < 100
+
+
+@pytest.mark.parametrize("machine", ["here", "outer"])
+def test_a_bomb_of_threads_keeps_no_neighbour_from_its_own(machine: str) -> None:
+    """The kernel counts them by user, so the jobs of two workers are two users."""
+    thread = "threading.Thread(target=time.sleep, args=(60,), daemon=True).start()"
+    small = "import threading, time; threading.stack_size(1 << 16)"  # so that memory is not what ends first
+    told = "files = [open(str(n), 'w') for n in range(10)]; time.sleep(60)"
+    bomb = f"{small}\ntry:\n while True: {thread}\nexcept RuntimeError: {told}"
+    few = f"{small}\nfor _ in range(20): {thread}\nplt.plot([1])"
+    neighbour = shared(machine)
+    bombed = started(machine)
+    running = threading.Thread(target=failure, args=(bombed, bomb, SETTINGS))
+    running.start()
+    try:
+        assert eventually(lambda: any(job.num_fds() > 10 for job in zygote(bombed).children()))
+        assert neighbour.render(few, SETTINGS).images
+    finally:
+        bombed.close()
+        running.join()
 
 
 def test_open_files_are_bounded(renderer: Renderer) -> None:

@@ -8,12 +8,12 @@ import sys
 import sysconfig
 import tempfile
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator
 from pathlib import Path
 
 import psutil
 import pytest
-from sandbox_worlds import CHART, MACHINES, started, zygote
+from sandbox_worlds import CHART, MACHINES, eventually, started, zygote
 
 from workers.errors import Cause, InfrastructureFault
 from workers.sandbox import client, folder, paths
@@ -21,7 +21,6 @@ from workers.sandbox.client import Renderer
 from workers.settings import CodeSettings
 
 SETTINGS = CodeSettings(require=())
-POLL_S = 10.0
 
 
 @pytest.fixture(scope="module")
@@ -34,13 +33,6 @@ def renderer() -> Iterator[Renderer]:
 def _zygote(renderer: Renderer) -> psutil.Process:
     renderer.start(SETTINGS)
     return zygote(renderer)
-
-
-def _eventually(true: Callable[[], bool]) -> bool:
-    deadline = time.monotonic() + POLL_S
-    while not (held := true()) and time.monotonic() < deadline:
-        time.sleep(0.01)
-    return held
 
 
 def _gone(process: psutil.Process) -> bool:
@@ -94,14 +86,14 @@ import os, sys
 from workers.sandbox import child, paths, probe
 from workers.sandbox.folder import Folder
 from workers.sandbox.world import World
-bare = child.Jail(False, False, False, tuple(paths.readable()), paths.DEVICES)
+bare = child.Jail(False, False, None, tuple(paths.readable()), paths.DEVICES)
 base = sys.argv[1]
 for check in (
-    probe._files_are_refused, probe._calls_are_refused, probe._is_nobody_and_can_read,
+    probe._files_are_refused, probe._calls_are_refused, probe._is_that_user_and_can_read,
     probe._network_is_unreachable, probe._nobody_else_is_there,
 ):
     print(probe._holds(bare, check, Folder(base, World("none"), 1)))
-found = probe.probe(World("none"), base)
+found = probe.probe(World("none"), base, ())
 print(found.layers["netns"], found.layers["private_root"], found.layers["processes"])
 """
 
@@ -117,7 +109,7 @@ def test_a_killed_zygote_is_replaced(renderer: Renderer) -> None:
     _zygote(renderer).kill()
     assert renderer._zygote is not None
     first = renderer._zygote
-    assert _eventually(lambda: not first.alive)
+    assert eventually(lambda: not first.alive)
     assert renderer.render(CHART, SETTINGS)
 
 
@@ -141,7 +133,7 @@ def test_a_zygote_that_does_not_answer_is_replaced(
     with pytest.raises(InfrastructureFault, match="TimeoutError"):
         renderer.render(CHART, SETTINGS, wall_s=0.1)
     monkeypatch.undo()
-    assert _eventually(lambda: _gone(forks))
+    assert eventually(lambda: _gone(forks))
     assert renderer.render(CHART, SETTINGS)
 
 
@@ -162,12 +154,12 @@ def test_a_killed_worker_leaves_no_process() -> None:
     assert worker.stdout is not None
     count = int(worker.stdout.readline())
     process = psutil.Process(worker.pid)
-    assert _eventually(lambda: len(process.children(recursive=True)) == count)
+    assert eventually(lambda: len(process.children(recursive=True)) == count)
     below = process.children(recursive=True)
     worker.kill()
     worker.wait()
     worker.stdout.close()
-    assert _eventually(lambda: all(map(_gone, below)))
+    assert eventually(lambda: all(map(_gone, below)))
 
 
 def test_nothing_is_left_on_disk(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:

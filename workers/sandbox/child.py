@@ -27,11 +27,13 @@ class Report(NamedTuple):
 
 @dataclass(frozen=True)
 class Jail:
-    """Which layers a child puts on, found by the zygote's probe, and the paths it may read."""
+    """Which layers a child puts on, found by the zygote's probe, the user it becomes (None: it stays who the
+    zygote is), and the paths it may read.
+    """
 
     landlock: bool
     seccomp: bool
-    unprivileged: bool
+    user: int | None
     readable: tuple[str, ...]
     devices: tuple[str, ...]
 
@@ -51,7 +53,7 @@ def confine(
     os.umask(0o077)
     os.chdir(folder or "/")
     tempfile.tempdir = folder  # a library may have made it look for /tmp before the fork
-    limits.drop_privileges(jail.unprivileged, parent)
+    limits.drop_privileges(jail.user, parent)
     if jail.landlock:
         landlock.restrict(jail.readable, jail.devices, folder)
     limits.apply(limit, base_bytes)

@@ -11,7 +11,7 @@ import os
 import tempfile
 
 from workers.sandbox import kernel
-from workers.sandbox.limits import MEBIBYTE, NOBODY
+from workers.sandbox.limits import MEBIBYTE
 from workers.sandbox.world import JOB, World
 
 MAX_ENTRIES = 512
@@ -25,10 +25,9 @@ class Folder:
         self._private = bool(world.base)
         self.path = ""
 
-    def make(self, unprivileged: bool) -> None:
-        """Create it, owned by nobody when the child will be that."""
-        owner = NOBODY if unprivileged else os.geteuid()
-        group = NOBODY if unprivileged else os.getegid()
+    def make(self, user: int | None) -> None:
+        """Create it, owned by who the child will be, if that is another."""
+        owner, group = (os.geteuid(), os.getegid()) if user is None else (user, user)
         if self._mounted:
             self.path = os.path.join(self._base, JOB)
             os.makedirs(self.path, exist_ok=True)

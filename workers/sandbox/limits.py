@@ -9,12 +9,14 @@ from __future__ import annotations
 import math
 import os
 import resource
+import secrets
 import signal
 from dataclasses import dataclass
 
 from workers.sandbox import kernel
 
 NOBODY = 65534
+_USERS = range(0x70000000, 0x7FFE0000)  # which nobody else uses (https://systemd.io/UIDS-GIDS)
 MEBIBYTE = 1 << 20
 _OPEN_FILES, _TASKS = 32, 64
 
@@ -54,14 +56,19 @@ def apply(limits: Limits, base_bytes: int) -> None:
         resource.setrlimit(which, (min(soft, top), top))
 
 
-def drop_privileges(unprivileged: bool, parent: int) -> None:
-    """Become nobody (where asked), without capabilities, unable to gain any, and die with the zygote
-    `parent`.
+def own_user() -> int:
+    """For the jobs of one zygote, drawn by chance: the kernel counts tasks by user, and lets processes of one
+    user signal each other.
     """
-    if unprivileged:
+    return secrets.choice(_USERS)
+
+
+def drop_privileges(user: int | None, parent: int) -> None:
+    """Become `user` (if any), without capabilities, unable to gain any, and die with the zygote `parent`."""
+    if user is not None:
         os.setgroups([])
-        os.setresgid(NOBODY, NOBODY, NOBODY)
-        os.setresuid(NOBODY, NOBODY, NOBODY)
+        os.setresgid(user, user, user)
+        os.setresuid(user, user, user)
     kernel.drop_capabilities()
     kernel.prctl("no_new_privs", kernel.PR_SET_NO_NEW_PRIVS, 1)
     kernel.prctl("parent death signal", kernel.PR_SET_PDEATHSIG, int(signal.SIGKILL))

@@ -9,7 +9,7 @@ from __future__ import annotations
 import errno
 import os
 import socket
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass, replace
 
 from workers.sandbox import child, limits, paths
@@ -28,19 +28,22 @@ class Found:
     jail: child.Jail
 
 
-def probe(world: World, base: str) -> Found:
-    """Try each layer, then settle what children put on. Call it while the process has one thread."""
-    bare = child.Jail(False, False, False, tuple(paths.readable()), paths.DEVICES)
+def probe(world: World, base: str, users: Sequence[int]) -> Found:
+    """Try each layer, then settle what children put on: root becomes the first of `users` that it can be.
+    Call it while the process has one thread.
+    """
+    bare = child.Jail(False, False, None, tuple(paths.readable()), paths.DEVICES)
 
     def holds(jail: child.Jail, check: Callable[[child.Jail], bool]) -> bool:
         return _holds(jail, check, Folder(base, world, _LIMITS.files_mb))
 
-    unprivileged = os.geteuid() == 0 and holds(replace(bare, unprivileged=True), _is_nobody_and_can_read)
+    able = (user for user in users if holds(replace(bare, user=user), _is_that_user_and_can_read))
+    user = next(able, None) if os.geteuid() == 0 else None
     jail = replace(
         bare,
         landlock=holds(replace(bare, landlock=True), _files_are_refused),
         seccomp=holds(replace(bare, seccomp=True), _calls_are_refused),
-        unprivileged=unprivileged,
+        user=user,
     )
     layers = {
         "landlock": jail.landlock,
@@ -48,7 +51,7 @@ def probe(world: World, base: str) -> Found:
         "netns": world.network and holds(bare, _network_is_unreachable),
         "private_root": bool(world.base) and not os.path.exists("/proc"),
         "processes": world.processes and holds(bare, _nobody_else_is_there),
-        "unprivileged": unprivileged or os.geteuid() != 0,
+        "unprivileged": user is not None or os.geteuid() != 0,
     }
     return Found(layers, jail)
 
@@ -56,8 +59,8 @@ def probe(world: World, base: str) -> Found:
 def _holds(jail: child.Jail, check: Callable[[child.Jail], bool], folder: Folder) -> bool:
     """Whether `check` is true in a child that wears `jail`."""
     try:
-        folder.make(jail.unprivileged)
-    except OSError:  # a user namespace that does not know the user nobody
+        folder.make(jail.user)
+    except OSError:  # a user namespace that does not know this user
         return False
     reader, writer = os.pipe()
     parent = os.getpid()
@@ -106,11 +109,11 @@ def _calls_are_refused(jail: child.Jail) -> bool:
     )
 
 
-def _is_nobody_and_can_read(jail: child.Jail) -> bool:
+def _is_that_user_and_can_read(jail: child.Jail) -> bool:
     """No way back to root, while Python's own files stay readable and the own folder writable."""
     with open("own", "w") as own:
         own.write("x")
-    gone = _refused(lambda: os.setuid(0)) and os.getresuid() == (limits.NOBODY,) * 3
+    gone = _refused(lambda: os.setuid(0)) and os.getresuid() == (jail.user,) * 3
     return gone and all(os.access(path, os.R_OK) for path in jail.readable)
 
 

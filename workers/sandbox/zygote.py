@@ -55,7 +55,7 @@ class Zygote:
         if not limit.files_mb:
             return self._watch(limit, work, inbox, None)
         folder = Folder(self.base, self.world, limit.files_mb)
-        folder.make(self.jail.unprivileged)
+        folder.make(self.jail.user)
         try:
             return self._watch(limit, work, inbox, folder)
         finally:
@@ -206,7 +206,7 @@ def main() -> None:
     if not world.base:
         os.mkdir(base)
     try:
-        found = probe.probe(world, base)
+        found = probe.probe(world, base, (limits.own_user(), limits.NOBODY))
         hello = protocol.pack({"maker": world.maker, "layers": found.layers})
         if asked.trade == "probe":
             protocol.write_all(outbox, hello)
