@@ -153,9 +153,9 @@ def _build(parts: Parts, say: Callable[[str, float | None], None]) -> Path:
     if not parts.policy:
         return parts.cache
     name = f"teaching the tiny {parts.kind} policy what a document looks like"
-    say(name, None)
 
     def progress(share: float, text: str) -> None:
-        say(name, share)
+        if share < 1.0:  # else it is there, perhaps for long
+            say(name, share)
 
     return build_policy(parts.kind, parts.cache, seed=parts.seed, progress=progress)

@@ -53,7 +53,8 @@ say "llmi itself, editable"
 $uv pip install --quiet --no-deps --editable .
 hook=$(.venv/bin/python -c 'import sysconfig; print(sysconfig.get_paths()["purelib"])')/llmi_torchvision.pth
 if [ "$flavour" = cpu ]; then
-    echo 'import policy.torchvision_schema as schema; schema.install()' >"$hook" # see that module: PyPI's torchvision beside a CPU torch
+    # See that module: PyPI's torchvision beside a CPU torch. In the jail there is no module of ours to find.
+    echo 'import importlib.util as u; u.find_spec("policy") and __import__("policy.torchvision_schema").torchvision_schema.install()' >"$hook"
 else
     rm -f "$hook"
 fi

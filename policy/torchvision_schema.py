@@ -2,10 +2,8 @@
 
 The wheel on PyPI is a CUDA build: its C++ library cannot load there, and `import torchvision` then fails for
 one reason only, the missing schema of `torchvision::nms`. Qwen2.5-VL's processor needs torchvision's Python
-code, none of its operators. `install` hooks the import; a `.pth` file in site-packages calls it in every
-process of the environment:
-
-    import policy.torchvision_schema as schema; schema.install()
+code, none of its operators. `install` hooks the import; a `.pth` file in site-packages, which
+`ops/install.sh` writes, calls it in every process of the environment.
 
 Invariants: nothing happens until torchvision is imported; where its library loads (a real CPU build, a GPU
 machine), nothing happens at all.

@@ -18,9 +18,9 @@ from fsspec.implementations.local import LocalFileSystem
 from PIL import Image, UnidentifiedImageError
 
 from workers.atomic import sync_folder, write
-from workers.errors import STORE, BlobMissing, Cause, InfrastructureFault
+from workers.errors import BlobMissing, Cause, InfrastructureFault
 from workers.messages import BlobRef
-from workers.remote import ask
+from workers.remote import answering, ask
 
 MEDIA_TYPES = {"PNG": "image/png", "JPEG": "image/jpeg", "WEBP": "image/webp"}
 
@@ -50,11 +50,9 @@ class BlobStore:
             raise InfrastructureFault(Cause.BAD_ANSWER, "not a PNG, JPEG or WebP image")
         sha256 = hashlib.sha256(data).hexdigest()
         target = self.location(sha256)
-        try:
+        with answering(self.url, "takes no image"):
             if not (isinstance(self._fs, LocalFileSystem) and _renewed(Path(target), data)):
                 write(self._fs, target, data)
-        except Exception as error:  # each kind of store has errors of its own; botocore's are no OSErrors
-            raise self._down("takes no image", error) from error
         return BlobRef(sha256=sha256, media_type=media_type, size=len(data), width=width, height=height)
 
     def get(self, ref: BlobRef) -> bytes:
@@ -62,18 +60,13 @@ class BlobStore:
         `InfrastructureFault(PROVIDER_DOWN)` when the store does not answer.
         """
         try:
-            data = ask(self._fs, "cat_file", self.location(ref.sha256))
+            with answering(self.url, "gives no image"):
+                data = ask(self._fs, "cat_file", self.location(ref.sha256))
         except FileNotFoundError as error:
             raise BlobMissing(ref.sha256, f"blob {ref.sha256} is not in {self.url}") from error
-        except Exception as error:  # as above
-            raise self._down("gives no image", error) from error
         if hashlib.sha256(data).hexdigest() != ref.sha256:
             raise BlobMissing(ref.sha256, f"blob {ref.sha256} is damaged in {self.url}")
         return data
-
-    def _down(self, why: str, error: Exception) -> InfrastructureFault:
-        detail = f"{self.url} {why}: {str(error) or type(error).__name__}"
-        return InfrastructureFault(Cause.PROVIDER_DOWN, detail, provider=STORE)
 
 
 def _renewed(path: Path, data: bytes) -> bool:

@@ -20,6 +20,7 @@ import fsspec
 
 from workers.atomic import PART, write
 from workers.messages import Message
+from workers.remote import answering
 
 _BLOB = re.compile(
     rf"(?P<shelf>[0-9a-f]{{2}})/(?P<name>(?P=shelf)[0-9a-f]{{62}})(?P<part>\.[0-9a-f]+\{PART})?"
@@ -47,7 +48,9 @@ class User(Message):
 
 
 class Inventory:
-    """Of the store at `url`. Blocking."""
+    """Of the store at `url`. Blocking. Every call raises `InfrastructureFault(PROVIDER_DOWN)` when the store
+    does not do what it is asked.
+    """
 
     def __init__(self, url: str):
         self.url = url
@@ -58,21 +61,23 @@ class Inventory:
         """Every blob and half-written blob, from one listing."""
         self._fs.invalidate_cache()
         found = []
-        for path, info in self._fs.find(self._root, detail=True).items():
-            match = _BLOB.fullmatch(path.removeprefix(self._root).lstrip("/"))
-            if match is not None:
-                modified = self._modified(path, info)
-                part = match["part"] is not None
-                found.append(Stored(path, match["name"], int(info["size"]), modified, part))
+        with answering(self.url, "does not say what lies in it"):
+            for path, info in self._fs.find(self._root, detail=True).items():
+                match = _BLOB.fullmatch(path.removeprefix(self._root).lstrip("/"))
+                if match is not None:
+                    modified = self._modified(path, info)
+                    part = match["part"] is not None
+                    found.append(Stored(path, match["name"], int(info["size"]), modified, part))
         return found
 
     def remove(self, one: Stored) -> bool:
         """Remove it, unless it is gone or was put again since. Returns whether it was removed."""
         self._fs.invalidate_cache(one.path)
         try:
-            if self._modified(one.path, self._fs.info(one.path)) != one.modified:
-                return False
-            self._fs.rm_file(one.path)
+            with answering(self.url, "removes no image"):
+                if self._modified(one.path, self._fs.info(one.path)) != one.modified:
+                    return False
+                self._fs.rm_file(one.path)
         except FileNotFoundError:
             return False
         return True
@@ -80,21 +85,24 @@ class Inventory:
     def users(self) -> list[User]:
         """Who stands on the store's list."""
         self._fs.invalidate_cache()
-        files = sorted(self._fs.find(f"{self._root}/users"))
-        return [User.model_validate(json.loads(self._fs.cat_file(file))) for file in files]
+        with answering(self.url, "does not say who uses it"):
+            texts = [self._fs.cat_file(file) for file in sorted(self._fs.find(f"{self._root}/users"))]
+        return [User.model_validate(json.loads(text)) for text in texts]
 
     def enlist(self, place: str) -> None:
         """Put the folder of a run or an evaluation on the list. Nothing to do for a store in that folder."""
         if "://" in self.url or not Path(self.url).is_relative_to(place):
             user = User(place=place, host=socket.gethostname())
-            write(self._fs, self._entry(place), user.model_dump_json().encode())
+            with answering(self.url, "takes nobody on its list"):
+                write(self._fs, self._entry(place), user.model_dump_json().encode())
 
     def forget(self, place: str) -> None:
         """Take it off the list. Raises `FileNotFoundError` when it is not there."""
         entry = self._entry(place)
         self._fs.invalidate_cache()
-        self._fs.info(entry)  # S3 removes what is not there too, and says nothing
-        self._fs.rm_file(entry)
+        with answering(self.url, "takes nobody off its list"):
+            self._fs.info(entry)  # S3 removes what is not there too, and says nothing
+            self._fs.rm_file(entry)
 
     def _entry(self, place: str) -> str:
         return f"{self._root}/users/{hashlib.sha256(place.encode()).hexdigest()[:16]}.json"

@@ -1,4 +1,5 @@
-"""Asks an fsspec file system, with a deadline where it is reached over the network (S3 and its like).
+"""Asks an fsspec file system, with a deadline where it is reached over the network (S3 and its like), and
+says whose fault it is when that fails.
 
 Left alone, s3fs waits for minutes on a server that says nothing, and a worker's slot with it. Invariant: a
 call ends within `ANSWER_S`, but for a local folder and for file systems that block by themselves (SFTP).
@@ -6,9 +7,13 @@ call ends within `ANSWER_S`, but for a local folder and for file systems that bl
 
 from __future__ import annotations
 
+import contextlib
+from collections.abc import Iterator
 from typing import Any
 
 from fsspec.asyn import sync
+
+from workers.errors import STORE, Cause, InfrastructureFault
 
 ANSWER_S = 60.0
 
@@ -18,3 +23,17 @@ def ask(fs: Any, method: str, *arguments: Any) -> Any:
     if not fs.async_impl:
         return getattr(fs, method)(*arguments)
     return sync(fs.loop, getattr(fs, f"_{method}"), *arguments, timeout=ANSWER_S)
+
+
+@contextlib.contextmanager
+def answering(url: str, failure: str) -> Iterator[None]:
+    """Turns what a store raises in this block into `InfrastructureFault(PROVIDER_DOWN)`: "<url> <failure>: its
+    words". `FileNotFoundError` is an answer, and passes.
+    """
+    try:
+        yield
+    except FileNotFoundError:
+        raise
+    except Exception as error:  # each kind of store has errors of its own; botocore's are no OSErrors
+        detail = f"{url} {failure}: {str(error) or type(error).__name__}"
+        raise InfrastructureFault(Cause.PROVIDER_DOWN, detail, provider=STORE) from error

@@ -5,6 +5,7 @@ from __future__ import annotations
 import io
 import os
 import uuid
+from collections.abc import Callable
 from pathlib import Path
 
 import fsspec
@@ -15,6 +16,7 @@ from PIL import Image
 
 from coordinator.garbage import sort
 from workers.blobs import BlobStore
+from workers.errors import InfrastructureFault
 from workers.inventory import Inventory, Stored
 from workers.named import named_in
 
@@ -105,6 +107,29 @@ def test_who_is_not_on_the_list_cannot_be_taken_off(url: str, monkeypatch: pytes
     monkeypatch.setattr(inventory._fs, "rm_file", lambda path: None)  # S3 does not mind
     with pytest.raises(FileNotFoundError):
         inventory.forget("/runs/a")
+
+
+CALLS: dict[str, Callable[[Inventory], object]] = {
+    "find": lambda inventory: inventory.stored(),
+    "find for users": lambda inventory: inventory.users(),
+    "info": lambda inventory: inventory.remove(Stored("x", "0" * 64, 1, 0.0)),
+    "pipe_file": lambda inventory: inventory.enlist("/runs/a"),
+    "rm_file": lambda inventory: inventory.forget("/runs/b"),
+}
+
+
+@pytest.mark.parametrize("call", CALLS)
+def test_a_store_that_fails_is_named(call: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Regression: what a store of another kind raises (no `OSError`) ended a command with a traceback."""
+
+    def fail(*_: object, **__: object) -> None:
+        raise LookupError("the store has moved")
+
+    inventory = Inventory(f"memory://{uuid.uuid4().hex}")
+    inventory.enlist("/runs/b")
+    monkeypatch.setattr(inventory._fs, call.split()[0], fail)
+    with pytest.raises(InfrastructureFault, match=f"{inventory.url} .*: the store has moved"):
+        CALLS[call](inventory)
 
 
 def test_a_store_in_a_runs_own_folder_needs_no_list(tmp_path: Path) -> None:
