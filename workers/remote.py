@@ -27,8 +27,8 @@ def ask(fs: Any, method: str, *arguments: Any) -> Any:
 
 @contextlib.contextmanager
 def answering(url: str, failure: str) -> Iterator[None]:
-    """Turns what a store raises in this block into `InfrastructureFault(PROVIDER_DOWN)`: "<url> <failure>: its
-    words". `FileNotFoundError` is an answer, and passes.
+    """Turns what a store raises in this block into `InfrastructureFault(PROVIDER_DOWN)`: "<url> <failure>:
+    its words". `FileNotFoundError` is an answer, and passes.
     """
     try:
         yield
