@@ -60,7 +60,7 @@ class BlobStore:
         `InfrastructureFault(PROVIDER_DOWN)` when the store does not answer.
         """
         try:
-            with answering(self.url, "gives no image"):
+            with answering(self.url, "gives no image", passing=FileNotFoundError):
                 data = ask(self._fs, "cat_file", self.location(ref.sha256))
         except FileNotFoundError as error:
             raise BlobMissing(ref.sha256, f"blob {ref.sha256} is not in {self.url}") from error

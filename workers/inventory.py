@@ -74,7 +74,7 @@ class Inventory:
         """Remove it, unless it is gone or was put again since. Returns whether it was removed."""
         self._fs.invalidate_cache(one.path)
         try:
-            with answering(self.url, "removes no image"):
+            with answering(self.url, "removes no image", passing=FileNotFoundError):
                 if self._modified(one.path, self._fs.info(one.path)) != one.modified:
                     return False
                 self._fs.rm_file(one.path)
@@ -100,7 +100,7 @@ class Inventory:
         """Take it off the list. Raises `FileNotFoundError` when it is not there."""
         entry = self._entry(place)
         self._fs.invalidate_cache()
-        with answering(self.url, "takes nobody off its list"):
+        with answering(self.url, "takes nobody off its list", passing=FileNotFoundError):
             self._fs.info(entry)  # S3 removes what is not there too, and says nothing
             self._fs.rm_file(entry)
 

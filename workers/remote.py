@@ -26,13 +26,13 @@ def ask(fs: Any, method: str, *arguments: Any) -> Any:
 
 
 @contextlib.contextmanager
-def answering(url: str, failure: str) -> Iterator[None]:
+def answering(url: str, failure: str, *, passing: type[Exception] | tuple[()] = ()) -> Iterator[None]:
     """Turns what a store raises in this block into `InfrastructureFault(PROVIDER_DOWN)`: "<url> <failure>:
-    its words". `FileNotFoundError` is an answer, and passes.
+    its words". `passing`: what is an answer, and not a failure.
     """
     try:
         yield
-    except FileNotFoundError:
+    except passing:
         raise
     except Exception as error:  # each kind of store has errors of its own; botocore's are no OSErrors
         detail = f"{url} {failure}: {str(error) or type(error).__name__}"

@@ -161,9 +161,10 @@ class ImageModelSettings(Settings):
 
 
 class CodeSettings(Settings):
-    """Limits of one job. Of its figures it may keep `max_figures`, together of `max_pixels` and `output_mb`
-    as PNG; as much may it write to files. `require`: what of the jail must hold, or the worker refuses to run
-    code: all of its inner layer (landlock, seccomp) and of its outer one, unless a configuration says less.
+    """Limits of one job. Of its figures it keeps the first `max_figures`, as many as have `max_pixels`
+    together; as PNG they may take `output_mb`, and so may its files. `require`: what of the jail must hold,
+    or the worker refuses to run code: all of its inner layer (landlock, seccomp), of its outer one, and that
+    the code runs as an unprivileged user, unless a configuration says less.
 
     Running into a limit is the model's fault, except into `wall_s` when code waited half of it or more for a
     CPU: then the machine was too busy.
@@ -172,12 +173,15 @@ class CodeSettings(Settings):
     cpu_s: float = Field(default=10.0, gt=0)
     wall_s: float = Field(default=15.0, gt=0)
     memory_mb: int = Field(default=1024, ge=256)
-    output_mb: int = Field(default=16, ge=1)
+    output_mb: int = Field(default=16, ge=1, le=32)
     max_figures: int = Field(default=8, ge=1)
-    max_pixels: int = Field(default=24_000_000, ge=10_000)
-    require: tuple[Literal["landlock", "seccomp", "netns", "private_root", "processes"], ...] = (
+    max_pixels: int = Field(default=16_000_000, ge=10_000, le=50_000_000)
+    require: tuple[
+        Literal["landlock", "seccomp", "netns", "private_root", "processes", "unprivileged"], ...
+    ] = (
         *("landlock", "seccomp"),
         *("netns", "private_root", "processes"),
+        "unprivileged",
     )
 
 

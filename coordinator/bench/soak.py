@@ -26,7 +26,7 @@ from coordinator.redis_server import EmbeddedRedis
 from workers.providers.library_build import build_library
 
 READ_S = 5.0
-GROUPS = 40  # in flight: more than the workers can serve, so that their queues are never empty
+GROUPS = 10  # in flight for each worker: more than it can serve, so that the queues are never empty
 EXPIRY_SHARE = 6  # of a soak, after which an outcome is forgotten
 LEAST_EXPIRY_S = 60.0
 END_S = 300.0
@@ -81,7 +81,9 @@ async def run(
         stack.callback(crew.stop)
         say(f"starting {workers} workers")
         await asyncio.to_thread(crew.start)
-        async with Load(config.queue, config.judges, folder, seed, lambda _sample: None, GROUPS) as load:
+        async with Load(
+            config.queue, config.judges, folder, seed, lambda _sample: None, GROUPS * workers
+        ) as load:
             began = time.monotonic()
             readings = await _soak(seconds, load, folder, tell)
             taken_s = time.monotonic() - began

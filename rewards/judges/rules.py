@@ -152,7 +152,7 @@ def quality_grade(image: Image.Image) -> int:
         return 1
     # The filter leaves the outermost pixels as they are.
     edges = grey.filter(ImageFilter.FIND_EDGES).crop((1, 1, grey.width - 1, grey.height - 1)).histogram()
-    detail = sum(edges[EDGE_LEVEL:]) / sum(edges)
+    detail = sum(edges[EDGE_LEVEL:]) / max(sum(edges), 1)  # a picture of two rows has nothing but its rim
     return 2 + (spread >= CONTRAST_STD) + (detail >= DETAIL_SHARE) + (min(image.size) >= SMALLEST_SIDE)
 
 

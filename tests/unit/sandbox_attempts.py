@@ -86,6 +86,12 @@ REACH = {
         f"{_VM}\nread = libc.process_vm_readv({WORKER}, ctypes.byref(local), 1, ctypes.byref(remote), 1, 0)\n"
         "assert read > 0"
     ),
+    "the zygote's memory": (
+        f"{_VM}\nhow = (ctypes.byref(local), 1, ctypes.byref(remote), 1, 0)\n"
+        "read = libc.process_vm_readv(os.getppid(), *how)\n"
+        "assert read > 0"
+    ),
+    "trace the zygote": "import ctypes, os; assert ctypes.CDLL(None).ptrace(16, os.getppid(), 0, 0) == 0",
     "the worker's open files": f"import os; os.listdir('/proc/{WORKER}/fd')",
     # writing
     "write to /tmp": "open('/tmp/llmi-escape', 'w')",

@@ -1,8 +1,8 @@
 """Machines to run the jail on, and one zygote for each.
 
 `here` is this one, with both layers. `container` has no namespaces, so that the inner layer is alone; on
-`outer` and `outer by bubblewrap` the kernel has neither Landlock nor seccomp, so that the outer one is. The
-others have both, the outer one made in another way than here.
+those called `outer` the kernel has neither Landlock nor seccomp, so that the outer one is. The others have
+both, the outer one made in another way than here.
 """
 
 from __future__ import annotations
@@ -64,6 +64,12 @@ def _no_inner_layer() -> None:
     _refusing(*_refused(_LANDLOCK), *prctl)
 
 
+def _user_namespaces_and_no_inner_layer() -> None:
+    """Jobs stay who the zygote is."""
+    _user_namespaces_only()
+    _no_inner_layer()
+
+
 def _no_mounts_inside() -> None:
     """Where bubblewrap may make namespaces and nobody may mount in them, as AppArmor's profile has it."""
     _refusing(*_refused(_MOUNT_SETATTR))
@@ -82,6 +88,7 @@ MACHINES = {
     "bubblewrap without mounts": Machine(_no_mounts_inside, bubblewrap=True),
     "container": Machine(_no_namespaces, bubblewrap=True),
     "outer": Machine(_no_inner_layer),
+    "outer, user namespaces": Machine(_user_namespaces_and_no_inner_layer),
     "outer by bubblewrap": Machine(_no_inner_layer, bubblewrap=True),
 }
 

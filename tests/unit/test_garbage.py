@@ -118,12 +118,17 @@ CALLS: dict[str, Callable[[Inventory], object]] = {
 }
 
 
-@pytest.mark.parametrize("call", CALLS)
-def test_a_store_that_fails_is_named(call: str, monkeypatch: pytest.MonkeyPatch) -> None:
+GONE = [(call, FileNotFoundError) for call in ("find", "find for users", "pipe_file")]  # such as a bucket
+
+
+@pytest.mark.parametrize(("call", "kind"), [*((call, LookupError) for call in CALLS), *GONE])
+def test_a_store_that_fails_is_named(
+    call: str, kind: type[Exception], monkeypatch: pytest.MonkeyPatch
+) -> None:
     """Regression: what a store of another kind raises (no `OSError`) ended a command with a traceback."""
 
     def fail(*_: object, **__: object) -> None:
-        raise LookupError("the store has moved")
+        raise kind("the store has moved")
 
     inventory = Inventory(f"memory://{uuid.uuid4().hex}")
     inventory.enlist("/runs/b")

@@ -111,7 +111,13 @@ def test_too_many_bytes_are_refused() -> None:
 
 
 def test_a_tracking_pixel_is_no_picture() -> None:
-    assert "too few" in refused(coded(Image.new("RGB", (1, 1)), "GIF"))
+    assert "no picture" in refused(coded(Image.new("RGB", (1, 1)), "GIF"))
+
+
+def test_a_strip_that_no_model_can_look_at_is_no_picture() -> None:
+    """Regression: it was kept, scaled to two rows, and judges failed at it."""
+    assert "no picture" in refused(coded(Image.new("RGB", (2000, 10)), "PNG"))
+    assert images.checked(coded(Image.new("RGB", (1000, 10)), "PNG"))
 
 
 @pytest.mark.parametrize("kind", ["PNG", "JPEG", "WEBP"])

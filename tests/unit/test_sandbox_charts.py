@@ -123,6 +123,13 @@ CUT = {
     "no ground": "plt.rcParams['savefig.transparent'] = True; plt.plot([1, 2])",
     "a dark ground": "plt.style.use('dark_background'); plt.plot([1, 2])",
     "what only saving draws": "plt.plot([1, 3, 2], animated=True)",
+    "a frame": "plt.figure(edgecolor='k', linewidth=8); plt.plot([1, 2])",
+    "a late resolution": "plt.plot([1, 2]); plt.gcf().set_dpi(50)",
+    "a coarser one for saving": "plt.rcParams['savefig.dpi'] = 50; plt.figure(dpi=200); plt.plot([1, 2])",
+    "a layout with an overhang": (
+        "f, a = plt.subplots(layout='constrained'); a.plot([1]); a.text(0.9, 0.5, 'x' * 30, in_layout=False)"
+    ),
+    "its own margin": "plt.rcParams['savefig.pad_inches'] = 0.5; plt.plot([1, 2])",
 }
 
 
@@ -153,6 +160,28 @@ def test_a_ground_that_can_be_seen_through_stays_so(renderer: Renderer) -> None:
         for code in ("", clear)
     ]
     assert modes == ["RGB", "RGBA"]
+
+
+SPECKS = {
+    "a speck": "plt.figure(figsize=(0.05, 0.05)).add_axes((0, 0, 1, 1)).plot([1]); plt.axis('off')",
+    "a coarse one": "plt.figure(dpi=15).text(0.5, 0.5, 'x')",
+    "a thread": "plt.figure(figsize=(120, 0.1)).add_axes((0, 0, 1, 1)).plot([1])",
+}
+
+
+@pytest.mark.parametrize("code", SPECKS.values(), ids=SPECKS)
+def test_what_no_judge_can_look_at_is_the_models_fault(renderer: Renderer, code: str) -> None:
+    """Regression: it was a success, which then failed at the judge, and so masked a bad sample."""
+    error = failure(renderer, "plt.rcParams['savefig.pad_inches'] = 0; " + code, SETTINGS)
+    assert error.cause is Cause.CODE_LIMIT
+    assert "is no picture" in error.detail
+
+
+def test_figures_that_are_too_many_pixels_together_are_not_kept(renderer: Renderer) -> None:
+    """The first ones are."""
+    small = SETTINGS.model_copy(update={"max_pixels": 500_000})
+    drawing = renderer.render("for n in range(3): plt.figure(); plt.plot([n])", small)
+    assert (len(drawing.images), drawing.drawn) == (1, 3)
 
 
 RAISED = {

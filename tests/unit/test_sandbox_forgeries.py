@@ -59,8 +59,12 @@ FORGERIES = {
     "negative sides": "send([['RGB', -1, -1]], b'0123456789')",
     "sides of nothing": "send([['RGB', 0, 10]], b'0123456789')",
     "sides without end": "send([['RGB', 10**4000, 1]] * 2, b'0123456789')",
-    "half an image": "send([['RGB', 2, 2]], b'0123456789')",
-    "one image for two": "send([['RGB', 1, 3], ['RGB', 1, 3]], b'0123456789')",
+    "half an image": "send([['RGB', 10, 10]], bytes(299))",
+    "more than an image": "send([['RGB', 10, 10]], bytes(301))",
+    "one image for two": "send([['RGB', 10, 10], ['RGB', 10, 10]], bytes(300))",
+    "more images than are kept": "send([['RGB', 10, 10]] * 9, bytes(2700))",
+    "a speck, which no judge would take": "send([['RGB', 1, 1]], bytes(3))",
+    "a thread, which no judge would take": "send([['RGB', 2000, 10]], bytes(60_000))",
     "an image of a billion pixels": "send([['RGB', 40000, 40000]], b'0123456789')",
     "more pixels than are allowed": "send([['RGB', 5000, 5000]], bytes(75_000_000))",
 }
@@ -73,8 +77,8 @@ def test_forged_results_are_the_models_fault(renderer: Renderer, code: str) -> N
 
 
 DOUBLED = """
-image = b"012345678901"
-text = json.dumps({"status": "drawn", "figures": [["RGB", 2, 2]]}).encode()
+image = bytes(300)
+text = json.dumps({"status": "drawn", "figures": [["RGB", 10, 10]]}).encode()
 frame = struct.pack("<II", 4 + len(text) + len(image), len(text)) + text + image
 write(frame * 3)
 """

@@ -45,7 +45,6 @@ TOO_MUCH = {
     "saving one of 100,000 x 100,000": "plt.plot([1]); plt.savefig('x.png', dpi=20_000); np.ones(1 << 30)",
     "a huge resolution": "plt.figure(dpi=20_000).text(0, 0, 'x')",
     "text far outside": "plt.plot([1]); plt.gcf().text(40, 40, 'x')",
-    "figures that are too large together": "for n in range(3): plt.figure(figsize=(7, 7)); plt.plot([1])",
     "a noisy image": (
         "plt.figure(figsize=(9, 9)).add_axes((0, 0, 1, 1)).imshow(np.random.rand(900, 900, 3))"
     ),

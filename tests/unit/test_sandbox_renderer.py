@@ -50,6 +50,7 @@ HELD = {  # who makes the outer layer, and what does not hold
     "bubblewrap without mounts": ("bubblewrap", set()),
     "container": ("none", OUTER | HOME),
     "outer": ("namespaces", INNER),
+    "outer, user namespaces": ("namespaces", INNER | {"unprivileged"}),
     "outer by bubblewrap": ("bubblewrap", INNER),
 }
 

@@ -26,7 +26,7 @@ _TRIAL_S = 30.0
 # Of the zygote, in these namespaces: to mount jobs' folders, and as root to make a job somebody else and
 # clean up after it. Jobs give up all of them.
 _CAPABILITIES = ("SYS_ADMIN", "SETUID", "SETGID", "CHOWN", "DAC_OVERRIDE", "FOWNER", "KILL")
-# Root does without a user namespace, in which it could not become nobody; unless it is root of a container.
+# Root does without a user namespace, in which it could become nobody else; unless it is root of a container.
 _VARIANTS: tuple[tuple[str, ...], ...] = ((), ("--unshare-user",))
 
 

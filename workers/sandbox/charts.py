@@ -20,7 +20,6 @@ _FALLBACK_FONTS = (
     "WenQuanYi Micro Hei", "Droid Sans Fallback", "SimHei", "Microsoft YaHei",
     "PingFang SC", "Arial Unicode MS",
 )  # fmt: skip
-_MARGIN_INCHES = 0.1  # as matplotlib's own around what it cuts off
 _LESS = 0.01  # of a pixel: matplotlib rounds sizes down, and a size in inches may be a hair too small
 
 
@@ -69,8 +68,8 @@ def _show(*_args: object, **_kwargs: object) -> None:
 
 
 def figures(max_figures: int, max_pixels: int) -> tuple[list[Image.Image], int]:
-    """The first `max_figures` open figures, as RGB or RGBA, and how many there are. Raises `Nothing` without
-    one, and `TooLarge` where together they have more than `max_pixels`.
+    """The first `max_figures` open figures, as RGB or RGBA, as many as have `max_pixels` together, and how
+    many there are. Raises `Nothing` without one, and `TooLarge` where the first has more.
     """
     import matplotlib.pyplot as plt
     from matplotlib import font_manager
@@ -86,7 +85,12 @@ def figures(max_figures: int, max_pixels: int) -> tuple[list[Image.Image], int]:
     pictures: list[Image.Image] = []
     for figure in drawn[:max_figures]:
         left = max_pixels - sum(picture.width * picture.height for picture in pictures)
-        pictures.append(_picture(figure, left))
+        try:
+            pictures.append(_picture(figure, left))
+        except TooLarge:
+            if not pictures:
+                raise
+            break
     return pictures, len(drawn)
 
 
@@ -97,14 +101,19 @@ def _picture(figure: Any, max_pixels: int) -> Image.Image:
     import matplotlib.pyplot as plt
 
     dpi = plt.rcParams["savefig.dpi"]
-    dpi = figure.dpi if dpi == "figure" else dpi
+    if dpi == "figure":
+        dpi = getattr(figure, "_original_dpi", figure.dpi)  # as matplotlib has it
     width, height = (int(side * dpi) for side in figure.get_size_inches())
     picture = _draw(figure, dpi, (width, height), max_pixels)
-    x0, y0, x1, y1 = figure.get_tightbbox().padded(_MARGIN_INCHES).extents * dpi
+    figure.dpi = dpi  # what is measured in pixels must be measured at the same resolution
+    margin = plt.rcParams["savefig.pad_inches"]
+    x0, y0, x1, y1 = figure.get_tightbbox().padded(margin).extents * dpi
     left, bottom, right, top = math.floor(x0), math.floor(y0), math.ceil(x1), math.ceil(y1)
-    if left >= 0 and bottom >= 0 and right <= width and top <= height:
+    inside = left >= 0 and bottom >= 0 and right <= width and top <= height
+    if inside and not figure.get_linewidth():  # a frame is drawn around what is cut out
         picture = picture.crop((left, height - top, right, height - bottom))
     else:
+        figure.set_layout_engine("none")  # it has laid out what was measured
         picture = _draw(figure, dpi, (right - left, top - bottom), max_pixels, (left, bottom))
     opaque = picture.getchannel("A").getextrema()[0] == 255
     return picture.convert("RGB") if opaque else picture

@@ -33,6 +33,8 @@ _CURES = {
     "netns": _NAMESPACES,
     "private_root": _NAMESPACES,
     "processes": _NAMESPACES,
+    "unprivileged": "it needs a worker that is not root, or root that may become another user, and a Python "
+    "that others can read",
 }
 
 

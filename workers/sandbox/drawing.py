@@ -31,9 +31,9 @@ def warm(base: str) -> functools.partial[Report]:
     return functools.partial(draw, charts.warm())
 
 
-def draw(names: dict[str, Any], order: dict[str, Any], code: bytes) -> Report:
+def draw(names: dict[str, Any], order: dict[str, Any], code: memoryview) -> Report:
     """Run the code and collect its figures: what happened, and the pixels of one after the other."""
-    text = code.decode("utf-8", "surrogatepass")
+    text = str(code, "utf-8", "surrogatepass")
     reserve = mmap.mmap(-1, _RESERVE_BYTES)
     random.seed(order["seed"])
     names["np"].random.seed(order["seed"] % (1 << 32))

@@ -1,20 +1,23 @@
 """What a job's frame holds: figures, or why there are none.
 
 Invariants: nothing that a child sends is believed but pixels whose number fits the size they claim; what
-leaves here was encoded here, from pixels; a frame that `drawing.draw` would not have written is the code's
-tampering.
+leaves here was encoded here, from pixels, and is a picture that a judge can look at; a frame that
+`drawing.draw` would not have written is the code's tampering.
 """
 
 from __future__ import annotations
 
 import io
+from collections.abc import Iterator
 from typing import Annotated, Literal, NamedTuple
 
 from PIL import Image
 from pydantic import BaseModel, Field, ValidationError
 
 from workers.errors import Cause, ModelFault
+from workers.images import DEFAULT_LIMITS
 from workers.sandbox import protocol
+from workers.sandbox.decoding import no_picture
 from workers.sandbox.limits import MEBIBYTE
 from workers.settings import CodeSettings
 
@@ -50,23 +53,29 @@ def opened(frame: memoryview, settings: CodeSettings) -> Drawing:
         raise _tampered() from error
     if report.status != "drawn":
         raise ModelFault(_CAUSES[report.status], report.detail)
-    images = [_png(picture) for picture in _pictures(report, body, settings)]
-    if sum(map(len, images)) > settings.output_mb * MEBIBYTE:
-        raise ModelFault(Cause.CODE_LIMIT, f"the figures take more than {settings.output_mb} MB as PNG")
+    images: list[bytes] = []
+    for picture in _pictures(report, body, settings):
+        images.append(_png(picture))
+        if sum(map(len, images)) > settings.output_mb * MEBIBYTE:
+            raise ModelFault(Cause.CODE_LIMIT, f"the figures take more than {settings.output_mb} MB as PNG")
     return Drawing(images, max(report.drawn, len(images)))
 
 
-def _pictures(report: _Report, body: memoryview, settings: CodeSettings) -> list[Image.Image]:
-    kept = report.figures[: settings.max_figures]
-    sizes = [width * height * len(mode) for mode, width, height in kept]
-    pixels = sum(width * height for _, width, height in kept)
-    if not kept or pixels > settings.max_pixels or sum(sizes) > len(body):
+def _pictures(report: _Report, body: memoryview, settings: CodeSettings) -> Iterator[Image.Image]:
+    """One after the other, since each may be large; all are measured before the first is made."""
+    sizes = [width * height * len(mode) for mode, width, height in report.figures]
+    pixels = sum(width * height for _, width, height in report.figures)
+    honest = 0 < len(sizes) <= settings.max_figures and pixels <= settings.max_pixels
+    if not honest or sum(sizes) != len(body):
         raise _tampered()
-    pictures, start = [], 0
-    for (mode, width, height), size in zip(kept, sizes, strict=True):
-        pictures.append(Image.frombytes(mode, (width, height), body[start : start + size]))
+    for _, width, height in report.figures:
+        # What no judge can look at would be masked as if a judge had failed.
+        if no_picture(width, height, DEFAULT_LIMITS.min_side):
+            raise ModelFault(Cause.CODE_LIMIT, f"a figure of {width} x {height} pixels is no picture")
+    start = 0
+    for (mode, width, height), size in zip(report.figures, sizes, strict=True):
+        yield Image.frombytes(mode, (width, height), body[start : start + size])
         start += size
-    return pictures
 
 
 def _png(picture: Image.Image) -> bytes:

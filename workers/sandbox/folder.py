@@ -37,7 +37,11 @@ class Folder:
             )
         else:
             self.path = tempfile.mkdtemp(prefix="job-", dir=self._base)
-            os.chown(self.path, owner, group)
+            try:
+                os.chown(self.path, owner, group)
+            except OSError:
+                os.rmdir(self.path)
+                raise
 
     def full(self) -> bool:
         """Whether a folder on disk has outgrown its limits (a tmpfs cannot)."""

@@ -3,8 +3,9 @@
 `python -m workers.sandbox.zygote FOLDER TRADE [--bubblewrap PROGRAM]`; FOLDER is made where there is no
 private root; TRADE is one of `TRADES`, or `probe`. Speaks frames on its standard input and output: first a
 hello that says which layers hold (for `probe` that is all), then one answer per request. Invariants: one job
-at a time; when it answers, the job's processes are dead and its folder gone; what an armed child does is the
-doing of what it was given, unless the machine gave it no CPU; it ends when its input closes.
+at a time; when it answers, the job's processes are dead and its folder gone; the next job finds nothing of it
+in the memory that it is forked from; what an armed child does is the doing of what it was given, unless the
+machine gave it no CPU; it ends when its input closes.
 """
 
 from __future__ import annotations
@@ -27,11 +28,10 @@ from workers.sandbox.folder import Folder, remove_tree
 from workers.sandbox.world import World
 
 Job = Callable[[], child.Report]
-Work = Callable[[dict[str, Any], bytes], child.Report]  # a job, of a request's order and body
+Work = Callable[[dict[str, Any], memoryview], child.Report]  # a job, of a request's order and body
 # What a zygote can be for: each loads its libraries (it may write below the folder) and returns its work.
 TRADES: dict[str, Callable[[str], Work]] = {"charts": drawing.warm, "pictures": decoding.warm}
 _SLACK_BYTES = 64 << 10  # a frame's header beyond its images
-_SCRATCH = memoryview(bytearray(1 << 20))  # for what a pipe gives at once
 _WATCH_S = 0.05
 _NANO = 1e-9
 _DYING_S = 2.0  # from closing its last descriptor to being dead, under load
@@ -82,7 +82,7 @@ class Zygote:
             status, usage = _end(pid)
             if self.world.processes:
                 _end_all()
-        armed, frame = content[:1] == protocol.ARMED, memoryview(content)[1 + protocol.LENGTH_BYTES :]
+        armed, frame = content[:1] == protocol.ARMED, content[1 + protocol.LENGTH_BYTES :]
         header = {
             "end": end if armed or end != "frame" else "closed",
             "armed": armed,
@@ -105,38 +105,37 @@ class Zygote:
             return 0.0
 
 
-def _collect(reader: int, inbox: int, limit: limits.Limits, folder: Folder | None) -> tuple[str, bytearray]:
+def _collect(reader: int, inbox: int, limit: limits.Limits, folder: Folder | None) -> tuple[str, memoryview]:
     """Read the child's one frame: how that ended (frame, closed, wall, output or files), and the bytes."""
     most = limit.output_mb * limits.MEBIBYTE + _SLACK_BYTES
     prefix = 1 + protocol.LENGTH_BYTES
     deadline = time.monotonic() + limit.wall_s
-    content = bytearray()
+    room, count = protocol.room(prefix + most), 0
     poll = select.poll()
     poll.register(reader, select.POLLIN)
     poll.register(inbox, 0)  # only tells of a worker that is gone
     while True:
         left = deadline - time.monotonic()
         if left <= 0:
-            return "wall", content
+            return "wall", room[:count]
         if folder and folder.full():
-            return "files", content
+            return "files", room[:count]
         for descriptor, event in poll.poll(min(left, _WATCH_S) * 1000 + 1):
             if descriptor == inbox and event & (select.POLLHUP | select.POLLERR):
                 raise WorkerGone
             if descriptor != reader:
                 continue
-            got = os.readv(reader, [_SCRATCH])
+            got = os.readv(reader, [room[count:]])
             if not got:
-                return "closed", content
-            content += _SCRATCH[:got]
-            if content[:1] != protocol.ARMED or len(content) < prefix:
+                return "closed", room[:count]
+            count += got
+            if room[:1] != protocol.ARMED or count < prefix:
                 continue
-            size = protocol.length(content[1:prefix])
+            size = protocol.length(room[1:prefix])
             if size > most:
-                return "output", content
-            if len(content) >= prefix + size:
-                del content[prefix + size :]
-                return "frame", content
+                return "output", room[:count]
+            if count >= prefix + size:
+                return "frame", room[: prefix + size]
 
 
 def _ended_by_itself(pid: int) -> bool:
@@ -178,15 +177,20 @@ def _read_at(folder: int, path: str) -> bytes:
 
 def serve(zygote: Zygote, inbox: int, outbox: int) -> None:
     """Answer requests until the worker is gone."""
-    while True:
-        try:
-            size = protocol.length(protocol.read_exactly(inbox, protocol.LENGTH_BYTES))
-            header, body = protocol.unpack(protocol.read_exactly(inbox, size))
-            work = functools.partial(zygote.work, header["order"], bytes(body))
-            answer, frame = zygote.job(limits.Limits(**header["limits"]), work, inbox)
-            protocol.write_frame(outbox, answer, frame)
-        except (EOFError, WorkerGone, BrokenPipeError):
-            return
+    with contextlib.suppress(EOFError, WorkerGone, BrokenPipeError):
+        while True:
+            _serve_one(zygote, inbox, outbox)
+
+
+def _serve_one(zygote: Zygote, inbox: int, outbox: int) -> None:
+    """Request and answer are gone when this returns: the next job is a fork of this process, and sees its
+    memory.
+    """
+    size = protocol.length(protocol.read_exactly(inbox, protocol.LENGTH_BYTES))
+    header, body = protocol.unpack(protocol.read_exactly(inbox, size))
+    work = functools.partial(zygote.work, header["order"], body)
+    answer, frame = zygote.job(limits.Limits(**header["limits"]), work, inbox)
+    protocol.write_frame(outbox, answer, frame)
 
 
 def main() -> None:
