@@ -1,4 +1,5 @@
-"""Whether an entry of a queue's list is a message, and on our queues a request. Pure; no entry raises.
+"""Whether an entry of a queue's list is a message, and on our queues a request; whether what comes by
+Celery's control channel is an order. Pure; no entry raises.
 
 Invariant: what passes on a queue of ours is as `workers.publisher` writes it in every field that kombu and
 Celery compute with, and holds one valid request; the rest would be tripped over later, some of it where it
@@ -91,6 +92,38 @@ class _OurEnvelope(_Strict):
     content_encoding: Literal["utf-8"] = Field(alias="content-encoding")
 
 
+class _ReplyTo(BaseModel):
+    exchange: str
+    routing_key: str
+
+
+class _OrderHeaders(BaseModel):
+    clock: int | None = None
+
+
+class _Order(BaseModel):
+    """What kombu and Celery compute with in an order to workers; the order itself Celery tries by itself."""
+
+    method: str
+    arguments: dict[str, Any] | None = None
+    destination: list[str] | None = None
+    pattern: Literal["", None] = None  # Celery raises at one that is no pattern
+    reply_to: _ReplyTo | None = None
+
+
+def order_problem(message: Any) -> str:
+    """Why what came by Celery's control channel is no order; empty when it is one."""
+    try:
+        envelope = _Envelope.model_validate(message)
+        _OrderHeaders.model_validate(envelope.headers)
+        _Order.model_validate(_content(envelope.body))
+    except ValidationError as error:
+        return first_problem(error)
+    except ValueError as error:
+        return str(error)
+    return ""
+
+
 def problem(entry: bytes, queue: str) -> str:
     """Why an entry of `queue` is no message, or no request of ours; empty when it is one."""
     if len(entry) > MAX_BYTES:
@@ -118,12 +151,17 @@ def first_problem(error: ValidationError) -> str:
     return f"{where}: {first['msg']}" if where else str(first["msg"])
 
 
-def _check_ours(envelope: _OurEnvelope, queue: str) -> None:
+def _content(body: str) -> Any:
     """Raises `ValueError`."""
     try:
-        body = loads(base64.b64decode(envelope.body, validate=True).decode())
+        return loads(base64.b64decode(body, validate=True).decode())
     except Exception as error:  # kombu gives JSON more types, and their decoders raise what they like
         raise ValueError(f"the body cannot be read: {type(error).__name__}") from error
+
+
+def _check_ours(envelope: _OurEnvelope, queue: str) -> None:
+    """Raises `ValueError`."""
+    body = _content(envelope.body)
     if not isinstance(body, list) or len(body) != 3 or not isinstance(body[0], list):
         raise ValueError("the body is not arguments, named arguments and what is to follow")
     (arguments, named, after) = body

@@ -23,10 +23,11 @@ from kombu.utils.encoding import bytes_to_str
 from redis.exceptions import RedisError
 
 from workers.dead_letters import bury
-from workers.entry import problem
+from workers.entry import order_problem, problem
 from workers.settings import QueueSettings, section
 
 logger = logging.getLogger(__name__)
+_ORDERS, _ANSWERS = ".celery.pidbox", ".reply.celery.pidbox"  # how the queues of orders, and to them, end
 
 
 class QoS(redis.QoS):
@@ -85,9 +86,27 @@ class Channel(redis.Channel):
         except (RedisError, OSError) as error:  # where its line is broken, kombu finds out by itself
             logger.warning("it is not kept: %s", error)
 
+    def _receive_one(self, connected: Any) -> bool | None:
+        """By a channel: Celery's own orders, such as which jobs to end."""
+        try:
+            return super()._receive_one(connected)
+        except (*self.connection_errors, Empty):
+            raise
+        except Exception:  # as above; who sent it waits for no answer
+            logger.exception("what came by a control channel is no order, and is dropped")
+            return None
+
 
 class Transport(redis.Transport):
     Channel = Channel
+
+    def _deliver(self, message: Any, queue: str) -> None:
+        """Celery begins its control channel anew when an order raises; after that its worker takes nothing."""
+        orders = queue.endswith(_ORDERS) and not queue.endswith(_ANSWERS)
+        if orders and (why := order_problem(message)):
+            logger.error("what came by the control channel is no order, and is dropped: %s", why)
+        else:
+            super()._deliver(message, queue)
 
 
 def install() -> None:

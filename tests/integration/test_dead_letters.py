@@ -95,6 +95,44 @@ async def test_what_is_no_message_is_buried_and_the_worker_goes_on(
     await until(lambda: raw.hlen("unacked") == 0)
 
 
+def order(content: Any, **headers: Any) -> bytes:
+    """As Celery sends them."""
+    properties = {"delivery_tag": "x", "delivery_info": {}, "body_encoding": "base64"}
+    kind = {"content-type": "application/json", "content-encoding": "utf-8"}
+    return json.dumps({"body": body(content), "headers": headers, "properties": properties, **kind}).encode()
+
+
+NO_ORDER = {
+    **{name: entry for name, entry in NO_MESSAGE.items() if entry != b"[" * 100_000},
+    "an envelope of nothing": b'{"body": "", "properties": {}, "headers": {}}',
+    "no body": b'{"properties": {"delivery_tag": "x", "delivery_info": {}}, "headers": {}}',
+    "words": order("words"),
+    "no method": order({"arguments": {}}),
+    "an unknown method": order({"method": "fly"}),
+    "arguments that do not fit": order({"method": "revoke", "arguments": {"a": 1}}),
+    "for nobody": order({"method": "ping", "destination": 7}),
+    "an answer to nowhere": order({"method": "ping", "reply_to": 7}),
+    "a pattern that is none": order({"method": "ping", "pattern": "(", "matcher": "pcre"}),
+    "a clock that is none": order({"method": "ping"}, clock="noon"),
+}
+
+
+async def test_what_comes_by_the_control_channel_and_is_no_order_ends_no_worker(
+    obedient: StartWorker, client: QueueClient, notes: Notes, raw: redis.Redis
+) -> None:
+    """Regression: kombu reads it outside of any handler."""
+    worker = obedient()
+    for name, entry in NO_ORDER.items():
+        assert raw.publish("/0.celery.pidbox", entry) == 1, name
+    assert (await ask(client, notes.order())).ok
+    cancelled = await client.post(request_for(notes.order(seconds=60.0), seed=1))
+    await notes.started(2)
+    await client.cancel(cancelled.request.request_id)  # which goes by that channel too
+    assert not (await cancelled.outcome()).ok
+    assert (await ask(client, notes.order(), seed=2)).ok
+    assert worker.alive
+
+
 async def test_what_is_no_task_is_buried_and_its_poster_is_told(
     obedient: StartWorker, client: QueueClient, notes: Notes, raw: redis.Redis, queue_settings: QueueSettings
 ) -> None:
