@@ -101,7 +101,7 @@ class Transport(redis.Transport):
     Channel = Channel
 
     def _deliver(self, message: Any, queue: str) -> None:
-        """Celery begins its control channel anew when an order raises; after that its worker takes nothing."""
+        """Celery begins its control channel anew when an order raises, and then its worker takes nothing."""
         orders = queue.endswith(_ORDERS) and not queue.endswith(_ANSWERS)
         if orders and (why := order_problem(message)):
             logger.error("what came by the control channel is no order, and is dropped: %s", why)
