@@ -2,14 +2,17 @@
 
 from __future__ import annotations
 
+import os
 import subprocess
 import time
 from collections.abc import Callable, Iterator
 from pathlib import Path
+from typing import Any
 
 import pytest
 import redis
 from conftest import StartWorker
+from metrics_pages import get_json
 from queue_requests import Notes, ask, request_for, until
 from redis.exceptions import NoPermissionError
 
@@ -23,6 +26,7 @@ from workers.settings import REDIS_ENV, QueueSettings
 
 FILE = Path(__file__).parents[2] / "ops/redis/users.acl"
 PASSWORD = "a-password"
+VISITOR = "someone:secret"
 ROLES = ("llmi-run", "llmi-worker", "llmi-watch", "llmi-flower")
 
 As = Callable[[str], str]
@@ -130,11 +134,51 @@ async def test_whoever_watches_sees_the_queues_and_the_workers(
     assert denied(admin) == []
 
 
+@pytest.fixture
+def flower(settled: As, tmp_path: Path) -> Iterator[Callable[[], Any]]:
+    """Under its own user; what it says of workers, None while it says nothing."""
+    command = [str(FILE.parents[1] / "flower.sh"), "--port", str(port := _free_port())]
+    env = {**os.environ, REDIS_ENV: settled("llmi-flower"), "FLOWER_BASIC_AUTH": VISITOR}
+    with (tmp_path / "flower.log").open("wb") as log:
+        process = subprocess.Popen(command, env=env, cwd=tmp_path, stdout=log, stderr=log)
+
+    def workers() -> Any:
+        assert process.poll() is None, (tmp_path / "flower.log").read_text()
+        try:
+            return get_json(f"http://127.0.0.1:{port}/api/workers?refresh=1", VISITOR)
+        except OSError:  # not listening yet
+            return None
+
+    yield workers
+    process.terminate()
+    process.wait()
+
+
+async def test_flower_sees_and_asks_workers(
+    admin: redis.Redis,
+    settled: As,
+    obedient: StartWorker,
+    flower: Callable[[], Any],
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    monkeypatch.setenv(REDIS_ENV, settled("llmi-worker"))
+    worker = obedient()
+    found: dict[str, Any] = {}
+
+    def sees() -> bool:
+        found.update((flower() or {}).get(f"{worker.name}@{worker.node}", {}))
+        return bool(found.get("active_queues"))
+
+    await until(sees, 60.0)
+    assert [queue["name"] for queue in found["active_queues"]] == ["code"]
+    assert denied(admin) == []
+
+
 FORBIDDEN = {
     "llmi-run": ("BRPOP code 1", "RPOP code", "SET elsewhere 1", "GET elsewhere"),
     "llmi-worker": ("SET elsewhere 1", "GET elsewhere", "PUBLISH elsewhere x"),
     "llmi-watch": ("LPUSH code x", "DEL llmi:stats", "PUBLISH celery x", "GET elsewhere", "HDEL unacked x"),
-    "llmi-flower": ("LPUSH code x", "GET llmi:outcome:x", "EVAL return 0"),
+    "llmi-flower": ("LPUSH code x", "GET llmi:outcome:x", "SCRIPT FLUSH"),
 }
 ALWAYS = (
     "FLUSHALL", "FLUSHDB", "CONFIG GET *", "CONFIG SET dir /", "KEYS *", "SHUTDOWN", "ACL LIST",
