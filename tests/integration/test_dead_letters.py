@@ -73,8 +73,8 @@ NO_TASK: dict[str, tuple[Change, str]] = {
     "no argument": (with_body([]), "one argument"),
     "another version": (with_body([{"version": 2}]), "version"),
     "no request": (with_body(["words"]), "valid dictionary"),
-    "a list as body": (lambda m: {**m, "body": body([])}, ""),
-    "words as body": (lambda m: {**m, "body": base64.b64encode(b"words").decode()}, ""),
+    "a list as body": (lambda m: {**m, "body": body([])}, "the body is not arguments"),
+    "words as body": (lambda m: {**m, "body": base64.b64encode(b"words").decode()}, "cannot be read"),
 }
 
 
@@ -87,7 +87,7 @@ async def test_what_is_no_message_is_buried_and_the_worker_goes_on(
         await until(lambda number=number: raw.llen(KEY) == number + 1)
         [newest, *_] = read_dead_letters(queue_settings.url)
         assert newest.queue == "code", name
-        assert newest.reason, name
+        assert ("at most 1048576" if name == "oversized" else "no message: ") in newest.reason, name
         assert newest.size == len(entry), name
         assert newest.message.startswith(entry[:5].decode(errors="replace")), name
     assert (await ask(client, notes.order())).ok
