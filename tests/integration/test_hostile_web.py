@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import io
+import json
 import time
 from collections.abc import Iterator
 from dataclasses import replace
@@ -17,10 +18,10 @@ from PIL import Image
 
 from workers import images
 from workers.errors import Cause, InfrastructureFault
-from workers.providers import http, serpapi
+from workers.providers import http, openai_images, serpapi
 from workers.providers.made import Made
 from workers.sandbox import decoders
-from workers.settings import SearchSettings
+from workers.settings import ImageModelSettings, SearchSettings
 
 PATIENCE_S = 40.0
 BUFFERS = 16 * MEBIBYTE  # what lies between the two programs when one of them stops
@@ -96,6 +97,36 @@ def test_who_sends_too_much_or_no_picture_answers_badly(hostile: HostileServer, 
 def test_who_speaks_no_proper_http_is_down(hostile: HostileServer, path: str) -> None:
     assert fault(hostile.url + path).cause is Cause.PROVIDER_DOWN
     assert hostile.sent < BUFFERS
+
+
+def made_at(services: FakeServices, url: str, *, allow_private: bool = True) -> Made:
+    """What an images service has drawn, and keeps at `url`."""
+    services.script["/v1/images/generations"] = [(200, {}, json.dumps({"data": [{"url": url}]}))]
+    settings = ImageModelSettings(
+        provider="openai",
+        base_url=f"{services.url}/v1",
+        model="m",
+        allow_private_addresses=allow_private,
+    )
+    return openai_images.generate("a fox", settings, seed=1, deadline=time.time() + PATIENCE_S)
+
+
+@pytest.mark.parametrize("path", [*BAD, *BROKEN])
+def test_an_address_that_an_images_service_names_is_as_hostile_as_any(
+    hostile: HostileServer, services: FakeServices, path: str
+) -> None:
+    with pytest.raises(InfrastructureFault) as caught:
+        made_at(services, hostile.url + path)
+    assert caught.value.cause in (Cause.BAD_ANSWER, Cause.PROVIDER_DOWN)
+    assert hostile.sent < http.DEFAULT_LIMITS.max_bytes + BUFFERS
+
+
+def test_an_images_service_does_not_lead_us_home(hostile: HostileServer, services: FakeServices) -> None:
+    hostile.files["/secret"] = png()
+    assert made_at(services, hostile.url + "/secret").image
+    with pytest.raises(http.Refused):
+        made_at(services, hostile.url + "/secret", allow_private=False)
+    assert hostile.asked == ["/secret"]
 
 
 def test_what_comes_with_a_redirect_is_not_read(hostile: HostileServer) -> None:
