@@ -50,7 +50,7 @@ def collect(
 
     `forget`: users that are gone for good. Raises `ConfigError` for a place that is neither, for places with
     different stores, and when somebody who uses the store cannot be read; `InfrastructureFault` when a run
-    has not ended and its Redis does not answer. Then nothing was removed.
+    has not ended and its Redis does not answer: then nothing was removed; and when the store fails, whenever.
     """
     stores = {store_of(place) for place in places}
     if len(stores) != 1:

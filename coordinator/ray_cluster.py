@@ -10,7 +10,6 @@ from __future__ import annotations
 import logging
 import math
 import os
-import secrets
 from collections.abc import Sequence
 
 from coordinator.config import RAY_ENV, RaySettings
@@ -20,7 +19,6 @@ from policy.training import RAY_WORKER_ENV, TrainSettings
 
 logger = logging.getLogger(__name__)
 CPU_SLOTS = 16  # logical, for verl: its actors each ask for one, whatever the machine has
-POLICY_KEY_ENV = "VLLM_API_KEY"  # what vLLM reads it from
 MIB = 1024**2
 
 
@@ -46,8 +44,6 @@ class RayCluster:
         slots = CPU_SLOTS + math.ceil(sum(pool.high * pool.cpus for pool in self._pools))
         size = self._settings.object_store_mb
         os.environ.setdefault("RAY_USAGE_STATS_ENABLED", "0")
-        # verl's rollout server listens on the machine's address too, though nothing of ours asks it there.
-        os.environ.setdefault(POLICY_KEY_ENV, secrets.token_urlsafe())
         if cpu:
             # Idle workers started ahead cost 100 MB each, and there are as many as logical CPUs.
             os.environ.setdefault("RAY_enable_worker_prestart", "0")

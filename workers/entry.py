@@ -92,31 +92,45 @@ class _OurEnvelope(_Strict):
     content_encoding: Literal["utf-8"] = Field(alias="content-encoding")
 
 
-class _ReplyTo(BaseModel):
-    exchange: str
+class _ReplyTo(_Strict):
+    exchange: Literal["reply.celery.pidbox"]
     routing_key: str
 
 
 class _OrderHeaders(BaseModel):
-    clock: int | None = None
+    clock: int | None = Field(default=None, strict=True, ge=0, lt=2**63)
 
 
-class _Order(BaseModel):
-    """What kombu and Celery compute with in an order to workers; the order itself Celery tries by itself."""
+class _OrderProperties(_Properties):
+    body_encoding: Literal["base64"]
+
+
+class _OrderEnvelope(_Envelope):
+    headers: _OrderHeaders  # type: ignore[assignment]
+    properties: _OrderProperties
+    content_type: Literal["application/json"] = Field(alias="content-type")
+    content_encoding: Literal["utf-8"] = Field(alias="content-encoding")
+
+
+class _Order(_Strict):
+    """All that kombu and Celery compute with in an order to workers, outside of any handler; what the order
+    says, Celery tries within one. Orders by pattern, which neither Celery's commands nor Flower give, are
+    none.
+    """
 
     method: str
     arguments: dict[str, Any] | None = None
     destination: list[str] | None = None
-    pattern: Literal["", None] = None  # Celery raises at one that is no pattern
+    pattern: Literal["", None] = None
+    matcher: Literal["", None] = None
     reply_to: _ReplyTo | None = None
+    ticket: str | None = None
 
 
 def order_problem(message: Any) -> str:
     """Why what came by Celery's control channel is no order; empty when it is one."""
     try:
-        envelope = _Envelope.model_validate(message)
-        _OrderHeaders.model_validate(envelope.headers)
-        _Order.model_validate(_content(envelope.body))
+        _Order.model_validate(_content(_OrderEnvelope.model_validate(message).body))
     except ValidationError as error:
         return first_problem(error)
     except ValueError as error:

@@ -27,6 +27,7 @@ from workers.errors import Cause, InfrastructureFault
 from workers.sandbox import decoders
 
 JPEG_QUALITY = 92
+MOST_OBLONG = 100  # vision-language models refuse a side 200 times the other (Qwen2.5-VL's processor)
 # Own threads: asyncio.run waits for those of the default executor, and a picture that takes long must not
 # outlast a deadline. What waits for one of them is given up with its task.
 _WAITING = ThreadPoolExecutor(max_workers=decoders.AT_ONCE, thread_name_prefix="decode")
@@ -53,7 +54,14 @@ def checked(data: bytes, *, provider: str = "", limits: ImageLimits = DEFAULT_LI
     type not listed, or more than a decoder may take.
     """
     image, lossy = _decode(data, provider, limits)
+    if no_picture(image.width, image.height, limits):
+        raise _refused(f"{image.width}x{image.height} pixels are no picture", provider)
     return encoded(image, lossy=lossy)
+
+
+def no_picture(width: int, height: int, limits: ImageLimits = DEFAULT_LIMITS) -> bool:
+    """Whether a side is too short for judges and models to see anything: in pixels, or beside the other."""
+    return min(width, height) < limits.min_side or max(width, height) > MOST_OBLONG * min(width, height)
 
 
 async def checked_aside(data: bytes, *, provider: str) -> bytes:

@@ -174,7 +174,7 @@ class CodeSettings(Settings):
     wall_s: float = Field(default=15.0, gt=0)
     memory_mb: int = Field(default=1024, ge=256)
     output_mb: int = Field(default=16, ge=1, le=32)
-    max_figures: int = Field(default=8, ge=1)
+    max_figures: int = Field(default=8, ge=1, le=1000)
     max_pixels: int = Field(default=16_000_000, ge=10_000, le=50_000_000)
     require: tuple[
         Literal["landlock", "seccomp", "netns", "private_root", "processes", "unprivileged"], ...

@@ -90,7 +90,7 @@ class Channel(redis.Channel):
         """By a channel: Celery's own orders, such as which jobs to end."""
         try:
             return super()._receive_one(connected)
-        except (*self.connection_errors, Empty):
+        except (*self.connection_errors, RedisError, Empty):
             raise
         except Exception:  # as above; who sent it waits for no answer
             logger.exception("what came by a control channel is no order, and is dropped")

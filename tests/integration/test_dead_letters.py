@@ -113,7 +113,13 @@ NO_ORDER = {
     "for nobody": order({"method": "ping", "destination": 7}),
     "an answer to nowhere": order({"method": "ping", "reply_to": 7}),
     "a pattern that is none": order({"method": "ping", "pattern": "(", "matcher": "pcre"}),
-    "a clock that is none": order({"method": "ping"}, clock="noon"),
+    "a clock that is none": order({"method": "ping"}, clock="5"),
+    "a clock beyond all time": order({"method": "ping"}, clock=10**400),
+    "itself": order({"method": "ping", "self": 1}),
+    "an answer to all": order(
+        {"method": "ping", "reply_to": {"exchange": "celery.pidbox", "routing_key": "x"}}
+    ),
+    "plain text": order({"method": "ping"}).replace(b"application/json", b"application/text"),
 }
 
 

@@ -103,10 +103,10 @@ def test_the_example_is_a_prompt_that_the_tiny_author_was_taught():
 
 
 def test_images_are_cleaned_before_anything_sees_them(config):
-    Path("photo.png").write_bytes(png("red", (3000, 30)))
+    Path("photo.png").write_bytes(png("red", (3000, 60)))
     [picture] = prepare(order(config, images=(Path("photo.png"),)), QUIET).pictures
     assert len(picture) > 0
-    assert generate.images.rgb(picture).size == (2048, 20)
+    assert generate.images.rgb(picture).size == (2048, 41)
 
 
 def test_the_tools_queues_are_served_and_no_others():

@@ -66,7 +66,11 @@ FORGERIES = {
     "a speck, which no judge would take": "send([['RGB', 1, 1]], bytes(3))",
     "a thread, which no judge would take": "send([['RGB', 2000, 10]], bytes(60_000))",
     "an image of a billion pixels": "send([['RGB', 40000, 40000]], b'0123456789')",
-    "more pixels than are allowed": "send([['RGB', 5000, 5000]], bytes(75_000_000))",
+    "more pixels than are allowed": "send([['RGB', 5000, 3300]], bytes(49_500_000))",
+    "a header of millions of lists": (
+        "text = b'{\"a\":[' + b'[],' * 1_000_000 + b'0]}'\n"
+        "write(struct.pack('<II', 4 + len(text), len(text)) + text)"
+    ),
 }
 
 

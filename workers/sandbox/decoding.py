@@ -17,7 +17,6 @@ if TYPE_CHECKING:
     from PIL import Image
 
 FORMATS = ("PNG", "JPEG", "WEBP", "GIF", "BMP")
-MOST_OBLONG = 100  # vision-language models refuse a side 200 times the other (Qwen2.5-VL's processor)
 _LOSSY = ("JPEG", "MPO")  # MPO: a JPEG with others behind it, as some phones write
 
 
@@ -43,8 +42,8 @@ def warm(_: str) -> Any:
 def decode(order: dict[str, Any], data: bytes | memoryview) -> Report:
     """The pixels of `data`, row after row, under their mode and size; or why there are none.
 
-    `order`: `max_pixels` that the header may claim, `min_side` it must (`no_picture`), `max_side` that comes
-    out, larger images being scaled down in proportion.
+    `order`: `max_pixels` that the header may claim, `min_side` it must, `max_side` that comes out, larger
+    images being scaled down in proportion.
     """
     try:
         image, lossy = _first_frame(data, order["max_pixels"], order["min_side"])
@@ -61,11 +60,6 @@ def decode(order: dict[str, Any], data: bytes | memoryview) -> Report:
         return Report({"status": "refused", "detail": detail.encode(errors="replace").decode()[:300]})
 
 
-def no_picture(width: int, height: int, min_side: int) -> bool:
-    """Whether a side is too short for judges and models to see anything: in pixels, or beside the other."""
-    return min(width, height) < min_side or max(width, height) > MOST_OBLONG * min(width, height)
-
-
 def _first_frame(data: bytes | memoryview, max_pixels: int, min_side: int) -> tuple[Image.Image, bool]:
     """The first frame in a plain mode, and whether it came from a lossy photograph."""
     from PIL import Image, ImageOps
@@ -76,8 +70,8 @@ def _first_frame(data: bytes | memoryview, max_pixels: int, min_side: int) -> tu
             width, height = source.size
             if width * height > max_pixels:
                 raise _Refused(f"{width}x{height} pixels are over the limit")
-            if no_picture(width, height, min_side):
-                raise _Refused(f"{width}x{height} pixels are no picture")
+            if min(width, height) < min_side:
+                raise _Refused(f"{width}x{height} pixels are too few to be a picture")
             lossy = source.format in _LOSSY or (source.format == "WEBP" and source.mode == "RGB")
             source.load()
             ImageOps.exif_transpose(source, in_place=True)

@@ -15,9 +15,8 @@ from PIL import Image
 from pydantic import BaseModel, Field, ValidationError
 
 from workers.errors import Cause, ModelFault
-from workers.images import DEFAULT_LIMITS
+from workers.images import no_picture
 from workers.sandbox import protocol
-from workers.sandbox.decoding import no_picture
 from workers.sandbox.limits import MEBIBYTE
 from workers.settings import CodeSettings
 
@@ -62,19 +61,21 @@ def opened(frame: memoryview, settings: CodeSettings) -> Drawing:
 
 
 def _pictures(report: _Report, body: memoryview, settings: CodeSettings) -> Iterator[Image.Image]:
-    """One after the other, since each may be large; all are measured before the first is made."""
+    """One after the other, since each may be large; all are measured before the first is made. Raises
+    `ModelFault` where the first, which is the document's image, is no picture; others are left out.
+    """
     sizes = [width * height * len(mode) for mode, width, height in report.figures]
     pixels = sum(width * height for _, width, height in report.figures)
     honest = 0 < len(sizes) <= settings.max_figures and pixels <= settings.max_pixels
     if not honest or sum(sizes) != len(body):
         raise _tampered()
-    for _, width, height in report.figures:
-        # What no judge can look at would be masked as if a judge had failed.
-        if no_picture(width, height, DEFAULT_LIMITS.min_side):
-            raise ModelFault(Cause.CODE_LIMIT, f"a figure of {width} x {height} pixels is no picture")
     start = 0
     for (mode, width, height), size in zip(report.figures, sizes, strict=True):
-        yield Image.frombytes(mode, (width, height), body[start : start + size])
+        # What no judge can look at would be masked as if a judge had failed.
+        if not no_picture(width, height):
+            yield Image.frombytes(mode, (width, height), body[start : start + size])
+        elif start == 0:
+            raise ModelFault(Cause.CODE_LIMIT, f"a figure of {width} x {height} pixels is no picture")
         start += size
 
 

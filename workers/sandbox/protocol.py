@@ -18,6 +18,7 @@ _LENGTH = struct.Struct("<I")
 LENGTH_BYTES = _LENGTH.size
 ARMED = b"A"  # first byte of a child that holds every layer; all that follows may be the model's doing
 UNARMED = b"S"  # first byte of a child whose jail failed, followed by the reason
+_MOST_HEADER_BYTES = 64 << 10  # JSON can take a hundred times its length
 _PIPE_BYTES = 1 << 20  # what any user may ask for; a picture then passes in few steps
 
 
@@ -47,6 +48,8 @@ def unpack(content: bytes | bytearray | memoryview) -> tuple[dict[str, Any], mem
         raise FrameError("too short")
     end = LENGTH_BYTES + length(content)
     try:
+        if end > LENGTH_BYTES + _MOST_HEADER_BYTES:
+            raise FrameError("the header is too long")
         header = json.loads(bytes(content[LENGTH_BYTES:end]))
     except (ValueError, RecursionError) as error:
         raise FrameError("the header is not JSON") from error
