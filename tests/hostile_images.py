@@ -89,7 +89,7 @@ def _png_with_text() -> bytes:
 
 def _gif_that_is_a_script() -> bytes:
     """`GIF89a/*...*/=1;alert(1)`: its width spells the beginning of a comment."""
-    whole = bytearray(coded(Image.new("P", (0x2A2F, 16)), "GIF"))
+    whole = bytearray(coded(Image.new("P", (0x2A2F, 256)), "GIF"))
     assert whole[6:8] == b"/*"
     return bytes(whole) + b"*/=1;" + FOREIGN
 

@@ -158,7 +158,10 @@ def test_jobs_are_done_on_both_nodes_and_both_leave_clean(network, environment, 
     try:
         soon(lambda: "ready" in log.read_text() or server.poll() is not None, log.read_text)
         config = tmp_path / "node.yaml"
-        config.write_text(yaml.safe_dump({"blobs": {"url": str(tmp_path / "blobs")}}))
+        # These nodes are user namespaces, whose root can become nobody else.
+        code = {"require": ["landlock", "seccomp", "netns", "private_root", "processes"]}
+        settings = {"blobs": {"url": str(tmp_path / "blobs")}, "tools": {"code": code}}
+        config.write_text(yaml.safe_dump(settings))
         env = environment | {"LLMI_REDIS_URL": URL}
         start = [str(ROOT / "ops" / "start_workers.sh"), "--queues", "code", "--json"]
         first = answer(network["alpha"], env, *start, "--config", str(config))
