@@ -47,9 +47,9 @@ def unpack(content: bytes | bytearray | memoryview) -> tuple[dict[str, Any], mem
     if len(content) < LENGTH_BYTES:
         raise FrameError("too short")
     end = LENGTH_BYTES + length(content)
+    if end > LENGTH_BYTES + _MOST_HEADER_BYTES:
+        raise FrameError("the header is too long")
     try:
-        if end > LENGTH_BYTES + _MOST_HEADER_BYTES:
-            raise FrameError("the header is too long")
         header = json.loads(bytes(content[LENGTH_BYTES:end]))
     except (ValueError, RecursionError) as error:
         raise FrameError("the header is not JSON") from error
