@@ -4,11 +4,14 @@ an ordinary chart still renders, and no process is left.
 
 from __future__ import annotations
 
+import glob
+import tempfile
+import threading
 from collections.abc import Iterator
 
 import pytest
 from sandbox_attempts import CALLS, REACH, SECRET, WITHIN
-from sandbox_worlds import CHART, failure, shared, zygote
+from sandbox_worlds import CHART, eventually, failure, shared, started, zygote
 
 from workers.errors import Cause
 from workers.sandbox import kernel
@@ -88,6 +91,38 @@ if libc.syscall({56 if kernel.X86 else 220}, 0x10010900 | 0x10000000, 0, 0, 0, 0
 raise RuntimeError(f"passed: {{passed}}")
 """
     assert "passed: []" in failure(renderer, code, SETTINGS).detail
+
+
+FAR = {
+    "the metadata address": "socket.socket().connect(('169.254.169.254', 80))",
+    "the web": "socket.socket().connect(('192.0.2.1', 80))",
+    "a datagram": "socket.socket(socket.AF_INET, socket.SOCK_DGRAM).sendto(b'x', ('192.0.2.1', 9))",
+}
+
+
+@everywhere
+@pytest.mark.parametrize("attempt", FAR.values(), ids=FAR)
+def test_what_is_far_is_refused_by_the_jail(renderer: Renderer, attempt: str) -> None:
+    """And not because nobody answers, as it would be on a machine without a network."""
+    error = failure(renderer, f"import socket\n{attempt}", SETTINGS)
+    assert "Operation not permitted" in error.detail or "Network is unreachable" in error.detail
+
+
+def test_a_neighbours_folder_is_out_of_reach() -> None:
+    """Where no private root hides it."""
+    renderer, neighbour = shared("container"), started("container")
+    keep = "open('its-own', 'w').write('x'); import time; time.sleep(60)"
+    running = threading.Thread(target=failure, args=(neighbour, keep, SETTINGS))
+    running.start()
+    pattern = f"{tempfile.gettempdir()}/llmi-code-*/job-*/its-own"
+    try:
+        assert eventually(lambda: bool(glob.glob(pattern)))
+        [path] = glob.glob(pattern)
+        for attempt in (f"open({path!r}).read()", f"import glob; assert glob.glob({pattern!r})"):
+            assert not _escapes(renderer, attempt)
+    finally:
+        neighbour.close()
+        running.join()
 
 
 @everywhere
