@@ -9,6 +9,7 @@ jobs that run on).
 from __future__ import annotations
 
 import logging
+import socket
 from typing import Any
 
 from celery import Celery
@@ -20,6 +21,14 @@ from workers.settings import QueueSettings, section
 
 SOCKET_TIMEOUT_S = 10.0
 CONNECT_TIMEOUT_S = 5.0
+# A worker waits for messages without a time-out of its own: the kernel must notice that the other end has
+# gone without a word. Linux alone would try for a quarter of an hour.
+_NOTICE = {
+    socket.TCP_KEEPIDLE: 5,  # seconds, as the next
+    socket.TCP_KEEPINTVL: 5,
+    socket.TCP_KEEPCNT: 2,
+    socket.TCP_USER_TIMEOUT: 15_000,  # milliseconds
+}
 
 
 def make_app(settings: QueueSettings) -> Celery:
@@ -67,6 +76,7 @@ def _transport_options(settings: QueueSettings) -> dict[str, Any]:
         "socket_timeout": SOCKET_TIMEOUT_S,
         "socket_connect_timeout": CONNECT_TIMEOUT_S,
         "socket_keepalive": True,
+        "socket_keepalive_options": _NOTICE,
         "health_check_interval": 10,
     }
 

@@ -1,11 +1,17 @@
 """kombu's Redis transport, which buries what `workers.entry` has a problem with instead of ending the worker
-for it, and puts what a worker gives back where it is taken next.
+for it, puts what a worker gives back where it is taken next, and goes on taking when a connection was made
+anew.
 
 kombu 5.6 takes an entry off its list, and then reads it outside of any handler: bytes that are no JSON, or
 JSON that is no envelope, raise through the event loop, and are lost; a body that is no task's raises there
 too, and comes again. `_brpop_read` is kombu's own, but for the lines in the middle. It can go when kombu has
 a handler for such messages:
 `tests/integration/test_dead_letters.py::test_kombu_alone_ends_at_what_is_no_message`.
+
+kombu 5.6 stops asking Redis for messages once any connection of a worker's is gone, and begins again only
+with a new transport. redis-py, however, makes a connection that died while nobody used it anew without a
+word: a worker that was starting when Redis restarted lived on and took nothing. `register_with_event_loop`
+can go when `tests/integration/test_polling.py::test_kombu_alone_takes_nothing_more` fails.
 
 kombu puts a message that was rejected where those lie that were posted last. Invariants: what is not buried
 is delivered as kombu delivers it; what comes back, for whatever reason, is taken before all that never left
@@ -15,6 +21,8 @@ its queue, since it was posted before.
 from __future__ import annotations
 
 import logging
+from collections.abc import Callable
+from functools import partial
 from queue import Empty
 from typing import Any
 
@@ -31,6 +39,22 @@ _ORDERS, _ANSWERS = ".celery.pidbox", ".reply.celery.pidbox"  # how the queues o
 
 
 class QoS(redis.QoS):
+    """What Redis could not be told of is as good as acknowledged here: kombu would keep its slot for ever,
+    and the worker would end up taking nothing. Its lease brings it back.
+    """
+
+    def ack(self, delivery_tag: str) -> None:
+        try:
+            super().ack(delivery_tag)
+        finally:
+            self._quick_ack(delivery_tag)
+
+    def reject(self, delivery_tag: str, requeue: bool = False) -> None:
+        try:
+            super().reject(delivery_tag, requeue=requeue)
+        finally:
+            self._quick_ack(delivery_tag)
+
     def restore_by_tag(self, tag: str, client: Any = None, leftmost: bool = False) -> None:
         super().restore_by_tag(tag, client, leftmost=False)  # BRPOP takes the rightmost
 
@@ -99,6 +123,24 @@ class Channel(redis.Channel):
 
 class Transport(redis.Transport):
     Channel = Channel
+
+    def __init__(self, *args: Any, **options: Any):
+        super().__init__(*args, **options)
+        self._stop_asking: Callable[[], None] = lambda: None
+
+    def register_with_event_loop(self, connection: Any, loop: Any) -> None:
+        """Ask for messages in every round of `loop` until this transport is closed. What cannot be read any
+        more raises, and Celery then connects anew with another.
+        """
+        others = set(loop.on_tick)
+        super().register_with_event_loop(connection, loop)
+        self.cycle._on_connection_disconnect = lambda _gone: None
+        (ask,) = loop.on_tick - others
+        self._stop_asking = partial(loop.on_tick.discard, ask)
+
+    def close_connection(self, connection: Any) -> None:
+        super().close_connection(connection)
+        self._stop_asking()
 
     def _deliver(self, message: Any, queue: str) -> None:
         """Celery begins its control channel anew when an order raises, and then its worker takes nothing."""

@@ -1,0 +1,107 @@
+"""A worker goes on taking messages when Redis has dropped its connections, were it in the middle of its
+start.
+"""
+
+from __future__ import annotations
+
+import socket
+import time
+from collections.abc import Iterator
+
+import pytest
+import redis
+from kombu import Connection, Consumer, Exchange, Message, Queue
+from kombu.asynchronous import Hub
+
+from workers.app import make_app
+from workers.settings import QueueSettings
+
+OURS, KOMBUS = "workers.transport:Transport", "kombu.transport.redis:Transport"
+ENOUGH_S = 5.0  # kombu asks anew every second
+
+
+@pytest.fixture
+def raw(queue_settings: QueueSettings) -> Iterator[redis.Redis]:
+    with redis.Redis.from_url(queue_settings.url) as client:
+        yield client
+
+
+def taken(url: str, transport: str, raw: redis.Redis) -> list[str]:
+    """What a loop takes that was set up as Celery's is, with a queue of work and one of orders, lost its
+    connections before its first round, and then finds three messages.
+    """
+    found: list[str] = []
+    hub = Hub()
+    with Connection(url, transport=transport) as connection:
+        connection.transport.register_with_event_loop(connection.connection, hub)
+        work = Consumer(connection.default_channel, [Queue("work", Exchange(""), "work")], no_ack=True)
+        work.register_callback(lambda body, _message: found.append(body))
+        work.consume()
+        orders = Consumer(connection.channel(), [Queue("orders", Exchange("orders", "fanout"))], no_ack=True)
+        orders.consume()
+        raw.execute_command("CLIENT", "KILL", "TYPE", "normal", "SKIPME", "yes")
+        with Connection(url) as other, other.SimpleQueue("work") as queue:
+            for body in "abc":
+                queue.put(body)
+        deadline = time.monotonic() + ENOUGH_S
+        while len(found) < 3 and time.monotonic() < deadline:
+            hub.run_once()
+    return found
+
+
+def test_a_loop_whose_connections_were_dropped_in_its_start_takes_every_message(
+    queue_settings: QueueSettings, raw: redis.Redis
+) -> None:
+    assert taken(queue_settings.url, OURS, raw) == ["a", "b", "c"]
+
+
+def test_kombu_alone_takes_nothing_more(queue_settings: QueueSettings, raw: redis.Redis) -> None:
+    """If this fails, kombu has learnt it, and `workers.transport.Transport.register_with_event_loop` can
+    go.
+    """
+    assert taken(queue_settings.url, KOMBUS, raw) != ["a", "b", "c"]
+
+
+def test_a_closed_transport_leaves_nothing_in_the_loop(queue_settings: QueueSettings) -> None:
+    hub = Hub()
+    for _ in range(2):
+        with Connection(queue_settings.url, transport=OURS) as connection:
+            connection.transport.register_with_event_loop(connection.connection, hub)
+            assert len(hub.on_tick) == 1
+        assert not hub.on_tick
+
+
+def test_what_redis_could_not_be_told_of_takes_up_no_slot(
+    queue_settings: QueueSettings, raw: redis.Redis
+) -> None:
+    with Connection(queue_settings.url, transport=OURS) as connection:
+        channel = connection.default_channel
+        channel.basic_qos(0, 1, False)
+        work = Consumer(channel, [Queue("work", Exchange(""), "work")])
+        found: list[Message] = []
+        work.register_callback(lambda _body, message: found.append(message))
+        work.consume()
+        with Connection(queue_settings.url) as other, other.SimpleQueue("work") as queue:
+            for end in ("ack", "reject", "requeue"):
+                queue.put("a")
+                connection.drain_events(timeout=ENOUGH_S)
+                message = found.pop()
+                assert not channel.qos.can_consume()
+                raw.set("unacked_index", "of another type, so that Redis refuses")
+                with pytest.raises(redis.ResponseError):
+                    getattr(message, end)()
+                assert channel.qos.can_consume()
+                raw.delete("unacked_index")
+
+
+def test_a_connection_whose_other_end_is_gone_is_noticed(queue_settings: QueueSettings) -> None:
+    app = make_app(queue_settings)
+    with app.connection_for_read() as connection:
+        line = connection.default_channel.client.connection_pool.get_connection()
+        assert 0 < line._sock.getsockopt(socket.IPPROTO_TCP, socket.TCP_USER_TIMEOUT) <= 15_000
+        waits, every, times = (
+            line._sock.getsockopt(socket.IPPROTO_TCP, option)
+            for option in (socket.TCP_KEEPIDLE, socket.TCP_KEEPINTVL, socket.TCP_KEEPCNT)
+        )
+        assert line._sock.getsockopt(socket.SOL_SOCKET, socket.SO_KEEPALIVE)
+        assert waits + every * times <= 15
