@@ -1,7 +1,7 @@
 """A task as dashboards show it: its route stands in its events, and a failed job counts as failed.
 
 Our jobs end in an outcome, never in an exception, so to Celery each of them succeeds. Events alone are
-changed here; what Celery does with a task is not.
+changed here; what Celery does with a task is not, but that its loop hears of the end at once.
 """
 
 from __future__ import annotations
@@ -13,6 +13,7 @@ from celery import Task
 from celery.exceptions import Reject
 from celery.worker.request import Request
 
+from workers.attention import Attention
 from workers.backend import TASK_PREFIX
 from workers.telemetry import worker_metrics
 
@@ -62,6 +63,11 @@ class ShownRequest(Request):
         if requeue and not self.acknowledged and not self._held:
             worker_metrics().given_back(self.name.removeprefix(TASK_PREFIX))
         super().reject(requeue=requeue)
+        Attention.ring()
+
+    def acknowledge(self) -> None:
+        super().acknowledge()
+        Attention.ring()
 
 
 class JobTask(Task):

@@ -10,10 +10,14 @@ from collections.abc import Iterator
 
 import pytest
 import redis
+from conftest import StartWorker
 from kombu import Connection, Consumer, Exchange, Message, Queue
 from kombu.asynchronous import Hub
+from queue_jobs import Order
+from queue_requests import ask
 
 from workers.app import make_app
+from workers.client import QueueClient
 from workers.settings import QueueSettings
 
 OURS, KOMBUS = "workers.transport:Transport", "kombu.transport.redis:Transport"
@@ -105,3 +109,14 @@ def test_a_connection_whose_other_end_is_gone_is_noticed(queue_settings: QueueSe
         )
         assert line._sock.getsockopt(socket.SOL_SOCKET, socket.SO_KEEPALIVE)
         assert waits + every * times <= 15
+
+
+async def test_the_end_of_a_job_in_a_thread_is_heard_at_once(
+    obedient: StartWorker, client: QueueClient
+) -> None:
+    obedient("search")
+    await ask(client, Order(), "search")
+    began = time.monotonic()
+    for _ in range(20):
+        await ask(client, Order(), "search")
+    assert time.monotonic() - began < 20 * 0.1, "its slot was taken again only when a timer fired"
