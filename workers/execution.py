@@ -85,16 +85,23 @@ def handle(task_id: str, kind: str, arguments: tuple[Any, ...]) -> Outcome:
     if late:
         _bury(kind, f"its deadline had passed {time.time() - request.deadline:.0f} s before", arguments)
     if not provider or late:
-        return jobs.run(request, _blobs())
+        return _run(request, arguments)
     breaker = ProviderBreaker(_redis(os.getpid()), kind, provider, settings.breaker)
     waits = settings.breaker.while_open == "wait"
     if down := breaker.admit(request):
         if waits:
             _hold(request, this, down)
         return _failed(task_id, kind, Cause.PROVIDER_DOWN, f"left alone: {down}", provider)
-    outcome = jobs.run(request, _blobs())
+    outcome = _run(request, arguments)
     if (down := breaker.hear(outcome)) and waits:
         _hold(request, this, down)
+    return outcome
+
+
+def _run(request: Request, arguments: tuple[Any, ...]) -> Outcome:
+    outcome = jobs.run(request, _blobs())
+    if isinstance(outcome.result, Failure) and outcome.result.cause is Cause.BAD_MESSAGE:
+        _bury(request.kind, outcome.result.detail, arguments)
     return outcome
 
 

@@ -13,7 +13,7 @@ from queue_jobs import Order
 from queue_requests import ask, request_for, until
 
 from workers.client import QueueClient
-from workers.dead_letters import KEY
+from workers.dead_letters import KEY, read_dead_letters
 from workers.errors import Cause, Fault, InfrastructureFault
 from workers.messages import Failure, Outcome, Request
 from workers.publisher import encode
@@ -103,13 +103,18 @@ async def test_an_outcome_may_be_awaited_by_several_and_again(
         assert first is second is await posted.outcome()
 
 
-async def test_a_bad_payload_is_a_bad_message(worker: StartWorker, queue_settings: QueueSettings) -> None:
+async def test_a_bad_payload_is_a_bad_message_and_is_kept(
+    worker: StartWorker, queue_settings: QueueSettings
+) -> None:
     worker(["code"], app="queue_app")
     request = request_for(Order()).model_copy(update={"payload": {"act": "fly"}})
     async with QueueClient(queue_settings) as client:
         outcome = await (await client.post(request)).outcome()
     assert isinstance(outcome.result, Failure)
     assert outcome.result.cause is Cause.BAD_MESSAGE
+    [letter] = read_dead_letters(queue_settings.url)
+    assert (letter.queue, letter.reason) == ("code", outcome.result.detail)
+    assert request.request_id in letter.message
 
 
 @pytest.mark.parametrize(
