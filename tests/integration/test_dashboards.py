@@ -20,7 +20,7 @@ import yaml
 from conftest import StartWorker
 from metrics_pages import get, get_json
 from queue_jobs import Order
-from queue_requests import ask, until
+from queue_requests import ask, request_for, until
 
 from coordinator.exporter import Exporter, RunState
 from coordinator.fleet import PoolState
@@ -37,6 +37,7 @@ REPOSITORY = Path(__file__).resolve().parents[2]
 OPS = REPOSITORY / "ops"
 START_S = 60.0
 USER = "someone:secret"
+SCRIPT = "<script>alert(1)<"  # no slash: it is the name of a file
 HASHED = "$2b$05$abcdefghijklmnopqrstuuOQiyCxlgf/oeuTqixKmWdcYUh4Hjl0a"  # "secret", by bcrypt
 
 
@@ -114,6 +115,12 @@ async def test_flower_lists_workers_routes_and_tasks_with_their_causes(
     assert done["args"].startswith("act='answer', seconds=0.1")
     assert done["result"].startswith("'seed': 0, 'pid': ")
     assert failed["exception"] == "no_hit: nothing found"
+    odd = request_for(Order(notes=f"/nowhere/{SCRIPT}"))
+    assert not (await (await client.post(odd)).outcome()).ok
+    await until(lambda: b"FileNotFoundError" in get(f"{url}/task/{odd.request_id}", USER), START_S)
+    shown = get(f"{url}/task/{odd.request_id}", USER).decode()
+    assert shown.count("&lt;script&gt;alert") >= 2, "what was asked, and what came of it"
+    assert "<script>alert" not in shown
     workers = get_json(f"{url}/api/workers?refresh=1", USER)
     assert [queue["name"] for queue in workers[name]["active_queues"]] == ["code"]
     assert workers[name]["stats"]["pool"]["max-concurrency"] == 1
