@@ -14,11 +14,15 @@ from workers.execution import register
 from workers.jobs import JobContext, job
 from workers.messages import Message, Success
 
+Act = Literal["answer", "blame_model", "blame_us", "raise", "die", "die_once", "hang_once", "eat_once"]
+
 
 class Order(Message):
     """What the job is to do, after noting its start in `notes`, a file, and once file `after` is there."""
 
-    act: Literal["answer", "blame_model", "blame_us", "raise", "die", "die_once", "hang_once"] = "answer"
+    act: Literal["answer", "blame_model", "blame_us", "raise", "die", "die_once", "hang_once", "eat_once"] = (
+        "answer"
+    )
     seconds: float = 0.0
     notes: str = ""
     after: str = ""
@@ -36,6 +40,8 @@ def obey(order: Order, context: JobContext) -> Success:
     time.sleep(60.0 if order.act == "hang_once" and not earlier else order.seconds)
     if order.act == "die" or (order.act == "die_once" and not earlier):
         os.kill(os.getpid(), signal.SIGKILL)
+    if order.act == "eat_once" and not earlier:
+        b"x" * (1 << 30)
     if order.act == "blame_model":
         raise ModelFault(Cause.NO_HIT, "nothing found", provider="test")
     if order.act == "blame_us":

@@ -10,6 +10,8 @@ import socket
 import subprocess
 import sys
 import time
+import uuid
+from collections.abc import Callable, Iterator
 from pathlib import Path
 
 import psutil
@@ -30,6 +32,7 @@ from workers.settings import REDIS_ENV, QueueSettings
 pytestmark = pytest.mark.long
 
 REDELIVERY_S = 15.0
+GROUPS = Path("/sys/fs/cgroup")
 
 
 async def test_a_killed_child_costs_one_attempt_and_no_outcome(
@@ -40,6 +43,40 @@ async def test_a_killed_child_costs_one_attempt_and_no_outcome(
     assert outcome.ok
     assert told == [outcome]
     assert len(notes.starts) == 2
+
+
+@pytest.fixture
+def confined() -> Iterator[Callable[[int], None]]:
+    """`confined(pid)` leaves a process an eighth of a GiB; the kernel kills it when it takes more."""
+    where = next((path for path in (GROUPS / "memory", GROUPS) if os.access(path, os.W_OK)), None)
+    first = where is not None and (where / "memory.limit_in_bytes").exists()
+    if where is None or not (first or "memory" in (where / "cgroup.subtree_control").read_text()):
+        pytest.skip("no group of processes whose memory could be limited")
+    group = where / f"llmi-{uuid.uuid4().hex}"
+    group.mkdir()
+    (group / ("memory.limit_in_bytes" if first else "memory.max")).write_text(str(128 << 20))
+
+    def confine(pid: int) -> None:
+        (group / "cgroup.procs").write_text(f"{pid}\n")
+
+    yield confine
+    for pid in (group / "cgroup.procs").read_text().split():
+        (where / "cgroup.procs").write_text(f"{pid}\n")
+    group.rmdir()
+
+
+async def test_a_job_that_the_kernel_kills_for_its_memory_is_tried_again(
+    obedient: StartWorker, client: QueueClient, notes: Notes, tmp_path: Path, confined: Callable[[int], None]
+) -> None:
+    obedient()
+    gate = tmp_path / "gate"
+    posted = await client.post(request_for(notes.order(act="eat_once", after=str(gate))))
+    eater = await notes.started()
+    confined(eater)
+    gate.touch()
+    assert (await posted.outcome()).ok
+    assert len(notes.starts) == 2
+    assert not alive(eater)
 
 
 async def test_a_job_that_kills_every_worker_is_given_up(
