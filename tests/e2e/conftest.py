@@ -23,13 +23,20 @@ from policy.resumption import Resumption
 
 LLMI = str(Path(sys.executable).with_name("llmi"))
 STEPS = 3
+# In the environment of every run: none of them may be found anywhere but there.
+KEYS = {
+    "SERP_API_KEY": "planted-serp-58c1",
+    "OPENAI_API_KEY": "planted-openai-06d2",
+    "AWS_SECRET_ACCESS_KEY": "planted-aws-4e19",
+    "HF_TOKEN": "planted-hub-77aa",
+}
 LIMIT_S = 840.0  # building the tiny models takes minutes when the cache is cold
 
 
 @dataclass(frozen=True)
 class Demo:
     """A finished run: its folder, its resolved configuration, what `--json` printed, its metrics by step, its
-    ledger.
+    ledger, and all that the command said.
     """
 
     kind: str
@@ -38,6 +45,13 @@ class Demo:
     summary: dict
     metrics: list[dict]
     ledger: Ledger
+    said: str
+
+
+@pytest.fixture(scope="session")
+def keys() -> tuple[str, ...]:
+    """What was planted in the environment of every run."""
+    return tuple(KEYS.values())
 
 
 @pytest.fixture(scope="session")
@@ -84,7 +98,7 @@ def demo(kind: str, runs: Path) -> Demo:
 
 def finished(name: str, runs: Path, command: list[str]) -> Demo:
     """The run of this name, once `command` has ended well."""
-    env = {**os.environ, "PYTHONUNBUFFERED": "1"}
+    env = {**os.environ, **KEYS, "PYTHONUNBUFFERED": "1"}
     ended = subprocess.run(command, capture_output=True, text=True, env=env, timeout=LIMIT_S, check=False)
     folder = runs / name
     log = folder / "logs" / "trainer.log"
@@ -98,6 +112,7 @@ def finished(name: str, runs: Path, command: list[str]) -> Demo:
         summary=json.loads(ended.stdout.strip().splitlines()[-1]),
         metrics=[json.loads(line)["data"] for line in lines],
         ledger=read_ledger(folder),
+        said=ended.stdout + ended.stderr,
     )
 
 
@@ -118,7 +133,9 @@ def killed_in_step(step: int, command: list[str], folder: Path, log: Path) -> Le
     """
     with (
         log.open("wb") as output,
-        subprocess.Popen(command, stdout=output, stderr=output, start_new_session=True) as process,
+        subprocess.Popen(
+            command, stdout=output, stderr=output, env={**os.environ, **KEYS}, start_new_session=True
+        ) as process,
     ):
         deadline = time.monotonic() + LIMIT_S
         while not drawn(folder, step):

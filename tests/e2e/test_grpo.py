@@ -5,6 +5,7 @@ from.
 from __future__ import annotations
 
 from html import unescape
+from pathlib import Path
 
 import pytest
 from PIL import Image
@@ -77,6 +78,16 @@ def test_every_image_of_a_document_is_in_the_blob_store(run, trained):
     assert refs
     for ref in refs:
         blobs.get(ref)
+
+
+def test_keys_in_the_environment_are_in_nothing_that_the_run_leaves(run, keys):
+    places = {str(path): path.read_bytes() for path in run.folder.rglob("*") if path.is_file()}
+    assert any(name.endswith("trainer.log") for name in places)
+    rays = Path("/tmp/ray/session_latest")  # the last run's
+    places |= {str(path): path.read_bytes() for path in rays.rglob("*") if path.is_file()}
+    places["said"] = run.said.encode()
+    for key in keys:
+        assert [name for name, text in places.items() if key.encode() in text] == []
 
 
 def test_weights_reach_the_engine_after_each_step(run):
