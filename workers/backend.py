@@ -18,6 +18,7 @@ from celery.backends.redis import RedisBackend
 from workers.errors import Cause
 from workers.messages import Failure, Outcome
 from workers.outcomes import commit
+from workers.patience import passes
 from workers.telemetry import worker_metrics
 
 logger = logging.getLogger(__name__)
@@ -52,6 +53,10 @@ def outcome_of(task_id: str, task_name: str, result: Any, state: str) -> Outcome
 
 class OutcomeBackend(RedisBackend):
     """Named in `workers.app` as the result backend; used by worker processes only."""
+
+    def exception_safe_to_retry(self, exc: BaseException) -> bool:
+        """Celery knows lost connections only; what it does not know ends in no outcome, and costs a slot."""
+        return passes(exc)
 
     def _store_result(
         self,

@@ -18,12 +18,9 @@ import time
 from typing import Any
 
 import redis
-import tenacity
 from celery import Celery, Task
 from celery.exceptions import Reject
 from pydantic import ValidationError
-from redis.exceptions import ConnectionError as RedisConnectionError
-from redis.exceptions import TimeoutError as RedisTimeoutError
 
 from workers import jobs
 from workers.backend import TASK_PREFIX
@@ -34,11 +31,11 @@ from workers.entry import first_problem
 from workers.errors import Cause
 from workers.messages import Failure, Outcome, Request
 from workers.outcomes import Attempt, begin, unbegin
+from workers.patience import once_redis_serves
 from workers.set_aside import set_aside
 from workers.settings import BlobSettings, QueueSettings, section
 
 logger = logging.getLogger(__name__)
-RECONNECT_S = 60.0  # a restart of Redis is waited for
 HOLD_S = 0.5  # by then `workers.gate` has seen it, and the request is not taken again at once
 
 
@@ -124,21 +121,12 @@ def _hold(request: Request, this: Attempt, down: Down) -> None:
         raise Held(str(down))
 
 
-# Not redis-py's own retries: its pool connects before they begin, and fails at once where Redis is down.
-_once_redis_is_there = tenacity.retry(
-    retry=tenacity.retry_if_exception_type((RedisConnectionError, RedisTimeoutError)),
-    wait=tenacity.wait_random_exponential(multiplier=0.05, max=1.0),
-    stop=tenacity.stop_after_delay(RECONNECT_S),
-    reraise=True,
-)
-
-
-@_once_redis_is_there
+@once_redis_serves
 def _begin(request_id: str, this: Attempt, ttl_s: int) -> tuple[bytes | None, tuple[Attempt, ...]]:
     return begin(_redis(os.getpid()), request_id, this, ttl_s)
 
 
-@_once_redis_is_there
+@once_redis_serves
 def _set_aside(request: Request, attempts: tuple[Attempt, ...], ttl_s: int) -> None:
     set_aside(_redis(os.getpid()), request, attempts, ttl_s)
 

@@ -20,6 +20,7 @@ class Kind(StrEnum):
     FREEZE = "a worker stopped for longer than its lease, then continued"
     FREEZE_AND_KILL = "a worker stopped, then killed"
     RESTART_REDIS = "kill -9 of Redis, and a new start"
+    REFUSE = "Redis refusing writes, for want of memory or of a replica"
     CUT = "all connections to Redis dropped"
     DELAY = "each packet to and from Redis delayed"
     SILENCE = "no packet to or from Redis"
@@ -33,6 +34,7 @@ class Kind(StrEnum):
 LASTS_S: dict[Kind, tuple[float, float]] = {
     Kind.FREEZE: (6.0, 9.0),
     Kind.FREEZE_AND_KILL: (1.0, 3.0),
+    Kind.REFUSE: (1.0, 4.0),
     Kind.DELAY: (2.0, 5.0),
     Kind.SILENCE: (1.0, 4.0),
     Kind.FULL_DISK: (1.0, 4.0),

@@ -27,6 +27,7 @@ from workers.lease import INDEX
 DELAY_S = 0.1  # of each packet
 FULL_BYTES = 512  # no file may grow beyond: less than any picture has
 LEASE_CLOCK_S = 3600
+REFUSALS = (("maxmemory", "1"), ("min-replicas-to-write", "1"))  # "0" undoes either
 REST_S = 60.0  # what was begun has ended by then
 
 # KEYS: kombu's index of leases. ARGV: seconds. As if every holder had been silent for so long.
@@ -90,6 +91,9 @@ class Monkey:
                 async with self._locks["redis"]:
                     os.kill(self._server.pid, signal.SIGKILL)
                     await asyncio.to_thread(self._server.start)
+            case Kind.REFUSE:
+                async with self._locks["redis"]:
+                    await self._refuse(fault)
             case Kind.CUT:
                 self._proxy.cut()
             case Kind.DELAY | Kind.SILENCE:
@@ -139,6 +143,18 @@ class Monkey:
                 await asyncio.to_thread(self._provider.start)
             else:
                 self._provider.go_on()
+
+    async def _refuse(self, fault: Fault) -> None:
+        name, value = REFUSALS[int(fault.pick * len(REFUSALS))]
+        await asyncio.to_thread(self._configure, name, value)
+        try:
+            await asyncio.sleep(fault.lasts_s)
+        finally:
+            await asyncio.to_thread(self._configure, name, "0")
+
+    def _configure(self, name: str, value: str) -> None:
+        with redis.Redis.from_url(self._server.url, socket_timeout=5.0, socket_connect_timeout=5.0) as client:
+            client.config_set(name, value)
 
     def _expire(self) -> None:
         with redis.Redis.from_url(self._server.url, socket_timeout=5.0, socket_connect_timeout=5.0) as client:

@@ -16,7 +16,7 @@ from pathlib import Path
 from coordinator.build import cache_folder
 from coordinator.chaos.audit import Rule, audit
 from coordinator.chaos.crew import Crew
-from coordinator.chaos.faults import Fault, timeline
+from coordinator.chaos.faults import Fault, Kind, timeline
 from coordinator.chaos.load import Load, Sample
 from coordinator.chaos.monkey import Monkey
 from coordinator.chaos.provider import Provider
@@ -41,7 +41,7 @@ class Wanted:
     requests: int = 2000
     workers: int = 4
     seconds: float = 0.0
-    faults: int = 26
+    faults: int = 2 * len(Kind)
     seed: int = 1
 
 
