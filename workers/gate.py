@@ -45,6 +45,9 @@ class Watch(threading.Thread):
             except (redis.RedisError, OSError) as error:
                 logger.debug("no look at the breakers: %s", error)
                 self.shut = frozenset()
+            except Exception:  # of any kind: without this thread, what is shut now would stay so
+                logger.exception("no look at the breakers")
+                self.shut = frozenset()
             time.sleep(LOOK_S)
 
 

@@ -57,6 +57,8 @@ class Leases(threading.Thread):
                 self.beat()
             except (redis.RedisError, OSError) as error:
                 logger.warning("leases not renewed: %s", error)
+            except Exception:  # of any kind: without this thread, every running job is given to another
+                logger.exception("leases not renewed")
             time.sleep(beat_s(self._settings.lease_s))
 
     def beat(self) -> None:

@@ -3,7 +3,7 @@ assumed.
 
 Invariant: a worker is ready when its parent consumes and every process that runs jobs has warmed the jobs of
 its queues; one that cannot load what these need ends, and its log says why; the key expires one lease after
-the worker's last beat.
+the worker's last beat, and what it said is there again with its next.
 """
 
 from __future__ import annotations
@@ -20,6 +20,7 @@ from celery.exceptions import WorkerTerminate
 
 from workers.jobs import JOBS
 from workers.outcomes import worker_key
+from workers.patience import once_redis_serves
 from workers.queues import QUEUES
 from workers.settings import QueueSettings, own_fingerprint, section
 
@@ -28,6 +29,7 @@ LOADING_S = 3600  # of presence before the first beat: warming may take minutes
 _self: dict[str, Any] = {
     "name": "",
     "kinds": (),
+    "said": {},  # by the parent
 }  # of this worker; set in the parent, inherited by its children
 
 
@@ -41,16 +43,26 @@ def is_ready(client: redis.Redis, name: str, pid: int, concurrency: int) -> bool
 
 
 def renew(pipeline: Any, settings: QueueSettings) -> None:
-    """Add to `pipeline` what keeps this worker's presence alive."""
+    """Add to `pipeline` what keeps this worker's presence alive, also through a loss of Redis' memory."""
+    if _self["said"]:
+        pipeline.hset(worker_key(_self["name"]), mapping=_self["said"])
     pipeline.expire(worker_key(_self["name"]), max(1, round(settings.lease_s)))
 
 
-def _write(*fields: str) -> None:
+def _say(**fields: Any) -> None:
+    """In the parent; the beats of `workers.lease` say it again."""
+    _self["said"].update(fields)
+    _write(fields)
+
+
+@once_redis_serves
+def _write(fields: dict[str, Any], forget: bool = False) -> None:
     settings = section("queue", QueueSettings)
     with redis.Redis.from_url(settings.url, socket_timeout=5.0, socket_connect_timeout=5.0) as client:
         pipeline = client.pipeline()
-        for field in fields:
-            pipeline.hset(worker_key(_self["name"]), field, os.getpid())
+        if forget:
+            pipeline.delete(worker_key(_self["name"]))
+        pipeline.hset(worker_key(_self["name"]), mapping=fields)
         pipeline.expire(worker_key(_self["name"]), LOADING_S)
         pipeline.execute()
 
@@ -73,30 +85,24 @@ def connect() -> None:
 
     def setup(sender: str, instance: Any, **_: Any) -> None:
         kinds = tuple(kind for kind in instance.app.amqp.queues.consume_from if kind in QUEUES)
-        _self.update(name=sender, kinds=kinds)
-        settings = section("queue", QueueSettings)
-        with redis.Redis.from_url(settings.url, socket_timeout=5.0, socket_connect_timeout=5.0) as client:
-            pipeline = client.pipeline()
-            pipeline.delete(worker_key(_self["name"]))
-            said = {"queues": ",".join(kinds), "config": own_fingerprint()}
-            pipeline.hset(worker_key(_self["name"]), mapping=said)
-            pipeline.expire(worker_key(_self["name"]), LOADING_S)
-            pipeline.execute()
+        _self.update(name=sender, kinds=kinds, said={"queues": ",".join(kinds), "config": own_fingerprint()})
+        _write(_self["said"], forget=True)
 
     def process_started(**_: Any) -> None:
         if not _warm():
             os.kill(os.getppid(), signal.SIGTERM)
             raise SystemExit(1)
-        _write(f"warm:{os.getpid()}")
+        _write({f"warm:{os.getpid()}": os.getpid()})
 
     def consuming(sender: Any, **_: Any) -> None:
         if isinstance(sender.pool, Threads):
             if not _warm():
                 raise WorkerTerminate(1)
-            _write(*(f"warm:{slot}" for slot in range(sender.pool.num_processes)))
-        _write("consuming")
+            _say(**{f"warm:{slot}": os.getpid() for slot in range(sender.pool.num_processes)})
+        _say(consuming=os.getpid())
 
     def gone(**_: Any) -> None:
+        _self["said"] = {}
         settings = section("queue", QueueSettings)
         with redis.Redis.from_url(settings.url, socket_timeout=5.0, socket_connect_timeout=5.0) as client:
             client.delete(worker_key(_self["name"]))
