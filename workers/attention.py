@@ -11,6 +11,7 @@ from __future__ import annotations
 
 import contextlib
 import os
+import time
 from typing import Any
 
 from celery import bootsteps
@@ -19,10 +20,27 @@ from celery.concurrency.thread import TaskPool as Threads
 PROCESSES_S = 0.25
 
 
+def remember(pool: Any) -> None:
+    """Of a pool whose line was made anew, what Celery 5.6 forgets with its line: how long the jobs that run
+    may take (their timers went with all others), and whose processes are busy (the next job would be given to
+    one, and wait there). `tests/integration/test_reconnect.py` tells when it can go.
+    """
+    writers = {process.pid: process.inqW_fd for process in pool._pool}
+    for running in tuple(pool._cache.values()):
+        if not running._accepted:
+            continue
+        if running._timeout:
+            ran_s = time.monotonic() - running._time_accepted
+            pool.on_timeout_set(running, None, max(0.01, running._timeout - ran_s))
+        if running._worker_pid in writers:
+            pool._busy_workers.add(writers[running._worker_pid])
+
+
 class Attention(bootsteps.StartStopStep):
     """For threads a bell in the loop; for processes a look whether all still live."""
 
     requires = ("celery.worker.consumer.tasks:Tasks",)
+    _timer: Any = None
     _bell = -1  # an eventfd, one for the life of the worker; none where no thread runs jobs
 
     def start(self, consumer: Any) -> None:
@@ -31,7 +49,12 @@ class Attention(bootsteps.StartStopStep):
                 Attention._bell = os.eventfd(0, os.EFD_NONBLOCK | os.EFD_CLOEXEC)
             consumer.hub.add_reader(Attention._bell, self._hear)
         else:
-            consumer.timer.call_repeatedly(PROCESSES_S, consumer.pool.maintain_pool)
+            self._timer = consumer.timer.call_repeatedly(PROCESSES_S, consumer.pool.maintain_pool)
+            remember(consumer.pool._pool)
+
+    def stop(self, consumer: Any) -> None:
+        if self._timer is not None:
+            self._timer.cancel()
 
     @classmethod
     def ring(cls) -> None:

@@ -28,6 +28,6 @@ def end(panel: Any, ids: Sequence[str]) -> None:
     pool = panel.consumer.pool
     if isinstance(pool, Threads):
         return
-    for request_id in ids:
-        if (request := state.requests.get(request_id)) is not None:
+    for request in tuple(state.active_requests):  # those too that came by a line that broke since
+        if request.id in ids:
             request.terminate(pool, signal=SIGNAL)

@@ -1,6 +1,5 @@
 """kombu's Redis transport, which buries what `workers.entry` has a problem with instead of ending the worker
-for it, puts what a worker gives back where it is taken next, and goes on taking when a connection was made
-anew.
+for it, holds messages as `workers.deliveries` does, and goes on taking when a connection was made anew.
 
 kombu 5.6 takes an entry off its list, and then reads it outside of any handler: bytes that are no JSON, or
 JSON that is no envelope, raise through the event loop, and are lost; a body that is no task's raises there
@@ -13,9 +12,8 @@ with a new transport. redis-py, however, makes a connection that died while nobo
 word: a worker that was starting when Redis restarted lived on and took nothing. `register_with_event_loop`
 can go when `tests/integration/test_polling.py::test_kombu_alone_takes_nothing_more` fails.
 
-kombu puts a message that was rejected where those lie that were posted last. Invariants: what is not buried
-is delivered as kombu delivers it; what comes back, for whatever reason, is taken before all that never left
-its queue, since it was posted before.
+Invariants: what is not buried is delivered as kombu delivers it; a channel that is closed still tells Redis
+what became of the jobs that came by it, where kombu's fails.
 """
 
 from __future__ import annotations
@@ -28,9 +26,10 @@ from typing import Any
 
 from kombu.transport import TRANSPORT_ALIASES, redis
 from kombu.utils.encoding import bytes_to_str
-from redis.exceptions import RedisError
+from redis.exceptions import ConnectionError, RedisError
 
 from workers.dead_letters import bury
+from workers.deliveries import Deliveries
 from workers.entry import order_problem, problem
 from workers.settings import QueueSettings, section
 
@@ -38,36 +37,31 @@ logger = logging.getLogger(__name__)
 _ORDERS, _ANSWERS = ".celery.pidbox", ".reply.celery.pidbox"  # how the queues of orders, and to them, end
 
 
-class QoS(redis.QoS):
-    """What Redis could not be told of is as good as acknowledged here: kombu would keep its slot for ever,
-    and the worker would end up taking nothing. Its lease brings it back.
-    """
-
-    def ack(self, delivery_tag: str) -> None:
-        try:
-            super().ack(delivery_tag)
-        finally:
-            self._quick_ack(delivery_tag)
-
-    def reject(self, delivery_tag: str, requeue: bool = False) -> None:
-        try:
-            super().reject(delivery_tag, requeue=requeue)
-        finally:
-            self._quick_ack(delivery_tag)
-
-    def restore_by_tag(self, tag: str, client: Any = None, leftmost: bool = False) -> None:
-        super().restore_by_tag(tag, client, leftmost=False)  # BRPOP takes the rightmost
-
-    def restore_unacked(self, client: Any = None) -> None:
-        """The oldest last, so that it is taken first."""
-        with self.channel.conn_or_acquire(client) as connected:
-            for tag in reversed(self._delivered):
-                self.restore_by_tag(tag, connected)
-        self._delivered.clear()
-
-
 class Channel(redis.Channel):
-    QoS = QoS
+    QoS = Deliveries
+
+    def __init__(self, *args: Any, **options: Any):
+        super().__init__(*args, **options)
+        self._reached_by = super()._connparams()
+
+    def close(self) -> None:
+        poller = self.connection.cycle if self.connection is not None else None
+        super().close()
+        if poller is not None:  # a descriptor's number soon stands for another file
+            for number in [number for number, (channel, _) in poller.fds.items() if channel is self]:
+                del poller.fds[number]
+            for key in [key for key in poller._chan_to_sock if key[0] is self]:
+                del poller._chan_to_sock[key]
+
+    def _connparams(self, asynchronous: bool = False) -> dict[str, Any]:
+        if self.connection is None:
+            return dict(self._reached_by)
+        return dict(super()._connparams(asynchronous))
+
+    def _lookup(self, exchange: str, routing_key: str, default: Any = None) -> list[str]:
+        if self.connection is None:
+            return [routing_key]  # a request names its queue
+        return list(super()._lookup(exchange, routing_key, default))
 
     def _brpop_read(self, **options: Any) -> bool:
         try:
@@ -94,7 +88,7 @@ class Channel(redis.Channel):
         try:
             message = redis.loads(bytes_to_str(entry))
             self.connection._deliver(message, queue)
-        except self.connection_errors:
+        except (*self.connection_errors, RedisError):
             raise
         except Exception as error:  # whatever Celery trips over in a message must not end the worker
             logger.exception("what came by the queue %s could not be taken", queue)
@@ -139,8 +133,19 @@ class Transport(redis.Transport):
         self._stop_asking = partial(loop.on_tick.discard, ask)
 
     def close_connection(self, connection: Any) -> None:
-        super().close_connection(connection)
-        self._stop_asking()
+        try:
+            super().close_connection(connection)
+        finally:
+            self._stop_asking()
+
+    def on_readable(self, fileno: int) -> None:
+        """kombu reads nothing where no slot is free, were it the end of the line, and is told of it without
+        a pause.
+        """
+        channel, kind = self.cycle.fds[fileno]
+        if kind == "BRPOP" and not channel._in_poll and not channel.qos.can_consume():
+            raise ConnectionError("the line to Redis was closed while every slot was taken")
+        super().on_readable(fileno)
 
     def _deliver(self, message: Any, queue: str) -> None:
         """Celery begins its control channel anew when an order raises, and then its worker takes nothing."""

@@ -12,6 +12,7 @@ from queue_jobs import Order
 from queue_requests import request_for
 
 from workers import transport
+from workers.deliveries import Deliveries
 from workers.publisher import encode
 from workers.settings import QueueSettings
 
@@ -60,8 +61,8 @@ def test_what_a_silent_worker_held_is_taken_next_in_its_order(channel: Open) -> 
 def test_kombu_alone_puts_what_is_rejected_behind_all_others(
     channel: Open, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    """When this fails, `workers.transport.QoS` can go."""
+    """When this fails, `workers.deliveries.Deliveries.restore_by_tag` can go."""
     at_work = channel()
-    monkeypatch.delattr(transport.QoS, "restore_by_tag")
+    monkeypatch.delattr(Deliveries, "restore_by_tag")
     at_work.basic_get("code").reject(requeue=True)
     assert tuple(taken(at_work) for _ in NAMES) == ("second", "third", "first")
