@@ -1,15 +1,13 @@
-"""What goes into the run ledger, and the writer: JSON lines, append-only, one file per process.
+"""What goes into the run ledger, and its writer.
 
-The file is `<run>/ledger/<role>-<pid>.jsonl`; a full one is followed by `<role>-<pid>-2.jsonl`. Invariants:
-one entry is one line, written by one `write` call, so that a reader sees whole entries even after a kill; a
-line survives its process at once, and the machine after `SYNC_S`; nobody goes on with the file of another
-process, whose last line may be torn; a run is not resumed while a process of it writes.
+Invariants: one entry is one line of a file of its process's own (`policy.lines`); the times of one process
+only grow; a run is not resumed while a process of it writes.
 """
 
 from __future__ import annotations
 
 import contextlib
-import itertools
+import math
 import os
 import threading
 import time
@@ -20,13 +18,12 @@ from typing import Annotated, Literal
 from pydantic import Field, TypeAdapter
 
 from policy.document import Document, Task
+from policy.lines import Lines
 from policy.run_lock import writing
 from policy.scoring import Score
 from workers.messages import Message, Outcome, Request
 
 LEDGER = "ledger"
-SYNC_S = 2.0
-FULL_BYTES = 64 << 20  # of one file; what readers hold of one at a time
 State = Literal["trained", "masked", "stale", "cancelled", "failed"]
 
 
@@ -191,43 +188,26 @@ Entry = Annotated[
 ENTRY: TypeAdapter[Entry] = TypeAdapter(Entry)
 
 
-def _own_file(folder: Path, name: str) -> int:
-    """A file that nobody else has, or had: ids of processes come again after a restart of the machine."""
-    for number in itertools.count(1):
-        path = folder / (f"{name}.jsonl" if number == 1 else f"{name}-{number}.jsonl")
-        with contextlib.suppress(FileExistsError):
-            return os.open(path, os.O_WRONLY | os.O_CREAT | os.O_EXCL | os.O_APPEND, 0o644)
-    raise AssertionError("unreachable")
-
-
 class LedgerWriter:
     """Appends entries to this process's files. Safe from any thread; `close` makes everything durable."""
 
     def __init__(self, run: Path, role: str):
         self._stack = contextlib.ExitStack()
         self._stack.enter_context(writing(run))
-        self._folder = run / LEDGER
-        self._folder.mkdir(exist_ok=True)
-        self._name = f"{role}-{os.getpid()}"
+        folder = run / LEDGER
+        folder.mkdir(exist_ok=True)
+        self._lines = Lines(folder, f"{role}-{os.getpid()}")
         self._lock = threading.Lock()
-        self._file = _own_file(self._folder, self._name)
-        self._bytes = 0
-        self._full: list[int] = []  # files to be made durable and closed
-        self._dirty = threading.Event()
-        self._closed = threading.Event()
-        # fsync may take long on a busy disk; a thread does it so that no event loop waits.
-        self._syncer = threading.Thread(target=self._sync_loop, name="ledger-sync", daemon=True)
-        self._syncer.start()
+        self._last = 0.0  # time of the last entry
 
     def append(self, entry: Entry) -> None:
-        line = entry.model_dump_json().encode() + b"\n"
+        """Raises `OSError` when the disk has been full for so long that too much is unwritten."""
         with self._lock:
-            if self._bytes and self._bytes + len(line) > FULL_BYTES:
-                self._full.append(self._file)
-                self._file, self._bytes = _own_file(self._folder, self._name), 0
-            os.write(self._file, line)
-            self._bytes += len(line)
-        self._dirty.set()
+            # Readers merge by time: a clock that was put back must not put an outcome before its request.
+            now, self._last = entry.time, max(entry.time, math.nextafter(self._last, math.inf))
+            if self._last != now:
+                entry = entry.model_copy(update={"time": self._last})
+            self._lines.append(entry.model_dump_json().encode() + b"\n")
 
     def started(self, rollout_id: str, task: Task, *, step: int = 0) -> None:
         self.append(Started(time=time.time(), rollout_id=rollout_id, task=task, step=step))
@@ -277,27 +257,5 @@ class LedgerWriter:
         self.append(Finished(time=time.time()))
 
     def close(self) -> None:
-        if self._closed.is_set():
-            return
-        self._closed.set()
-        self._dirty.set()
-        self._syncer.join(timeout=30)
-        os.close(self._file)
+        self._lines.close()
         self._stack.close()
-
-    def _sync_loop(self) -> None:
-        while not self._closed.is_set():
-            self._dirty.wait()
-            self._dirty.clear()
-            self._sync()
-            self._closed.wait(SYNC_S)
-        self._sync()
-
-    def _sync(self) -> None:
-        with self._lock:
-            full, self._full = self._full, []
-            file = self._file
-        for one in full:
-            os.fsync(one)
-            os.close(one)
-        os.fsync(file)  # this thread alone closes files, so it is open still

@@ -2,18 +2,24 @@
 
 from __future__ import annotations
 
+import contextlib
+import errno
 import os
+import queue
+import resource
 import signal
 import subprocess
 import sys
 import threading
 import time
+from collections.abc import Iterator
+from types import SimpleNamespace
 
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from policy import ledger_writer
+from policy import ledger_writer, lines
 from policy.document import Document, Task, TextPart
 from policy.ledger import close_open, read_ledger, reward_curve
 from policy.ledger_writer import LedgerWriter
@@ -195,7 +201,7 @@ def test_closing_twice_is_harmless_and_quick(tmp_path):
     writer.close()
     assert time.monotonic() - begun < 1.0
     with pytest.raises(OSError):
-        os.fstat(writer._file)
+        os.fstat(writer._lines._file)
 
 
 @settings(max_examples=50, deadline=None)
@@ -209,7 +215,7 @@ def test_any_text_keeps_to_one_line(tmp_path_factory, text):
 
 
 def test_a_full_file_is_followed_by_another(tmp_path, monkeypatch):
-    monkeypatch.setattr(ledger_writer, "FULL_BYTES", 2_000)
+    monkeypatch.setattr(lines, "FULL_BYTES", 2_000)
     writer = LedgerWriter(tmp_path, "rollout")
     for number in range(30):
         writer.started(f"u_{number}", TASK, step=number)
@@ -224,3 +230,63 @@ def test_a_full_file_is_followed_by_another(tmp_path, monkeypatch):
         f"u_{number}": number for number in range(30)
     }
     assert ledger.states() == {"failed": 30}
+
+
+@contextlib.contextmanager
+def files_of_at_most(size: int) -> Iterator[None]:
+    """For this process, by the kernel: a write takes what fits, and the next nothing."""
+    before = resource.getrlimit(resource.RLIMIT_FSIZE)
+    resource.setrlimit(resource.RLIMIT_FSIZE, (size, before[1]))
+    try:
+        yield
+    finally:
+        resource.setrlimit(resource.RLIMIT_FSIZE, before)
+
+
+def test_a_disk_that_fills_in_the_middle_of_a_line_and_empties_again_costs_nothing(writer, tmp_path):
+    """Regression: the next entry was written into the torn line, and the run could not be read any more."""
+    writer.started("u_0", TASK)
+    [file] = (tmp_path / ledger_writer.LEDGER).glob("*.jsonl")
+    with files_of_at_most(file.stat().st_size + 40):
+        writer.started("u_1", TASK)
+        writer.started("u_2", TASK)
+        assert list(read_ledger(tmp_path).rollouts) == ["u_0"]
+    writer.started("u_3", TASK)
+    assert list(read_ledger(tmp_path).rollouts) == ["u_0", "u_1", "u_2", "u_3"]
+
+
+def test_a_disk_that_stays_full_is_an_error_in_the_end(writer, tmp_path, monkeypatch):
+    writer.started("u_0", TASK)
+    monkeypatch.setattr(lines, "FULL_BYTES", 1_000)
+    [file] = (tmp_path / ledger_writer.LEDGER).glob("*.jsonl")
+    with files_of_at_most(file.stat().st_size), pytest.raises(OSError):
+        writer.started("u_1", Task(question="?" * 1_000))
+
+
+def test_a_disk_that_refuses_to_make_it_durable_is_asked_again(tmp_path, monkeypatch):
+    """Regression: the thread ended, and nothing was made durable any more."""
+    asked = queue.Queue()
+
+    def fsync(file: int) -> None:
+        asked.put(file)
+        if asked.qsize() == 1:
+            raise OSError(errno.EIO, "try later")
+
+    monkeypatch.setattr(lines, "SYNC_S", 0.01)
+    monkeypatch.setattr(lines.os, "fsync", fsync)
+    writer = LedgerWriter(tmp_path, "rollout")
+    writer.started("u_0", TASK)
+    deadline = time.monotonic() + 10.0
+    while asked.qsize() < 2 and time.monotonic() < deadline:
+        time.sleep(0.01)
+    assert asked.qsize() >= 2
+    writer.close()
+
+
+def test_a_clock_that_is_put_back_puts_no_outcome_before_its_request(writer, tmp_path, monkeypatch):
+    clock = iter((2_000.0, 1_000.0))
+    monkeypatch.setattr(ledger_writer, "time", SimpleNamespace(time=lambda: next(clock)))
+    writer.posted(asked := request())
+    writer.ended(outcome(asked))
+    ledger = read_ledger(tmp_path)
+    assert ledger.violations == ledger.pending == []
