@@ -8,10 +8,11 @@ vanished from Redis is posted again. One client belongs to one event loop.
 from __future__ import annotations
 
 import asyncio
+import contextlib
 import logging
 import time
 import uuid
-from collections.abc import Awaitable, Callable
+from collections.abc import Awaitable, Callable, Coroutine
 from typing import Any, Self
 
 import redis.asyncio
@@ -33,6 +34,7 @@ from workers.takeover import take_up
 logger = logging.getLogger(__name__)
 COMMAND_TIMEOUT_S = 5.0
 STOP_POLL_S = 0.1
+LAST_LOOK_S = 1.0  # at its deadline, for an outcome that was not heard of
 
 
 class QueueClient:
@@ -50,7 +52,7 @@ class QueueClient:
         self._on_outcome = on_outcome
         self._pending: dict[str, Posted] = {}
         self._stream = replies_key(uuid.uuid4().hex)
-        self._tasks: list[asyncio.Task[Any]] = []
+        self._tasks: set[asyncio.Task[None]] = set()
 
     async def start(self) -> None:
         """Open the connections. Does not fail when Redis is away: `post` will, at the request's deadline."""
@@ -66,22 +68,23 @@ class QueueClient:
         self._revoker = Revoker(self._settings)
         self._recovery = Recovery(self._redis, self._settings, lambda: self._pending.values(), self._publish)
         work = (
-            self._publisher.run(),
-            self._replies.listen(),
-            self._replies.sweep(),
-            self._recovery.run(),
-            self._revoker.run(),
+            self._publisher.run,
+            self._replies.listen,
+            self._replies.sweep,
+            self._recovery.run,
+            self._revoker.run,
         )
-        self._tasks = [asyncio.create_task(part) for part in work]
+        self._tasks = {asyncio.create_task(_kept(part)) for part in work}
 
     async def close(self) -> None:
         """End. What is still pending becomes CANCELLED, and is not started by any worker any more."""
         pending = list(self._pending.values())
         try:
             async with asyncio.timeout(COMMAND_TIMEOUT_S):
-                for posted in pending:
-                    await self._commit_cancelled(posted)
-        except (RedisError, OSError, TimeoutError) as error:
+                done = await asyncio.gather(*map(self._commit_cancelled, pending), return_exceptions=True)
+            if left := [error for error in done if isinstance(error, BaseException)]:
+                logger.warning("%d requests left in the queue at close: %s", len(left), left[0])
+        except TimeoutError as error:
             logger.warning("requests left in the queue at close: %s", error)
         for posted in pending:
             if posted.was_posted:
@@ -90,12 +93,11 @@ class QueueClient:
                 )
             else:
                 self._forget(posted)
-        running = set(self._tasks)
+        running, self._tasks = self._tasks, set()
         while running:  # more than once: redis-py may swallow a cancellation that meets its own time-out
             for task in running:
                 task.cancel()
             _, running = await asyncio.wait(running, timeout=STOP_POLL_S)
-        self._tasks = []
         await self._redis.aclose()
 
     async def __aenter__(self) -> Self:
@@ -142,8 +144,10 @@ class QueueClient:
         if posted is None:
             posted = Posted(request)
             self._pending[request.request_id] = posted
-            delay_s = max(0.0, request.deadline - time.time()) + DEADLINE_GRACE_S
-            posted.timer = asyncio.get_running_loop().call_later(delay_s, self._expire, posted)
+            delay_s = max(0.0, request.deadline - time.time()) + DEADLINE_GRACE_S - LAST_LOOK_S
+            posted.timer = asyncio.get_running_loop().call_later(
+                delay_s, lambda: self._do(self._expire(posted))
+            )
             posted.accept(self._accept(posted, way))
         await posted.accepted()
         return posted
@@ -158,11 +162,26 @@ class QueueClient:
         try:
             visible = await self._commit_cancelled(posted)
         except (RedisError, OSError) as error:
-            logger.warning("cancellation of %s not stored: %s", request_id, error)
+            logger.warning("cancellation of %s not stored yet: %s", request_id, error)
+            self._do(self._cancel_later(posted))
             self._resolve(posted, Outcome.failed(posted.request, Cause.CANCELLED, "cancelled"))
         else:
             self._told(request_id, visible)
         self._revoker.revoke(request_id)
+
+    async def _cancel_later(self, posted: Posted) -> None:
+        """Else a worker might take it up once Redis serves again."""
+        while time.time() < posted.request.deadline:
+            await asyncio.sleep(RETRY_S)
+            with contextlib.suppress(RedisError, OSError):
+                await self._commit_cancelled(posted)
+                return
+
+    def _do(self, work: Coroutine[Any, Any, None]) -> None:
+        """In a task that ends with the client, if not before."""
+        task = asyncio.create_task(work)
+        self._tasks.add(task)
+        task.add_done_callback(self._tasks.discard)
 
     async def _commit_cancelled(self, posted: Posted) -> bytes:
         outcome = Outcome.failed(posted.request, Cause.CANCELLED, "cancelled")
@@ -217,7 +236,11 @@ class QueueClient:
             )
         self._resolve(posted, outcome)
 
-    def _expire(self, posted: Posted) -> None:
+    async def _expire(self, posted: Posted) -> None:
+        """A process that was stopped for long finds its timers due before it has read what it was told."""
+        with contextlib.suppress(RedisError, OSError, TimeoutError):
+            async with asyncio.timeout(LAST_LOOK_S):
+                await self._replies.look([posted.request.request_id])
         self._resolve(posted, Outcome.failed(posted.request, Cause.TIMEOUT, "no outcome before the deadline"))
 
     def _resolve(self, posted: Posted, outcome: Outcome) -> None:
@@ -244,3 +267,13 @@ class QueueClient:
                 hook(news)
             except Exception:  # a caller's hook must not end the loop that resolves everybody's outcomes
                 logger.exception("a hook of the queue client failed on %s", news.request_id)
+
+
+async def _kept(part: Callable[[], Coroutine[Any, Any, None]]) -> None:
+    """Run it until cancelled, whatever it meets: every request of this process depends on it."""
+    while True:
+        try:
+            await part()
+        except Exception:  # what each can foresee it handles by itself
+            logger.exception("a part of the queue client failed, and begins anew")
+            await asyncio.sleep(RETRY_S)

@@ -19,6 +19,7 @@ from collections.abc import Awaitable, Callable, Iterable
 import redis.asyncio
 from redis.exceptions import RedisError
 
+from workers.errors import InfrastructureFault
 from workers.outcomes import missing
 from workers.posted import Posted
 from workers.settings import QueueSettings
@@ -64,7 +65,13 @@ class Recovery:
             gone = await missing(self._redis, [(key, posted.tags) for key, posted in known.items()], queues)
         lost = gone & self._missing
         self._missing = gone - lost
-        for request_id in filter(lost.__contains__, known):  # the oldest first
-            logger.warning("request %s vanished from Redis; posting it again", request_id)
-            async with asyncio.timeout(self._lease_s):
-                await self._publish(known[request_id])
+        again = [self._again(known[request_id], settled) for request_id in known if request_id in lost]
+        await asyncio.gather(*again)  # at once: one whose queue has no room must not hold up the others
+
+    async def _again(self, posted: Posted, patience_s: float) -> None:
+        logger.warning("request %s vanished from Redis; posting it again", posted.request.request_id)
+        try:
+            async with asyncio.timeout(patience_s):
+                await self._publish(posted)
+        except (TimeoutError, InfrastructureFault) as error:  # found missing anew in the next two looks
+            logger.warning("request %s is not posted again yet: %s", posted.request.request_id, error)

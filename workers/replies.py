@@ -9,7 +9,7 @@ from __future__ import annotations
 
 import asyncio
 import logging
-from collections.abc import Callable, Iterable
+from collections.abc import Callable, Iterable, Sequence
 from typing import Any
 
 import redis.asyncio
@@ -56,7 +56,10 @@ class Replies:
             for _, entries in answer:
                 for entry, fields in entries:
                     last = entry
-                    self._told(fields[b"id"].decode(), fields[b"outcome"])
+                    try:
+                        self._told(fields[b"id"].decode(), fields[b"outcome"])
+                    except (LookupError, UnicodeDecodeError):
+                        logger.error("what stands in the reply stream at %s is no reply", entry)
             await asyncio.sleep(0)  # a full stream must not starve the loop
 
     async def sweep(self) -> None:
@@ -64,13 +67,12 @@ class Replies:
         while True:
             await asyncio.sleep(SWEEP_S)
             try:
-                await self.look()
+                await self.look(list(self._pending()))
             except (RedisError, OSError) as error:
                 logger.warning("sweep of outcomes: %s", error)
 
-    async def look(self) -> None:
-        """Look once for the outcomes of everything pending."""
-        ids = list(self._pending())
+    async def look(self, ids: Sequence[str]) -> None:
+        """Look once for the outcomes of these requests. Raises `RedisError` and `OSError`."""
         for first in range(0, len(ids), READ_AT_ONCE):
             part = ids[first : first + READ_AT_ONCE]
             found = await self._redis.mget([outcome_key(request_id) for request_id in part])

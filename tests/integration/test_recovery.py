@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import asyncio
 import time
 from collections.abc import AsyncIterator
 
@@ -12,6 +13,7 @@ from queue_jobs import Order
 from queue_requests import request_for
 
 from workers.client import QueueClient
+from workers.errors import Cause, InfrastructureFault
 from workers.posted import Posted
 from workers.recovery import LOOKS_PER_LEASE, Recovery
 from workers.settings import QueueSettings
@@ -88,3 +90,34 @@ async def test_what_has_just_been_posted_is_not_looked_for(
     for _ in range(3):
         await recovery.look(time.monotonic())
     assert lost.again == []
+
+
+async def test_one_whose_queue_has_no_room_holds_up_no_other(
+    client: QueueClient, queue_settings: QueueSettings
+) -> None:
+    stuck, free = [await client.post(request_for(Order(), seed=seed)) for seed in range(2)]
+    again: list[Posted] = []
+
+    async def publish(one: Posted) -> None:
+        if one is stuck:
+            await asyncio.Event().wait()
+        again.append(one)
+
+    async with redis.asyncio.Redis.from_url(queue_settings.url) as raw:
+        await raw.flushall()
+        recovery = Recovery(raw, queue_settings, lambda: [stuck, free], publish)
+        for look in (1, 2):
+            await recovery.look(time.monotonic() + look * queue_settings.lease_s)
+    assert again == [free]
+
+
+async def test_one_that_cannot_be_posted_again_ends_nothing(
+    lost: Lost, queue_settings: QueueSettings
+) -> None:
+    async def publish(_: Posted) -> None:
+        raise InfrastructureFault(Cause.BAD_MESSAGE, "too large now")
+
+    async with redis.asyncio.Redis.from_url(queue_settings.url) as raw:
+        recovery = Recovery(raw, queue_settings, lambda: [lost.posted], publish)
+        for look in (1, 2):
+            await recovery.look(time.monotonic() + look * queue_settings.lease_s)

@@ -1,0 +1,86 @@
+"""What a poster's own side meets, and what it must not lose by it."""
+
+from __future__ import annotations
+
+import asyncio
+import time
+from collections.abc import AsyncIterator
+
+import pytest
+import redis
+import redis.asyncio
+from conftest import StartWorker
+from queue_jobs import Order
+from queue_requests import Notes, ask, cause_of, request_for, until
+
+from workers.client import QueueClient
+from workers.errors import Cause
+from workers.messages import Outcome, Success
+from workers.outcomes import commit
+from workers.settings import QueueSettings
+
+
+@pytest.fixture
+async def raw(queue_settings: QueueSettings) -> AsyncIterator[redis.Redis]:
+    with redis.Redis.from_url(queue_settings.url) as client:
+        yield client
+
+
+def stand_still(seconds: float) -> None:
+    """The loop too, as in a process that is stopped."""
+    time.sleep(seconds)
+
+
+async def test_who_was_stopped_beyond_a_deadline_is_told_the_outcome_that_came_in_time(
+    client: QueueClient, raw: redis.Redis
+) -> None:
+    """Regression: the timers of a process that goes on are due before it has read anything."""
+    posted = await client.post(request_for(Order(), timeout_s=0.5))
+    outcome = Outcome(request_id=posted.request.request_id, kind="code", result=Success())
+    commit(raw, outcome, "", 60)  # heard of by no stream
+    stand_still(3.5)  # beyond deadline and grace
+    assert (await posted.outcome()).ok
+
+
+async def test_whatever_ends_a_part_of_the_client_it_begins_anew(
+    obedient: StartWorker, client: QueueClient, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Regression: it ended without a word, and with it every later request."""
+    obedient()
+    look, broken = client._publisher._look_for_room, asyncio.Event()
+
+    async def once() -> None:
+        monkeypatch.setattr(client._publisher, "_look_for_room", look)
+        broken.set()
+        raise ZeroDivisionError("a bug")
+
+    monkeypatch.setattr(client._publisher, "_look_for_room", once)
+    assert (await ask(client, Order())).ok
+    assert broken.is_set()
+
+
+async def test_what_is_no_reply_in_the_stream_is_passed_over(
+    obedient: StartWorker, client: QueueClient, raw: redis.Redis
+) -> None:
+    obedient()
+    raw.xadd(client._stream, {"odd": "one"})
+    raw.xadd(client._stream, {"id": b"\xff", "outcome": b"?"})
+    began = time.monotonic()
+    assert (await ask(client, Order())).ok
+    assert time.monotonic() - began < 1.5, "the sweep found it, and not the stream"
+
+
+async def test_a_cancellation_that_redis_refuses_holds_once_it_serves_again(
+    client: QueueClient, raw: redis.Redis, obedient: StartWorker, notes: Notes
+) -> None:
+    posted = await client.post(request_for(notes.order()))
+    raw.config_set("min-replicas-to-write", "1")
+    try:
+        await client.cancel(posted.request.request_id)
+        assert cause_of(await posted.outcome()) is Cause.CANCELLED
+    finally:
+        raw.config_set("min-replicas-to-write", "0")
+    await until(lambda: bool(raw.exists(f"llmi:outcome:{posted.request.request_id}")))
+    obedient()
+    assert (await ask(client, Order())).ok
+    assert notes.starts == []
