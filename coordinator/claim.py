@@ -19,7 +19,7 @@ import psutil
 import redis
 
 from coordinator.config import ServiceConfig
-from workers.errors import ConfigError
+from workers.errors import Cause, ConfigError, InfrastructureFault
 from workers.roster import read_roster
 from workers.settings import REDIS_ENV, QueueSettings, fingerprint
 
@@ -63,15 +63,22 @@ class Claim:
         self._renewed = time.monotonic()
 
     def renew(self) -> None:
-        """Keep the claim; cheap to call often. A Redis that is away for a while is only logged."""
+        """Keep the claim; cheap to call often. A Redis that is away for a while is only logged. Raises
+        `InfrastructureFault(WORKER_LOST)` when another run has taken the database, since this one was silent.
+        """
         if time.monotonic() - self._renewed < CLAIM_S / 3:
             return
         self._renewed = time.monotonic()
         try:
-            if not self._redis.eval(RENEW, 1, RUN_KEY, self._value, str(round(CLAIM_S * 1000))):
-                self._redis.set(RUN_KEY, self._value, nx=True, px=round(CLAIM_S * 1000))
+            ours = self._redis.eval(RENEW, 1, RUN_KEY, self._value, str(round(CLAIM_S * 1000)))
+            problem = "" if ours or self._claimed() else held(self._config.queue)
         except redis.RedisError as error:
             logger.warning("the claim on the Redis database was not renewed: %s", error)
+            return
+        if problem:
+            raise InfrastructureFault(
+                Cause.WORKER_LOST, f"this run was silent for {CLAIM_S:.0f} s and lost its claim; {problem}"
+            )
 
     def release(self) -> None:
         """Give the database back. The configuration stays, for workers that join later."""

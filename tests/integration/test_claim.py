@@ -8,7 +8,7 @@ from coordinator import checks, claim
 from coordinator.claim import Claim
 from coordinator.config import ServiceConfig
 from coordinator.redis_server import EmbeddedRedis
-from workers.errors import ConfigError
+from workers.errors import ConfigError, InfrastructureFault
 from workers.process import WorkerProcess
 from workers.settings import QueueSettings, SearchSettings, ToolSettings
 
@@ -84,3 +84,15 @@ def test_workers_that_work_by_other_settings_are_refused(config, tmp_path, monke
         Claim(other).take()
     finally:
         worker.kill()
+
+
+def test_a_run_that_lost_its_claim_to_another_ends_and_says_to_whom(config):
+    """Regression: it went on, and two runs took each other's requests."""
+    first, second = Claim(config), Claim(config.model_copy(update={"name": "other"}))
+    first.take()
+    with claim.connect(config.queue) as client:
+        client.delete(claim.RUN_KEY)  # ran out while this process was suspended
+    second.take()
+    first._renewed = 0.0
+    with pytest.raises(InfrastructureFault, match=r"lost its claim; .*'other'"):
+        first.renew()
