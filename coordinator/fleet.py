@@ -77,7 +77,7 @@ class _Pool:
                 self.pause_s,
             )
             self._dismiss(life, None)
-        if max(now - life.began for life in dead) > CALM_S:
+        if any(life.ready and now - life.began > CALM_S for life in dead):
             self.pause_s = FIRST_PAUSE_S
         self.dead += len(dead)
         self.due = now + self.pause_s

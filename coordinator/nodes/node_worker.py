@@ -78,7 +78,9 @@ def node_worker(plan: Sequence[Planned], config: Path, logs: Path, node: str) ->
 
     def make(pool: PoolSettings, name: str) -> Worker:
         log = logs / f"worker-{name}.log"
-        worker = NodeWorker(pool.queues, config, pool.concurrency, log, f"joined.{name}", node=node)
+        worker = NodeWorker(
+            pool.queues, config, pool.concurrency, log, f"joined.{name}", node=node, memory_mb=pool.limit_mb
+        )
         worker.devices = devices.get(pool.name)
         return worker
 

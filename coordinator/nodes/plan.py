@@ -8,6 +8,7 @@ that the user named and that cannot be served here is an error, never left out s
 
 from __future__ import annotations
 
+import math
 from collections.abc import Mapping, Sequence
 from typing import Literal
 
@@ -113,7 +114,17 @@ def _pools(machine: Machine, config: ServiceConfig, served: Sequence[str]) -> tu
         for queue in others
         if QUEUES[queue].waits
     ]
-    return tuple(pools)
+    return tuple(_bounded(planned, config) for planned in pools)
+
+
+def _bounded(planned: Planned, config: ServiceConfig) -> Planned:
+    """With the memory that the configuration's own pools leave to these queues, where they say."""
+    found = [pool.memory_mb for pool in config.workers.pools
+             if pool.memory_mb is not None and set(pool.queues) & set(planned.pool.queues)]  # fmt: skip
+    if not found:
+        return planned
+    most = max(found, key=lambda mb: mb or math.inf)  # 0: as much as it likes
+    return planned.model_copy(update={"pool": planned.pool.model_copy(update={"memory_mb": most})})
 
 
 def _gpu_pools(machine: Machine, config: ServiceConfig, queues: Sequence[str]) -> list[Planned]:

@@ -140,9 +140,13 @@ class NodeState:
 
     def _replace(self, name: str, text: str) -> None:
         handle, temporary = tempfile.mkstemp(dir=self.folder, prefix=f".{name}-")  # 0600
-        with os.fdopen(handle, "w") as file:
-            file.write(text + "\n")
-        os.replace(temporary, self.folder / name)
+        try:
+            with os.fdopen(handle, "w") as file:
+                file.write(text + "\n")
+            os.replace(temporary, self.folder / name)
+        except OSError:
+            os.unlink(temporary)
+            raise
 
 
 def without_password(url: str) -> str:

@@ -33,6 +33,7 @@ class Supervisor:
     def __init__(self, state: NodeState, record: Record):
         self._state = state
         self._record = record.model_copy(update={"pid": os.getpid()})
+        self._untold = False  # what the record says now
         pools = record.plan.pools
         make = node_worker(pools, state.config, state.logs, record.node)
         self._fleet = Fleet(
@@ -74,7 +75,7 @@ class Supervisor:
             self._fleet.mend()
             if log := own_log():
                 cut(log)
-            if self._fleet.restarts != self._record.restarts:
+            if self._untold or self._fleet.restarts != self._record.restarts:
                 self._tell(restarts=self._fleet.restarts)
             time.sleep(TICK_S)
 
@@ -83,7 +84,11 @@ class Supervisor:
         try:
             self._state.write(self._record)
         except OSError as error:  # a full disk is no reason to stop working
-            logger.warning("the record was not written: %s", error)
+            if not self._untold:
+                logger.warning("the record is not written yet: %s", error)
+            self._untold = True
+        else:
+            self._untold = False
 
 
 def main() -> int:

@@ -8,7 +8,9 @@ from hypothesis import strategies as st
 
 from coordinator.config import ServiceConfig
 from coordinator.hardware import Gpu, Machine
+from coordinator.nodes.node_worker import node_worker
 from coordinator.nodes.plan import Plan, needs_gpu, plan
+from coordinator.pools import MEMORY_MB
 from workers.errors import ConfigError
 from workers.queues import QUEUES
 
@@ -168,3 +170,13 @@ def test_every_queue_is_served_or_named_and_no_gpu_given_twice(node, settings, q
         assert planned.pool.low == planned.pool.high == max(1, len(planned.devices))
         assert any(needs_gpu(queue, settings) for queue in planned.pool.queues) == bool(planned.devices)
     assert Plan.model_validate_json(what.model_dump_json()) == what
+
+
+@pytest.mark.parametrize(("stated", "limit"), [(None, MEMORY_MB), (700, 700), (0, 0)])
+def test_its_processes_may_take_the_memory_that_the_configuration_says(tmp_path, stated, limit):
+    """Regression: a node's workers had no limit at all."""
+    pools = [{"queues": ["code"], **({} if stated is None else {"memory_mb": stated})}]
+    settings = config(workers={"pools": pools})
+    [planned] = decided(machine(), settings, queues=("code",)).pools
+    worker = node_worker([planned], tmp_path / "config.json", tmp_path, "node")(planned.pool, "code-1")
+    assert planned.pool.limit_mb == worker._memory_mb == limit

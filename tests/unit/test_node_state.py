@@ -15,6 +15,7 @@ from coordinator.nodes import node_worker
 from coordinator.nodes.node_worker import Devices, NodeWorker
 from coordinator.nodes.plan import Plan, Planned
 from coordinator.nodes.state import NodeState, Record, without_password
+from coordinator.nodes.supervisor import Supervisor
 from coordinator.pools import PoolSettings
 from workers.errors import ConfigError, InfrastructureFault
 from workers.process import WorkerProcess
@@ -130,3 +131,24 @@ def test_a_worker_that_was_given_no_gpu_sees_none(processes):
     worker = hired(None, "plain")
     worker.start()
     assert seen(worker) == ""
+
+
+def test_a_record_that_a_full_disk_refused_is_told_again(tmp_path, monkeypatch):
+    """Regression: it was tried once, and whoever waited for "ready" waited for ever."""
+    state = NodeState(tmp_path)
+    empty = Record(
+        node="n", redis=URL, queues=(), role="all", plan=Plan(pools=(), left_out={}), ready_s=1.0, drain_s=1.0
+    )
+    supervisor = Supervisor(state, empty)
+    with monkeypatch.context() as patch:
+        patch.setattr(os, "replace", full)
+        supervisor._tell(phase="ready")
+    assert supervisor._untold
+    assert list(tmp_path.iterdir()) == [], "a part of it is left"
+    supervisor._tell()
+    assert not supervisor._untold
+    assert state.read().phase == "ready"
+
+
+def full(*_: object) -> None:
+    raise OSError(28, "No space left on device")
