@@ -5,6 +5,7 @@ Invariant: showing never disturbs a run; a queue that cannot be asked shows no d
 
 from __future__ import annotations
 
+import logging
 import time
 from collections.abc import Callable, Mapping
 from types import TracebackType
@@ -21,6 +22,7 @@ from coordinator.progress import Progress
 from coordinator.report import GIB, duration
 from coordinator.status import in_words, waiting
 
+logger = logging.getLogger(__name__)
 BARS = "▁▂▃▄▅▆▇█"
 LINE_EVERY_S = 30.0
 TRAINING = "training"
@@ -102,6 +104,12 @@ class LiveView:
     def show(self, force: bool = False) -> None:
         """Read what is new and draw it; off a terminal, one line per step, per stage or per half minute."""
         self._progress.update()
+        try:
+            self._draw(force)
+        except OSError as error:  # the terminal is gone, or the disk under a file of output is full
+            logger.warning("the run's state is not shown: %s", error)
+
+    def _draw(self, force: bool) -> None:
         if self._live:
             self._live.update(self._panel(), refresh=True)
             return

@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import heapq
 import json
+import logging
 import time
 from collections import Counter
 from collections.abc import Iterator
@@ -36,6 +37,7 @@ from policy.ledger_writer import (
 from policy.training import METRICS
 from workers.messages import Failure
 
+logger = logging.getLogger(__name__)
 REWARD = "critic/score/mean"
 JUDGE_EVERY_S = 2.0  # some ms of work for a thousand rollouts under way
 
@@ -75,7 +77,11 @@ class Progress:
         """Take in what was written since the last call."""
         now = time.time()
         for line in self._new_lines(self._run / METRICS):
-            entry = json.loads(line)
+            try:
+                entry = json.loads(line)
+            except ValueError:  # torn by a disk that was full: the trainer's own file
+                logger.warning("%s: a line of it cannot be read, and is not shown", METRICS)
+                continue
             self.steps = entry["step"]
             self._timing.append(entry["data"])
             self.watch.stepped(entry["step"], entry["data"])

@@ -12,6 +12,7 @@ from __future__ import annotations
 
 import fcntl
 import importlib.util
+import logging
 import signal
 import socket
 import subprocess
@@ -24,10 +25,12 @@ import redis
 from workers.errors import ConfigError
 from workers.tether import start_tethered
 
+logger = logging.getLogger(__name__)
 POLL_S = 0.02
 START_S = 60.0  # a large append-only file takes its time to load
 STOP_S = 15.0
 ATTEMPTS = 5
+MEND_S = 5.0  # between attempts to start it again
 LOOPBACK = "127.0.0.1"
 
 
@@ -44,6 +47,7 @@ class EmbeddedRedis:
         self.port = port
         self.bind = bind
         self._password = password
+        self._due = 0.0  # not started again before (monotonic seconds)
         self._process: subprocess.Popen[bytes] | None = None
         self._lock: IO[bytes] | None = None
 
@@ -84,6 +88,19 @@ class EmbeddedRedis:
         raise ConfigError(
             f"the embedded Redis did not start on port {self.port}; {self._log} ends: {self._log_tail()}"
         )
+
+    def mend(self) -> None:
+        """Start it again if it died: everyone connects anew, and its file has what was accepted. One that
+        cannot be started is tried again by a later call.
+        """
+        if self.running or time.monotonic() < self._due:
+            return
+        self._due = time.monotonic() + MEND_S
+        logger.error("the embedded Redis died; it is started again")
+        try:
+            self.start()
+        except ConfigError as error:
+            logger.error("%s", error)
 
     def stop(self) -> None:
         """Write everything out and end; killed if that takes too long."""

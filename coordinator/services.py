@@ -23,6 +23,7 @@ from coordinator.fleet import Fleet
 from coordinator.nodes.needs import drain_s
 from coordinator.ray_cluster import RayCluster
 from coordinator.ray_worker import ray_worker
+from coordinator.redis_server import EmbeddedRedis
 from coordinator.resume import Beginning, cancel
 from coordinator.scaler import Scaler
 from coordinator.signals import StopSignals
@@ -63,6 +64,7 @@ class Services:
         self.fleet = Fleet(workers.pools, make, workers.ready_s, partial(drain_s, config))
         self._claim: Claim | None = None
         self._scaler: Scaler | None = None
+        self._server: EmbeddedRedis | None = None
         self.trainer: Trainer | None = None
 
     def __enter__(self) -> Services:
@@ -96,6 +98,8 @@ class Services:
             self._claim.renew()
         if self.trainer is not None:
             cut(self.trainer.log)
+        if self._server is not None:
+            self._server.mend()
         self.fleet.mend()
 
     def depths(self) -> Mapping[str, int]:
@@ -142,9 +146,7 @@ class Services:
         scaler.start()
 
     def _start_redis(self) -> None:
-        from coordinator.redis_server import EmbeddedRedis
-
-        server = EmbeddedRedis(self._run / "redis")
+        server = self._server = EmbeddedRedis(self._run / "redis")
         self._stack.callback(self._ending("Redis", server.stop))
         server.start()
         queue = self.config.queue.model_copy(update={"redis_url": server.url})
@@ -168,15 +170,17 @@ class Services:
 
     def _ending(self, name: str, stop: Callable[[], None]) -> Callable[[], None]:
         def end() -> None:
-            self._say(f"stopping {name}")
-            try:
-                stop()
-            except Exception:  # the others must be stopped all the same
-                logger.exception("stopping %s failed", name)
+            for step in (partial(self._say, f"stopping {name}"), stop):
+                try:
+                    step()
+                except Exception:  # the others must be stopped all the same
+                    logger.exception("stopping %s failed", name)
 
         return end
 
     def _stop(self) -> None:
         self._signals.stopping = True
-        self._stack.close()
-        processes.end_all(LAST_DEADLINE_S, keep=self._before)
+        try:
+            self._stack.close()
+        finally:
+            processes.end_all(LAST_DEADLINE_S, keep=self._before)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 import signal
 import socket
 import subprocess
@@ -105,3 +106,18 @@ def test_a_start_returns_when_the_file_is_loaded(tmp_path):
             assert client.dbsize() == 300_000
     finally:
         server.stop()
+
+
+def test_one_that_died_is_started_again_where_it_was_with_what_it_held(tmp_path):
+    with EmbeddedRedis(tmp_path) as server:
+        with redis.Redis.from_url(server.url) as client:
+            client.set("kept", "x")
+            client.waitaof(1, 0, 5_000)
+        server.mend()
+        pid, url = server.pid, server.url
+        os.kill(pid, signal.SIGKILL)
+        psutil.Process(pid).wait(10.0)
+        server.mend()
+        assert (server.running, server.url) == (True, url)
+        with redis.Redis.from_url(url) as client:
+            assert client.get("kept") == b"x"

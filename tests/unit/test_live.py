@@ -1,5 +1,6 @@
 """The live view says what is going on, on a terminal and off it."""
 
+import errno
 import io
 import json
 import time
@@ -126,3 +127,27 @@ def test_pools_are_named_by_their_queues_and_bounds_shown_where_they_differ():
         "search-judge_text-judge_image": PoolState(wanted=2, ready=1, low=2, high=2),
     }
     assert staffing(states) == "code 0/0 (0–2) · diffusion-edit 1/1 · search… 1/2"
+
+
+@pytest.mark.parametrize("terminal", [True, False])
+def test_a_terminal_that_is_gone_does_not_end_the_run(view, terminal, monkeypatch):
+    shown, console = view(terminal)
+    with shown:
+
+        def gone(*_: object) -> None:
+            raise OSError(errno.EIO, "Input/output error")
+
+        with monkeypatch.context() as patch:
+            patch.setattr(console.file, "write", gone)
+            shown.say(TRAINING)
+        shown.say("goes on")
+    assert "goes on" in console.file.getvalue()
+
+
+def test_a_torn_line_of_metrics_is_passed_over(view, tmp_path):
+    shown, console = view(False)
+    (tmp_path / "metrics.jsonl").write_text('{"step": 3, "da{"step"\n')
+    step(tmp_path, 4, 0.5)
+    with shown:
+        shown.say(TRAINING)
+    assert "4/10" in console.file.getvalue()
