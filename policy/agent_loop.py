@@ -12,6 +12,7 @@ from __future__ import annotations
 
 import asyncio
 import atexit
+import contextlib
 import hashlib
 import io
 import logging
@@ -70,15 +71,28 @@ _starting: dict[asyncio.AbstractEventLoop, asyncio.Task[_Process]] = {}
 
 
 async def _process(run: Path, scorer: str, model: str, tokenizer: Any) -> _Process:
-    """The process's shared things, made on first use, once per event loop."""
+    """The process's shared things, made on first use, once per event loop; again where that failed."""
     loop = asyncio.get_running_loop()
-    if loop not in _starting:
+    begun = _starting.get(loop)
+    if begun is None or (begun.done() and (begun.cancelled() or begun.exception() is not None)):
         _starting[loop] = loop.create_task(_start(run, scorer, model, tokenizer))
     return await asyncio.shield(_starting[loop])
 
 
 async def _start(run: Path, scorer: str, model: str, tokenizer: Any) -> _Process:
+    async with contextlib.AsyncExitStack() as undo:
+        process = await _made(undo, run, scorer, model, tokenizer)
+        undo.pop_all()  # from here on it lives as long as this process
+    settle()
+    return process
+
+
+async def _made(
+    undo: contextlib.AsyncExitStack, run: Path, scorer: str, model: str, tokenizer: Any
+) -> _Process:
+    """`undo` ends what was begun when the rest fails."""
     ledger = LedgerWriter(run, "rollout")
+    undo.callback(ledger.close)
     # Ray ends these processes without telling the loop; the ledger's lines are written by then, this makes
     # them last.
     atexit.register(ledger.close)
@@ -96,10 +110,11 @@ async def _start(run: Path, scorer: str, model: str, tokenizer: Any) -> _Process
     queue = section("queue", QueueSettings)
     client = QueueClient(queue, on_posted=posted, on_outcome=ended)
     await client.start()
+    undo.push_async_callback(client.close)
     writers = Writers()
     announcing = await _announced(queue)
     telling = asyncio.create_task(writers.tell(queue))
-    process = _Process(
+    return _Process(
         client=client,
         scorer=resolve_name(scorer)(),
         ledger=ledger,
@@ -111,8 +126,6 @@ async def _start(run: Path, scorer: str, model: str, tokenizer: Any) -> _Process
         writers=writers,
         tasks=(telling,) if announcing is None else (telling, announcing),
     )
-    settle()
-    return process
 
 
 async def _announced(queue: QueueSettings) -> asyncio.Task[None] | None:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import contextlib
 import io
+from pathlib import Path
 from types import SimpleNamespace
 from typing import Any
 
@@ -144,3 +145,21 @@ async def test_what_is_gone_fails_its_group_under_its_own_name(lost, ask, left, 
     [rollout] = read_ledger(tmp_path).rollouts.values()
     assert rollout.rollout_id == NAME
     assert "FileNotFoundError" in rollout.reason
+
+
+async def test_a_process_whose_start_failed_once_begins_anew(monkeypatch):
+    """Regression: every later rollout of the process was told the first error."""
+    from policy import agent_loop
+
+    starts = iter((OSError("the disk is full"), "made"))
+
+    async def start(*_: Any) -> Any:
+        if isinstance(now := next(starts), OSError):
+            raise now
+        return now
+
+    monkeypatch.setattr(agent_loop, "_start", start)
+    with pytest.raises(OSError, match="full"):
+        await agent_loop._process(Path(), "", "", None)
+    assert await agent_loop._process(Path(), "", "", None) == "made"
+    assert await agent_loop._process(Path(), "", "", None) == "made"
