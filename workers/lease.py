@@ -45,16 +45,25 @@ class Leases(threading.Thread):
     def __init__(self, settings: QueueSettings):
         super().__init__(name="leases", daemon=True)
         self._settings = settings
+        self._beating = threading.Lock()
+        self._ended = False
         self._held: dict[str, Any] = {}  # delivery tag -> Celery's request
         self._redis = redis.Redis.from_url(settings.url, socket_timeout=2.0, socket_connect_timeout=2.0)
 
     def hold(self, request: Any) -> None:
         self._held[request.message.delivery_tag] = request
 
+    def end(self) -> None:
+        """Beat no more; returns when none is under way."""
+        with self._beating:
+            self._ended = True
+
     def run(self) -> None:
-        while True:
+        while not self._ended:
             try:
-                self.beat()
+                with self._beating:
+                    if not self._ended:
+                        self.beat()
             except (redis.RedisError, OSError) as error:
                 logger.warning("leases not renewed: %s", error)
             except Exception:  # of any kind: without this thread, every running job is given to another
@@ -128,5 +137,10 @@ def connect() -> None:
         limit(request)
         leases[0].hold(request)
 
+    def ended(**_: Any) -> None:
+        for one in leases:
+            one.end()
+
     signals.worker_ready.connect(start, weak=False)
+    signals.worker_shutdown.connect(ended, weak=False)  # before `workers.presence` takes its leave
     signals.task_received.connect(received, weak=False)

@@ -44,8 +44,7 @@ def is_ready(client: redis.Redis, name: str, pid: int, concurrency: int) -> bool
 
 def renew(pipeline: Any, settings: QueueSettings) -> None:
     """Add to `pipeline` what keeps this worker's presence alive, also through a loss of Redis' memory."""
-    if _self["said"]:
-        pipeline.hset(worker_key(_self["name"]), mapping=_self["said"])
+    pipeline.hset(worker_key(_self["name"]), mapping=_self["said"])
     pipeline.expire(worker_key(_self["name"]), max(1, round(settings.lease_s)))
 
 
@@ -102,7 +101,6 @@ def connect() -> None:
         _say(consuming=os.getpid())
 
     def gone(**_: Any) -> None:
-        _self["said"] = {}
         settings = section("queue", QueueSettings)
         with redis.Redis.from_url(settings.url, socket_timeout=5.0, socket_connect_timeout=5.0) as client:
             client.delete(worker_key(_self["name"]))
