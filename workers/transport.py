@@ -26,11 +26,12 @@ from typing import Any
 
 from kombu.transport import TRANSPORT_ALIASES, redis
 from kombu.utils.encoding import bytes_to_str
-from redis.exceptions import ConnectionError, RedisError
+from redis.exceptions import ConnectionError, RedisError, ResponseError
 
 from workers.dead_letters import bury
 from workers.deliveries import Deliveries
 from workers.entry import order_problem, problem
+from workers.patience import once_redis_serves, passes
 from workers.settings import QueueSettings, section
 
 logger = logging.getLogger(__name__)
@@ -77,8 +78,13 @@ class Channel(redis.Channel):
             self._queue_cycle.rotate(queue)
             if why := problem(entry, queue):
                 self._bury(queue, why, entry)
-            else:
+                return True
+            try:
                 self._hand_over(entry, queue)
+            except ResponseError as error:
+                if passes(error):  # no room to write down that it is held: else one after the other is lost
+                    self._give_back(bytes_to_str(name), entry)
+                raise
             return True
         finally:
             self._in_poll = None
@@ -95,6 +101,11 @@ class Channel(redis.Channel):
             self._bury(queue, f"not taken: {type(error).__name__}: {error}", entry)
             if message:
                 self.basic_reject(message["properties"]["delivery_tag"], requeue=False)
+
+    @once_redis_serves
+    def _give_back(self, key: str, entry: bytes) -> None:
+        with self.conn_or_acquire() as client:
+            client.rpush(key, entry)
 
     def _bury(self, queue: str, why: str, entry: bytes) -> None:
         logger.error("buried an entry of the queue %s: %s", queue, why)

@@ -115,8 +115,9 @@ async def test_the_end_of_a_job_in_a_thread_is_heard_at_once(
     obedient: StartWorker, client: QueueClient
 ) -> None:
     obedient("search")
-    await ask(client, Order(), "search")
-    began = time.monotonic()
+    took = []
     for _ in range(20):
+        began = time.monotonic()
         await ask(client, Order(), "search")
-    assert time.monotonic() - began < 20 * 0.1, "its slot was taken again only when a timer fired"
+        took.append(time.monotonic() - began)
+    assert sorted(took)[10] < 0.15, "its slot was taken again only when a timer fired"

@@ -114,9 +114,8 @@ async def test_a_full_worker_takes_nothing_more_after_a_cut(
     await notes.started()
     await cut(raw)
     waiting = await client.post(request_for(Order(), kind))
-    while running.outcome_now is None:
-        assert raw.llen(kind) == 1 or running.outcome_now is not None
-        await asyncio.sleep(0.02)
+    await until(lambda: raw.llen(kind) == 0)
+    await until(lambda: running.outcome_now is not None, 1.0)  # its end made room
     assert (await waiting.outcome()).ok
 
 
@@ -175,3 +174,35 @@ async def test_a_redis_that_refuses_writes_costs_no_outcome_and_no_slot(
     assert (await ask(client, Order(), kind)).ok
     assert worker.alive
     await until(lambda: raw.hlen("unacked") == 0)
+
+
+async def test_a_free_worker_loses_nothing_to_a_redis_without_memory(
+    obedient: StartWorker, client: QueueClient, notes: Notes, raw: redis.Redis
+) -> None:
+    """Regression: it took one message after the other, and could write down of none that it held it."""
+    worker = obedient()
+    os.kill(worker.pid, signal.SIGSTOP)
+    posted = [await client.post(request_for(notes.order(), timeout_s=60.0)) for _ in range(4)]
+    raw.config_set("maxmemory", "1")
+    try:
+        os.kill(worker.pid, signal.SIGCONT)
+        await asyncio.sleep(2.0)  # for so long Redis refuses
+        assert raw.llen("code") >= len(posted) - 1, "it took another"
+    finally:
+        raw.config_set("maxmemory", "0")
+    assert [outcome for one in posted if not (outcome := await one.outcome()).ok] == []
+    assert len(notes.starts) == len(posted)
+
+
+async def test_a_worker_that_starts_while_redis_refuses_writes_is_ready_when_it_serves(
+    obedient: StartWorker, client: QueueClient, raw: redis.Redis
+) -> None:
+    raw.config_set("min-replicas-to-write", "1")
+    try:
+        starting = asyncio.create_task(asyncio.to_thread(obedient, "code", 2))
+        await asyncio.sleep(6.0)  # for so long Redis refuses
+        assert not starting.done()
+    finally:
+        raw.config_set("min-replicas-to-write", "0")
+    await starting
+    assert (await ask(client, Order())).ok
