@@ -34,6 +34,7 @@ from workers.takeover import take_up
 logger = logging.getLogger(__name__)
 COMMAND_TIMEOUT_S = 5.0
 STOP_POLL_S = 0.1
+CANCELLED_AT_ONCE = 64  # each takes a connection
 LAST_LOOK_S = 1.0  # at its deadline, for an outcome that was not heard of
 
 
@@ -81,11 +82,13 @@ class QueueClient:
         pending = list(self._pending.values())
         try:
             async with asyncio.timeout(COMMAND_TIMEOUT_S):
-                done = await asyncio.gather(*map(self._commit_cancelled, pending), return_exceptions=True)
-            if left := [error for error in done if isinstance(error, BaseException)]:
-                logger.warning("%d requests left in the queue at close: %s", len(left), left[0])
+                for first in range(0, len(pending), CANCELLED_AT_ONCE):
+                    some = pending[first : first + CANCELLED_AT_ONCE]
+                    done = await asyncio.gather(*map(self._commit_cancelled, some), return_exceptions=True)
+                    if left := [error for error in done if isinstance(error, BaseException)]:
+                        logger.warning("%d requests are left in the queue at close: %s", len(left), left[0])
         except TimeoutError as error:
-            logger.warning("requests left in the queue at close: %s", error)
+            logger.warning("requests are left in the queue at close: %s", error)
         for posted in pending:
             if posted.was_posted:
                 self._resolve(
@@ -144,7 +147,7 @@ class QueueClient:
         if posted is None:
             posted = Posted(request)
             self._pending[request.request_id] = posted
-            delay_s = max(0.0, request.deadline - time.time()) + DEADLINE_GRACE_S - LAST_LOOK_S
+            delay_s = max(0.0, request.deadline - time.time()) + DEADLINE_GRACE_S
             posted.timer = asyncio.get_running_loop().call_later(
                 delay_s, lambda: self._do(self._expire(posted))
             )
@@ -238,10 +241,14 @@ class QueueClient:
 
     async def _expire(self, posted: Posted) -> None:
         """A process that was stopped for long finds its timers due before it has read what it was told."""
-        with contextlib.suppress(RedisError, OSError, TimeoutError):
+        late = Outcome.failed(posted.request, Cause.TIMEOUT, "no outcome before the deadline")
+        try:
             async with asyncio.timeout(LAST_LOOK_S):
                 await self._replies.look([posted.request.request_id])
-        self._resolve(posted, Outcome.failed(posted.request, Cause.TIMEOUT, "no outcome before the deadline"))
+        except (RedisError, OSError, TimeoutError) as error:
+            logger.warning("no last look for the outcome of %s: %s", posted.request.request_id, error)
+        finally:
+            self._resolve(posted, late)
 
     def _resolve(self, posted: Posted, outcome: Outcome) -> None:
         if posted.outcome_now is not None:
