@@ -42,6 +42,7 @@ class Lines:
         self._file = _own_file(folder, name)
         self._bytes = 0
         self._unwritten: deque[bytes] = deque()
+        self._unwritten_bytes = 0
         self._full: list[int] = []  # files to be made durable and closed
         self._dirty = threading.Event()
         self._closed = threading.Event()
@@ -52,13 +53,18 @@ class Lines:
     def append(self, line: bytes) -> None:
         """`line` with its end. Raises `OSError` once what a disk did not take comes to `FULL_BYTES`."""
         with self._lock:
+            if self._file < 0:
+                raise OSError(errno.EBADF, "it is closed", self._name)
             self._unwritten.append(line)
+            self._unwritten_bytes += len(line)
             try:
                 self._write()
             except OSError as error:
-                if sum(map(len, self._unwritten)) > FULL_BYTES:
+                if self._unwritten_bytes > FULL_BYTES:
+                    self._unwritten_bytes -= len(self._unwritten.pop())
                     raise
-                logger.warning("%d lines of %s are unwritten: %s", len(self._unwritten), self._name, error)
+                if len(self._unwritten) == 1:
+                    logger.warning("lines of %s are not written yet: %s", self._name, error)
         self._dirty.set()
 
     def close(self) -> None:
@@ -67,9 +73,11 @@ class Lines:
         self._closed.set()
         self._dirty.set()
         self._syncer.join(timeout=30)
-        if self._unwritten:
-            logger.error("%d lines of %s were never written", len(self._unwritten), self._name)
-        os.close(self._file)
+        with self._lock:
+            if self._unwritten:
+                logger.error("%d lines of %s were never written", len(self._unwritten), self._name)
+            os.close(self._file)
+            self._file = -1
 
     def _write(self) -> None:
         while self._unwritten:
@@ -82,7 +90,7 @@ class Lines:
                 os.ftruncate(self._file, self._bytes)  # else the next would stand in the same line
                 raise OSError(errno.ENOSPC, "only a part of a line was taken")
             self._bytes += len(line)
-            self._unwritten.popleft()
+            self._unwritten_bytes -= len(self._unwritten.popleft())
 
     def _sync_loop(self) -> None:
         while not self._closed.is_set():

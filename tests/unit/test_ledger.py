@@ -196,12 +196,15 @@ def test_lines_of_many_threads_do_not_mix(writer, tmp_path):
 def test_closing_twice_is_harmless_and_quick(tmp_path):
     writer = LedgerWriter(tmp_path, "rollout")
     writer.started("u_0", TASK)
+    file = writer._lines._file
     begun = time.monotonic()
     writer.close()
     writer.close()
     assert time.monotonic() - begun < 1.0
     with pytest.raises(OSError):
-        os.fstat(writer._lines._file)
+        os.fstat(file)
+    with pytest.raises(OSError, match="closed"):
+        writer.started("u_1", TASK)
 
 
 @settings(max_examples=50, deadline=None)
