@@ -8,6 +8,7 @@ from __future__ import annotations
 import logging
 import time
 from collections.abc import Callable, Mapping
+from functools import partial
 from types import TracebackType
 
 from rich.console import Console, Group
@@ -89,8 +90,7 @@ class LiveView:
     def __exit__(
         self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
     ) -> None:
-        if self._live:
-            self._live.stop()
+        self._written(self._live.stop if self._live else None)
 
     @property
     def elapsed_s(self) -> float:
@@ -104,10 +104,18 @@ class LiveView:
     def show(self, force: bool = False) -> None:
         """Read what is new and draw it; off a terminal, one line per step, per stage or per half minute."""
         self._progress.update()
+        self._written(partial(self._draw, force))
+
+    def _written(self, write: Callable[[], object] | None) -> None:
+        """A terminal that is gone, a pipe that nobody reads (rich exits for that) or a full disk does not end
+        the run: from then on it is silent.
+        """
         try:
-            self._draw(force)
-        except OSError as error:  # the terminal is gone, or the disk under a file of output is full
-            logger.warning("the run's state is not shown: %s", error)
+            if write is not None:
+                write()
+        except (OSError, SystemExit) as error:
+            logger.warning("the run's state is shown no more: %r", error)
+            self._console.quiet = True
 
     def _draw(self, force: bool) -> None:
         if self._live:

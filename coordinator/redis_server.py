@@ -91,7 +91,7 @@ class EmbeddedRedis:
 
     def mend(self) -> None:
         """Start it again if it died: everyone connects anew, and its file has what was accepted. One that
-        cannot be started is tried again by a later call.
+        cannot be started is tried again by a later call. Returns when it answers, or after `START_S`.
         """
         if self.running or time.monotonic() < self._due:
             return
@@ -99,7 +99,7 @@ class EmbeddedRedis:
         logger.error("the embedded Redis died; it is started again")
         try:
             self.start()
-        except ConfigError as error:
+        except (ConfigError, OSError) as error:
             logger.error("%s", error)
 
     def stop(self) -> None:

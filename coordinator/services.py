@@ -130,6 +130,8 @@ class Services:
         told = 0
         while not self.fleet.check() and self.training:
             claim.renew()
+            if self._server is not None:
+                self._server.mend()
             states = self.fleet.states().values()
             ready, wanted = sum(state.ready for state in states), sum(state.wanted for state in states)
             if ready > told:
@@ -173,7 +175,7 @@ class Services:
             for step in (partial(self._say, f"stopping {name}"), stop):
                 try:
                     step()
-                except Exception:  # the others must be stopped all the same
+                except (Exception, SystemExit):  # the others must be stopped all the same
                     logger.exception("stopping %s failed", name)
 
         return end

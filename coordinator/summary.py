@@ -68,12 +68,15 @@ class Summary(BaseModel):
 
 
 def read_metrics(path: Path) -> list[dict[str, JsonValue]]:
-    """verl's metrics, one flat mapping per step with `step` in it; a torn last line is skipped."""
+    """verl's metrics, one flat mapping per step with `step` in it; a torn line is skipped."""
     if not path.exists():
         return []
     rows = []
     for line in path.read_bytes().split(b"\n")[:-1]:
-        entry = json.loads(line)
+        try:
+            entry = json.loads(line)
+        except ValueError:
+            continue
         rows.append({**entry["data"], "step": entry["step"]})
     return rows
 

@@ -3,6 +3,7 @@
 import errno
 import io
 import json
+import os
 import time
 
 import pytest
@@ -130,18 +131,21 @@ def test_pools_are_named_by_their_queues_and_bounds_shown_where_they_differ():
 
 
 @pytest.mark.parametrize("terminal", [True, False])
-def test_a_terminal_that_is_gone_does_not_end_the_run(view, terminal, monkeypatch):
+@pytest.mark.parametrize("error", [errno.EIO, errno.EPIPE, errno.ENOSPC])
+def test_an_output_that_takes_no_more_does_not_end_the_run(view, terminal, error, monkeypatch):
     shown, console = view(terminal)
+
+    def gone(*_: object) -> None:
+        raise OSError(error, os.strerror(error))
+
     with shown:
-
-        def gone(*_: object) -> None:
-            raise OSError(errno.EIO, "Input/output error")
-
-        with monkeypatch.context() as patch:
-            patch.setattr(console.file, "write", gone)
+        shown.say("begins")
+        monkeypatch.setattr(console.file, "write", gone)
+        monkeypatch.setattr(console.file, "flush", gone)
+        for _ in range(100):
             shown.say(TRAINING)
-        shown.say("goes on")
-    assert "goes on" in console.file.getvalue()
+        assert len(console._buffer) < 100, "what cannot be shown piles up"
+    assert "begins" in console.file.getvalue()
 
 
 def test_a_torn_line_of_metrics_is_passed_over(view, tmp_path):
