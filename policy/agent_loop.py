@@ -83,6 +83,9 @@ async def _start(run: Path, scorer: str, model: str, tokenizer: Any) -> _Process
     async with contextlib.AsyncExitStack() as undo:
         process = await _made(undo, run, scorer, model, tokenizer)
         undo.pop_all()  # from here on it lives as long as this process
+    # Ray ends these processes without telling the loop; the ledger's lines are written by then, this makes
+    # them last.
+    atexit.register(process.ledger.close)
     settle()
     return process
 
@@ -93,9 +96,6 @@ async def _made(
     """`undo` ends what was begun when the rest fails."""
     ledger = LedgerWriter(run, "rollout")
     undo.callback(ledger.close)
-    # Ray ends these processes without telling the loop; the ledger's lines are written by then, this makes
-    # them last.
-    atexit.register(ledger.close)
     metrics = producer_metrics()
     resumption = await asyncio.to_thread(Resumption.load, run)
 
@@ -111,17 +111,20 @@ async def _made(
     client = QueueClient(queue, on_posted=posted, on_outcome=ended)
     await client.start()
     undo.push_async_callback(client.close)
+    scores = resolve_name(scorer)()
+    blobs = BlobStore(section("blobs", BlobSettings).url)
+    ends = await asyncio.to_thread(_end_tokens, model, tokenizer)
     writers = Writers()
-    announcing = await _announced(queue)
+    announcing = await _announced(queue)  # the last that may fail
     telling = asyncio.create_task(writers.tell(queue))
     return _Process(
         client=client,
-        scorer=resolve_name(scorer)(),
+        scorer=scores,
         ledger=ledger,
         texts=Texts(run),
         resumption=resumption,
-        blobs=BlobStore(section("blobs", BlobSettings).url),
-        ends=await asyncio.to_thread(_end_tokens, model, tokenizer),
+        blobs=blobs,
+        ends=ends,
         metrics=metrics,
         writers=writers,
         tasks=(telling,) if announcing is None else (telling, announcing),
