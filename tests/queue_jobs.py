@@ -20,9 +20,7 @@ Act = Literal["answer", "blame_model", "blame_us", "raise", "die", "die_once", "
 class Order(Message):
     """What the job is to do, after noting its start in `notes`, a file, and once file `after` is there."""
 
-    act: Literal["answer", "blame_model", "blame_us", "raise", "die", "die_once", "hang_once", "eat_once"] = (
-        "answer"
-    )
+    act: Act = "answer"
     seconds: float = 0.0
     notes: str = ""
     after: str = ""

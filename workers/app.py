@@ -58,7 +58,7 @@ def make_app(settings: QueueSettings) -> Celery:
         broker_connection_retry_on_startup=True,
         broker_connection_max_retries=None,
         broker_channel_error_retry=True,  # Redis that has no memory or disk answers with errors; they pass
-        worker_enable_prefetch_count_reduction=False,  # `workers.transport` counts what outlived a line
+        worker_enable_prefetch_count_reduction=False,  # `workers.deliveries` counts what outlived a line
         broker_connection_timeout=CONNECT_TIMEOUT_S,
         broker_transport_options=_transport_options(settings),
         result_backend_always_retry=True,

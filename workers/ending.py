@@ -28,6 +28,7 @@ def end(panel: Any, ids: Sequence[str]) -> None:
     pool = panel.consumer.pool
     if isinstance(pool, Threads):
         return
-    for request in tuple(state.active_requests):  # those too that came by a line that broke since
+    # Of what came by a line that broke since, Celery remembers only what runs.
+    for request in {*state.requests.values(), *state.active_requests}:
         if request.id in ids:
             request.terminate(pool, signal=SIGNAL)

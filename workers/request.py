@@ -62,12 +62,16 @@ class ShownRequest(Request):
     def reject(self, requeue: bool = False) -> None:
         if requeue and not self.acknowledged and not self._held:
             worker_metrics().given_back(self.name.removeprefix(TASK_PREFIX))
-        super().reject(requeue=requeue)
-        Attention.ring()
+        try:
+            super().reject(requeue=requeue)
+        finally:
+            Attention.ring()
 
     def acknowledge(self) -> None:
-        super().acknowledge()
-        Attention.ring()
+        try:
+            super().acknowledge()
+        finally:
+            Attention.ring()
 
 
 class JobTask(Task):

@@ -83,8 +83,9 @@ def test_every_image_of_a_document_is_in_the_blob_store(run, trained):
 def test_keys_in_the_environment_are_in_nothing_that_the_run_leaves(run, keys):
     places = {str(path): path.read_bytes() for path in run.folder.rglob("*") if path.is_file()}
     assert any(name.endswith("trainer.log") for name in places)
-    rays = Path("/tmp/ray/session_latest")  # the last run's
+    rays = Path("/tmp/ray/session_latest/logs")  # the last run's; it has ended, and writes no more
     places |= {str(path): path.read_bytes() for path in rays.rglob("*") if path.is_file()}
+    assert any(name.startswith(str(rays)) for name in places)
     places["said"] = run.said.encode()
     for key in keys:
         assert [name for name, text in places.items() if key.encode() in text] == []
