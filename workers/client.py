@@ -52,6 +52,7 @@ class QueueClient:
         self._on_posted = on_posted
         self._on_outcome = on_outcome
         self._pending: dict[str, Posted] = {}
+        self._due: list[Posted] = []  # at their deadlines, without an outcome
         self._stream = replies_key(uuid.uuid4().hex)
         self._tasks: set[asyncio.Task[None]] = set()
 
@@ -148,9 +149,7 @@ class QueueClient:
             posted = Posted(request)
             self._pending[request.request_id] = posted
             delay_s = max(0.0, request.deadline - time.time()) + DEADLINE_GRACE_S
-            posted.timer = asyncio.get_running_loop().call_later(
-                delay_s, lambda: self._do(self._expire(posted))
-            )
+            posted.timer = asyncio.get_running_loop().call_later(delay_s, self._expire, posted)
             posted.accept(self._accept(posted, way))
         await posted.accepted()
         return posted
@@ -239,16 +238,23 @@ class QueueClient:
             )
         self._resolve(posted, outcome)
 
-    async def _expire(self, posted: Posted) -> None:
+    def _expire(self, posted: Posted) -> None:
+        self._due.append(posted)
+        if len(self._due) == 1:
+            self._do(self._last_look())
+
+    async def _last_look(self) -> None:
         """A process that was stopped for long finds its timers due before it has read what it was told."""
-        late = Outcome.failed(posted.request, Cause.TIMEOUT, "no outcome before the deadline")
+        due, self._due = self._due, []
         try:
             async with asyncio.timeout(LAST_LOOK_S):
-                await self._replies.look([posted.request.request_id])
+                await self._replies.look([posted.request.request_id for posted in due])
         except (RedisError, OSError, TimeoutError) as error:
-            logger.warning("no last look for the outcome of %s: %s", posted.request.request_id, error)
+            logger.warning("no last look for the outcomes of %d requests: %s", len(due), error)
         finally:
-            self._resolve(posted, late)
+            for posted in due:
+                late = Outcome.failed(posted.request, Cause.TIMEOUT, "no outcome before the deadline")
+                self._resolve(posted, late)
 
     def _resolve(self, posted: Posted, outcome: Outcome) -> None:
         if posted.outcome_now is not None:

@@ -153,7 +153,9 @@ class Transport(redis.Transport):
         """kombu reads nothing where no slot is free, were it the end of the line, and is told of it without
         a pause.
         """
-        channel, kind = self.cycle.fds[fileno]
+        channel, kind = self.cycle.fds.get(fileno, (None, ""))
+        if channel is None:
+            return  # closed in this very round
         if kind == "BRPOP" and not channel._in_poll and not channel.qos.can_consume():
             raise ConnectionError("the line to Redis was closed while every slot was taken")
         super().on_readable(fileno)
