@@ -161,7 +161,7 @@ class Transport(redis.Transport):
         super().on_readable(fileno)
 
     def _deliver(self, message: Any, queue: str) -> None:
-        """Celery begins its control channel anew when an order raises, and then its worker takes nothing."""
+        """An order that raises makes Celery begin its control channel anew, without what was on its way."""
         orders = queue.endswith(_ORDERS) and not queue.endswith(_ANSWERS)
         if orders and (why := order_problem(message)):
             logger.error("what came by the control channel is no order, and is dropped: %s", why)
