@@ -202,59 +202,60 @@ class LedgerWriter:
 
     def append(self, entry: Entry) -> None:
         """Raises `OSError` when the disk has been full for so long that too much is unwritten."""
+        self._lines.append(entry.model_dump_json().encode() + b"\n")
+
+    def _now(self) -> float:
+        """Readers merge by time: a clock that was put back must not put an outcome before its request."""
         with self._lock:
-            # Readers merge by time: a clock that was put back must not put an outcome before its request.
-            now, self._last = entry.time, max(entry.time, math.nextafter(self._last, math.inf))
-            if self._last != now:
-                entry = entry.model_copy(update={"time": self._last})
-            self._lines.append(entry.model_dump_json().encode() + b"\n")
+            self._last = max(time.time(), math.nextafter(self._last, math.inf))
+            return self._last
 
     def started(self, rollout_id: str, task: Task, *, step: int = 0) -> None:
-        self.append(Started(time=time.time(), rollout_id=rollout_id, task=task, step=step))
+        self.append(Started(time=self._now(), rollout_id=rollout_id, task=task, step=step))
 
     def posted(self, request: Request) -> None:
         """A hook for `QueueClient(on_posted=...)`."""
-        self.append(Posted(time=time.time(), request=request))
+        self.append(Posted(time=self._now(), request=request))
 
     def ended(self, outcome: Outcome) -> None:
         """A hook for `QueueClient(on_outcome=...)`."""
-        self.append(Ended(time=time.time(), outcome=outcome))
+        self.append(Ended(time=self._now(), outcome=outcome))
 
     def wrote(self, rollout_id: str, segments: Sequence[Span]) -> None:
-        self.append(Wrote(time=time.time(), rollout_id=rollout_id, segments=tuple(segments)))
+        self.append(Wrote(time=self._now(), rollout_id=rollout_id, segments=tuple(segments)))
 
     def waited(self, began: float, *, step: int) -> None:
-        self.append(Waited(time=time.time(), began=began, step=step))
+        self.append(Waited(time=self._now(), began=began, step=step))
 
     def paused(self, providers: Sequence[str], *, since: float) -> None:
-        self.append(Paused(time=time.time(), providers=tuple(providers), since=since))
+        self.append(Paused(time=self._now(), providers=tuple(providers), since=since))
 
     def pause_ended(self) -> None:
-        self.append(PauseEnded(time=time.time()))
+        self.append(PauseEnded(time=self._now()))
 
     def scored(
         self, document: Document, score: Score, *, tokens: int, versions: tuple[int, int] | None = None
     ) -> None:
         self.append(
-            Scored(time=time.time(), document=document, score=score, tokens=tokens, versions=versions)
+            Scored(time=self._now(), document=document, score=score, tokens=tokens, versions=versions)
         )
 
     def closed(self, rollout_id: str, state: State, *, reason: str = "", step: int = 0) -> None:
         self.append(
-            Closed(time=time.time(), rollout_id=rollout_id, state=state, reason=reason[:2000], step=step)
+            Closed(time=self._now(), rollout_id=rollout_id, state=state, reason=reason[:2000], step=step)
         )
 
     def broken(self, rollout_id: str, reason: str) -> None:
-        self.append(Broken(time=time.time(), rollout_id=rollout_id, reason=reason[:2000]))
+        self.append(Broken(time=self._now(), rollout_id=rollout_id, reason=reason[:2000]))
 
     def group_failed(self, uid: str, *, step: int) -> None:
-        self.append(GroupFailed(time=time.time(), uid=uid, step=step))
+        self.append(GroupFailed(time=self._now(), uid=uid, step=step))
 
     def saved(self, *, step: int, held: tuple[str, ...] = ()) -> None:
-        self.append(Saved(time=time.time(), step=step, held=held))
+        self.append(Saved(time=self._now(), step=step, held=held))
 
     def finished(self) -> None:
-        self.append(Finished(time=time.time()))
+        self.append(Finished(time=self._now()))
 
     def close(self) -> None:
         self._lines.close()

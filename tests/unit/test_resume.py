@@ -178,7 +178,8 @@ def test_resuming_again_after_a_death_in_between_changes_nothing(run, writer):
 
 def test_a_run_whose_processes_live_is_not_resumed(run):
     holding = "import sys, time; from pathlib import Path; from policy.ledger_writer import LedgerWriter\n"
-    holding += "LedgerWriter(Path(sys.argv[1]), 'rollout'); print('writing', flush=True); time.sleep(60)"
+    holding += "one = LedgerWriter(Path(sys.argv[1]), 'rollout'); print('writing', flush=True)\n"
+    holding += "time.sleep(60)"
     with subprocess.Popen([sys.executable, "-c", holding, str(run)], stdout=subprocess.PIPE) as other:
         assert other.stdout.readline() == b"writing\n"
         with pytest.raises(TimeoutError, match="still alive"), alone(run, 0.3):
