@@ -90,7 +90,8 @@ class LiveView:
     def __exit__(
         self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
     ) -> None:
-        self._written(self._live.stop if self._live else None)
+        if self._live:
+            self._written(self._live.stop)
 
     @property
     def elapsed_s(self) -> float:
@@ -106,13 +107,12 @@ class LiveView:
         self._progress.update()
         self._written(partial(self._draw, force))
 
-    def _written(self, write: Callable[[], object] | None) -> None:
+    def _written(self, write: Callable[[], object]) -> None:
         """A terminal that is gone, a pipe that nobody reads (rich exits for that) or a full disk does not end
         the run: from then on it is silent.
         """
         try:
-            if write is not None:
-                write()
+            write()
         except (OSError, SystemExit) as error:
             logger.warning("the run's state is shown no more: %r", error)
             self._console.quiet = True

@@ -175,7 +175,7 @@ class Services:
             for step in (partial(self._say, f"stopping {name}"), stop):
                 try:
                     step()
-                except (Exception, SystemExit):  # the others must be stopped all the same
+                except (Exception, SystemExit):  # rich's of a broken pipe too: the others must be stopped
                     logger.exception("stopping %s failed", name)
 
         return end

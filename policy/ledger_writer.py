@@ -1,7 +1,7 @@
 """What goes into the run ledger, and its writer.
 
-Invariants: one entry is one line of a file of its process's own (`policy.lines`); the times of one process
-only grow; a run is not resumed while a process of it writes.
+Invariants: one entry is one line of a file of its process's own (`policy.lines`); the times that a
+writer gives only grow; a run is not resumed while a process of it writes.
 """
 
 from __future__ import annotations
@@ -198,7 +198,7 @@ class LedgerWriter:
         folder.mkdir(exist_ok=True)
         self._lines = Lines(folder, f"{role}-{os.getpid()}")
         self._lock = threading.Lock()
-        self._last = 0.0  # time of the last entry
+        self._last = 0.0  # time that was given
 
     def append(self, entry: Entry) -> None:
         """Raises `OSError` when the disk has been full for so long that too much is unwritten."""

@@ -56,7 +56,7 @@ class OutcomeBackend(RedisBackend):
 
     def exception_safe_to_retry(self, exc: BaseException) -> bool:
         """Celery knows lost connections only; what it does not know ends in no outcome, and costs a slot."""
-        return passes(exc)
+        return bool(super().exception_safe_to_retry(exc)) or passes(exc)
 
     def _store_result(
         self,

@@ -9,7 +9,7 @@ a handler for such messages:
 
 kombu 5.6 stops asking Redis for messages once any connection of a worker's is gone, and begins again only
 with a new transport. redis-py, however, makes a connection that died while nobody used it anew without a
-word: a worker that was starting when Redis restarted lived on and took nothing. `register_with_event_loop`
+word: a worker that is starting when Redis restarts would live on and take nothing. `register_with_event_loop`
 can go when `tests/integration/test_polling.py::test_kombu_alone_takes_nothing_more` fails.
 
 Invariants: what is not buried is delivered as kombu delivers it; a channel that is closed still tells Redis

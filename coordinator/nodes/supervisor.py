@@ -33,7 +33,7 @@ class Supervisor:
     def __init__(self, state: NodeState, record: Record):
         self._state = state
         self._record = record.model_copy(update={"pid": os.getpid()})
-        self._untold = False  # what the record says now
+        self._untold = False  # whether the record could not be written
         pools = record.plan.pools
         make = node_worker(pools, state.config, state.logs, record.node)
         self._fleet = Fleet(

@@ -4,9 +4,11 @@ start.
 
 from __future__ import annotations
 
+import contextlib
 import socket
 import time
 from collections.abc import Iterator
+from pathlib import Path
 
 import pytest
 import redis
@@ -64,6 +66,32 @@ def test_kombu_alone_takes_nothing_more(queue_settings: QueueSettings, raw: redi
     go.
     """
     assert taken(queue_settings.url, KOMBUS, raw) != ["a", "b", "c"]
+
+
+def test_a_channel_that_is_closed_takes_its_descriptors_along(
+    queue_settings: QueueSettings, tmp_path: Path
+) -> None:
+    """Regression: the number of its connection came to stand for another file, and the loop broke on it."""
+    hub = Hub()
+    with Connection(queue_settings.url, transport=OURS) as connection, contextlib.ExitStack() as files:
+        connection.transport.register_with_event_loop(connection.connection, hub)
+        work = Consumer(connection.default_channel, [Queue("work", Exchange(""), "work")], no_ack=True)
+        found: list[str] = []
+        work.register_callback(lambda body, _message: found.append(body))
+        work.consume()
+        channel = connection.channel()
+        Consumer(channel, [Queue("orders", Exchange("orders", "fanout"))], no_ack=True).consume()
+        hub.run_once()
+        assert len(connection.transport.cycle.fds) == 2
+        channel.close()
+        for number in range(20):  # one of them has the number now
+            files.enter_context((tmp_path / f"{number}").open("w"))
+        with Connection(queue_settings.url) as other, other.SimpleQueue("work") as queue:
+            queue.put("a")
+        deadline = time.monotonic() + ENOUGH_S
+        while not found and time.monotonic() < deadline:
+            hub.run_once()
+    assert found == ["a"]
 
 
 def test_a_closed_transport_leaves_nothing_in_the_loop(queue_settings: QueueSettings) -> None:

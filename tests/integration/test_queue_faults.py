@@ -195,8 +195,8 @@ async def test_what_waits_and_what_runs_outlives_two_restarts_of_redis_and_a_kil
     monkeypatch: pytest.MonkeyPatch,
     notes: Notes,
 ) -> None:
-    """A worker whose line broke once forgot that its process was busy, sent it one more, and dropped that one
-    when its line broke again.
+    """Regression: a worker whose line broke once forgot that its process was busy, sent it one more, and
+    dropped that one when its line broke again.
     """
     with EmbeddedRedis(tmp_path / "own") as server:
         monkeypatch.setenv(REDIS_ENV, server.url)

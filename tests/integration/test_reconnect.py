@@ -119,6 +119,22 @@ async def test_a_full_worker_takes_nothing_more_after_a_cut(
     assert (await waiting.outcome()).ok
 
 
+async def test_a_full_worker_notices_at_once_that_its_line_of_work_was_cut(
+    obedient: StartWorker, client: QueueClient, notes: Notes, raw: redis.Redis
+) -> None:
+    """Regression: it looked away until a slot was free, as fast as it could."""
+    worker = obedient()
+    gate = notes.path.with_name("gate")
+    running = await client.post(request_for(notes.order(after=str(gate))))
+    await notes.started()
+    await until(lambda: all(one["cmd"] != "brpop" or "b" not in one["flags"] for one in raw.client_list()))
+    raw.execute_command("CLIENT", "KILL", "TYPE", "normal", "SKIPME", "yes")  # that of orders goes on
+    await until(lambda: "Connection to broker lost" in worker.log.read_text(), 10.0)
+    assert running.outcome_now is None
+    gate.touch()
+    assert (await running.outcome()).ok
+
+
 async def test_a_free_process_gets_the_next_job_after_a_cut(
     obedient: StartWorker, client: QueueClient, notes: Notes, raw: redis.Redis
 ) -> None:
