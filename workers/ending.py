@@ -28,7 +28,6 @@ def end(panel: Any, ids: Sequence[str]) -> None:
     pool = panel.consumer.pool
     if isinstance(pool, Threads):
         return
-    # Of what came by a line that broke since, Celery remembers only what runs.
-    for request in {*state.requests.values(), *state.active_requests}:
-        if request.id in ids:
+    for request_id in ids:
+        if (request := state.requests.get(request_id)) is not None:
             request.terminate(pool, signal=SIGNAL)

@@ -95,19 +95,20 @@ async def test_what_has_just_been_posted_is_not_looked_for(
 async def test_one_whose_queue_has_no_room_holds_up_no_other(
     client: QueueClient, queue_settings: QueueSettings
 ) -> None:
-    stuck, free = [await client.post(request_for(Order(), seed=seed)) for seed in range(2)]
+    *stuck, free = [await client.post(request_for(Order(), seed=seed)) for seed in range(12)]
     again: list[Posted] = []
 
     async def publish(one: Posted) -> None:
-        if one is stuck:
+        if one in stuck:
             await asyncio.Event().wait()
         again.append(one)
 
     async with redis.asyncio.Redis.from_url(queue_settings.url) as raw:
         await raw.flushall()
-        recovery = Recovery(raw, queue_settings, lambda: [stuck, free], publish)
-        for look in (1, 2):
-            await recovery.look(time.monotonic() + look * queue_settings.lease_s)
+        recovery = Recovery(raw, queue_settings, lambda: [*stuck, free], publish)
+        async with asyncio.timeout(2 * queue_settings.lease_s):
+            for look in (1, 2):
+                await recovery.look(time.monotonic() + look * queue_settings.lease_s)
     assert again == [free]
 
 
