@@ -163,14 +163,17 @@ def test_a_killed_worker_leaves_no_process() -> None:
     assert eventually(lambda: all(map(_gone, below)))
 
 
-def test_nothing_is_left_on_disk(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
+def test_nothing_is_left_on_disk(monkeypatch: pytest.MonkeyPatch) -> None:
     """The job's folder goes with the job, and where there is no private root, the zygote's goes with it."""
-    monkeypatch.setattr(tempfile, "tempdir", str(tmp_path))
-    contained = started("container")
-    contained.render("open('left', 'w').write('x')\n" + CHART, SETTINGS)
-    assert not list(tmp_path.rglob("left"))
-    contained.close()
-    assert not list(tmp_path.iterdir())
+    with tempfile.TemporaryDirectory() as folder:
+        place = Path(folder)
+        place.chmod(0o711)  # as /tmp is; pytest's own lets no other user through
+        monkeypatch.setattr(tempfile, "tempdir", folder)
+        contained = started("container")
+        contained.render("open('left', 'w').write('x')\n" + CHART, SETTINGS)
+        assert not list(place.rglob("left"))
+        contained.close()
+        assert not list(place.iterdir())
 
 
 def test_the_project_is_not_readable_unless_it_is_installed(monkeypatch: pytest.MonkeyPatch) -> None:
