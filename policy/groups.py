@@ -1,7 +1,8 @@
 """What became of the groups of a run, from its ledger: trained on, replaced and why, and how slow they were.
 
-Invariants: pure; a group has one fate; groups that the end of the run cut off are in no count. A group's
-latency is the time from its first rollout's start to its last one's score, in seconds.
+Invariants: pure; a group has one fate; groups that the end of the run cut off are in no count, nor are
+rollouts that a resumed run abandoned, which others replace. A group's latency is the time from its first
+rollout's start to its last one's score, in seconds.
 """
 
 from __future__ import annotations
@@ -33,7 +34,8 @@ def groups(ledger: Ledger) -> Groups:
     """Counted over the whole run."""
     by_uid: dict[str, Members] = defaultdict(list)
     for rollout in ledger.rollouts.values():
-        by_uid[rollout.uid].append(rollout)
+        if not rollout.abandoned:
+            by_uid[rollout.uid].append(rollout)
     fates = {uid: _fate(members) for uid, members in by_uid.items()}
     trained = [by_uid[uid] for uid, fate in fates.items() if fate == "trained"]
     written = [

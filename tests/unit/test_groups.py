@@ -9,7 +9,7 @@ from hypothesis import strategies as st
 from policy.document import Document, Task, TextPart
 from policy.groups import dropped_by_quarter, groups
 from policy.ledger import Ledger, read_ledger
-from policy.ledger_writer import Closed, LedgerWriter, Scored, Started
+from policy.ledger_writer import Abandoned, Closed, LedgerWriter, Scored, Started
 from policy.scoring import Score
 
 TASK = Task(question="Write.")
@@ -17,12 +17,16 @@ TASK = Task(question="Write.")
 
 @pytest.fixture
 def ledger(tmp_path):
-    """Writes `{rollout: (seconds it took, state)}`, and reads it back."""
+    """Writes `{rollout: (seconds it took, state)}`, and reads it back. The state `abandoned` is that of a
+    rollout whose text was not complete when the run died."""
 
     def write(rollouts: dict[str, tuple[float, str | None]], failed: tuple[str, ...] = ()) -> Ledger:
         writer = LedgerWriter(tmp_path, "test")
         for name, (seconds, state) in rollouts.items():
             writer.append(Started(time=100.0, rollout_id=name, task=TASK))
+            if state == "abandoned":
+                writer.append(Abandoned(time=100.0 + seconds, rollout_id=name, reason="it died"))
+                continue
             document = Document(rollout_id=name, task=TASK, parts=(TextPart(text="words"),))
             writer.append(Scored(time=100.0 + seconds, document=document, score=Score(reward=0.5), tokens=1))
             if state:
@@ -50,6 +54,19 @@ def test_every_group_is_counted_by_its_fate(ledger):
     )  # fmt: skip
     assert (became.n_valid, became.n_total) == (2, 3)
     assert became.replaced == {"failed": 1, "stale": 1, "too_few": 1}
+
+
+def test_a_rollout_that_a_resume_replaced_is_in_no_count(ledger):
+    became = groups(
+        ledger(
+            {
+                "a_0": (1, "trained"), "a_1": (1, "abandoned"), "a_1.1": (1, "masked"),
+                "b_0": (1, "abandoned"), "b_0.1": (1, "masked"), "b_1": (1, "masked"),
+            }
+        )
+    )  # fmt: skip
+    assert (became.n_valid, became.n_total) == (1, 2)
+    assert became.replaced == {"too_few": 1}
 
 
 def test_a_group_is_as_slow_as_its_slowest_rollout(ledger):
