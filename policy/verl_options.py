@@ -42,6 +42,8 @@ def _algorithm(train: TrainSettings) -> dict[str, object]:
         "algorithm.adv_estimator": "grpo",
         "algorithm.use_kl_in_reward": False,
         "algorithm.rollout_correction.bypass_mode": train.old_log_prob == "rollout",
+        "algorithm.rollout_correction.rollout_is": train.rollout_is,
+        "algorithm.rollout_correction.rollout_is_threshold": train.rollout_is_threshold,
     }
 
 

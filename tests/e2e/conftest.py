@@ -117,13 +117,16 @@ def finished(name: str, runs: Path, command: list[str]) -> Demo:
 
 
 def configured(runs: Path) -> Path:
-    """The demo's configuration, of so many steps, with a checkpoint after each."""
+    """The demo's configuration, of so many steps, with a checkpoint after each, and with stale samples
+    corrected as in the cluster configurations.
+    """
     parts = Parts(cache_folder(), "text", seed=1)
     config = configure(parts, build(parts, Console(stderr=True)), "text", STEPS)
     folder = runs / "configured"
     folder.mkdir()
-    often = config.train.model_copy(update={"save_every": 1})
-    config.model_copy(update={"train": often}).save_for_people(folder)
+    changed = {"save_every": 1, "old_log_prob": "recompute", "rollout_is": "token"}
+    train = config.train.model_copy(update=changed)
+    config.model_copy(update={"train": train}).save_for_people(folder)
     return folder / "config.yaml"
 
 

@@ -103,6 +103,12 @@ def test_old_samples_stay_within_the_staleness_allowed(run):
         assert step["training/off_policy/trajectory_staleness_worst/max"] <= 4
 
 
+def test_stale_samples_are_corrected_in_every_step(text):
+    weights = [step["rollout_corr/rollout_is_mean"] for step in text.metrics]
+    assert weights == pytest.approx([1.0] * 3, abs=0.2)  # near 1: the weights move little in a few steps
+    assert all(0 < step["rollout_corr/rollout_is_eff_sample_size"] <= 1 for step in text.metrics)
+
+
 def test_the_run_leaves_its_checkpoint_and_the_configuration_it_ran_with(run):
     assert (run.folder / "checkpoints" / "global_step_3" / "actor").is_dir()
     config = check(run.config, "config.json")

@@ -122,6 +122,74 @@ def test_what_each_published_run_has_of_its_own(
     assert (data.max_prompt_length, data.max_response_length) == (prompt, response)
 
 
+@pytest.mark.parametrize("name", ["qwen3_4b_grpo", "qwen3_30b_a3b_gspo", "qwen2_5_vl_7b_grpo"])
+def test_every_cluster_run_corrects_for_stale_samples(name, tmp_path):
+    correction = compose(load(name).train, tmp_path).algorithm.rollout_correction
+    assert (correction.rollout_is, correction.rollout_is_threshold) == ("token", 2.0)
+    assert correction.bypass_mode is False
+
+
+RECOMPUTE = CPU | {"old_log_prob": "recompute"}
+
+
+@pytest.mark.parametrize("mode", ["separate_async", "colocate_async"])
+@pytest.mark.parametrize("loss", ["grpo", "gspo"])
+def test_an_asynchronous_run_is_corrected_unless_told_otherwise(mode, loss, tmp_path):
+    correction = compose(TrainSettings(**RECOMPUTE, mode=mode, loss=loss), tmp_path).algorithm.rollout_correction
+    assert (correction.rollout_is, correction.rollout_is_threshold) == ("token", 2.0)
+
+
+def test_a_synchronous_run_is_left_as_published(tmp_path):
+    correction = compose(TrainSettings(**RECOMPUTE, mode="sync"), tmp_path).algorithm.rollout_correction
+    assert correction.rollout_is is None
+
+
+@pytest.mark.parametrize(
+    ("change", "why"),
+    [
+        ({"old_log_prob": "recompute", "rollout_is": None}, "uncorrected"),
+        ({"old_log_prob": "recompute", "rollout_is": None, "mode": "colocate_async"}, "uncorrected"),
+        ({"old_log_prob": "recompute", "rollout_is": None, "loss": "gspo"}, "uncorrected"),
+        ({"old_log_prob": "rollout", "loss": "gspo"}, "clipped away"),
+        ({"old_log_prob": "rollout", "rollout_is": "token"}, "no effect"),
+        ({"old_log_prob": "rollout", "rollout_is": "token", "mode": "sync"}, "no effect"),
+        ({"old_log_prob": "recompute", "rollout_is": "sequence"}, "rollout_is"),
+        ({"old_log_prob": "recompute", "rollout_is_threshold": 0.5}, "rollout_is_threshold"),
+    ],
+)
+def test_training_on_stale_samples_uncorrected_is_refused(change, why):
+    with pytest.raises(ValidationError, match=why):
+        TrainSettings(**(CPU | change))
+
+
+def test_a_stale_tokens_weight_is_its_ratio_to_the_sampler_and_at_most_the_threshold(tmp_path):
+    """Worked by hand: ratios e^0.5, e^-1 and e^2, cut at 2; a masked sample weighs nothing."""
+    import torch
+    from verl.trainer.ppo.rollout_corr_helper import compute_rollout_correction_and_add_to_batch
+
+    from verl import DataProto
+
+    batch = DataProto.from_single_dict(
+        {
+            "old_log_probs": torch.tensor([[-1.0, -2.0, -1.0], [-1.0, -1.0, -1.0]]),
+            "rollout_log_probs": torch.tensor([[-1.5, -1.0, -3.0], [-9.0, -9.0, -9.0]]),
+            "response_mask": torch.tensor([[1, 1, 1], [0, 0, 0]]),
+        }
+    )
+    config = compose(TrainSettings(**RECOMPUTE), tmp_path).algorithm.rollout_correction
+    corrected, metrics = compute_rollout_correction_and_add_to_batch(batch, config)
+    weights = corrected.batch["rollout_is_weights"]
+    expected = torch.tensor([[1.6487, 0.3679, 2.0], [0.0, 0.0, 0.0]])
+    torch.testing.assert_close(weights, expected, atol=1e-4, rtol=0)
+    assert metrics["rollout_corr/rollout_is_mean"] == pytest.approx(1.3389, abs=1e-4)
+
+
+def test_the_vision_run_is_given_both_kinds_of_prompts():
+    data = load("qwen2_5_vl_7b_grpo").data
+    assert [Path(name).name for name in data.train] == ["train.parquet", "train_mm.parquet"]
+    assert [Path(name).name for name in data.test] == ["test.parquet", "test_mm.parquet"]
+
+
 def test_gspo_clips_as_published(tmp_path):
     actor = compose(load("qwen3_30b_a3b_gspo").train, tmp_path).actor_rollout_ref.actor
     assert (actor.clip_ratio_low, actor.clip_ratio_high) == (3e-4, 4e-4)
