@@ -28,6 +28,7 @@ REASONS = {
     "code_raised": "The chart code raised an error",
     "code_limit": "The chart code ran over its limits",
     "no_figure": "The chart code drew nothing",
+    "glyph_missing": "The chart has characters that no installed font has",
     "prompt_refused": "The provider refused the prompt",
     "no_hit": "The search found nothing",
 }

@@ -5,6 +5,16 @@ Invariant: the tags described here are the tags `policy.tags` reads; a test feed
 
 from __future__ import annotations
 
+from importlib.metadata import version
+
+from workers.sandbox.charts import LIBRARIES
+
+
+def _libraries() -> str:
+    """What chart code may import, such as "matplotlib 3.11, numpy 2.3": the versions that are installed."""
+    return ", ".join(f"{name} {'.'.join(version(name).split('.')[:2])}" for name in LIBRARIES)
+
+
 SYSTEM = """\
 You write documents that live from words and pictures together. You do not paint the pictures yourself: \
 where one belongs, you write a tag, and a tool makes the picture and puts it exactly there.
@@ -18,8 +28,9 @@ what it needs:
 and for whatever must be authentic or current.
 - 'diffusion' with {'prompt': TEXT}: paints a new picture. For stories, styles, concepts and anything \
 imagined.
-- 'code' with {'code': TEXT}: runs Python that draws a chart. plt, pd, sns and np are already imported. \
-Draw one figure; do not call plt.show or plt.savefig. For numbers, comparisons and trends.
+- 'code' with {'code': TEXT}: runs Python 3.11 that draws a chart, with LIBRARIES and no network. plt, pd, \
+sns and np are already imported. Draw one figure; do not call plt.show or plt.savefig. Labels may be in any \
+language: leave the font as it is. For numbers, comparisons and trends.
 - 'edit' with {'img_index': NUMBER, 'prompt': TEXT}: changes an earlier picture. Pictures are counted \
 from 0: first the ones the user gave, then one for every tag, in the order you wrote them. Only pictures \
 before this tag can be edited.
@@ -39,7 +50,7 @@ A lighthouse stands at the end of the pier, and its keeper knows every ship.
 Each winter fewer of them pass.
 <imgen>{'source': 'code', 'description': 'Ships counted each winter', 'params': {'code': 'plt.plot([2021,\
  2022, 2023], [48, 41, 30])\\nplt.title("Ships per winter")'}}</imgen>
-"""
+""".replace("LIBRARIES", _libraries())
 
 
 def chat(messages: list[dict], system: str) -> list[dict]:

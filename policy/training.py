@@ -52,11 +52,11 @@ class TrainSettings(Settings):
     `mode`: `separate_async` trains and generates on GPUs of their own, the others on the same ones.
     `old_log_prob`: take the sampler's log-probabilities as the old policy's (`rollout`), which saves a
     forward pass and lets the clipped ratio correct for staleness, or compute them anew (`recompute`).
-    `rollout_is`: how a recomputed old policy is corrected for the older weights that wrote the sample. `token`
-    multiplies each token's loss by pi_old / pi_sampler, at most `rollout_is_threshold` (truncated importance
-    sampling; verl's `algorithm.rollout_correction`). It is the default wherever samples can be stale; an
-    asynchronous run without any correction is refused. verl's other level, `sequence`, is the product over all
-    tokens, which vanishes or explodes over thousands of them.
+    `rollout_is`: how a recomputed old policy is corrected for the older weights that wrote a sample. `token`
+    multiplies the loss of each token by pi_old / pi_sampler, at most `rollout_is_threshold` (truncated
+    importance sampling, verl's `algorithm.rollout_correction`). It is the default wherever samples can be
+    stale; an asynchronous run without any correction is refused. verl's other level, `sequence`, is the
+    product over all tokens, which vanishes or explodes over thousands of them.
     `system_prompt`: lead every chat with `policy.prompts.SYSTEM`; a model that was trained without goes
     without. `min_valid`: a group with fewer samples that may vote is replaced as a whole, because the
     baseline of a few says little (default: half of `n`, at least 2). `in_order`: train on groups in the order
@@ -130,20 +130,22 @@ class TrainSettings(Settings):
         """Refuse what would train on stale samples as if they were fresh (DESIGN, invariant 3)."""
         if self.old_log_prob == "rollout" and self.rollout_is:
             raise ValueError(
-                "rollout_is has no effect with old_log_prob: rollout, whose clipped ratio is against the sampler "
-                "already; leave rollout_is out, or set old_log_prob: recompute"
+                "rollout_is has no effect with old_log_prob: rollout, whose clipped ratio is against the "
+                "sampler already; leave rollout_is out, or set old_log_prob: recompute"
             )
         if self.mode == "sync":
             return self
         if self.old_log_prob == "recompute" and not self.rollout_is:
             raise ValueError(
                 f"{self.mode} trains on samples that older weights wrote, and rollout_is: null leaves them "
-                "uncorrected (every ratio would be 1); set rollout_is: token, old_log_prob: rollout, or mode: sync"
+                "uncorrected (every ratio would be 1); set rollout_is: token, old_log_prob: rollout, or "
+                "mode: sync"
             )
         if self.old_log_prob == "rollout" and self.loss == "gspo":
             raise ValueError(
                 "gspo clips the ratio of whole sequences within a few 1e-4, so that against the sampler's "
-                "log-probabilities nearly every stale sample would be clipped away; set old_log_prob: recompute"
+                "log-probabilities nearly every stale sample would be clipped away; set old_log_prob: "
+                "recompute"
             )
         return self
 

@@ -28,6 +28,7 @@ class Cause(StrEnum):
     CODE_RAISED = "code_raised"  # the chart code raised
     CODE_LIMIT = "code_limit"  # the chart code ran over its CPU, memory, time or output limit
     NO_FIGURE = "no_figure"  # the chart code drew nothing
+    GLYPH_MISSING = "glyph_missing"  # the chart has characters that no installed font has
     PROMPT_REFUSED = "prompt_refused"  # a provider refused the prompt
     NO_HIT = "no_hit"  # a search without a usable result
 
@@ -58,6 +59,7 @@ _MODEL_CAUSES = frozenset(
         Cause.CODE_RAISED,
         Cause.CODE_LIMIT,
         Cause.NO_FIGURE,
+        Cause.GLYPH_MISSING,
         Cause.PROMPT_REFUSED,
         Cause.NO_HIT,
     }

@@ -37,6 +37,7 @@ def examine(folder: Path, code: CodeSettings) -> Iterator[Finding]:
     yield _resources(folder)
     yield _gpus()
     yield from _jail(code)
+    yield _fonts()
 
 
 def _python() -> Finding:
@@ -125,3 +126,18 @@ def _jail(code: CodeSettings) -> Iterator[Finding]:
             )
         else:
             yield note("jail", words, "does not hold here; the other layers do")
+
+
+def _fonts() -> Finding:
+    """Whether charts can hold every script that the packages' fonts cover."""
+    from workers.sandbox import fonts
+
+    missing = [name.replace("_", "-") for name in fonts.lacking()]
+    if missing:
+        cure = f"run ops/install.sh; or install {fonts.DEBIAN}"
+        return note(AREA, "fonts of charts", f"{', '.join(missing)} not installed", cure)
+    return ok(
+        AREA,
+        "fonts of charts",
+        "Latin, Greek, Cyrillic, Chinese, Japanese, Korean and 20 more scripts; emoji",
+    )

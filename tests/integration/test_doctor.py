@@ -46,6 +46,14 @@ def test_this_machine_passes_and_every_layer_of_the_jail_is_told(tmp_path):
     assert {finding.name for finding in found if finding.area == "jail"} == set(machine.LAYERS.values())
 
 
+def test_missing_fonts_of_charts_are_named(monkeypatch):
+    assert machine._fonts().state is State.OK
+    monkeypatch.setattr("workers.sandbox.fonts.PACKAGES", ("no_such_font_package",))
+    found = machine._fonts()
+    assert (found.state, "no-such-font-package" in found.detail) == (State.NOTE, True)
+    assert "fonts-noto-cjk" in found.cure
+
+
 def test_wrong_version_of_a_package_is_named_with_the_cure(tmp_path, monkeypatch):
     wanted = ["celery>=99", "no-such-thing", "other ; extra == 'x'"]
     monkeypatch.setattr(machine, "requires", lambda name: wanted)

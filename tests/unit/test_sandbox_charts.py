@@ -3,12 +3,15 @@
 from __future__ import annotations
 
 import io
+from importlib.metadata import version
 
 import pytest
 from PIL import Image, ImageChops, ImageStat
 from sandbox_worlds import failure, shared
 
+from policy.prompts import SYSTEM
 from workers.errors import Cause
+from workers.sandbox import charts
 from workers.sandbox.client import Renderer
 from workers.settings import CodeSettings
 
@@ -57,6 +60,13 @@ def test_what_a_chart_may_use(renderer: Renderer, code: str) -> None:
     assert len(renderer.render(code, SETTINGS).images) == 1
 
 
+def test_what_the_prompt_promises_can_be_imported(renderer: Renderer) -> None:
+    modules = [{"pillow": "PIL"}.get(name, name) for name in charts.LIBRARIES]
+    renderer.render(f"import {', '.join(modules)}; plt.plot([1])", SETTINGS)
+    assert all(f"{name} {version(name).rsplit('.', 1)[0]}" in SYSTEM for name in ("numpy", "pandas"))
+    assert all(name in SYSTEM for name in charts.LIBRARIES)
+
+
 def test_text_that_is_not_ascii_survives(renderer: Renderer) -> None:
     """The original decoded the code with `unicode_escape`, which turns UTF-8 into noise."""
     written = "plt.figure().text(0.1, 0.5, 'Größe, Ελλάδα, Привет, naïve')"
@@ -99,6 +109,55 @@ NOTHING = {
 @pytest.mark.parametrize("code", NOTHING.values(), ids=NOTHING)
 def test_drawing_nothing_is_a_failure(renderer: Renderer, code: str) -> None:
     assert failure(renderer, code, SETTINGS).cause is Cause.NO_FIGURE
+
+
+SAVED = {
+    "saved and closed": "plt.plot([1, 2]); plt.savefig('x.png'); plt.close()",
+    "closed by figure": "f, a = plt.subplots(); a.plot([1, 2]); f.savefig('x.svg'); plt.close(f)",
+    "all closed": "import io; plt.plot([1, 2]); plt.savefig(io.BytesIO()); plt.close('all')",
+    "cleared": "plt.plot([1, 2]); plt.savefig('x.pdf'); plt.clf()",
+    "axes cleared": "plt.plot([1, 2]); plt.savefig('x.png'); plt.cla()",
+    "without pyplot": "from matplotlib.figure import Figure\nf = Figure(); f.subplots().plot([1, 2]); "
+    "f.savefig('x.png')",
+    "saved twice": "plt.plot([1, 2]); plt.savefig('x.png'); plt.savefig('x.pdf'); plt.close()",
+    "saved with its own size": "plt.plot([1, 2]); plt.savefig('x.png', dpi=30); plt.close()",
+    "in a function": "def f():\n  plt.plot([1, 2]); plt.savefig('x.png'); plt.close()\nf()",
+}
+
+
+@pytest.mark.parametrize("code", SAVED.values(), ids=SAVED)
+def test_a_saved_chart_counts_as_if_it_were_open(renderer: Renderer, code: str) -> None:
+    assert _same(renderer, code, "plt.plot([1, 2])")
+
+
+def test_what_is_drawn_after_saving_counts(renderer: Renderer) -> None:
+    code = "plt.plot([1, 2]); plt.savefig('x.png'); plt.title('later')"
+    assert _same(renderer, code, "plt.plot([1, 2]); plt.title('later')")
+
+
+def test_saving_changes_nothing_for_what_follows(renderer: Renderer) -> None:
+    code = "f, a = plt.subplots(layout='constrained', dpi=70); a.plot([1]); a.text(0.9, 0.5, 'x' * 30); {}"
+    saving = code.format("f.savefig('x.png'); a.set_title('t')")
+    assert _same(renderer, saving, code.format("a.set_title('t')"))
+
+
+def test_saved_and_open_figures_keep_their_order(renderer: Renderer) -> None:
+    code = (
+        "for n in (1, 2, 3):\n"
+        "    plt.figure(figsize=(n, 1)).add_axes((0, 0, 1, 1)).plot([1])\n"
+        "    if n != 2: plt.savefig(f'{n}.png'); plt.close()"
+    )
+    drawing = renderer.render(code, SETTINGS)
+    widths = [Image.open(io.BytesIO(image)).width for image in drawing.images]
+    assert (len(widths), drawing.drawn) == (3, 3)
+    assert widths == sorted(widths)
+
+
+def test_saved_figures_share_the_limit_of_pixels(renderer: Renderer) -> None:
+    small = SETTINGS.model_copy(update={"max_pixels": 500_000})
+    code = "for n in range(3): plt.figure(); plt.plot([n]); plt.savefig('x.png'); plt.close()"
+    drawing = renderer.render(code, small)
+    assert (len(drawing.images), drawing.drawn) == (1, 3)
 
 
 def test_every_figure_is_kept_in_order(renderer: Renderer) -> None:

@@ -135,7 +135,9 @@ RECOMPUTE = CPU | {"old_log_prob": "recompute"}
 @pytest.mark.parametrize("mode", ["separate_async", "colocate_async"])
 @pytest.mark.parametrize("loss", ["grpo", "gspo"])
 def test_an_asynchronous_run_is_corrected_unless_told_otherwise(mode, loss, tmp_path):
-    correction = compose(TrainSettings(**RECOMPUTE, mode=mode, loss=loss), tmp_path).algorithm.rollout_correction
+    correction = compose(
+        TrainSettings(**RECOMPUTE, mode=mode, loss=loss), tmp_path
+    ).algorithm.rollout_correction
     assert (correction.rollout_is, correction.rollout_is_threshold) == ("token", 2.0)
 
 
@@ -165,9 +167,8 @@ def test_training_on_stale_samples_uncorrected_is_refused(change, why):
 def test_a_stale_tokens_weight_is_its_ratio_to_the_sampler_and_at_most_the_threshold(tmp_path):
     """Worked by hand: ratios e^0.5, e^-1 and e^2, cut at 2; a masked sample weighs nothing."""
     import torch
-    from verl.trainer.ppo.rollout_corr_helper import compute_rollout_correction_and_add_to_batch
-
     from verl import DataProto
+    from verl.trainer.ppo.rollout_corr_helper import compute_rollout_correction_and_add_to_batch
 
     batch = DataProto.from_single_dict(
         {

@@ -1,25 +1,22 @@
-"""Matplotlib and its friends, warm, in the zygote; and the figures that code has drawn, as pixels.
+"""Matplotlib and its friends, warm, in the zygote; and a figure as pixels.
 
-Invariants: open figures that show something are kept in order of creation, up to a limit, and all are
-counted; a figure without content
-does not count; nothing is rendered that exceeds the pixel limit.
+Invariants: nothing is rendered that exceeds the pixel limit; a character without a glyph is an error, never a
+box.
 """
 
 from __future__ import annotations
 
 import io
 import math
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, NamedTuple
+
+from workers.sandbox import fonts
 
 if TYPE_CHECKING:
     from PIL import Image
 
-# Tried after the usual fonts, so that every script the machine has a font for can be drawn.
-_FALLBACK_FONTS = (
-    "Noto Sans CJK SC", "Noto Sans CJK JP", "Noto Sans SC", "Source Han Sans SC", "WenQuanYi Zen Hei",
-    "WenQuanYi Micro Hei", "Droid Sans Fallback", "SimHei", "Microsoft YaHei",
-    "PingFang SC", "Arial Unicode MS",
-)  # fmt: skip
+# What code may rely on, by distribution; the policy's prompt and docs/code.md name them with their versions.
+LIBRARIES = ("matplotlib", "numpy", "pandas", "seaborn", "networkx", "pillow")
 _LESS = 0.01  # of a pixel: matplotlib rounds sizes down, and a size in inches may be a hair too small
 
 
@@ -31,10 +28,19 @@ class Nothing(Exception):
     """The code drew nothing."""
 
 
-def warm() -> dict[str, Any]:
-    """Import the libraries and draw once, so that a job finds fonts, renderer and encoder loaded. Returns
-    its names.
-    """
+class MissingGlyphs(Exception):
+    """The figures hold characters that no installed font has."""
+
+
+class Warm(NamedTuple):
+    """What the zygote has loaded: the names that code finds, and the fonts."""
+
+    names: dict[str, Any]
+    fallback: fonts.Fallback
+
+
+def warm() -> Warm:
+    """Import the libraries and draw once, so that a job finds fonts, renderer and encoder loaded."""
     import sys
 
     # Optional to pandas, but it starts a thread, and a process with threads must not fork.
@@ -51,47 +57,33 @@ def warm() -> dict[str, Any]:
 
     plt.rcParams["axes.unicode_minus"] = False
     plt.show = _show
+    fallback = fonts.Fallback()
+    fallback.install()
     figure, axes = plt.subplots()
     axes.plot([1, 2], label="x")
     axes.set_title(r"$\frac{\alpha}{2}$")
-    axes.legend()
+    axes.legend(title="x", title_fontproperties={"weight": "bold"})
     _picture(figure, 10**6)
     sns.barplot(x=["a", "b"], y=[1, 2], ax=axes)
     pd.DataFrame({"a": [1, 2]}, index=pd.date_range("2000", periods=2)).plot(ax=plt.subplots()[1])
     plt.savefig(io.BytesIO(), format="png")
     plt.close("all")
-    return {"plt": plt, "np": np, "pd": pd, "sns": sns, "matplotlib": matplotlib}
+    return Warm({"plt": plt, "np": np, "pd": pd, "sns": sns, "matplotlib": matplotlib}, fallback)
 
 
 def _show(*_args: object, **_kwargs: object) -> None:
     """The code asks to look at its figures; the runner collects them anyway."""
 
 
-def figures(max_figures: int, max_pixels: int) -> tuple[list[Image.Image], int]:
-    """The first `max_figures` open figures, as RGB or RGBA, as many as have `max_pixels` together, and how
-    many there are. Raises `Nothing` without one, and `TooLarge` where the first has more.
-    """
+def picture(figure: Any, max_pixels: int, fallback: fonts.Fallback) -> Image.Image:
+    """The part of a figure that shows something, as RGB or RGBA. Raises `TooLarge` or `MissingGlyphs`."""
     import matplotlib.pyplot as plt
-    from matplotlib import font_manager
 
-    known = {entry.name for entry in font_manager.fontManager.ttflist}
-    families = list(plt.rcParams["font.sans-serif"])
-    extra = [name for name in _FALLBACK_FONTS if name in known and name not in families]
-    plt.rcParams["font.sans-serif"] = [name for name in families if name in known] + extra or families
-    plt.rcParams["savefig.bbox"] = None  # the code may have set it; what is cut off is decided here
-    drawn = [figure for figure in map(plt.figure, plt.get_fignums()) if _shows(figure)]
-    if not drawn:
-        raise Nothing("the code left no open figure with anything in it")
-    pictures: list[Image.Image] = []
-    for figure in drawn[:max_figures]:
-        left = max_pixels - sum(picture.width * picture.height for picture in pictures)
-        try:
-            pictures.append(_picture(figure, left))
-        except TooLarge:
-            if not pictures:
-                raise
-            break
-    return pictures, len(drawn)
+    with plt.rc_context({"savefig.bbox": None}):  # the code may have set it; what is cut off is decided here
+        drawn = _picture(figure, max_pixels)
+    if missing := fallback.missing(figure):
+        raise MissingGlyphs(fonts.explain(missing))
+    return drawn
 
 
 def _picture(figure: Any, max_pixels: int) -> Image.Image:
@@ -142,10 +134,10 @@ def _draw(
     return Image.frombuffer("RGBA", size, buffer.getvalue(), "raw", "RGBA", 0, 1)
 
 
-def _shows(figure: Any) -> bool:
+def shows(figure: Any) -> bool:
     """Whether a figure holds more than empty axes."""
     own = (figure.texts, figure.lines, figure.patches, figure.images, figure.legends, figure.artists)
-    if any(own) or any(_shows(part) for part in figure.subfigs):
+    if any(own) or any(shows(part) for part in figure.subfigs):
         return True
     return any(
         axes.has_data()

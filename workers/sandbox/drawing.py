@@ -17,7 +17,7 @@ import traceback
 import types
 from typing import Any
 
-from workers.sandbox import charts
+from workers.sandbox import charts, drawn
 from workers.sandbox.child import Report
 
 _SOURCE = "<code>"
@@ -31,33 +31,37 @@ def warm(base: str) -> functools.partial[Report]:
     return functools.partial(draw, charts.warm())
 
 
-def draw(names: dict[str, Any], order: dict[str, Any], code: memoryview) -> Report:
+def draw(warm: charts.Warm, order: dict[str, Any], code: memoryview) -> Report:
     """Run the code and collect its figures: what happened, and the pixels of one after the other."""
     text = str(code, "utf-8", "surrogatepass")
     reserve = mmap.mmap(-1, _RESERVE_BYTES)
     random.seed(order["seed"])
-    names["np"].random.seed(order["seed"] % (1 << 32))
+    warm.names["np"].random.seed(order["seed"] % (1 << 32))
     module = types.ModuleType("__main__")
-    module.__dict__.update(names)
+    module.__dict__.update(warm.names)
     sys.modules["__main__"] = module
     sys.argv = [_SOURCE]
+    saved = drawn.Saved(warm.fallback, order["max_pixels"])
+    saved.install()
     try:
         try:
             exec(compile(text, _SOURCE, "exec"), module.__dict__)  # noqa: S102 - the jail's purpose
         except SystemExit as error:
             if error.code not in (None, 0):
                 raise
-        pictures, drawn = charts.figures(order["max_figures"], order["max_pixels"])
+        pictures, count = drawn.figures(saved, order["max_figures"], order["max_pixels"])
         pixels = [picture.tobytes() for picture in pictures]
     except charts.Nothing as error:
         return Report({"status": "empty", "detail": str(error)})
+    except charts.MissingGlyphs as error:
+        return Report({"status": "glyphs", "detail": str(error)})
     except charts.TooLarge as error:
         return Report({"status": "limit", "detail": str(error)})
     except BaseException as error:  # noqa: BLE001 - whatever the code raises is its result
         reserve.close()
         return Report(_failure(error, text))
     figures = [(picture.mode, picture.width, picture.height) for picture in pictures]
-    return Report({"status": "drawn", "figures": figures, "drawn": drawn}, sum(map(len, pixels)), pixels)
+    return Report({"status": "drawn", "figures": figures, "drawn": count}, sum(map(len, pixels)), pixels)
 
 
 def _failure(error: BaseException, code: str) -> dict[str, str]:

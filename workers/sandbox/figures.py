@@ -21,7 +21,12 @@ from workers.sandbox.limits import MEBIBYTE
 from workers.settings import CodeSettings
 
 _COMPRESSION = 1  # of zlib: the same pixels in two thirds of the time, and some 15% more bytes
-_CAUSES = {"empty": Cause.NO_FIGURE, "limit": Cause.CODE_LIMIT, "raised": Cause.CODE_RAISED}
+_CAUSES = {
+    "empty": Cause.NO_FIGURE,
+    "limit": Cause.CODE_LIMIT,
+    "raised": Cause.CODE_RAISED,
+    "glyphs": Cause.GLYPH_MISSING,
+}
 _Side = Annotated[int, Field(ge=1, lt=2**31)]
 
 
@@ -37,14 +42,16 @@ class Drawing(NamedTuple):
 class _Report(BaseModel):
     """A child's own words about its job. Untrusted. `figures`: mode, width and height of each."""
 
-    status: Literal["drawn", "empty", "limit", "raised"]
+    status: Literal["drawn", "empty", "limit", "raised", "glyphs"]
     detail: str = Field(default="", max_length=4000)
     figures: list[tuple[Literal["RGB", "RGBA"], _Side, _Side]] = Field(default=[], max_length=1000)
     drawn: int = Field(default=0, ge=0, lt=2**31)
 
 
 def opened(frame: memoryview, settings: CodeSettings) -> Drawing:
-    """The figures of a child's frame. Raises `ModelFault`: NO_FIGURE, CODE_LIMIT, or CODE_RAISED."""
+    """The figures of a child's frame. Raises `ModelFault`: NO_FIGURE, GLYPH_MISSING,
+    CODE_LIMIT, or CODE_RAISED.
+    """
     try:
         header, body = protocol.unpack(frame)
         report = _Report.model_validate(header)
