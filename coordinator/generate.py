@@ -34,7 +34,6 @@ from workers.client import QueueClient
 from workers.errors import Cause, ConfigError, Fault, InfrastructureFault, JobError
 from workers.messages import Failure, Success
 from workers.providers import preflight
-from workers.queues import QUEUES
 
 DEMO_SEED = 1  # of `llmi demo`, so that both use the same tiny policy
 TINY_TOKENS = 512
@@ -198,7 +197,10 @@ async def _write(prepared: Prepared, config: ServiceConfig, say: Say) -> tuple[D
             client=client,
             blobs=blobs,
             document_id=f"document-{uuid.uuid4().hex[:12]}",
-            timeout_s=config.author.timeout_s + max(QUEUES[tool].timeout_s for tool in SOURCES),
+            tools=config.tools,
+            timeout_s=config.author.timeout_s
+            + config.queue.wait_s
+            + max(config.tools.limit_s(tool) for tool in SOURCES),
             seed=prepared.order.seed,
         )
     return document, blobs

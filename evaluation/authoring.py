@@ -12,12 +12,13 @@ import time
 from contextlib import aclosing
 
 from evaluation.author import Author, Ending
-from policy.document import Document, ImagePart, Part, Task
+from policy.document import Document, Part, Task
 from policy.tags import TagReader
 from policy.tooling import Tooling
 from workers.blobs import BlobStore
 from workers.client import QueueClient
 from workers.errors import Cause, InfrastructureFault
+from workers.settings import ToolSettings
 
 
 async def write_document(
@@ -27,6 +28,7 @@ async def write_document(
     client: QueueClient,
     blobs: BlobStore,
     document_id: str,
+    tools: ToolSettings,
     timeout_s: float,
     seed: int = 0,
 ) -> Document:
@@ -36,7 +38,7 @@ async def write_document(
     (to the last word) and `seconds` (to the last image). Raises what `Author.write` raises, and
     `InfrastructureFault(TIMEOUT)`.
     """
-    tooling = Tooling(client, rollout_id=document_id, inputs=task.inputs, seed=seed)
+    tooling = Tooling(client, rollout_id=document_id, inputs=task.inputs, seed=seed, tools=tools)
     began = time.monotonic()
     try:
         async with asyncio.timeout(timeout_s):
@@ -70,17 +72,11 @@ async def _write(
     tags, ending = TagReader(len(task.inputs)), Ending(model="")
     parts: list[Part] = []
 
-    def take(complete: list[Part]) -> None:
-        for part in complete:
-            if isinstance(part, ImagePart):
-                tooling.start(part)
-        parts.extend(complete)
-
     async with aclosing(author.write(task, images, seed)) as pieces:
         async for piece in pieces:
             if isinstance(piece, Ending):
                 ending = piece
             else:
-                take(tags.feed(piece))
-    take(tags.close())
+                parts += tooling.take(tags.feed(piece))
+    parts += tooling.take(tags.close())
     return parts, ending

@@ -35,6 +35,7 @@ from workers.errors import Cause, ConfigError, InfrastructureFault, JobError
 from workers.jobs import JobContext
 from workers.messages import Failure, Request, Success
 from workers.queues import QUEUES
+from workers.settings import ToolSettings, section
 from workers.submit import states
 
 KIND, RUBRIC_KIND = "evaluate", "judge_rubric"
@@ -60,7 +61,7 @@ def run(payload: EvaluatePayload, ctx: JobContext) -> Success:
     batch = Batch(payload.batch)
     manifest = _manifest(batch, payload, ctx)
     loop = process_loop()
-    deadline = min(ctx.request.deadline, time.time() + QUEUES[KIND].timeout_s)
+    deadline = min(ctx.deadline, time.time() + QUEUES[KIND].limit_s)
     work = ItemWork(batch, manifest, manifest.item(payload.item_id), payload.round, ctx.blobs, loop, deadline)
     result = loop.run(work.evaluate(), deadline + GRACE_S)
     if result.failure is not None:
@@ -141,6 +142,7 @@ class ItemWork:
                 client=self.loop.client,
                 blobs=self.blobs,
                 document_id=f"{self.manifest.batch_id}-{self.item.item_id}-{uuid.uuid4().hex[:8]}",
+                tools=section("tools", ToolSettings),
                 timeout_s=min(self.left_s, settings.timeout_s),
             )
         except ConfigError as error:
@@ -180,6 +182,8 @@ class ItemWork:
                 RUBRIC_KIND,
                 payload,
                 timeout_s=self.left_s,
+                # Half of an item's last seconds is for the queue: what may not wait is late at once.
+                limit_s=max(1.0, min(self.left_s / 2, self.manifest.rubric.timeout_s)),
                 seed=attempt,
                 owner=document.rollout_id,
                 request_id=_criterion_id(document, name, attempt),

@@ -6,7 +6,6 @@ stands before the criterion, so that a server with prefix caching reads the docu
 
 from __future__ import annotations
 
-import time
 from collections.abc import Callable
 from typing import Any
 
@@ -46,10 +45,7 @@ SCHEMA: dict[str, Any] = {
 
 
 def ask(payload: RubricPayload, settings: RubricSettings, ctx: JobContext) -> Success:
-    """The model's verdict. Raises `InfrastructureFault`, of cause TIMEOUT after `settings.timeout_s`."""
-    # What the request waited in the queue is not the judge's: its time begins now.
-    deadline = min(ctx.request.deadline, time.time() + settings.timeout_s)
-    ctx = JobContext(ctx.request.model_copy(update={"deadline": deadline}), ctx.blobs)
+    """The model's verdict. Raises `InfrastructureFault`, of cause TIMEOUT when the request's time is over."""
     chat = rubric_chat(
         payload, lambda ref: data_uri(ctx.blobs, ref, settings.max_image_pixels), settings.max_images
     )

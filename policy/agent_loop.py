@@ -41,7 +41,7 @@ from workers.blobs import BlobStore
 from workers.client import QueueClient
 from workers.endpoint import announce, serve_own
 from workers.messages import BlobRef, Outcome, Request
-from workers.settings import BlobSettings, MetricsSettings, QueueSettings, section
+from workers.settings import BlobSettings, MetricsSettings, QueueSettings, ToolSettings, section
 from workers.telemetry import ProducerMetrics, producer_metrics
 
 if TYPE_CHECKING:
@@ -62,6 +62,7 @@ class _Process:
     resumption: Resumption
     blobs: BlobStore
     ends: frozenset[int]
+    tools: ToolSettings
     metrics: ProducerMetrics
     writers: Writers
     tasks: tuple[asyncio.Task[None], ...]  # that tell others about this process, for as long as it lives
@@ -125,6 +126,7 @@ async def _made(
         resumption=resumption,
         blobs=blobs,
         ends=ends,
+        tools=section("tools", ToolSettings),
         metrics=metrics,
         writers=writers,
         tasks=(telling,) if announcing is None else (telling, announcing),
@@ -216,6 +218,7 @@ class InterleavedAgentLoop(AgentLoopBase):
             "ledger": shared.ledger,
             "limits": self._limits,
             "seed": self._seed,
+            "tools": shared.tools,
             "texts": shared.texts,
         }
         if left:

@@ -18,6 +18,10 @@ class Rejoining:
         self._client = client
         self._outcomes = {outcome.request_id: outcome for outcome in outcomes}
 
+    @property
+    def wait_s(self) -> float:
+        return self._client.wait_s
+
     async def post(self, request: Request) -> Posted:
         """As `QueueClient.post`."""
         known = self._outcomes.get(request.request_id)

@@ -16,7 +16,7 @@ from collections.abc import Awaitable, Callable, Sequence
 from dataclasses import dataclass, field
 
 from policy.detokenizer import Decode, Detokenizer
-from policy.document import Document, ImagePart, Part, Task
+from policy.document import Document, Part, Task
 from policy.ledger_writer import LedgerWriter, Span
 from policy.resumption import counted
 from policy.scoring import Draft, Score, Scorer
@@ -26,6 +26,7 @@ from policy.tooling import Tooling
 from workers.errors import Cause
 from workers.messages import Failure
 from workers.posted import Poster
+from workers.settings import ToolSettings
 
 logger = logging.getLogger(__name__)
 
@@ -156,8 +157,9 @@ def revived(
 
 @dataclass(frozen=True)
 class Rollout:
-    """Everything one rollout needs. `ends`: the ids of the model's end tokens; `texts`: where its text is
-    kept for a resumed run; `replayed`: that is what this is, and `generate` brings the text again."""
+    """Everything one rollout needs. `ends`: the ids of the model's end tokens; `tools`: what a document may
+    ask of them; `texts`: where its text is kept for a resumed run; `replayed`: that is what this is, and
+    `generate` brings the text again."""
 
     rollout_id: str
     task: Task
@@ -169,6 +171,7 @@ class Rollout:
     ledger: LedgerWriter
     limits: Limits
     seed: int = 0
+    tools: ToolSettings = field(default_factory=ToolSettings)
     texts: Texts | None = None
     replayed: bool = False
 
@@ -178,7 +181,13 @@ class Rollout:
         The ledger hears the score and the terminal state; a rollout that is to be trained on stays open for
         the sampler. Raises what the generator raises; the group is then `failed`.
         """
-        tooling = Tooling(self.client, rollout_id=self.rollout_id, inputs=self.task.inputs, seed=self.seed)
+        tooling = Tooling(
+            self.client,
+            rollout_id=self.rollout_id,
+            inputs=self.task.inputs,
+            seed=self.seed,
+            tools=self.tools,
+        )
         written = Written(prompt_ids=prompt_ids)
         try:
             async with asyncio.timeout(self.limits.timeout_s):
@@ -236,10 +245,7 @@ class Rollout:
         return written.truncated or CLOSE not in piece  # or it stopped for a reason of its own
 
     def _read(self, parts: list[Part], written: Written, tooling: Tooling) -> None:
-        for part in parts:
-            if isinstance(part, ImagePart):
-                tooling.start(part)
-        written.parts += parts
+        written.parts += tooling.take(parts)
 
     async def _score(self, written: Written, tooling: Tooling) -> None:
         begun = time.monotonic()

@@ -1,9 +1,11 @@
-"""The tool requests of one document: each posted the moment its tag closes, an edit when its one image is in.
+"""The tool requests of one document: each posted the moment its tag closes, an edit when its one image is in,
+code when the document's seconds (`policy.code_budget`) cover it.
 
-Invariants: every tag ends in exactly one outcome; an edit waits for the image it depends on and for nothing
-else, and is not posted when that image failed; an image that the store has lost is made again once, by its
-own request posted anew, and then stands in the document in the place of the lost one; `close` cancels what is
-open and leaves no task behind.
+Invariants: at most `tools.max_requests` tags are posted, further ones are invalid; every tag that is valid
+ends in exactly one outcome; a job has its whole time from its start, however long its request waits; an edit
+waits for the image it depends on and for nothing else, and is not posted when that image failed; an image
+that the store has lost is made again once, by its own request posted anew, and then stands in the document in
+the place of the lost one; `close` cancels what is open and leaves no task behind.
 """
 
 from __future__ import annotations
@@ -15,7 +17,8 @@ from collections.abc import Sequence
 
 from pydantic import BaseModel, ValidationError
 
-from policy.document import ImagePart, Part, Tag
+from policy.code_budget import CodeBudget
+from policy.document import ImagePart, InvalidPart, Part, Tag
 from workers.errors import Cause, Fault, InfrastructureFault
 from workers.messages import (
     BlobRef,
@@ -29,7 +32,7 @@ from workers.messages import (
     Success,
 )
 from workers.posted import Poster
-from workers.queues import QUEUES
+from workers.settings import ToolSettings
 
 logger = logging.getLogger(__name__)
 CANCEL_S = 5.0
@@ -43,8 +46,12 @@ _PAYLOADS: dict[str, type[BaseModel]] = {
 class Tooling:
     """Lives on one event loop, for one rollout. `seed` makes the same tag give the same image."""
 
-    def __init__(self, client: Poster, *, rollout_id: str, inputs: Sequence[BlobRef], seed: int):
+    def __init__(
+        self, client: Poster, *, rollout_id: str, inputs: Sequence[BlobRef], seed: int, tools: ToolSettings
+    ):
         self._client = client
+        self._tools = tools
+        self._budget = CodeBudget(tools.code.budget_s, tools.code.wall_s)
         self._rollout_id = rollout_id
         self._inputs = tuple(inputs)
         self._seed = seed
@@ -58,10 +65,20 @@ class Tooling:
         """The id under which the tag of this index is posted first."""
         return f"{self._rollout_id}-{index}"
 
-    def start(self, part: ImagePart) -> None:
+    def take(self, parts: Sequence[Part]) -> list[Part]:
+        """Start the requests of complete parts. Returns the parts as they stand in the document: a tag beyond
+        the limit is an invalid one.
+        """
+        return [self._start(part) if isinstance(part, ImagePart) else part for part in parts]
+
+    def _start(self, part: ImagePart) -> Part:
         """Post the tag's request, or wait for its dependency, in a task of its own."""
+        if len(self._parts) >= self._tools.max_requests:
+            reason = f"too many tags: a document may have {self._tools.max_requests} (tools.max_requests)"
+            return InvalidPart(index=part.index, raw=part.raw, reason=reason)
         self._parts[part.index] = part
         self._tasks[part.index] = asyncio.create_task(self._run(part))
+        return part
 
     async def finish(self, parts: Sequence[Part]) -> tuple[Part, ...]:
         """The same parts with every image's outcome in; each comes by its request's deadline."""
@@ -115,7 +132,7 @@ class Tooling:
         return outcome
 
     async def _ask(self, part: ImagePart) -> Outcome:
-        """Post once and wait. Every asking has an id of its own: the outcome of another is not its own."""
+        """Post once and wait. Every request has an id of its own: the outcome of another is not its own."""
         tag, index = part.tag, part.index
         times = self._asked[index]
         request_id = self.request_id(index) + (f".{times}" if times else "")
@@ -131,10 +148,24 @@ class Tooling:
         except ValidationError as error:
             failure = Failure(cause=Cause.BAD_PARAMS, detail=error.errors()[0]["msg"])
             return _failed(request_id, tag, failure)
+        if tag.source != "code" or times:  # an image that the store has lost is not paid for twice
+            return await self._outcome(tag, payload, request_id)
+        async with self._budget.share() as share:
+            if not share.granted:
+                spent = f"the document's code has used its {self._tools.code.budget_s:g} s"
+                failure = Failure(cause=Cause.CODE_BUDGET, detail=f"{spent} (tools.code.budget_s)")
+                return _failed(request_id, tag, failure)
+            outcome = await self._outcome(tag, payload, request_id)
+            share.ran_s = outcome.run_s
+            return outcome
+
+    async def _outcome(self, tag: Tag, payload: BaseModel, request_id: str) -> Outcome:
+        limit_s = self._tools.limit_s(tag.source)
         request = Request.make(
             tag.source,
             payload,
-            timeout_s=QUEUES[tag.source].timeout_s,
+            timeout_s=self._client.wait_s + limit_s,
+            limit_s=limit_s,
             seed=self._seed,
             owner=self._rollout_id,
             request_id=request_id,

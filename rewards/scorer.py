@@ -81,8 +81,8 @@ class QueueScorer:
         self, requests: _Requests, document: Document, owner: str
     ) -> ImageVerdict | Failure:
         """Ask the image judge once more, about a document whose lost image was made again."""
-        looking, timeout_s = self._looking(document), self.judges.image.timeout_s
-        again = await requests.post(IMAGE_KIND, looking, timeout_s, owner, f"{owner}.{IMAGE_KIND}.1")
+        looking, limit_s = self._looking(document), self.judges.image.timeout_s
+        again = await requests.post(IMAGE_KIND, looking, limit_s, owner, f"{owner}.{IMAGE_KIND}.1")
         return await requests.verdict(again, ImageVerdict)
 
 
@@ -95,10 +95,17 @@ class _Requests:
         self.spoke: dict[str, JsonValue] = {}
 
     async def post(
-        self, kind: str, payload: BaseModel, timeout_s: float, owner: str, request_id: str = ""
+        self, kind: str, payload: BaseModel, limit_s: float, owner: str, request_id: str = ""
     ) -> Posted | Failure:
         request_id = request_id or f"{owner}.{kind}"
-        request = Request.make(kind, payload, timeout_s=timeout_s, owner=owner, request_id=request_id)
+        request = Request.make(
+            kind,
+            payload,
+            timeout_s=self._client.wait_s + limit_s,
+            limit_s=limit_s,
+            owner=owner,
+            request_id=request_id,
+        )
         self._open.add(request.request_id)
         try:
             return await self._client.post(request)

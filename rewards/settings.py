@@ -37,9 +37,10 @@ class JudgeEndpoint(Settings):
     OpenAI-compatible endpoint.
 
     `base_url` is the endpoint up to and including its version, such as http://host:8000/v1; the judge's
-    environment variable wins over it. `timeout_s`: from posting to verdict. `max_image_pixels`: larger
-    images are scaled down before they are sent. `enable_thinking`: passed to the chat template; None leaves
-    it to the model; a model that thinks needs more `max_tokens`.
+    environment variable wins over it. `timeout_s`: for one verdict, beside its time in the queue
+    (`queue.wait_s`). `max_image_pixels`: larger images are scaled down before they are sent.
+    `enable_thinking`: passed to the chat template; None leaves it to the model; a model that thinks needs
+    more `max_tokens`.
     """
 
     provider: Literal["rules", "openai"] = "rules"

@@ -112,6 +112,11 @@ class QueueClient:
         await self.close()
 
     @property
+    def wait_s(self) -> float:
+        """How long a request may wait in its queue, seconds: `queue.wait_s`."""
+        return self._settings.wait_s
+
+    @property
     def in_flight(self) -> int:
         """How many requests wait for their outcome."""
         return len(self._pending)

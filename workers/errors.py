@@ -27,6 +27,7 @@ class Cause(StrEnum):
     INPUT_FAILED = "input_failed"  # an edit of an image that itself failed by the model's fault
     CODE_RAISED = "code_raised"  # the chart code raised
     CODE_LIMIT = "code_limit"  # the chart code ran over its CPU, memory, time or output limit
+    CODE_BUDGET = "code_budget"  # the document's code has run for as long as it may in all
     NO_FIGURE = "no_figure"  # the chart code drew nothing
     GLYPH_MISSING = "glyph_missing"  # the chart has characters that no installed font has
     PROMPT_REFUSED = "prompt_refused"  # a provider refused the prompt
@@ -58,6 +59,7 @@ _MODEL_CAUSES = frozenset(
         Cause.INPUT_FAILED,
         Cause.CODE_RAISED,
         Cause.CODE_LIMIT,
+        Cause.CODE_BUDGET,
         Cause.NO_FIGURE,
         Cause.GLYPH_MISSING,
         Cause.PROMPT_REFUSED,

@@ -78,9 +78,10 @@ def handle(task_id: str, kind: str, arguments: tuple[Any, ...]) -> Outcome:
         detail = f"given to a worker {settings.max_attempts} times, and none finished it"
         return _failed(task_id, kind, Cause.WORKER_LOST, detail)
     provider = jobs.provider_of(kind)
-    late = time.time() >= request.deadline
+    late_s = time.time() - request.start_by
+    late = late_s >= 0
     if late:
-        _bury(kind, f"its deadline had passed {time.time() - request.deadline:.0f} s before", arguments)
+        _bury(kind, f"it could have been begun until {late_s:.0f} s before", arguments)
     if not provider or late:
         return _run(request, arguments)
     breaker = ProviderBreaker(_redis(os.getpid()), kind, provider, settings.breaker)
@@ -113,7 +114,7 @@ def _bury(kind: str, reason: str, arguments: tuple[Any, ...]) -> None:
 
 def _hold(request: Request, this: Attempt, down: Down) -> None:
     """Raises `Held`, unless the request's time is over."""
-    left = request.deadline - time.time()
+    left = request.start_by - time.time()
     if left > HOLD_S:
         time.sleep(HOLD_S)
         with contextlib.suppress(redis.RedisError):  # then it was an attempt

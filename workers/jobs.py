@@ -12,7 +12,7 @@ import os
 import socket
 import time
 from collections.abc import Callable
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from importlib.metadata import entry_points
 from typing import Any
 
@@ -29,15 +29,21 @@ ENTRY_POINTS = "llmi.jobs"
 
 @dataclass(frozen=True)
 class JobContext:
-    """What a running job may use besides its payload."""
+    """What a running job may use besides its payload. `started`: when it began, Unix seconds."""
 
     request: Request
     blobs: BlobStore
+    started: float = field(default_factory=time.time)
+
+    @property
+    def deadline(self) -> float:
+        """Unix seconds until which the job may run: its own time, which begins when it begins."""
+        return self.request.until(self.started)
 
     @property
     def remaining_s(self) -> float:
-        """Seconds until the request's deadline (negative when past)."""
-        return self.request.deadline - time.time()
+        """Seconds that the job may still run (negative when past)."""
+        return self.deadline - time.time()
 
 
 @dataclass(frozen=True)
@@ -89,20 +95,20 @@ def provider_of(kind: str) -> str:
 
 
 def run(request: Request, blobs: BlobStore) -> Outcome:
-    """Run one request to its outcome. Never raises; a request past its deadline is not started."""
-    started = time.time()
+    """Run one request to its outcome. Never raises; one that has waited for too long is not started."""
+    started, clock = time.time(), time.monotonic()
     result: Success | Failure
     try:
         entry = JOBS.get(request.kind)
         if entry is None:
             raise InfrastructureFault(Cause.BAD_MESSAGE, f"no job of kind {request.kind!r} in this worker")
-        if started >= request.deadline:
-            raise InfrastructureFault(Cause.TIMEOUT, "the deadline passed before a worker was free")
+        if started >= request.start_by:
+            raise InfrastructureFault(Cause.TIMEOUT, "it waited in its queue until its time was over")
         try:
             payload = entry.payload.model_validate(request.payload)
         except ValidationError as error:
             raise InfrastructureFault(Cause.BAD_MESSAGE, f"payload: {error.errors()[0]['msg']}") from error
-        result = entry.call(payload, JobContext(request, blobs))
+        result = entry.call(payload, JobContext(request, blobs, started))
     except JobError as error:
         result = Failure.of(error)
     except Exception as error:  # a bug in a job is our failure, and must reach the waiting rollout
@@ -114,5 +120,5 @@ def run(request: Request, blobs: BlobStore) -> Outcome:
         result=result,
         worker=f"{socket.gethostname()}:{os.getpid()}",
         started=started,
-        finished=time.time(),
+        finished=started + time.monotonic() - clock,  # whatever happens to the machine's clock meanwhile
     )

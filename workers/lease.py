@@ -3,7 +3,7 @@ long.
 
 A lease is kombu's score of a delivery in `unacked_index`. Invariants: renewal never brings back a delivery
 that was acknowledged; it runs in its own thread, so neither a busy loop nor a shutdown that waits for a job
-lets a lease expire; it ends with the request's deadline, so a worker that hangs gives its job up; what no
+lets a lease expire; it ends when the job's time is over, so a worker that hangs gives its job up; what no
 pool process has begun is not renewed, for Celery drops what waits for a process when its line to Redis
 breaks, and trusts the broker to send it again: kombu's score, of when it came, is its lease.
 """
@@ -24,7 +24,7 @@ from workers.settings import QueueSettings, section
 logger = logging.getLogger(__name__)
 INDEX = "unacked_index"
 BEATS_PER_LEASE = 5
-GRACE_S = 5.0  # a job may use this long after its deadline to end by itself
+GRACE_S = 5.0  # a job may use this long after its time is over to end by itself
 
 
 def beat_s(lease_s: float) -> float:
@@ -74,7 +74,7 @@ class Leases(threading.Thread):
         """Renew once, and say that this worker lives and where its metrics are."""
         now = time.time()
         for tag, request in list(self._held.items()):
-            if request.acknowledged or now > deadline_of(request) + GRACE_S:
+            if request.acknowledged or now > over_at(request, request.time_start) + GRACE_S:
                 del self._held[tag]
         renewed = [tag for tag, request in list(self._held.items()) if request.time_start is not None]
         pipeline = self._redis.pipeline(transaction=False)
@@ -108,19 +108,22 @@ class Sweep(bootsteps.StartStopStep):
             consumer.task_consumer.channel.qos.restore_visible(num=None, interval=1)
 
 
-def deadline_of(request: Any) -> float:
-    """The deadline in a Celery request's message, Unix seconds; forever away when the message has none."""
+def over_at(request: Any, started: float | None) -> float:
+    """When the job of a Celery request must have ended, Unix seconds: a deadline counts from posting, what
+    the job may run from its start (None: it has not started). Forever away when the message says neither.
+    """
     try:
-        return float(request.args[0]["deadline"])
-    except (LookupError, TypeError, ValueError):
+        message = request.args[0]
+        deadline, limit_s = float(message["deadline"]), message.get("limit_s")
+        return deadline if started is None or limit_s is None else min(deadline, started + float(limit_s))
+    except (AttributeError, LookupError, TypeError, ValueError):
         return float("inf")
 
 
 def limit(request: Any) -> None:
-    """Make the hard limit what is left until the deadline: the producer's is counted from posting, Celery's
-    from start.
-    """
-    remaining_s = deadline_of(request) + GRACE_S / 2 - time.time()
+    """Make the hard limit what the job may run if it starts now."""
+    now = time.time()
+    remaining_s = over_at(request, now) + GRACE_S / 2 - now
     if remaining_s < 10**9:
         request.time_limits = (max(1.0, remaining_s), None)
 

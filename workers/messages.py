@@ -75,7 +75,9 @@ class Request(Message):
     """One tool or judge job.
 
     `kind` names the job and so its queue (`workers.queues`); `payload` is validated by the job's own model.
-    `deadline` is in Unix seconds. `owner` is the rollout (or evaluation item) that waits for it.
+    `deadline` (Unix seconds) is when its poster stops waiting. `limit_s` is how long the job may run once a
+    worker has begun it; None: until the deadline. `owner` is the rollout (or evaluation item) that waits for
+    it.
     """
 
     version: Literal[1] = 1
@@ -83,6 +85,7 @@ class Request(Message):
     kind: Text
     payload: Details
     deadline: FiniteFloat
+    limit_s: Annotated[FiniteFloat, Field(gt=0)] | None = None
     seed: int = 0
     owner: Text = ""
 
@@ -93,19 +96,30 @@ class Request(Message):
         payload: BaseModel,
         *,
         timeout_s: float,
+        limit_s: float | None = None,
         seed: int = 0,
         owner: str = "",
         request_id: str | None = None,
     ) -> Request:
-        """A request that expires `timeout_s` seconds from now."""
+        """A request that expires `timeout_s` seconds from now, of which its job may run for `limit_s`."""
         return cls(
             request_id=request_id or uuid.uuid4().hex,
             kind=kind,
             payload=payload.model_dump(mode="json"),
             deadline=time.time() + timeout_s,
+            limit_s=limit_s,
             seed=seed,
             owner=owner,
         )
+
+    @property
+    def start_by(self) -> float:
+        """Unix seconds until which a worker may begin it: then its job has all of `limit_s`."""
+        return self.deadline - (self.limit_s or 0.0)
+
+    def until(self, started: float) -> float:
+        """Unix seconds until which a job that began at `started` may run."""
+        return self.deadline if self.limit_s is None else min(self.deadline, started + self.limit_s)
 
     @property
     def key(self) -> str:
@@ -168,6 +182,11 @@ class Outcome(Message):
     @property
     def ok(self) -> bool:
         return isinstance(self.result, Success)
+
+    @property
+    def run_s(self) -> float:
+        """How long the job ran, without the time in its queue; 0 when no worker began it."""
+        return self.finished - self.started if self.started and self.finished else 0.0
 
     @classmethod
     def failed(cls, request: Request, cause: Cause, detail: str = "", *, provider: str = "") -> Outcome:

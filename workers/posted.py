@@ -65,5 +65,9 @@ class Posted:
 class Poster(Protocol):
     """What a poster of requests needs; `workers.client.QueueClient` is one, and says what each call does."""
 
+    @property
+    def wait_s(self) -> float:
+        """How long a request may wait in its queue, seconds."""
+
     async def post(self, request: Request) -> Posted: ...
     async def cancel(self, request_id: str) -> None: ...

@@ -15,13 +15,13 @@ Resource = Literal["cpu", "gpu", "network"]
 
 @dataclass(frozen=True)
 class QueueSpec:
-    """`resource` is what a worker slot occupies; `timeout_s` is the default time from posting to outcome;
-    `waits`: its jobs post others and wait for them.
+    """`resource` is what a worker slot occupies; `limit_s`: how long a job may run, unless the configuration
+    says so; time in the queue does not count. `waits`: its jobs post others and wait for them.
     """
 
     name: str
     resource: Resource
-    timeout_s: float
+    limit_s: float
     waits: bool = False
 
     @property

@@ -27,9 +27,11 @@ from pydantic import (
 )
 
 from workers.errors import ConfigError
+from workers.queues import QUEUES
 
 CONFIG_ENV = "LLMI_CONFIG"
 REDIS_ENV = "LLMI_REDIS_URL"
+JAIL_S = 30.0  # beside the code's own time: for a jail that starts anew, and for storing what was drawn
 
 
 class Settings(BaseModel):
@@ -62,12 +64,14 @@ class BreakerSettings(Settings):
 
 class QueueSettings(Settings):
     """Broker and delivery. `lease_s`: a job whose worker is silent this long is given to another;
-    `max_waiting`: requests that one queue holds before posters must wait; `result_ttl_s`: how long an outcome
-    can be asked for.
+    `wait_s`: how long a request may wait in its queue before it fails as infrastructure's fault, beside the
+    time that its job may then run; `max_waiting`: requests that one queue holds before posters must wait;
+    `result_ttl_s`: how long an outcome can be asked for.
     """
 
     redis_url: str = "redis://127.0.0.1:6379/0"
     lease_s: float = Field(default=15.0, gt=0)
+    wait_s: float = Field(default=600.0, gt=0)
     result_ttl_s: int = Field(default=86_400, gt=0)
     max_attempts: int = Field(default=3, ge=1)
     max_waiting: int = Field(default=20_000, ge=1)
@@ -166,12 +170,16 @@ class CodeSettings(Settings):
     or the worker refuses to run code: all of its inner layer (landlock, seccomp), of its outer one, and that
     the code runs as an unprivileged user, unless a configuration says less.
 
+    `budget_s`: how long the code of all tags of one document may run together. A tag is posted while what is
+    left covers `wall_s`, which is reserved for it until it ends; further ones fail as the model's fault.
+
     Running into a limit is the model's fault, except into `wall_s` when code waited half of it or more for a
     CPU: then the machine was too busy.
     """
 
     cpu_s: float = Field(default=10.0, gt=0)
     wall_s: float = Field(default=15.0, gt=0)
+    budget_s: float = Field(default=60.0, gt=0)
     memory_mb: int = Field(default=1024, ge=256)
     output_mb: int = Field(default=16, ge=1, le=32)
     max_figures: int = Field(default=8, ge=1, le=1000)
@@ -184,12 +192,31 @@ class CodeSettings(Settings):
         "unprivileged",
     )
 
+    @model_validator(mode="after")
+    def _a_job_fits(self) -> CodeSettings:
+        if self.budget_s < self.wall_s:
+            raise ValueError(
+                f"budget_s {self.budget_s:g} is less than wall_s {self.wall_s:g}, so that no code would run; "
+                "raise it, or lower wall_s"
+            )
+        return self
+
 
 class ToolSettings(Settings):
+    """The four tools. `max_requests`: how many tags of one document are posted; further ones are invalid.
+    Raise it where prompts ask for more images.
+    """
+
+    max_requests: int = Field(default=11, ge=1)
     search: SearchSettings = SearchSettings()
     diffusion: ImageModelSettings = ImageModelSettings()
     edit: ImageModelSettings = ImageModelSettings(pipeline="QwenImageEditPlusPipeline")
     code: CodeSettings = CodeSettings()
+
+    def limit_s(self, tool: str) -> float:
+        """How long a job of `tool` may run."""
+        most = QUEUES[tool].limit_s
+        return max(most, self.code.wall_s + JAIL_S) if tool == "code" else most
 
     @model_validator(mode="before")
     @classmethod

@@ -18,7 +18,7 @@ from dataclasses import dataclass, field
 from typing import Any
 
 from policy.agent_loop import InterleavedAgentLoop
-from policy.document import SOURCES, ImagePart, Part
+from policy.document import SOURCES, Part
 from policy.rollout import Rollout, Written
 from policy.tooling import Tooling
 from workers.client import QueueClient
@@ -39,9 +39,7 @@ class CoupledRollout(Rollout):
         await super()._score(written, tooling)
 
     async def _use_tools(self, written: Written, tooling: Tooling) -> None:
-        for part in written.parts:
-            if isinstance(part, ImagePart):
-                tooling.start(part)
+        written.parts = tooling.take(written.parts)
         await tooling.finish(written.parts)
 
 
@@ -60,6 +58,10 @@ class Threads:
         self._tools = tools
         self._judges = judges
         self._holding: set[asyncio.Task[None]] = set()
+
+    @property
+    def wait_s(self) -> float:
+        return self._client.wait_s
 
     async def post(self, request: Request) -> Posted:
         """As `QueueClient.post`, when a thread is free; the deadline counts from then."""

@@ -19,12 +19,13 @@ GRACE_S = 30.0  # for storing and answering, beyond the longest time of a job
 def longest_s(queue: str, config: ServiceConfig) -> float:
     """How long one of its jobs may take, as the configuration or else the queue table says."""
     configured = {
+        "code": config.tools.limit_s("code"),
         "judge_text": config.judges.text.timeout_s,
         "judge_image": config.judges.image.timeout_s,
         "judge_rubric": config.rubric.timeout_s,
         "evaluate": config.author.timeout_s,
     }
-    return max(QUEUES[queue].timeout_s, configured.get(queue, 0.0))
+    return max(QUEUES[queue].limit_s, configured.get(queue, 0.0))
 
 
 def drain_s(config: ServiceConfig, queues: Iterable[str]) -> float:

@@ -65,12 +65,12 @@ def answer(
         provider=name,
         method="POST",
         url=f"{url}/chat/completions",
-        deadline=ctx.request.deadline,
+        deadline=ctx.deadline,
         body=body,
         headers={"Authorization": f"Bearer {key}"} if key else {},
         key=key,
     )
-    said = run_until(ctx.request.deadline, ask(call))
+    said = run_until(ctx.deadline, ask(call))
     return _content(call, said), call.said(said.get("model")) or judge.model
 
 

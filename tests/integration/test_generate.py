@@ -27,7 +27,7 @@ from policy.document import Task
 from workers.blobs import BlobStore
 from workers.client import QueueClient
 from workers.providers.library_build import build_library
-from workers.settings import CONFIG_ENV, REDIS_ENV
+from workers.settings import CONFIG_ENV, REDIS_ENV, ToolSettings
 
 pytestmark = pytest.mark.long
 
@@ -134,6 +134,7 @@ async def test_an_author_at_an_endpoint_writes_through_real_workers(
             client=client,
             blobs=BlobStore(document["blobs"]["url"]),
             document_id="one",
+            tools=ToolSettings(),
             timeout_s=60,
         )
     search, code = written.images

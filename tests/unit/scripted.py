@@ -62,6 +62,8 @@ class Model:
 class Queue:
     """Stands in for `QueueClient`: what is posted waits for the test's answer."""
 
+    wait_s = 60.0
+
     def __init__(self, *, down: bool = False):
         self.requests: dict[str, object] = {}
         self.cancelled: list[str] = []
@@ -86,9 +88,11 @@ class Queue:
     async def cancel(self, request_id: str) -> None:
         self.cancelled.append(request_id)
 
-    def answer(self, request_id: str, result: Success | Failure) -> None:
+    def answer(self, request_id: str, result: Success | Failure, *, ran_s: float = 0.0) -> None:
         kind = self.requests[request_id].kind
-        self._outcomes[request_id].set_result(Outcome(request_id=request_id, kind=kind, result=result))
+        times = {"started": 1000.0, "finished": 1000.0 + ran_s} if ran_s else {}
+        outcome = Outcome(request_id=request_id, kind=kind, result=result, **times)
+        self._outcomes[request_id].set_result(outcome)
 
     async def seen(self, *request_ids: str) -> None:
         async with asyncio.timeout(PATIENCE_S):

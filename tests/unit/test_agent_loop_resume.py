@@ -20,6 +20,7 @@ from policy.rollout import Limits
 from policy.scoring import Score
 from policy.texts import Piece, Text, Texts
 from workers.blobs import BlobStore
+from workers.settings import ToolSettings
 
 PROMPT, SAID, END = [1, 2, 3], [72, 105, 256], 256
 NAME = "u_0"
@@ -74,7 +75,7 @@ def ask(tmp_path, monkeypatch, blobs, task):
         ledger = LedgerWriter(tmp_path, "rollout")
         shared = SimpleNamespace(
             client=None, scorer=Judge(), ledger=ledger, texts=Texts(tmp_path), resumption=resumption,
-            blobs=blobs, ends=frozenset({END}), writers=None,
+            blobs=blobs, ends=frozenset({END}), writers=None, tools=ToolSettings(),
             metrics=SimpleNamespace(rollout=contextlib.nullcontext),
         )  # fmt: skip
 

@@ -17,6 +17,7 @@ from policy.tags import read
 from workers.blobs import BlobStore
 from workers.errors import Cause, InfrastructureFault
 from workers.messages import Failure, Outcome, Success
+from workers.settings import ToolSettings
 
 TEXT = (
     "<think>First <imgen>no</imgen></think># Ferries ⛴\n"
@@ -34,6 +35,8 @@ def blob_of(blobs: BlobStore):
 
 class Queue:
     """Answers every request at once with `result`; with None, never."""
+
+    wait_s = 60.0
 
     def __init__(self, result: Success | Failure | None):
         self.result = result
@@ -89,7 +92,14 @@ def blobs(tmp_path_factory) -> BlobStore:
 def write(author: Script, queue: Queue, blobs: BlobStore, timeout_s: float = 20.0, inputs=()):
     task = Task(question="Write about ferries.", inputs=tuple(inputs))
     return write_document(
-        author, task, client=queue, blobs=blobs, document_id="d", timeout_s=timeout_s, seed=4
+        author,
+        task,
+        client=queue,
+        blobs=blobs,
+        document_id="d",
+        tools=ToolSettings(),
+        timeout_s=timeout_s,
+        seed=4,
     )
 
 

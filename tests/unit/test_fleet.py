@@ -135,7 +135,7 @@ def test_who_leaves_is_the_newest_and_may_finish_a_job_of_full_length(crew):
     fleet.mend()
     first, second = crew.hands
     until(lambda: second.drained_s is not None)
-    assert second.drained_s == QUEUES["code"].timeout_s + GRACE_S
+    assert second.drained_s == QUEUES["code"].limit_s + GRACE_S
     assert (fleet.states()["code"].ready, fleet.states()["code"].draining) == (1, 1)
     second.idle.set()
     until(lambda: (fleet.mend(), fleet.states()["code"].draining == 0)[1])
@@ -163,7 +163,7 @@ def test_a_runs_fleet_goes_by_the_runs_configuration(tmp_path):
            "workers": {"pools": [{"queues": ["judge_text"]}, {"queues": ["code"]}]}}  # fmt: skip
     services = Services(check(raw, "run.yaml"), tmp_path, StopSignals(), print)
     given = {name: pool.drain_s for name, pool in services.fleet._pools.items()}
-    assert given == {"judge_text": 600 + GRACE_S, "code": QUEUES["code"].timeout_s + GRACE_S}
+    assert given == {"judge_text": 600 + GRACE_S, "code": QUEUES["code"].limit_s + GRACE_S}
 
 
 def test_who_is_wanted_again_while_another_leaves_is_a_new_one(crew):

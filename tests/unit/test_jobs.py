@@ -87,6 +87,44 @@ def test_a_request_past_its_deadline_is_not_started(perform: Callable[..., Outco
     assert called == []
 
 
+def limited(limit_s: float, *, deadline_s: float) -> Request:
+    payload = SearchPayload(query="owl")
+    return Request.make("search", payload, timeout_s=deadline_s, limit_s=limit_s)
+
+
+def test_a_jobs_time_begins_when_it_begins(tmp_path: Path) -> None:
+    """However long it waited: its own limit counts from its start, and the deadline bounds both."""
+    blobs, request = BlobStore(str(tmp_path)), limited(20.0, deadline_s=600.0)
+    assert JobContext(request, blobs, request.deadline - 400).deadline == request.deadline - 380
+    assert JobContext(request, blobs, request.deadline - 5).deadline == request.deadline
+    unlimited = request.model_copy(update={"limit_s": None})
+    assert JobContext(unlimited, blobs, request.deadline - 400).deadline == request.deadline
+
+
+def test_a_request_that_could_not_have_its_whole_time_is_not_started(
+    perform: Callable[..., Outcome], monkeypatch: pytest.MonkeyPatch, tmp_path: Path
+) -> None:
+    monkeypatch.setattr("workers.jobs.JOBS", {"search": Job("search", SearchPayload, succeed)})
+    late = run(limited(20.0, deadline_s=19.0), BlobStore(str(tmp_path)))
+    assert (cause_of(late), late.run_s < 1.0) == (Cause.TIMEOUT, True)
+    assert run(limited(20.0, deadline_s=30.0), BlobStore(str(tmp_path))).ok
+
+
+def test_run_time_is_measured_whatever_the_clock_does(
+    perform: Callable[..., Outcome], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """A clock that was set back while a job ran made its outcome invalid."""
+
+    def set_back(payload: SearchPayload, context: JobContext) -> Success:
+        now = time.time()
+        monkeypatch.setattr("workers.jobs.time.time", lambda: now - 3600.0)
+        return Success()
+
+    outcome = perform(set_back)
+    assert outcome.ok
+    assert 0.0 <= outcome.run_s < 5.0
+
+
 def test_a_kind_without_a_job_is_a_bad_message(perform: Callable[..., Outcome]) -> None:
     assert cause_of(perform(succeed, kind="video")) is Cause.BAD_MESSAGE
 

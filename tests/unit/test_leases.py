@@ -3,11 +3,13 @@
 from __future__ import annotations
 
 import threading
+import time
+from types import SimpleNamespace
 
 import pytest
 
 from workers import lease
-from workers.lease import Leases
+from workers.lease import Leases, over_at
 from workers.settings import QueueSettings
 
 ENOUGH_S = 10.0
@@ -17,6 +19,35 @@ ENOUGH_S = 10.0
 def leases(monkeypatch: pytest.MonkeyPatch) -> Leases:
     monkeypatch.setattr(lease, "beat_s", lambda _lease_s: 0.001)
     return Leases(QueueSettings())
+
+
+def asked(deadline: float, limit_s: float | None) -> SimpleNamespace:
+    """A Celery request with a message of ours."""
+    app = SimpleNamespace(amqp=SimpleNamespace(queues=SimpleNamespace(consume_from={"code": None})))
+    return SimpleNamespace(
+        app=app, args=[{"deadline": deadline, "limit_s": limit_s}], time_limits=(1.0, None)
+    )
+
+
+@pytest.mark.parametrize(
+    ("limit_s", "started", "over"),
+    [(20.0, 100.0, 120.0), (20.0, None, 1000.0), (None, 100.0, 1000.0), (20.0, 995.0, 1000.0)],
+)
+def test_a_lease_ends_with_the_time_of_its_job(
+    limit_s: float | None, started: float | None, over: float
+) -> None:
+    assert over_at(asked(1000.0, limit_s), started) == over
+
+
+@pytest.mark.parametrize("message", [None, 7, [], {}, {"deadline": "soon"}, {"deadline": 1, "limit_s": "x"}])
+def test_a_lease_of_a_message_that_says_nothing_ends_never(message: object) -> None:
+    assert over_at(SimpleNamespace(args=[message]), 0.0) == float("inf")
+
+
+def test_the_hard_limit_is_the_jobs_own_time() -> None:
+    request = asked(time.time() + 600.0, 20.0)
+    lease.limit(request)
+    assert request.time_limits[0] == pytest.approx(20.0, abs=lease.GRACE_S)
 
 
 def test_whatever_a_beat_meets_the_next_one_comes(leases: Leases, monkeypatch: pytest.MonkeyPatch) -> None:

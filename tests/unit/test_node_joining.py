@@ -85,8 +85,8 @@ def test_what_is_wrong_is_named_with_its_cure(monkeypatch, wish, said):
 def test_a_job_may_take_as_long_as_the_configuration_lets_it():
     config = ServiceConfig.model_validate({"judges": {"text": {"timeout_s": 500}}})
     assert longest_s("judge_text", config) == 500
-    assert longest_s("judge_image", config) == QUEUES["judge_image"].timeout_s
-    assert longest_s("code", config) == QUEUES["code"].timeout_s
+    assert longest_s("judge_image", config) == QUEUES["judge_image"].limit_s
+    assert longest_s("code", config) == QUEUES["code"].limit_s
 
 
 def test_leaving_a_redis_that_is_named_wrongly_says_so():

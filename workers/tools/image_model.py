@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from typing import Literal
+from typing import Any, Literal
 
 from workers import images
 from workers.errors import Cause, ModelFault
@@ -42,12 +42,11 @@ def make(tool: Tool, prompt: str, ctx: JobContext, picture: BlobRef | None = Non
         raise ModelFault(Cause.BAD_PARAMS, "the prompt is empty")
     settings = _settings(tool)
     provider = PROVIDERS[settings.provider]
-    seed, deadline = ctx.request.seed, ctx.request.deadline
+    options: dict[str, Any] = {"seed": ctx.request.seed, "deadline": ctx.deadline}
     if picture is None:
-        made = provider.generate(prompt, settings, seed=seed, deadline=deadline)
+        made = provider.generate(prompt, settings, **options)
     else:
-        flat = images.rgb(ctx.blobs.get(picture))
-        made = provider.edit(prompt, flat, settings, seed=seed, deadline=deadline)
+        made = provider.edit(prompt, images.rgb(ctx.blobs.get(picture)), settings, **options)
     return Success(images=(ctx.blobs.put(made.image),), source={**made.source, "prompt": prompt})
 
 

@@ -38,5 +38,5 @@ def search(payload: SearchPayload, ctx: JobContext) -> Success:
     if not payload.query.strip():
         raise ModelFault(Cause.BAD_PARAMS, "the query is empty")
     settings = section("tools", ToolSettings).search
-    made = PROVIDERS[settings.provider](payload.query, settings, deadline=ctx.request.deadline)
+    made = PROVIDERS[settings.provider](payload.query, settings, deadline=ctx.deadline)
     return Success(images=(ctx.blobs.put(made.image),), source={**made.source, "query": payload.query})
