@@ -24,7 +24,9 @@ def connect() -> None:
 
 
 def end(panel: Any, ids: Sequence[str]) -> None:
-    """End those that run here in a process of their own; a thread cannot be ended."""
+    """End those that run here in a process of their own; a thread cannot be ended, and a process that keeps a
+    model is not (`workers.request`).
+    """
     pool = panel.consumer.pool
     if isinstance(pool, Threads):
         return

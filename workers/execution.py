@@ -26,6 +26,7 @@ from workers import jobs
 from workers.backend import TASK_PREFIX
 from workers.blobs import BlobStore
 from workers.breakers import Down, ProviderBreaker
+from workers.cancelled import Cancelled
 from workers.dead_letters import bury
 from workers.entry import first_problem
 from workers.errors import Cause
@@ -97,7 +98,7 @@ def handle(task_id: str, kind: str, arguments: tuple[Any, ...]) -> Outcome:
 
 
 def _run(request: Request, arguments: tuple[Any, ...]) -> Outcome:
-    outcome = jobs.run(request, _blobs())
+    outcome = jobs.run(request, _blobs(), Cancelled(request.request_id, os.getpid()))
     if isinstance(outcome.result, Failure) and outcome.result.cause is Cause.BAD_MESSAGE:
         _bury(request.kind, outcome.result.detail, arguments)
     return outcome

@@ -29,11 +29,14 @@ ENTRY_POINTS = "llmi.jobs"
 
 @dataclass(frozen=True)
 class JobContext:
-    """What a running job may use besides its payload. `started`: when it began, Unix seconds."""
+    """What a running job may use besides its payload. `started`: when it began, Unix seconds; `cancelled`:
+    whether nobody waits for its outcome any more, for jobs that can stop on their way.
+    """
 
     request: Request
     blobs: BlobStore
     started: float = field(default_factory=time.time)
+    cancelled: Callable[[], bool] = lambda: False
 
     @property
     def deadline(self) -> float:
@@ -94,7 +97,14 @@ def provider_of(kind: str) -> str:
     return entry.provider() if entry is not None and entry.provider is not None else ""
 
 
-def run(request: Request, blobs: BlobStore) -> Outcome:
+def holds_model(kind: str) -> bool:
+    """Whether a process that serves `kind` keeps a model on its accelerator, which takes minutes to load:
+    jobs of a GPU's queue do, unless an outside service works for them.
+    """
+    return kind in QUEUES and QUEUES[kind].resource == "gpu" and not provider_of(kind)
+
+
+def run(request: Request, blobs: BlobStore, cancelled: Callable[[], bool] = lambda: False) -> Outcome:
     """Run one request to its outcome. Never raises; one that has waited for too long is not started."""
     started, clock = time.time(), time.monotonic()
     result: Success | Failure
@@ -108,7 +118,7 @@ def run(request: Request, blobs: BlobStore) -> Outcome:
             payload = entry.payload.model_validate(request.payload)
         except ValidationError as error:
             raise InfrastructureFault(Cause.BAD_MESSAGE, f"payload: {error.errors()[0]['msg']}") from error
-        result = entry.call(payload, JobContext(request, blobs, started))
+        result = entry.call(payload, JobContext(request, blobs, started, cancelled))
     except JobError as error:
         result = Failure.of(error)
     except Exception as error:  # a bug in a job is our failure, and must reach the waiting rollout

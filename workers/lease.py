@@ -19,6 +19,7 @@ import redis
 from celery import bootsteps, signals
 
 from workers import presence, reporting
+from workers.request import keeps_model
 from workers.settings import QueueSettings, section
 
 logger = logging.getLogger(__name__)
@@ -121,7 +122,10 @@ def over_at(request: Any, started: float | None) -> float:
 
 
 def limit(request: Any) -> None:
-    """Make the hard limit what the job may run if it starts now."""
+    """Make the hard limit what the job may run if it starts now; none where the process keeps a model."""
+    if keeps_model(request.app):
+        request.time_limits = (None, None)
+        return
     now = time.time()
     remaining_s = over_at(request, now) + GRACE_S / 2 - now
     if remaining_s < 10**9:

@@ -1,21 +1,26 @@
 """A task as dashboards show it: its route stands in its events, and a failed job counts as failed.
 
-Our jobs end in an outcome, never in an exception, so to Celery each of them succeeds. Events alone are
-changed here; what Celery does with a task is not, but that its loop hears of the end at once.
+Our jobs end in an outcome, never in an exception, so to Celery each of them succeeds. Events are changed
+here; what Celery does with a task is not, but for two things: its loop is woken at the end of each, and a
+process that keeps a model is never killed for a task, whoever asks for it.
 """
 
 from __future__ import annotations
 
+import logging
 import re
 from typing import Any
 
-from celery import Task
+from celery import Celery, Task
 from celery.exceptions import Reject
 from celery.worker.request import Request
 
+from workers import jobs
 from workers.attention import Attention
 from workers.backend import TASK_PREFIX
 from workers.telemetry import worker_metrics
+
+logger = logging.getLogger(__name__)
 
 # In a printed outcome, which is cut after `JobTask.resultrepr_maxsize` characters.
 RESULT = re.compile(r"'result': \{'status': '(\w+)', (?P<rest>.*)", re.DOTALL)
@@ -39,10 +44,26 @@ def conclusion(printed: str) -> tuple[bool, str]:
     return True, ", ".join(part for part in (made[1], made[2]) if part not in ("None", ""))
 
 
+def keeps_model(app: Celery) -> bool:
+    """Whether a process of this worker keeps a model for one of the queues that it consumes. Then no job in
+    it is ended by force, of whatever queue: the next job would wait for the model to be loaded anew.
+    """
+    return any(jobs.holds_model(queue) for queue in app.amqp.queues.consume_from)
+
+
 class ShownRequest(Request):
     """Named by `JobTask` as what a worker makes of each message."""
 
     _held = False
+
+    def terminate(self, pool: Any, signal: Any = None) -> None:
+        """End the job's process, by order of a canceller or a dashboard. One that keeps a model goes on: its
+        job stops by itself or runs to its end, and the stored outcome stays what it is.
+        """
+        if keeps_model(self.app):
+            logger.info("%s is not ended by force: its process keeps a model", self.id)
+        else:
+            super().terminate(pool, signal)
 
     def send_event(self, type: str, **fields: Any) -> None:
         if type == "task-succeeded":

@@ -2,7 +2,8 @@
 a time.
 
 Invariant: best effort. What makes a cancellation hold is its stored outcome; this only frees the worker
-sooner, and only where a job has a process of its own (prefork). `workers.ending` is the other side.
+sooner, and only where a job has a process of its own (prefork) that keeps no model; a job that looks for its
+cancellation (`workers.cancelled`) needs no notice. `workers.ending` is the other side.
 """
 
 from __future__ import annotations

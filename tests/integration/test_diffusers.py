@@ -160,6 +160,16 @@ def test_the_deadline_stops_between_two_steps(weights: Path) -> None:
     assert generate(weights).shape == (64, 64, 3), "the pipeline must survive it"
 
 
+def test_a_cancellation_stops_between_two_steps(weights: Path) -> None:
+    settings, looks = tiny_pipelines.settings(weights).model_copy(update={"steps": 500}), iter([False] * 3)
+    with pytest.raises(InfrastructureFault, match="step 4") as caught:
+        diffusers_pipeline.generate(
+            "a fox", settings, seed=1, deadline=time.time() + 60, cancelled=lambda: next(looks, True)
+        )
+    assert caught.value.cause is Cause.CANCELLED
+    assert generate(weights).shape == (64, 64, 3), "the pipeline must survive it"
+
+
 def test_wrong_names_are_named(weights: Path, tmp_path: Path) -> None:
     settings = tiny_pipelines.settings(weights)
     with pytest.raises(ConfigError, match="NoSuchPipeline"):

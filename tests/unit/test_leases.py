@@ -50,6 +50,15 @@ def test_the_hard_limit_is_the_jobs_own_time() -> None:
     assert request.time_limits[0] == pytest.approx(20.0, abs=lease.GRACE_S)
 
 
+@pytest.mark.parametrize("queues", [{"diffusion": None}, {"code": None, "edit": None}])
+def test_a_process_that_keeps_a_model_has_no_hard_limit(queues: dict[str, None]) -> None:
+    """Celery enforces one with SIGKILL; code that runs beside a model must not take that along either."""
+    request = asked(time.time() + 600.0, 20.0)
+    request.app.amqp.queues.consume_from = queues
+    lease.limit(request)
+    assert request.time_limits == (None, None)
+
+
 def test_whatever_a_beat_meets_the_next_one_comes(leases: Leases, monkeypatch: pytest.MonkeyPatch) -> None:
     beats, again = iter([ZeroDivisionError("a bug"), OSError("away")]), threading.Event()
 

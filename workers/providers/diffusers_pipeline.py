@@ -2,7 +2,8 @@
 
 Invariants: the same request seed gives the same image; guidance acts, because a negative prompt is always
 passed where the pipeline takes one (without it diffusers' Qwen-Image turns guidance off with no more than a
-warning); a request past its deadline stops between two steps; one call at a time per process (pipelines hold
+warning); a request that is cancelled or past its deadline stops between two steps, and the pipeline survives
+it; one call at a time per process (pipelines hold
 state).
 """
 
@@ -15,7 +16,8 @@ import re
 import sys
 import threading
 import time
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -35,23 +37,40 @@ REFERENCE_STEP = 32  # what Qwen's edit pipelines round the sides of a reference
 _lock = threading.Lock()
 
 
-def generate(prompt: str, settings: ImageModelSettings, *, seed: int, deadline: float) -> Made:
-    """An image for `prompt`. Raises `InfrastructureFault(TIMEOUT)` when `deadline` (Unix seconds) passes
-    between steps.
+def generate(
+    prompt: str,
+    settings: ImageModelSettings,
+    *,
+    seed: int,
+    deadline: float,
+    cancelled: Callable[[], bool] = lambda: False,
+) -> Made:
+    """An image for `prompt`. Raises `InfrastructureFault`, of cause TIMEOUT when `deadline` (Unix seconds)
+    passes between steps, of cause CANCELLED when `cancelled` says so.
     """
     width, height = pixel_size(settings.size)
-    return _call(settings, seed, deadline, prompt=prompt, width=width, height=height)
+    stop = partial(_stop, deadline, cancelled)
+    return _call(settings, seed, stop, prompt=prompt, width=width, height=height)
 
 
 def edit(
-    prompt: str, picture: Image.Image, settings: ImageModelSettings, *, seed: int, deadline: float
+    prompt: str,
+    picture: Image.Image,
+    settings: ImageModelSettings,
+    *,
+    seed: int,
+    deadline: float,
+    cancelled: Callable[[], bool] = lambda: False,
 ) -> Made:
-    """`picture` (RGB) changed as `prompt` says: its own proportions, about the pixels of `settings.size`."""
+    """`picture` (RGB) changed as `prompt` says: its own proportions, about the pixels of `settings.size`.
+    Raises as `generate` does.
+    """
     width, height = pixel_size(settings.size)
     ratio = picture.width / picture.height
     sides = (math.sqrt(width * height * ratio), math.sqrt(width * height / ratio))
     width, height = (max(STEP, round(side / STEP) * STEP) for side in sides)
-    return _call(settings, seed, deadline, prompt=prompt, image=picture, width=width, height=height)
+    stop = partial(_stop, deadline, cancelled)
+    return _call(settings, seed, stop, prompt=prompt, image=picture, width=width, height=height)
 
 
 def pixel_size(size: str) -> tuple[int, int]:
@@ -86,14 +105,19 @@ def guidance_options(pipeline: Any, settings: ImageModelSettings) -> dict[str, A
     return options
 
 
-def _call(settings: ImageModelSettings, seed: int, deadline: float, **arguments: Any) -> Made:
+def _stop(deadline: float, cancelled: Callable[[], bool], step: int) -> None:
+    """Raises `InfrastructureFault` when nobody is to wait for the steps after `step`."""
+    if time.time() >= deadline:
+        raise InfrastructureFault(Cause.TIMEOUT, f"its time was over at step {step}", provider=PROVIDER)
+    if cancelled():
+        raise InfrastructureFault(Cause.CANCELLED, f"cancelled at step {step}", provider=PROVIDER)
+
+
+def _call(settings: ImageModelSettings, seed: int, stop: Callable[[int], None], **arguments: Any) -> Made:
     import torch
 
-    def stop_in_time(pipeline: Any, step: int, timestep: Any, kept: dict[str, Any]) -> dict[str, Any]:
-        if time.time() >= deadline:
-            raise InfrastructureFault(
-                Cause.TIMEOUT, f"the deadline passed at step {step + 1}", provider=PROVIDER
-            )
+    def after_step(pipeline: Any, step: int, timestep: Any, kept: dict[str, Any]) -> dict[str, Any]:
+        stop(step + 1)
         return kept
 
     with _lock:
@@ -107,7 +131,7 @@ def _call(settings: ImageModelSettings, seed: int, deadline: float, **arguments:
                     **guidance_options(pipeline, settings),
                     num_inference_steps=settings.steps,
                     generator=generator,
-                    callback_on_step_end=stop_in_time,
+                    callback_on_step_end=after_step,
                 )
         except torch.OutOfMemoryError as error:
             torch.cuda.empty_cache()

@@ -43,6 +43,8 @@ def make(tool: Tool, prompt: str, ctx: JobContext, picture: BlobRef | None = Non
     settings = _settings(tool)
     provider = PROVIDERS[settings.provider]
     options: dict[str, Any] = {"seed": ctx.request.seed, "deadline": ctx.deadline}
+    if settings.provider == "diffusers":  # a service cannot be stopped on its way
+        options["cancelled"] = ctx.cancelled
     if picture is None:
         made = provider.generate(prompt, settings, **options)
     else:
