@@ -2,8 +2,9 @@
 
 Invariants: never past `timeout_s`, whatever the server does; a stream that ends without a finish_reason is
 PROVIDER_DOWN, and no document; asked again (as `workers.providers.api` does) only until the answer begins,
-since then tools may be at work on the text. A text that the endpoint's content filter stops is the model's
-fault: asked again it would only be stopped again.
+since then tools may be at work on the text. A text that the endpoint's content filter stops, or that the
+model declines to write, is the model's fault: asked again it would only be stopped again. A prompt that is
+too long for the endpoint is not: the model did not write it.
 """
 
 from __future__ import annotations
@@ -23,11 +24,11 @@ from rewards.judges.pictures import jpeg_uri
 from workers.errors import Cause, InfrastructureFault, JobError, ModelFault
 from workers.providers import api, keys
 from workers.providers.http import read_bounded
+from workers.providers.refusals import is_content_code
 
 NAME = "author"
 DONE = "[DONE]"
 MAX_ERROR_BYTES = 2**20
-FILTERS = ("content_filter", "content_policy", "moderation", "sensitivecontent", "safety")
 
 
 class OpenAIAuthor:
@@ -70,7 +71,7 @@ class OpenAIAuthor:
             ),
             "stream": True,
             "temperature": settings.temperature,
-            "max_tokens": settings.max_tokens,
+            settings.max_tokens_field: settings.max_tokens,
             "seed": seed % 2**31,
         }
         if settings.enable_thinking is not None:
@@ -83,7 +84,6 @@ class OpenAIAuthor:
             body=body,
             headers={"Authorization": f"Bearer {key}"} if key else {},
             key=key,
-            refusal=_refusal,
         )
 
 
@@ -131,7 +131,7 @@ async def _open(connections: aiohttp.ClientSession, call: api.Call) -> aiohttp.C
     if response.status == 200:
         detail = f"the answer is no event stream, but {response.content_type}"
         raise InfrastructureFault(Cause.BAD_ANSWER, detail, provider=NAME)
-    raise api.failure(call, response.status, response.headers, body)
+    raise _not_its_prompt(api.failure(call, response.status, response.headers, body))
 
 
 async def _read(response: aiohttp.ClientResponse, deadline: float) -> bytes:
@@ -164,10 +164,19 @@ def _chunks(call: api.Call, stream: EventStream, data: bytes) -> list[dict[str, 
 
 def _gave_up(call: api.Call, chunk: dict[str, Any]) -> JobError:
     """What went wrong after the server had answered 200."""
+    failure = _not_its_prompt(api.refused(call, 200, chunk))
+    if isinstance(failure, ModelFault):
+        return failure
     error = chunk["error"]
     words = call.said(error.get("message") if isinstance(error, dict) else error) or "without a word"
-    broken = InfrastructureFault(Cause.PROVIDER_DOWN, f"it gave up: {words}", provider=NAME)
-    return _refusal(call, 200, chunk) or broken
+    return InfrastructureFault(Cause.PROVIDER_DOWN, f"it gave up: {words}", provider=NAME)
+
+
+def _not_its_prompt(failure: JobError) -> JobError:
+    """`failure`, blamed on the configuration where it is the length of the prompt."""
+    if isinstance(failure, api.TooLarge):
+        return InfrastructureFault(Cause.BAD_ANSWER, failure.detail, provider=NAME)
+    return failure
 
 
 def _delta(chunk: dict[str, Any]) -> tuple[str, str]:
@@ -178,8 +187,11 @@ def _delta(chunk: dict[str, Any]) -> tuple[str, str]:
         choices = chunk.get("choices") or ()
         if not choices:
             return "", ""  # a chunk with usage numbers only
-        text = (choices[0].get("delta") or {}).get("content") or ""
+        delta = choices[0].get("delta") or {}
+        text, declined = delta.get("content") or "", delta.get("refusal") or ""
         reason = choices[0].get("finish_reason") or ""
+        if declined and isinstance(declined, str):
+            raise ModelFault(Cause.PROMPT_REFUSED, "the model declines to write it", provider=NAME)
         if isinstance(text, str) and isinstance(reason, str):
             return text, reason
     except (AttributeError, LookupError, TypeError):
@@ -190,7 +202,7 @@ def _delta(chunk: dict[str, Any]) -> tuple[str, str]:
 def _truncated(reason: str) -> bool:
     if reason == "length":
         return True
-    if reason == "content_filter":
+    if is_content_code(reason):
         raise ModelFault(
             Cause.PROMPT_REFUSED, "the endpoint's content filter stopped the text", provider=NAME
         )
@@ -198,15 +210,3 @@ def _truncated(reason: str) -> bool:
         why = f"ended with finish_reason {reason!r}" if reason else "ended without a finish_reason"
         raise InfrastructureFault(Cause.PROVIDER_DOWN, f"the text is not whole: it {why}", provider=NAME)
     return False
-
-
-def _refusal(call: api.Call, status: int, answer: api.Answer) -> JobError | None:
-    """`PROMPT_REFUSED` when the error's code says that words or pictures of the prompt were not wanted."""
-    error = answer.get("error")
-    if not isinstance(error, dict):
-        return None
-    code = f"{error.get('code') or ''} {error.get('type') or ''}".lower()
-    if any(part in code for part in FILTERS):
-        words = call.said(error.get("message")) or call.said(code)
-        return ModelFault(Cause.PROMPT_REFUSED, words, provider=NAME)
-    return None

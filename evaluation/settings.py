@@ -11,6 +11,7 @@ from typing import Literal
 
 from pydantic import Field
 
+from rewards.settings import TokensField
 from workers.settings import PlainUrl, Settings, section
 
 AUTHOR_URL_ENV = "LLMI_AUTHOR_BASE_URL"
@@ -23,6 +24,7 @@ class AuthorSettings(Settings):
     `openai`: the model served at any OpenAI-compatible endpoint (`base_url`, up to and including /v1;
     LLMI_AUTHOR_BASE_URL wins), read as it streams. `local`: the model folder or hub id `model`, in this
     process, by transformers. `system_prompt`: whether the tags are explained to the model, as in training.
+    `max_tokens_field`: the field in which an endpoint takes `max_tokens` (see `JudgeEndpoint`).
     """
 
     provider: Literal["openai", "local"] = "local"
@@ -31,6 +33,7 @@ class AuthorSettings(Settings):
     api_key_env: str = ""
     system_prompt: bool = True
     max_tokens: int = Field(default=8192, ge=16)
+    max_tokens_field: TokensField = "max_tokens"
     temperature: float = Field(default=0.7, ge=0, le=2)
     timeout_s: float = Field(default=1800.0, gt=0)
     max_image_pixels: int = Field(default=1024 * 1024, ge=28 * 28)
@@ -50,7 +53,8 @@ class RubricSettings(Settings):
 
     `rules`: the demo's own, from words. `openai`: a model behind an OpenAI-compatible endpoint that sees
     images (`base_url`; RUBRIC_JUDGE_BASE_URL wins). `api_key_env`: the variable with its key, if it is not
-    OpenAI's own, whose key is OPENAI_API_KEY. LLMI-Bench was published with GPT-4o at temperature 0.
+    OpenAI's own, whose key is OPENAI_API_KEY. `max_tokens_field`: as for the author. LLMI-Bench was published
+    with GPT-4o at temperature 0.
     """
 
     provider: Literal["rules", "openai"] = "rules"
@@ -59,6 +63,7 @@ class RubricSettings(Settings):
     api_key_env: str = ""
     temperature: float = Field(default=0.0, ge=0, le=2)
     max_tokens: int = Field(default=512, ge=64)
+    max_tokens_field: TokensField = "max_tokens"
     timeout_s: float = Field(default=180.0, gt=0)
     max_image_pixels: int = Field(default=28 * 28 * 1000, ge=28 * 28)
     max_images: int = Field(default=20, ge=1)

@@ -17,6 +17,7 @@ from workers.settings import PlainUrl, Settings, section
 
 TEXT_URL_ENV = "LLM_JUDGE_BASE_URL"
 IMAGE_URL_ENV = "MLLM_JUDGE_BASE_URL"
+TokensField = Literal["max_tokens", "max_completion_tokens"]
 
 
 class RewardSettings(Settings):
@@ -40,7 +41,8 @@ class JudgeEndpoint(Settings):
     environment variable wins over it. `timeout_s`: for one verdict, beside its time in the queue
     (`queue.wait_s`). `max_image_pixels`: larger images are scaled down before they are sent.
     `enable_thinking`: passed to the chat template; None leaves it to the model; a model that thinks needs
-    more `max_tokens`.
+    more `max_tokens`. `max_tokens_field`: the field in which the endpoint takes that number; OpenAI's
+    reasoning models take only `max_completion_tokens`, and no `temperature` but 1.
     """
 
     provider: Literal["rules", "openai"] = "rules"
@@ -49,6 +51,7 @@ class JudgeEndpoint(Settings):
     api_key_env: str = ""
     temperature: float = Field(default=0.0, ge=0, le=2)
     max_tokens: int = Field(default=64, ge=16)
+    max_tokens_field: TokensField = "max_tokens"
     timeout_s: float = Field(default=180.0, gt=0)
     max_image_pixels: int = Field(default=28 * 28 * 1000, ge=28 * 28)
     max_images: int = Field(default=20, ge=1)

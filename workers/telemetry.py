@@ -60,6 +60,12 @@ class WorkerMetrics:
             ["kind"],
             registry=registry,
         )
+        self._refusals = Counter(
+            "llmi_unknown_refusals",
+            "Requests that a provider refused (4xx) for a reason not known to be their content.",
+            ["provider", "status"],
+            registry=registry,
+        )
 
     def expect(self, kind: str) -> None:
         """Show zeros for `kind` before its first task, so that a rate sees the first one."""
@@ -84,6 +90,10 @@ class WorkerMetrics:
     def given_back(self, kind: str) -> None:
         if kind in QUEUES:
             self._given_back.labels(kind).inc()
+
+    def refused(self, provider: str, status: int) -> None:
+        """A provider refused a request for a reason that is not known. `status`: of HTTP."""
+        self._refusals.labels(provider, str(status)).inc()
 
 
 class ProducerMetrics:

@@ -16,8 +16,9 @@ from PIL import Image
 
 from coordinator import image_servers
 from coordinator.serving import Served
+from workers import telemetry
 from workers.errors import Cause, InfrastructureFault, JobError, ModelFault
-from workers.providers import keys, openai_images, qwen_server
+from workers.providers import api, keys, openai_images, qwen_server
 from workers.providers.made import Made
 from workers.settings import ImageModelSettings
 
@@ -57,7 +58,7 @@ def failure(settings: ImageModelSettings) -> JobError:
     return caught.value
 
 
-def refused(code: str, status: int = 400, **more: str) -> tuple[int, dict[str, str], Any]:
+def refused(code: str, status: int = 400, **more: Any) -> tuple[int, dict[str, str], Any]:
     return status, {}, {"error": {"code": code, "message": "no", "type": "invalid_request_error", **more}}
 
 
@@ -186,6 +187,20 @@ def test_an_answer_by_url_is_fetched(services: FakeServices) -> None:
     assert Image.open(io.BytesIO(generate(configured(services)).image)).getpixel((1, 1)) == (255, 165, 0)
 
 
+@pytest.mark.parametrize("nothing", ["", " ", None])
+def test_of_base64_and_url_the_one_that_is_not_empty_is_taken(services: FakeServices, nothing: Any) -> None:
+    url, encoded = f"{services.url}/picture.png", base64.b64encode(png("orange")).decode()
+    for entries in (
+        [{"b64_json": nothing, "url": url}],
+        [{"b64_json": encoded, "url": nothing}],
+        [{"b64_json": nothing, "url": nothing}, {"url": url}],
+        [{"url": f"data:image/png;base64,{encoded}"}],
+    ):
+        services.script["/v1/images/generations"] = [(200, {}, {"data": entries})]
+        image = Image.open(io.BytesIO(generate(configured(services)).image))
+        assert image.getpixel((1, 1)) == (255, 165, 0)
+
+
 def test_an_answer_by_url_is_fetched_only_from_the_internet(services: FakeServices) -> None:
     answer = {"data": [{"url": f"{services.url}/picture.png"}]}
     services.script["/v1/images/generations"] = [(200, {}, answer)]
@@ -201,6 +216,18 @@ def test_an_answer_by_url_is_fetched_only_from_the_internet(services: FakeServic
         refused("InputTextSensitiveContentDetected"),
         refused("OutputImageSensitiveContentDetected.PolicyViolation"),
         (200, {}, {"data": [{"error": {"code": "OutputImageSensitiveContentDetected", "message": "no"}}]}),
+        (200, {}, {"data": [{"b64_json": "", "url": None, "error": {"code": "moderation"}}]}),
+        (200, {}, {"error": {"code": "content_policy_violation", "message": "no"}}),
+        (200, {}, {"error": {"code": "content_policy_violation", "message": "no"}, "data": []}),
+        refused("contentFilter"),
+        refused("DataInspectionFailed"),
+        refused("InputTextRiskDetection"),
+        refused("OutputImageRiskDetection"),
+        refused("InputImageRiskDetection"),
+        (400, {}, {"code": "DataInspectionFailed", "message": "no"}),
+        refused("invalid_value", param="prompt"),
+        refused("x", innererror={"code": "ResponsibleAIPolicyViolation"}),
+        (413, {}, "<html>"),
     ],
 )
 def test_a_refused_prompt_is_the_models_fault(services: FakeServices, answer: Any) -> None:
@@ -214,6 +241,11 @@ def test_a_refused_prompt_is_the_models_fault(services: FakeServices, answer: An
     ("answer", "cause"),
     [
         (refused("invalid_size"), Cause.BAD_ANSWER),
+        (refused("x", param="size"), Cause.BAD_ANSWER),
+        (refused("unheard_of"), Cause.BAD_ANSWER),
+        (refused("model_not_found", 404), Cause.BAD_ANSWER),
+        (refused("billing_hard_limit_reached"), Cause.QUOTA),
+        ((200, {}, {"error": {"code": "insufficient_quota", "message": "no"}}), Cause.QUOTA),
         (refused("AuthenticationError", 401), Cause.AUTH),
         (refused("AccessDenied", 403), Cause.AUTH),
         (refused("AccountOverdueError", 403), Cause.QUOTA),
@@ -274,6 +306,74 @@ def test_an_answer_without_an_image_is_a_bad_answer(services: FakeServices, answ
     with pytest.raises(InfrastructureFault) as caught:
         qwen_server.generate("a fox", qwen(services), seed=1, deadline=time.time() + 20)
     assert caught.value.cause is Cause.BAD_ANSWER
+
+
+@pytest.mark.parametrize(
+    ("status", "answer"),
+    [
+        (200, {"status": "error", "message": "NSFW content detected"}),
+        (200, {"status": "rejected", "images": []}),
+        (200, {"status": "failed", "error": "the prompt is too long"}),
+        (400, {"detail": "no"}),
+        (403, {"detail": "the prompt violates our policy"}),
+        (422, {"detail": "unheard of"}),
+        (500, {"detail": "NSFW content detected"}),
+    ],
+)
+def test_the_originals_servers_refuse_prompt_or_picture(
+    services: FakeServices, status: int, answer: Any
+) -> None:
+    services.script["/generate/"] = services.script["/edit/"] = [(status, {}, answer)] * 2
+    for ask in (
+        lambda: qwen_server.generate("a fox", qwen(services), seed=1, deadline=time.time() + 20),
+        lambda: qwen_server.edit("night", PICTURE, qwen(services), seed=1, deadline=time.time() + 20),
+    ):
+        with pytest.raises(ModelFault) as caught:
+            ask()
+        assert caught.value.cause is Cause.PROMPT_REFUSED
+
+
+@pytest.mark.parametrize(
+    ("status", "answer", "cause"),
+    [
+        (200, {"status": "error", "message": "CUDA out of memory"}, Cause.BAD_ANSWER),
+        (404, {"detail": "Not Found"}, Cause.BAD_ANSWER),
+        (
+            422,
+            {"detail": [{"loc": ["body", "image"], "msg": "Field required", "type": "missing"}]},
+            Cause.BAD_ANSWER,
+        ),
+        (401, {"detail": "no"}, Cause.AUTH),
+        (403, {"detail": "Not authenticated"}, Cause.AUTH),
+        (500, {"detail": "CUDA error: flagged"}, Cause.PROVIDER_DOWN),
+    ],
+)
+def test_what_else_ails_the_originals_servers_is_infrastructures(
+    services: FakeServices, monkeypatch: pytest.MonkeyPatch, status: int, answer: Any, cause: Cause
+) -> None:
+    monkeypatch.setattr(api, "MAX_TRIES", 1)
+    services.script["/generate/"] = [(status, {}, answer)]
+    with pytest.raises(InfrastructureFault) as caught:
+        qwen_server.generate("a fox", qwen(services), seed=1, deadline=time.time() + 20)
+    assert caught.value.cause is cause
+
+
+def test_an_unknown_refusal_is_counted_and_logged_once(
+    services: FakeServices, caplog: pytest.LogCaptureFixture
+) -> None:
+    monkey = f"unheard_of_{time.time_ns()}x"
+    services.script["/v1/images/generations"] = [refused("y", message=f"{monkey} {n}") for n in range(2)]
+    before = count("openai", 400)
+    for _ in range(2):
+        assert failure(configured(services)).cause is Cause.BAD_ANSWER
+    assert count("openai", 400) == before + 2
+    told = [record for record in caplog.records if "unheard_of" in record.getMessage()]
+    assert len(told) == 1
+
+
+def count(provider: str, status: int) -> float:
+    labels = {"provider": provider, "status": str(status)}
+    return telemetry.registry().get_sample_value("llmi_unknown_refusals_total", labels) or 0.0
 
 
 # What `ops/serve_images.sh` waits for.

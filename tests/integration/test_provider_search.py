@@ -13,7 +13,7 @@ from fake_services import KEY, FakeServices
 from PIL import Image
 
 from workers.errors import Cause, InfrastructureFault, ModelFault
-from workers.providers import serpapi
+from workers.providers import api, serpapi
 from workers.providers.made import Made
 from workers.settings import SearchSettings
 
@@ -218,6 +218,47 @@ def test_a_server_that_stays_down_is_given_up_after_a_few_tries(services: FakeSe
         look(services)
     assert caught.value.cause is Cause.PROVIDER_DOWN
     assert len(services.calls("/search")) == 4
+
+
+@pytest.mark.parametrize(
+    "answer",
+    [
+        (400, {}, {"error": "Unsupported query."}),
+        (400, {}, {"error": f"cannot be read: /search?q=x&api_key={KEY}"}),
+        (400, {}, "<html>Bad Request</html>"),
+        (414, {}, "<html>Request-URI Too Large</html>"),
+        (200, {}, {"error": "Query is too long."}),
+    ],
+)
+def test_a_query_that_is_refused_is_the_models_fault(services: FakeServices, answer: Any) -> None:
+    services.script["/search"] = [answer]
+    with pytest.raises(ModelFault) as caught:
+        look(services)
+    assert caught.value.cause is Cause.PROMPT_REFUSED
+    assert KEY not in caught.value.detail
+
+
+@pytest.mark.parametrize(
+    ("answer", "cause"),
+    [
+        ((401, {}, {"error": "Invalid API key."}), Cause.AUTH),
+        ((400, {}, {"error": "Invalid API key. Your API key should be here: https://e.org"}), Cause.AUTH),
+        ((429, {}, {"error": "Your account has run out of searches."}), Cause.QUOTA),
+        ((200, {}, {"error": "Your account has run out of searches."}), Cause.QUOTA),
+        (
+            (400, {}, {"error": "Unsupported `bing_image` search engine.", "param": "engine"}),
+            Cause.BAD_ANSWER,
+        ),
+    ],
+)
+def test_a_search_that_our_plan_or_key_does_not_allow_is_infrastructures(
+    services: FakeServices, monkeypatch: pytest.MonkeyPatch, answer: Any, cause: Cause
+) -> None:
+    monkeypatch.setattr(api, "MAX_TRIES", 1)
+    services.script["/search"] = [answer]
+    with pytest.raises(InfrastructureFault) as caught:
+        look(services)
+    assert caught.value.cause is cause
 
 
 @pytest.mark.parametrize(

@@ -1,8 +1,10 @@
 """One call to a provider's API: JSON back, or a typed failure.
 
-Invariants: never past the request's deadline; 401 and 403 are AUTH, 429 is QUOTA, 5xx and network trouble
-PROVIDER_DOWN, anything unreadable BAD_ANSWER; only QUOTA and PROVIDER_DOWN are tried again, a few times,
-jittered, and no earlier than the provider's own Retry-After; a key never shows in a detail.
+Invariants: never past the request's deadline; what a service refuses because of the content is the model's
+fault (`PROMPT_REFUSED`, by `workers.providers.refusals`); 401 and 403 are AUTH, 429 is QUOTA, 5xx and network
+trouble PROVIDER_DOWN, anything else BAD_ANSWER; only QUOTA and PROVIDER_DOWN are tried again, a few times,
+jittered, and no earlier than the provider's own Retry-After; a key never shows in a detail. A 4xx for an
+unknown reason is logged once with its answer, and counted.
 """
 
 from __future__ import annotations
@@ -10,6 +12,7 @@ from __future__ import annotations
 import asyncio
 import email.utils
 import json
+import logging
 import time
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
@@ -18,9 +21,14 @@ from typing import Any
 import aiohttp
 import tenacity
 
-from workers.errors import Cause, InfrastructureFault, JobError
+from workers import telemetry
+from workers.errors import Cause, InfrastructureFault, JobError, ModelFault
+from workers.providers import refusals
 from workers.providers.http import Resolver, read_bounded
 from workers.providers.keys import blanked
+from workers.providers.refusals import Meaning
+
+logger = logging.getLogger(__name__)
 
 MAX_ANSWER_BYTES = 96 * 2**20
 SAID = 300  # characters of a provider's own words in a detail
@@ -34,12 +42,26 @@ class PassingFault(InfrastructureFault):
     """A failure that may be gone in a moment: 408, 429, 5xx, network trouble."""
 
 
+class TooLarge(ModelFault):
+    """A service refused the request for its length, its number of images or its bytes."""
+
+
+class Refused(InfrastructureFault):
+    """A 4xx that is not known to be for what the model wrote. `ours`: it is known to be for a parameter, a
+    model's name or an address of the configuration.
+    """
+
+    def __init__(self, detail: str, *, provider: str, ours: bool):
+        super().__init__(Cause.BAD_ANSWER, detail, provider=provider)
+        self.ours = ours
+
+
 @dataclass(frozen=True)
 class Call:
     """One HTTP call. `form` is made anew for each try (a form can be sent once). `key` is blanked out of
-    details.
-
-    `refusal` may turn an error answer into a more telling failure (call, status, answer) -> failure or None.
+    details. `expects`: the field without which an answer with status 200 is an error. `only_content`: the
+    request holds what the model wrote and nothing of the configuration, so that a 4xx that nothing else
+    explains is a refusal of it.
     """
 
     provider: str
@@ -52,7 +74,8 @@ class Call:
     form: Callable[[], aiohttp.FormData] | None = None
     headers: Mapping[str, str] = field(default_factory=dict)
     key: str = ""
-    refusal: Callable[[Call, int, Answer], JobError | None] | None = None
+    expects: str = ""
+    only_content: bool = False
 
     def said(self, words: object) -> str:
         """The provider's own words as a detail shows them, "" for what is no text: some repeat the key that
@@ -72,8 +95,8 @@ def parsed(text: str | bytes) -> Any:
 
 
 async def ask(call: Call) -> Answer:
-    """The answer's JSON object. Raises `InfrastructureFault`, or what `call.refusal` makes of an error
-    answer.
+    """The answer's JSON object. Raises `InfrastructureFault`, or `ModelFault(PROMPT_REFUSED)` when the content is
+    refused.
     """
     async with session() as connections:
         return await retrying(call.deadline)(_try_once, connections, call)
@@ -131,6 +154,8 @@ def _judge(call: Call, status: int, headers: Mapping[str, str], body: bytes) -> 
         answer = None
     if not isinstance(answer, dict):
         raise InfrastructureFault(Cause.BAD_ANSWER, "the answer is not a JSON object", provider=call.provider)
+    if call.expects and not answer.get(call.expects):
+        raise refused(call, status, answer)
     return answer
 
 
@@ -140,29 +165,57 @@ def failure(call: Call, status: int, headers: Mapping[str, str], body: bytes) ->
         answer = parsed(body)
     except ValueError:
         answer = None
-    if call.refusal and isinstance(answer, dict) and (refusal := call.refusal(call, status, answer)):
-        return refusal
-    detail = f"HTTP {status}: {_message(call, answer, body)}"
     wish = _retry_after(headers.get("Retry-After"))
-    fault = PassingFault if status in (408, 429) or status >= 500 else InfrastructureFault
-    return fault(_cause(status), detail, provider=call.provider, retry_after_s=wish)
+    return refused(call, status, answer, body.decode(errors="replace"), wish)
 
 
-def _cause(status: int) -> Cause:
-    if status in (401, 403):
-        return Cause.AUTH
-    if status in (402, 429):
-        return Cause.QUOTA
-    return Cause.PROVIDER_DOWN if status >= 500 or status == 408 else Cause.BAD_ANSWER
+def refused(
+    call: Call, status: int, answer: object, body: str = "", retry_after_s: float | None = None
+) -> JobError:
+    """What an answer without what was asked for means. `body`: its text, where `answer` is not all of it."""
+    words = call.said(refusals.read(answer).words) or call.said(body)
+    meant = refusals.meaning(status, answer, body)
+    if call.only_content and (
+        (meant is Meaning.UNKNOWN and status >= 400)
+        or (meant is Meaning.FAILED and refusals.speaks_of_content(words))
+    ):
+        meant = Meaning.CONTENT
+    provider, detail = call.provider, f"HTTP {status}: {words}"
+    match meant:
+        case Meaning.CONTENT:
+            return ModelFault(Cause.PROMPT_REFUSED, words or f"HTTP {status}", provider=provider)
+        case Meaning.TOO_LARGE:
+            return TooLarge(Cause.PROMPT_REFUSED, f"too large: {words or detail}", provider=provider)
+        case Meaning.KEY:
+            return InfrastructureFault(Cause.AUTH, detail, provider=provider)
+        case Meaning.QUOTA:
+            passing = PassingFault if status == 429 else InfrastructureFault
+            return passing(Cause.QUOTA, detail, provider=provider, retry_after_s=retry_after_s)
+        case Meaning.FAILED:
+            return PassingFault(Cause.PROVIDER_DOWN, detail, provider=provider, retry_after_s=retry_after_s)
+    if status < 400 and not words:
+        detail = f"the answer holds no {call.expects}" if call.expects else detail
+        return InfrastructureFault(Cause.BAD_ANSWER, detail, provider=provider)
+    _note_unknown(call, status, detail)
+    return Refused(detail, provider=provider, ours=meant is Meaning.REQUEST)
 
 
-def _message(call: Call, answer: object, body: bytes) -> str:
-    """The provider's own words: `error` as a string or as an object with `message`, else the body's
-    beginning.
-    """
-    error = answer.get("error") if isinstance(answer, dict) else None
-    text = error.get("message") if isinstance(error, dict) else error
-    return call.said(text) or call.said(body.decode(errors="replace"))
+_noted: set[tuple[str, str]] = set()
+_NOTED = 200  # refusals that one process logs at most: an answer may repeat the request
+
+
+def _note_unknown(call: Call, status: int, detail: str) -> None:
+    """Count a refusal that masks its sample; log each kind of it once in a process."""
+    telemetry.worker_metrics().refused(call.provider, status)
+    kind = (call.provider, "".join(c for c in detail[:120] if not c.isdigit()))
+    if kind in _noted or len(_noted) >= _NOTED:
+        return
+    _noted.add(kind)
+    logger.warning(
+        "%s refuses a request, not known to be for its content, so the sample is masked: %s",
+        call.provider,
+        detail,
+    )
 
 
 def _retry_after(value: str | None) -> float | None:

@@ -4,7 +4,8 @@ Three dialects, chosen by the host and, for Ark behind another address, by the m
 edit a generation with an `image`, and wants `watermark: false`; `openai` takes the plain fields only;
 `server` (all else) also takes the fields of a diffusion model: negative prompt, steps, guidance, seed. The
 last two edit through multipart `/images/edits`. Invariants: a refused prompt or picture is
-`ModelFault(PROMPT_REFUSED)`; a URL in an answer is fetched through the guard.
+`ModelFault(PROMPT_REFUSED)`, also where it comes with status 200; a URL in an answer is fetched through the
+guard.
 """
 
 from __future__ import annotations
@@ -17,7 +18,7 @@ from PIL import Image
 from pydantic import JsonValue
 
 from workers import images
-from workers.errors import Cause, InfrastructureFault, JobError, ModelFault
+from workers.errors import Cause, InfrastructureFault
 from workers.providers import api, keys
 from workers.providers.http import fetch, guarded_session, run_until
 from workers.providers.made import Made
@@ -25,9 +26,6 @@ from workers.settings import ImageModelSettings
 
 PROVIDER = "openai"
 ARK_MODELS = ("doubao-", "seedream", "seededit")
-# Parts of the error codes with which OpenAI and Ark refuse words or pictures.
-REFUSALS = ("content_policy", "moderation", "sensitivecontent", "contentsecurity", "safety")
-
 Dialect = Literal["ark", "openai", "server"]
 
 
@@ -100,7 +98,7 @@ async def _ask(
         form=form if form_fields else None,
         headers={"Authorization": f"Bearer {key}"} if key else {},
         key=key,
-        refusal=refusal,
+        expects="data",
     )
     data = await _bytes(call, await api.ask(call), settings)
     source: dict[str, JsonValue] = {
@@ -114,36 +112,24 @@ async def _ask(
     return Made(await images.checked_aside(data, provider=PROVIDER), source)
 
 
-def refusal(call: api.Call, status: int, answer: api.Answer) -> JobError | None:
-    """`PROMPT_REFUSED` when the error's code says that words or pictures were not wanted; quota that comes as
-    a 403.
-    """
-    error = answer.get("error")
-    if not isinstance(error, dict):
-        return None
-    code = f"{error.get('code') or ''} {error.get('type') or ''}".lower()
-    detail = call.said(error.get("message")) or call.said(code)
-    if any(part in code.replace(" ", "") for part in REFUSALS):
-        return ModelFault(Cause.PROMPT_REFUSED, detail, provider=PROVIDER)
-    if status == 403 and ("quota" in code or "overdue" in code):
-        return InfrastructureFault(Cause.QUOTA, detail, provider=PROVIDER)
-    return None
-
-
 async def _bytes(call: api.Call, answer: api.Answer, settings: ImageModelSettings) -> bytes:
+    """The first image of the answer, from base64 or a URL, whichever is not empty."""
     entries = answer.get("data")
-    entry = entries[0] if isinstance(entries, list) and entries else None
-    if not isinstance(entry, dict):
-        raise InfrastructureFault(Cause.BAD_ANSWER, "the answer holds no image", provider=PROVIDER)
-    if isinstance(entry.get("b64_json"), str):
-        return images.from_base64(entry["b64_json"], provider=PROVIDER)
-    if isinstance(entry.get("url"), str):
-        allow = settings.allow_private_addresses
-        async with guarded_session(allow_private=allow) as session:
-            return await fetch(session, entry["url"], deadline=call.deadline, allow_private=allow)
-    # Ark answers 200 with an error in the place of a refused picture.
-    if found := refusal(call, 200, entry):
-        raise found
-    raise InfrastructureFault(
-        Cause.BAD_ANSWER, "the answer holds neither b64_json nor url", provider=PROVIDER
-    )
+    for entry in entries if isinstance(entries, list) else ():
+        if not isinstance(entry, dict):
+            continue
+        encoded, url = (_filled(entry.get(name)) for name in ("b64_json", "url"))
+        if encoded or url.startswith("data:"):
+            return images.from_base64(encoded or url, provider=PROVIDER)
+        if url:
+            allow = settings.allow_private_addresses
+            async with guarded_session(allow_private=allow) as session:
+                return await fetch(session, url, deadline=call.deadline, allow_private=allow)
+    # Services answer 200 with an error in the place of a refused picture, or beside the empty list.
+    if isinstance(entries, list) and any(entries):
+        raise api.refused(call, 200, answer)
+    raise InfrastructureFault(Cause.BAD_ANSWER, "the answer holds no image", provider=PROVIDER)
+
+
+def _filled(value: object) -> str:
+    return value.strip() if isinstance(value, str) else ""

@@ -1,6 +1,8 @@
 """Servers of the original's own shape: `POST {base}/generate/` {prompt} and `POST {base}/edit/` {prompt,
 image_b64}, each answered with {status, images: [base64]}.
 
+A request holds the prompt, the picture and nothing else, so an error that names no other cause (an address, a
+missing field, memory) is a refusal of these and the model's fault, by status or by the answer's `status`.
 Such a server takes no seed, so its images do not repeat. Its address comes from the settings' `base_url`,
 else from QWEN_IMAGE_SERVER_URL or QWEN_EDIT_SERVER_URL.
 """
@@ -38,14 +40,20 @@ def edit(
 
 
 async def _ask(url: str, body: dict[str, str], deadline: float) -> Made:
-    call = api.Call(provider=PROVIDER, method="POST", url=url, body=body, deadline=deadline)
+    call = api.Call(
+        provider=PROVIDER, method="POST", url=url, body=body, deadline=deadline, only_content=True
+    )
     answer = await api.ask(call)
     made, status = answer.get("images"), answer.get("status", "success")
-    if not isinstance(status, str) or status.lower() not in ("success", "ok"):
-        raise InfrastructureFault(Cause.BAD_ANSWER, f"status {call.said(status)!r}", provider=PROVIDER)
-    if not isinstance(made, list) or not made or not isinstance(made[0], str):
-        raise InfrastructureFault(Cause.BAD_ANSWER, "the answer holds no image", provider=PROVIDER)
-    data = images.from_base64(made[0], provider=PROVIDER)
+    good = isinstance(status, str) and status.lower() in ("success", "ok")
+    first = next((one for one in made if isinstance(one, str) and one), "") if isinstance(made, list) else ""
+    if not good or not first:
+        failure = api.refused(call, 200, answer)
+        if isinstance(failure, api.Refused):
+            detail = f"status {call.said(status)!r}: {failure.detail}"
+            raise InfrastructureFault(Cause.BAD_ANSWER, detail, provider=PROVIDER)
+        raise failure
+    data = images.from_base64(first, provider=PROVIDER)
     return Made(
         await images.checked_aside(data, provider=PROVIDER),
         {"provider": PROVIDER, "host": urlsplit(url).hostname or ""},

@@ -4,7 +4,8 @@ an image.
 Invariants: results whose title shares a word with the query are tried before those that share none (which may
 only be in another language, and so are tried too), among equals by rank; the next one starts when the one
 before failed or is slow, the first good one wins and ends the rest; no result at all is the model's fault
-(NO_HIT), results of which none can be had is not. URLs of results are fetched only through the guard
+(NO_HIT), and so is a query that SerpAPI refuses (400, all else in the request being constant:
+PROMPT_REFUSED); results of which none can be had is not. URLs of results are fetched only through the guard
 (`workers.providers.http`).
 """
 
@@ -28,6 +29,8 @@ from workers.settings import SearchSettings
 PROVIDER = "serpapi"
 TRY_TIMEOUT_S = 20.0
 LIMITS = FetchLimits(max_bytes=images.DEFAULT_LIMITS.max_bytes, timeout_s=10.0)
+# With status 200, parts of the error of a search without a result.
+NOTHING = ("returned any results", "no results", "did not match any")
 HEAD_START_S = 1.5  # what a result gets before the next one is tried beside it
 
 
@@ -54,7 +57,8 @@ class Candidate:
 def search(query: str, settings: SearchSettings, *, deadline: float) -> Made:
     """The best usable image for `query`. Blocking, at most until `deadline` (Unix seconds).
 
-    Raises `ModelFault(NO_HIT)` for a search without results and `InfrastructureFault` for all else.
+    Raises `ModelFault`, NO_HIT for a search without results and PROMPT_REFUSED for a query that is refused,
+    and `InfrastructureFault` for all else.
     """
     key = keys.required(keys.SERP_KEY_ENV, PROVIDER)
     return run_until(deadline, _search(query, settings, key, deadline))
@@ -69,6 +73,7 @@ async def _search(query: str, settings: SearchSettings, key: str, deadline: floa
         key=key,
         deadline=deadline,
         try_timeout_s=TRY_TIMEOUT_S,
+        only_content=True,
     )
     ranked = candidates(call, await api.ask(call), query, settings.max_candidates)
     made = await _first_good(ranked, settings.allow_private_addresses, deadline)
@@ -84,10 +89,9 @@ def candidates(call: api.Call, answer: api.Answer, query: str, limit: int) -> li
     """
     entries = answer.get("images_results")
     if entries is None and "error" in answer:
-        words = call.said(answer["error"]) or "an error that is no text"
-        if "returned any results" in words:
+        if any(words in call.said(answer["error"]).lower() for words in NOTHING):
             raise ModelFault(Cause.NO_HIT, "the search found nothing", provider=PROVIDER)
-        raise InfrastructureFault(Cause.BAD_ANSWER, words, provider=PROVIDER)
+        raise api.refused(call, 200, answer)
     if not isinstance(entries, list):
         raise InfrastructureFault(Cause.BAD_ANSWER, "images_results is not a list", provider=PROVIDER)
     try:
