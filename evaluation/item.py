@@ -31,7 +31,7 @@ from rewards.facts import masking
 from rewards.judges import IMAGE_KIND, TEXT_KIND
 from rewards.scorer import QueueScorer
 from workers.blobs import BlobStore
-from workers.errors import Cause, ConfigError, InfrastructureFault, JobError
+from workers.errors import Cause, ConfigError, Fault, InfrastructureFault, JobError
 from workers.jobs import JobContext
 from workers.messages import Failure, Request, Success
 from workers.queues import QUEUES
@@ -195,6 +195,8 @@ class ItemWork:
                 failure = outcome.result
             except InfrastructureFault as fault:
                 failure = Failure.of(fault)
+            if failure.fault is Fault.MODEL:  # the judge refuses the document: no criterion of it is met
+                return Judgement(score=0, reason=failure.detail or failure.cause, judge=payload.judge)
             return Missing(failure=failure, attempts=attempt + 1)
 
         passing = tenacity.retry_if_result(

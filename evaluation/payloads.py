@@ -10,7 +10,8 @@ from pydantic import Field
 
 from evaluation.settings import RubricSettings
 from policy.document import Document
-from rewards.judges.payloads import ImagePiece, image_piece
+from rewards.judges import shorten
+from rewards.judges.payloads import ImagePiece, ShownImage, image_piece
 from workers.messages import BlobRef, Message
 
 
@@ -32,15 +33,21 @@ class RubricPayload(Message):
     criterion: str = Field(min_length=1)
     judge: str
 
+    @property
+    def images(self) -> tuple[ShownImage, ...]:
+        """The images that are there."""
+        return tuple(part for part in self.parts if isinstance(part, ShownImage) and part.blob is not None)
+
     @classmethod
     def of(cls, document: Document, criterion: str, rubric: RubricSettings) -> RubricPayload:
-        return cls(
+        whole = cls(
             question=document.task.question,
             inputs=document.task.inputs,
             parts=tuple(image_piece(part) for part in document.parts),
             criterion=criterion,
             judge=judge_name(rubric),
         )
+        return shorten.for_message(whole)
 
 
 def judge_name(rubric: RubricSettings) -> str:

@@ -12,6 +12,7 @@ from typing import Any
 from evaluation.payloads import RubricPayload
 from evaluation.rubric import CriterionVerdict
 from evaluation.settings import RubricSettings
+from rewards.judges.openai import shorter
 from rewards.judges.pictures import data_uri
 from rewards.judges.prompts import Chat, seen, text
 from rewards.judges.structured import answer
@@ -45,12 +46,16 @@ SCHEMA: dict[str, Any] = {
 
 
 def ask(payload: RubricPayload, settings: RubricSettings, ctx: JobContext) -> Success:
-    """The model's verdict. Raises `InfrastructureFault`, of cause TIMEOUT when the request's time is over."""
-    chat = rubric_chat(
-        payload, lambda ref: data_uri(ctx.blobs, ref, settings.max_image_pixels), settings.max_images
-    )
-    data, model = answer(settings, settings.url, chat, SCHEMA, "CriterionVerdict", ctx, NAME)
-    return CriterionVerdict.read(data, provider=NAME).success(model)
+    """The model's verdict. Raises as `structured.answer`."""
+
+    def chat(shown: RubricPayload, pixels: int, most_images: int) -> Chat:
+        return rubric_chat(shown, lambda ref: data_uri(ctx.blobs, ref, pixels), most_images)
+
+    pixels, most_images = settings.max_image_pixels, settings.max_images
+    whole = chat(payload, pixels, most_images)
+    smaller = shorter(payload, chat, pixels, most_images)
+    said = answer(settings, settings.url, whole, SCHEMA, "CriterionVerdict", ctx, NAME, smaller)
+    return CriterionVerdict.read(said.data, provider=NAME).success(said.model)
 
 
 def rubric_chat(payload: RubricPayload, show: Callable[[BlobRef], str], max_images: int) -> Chat:

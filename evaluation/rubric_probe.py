@@ -11,7 +11,7 @@ import time
 from evaluation.payloads import RubricPayload
 from evaluation.rubric_openai import ask
 from evaluation.settings import RubricSettings
-from rewards.judges.probe import context, specimen
+from rewards.judges.probe import context, refusals_are_ours, specimen
 from workers.blobs import BlobStore
 
 KIND = "judge_rubric"
@@ -20,7 +20,7 @@ KIND = "judge_rubric"
 def probe(settings: RubricSettings, timeout_s: float) -> float:
     """Seconds that a verdict took. Raises `InfrastructureFault` saying why there was none."""
     started = time.monotonic()
-    with tempfile.TemporaryDirectory(prefix="llmi-probe-") as folder:
+    with tempfile.TemporaryDirectory(prefix="llmi-probe-") as folder, refusals_are_ours():
         blobs = BlobStore(folder)
         payload = RubricPayload.of(specimen(blobs), "It shows an orange square.", settings)
         ask(payload, settings, context(KIND, payload, blobs, timeout_s))

@@ -3,9 +3,11 @@
 Invariants: the text judge is posted at once and never waits for an image; the image judge is posted when
 the last image is in, and only when there is an image whose grade can matter; an image that this judge finds
 lost is made again, and the judge asked once more; any other failure of infrastructure, of a tool or of a
-judge, masks the sample and is never a number; whatever ends the scoring early cancels what is still open; the
-ids of the requests follow from the document's, so that a score asked for again after the death of who asked
-finds the verdicts there are; the breakdown says which judges spoke, as they name themselves.
+judge, masks the sample and is never a number; a document that a judge refuses by the model's fault (its
+content, its length) gets the worst grades on that judge's axes, and the breakdown says so (`refused`);
+whatever ends the scoring early cancels what is still open; the ids of the requests follow from the
+document's, so that a score asked for again after the death of who asked finds the verdicts there are; the
+breakdown says which judges spoke, as they name themselves.
 """
 
 from __future__ import annotations
@@ -27,7 +29,7 @@ from rewards.judges import IMAGE_KIND, TEXT_KIND
 from rewards.judges.payloads import JudgeImagePayload, JudgeTextPayload
 from rewards.settings import JudgeSettings, RewardSettings
 from rewards.verdicts import ImageVerdict, TextVerdict, Verdict
-from workers.errors import InfrastructureFault
+from workers.errors import Fault, InfrastructureFault
 from workers.messages import Failure, Outcome, Request, Success
 from workers.posted import Posted, Poster
 
@@ -71,7 +73,12 @@ class QueueScorer:
         if isinstance(read, Failure) or isinstance(looked, Failure):
             return Score(reward=None, masked_by=tuple(v for v in (read, looked) if isinstance(v, Failure)))
         score = formulas.reward(self.reward, facts, read, looked)
-        return score.model_copy(update={"breakdown": {**score.breakdown, "judges": requests.spoke}})
+        breakdown: dict[str, JsonValue] = {**score.breakdown, "judges": requests.spoke}
+        if requests.refused:
+            breakdown["refused"] = requests.refused
+        if requests.shortened:
+            breakdown["shortened"] = requests.shortened
+        return score.model_copy(update={"breakdown": breakdown})
 
     def _looking(self, document: Document) -> JudgeImagePayload:
         failures_lower = self.reward.formula == "llmi"
@@ -87,12 +94,16 @@ class QueueScorer:
 
 
 class _Requests:
-    """The judges' requests of one draft; knows which are still open, and who `spoke`, by kind."""
+    """The judges' requests of one draft; knows which are still open, and by kind who `spoke`, and why a
+    document was `refused` or `shortened`.
+    """
 
     def __init__(self, client: Poster):
         self._client = client
         self._open: set[str] = set()
         self.spoke: dict[str, JsonValue] = {}
+        self.refused: dict[str, JsonValue] = {}
+        self.shortened: dict[str, JsonValue] = {}
 
     async def post(
         self, kind: str, payload: BaseModel, limit_s: float, owner: str, request_id: str = ""
@@ -122,6 +133,10 @@ class _Requests:
         if isinstance(outcome.result, Success):
             source = outcome.result.source
             self.spoke[outcome.kind] = source.get("model") or source.get("judge", "")
+            if source.get("shortened"):
+                self.shortened[outcome.kind] = source["shortened"]
+        elif outcome.result.fault is Fault.MODEL:
+            self.refused[outcome.kind] = outcome.result.detail
         return _read(outcome, model)
 
     async def cancel_open(self) -> None:
@@ -148,7 +163,7 @@ async def _open_requests(client: Poster) -> AsyncIterator[_Requests]:
 
 def _read(outcome: Outcome, model: type[V]) -> V | Failure:
     if not isinstance(outcome.result, Success):
-        return outcome.result
+        return model.worst() if outcome.result.fault is Fault.MODEL else outcome.result
     try:
         return model.read(outcome.result.verdict, provider=str(outcome.result.source.get("judge", "")))
     except InfrastructureFault as fault:

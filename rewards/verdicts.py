@@ -13,6 +13,7 @@ from pydantic import Field, ValidationError
 from workers.errors import Cause, InfrastructureFault
 from workers.messages import Message
 
+WORST = 1
 Axis = Annotated[int, Field(strict=True, ge=1, le=5)]
 
 
@@ -38,6 +39,11 @@ class Verdict(Message):
             return cls.model_validate(data)
         except ValidationError as error:
             raise unreadable(error, cls, provider) from error
+
+    @classmethod
+    def worst(cls) -> Self:
+        """The verdict on a document that the judge refuses."""
+        return cls.model_validate(dict.fromkeys(cls.axes(), WORST))
 
     @property
     def scores(self) -> dict[str, int]:

@@ -7,28 +7,63 @@ model may fill its tokens with blanks. `rewards.judges.structured` asks, and typ
 
 from __future__ import annotations
 
-from typing import Any
+from collections.abc import Callable
+from typing import Any, TypeVar
 
+from pydantic import JsonValue
+
+from rewards.judges import shorten
 from rewards.judges.payloads import JudgeImagePayload, JudgeTextPayload
-from rewards.judges.pictures import data_uri
-from rewards.judges.prompts import Chat, image_chat, text_chat
-from rewards.judges.structured import answer
+from rewards.judges.pictures import blank_uri, data_uri
+from rewards.judges.prompts import Chat, image, image_chat, text_chat
+from rewards.judges.structured import Shorter, answer
 from rewards.settings import JudgeEndpoint, JudgeSettings
 from rewards.verdicts import ImageVerdict, TextVerdict, Verdict
 from workers.jobs import JobContext
 from workers.messages import Success
 
+P = TypeVar("P", bound=shorten.Payload)
+
 
 def judge_text(payload: JudgeTextPayload, settings: JudgeSettings, ctx: JobContext) -> Success:
     """Ask the text judge."""
-    return verdict_of(settings.text, settings.text_url, text_chat(payload), TextVerdict, ctx, "text judge")
+
+    def chat(shown: JudgeTextPayload, pixels: int, most_images: int) -> Chat:
+        return text_chat(shown)
+
+    judge, whole = settings.text, text_chat(payload)
+    smaller = shorter(payload, chat, judge.max_image_pixels, judge.max_images)
+    return verdict_of(judge, settings.text_url, whole, TextVerdict, ctx, "text judge", smaller)
 
 
 def judge_image(payload: JudgeImagePayload, settings: JudgeSettings, ctx: JobContext) -> Success:
     """Ask the image judge, the pictures resized here."""
+
+    def chat(shown: JudgeImagePayload, pixels: int, most_images: int) -> Chat:
+        return image_chat(shown, lambda ref: data_uri(ctx.blobs, ref, pixels), most_images)
+
     judge = settings.image
-    chat = image_chat(payload, lambda ref: data_uri(ctx.blobs, ref, judge.max_image_pixels), judge.max_images)
-    return verdict_of(judge, settings.image_url, chat, ImageVerdict, ctx, "image judge")
+    whole = chat(payload, judge.max_image_pixels, judge.max_images)
+    smaller = shorter(payload, chat, judge.max_image_pixels, judge.max_images)
+    return verdict_of(judge, settings.image_url, whole, ImageVerdict, ctx, "image judge", smaller)
+
+
+def shorter(payload: P, chat: Callable[[P, int, int], Chat], pixels: int, most_images: int) -> Shorter:
+    """`payload` made smaller for a judge that refuses it. `chat` writes the prompt of a payload, with at most
+    so many pixels an image and so many images; `pixels` and `most_images`: the configured ones.
+    """
+
+    def without_document() -> Chat:
+        bare = chat(shorten.without_document(payload), shorten.SHORT_PIXELS, 1)
+        if getattr(payload, "images", ()):  # a judge that takes no images is not refusing the document
+            bare[-1]["content"].append(image(blank_uri()))
+        return bare
+
+    return Shorter(
+        fewer_images=lambda most: chat(payload, pixels, min(most, most_images)),
+        short=lambda: chat(shorten.for_judge(payload), shorten.SHORT_PIXELS, most_images),
+        without_document=without_document,
+    )
 
 
 def schema(verdict: type[Verdict]) -> dict[str, Any]:
@@ -42,10 +77,17 @@ def schema(verdict: type[Verdict]) -> dict[str, Any]:
 
 
 def verdict_of(
-    judge: JudgeEndpoint, url: str, chat: Chat, verdict: type[Verdict], ctx: JobContext, name: str
+    judge: JudgeEndpoint,
+    url: str,
+    chat: Chat,
+    verdict: type[Verdict],
+    ctx: JobContext,
+    name: str,
+    shorter: Shorter | None = None,
 ) -> Success:
-    """Ask the model at `url` for a verdict on `chat`. Raises `InfrastructureFault`."""
-    data, model = answer(judge, url, chat, schema(verdict), verdict.__name__, ctx, name)
-    return Success(
-        verdict=verdict.read(data, provider=name).scores, source={"judge": "openai", "model": model}
-    )
+    """Ask the model at `url` for a verdict on `chat`. Raises as `structured.answer`."""
+    said = answer(judge, url, chat, schema(verdict), verdict.__name__, ctx, name, shorter)
+    source: dict[str, JsonValue] = {"judge": "openai", "model": said.model}
+    if said.shortened:
+        source["shortened"] = said.shortened
+    return Success(verdict=verdict.read(said.data, provider=name).scores, source=source)

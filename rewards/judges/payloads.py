@@ -1,8 +1,9 @@
 """What the judges are sent: the task and the document's parts in order, images by reference.
 
 Invariants: the order of parts is the document's; a payload holds nothing that differs between two equal
-documents (no ids, no times), so that equal questions have equal keys; no bytes; a payload says which judge
-it wants (`judge`, empty: whichever the worker has), so that verdicts of two judges never mix.
+documents (no ids, no times), so that equal questions have equal keys; no bytes; a payload fits into a message
+of the queue (`rewards.judges.shorten` cuts what is too long); a payload says which judge it wants (`judge`,
+empty: whichever the worker has), so that verdicts of two judges never mix.
 """
 
 from __future__ import annotations
@@ -13,6 +14,7 @@ from typing import Annotated, Literal
 from pydantic import Field, JsonValue, model_validator
 
 from policy.document import Document, ImagePart, InvalidPart, Source, TextPart
+from rewards.judges import shorten
 from workers.messages import BlobRef, Message, Success
 
 
@@ -68,9 +70,10 @@ class JudgeTextPayload(Message):
     def of(cls, document: Document, *, judge: str = "") -> JudgeTextPayload:
         task = document.task
         parts = tuple(_text_piece(part) for part in document.parts)
-        return cls(
+        whole = cls(
             question=task.question, tools=task.tools, inputs=len(task.inputs), parts=parts, judge=judge
         )
+        return shorten.for_message(whole)
 
 
 class JudgeImagePayload(Message):
@@ -100,13 +103,14 @@ class JudgeImagePayload(Message):
     @classmethod
     def of(cls, document: Document, *, failures_lower: bool = False, judge: str = "") -> JudgeImagePayload:
         task = document.task
-        return cls(
+        whole = cls(
             question=task.question,
             inputs=task.inputs,
             parts=tuple(image_piece(part) for part in document.parts),
             failures_lower=failures_lower,
             judge=judge,
         )
+        return shorten.for_message(whole)
 
 
 def _text_piece(part: TextPart | ImagePart | InvalidPart) -> ShownText | ShownTag | ShownInvalid:

@@ -17,6 +17,7 @@ from workers.blobs import BlobStore
 from workers.messages import BlobRef
 
 JPEG_QUALITY = 92
+BLANK_SIDE = 56
 
 
 def data_uri(blobs: BlobStore, ref: BlobRef, max_pixels: int) -> str:
@@ -30,6 +31,11 @@ def data_uri(blobs: BlobStore, ref: BlobRef, max_pixels: int) -> str:
 def jpeg_uri(data: bytes, max_pixels: int) -> str:
     """An encoded image of any size and type, as `data_uri` has it."""
     return _uri(_jpeg(fitted(images.rgb(data), max_pixels)))
+
+
+def blank_uri() -> str:
+    """A grey picture that any vision model can read."""
+    return _uri(_jpeg(Image.new("RGB", (BLANK_SIDE, BLANK_SIDE), "grey")))
 
 
 def fitted(image: Image.Image, max_pixels: int) -> Image.Image:

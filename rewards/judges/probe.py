@@ -8,6 +8,8 @@ from __future__ import annotations
 import io
 import tempfile
 import time
+from collections.abc import Iterator
+from contextlib import contextmanager
 from typing import Literal
 
 from policy.document import Document, ImagePart, Tag, Task, TextPart
@@ -19,6 +21,7 @@ from rewards.judges.prompts import image_chat, text_chat
 from rewards.settings import JudgeEndpoint
 from rewards.verdicts import ImageVerdict, TextVerdict
 from workers.blobs import BlobStore
+from workers.errors import Cause, InfrastructureFault, ModelFault
 from workers.jobs import JobContext
 from workers.messages import Message, Outcome, Request, Success
 
@@ -28,7 +31,7 @@ SIDE = 56
 def probe(kind: Literal["text", "image"], judge: JudgeEndpoint, url: str, timeout_s: float) -> float:
     """Seconds that a verdict took. Raises `InfrastructureFault` saying why there was none."""
     started = time.monotonic()
-    with tempfile.TemporaryDirectory(prefix="llmi-probe-") as folder:
+    with tempfile.TemporaryDirectory(prefix="llmi-probe-") as folder, refusals_are_ours():
         blobs = BlobStore(folder)
         document = specimen(blobs)
         if kind == "text":
@@ -43,6 +46,15 @@ def probe(kind: Literal["text", "image"], judge: JudgeEndpoint, url: str, timeou
             )
             verdict_of(judge, url, chat, ImageVerdict, ctx, "image judge")
     return time.monotonic() - started
+
+
+@contextmanager
+def refusals_are_ours() -> Iterator[None]:
+    """What a judge refuses of our own document is no model's fault."""
+    try:
+        yield
+    except ModelFault as fault:
+        raise InfrastructureFault(Cause.BAD_ANSWER, fault.detail, provider=fault.provider) from fault
 
 
 def context(kind: str, payload: Message, blobs: BlobStore, timeout_s: float) -> JobContext:

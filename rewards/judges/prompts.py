@@ -64,7 +64,7 @@ def seen(
     room = max(0, max_images - pictures)
     content: list[dict[str, Any]] = [text(f"# The task\n{question}")]
     for number, given in enumerate(inputs[:room], start=1):
-        content += [text(f"GIVEN {number}:"), _image(show(given))]
+        content += [text(f"GIVEN {number}:"), image(show(given))]
     if len(inputs) > room:
         content.append(text(f"[{len(inputs) - room} more given picture(s), not shown.]"))
     content.append(text("# The document"))
@@ -80,7 +80,7 @@ def seen(
                 text(f"PICTURE {number}, by {part.tag.source}, meant to show: {part.tag.description}")
             )
             shown = number <= max_images
-            content.append(_image(show(part.blob)) if shown else text("[not shown]"))
+            content.append(image(show(part.blob)) if shown else text("[not shown]"))
     return [part for part in content if part.get("text") != ""]
 
 
@@ -98,5 +98,6 @@ def text(words: str) -> dict[str, Any]:
     return {"type": "text", "text": words}
 
 
-def _image(url: str) -> dict[str, Any]:
+def image(url: str) -> dict[str, Any]:
+    """An image in a chat message's content."""
     return {"type": "image_url", "image_url": {"url": url}}

@@ -1,20 +1,34 @@
 """One question to a judge behind an OpenAI-compatible chat endpoint, its answer bound to a JSON schema.
 
-Invariants: never past the request's deadline; what does not parse is VERDICT_UNREADABLE, never repaired;
-network failures are typed and retried by `workers.providers.api`; a key stays in its header.
+Invariants: never past the request's deadline; network failures are typed and retried by
+`workers.providers.api`; a key stays in its header.
+
+A judge that refuses the words or the pictures of a document refuses them by the model's fault. Any other 4xx
+that no known cause of ours explains (too long, too many images, a status that nobody documents) is settled by
+asking: once more with the document shortened (`rewards.judges.shorten`, or fewer images where the judge named
+its limit), and then without any document. A judge that takes the last and not the one before has refused the
+document: the model's fault. One that refuses even that is not set up for these requests: infrastructure's.
 """
 
 from __future__ import annotations
 
-from collections.abc import Mapping
-from typing import Any, Protocol
+import logging
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass, replace
+from typing import Any, NamedTuple, Protocol
 
+from rewards.judges import replies
 from rewards.judges.prompts import Chat
-from workers.errors import Cause, InfrastructureFault
+from rewards.settings import TokensField
+from workers.errors import Cause, InfrastructureFault, ModelFault
 from workers.jobs import JobContext
 from workers.providers import keys
-from workers.providers.api import Call, ask, parsed
+from workers.providers.api import Answer, Call, Refused, TooLarge, ask
 from workers.providers.http import run_until
+from workers.providers.refusals import image_limit
+
+logger = logging.getLogger(__name__)
+DETAIL = 500  # characters
 
 
 class Endpoint(Protocol):
@@ -28,6 +42,25 @@ class Endpoint(Protocol):
     def temperature(self) -> float: ...
     @property
     def max_tokens(self) -> int: ...
+    @property
+    def max_tokens_field(self) -> TokensField: ...
+
+
+class Answered(NamedTuple):
+    """`data`: the JSON; `model`: as the server names it; `shortened`: why the whole was refused, or ""."""
+
+    data: object
+    model: str
+    shortened: str
+
+
+@dataclass(frozen=True)
+class Shorter:
+    """The same question made smaller: with at most so many images, with a shortened document, with none."""
+
+    fewer_images: Callable[[int], Chat]
+    short: Callable[[], Chat]
+    without_document: Callable[[], Chat]
 
 
 def answer(
@@ -38,20 +71,34 @@ def answer(
     schema_name: str,
     ctx: JobContext,
     name: str,
-) -> tuple[object, str]:
-    """What the model answered, parsed, and the model's name as the server gives it.
+    shorter: Shorter | None = None,
+) -> Answered:
+    """What the model answered, parsed.
 
-    `url`: the endpoint up to its version; `name`: the judge in messages. Raises `InfrastructureFault`.
+    `url`: the endpoint up to its version; `name`: the judge in messages; `shorter`: None where the question
+    holds no document. Raises `InfrastructureFault`, and `ModelFault(PROMPT_REFUSED)` for what is refused.
     """
     if not url:
         raise InfrastructureFault(Cause.PROVIDER_DOWN, "no base_url is configured", provider=name)
+    call = _call(judge, url, schema, schema_name, ctx, name)
+    shortened = ""
+    try:
+        said = _post(call, chat)
+    except (TooLarge, Refused) as refusal:
+        said, shortened = _shortened(call, refusal, shorter), refusal.detail
+    model = call.said(said.get("model")) or judge.model
+    return Answered(replies.content(call, said), model, shortened)
+
+
+def _call(
+    judge: Endpoint, url: str, schema: Mapping[str, Any], schema_name: str, ctx: JobContext, name: str
+) -> Call:
     variable = keys.key_env(judge.api_key_env, url)
     key = keys.required(variable, name) if variable else ""
     body: dict[str, Any] = {
         "model": judge.model,
-        "messages": chat,
         "temperature": judge.temperature,
-        "max_tokens": judge.max_tokens,
+        judge.max_tokens_field: judge.max_tokens,
         "seed": ctx.request.seed,
         "response_format": {
             "type": "json_schema",
@@ -61,7 +108,7 @@ def answer(
     thinking = getattr(judge, "enable_thinking", None)  # not every judge's settings have it
     if thinking is not None:
         body["chat_template_kwargs"] = {"enable_thinking": thinking}
-    call = Call(
+    return Call(
         provider=name,
         method="POST",
         url=f"{url}/chat/completions",
@@ -69,26 +116,37 @@ def answer(
         body=body,
         headers={"Authorization": f"Bearer {key}"} if key else {},
         key=key,
+        expects="choices",
     )
-    said = run_until(ctx.deadline, ask(call))
-    return _content(call, said), call.said(said.get("model")) or judge.model
 
 
-def _content(call: Call, said: Mapping[str, Any]) -> object:
-    """The answer's JSON, the texts at its top as `Call.said` would have them, but uncut."""
+def _post(call: Call, chat: Chat) -> Answer:
+    whole = replace(call, body={**(call.body or {}), "messages": chat})
+    return run_until(call.deadline, ask(whole))
+
+
+def _shortened(call: Call, refusal: TooLarge | Refused, shorter: Shorter | None) -> Answer:
+    """The answer to the shortened question. Raises as the module's docstring says."""
+    if shorter is None or (isinstance(refusal, Refused) and refusal.ours):
+        raise _configuration(call, refusal)
+    images = image_limit(refusal.detail)
+    chat = shorter.short() if images is None else shorter.fewer_images(images)
+    logger.info("%s is asked about a shortened document: %s", call.provider, refusal.detail)
     try:
-        choice = said["choices"][0]
-        content, ended = choice["message"]["content"], choice.get("finish_reason")
-    except (KeyError, IndexError, TypeError, AttributeError) as error:
-        raise InfrastructureFault(
-            Cause.BAD_ANSWER, "the answer has no choices[0].message", provider=call.provider
-        ) from error
+        return _post(call, chat)
+    except (TooLarge, Refused) as again:
+        refusal = again
     try:
-        verdict = parsed(content)
-    except (TypeError, ValueError) as error:
-        shown, why = call.said(content)[:200], call.said(ended) or "none"
-        detail = f"not a JSON verdict (finish_reason {why}): {shown!r}"
-        raise InfrastructureFault(Cause.VERDICT_UNREADABLE, detail, provider=call.provider) from error
-    if not isinstance(verdict, dict):
-        return verdict
-    return {k: keys.blanked(v, call.key) if isinstance(v, str) else v for k, v in verdict.items()}
+        _post(call, shorter.without_document())
+    except (TooLarge, Refused, ModelFault) as still:
+        raise _configuration(call, still) from refusal
+    detail = f"the judge refuses the document, however short: {refusal.detail}"
+    raise ModelFault(Cause.PROMPT_REFUSED, detail[:DETAIL], provider=call.provider) from refusal
+
+
+def _configuration(call: Call, refusal: TooLarge | Refused | ModelFault) -> InfrastructureFault:
+    """What a judge refuses that would be refused whatever the document."""
+    if isinstance(refusal, Refused):
+        return refusal
+    detail = f"it refuses a request without a document, see its settings: {refusal.detail}"
+    return InfrastructureFault(Cause.BAD_ANSWER, detail[:DETAIL], provider=call.provider)

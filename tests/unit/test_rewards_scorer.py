@@ -142,6 +142,39 @@ async def test_a_failed_judge_masks_and_is_never_a_number(kind: str) -> None:
         assert [failure.cause for failure in result.masked_by] == [Cause.PROVIDER_DOWN]
 
 
+@pytest.mark.parametrize(("kind", "axes"), [("judge_text", 2), ("judge_image", 3)])
+async def test_a_document_that_a_judge_refuses_gets_its_worst_grades(kind: str, axes: int) -> None:
+    def answer(request: Request) -> Outcome:
+        if request.kind == kind:
+            return Outcome.failed(request, Cause.PROMPT_REFUSED, "content_filter")
+        return good(request)
+
+    def worst(request: Request) -> Outcome:
+        if request.kind != kind:
+            return good(request)
+        verdict = dict.fromkeys(GOOD[kind], 1)
+        return Outcome(
+            request_id=request.request_id, kind=kind, result=Success(verdict=verdict, source={"judge": "x"})
+        )
+
+    for formula in ("llmi", "grounded"):
+        refused = await score(document(P("x"), I(), image_num=1), FakeClient(answer), formula)
+        judged = await score(document(P("x"), I(), image_num=1), FakeClient(worst), formula)
+        assert refused.reward is not None
+        assert refused.reward == judged.reward
+        assert refused.breakdown["refused"] == {kind: "content_filter"}
+        assert "refused" not in judged.breakdown
+
+
+async def test_the_breakdown_says_that_a_judge_saw_a_shortened_document() -> None:
+    def answer(request: Request) -> Outcome:
+        result = Success(verdict=GOOD[request.kind], source={"judge": "openai", "shortened": "HTTP 413"})
+        return Outcome(request_id=request.request_id, kind=request.kind, result=result)
+
+    result = await score(document(P("x")), FakeClient(answer))
+    assert result.breakdown["shortened"] == {"judge_text": "HTTP 413"}
+
+
 @pytest.mark.parametrize("again", ["there", "lost once more", "not to be made", "nobody to ask"])
 async def test_an_image_that_the_judge_finds_lost_is_made_again_and_judged_once_more(again: str) -> None:
     old, new = BLOB, BLOB.model_copy(update={"sha256": "b" * 64})

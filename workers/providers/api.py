@@ -95,8 +95,8 @@ def parsed(text: str | bytes) -> Any:
 
 
 async def ask(call: Call) -> Answer:
-    """The answer's JSON object. Raises `InfrastructureFault`, or `ModelFault(PROMPT_REFUSED)` when the content is
-    refused.
+    """The answer's JSON object. Raises `InfrastructureFault`, or `ModelFault(PROMPT_REFUSED)` for refused
+    content.
     """
     async with session() as connections:
         return await retrying(call.deadline)(_try_once, connections, call)

@@ -1,0 +1,81 @@
+"""The JSON verdict in a chat endpoint's answer, or why there is none. Pure.
+
+Invariants: what does not parse is VERDICT_UNREADABLE, never repaired; a content filter's finish reason, a
+`refusal` and an apology in the place of a verdict are the model's fault (`PROMPT_REFUSED`); a readable
+verdict counts whatever else the answer says.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from typing import Any
+
+from workers.errors import Cause, InfrastructureFault, JobError, ModelFault
+from workers.providers import api, keys
+from workers.providers.refusals import is_content_code, plain
+
+SHOWN = 200  # characters of an unreadable verdict in a detail
+APOLOGY = 1000  # characters of an answer that may be an apology
+APOLOGIES = (
+    *("imsorry", "iamsorry", "sorry", "icant", "icannot", "imunable", "iamunable", "imnotable", "iamnotable"),
+    *("iwont", "iwillnot", "imafraid", "asanai", "unfortunatelyi", "iapologize", "iapologise"),
+    *("抱歉", "很抱歉", "对不起", "我无法", "我不能", "申し訳"),
+)
+
+
+def content(call: api.Call, said: Mapping[str, Any]) -> object:
+    """The answer's JSON, the texts at its top as `Call.said` would have them, but uncut."""
+    choices = said.get("choices")
+    choice = choices[0] if isinstance(choices, list) and choices else None
+    message = choice.get("message") if isinstance(choice, dict) else None
+    if not isinstance(choice, dict) or not isinstance(message, dict):
+        if isinstance(choice, dict) and _filtered(choice, said):
+            raise _refused(call, "a content filter stopped its answer")
+        raise InfrastructureFault(
+            Cause.BAD_ANSWER, "the answer has no choices[0].message", provider=call.provider
+        )
+    text, declined = _text(message)
+    try:
+        verdict = api.parsed(text)
+    except ValueError as error:
+        raise _unreadable(call, said, choice, text, declined) from error
+    if not isinstance(verdict, dict):
+        return verdict
+    return {k: keys.blanked(v, call.key) if isinstance(v, str) else v for k, v in verdict.items()}
+
+
+def _text(message: Mapping[str, Any]) -> tuple[str, str]:
+    """What a message says and with which words it refuses, "" for none. Some servers answer in parts."""
+    body, declined = message.get("content"), message.get("refusal")
+    parts = body if isinstance(body, list) else [{"text": body}]
+    texts = [part.get("text") for part in parts if isinstance(part, dict)]
+    refusals = [declined, *(part.get("refusal") for part in parts if isinstance(part, dict))]
+    return (
+        "".join(text for text in texts if isinstance(text, str)),
+        next((words for words in refusals if isinstance(words, str) and words.strip()), ""),
+    )
+
+
+def _unreadable(
+    call: api.Call, said: Mapping[str, Any], choice: Mapping[str, Any], text: str, declined: str
+) -> JobError:
+    if declined or (len(text) <= APOLOGY and plain(text).startswith(APOLOGIES)):
+        return _refused(call, call.said(declined or text))
+    if _filtered(choice, said):
+        return _refused(call, "a content filter stopped its answer")
+    if choice.get("error"):
+        return api.refused(call, 200, choice)
+    ended = choice.get("finish_reason")
+    shown, why = call.said(text)[:SHOWN], call.said(ended) or "none"
+    cure = "; raise its max_tokens" if ended == "length" else ""
+    detail = f"not a JSON verdict (finish_reason {why}{cure}): {shown!r}"
+    return InfrastructureFault(Cause.VERDICT_UNREADABLE, detail, provider=call.provider)
+
+
+def _filtered(choice: Mapping[str, Any], said: Mapping[str, Any]) -> bool:
+    reasons = (choice.get("finish_reason"), choice.get("stop_reason"), said.get("stop_reason"))
+    return any(is_content_code(reason) for reason in reasons)
+
+
+def _refused(call: api.Call, words: str) -> ModelFault:
+    return ModelFault(Cause.PROMPT_REFUSED, f"the judge refuses: {words}", provider=call.provider)

@@ -1,0 +1,156 @@
+"""A document made shorter for a judge, by one rule. Pure.
+
+Text is kept from the beginning as far as it fits; where it stops, a line says how many characters are left
+out. A tag that does not fit is left out with it; an image keeps its place, its description cut to
+`DESCRIPTION` characters. The task is cut by the same rule.
+
+Two sizes: what a message of the queue may hold (`for_message`, applied to every payload), and what a judge is
+shown that refused the whole (`for_judge`): at most `SHORT_BYTES` of the document, or half of it if that is
+less, `SHORT_TASK` of the task, the user's own images left out, and images of `SHORT_PIXELS` pixels.
+"""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Callable, Mapping, Sequence
+from typing import TYPE_CHECKING, Any, Protocol, Self, TypeVar
+
+if TYPE_CHECKING:
+    from rewards.judges.payloads import ShownImage, ShownInvalid, ShownTag, ShownText
+
+    Piece = ShownText | ShownTag | ShownInvalid | ShownImage
+
+# Of JSON in ASCII. A message has 1 MiB, of which base64 leaves three quarters.
+MESSAGE_BYTES = 500_000
+MESSAGE_TASK = 200_000
+# Of UTF-8: about 4,000 tokens, and never more than 16,000.
+SHORT_BYTES = 16_000
+SHORT_TASK = 4_000
+SHORT_PIXELS = 28 * 28 * 100
+DESCRIPTION = 200
+
+PART = 100  # what a part costs besides its text: names and brackets
+Size = Callable[[str], int]
+
+
+class Payload(Protocol):
+    """What a judge is sent: the task and the document's parts."""
+
+    @property
+    def question(self) -> str: ...
+    @property
+    def parts(self) -> Sequence[Piece]: ...
+    def model_copy(self, *, update: Mapping[str, Any] | None = None) -> Self: ...
+
+
+M = TypeVar("M", bound=Payload)
+
+
+def utf8(text: str) -> int:
+    """Bytes of UTF-8; half a character counts as a whole one."""
+    return len(text.encode(errors="surrogatepass"))
+
+
+def escaped(text: str) -> int:
+    """Bytes in JSON of ASCII letters."""
+    return len(json.dumps(text)) - 2
+
+
+def for_message(payload: M) -> M:
+    """`payload` (with `question` and `parts`), short enough for a message of the queue."""
+    return _shorter(payload, MESSAGE_TASK, MESSAGE_BYTES, escaped)
+
+
+def for_judge(payload: M) -> M:
+    """`payload` for a judge that refused the whole of it, the user's own images left out."""
+    room = min(SHORT_BYTES, sum(PART + _length(part, utf8) for part in payload.parts) // 2)
+    return _without_images_given(_shorter(payload, SHORT_TASK, room, utf8))
+
+
+def without_document(payload: M) -> M:
+    """The short payload with nothing of the document left: what shows whether the judge takes requests."""
+    short = _without_images_given(_shorter(payload, SHORT_TASK, SHORT_BYTES, utf8))
+    return short.model_copy(update={"parts": ()})
+
+
+def cut(text: str, room: int, size: Size = utf8) -> str:
+    """The longest beginning of `text` whose size is at most `room`; sizes grow with the text."""
+    if size(text) <= room:
+        return text
+    low, high = 0, min(len(text), max(room, 0))
+    while low < high:
+        middle = (low + high + 1) // 2
+        low, high = (middle, high) if size(text[:middle]) <= room else (low, middle - 1)
+    return text[:low]
+
+
+def left_out(characters: int) -> str:
+    return f"\n[{characters} more characters, too many for this judge, are left out here.]\n"
+
+
+def _shorter(payload: M, task: int, room: int, size: Size) -> M:
+    question, parts = payload.question, payload.parts
+    asked = cut(question, task, size)
+    if len(asked) < len(question):
+        asked += left_out(len(question) - len(asked))
+    kept = cut_parts(parts, room, size)
+    if asked == question and kept == tuple(parts):
+        return payload
+    return payload.model_copy(update={"question": asked, "parts": kept})
+
+
+def _without_images_given(payload: M) -> M:
+    """For the text judge `inputs` is but their number."""
+    given = getattr(payload, "inputs", ())
+    return payload.model_copy(update={"inputs": ()}) if isinstance(given, tuple) else payload
+
+
+def cut_parts(parts: Sequence[Piece], room: int, size: Size) -> tuple[Piece, ...]:
+    """The parts of a document within `room`, in order."""
+    from rewards.judges.payloads import ShownText  # which imports this
+
+    kept: list[Piece] = []
+    missing, closed, broken = 0, False, False
+    for part in parts:
+        needed = PART + _length(part, size)
+        if not closed and needed <= room:
+            kept.append(part)
+            room -= needed
+            broken |= part.type == "invalid"
+            continue
+        if part.type == "text" and not closed:
+            beginning = cut(part.text, room - PART, size)
+            missing += len(part.text) - len(beginning)
+            kept.append(part.model_copy(update={"text": beginning}))
+        elif part.type == "image":
+            kept.append(_little(part))
+        elif part.type == "invalid" and not broken:
+            kept.append(part.model_copy(update={"raw": part.raw[:DESCRIPTION]}))
+            broken = True
+        else:
+            missing += _length(part, len)
+        closed = True
+    return (*kept, ShownText(text=left_out(missing))) if missing else tuple(kept)
+
+
+def _little(image: ShownImage) -> ShownImage:
+    """The image in its place, with little to read."""
+    tag = image.tag
+    params = {n: value[:DESCRIPTION] if isinstance(value, str) else value for n, value in tag.params.items()}
+    short = tag.model_copy(update={"description": tag.description[:DESCRIPTION], "params": params})
+    return image.model_copy(update={"tag": short, "caption": image.caption[:DESCRIPTION]})
+
+
+def _length(part: Piece, size: Size) -> int:
+    """The texts of a part."""
+    if part.type == "text":
+        return size(part.text)
+    if part.type == "invalid":
+        return size(part.raw) + size(part.reason)
+    if part.type == "tag":
+        return _tag_length(part, size)
+    return _tag_length(part.tag, size) + size(part.caption)
+
+
+def _tag_length(tag: ShownTag, size: Size) -> int:
+    return size(tag.description) + sum(size(name) + size(str(value)) for name, value in tag.params.items())
