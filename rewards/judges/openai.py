@@ -56,7 +56,7 @@ def shorter(payload: P, chat: Callable[[P, int, int], Chat], pixels: int, most_i
     def without_document() -> Chat:
         bare = chat(shorten.without_document(payload), shorten.SHORT_PIXELS, 1)
         if getattr(payload, "images", ()):  # a judge that takes no images is not refusing the document
-            bare[-1]["content"].append(image(blank_uri()))
+            bare[-1]["content"].insert(-1, image(blank_uri()))
         return bare
 
     return Shorter(

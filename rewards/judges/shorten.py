@@ -13,12 +13,12 @@ from __future__ import annotations
 
 import json
 from collections.abc import Callable, Mapping, Sequence
-from typing import TYPE_CHECKING, Any, Protocol, Self, TypeVar
+from typing import TYPE_CHECKING, Any, Protocol, Self, TypeAlias, TypeVar
 
 if TYPE_CHECKING:
     from rewards.judges.payloads import ShownImage, ShownInvalid, ShownTag, ShownText
 
-    Piece = ShownText | ShownTag | ShownInvalid | ShownImage
+    Piece: TypeAlias = ShownText | ShownTag | ShownInvalid | ShownImage
 
 # Of JSON in ASCII. A message has 1 MiB, of which base64 leaves three quarters.
 MESSAGE_BYTES = 500_000

@@ -283,6 +283,22 @@ def test_what_a_judge_that_is_down_leaves_missing_is_all_that_is_done_again(
     assert set(asked(services).values()) == {1}
 
 
+def test_a_document_that_the_judge_refuses_meets_no_criterion(
+    worker: StartWorker, services: FakeServices, submit: Submit
+) -> None:
+    services.judge.answer = "I'm sorry, but I can't assist with that."
+    worker(["search", "judge_rubric"], 8)
+    worker(["evaluate"], 4)
+    evaluation, _ = submit()
+    status = finished(evaluation)
+    assert (status.complete, status.judged, status.failures) == (3, 9, {})
+    assert set(asked(services).values()) == {1}
+    results = Batch(evaluation.batch.url).results().values()
+    verdicts = [one for result in results for one in result.judged.values()]
+    assert {one.score for one in verdicts} == {0}
+    assert all("refuses" in one.reason for one in verdicts)
+
+
 def test_an_unreadable_verdict_is_asked_for_again_a_few_times(
     worker: StartWorker, services: FakeServices, submit: Submit
 ) -> None:
