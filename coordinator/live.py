@@ -158,6 +158,8 @@ class LiveView:
             facts["waiting for"] = in_words(wait)
         if progress.paused:
             facts["paused"] = "; ".join(progress.paused.providers)
+        if advice := progress.refusals.advice:
+            facts["refused"] = "; ".join(advice)
         if restarts:
             facts["workers restarted"] = str(restarts)
         return facts

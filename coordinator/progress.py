@@ -18,6 +18,7 @@ from typing import Any
 from coordinator.idle.report import IdleReport
 from coordinator.idle.spans import Span
 from coordinator.idle.watch import IdleWatch
+from coordinator.refusals import Refusals
 from coordinator.summary import idle_ratio
 from policy.ledger_writer import (
     ENTRY,
@@ -45,7 +46,8 @@ JUDGE_EVERY_S = 2.0  # some ms of work for a thousand rollouts under way
 class Progress:
     """`rewards`: mean per step, in order; `outcomes`: requests by success, model or infrastructure; `idle`:
     seconds by cause so far; `waiting`: for what the trainer has been waiting, since its last step, in order,
-    empty while it trains; `paused`: who keeps it from asking for rollouts now; `begun`: rollouts, since this
+    empty while it trains; `paused`: who keeps it from asking for rollouts now; `refusals`: the answers of
+    providers that masked samples, since this process began to read; `begun`: rollouts, since this
     process of the run began. `total`: after how many steps it ends, None when the data decides.
     """
 
@@ -63,6 +65,7 @@ class Progress:
         self.idle = IdleReport({}, {}, 0.0)
         self.waiting: list[Span] = []
         self.paused: Paused | None = None
+        self.refusals = Refusals()
         self._judged_at = 0.0
         self._timing: list[dict[str, Any]] = []
         # By rollout, its state and the step of that; only what no checkpoint holds yet.
@@ -126,6 +129,7 @@ class Progress:
             case Ended():
                 result = entry.outcome.result
                 self.outcomes[result.fault.value if isinstance(result, Failure) else "success"] += 1
+                self.refusals.take(entry.outcome)
             case Closed():
                 self.states[entry.state] += 1
                 self._undoable[entry.rollout_id] = entry.state, entry.step

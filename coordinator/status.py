@@ -58,7 +58,9 @@ class Pending(BaseModel):
 class Status(BaseModel):
     """`quiet_s`: since the run's last line. `waiting`: None while it trains; `queues`: None without Redis.
     `paused`: the providers, in words, for whose sake it asks for no rollouts now; `down`: those that workers
-    leave alone. Idle times as in `Summary`."""
+    leave alone. `refused`: in words, kinds of requests of which too many masked their samples by answers that
+    do not pass by waiting; `answers`: all such answers, by kind, with how often each came. Idle times as in
+    `Summary`."""
 
     name: str
     ended: bool
@@ -73,6 +75,8 @@ class Status(BaseModel):
     waiting: Waiting | None
     paused: list[str]
     down: list[str]
+    refused: list[str]
+    answers: dict[str, dict[str, int]]
     queues: dict[str, dict[str, int]] | None
     longest_pending: Pending | None
 
@@ -104,6 +108,8 @@ def look(run: Path) -> Status:
         waiting=waiting(progress, Lookout(progress, lambda: (url, queue)).words),
         paused=list(progress.paused.providers) if progress.paused else [],
         down=_down(url),
+        refused=progress.refusals.advice,
+        answers=progress.refusals.listed,
         queues=_queues(url),
         longest_pending=longest,
     )

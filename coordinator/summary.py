@@ -15,6 +15,7 @@ from pydantic import BaseModel, JsonValue
 
 from coordinator.idle.report import Idleness
 from coordinator.idle.spans import rounded
+from coordinator.refusals import Refusals
 from policy.groups import groups
 from policy.ledger import Ledger, RequestRecord, reward_curve
 from workers.messages import Success
@@ -38,8 +39,10 @@ class Summary(BaseModel):
     `outcomes` counts requests by `success` or the cause of the failure; `rollouts` by terminal state. For
     `n_valid` to `dropped_by_latency` see `policy.groups.Groups`. `trainer_idle_s` and `generator_idle_s`:
     seconds by cause (`coordinator.idle.path.CAUSES`); the trainer's hold those in which weights were sent.
-    `generator_idle_ratio`: share of the time from the first rollout to the last batch. `peak_rss_bytes`: of
-    all processes together; a page that several share counts once (Linux's PSS).
+    `generator_idle_ratio`: share of the time from the first rollout to the last batch. `refused_answers`: of
+    providers, that masked samples and do not pass by waiting, by kind, with how often each came
+    (`coordinator.refusals`). `peak_rss_bytes`: of all processes together; a page that several share counts once
+    (Linux's PSS).
     """
 
     name: str
@@ -54,6 +57,7 @@ class Summary(BaseModel):
     masked: int
     n_valid: int
     n_total: int
+    refused_answers: dict[str, dict[str, int]]
     groups_replaced: dict[str, int]
     dropped_by_latency: list[float]
     lost: int
@@ -130,12 +134,14 @@ def summarize(
     """Add everything up. `ledger` after it was closed, `lost` from before."""
     outcomes: Counter[str] = Counter()
     kinds: dict[str, KindCounts] = {}
+    refusals = Refusals()
     for record in ledger.requests.values():
         counts = kinds.setdefault(record.request.kind, KindCounts())
         counts.posted += 1
         if record.outcome is None:
             continue
         result = record.outcome.result
+        refusals.take(record.outcome)
         if isinstance(result, Success):
             outcomes["success"] += 1
             counts.success += 1
@@ -160,6 +166,7 @@ def summarize(
         masked=states["masked"],
         n_valid=became.n_valid,
         n_total=became.n_total,
+        refused_answers=refusals.listed,
         groups_replaced=became.replaced,
         dropped_by_latency=became.dropped_by_latency,
         lost=lost,
