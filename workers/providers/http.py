@@ -10,7 +10,6 @@ whatever the server does. Base URLs of providers come from the user's configurat
 from __future__ import annotations
 
 import asyncio
-import ipaddress
 import socket
 import time
 from collections.abc import Coroutine
@@ -23,6 +22,7 @@ from aiohttp.abc import AbstractResolver, ResolveResult
 from yarl import URL
 
 from workers.errors import Cause, InfrastructureFault
+from workers.providers.addresses import is_public
 
 REDIRECTS = (301, 302, 303, 307, 308)
 HEADERS = {
@@ -34,9 +34,6 @@ HEADERS = {
 # Own threads: asyncio.run waits for those of the default executor, and a look-up that hangs must not outlast
 # a deadline.
 _LOOKUPS = ThreadPoolExecutor(max_workers=8, thread_name_prefix="lookup")
-# Public by number, internal by use: Azure's host agent.
-_INTERNAL = frozenset({ipaddress.ip_address("168.63.129.16")})
-_NAT64 = ipaddress.ip_network("64:ff9b::/96")
 T = TypeVar("T")
 
 
@@ -50,23 +47,6 @@ class FetchLimits:
 
 
 DEFAULT_LIMITS = FetchLimits()
-
-
-def is_public(address: str) -> bool:
-    """Whether an IP address lies in the public Internet: not private, loopback, link-local, metadata,
-    multicast or reserved, nor an IPv6 form that carries such an IPv4 address.
-    """
-    try:
-        ip = ipaddress.ip_address(address.partition("%")[0])
-    except ValueError:
-        return False
-    if isinstance(ip, ipaddress.IPv6Address):
-        inner = ip.ipv4_mapped or ip.sixtofour or (ip.teredo[1] if ip.teredo else None)
-        if inner is None and ip in _NAT64:
-            inner = ipaddress.IPv4Address(int(ip) & 0xFFFFFFFF)
-        if inner is not None:
-            return is_public(str(inner))
-    return ip.is_global and not ip.is_multicast and not ip.is_reserved and ip not in _INTERNAL
 
 
 class Refused(InfrastructureFault):
