@@ -76,14 +76,15 @@ def admit(
 
 def verdict(result: Success | Failure, ran_s: float, hang_s: float) -> Verdict:
     """What the end of a job that ran for `ran_s` says of its provider. Failures that are the provider's name
-    it; one that said nothing until the deadline has failed if it had `hang_s` to speak.
+    it; one that said nothing until the deadline has failed if it had `hang_s` to speak. A host that only its
+    answer named (`HOST_DOWN`) shows that it answered.
     """
-    if isinstance(result, Success):
+    if isinstance(result, Success) or result.cause is Cause.HOST_DOWN:
         return "answered"
-    if result.cause is Cause.TIMEOUT:
-        return "down" if ran_s >= hang_s else "silent"
     if result.provider in ("", STORE):
         return "silent"
+    if result.cause is Cause.TIMEOUT:
+        return "down" if ran_s >= hang_s else "silent"
     return "down" if result.cause in DOWN else "answered"
 
 

@@ -38,6 +38,7 @@ class Cause(StrEnum):
     QUOTA = "quota"  # 429 or an exhausted plan
     AUTH = "auth"  # 401, 403, missing key
     PROVIDER_DOWN = "provider_down"  # 5xx, refused connection, network time-out
+    HOST_DOWN = "host_down"  # as provider_down, of a host that an answer named: a picture's own
     BAD_ANSWER = "bad_answer"  # the provider answered with something unreadable
     VERDICT_UNREADABLE = "verdict_unreadable"  # a judge answered, but not with scores from 1 to 5
     BLOB_MISSING = "blob_missing"

@@ -7,8 +7,9 @@ gate was encoded here, from pixels, and so holds nothing else of what came in. E
 `InfrastructureFault(BAD_ANSWER)`: whoever answered with it, it was not the model being trained.
 
 The line: `checked` is for bytes from outside (search, image services, a dataset, a benchmark, a user's file
-or library), `rgb` for those of the blob store, which others may write to. Both decode in the jail. What this
-process drew or encoded itself needs neither.
+or library), `rgb` for those of the blob store, which others may write to. Both decode in the jail, each with
+decoders of its own: however long pictures from outside take, judges see those of the store. What this process
+drew or encoded itself needs neither.
 """
 
 from __future__ import annotations
@@ -53,7 +54,7 @@ def checked(data: bytes, *, provider: str = "", limits: ImageLimits = DEFAULT_LI
     down. Blocking. Raises `InfrastructureFault(BAD_ANSWER)` for what is too large, no image, truncated, of a
     type not listed, or more than a decoder may take.
     """
-    image, lossy = _decode(data, provider, limits)
+    image, lossy = _decode(data, "outside", provider, limits)
     if no_picture(image.width, image.height, limits):
         raise _refused(f"{image.width}x{image.height} pixels are no picture", provider)
     return encoded(image, lossy=lossy)
@@ -70,14 +71,17 @@ async def checked_aside(data: bytes, *, provider: str) -> bytes:
     return await asyncio.get_running_loop().run_in_executor(_WAITING, work)
 
 
-def warm() -> None:
-    """Start a decoder before the first image. Raises `InfrastructureFault(SANDBOX)` when it cannot start."""
-    decoders.of_this_process().warm()
+def warm(*origins: decoders.Origin) -> None:
+    """Start a decoder of each origin before the first image. Raises `InfrastructureFault(SANDBOX)` when it
+    cannot start.
+    """
+    for origin in origins:
+        decoders.of_this_process(origin).warm()
 
 
 def rgb(data: bytes, *, provider: str = "", limits: ImageLimits = DEFAULT_LIMITS) -> Image.Image:
     """The image in `data` as RGB, transparency flattened on white: what every edit model can read."""
-    return flattened(_decode(data, provider, limits)[0])
+    return flattened(_decode(data, "store", provider, limits)[0])
 
 
 def flattened(image: Image.Image) -> Image.Image:
@@ -116,14 +120,14 @@ def data_uri(image: Image.Image) -> str:
     return "data:image/png;base64," + base64.b64encode(encoded(image)).decode()
 
 
-def _decode(data: bytes, provider: str, limits: ImageLimits) -> decoders.Decoded:
+def _decode(data: bytes, origin: decoders.Origin, provider: str, limits: ImageLimits) -> decoders.Decoded:
     if not data:
         raise _refused("no bytes", provider)
     if len(data) > limits.max_bytes:
         raise _refused(f"{len(data)} bytes are over the limit of {limits.max_bytes}", provider)
     order = decoders.Order(limits.max_pixels, limits.min_side, limits.max_side)
     try:
-        return decoders.of_this_process().decode(data, order)
+        return decoders.of_this_process(origin).decode(data, order)
     except InfrastructureFault as error:
         if error.cause is not Cause.BAD_ANSWER:
             raise

@@ -130,7 +130,8 @@ class BlobSettings(Settings):
 
 class SearchSettings(Settings):
     """`library`: a local folder of captioned images; `serpapi`: Google Images through SerpAPI
-    (SERP_API_KEY).
+    (SERP_API_KEY). `trust_proxy`: the proxy of the environment keeps to the public Internet by itself, and so
+    is given the names of pictures' hosts unchecked, which a machine that cannot resolve them needs.
     """
 
     provider: Literal["library", "serpapi"] = "library"
@@ -138,6 +139,7 @@ class SearchSettings(Settings):
     base_url: PlainUrl = "https://serpapi.com"
     max_candidates: int = Field(default=5, ge=1, le=50)
     allow_private_addresses: bool = False
+    trust_proxy: bool = False
 
 
 class ImageModelSettings(Settings):
@@ -147,7 +149,8 @@ class ImageModelSettings(Settings):
     OpenAI-compatible images endpoint at `base_url` (vLLM-Omni, SGLang, Volcengine Ark, OpenAI).
     `qwen_server`: a server of the original's shape at `base_url` (QWEN_IMAGE_SERVER_URL /
     QWEN_EDIT_SERVER_URL). `api_key_env`: the variable whose key `base_url` is sent; without it, ARK_API_KEY
-    goes to Ark's hosts, OPENAI_API_KEY to OpenAI's, and no key to any other.
+    goes to Ark's hosts, OPENAI_API_KEY to OpenAI's, and no key to any other. `trust_proxy`: as for search,
+    for pictures that an answer names by URL.
     """
 
     provider: Literal["diffusers", "openai", "qwen_server"] = "diffusers"
@@ -162,6 +165,7 @@ class ImageModelSettings(Settings):
     device: Literal["auto", "cpu", "cuda"] = "auto"
     dtype: Literal["auto", "float32", "bfloat16"] = "auto"
     allow_private_addresses: bool = False
+    trust_proxy: bool = False
 
 
 class CodeSettings(Settings):

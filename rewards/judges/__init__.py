@@ -9,6 +9,7 @@ from __future__ import annotations
 
 from rewards.judges.payloads import JudgeImagePayload, JudgeTextPayload
 from rewards.settings import JudgeEndpoint, JudgeSettings
+from workers import images
 from workers.errors import Cause, InfrastructureFault
 from workers.jobs import JobContext, job
 from workers.messages import Success
@@ -16,6 +17,11 @@ from workers.providers import keys
 
 TEXT_KIND = "judge_text"
 IMAGE_KIND = "judge_image"
+
+
+def warm_image() -> None:
+    """Start a decoder before the first picture."""
+    images.warm("store")
 
 
 def _outside(judge: JudgeEndpoint, url: str) -> str:
@@ -48,7 +54,7 @@ def judge_text(payload: JudgeTextPayload, ctx: JobContext) -> Success:
     return rules.judge_text(payload)
 
 
-@job(IMAGE_KIND, JudgeImagePayload, provider=image_judge)
+@job(IMAGE_KIND, JudgeImagePayload, warm=warm_image, provider=image_judge)
 def judge_image(payload: JudgeImagePayload, ctx: JobContext) -> Success:
     """The configured image judge's verdict."""
     settings = JudgeSettings.load()

@@ -2,18 +2,22 @@
 
 from __future__ import annotations
 
+import json
 import time
 from concurrent.futures import ThreadPoolExecutor
+from pathlib import Path
 
 import pytest
 import redis
+from fake_services import KEY, FakeServices
 
 from workers import breakers, execution, jobs
+from workers.blobs import BlobStore
 from workers.breakers import ProviderBreaker, look
 from workers.errors import Cause
 from workers.messages import Failure, Outcome, Request, SearchPayload, Success
 from workers.outcomes import attempts_key
-from workers.settings import REDIS_ENV, BreakerSettings, QueueSettings
+from workers.settings import CONFIG_ENV, REDIS_ENV, BreakerSettings, QueueSettings
 
 SERVICE = "serpapi at serpapi.com"
 SETTINGS = BreakerSettings(failures=8, open_s=0.05, max_open_s=0.05)
@@ -119,6 +123,60 @@ def test_a_request_that_is_held_was_not_begun(asked, server) -> None:
         execution.handle(held.request_id, "search", (held.model_dump(mode="json"),))
     assert asked == []
     assert server.llen(attempts_key(held.request_id)) == 0
+
+
+@pytest.fixture
+def searching(server, queue_settings: QueueSettings, tmp_path: Path, monkeypatch: pytest.MonkeyPatch):
+    """Searches by this process, `times` on end, of a search engine that answers well: how they ended."""
+    monkeypatch.setenv("SERP_API_KEY", KEY)
+    monkeypatch.setenv(REDIS_ENV, queue_settings.url)
+    monkeypatch.setattr(execution, "_redis", lambda pid: server)
+    monkeypatch.setattr(execution, "_blobs", lambda: BlobStore(str(tmp_path / "blobs")))
+    jobs.load_jobs()
+    with FakeServices() as services:
+        found = {"provider": "serpapi", "base_url": services.url, "allow_private_addresses": True}
+        impatient = {"failures": 1, "open_s": 60, "hang_s": 0}
+        config = tmp_path / "config.json"
+        config.write_text(json.dumps({"tools": {"search": found}, "queue": {"breaker": impatient}}))
+        monkeypatch.setenv(CONFIG_ENV, str(config))
+
+        def search(*urls: str, times: int = 5, seconds: float = 30.0) -> list[Outcome]:
+            services.results = [{"title": "q", "original": url.format(services=services.url)} for url in urls]
+            return [ended(seconds) for _ in range(times)]
+
+        def ended(seconds: float) -> Outcome:
+            one = Request.make("search", SearchPayload(query="q"), timeout_s=seconds)
+            return execution.handle(one.request_id, "search", (one.model_dump(mode="json"),))
+
+        yield search
+
+
+@pytest.mark.parametrize(
+    ("url", "seconds", "cause"),
+    [
+        ("http://127.0.0.1:9/fox.png", 30.0, Cause.HOST_DOWN),
+        ("http://no.such.host.invalid/fox.png", 30.0, Cause.HOST_DOWN),
+        ("{services}/gone.png", 30.0, Cause.BAD_ANSWER),
+        ("{services}/broken.png", 30.0, Cause.BAD_ANSWER),
+        ("{services}/slow.png", 0.5, Cause.HOST_DOWN),  # until the deadline
+    ],
+)
+def test_hosts_of_pictures_open_no_breaker_of_the_search_engine(
+    searching, server, url, seconds, cause
+) -> None:
+    ended = searching(url, seconds=seconds)
+    assert {one.result.cause for one in ended} == {cause}
+    assert server.hlen(breakers.KEY) == 0
+
+
+def test_a_search_engine_that_answers_again_is_let_in_whatever_the_hosts_do(searching, server) -> None:
+    service = jobs.provider_of("search")
+    patient = ProviderBreaker(server, "search", service, BreakerSettings(failures=1, open_s=0.01))
+    patient.hear(outcome(Cause.PROVIDER_DOWN))
+    while not look(server).admits("search", service):
+        time.sleep(0.005)
+    searching("http://127.0.0.1:9/fox.png", times=1)
+    assert server.hlen(breakers.KEY) == 0
 
 
 def test_a_request_whose_time_is_over_is_not_held(asked, server) -> None:

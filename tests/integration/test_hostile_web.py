@@ -82,7 +82,7 @@ def fault(url: str, **options: Any) -> InfrastructureFault:
 def test_who_keeps_us_waiting_is_left_when_the_time_is_over(hostile: HostileServer, path: str) -> None:
     started = time.monotonic()
     error = fault(hostile.url + path, seconds=0.5)
-    assert (error.cause, error.detail) == (Cause.PROVIDER_DOWN, "the image's host took too long")
+    assert (error.cause, error.detail) == (Cause.HOST_DOWN, "the image's host took too long")
     assert time.monotonic() - started < 5
 
 
@@ -95,7 +95,7 @@ def test_who_sends_too_much_or_no_picture_answers_badly(hostile: HostileServer, 
 
 @pytest.mark.parametrize("path", BROKEN)
 def test_who_speaks_no_proper_http_is_down(hostile: HostileServer, path: str) -> None:
-    assert fault(hostile.url + path).cause is Cause.PROVIDER_DOWN
+    assert fault(hostile.url + path).cause is Cause.HOST_DOWN
     assert hostile.sent < BUFFERS
 
 
@@ -117,7 +117,7 @@ def test_an_address_that_an_images_service_names_is_as_hostile_as_any(
 ) -> None:
     with pytest.raises(InfrastructureFault) as caught:
         made_at(services, hostile.url + path)
-    assert caught.value.cause in (Cause.BAD_ANSWER, Cause.PROVIDER_DOWN)
+    assert caught.value.cause in (Cause.BAD_ANSWER, Cause.HOST_DOWN)
     assert hostile.sent < 4 * http.DEFAULT_LIMITS.max_bytes + BUFFERS  # chunks cost more than what they hold
 
 

@@ -101,13 +101,15 @@ def test_those_that_were_under_way_when_it_opened_do_not_keep_it_open_longer():
         (Failure(cause=Cause.NO_HIT, provider="p"), 1.0, "answered"),
         (Failure(cause=Cause.BAD_ANSWER, provider="p"), 1.0, "answered"),
         (Failure(cause=Cause.VERDICT_UNREADABLE, provider="p"), 1.0, "answered"),
-        (Failure(cause=Cause.PROVIDER_DOWN), 1.0, "silent"),  # the host of one picture
+        (Failure(cause=Cause.PROVIDER_DOWN), 1.0, "silent"),
         (Failure(cause=Cause.BAD_PARAMS), 1.0, "silent"),  # the provider was never asked
         (Failure(cause=Cause.BLOB_MISSING), 1.0, "silent"),
         (Failure(cause=Cause.PROVIDER_DOWN, provider=STORE), 1.0, "silent"),  # nowhere to put the picture
         (Failure(cause=Cause.INTERNAL), 1.0, "silent"),
-        (Failure(cause=Cause.TIMEOUT), 20.0, "down"),
-        (Failure(cause=Cause.TIMEOUT), 19.9, "silent"),  # it came to a worker too late
+        (Failure(cause=Cause.TIMEOUT, provider="p"), 20.0, "down"),
+        (Failure(cause=Cause.TIMEOUT, provider="p"), 19.9, "silent"),  # it came to a worker too late
+        (Failure(cause=Cause.TIMEOUT), 60.0, "silent"),  # decoders were busy, or the job was slow by itself
+        (Failure(cause=Cause.HOST_DOWN), 60.0, "answered"),  # with a host that did not
     ],
 )
 def test_what_an_end_says_of_the_provider(result, ran_s, said):

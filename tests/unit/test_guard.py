@@ -194,11 +194,11 @@ def test_time_is_bounded_even_when_bytes_keep_coming(services: FakeServices) -> 
     started = time.monotonic()
     with pytest.raises(InfrastructureFault) as caught:
         get(f"{services.url}/drip.png", timeout_s=1)
-    assert caught.value.cause is Cause.PROVIDER_DOWN
+    assert caught.value.cause is Cause.HOST_DOWN
     assert time.monotonic() - started < 5
 
 
-@pytest.mark.parametrize(("status", "cause"), [(404, Cause.BAD_ANSWER), (503, Cause.PROVIDER_DOWN)])
+@pytest.mark.parametrize(("status", "cause"), [(404, Cause.BAD_ANSWER), (503, Cause.HOST_DOWN)])
 def test_an_error_answer_is_a_failure(services: FakeServices, status: int, cause: Cause) -> None:
     services.script["/picture.png"] = [(status, {}, "")]
     with pytest.raises(InfrastructureFault) as caught:
@@ -209,4 +209,4 @@ def test_an_error_answer_is_a_failure(services: FakeServices, status: int, cause
 def test_a_host_that_is_not_there_is_down() -> None:
     with pytest.raises(InfrastructureFault) as caught:
         get("http://127.0.0.1:9/a.png", timeout_s=5)
-    assert caught.value.cause is Cause.PROVIDER_DOWN
+    assert caught.value.cause is Cause.HOST_DOWN

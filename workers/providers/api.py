@@ -23,8 +23,8 @@ import tenacity
 
 from workers import telemetry
 from workers.errors import Cause, InfrastructureFault, JobError, ModelFault
-from workers.providers import refusals
-from workers.providers.http import Resolver, read_bounded
+from workers.providers import proxies, refusals
+from workers.providers.http import Resolver, proxy_of, read_bounded
 from workers.providers.keys import blanked
 from workers.providers.refusals import Meaning
 
@@ -104,7 +104,8 @@ async def ask(call: Call) -> Answer:
 
 def session() -> aiohttp.ClientSession:
     """Connections to addresses of the user's own configuration, which may be private."""
-    return aiohttp.ClientSession(connector=aiohttp.TCPConnector(resolver=Resolver(allow_private=True)))
+    resolver = Resolver(allow_private=True, trusted=True)
+    return aiohttp.ClientSession(connector=aiohttp.TCPConnector(resolver=resolver))
 
 
 def retrying(deadline: float) -> tenacity.AsyncRetrying:
@@ -119,8 +120,10 @@ def retrying(deadline: float) -> tenacity.AsyncRetrying:
 
 async def _try_once(connections: aiohttp.ClientSession, call: Call) -> Answer:
     left = call.deadline - time.time()
+    proxy = None
     try:
         async with asyncio.timeout(min(left, call.try_timeout_s)):
+            proxy = await proxy_of(call.url)
             async with connections.request(
                 call.method,
                 call.url,
@@ -128,11 +131,12 @@ async def _try_once(connections: aiohttp.ClientSession, call: Call) -> Answer:
                 json=call.body,
                 data=call.form() if call.form else None,
                 headers=call.headers,
+                proxy=proxy,
                 allow_redirects=False,
             ) as response:
                 body = await read_bounded(response, MAX_ANSWER_BYTES)
     except TimeoutError as error:
-        cause = Cause.TIMEOUT if call.deadline <= time.time() else Cause.PROVIDER_DOWN
+        cause = Cause.TIMEOUT if left <= call.try_timeout_s else Cause.PROVIDER_DOWN
         raise PassingFault(cause, "no answer in time", provider=call.provider) from error
     except aiohttp.InvalidURL as error:
         raise InfrastructureFault(
@@ -140,7 +144,8 @@ async def _try_once(connections: aiohttp.ClientSession, call: Call) -> Answer:
         ) from error
     except (aiohttp.ClientError, OSError) as error:
         # The name of the error only: some of these carry the URL, and SerpAPI's key travels in it.
-        detail = f"cannot be reached: {type(error).__name__}"
+        way = f" through the proxy {proxies.shown(proxy)}" if proxy else ""
+        detail = f"cannot be reached{way}: {type(error).__name__}"
         raise PassingFault(Cause.PROVIDER_DOWN, detail, provider=call.provider) from None
     return _judge(call, response.status, response.headers, body)
 

@@ -1,18 +1,21 @@
 """Guarded fetching of URLs that came from outside: bounded, and never into our own network.
 
-Invariants: only http and https, no credentials in the URL; redirects are followed here, hop by hop, and each
-hop is checked; the address that was checked is the address that is connected to (the resolver hands aiohttp
-only addresses that passed, so a second look-up cannot point elsewhere); bytes and total time are bounded
-whatever the server does. Base URLs of providers come from the user's configuration and are trusted: see
+Invariants: only http and https, on ports of the web, no credentials in the URL; redirects are followed here,
+hop by hop, and each hop is checked; the address that was checked is the address that is connected to (the
+resolver hands aiohttp only addresses that passed, so a second look-up cannot point elsewhere), also by a
+proxy; bytes and total time are bounded whatever the server does; names that a page chose are resolved in
+threads of their own. Base URLs of providers come from the user's configuration and are trusted: see
 `workers.providers.api`.
 """
 
 from __future__ import annotations
 
 import asyncio
+import concurrent.futures
+import contextlib
 import socket
 import time
-from collections.abc import Coroutine
+from collections.abc import AsyncIterator, Coroutine
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
 from typing import Any, TypeVar
@@ -22,6 +25,7 @@ from aiohttp.abc import AbstractResolver, ResolveResult
 from yarl import URL
 
 from workers.errors import Cause, InfrastructureFault
+from workers.providers import proxies
 from workers.providers.addresses import is_public
 
 REDIRECTS = (301, 302, 303, 307, 308)
@@ -30,10 +34,16 @@ HEADERS = {
     "Accept": "image/*",
     "Accept-Encoding": "identity",
 }
+BACKSTOP_S = 1.0  # what keeps its own deadline, and names who was late, ends before `run_until` does
+WEB_PORTS = (80, 443)
+FIRST_FREE_PORT = 1024  # below it are mail, shells, file servers: what a GET may confuse, and no pictures
+RESOLVE_S = 5.0  # for one name; the thread that asks may hang for longer, and nothing can end it
+NAMES_AT_ONCE = 6  # look-ups that one session of untrusted names may have in threads, hanging ones included
 
 # Own threads: asyncio.run waits for those of the default executor, and a look-up that hangs must not outlast
-# a deadline.
-_LOOKUPS = ThreadPoolExecutor(max_workers=8, thread_name_prefix="lookup")
+# a deadline. Two pools: names that pages chose cannot delay those of the user's own services.
+_TRUSTED = ThreadPoolExecutor(max_workers=64, thread_name_prefix="lookup")
+_UNTRUSTED = ThreadPoolExecutor(max_workers=64, thread_name_prefix="lookup-web")
 T = TypeVar("T")
 
 
@@ -57,16 +67,21 @@ class Refused(InfrastructureFault):
 
 
 class Resolver(AbstractResolver):
-    """Looks names up in threads and lets through only public addresses, unless `allow_private`."""
+    """Looks names up in threads, for `RESOLVE_S` at most, and lets through only public addresses.
 
-    def __init__(self, allow_private: bool):
+    `allow_private`: every address is let through. `trusted`: the names stand in the user's own configuration;
+    others have threads of their own, and one resolver uses `NAMES_AT_ONCE` of them at most.
+    """
+
+    def __init__(self, allow_private: bool, *, trusted: bool = False):
         self._allow_private = allow_private
+        self._trusted = trusted
+        self._running: set[concurrent.futures.Future[list[Any]]] = set()
 
     async def resolve(
         self, host: str, port: int = 0, family: socket.AddressFamily = socket.AF_UNSPEC
     ) -> list[ResolveResult]:
-        loop = asyncio.get_running_loop()
-        found = await loop.run_in_executor(_LOOKUPS, _look_up, host, port, family)
+        found = await self._found(host, port, family)
         results = [
             ResolveResult(
                 hostname=host,
@@ -83,6 +98,18 @@ class Resolver(AbstractResolver):
             raise Refused(f"{host} is not in the public Internet")
         return results
 
+    async def _found(self, host: str, port: int, family: int) -> list[Any]:
+        self._running = {job for job in self._running if not job.done()}
+        if not self._trusted and len(self._running) >= NAMES_AT_ONCE:
+            raise socket.gaierror(socket.EAI_AGAIN, "too many names before it are still being resolved")
+        job = (_TRUSTED if self._trusted else _UNTRUSTED).submit(_look_up, host, port, family)
+        self._running.add(job)
+        try:
+            async with asyncio.timeout(RESOLVE_S):
+                return await asyncio.wrap_future(job)
+        except TimeoutError as error:
+            raise socket.gaierror(socket.EAI_AGAIN, f"no answer in {RESOLVE_S:g} s") from error
+
     async def close(self) -> None:
         """Nothing is held."""
 
@@ -91,8 +118,13 @@ def _look_up(host: str, port: int, family: int) -> list[Any]:
     return socket.getaddrinfo(host, port, family=family, type=socket.SOCK_STREAM)
 
 
+async def proxy_of(url: str) -> URL | None:
+    """The proxy for a service of the user's own configuration, None for the direct way."""
+    return await proxies.route(url, Resolver(allow_private=True, trusted=True))
+
+
 def guarded_session(*, allow_private: bool = False) -> aiohttp.ClientSession:
-    """A session for `fetch`: no proxy from the environment, no cookies, no transparent decompression."""
+    """A session for `fetch`: no proxy of its own accord, no cookies, no transparent decompression."""
     connector = aiohttp.TCPConnector(resolver=Resolver(allow_private), use_dns_cache=False, limit=16)
     return aiohttp.ClientSession(
         connector=connector,
@@ -109,7 +141,7 @@ def check_url(url: str, *, allow_private: bool) -> URL:
     """
     try:
         parsed = URL(url)
-        host, _ = parsed.host, parsed.port
+        host, port = parsed.host, parsed.port
     except ValueError as error:
         raise Refused("not a URL") from error
     if parsed.scheme not in ("http", "https") or not host:
@@ -120,6 +152,8 @@ def check_url(url: str, *, allow_private: bool) -> URL:
     # notation but the usual ones (2130706433, 0177.0.0.1).
     if not allow_private and looks_like_address(host) and not is_public(host):
         raise Refused(f"{host} is not in the public Internet")
+    if not allow_private and not (port in WEB_PORTS or (port or 0) >= FIRST_FREE_PORT):
+        raise Refused(f"port {port} is of another service than the web")
     return parsed
 
 
@@ -134,40 +168,84 @@ async def fetch(
     *,
     deadline: float,
     allow_private: bool = False,
+    trust_proxy: bool = False,
     limits: FetchLimits = DEFAULT_LIMITS,
 ) -> bytes:
     """The body at `url`, at most `limits.max_bytes`, before `deadline` (Unix seconds).
 
-    `session` comes from `guarded_session` with the same `allow_private`. Raises `Refused` (a `BAD_ANSWER`)
-    for a URL that must not be fetched, `InfrastructureFault(PROVIDER_DOWN)` when the host fails or is slow,
-    `BAD_ANSWER` for a status other than 200 or too many bytes.
+    `session` comes from `guarded_session` with the same `allow_private`. Where the environment names a proxy,
+    it is asked for https only, and for the address that was checked here; with `trust_proxy` also for names
+    that nobody checked. Raises `Refused` (a `BAD_ANSWER`) for a URL that must not be fetched,
+    `InfrastructureFault(HOST_DOWN)` when the host fails or is slow, `BAD_ANSWER` for a status other than 200
+    or too many bytes. None names a provider: a picture's host is not the service that named the URL.
     """
     try:
         async with asyncio.timeout(min(limits.timeout_s, deadline - time.time())):
-            return await _follow(session, url, allow_private, limits)
+            return await _follow(_Guard(session, allow_private, trust_proxy), url, limits)
     except TimeoutError as error:
-        raise InfrastructureFault(Cause.PROVIDER_DOWN, "the image's host took too long") from error
+        raise InfrastructureFault(Cause.HOST_DOWN, "the image's host took too long") from error
     except (aiohttp.ClientError, OSError, ValueError) as error:
         raise InfrastructureFault(
-            Cause.PROVIDER_DOWN, f"the image's host failed: {type(error).__name__}"
+            Cause.HOST_DOWN, f"the image's host failed: {type(error).__name__}"
         ) from error
 
 
-async def _follow(
-    session: aiohttp.ClientSession, url: str, allow_private: bool, limits: FetchLimits
-) -> bytes:
-    target = check_url(url, allow_private=allow_private)
+async def _follow(guard: _Guard, url: str, limits: FetchLimits) -> bytes:
+    target = check_url(url, allow_private=guard.allow_private)
     for _ in range(limits.max_redirects + 1):
-        async with session.get(target, allow_redirects=False) as response:
+        async with guard.get(target) as response:
             if response.status in REDIRECTS and "Location" in response.headers:
                 step = target.join(URL(response.headers["Location"]))
-                target = check_url(str(step), allow_private=allow_private)
+                target = check_url(str(step), allow_private=guard.allow_private)
                 continue
             if response.status != 200:
-                cause = Cause.PROVIDER_DOWN if response.status >= 500 else Cause.BAD_ANSWER
+                cause = Cause.HOST_DOWN if response.status >= 500 else Cause.BAD_ANSWER
                 raise InfrastructureFault(cause, f"the image's host answered {response.status}")
             return await read_bounded(response, limits.max_bytes)
     raise Refused("too many redirects")
+
+
+@dataclass(frozen=True)
+class _Guard:
+    """How one hop is asked for: on `session`, or through the proxy that the environment names."""
+
+    session: aiohttp.ClientSession
+    allow_private: bool
+    trust_proxy: bool
+
+    @contextlib.asynccontextmanager
+    async def get(self, target: URL) -> AsyncIterator[aiohttp.ClientResponse]:
+        """The answer to a URL that passed `check_url`; a redirect is not followed."""
+        proxy = proxies.named(str(target))
+        if proxy is None:
+            async with self.session.get(target, allow_redirects=False) as response:
+                yield response
+            return
+        asked = target if self.trust_proxy else await self._checked(target)
+        # A connector of its own: the proxy may well be at a private address, and nothing else is asked here.
+        async with (
+            guarded_session(allow_private=True) as session,
+            session.get(
+                asked,
+                proxy=proxy,
+                headers={"Host": target.raw_authority},
+                server_hostname=target.raw_host if target.scheme == "https" else None,
+                allow_redirects=False,
+            ) as response,
+        ):
+            yield response
+
+    async def _checked(self, target: URL) -> URL:
+        """`target` with an address that was checked in the place of its name, so that the proxy has none to
+        resolve. Plain http cannot be asked for so: a proxy makes its Host header from the address.
+        """
+        if target.scheme != "https":
+            raise Refused("through a proxy only https is fetched, unless trust_proxy is on")
+        host, port = target.raw_host or "", target.port or 443
+        if looks_like_address(host):
+            return target
+        [first, *_] = await Resolver(self.allow_private).resolve(host, port)
+        return target.with_host(first["host"])
 
 
 async def read_bounded(response: aiohttp.ClientResponse, max_bytes: int) -> bytes:
@@ -183,15 +261,15 @@ async def read_bounded(response: aiohttp.ClientResponse, max_bytes: int) -> byte
 
 
 def run_until(deadline: float, work: Coroutine[Any, Any, T]) -> T:
-    """Run `work` from a job's thread until done. Raises `InfrastructureFault(TIMEOUT)` at `deadline` (Unix
-    seconds).
+    """Run `work` from a job's thread until done. Raises `InfrastructureFault(TIMEOUT)` soon after `deadline`
+    (Unix seconds), if the work did not end by itself: a service that is late is named by whoever asked it.
     """
 
     async def bounded() -> T:
-        async with asyncio.timeout(deadline - time.time()):
+        async with asyncio.timeout(deadline - time.time() + BACKSTOP_S):
             return await work
 
     try:
         return asyncio.run(bounded())
     except TimeoutError as error:
-        raise InfrastructureFault(Cause.TIMEOUT, "the deadline passed while a provider worked") from error
+        raise InfrastructureFault(Cause.TIMEOUT, "the deadline passed before the job was done") from error

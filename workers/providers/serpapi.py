@@ -3,16 +3,21 @@ an image.
 
 Invariants: results whose title shares a word with the query are tried before those that share none (which may
 only be in another language, and so are tried too), among equals by rank; the next one starts when the one
-before failed or is slow, the first good one wins and ends the rest; no result at all is the model's fault
-(NO_HIT), and so is a query that SerpAPI refuses (400, all else in the request being constant:
-PROMPT_REFUSED); results of which none can be had is not. URLs of results are fetched only through the guard
-(`workers.providers.http`).
+before failed or is slow, the first good one wins and ends the rest. URLs of results are fetched only through
+the guard (`workers.providers.http`).
+
+Whose fault it is: no result at all is the model's (NO_HIT), and so is a query that SerpAPI refuses (400, all
+else in the request being constant: PROMPT_REFUSED). Results of which none can be had are nobody's but their
+hosts', since the query was answered, and thumbnails lie with the search engine: HOST_DOWN when a host failed,
+was slow or could not be reached, or as much when our own network is down; BAD_ANSWER when each one answered,
+and none with a picture. Neither says that the provider is down.
 """
 
 from __future__ import annotations
 
 import asyncio
 import contextlib
+import time
 from collections.abc import AsyncIterator
 from dataclasses import dataclass
 
@@ -31,6 +36,7 @@ TRY_TIMEOUT_S = 20.0
 LIMITS = FetchLimits(max_bytes=images.DEFAULT_LIMITS.max_bytes, timeout_s=10.0)
 # With status 200, parts of the error of a search without a result.
 NOTHING = ("returned any results", "no results", "did not match any")
+DECODING_AT_ONCE = 2  # of one search: of pictures that take long it has no more decoders than these
 HEAD_START_S = 1.5  # what a result gets before the next one is tried beside it
 
 
@@ -76,7 +82,12 @@ async def _search(query: str, settings: SearchSettings, key: str, deadline: floa
         only_content=True,
     )
     ranked = candidates(call, await api.ask(call), query, settings.max_candidates)
-    made = await _first_good(ranked, settings.allow_private_addresses, deadline)
+    try:
+        async with asyncio.timeout(deadline - time.time()):
+            made = await _first_good(ranked, settings, deadline)
+    except TimeoutError as error:
+        detail = "no host of a picture had sent one by the deadline"
+        raise InfrastructureFault(Cause.HOST_DOWN, detail) from error
     told = {name: keys.blanked(v, key) if isinstance(v, str) else v for name, v in made.source.items()}
     return Made(made.image, told)
 
@@ -116,14 +127,18 @@ def _urls(ranked: list[tuple[int, Result]]) -> list[Candidate]:
     return first + last
 
 
-async def _first_good(ranked: list[Candidate], allow_private: bool, deadline: float) -> Made:
+async def _first_good(ranked: list[Candidate], settings: SearchSettings, deadline: float) -> Made:
     failures: list[InfrastructureFault] = []
-    async with guarded_session(allow_private=allow_private) as session, _cancelled_at_end() as running:
+    decoding = asyncio.Semaphore(DECODING_AT_ONCE)
+    async with (
+        guarded_session(allow_private=settings.allow_private_addresses) as session,
+        _cancelled_at_end() as running,
+    ):
         waiting = iter(ranked)
         upcoming = next(waiting, None)
         while upcoming or running:
             if upcoming:
-                running.append(asyncio.create_task(_obtain(session, upcoming, allow_private, deadline)))
+                running.append(asyncio.create_task(_obtain(session, upcoming, settings, deadline, decoding)))
                 upcoming = next(waiting, None)
             done, _ = await asyncio.wait(
                 running, timeout=HEAD_START_S if upcoming else None, return_when=asyncio.FIRST_COMPLETED
@@ -134,13 +149,17 @@ async def _first_good(ranked: list[Candidate], allow_private: bool, deadline: fl
                     return task.result()
                 except InfrastructureFault as error:
                     failures.append(error)
+    raise _none_had(failures)
+
+
+def _none_had(failures: list[InfrastructureFault]) -> InfrastructureFault:
+    """One failure for those of all results: first what is ours, then what their hosts could not help."""
     causes = {error.cause for error in failures}
-    telling = [cause for cause in (Cause.SANDBOX, Cause.PROVIDER_DOWN) if cause in causes]
-    raise InfrastructureFault(
-        telling[0] if telling else Cause.BAD_ANSWER,
-        f"none of the results could be had; the last failure: {failures[-1].detail}",
-        provider=PROVIDER,
-    )
+    telling = [cause for cause in (Cause.SANDBOX, Cause.TIMEOUT, Cause.HOST_DOWN) if cause in causes]
+    detail = f"none of the results could be had; the last failure: {failures[-1].detail}"
+    if telling:
+        return InfrastructureFault(telling[0], detail)
+    return InfrastructureFault(Cause.BAD_ANSWER, detail, provider=PROVIDER)
 
 
 @contextlib.asynccontextmanager
@@ -156,10 +175,22 @@ async def _cancelled_at_end() -> AsyncIterator[list[asyncio.Task[Made]]]:
 
 
 async def _obtain(
-    session: aiohttp.ClientSession, candidate: Candidate, allow_private: bool, deadline: float
+    session: aiohttp.ClientSession,
+    candidate: Candidate,
+    settings: SearchSettings,
+    deadline: float,
+    decoding: asyncio.Semaphore,
 ) -> Made:
-    data = await fetch(session, candidate.url, deadline=deadline, allow_private=allow_private, limits=LIMITS)
-    image = await images.checked_aside(data, provider=PROVIDER)
+    data = await fetch(
+        session,
+        candidate.url,
+        deadline=deadline,
+        allow_private=settings.allow_private_addresses,
+        trust_proxy=settings.trust_proxy,
+        limits=LIMITS,
+    )
+    async with decoding:
+        image = await images.checked_aside(data, provider=PROVIDER)
     return Made(
         image,
         {

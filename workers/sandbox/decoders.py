@@ -2,7 +2,8 @@
 
 Invariants: a picture is decoded in a process of its own, which is forked for it and ends with it, with
 bounded memory, CPU and time, without keys, files or network; nothing that it says is believed but pixels
-whose number fits the size they claim; whatever becomes of it, the next picture finds a decoder. The layers of
+whose number fits the size they claim; whatever becomes of it, the next picture finds a decoder; pictures from
+outside have decoders of their own, so that those of the blob store do not wait for them. The layers of
 the jail that this machine gives are put on, and those that it lacks are told in the log.
 """
 
@@ -28,7 +29,8 @@ from workers.sandbox.process import ZygoteProcess
 from workers.sandbox.verdict import Verdict
 
 logger = logging.getLogger(__name__)
-AT_ONCE = 4  # decoders of a process; each takes about 30 MB while it waits
+Origin = Literal["outside", "store"]
+AT_ONCE = 4  # decoders of a process for each origin; each takes about 30 MB while it waits
 LIMITS = Limits(cpu_s=5.0, wall_s=30.0, memory_mb=1024, output_mb=1, files_mb=0)  # output: see `decode`
 _GRACE_S = 10.0  # beyond the wall limit, for the zygote to kill, clean up and answer
 _WAIT_S = 30.0  # for a decoder, while others use them all
@@ -130,14 +132,14 @@ class Decoders:
             zygote.close()
 
 
-_of_processes: dict[int, Decoders] = {}
+_of_processes: dict[tuple[int, Origin], Decoders] = {}
 _lock = threading.Lock()
 
 
-def of_this_process() -> Decoders:
-    """This process's decoders; a fork makes its own."""
+def of_this_process(origin: Origin = "outside") -> Decoders:
+    """This process's decoders of pictures of that origin; a fork makes its own."""
     with _lock:
-        return _of_processes.setdefault(os.getpid(), Decoders())
+        return _of_processes.setdefault((os.getpid(), origin), Decoders())
 
 
 def _started() -> ZygoteProcess:

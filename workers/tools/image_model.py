@@ -20,8 +20,10 @@ def warm(tool: Tool) -> None:
     settings = _settings(tool)
     if settings.provider == "diffusers":
         diffusers_loading.load(settings)
-    if tool == "edit" or settings.provider != "diffusers":
-        images.warm()
+    if settings.provider != "diffusers":
+        images.warm("outside")
+    if tool == "edit":
+        images.warm("store")
 
 
 def outside(tool: Tool) -> str:

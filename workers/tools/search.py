@@ -23,7 +23,7 @@ def warm() -> None:
         library.ensure_index(Path(settings.library))
     else:
         keys.required(keys.SERP_KEY_ENV, serpapi.PROVIDER)
-    images.warm()
+    images.warm("outside")
 
 
 def outside() -> str:

@@ -1,0 +1,213 @@
+"""What untrusted pages keep busy is theirs: names, decoders and breakers of others do not notice."""
+
+from __future__ import annotations
+
+import asyncio
+import contextlib
+import queue
+import socket
+import threading
+import time
+from collections.abc import Iterator
+from concurrent.futures import ThreadPoolExecutor
+from typing import Any
+
+import pytest
+from fake_services import KEY, FakeServices, png
+from hostile_server import HostileServer
+
+from rewards.judges.pictures import jpeg_uri
+from workers import images
+from workers.errors import Cause, InfrastructureFault
+from workers.providers import api, http, serpapi
+from workers.providers.made import Made
+from workers.sandbox import decoders
+from workers.settings import SearchSettings
+
+PATIENCE_S = 30.0
+
+
+@pytest.fixture
+def services(monkeypatch: pytest.MonkeyPatch) -> Iterator[FakeServices]:
+    monkeypatch.setenv("SERP_API_KEY", KEY)
+    with FakeServices() as running:
+        yield running
+
+
+@pytest.fixture
+def hanging(monkeypatch: pytest.MonkeyPatch) -> Iterator[queue.Queue[str]]:
+    """Names under `.slow.example` have a name server that does not answer until the test is over: those that
+    were asked for.
+    """
+    system, over, asked = http._look_up, threading.Event(), queue.Queue[str]()
+
+    def look_up(host: str, port: int, family: int) -> list[Any]:
+        if not host.endswith(".slow.example"):
+            return system(host, port, family)
+        asked.put(host)
+        over.wait(60)
+        raise socket.gaierror(socket.EAI_AGAIN, "no answer")
+
+    monkeypatch.setattr(http, "_look_up", look_up)
+    yield asked
+    over.set()
+
+
+def settings(services: FakeServices, **more: Any) -> SearchSettings:
+    return SearchSettings(
+        provider="serpapi", base_url=services.url, allow_private_addresses=True, max_candidates=50, **more
+    )
+
+
+def look(services: FakeServices, seconds: float = PATIENCE_S) -> Made:
+    return serpapi.search("a fox", settings(services), deadline=time.time() + seconds)
+
+
+def verdict(services: FakeServices) -> api.Answer:
+    """What a judge says that is known by its name."""
+    url = f"http://localhost:{services.url.rpartition(':')[2]}/v1/chat/completions"
+    body = {"model": "m", "messages": [], "response_format": {"type": "json_schema"}}
+    call = api.Call(provider="judge", method="POST", url=url, body=body, deadline=time.time() + PATIENCE_S)
+    return asyncio.run(api.ask(call))
+
+
+def test_names_of_pages_that_do_not_resolve_keep_no_judge_waiting(
+    services: FakeServices, hanging: queue.Queue[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(serpapi, "HEAD_START_S", 0.0)
+    monkeypatch.setattr(http, "_UNTRUSTED", ThreadPoolExecutor(2))
+    monkeypatch.setattr(http, "RESOLVE_S", 2.0)
+    services.results = [{"title": "A fox", "original": f"http://{n}.slow.example/fox.png"} for n in range(5)]
+    with ThreadPoolExecutor(2) as searches:
+        ended = [searches.submit(look, services) for _ in range(2)]
+        for _ in range(2):  # every thread for such names is taken
+            hanging.get(timeout=PATIENCE_S)
+        assert verdict(services)["model"] == "served-judge"
+        for one in ended:
+            with pytest.raises(InfrastructureFault) as caught:
+                one.result()
+            assert (caught.value.cause, caught.value.provider) == (Cause.HOST_DOWN, "")
+
+
+def test_a_name_that_does_not_resolve_is_given_up_and_a_search_has_only_so_many(
+    hanging: queue.Queue[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(http, "RESOLVE_S", 0.05)
+
+    async def resolve() -> list[Any]:
+        resolver = http.Resolver(allow_private=False)
+        names = [f"{n}.slow.example" for n in range(http.NAMES_AT_ONCE + 2)]
+        return await asyncio.gather(*map(resolver.resolve, names), return_exceptions=True)
+
+    found = asyncio.run(resolve())
+    assert [type(one) for one in found] == [socket.gaierror] * len(found)
+    assert hanging.qsize() == http.NAMES_AT_ONCE
+
+
+def test_a_search_still_ends_with_a_picture_beside_names_that_do_not_resolve(
+    services: FakeServices, hanging: queue.Queue[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(serpapi, "HEAD_START_S", 0.05)
+    services.results = [{"title": "A fox", "original": f"http://{n}.slow.example/fox.png"} for n in range(5)]
+    services.results.append({"title": "A fox", "original": f"{services.url}/picture.png"})
+    assert look(services).source["rank"] == 5
+
+
+@pytest.fixture
+def one_decoder(monkeypatch: pytest.MonkeyPatch) -> Iterator[None]:
+    """Decoders of this process as at its start, one of each kind."""
+    monkeypatch.setattr(decoders, "AT_ONCE", 1)
+    monkeypatch.setattr(decoders, "_WAIT_S", 0.05)
+    fresh: dict[Any, decoders.Decoders] = {}
+    monkeypatch.setattr(decoders, "_of_processes", fresh)
+    yield
+    for one in fresh.values():
+        one.close()
+
+
+def test_pictures_from_outside_keep_no_judge_waiting(one_decoder: None) -> None:
+    with decoders.of_this_process("outside")._one():
+        assert jpeg_uri(png(), 10_000)
+        with pytest.raises(InfrastructureFault) as caught:
+            images.checked(png())
+        assert caught.value.cause is Cause.TIMEOUT
+
+
+def test_of_one_search_only_so_many_pictures_are_decoded_at_once(
+    services: FakeServices, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(serpapi, "HEAD_START_S", 0.0)
+    decoding, most = 0, 0
+
+    async def checked_aside(_: bytes, *, provider: str) -> bytes:
+        nonlocal decoding, most
+        decoding += 1
+        most = max(most, decoding)
+        with contextlib.suppress(TimeoutError):
+            async with asyncio.timeout(0.3):  # the others are there by then
+                await asyncio.Event().wait()
+        decoding -= 1
+        raise InfrastructureFault(Cause.BAD_ANSWER, "no picture")
+
+    monkeypatch.setattr(images, "checked_aside", checked_aside)
+    services.results = [{"title": "A fox", "original": f"{services.url}/picture.png"}] * 6
+    with pytest.raises(InfrastructureFault):
+        look(services)
+    assert most == serpapi.DECODING_AT_ONCE
+
+
+@pytest.fixture
+def hostile() -> Iterator[HostileServer]:
+    with HostileServer() as running:
+        yield running
+
+
+@pytest.mark.parametrize(
+    ("paths", "cause", "provider"),
+    [
+        (["/hangs-up", "/no-http"], Cause.HOST_DOWN, ""),
+        (["/gone", "/hangs-up"], Cause.HOST_DOWN, ""),
+        (["/gone", "/round"], Cause.BAD_ANSWER, serpapi.PROVIDER),
+    ],
+)
+def test_only_what_the_search_engine_named_is_held_against_it(
+    services: FakeServices, hostile: HostileServer, paths: list[str], cause: Cause, provider: str
+) -> None:
+    services.results = [{"title": "A fox", "original": hostile.url + path} for path in paths]
+    with pytest.raises(InfrastructureFault) as caught:
+        look(services)
+    assert (caught.value.cause, caught.value.provider) == (cause, provider)
+
+
+def test_a_jail_that_fails_is_ours_whatever_else_the_hosts_did(
+    services: FakeServices, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    async def checked_aside(_: bytes, *, provider: str) -> bytes:
+        raise InfrastructureFault(Cause.SANDBOX, "no zygote")
+
+    monkeypatch.setattr(images, "checked_aside", checked_aside)
+    services.results = [{"original": f"{services.url}/picture.png"}, {"original": f"{services.url}/gone.png"}]
+    with pytest.raises(InfrastructureFault) as caught:
+        look(services)
+    assert (caught.value.cause, caught.value.provider) == (Cause.SANDBOX, "")
+
+
+def test_a_service_that_is_late_is_named_and_not_the_job(services: FakeServices) -> None:
+    """What names nobody changes no breaker."""
+    services.judge.delay_s = 30
+    with pytest.raises(InfrastructureFault) as caught:
+        http.run_until(time.time() + 0.5, late(services, 0.5))
+    assert (caught.value.cause, caught.value.provider) == (Cause.TIMEOUT, "judge")
+
+
+async def late(services: FakeServices, seconds: float) -> api.Answer:
+    body = {"response_format": {"type": "json_schema"}}
+    return await api.ask(
+        api.Call(
+            provider="judge",
+            method="POST",
+            url=f"{services.url}/v1/chat/completions",
+            body=body,
+            deadline=time.time() + seconds,
+        )
+    )
