@@ -23,7 +23,7 @@ from policy.document import Task
 from rewards.judges.pictures import jpeg_uri
 from workers.errors import Cause, InfrastructureFault, JobError, ModelFault
 from workers.providers import api, keys
-from workers.providers.http import read_bounded
+from workers.providers.http import proxy_of, read_bounded
 from workers.providers.refusals import is_content_code
 
 NAME = "author"
@@ -111,6 +111,7 @@ async def _open(connections: aiohttp.ClientSession, call: api.Call) -> aiohttp.C
                 call.url,
                 json=call.body,
                 headers={**call.headers, "Accept": "text/event-stream"},
+                proxy=await proxy_of(call.url),
                 allow_redirects=False,
                 timeout=aiohttp.ClientTimeout(total=None),
             )

@@ -124,7 +124,13 @@ async def _bytes(call: api.Call, answer: api.Answer, settings: ImageModelSetting
         if url:
             allow = settings.allow_private_addresses
             async with guarded_session(allow_private=allow) as session:
-                return await fetch(session, url, deadline=call.deadline, allow_private=allow)
+                return await fetch(
+                    session,
+                    url,
+                    deadline=call.deadline,
+                    allow_private=allow,
+                    trust_proxy=settings.trust_proxy,
+                )
     # Services answer 200 with an error in the place of a refused picture, or beside the empty list.
     if isinstance(entries, list) and any(entries):
         raise api.refused(call, 200, answer)
