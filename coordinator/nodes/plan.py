@@ -22,6 +22,7 @@ from workers.settings import ImageModelSettings, Settings
 Role = Literal["gpu", "cpu", "all"]
 IMAGES = ("diffusion", "edit")
 CODE = "code"
+SEARCH = "search"
 MEMORY_SHARE = 0.8  # of the node's, that code may fill in the worst case
 THREADS = 16  # of a network queue for which the configuration has no pool
 WAITING = 4  # evaluations at once; each keeps many requests under way
@@ -106,15 +107,23 @@ def _pools(machine: Machine, config: ServiceConfig, served: Sequence[str]) -> tu
     if CODE in served:
         busy = sum(planned.pool.low for planned in pools) + bool(others)
         pools.append(_pool((CODE,), concurrency=_code_processes(machine, config, busy)))
-    network = tuple(queue for queue in others if not QUEUES[queue].waits)
-    if network:
-        pools.append(_pool(network, concurrency=_configured(network, config, THREADS)))
+    pools += [
+        _pool(network, concurrency=_configured(network, config, THREADS))
+        for network in _network(config, [queue for queue in others if not QUEUES[queue].waits])
+    ]
     pools += [
         _pool((queue,), concurrency=_configured((queue,), config, WAITING))
         for queue in others
         if QUEUES[queue].waits
     ]
     return tuple(_bounded(planned, config) for planned in pools)
+
+
+def _network(config: ServiceConfig, queues: Sequence[str]) -> list[tuple[str, ...]]:
+    """Searches of the web apart from judges: slow hosts of pictures hold threads and decoders."""
+    web = [queue for queue in queues if queue == SEARCH and config.tools.search.provider == "serpapi"]
+    rest = [queue for queue in queues if queue not in web]
+    return [tuple(group) for group in (web, rest) if group]
 
 
 def _bounded(planned: Planned, config: ServiceConfig) -> Planned:

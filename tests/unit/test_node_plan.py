@@ -97,6 +97,12 @@ def test_two_models_on_the_cpu_have_a_process_each():
     assert what[("code",)] == (1, 5, ())
 
 
+def test_searches_of_the_web_are_apart_from_judges():
+    what = served(decided(machine(), config(tools={"search": {"provider": "serpapi"}})))
+    assert what[("search",)] == what[("judge_text", "judge_image", "judge_rubric")] == (1, 16, ())
+    assert NETWORK not in what
+
+
 def test_the_configuration_says_how_many_network_jobs_run_at_once():
     pools = [{"queues": ["search", "judge_text"], "concurrency": 256}]
     assert served(decided(machine(), config(workers={"pools": pools})))[NETWORK] == (1, 256, ())
