@@ -97,6 +97,15 @@ def test_a_server_that_ends_is_told_with_the_end_of_its_log(tmp_path, port):
             servers.wait_ready(30, lambda one: None)
 
 
+def test_a_server_of_this_machine_is_asked_without_the_proxy(tmp_path, port, monkeypatch):
+    for name in ("http_proxy", "HTTP_PROXY", "ALL_PROXY"):
+        monkeypatch.setenv(name, "http://127.0.0.1:9")
+    monkeypatch.delenv("no_proxy", raising=False)
+    monkeypatch.delenv("NO_PROXY", raising=False)
+    with Servers([server(port, sys.executable, "-c", ANSWERS, str(port))], tmp_path) as servers:
+        servers.wait_ready(30, lambda one: None)
+
+
 def test_a_server_that_never_answers_is_given_up(tmp_path, port):
     one = server(port, sys.executable, "-c", "import time; time.sleep(60)")
     started = time.monotonic()
