@@ -21,7 +21,7 @@ from evaluation import author, rubric
 from evaluation.settings import AUTHOR_URL_ENV, RUBRIC_URL_ENV, AuthorSettings, RubricSettings
 from rewards.settings import IMAGE_URL_ENV, TEXT_URL_ENV, JudgeEndpoint
 from workers.errors import ConfigError, InfrastructureFault
-from workers.providers import keys, preflight
+from workers.providers import keys, preflight, proxies
 from workers.settings import REDIS_ENV
 
 RAY_S = 30.0
@@ -36,6 +36,7 @@ VARIABLES = (
 def examine(config: ServiceConfig) -> Iterator[Finding]:
     """Everything that `config` names, and what the environment adds to it."""
     yield _environment(config)
+    yield from _proxies(config)
     yield from _redis(config)
     yield from _ray()
     if isinstance(config, RunConfig) and checks.unbuilt(config):
@@ -58,6 +59,20 @@ def _environment(config: ServiceConfig) -> Finding:
     here = [name for name in every if os.environ.get(name)]
     absent = [name for name in every if name not in here]
     return ok("environment", "variables", f"set: {', '.join(here) or 'none'}; not set: {', '.join(absent)}")
+
+
+def _proxies(config: ServiceConfig) -> Iterator[Finding]:
+    """The way out that the environment names, and what of it pictures from the web may use."""
+    for scheme in ("https", "http"):
+        if proxy := proxies.named(f"{scheme}://example.com"):
+            where = f"outside services by {scheme} are asked through {proxies.shown(proxy)}"
+            yield ok("environment", f"{scheme} proxy", f"{where}; private addresses never are")
+    pictures = config.tools.search.provider == "serpapi" and not config.tools.search.trust_proxy
+    if pictures and proxies.named("https://example.com"):
+        yield note(
+            *("environment", "pictures", "fetched by https from hosts that this machine can resolve"),
+            "if it can resolve none, and the proxy keeps to the Internet: tools.search.trust_proxy: true",
+        )
 
 
 def _redis(config: ServiceConfig) -> Iterator[Finding]:

@@ -63,6 +63,18 @@ def test_wrong_version_of_a_package_is_named_with_the_cure(tmp_path, monkeypatch
     assert "ops/install.sh" in packages.cure
 
 
+def test_a_proxy_is_named_without_its_password(monkeypatch):
+    monkeypatch.setenv("https_proxy", "http://me:secret@proxy.example.com:3128")
+    monkeypatch.setenv("no_proxy", "")
+    [proxy, pictures] = reach._proxies(config(tools={"search": {"provider": "serpapi"}}))
+    assert (proxy.state, proxy.name) == (State.OK, "https proxy")
+    assert "http://proxy.example.com:3128;" in proxy.detail
+    assert "secret" not in str(proxy)
+    assert "trust_proxy" in pictures.cure
+    trusting = config(tools={"search": {"provider": "serpapi", "trust_proxy": True}})
+    assert [finding.name for finding in reach._proxies(trusting)] == ["https proxy"]
+
+
 def test_redis_is_asked_and_what_endangers_requests_is_told(server):
     with redis.Redis.from_url(server.url) as client:
         client.config_set("appendonly", "no")
