@@ -10,6 +10,7 @@ too long for the endpoint is not: the model did not write it.
 from __future__ import annotations
 
 import asyncio
+import functools
 import time
 from collections.abc import AsyncGenerator, Sequence
 from typing import Any
@@ -21,6 +22,7 @@ from evaluation.event_stream import EventStream
 from evaluation.settings import AuthorSettings
 from policy.document import Task
 from rewards.judges.pictures import jpeg_uri
+from workers import images as gate
 from workers.errors import Cause, InfrastructureFault, JobError, ModelFault
 from workers.providers import api, keys
 from workers.providers.http import proxy_of, read_bounded
@@ -39,7 +41,8 @@ class OpenAIAuthor:
 
     async def write(self, task: Task, images: Sequence[bytes], seed: int) -> AsyncGenerator[str | Ending]:
         """See `evaluation.author.Author`."""
-        call = await asyncio.to_thread(self._call, task, tuple(images), seed)
+        decoding = functools.partial(self._call, task, tuple(images), seed)
+        call = await gate.aside("store", decoding)
         model, reason, stream = self._settings.model, "", EventStream()
         async with api.session() as connections:
             response: aiohttp.ClientResponse = await api.retrying(call.deadline)(_open, connections, call)

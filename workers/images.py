@@ -19,8 +19,10 @@ import base64
 import binascii
 import functools
 import io
+from collections.abc import Callable
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
+from typing import TypeVar
 
 from PIL import Image
 
@@ -31,7 +33,11 @@ JPEG_QUALITY = 92
 MOST_OBLONG = 100  # vision-language models refuse a side 200 times the other (Qwen2.5-VL's processor)
 # Own threads: asyncio.run waits for those of the default executor, and a picture that takes long must not
 # outlast a deadline. What waits for one of them is given up with its task.
-_WAITING = ThreadPoolExecutor(max_workers=decoders.AT_ONCE, thread_name_prefix="decode")
+_WAITING: dict[decoders.Origin, ThreadPoolExecutor] = {
+    "outside": ThreadPoolExecutor(decoders.AT_ONCE, "decode-outside"),
+    "store": ThreadPoolExecutor(decoders.AT_ONCE, "decode-store"),
+}
+T = TypeVar("T")
 
 
 @dataclass(frozen=True)
@@ -67,8 +73,12 @@ def no_picture(width: int, height: int, limits: ImageLimits = DEFAULT_LIMITS) ->
 
 async def checked_aside(data: bytes, *, provider: str) -> bytes:
     """`checked`, off the event loop."""
-    work = functools.partial(checked, data, provider=provider)
-    return await asyncio.get_running_loop().run_in_executor(_WAITING, work)
+    return await aside("outside", functools.partial(checked, data, provider=provider))
+
+
+async def aside(origin: decoders.Origin, work: Callable[[], T]) -> T:
+    """Run `work`, which decodes pictures of `origin`, in a thread for such pictures."""
+    return await asyncio.get_running_loop().run_in_executor(_WAITING[origin], work)
 
 
 def warm(*origins: decoders.Origin) -> None:
