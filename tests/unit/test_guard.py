@@ -94,12 +94,30 @@ def test_no_ipv6_form_makes_a_private_address_public(address: ipaddress.IPv4Addr
         "http://[::1]/a.png",
         "http://[::ffff:10.0.0.1]/a.png",
         "http://999999999999999:99999/",
+        "http://[fec0::1]:8080/a.png",
+        "http://192.0.0.192/a.png",
+        "http://2130706433/a.png",
+        "http://0177.0.0.1/a.png",
+        "http://127.0.0.1./a.png",
+        "http://127.0.0.1#@example.org/a.png",
+        "http://⑯⑨。②⑤④。⑯⑨。②⑤④/a.png",
+        "http://[2606:4700::1111%25eth0]/a.png",
+        "http://[::ffff:0:127.0.0.1]/a.png",
+        "http://1.1.1.1:22/a.png",
+        "http://example.org:25/a.png",
+        "https://example.org:1023/a.png",
+        "http://example.org:0/a.png",
         "",
     ],
 )
 def test_such_urls_are_refused_before_any_connection(url: str) -> None:
     with pytest.raises(http.Refused):
         http.check_url(url, allow_private=False)
+
+
+@pytest.mark.parametrize("port", ["", ":80", ":443", ":1024", ":8443", ":65535"])
+def test_ports_of_the_web_are_let_through(port: str) -> None:
+    assert http.check_url(f"https://example.org{port}/a.png", allow_private=False)
 
 
 @given(st.text(max_size=60))

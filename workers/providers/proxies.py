@@ -15,7 +15,7 @@ import logging
 import socket
 import time
 from urllib.parse import urlsplit
-from urllib.request import getproxies_environment, proxy_bypass_environment
+from urllib.request import getproxies_environment, proxy_bypass
 
 from aiohttp.abc import AbstractResolver
 from yarl import URL
@@ -77,7 +77,7 @@ def _excepted(host: str, port: int | None, no_proxy: str) -> bool:
         return True
     entries = [entry.removeprefix("*") for entry in entries]
     where = f"{host}:{port}" if port and ":" not in host else host
-    return proxy_bypass_environment(where, {"no": ",".join(entries)})
+    return proxy_bypass(where, {"no": ",".join(entries)})
 
 
 def _in_network(host: str, entry: str) -> bool:
