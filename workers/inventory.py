@@ -8,7 +8,6 @@ left alone; what was put again since it was listed is not removed.
 from __future__ import annotations
 
 import hashlib
-import json
 import re
 import socket
 from dataclasses import dataclass
@@ -19,6 +18,7 @@ from typing import Any
 import fsspec
 
 from workers.atomic import PART, write
+from workers.errors import ConfigError
 from workers.messages import Message
 from workers.remote import answering
 
@@ -83,11 +83,12 @@ class Inventory:
         return True
 
     def users(self) -> list[User]:
-        """Who stands on the store's list."""
+        """Who stands on the store's list. Raises `ConfigError` when a part of it is damaged."""
         self._fs.invalidate_cache()
         with answering(self.url, "does not say who uses it"):
-            texts = [self._fs.cat_file(file) for file in sorted(self._fs.find(f"{self._root}/users"))]
-        return [User.model_validate(json.loads(text)) for text in texts]
+            files = sorted(self._fs.find(f"{self._root}/users"))
+            texts = {file: self._fs.cat_file(file) for file in files}
+        return [_user(file, text) for file, text in texts.items()]
 
     def enlist(self, place: str) -> None:
         """Put the folder of a run or an evaluation on the list. Nothing to do for a store in that folder."""
@@ -111,3 +112,13 @@ class Inventory:
         """Listings of folders and of S3 have it; others are asked for each file."""
         value: Any = info.get("mtime", info.get("LastModified")) or self._fs.modified(path)
         return value.timestamp() if isinstance(value, datetime) else float(value)
+
+
+def _user(file: str, text: bytes) -> User:
+    try:
+        return User.model_validate_json(text)
+    except ValueError as error:
+        raise ConfigError(
+            f"{file}: damaged, so nobody knows who uses these images; nothing is removed. Write into it "
+            '{"place": FOLDER, "host": NAME} of the run or evaluation, or remove it if that is gone for good'
+        ) from error

@@ -5,9 +5,11 @@ from __future__ import annotations
 import io
 import json
 import os
+import shutil
 import subprocess
 import sys
 import time
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
@@ -19,7 +21,8 @@ from queue_requests import Notes, request_for
 
 from coordinator.collector import collect
 from coordinator.status import SUMMARY
-from policy.document import Task
+from evaluation.results import ItemResult
+from policy.document import Document, Task
 from policy.ledger_writer import LedgerWriter
 from workers.blobs import BlobStore
 from workers.client import QueueClient
@@ -160,6 +163,97 @@ def test_an_evaluation_keeps_what_its_files_name(tmp_path: Path, shelf: Shelf) -
     (batch / "batch.json").write_text(_manifest(shelf.url))
     assert collect([run], keep_s=DAY_S).removed == 1
     assert [shelf.path(ref).exists() for ref in (kept, unnamed)] == [True, False]
+
+
+def evaluation_in(folder: Path, shelf: Shelf, *named: BlobRef) -> str:
+    """An evaluation whose only document names some pictures, with the workers' configuration beside it."""
+    (folder / "documents").mkdir(parents=True)
+    (folder / "config.json").write_text(json.dumps({"name": folder.name, "blobs": {"url": shelf.url}}))
+    (folder / "batch.json").write_text(_manifest(shelf.url))
+    document = Document(rollout_id="d", task=Task(question="q", inputs=named), parts=())
+    (folder / "documents" / "1.json").write_text(document.model_dump_json())
+    (folder / "results").mkdir()
+    result = ItemResult(item_id="1", round=0, document_id="d")
+    (folder / "results" / "1.json").write_text(result.model_dump_json())
+    Inventory(shelf.url).enlist(str(folder))
+    return str(folder)
+
+
+def test_an_evaluation_with_its_workers_configuration_is_not_taken_for_a_run(
+    tmp_path: Path, shelf: Shelf
+) -> None:
+    kept, unnamed = shelf.old(), shelf.old()
+    evaluation = evaluation_in(tmp_path / "evaluation", shelf, kept)
+    assert collect([evaluation], keep_s=DAY_S).removed == 1
+    assert [shelf.path(ref).exists() for ref in (kept, unnamed)] == [True, False]
+
+
+def test_a_folder_that_holds_a_run_and_an_evaluation_keeps_the_images_of_both(
+    tmp_path: Path, shelf: Shelf
+) -> None:
+    of_run, of_evaluation = shelf.old(), shelf.old()
+    both = run_in(tmp_path / "both", shelf, NOWHERE, of_run, ended=True)
+    evaluation = Path(evaluation_in(tmp_path / "evaluation", shelf, of_evaluation))
+    for name in ("batch.json", "documents", "results"):
+        (evaluation / name).rename(Path(both) / name)
+    assert collect([both], keep_s=DAY_S, forget=[str(evaluation)]).garbage == 0
+
+
+DAMAGE: dict[str, Callable[[Path], object]] = {
+    "no ledger": lambda run: shutil.rmtree(run / "ledger"),
+    "an empty ledger": lambda run: [file.unlink() for file in (run / "ledger").iterdir()],
+    "a packed ledger": lambda run: [file.rename(f"{file}.gz") for file in (run / "ledger").iterdir()],
+    "a ledger of zeros": lambda run: [
+        file.write_bytes(b"\0" * 40 + b"\n") for file in (run / "ledger").iterdir()
+    ],
+    "a torn configuration": lambda run: (run / "config.json").write_text('{"name": '),
+    "another run's configuration": lambda run: (run / "config.json").write_text("{}"),
+    "no configuration": lambda run: (run / "config.json").unlink(),
+    "no folder": shutil.rmtree,
+}
+
+
+@pytest.mark.parametrize("damage", DAMAGE.values(), ids=DAMAGE)
+def test_a_run_that_cannot_be_read_whole_deletes_nothing(
+    tmp_path: Path, shelf: Shelf, damage: Callable[[Path], object]
+) -> None:
+    kept = shelf.old()
+    run = run_in(tmp_path / "run", shelf, NOWHERE, kept, ended=True)
+    other = run_in(tmp_path / "other", shelf, NOWHERE, ended=True)
+    damage(Path(run))
+    for asked in (run, other):
+        with pytest.raises(ConfigError):
+            collect([asked], keep_s=DAY_S)
+    assert shelf.path(kept).exists()
+
+
+@pytest.mark.parametrize(
+    ("name", "text"), [("documents/1.json", None), ("documents/1.json", '{"a": '), ("results/1.json", "{")]
+)
+def test_an_evaluation_that_cannot_be_read_whole_deletes_nothing(
+    tmp_path: Path, shelf: Shelf, name: str, text: str | None
+) -> None:
+    kept = shelf.old()
+    evaluation = Path(evaluation_in(tmp_path / "evaluation", shelf, kept))
+    (evaluation / name).unlink() if text is None else (evaluation / name).write_text(text)
+    with pytest.raises(ConfigError, match="nothing is removed"):
+        collect([str(evaluation)], keep_s=DAY_S)
+    assert shelf.path(kept).exists()
+
+
+def test_a_run_under_way_without_its_addresses_deletes_nothing(tmp_path: Path, shelf: Shelf) -> None:
+    run = run_in(tmp_path / "run", shelf, NOWHERE, shelf.old())
+    (Path(run) / "endpoints.json").unlink()
+    with pytest.raises(ConfigError, match=r"endpoints\.json is missing"):
+        collect([run], keep_s=DAY_S)
+
+
+def test_a_damaged_list_of_users_deletes_nothing(tmp_path: Path, shelf: Shelf) -> None:
+    run = run_in(tmp_path / "run", shelf, NOWHERE, ended=True)
+    for entry in Path(shelf.url, "users").iterdir():
+        entry.write_text("{")
+    with pytest.raises(ConfigError, match="nothing is removed"):
+        collect([run], keep_s=DAY_S)
 
 
 def _manifest(url: str) -> str:
