@@ -44,8 +44,8 @@ Say = Callable[[str], None]
 @dataclass(frozen=True)
 class Status:
     """Counts. Items are `complete`, `incomplete` (something is missing; submit again), `queued`, `running`
-    or `lost` (in none of these places; posted again). Verdicts are `judged` of `criteria`; `failures` go by
-    cause.
+    or `lost` (in none of these places; posted again). Verdicts are `judged` of `criteria`, `refused` of
+    them 0 by the evaluated model's own fault; `failures` go by cause.
     """
 
     name: str
@@ -56,6 +56,7 @@ class Status:
     running: int
     lost: int
     judged: int
+    refused: int
     criteria: int
     failures: dict[str, int]
 
@@ -100,6 +101,7 @@ class Evaluation:
             running=counted[1],
             lost=counted[2],
             judged=sum(len(result.points) for result in results),
+            refused=sum(result.refused for result in results),
             criteria=self.manifest.criteria,
             failures=failures(results),
         )

@@ -3,7 +3,8 @@
 Invariants: the result lies in the batch before the item's message is acknowledged, so that whoever gets the
 message after a death goes on where it stopped: a stored document is not written again, a verdict that was
 given or is being given is not asked for again; a document that infrastructure spoilt is neither stored nor
-judged; a failure is tried again a few times within the item's time, then stands as missing, with its cause.
+judged; a failure of infrastructure is tried again a few times within the item's time, then stands as missing,
+with its cause; what the evaluated model is to blame for counts 0 and is not tried again.
 """
 
 from __future__ import annotations
@@ -24,14 +25,14 @@ from evaluation.batch import Batch, Manifest
 from evaluation.benchmark import Item
 from evaluation.payloads import EvaluatePayload, RubricPayload
 from evaluation.process_loop import ProcessLoop, process_loop
-from evaluation.results import ItemResult, Judgement, Missing
+from evaluation.results import ItemResult, Missing, Refused, Verdict, unwritten
 from policy.document import Document
 from policy.scoring import Draft, Score
 from rewards.facts import masking
 from rewards.judges import IMAGE_KIND, TEXT_KIND
 from rewards.scorer import QueueScorer
 from workers.blobs import BlobStore
-from workers.errors import Cause, ConfigError, Fault, InfrastructureFault, JobError
+from workers.errors import Cause, ConfigError, Fault, InfrastructureFault, JobError, ModelFault
 from workers.jobs import JobContext
 from workers.messages import Failure, Request, Success
 from workers.queues import QUEUES
@@ -57,14 +58,16 @@ PASSING = frozenset(
 
 
 def run(payload: EvaluatePayload, ctx: JobContext) -> Success:
-    """Do the item. Raises `JobError` when there is no document to judge; that too lies in the batch."""
+    """Do the item. Raises `JobError` when infrastructure left no document to judge; that too lies in the
+    batch.
+    """
     batch = Batch(payload.batch)
     manifest = _manifest(batch, payload, ctx)
     loop = process_loop()
     deadline = min(ctx.deadline, time.time() + QUEUES[KIND].limit_s)
     work = ItemWork(batch, manifest, manifest.item(payload.item_id), payload.round, ctx.blobs, loop, deadline)
     result = loop.run(work.evaluate(), deadline + GRACE_S)
-    if result.failure is not None:
+    if result.failure is not None and not result.unwritten:
         raise JobError(result.failure.cause, result.failure.detail, provider=result.failure.provider)
     return Success(source={"judged": len(result.points), "of": len(result.verdicts) or 1})
 
@@ -115,6 +118,8 @@ class ItemWork:
         again = document is not None
         try:
             document = document or await self._write()
+        except ModelFault as fault:
+            result = unwritten(self.item.item_id, self.round, Failure.of(fault), self.item.criteria)
         except JobError as fault:
             result = ItemResult(item_id=self.item.item_id, round=self.round, failure=Failure.of(fault))
         else:
@@ -158,7 +163,7 @@ class ItemWork:
     async def _rubric(self, document: Document, earlier: ItemResult | None, again: bool) -> ItemResult:
         known = dict(earlier.verdicts) if earlier else {}
         pending = {name: _attempts(known.get(name)) for name in self.item.criteria
-                   if not isinstance(known.get(name), Judgement)}  # fmt: skip
+                   if isinstance(known.get(name), Missing | None)}  # fmt: skip
         if again:
             ids = [_criterion_id(document, name, first + more) for name, first in pending.items()
                    for more in range(TRIES)]  # fmt: skip
@@ -172,11 +177,11 @@ class ItemWork:
             verdicts={name: known[name] for name in self.item.criteria},
         )
 
-    async def _criterion(self, document: Document, name: str, first: int) -> Judgement | Missing:
+    async def _criterion(self, document: Document, name: str, first: int) -> Verdict:
         attempts = itertools.count(first)
         payload = RubricPayload.of(document, self.item.criteria[name], self.manifest.rubric)
 
-        async def once() -> Judgement | Missing:
+        async def once() -> Verdict:
             attempt = next(attempts)
             request = Request.make(
                 RUBRIC_KIND,
@@ -195,14 +200,14 @@ class ItemWork:
                 failure = outcome.result
             except InfrastructureFault as fault:
                 failure = Failure.of(fault)
-            if failure.fault is Fault.MODEL:  # the judge refuses the document: no criterion of it is met
-                return Judgement(score=0, reason=failure.detail or failure.cause, judge=payload.judge)
+            if failure.fault is Fault.MODEL:
+                return Refused(failure=failure)
             return Missing(failure=failure, attempts=attempt + 1)
 
         passing = tenacity.retry_if_result(
             lambda verdict: isinstance(verdict, Missing) and verdict.failure.cause in PASSING
         )
-        verdict: Judgement | Missing = await self._retrying(retry=passing, retry_error_callback=_last)(once)
+        verdict: Verdict = await self._retrying(retry=passing, retry_error_callback=_last)(once)
         return verdict
 
     async def _reward(self, document: Document, earlier: ItemResult | None, again: bool) -> ItemResult:
@@ -260,7 +265,7 @@ def _last(state: tenacity.RetryCallState) -> Any:
     return state.outcome.result()
 
 
-def _attempts(verdict: Judgement | Missing | None) -> int:
+def _attempts(verdict: Verdict | None) -> int:
     return verdict.attempts if isinstance(verdict, Missing) else 0
 
 

@@ -42,7 +42,7 @@ from workers.messages import Failure
 SHOWN = 100  # documents on one page; all items are in its table and in report.json
 METHOD = (
     f"{LEVEL:.0%} interval: percentile bootstrap over items, {RESAMPLES:,} resamples, seed {SEED}. "
-    "What is missing is in no mean."
+    "What is missing is in no mean; what was refused is in it as 0."
 )
 
 
@@ -75,6 +75,10 @@ def summary(manifest: Manifest, results: Mapping[str, ItemResult]) -> dict[str, 
             "of": len(manifest.items),
         },
         "failures": failures(results.values()),
+        "refused": {
+            "documents": sum(result.unwritten for result in results.values()),
+            "points": sum(result.refused for result in results.values()),
+        },
         "method": METHOD,
         "items": [
             _item(item, results.get(item.item_id), mean(points[item.item_id], len(item.criteria) or 1))
@@ -132,6 +136,7 @@ def render(
         rows=numbers["items"],
         items=items,
         failures=numbers["failures"],
+        refused=numbers["refused"],
         judges=[_model(name) for name in numbers["judges_that_spoke"]],
         beyond=max(0, len(manifest.items) - SHOWN),
         shown_ids={item["id"] for item in items},
@@ -206,6 +211,7 @@ def _shown(
         "pieces": _pieces(document, blobs),
         "truncated": document is not None and document.truncated,
         "absent": _absent(result, document),
+        "refused": result is not None and result.unwritten,
         "criteria": [_criterion(one) for one in row["criteria"]],
         "terms": shown_terms(reward.breakdown) if reward and reward.reward is not None else [],
         "masked": [_why(failure) for failure in (reward.masked_by if reward else ())],
@@ -224,12 +230,13 @@ def _absent(result: ItemResult | None, document: Document | None) -> str:
 
 
 def _criterion(row: dict[str, Any]) -> dict[str, Any]:
-    failure = Failure.model_validate(row["failure"]) if row["status"] == "missing" else None
-    why = {"judged": row.get("reason", ""), "missing": _why(failure) if failure else ""}
+    failure = Failure.model_validate(row["failure"]) if "failure" in row else None
+    said = _why(failure) if failure else ""
+    why = {"judged": row.get("reason", ""), "missing": said, "refused": f"counts 0: {said}"}
     return {
         "name": row["name"],
         "text": row["text"],
-        "score": row.get("score"),
+        "score": 0 if row["status"] == "refused" else row.get("score"),
         "status": row["status"],
         "why": why.get(row["status"], "not judged yet"),
     }

@@ -1,7 +1,8 @@
 """What became of one benchmark item, as data, and how items become one score. Pure.
 
-Invariants: a criterion is judged 0, 1 or 2 with a reason, or it is missing with a cause; what is missing is
-in no mean; every mean comes with how many it is over, of how many; nothing judged, no number.
+Invariants: a criterion is judged 0, 1 or 2 with a reason, refused and worth 0, or missing with a cause; what
+is missing (infrastructure's fault) is in no mean, what is refused (the model's fault) is in every one; every
+mean comes with how many it is over, of how many; nothing judged, no number.
 """
 
 from __future__ import annotations
@@ -15,7 +16,7 @@ import numpy as np
 from pydantic import Field
 
 from policy.scoring import Score
-from workers.errors import Cause
+from workers.errors import Cause, Fault
 from workers.messages import Failure, Message
 
 TOP = 10.0  # LLMI-Bench's scale: every criterion fulfilled
@@ -40,14 +41,24 @@ class Missing(Message):
     attempts: int = Field(ge=0)
 
 
-Verdict = Annotated[Judgement | Missing, Field(discriminator="status")]
+class Refused(Message):
+    """A criterion that counts 0 by the evaluated model's own fault: it wrote no document, or one that the
+    judge's service does not let pass.
+    """
+
+    status: Literal["refused"] = "refused"
+    failure: Failure
+
+
+Verdict = Annotated[Judgement | Missing | Refused, Field(discriminator="status")]
 
 
 class ItemResult(Message):
     """The end of one round of one item.
 
-    `failure`: why there is no document. `verdicts`: by criterion (a rubric). `score`: the reward, or what
-    masks it; `attempts`: how often it was asked for. `round` counts the times the item was posted, from 0.
+    `failure`: why there is no document; the model's own fault counts 0 and ends the item. `verdicts`: by
+    criterion (a rubric). `score`: the reward, or what masks it; `attempts`: how often it was asked for.
+    `round` counts the times the item was posted, from 0.
     """
 
     version: Literal[1] = 1
@@ -69,9 +80,21 @@ class ItemResult(Message):
         return {name: one for name, one in self.verdicts.items() if isinstance(one, Missing)}
 
     @property
+    def unwritten(self) -> bool:
+        """The author refused: there is no document by the model's own fault."""
+        return self.failure is not None and self.failure.fault is Fault.MODEL
+
+    @property
+    def refused(self) -> int:
+        """How many of its points are 0 because of a refusal."""
+        if self.unwritten:
+            return len(self.verdicts) or 1
+        return sum(isinstance(one, Refused) for one in self.verdicts.values())
+
+    @property
     def complete(self) -> bool:
         """Nothing is left to be done."""
-        if self.failure is not None or self.missing:
+        if (self.failure is not None and not self.unwritten) or self.missing:
             return False
         return bool(self.verdicts) or (self.score is not None and self.score.reward is not None)
 
@@ -79,16 +102,31 @@ class ItemResult(Message):
     def causes(self) -> list[Cause]:
         """Why things are missing: the document, each missing criterion, or what masks the reward."""
         if self.failure is not None:
-            return [self.failure.cause]
+            return [] if self.unwritten else [self.failure.cause]
         found = [one.failure.cause for one in self.missing.values()]
         return found + [failure.cause for failure in (self.score.masked_by if self.score else ())]
 
     @property
     def points(self) -> list[float]:
-        """What counts towards the benchmark's score: one number per judged criterion, or the reward."""
+        """What counts towards the benchmark's score: one number per criterion that is not missing, or the
+        reward.
+        """
         if self.score is not None:
             return [] if self.score.reward is None else [self.score.reward]
-        return [TOP * one.score / BEST for one in self.judged.values()]
+        return [
+            TOP * one.score / BEST if isinstance(one, Judgement) else 0.0
+            for one in self.verdicts.values()
+            if not isinstance(one, Missing)
+        ]
+
+
+def unwritten(item_id: str, round_: int, failure: Failure, criteria: Iterable[str]) -> ItemResult:
+    """The result of an item whose author refused: 0 for every criterion, or as the reward where it has
+    none.
+    """
+    verdicts: dict[str, Verdict] = {name: Refused(failure=failure) for name in criteria}
+    score = None if verdicts else Score(reward=0.0)
+    return ItemResult(item_id=item_id, round=round_, failure=failure, verdicts=verdicts, score=score)
 
 
 @dataclass(frozen=True)

@@ -185,6 +185,8 @@ def _show(console: Console, now: Status) -> None:
     parts += [f"{count} {place}" for place, count in rest.items() if count]
     parts.append(f"{now.judged} of {now.criteria} judged")
     console.print(f"[bold]{now.name}[/]: {', '.join(parts)}", highlight=False, soft_wrap=True)
+    if now.refused:
+        console.print(f"refused, and counted as 0: {now.refused}", highlight=False)
     if now.failures:
         causes = ", ".join(f"{cause} {count}" for cause, count in now.failures.items())
         console.print(f"missing, by cause: {causes}", highlight=False, soft_wrap=True)

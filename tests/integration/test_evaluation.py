@@ -291,12 +291,12 @@ def test_a_document_that_the_judge_refuses_meets_no_criterion(
     worker(["evaluate"], 4)
     evaluation, _ = submit()
     status = finished(evaluation)
-    assert (status.complete, status.judged, status.failures) == (3, 9, {})
+    assert (status.complete, status.judged, status.refused, status.failures) == (3, 9, 9, {})
     assert set(asked(services).values()) == {1}
     results = Batch(evaluation.batch.url).results().values()
-    verdicts = [one for result in results for one in result.judged.values()]
-    assert {one.score for one in verdicts} == {0}
-    assert all("refuses" in one.reason for one in verdicts)
+    verdicts = [one for result in results for one in result.verdicts.values()]
+    assert [point for result in results for point in result.points] == [0.0] * 9
+    assert all("refuses" in one.failure.detail for one in verdicts)
 
 
 def test_an_unreadable_verdict_is_asked_for_again_a_few_times(
@@ -335,6 +335,21 @@ def test_a_document_that_cannot_be_written_is_missing_and_not_judged(
     evaluation, posted = submit(limit=1)
     assert posted == ["0001"]
     assert finished(evaluation).complete == 1
+
+
+def test_an_author_that_refuses_an_item_gets_0_for_it_and_is_not_asked_again(
+    worker: StartWorker, services: FakeServices, submit: Submit
+) -> None:
+    services.script[CHAT] = [(400, {}, {"error": {"code": "content_filter", "message": "not allowed"}})]
+    worker(["search", "judge_rubric"], 8)
+    worker(["evaluate"], 1)
+    evaluation, _ = submit(limit=2)
+    status = finished(evaluation)
+    assert (status.complete, status.judged, status.refused, status.failures) == (2, 6, 3, {})
+    assert submit(limit=2)[1] == []
+    numbers = report.write(evaluation.batch)[2]
+    assert (numbers["score"]["value"], numbers["score"]["judged"]) == (5.0, 6)
+    assert numbers["refused"] == {"documents": 1, "points": 3}
 
 
 def test_a_document_that_lost_a_picture_to_infrastructure_is_not_judged(

@@ -15,7 +15,7 @@ from rewards_documents import F, I, P, document
 from evaluation import report
 from evaluation.batch import Batch, Manifest
 from evaluation.benchmark import Item, fingerprint
-from evaluation.results import ItemResult, Judgement, Missing
+from evaluation.results import ItemResult, Judgement, Missing, Refused, unwritten
 from evaluation.settings import AuthorSettings, RubricSettings
 from policy.document import Task
 from policy.scoring import Score
@@ -116,6 +116,22 @@ def test_what_is_missing_is_shown_with_its_cause_and_counts_nowhere(make: Make) 
     assert "no key" in page
     assert "Not written yet." in page
     assert "1 of 4" in page
+
+
+def test_a_refusal_is_shown_and_counted_as_0(make: Make) -> None:
+    batch = make({"r1": "One.", "r2": "Two."}, {"r1": "Three."}, {})
+    refusal = Failure(cause=Cause.PROMPT_REFUSED, detail="not allowed here")
+    batch.save_result(unwritten("0001", 0, refusal, ("r1", "r2")))
+    batch.save_document("0002", document(P("x")))
+    verdicts = {"r1": Refused(failure=refusal)}
+    batch.save_result(ItemResult(item_id="0002", round=0, document_id="d", verdicts=verdicts))
+    page, numbers = written(batch)
+    assert numbers["refused"] == {"documents": 1, "points": 3}
+    assert [item["score"] for item in numbers["items"]] == [0.0, 0.0, None]
+    assert numbers["failures"] == {}
+    assert "Refused, and counted as 0: 1 document, 3 of the numbers below." in page
+    assert page.count("not allowed here") == 4  # the document's place and every criterion
+    assert page.count('aria-label="0 of 2"') == 3
 
 
 def test_nothing_judged_is_a_dash(make: Make) -> None:

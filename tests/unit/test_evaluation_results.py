@@ -6,7 +6,17 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from evaluation.results import ItemResult, Judgement, Missing, failures, mean, overall, terms
+from evaluation.results import (
+    ItemResult,
+    Judgement,
+    Missing,
+    Refused,
+    failures,
+    mean,
+    overall,
+    terms,
+    unwritten,
+)
 from policy.scoring import Score
 from workers.errors import Cause
 from workers.messages import Failure
@@ -117,3 +127,42 @@ def test_terms_are_means_over_the_documents_that_have_them() -> None:
     assert set(found) == {"L", "M"}
     assert (found["L"].value, found["L"].judged, found["L"].of) == (0.75, 2, 2)
     assert (found["M"].value, found["M"].judged, found["M"].of) == (0.5, 1, 2)
+
+
+REFUSED = Failure(cause=Cause.PROMPT_REFUSED, detail="not allowed")
+
+
+@pytest.mark.parametrize(("criteria", "points"), [(("r1", "r2"), [0.0, 0.0]), ((), [0.0])])
+def test_an_author_that_refuses_scores_0_and_is_done(criteria: tuple[str, ...], points: list[float]) -> None:
+    one = unwritten("1", 0, REFUSED, criteria)
+    again = ItemResult.model_validate_json(one.model_dump_json())
+    for result in (one, again):
+        assert (result.points, result.refused) == (points, len(points))
+        assert result.complete
+        assert result.unwritten
+        assert failures([result]) == {}
+
+
+def test_an_author_that_infrastructure_kept_from_writing_is_missing() -> None:
+    gone = ItemResult(item_id="1", round=0, failure=Failure(cause=Cause.PROVIDER_DOWN))
+    assert (gone.points, gone.refused, gone.complete, gone.unwritten) == ([], 0, False, False)
+
+
+def test_a_criterion_that_the_judge_refuses_for_its_content_counts_0() -> None:
+    one = result({**judged(2), "r2": Refused(failure=REFUSED)})
+    assert (one.points, one.refused) == ([10.0, 0.0], 1)
+    assert one.complete
+    assert not one.unwritten
+
+
+@given(st.lists(st.lists(st.integers(0, 2), min_size=1, max_size=5), min_size=1, max_size=5))
+def test_refusing_an_item_never_raises_the_score(scores: list[list[int]]) -> None:
+    items = [result(judged(*row)) for row in scores]
+    of = sum(len(row) for row in scores)
+    before = overall([one.points for one in items], of)
+    refused = [unwritten("1", 0, REFUSED, items[0].verdicts), *items[1:]]
+    after = overall([one.points for one in refused], of)
+    assert before.value is not None
+    assert after.value is not None
+    assert after.value <= before.value
+    assert after.judged == before.judged
