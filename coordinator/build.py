@@ -24,10 +24,11 @@ from rich.console import Console
 from rich.progress import BarColumn, Progress, TaskID, TextColumn, TimeElapsedColumn
 
 from policy.tiny.build import cut_short
+from workers.cache import CACHE_ENV as CACHE_ENV
+from workers.cache import cache_folder as cache_folder
 from workers.errors import ConfigError
 
 logger = logging.getLogger(__name__)
-CACHE_ENV = "LLMI_CACHE"
 LOG = "build.log"
 CUT_SHORT = (
     "This machine was too slow, or too busy, to teach the tiny policy as long as it should be taught: it "
@@ -61,11 +62,6 @@ class Parts:
     @property
     def image_model(self) -> Path:
         return self.cache / "tiny-image"
-
-
-def cache_folder() -> Path:
-    """`LLMI_CACHE`, or `.cache` in the working directory."""
-    return Path(os.environ.get(CACHE_ENV) or ".cache").absolute()
 
 
 def build(parts: Parts, console: Console) -> Path:

@@ -15,6 +15,7 @@ from urllib.parse import urlsplit
 from coordinator import resume as resuming
 from coordinator.build import CACHE_ENV
 from coordinator.config import RAY_ENV, RunConfig
+from policy.checked_images import Progress
 from rewards import settings as rewards_settings
 from workers.errors import ConfigError, InfrastructureFault
 from workers.providers import preflight
@@ -27,12 +28,12 @@ FREE_MIB = 512  # finds a disk that is full; what a real model's checkpoints tak
 DEMOS = {".cache/tiny-text": "llmi demo", ".cache/tiny-vl": "llmi demo --model vl"}
 
 
-def check(config: RunConfig, run: Path, resume: bool = False) -> None:
+def check(config: RunConfig, run: Path, resume: bool = False, progress: Progress | None = None) -> None:
     """Raises one `ConfigError` with all problems, one a line. `resume`: the run in this folder is to go
-    on."""
+    on; `progress`: of the images of its data."""
     problems = [
         *surroundings(config, run, resume),
-        *(unbuilt(config) or [*missing(config), *data(config)]),
+        *(unbuilt(config) or [*missing(config), *data(config, progress)]),
     ]
     if problems:
         raise ConfigError("\n".join(problems))
@@ -174,26 +175,48 @@ def model(config: RunConfig) -> list[str]:
     return []
 
 
-def data(config: RunConfig) -> list[str]:
-    """Every row of every file is read and checked, its images too; of each file the first problem."""
-    from policy.dataset import load_rows
-
-    problems = []
+def data(config: RunConfig, progress: Progress | None = None) -> list[str]:
+    """Every row of every file is read and checked, and every image passes the image gate; of each file the
+    first problem.
+    """
+    fields: dict[str, str] = {}
     for field, files in (("data.train", config.data.train), ("data.test", config.data.test)):
         for file in files:
-            try:
-                rows = load_rows(file)
-                for image in (image for row in rows for image in row.images):
-                    image.read()
-            except ConfigError as error:
-                problems.append(f"{field}: {error}")
-                continue
-            if config.train.modality == "text" and any(row.images for row in rows):
-                problems.append(
-                    f"{field}: {file} has rows with images, and train.modality is text; train a model that "
-                    "sees, with train.modality vl, or name a file without images"
-                )
-    return problems
+            fields.setdefault(file, field)
+    return [
+        f"{field}: {problem}"
+        for file, field in fields.items()
+        for problem in _data_file(config, file, progress)
+    ]
+
+
+def _data_file(config: RunConfig, file: str, progress: Progress | None) -> list[str]:
+    from policy.checked_images import check as check_images
+    from policy.dataset import load_rows
+
+    try:
+        rows = load_rows(file)
+    except ConfigError as error:
+        return [str(error)]
+    shown = [row for row in rows if row.images]
+    if config.train.modality == "text" and shown:
+        return [
+            f"{file} has rows with images, and train.modality is text; train a model that sees, with "
+            "train.modality vl, or name a file without images"
+        ]
+    most = config.train.max_input_images
+    if crowded := [row for row in shown if len(row.images) > most]:
+        first = crowded[0]
+        return [
+            f"{file}: row {first.index}: has {len(first.images)} images, and train.max_input_images is "
+            f"{most}; raise it, or leave out images ({len(crowded)} such rows)"
+        ]
+    try:
+        problems = check_images([image for row in shown for image in row.images], progress)
+    except InfrastructureFault as fault:
+        return [f"{file}: its images cannot be checked: {fault.detail}; `llmi doctor` looks at the jail"]
+    more = f" ({len(problems) - 1} more images of this file)" if len(problems) > 1 else ""
+    return [f"{problems[0]}{more}"] if problems else []
 
 
 def redis(queue: QueueSettings) -> list[str]:

@@ -16,6 +16,7 @@ from typing import Any
 import redis
 from pydantic import ValidationError
 
+from coordinator import check_progress
 from coordinator.claim import published
 from coordinator.config import ServiceConfig, load_services
 from coordinator.config_errors import explain
@@ -25,6 +26,7 @@ from evaluation.benchmark import Benchmark, Item, fingerprint, load
 from evaluation.payloads import EvaluatePayload, judge_name
 from evaluation.results import ItemResult, failures
 from evaluation.settings import AuthorSettings
+from policy.checked_images import Progress
 from rewards import settings as rewards
 from rewards.settings import JudgeSettings, RewardSettings
 from workers import submit as queue
@@ -263,7 +265,7 @@ def submit(
     Raises `ConfigError` before anything was written, `InfrastructureFault` when Redis goes away; calling it
     again then does the rest.
     """
-    benchmark = check(config, bench, limit)
+    benchmark = check(config, bench, limit, check_progress.lines(say))
     items = benchmark.store(BlobStore(config.blobs.url))
     batch = Batch(_absolute(f"{folder.rstrip('/')}/{name}"))
     there = batch.exists()
@@ -282,15 +284,17 @@ def submit(
     return evaluation, posted
 
 
-def check(config: ServiceConfig, bench: Path, limit: int | None) -> Benchmark:
-    """The benchmark, once everything that submitting needs was found to be there. Raises one `ConfigError`
-    with all problems, one a line.
+def check(
+    config: ServiceConfig, bench: Path, limit: int | None, progress: Progress | None = None
+) -> Benchmark:
+    """The benchmark, once everything that submitting needs was found to be there. `progress`: of its images.
+    Raises one `ConfigError` with all problems, one a line.
     """
     problems = author.check(config.author)
     benchmark: Benchmark | None = None
     try:
         benchmark = load(bench, limit)
-        benchmark.check()
+        benchmark.check(progress)
     except ConfigError as error:
         problems.append(str(error))
     if benchmark is not None:

@@ -14,7 +14,7 @@ from pathlib import Path
 
 from rich.console import Console
 
-from coordinator import checks
+from coordinator import check_progress, checks
 from coordinator.config import RunConfig
 from coordinator.exporter import ENDPOINTS, Exporter, RunState
 from coordinator.live import TRAINING, LiveView
@@ -54,7 +54,8 @@ def launch(
     Raises `ConfigError` before anything was started, `TrainerDied`, `InfrastructureFault` or `Stopped` after.
     """
     run = (runs / config.name).absolute()
-    checks.check(config, run, resume)
+    with check_progress.shown(console) as progress:
+        checks.check(config, run, resume, progress)
     with Exporter(config.metrics) as exporter, ExitStack() as held:
         beginning = _resumed(config, run, held) if resume else _new(run, held)
         return _launch(config, run, beginning, console, signals, memory, began, exporter)

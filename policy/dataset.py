@@ -1,11 +1,11 @@
 """Prompts from parquet: the project's own files and the published LLM-I ones, in one shape.
 
-Columns: `prompt` (a string, or a chat as a list of {role, content}), `images` (optional: {bytes, path}
-structs, bare bytes or paths), `data_source` in {interleaved, interleaved_mm}, `extra_info.{image_num, tools,
-question, split}`.
+Columns: `prompt` (a string, or a chat as a list of {role, content}), `images` (optional; its shapes are those
+of `policy.input_images`), `data_source` in {interleaved, interleaved_mm}, `extra_info.{image_num, tools,
+question, split}`; other columns are ignored.
 Invariants: whatever cannot be read is a `ConfigError` that names file, row and column, raised before anything
-is started; `<image>` stands for a picture only in a row that has pictures; image bytes are decoded when asked
-for.
+is started; `<image>` stands for a picture only in a row that has pictures, and then once for each; image
+bytes are read when asked for.
 """
 
 from __future__ import annotations
@@ -17,8 +17,11 @@ from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any, cast
 
+from policy.data_files import shown, some
 from policy.document import SOURCES, Task
+from policy.input_images import InputImage, of_cell
 from policy.prompts import chat
+from policy.table import read_table, records
 from workers.errors import ConfigError
 from workers.messages import BlobRef
 
@@ -26,32 +29,6 @@ logger = logging.getLogger(__name__)
 
 DATA_SOURCES = ("interleaved", "interleaved_mm")
 PLACEHOLDER = "<image>"
-
-
-@dataclass(frozen=True)
-class InputImage:
-    """One image of a prompt, still in its file's table. `where` names file and row for messages."""
-
-    cell: Any  # a pyarrow scalar: a struct {bytes, path} or {image}, a binary, or a string (a path)
-    folder: Path
-    where: str
-
-    def read(self) -> bytes:
-        """The encoded image. Raises `ConfigError`."""
-        value = self.cell.as_py()
-        if isinstance(value, dict):
-            value = value.get("bytes") or value.get("path") or value.get("image")
-        if isinstance(value, dict):
-            value = value.get("bytes") or value.get("path")
-        if isinstance(value, bytes) and value:
-            return value
-        if not isinstance(value, str) or not value:
-            raise ConfigError(f"{self.where}: images: neither bytes nor a path")
-        path = self.folder / value.removeprefix("file://")
-        try:
-            return path.read_bytes()
-        except OSError as error:
-            raise ConfigError(f"{self.where}: images: cannot read {path}: {error.strerror}") from error
 
 
 @dataclass(frozen=True)
@@ -86,38 +63,16 @@ class Row:
 
 def load_rows(path: str | Path) -> list[Row]:
     """Every row of a parquet file, in order. Raises `ConfigError`."""
-    import pyarrow as pa
-    import pyarrow.parquet as pq
-
     path = Path(path)
-    try:
-        table = pq.ParquetFile(path).read()
-    except FileNotFoundError as error:
-        raise ConfigError(f"{path}: does not exist; name a parquet file in the LLM-I schema") from error
-    except (OSError, pa.ArrowException) as error:
-        first = str(error).splitlines()[0][:200]
-        raise ConfigError(
-            f"{path}: not a readable parquet file ({first}); write or download it again"
-        ) from error
-    missing = [name for name in ("prompt", "data_source", "extra_info") if name not in table.column_names]
-    if missing:
-        raise ConfigError(
-            f"{path}: column {missing[0]} is missing (it has {', '.join(table.column_names)}); "
-            "this is not a file in the LLM-I schema"
-        )
-    if not table.num_rows:
-        raise ConfigError(f"{path}: holds no row")
+    table = read_table(path)
     images = table.column("images") if "images" in table.column_names else None
-    plain = table.drop_columns(["images"]) if images is not None else table
     rows = [
         _row(path, index, record, _images(path, index, images[index] if images is not None else None))
-        for index, record in enumerate(plain.to_pylist())
+        for index, record in enumerate(records(path, table))
     ]
     unknown = sorted({tool for row in rows for tool in row.tools} - set(SOURCES))
     if unknown:
-        logger.warning(
-            "%s: extra_info.tools: %s: no such tool; required of no document", path, ", ".join(unknown)
-        )
+        logger.warning("%s: extra_info.tools: %s: no such tool; required of no document", path, some(unknown))
         rows = [_without(row, unknown) for row in rows]
     return rows
 
@@ -129,8 +84,10 @@ def _row(path: Path, index: int, record: dict, images: tuple[InputImage, ...]) -
         raise ConfigError(f"{where}: extra_info: must be a struct with image_num, tools, question and split")
     source = record["data_source"]
     if source not in DATA_SOURCES:
-        raise ConfigError(f"{where}: data_source: {source!r} is not one of {', '.join(DATA_SOURCES)}")
-    messages = _messages(where, record["prompt"], len(images))
+        raise ConfigError(
+            f"{where}: data_source: {shown(repr(source))} is not one of {', '.join(DATA_SOURCES)}; correct it"
+        )
+    messages = _messages(where, record["prompt"], len(images), with_images=source == DATA_SOURCES[1])
     question = info.get("question")
     if question is None:
         question = _text_of(messages)
@@ -152,15 +109,10 @@ def _row(path: Path, index: int, record: dict, images: tuple[InputImage, ...]) -
 
 
 def _images(path: Path, index: int, cell: Any) -> tuple[InputImage, ...]:
-    if cell is None or not cell.is_valid:
-        return ()
-    where = f"{path}: row {index}"
-    if not hasattr(cell, "values"):
-        raise ConfigError(f"{where}: images: must be a list of images")
-    return tuple(InputImage(item, path.parent, where) for item in cell if item.is_valid)
+    return of_cell(cell, path.parent, f"{path}: row {index}")
 
 
-def _messages(where: str, prompt: object, images: int) -> list[dict]:
+def _messages(where: str, prompt: object, images: int, *, with_images: bool) -> list[dict]:
     if isinstance(prompt, str):
         prompt = [{"role": "user", "content": prompt}]
     if not isinstance(prompt, list) or not prompt:
@@ -175,7 +127,21 @@ def _messages(where: str, prompt: object, images: int) -> list[dict]:
         messages.append({"role": role, "content": content})
     if messages[-1]["role"] != "user" or not messages[-1]["content"].strip():
         raise ConfigError(f"{where}: prompt: must end with what the user asks")
+    if images or with_images:
+        asked = "".join(turn["content"] for turn in messages if turn["role"] == "user")
+        match_placeholders(where, asked.count(PLACEHOLDER), images)
     return place_images(messages, images) if images else messages
+
+
+def match_placeholders(where: str, found: int, images: int) -> None:
+    """Raises `ConfigError` when a prompt has another number of `<image>` than of images. None is a number
+    too: the images then lead the prompt.
+    """
+    if found and found != images:
+        raise ConfigError(
+            f"{where}: prompt: has {found} {PLACEHOLDER} and there are {images} images; write one for each, "
+            "or none, and the images lead the prompt"
+        )
 
 
 def place_images(messages: list[dict], images: int) -> list[dict]:
@@ -216,7 +182,8 @@ def _image_num(where: str, value: object) -> int:
         value = int(value)
     if isinstance(value, bool) or not isinstance(value, int) or value < -1:
         raise ConfigError(
-            f"{where}: extra_info.image_num: {value!r} is not -1 (none), 0 (free), 99 (any) or a count"
+            f"{where}: extra_info.image_num: {shown(repr(value))} is not -1 (none), 0 (free), 99 (any) or a "
+            "count"
         )
     return value
 

@@ -12,6 +12,7 @@ from typing import Literal
 
 from pydantic import Field, model_validator
 
+from workers.cache import CACHE_ENV, cache_folder
 from workers.settings import CONFIG_ENV, Settings
 
 AGENT = "interleaved"
@@ -224,6 +225,7 @@ def agent_loop_config(train: TrainSettings, *, run: Path, scorer: str, loop: str
 def environment(train: TrainSettings, *, run: Path) -> dict[str, str]:
     """Environment of the trainer and, through Ray's runtime environment, of every process of the run."""
     env = {
+        CACHE_ENV: str(cache_folder()),
         CONFIG_ENV: str((run / "config.json").absolute()),
         "VERL_FILE_LOGGER_PATH": str((run / METRICS).absolute()),
         # verl 0.9.1 passes flush= to logging calls at INFO, which crashes separate_async.

@@ -1,7 +1,8 @@
 """Prompts as verl's data loader wants them (`data.custom_cls`), over `policy.dataset`.
 
-Invariants: images go to the blob store and only their references into the row, so that no picture enters the
-trainer; a prompt that does not fit `max_prompt_length` is left out at the start with a warning, never cut.
+Invariants: images pass the image gate and go to the blob store, and only their references into the row, so
+that no picture enters the trainer; a prompt that does not fit `max_prompt_length` is left out at the start
+with a warning, never cut.
 """
 
 from __future__ import annotations
@@ -12,6 +13,7 @@ from typing import TYPE_CHECKING, Any
 
 from torch.utils.data import Dataset
 
+from policy.checked_images import CheckedImages
 from policy.dataset import Row, load_rows
 from policy.prompts import SYSTEM
 from workers.blobs import BlobStore
@@ -57,6 +59,7 @@ class InterleavedDataset(Dataset):
             raise ConfigError(f"{', '.join(files)}: no prompt fits train.prompt_tokens = {self._limit}")
         self._rows = fitting[:max_samples] if max_samples > 0 else fitting
         self._visits: Counter[int] = Counter()
+        self._checked = CheckedImages()
 
     def state_dict(self) -> dict[str, Any]:
         """For verl's checkpoint, which holds the state of its data loader and with it this."""
@@ -86,7 +89,7 @@ class InterleavedDataset(Dataset):
         """Put at every visit: one that was lost or damaged since the last is there again."""
         images = self._rows[item].images
         blobs = BlobStore(section("blobs", BlobSettings).url) if images else None
-        return tuple(blobs.put(image.read()) for image in images) if blobs else ()
+        return tuple(blobs.put(self._checked.get(image)) for image in images) if blobs else ()
 
     def _fits(self, row: Row) -> bool:
         """Whether the text alone fits; what images add is known only to the processor, in the rollout."""

@@ -6,6 +6,7 @@ from pathlib import Path
 import pandas as pd
 import pytest
 import yaml
+from fake_services import png
 
 from coordinator import checks, config
 from policy.verl_options import hydra_overrides
@@ -214,7 +215,7 @@ def parquet(path, images):
 
 
 def test_images_for_a_model_that_sees_none_are_named(file, tmp_path):
-    rows = parquet(tmp_path / "mm.parquet", [b"some"])
+    rows = parquet(tmp_path / "mm.parquet", [png()])
     [problem] = checks.data(config.load(file(MINIMAL), {"data.train": [rows]}))
     assert rows in problem
     assert "train.modality" in problem
@@ -228,6 +229,22 @@ def test_an_image_file_that_is_not_there_is_named_with_file_and_row(file, tmp_pa
     [problem] = checks.data(config.load(file(MINIMAL), sees))
     for expected in ("data.train", rows, "row 0", "gone.png"):
         assert expected in problem
+
+
+def test_bytes_that_are_no_image_are_named_with_file_and_row(file, tmp_path):
+    rows = parquet(tmp_path / "mm.parquet", [b"hello"])
+    sees = {"data.train": [rows], "train.modality": "vl", "reward.vl": True}
+    [problem] = checks.data(config.load(file(MINIMAL), sees))
+    assert problem.startswith(f"data.train: {rows}: row 0: images[0]: image refused: not a readable image")
+
+
+def test_a_row_with_more_images_than_the_model_is_given_is_named(file, tmp_path):
+    info = {"image_num": 1, "tools": ["edit"], "question": "What?", "split": "train"}
+    row = {"prompt": "What?", "images": [png()] * 3, "data_source": "interleaved_mm", "extra_info": info}
+    pd.DataFrame([row]).to_parquet(tmp_path / "mm.parquet")
+    sees = {"data.train": [str(tmp_path / "mm.parquet")], "train.modality": "vl", "reward.vl": True}
+    [problem] = checks.data(config.load(file(MINIMAL), sees | {"train.max_input_images": 2}))
+    assert "row 0: has 3 images, and train.max_input_images is 2" in problem
 
 
 @pytest.mark.parametrize("prefix", ["", "file://"])

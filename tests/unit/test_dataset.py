@@ -3,9 +3,12 @@
 from __future__ import annotations
 
 import base64
+import os
 from pathlib import Path
 
 import pandas as pd
+import pyarrow as pa
+import pyarrow.parquet as pq
 import pytest
 
 from policy.dataset import load_rows
@@ -71,7 +74,7 @@ def test_a_placeholder_is_only_text_in_a_row_without_images(parquet):
     ("content", "pieces"),
     [
         ("no place for it", ["image", "no place for it"]),
-        ("<image> here, <image> is text", ["image", " here, <image> is text"]),
+        ("<image> here", ["image", " here"]),
         ("a<image>", ["a", "image"]),
     ],
 )
@@ -81,23 +84,11 @@ def test_every_image_is_placed_exactly_once(parquet, content, pieces):
     assert shown == pieces
 
 
-@pytest.mark.parametrize("cell", [{"bytes": PNG, "path": None}, {"image": PNG}, PNG])
-def test_image_bytes_are_read_in_every_usual_shape(parquet, cell):
-    (row,) = load_rows(parquet(multimodal(images=[cell])))
-    assert row.images[0].read() == PNG
-
-
-@pytest.mark.parametrize("cell", [{"bytes": None, "path": "a.png"}, "a.png"])
-def test_image_paths_are_relative_to_the_file(parquet, tmp_path, cell):
-    (tmp_path / "a.png").write_bytes(PNG)
-    (row,) = load_rows(parquet(multimodal(images=[cell])))
-    assert row.images[0].read() == PNG
-
-
-def test_a_missing_image_file_is_named(parquet):
-    (row,) = load_rows(parquet(multimodal(images=["gone.png"])))
-    with pytest.raises(ConfigError, match=r"row 0: images: cannot read .*gone\.png"):
-        row.images[0].read()
+def test_rows_with_and_without_images_share_a_column_of_single_structs(parquet):
+    text = record(images=None)
+    rows = load_rows(parquet(text, multimodal(images={"bytes": PNG, "path": None}, prompt="What?")))
+    assert [len(row.images) for row in rows] == [0, 1]
+    assert rows[1].images[0].read() == PNG
 
 
 @pytest.mark.parametrize(
@@ -162,7 +153,9 @@ def test_a_row_becomes_a_task(parquet):
         (record(extra_info={"tools": 3}), r"row 0: extra_info\.tools"),
         (record(extra_info={"question": "  "}), r"row 0: extra_info\.question"),
         (record() | {"extra_info": "none"}, "row 0: extra_info: must be a struct"),
-        (multimodal(images="a.png"), "row 0: images: must be a list"),
+        (multimodal("two <image> <image>"), "row 0: prompt: has 2 <image> and there are 1 images"),
+        (multimodal(images=None), "row 0: prompt: has 1 <image> and there are 0 images"),
+        (record(data_source="x" * 400_000), r"row 0: data_source: 'x+… \(400,002 characters\)"),
     ],
 )
 def test_a_bad_row_is_named_with_its_column(parquet, row, message):
@@ -179,6 +172,92 @@ def test_a_file_that_is_no_parquet_is_named(tmp_path):
     (tmp_path / "bad.parquet").write_text("hello")
     with pytest.raises(ConfigError, match=r"bad\.parquet: not a readable parquet file"):
         load_rows(tmp_path / "bad.parquet")
+
+
+@pytest.mark.parametrize(
+    ("name", "content", "said"),
+    [
+        ("a.jsonl", b'{"prompt": "x"}\n', r"looks like JSON; .*read_json\(FILE, lines=True\)"),
+        ("a.json", b"[{}]", r"looks like JSON; .*read_json\(FILE\)"),
+        ("a.csv", b"prompt,images\n", r"read_csv"),
+        ("a.parquet.gz", b"\x1f\x8b\x08\x00", r"is compressed \(gzip\); unpack it"),
+        ("a.parquet", b"", r"is empty; write or download it again"),
+        ("a.parquet", b"PAR1", r"not a readable parquet file"),
+        ("a.parquet", b"PAR1" + b"\xff" * 5000 + b"PAR1", r"not a readable parquet file"),
+        ("a.parquet", b"version https://git-lfs.github.com/spec/v1\n", r"not a readable parquet file"),
+    ],
+)
+def test_a_file_of_another_kind_is_named_with_the_cure(tmp_path, name, content, said):
+    (tmp_path / name).write_bytes(content)
+    with pytest.raises(ConfigError, match=said) as caught:
+        load_rows(tmp_path / name)
+    assert str(tmp_path / name) in str(caught.value)
+    assert len(str(caught.value)) < 600
+
+
+def test_a_folder_and_a_pipe_are_no_files(tmp_path):
+    os.mkfifo(tmp_path / "pipe")
+    for path, said in ((tmp_path, "is a folder"), (tmp_path / "pipe", "is no file"), ("/dev/null", "is no")):
+        with pytest.raises(ConfigError, match=said):
+            load_rows(path)
+
+
+@pytest.mark.parametrize("name", ["a\0b.parquet", "x" * 5000])
+def test_a_name_that_no_file_can_have_is_refused_shortly(name):
+    with pytest.raises(ConfigError) as caught:
+        load_rows(name)
+    assert len(str(caught.value)) < 300
+
+
+@pytest.mark.parametrize(
+    ("renamed", "said"),
+    [
+        ({"images": "image"}, "column image: did you mean images"),
+        ({"images": "Images"}, "column Images: did you mean images"),
+        ({"images": "image_path"}, "column image_path: did you mean images"),
+        ({"prompt": "promt"}, "column prompt is missing .*; did you mean promt"),
+        ({"data_source": "datasource"}, "column data_source is missing .*; did you mean datasource"),
+        ({"extra_info": "extra_infos"}, "column extra_info is missing .*; did you mean extra_infos"),
+    ],
+)
+def test_a_misspelt_column_is_named(tmp_path, renamed, said):
+    frame = pd.DataFrame([multimodal("What?")]).rename(columns=renamed)
+    frame.to_parquet(tmp_path / "rows.parquet")
+    with pytest.raises(ConfigError, match=said):
+        load_rows(tmp_path / "rows.parquet")
+
+
+def test_a_misspelt_key_of_extra_info_is_named(parquet):
+    row = record()
+    row["extra_info"]["tool"] = row["extra_info"].pop("tools")
+    with pytest.raises(ConfigError, match=r"extra_info\.tool: did you mean tools"):
+        load_rows(parquet(row))
+
+
+def test_other_columns_are_not_read(tmp_path):
+    frame = pd.DataFrame([multimodal(ability="write", reward_model={"style": "rule"})])
+    path = tmp_path / "rows.parquet"
+    frame.to_parquet(path)
+    far = pa.array([2**50], pa.timestamp("s"))  # no datetime holds it
+    pq.write_table(pq.read_table(path).append_column("far", far), path)
+    assert len(load_rows(path)) == 1
+
+
+def test_a_text_that_is_not_utf8_is_named(tmp_path, parquet):
+    table = pq.read_table(parquet(record()))
+    bad = pa.Array.from_buffers(
+        pa.string(), 1, [None, pa.array([0, 2], pa.int32()).buffers()[1], pa.py_buffer(b"\xff\xfe")]
+    )
+    pq.write_table(table.set_column(0, "prompt", bad), tmp_path / "bad.parquet")
+    with pytest.raises(ConfigError, match=r"bad\.parquet: a value of prompt, .*in UTF-8"):
+        load_rows(tmp_path / "bad.parquet")
+
+
+def test_a_column_that_stands_twice_is_named(tmp_path, parquet):
+    table = pq.read_table(parquet(record()))
+    pq.write_table(table.append_column("prompt", table["prompt"]), tmp_path / "two.parquet")
+    with pytest.raises(ConfigError, match="column prompt stands twice"):
+        load_rows(tmp_path / "two.parquet")
 
 
 def test_a_truncated_parquet_file_is_named(parquet):

@@ -15,6 +15,7 @@ from PIL import Image
 
 from policy.document import Task
 from workers.blobs import BlobStore
+from workers.cache import CACHE_ENV
 from workers.settings import CONFIG_ENV
 
 CONFIG = OmegaConf.create({"system_prompt": False, "max_prompt_length": 50})
@@ -25,6 +26,11 @@ class Words:
 
     def apply_chat_template(self, messages, **_):
         return messages[-1]["content"].split()
+
+
+@pytest.fixture(autouse=True)
+def _own_cache(tmp_path, monkeypatch):
+    monkeypatch.setenv(CACHE_ENV, str(tmp_path / "cache"))
 
 
 @pytest.fixture
@@ -68,6 +74,37 @@ def test_an_input_image_that_was_lost_is_put_again_when_its_row_is_read_next(tmp
     Path(blobs.location(ref.sha256)).write_bytes(b"damaged")
     assert Task.model_validate_json(dataset[0]["task"]).inputs == (ref,)
     assert blobs.get(ref) == picture.getvalue()
+
+
+def record(question: str, images: object = None) -> dict:
+    info = {"image_num": 0, "tools": ["edit"], "question": question, "split": "train"}
+    source = "interleaved" if images is None else "interleaved_mm"
+    chat = [{"role": "user", "content": question}]
+    return {"prompt": chat, "images": images, "data_source": source, "extra_info": info}
+
+
+def test_files_with_and_without_images_make_one_batch(tmp_path, monkeypatch):
+    """As the vision-language recipe trains: texts and pictures, from two files, a GIF among them."""
+    from verl.utils.dataset.rl_dataset import collate_fn
+
+    from policy.verl_dataset import InterleavedDataset
+
+    blobs, gif = BlobStore(str(tmp_path / "blobs")), io.BytesIO()
+    Image.new("P", (9, 9)).save(gif, "GIF")
+    files = [str(tmp_path / "train.parquet"), str(tmp_path / "train_mm.parquet")]
+    text = {**record("one"), "prompt": "one"}
+    del text["images"]
+    pq.write_table(pa.Table.from_pylist([text]), files[0])
+    pictured = [record("two <image>", [{"bytes": gif.getvalue(), "path": None}]), record("three")]
+    pq.write_table(pa.Table.from_pylist(pictured), files[1])
+    (tmp_path / "config.json").write_text(json.dumps({"blobs": {"url": blobs.url}}))
+    monkeypatch.setenv(CONFIG_ENV, str(tmp_path / "config.json"))
+    dataset = InterleavedDataset(OmegaConf.create(files), Words(), CONFIG, processor=object())
+    batch = collate_fn([dataset[item] for item in range(len(dataset))])
+    assert [len(chat[-1]["content"]) for chat in batch["raw_prompt"]] == [len("one"), 2, len("three")]
+    inputs = [Task.model_validate_json(task).inputs for task in batch["task"]]
+    assert [len(refs) for refs in inputs] == [0, 1, 0]
+    assert inputs[1][0].media_type == "image/png"
 
 
 def test_a_resumed_run_goes_on_counting_how_often_a_row_was_read(file):

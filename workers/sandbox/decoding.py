@@ -56,6 +56,8 @@ def decode(order: dict[str, Any], data: bytes | memoryview) -> Report:
     except _Refused as error:
         return Report({"status": "refused", "detail": str(error)})
     except Exception as error:  # noqa: BLE001 - decoders raise anything on bytes that are no image
+        if type(error).__name__ == "UnidentifiedImageError":  # its own words name an address in memory
+            return Report({"status": "refused", "detail": f"not a readable image of {', '.join(FORMATS)}"})
         detail = f"not a readable image: {type(error).__name__}: {error}"
         return Report({"status": "refused", "detail": detail.encode(errors="replace").decode()[:300]})
 

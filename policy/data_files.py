@@ -1,0 +1,84 @@
+"""What is wrong with a data file before its format is looked at, and how values from it stand in messages.
+
+Invariant: a message is short and printable, whatever the file holds.
+"""
+
+from __future__ import annotations
+
+import difflib
+import os
+import stat
+from collections.abc import Iterable, Mapping
+from pathlib import Path
+
+from workers.errors import ConfigError
+
+SHOWN = 80  # characters of a value in a message
+NEAR = 0.8  # likeness from which a name counts as a misspelt one
+PACKED = {b"\x1f\x8b": "gzip", b"PK\x03\x04": "zip", b"\x28\xb5\x2f\xfd": "zstd", b"BZh": "bzip2"}
+# Names that others give to the key `images`, too unlike it to be found by their letters.
+IMAGES = dict.fromkeys(
+    ("img", "image_path", "image_paths", "image_file", "image_files", "picture", "pictures", "input_images"),
+    "images",
+)
+
+
+def shown(value: object) -> str:
+    """`value` for a message: printable, and at most `SHOWN` characters of it."""
+    text = value if isinstance(value, str) else repr(value)
+    cut = "".join(sign if sign.isprintable() else "?" for sign in text[:SHOWN])
+    return cut if len(text) <= SHOWN else f"{cut}… ({len(text):,} characters)"
+
+
+def some(names: Iterable[str], most: int = 12) -> str:
+    """Names for a message, `most` of them."""
+    every = [shown(name) for name in names]
+    more = f" and {len(every) - most} more" if len(every) > most else ""
+    return ", ".join(every[:most]) + more
+
+
+def misnamed(
+    given: Iterable[str], known: Iterable[str], also: Mapping[str, str] | None = None
+) -> dict[str, str]:
+    """Of the names `given`, those that probably mean a `known` one that is absent: misspelt -> meant.
+
+    `also`: other names for known ones.
+    """
+    names = list(given)
+    absent = [name for name in known if name not in names]
+    found: dict[str, str] = {}
+    for name in names:
+        plain = name.strip().lower()
+        near = difflib.get_close_matches(plain, absent, n=1, cutoff=NEAR)
+        meant = near[0] if near else (also or {}).get(plain, "")
+        if name not in known and meant in absent:
+            found[name] = meant
+    return found
+
+
+def head(path: Path, what: str, size: int = 8) -> bytes:
+    """The first bytes of a data file. `what`: the file to name instead, for messages.
+
+    Raises `ConfigError` for a file that is missing, no file, not allowed, empty or compressed.
+    """
+    try:
+        status = os.stat(path)
+        if stat.S_ISDIR(status.st_mode):
+            raise ConfigError(f"{path}: is a folder; name {what} in it")
+        if not stat.S_ISREG(status.st_mode):
+            raise ConfigError(f"{path}: is no file; name {what}")
+        with path.open("rb") as file:
+            first = file.read(size)
+    except FileNotFoundError as error:
+        raise ConfigError(f"{shown(str(path))}: does not exist; name {what}") from error
+    except PermissionError as error:
+        raise ConfigError(f"{path}: may not be read; permit it to this user, or name another file") from error
+    except (OSError, ValueError) as error:  # ValueError: a NUL in the name
+        why = getattr(error, "strerror", None) or error
+        raise ConfigError(f"{shown(str(path))}: cannot be read ({why}); name {what}") from error
+    if not first:
+        raise ConfigError(f"{path}: is empty; write or download it again")
+    for magic, name in PACKED.items():
+        if first.startswith(magic):
+            raise ConfigError(f"{path}: is compressed ({name}); unpack it, and name the unpacked file")
+    return first
