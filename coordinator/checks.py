@@ -12,9 +12,10 @@ import socket
 from pathlib import Path
 from urllib.parse import urlsplit
 
+from coordinator import demo_parts
 from coordinator import resume as resuming
 from coordinator.build import CACHE_ENV
-from coordinator.config import RAY_ENV, RunConfig
+from coordinator.config import RAY_ENV, RunConfig, ServiceConfig
 from policy.checked_images import Progress
 from rewards import settings as rewards_settings
 from workers.errors import ConfigError, InfrastructureFault
@@ -24,8 +25,6 @@ from workers.settings import REDIS_ENV, QueueSettings
 REDIS_TIMEOUT_S = 3.0
 MIB = 2**20
 FREE_MIB = 512  # finds a disk that is full; what a real model's checkpoints take, nobody can tell before
-# Stand-ins in the shipped configurations: the demo names the model that it builds after seed and recipe.
-DEMOS = {".cache/tiny-text": "llmi demo", ".cache/tiny-vl": "llmi demo --model vl"}
 
 
 def check(config: RunConfig, run: Path, resume: bool = False, progress: Progress | None = None) -> None:
@@ -56,20 +55,23 @@ def resumable(config: RunConfig, run: Path) -> list[str]:
     return resuming.problems(config, run) or [f"--runs: {problem}" for problem in _unwritable(run)]
 
 
-def unbuilt(config: RunConfig) -> list[str]:
-    """A shipped configuration of the demo names parts that only the demo builds: all of them in one line."""
-    command = builder(config)
-    if not command or Path(config.train.model).exists():
+def unbuilt(config: ServiceConfig) -> list[str]:
+    """A configuration of the demo names parts that only the demo builds: all that are missing in one line."""
+    fields = sorted(demo_parts.missing(config.model_dump(mode="json")), reverse=True)
+    if not fields:
         return []
     return [
-        f"train.model: {config.train.model}, and with it the data, library and image models of this "
-        f"configuration, are built by `{command}`; run that, or name your own"
+        f"{', '.join(fields)}: parts of the demo that are not built; run `{builder(config)}`, which builds "
+        "them, or name your own"
     ]
 
 
-def builder(config: RunConfig) -> str:
-    """The command that builds the parts of a shipped configuration of the demo; empty for any other."""
-    return DEMOS.get(config.train.model, "")
+def builder(config: ServiceConfig) -> str:
+    """The command that builds the parts of the demo that a configuration names."""
+    if not isinstance(config, RunConfig):
+        return "llmi evaluate demo"
+    seed = "" if config.train.seed == demo_parts.SEED else f" --seed {config.train.seed}"
+    return "llmi demo" + (" --model vl" if config.train.modality == "vl" else "") + seed
 
 
 def missing(config: RunConfig) -> list[str]:

@@ -18,6 +18,7 @@ from typing import TypeVar
 import yaml
 from pydantic import Field, ValidationError, field_validator, model_validator
 
+from coordinator import demo_parts
 from coordinator.config_errors import explain
 from coordinator.pools import WorkerSettings
 from evaluation.settings import AuthorSettings, RubricSettings
@@ -135,7 +136,7 @@ def _read(path: str | Path, overrides: Mapping[str, object] | None) -> tuple[dic
         raise ConfigError(f"{file}: must hold a mapping of sections, such as tools, judges, train and data")
     for name, value in (overrides or {}).items():
         _put(raw, name, value)
-    return raw, str(file)
+    return demo_parts.resolved(raw, str(file)), str(file)
 
 
 def check(raw: object, source: str) -> RunConfig:

@@ -16,6 +16,7 @@ from rich.console import Console
 from coordinator import checks, evaluations
 from coordinator.build import Parts, build, cache_folder
 from coordinator.config import SHIPPED, ServiceConfig, load_services
+from coordinator.demo_parts import SEED
 from coordinator.evaluations import Evaluation, Say, Status
 from coordinator.fleet import Fleet
 from coordinator.own_workers import own_workers
@@ -24,7 +25,6 @@ from evaluation import report
 from evaluation.specimen_bench import write_bench
 from workers.errors import ConfigError
 
-SEED = 1  # of `llmi demo`, so that both use the same parts
 CONFIG = SHIPPED / "evaluate_demo.yaml"  # never a file of that name in the working directory
 LOOK_S = 1.0
 

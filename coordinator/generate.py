@@ -19,6 +19,7 @@ from coordinator.build import Parts, build, cache_folder
 from coordinator.checks import cache as cache_problems
 from coordinator.config import RunConfig, ServiceConfig, load_services
 from coordinator.demo import configure
+from coordinator.demo_parts import SEED
 from coordinator.own_workers import Say
 from coordinator.signals import StopSignals
 from coordinator.tool_workers import tool_workers
@@ -35,7 +36,6 @@ from workers.errors import Cause, ConfigError, Fault, InfrastructureFault, JobEr
 from workers.messages import Failure, Success
 from workers.providers import preflight
 
-DEMO_SEED = 1  # of `llmi demo`, so that both use the same tiny policy
 TINY_TOKENS = 512
 
 
@@ -170,7 +170,7 @@ def _demo(order: Order, console: Console) -> ServiceConfig:
             f"--model: is missing; give the name under which the endpoint of {AUTHOR_URL_ENV} serves it"
         )
     author = AuthorSettings(provider="openai" if endpoint else "local", model=order.model)
-    parts = Parts(cache_folder(), "vl" if order.images else "text", DEMO_SEED, policy=not own)
+    parts = Parts(cache_folder(), "vl" if order.images else "text", SEED, policy=not own)
     if problems := [*cache_problems(parts.cache), *(authors.check(author) if own else [])]:
         raise ConfigError("\n".join(problems))
     policy = build(parts, console)

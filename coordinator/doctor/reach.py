@@ -13,9 +13,9 @@ from typing import Any
 
 import redis
 
-from coordinator import checks, claim
+from coordinator import checks, claim, demo_parts
 from coordinator.build import CACHE_ENV
-from coordinator.config import RAY_ENV, RunConfig, ServiceConfig
+from coordinator.config import RAY_ENV, ServiceConfig
 from coordinator.doctor.finding import Finding, fail, note, of_problems, ok
 from evaluation import author, rubric
 from evaluation.settings import AUTHOR_URL_ENV, RUBRIC_URL_ENV, AuthorSettings, RubricSettings
@@ -39,11 +39,11 @@ def examine(config: ServiceConfig) -> Iterator[Finding]:
     yield from _proxies(config)
     yield from _redis(config)
     yield from _ray()
-    if isinstance(config, RunConfig) and checks.unbuilt(config):
-        command = checks.builder(config)
-        yield note("tools", "not built yet", f"`{command}` builds a picture library and tiny image models")
-    else:
-        for name, problems in _tools(config).items():
+    unbuilt = set(demo_parts.missing({"tools": config.tools.model_dump(mode="json")}))
+    for name, problems in _tools(config).items():
+        if any(field.startswith(f"tools.{name}.") for field in unbuilt):
+            yield note("tools", name, "a part of the demo that is not built yet", checks.builder(config))
+        else:
             yield from of_problems("tools", name, problems, _provider(config, name))
     yield from _judge("text", config.judges.text, config.judges.text_url, TEXT_URL_ENV)
     yield from _judge("image", config.judges.image, config.judges.image_url, IMAGE_URL_ENV)
@@ -215,7 +215,11 @@ def _rubric(settings: RubricSettings) -> Iterator[Finding]:
 
 def _author(settings: AuthorSettings) -> Iterator[Finding]:
     """Only where one is configured: training and workers of tools need none."""
-    if settings != AuthorSettings():
+    if any(demo_parts.missing({"model": settings.model})):
+        yield note(
+            "author", settings.provider, "the demo's tiny policy is not built yet", "llmi evaluate demo"
+        )
+    elif settings != AuthorSettings():
         where = settings.url if settings.provider == "openai" else "in the worker"
         fine = f"{settings.model}, {where}; settings and keys are there"
         yield from of_problems("author", settings.provider, author.check(settings), fine)

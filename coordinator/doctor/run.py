@@ -17,9 +17,9 @@ def examine(config: RunConfig, run: Path) -> Iterator[Finding]:
     yield from of_problems(
         AREA, "folders", checks.local(config, run), f"{run.parent} and the image store can be written"
     )
-    if checks.unbuilt(config):
-        command = checks.builder(config)
-        yield note(AREA, "model and data", f"{config.train.model} is not built yet; `{command}` builds both")
+    if problems := checks.unbuilt(config):
+        fields = problems[0].partition(":")[0]
+        yield note(AREA, "model and data", f"{fields}: not built yet", f"{checks.builder(config)}")
         return
     if Path(config.train.model).expanduser().exists() or checks.model(config):
         yield from of_problems(AREA, "model", checks.model(config), f"{config.train.model} is there")

@@ -27,6 +27,15 @@ _PREPARED = 0.1  # the share of progress that preparing the lessons counts for
 _CUT = "-cut-short"
 
 
+def policy_folder(kind: Kind, cache: Path, *, seed: int, recipe: Recipe | None = None) -> Path:
+    """Where the tiny policy of this recipe lies once it is built; a cut-short one only while there is no
+    other.
+    """
+    folder = cache / f"tiny-{kind}-{cache_key(kind, recipe or RECIPES[kind], seed)}"
+    cut = folder.with_name(folder.name + _CUT)
+    return cut if cut.exists() and not folder.exists() else folder
+
+
 def build_policy(
     kind: Kind,
     cache: Path,

@@ -10,11 +10,14 @@ import redis
 import yaml
 from fake_services import FakeServices
 
-from coordinator.config import ServiceConfig, check
+from coordinator.build import Parts
+from coordinator.config import ServiceConfig, check, load_services
 from coordinator.doctor import machine, reach, run
 from coordinator.doctor.finding import State
 from coordinator.redis_server import EmbeddedRedis
 from policy.corpus import write_dataset
+from policy.tiny.build import policy_folder
+from workers.cache import CACHE_ENV
 from workers.settings import CodeSettings
 
 LLMI = [sys.executable, "-c", "from coordinator.cli import main; main()"]
@@ -182,6 +185,37 @@ def test_of_a_training_run_folders_model_and_data_are_looked_at(tmp_path):
     raw["train"] = {**raw["train"], "model": "owner/model"}
     states = [one.state for one in run.examine(check(raw, "run.yaml"), tmp_path / "runs" / "r")]
     assert states == [State.OK, State.NOTE, State.OK]  # a hub id is left to the hub
+
+
+@pytest.mark.parametrize(("name", "kind"), [("demo", "text"), ("demo_vl", "vl"), ("evaluate_demo", "vl")])
+def test_of_a_demo_what_is_built_is_told_apart_from_what_is_not(name, kind, tmp_path, monkeypatch):
+    monkeypatch.setenv(CACHE_ENV, str(tmp_path))
+
+    def looked_at():
+        settings = load_services(name)
+        found = list(reach.examine(settings))
+        if name != "evaluate_demo":
+            found += run.examine(settings, tmp_path / "runs" / "r")
+        return {(one.area, one.name): one for one in found if one.area in ("tools", "author", "run")}
+
+    before = looked_at()
+    assert State.FAIL not in {one.state for one in before.values()}
+    notes = [one for one in before.values() if one.state is State.NOTE]
+    assert {one.area for one in notes} == {"tools", "author" if name == "evaluate_demo" else "run"}
+    assert all("not built" in one.detail and one.cure.startswith("llmi ") for one in notes)
+
+    parts = Parts(tmp_path, kind, 1)
+    write_dataset(parts.prompts, seed=1, train=2, test=2)
+    for folder, file in (
+        (policy_folder(kind, tmp_path, seed=1), "config.json"),
+        (parts.library, "captions.jsonl"),
+        (parts.image_model, "model_index.json"),
+    ):
+        folder.mkdir()
+        (folder / file).write_text("{}")
+    after = looked_at()
+    assert {one.state for one in after.values()} == {State.OK}
+    assert any(str(policy_folder(kind, tmp_path, seed=1)) in one.detail for one in after.values())
 
 
 def test_keys_are_named_and_never_shown(monkeypatch):

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import shutil
 import socket
 from pathlib import Path
 from types import SimpleNamespace
@@ -12,8 +13,12 @@ import pytest
 from rich.console import Console
 
 from coordinator import checks, config, dry_run, evaluation_demo
-from coordinator.build import CACHE_ENV, Parts, build
+from coordinator.build import Kind, Parts, build
 from coordinator.demo import configure, demo
+from coordinator.nodes.needs import lacking
+from policy.corpus import write_dataset
+from policy.tiny.build import policy_folder
+from workers.cache import CACHE_ENV, cache_folder
 from workers.errors import Cause, ConfigError, InfrastructureFault
 from workers.providers import keys, preflight
 from workers.sandbox import client
@@ -147,9 +152,78 @@ def test_the_parts_of_the_demo_are_said_to_be_built_by_the_demo(
 
 
 def test_a_demo_given_other_parts_is_told_what_they_lack(tmp_path: Path) -> None:
-    own = config.load("demo", {"train.model": "owner/model"})
+    tools = {"search": {"library": "mine"}, "diffusion": {"model": "mine/d"}, "edit": {"model": "mine/e"}}
+    own = config.load("demo", {"train.model": "owner/model", "data.train": ["a"], "data.test": [], **{
+        f"tools.{name}.{key}": value for name, one in tools.items() for key, value in one.items()
+    }})  # fmt: skip
     assert checks.unbuilt(own) == []
     assert any("captions.jsonl" in said for said in checks.missing(own))
+
+
+def build_parts(cache: Path, kind: Kind, seed: int) -> None:
+    """What a demo leaves, as far as checks look at it."""
+    parts = Parts(cache, kind, seed)
+    write_dataset(parts.prompts, seed=seed, train=2, test=2)
+    for folder, name in (
+        (policy_folder(kind, cache, seed=seed), "config.json"),
+        (parts.library, "captions.jsonl"),
+        (parts.image_model, "model_index.json"),
+    ):
+        folder.mkdir(parents=True, exist_ok=True)
+        (folder / name).write_text("{}")
+
+
+@pytest.mark.parametrize("cache", [None, "elsewhere"])
+@pytest.mark.parametrize(
+    ("name", "kind", "seed"), [("demo", "text", 1), ("demo_vl", "vl", 1), ("demo", "text", 7)]
+)
+def test_the_shipped_configurations_name_what_the_demo_builds(
+    name: str, kind: Kind, seed: int, cache: str | None, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    if cache:
+        monkeypatch.setenv(CACHE_ENV, str(tmp_path / cache))
+    build_parts(cache_folder(), kind, seed)
+    shipped = config.load(name, {"train.seed": seed})
+    policy = policy_folder(kind, cache_folder(), seed=seed)
+    built = configure(Parts(cache_folder(), kind, seed), policy, "", None)
+    assert shipped.train.model == built.train.model
+    assert (shipped.data, shipped.tools) == (built.data, built.tools)
+    assert checks.unbuilt(shipped) == []
+    assert [*checks.missing(shipped), *checks.data(shipped)] == []
+
+
+def test_a_node_of_the_demos_evaluation_serves_its_authors_queue_once_it_is_built(tmp_path: Path) -> None:
+    assert "evaluate" in lacking(config.load_services("evaluate_demo"))
+    build_parts(cache_folder(), "vl", 1)
+    settings = config.load_services("evaluate_demo")
+    policy = policy_folder("vl", cache_folder(), seed=1)
+    assert (
+        settings.author.model
+        == evaluation_demo.configure(Parts(cache_folder(), "vl", 1), policy, tmp_path).author.model
+    )
+    assert lacking(settings) == {}
+
+
+def test_a_policy_whose_teaching_was_cut_short_is_the_one_that_was_built(tmp_path: Path) -> None:
+    whole = policy_folder("text", tmp_path, seed=1)
+    cut = whole.with_name(f"{whole.name}-cut-short")
+    cut.mkdir()
+    assert policy_folder("text", tmp_path, seed=1) == cut
+    whole.mkdir()
+    assert policy_folder("text", tmp_path, seed=1) == whole
+
+
+def test_a_part_that_no_demo_builds_is_named(tmp_path: Path) -> None:
+    with pytest.raises(ConfigError, match=r"demo:tiny-texts: no demo builds that; name one of tiny-text"):
+        config.load("demo", {"train.model": "demo:tiny-texts"})
+
+
+def test_a_part_that_was_removed_after_the_demo_is_named_with_its_command(tmp_path: Path) -> None:
+    build_parts(cache_folder(), "text", 7)
+    shutil.rmtree(Parts(cache_folder(), "text", 7).library)
+    [said] = checks.unbuilt(config.load("demo", {"train.seed": 7}))
+    assert said.startswith("tools.search.library: ")
+    assert "`llmi demo --seed 7`" in said
 
 
 def test_a_demo_beside_other_problems_still_tells_them(tmp_path: Path) -> None:
