@@ -22,7 +22,7 @@ from workers.errors import ConfigError, InfrastructureFault
 from workers.providers import preflight
 from workers.settings import REDIS_ENV, QueueSettings
 
-REDIS_TIMEOUT_S = 3.0
+HEAD_TIMEOUT_S = 3.0
 MIB = 2**20
 FREE_MIB = 512  # finds a disk that is full; what a real model's checkpoints take, nobody can tell before
 
@@ -41,7 +41,9 @@ def check(config: RunConfig, run: Path, resume: bool = False, progress: Progress
 def surroundings(config: RunConfig, run: Path, resume: bool = False) -> list[str]:
     """What does not depend on model and data: folders, the jail, Ray and the Redis that the user named."""
     heir = config.name if resume else ""
-    outside = (redis(config.queue) or claimed(config.queue, heir)) if config.external_redis else []
+    # On a cluster of the user's own, workers have the environment of its nodes.
+    serves = bool(config.workers.pools) and not os.environ.get(RAY_ENV)
+    outside = (redis(config.queue, serves) or claimed(config.queue, heir)) if config.external_redis else []
     return [*local(config, run, resume), *jail(config), *outside, *head()]
 
 
@@ -157,7 +159,7 @@ def head() -> list[str]:
         return []
     try:
         parts = urlsplit(address if "://" in address else f"ray://{address}")
-        with socket.create_connection((parts.hostname or "", parts.port or 6379), REDIS_TIMEOUT_S):
+        with socket.create_connection((parts.hostname or "", parts.port or 6379), HEAD_TIMEOUT_S):
             return []
     except (OSError, ValueError) as error:
         return [
@@ -221,30 +223,19 @@ def _data_file(config: RunConfig, file: str, progress: Progress | None) -> list[
     return [f"{problems[0]}{more}"] if problems else []
 
 
-def redis(queue: QueueSettings) -> list[str]:
-    """The Redis the user named must answer within `REDIS_TIMEOUT_S`."""
-    from redis import Redis, RedisError
+def redis(queue: QueueSettings, serves: bool = False) -> list[str]:
+    """The Redis that the user named can be the queue of a run; `serves`: also of workers with its user."""
+    from redis import RedisError
 
+    from workers import queue_probe
+
+    if found := queue_probe.problems(queue, serves):
+        return found
     try:
-        parts = urlsplit(queue.url)
-        where = f"{parts.hostname}:{parts.port or 6379}"
-        client = Redis.from_url(
-            queue.url, socket_connect_timeout=REDIS_TIMEOUT_S, socket_timeout=REDIS_TIMEOUT_S
-        )
-        with client:
-            client.ping()
-    except ValueError:  # its message may hold a part of the password
-        return [
-            f"queue.redis_url (or {REDIS_ENV}): not a Redis URL; give one such as redis://host:6379/0; "
-            "percent-encode signs in a password"
-        ]
-    except RedisError as error:
-        why = type(error).__name__
-        return [
-            f"queue.redis_url (or {REDIS_ENV}): no Redis answers at {where} ({why}); start it, correct the "
-            "address, or name none and one is started for the run"
-        ]
-    return []
+        problem = queue_probe.evicts(queue)
+    except RedisError as error:  # it answered a moment ago
+        problem = f"{type(error).__name__} when asked for its settings; try again"
+    return [f"{queue_probe.FIELD}: {problem}"] if problem else []
 
 
 def claimed(queue: QueueSettings, heir: str = "") -> list[str]:

@@ -238,6 +238,8 @@ def configuration(path: str) -> ServiceConfig:
         raise ConfigError(f"no Redis is named: set {REDIS_ENV} or queue.redis_url; `llmi redis` starts one")
     try:
         raw = published(config.queue)
+    except ConfigError:
+        raise
     except (redis.RedisError, ValueError) as error:  # the message of the latter may hold a password
         raise ConfigError(
             f"{REDIS_ENV} or queue.redis_url: no Redis answers there ({type(error).__name__}); start it, or "

@@ -20,6 +20,7 @@ from coordinator.pools import PoolSettings
 from coordinator.signals import StopSignals
 from policy.document import SOURCES
 from workers.roster import served
+from workers.errors import ConfigError
 from workers.settings import BlobSettings
 
 SLOTS = 4  # jobs at once in one worker of our own: a single document has few
@@ -46,6 +47,8 @@ def _living(config: ServiceConfig, say: Say) -> ServiceConfig | None:
         there = served(config.queue.url)
         lacking = [tool for tool in SOURCES if tool not in there]
         theirs = None if lacking else published(config.queue)
+    except ConfigError:
+        raise
     except (redis.RedisError, ValueError) as error:
         say(f"no Redis answers at the address given ({type(error).__name__}); starting one here")
         return None

@@ -14,7 +14,7 @@ import os
 from collections.abc import Mapping
 from pathlib import Path
 from typing import Annotated, Literal, TypeVar
-from urllib.parse import parse_qs, urlsplit, urlunsplit
+from urllib.parse import urlsplit
 
 from pydantic import (
     AfterValidator,
@@ -28,6 +28,7 @@ from pydantic import (
 
 from workers.errors import ConfigError
 from workers.queues import QUEUES
+from workers.redis_url import canonical
 
 CONFIG_ENV = "LLMI_CONFIG"
 REDIS_ENV = "LLMI_REDIS_URL"
@@ -80,24 +81,24 @@ class QueueSettings(Settings):
     @field_validator("redis_url")
     @classmethod
     def _no_password(cls, url: str) -> str:
+        """In the one form that every client reads alike."""
+        url = canonical(url)
         if urlsplit(url).password:
             raise ValueError(f"must not hold a password; put the whole URL into {REDIS_ENV}")
         return url
 
     @property
     def url(self) -> str:
-        """The URL to connect to: `LLMI_REDIS_URL` wins, so that a password never enters a file."""
-        return verifying(os.environ.get(REDIS_ENV) or self.redis_url)
-
-
-def verifying(url: str) -> str:
-    """A rediss:// URL that says whether certificates are verified: they are, unless it says otherwise. Celery
-    does not verify any that it is not told to.
-    """
-    parts = urlsplit(url)
-    if parts.scheme != "rediss" or "ssl_cert_reqs" in parse_qs(parts.query):
-        return url
-    return urlunsplit(parts._replace(query="&".join(filter(None, (parts.query, "ssl_cert_reqs=required")))))
+        """The URL to connect to: `LLMI_REDIS_URL` wins, so that a password never enters a file. Raises
+        `ConfigError` for one that not every client reads alike.
+        """
+        given = os.environ.get(REDIS_ENV)
+        if not given:
+            return self.redis_url
+        try:
+            return canonical(given)
+        except ValueError as error:
+            raise ConfigError(f"queue.redis_url (or {REDIS_ENV}): {error}") from None
 
 
 def plain_url(url: str) -> str:

@@ -20,6 +20,7 @@ from coordinator.doctor.finding import Finding, fail, note, of_problems, ok
 from evaluation import author, rubric
 from evaluation.settings import AUTHOR_URL_ENV, RUBRIC_URL_ENV, AuthorSettings, RubricSettings
 from rewards.settings import IMAGE_URL_ENV, TEXT_URL_ENV, JudgeEndpoint
+from workers import queue_probe
 from workers.errors import ConfigError, InfrastructureFault
 from workers.providers import keys, preflight, proxies
 from workers.settings import REDIS_ENV
@@ -79,7 +80,8 @@ def _redis(config: ServiceConfig) -> Iterator[Finding]:
     if not config.external_redis:
         yield _embedded()
         return
-    if problems := checks.redis(config.queue):
+    serves = isinstance(config, RunConfig) and bool(config.workers.pools) and not os.environ.get(RAY_ENV)
+    if problems := queue_probe.problems(config.queue, serves):
         yield from of_problems("queue", "Redis", problems, "")
         return
     try:
@@ -98,7 +100,7 @@ def _embedded() -> Finding:
         with (
             tempfile.TemporaryDirectory(prefix="llmi-doctor-") as folder,
             EmbeddedRedis(Path(folder)) as server,
-            redis.Redis.from_url(server.url, socket_timeout=checks.REDIS_TIMEOUT_S) as client,
+            redis.Redis.from_url(server.url, socket_timeout=queue_probe.TIMEOUT_S) as client,
         ):
             client.ping()
     except (ConfigError, redis.RedisError) as error:
@@ -113,18 +115,14 @@ def _about(config: ServiceConfig) -> Iterator[Finding]:
         trip_ms = (time.monotonic() - started) * 1000
         server: Any = client.info("server")
         stored: Any = client.info("persistence")
-        memory: Any = client.info("memory")
         workers = sum(1 for _ in client.scan_iter("llmi:worker:*"))
     yield ok("queue", "Redis", f"version {server['redis_version']}, answers in {trip_ms:.1f} ms")
     if not stored.get("aof_enabled"):
         yield note(
             "queue", "persistence", "no append-only file", "set appendonly yes, or a restart loses what waits"
         )
-    policy = memory.get("maxmemory_policy", "noeviction")
-    if policy != "noeviction":
-        yield fail(
-            "queue", "eviction", f"maxmemory-policy is {policy}", "set it to noeviction, or requests vanish"
-        )
+    if problem := queue_probe.evicts(config.queue):
+        yield from of_problems("queue", "eviction", [problem], "")
     if workers:
         yield ok("queue", "workers", f"{workers} alive")
     else:

@@ -21,15 +21,11 @@ from coordinator.config_errors import explain
 from coordinator.hardware import Machine, look
 from coordinator.nodes.needs import drain_s, lacking
 from coordinator.nodes.plan import Role, plan
-from coordinator.nodes.state import NodeState, Record, without_password
+from coordinator.nodes.state import NodeState, Record
 from workers.errors import ConfigError
+from workers.redis_url import address, canonical
 from workers.roster import read_roster
 from workers.settings import REDIS_ENV, QueueSettings, Settings, fingerprint
-
-NO_URL = (
-    f"--redis (or {REDIS_ENV}): not a Redis URL; give one such as redis://host:6379/0; percent-encode signs "
-    "in a password"
-)
 
 
 class Joining(Settings):
@@ -63,7 +59,7 @@ def prepare(
     what = plan(machine, settings, lacking(settings), queues, role)
     record = Record(
         node=node,
-        redis=without_password(url),
+        redis=address(url),
         queues=tuple(queues),
         role=role,
         plan=what,
@@ -75,10 +71,7 @@ def prepare(
 
 def locate(redis_url: str, node: str) -> tuple[NodeState, str]:
     """The state and the name of a node that may run. Raises `ConfigError`."""
-    try:
-        return NodeState.of(_url(redis_url, None), _name(node)), _name(node)
-    except ValueError as error:
-        raise ConfigError(NO_URL) from error
+    return NodeState.of(_url(redis_url, None), _name(node)), _name(node)
 
 
 def _name(node: str) -> str:
@@ -107,7 +100,10 @@ def _url(redis_url: str, given: ServiceConfig | None) -> str:
             f"no Redis is named: give --redis redis://HOST:6379/0, or set {REDIS_ENV}; `llmi redis` starts "
             "one"
         )
-    return url
+    try:
+        return canonical(url)
+    except ValueError as error:
+        raise ConfigError(f"--redis (or {REDIS_ENV}): {error}") from None
 
 
 def _settled(given: ServiceConfig | None, url: str) -> tuple[ServiceConfig, bool]:
@@ -123,13 +119,13 @@ def _settled(given: ServiceConfig | None, url: str) -> tuple[ServiceConfig, bool
     publish = given is not None and (public is None or not alike(given, public))
     if publish:
         _alone(config, url)
-    queue = config.queue.model_copy(update={"redis_url": without_password(url)})
+    queue = config.queue.model_copy(update={"redis_url": address(url)})
     return config.model_copy(update={"queue": queue}), publish
 
 
 def _alone(given: ServiceConfig, url: str) -> None:
     """Nobody in that Redis works by other settings: the same request must not depend on who takes it."""
-    queue = QueueSettings(redis_url=without_password(url))
+    queue = QueueSettings(redis_url=address(url))
     ours = fingerprint(given.model_dump(mode="json"))
     others = sorted({one.node for one in read_roster(url) if one.ready and one.config != ours})
     who = [f"workers on {', '.join(others)}"] if others else []
@@ -153,17 +149,15 @@ def reach(redis_url: str) -> str:
 
 def _published(url: str) -> dict[str, Any] | None:
     try:
-        return claim.published(QueueSettings(redis_url=without_password(url)))
-    except ValueError as error:  # its message may hold a part of the password
-        raise ConfigError(NO_URL) from error
+        return claim.published(QueueSettings(redis_url=address(url)))
     except redis.AuthenticationError as error:
         raise ConfigError(
-            f"--redis (or {REDIS_ENV}): {without_password(url)} wants another password; put it into the URL, "
+            f"--redis (or {REDIS_ENV}): {address(url)} wants another password; put it into the URL, "
             "as redis://:PASSWORD@host:6379/0"
         ) from error
     except redis.RedisError as error:
         raise ConfigError(
-            f"--redis (or {REDIS_ENV}): no Redis answers at {without_password(url)} "
+            f"--redis (or {REDIS_ENV}): no Redis answers at {address(url)} "
             f"({type(error).__name__}); start it, or correct the address"
         ) from error
 

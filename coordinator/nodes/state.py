@@ -18,13 +18,13 @@ import time
 from datetime import UTC, datetime
 from pathlib import Path
 from typing import Literal
-from urllib.parse import urlsplit
 
 from pydantic import Field, ValidationError
 
 from coordinator.config import CONFIG_FILE, ServiceConfig
 from coordinator.nodes.plan import Plan, Role
 from workers.errors import ConfigError
+from workers.redis_url import address
 from workers.settings import Settings
 
 STATE_ENV = "LLMI_STATE"
@@ -63,7 +63,7 @@ class NodeState:
         """Below LLMI_STATE, or XDG_STATE_HOME/llmi, or ~/.local/state/llmi."""
         home = os.environ.get("XDG_STATE_HOME") or Path.home() / ".local" / "state"
         base = Path(os.environ.get(STATE_ENV) or Path(home) / "llmi")
-        digest = hashlib.sha256(without_password(redis_url).encode()).hexdigest()[:8]
+        digest = hashlib.sha256(address(redis_url).encode()).hexdigest()[:8]
         return cls(base.absolute() / f"{re.sub(r'[^A-Za-z0-9._-]', '_', node)}-{digest}")
 
     @property
@@ -147,13 +147,3 @@ class NodeState:
         except OSError:
             os.unlink(temporary)
             raise
-
-
-def without_password(url: str) -> str:
-    """The Redis URL without user and password, and with one spelling for each database."""
-    parts = urlsplit(url)
-    if parts.scheme == "unix":
-        return f"unix://{parts.path}" + (f"?{parts.query}" if parts.query else "")
-    host = "127.0.0.1" if parts.hostname in (None, "localhost") else parts.hostname
-    host = f"[{host}]" if ":" in host else host
-    return f"{parts.scheme}://{host}:{parts.port or 6379}/{parts.path.strip('/') or '0'}"

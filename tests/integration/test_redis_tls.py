@@ -28,7 +28,8 @@ from queue_requests import Notes, ask
 from coordinator.redis_server import EmbeddedRedis
 from workers.client import QueueClient
 from workers.errors import InfrastructureFault
-from workers.settings import REDIS_ENV, QueueSettings, verifying
+from workers.redis_url import canonical
+from workers.settings import REDIS_ENV, QueueSettings
 
 LOOPBACK = "127.0.0.1"
 
@@ -130,9 +131,9 @@ async def test_a_client_takes_no_certificate_that_it_cannot_verify(
 def test_celery_takes_no_certificate_that_it_cannot_verify(relay: Relay) -> None:
     from kombu import Connection
 
-    with Connection(verifying(relay.url())) as connection, pytest.raises(Exception, match=r"(?i)certificate"):
+    with Connection(canonical(relay.url())) as connection, pytest.raises(Exception, match=r"(?i)certificate"):
         connection.ensure_connection(max_retries=1, timeout=5.0)
-    known = verifying(relay.url(ssl_ca_certs=str(relay.certificate)))
+    known = canonical(relay.url(ssl_ca_certs=str(relay.certificate)))
     with Connection(known) as connection:
         connection.ensure_connection(max_retries=1, timeout=5.0)
         connection.default_channel.client.ping()
@@ -148,11 +149,11 @@ def test_celery_takes_no_certificate_that_it_cannot_verify(relay: Relay) -> None
     ],
 )
 def test_who_wants_no_verification_must_say_so(given: str, meant: str) -> None:
-    assert verifying(given) == meant
+    assert canonical(given) == meant
 
 
 def test_the_blocking_client_verifies_too(relay: Relay) -> None:
-    with redis.Redis.from_url(verifying(relay.url())) as client, pytest.raises(redis.ConnectionError):
+    with redis.Redis.from_url(canonical(relay.url())) as client, pytest.raises(redis.ConnectionError):
         client.ping()
-    with redis.Redis.from_url(verifying(relay.url(ssl_ca_certs=str(relay.certificate)))) as client:
+    with redis.Redis.from_url(canonical(relay.url(ssl_ca_certs=str(relay.certificate)))) as client:
         assert client.ping()

@@ -1,0 +1,194 @@
+"""Preflight refuses a Redis that answers and that a run could not use; every server here is a real one."""
+
+from __future__ import annotations
+
+import contextlib
+import socket
+import subprocess
+import time
+from collections.abc import Callable, Iterator
+from pathlib import Path
+
+import pytest
+import redis
+
+from coordinator import checks
+from coordinator.redis_server import EmbeddedRedis, _binary, _free_port
+from workers import queue_probe
+from workers.settings import REDIS_ENV, QueueSettings
+
+ACL = Path(__file__).parents[2] / "ops/redis/users.acl"
+Server = Callable[..., int]
+
+
+@pytest.fixture
+def server(tmp_path: Path) -> Iterator[Server]:
+    """`server("--option", "value")` starts a server with these options and returns its port."""
+    with contextlib.ExitStack() as stack:
+
+        def start(*options: str) -> int:
+            port, folder = _free_port(), tmp_path / str(_free_port())
+            folder.mkdir()
+            command = [str(_binary()), "--port", str(port), "--bind", "127.0.0.1", "--save", "", *options]
+            process = stack.enter_context(subprocess.Popen(command, cwd=folder, stdout=subprocess.DEVNULL))
+            stack.callback(process.kill)
+            deadline = time.monotonic() + 20
+            with redis.Redis(port=port) as client:
+                while True:
+                    with contextlib.suppress(redis.AuthenticationError, redis.ConnectionError):
+                        try:
+                            client.ping()
+                        except redis.AuthenticationError:
+                            pass
+                        return port
+                    assert time.monotonic() < deadline
+                    time.sleep(0.02)
+
+        yield start
+
+
+@pytest.fixture(autouse=True)
+def unnamed(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.delenv(REDIS_ENV, raising=False)
+
+
+def problems(port: int, database: int = 0, user: str = "", serves: bool = True) -> list[str]:
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setenv(REDIS_ENV, f"redis://{user}127.0.0.1:{port}/{database}")
+        return queue_probe.problems(QueueSettings(), serves)
+
+
+def asked(port: int) -> redis.Redis:
+    return redis.Redis(port=port, decode_responses=True)
+
+
+def test_a_server_of_its_own_is_fine_and_nothing_is_left_in_it(redis_server: EmbeddedRedis) -> None:
+    with redis.Redis.from_url(redis_server.url) as client:
+        client.flushall()
+        assert problems(redis_server.port, database=1) == []
+        assert client.info("keyspace") == {}
+
+
+def test_a_node_of_a_cluster_is_refused(server: Server) -> None:
+    port = server("--cluster-enabled", "yes")
+    [problem] = problems(port)
+    assert "Redis Cluster" in problem
+    assert "name a single server" in problem
+    assert problems(port, database=1) != []
+
+
+def test_a_replica_is_refused_and_its_primary_named(server: Server) -> None:
+    primary = server()
+    replica = server("--replicaof", f"127.0.0.1 {primary}")
+    [problem] = problems(replica)
+    assert f"replica of 127.0.0.1:{primary}" in problem
+
+
+def test_a_primary_that_is_short_of_replicas_is_refused(server: Server) -> None:
+    port = server("--min-replicas-to-write", "1")
+    [problem, *_] = problems(port)
+    assert "replicas" in problem
+
+
+def test_a_database_that_is_not_there_is_named(server: Server) -> None:
+    port = server("--databases", "2")
+    assert problems(port, database=1) == []
+    [problem] = problems(port, database=2)
+    assert "has no database 2" in problem
+
+
+def test_a_password_that_is_wrong_or_missing_is_told_without_it(server: Server) -> None:
+    port = server("--requirepass", "secret")
+    for user in ("", ":hunter2@", "me:hunter2@"):
+        [problem] = problems(port, user=user)
+        assert "wants another user or password" in problem
+        assert "hunter2" not in problem
+    assert problems(port, user=":secret@") == []
+
+
+def test_a_server_without_memory_is_refused(server: Server) -> None:
+    port = server("--maxmemory", "1")
+    [problem] = problems(port)
+    assert "memory" in problem
+
+
+def test_a_key_that_others_use_is_named(server: Server) -> None:
+    port = server()
+    with asked(port) as client:
+        client.set("search", "someone's")
+    [problem] = problems(port)
+    assert "something else under the key search" in problem
+    assert problems(port, database=1) == []
+
+
+def test_a_server_that_evicts_is_refused_by_preflight(server: Server) -> None:
+    port = server("--maxmemory-policy", "allkeys-lru")
+    [problem] = checks.redis(QueueSettings(redis_url=f"redis://127.0.0.1:{port}/0"))
+    assert problem.endswith("maxmemory-policy is allkeys-lru; set it to noeviction, or requests vanish")
+
+
+@pytest.fixture
+def users(server: Server) -> int:
+    port = server()
+    with asked(port) as client:
+        for line in ACL.read_text(encoding="utf-8").splitlines():
+            name, _, *rules = line.removeprefix("user ").split()
+            if name != "default":
+                client.execute_command("ACL", "SETUSER", name, "on", ">pass", *rules)
+    return port
+
+
+def test_users_as_shipped_may_do_what_their_role_does(users: int) -> None:
+    assert problems(users, user="llmi-run:pass@", serves=False) == []
+    assert problems(users, user="llmi-worker:pass@") == []
+
+
+@pytest.mark.parametrize(
+    ("user", "lacking"),
+    [("llmi-run", "unacked_index"), ("llmi-watch", "SET"), ("llmi-flower", "llmi:")],
+)
+def test_a_user_without_the_rights_is_refused_by_what_it_lacks(users: int, user: str, lacking: str) -> None:
+    found = problems(users, user=f"{user}:pass@")
+    assert found
+    assert lacking.lower() in found[0].lower()
+    assert "ops/redis/users.acl" in found[0]
+
+
+@pytest.mark.parametrize(
+    ("rules", "lacking"),
+    [
+        (("~*", "&*", "+@all", "-xadd"), "XADD"),
+        (("~*", "&*", "+@all", "-hincrbyfloat"), "HINCRBYFLOAT"),
+        (("~*", "&*", "+@all", "-@scripting"), "eval"),
+        (("~*", "&*", "+@all", "-multi"), "multi"),
+        (("~*", "&*", "+@all", "-subscribe"), "celery.pidbox"),
+        (("~*", "resetchannels", "+@all"), "celery.pidbox"),
+        (("~llmi:*", "~search", "&*", "+@all"), "LREM on diffusion"),
+        (("~*", "&*", "+@all", "-info", "-brpop"), "brpop"),
+        (("~*", "&*", "+@all", "-scan"), "scan"),
+    ],
+)
+def test_each_right_that_is_missing_is_told(server: Server, rules: tuple[str, ...], lacking: str) -> None:
+    port = server()
+    with asked(port) as client:
+        client.execute_command("ACL", "SETUSER", "me", "on", ">pass", *rules)
+    found = problems(port, user="me:pass@")
+    assert found
+    assert lacking.lower() in found[0].lower()
+
+
+def test_a_port_that_is_no_redis_and_one_that_is_silent_are_refused(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(queue_probe, "TIMEOUT_S", 0.3)
+    with socket.create_server(("127.0.0.1", 0)) as silent:
+        [problem] = problems(silent.getsockname()[1])
+        assert "TimeoutError" in problem
+    [problem] = problems(_free_port())
+    assert "no Redis answers at that address (ConnectionError)" in problem
+
+
+def test_a_form_that_celery_does_not_read_is_told_before_anything_connects(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    monkeypatch.setenv(REDIS_ENV, "unix:///run/redis.sock")
+    [problem] = checks.redis(QueueSettings())
+    assert "write redis://127.0.0.1:6379/0" in problem

@@ -1,0 +1,226 @@
+"""Whether a Redis can be the queue of a run: asked by the clients of the queue, with the commands it needs.
+
+A server may answer PING and still be unusable: a replica that is read-only, a node of a Redis Cluster, a user
+without the rights, a disk that is full. Invariants: what is written has names of its own and is removed, or
+changes nothing (removing what is not there); no message holds a password.
+"""
+
+from __future__ import annotations
+
+import uuid
+from typing import Any
+
+import redis
+from redis.exceptions import (
+    AuthenticationError,
+    BusyLoadingError,
+    NoPermissionError,
+    OutOfMemoryError,
+    RedisError,
+    ResponseError,
+)
+
+from workers.errors import ConfigError
+from workers.queues import QUEUES
+from workers.redis_url import address
+from workers.settings import REDIS_ENV, QueueSettings
+
+TIMEOUT_S = 3.0
+FIELD = f"queue.redis_url (or {REDIS_ENV})"
+PIDBOX = "celery.pidbox"
+_CURE = "start it, correct the address, or name none and one is started for the run"
+_RIGHTS = "give its user the rights that ops/redis/users.acl lists"
+# Every command that scripts and clients of the queue send, on keys of its own (ARGV[1]); then on the keys of
+# the queues (from ARGV[2]) one that removes what is not there. The keys are not declared: the rights to each
+# are then checked, and told, command by command.
+PROBE = """
+local failed = {}
+local function try(...)
+  local answer = redis.pcall(...)
+  if type(answer) == 'table' and answer.err then
+    local command, key = ...
+    failed[#failed + 1] = {command, key or '', answer.err}
+  end
+end
+local p = ARGV[1]
+try('TIME')
+try('SET', p .. 's', '1', 'NX', 'PX', '5000')
+try('GET', p .. 's')
+try('MGET', p .. 's')
+try('EXISTS', p .. 's')
+try('EXPIRE', p .. 's', '5')
+try('PEXPIRE', p .. 's', '5000')
+try('PTTL', p .. 's')
+try('HSET', p .. 'h', 'a', '1')
+try('HGET', p .. 'h', 'a')
+try('HGETALL', p .. 'h')
+try('HVALS', p .. 'h')
+try('HEXISTS', p .. 'h', 'a')
+try('HINCRBY', p .. 'h', 'a', '1')
+try('HINCRBYFLOAT', p .. 'h', 'a', '1')
+try('HDEL', p .. 'h', 'a')
+try('LPUSH', p .. 'l', '1')
+try('RPUSH', p .. 'l', '2')
+try('LSET', p .. 'l', '0', '1')
+try('LINDEX', p .. 'l', '0')
+try('LRANGE', p .. 'l', '0', '-1')
+try('LLEN', p .. 'l')
+try('LREM', p .. 'l', '1', '2')
+try('ZADD', p .. 'z', '1', 'a')
+try('ZINCRBY', p .. 'z', '1', 'a')
+try('ZSCORE', p .. 'z', 'a')
+try('ZRANGE', p .. 'z', '0', '-1')
+try('ZREVRANGEBYSCORE', p .. 'z', '1', '0')
+try('ZREMRANGEBYSCORE', p .. 'z', '0', '9')
+try('SADD', p .. 'm', 'a')
+try('SMEMBERS', p .. 'm')
+try('XADD', p .. 'x', 'MAXLEN', '~', '10', '*', 'a', '1')
+try('DEL', p .. 's', p .. 'h', p .. 'l', p .. 'z', p .. 'm', p .. 'x')
+for i = 2, #ARGV, 2 do
+  if ARGV[i] == 'LREM' then try('LREM', ARGV[i + 1], '1', p) else try(ARGV[i], ARGV[i + 1], p) end
+end
+return failed
+"""
+
+
+def problems(settings: QueueSettings, serves: bool = False) -> list[str]:
+    """What is wrong with the Redis of `settings`, each with its cure, within some seconds. `serves`: workers
+    will consume with the same user.
+    """
+    try:
+        url = settings.url
+    except ConfigError as error:
+        return [str(error)]
+    where = address(url)
+    try:
+        with redis.Redis.from_url(
+            url, socket_timeout=TIMEOUT_S, socket_connect_timeout=TIMEOUT_S, decode_responses=True
+        ) as client:
+            client.ping()
+            found = _kind(client) or _commands(client, serves) or _channels(client)
+        found = found or _as_workers(url)
+    except (RedisError, OSError) as error:
+        found = [_refusal(error, url)]
+    return [f"{FIELD}: {where} {problem}" for problem in found]
+
+
+def evicts(settings: QueueSettings) -> str:
+    """The problem, when the server may drop keys to make room; empty also when it does not tell. Raises
+    `redis.RedisError`.
+    """
+    with redis.Redis.from_url(
+        settings.url, socket_timeout=TIMEOUT_S, socket_connect_timeout=TIMEOUT_S, decode_responses=True
+    ) as client:
+        policy = _info(client, "memory").get("maxmemory_policy", "noeviction")
+    if policy == "noeviction":
+        return ""
+    return f"maxmemory-policy is {policy}; set it to noeviction, or requests vanish"
+
+
+def _info(client: redis.Redis, section: str) -> dict[str, Any]:
+    try:
+        found: Any = client.info(section)
+    except NoPermissionError:  # a user who may not ask; the commands tell
+        return {}
+    return dict(found)
+
+
+def _kind(client: redis.Redis) -> list[str]:
+    """A server of another kind than a single primary."""
+    mode = _info(client, "server").get("redis_mode")
+    if mode == "sentinel":
+        return ["is a Sentinel, which holds no data; write the address of the primary that it watches"]
+    if mode == "cluster" or _info(client, "cluster").get("cluster_enabled"):
+        return [
+            "is a node of a Redis Cluster, over which the keys of the queue would be spread; name a single "
+            "server (cluster-enabled no)"
+        ]
+    about = _info(client, "replication")
+    if about.get("role") == "slave":
+        primary = f"{about.get('master_host')}:{about.get('master_port')}"
+        return [f"is a replica of {primary}, which takes no requests; write the address of the primary"]
+    return []
+
+
+def _commands(client: redis.Redis, serves: bool) -> list[str]:
+    prefix = f"llmi:probe:{uuid.uuid4().hex}:"
+    named = [("LREM", queue) for queue in QUEUES]
+    named += [("HDEL", "unacked"), ("SREM", f"_kombu.binding.{PIDBOX}")]
+    if serves:
+        named += [("ZREM", "unacked_index"), *(("SREM", f"_kombu.binding.{queue}") for queue in QUEUES)]
+    failed: Any = client.eval(PROBE, 0, prefix, *(part for pair in named for part in pair))
+    found = [_failure(command, key.replace(prefix, "llmi:"), text) for command, key, text in failed]
+    if found:
+        return list(dict.fromkeys(found))[:3]
+    with client.pipeline(transaction=True) as pipeline:
+        pipeline.rpush(f"{prefix}l", "1")
+        pipeline.expire(f"{prefix}l", 5)
+        pipeline.execute()
+    if serves:
+        client.brpop([f"{prefix}l"], timeout=1)
+    client.delete(f"{prefix}l")
+    next(iter(client.scan_iter("llmi:worker:*")), None)
+    return []
+
+
+def _failure(command: str, key: str, text: str) -> str:
+    if "NOPERM" in text or "permission" in text.lower() or "ACL" in text:
+        return f"does not let its user run {command} on {key}; {_RIGHTS}"
+    if "WRONGTYPE" in text:
+        return f"holds something else under the key {key}; use a database of its own, such as /1 in the URL"
+    if "nknown" in text:
+        return f"does not know the command {command}; update the server to Redis 7 or Valkey"
+    return f"refuses {command}: {text.partition(' script:')[0]}; look at its log"
+
+
+def _channels(client: redis.Redis) -> list[str]:
+    """Celery's own: workers are told by them which jobs to end."""
+    database = client.connection_pool.connection_kwargs.get("db", 0)
+    name = f"/{database}.{PIDBOX}"
+    try:
+        client.publish("celery.llmi-probe", "")  # no subscriber
+        with client.pubsub() as channel:
+            channel.subscribe(name)
+            channel.get_message(timeout=TIMEOUT_S)
+    except NoPermissionError:
+        return [f"does not let its user publish and subscribe to {name}; {_RIGHTS}"]
+    return []
+
+
+def _as_workers(url: str) -> list[str]:
+    """Connected to as Celery's workers do."""
+    from kombu import Connection
+    from kombu.exceptions import OperationalError
+
+    options = {"socket_timeout": TIMEOUT_S, "socket_connect_timeout": TIMEOUT_S}
+    try:
+        with Connection(url, transport_options=options) as connection:
+            connection.default_channel.client.ping()
+    except (OperationalError, ValueError) as error:
+        return [f"is not reached by Celery ({type(error).__name__}); write the URL as redis://host:6379/0"]
+    return []
+
+
+def _refusal(error: Exception, url: str) -> str:
+    text = str(error)
+    if isinstance(error, BusyLoadingError) or "LOADING" in text:
+        return "is loading its data; wait until it has"
+    if isinstance(error, AuthenticationError) or "WRONGPASS" in text or "NOAUTH" in text:
+        return "wants another user or password; put them into the URL, as redis://user:password@host:6379/0"
+    if "DB index" in text or "SELECT is not allowed" in text:
+        return f"has no database {url.partition('?')[0].rpartition('/')[2]}; name a lower one"
+    if isinstance(error, NoPermissionError):
+        return f"does not let its user do what the queue needs ({text}); {_RIGHTS}"
+    if isinstance(error, OutOfMemoryError):
+        return "has no memory left; raise its maxmemory, or name another"
+    if "DENIED" in text:
+        return "is in protected mode, and answers its own machine only; give it a password"
+    if "MISCONF" in text:
+        return "cannot write its data to disk and takes no requests; make room, or look at its log"
+    if "NOREPLICAS" in text:
+        return "has not enough replicas to accept a write; mend them, or lower min-replicas-to-write"
+    if "READONLY" in text:
+        return "is a replica, which takes no requests; write the address of the primary"
+    if isinstance(error, ResponseError):
+        return f"refuses what the queue needs ({text}); look at its log and its user's rights"
+    return f"does not answer: no Redis answers at that address ({type(error).__name__}); {_CURE}"

@@ -1,0 +1,111 @@
+"""The one form of a Redis URL that every client of the queue reads alike.
+
+redis-py, kombu and Celery's result backend each parse a URL in their own way: `redis://host?db=3` is database
+3 to the first and 0 to the second, `unix:///x.sock` is unknown to kombu, and a database that is not a number
+is ignored by the first. `canonical` accepts what can be written so that all three agree, and writes it so;
+anything else is refused. Invariant: no message holds a part of the URL that may be a password.
+"""
+
+from __future__ import annotations
+
+import os
+from urllib.parse import SplitResult, parse_qsl, quote, unquote, urlsplit
+
+FORM = "redis://[[user]:password@]host[:port][/database], or rediss:// for TLS"
+PORT = 6379
+TLS_FILES = ("ssl_ca_certs", "ssl_certfile", "ssl_keyfile")
+_TLS = (*TLS_FILES, "ssl_cert_reqs", "ssl_check_hostname")
+_ELSEWHERE = {
+    "unix": "a socket file is not supported, since no other machine can reach it; let the server listen on a "
+    "port and write redis://127.0.0.1:6379/0",
+    "redis+socket": "a socket file is not supported, since no other machine can reach it; let the server "
+    "listen on a port and write redis://127.0.0.1:6379/0",
+    "sentinel": "Sentinel is not supported; write the address of the primary: redis://host:6379/0",
+    "redis+sentinel": "Sentinel is not supported; write the address of the primary: redis://host:6379/0",
+    "redis+cluster": "Redis Cluster is not supported; write the address of a single server",
+}
+_ELSEWHERE["socket"] = _ELSEWHERE["unix"]
+
+
+def canonical(url: str) -> str:
+    """`url` as scheme, user, password, host, port and database number, each percent-encoded.
+
+    A rediss:// URL also says whether certificates are verified: they are, unless it says otherwise, since
+    Celery does not verify any by default. Raises ValueError with the form to write.
+    """
+    try:
+        parts = urlsplit(url.strip())
+    except ValueError:
+        raise ValueError(f"is not a Redis URL; write {FORM}; percent-encode signs in a password") from None
+    if parts.scheme not in ("redis", "rediss") or "://" not in url:
+        raise ValueError(_ELSEWHERE.get(parts.scheme) or f"is not a Redis URL; write {FORM}")
+    if set(",;") & set(parts.netloc.rpartition("@")[2]):
+        raise ValueError("names several servers, as of Redis Cluster or Sentinel; write the one primary")
+    try:
+        port = parts.port
+    except ValueError:
+        raise ValueError(
+            f"is not a Redis URL: its port is no number; write {FORM}; percent-encode signs in a password"
+        ) from None
+    if parts.fragment or "@" in parts.path or "@" in parts.query:
+        raise ValueError("holds a sign that must be percent-encoded (/ is %2F, # is %23, ? is %3F, @ is %40)")
+    options = dict(parse_qsl(parts.query, keep_blank_values=True))
+    database = _database(parts, options.pop("db", None))
+    query = _options(parts.scheme, options)
+    host = unquote(parts.hostname or "127.0.0.1")
+    place = f"[{host}]" if ":" in host else quote(host, safe="")
+    return f"{parts.scheme}://{_user(parts)}{place}:{port or PORT}/{database}{query}"
+
+
+def address(url: str) -> str:
+    """The canonical form of `url` without user, password and options, with one spelling for each database."""
+    parts = urlsplit(canonical(url))
+    place = parts.netloc.rpartition("@")[2]
+    if parts.hostname == "localhost":
+        place = f"127.0.0.1:{parts.port}"
+    return f"{parts.scheme}://{place}{parts.path}"
+
+
+def _user(parts: SplitResult) -> str:
+    name, password = (quote(unquote(part or ""), safe="") for part in (parts.username, parts.password))
+    if not password:
+        return f"{name}@" if name else ""
+    return f"{name}:{password}@"
+
+
+def _database(parts: SplitResult, option: str | None) -> int:
+    written = unquote(parts.path).removeprefix("/").removesuffix("/")
+    for text in (written, option):
+        if text and not (text.isascii() and text.isdecimal()):
+            raise ValueError("names a database that is no number; write it after the host, as redis://host/3")
+    if written and option and int(written) != int(option):
+        raise ValueError("names two databases; write one, after the host, as redis://host/3")
+    return int(written or option or 0)
+
+
+def _options(scheme: str, options: dict[str, str]) -> str:
+    unknown = sorted(set(options) - set(_TLS))
+    if unknown:
+        raise ValueError(
+            f"has the option {unknown[0]!r}, which not every part of the queue reads; leave it out (known: "
+            f"db, and with rediss:// {', '.join(_TLS)})"
+        )
+    if options and scheme == "redis":
+        raise ValueError(f"has the option {sorted(options)[0]}, which is of TLS; write rediss://")
+    if scheme == "redis":
+        return ""
+    for name in TLS_FILES:
+        if name in options:
+            options[name] = os.path.abspath(os.path.expanduser(options[name]))
+            if set(options[name]) & set("%&+# ;"):
+                raise ValueError(f"has a file name in {name} with a sign that URLs use; rename the file")
+    required = options.pop("ssl_cert_reqs", "required").lower().removeprefix("cert_")
+    if required not in ("required", "optional", "none"):
+        raise ValueError("has another ssl_cert_reqs than required, optional or none; write one of them")
+    options["ssl_cert_reqs"] = required
+    if "ssl_check_hostname" in options:
+        checked = options["ssl_check_hostname"].lower()
+        if checked not in ("true", "false", "1", "0", "yes", "no"):
+            raise ValueError("has another ssl_check_hostname than true or false; write one of them")
+        options["ssl_check_hostname"] = str(checked in ("true", "1", "yes")).lower()
+    return "?" + "&".join(f"{name}={value}" for name, value in options.items())
