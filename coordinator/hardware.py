@@ -1,7 +1,7 @@
 """What this machine has for workers: GPUs that may be used, cores and memory.
 
 Invariants: CUDA_VISIBLE_DEVICES is honoured, and a device is named as CUDA in a child process will understand
-it; without a driver there is no GPU; in a container its limits count, not the host's.
+it; without a driver there is no GPU; in a container or a batch job its limits count, not the host's.
 """
 
 from __future__ import annotations
@@ -9,13 +9,13 @@ from __future__ import annotations
 import os
 from collections.abc import Mapping
 from dataclasses import dataclass
-from pathlib import Path
 
 import psutil
 import pynvml
 
+from coordinator.cgroup import Limits, limits
+
 DEVICES_ENV = "CUDA_VISIBLE_DEVICES"
-CGROUP = Path("/sys/fs/cgroup")
 MIB = 2**20
 SHOWN = 12  # characters of a UUID: GPU- and eight more
 
@@ -36,9 +36,10 @@ class Machine:
     memory_mib: int
 
 
-def look(environ: Mapping[str, str] = os.environ, cgroup: Path = CGROUP) -> Machine:
+def look(environ: Mapping[str, str] = os.environ) -> Machine:
     """This machine, as a process with `environ` may use it."""
-    return Machine(gpus(environ), cores(cgroup), memory_mib(cgroup))
+    allowed = limits()
+    return Machine(gpus(environ), cores(allowed), memory_mib(allowed))
 
 
 def gpus(environ: Mapping[str, str]) -> tuple[Gpu, ...]:
@@ -90,24 +91,19 @@ def _named(name: str, every: list[Gpu]) -> Gpu | None:
     return matching[0] if len(matching) == 1 else None
 
 
-def cores(cgroup: Path = CGROUP) -> int:
+def cores(allowed: Limits) -> int:
     """Cores that this process may keep busy."""
-    allowed = len(os.sched_getaffinity(0))
-    quota, _, period = _limit(cgroup / "cpu.max").partition(" ")
-    if quota.isdecimal() and period.isdecimal():
-        allowed = min(allowed, max(1, int(quota) // int(period)))
-    return allowed
+    mine = len(os.sched_getaffinity(0))
+    return mine if allowed.cpus is None else max(1, min(mine, int(allowed.cpus)))
 
 
-def memory_mib(cgroup: Path = CGROUP) -> int:
+def memory_mib(allowed: Limits) -> int:
     """Memory that this process may fill, in MiB."""
     total = psutil.virtual_memory().total
-    limit = _limit(cgroup / "memory.max")
-    return (min(total, int(limit)) if limit.isdecimal() else total) // MIB
+    return (total if allowed.memory is None else min(total, allowed.memory)) // MIB
 
 
-def _limit(file: Path) -> str:
-    try:
-        return file.read_text().strip()
-    except OSError:  # no such limit
-        return ""
+def free_bytes(allowed: Limits) -> int:
+    """Memory that this process may still fill, in bytes: of the machine, and below the limit."""
+    free = psutil.virtual_memory().available
+    return free if allowed.free is None else max(0, min(free, allowed.free))

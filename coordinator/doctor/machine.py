@@ -8,10 +8,9 @@ from collections.abc import Iterator
 from importlib.metadata import PackageNotFoundError, requires, version
 from pathlib import Path
 
-import psutil
-
+from coordinator.cgroup import limits
 from coordinator.doctor.finding import Finding, fail, note, ok
-from coordinator.hardware import look
+from coordinator.hardware import free_bytes, look
 from workers.errors import InfrastructureFault
 from workers.settings import CodeSettings
 
@@ -85,7 +84,7 @@ def _installed(name: str) -> bool:
 
 
 def _resources(folder: Path) -> Finding:
-    free = psutil.virtual_memory().available
+    free = free_bytes(limits())
     here = look()
     nearest = next(above for above in (folder.absolute(), *folder.absolute().parents) if above.exists())
     disk = shutil.disk_usage(nearest)

@@ -10,6 +10,7 @@ import pynvml
 import pytest
 
 from coordinator import hardware
+from coordinator.cgroup import Limits
 
 UUIDS = ("GPU-aa11", "GPU-aa22", "GPU-bb33")
 
@@ -61,20 +62,19 @@ def test_without_a_driver_there_is_no_gpu(monkeypatch):
     assert hardware.gpus({"CUDA_VISIBLE_DEVICES": "0"}) == ()
 
 
-@pytest.mark.parametrize(
-    ("limit", "cores"),
-    [("max 100000", 4), ("250000 100000", 2), ("1000 100000", 1), ("900000 100000", 4), ("", 4)],
-)
-def test_cores_are_those_the_container_allows(monkeypatch, tmp_path, limit, cores):
+@pytest.mark.parametrize(("cpus", "cores"), [(None, 4), (2.5, 2), (0.1, 1), (9.0, 4)])
+def test_cores_are_those_the_container_allows(monkeypatch, cpus, cores):
     monkeypatch.setattr(os, "sched_getaffinity", lambda pid: set(range(4)))
-    if limit:
-        (tmp_path / "cpu.max").write_text(limit + "\n")
-    assert hardware.cores(tmp_path) == cores
+    assert hardware.cores(Limits(cpus=cpus)) == cores
 
 
-@pytest.mark.parametrize(("limit", "mib"), [("max", 8192), (str(2**30), 1024), ("", 8192)])
-def test_memory_is_what_the_container_allows(monkeypatch, tmp_path, limit, mib):
+@pytest.mark.parametrize(("limit", "mib"), [(None, 8192), (2**30, 1024), (2**40, 8192)])
+def test_memory_is_what_the_container_allows(monkeypatch, limit, mib):
     monkeypatch.setattr(psutil, "virtual_memory", lambda: SimpleNamespace(total=2**33))
-    if limit:
-        (tmp_path / "memory.max").write_text(limit + "\n")
-    assert hardware.memory_mib(tmp_path) == mib
+    assert hardware.memory_mib(Limits(memory=limit)) == mib
+
+
+@pytest.mark.parametrize(("free", "left"), [(None, 2**32), (2**30, 2**30), (2**40, 2**32)])
+def test_free_memory_is_what_the_container_has_left(monkeypatch, free, left):
+    monkeypatch.setattr(psutil, "virtual_memory", lambda: SimpleNamespace(available=2**32))
+    assert hardware.free_bytes(Limits(free=free)) == left
