@@ -29,6 +29,7 @@ from coordinator.commands import (
     workers,
 )
 from coordinator.commands.output import fail
+from workers import interpreter
 from workers.errors import ConfigError, InfrastructureFault
 
 app = typer.Typer(
@@ -73,6 +74,7 @@ def main() -> None:
     """Entry point of the `llmi` command."""
     from coordinator.signals import Stopped
 
+    interpreter.settle()
     console = Console(stderr=True)
     logging.basicConfig(
         level=logging.WARNING, format="%(message)s", handlers=[RichHandler(console=console, show_path=False)]

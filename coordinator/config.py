@@ -25,7 +25,15 @@ from evaluation.settings import AuthorSettings, RubricSettings
 from policy.training import TrainSettings
 from rewards.settings import JudgeSettings, RewardSettings
 from workers.errors import ConfigError
-from workers.settings import REDIS_ENV, BlobSettings, MetricsSettings, QueueSettings, Settings, ToolSettings
+from workers.settings import (
+    REDIS_ENV,
+    BlobSettings,
+    LocalPath,
+    MetricsSettings,
+    QueueSettings,
+    Settings,
+    ToolSettings,
+)
 
 RAY_ENV = "RAY_ADDRESS"
 SHIPPED = Path(__file__).resolve().parent.parent / "configs"
@@ -35,8 +43,8 @@ CONFIG_FILE, AGAIN_FILE = "config.json", "config.yaml"
 class DataSettings(Settings):
     """Parquet files in the LLM-I schema. verl wants a test file too: without one, the first of `train`."""
 
-    train: tuple[str, ...] = Field(min_length=1)
-    test: tuple[str, ...] = ()
+    train: tuple[LocalPath, ...] = Field(min_length=1)
+    test: tuple[LocalPath, ...] = ()
 
 
 class RaySettings(Settings):
@@ -160,11 +168,12 @@ def shipped() -> list[str]:
 
 
 def find(path: str | Path) -> Path:
-    """The file at `path`, or the shipped configuration of that name."""
-    given = Path(path)
-    for file in (given, SHIPPED / given.name, SHIPPED / f"{given.name}.yaml"):
-        if file.is_file():
-            return file
+    """The file at `path`, or the shipped configuration of that name; a path is never read as a name."""
+    given = Path(path).expanduser()
+    if given.is_file():
+        return given
+    if str(path) in shipped():
+        return SHIPPED / f"{path}.yaml"
     raise ConfigError(f"{given}: no such configuration; name a YAML file or one of {', '.join(shipped())}")
 
 

@@ -18,6 +18,7 @@ from rich.syntax import Syntax
 
 from coordinator import checks
 from coordinator.config import RunConfig
+from coordinator.paths import placed
 from policy.verl_options import hydra_overrides
 from workers.errors import ConfigError
 
@@ -28,9 +29,10 @@ def resolve(config: RunConfig, runs: Path, console: Console, resume: bool = Fals
     """
     run = runs / config.name
     document = config.model_dump(mode="json")
-    data = config.data
+    used = placed(config, blobs=run)
+    data = used.data
     overrides = hydra_overrides(
-        config.train,
+        used.train,
         run=run,
         data_train=[Path(file) for file in data.train],
         data_test=[Path(file) for file in data.test or data.train[:1]],

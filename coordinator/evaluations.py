@@ -20,6 +20,7 @@ from coordinator import check_progress
 from coordinator.claim import published
 from coordinator.config import ServiceConfig, load_services
 from coordinator.config_errors import explain
+from coordinator.paths import placed
 from evaluation import author, rubric
 from evaluation.batch import Batch, Manifest
 from evaluation.benchmark import Benchmark, Item, fingerprint, load
@@ -246,9 +247,7 @@ def configuration(path: str) -> ServiceConfig:
             "correct the address"
         ) from None
     if path:
-        url = config.blobs.url
-        placed = url if "://" in url else str(Path(url).absolute())
-        return config.model_copy(update={"blobs": config.blobs.model_copy(update={"url": placed})})
+        return placed(config)
     if raw is None:
         raise ConfigError("no worker has published its configuration in this Redis; name it with --config")
     try:

@@ -19,6 +19,7 @@ from coordinator.config import RunConfig
 from coordinator.exporter import ENDPOINTS, Exporter, RunState
 from coordinator.live import TRAINING, LiveView
 from coordinator.lookout import Lookout
+from coordinator.paths import placed
 from coordinator.processes import MemoryWatch
 from coordinator.progress import Progress
 from coordinator.report import write_report
@@ -89,7 +90,7 @@ def _launch(
     exporter: Exporter,
 ) -> Summary:
     config.save_for_people(run)  # before it holds what is of this run alone
-    config = _placed(config, run)
+    config = placed(config, blobs=run)
     Inventory(config.blobs.url).enlist(str(run))
     progress = Progress(run, config.train.steps)
     services: Services | None = None
@@ -137,14 +138,6 @@ def _finish(run: Path) -> None:
     writer.finished()
     writer.close()
     Texts(run).forget_all()
-
-
-def _placed(config: RunConfig, run: Path) -> RunConfig:
-    """The same with a relative image store put into the run's folder."""
-    url = config.blobs.url
-    if "://" in url or Path(url).is_absolute():
-        return config
-    return config.model_copy(update={"blobs": config.blobs.model_copy(update={"url": str(run / url)})})
 
 
 def _conclude(run: Path, config: RunConfig, memory: MemoryWatch, restarts: int, began: float) -> Summary:

@@ -36,6 +36,7 @@ logger = logging.getLogger(__name__)
 SCORER = "rewards.scorer:QueueScorer.from_config"
 LAST_DEADLINE_S = 10.0
 POLL_S = 0.1
+WORK = "work"  # where trainer and Ray run: a folder without anything to import
 
 
 class Services:
@@ -117,7 +118,7 @@ class Services:
         self._stack.callback(claim.release)
         cancel(self.config.queue, self._beginning.orphans)
         self._say("starting Ray")
-        cluster = RayCluster(self.config.ray, self.config.train, self.config.workers.pools)
+        cluster = RayCluster(self.config.ray, self.config.train, self.config.workers.pools, self._run / WORK)
         self._stack.callback(self._ending("Ray", cluster.stop))
         address = cluster.start()
         self._signals.install()  # Ray puts its own handlers in place
@@ -168,7 +169,7 @@ class Services:
             resume_from=self._beginning.step,
         )
         env = {**environment(train, run=self._run), RAY_ENV: ray_address, **worker}
-        return Trainer(overrides, env, logs / "trainer.log")
+        return Trainer(overrides, env, logs / "trainer.log", self._run / WORK)
 
     def _ending(self, name: str, stop: Callable[[], None]) -> Callable[[], None]:
         def end() -> None:

@@ -9,17 +9,17 @@ a GPU. Written for vLLM 0.27, vLLM-Omni 0.26 (`vllm serve MODEL --omni`) and SGL
 from __future__ import annotations
 
 import json
-import sys
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Literal
 
 from rewards.settings import IMAGE_URL_ENV, TEXT_URL_ENV
 from workers.errors import ConfigError
+from workers.interpreter import PYTHON
 
 JudgeName = Literal["text", "image"]
 ImageServer = Literal["vllm-omni", "sglang"]
-VLLM = (sys.executable, "-m", "vllm.entrypoints.openai.api_server")
+VLLM = (*PYTHON, "-m", "vllm.entrypoints.openai.api_server")
 STRUCTURED = {"backend": "xgrammar", "disable_any_whitespace": True}
 # A tiny model on a few cores beside others: no spinning threads, a small cache, nothing fetched.
 ON_CPU = {

@@ -41,8 +41,8 @@ class Summary(BaseModel):
     seconds by cause (`coordinator.idle.path.CAUSES`); the trainer's hold those in which weights were sent.
     `generator_idle_ratio`: share of the time from the first rollout to the last batch. `refused_answers`: of
     providers, that masked samples and do not pass by waiting, by kind, with how often each came
-    (`coordinator.refusals`). `peak_rss_bytes`: of all processes together; a page that several share counts once
-    (Linux's PSS).
+    (`coordinator.refusals`). `peak_rss_bytes`: of all processes together; a page that several share counts
+    once (Linux's PSS).
     """
 
     name: str

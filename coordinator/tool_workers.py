@@ -19,8 +19,8 @@ from coordinator.own_workers import Say, own_workers
 from coordinator.pools import PoolSettings
 from coordinator.signals import StopSignals
 from policy.document import SOURCES
-from workers.roster import served
 from workers.errors import ConfigError
+from workers.roster import served
 from workers.settings import BlobSettings
 
 SLOTS = 4  # jobs at once in one worker of our own: a single document has few

@@ -10,10 +10,10 @@ import os
 import re
 import signal
 import subprocess
-import sys
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 
+from workers.interpreter import PYTHON
 from workers.tether import start_tethered
 
 MODULE = "policy.main_ppo"
@@ -27,16 +27,20 @@ class TrainerDied(RuntimeError):
 
 
 class Trainer:
-    """`start`, ask `running`, `check` at the end, `stop` in any case."""
+    """`start`, ask `running`, `check` at the end, `stop` in any case. `folder`: an empty one to run in, since
+    Ray has every worker import from the folder in which a driver connected.
+    """
 
-    def __init__(self, overrides: Sequence[str], env: Mapping[str, str], log: Path):
-        self._command = [sys.executable, "-m", MODULE, *overrides]
+    def __init__(self, overrides: Sequence[str], env: Mapping[str, str], log: Path, folder: Path):
+        self._command = [*PYTHON, "-m", MODULE, *overrides]
         self._env = {**os.environ, **env}
         self.log = log
+        self._folder = folder
         self._process: subprocess.Popen[bytes] | None = None
 
     def start(self) -> None:
-        self._process = start_tethered(self._command, log=self.log, env=self._env)
+        self._folder.mkdir(parents=True, exist_ok=True)
+        self._process = start_tethered(self._command, log=self.log, env=self._env, cwd=self._folder)
 
     @property
     def running(self) -> bool:

@@ -12,7 +12,7 @@ from typing import Literal
 from pydantic import Field
 
 from rewards.settings import TokensField
-from workers.settings import PlainUrl, Settings, section
+from workers.settings import LocalPath, PlainUrl, Settings, section
 
 AUTHOR_URL_ENV = "LLMI_AUTHOR_BASE_URL"
 RUBRIC_URL_ENV = "RUBRIC_JUDGE_BASE_URL"
@@ -29,7 +29,7 @@ class AuthorSettings(Settings):
 
     provider: Literal["openai", "local"] = "local"
     base_url: PlainUrl = ""
-    model: str = ""
+    model: LocalPath = ""
     api_key_env: str = ""
     system_prompt: bool = True
     max_tokens: int = Field(default=8192, ge=16)

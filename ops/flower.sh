@@ -5,7 +5,7 @@
 # FLOWER_BASIC_AUTH=user:password.
 set -euo pipefail
 here=$(dirname "$(readlink -f "$0")")
-celery=$here/../.venv/bin/celery
+python=$here/../.venv/bin/python
 fail() { echo "flower: $*" >&2; exit 2; }
 run='' redis='' port=5555 bind=127.0.0.1
 while [ $# -gt 0 ]; do
@@ -19,7 +19,7 @@ while [ $# -gt 0 ]; do
     *) run=$1; shift ;;
     esac
 done
-[ -x "$celery" ] || fail "no .venv here; run ops/install.sh [cpu|gpu] first"
+[ -x "$python" ] || fail "no .venv here; run ops/install.sh [cpu|gpu] first"
 if [ -n "$run" ]; then
     [ -f "$run/endpoints.json" ] || fail "$run/endpoints.json does not exist; name the folder of a run that is on, such as runs/NAME"
     export LLMI_CONFIG=$run/config.json
@@ -32,5 +32,6 @@ case $bind in
 *) [ -n "${FLOWER_BASIC_AUTH:-}" ] || fail "--bind $bind lets others in, who could stop workers; set FLOWER_BASIC_AUTH=user:password" ;;
 esac
 echo "Flower: http://$bind:$port" >&2
-exec "$celery" -A workers.app --quiet flower --address="$bind" --port="$port" --logging=warning \
+export PYTHONSAFEPATH=1 PYTHONUTF8=1 # nothing is imported from where this was called
+exec "$python" -m workers.program workers.app --quiet flower --address="$bind" --port="$port" --logging=warning \
     --tasks_columns=name,routing_key,state,runtime,worker,args,result,received

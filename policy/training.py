@@ -12,8 +12,9 @@ from typing import Literal
 
 from pydantic import Field, model_validator
 
+from workers import interpreter
 from workers.cache import CACHE_ENV, cache_folder
-from workers.settings import CONFIG_ENV, Settings
+from workers.settings import CONFIG_ENV, LocalPath, Settings
 
 AGENT = "interleaved"
 LOOP = "policy.agent_loop.InterleavedAgentLoop"
@@ -67,7 +68,7 @@ class TrainSettings(Settings):
     is what a run that dies loses at most; 0 saves none. On a CPU the GPU counts are logical: one per process.
     """
 
-    model: str
+    model: LocalPath
     modality: Literal["text", "vl"] = "text"
     device: Literal["cpu", "cuda"] = "cuda"
     mode: Literal["separate_async", "colocate_async", "sync"] = "separate_async"
@@ -235,6 +236,7 @@ def environment(train: TrainSettings, *, run: Path) -> dict[str, str]:
         "VLLM_NO_USAGE_STATS": "1",
         "VLLM_DO_NOT_TRACK": "1",
         "PYTHONHASHSEED": str(train.seed),
+        **interpreter.ALWAYS,
     }
     if train.device == "cpu":
         env |= {

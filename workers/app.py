@@ -1,5 +1,5 @@
-"""The Celery application that workers run (`celery -A workers.app worker`): JSON only, late acknowledgement,
-short leases.
+"""The Celery application that workers run (by `workers.program`): JSON only, late acknowledgement, short
+leases.
 
 Invariants: a message is acknowledged after its outcome is stored; a worker holds no more messages than it
 runs; the job of a silent worker is given to another within `lease_s` (`workers.lease` renews the leases of

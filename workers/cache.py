@@ -10,4 +10,4 @@ CACHE_ENV = "LLMI_CACHE"
 
 def cache_folder() -> Path:
     """`LLMI_CACHE`, or `.cache` in the working directory."""
-    return Path(os.environ.get(CACHE_ENV) or ".cache").absolute()
+    return Path(os.environ.get(CACHE_ENV) or ".cache").expanduser().absolute()

@@ -13,7 +13,6 @@ import os
 import signal
 import socket
 import subprocess
-import sys
 import time
 from collections.abc import Mapping, Sequence
 from pathlib import Path
@@ -23,6 +22,7 @@ import psutil
 import redis
 
 from workers.errors import Cause, ConfigError, InfrastructureFault
+from workers.interpreter import PYTHON
 from workers.metrics_folder import MetricsFolder
 from workers.presence import is_ready
 from workers.queues import QUEUES, shared
@@ -88,7 +88,7 @@ class WorkerProcess:
         if self._pool == "threads":
             for name, value in _THREADS_ENV.items():
                 env.setdefault(name, value)
-        command = [sys.executable, "-m", "celery", "-A", self._app, "worker"]
+        command = [*PYTHON, "-m", "workers.program", self._app, "worker"]
         command += ["-P", self._pool, "-c", str(self.concurrency), "-Q", ",".join(self.queues)]
         command += ["-n", f"{self.name}@{self.node}", "-l", "info"]
         command += ["--without-gossip", "--without-mingle"]  # its heartbeat is what dashboards see

@@ -11,6 +11,7 @@ import functools
 import hashlib
 import json
 import os
+import re
 from collections.abc import Mapping
 from pathlib import Path
 from typing import Annotated, Literal, TypeVar
@@ -114,6 +115,23 @@ def plain_url(url: str) -> str:
 PlainUrl = Annotated[str, AfterValidator(plain_url)]
 
 
+def expanded(path: str) -> str:
+    """A path or URL with `~` and `$VARIABLES` replaced, once, so that what is checked is what is used."""
+    if "://" in path and not path.startswith("file://"):
+        return path
+    scheme = "file://" if path.startswith("file://") else ""
+    text = os.path.expandvars(path.removeprefix(scheme))
+    if unset := re.search(r"\$\{?([A-Za-z_]\w*)", text):
+        raise ValueError(f"{path!r} names the variable {unset[1]}, which is not set; export it")
+    text = os.path.expanduser(text)
+    if text.startswith("~"):
+        raise ValueError(f"{path!r} names the home folder of no user; write the path")
+    return scheme + text
+
+
+LocalPath = Annotated[str, AfterValidator(expanded)]
+
+
 class MetricsSettings(Settings):
     """Where Prometheus finds metrics. `bind`: the address that every process serves its own on, each on a
     free port; `port`: the coordinator's, which also lists all the others (0: a free one).
@@ -126,7 +144,7 @@ class MetricsSettings(Settings):
 class BlobSettings(Settings):
     """Where images lie: a folder or any fsspec URL."""
 
-    url: str = "blobs"
+    url: LocalPath = "blobs"
 
 
 class SearchSettings(Settings):
@@ -136,7 +154,7 @@ class SearchSettings(Settings):
     """
 
     provider: Literal["library", "serpapi"] = "library"
-    library: str = ".cache/library"
+    library: LocalPath = ".cache/library"
     base_url: PlainUrl = "https://serpapi.com"
     max_candidates: int = Field(default=5, ge=1, le=50)
     allow_private_addresses: bool = False
@@ -155,7 +173,7 @@ class ImageModelSettings(Settings):
     """
 
     provider: Literal["diffusers", "openai", "qwen_server"] = "diffusers"
-    model: str = ".cache/tiny-image"
+    model: LocalPath = ".cache/tiny-image"
     pipeline: str = "QwenImagePipeline"
     base_url: PlainUrl = ""
     api_key_env: str = ""

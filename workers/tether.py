@@ -10,10 +10,11 @@ from __future__ import annotations
 import functools
 import os
 import subprocess
-import sys
 from collections.abc import Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
+
+from workers.interpreter import PYTHON, child
 
 _LAUNCHER = """
 import ctypes, os, signal, sys
@@ -33,9 +34,12 @@ def _starter(_pid: int) -> ThreadPoolExecutor:
 def start_tethered(
     command: Sequence[str], *, log: Path, env: Mapping[str, str] | None = None, cwd: Path | None = None
 ) -> subprocess.Popen[bytes]:
-    """Start `command` in its own session, output appended to `log`; SIGKILLed when this process ends."""
+    """Start `command` in its own session, output appended to `log`; SIGKILLed when this process ends.
+
+    `env` is put in order (`workers.interpreter.child`).
+    """
     log.parent.mkdir(parents=True, exist_ok=True)
-    launcher = [sys.executable, "-S", "-E", "-c", _LAUNCHER, str(os.getpid()), *command]
+    launcher = [*PYTHON, "-S", "-E", "-c", _LAUNCHER, str(os.getpid()), *command]
 
     def start() -> subprocess.Popen[bytes]:
         with log.open("ab") as output:
@@ -44,7 +48,7 @@ def start_tethered(
                 stdin=subprocess.DEVNULL,
                 stdout=output,
                 stderr=subprocess.STDOUT,
-                env=dict(os.environ if env is None else env),
+                env=child(os.environ if env is None else env),
                 cwd=cwd,
                 start_new_session=True,
             )

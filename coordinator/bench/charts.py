@@ -9,7 +9,6 @@ from __future__ import annotations
 
 import os
 import subprocess
-import sys
 import threading
 import time
 from collections.abc import Callable
@@ -19,6 +18,7 @@ from typing import Any
 from coordinator.bench.gauges import Spread
 from coordinator.bench.targets import Target
 from workers.errors import ModelFault
+from workers.interpreter import PYTHON
 from workers.sandbox.client import Held, Renderer
 from workers.settings import CodeSettings
 
@@ -113,7 +113,7 @@ def measure(rounds: int, seconds: float, say: Say) -> Numbers:
 
 def cold_chart() -> bytes:
     """The chart's PNG from an interpreter of its own."""
-    ended = subprocess.run([sys.executable, "-c", COLD], capture_output=True, check=True)
+    ended = subprocess.run([*PYTHON, "-c", COLD], capture_output=True, check=True)
     assert ended.stdout.startswith(PNG)
     return ended.stdout
 

@@ -24,6 +24,7 @@ import redis
 from policy.document import SOURCES
 from rewards.judges import IMAGE_KIND, TEXT_KIND
 from rewards.verdicts import ImageVerdict, TextVerdict, Verdict
+from workers.interpreter import PYTHON
 from workers.messages import BlobRef, Outcome, Success
 from workers.outcomes import commit
 from workers.queues import QUEUES
@@ -103,7 +104,7 @@ def main(url: str, seed: int, least_s: float, most_s: float) -> None:
 def start(url: str, seed: int, service_s: tuple[float, float], log: Path) -> subprocess.Popen[bytes]:
     """Start the process; it dies with this one."""
     numbers = (str(seed), *map(str, service_s))
-    return start_tethered([sys.executable, "-m", "coordinator.bench.played_workers", url, *numbers], log=log)
+    return start_tethered([*PYTHON, "-m", "coordinator.bench.played_workers", url, *numbers], log=log)
 
 
 if __name__ == "__main__":

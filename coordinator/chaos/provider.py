@@ -22,6 +22,7 @@ from typing import Any
 
 from aiohttp import web
 
+from workers.interpreter import PYTHON
 from workers.tether import start_tethered
 
 LOOPBACK = "127.0.0.1"
@@ -46,7 +47,7 @@ class Provider:
 
     def start(self) -> None:
         """Returns when it listens. Raises `RuntimeError` when it does not."""
-        command = [sys.executable, "-m", "coordinator.chaos.provider", str(self._port)]
+        command = [*PYTHON, "-m", "coordinator.chaos.provider", str(self._port)]
         self._process = start_tethered(command, log=self._log)
         deadline = time.monotonic() + START_S
         while time.monotonic() < deadline and self._process.poll() is None:

@@ -20,7 +20,15 @@ import typer
 from rich.console import Console
 
 MAX_SEED = 2**32 - 1  # what PYTHONHASHSEED takes, and what `train.seed` allows
-Runs = Annotated[Path, typer.Option("--runs", metavar="DIR", help="Folder that holds the runs.")]
+Runs = Annotated[
+    Path,
+    typer.Option(
+        "--runs",
+        metavar="DIR",
+        help="Folder that holds the runs.",
+        callback=Path.expanduser,  # a shell leaves --runs=~/runs as it is
+    ),
+]
 Json = Annotated[bool, typer.Option("--json", help="Print one JSON object on stdout, all else on stderr.")]
 
 

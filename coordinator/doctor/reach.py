@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import os
 import subprocess
-import sys
 import tempfile
 import time
 from collections.abc import Iterator, Mapping
@@ -15,13 +14,14 @@ import redis
 
 from coordinator import checks, claim, demo_parts
 from coordinator.build import CACHE_ENV
-from coordinator.config import RAY_ENV, ServiceConfig
+from coordinator.config import RAY_ENV, RunConfig, ServiceConfig
 from coordinator.doctor.finding import Finding, fail, note, of_problems, ok
 from evaluation import author, rubric
 from evaluation.settings import AUTHOR_URL_ENV, RUBRIC_URL_ENV, AuthorSettings, RubricSettings
 from rewards.settings import IMAGE_URL_ENV, TEXT_URL_ENV, JudgeEndpoint
 from workers import queue_probe
 from workers.errors import ConfigError, InfrastructureFault
+from workers.interpreter import PYTHON, child
 from workers.providers import keys, preflight, proxies
 from workers.settings import REDIS_ENV
 
@@ -145,9 +145,9 @@ def _ray() -> Iterator[Finding]:
     if address.startswith("ray://"):
         yield note("cluster", "Ray", f"{address} is open; whether it is Ray, a run will see")
         return
-    command = [sys.executable, "-m", "ray.scripts.scripts", "status", "--address", address]
+    command = [*PYTHON, "-m", "ray.scripts.scripts", "status", "--address", address]
     try:
-        done = subprocess.run(command, capture_output=True, timeout=RAY_S, check=False)
+        done = subprocess.run(command, capture_output=True, timeout=RAY_S, check=False, env=child(os.environ))
         answered = done.returncode == 0
     except subprocess.TimeoutExpired:
         answered = False

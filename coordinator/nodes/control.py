@@ -10,7 +10,6 @@ import contextlib
 import os
 import signal
 import subprocess
-import sys
 import time
 from collections.abc import Callable
 
@@ -21,6 +20,7 @@ from coordinator.nodes.joining import Joining, alike
 from coordinator.nodes.state import NodeState, Record
 from coordinator.signals import StopSignals
 from workers.errors import Cause, ConfigError, InfrastructureFault
+from workers.interpreter import PYTHON, child
 
 POLL_S = 0.1
 BEGIN_S = 60.0  # for the supervisor to say that it is there
@@ -79,10 +79,16 @@ def start(joining: Joining, say: Callable[[str], None]) -> tuple[Record, bool]:
         return wait_ready(state, say, anew=False), False
     try:
         _write(state, joining)
-        command = [sys.executable, "-m", "coordinator.nodes.supervisor", str(state.folder), str(lock)]
+        command = [*PYTHON, "-m", "coordinator.nodes.supervisor", str(state.folder), str(lock)]
         with state.log.open("wb") as log, open(os.devnull, "rb") as nothing:
             process = subprocess.Popen(
-                command, stdin=nothing, stdout=log, stderr=log, start_new_session=True, pass_fds=(lock,)
+                command,
+                stdin=nothing,
+                stdout=log,
+                stderr=log,
+                env=child(os.environ),
+                start_new_session=True,
+                pass_fds=(lock,),
             )
     finally:
         os.close(lock)  # the supervisor has its own copy

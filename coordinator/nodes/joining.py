@@ -9,7 +9,6 @@ from __future__ import annotations
 import os
 import socket
 from collections.abc import Sequence
-from pathlib import Path
 from typing import Any
 
 import redis
@@ -22,6 +21,7 @@ from coordinator.hardware import Machine, look
 from coordinator.nodes.needs import drain_s, lacking
 from coordinator.nodes.plan import Role, plan
 from coordinator.nodes.state import NodeState, Record
+from coordinator.paths import placed
 from workers.errors import ConfigError
 from workers.redis_url import address, canonical
 from workers.roster import read_roster
@@ -82,13 +82,10 @@ def _name(node: str) -> str:
 
 
 def _given(path: str) -> ServiceConfig:
-    """As named on the command line, with the image store where the command was given."""
+    """As named on the command line, with its paths as seen from where the command was given."""
     config = load_services(path)
     sections = config.model_dump(include=set(ServiceConfig.model_fields), exclude_unset=True)
-    blobs = config.blobs.url
-    if "://" not in blobs:
-        sections["blobs"] = {"url": str(Path(blobs).absolute())}
-    return ServiceConfig.model_validate(sections)
+    return placed(ServiceConfig.model_validate(sections))
 
 
 def _url(redis_url: str, given: ServiceConfig | None) -> str:

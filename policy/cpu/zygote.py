@@ -31,6 +31,7 @@ from typing import NoReturn
 from policy.cpu import fork_client
 from policy.cpu.fork_client import LENGTH, TAKEN
 from policy.training import RAY_WORKER_ENV
+from workers.interpreter import PYTHON
 
 MODULES = (
     "verl.trainer.ppo.v1",
@@ -72,7 +73,7 @@ def begin() -> str:
             os._exit(1)
         serve(listener)
     listener.close()
-    return shlex.join([sys.executable, "-S", "-E", str(Path(fork_client.__file__)), name])
+    return shlex.join([*PYTHON, "-S", "-E", str(Path(fork_client.__file__)), name])
 
 
 def serve(listener: socket.socket) -> NoReturn:

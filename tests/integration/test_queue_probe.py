@@ -36,10 +36,8 @@ def server(tmp_path: Path) -> Iterator[Server]:
             with redis.Redis(port=port) as client:
                 while True:
                     with contextlib.suppress(redis.AuthenticationError, redis.ConnectionError):
-                        try:
+                        with contextlib.suppress(redis.AuthenticationError):
                             client.ping()
-                        except redis.AuthenticationError:
-                            pass
                         return port
                     assert time.monotonic() < deadline
                     time.sleep(0.02)

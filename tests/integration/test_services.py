@@ -79,14 +79,16 @@ def until_all_runs(process: subprocess.Popen[str], tmp_path: Path, own_ray: bool
 
 
 def marked(mark: Path) -> list[psutil.Process]:
-    """Every living process that inherited `mark` in its environment, or works in that folder: a Celery worker
-    writes its title over its environment.
+    """Every living process that inherited `mark` in its environment, or works beside or in that folder: a
+    Celery worker writes its title over its environment.
     """
     found = []
     for process in psutil.process_iter():
         try:
             inherited = process.environ().get("LLMI_TEST_MARK") == str(mark)
-            if (inherited or process.cwd() == str(mark)) and process.status() != psutil.STATUS_ZOMBIE:
+            if (
+                inherited or Path(process.cwd()).is_relative_to(mark.parent)
+            ) and process.status() != psutil.STATUS_ZOMBIE:
                 found.append(process)
         except (psutil.NoSuchProcess, psutil.AccessDenied):
             continue
@@ -203,6 +205,34 @@ def test_a_run_that_succeeds_leaves_its_report_and_no_process(start, tmp_path):
     assert marked(start.mark) == []
 
 
+def test_a_run_does_not_mind_what_lies_around(start, tmp_path, monkeypatch):
+    """Modules in the working directory, a HOME that takes nothing, a TMPDIR too long for sockets, a locale
+    without UTF-8, the backend of a notebook.
+    """
+    for name in ("verl", "torch", "workers"):
+        (start.mark / name).mkdir()
+        (start.mark / name / "__init__.py").write_text("raise SystemExit('from the working directory')\n")
+    for name in ("celery", "redis", "signal", "ctypes"):
+        (start.mark / f"{name}.py").write_text("raise SystemExit('from the working directory')\n")
+    long = tmp_path / ("t" * 70)
+    long.mkdir()
+    for name, value in {
+        "HOME": "/",
+        "TMPDIR": str(long),
+        "LC_ALL": "C",
+        "PYTHONCOERCECLOCALE": "0",
+        "PYTHONUTF8": "0",
+        "MPLBACKEND": "module://matplotlib_inline.backend_inline",
+    }.items():
+        monkeypatch.setenv(name, value)
+    process = start("trainer_stub_ray", own_ray=True)
+    output, _ = process.communicate(timeout=START_S)
+    assert process.returncode == 0, output
+    assert (tmp_path / "runs" / "run" / "index.html").exists()
+    assert list(long.glob("ray/session_*")), "Ray's files lie where TMPDIR says"
+    assert marked(start.mark) == []
+
+
 def test_a_run_can_be_run_again_from_the_configuration_it_leaves(start, config, tmp_path, monkeypatch):
     monkeypatch.delenv("LLMI_REDIS_URL", raising=False)
     process = start("trainer_stub_ok")
@@ -299,7 +329,7 @@ def test_a_run_whose_database_was_taken_meanwhile_starts_nothing(config, tmp_pat
 
 def test_trainer_that_cannot_start_says_why(tmp_path, monkeypatch):
     monkeypatch.setattr("coordinator.trainer.MODULE", "no_such_trainer")
-    trainer = Trainer([], {}, tmp_path / "trainer.log")
+    trainer = Trainer([], {}, tmp_path / "trainer.log", tmp_path / "work")
     trainer.start()
     until(lambda: not trainer.running)
     with pytest.raises(TrainerDied, match="No module named no_such_trainer"):

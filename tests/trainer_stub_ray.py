@@ -1,0 +1,26 @@
+"""A trainer that connects to the run's Ray and asks a worker where it imports from."""
+
+import locale
+import os
+import sys
+
+import ray
+from trainer_stub import run_of, step
+
+
+def surroundings() -> dict:
+    return {
+        "path": sys.path,
+        "encoding": locale.getpreferredencoding(False).lower(),
+        "backend": os.environ.get("MPLBACKEND"),
+        "cwd": os.getcwd(),
+    }
+
+
+if __name__ == "__main__":
+    step(run_of())
+    ray.init(address=os.environ["RAY_ADDRESS"], log_to_driver=False, configure_logging=False)
+    inside = ray.get(ray.remote(num_cpus=0)(surroundings).remote())
+    for found in (inside, surroundings()):
+        assert (found["encoding"], found["backend"]) == ("utf-8", "Agg"), found
+        assert not {"", os.environ["LLMI_TEST_MARK"]} & set(found["path"]), found
