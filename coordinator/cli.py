@@ -7,11 +7,11 @@ Starts fast: no heavy import up here, nor in `coordinator.commands`.
 from __future__ import annotations
 
 import logging
+import sys
 from importlib.metadata import version
-from typing import Annotated
+from typing import TYPE_CHECKING, Annotated
 
 import typer
-from rich.console import Console
 from rich.logging import RichHandler
 
 from coordinator.commands import (
@@ -29,8 +29,12 @@ from coordinator.commands import (
     workers,
 )
 from coordinator.commands.output import fail
+from coordinator.terminal import make_console
 from workers import interpreter
 from workers.errors import ConfigError, InfrastructureFault
+
+if TYPE_CHECKING:
+    from rich.console import Console
 
 app = typer.Typer(
     no_args_is_help=True,
@@ -70,15 +74,24 @@ def options(
     """Options before the command."""
 
 
+def _log_to(console: Console) -> None:
+    """Warnings in colour on a terminal; elsewhere plain lines, since rich pads and wraps its own."""
+    if console.is_terminal:
+        handler: logging.Handler = RichHandler(console=console, show_path=False)
+        handler.setFormatter(logging.Formatter("%(message)s"))
+    else:
+        handler = logging.StreamHandler(sys.stderr)
+        handler.setFormatter(logging.Formatter("%(asctime)s %(levelname)s %(message)s", "%H:%M:%S"))
+    logging.basicConfig(level=logging.WARNING, handlers=[handler])
+
+
 def main() -> None:
     """Entry point of the `llmi` command."""
     from coordinator.signals import Stopped
 
     interpreter.settle()
-    console = Console(stderr=True)
-    logging.basicConfig(
-        level=logging.WARNING, format="%(message)s", handlers=[RichHandler(console=console, show_path=False)]
-    )
+    console = make_console(stderr=True)
+    _log_to(console)
     try:
         app()
     except ConfigError as error:

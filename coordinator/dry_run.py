@@ -43,16 +43,27 @@ def resolve(config: RunConfig, runs: Path, console: Console, resume: bool = Fals
         *checks.local(config, run, resume),
         *(checks.unbuilt(config) or [*checks.missing(config), *absent]),
     ]
-    console.rule("configuration")
-    console.print(Syntax(yaml.safe_dump(document, sort_keys=False), "yaml", background_color="default"))
-    console.rule("options of policy.main_ppo")
+    _title(console, "configuration")
+    text = yaml.safe_dump(document, sort_keys=False, allow_unicode=True)
+    if console.is_terminal:
+        console.print(Syntax(text, "yaml", background_color="default", word_wrap=True))
+    else:  # rich fills every line of it to the width
+        console.print(text, markup=False, highlight=False, soft_wrap=True)
+    _title(console, "options of policy.main_ppo")
     for override in overrides:
         console.print(override, markup=False, highlight=False, soft_wrap=True)
     if problems:
-        console.rule("before a real run")
+        _title(console, "before a real run")
         for problem in problems:
             console.print(f"- {problem}", markup=False, highlight=False, soft_wrap=True)
     return {"name": config.name, "config": document, "overrides": overrides, "problems": problems}
+
+
+def _title(console: Console, words: str) -> None:
+    if console.is_terminal:
+        console.rule(words)
+    else:
+        console.print(f"# {words}", markup=False, highlight=False)
 
 
 def compose(overrides: Sequence[str]) -> None:

@@ -10,6 +10,7 @@ import typer
 from rich.console import Console
 
 from coordinator.commands.output import MAX_SEED, Json, output, stamp
+from coordinator.terminal import make_console, put
 from workers.errors import ConfigError
 
 if TYPE_CHECKING:
@@ -44,7 +45,7 @@ def chaos(
             raise ConfigError(f"--folder: {place} already exists; name another one")
         place.mkdir(parents=True)
         wanted = trial.Wanted(requests=requests, workers=workers, seconds=60 * minutes, seed=seed)
-        err = Console(stderr=True)
+        err = make_console(stderr=True)
         columns = (TextColumn("{task.description}"), BarColumn(), MofNCompleteColumn(), TimeElapsedColumn())
         with StopSignals() as signals, Progress(*columns, console=err, transient=True) as bars:
             bar = bars.add_task("requests posted", total=requests)
@@ -73,17 +74,17 @@ def _show(console: Console, told: Result, place: Path) -> None:
     faults = Table("fault", "times", box=None, padding=(0, 2))
     for name, count in told.faults.items():
         faults.add_row(name, str(count))
-    console.print(faults)
+    put(console, faults)
     outcomes = Table("queue", "posted", "outcomes", box=None, padding=(0, 2))
     for kind, counts in told.outcomes.items():
         words = ", ".join(f"{count:,} {how}" for how, count in counts.items())
         outcomes.add_row(kind, f"{sum(counts.values()):,}", words)
-    console.print(outcomes)
+    put(console, outcomes)
     rules = Table("", "rule", "checked", "broken", box=None, padding=(0, 2))
     for rule in told.rules:
         sign = "[bold red]✗[/]" if rule.violations else "[bold green]✓[/]"
         rules.add_row(sign, rule.name, f"{rule.checked:,}", f"{len(rule.violations):,}")
-    console.print(rules)
+    put(console, rules)
     for rule in told.rules:
         for text in rule.violations[:TOLD]:
             console.print(f"[red]✗[/] {escape(text)}", highlight=False)

@@ -8,6 +8,7 @@ from typing import Annotated
 import typer
 
 from coordinator.commands.output import Json, Runs, output, stamp
+from coordinator.terminal import put
 
 
 def doctor(
@@ -42,7 +43,7 @@ def doctor(
             cure = f"\n[yellow]→ {_plain(finding.cure)}[/]" if finding.cure else ""
             row = f"{_plain(finding.detail)}{cure}"
             table.add_row(signs[finding.state], f"[dim]{finding.area}[/]", _plain(finding.name), row)
-        console.print(table)
+        put(console, table)
         failed = [finding for finding in found if finding.state is State.FAIL]
         noted = [finding for finding in found if finding.state is State.NOTE]
         verdict = f"[bold red]{len(failed)} to mend[/]" if failed else "[bold green]ready[/]"

@@ -10,6 +10,7 @@ import typer
 from rich.console import Console
 
 from coordinator.commands.output import Json, output, stamp
+from coordinator.terminal import make_console
 
 if TYPE_CHECKING:
     from coordinator.evaluations import Evaluation, Status
@@ -41,7 +42,7 @@ def demo(
         from coordinator.evaluation_demo import demo as run
         from coordinator.signals import StopSignals
 
-        progress = Console(stderr=True)
+        progress = make_console(stderr=True)
         with StopSignals() as signals:
             page, numbers = run(name, folder, signals, progress, lambda now: _line(progress, now))
         result.update(numbers, page=page)
@@ -105,7 +106,7 @@ def status(
         evaluation = _find(name, folder)
         now = evaluation.patient_look(_saying(console))
         if watch and now.under_way:
-            now = _watch(evaluation, now, Console(stderr=True))
+            now = _watch(evaluation, now, make_console(stderr=True))
         result.update(now.as_dict())
         _show(console, now)
 

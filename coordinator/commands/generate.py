@@ -10,6 +10,7 @@ from rich.console import Console
 from rich.table import Table
 
 from coordinator.commands.output import MAX_SEED, Json, output, plain, stamp
+from coordinator.terminal import make_console, put
 
 
 def generate(
@@ -65,7 +66,7 @@ def generate(
 
         page = out or Path(f"{stamp(' '.join(prompt.split()[:8]))}.html")
         order = Order(prompt, tuple(image or ()), page, seed, config, model)
-        progress = Console(stderr=True)
+        progress = make_console(stderr=True)
         with StopSignals() as signals:
             prepared = prepare(order, progress)
             with progress.status("starting") as status:
@@ -88,7 +89,7 @@ def _show(console: Console, result: dict[str, Any]) -> None:
         for row in result["images"]:
             seconds = "" if row["seconds"] is None else f"{row['seconds']:.2f}"
             table.add_row(row["image"], row["tool"], _outcome(row), seconds)
-        console.print(table)
+        put(console, table)
     cut = ", cut off by its token limit" if result["truncated"] else ""
     console.print(
         f"[bold green]done[/]: {result['seconds']:.1f} s{cut}; see [bold]{result['page']}[/]",

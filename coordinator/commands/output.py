@@ -19,6 +19,8 @@ from typing import Annotated, Any, NoReturn
 import typer
 from rich.console import Console
 
+from coordinator.terminal import make_console
+
 MAX_SEED = 2**32 - 1  # what PYTHONHASHSEED takes, and what `train.seed` allows
 Runs = Annotated[
     Path,
@@ -40,13 +42,13 @@ def output(as_json: bool) -> Iterator[tuple[Console, dict[str, Any]]]:
     """
     result: dict[str, Any] = {}
     if not as_json:
-        yield Console(), result
+        yield make_console(), result
         return
     sys.stdout.flush()
     real = os.dup(1)
     os.dup2(2, 1)
     try:
-        yield Console(stderr=True), result
+        yield make_console(stderr=True), result
     finally:
         sys.stdout.flush()
         os.dup2(real, 1)

@@ -8,7 +8,8 @@ from pathlib import Path
 from typing import Annotated
 
 import typer
-from rich.console import Console
+
+from coordinator.terminal import make_console
 
 PASSWORD_ENV = "LLMI_REDIS_PASSWORD"
 LOOK_S = 0.5
@@ -40,7 +41,7 @@ def redis(
         raise ConfigError(
             f"--bind {bind}: whoever reaches that address could read and write the queues; set {PASSWORD_ENV}"
         )
-    console = Console(stderr=True)
+    console = make_console(stderr=True)
     server = EmbeddedRedis(folder, port, bind, password)
     try:
         with StopSignals(), server:

@@ -11,6 +11,7 @@ import typer
 from rich.console import Console
 
 from coordinator.commands.output import MAX_SEED, Json, Runs, output, stamp
+from coordinator.terminal import make_console
 
 
 class Model(StrEnum):
@@ -46,7 +47,7 @@ def demo(
         from coordinator.demo import demo as run
         from coordinator.demo import go_on
 
-        errors = Console(stderr=True)
+        errors = make_console(stderr=True)
         if resume:
             config, summary = go_on(_named(name), steps, runs, errors)
         else:
@@ -89,7 +90,7 @@ def train(
 
         began = time.monotonic()
         with StopSignals() as signals, MemoryWatch() as memory:
-            summary = launch(settings, runs, Console(stderr=True), signals, memory, began, resume)
+            summary = launch(settings, runs, make_console(stderr=True), signals, memory, began, resume)
         result.update(summary.model_dump(mode="json"))
         _conclude(console, runs / chosen, result)
 

@@ -217,3 +217,10 @@ def test_a_run_that_nobody_can_find_is_not_resumed(llmi, arguments, told):
     result = llmi(*arguments)
     assert result.returncode == 2
     assert told in result.stderr
+
+
+def test_a_dry_run_in_a_pipe_has_no_padding_and_no_rules(llmi, monkeypatch):
+    monkeypatch.delenv("COLUMNS", raising=False)
+    lines = llmi("train", "demo", "--dry-run").stdout.splitlines()
+    assert lines[0] == "# configuration"
+    assert not [line for line in lines if line != line.rstrip() or "──" in line]

@@ -10,6 +10,7 @@ from rich.console import Console
 
 from coordinator.commands.bench.judged import judged
 from coordinator.commands.output import Json, output
+from coordinator.terminal import make_console, put
 
 if TYPE_CHECKING:
     from coordinator.bench.client import Numbers
@@ -33,7 +34,7 @@ def client(
         from coordinator.bench.client import bench_folder, measure
         from coordinator.signals import StopSignals
 
-        progress = Console(stderr=True)
+        progress = make_console(stderr=True)
         with StopSignals() as signals, bench_folder() as folder:
             say = lambda words: progress.print(words, style="dim", highlight=False)  # noqa: E731 - one line
             # uvloop's is the event loop of Ray's actors, and so of rollouts.
@@ -57,7 +58,7 @@ def show(console: Console, numbers: Numbers) -> None:
     ):
         values = (spread.p50, spread.p90, spread.p99, spread.largest)
         times.add_row(name, *(f"{value:.2f}" for value in values), str(spread.n))
-    console.print(times)
+    put(console, times)
     rest = Table(box=None, show_header=False, padding=(0, 2))
     rest.add_row(
         "against a bare round trip of the same bytes",
@@ -78,6 +79,6 @@ def show(console: Console, numbers: Numbers) -> None:
         "left when all had ended",
         f"{numbers.left_traced_kb:.0f} KB, {numbers.left_open} requests, {numbers.failed} rollouts masked",
     )
-    console.print(rest)
+    put(console, rest)
     judged(console, numbers.targets)
     console.print(f"[dim]{numbers.wall_s:.0f} s in all[/]", highlight=False)

@@ -5,10 +5,10 @@ from __future__ import annotations
 from typing import Annotated
 
 import typer
-from rich.console import Console
 
 from coordinator.commands.bench.judged import judged
 from coordinator.commands.output import Json, output
+from coordinator.terminal import make_console, put
 
 
 def code(
@@ -22,7 +22,7 @@ def code(
 
         from coordinator.bench import charts
 
-        err = Console(stderr=True)
+        err = make_console(stderr=True)
         with err.status("") as status:
             numbers = charts.measure(rounds, seconds, lambda words: status.update(f"[dim]{words}[/]"))
         result.update(numbers.document())
@@ -34,7 +34,7 @@ def code(
         ):
             values = (spread.p50, spread.p90, spread.p99, spread.largest)
             table.add_row(name, *(f"{value:.1f}" for value in values), str(spread.n))
-        console.print(table)
+        put(console, table)
         console.print(
             f"{numbers.lanes} at once: {numbers.charts_per_s:.1f} charts/s in the jail, "
             f"{numbers.cold_per_s:.1f} with cold interpreters",

@@ -10,6 +10,7 @@ from rich.console import Console
 
 from coordinator.commands.bench.judged import judged
 from coordinator.commands.output import Json, output, stamp
+from coordinator.terminal import make_console, put
 
 if TYPE_CHECKING:
     from coordinator.bench.overlap_result import Mix
@@ -50,7 +51,9 @@ def overlap(
             return
         with StopSignals() as signals:
             place = folder or Path("bench") / stamp("overlap")
-            mixes, targets, document = overlap_bench.run(wanted, place, fast, signals, Console(stderr=True))
+            mixes, targets, document = overlap_bench.run(
+                wanted, place, fast, signals, make_console(stderr=True)
+            )
         result.update(document)
         for mix in mixes:
             _show(console, mix)
@@ -83,7 +86,7 @@ def _show(console: Console, mix: Mix) -> None:
             f"{arm.reward:.3f}",
             f"{arm.peak_rss_bytes / GIB:.1f}",
         )
-    console.print(table)
+    put(console, table)
     waits = Table("queue wait, s (p50 / p99)", box=None, padding=(0, 2))
     queues = list(mix.services.slots)
     for queue in queues:
@@ -91,4 +94,4 @@ def _show(console: Console, mix: Mix) -> None:
     for name, arm in mix.arms.items():
         cells = (arm.queues.get(queue) for queue in queues)
         waits.add_row(name, *(f"{q.wait_p50_s:.1f} / {q.wait_p99_s:.1f}" if q else "-" for q in cells))
-    console.print(waits)
+    put(console, waits)

@@ -9,6 +9,7 @@ import typer
 from rich.console import Console
 
 from coordinator.commands.output import MAX_SEED, Json, output, stamp
+from coordinator.terminal import make_console, put
 from workers.errors import ConfigError
 
 if TYPE_CHECKING:
@@ -42,7 +43,7 @@ def soak(
         if place.exists():
             raise ConfigError(f"--folder: {place} already exists; name another one")
         place.mkdir(parents=True)
-        err = Console(stderr=True)
+        err = make_console(stderr=True)
         columns = (TextColumn("{task.description}"), BarColumn(), TimeElapsedColumn(), TimeRemainingColumn())
         with StopSignals() as signals, Progress(*columns, console=err, transient=True) as bars:
             bar = bars.add_task("soaking", total=60 * minutes)
@@ -79,7 +80,7 @@ def _show(console: Console, told: Soak, place: Path) -> None:
             f"{one.middle_rss / MIB:.0f} → {one.last_rss / MIB:.0f}",
             f"{one.middle_files:.0f} → {one.last_files:.0f}",
         )
-    console.print(table)
+    put(console, table)
     console.print("[dim]the largest process of each role, in the middle and in the last third[/]")
     outcomes = ", ".join(f"{count:,} {how}" for how, count in told.outcomes.items())
     console.print(

@@ -1,0 +1,72 @@
+"""The consoles and tables of all commands.
+
+Invariants: no cell of a table is cut, whatever the width; where the output is no terminal, a line is as long
+as its text, unless COLUMNS names a width; NO_COLOR and FORCE_COLOR act as rich documents them, and
+FORCE_COLOR alone never makes a pipe a terminal.
+"""
+
+from __future__ import annotations
+
+import os
+import sys
+
+from rich.cells import cell_len
+from rich.console import Console
+from rich.table import Table
+from rich.text import Text
+
+UNBOUNDED = 10_000  # columns of an output that is no terminal
+LEAST = 20  # columns; a smaller COLUMNS is a mistake
+USUAL = 80
+WORD = 20  # a longer word may be folded
+
+
+def make_console(stderr: bool = False) -> Console:
+    """A console on stdout, or on stderr."""
+    terminal = (sys.stderr if stderr else sys.stdout).isatty()
+    coloured = bool(os.environ.get("FORCE_COLOR")) and not terminal
+    console = Console(stderr=stderr, force_terminal=terminal, color_system="standard" if coloured else "auto")
+    named = os.environ.get("COLUMNS", "")
+    if not (named.isdecimal() and int(named) >= LEAST):
+        if not terminal:
+            console.width = UNBOUNDED
+        elif named.isdecimal():
+            console.width = USUAL
+    return console
+
+
+def moves(console: Console) -> bool:
+    """Whether lines on it can be drawn again: a terminal that understands control codes."""
+    return console.is_terminal and not console.is_dumb_terminal
+
+
+def put(console: Console, table: Table) -> None:
+    """Print `table` whole: long cells folded, and where even words do not fit, each row as a list."""
+    for column in table.columns:
+        column.overflow = "fold"
+    if not table.show_header or _least_width(console, table) <= console.width:
+        console.print(table)
+        return
+    if table.title:
+        console.print(table.title)
+    for number in range(table.row_count):
+        row = Table.grid(padding=(0, 1))
+        row.add_column(style="dim", overflow="fold")
+        row.add_column(overflow="fold")
+        for column in table.columns:
+            row.add_row(column.header, list(column.cells)[number])
+        console.print(*[""] * bool(number), row)
+
+
+def _least_width(console: Console, table: Table) -> int:
+    """Columns that the table needs when no word of up to `WORD` characters is broken."""
+    edge = table.padding[1] + table.padding[3]
+    return sum(
+        edge + max((_longest_word(console, cell) for cell in (column.header, *column.cells)), default=0)
+        for column in table.columns
+    )
+
+
+def _longest_word(console: Console, cell: object) -> int:
+    text = cell.plain if isinstance(cell, Text) else console.render_str(str(cell)).plain
+    return max((min(cell_len(word), WORD) for word in text.split()), default=0)
