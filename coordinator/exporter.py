@@ -26,6 +26,7 @@ from coordinator.fleet import PoolState
 from coordinator.processes import MemoryWatch
 from coordinator.progress import Progress
 from policy.ledger_writer import State
+from policy.masked import DROPPED
 from workers.breakers import read_breakers
 from workers.depths import read_depths
 from workers.endpoint import Server, Target, advertised, serve, targets
@@ -112,10 +113,22 @@ class RunCollector(Collector):
                 workers.add_metric([pool, name], getattr(state, name))
             restarts.add_metric([pool], state.restarts)
         progress = self._run.progress
-        rollouts = CounterMetricFamily("llmi_rollouts", "Rollouts by terminal state.", labels=["state"])
+        rollouts = CounterMetricFamily(
+            "llmi_rollouts",
+            "Rollouts by terminal state; for the two kinds of masked ones see llmi_masked.",
+            labels=["state"],
+        )
         for name in get_args(State):
             rollouts.add_metric([name], progress.states[name])
-        yield from (workers, restarts, rollouts)
+        masked = CounterMetricFamily(
+            "llmi_masked",
+            "Masked samples by the cause of infrastructure, one of several causes counting for each; "
+            "dropped_with_group: those that have a reward and went with a group of which too few could vote.",
+            labels=["cause"],
+        )
+        for cause in (DROPPED, *sorted(progress.masked.keys() - {DROPPED})):
+            masked.add_metric([cause], progress.masked[cause])
+        yield from (workers, restarts, rollouts, masked)
         yield GaugeMetricFamily("llmi_step", "Training steps done.", value=progress.steps)
         if progress.rewards:
             yield GaugeMetricFamily(

@@ -22,6 +22,7 @@ from coordinator.processes import MemoryWatch
 from coordinator.progress import Progress
 from coordinator.report import GIB, duration
 from coordinator.status import in_words, waiting
+from policy.masked import DROPPED
 
 logger = logging.getLogger(__name__)
 BARS = "▁▂▃▄▅▆▇█"
@@ -50,6 +51,14 @@ def staffing(states: Mapping[str, PoolState]) -> str:
         bounds = f" ({state.low}–{state.high})" if state.low < state.high else ""
         shown.append(f"{short} {state.ready}/{state.wanted}{bounds}")
     return " · ".join(shown)
+
+
+def masked_in_words(progress: Progress) -> str:
+    """Samples that infrastructure masked, by cause, and those that were dropped with their groups."""
+    causes = [f"{cause} {n:,}" for cause, n in progress.masked.most_common() if n and cause != DROPPED]
+    words = f"{progress.masked_rollouts:,}" + (f" ({', '.join(causes)})" if causes else "")
+    dropped = progress.masked[DROPPED]
+    return words + (f" and {dropped:,} dropped with their groups" if dropped else "")
 
 
 class LiveView:
@@ -149,7 +158,7 @@ class LiveView:
             "queues": "  ".join(f"{name} {depth}" for name, depth in depths.items()) or "empty",
             "workers": staffing(workers) or "-",
             "rollouts": "  ".join(f"{n:,} {state}" for state, n in sorted(progress.states.items())) or "-",
-            "masked": f"{progress.states['masked']:,}",
+            "masked": masked_in_words(progress),
             "trainer idle": "-" if idle is None else f"{idle:.0%}",
             "memory": f"{self._memory.now / GIB:.1f} GiB (peak {self._memory.peak / GIB:.1f})",
             "elapsed": duration(self.elapsed_s),

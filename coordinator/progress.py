@@ -35,6 +35,7 @@ from policy.ledger_writer import (
     Started,
     State,
 )
+from policy.masked import DROPPED, causes_of
 from policy.training import METRICS
 from workers.messages import Failure
 
@@ -44,11 +45,12 @@ JUDGE_EVERY_S = 2.0  # some ms of work for a thousand rollouts under way
 
 
 class Progress:
-    """`rewards`: mean per step, in order; `outcomes`: requests by success, model or infrastructure; `idle`:
-    seconds by cause so far; `waiting`: for what the trainer has been waiting, since its last step, in order,
-    empty while it trains; `paused`: who keeps it from asking for rollouts now; `refusals`: the answers of
-    providers that masked samples, since this process began to read; `begun`: rollouts, since this
-    process of the run began. `total`: after how many steps it ends, None when the data decides.
+    """`rewards`: mean per step, in order; `outcomes`: requests by success, model or infrastructure; `masked`:
+    samples by cause, `DROPPED` for those that went with their group; `idle`: seconds by cause so far;
+    `waiting`: for what the trainer has been waiting, since its last step, in order, empty while it trains;
+    `paused`: who keeps it from asking for rollouts now; `refusals`: the answers of providers that masked
+    samples, since this process began to read; `begun`: rollouts, since this process of the run began.
+    `total`: after how many steps it ends, None when the data decides.
     """
 
     def __init__(self, run: Path, total: int | None = None):
@@ -61,6 +63,8 @@ class Progress:
         self.posted = 0
         self.outcomes: Counter[str] = Counter()
         self.states: Counter[str] = Counter()
+        self.masked: Counter[str] = Counter()
+        self.masked_rollouts = 0  # by infrastructure; one may have several causes
         self.watch = IdleWatch()
         self.idle = IdleReport({}, {}, 0.0)
         self.waiting: list[Span] = []
@@ -133,6 +137,8 @@ class Progress:
             case Closed():
                 self.states[entry.state] += 1
                 self._undoable[entry.rollout_id] = entry.state, entry.step
+                if entry.state == "masked":
+                    self._masked(entry)
             case Paused():
                 self.paused = entry
             case PauseEnded():
@@ -146,9 +152,15 @@ class Progress:
                 for state, step in self._undoable.values():
                     if step > entry.step or state == "cancelled":
                         self.states[state] -= 1
+                        self.masked[DROPPED] -= state == "masked"
                 self._undoable.clear()
                 self.paused = None
                 self.begun = 0
+
+    def _masked(self, entry: Closed) -> None:
+        causes = causes_of(entry)
+        self.masked.update(causes)
+        self.masked_rollouts += DROPPED not in causes
 
     def _new_lines(self, path: Path) -> list[bytes]:
         try:

@@ -5,11 +5,12 @@ Invariant: made from the run's folder alone, so that it can be made again at any
 
 from __future__ import annotations
 
-from collections import Counter
 from collections.abc import Mapping
 from pathlib import Path
 
 from coordinator.config import RunConfig
+from coordinator.masks import list_masked
+from coordinator.report_masked import examples, masked_note, masked_tables
 from coordinator.summary import Summary
 from evaluation.curve import Point, draw
 from evaluation.page import KeyFigure, Page, Table, write
@@ -24,19 +25,29 @@ CAUSES_SHOWN = 4
 def write_report(run: Path, config: RunConfig, ledger: Ledger, summary: Summary) -> Path:
     """Write the three files into `run`; returns the page's path. Without any step there is no curve."""
     (run / "summary.json").write_text(summary.model_dump_json(indent=1) + "\n")
-    masked = Counter(r.step for r in ledger.rollouts.values() if r.state == "masked")
-    points = [Point(step, reward, masked[step]) for step, reward in reward_curve(ledger).items()]
-    curve = draw(points, run / "reward.png").read_bytes() if points else None
+    steps = points(ledger, summary)
+    curve = draw(steps, run / "reward.png").read_bytes() if steps else None
     page = Page(
         title=summary.name,
         lead=lead(config, summary),
         figures=figures(summary),
         pairs=pairs(samples(ledger)),
         curve=curve,
-        tables=tables(summary),
+        tables=[*tables(summary), *masked_tables(list_masked(ledger, summary.name), summary)],
         notes=notes(config),
+        masked=examples(ledger, summary.name),
     )
     return write(run / "index.html", page, BlobStore(config.blobs.url))
+
+
+def points(ledger: Ledger, summary: Summary) -> list[Point]:
+    """The steps of the curve: those with a reward, and those whose samples were masked or dropped. Step 0
+    holds what belongs to none."""
+    rewards, masked, dropped = reward_curve(ledger), summary.masked_by_step, summary.dropped_by_step
+    return [
+        Point(step, rewards.get(step), masked.get(step, 0), dropped.get(step, 0))
+        for step in sorted({*rewards, *masked, *dropped} - {0})
+    ]
 
 
 def samples(ledger: Ledger) -> list[Sample]:
@@ -74,11 +85,7 @@ def figures(summary: Summary) -> list[KeyFigure]:
         KeyFigure("Reward", reward, "first and last fifth of the steps"),
         KeyFigure("Requests", f"{summary.requests_posted:,}", "to tools and judges"),
         KeyFigure("Lost", f"{summary.lost:,}", "requests without an outcome"),
-        KeyFigure(
-            "Masked",
-            f"{summary.masked:,}",
-            f"by infrastructure; {summary.n_valid:,} of {summary.n_total:,} valid",
-        ),
+        KeyFigure("Masked", f"{summary.masked:,}", masked_note(summary)),
         KeyFigure("Trainer idle", number(summary.trainer_idle_ratio, ".1%"), "waiting for samples"),
         KeyFigure("Memory", f"{summary.peak_rss_bytes / GIB:.1f} GiB", "peak, all processes"),
         KeyFigure("Time", duration(summary.seconds), "start to end"),
@@ -102,7 +109,11 @@ def tables(summary: Summary) -> list[Table]:
     )
     ended = sorted(summary.outcomes.items(), key=lambda item: -item[1])
     outcomes = Table("Outcomes", ["outcome", "count"], [[k.replace("_", " "), f"{v:,}"] for k, v in ended])
-    rollouts = Table("Rollouts", ["state", "count"], [[k, f"{v:,}"] for k, v in summary.rollouts.items()])
+    states = dict(summary.rollouts)
+    if states.pop("masked", 0):
+        states["masked by infrastructure"] = summary.masked
+        states["dropped with its group"] = summary.dropped_with_group
+    rollouts = Table("Rollouts", ["state", "count"], [[k, f"{v:,}"] for k, v in states.items() if v])
     idle = {"trainer": summary.trainer_idle_s, "generator": summary.generator_idle_s}
     waits = Table(
         "Idle time",

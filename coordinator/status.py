@@ -56,11 +56,11 @@ class Pending(BaseModel):
 
 
 class Status(BaseModel):
-    """`quiet_s`: since the run's last line. `waiting`: None while it trains; `queues`: None without Redis.
-    `paused`: the providers, in words, for whose sake it asks for no rollouts now; `down`: those that workers
-    leave alone. `refused`: in words, kinds of requests of which too many masked their samples by answers that
-    do not pass by waiting; `answers`: all such answers, by kind, with how often each came. Idle times as in
-    `Summary`."""
+    """`quiet_s`: since the run's last line. `masked`: samples so far, as `Progress.masked`. `waiting`: None
+    while it trains; `queues`: None without Redis. `paused`: the providers, in words, for whose sake it asks
+    for no rollouts now; `down`: those that workers leave alone. `refused`: in words, kinds of requests of
+    which too many masked their samples by answers that do not pass by waiting; `answers`: all such answers,
+    by kind, with how often each came. Idle times as in `Summary`."""
 
     name: str
     ended: bool
@@ -72,6 +72,7 @@ class Status(BaseModel):
     trainer_idle_s: dict[str, float]
     generator_idle_ratio: float | None
     generator_idle_s: dict[str, float]
+    masked: dict[str, int]
     waiting: Waiting | None
     paused: list[str]
     down: list[str]
@@ -105,6 +106,7 @@ def look(run: Path) -> Status:
         trainer_idle_s=rounded(progress.idle.trainer),
         generator_idle_ratio=progress.idle.generator_ratio,
         generator_idle_s=rounded(progress.idle.generator),
+        masked={cause: n for cause, n in progress.masked.most_common() if n},
         waiting=waiting(progress, Lookout(progress, lambda: (url, queue)).words),
         paused=list(progress.paused.providers) if progress.paused else [],
         down=_down(url),

@@ -18,6 +18,7 @@ from coordinator.idle.spans import rounded
 from coordinator.refusals import Refusals
 from policy.groups import groups
 from policy.ledger import Ledger, RequestRecord, reward_curve
+from policy.masked import by_cause, by_step, masked
 from workers.messages import Success
 
 WAIT, STEP = "timing_s/gen", "timing_s/step"
@@ -36,7 +37,10 @@ class Summary(BaseModel):
     """The figures of a run. Rewards in [0, 1]; `trainer_idle_ratio`: share of the steps' time spent waiting
     for samples.
 
-    `outcomes` counts requests by `success` or the cause of the failure; `rollouts` by terminal state. For
+    `outcomes` counts requests by `success` or the cause of the failure; `rollouts` by terminal state, where
+    `masked` holds both kinds that follow: `masked` counts samples that infrastructure masked,
+    `dropped_with_group` those that have a reward and went with a group of which too few could vote;
+    `masked_by_cause` counts a sample once for each of its causes. For
     `n_valid` to `dropped_by_latency` see `policy.groups.Groups`. `trainer_idle_s` and `generator_idle_s`:
     seconds by cause (`coordinator.idle.path.CAUSES`); the trainer's hold those in which weights were sent.
     `generator_idle_ratio`: share of the time from the first rollout to the last batch. `refused_answers`: of
@@ -55,6 +59,10 @@ class Summary(BaseModel):
     by_tool: dict[str, KindCounts]
     rollouts: dict[str, int]
     masked: int
+    masked_by_cause: dict[str, int]
+    masked_by_step: dict[int, int]
+    dropped_with_group: int
+    dropped_by_step: dict[int, int]
     n_valid: int
     n_total: int
     refused_answers: dict[str, dict[str, int]]
@@ -150,7 +158,8 @@ def summarize(
             name_of = result.fault.value
             setattr(counts, name_of, getattr(counts, name_of) + 1)
     first, last = first_and_last(list(reward_curve(ledger).values()))
-    states = ledger.states()
+    states, masks = ledger.states(), masked(ledger)
+    masked_by_step, dropped_by_step = by_step(masks), by_step(masks, dropped=True)
     became = groups(ledger)
     idle = Idleness(ledger, metrics).report()
     return Summary(
@@ -163,7 +172,11 @@ def summarize(
         outcomes=dict(sorted(outcomes.items())),
         by_tool=dict(sorted(kinds.items())),
         rollouts=dict(sorted(states.items())),
-        masked=states["masked"],
+        masked=sum(masked_by_step.values()),
+        masked_by_cause=by_cause(masks),
+        masked_by_step=masked_by_step,
+        dropped_with_group=sum(dropped_by_step.values()),
+        dropped_by_step=dropped_by_step,
         n_valid=became.n_valid,
         n_total=became.n_total,
         refused_answers=refusals.listed,

@@ -14,13 +14,14 @@ INK, FAINT, ACCENT, WARN = "#1f2430", "#9aa1af", "#0f766e", "#c2410c"
 
 @dataclass(frozen=True)
 class Point:
-    """One training step, from 1. `reward` in [0, 1] is the mean over the samples that counted; `masked` is a
-    count.
+    """One training step, from 1. `reward` in [0, 1] is the mean over the samples that counted, None if none
+    did; `masked` (by infrastructure) and `dropped` (with their groups) are counts of samples.
     """
 
     step: int
-    reward: float
+    reward: float | None
     masked: int = 0
+    dropped: int = 0
 
 
 def smooth(values: Sequence[float], alpha: float = 0.25) -> list[float]:
@@ -45,20 +46,33 @@ def draw(points: Sequence[Point], path: Path, title: str = "") -> Path:
     FigureCanvasAgg(figure)
     axes = figure.add_subplot()
     steps = [point.step for point in points]
-    rewards = [point.reward for point in points]
+    drawn = [(point.step, point.reward) for point in points if point.reward is not None]
+    trained, rewards = [step for step, _ in drawn], [reward for _, reward in drawn]
     axes.plot(
-        steps, rewards, "o-", color=ACCENT, alpha=0.3, linewidth=1, markersize=3, label="mean of the step"
+        trained, rewards, "o-", color=ACCENT, alpha=0.3, linewidth=1, markersize=3, label="mean of the step"
     )
-    axes.plot(steps, smooth(rewards), color=ACCENT, linewidth=2.4, label="trend")
-    if any(point.masked for point in points):
+    axes.plot(trained, smooth(rewards), color=ACCENT, linewidth=2.4, label="trend")
+    masked, dropped = [point.masked for point in points], [point.dropped for point in points]
+    if any(masked) or any(dropped):
         counts = axes.twinx()
-        counts.bar(steps, [point.masked for point in points], width=0.8, color=WARN, alpha=0.35)
-        counts.set_ylim(0, 4 * max(point.masked for point in points))
-        counts.set_ylabel("masked samples", color=WARN, fontsize=9)
+        counts.bar(steps, masked, width=0.8, color=WARN, alpha=0.45, label="masked by infrastructure")
+        if any(dropped):
+            counts.bar(
+                steps,
+                dropped,
+                bottom=masked,
+                width=0.8,
+                color=FAINT,
+                alpha=0.45,
+                label="dropped with its group",
+            )
+        counts.set_ylim(0, 4 * max(map(sum, zip(masked, dropped, strict=True))))
+        counts.set_ylabel("samples not trained on", color=WARN, fontsize=9)
+        counts.legend(frameon=False, fontsize=8, loc="upper right", labelcolor=INK)
         counts.yaxis.set_major_locator(MaxNLocator(nbins=4, integer=True))
         counts.tick_params(colors=WARN, labelsize=8, length=0)
         counts.spines[["top", "left", "right", "bottom"]].set_visible(False)
-    low, high = min(rewards), max(rewards)
+    low, high = min(rewards, default=0.0), max(rewards, default=1.0)
     margin = max(0.05, 0.15 * (high - low))
     axes.set_ylim(max(0.0, low - margin), min(1.0, high + margin))
     axes.set_xlim(steps[0] - 0.6, steps[-1] + 0.6)

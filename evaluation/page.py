@@ -13,7 +13,7 @@ from pathlib import Path
 
 from evaluation import html
 from evaluation.pictures import data_uri
-from evaluation.samples import Pair
+from evaluation.samples import Pair, Sample
 from evaluation.view import card
 from workers.blobs import BlobStore
 from workers.messages import BlobRef
@@ -37,6 +37,8 @@ class Table:
 
 @dataclass(frozen=True)
 class Page:
+    """`masked`: some of the samples that infrastructure masked, shown with their reasons."""
+
     title: str
     lead: str
     figures: Sequence[KeyFigure]
@@ -44,6 +46,7 @@ class Page:
     curve: bytes | None = None
     tables: Sequence[Table] = field(default_factory=tuple)
     notes: Sequence[str] = field(default_factory=tuple)
+    masked: Sequence[Sample] = field(default_factory=tuple)
 
 
 def wanted(image_num: int) -> str:
@@ -71,7 +74,24 @@ def render(page: Page, blobs: BlobStore) -> str:
     ]
     compared = any(pair.late for pair in page.pairs)
     curve = f"data:image/png;base64,{base64.b64encode(page.curve).decode()}" if page.curve else ""
-    return html.render("page.html.j2", ("page.css",), page=page, rows=rows, curve=curve, compared=compared)
+    masked = [
+        {
+            "task": sample.document.task,
+            "given": _given(Pair(sample), blobs),
+            "wanted": wanted(sample.document.task.image_num),
+            "card": card(sample, blobs),
+        }
+        for sample in page.masked
+    ]
+    return html.render(
+        "page.html.j2",
+        ("page.css",),
+        page=page,
+        rows=rows,
+        masked=masked,
+        curve=curve,
+        compared=compared,
+    )
 
 
 def write(path: Path, page: Page, blobs: BlobStore) -> Path:

@@ -20,7 +20,8 @@ from workers.messages import Failure
 
 @dataclass(frozen=True)
 class Sample:
-    """One rollout as shown. `reward` is None when infrastructure masked it; `step` counts from 1."""
+    """One rollout as shown. `reward` is None when infrastructure masked it, for the failures `masked_by`, of
+    the tools or judges `by`; `step` counts from 1; `more`: the command that tells more."""
 
     document: Document
     step: int
@@ -28,6 +29,8 @@ class Sample:
     breakdown: dict[str, JsonValue] = field(default_factory=dict)
     state: str = ""
     masked_by: tuple[Failure, ...] = ()
+    by: tuple[str, ...] = ()
+    more: str = ""
 
     @property
     def kind(self) -> tuple[str, int, tuple[str, ...]]:

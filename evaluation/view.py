@@ -9,6 +9,7 @@ but itself.
 from __future__ import annotations
 
 from dataclasses import dataclass, field, replace
+from itertools import zip_longest
 
 from markdown_it import MarkdownIt
 from markupsafe import Markup
@@ -70,6 +71,7 @@ class Card:
     details: list[tuple[str, str]]
     truncated: bool
     masked_by: list[str]
+    more: str
 
 
 def card(sample: Sample, blobs: BlobStore) -> Card:
@@ -91,7 +93,8 @@ def card(sample: Sample, blobs: BlobStore) -> Card:
         terms=terms(sample.breakdown),
         details=details(sample.breakdown),
         truncated=sample.document.truncated,
-        masked_by=[reason(failure) for failure in sample.masked_by],
+        masked_by=[_blame(failure, by) for failure, by in zip_longest(sample.masked_by, sample.by)],
+        more=sample.more,
     )
 
 
@@ -105,6 +108,12 @@ def reason(failure: Failure) -> str:
     return REASONS.get(
         failure.cause.value, f"Infrastructure failed ({failure.cause.value.replace('_', ' ')})"
     )
+
+
+def _blame(failure: Failure, by: str | None) -> str:
+    """Who failed, why, and in its own words."""
+    words = [by.replace("_", " ") if by else "", reason(failure), failure.detail]
+    return ": ".join(word for word in words if word)
 
 
 def terms(breakdown: dict[str, JsonValue]) -> list[tuple[str, str, float | None]]:

@@ -24,6 +24,7 @@ from policy.ledger_writer import (
     Ended,
     Entry,
     Finished,
+    GroupDropped,
     GroupFailed,
     LedgerWriter,
     Paused,
@@ -105,6 +106,7 @@ class Ledger:
     last: float = 0.0
     violations: list[str] = field(default_factory=list)
     failed: dict[str, GroupFailed] = field(default_factory=dict)  # by group; see `settle`
+    dropped: dict[str, GroupDropped] = field(default_factory=dict)  # by group
 
     @property
     def open(self) -> list[RolloutRecord]:
@@ -209,6 +211,8 @@ def merge(ledger: Ledger, entry: Entry) -> None:
             _rollout(ledger, entry.rollout_id).reason = entry.reason
         case GroupFailed():
             ledger.failed[entry.uid] = entry
+        case GroupDropped():
+            ledger.dropped[entry.uid] = entry
         case Saved():
             ledger.saved.append(entry.step)
             ledger.held[entry.step] = frozenset(entry.held)
@@ -229,6 +233,7 @@ def _undo(ledger: Ledger, entry: Resumed) -> None:
     cancelled is open again if its rollout is: no worker has an answer for it yet."""
     settle(ledger)
     ledger.failed.clear()
+    ledger.dropped = {uid: drop for uid, drop in ledger.dropped.items() if drop.step <= entry.step}
     for rollout in ledger.rollouts.values():
         if rollout.step > entry.step or (rollout.state == "cancelled" and not rollout.abandoned):
             rollout.state, rollout.step, rollout.closed = None, 0, 0.0

@@ -131,6 +131,16 @@ class GroupFailed(Message):
     step: int = 0
 
 
+class GroupDropped(Message):
+    """A group was thrown away because too few of it could vote; those that could are closed as `masked`, each
+    by an entry of its own."""
+
+    type: Literal["group_dropped"] = "group_dropped"
+    time: float
+    uid: str
+    step: int = 0
+
+
 class Saved(Message):
     """A checkpoint holds the weights as they were after `step`, and what was under way then; of `held`, the
     rollouts of groups that had ended, all that is to be trained on."""
@@ -179,6 +189,7 @@ Entry = Annotated[
     | Closed
     | Broken
     | GroupFailed
+    | GroupDropped
     | Saved
     | Resumed
     | Abandoned
@@ -250,6 +261,9 @@ class LedgerWriter:
 
     def group_failed(self, uid: str, *, step: int) -> None:
         self.append(GroupFailed(time=self._now(), uid=uid, step=step))
+
+    def group_dropped(self, uid: str, *, step: int) -> None:
+        self.append(GroupDropped(time=self._now(), uid=uid, step=step))
 
     def saved(self, *, step: int, held: tuple[str, ...] = ()) -> None:
         self.append(Saved(time=self._now(), step=step, held=held))

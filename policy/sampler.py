@@ -130,7 +130,9 @@ class _Siblings(_Base):
                 continue
             fate, state, reason = self._why(uid, stale)
             self._wasted[fate] += 1
-            self._excused += fate == "too_few" and self._pause.excuses
+            if fate == "too_few":
+                self._excused += self._pause.excuses
+                self._ledger.group_dropped(uid, step=global_steps)
             for rollout_id in members[uid]:
                 self._ledger.closed(rollout_id, state, reason=reason, step=global_steps)
         if self._wasted.total() - self._excused > self._max_wasted:
@@ -236,7 +238,11 @@ class _Siblings(_Base):
     def _why(self, uid: str, stale: set[str]) -> tuple[Fate, State, str]:
         if uid in stale:
             return "stale", "stale", "written by weights that are too old"
-        return "too_few", "masked", f"fewer than {self._min_valid} of its group could vote"
+        return (
+            "too_few",
+            "masked",
+            f"dropped with its group, of which fewer than {self._min_valid} could vote",
+        )
 
 
 def _place(key: str, uids: list[str]) -> tuple[int, int, int]:

@@ -109,7 +109,14 @@ def _conclude(console: Console, run: Path, result: dict[str, Any]) -> None:
     rise = f"reward {first:.3f} → {last:.3f}, " if first is not None and last is not None else ""
     console.print(
         f"[bold green]done[/]: {result['steps']} steps, {rise}{result['requests_posted']:,} requests, "
-        f"{result['lost']} lost, {result['masked']} masked; see [bold]{run / 'index.html'}[/]",
+        f"{result['lost']} lost, {_masked(run, result)}; see [bold]{run / 'index.html'}[/]",
         highlight=False,
         soft_wrap=True,
     )
+
+
+def _masked(run: Path, result: dict[str, Any]) -> str:
+    causes = ", ".join(f"{count} {cause}" for cause, count in result["masked_by_cause"].items())
+    words = f"{result['masked']} masked" + (f" ({causes}; see llmi why {run})" if causes else "")
+    dropped = result["dropped_with_group"]
+    return words + (f", {dropped} dropped with their groups" if dropped else "")

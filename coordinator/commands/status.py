@@ -49,6 +49,9 @@ def _show(console: Console, now: Status) -> None:
     line("reward", "-" if now.reward is None else f"{now.reward:.3f}")
     line("trainer idle", _causes(now.trainer_idle_ratio, now.trainer_idle_s))
     line("generator idle", _causes(now.generator_idle_ratio, now.generator_idle_s))
+    if now.masked:
+        causes = ", ".join(f"{count:,} {cause.replace('_', ' ')}" for cause, count in now.masked.items())
+        line("masked", f"{causes}; llmi why {now.name} says which")
     if now.waiting:
         line("waits now for", in_words(now.waiting))
     for words in now.paused:

@@ -139,6 +139,7 @@ class IdleWatch:
     def _forget(self, cut: Waited) -> None:
         ledger = self._ledger
         ledger.violations.clear()
+        ledger.dropped.clear()
         ledger.waits = [wait for wait in ledger.waits if wait.time >= cut.time]
         self._steps = {step: row for step, row in self._steps.items() if step >= cut.step}
         kept = {r.uid for r in ledger.rollouts.values() if not _over(r, cut)}

@@ -175,6 +175,7 @@ def test_a_group_with_too_few_votes_is_replaced(mode, left, store, sampler, roll
     assert metrics["training/rollout_failure/evicted_samples"] == 1
     assert validity(metrics)["groups_too_few"] == 1
     assert states(tmp_path)["a_0"] == ("masked" if left else None)
+    assert read_ledger(tmp_path).dropped["a"].step == 1
 
 
 @pytest.mark.parametrize("mode", ["separate_async", "sync"])

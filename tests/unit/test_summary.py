@@ -11,10 +11,10 @@ from coordinator.summary import first_and_last, idle_ratio, lost_requests, read_
 from coordinator.trainer import relevant_tail
 from policy.document import Document, Task, TextPart
 from policy.ledger import close_open, read_ledger
-from policy.ledger_writer import Closed, LedgerWriter, Scored, Started, Waited, Wrote
+from policy.ledger_writer import Closed, LedgerWriter, Resumed, Scored, Started, Waited, Wrote
 from policy.scoring import Score
 from workers.errors import Cause
-from workers.messages import DiffusionPayload, Outcome, Request, SearchPayload, Success
+from workers.messages import DiffusionPayload, Failure, Outcome, Request, SearchPayload, Success
 
 
 @pytest.fixture
@@ -77,11 +77,59 @@ def test_rewards_are_means_over_the_first_and_last_fifth_of_steps(tmp_path, writ
     assert summary.reward_last == pytest.approx(0.96)
 
 
-def test_masked_rollouts_are_counted_and_not_averaged(tmp_path, writer):
-    rollout(writer, "g_0", 1, 0.5)
-    rollout(writer, "g_1", 1, 0.9, state="masked")
+def mask(writer, name, *failures, step=1):
+    """A rollout that masks itself, as `policy.rollout` records it."""
+    task = Task(question="Write.", image_num=1)
+    writer.started(name, task, step=step)
+    document = Document(rollout_id=name, task=task, parts=(TextPart(text="words"),))
+    writer.scored(document, Score(reward=None, masked_by=failures), tokens=3)
+    writer.closed(name, "masked", reason=", ".join(sorted({failure.cause for failure in failures})))
+
+
+def test_masked_rollouts_are_counted_by_cause_and_step_and_not_averaged(tmp_path, writer):
+    rollout(writer, "g_0", 3, 0.5)
+    late, quota = Failure(cause=Cause.TIMEOUT), Failure(cause=Cause.QUOTA)
+    mask(writer, "g_1", late, quota, late, step=1)  # its group is trained on in step 3
+    mask(writer, "h_0", late, step=2)  # nobody of its group could vote
+    writer.group_dropped("h", step=4)
+    mask(writer, "i_0", quota, step=5)  # the run ended meanwhile
     summary = summary_of(tmp_path)
-    assert (summary.masked, summary.reward_first) == (1, 0.5)
+    assert (summary.masked, summary.dropped_with_group, summary.reward_first) == (3, 0, 0.5)
+    assert summary.masked_by_cause == {"quota": 2, "timeout": 2}
+    assert summary.masked_by_step == {3: 1, 4: 1, 5: 1}
+
+
+def test_a_sample_dropped_with_its_group_is_not_masked_by_infrastructure(tmp_path, writer):
+    mask(writer, "g_0", Failure(cause=Cause.TIMEOUT))
+    rollout(writer, "g_1", 2, 0.9, state="masked")
+    summary = summary_of(tmp_path)
+    assert (summary.masked, summary.dropped_with_group) == (1, 1)
+    assert (summary.masked_by_step, summary.dropped_by_step) == ({2: 1}, {2: 1})
+    assert summary.masked_by_cause == {"timeout": 1}
+    assert summary.rollouts == {"masked": 2}
+
+
+def test_progress_tells_both_kinds_of_masked_samples_apart_and_a_resume_undoes_the_later_ones(
+    tmp_path, writer
+):
+    mask(writer, "g_0", Failure(cause=Cause.TIMEOUT), Failure(cause=Cause.QUOTA))
+    rollout(writer, "g_1", 2, 0.9, state="masked")
+    progress = Progress(tmp_path)
+    progress.update()
+    assert progress.masked == {"quota": 1, "timeout": 1, "dropped_with_group": 1}
+    assert progress.masked_rollouts == 1
+    writer.append(Resumed(time=time.time(), step=1))
+    progress.update()
+    assert +progress.masked == {"quota": 1, "timeout": 1}
+    assert summary_of(tmp_path).dropped_with_group == 0
+
+
+def test_a_resume_forgets_groups_that_were_dropped_after_its_checkpoint(tmp_path, writer):
+    for name, step in (("g", 1), ("h", 3)):
+        mask(writer, f"{name}_0", Failure(cause=Cause.TIMEOUT), step=7)
+        writer.group_dropped(name, step=step)
+    writer.append(Resumed(time=time.time(), step=2))
+    assert summary_of(tmp_path).masked_by_step == {1: 1, 7: 1}
 
 
 def test_run_without_a_step_has_no_reward(tmp_path):

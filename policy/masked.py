@@ -1,0 +1,116 @@
+"""Which samples of a run were masked, why, and in which step, from its ledger. Pure.
+
+A sample ends as `masked` in one of two ways: infrastructure failed for it, and its score names the failures;
+or it has a reward, and its group was dropped because too few of its siblings could vote. Invariant: the two
+are never counted as one another.
+"""
+
+from __future__ import annotations
+
+from collections import Counter
+from collections.abc import Sequence
+from dataclasses import dataclass
+
+from policy.ledger import Ledger, RolloutRecord
+from policy.ledger_writer import Closed
+from workers.errors import Cause
+from workers.messages import Failure
+
+DROPPED = "dropped_with_group"  # counted beside the causes of infrastructure
+UNKNOWN = "unknown"
+ROLLOUT = "rollout"
+
+
+@dataclass(frozen=True)
+class Blame:
+    """One failure that masks a sample. `by`: the tool or judge that failed, else the provider, else
+    `rollout`."""
+
+    failure: Failure
+    by: str
+
+
+@dataclass(frozen=True)
+class Masked:
+    """A masked sample. `blames` is empty for one that was dropped with its group. `step`: the trainer's step
+    in which its group was trained on or thrown away, else the step that asked for it."""
+
+    rollout: RolloutRecord
+    blames: tuple[Blame, ...]
+    step: int
+
+    @property
+    def dropped(self) -> bool:
+        """Whether it has a reward of its own, and went with its group."""
+        return self.rollout.reward is not None
+
+    @property
+    def causes(self) -> tuple[str, ...]:
+        """Each once, in order; one at least."""
+        if self.dropped:
+            return (DROPPED,)
+        return tuple(dict.fromkeys(blame.failure.cause.value for blame in self.blames)) or (UNKNOWN,)
+
+
+def masked(ledger: Ledger) -> list[Masked]:
+    """All masked samples, in order of their steps and ids."""
+    steps = group_steps(ledger)
+    found = [
+        Masked(rollout, blames(ledger, rollout), steps.get(rollout.uid) or rollout.asked_in_step)
+        for rollout in ledger.rollouts.values()
+        if rollout.state == "masked"
+    ]
+    return sorted(found, key=lambda one: (one.step, one.rollout.rollout_id))
+
+
+def group_steps(ledger: Ledger) -> dict[str, int]:
+    """The trainer's step in which each group was trained on or thrown away."""
+    steps = {uid: drop.step for uid, drop in ledger.dropped.items()}
+    steps |= {uid: failure.step for uid, failure in ledger.failed.items()}
+    return steps | {rollout.uid: rollout.step for rollout in ledger.rollouts.values() if rollout.step}
+
+
+def blames(ledger: Ledger, rollout: RolloutRecord) -> tuple[Blame, ...]:
+    """The failures that mask a rollout, each with who failed; empty when none does."""
+    if rollout.score is None:
+        return ()
+    by: list[tuple[Failure, str]] = []
+    if rollout.document is not None:
+        by = [(part.failure, part.tag.source) for part in rollout.document.images if part.failure]
+    by += [
+        (record.outcome.result, record.request.kind)
+        for record in ledger.requests.values()
+        if record.request.owner == rollout.rollout_id
+        and record.outcome is not None
+        and isinstance(record.outcome.result, Failure)
+    ]
+    return tuple(_blamed(failure, by) for failure in rollout.score.masked_by)
+
+
+def _blamed(failure: Failure, by: list[tuple[Failure, str]]) -> Blame:
+    """Takes the match off `by`, so that equal failures of two requests name both."""
+    for place, (known, kind) in enumerate(by):
+        if known == failure:
+            del by[place]
+            return Blame(failure, kind)
+    return Blame(failure, failure.provider or ROLLOUT)
+
+
+def by_cause(samples: Sequence[Masked]) -> dict[str, int]:
+    """Samples that infrastructure masked, by cause, the most frequent first. One with several causes counts
+    for each."""
+    counts = Counter(cause for one in samples if not one.dropped for cause in one.causes)
+    return dict(sorted(counts.items(), key=lambda item: (-item[1], item[0])))
+
+
+def by_step(samples: Sequence[Masked], *, dropped: bool = False) -> dict[int, int]:
+    """Samples that infrastructure masked, by step; or those `dropped` with their groups."""
+    return dict(sorted(Counter(one.step for one in samples if one.dropped is dropped).items()))
+
+
+def causes_of(entry: Closed) -> tuple[str, ...]:
+    """The same causes from the entry that masked a sample, for readers that keep no rollouts."""
+    if entry.step:  # only the trainer closes in a step; a rollout that masks itself does not know one
+        return (DROPPED,)
+    known = {cause.value for cause in Cause}
+    return tuple(word for word in entry.reason.split(", ") if word in known) or (UNKNOWN,)
