@@ -26,6 +26,7 @@ from coordinator.commands import (
     runs,
     serve,
     status,
+    why,
     workers,
 )
 from coordinator.commands.output import fail
@@ -47,6 +48,7 @@ app = typer.Typer(
 app.command()(runs.demo)
 app.command()(runs.train)
 app.command()(status.status)
+app.command()(why.why)
 app.command()(generate.generate)
 app.command()(doctor.doctor)
 app.add_typer(serve.app, name="serve")

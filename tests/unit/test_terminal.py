@@ -142,6 +142,7 @@ def test_every_table_is_printed_by_put() -> None:
         ["train"],
         ["bench", "soak"],
         ["blobs"],
+        ["why"],
     ],
     ids=" ".join,
 )

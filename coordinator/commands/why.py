@@ -1,0 +1,163 @@
+"""`llmi why`: the story of one sample, and which samples of a run were masked."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated
+
+import typer
+from rich.console import Console
+
+from coordinator.commands.output import Json, Runs, output, plain
+from coordinator.terminal import put
+
+if TYPE_CHECKING:
+    from coordinator.masks import Masks
+    from coordinator.why import RequestStory, Story
+
+PROMPT = 200  # characters of a prompt, or of a detail, that are shown; --json has them whole
+SIBLINGS = 16
+EXACT = 1e-6
+
+
+def why(
+    run: Annotated[str, typer.Argument(metavar="RUN", help="A run's folder, or its name under --runs.")],
+    rollout: Annotated[
+        str,
+        typer.Argument(
+            metavar="ROLLOUT",
+            help="A sample's id, the beginning of one, or the id of a request \\[default: list the masked "
+            "samples].",
+        ),
+    ] = "",
+    runs: Runs = Path("runs"),
+    as_json: Json = False,
+) -> None:
+    """Say why a sample got its reward, or got none: its requests, verdicts, who masked it, and its group.
+
+    Reads the run's ledger only, so it works while the run goes on, and after.
+    """
+    with output(as_json) as (console, result):
+        from coordinator.masks import list_masked
+        from coordinator.why import find, ledger_of, tell
+
+        named = runs / run
+        folder = named if named.is_dir() else Path(run)
+        ledger = ledger_of(folder)
+        if rollout:
+            story = tell(ledger, find(ledger, rollout))
+            result.update(story.model_dump(mode="json"))
+            show(console, story)
+        else:
+            masks = list_masked(ledger, folder.name)
+            result.update(masks.model_dump(mode="json"))
+            show_masked(console, masks)
+
+
+def show(console: Console, story: Story) -> None:
+    """About ten lines: one for each fact and one for each request."""
+
+    def line(what: str, words: str) -> None:
+        console.print(f"[bold]{what:<12}[/]{plain(words)}", highlight=False, soft_wrap=True)
+
+    line("sample", story.rollout)
+    line("prompt", _short(story.prompt) or "unknown: its beginning is not in the ledger")
+    line("written", _written(story))
+    for request in story.requests:
+        line(request.kind, _request(request))
+    if story.reward is not None:
+        line("reward", _arithmetic(story))
+    for by, cause, detail in story.masked_by:
+        line("masked by", f"infrastructure: {by}: {cause}{f': {_short(detail)}' if detail else ''}")
+    if not story.requests:
+        line("requests", "none")
+    line("state", _state(story))
+    line("group", _group(story))
+
+
+def show_masked(console: Console, masks: Masks) -> None:
+    from rich.table import Table
+
+    from coordinator.masks import in_ranges, in_short
+
+    if masks.causes:
+        table = Table("cause", "by", "samples", "steps", "such as", box=None, pad_edge=False)
+        for one in masks.causes:
+            cause = one.cause.replace("_", " ")
+            examples = ", ".join(map(in_short, one.examples))
+            table.add_row(cause, plain(one.by), f"{one.samples:,}", in_ranges(one.steps), examples)
+        put(console, table)
+    console.print(
+        f"{masks.total:,} of {masks.rollouts:,} samples were masked by infrastructure; "
+        f"{masks.dropped:,} more have a reward and were dropped with their groups",
+        highlight=False,
+        soft_wrap=True,
+    )
+
+
+def _written(story: Story) -> str:
+    facts = [f"asked for in step {story.asked_in_step}"]
+    if story.versions is not None:
+        oldest, newest = story.versions
+        facts.append(f"by weights {oldest}" if oldest == newest else f"by weights {oldest} to {newest}")
+    if story.tokens:
+        facts.append(f"{story.tokens:,} tokens")
+    if story.wrote_s is not None:
+        facts.append(f"{story.segments} segments in {story.wrote_s:.1f} s")
+    return ", ".join(facts)
+
+
+def _request(one: RequestStory) -> str:
+    fault = {"": "", "model": " (the model's fault)", "infrastructure": " (infrastructure)"}[one.fault]
+    facts = [one.outcome.replace("_", " ") + fault]
+    if one.verdict:
+        facts.append(", ".join(f"{axis.replace('_', ' ')} {score}" for axis, score in one.verdict.items()))
+    times = (("queue", one.queue_s), ("run", one.run_s))
+    facts += [f"{what} {seconds:.2f} s" for what, seconds in times if seconds is not None]
+    facts += [words for words in (one.provider, f"worker {one.worker}" if one.worker else "") if words]
+    return "; ".join(facts) + (f": {_short(one.detail)}" if one.detail else "")
+
+
+def _arithmetic(story: Story) -> str:
+    """The reward as the sum that makes it, where the breakdown's terms and weights do; else beside them."""
+    formula = story.breakdown.get("formula")
+    weights = story.breakdown.get("weights")
+    terms = {name: story.breakdown.get(name) for name in weights} if isinstance(weights, dict) else {}
+    words, total, weight = [], 0.0, 0.0
+    for name, value in terms.items():
+        each = weights[name]  # type: ignore[index]
+        if not isinstance(value, int | float) or not isinstance(each, int | float):
+            continue
+        counts = terms.get("r_num") if name == "M" else None  # images count as far as their number is right
+        factor = float(counts) if isinstance(counts, int | float) else 1.0
+        words.append(f"{each:g} × {name} {value:.2f}{' × r_num' if name == 'M' else ''}")
+        total, weight = total + each * value * factor, weight + each
+    head = f"{story.reward:.3f}{f' by {formula}' if formula else ''}"
+    if not words:
+        return head
+    if weight and story.reward is not None and abs(total / weight - story.reward) < EXACT:
+        over = "" if abs(weight - 1) < EXACT else f" / {weight:g}"
+        return f"{head} = ({' + '.join(words)}){over}"
+    return f"{head}, from {', '.join(words)}"
+
+
+def _state(story: Story) -> str:
+    where = f" in step {story.step}" if story.step else ""
+    if story.state == "masked" and story.reward is not None:
+        return f"dropped with its group{where}, though it has a reward: {story.reason}"
+    reason = "" if story.masked_by or not story.reason else f": {story.reason}"
+    return f"{story.state}{where}{reason}"
+
+
+def _group(story: Story) -> str:
+    ends = [
+        f"{name.removeprefix(story.group + '_')} {state}{'' if reward is None else f' {reward:.2f}'}"
+        for name, (reward, state) in story.siblings.items()
+    ]
+    more = f", and {len(ends) - SIBLINGS} more" if len(ends) > SIBLINGS else ""
+    return f"{story.group}, {len(ends)} samples: {', '.join(ends[:SIBLINGS])}{more}"
+
+
+def _short(text: str) -> str:
+    line = " ".join(text.split())
+    return line if len(line) <= PROMPT else f"{line[:PROMPT]}…"
