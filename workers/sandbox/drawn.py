@@ -26,7 +26,8 @@ class Saved:
         """From now on keep every figure that is saved in this process, and number all."""
         from matplotlib.figure import Figure
 
-        start, save, count = Figure.__init__, Figure.savefig, itertools.count()
+        kind: Any = Figure
+        start, save, count = kind.__init__, kind.savefig, itertools.count()
 
         def begin(figure: Any, *args: Any, **kwargs: Any) -> None:
             figure.llmi_order = next(count)  # its number is given again once it is closed
@@ -34,13 +35,13 @@ class Saved:
 
         def savefig(figure: Any, *args: Any, **kwargs: Any) -> None:
             save(figure, *args, **kwargs)
-            Figure.savefig = save  # keeping it saves, too
+            kind.savefig = save  # keeping it saves, too
             try:
                 self._keep(figure)
             finally:
-                Figure.savefig = savefig
+                kind.savefig = savefig
 
-        Figure.__init__, Figure.savefig = begin, savefig
+        kind.__init__, kind.savefig = begin, savefig
 
     def besides(self, figures: list[Any]) -> list[Any]:
         """The saved figures that are not among `figures`."""

@@ -52,21 +52,22 @@ class Fallback:
 
     def install(self) -> None:
         """Make matplotlib use them in this process, for plain text and for mathtext."""
-        from matplotlib import _mathtext
-        from matplotlib.text import Text
+        from matplotlib import _mathtext, text
 
         for path in (self._manager.findfont("DejaVu Sans"), *map(str, packaged())):
             self._manager.addfont(path)  # so that the code may name its family
             for code in self._get(path).get_charmap():
                 self._where.setdefault(code, str(path))
-        find, set_text = self._manager._find_fonts_by_props, Text.set_text
+        manager: Any = self._manager
+        artist: Any = text.Text
+        find, set_text = manager._find_fonts_by_props, artist.set_text
 
-        def set_needed_text(text: Any, string: object) -> None:
-            set_text(text, string)
-            self._need(text.get_text())
+        def set_needed_text(label: Any, string: object) -> None:
+            set_text(label, string)
+            self._need(label.get_text())
 
-        Text.set_text = set_needed_text
-        self._manager._find_fonts_by_props = lambda *args, **kwargs: [*find(*args, **kwargs), *self._paths]
+        artist.set_text = set_needed_text
+        manager._find_fonts_by_props = lambda *args, **kwargs: [*find(*args, **kwargs), *self._paths]
         _mathtext.UnicodeFonts._get_glyph = self._mathtext_glyph(_mathtext.UnicodeFonts._get_glyph)
 
     def missing(self, figure: Any) -> set[str]:
