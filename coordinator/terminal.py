@@ -12,6 +12,7 @@ import sys
 
 from rich.cells import cell_len
 from rich.console import Console
+from rich.segment import Segment, Segments
 from rich.table import Table
 from rich.text import Text
 
@@ -45,7 +46,7 @@ def put(console: Console, table: Table) -> None:
     for column in table.columns:
         column.overflow = "fold"
     if not table.show_header or _least_width(console, table) <= console.width:
-        console.print(table)
+        _print(console, table)
         return
     if table.title:
         console.print(table.title)
@@ -55,7 +56,20 @@ def put(console: Console, table: Table) -> None:
         row.add_column(overflow="fold")
         for column in table.columns:
             row.add_row(column.header, list(column.cells)[number])
-        console.print(*[""] * bool(number), row)
+        if number:
+            console.print()
+        _print(console, row)
+
+
+def _print(console: Console, table: Table) -> None:
+    """Without the blanks that rich puts at the end of each line."""
+    for line in console.render_lines(table, pad=False):
+        while line and not line[-1].text.strip():
+            line.pop()
+        if line:
+            text, style, control = line[-1]
+            line[-1] = Segment(text.rstrip(), style, control)
+        console.print(Segments([*line, Segment.line()]))
 
 
 def _least_width(console: Console, table: Table) -> int:

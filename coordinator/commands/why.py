@@ -121,14 +121,16 @@ def _request(one: RequestStory) -> str:
 def _arithmetic(story: Story) -> str:
     """The reward as the sum that makes it, where the breakdown's terms and weights do; else beside them."""
     formula = story.breakdown.get("formula")
-    weights = story.breakdown.get("weights")
-    terms = {name: story.breakdown.get(name) for name in weights} if isinstance(weights, dict) else {}
+    found = story.breakdown.get("weights")
+    weights = found if isinstance(found, dict) else {}
     words, total, weight = [], 0.0, 0.0
-    for name, value in terms.items():
-        each = weights[name]  # type: ignore[index]
+    for name, each in weights.items():
+        value = story.breakdown.get(name)
         if not isinstance(value, int | float) or not isinstance(each, int | float):
             continue
-        counts = terms.get("r_num") if name == "M" else None  # images count as far as their number is right
+        counts = (
+            story.breakdown.get("r_num") if name == "M" else None
+        )  # images count as far as their number is right
         factor = float(counts) if isinstance(counts, int | float) else 1.0
         words.append(f"{each:g} × {name} {value:.2f}{' × r_num' if name == 'M' else ''}")
         total, weight = total + each * value * factor, weight + each
