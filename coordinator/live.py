@@ -21,7 +21,9 @@ from coordinator.fleet import PoolState
 from coordinator.processes import MemoryWatch
 from coordinator.progress import Progress
 from coordinator.report import GIB, duration
+from coordinator.stages import in_short
 from coordinator.status import in_words, waiting
+from coordinator.terminal import moves
 from policy.masked import DROPPED
 
 logger = logging.getLogger(__name__)
@@ -85,9 +87,7 @@ class LiveView:
         self._workers = workers
         self._where = where
         self._started = time.monotonic()
-        self._live = (
-            Live(console=console, auto_refresh=False, transient=True) if console.is_terminal else None
-        )
+        self._live = Live(console=console, auto_refresh=False, transient=True) if moves(console) else None
         self._last_line = (-1, 0.0)
         self.stage = "starting"
 
@@ -140,7 +140,9 @@ class LiveView:
         """The stage, and in a run's first minutes what it is that takes so long."""
         if self.stage != TRAINING or self._progress.steps:
             return self.stage
-        return FIRST if self._progress.begun else LOADING
+        if not self._progress.begun:
+            return LOADING
+        return f"{FIRST}, {self._progress.scored:,} of {self._progress.begun:,} so far"
 
     def _facts(self) -> dict[str, str]:
         progress = self._progress
@@ -163,6 +165,8 @@ class LiveView:
             "memory": f"{self._memory.now / GIB:.1f} GiB (peak {self._memory.peak / GIB:.1f})",
             "elapsed": duration(self.elapsed_s),
         }
+        if progress.left_s:
+            facts["left"] = f"about {in_short(progress.left_s)}"
         if wait := waiting(progress, self._where):
             facts["waiting for"] = in_words(wait)
         if progress.paused:

@@ -19,7 +19,7 @@ from coordinator.idle.report import IdleReport
 from coordinator.idle.spans import Span
 from coordinator.idle.watch import IdleWatch
 from coordinator.refusals import Refusals
-from coordinator.summary import idle_ratio
+from coordinator.summary import STEP, idle_ratio
 from policy.ledger_writer import (
     ENTRY,
     LEDGER,
@@ -32,6 +32,7 @@ from policy.ledger_writer import (
     Posted,
     Resumed,
     Saved,
+    Scored,
     Started,
     State,
 )
@@ -41,6 +42,7 @@ from workers.messages import Failure
 
 logger = logging.getLogger(__name__)
 REWARD = "critic/score/mean"
+LAST_STEPS = 10  # by which the time left is estimated
 JUDGE_EVERY_S = 2.0  # some ms of work for a thousand rollouts under way
 
 
@@ -49,8 +51,8 @@ class Progress:
     samples by cause, `DROPPED` for those that went with their group; `idle`: seconds by cause so far;
     `waiting`: for what the trainer has been waiting, since its last step, in order, empty while it trains;
     `paused`: who keeps it from asking for rollouts now; `refusals`: the answers of providers that masked
-    samples, since this process began to read; `begun`: rollouts, since this process of the run began.
-    `total`: after how many steps it ends, None when the data decides.
+    samples, since this process began to read; `begun` and `scored`: rollouts, since this process of the run
+    began. `total`: after how many steps it ends, None when the data decides.
     """
 
     def __init__(self, run: Path, total: int | None = None):
@@ -59,7 +61,7 @@ class Progress:
         self._offsets: dict[Path, int] = {}
         self.rewards: list[float] = []
         self.steps = 0
-        self.begun = 0
+        self.begun = self.scored = 0
         self.posted = 0
         self.outcomes: Counter[str] = Counter()
         self.states: Counter[str] = Counter()
@@ -79,6 +81,14 @@ class Progress:
     def idle_ratio(self) -> float | None:
         """The trainer's share of waiting over the steps so far."""
         return idle_ratio(self._timing)
+
+    @property
+    def left_s(self) -> float | None:
+        """About how many seconds the steps that are left take, by the last ones; None while it is unknown."""
+        last = [row[STEP] for row in self._timing[-LAST_STEPS:] if isinstance(row.get(STEP), int | float)]
+        if not last or self._total is None:
+            return None
+        return max(0, self._total - self.steps) * sum(last) / len(last)
 
     def update(self) -> None:
         """Take in what was written since the last call."""
@@ -128,6 +138,8 @@ class Progress:
         match entry:
             case Started():
                 self.begun += 1
+            case Scored():
+                self.scored += 1
             case Posted():  # one that a resumed run takes up is known
                 self.posted += self.watch.request(entry.request.request_id) is None
             case Ended():
@@ -155,7 +167,7 @@ class Progress:
                         self.masked[DROPPED] -= state == "masked"
                 self._undoable.clear()
                 self.paused = None
-                self.begun = 0
+                self.begun = self.scored = 0
 
     def _masked(self, entry: Closed) -> None:
         causes = causes_of(entry)

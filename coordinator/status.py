@@ -56,17 +56,21 @@ class Pending(BaseModel):
 
 
 class Status(BaseModel):
-    """`quiet_s`: since the run's last line. `masked`: samples so far, as `Progress.masked`. `waiting`: None
-    while it trains; `queues`: None without Redis. `paused`: the providers, in words, for whose sake it asks
-    for no rollouts now; `down`: those that workers leave alone. `refused`: in words, kinds of requests of
-    which too many masked their samples by answers that do not pass by waiting; `answers`: all such answers,
-    by kind, with how often each came. Idle times as in `Summary`."""
+    """Where a run stands.
+
+    `quiet_s`: since the run's last line; `left_s`: about how long it still takes; `masked`: samples so far,
+    as `Progress.masked`; `waiting`: None while it trains; `queues`: None without Redis; `paused`: providers,
+    in words, for whose sake it asks for no rollouts now; `down`: those that workers leave alone. `refused`:
+    in words, kinds of requests of which too many masked their samples by answers that do not pass by waiting;
+    `answers`: all such answers, by kind, with how often each came. Idle times as in `Summary`.
+    """
 
     name: str
     ended: bool
     quiet_s: float
     step: int
     steps: int | None
+    left_s: float | None
     reward: float | None
     trainer_idle_ratio: float | None
     trainer_idle_s: dict[str, float]
@@ -101,6 +105,7 @@ def look(run: Path) -> Status:
         quiet_s=round(now - _last_written(run), 1),
         step=progress.steps,
         steps=steps,
+        left_s=None if ended or progress.left_s is None else round(progress.left_s, 1),
         reward=progress.rewards[-1] if progress.rewards else None,
         trainer_idle_ratio=progress.idle_ratio,
         trainer_idle_s=rounded(progress.idle.trainer),

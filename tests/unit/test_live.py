@@ -13,8 +13,9 @@ from coordinator.fleet import PoolState
 from coordinator.live import FIRST, LOADING, TRAINING, LiveView, sparkline, staffing
 from coordinator.processes import MemoryWatch
 from coordinator.progress import Progress
-from policy.document import Task
+from policy.document import Document, Task
 from policy.ledger_writer import LedgerWriter, Posted, Started, Wrote
+from policy.scoring import Score
 from workers.messages import Request
 
 
@@ -24,7 +25,7 @@ def view(tmp_path):
         console = Console(file=io.StringIO(), force_terminal=terminal, width=100)
         depths = {"search": 3, "code": 0}
         workers = {"code": PoolState(wanted=2, ready=1, restarts=3, low=1, high=4)}
-        progress, memory = Progress(tmp_path), MemoryWatch()
+        progress, memory = Progress(tmp_path, 10), MemoryWatch()
         where = "stuck: nobody serves this queue".format
         shown = LiveView(console, "run", 10, progress, memory, lambda: depths, lambda: workers, where)
         return shown, console
@@ -96,6 +97,43 @@ def test_the_first_minutes_are_named_for_what_they_are(view, tmp_path, terminal)
         shown.show()
     assert LOADING not in console.file.getvalue()
     assert FIRST not in console.file.getvalue()
+
+
+@pytest.mark.parametrize("terminal", [True, False])
+def test_the_time_left_is_estimated_from_the_last_steps(view, tmp_path, terminal):
+    shown, console = view(terminal)
+    for number in range(1, 5):
+        step(tmp_path, number, 0.5)  # 4 s each, of ten steps
+    with shown:
+        shown.say(TRAINING)
+    assert "about 24 s" in console.file.getvalue()
+
+
+def test_the_first_samples_are_counted(view, tmp_path):
+    shown, console = view(False)
+    writer = LedgerWriter(tmp_path, "test")
+    task = Task(question="Write.")
+    for name in ("g_0", "g_1"):
+        writer.started(name, task)
+    document = Document(rollout_id="g_0", task=task, parts=())
+    writer.scored(document, Score(reward=0.5), tokens=3)
+    writer.close()
+    with shown:
+        shown.say(TRAINING)
+    assert f"{FIRST}, 1 of 2 so far" in console.file.getvalue()
+
+
+def test_masked_samples_are_shown_by_cause_and_apart_from_those_dropped_with_their_groups(view, tmp_path):
+    shown, console = view(False)
+    writer = LedgerWriter(tmp_path, "test")
+    writer.closed("g_0", "masked", reason="quota, timeout")
+    writer.closed("g_1", "masked", reason="timeout")
+    writer.closed("g_2", "masked", reason="dropped with its group", step=1)
+    writer.close()
+    with shown:
+        shown.say(TRAINING)
+    words = "masked 2 (timeout 2, quota 1) and 1 dropped with their groups"
+    assert words in console.file.getvalue()
 
 
 def test_off_a_terminal_a_step_is_one_line_and_silence_between(view, tmp_path):
