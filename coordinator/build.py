@@ -14,15 +14,15 @@ import multiprocessing
 import os
 import signal
 import tempfile
-from collections.abc import Callable
+import time
 from dataclasses import dataclass
 from multiprocessing.connection import Connection
 from pathlib import Path
 from typing import Literal
 
 from rich.console import Console
-from rich.progress import BarColumn, Progress, TaskID, TextColumn, TimeElapsedColumn
 
+from coordinator.stages import Stages, Step
 from policy.tiny.build import cut_short
 from workers.cache import CACHE_ENV as CACHE_ENV
 from workers.cache import cache_folder as cache_folder
@@ -34,6 +34,7 @@ CUT_SHORT = (
     "This machine was too slow, or too busy, to teach the tiny policy as long as it should be taught: it "
     "knows less, what it knows depends on the clock, and it will be taught anew the next time."
 )
+SAID_EVERY_S = 0.2
 PR_SET_PDEATHSIG = 1
 Kind = Literal["text", "vl"]
 
@@ -77,15 +78,13 @@ def build(parts: Parts, console: Console) -> Path:
     context = multiprocessing.get_context("spawn")
     reading, writing = context.Pipe(duplex=False)
     child = context.Process(target=_child, args=(parts, writing, os.getpid()), name="llmi-build", daemon=True)
-    columns = (TextColumn("{task.description}"), BarColumn(), TimeElapsedColumn())
     child.start()
     writing.close()
     try:
-        with Progress(*columns, console=console, transient=True, disable=not console.is_terminal) as bars:
-            shown: dict[str, TaskID] = {}
+        with Stages(console) as stages:
             while True:
                 try:
-                    kind, name, share = reading.recv()
+                    kind, name, share, detail = reading.recv()
                 except EOFError as error:
                     child.join(10)
                     why = f"the build process ended with exit code {child.exitcode}"
@@ -93,18 +92,11 @@ def build(parts: Parts, console: Console) -> Path:
                 if kind == "done":
                     child.join(10)  # by itself, so that it frees what it holds
                     if cut_short(Path(name)):
-                        console.print(CUT_SHORT, style="yellow", highlight=False)
+                        console.print(CUT_SHORT, style="yellow", highlight=False, soft_wrap=True)
                     return Path(name)
                 if kind == "failed":
                     raise BuildFailed(name)
-                if name not in shown:
-                    for other in shown.values():
-                        bars.update(other, completed=1.0, total=1.0)
-                    shown[name] = bars.add_task(name, total=None)
-                    if not console.is_terminal:
-                        console.print(name, highlight=False)
-                if share is not None:
-                    bars.update(shown[name], completed=share, total=1.0)
+                stages.step(name, share, detail)
     finally:
         child.kill()
         child.join(10)
@@ -116,8 +108,15 @@ def _child(parts: Parts, pipe: Connection, parent: int) -> None:
     if os.getppid() != parent:
         return
 
-    def say(name: str, share: float | None = None) -> None:
-        pipe.send(("stage", name, share))
+    said: tuple[str, float] = ("", 0.0)
+
+    def say(name: str, share: float | None = None, detail: str = "") -> None:
+        """Not each of a thousand steps a second."""
+        nonlocal said
+        now = time.monotonic()
+        if name != said[0] or now - said[1] >= SAID_EVERY_S:
+            said = name, now
+            pipe.send(("stage", name, share, detail))
 
     # Libraries draw bars of their own and warn about what is on purpose: that goes to a file.
     log = os.open(parts.cache / LOG, os.O_WRONLY | os.O_CREAT | os.O_TRUNC, 0o644)
@@ -125,33 +124,33 @@ def _child(parts: Parts, pipe: Connection, parent: int) -> None:
     os.dup2(log, 2)
     logging.basicConfig(level=logging.INFO)
     try:
-        pipe.send(("done", str(_build(parts, say)), None))
+        pipe.send(("done", str(_build(parts, say)), None, ""))
     except Exception as error:
         logger.exception("building failed")
-        pipe.send(("failed", f"{type(error).__name__}: {error} (see {parts.cache / LOG})", None))
+        pipe.send(("failed", f"{type(error).__name__}: {error} (see {parts.cache / LOG})", None, ""))
 
 
-def _build(parts: Parts, say: Callable[[str, float | None], None]) -> Path:
+def _build(parts: Parts, say: Step) -> Path:
     from policy.corpus import write_dataset
     from policy.tiny.build import build_policy
     from workers.providers.library_build import build_library
     from workers.providers.tiny_pipelines import build_tiny_pipelines
 
-    say("writing the prompts", None)
+    say("writing the prompts", None, "")
     with tempfile.TemporaryDirectory(dir=parts.cache, prefix=".prompts-") as work:
         parts.prompts.mkdir(exist_ok=True)
         for path in write_dataset(work, seed=parts.seed).values():
             path.replace(parts.prompts / path.name)
-    say("drawing the image library", None)
-    build_library(parts.library)
-    say("making the tiny image models", None)
-    build_tiny_pipelines(parts.image_model)
+    say("drawing the image library", None, "")
+    build_library(parts.library, progress=lambda share: say("drawing the image library", share, ""))
+    say("making the tiny image models", None, "")
+    build_tiny_pipelines(parts.image_model, lambda share: say("making the tiny image models", share, ""))
     if not parts.policy:
         return parts.cache
     name = f"teaching the tiny {parts.kind} policy what a document looks like"
 
     def progress(share: float, text: str) -> None:
         if share < 1.0:  # else it is there, perhaps for long
-            say(name, share)
+            say(name, share, text)
 
     return build_policy(parts.kind, parts.cache, seed=parts.seed, progress=progress)

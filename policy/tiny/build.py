@@ -85,7 +85,7 @@ def _build(kind: Kind, folder: Path, seed: int, report: Progress, recipe: Recipe
     from policy.tiny.lessons import make_lessons, pairs
     from policy.tiny.tokenizer import train_tokenizer
 
-    report(0.0, f"writing {recipe.documents} documents for the tiny {kind} policy")
+    report(0.0, f"writing {recipe.documents:,} documents")
     taught = pairs(kind, recipe, seed)
     tokenizer = train_tokenizer((f"{prompt.text}\n{answer}" for prompt, answer in taught), recipe.vocabulary)
     lessons = make_lessons(
@@ -136,7 +136,7 @@ def _teach(
         optimizer.step()
         if step % 20 == 0:
             share = _PREPARED + (1 - _PREPARED) * done
-            report(share, f"teaching the tiny policy: step {step} of {recipe.steps}, loss {loss.item():.2f}")
+            report(share, f"step {step} of {recipe.steps}, loss {loss.item():.2f}")
     model.eval()
     return not hurried
 

@@ -135,7 +135,7 @@ def test_a_policy_whose_teaching_the_clock_ended_is_not_found_again(tmp_path):
             "text", tmp_path, seed=0, recipe=hurried, progress=lambda share, text: said.append(text)
         )
         assert cut_short(folder)
-        assert said[-2].startswith("teaching")
+        assert said[-2].startswith("step ")
 
 
 def test_a_policy_taught_to_the_end_is_not_cut_short(text_policy):

@@ -9,6 +9,7 @@ from __future__ import annotations
 import hashlib
 import json
 import random
+from collections.abc import Callable
 from pathlib import Path
 
 from workers import images
@@ -21,13 +22,16 @@ SIZE = (192, 144)
 ORIGIN = "the built-in image library (drawn by llmi)"
 
 
-def build_library(folder: Path, seed: int = 0) -> Path:
+def build_library(
+    folder: Path, seed: int = 0, progress: Callable[[float], None] = lambda share: None
+) -> Path:
     """The library in `folder`, drawn (some seconds) unless it is there already. Returns `folder`.
+    `progress` gets the share done, from 0 to 1.
 
     128 pictures: 8 cities in 8 lights, 8 animals in 8 places. Raises `ConfigError` when the folder holds
     something else.
     """
-    return cached_folder(folder, _manifest(seed), lambda part: _fill(part, seed))
+    return cached_folder(folder, _manifest(seed), lambda part: _fill(part, seed, progress))
 
 
 def scenes(seed: int) -> list[Scene]:
@@ -41,10 +45,11 @@ def scenes(seed: int) -> list[Scene]:
     return cities + animals
 
 
-def _fill(folder: Path, seed: int) -> None:
+def _fill(folder: Path, seed: int, progress: Callable[[float], None]) -> None:
     folder.mkdir()
-    lines = []
-    for number, scene in enumerate(scenes(seed)):
+    lines, shown = [], scenes(seed)
+    for number, scene in enumerate(shown):
+        progress(number / len(shown))
         name = f"{number:03d}.png"
         (folder / name).write_bytes(images.encoded(draw(scene, SIZE, seed)))
         lines.append(

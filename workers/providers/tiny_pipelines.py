@@ -19,6 +19,7 @@ from typing import Any
 
 from workers.providers import drawn, tiny_training
 from workers.providers.cached_folder import cached_folder
+from workers.providers.tiny_training import Progress
 from workers.settings import ImageModelSettings
 
 logger = logging.getLogger(__name__)
@@ -51,16 +52,18 @@ def settings(folder: Path, *, edit: bool = False, size: str = "64x64") -> ImageM
     )
 
 
-def build_tiny_pipelines(folder: Path) -> Path:
+def build_tiny_pipelines(folder: Path, progress: Progress = lambda share: None) -> Path:
     """The tiny weights in `folder`, built and trained (under a minute) unless they are there already. Returns
-    `folder`.
+    `folder`. `progress` gets the share done, from 0 to 1.
 
     Raises `ConfigError` when the folder holds something else.
     """
-    return cached_folder(folder, {"tiny": "qwen-image", "made_by": _code_hash()}, _build)
+    return cached_folder(
+        folder, {"tiny": "qwen-image", "made_by": _code_hash()}, lambda part: _build(part, progress)
+    )
 
 
-def _build(folder: Path) -> None:
+def _build(folder: Path, progress: Progress) -> None:
     import torch
     from diffusers import FlowMatchEulerDiscreteScheduler, QwenImageEditPlusPipeline
 
@@ -86,7 +89,7 @@ def _build(folder: Path) -> None:
             processor=_image_processor(tokenizer),
             transformer=_transformer(),
         )
-        tiny_training.train(pipeline)
+        tiny_training.train(pipeline, progress)
         _save(pipeline, folder)
     logger.info("tiny diffusion weights made in %.1f s", time.monotonic() - started)
 

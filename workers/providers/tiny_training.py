@@ -11,7 +11,7 @@ import contextlib
 import itertools
 import logging
 import random
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from typing import Any
 
@@ -23,9 +23,12 @@ from workers.providers.drawn.scenes import Scene, draw, every_animal, every_city
 
 logger = logging.getLogger(__name__)
 
+Progress = Callable[[float], None]  # gets the share done, from 0 to 1
+
 SIDE = 64  # pixels
 LIGHTS_PER_PAIR = 3
 AUTOENCODER_STEPS, TRANSFORMER_STEPS = 120, 320
+FIRST_PART = 0.18  # the share of the work that the autoencoder takes, as measured
 AUTOENCODER_BATCH, TRANSFORMER_BATCH = 16, 48
 CARRIED, CONSTANT = 7, 4.0  # channels of the autoencoder that begin as a straight way through: see _prepare
 # The autoencoder learns from pieces: a quarter of the work, and it is the same everywhere in a picture.
@@ -61,7 +64,7 @@ def texts() -> list[str]:
     return [*prompts, *(way.format("") for way in CHANGES), *STYLES, "painting of"]
 
 
-def train(pipeline: Any) -> None:
+def train(pipeline: Any, progress: Progress) -> None:
     """Train the parts of an edit-plus pipeline in place. About half a minute on one core."""
     import torch
 
@@ -74,8 +77,16 @@ def train(pipeline: Any) -> None:
     others = torch.from_numpy(np.stack([_array(_shapes(chance)) for _ in range(96)]))
     lessons = _lessons(scenes, styles, chance)
     with _one_thread(), _flat_convolutions():
-        _train_autoencoder(pipeline.vae, torch.cat([pixels, others]), chance)
-        _train_transformer(pipeline, _packed(pipeline, pixels), lessons, chance)
+        _train_autoencoder(
+            pipeline.vae, torch.cat([pixels, others]), chance, lambda share: progress(FIRST_PART * share)
+        )
+        _train_transformer(
+            pipeline,
+            _packed(pipeline, pixels),
+            lessons,
+            chance,
+            lambda share: progress(FIRST_PART + (1 - FIRST_PART) * share),
+        )
 
 
 @contextlib.contextmanager
@@ -236,7 +247,7 @@ def _gather(conv: Any, scale: float) -> None:
         _kernel(conv)[colour, colour, 1, 1], _kernel(conv)[colour, colour + 3, 1, 1] = scale, -scale
 
 
-def _train_autoencoder(vae: Any, pixels: Any, chance: random.Random) -> None:
+def _train_autoencoder(vae: Any, pixels: Any, chance: random.Random, progress: Progress) -> None:
     import torch
 
     _prepare(vae)
@@ -244,7 +255,8 @@ def _train_autoencoder(vae: Any, pixels: Any, chance: random.Random) -> None:
     schedule = torch.optim.lr_scheduler.OneCycleLR(
         optimizer, 3e-3, total_steps=AUTOENCODER_STEPS, pct_start=0.1
     )
-    for _ in range(AUTOENCODER_STEPS):
+    for step in range(AUTOENCODER_STEPS):
+        progress(step / AUTOENCODER_STEPS)
         x, y = chance.randint(0, SIDE - CROP), chance.randint(0, SIDE - CROP)
         batch = pixels[chance.choices(range(len(pixels)), k=AUTOENCODER_BATCH)][
             ..., y : y + CROP, x : x + CROP
@@ -279,7 +291,9 @@ def _packed(pipeline: Any, pixels: Any) -> Any:
     return pipeline._pack_latents(latents.transpose(1, 2), count, channels, height, width)
 
 
-def _train_transformer(pipeline: Any, latents: Any, lessons: list[Lesson], chance: random.Random) -> None:
+def _train_transformer(
+    pipeline: Any, latents: Any, lessons: list[Lesson], chance: random.Random, progress: Progress
+) -> None:
     import torch
 
     model = pipeline.transformer
@@ -292,6 +306,7 @@ def _train_transformer(pipeline: Any, latents: Any, lessons: list[Lesson], chanc
     editing = [lesson for lesson in lessons if lesson.origin is not None]
     grid = SIDE // 16
     for step in range(TRANSFORMER_STEPS):
+        progress(step / TRANSFORMER_STEPS)
         edit = step % 3 == 2
         batch = chance.choices(editing if edit else drawing, k=TRANSFORMER_BATCH)
         clean = latents[[lesson.target for lesson in batch]]
