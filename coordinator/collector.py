@@ -13,6 +13,7 @@ from dataclasses import dataclass
 
 from coordinator.garbage import sort
 from coordinator.references import Records
+from coordinator.stages import Step
 from workers.errors import ConfigError
 from workers.inventory import Inventory
 
@@ -33,11 +34,17 @@ class Collected:
 
 
 def collect(
-    places: Sequence[str], *, keep_s: float, forget: Sequence[str] = (), dry_run: bool = False
+    places: Sequence[str],
+    *,
+    keep_s: float,
+    forget: Sequence[str] = (),
+    dry_run: bool = False,
+    step: Step = lambda name, share, detail: None,
 ) -> Collected:
     """Clear up the one store that `places` (folders of runs, folders or URLs of evaluations) use.
 
-    `forget`: users that are gone for good. Raises `ConfigError` for a place that is neither, for places with
+    `forget`: users that are gone for good; `step` is called with what is going on. Raises `ConfigError` for a
+    place that is neither, for places with
     different stores, and when somebody who uses the store cannot be read; `InfrastructureFault` when a run
     has not ended and its Redis does not answer: then nothing was removed; and when the store fails, whenever.
     """
@@ -49,9 +56,11 @@ def collect(
     if unknown := set(forget) - set(listed):
         raise ConfigError(f"--forget: {unknown.pop()} is not on the list of {inventory.url}")
     users = sorted({*places, *listed} - set(forget))
+    step("listing the images", None, "")
     stored = inventory.stored()
     names: set[str] = set()
-    for user in users:
+    for number, user in enumerate(users):
+        step("reading who names them", number / len(users), user)
         try:
             names |= Records(user).references(inventory.url)
         except (ConfigError, OSError) as error:
@@ -64,7 +73,9 @@ def collect(
     if not dry_run:
         for place in forget:
             inventory.forget(place)
-        removed = sum(inventory.remove(one) for one in found.garbage)
+        for number, one in enumerate(found.garbage):
+            step("removing", number / len(found.garbage), f"{number:,} of {len(found.garbage):,}")
+            removed += inventory.remove(one)
     return Collected(
         url=inventory.url,
         users=tuple(users),

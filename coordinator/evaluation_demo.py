@@ -30,9 +30,15 @@ LOOK_S = 1.0
 
 
 def demo(
-    name: str, folder: Path, signals: StopSignals, console: Console, show: Callable[[Status], None]
+    name: str,
+    folder: Path,
+    signals: StopSignals,
+    console: Console,
+    say: Say,
+    show: Callable[[Status], None],
 ) -> tuple[str, dict[str, Any]]:
-    """Evaluate the tiny vision-language policy. Returns the report's page and numbers.
+    """Evaluate the tiny vision-language policy. Returns the report's page and numbers. `console` shows what
+    is built, `say` what is started, `show` how far the evaluation is.
 
     Raises `ConfigError`, `BuildFailed`, `InfrastructureFault` or `Stopped`.
     """
@@ -43,7 +49,6 @@ def demo(
     policy = build(parts, console)
     bench = write_bench(parts.cache / "specimen-bench")
     config = configure(parts, policy, home)
-    say: Say = lambda words: console.print(words, style="dim", highlight=False)  # noqa: E731 - one line
     with own_workers(config, home, signals, say) as fleet:
         evaluation, _ = evaluations.submit(config, bench, name, str(folder), None, say)
         _wait(evaluation, fleet, show)

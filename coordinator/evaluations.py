@@ -16,7 +16,6 @@ from typing import Any
 import redis
 from pydantic import ValidationError
 
-from coordinator import check_progress
 from coordinator.claim import published
 from coordinator.config import ServiceConfig, load_services
 from coordinator.config_errors import explain
@@ -259,14 +258,21 @@ def configuration(path: str) -> ServiceConfig:
 
 
 def submit(
-    config: ServiceConfig, bench: Path, name: str, folder: str, limit: int | None, say: Say
+    config: ServiceConfig,
+    bench: Path,
+    name: str,
+    folder: str,
+    limit: int | None,
+    say: Say,
+    progress: Progress | None = None,
 ) -> tuple[Evaluation, list[str]]:
     """Check, write the batch unless it is there, post what is to be done. Returns the ids posted now.
+    `progress`: of the check of its images.
 
     Raises `ConfigError` before anything was written, `InfrastructureFault` when Redis goes away; calling it
     again then does the rest.
     """
-    benchmark = check(config, bench, limit, check_progress.lines(say))
+    benchmark = check(config, bench, limit, progress)
     items = benchmark.store(BlobStore(config.blobs.url))
     batch = Batch(_absolute(f"{folder.rstrip('/')}/{name}"))
     there = batch.exists()

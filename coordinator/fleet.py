@@ -140,10 +140,17 @@ class Fleet:
                 raise life.error
         return all(life.ready for life in staff)
 
-    def start(self) -> None:
-        """`begin`, and wait until `check` says that all are ready."""
+    def start(self, tell: Callable[[int, int], None] = lambda ready, wanted: None) -> None:
+        """`begin`, and wait until `check` says that all are ready. `tell` gets how many are ready of how
+        many, whenever that has changed."""
         self.begin()
+        told = 0
         while not self.check():
+            states = self.states().values()
+            ready, wanted = sum(state.ready for state in states), sum(state.wanted for state in states)
+            if ready != told:
+                told = ready
+                tell(ready, wanted)
             time.sleep(POLL_S)
 
     def resize(self, pool: str, wanted: int) -> None:

@@ -14,7 +14,7 @@ from pathlib import Path
 
 from rich.console import Console
 
-from coordinator import check_progress, checks
+from coordinator import checks
 from coordinator.config import RunConfig
 from coordinator.exporter import ENDPOINTS, Exporter, RunState
 from coordinator.live import TRAINING, LiveView
@@ -26,6 +26,7 @@ from coordinator.report import write_report
 from coordinator.resume import COORDINATOR, PATIENCE_S, Beginning, prepare
 from coordinator.services import Services
 from coordinator.signals import StopSignals
+from coordinator.stages import Stages, of_images
 from coordinator.status import SUMMARY
 from coordinator.summary import Summary, lost_requests, read_metrics, summarize
 from policy.ledger import close_open, read_ledger
@@ -55,8 +56,9 @@ def launch(
     Raises `ConfigError` before anything was started, `TrainerDied`, `InfrastructureFault` or `Stopped` after.
     """
     run = (runs / config.name).absolute()
-    with check_progress.shown(console) as progress:
-        checks.check(config, run, resume, progress)
+    with Stages(console) as stages:
+        stages.step("checking folders, services, model and data")
+        checks.check(config, run, resume, of_images(stages.step))
     with Exporter(config.metrics) as exporter, ExitStack() as held:
         beginning = _resumed(config, run, held) if resume else _new(run, held)
         return _launch(config, run, beginning, console, signals, memory, began, exporter)

@@ -46,7 +46,7 @@ def own_workers(config: ServiceConfig, home: Path, signals: StopSignals, say: Sa
         fleet = Fleet(workers.pools, make, workers.ready_s, partial(drain_s, config))
         stack.callback(fleet.stop)
         stack.callback(setattr, signals, "stopping", True)  # from here on a signal ends all at once
-        fleet.start()
+        fleet.start(lambda ready, wanted: say(f"starting the workers, {ready} of {wanted} are ready"))
         yield fleet
 
 

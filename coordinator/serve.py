@@ -69,8 +69,14 @@ class Servers:
     def log(self, one: Served) -> Path:
         return self._logs / f"{one.name.split(' (')[0].replace(' ', '-')}.log"
 
-    def wait_ready(self, timeout_s: float, say: Callable[[Served], None]) -> None:
-        """Returns when all are healthy; `say` hears of each as it comes up. Raises `InfrastructureFault`."""
+    def wait_ready(
+        self,
+        timeout_s: float,
+        say: Callable[[Served], None],
+        look: Callable[[Served], None] = lambda one: None,
+    ) -> None:
+        """Returns when all are healthy; `say` gets each as it comes up, `look` now and then one that has not.
+        Raises `InfrastructureFault`."""
         deadline = time.monotonic() + timeout_s
         waiting = list(self._served)
         while waiting:
@@ -78,10 +84,22 @@ class Servers:
             for one in [one for one in waiting if _answers(one)]:
                 waiting.remove(one)
                 say(one)
+            if waiting:
+                look(waiting[0])
             if waiting and time.monotonic() > deadline:
                 why = f"{waiting[0].name} does not answer at {waiting[0].health} after {timeout_s:.0f} s"
                 raise InfrastructureFault(Cause.PROVIDER_DOWN, f"{why}; {self._tail(waiting[0])}")
             time.sleep(POLL_S if waiting else 0)
+
+    def last_line(self, one: Served) -> str:
+        """Of its log, which tells how far loading is; empty before there is one."""
+        try:
+            with self.log(one).open("rb") as log:
+                log.seek(max(0, log.seek(0, os.SEEK_END) - TAIL))
+                lines = log.read().decode(errors="replace").replace("\r", "\n").split("\n")
+        except FileNotFoundError:
+            return ""
+        return next((line.strip() for line in reversed(lines) if line.strip()), "")
 
     def check(self) -> None:
         """Raises `InfrastructureFault` when a server has ended."""

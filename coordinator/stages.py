@@ -28,6 +28,11 @@ TELLING_SHARE = 0.02
 Step = Callable[[str, float | None, str], None]
 
 
+def of_images(step: Step) -> Callable[[int, int], None]:
+    """Report how many images of how many are checked as a step of its own."""
+    return lambda done, of: step("checking the images", done / of if of else None, f"{done:,} of {of:,}")
+
+
 def seconds_left(elapsed_s: float, share: float | None, first: float = 0.0) -> float | None:
     """How long the rest takes at the pace so far, when `first` was done at the beginning; None while too
     little is done to say."""

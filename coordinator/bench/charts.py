@@ -17,6 +17,7 @@ from typing import Any
 
 from coordinator.bench.gauges import Spread
 from coordinator.bench.targets import Target
+from coordinator.stages import Step
 from workers.errors import ModelFault
 from workers.interpreter import PYTHON
 from workers.sandbox.client import Held, Renderer
@@ -37,7 +38,6 @@ plt.savefig(sys.stdout.buffer, format="png", bbox_inches="tight")
 """
 PNG = b"\x89PNG"
 WARM_PER_COLD = 10  # warm ones are quick, and many make their quantiles worth something
-Say = Callable[[str], None]
 
 
 @dataclass(frozen=True)
@@ -71,7 +71,7 @@ class Numbers:
         return {**asdict(self), "targets": [target.document() for target in self.targets]}
 
 
-def measure(rounds: int, seconds: float, say: Say) -> Numbers:
+def measure(rounds: int, seconds: float, step: Step) -> Numbers:
     """`rounds` cold interpreters, each beside `WARM_PER_COLD` jobs of both kinds, then each way for `seconds`
     on every core. Raises `InfrastructureFault(SANDBOX)` where the jail does not hold.
     """
@@ -80,20 +80,20 @@ def measure(rounds: int, seconds: float, say: Say) -> Numbers:
     settings = CodeSettings()
     renderers = [Renderer() for _ in range(lanes)]
     try:
-        say("warming the jail")
-        for renderer in renderers:
+        for number, renderer in enumerate(renderers):
+            step("warming the jail", number / lanes, "")
             renderer.start(settings)
             warm_chart(renderer, settings)
         first = renderers[0]
         cold, chart, empty = [], [], []
         for number in range(rounds):
-            say(f"one at a time, {number + 1} of {rounds}")
+            step("one at a time", number / rounds, f"{number + 1} of {rounds}")
             cold.append(_timed(cold_chart))
             chart += [_timed(lambda: warm_chart(first, settings)) for _ in range(WARM_PER_COLD)]
             empty += [_timed(lambda: _empty(first, settings)) for _ in range(WARM_PER_COLD)]
-        say(f"{lanes} cold ones at once")
+        step(f"{lanes} cold ones at once, for {seconds:g} s", None, "")
         cold_per_s = _throughput([cold_chart] * lanes, seconds)
-        say(f"{lanes} warm ones at once")
+        step(f"{lanes} warm ones at once, for {seconds:g} s", None, "")
         charts_per_s = _throughput([lambda one=one: warm_chart(one, settings) for one in renderers], seconds)  # type: ignore[misc]
         held = first.held
     finally:

@@ -9,6 +9,8 @@ from typing import Annotated
 import typer
 
 from coordinator.commands.output import Json, Runs, output
+from coordinator.stages import Stages
+from coordinator.terminal import make_console
 
 HOUR_S = 3600.0
 MIB = 2**20
@@ -46,12 +48,14 @@ def blobs(
     with output(as_json) as (console, result):
         from coordinator.collector import collect
 
-        done = collect(
-            [_place(user, runs) for user in users],
-            keep_s=older_than * HOUR_S,
-            forget=forget or (),
-            dry_run=dry_run,
-        )
+        with Stages(make_console(stderr=True)) as stages:
+            done = collect(
+                [_place(user, runs) for user in users],
+                keep_s=older_than * HOUR_S,
+                forget=forget or (),
+                dry_run=dry_run,
+                step=stages.step,
+            )
         result.update(asdict(done), dry_run=dry_run)
         what = f"{done.garbage:,} of no use ({done.garbage_bytes / MIB:.1f} MiB)"
         console.print(

@@ -10,6 +10,7 @@ import typer
 from rich.console import Console
 
 from coordinator.commands.output import MAX_SEED, Json, output, stamp
+from coordinator.stages import Stages
 from coordinator.terminal import make_console, put
 from workers.errors import ConfigError
 
@@ -35,8 +36,6 @@ def chaos(
     missing, or a number came from a failure.
     """
     with output(as_json) as (console, result):
-        from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeElapsedColumn
-
         from coordinator.chaos import trial
         from coordinator.signals import StopSignals
 
@@ -45,17 +44,13 @@ def chaos(
             raise ConfigError(f"--folder: {place} already exists; name another one")
         place.mkdir(parents=True)
         wanted = trial.Wanted(requests=requests, workers=workers, seconds=60 * minutes, seed=seed)
-        err = make_console(stderr=True)
-        columns = (TextColumn("{task.description}"), BarColumn(), MofNCompleteColumn(), TimeElapsedColumn())
-        with StopSignals() as signals, Progress(*columns, console=err, transient=True) as bars:
-            bar = bars.add_task("requests posted", total=requests)
+        with StopSignals() as signals, Stages(make_console(stderr=True)) as stages:
 
             def tell(posted: int, in_flight: int) -> None:
-                words = f"requests posted, {in_flight} under way"
-                bars.update(bar, completed=posted, total=max(requests, posted), description=words)
+                words = f"{posted:,} of {requests:,} requests posted, {in_flight} under way"
+                stages.step("posting requests among faults", min(1.0, posted / requests), words)
 
-            say = lambda words: err.print(words, style="dim", highlight=False)  # noqa: E731 - one line
-            told = signals.run(trial.run(wanted, place, say, tell))
+            told = signals.run(trial.run(wanted, place, stages.say, tell))
         result.update(_document(told), folder=str(place))
         _show(console, told, place)
     if not told.kept:

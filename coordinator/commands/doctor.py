@@ -8,7 +8,8 @@ from typing import Annotated
 import typer
 
 from coordinator.commands.output import Json, Runs, output, stamp
-from coordinator.terminal import put
+from coordinator.stages import Stages
+from coordinator.terminal import make_console, put
 
 
 def doctor(
@@ -32,11 +33,19 @@ def doctor(
 
         settings = load_services(config)
         found: list[Finding] = []
-        with console.status("looking"):
-            found += machine.examine(runs, settings.tools.code)
-            found += reach.examine(settings)
-            if isinstance(settings, RunConfig):
-                found += run.examine(settings, runs / (settings.name or stamp("run")))
+        areas = [
+            ("looking at this machine", machine.examine(runs, settings.tools.code)),
+            ("asking Redis, Ray, judges and providers", reach.examine(settings)),
+        ]
+        if isinstance(settings, RunConfig):
+            folder = runs / (settings.name or stamp("run"))
+            areas.append(("reading model and data", run.examine(settings, folder)))
+        with Stages(make_console(stderr=True)) as stages:
+            for number, (name, findings) in enumerate(areas):
+                stages.step(name, number / len(areas))
+                for finding in findings:
+                    found.append(finding)
+                    stages.step(name, number / len(areas), f"{finding.name}: {finding.state.value}")
         signs = {State.OK: "[green]✓[/]", State.NOTE: "[yellow]![/]", State.FAIL: "[bold red]✗[/]"}
         table = Table(box=None, show_header=False, padding=(0, 1))
         for finding in found:

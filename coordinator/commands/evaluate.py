@@ -10,6 +10,7 @@ import typer
 from rich.console import Console
 
 from coordinator.commands.output import Json, output, stamp
+from coordinator.stages import Stages, of_images
 from coordinator.terminal import make_console
 
 if TYPE_CHECKING:
@@ -43,8 +44,8 @@ def demo(
         from coordinator.signals import StopSignals
 
         progress = make_console(stderr=True)
-        with StopSignals() as signals:
-            page, numbers = run(name, folder, signals, progress, lambda now: _line(progress, now))
+        with StopSignals() as signals, Stages(progress) as stages:
+            page, numbers = run(name, folder, signals, progress, stages.say, lambda now: _step(stages, now))
         result.update(numbers, page=page)
         _reported(console, numbers, page)
 
@@ -81,9 +82,16 @@ def submit(
         from coordinator import evaluations
 
         settings = evaluations.configuration(config)
-        evaluation, posted = evaluations.submit(
-            settings, bench, name or stamp(bench.stem), folder, limit, _saying(console)
-        )
+        with Stages(make_console(stderr=True)) as stages:
+            evaluation, posted = evaluations.submit(
+                settings,
+                bench,
+                name or stamp(bench.stem),
+                folder,
+                limit,
+                _saying(console),
+                of_images(stages.step),
+            )
         status = evaluation.look()
         result.update(status.as_dict(), posted=len(posted), batch=evaluation.batch.url)
         console.print(
@@ -106,7 +114,8 @@ def status(
         evaluation = _find(name, folder)
         now = evaluation.patient_look(_saying(console))
         if watch and now.under_way:
-            now = _watch(evaluation, now, make_console(stderr=True))
+            with Stages(make_console(stderr=True)) as stages:
+                now = _watch(evaluation, now, stages)
         result.update(now.as_dict())
         _show(console, now)
 
@@ -134,27 +143,25 @@ def _find(name: str, folder: str) -> Evaluation:
     return Evaluation(Batch(_url(name, folder)))
 
 
-def _watch(evaluation: Evaluation, now: Status, console: Console) -> Status:
-    """A bar until nothing is under way."""
-    from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeElapsedColumn
+def _watch(evaluation: Evaluation, now: Status, stages: Stages) -> Status:
+    """Until nothing is under way."""
+    while True:
+        _step(stages, now)
+        if not now.under_way:
+            return now
+        time.sleep(WATCH_S)
+        now = evaluation.look()
 
-    columns: tuple[Any, ...] = (
-        TextColumn("{task.description}"),
-        BarColumn(),
-        MofNCompleteColumn(),
-        TextColumn("{task.fields[judged]}"),
-        TimeElapsedColumn(),
-    )
-    with Progress(*columns, console=console, transient=True) as bars:
-        bar = bars.add_task(now.name, total=now.items, judged="")
-        while True:
-            places = f"{now.running} running, {now.queued} queued"
-            judged = f"{now.judged} of {now.criteria} judged, {places}"
-            bars.update(bar, completed=now.complete + now.incomplete, judged=judged)
-            if not now.under_way:
-                return now
-            time.sleep(WATCH_S)
-            now = evaluation.look()
+
+def _step(stages: Stages, now: Status) -> None:
+    """Where it stands. The share goes by verdicts, which come one by one; items take minutes each."""
+    ended = now.complete + now.incomplete
+    share = now.judged / now.criteria if now.criteria else ended / max(1, now.items)
+    share = share if now.under_way else 1.0
+    words = f"{now.complete} of {now.items} items complete, {now.judged} of {now.criteria} judged"
+    places = {"running": now.running, "queued": now.queued, "lost": now.lost, "incomplete": now.incomplete}
+    rest = "".join(f", {count} {place}" for place, count in places.items() if count)
+    stages.step(now.name, share, words + rest)
 
 
 def _reported(console: Console, numbers: dict[str, Any], page: str) -> None:
@@ -167,12 +174,6 @@ def _reported(console: Console, numbers: dict[str, Any], page: str) -> None:
         highlight=False,
         soft_wrap=True,
     )
-
-
-def _line(console: Console, now: Status) -> None:
-    """Where a demo stands; one line each time on what is no terminal."""
-    words = f"{now.complete} of {now.items} items complete, {now.judged} of {now.criteria} judged"
-    console.print(words, end="\r" if console.is_terminal else "\n", highlight=False)
 
 
 def _show(console: Console, now: Status) -> None:

@@ -10,6 +10,7 @@ from rich.console import Console
 from rich.table import Table
 
 from coordinator.commands.output import MAX_SEED, Json, output, plain, stamp
+from coordinator.stages import Stages
 from coordinator.terminal import make_console, put
 
 
@@ -69,14 +70,8 @@ def generate(
         progress = make_console(stderr=True)
         with StopSignals() as signals:
             prepared = prepare(order, progress)
-            with progress.status("starting") as status:
-
-                def say(words: str) -> None:
-                    status.update(words)
-                    if not progress.is_terminal:
-                        progress.print(words, highlight=False)
-
-                document = write(prepared, signals, say)
+            with Stages(progress) as stages:
+                document = write(prepared, signals, stages.step)
         result.update(summary(document, page))
         _show(console, result)
 

@@ -11,7 +11,9 @@ from typing import TYPE_CHECKING, Annotated, Any
 import typer
 from rich.console import Console
 
-from coordinator.commands.output import Json, output
+from coordinator.commands.output import Json, output, plain
+from coordinator.stages import Stages
+from coordinator.terminal import make_console
 
 if TYPE_CHECKING:
     from coordinator.serving import Served
@@ -22,6 +24,7 @@ Wait = Annotated[float, typer.Option("--ready-s", min=1, help="How long loading 
 Dry = Annotated[bool, typer.Option("--dry-run", help="Print the commands; start nothing.")]
 Logs = Annotated[Path, typer.Option(metavar="DIR", help="Folder for the servers' logs.")]
 LOGS = Path("runs/servers")
+LINE_EVERY_S, LINE = 30.0, 120  # of a server's log: every so many seconds, so many characters
 
 
 class Device(StrEnum):
@@ -139,7 +142,13 @@ def _serve(
             with Servers(served, logs) as servers:
                 for one in served:
                     _say(console, f"starting the {one.name}: {one.model} (log: {servers.log(one)})")
-                servers.wait_ready(ready_s, lambda one: _say(console, f"the {one.name} is up"))
+                with Stages(make_console(stderr=True), LINE_EVERY_S) as stages:
+
+                    def look(one: Served) -> None:
+                        line = plain(servers.last_line(one))[:LINE]
+                        stages.step(f"the {one.name} is being loaded", None, line)
+
+                    servers.wait_ready(ready_s, lambda one: stages.say(f"the {one.name} is up"), look)
                 for one in served:
                     seconds = prove(one)
                     _say(console, f"the {one.name} {proven} in {seconds:.1f} s")

@@ -68,7 +68,7 @@ class Supervisor:
     def _work(self) -> None:
         self._tell(phase="starting")
         logger.info("joining %s as %s", self._record.redis, self._record.node)
-        self._fleet.start()
+        self._fleet.start(lambda ready, wanted: logger.info("%d of %d workers are ready", ready, wanted))
         self._tell(phase="ready")
         logger.info("all workers are ready")
         while True:

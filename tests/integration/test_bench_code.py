@@ -28,7 +28,7 @@ def test_both_ways_draw_the_same_picture() -> None:
 
 def test_every_number_is_measured() -> None:
     said: list[str] = []
-    numbers = measure(2, 1.0, said.append)
+    numbers = measure(2, 1.0, lambda name, share, detail: said.append(name))
     assert (numbers.cold.n, numbers.chart.n, numbers.empty.n) == (2, 2 * WARM_PER_COLD, 2 * WARM_PER_COLD)
     assert numbers.cold.p50 > numbers.chart.p50 > numbers.empty.p50 > 0
     assert numbers.charts_per_s > numbers.cold_per_s > 0

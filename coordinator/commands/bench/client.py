@@ -10,6 +10,7 @@ from rich.console import Console
 
 from coordinator.commands.bench.judged import judged
 from coordinator.commands.output import Json, output
+from coordinator.stages import Stages
 from coordinator.terminal import make_console, put
 
 if TYPE_CHECKING:
@@ -34,11 +35,10 @@ def client(
         from coordinator.bench.client import bench_folder, measure
         from coordinator.signals import StopSignals
 
-        progress = make_console(stderr=True)
-        with StopSignals() as signals, bench_folder() as folder:
-            say = lambda words: progress.print(words, style="dim", highlight=False)  # noqa: E731 - one line
+        stages = Stages(make_console(stderr=True))
+        with StopSignals() as signals, bench_folder() as folder, stages:
             # uvloop's is the event loop of Ray's actors, and so of rollouts.
-            work = measure(rollouts, seconds, Path(folder), say)
+            work = measure(rollouts, seconds, Path(folder), stages.step)
             numbers = signals.run(work, loop_factory=uvloop.new_event_loop)
         result.update(numbers.document())
         show(console, numbers)

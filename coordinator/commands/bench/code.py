@@ -8,6 +8,7 @@ import typer
 
 from coordinator.commands.bench.judged import judged
 from coordinator.commands.output import Json, output
+from coordinator.stages import Stages
 from coordinator.terminal import make_console, put
 
 
@@ -22,9 +23,8 @@ def code(
 
         from coordinator.bench import charts
 
-        err = make_console(stderr=True)
-        with err.status("") as status:
-            numbers = charts.measure(rounds, seconds, lambda words: status.update(f"[dim]{words}[/]"))
+        with Stages(make_console(stderr=True)) as stages:
+            numbers = charts.measure(rounds, seconds, stages.step)
         result.update(numbers.document())
         table = Table("ms", "p50", "p90", "p99", "largest", "measured", box=None, padding=(0, 2))
         for name, spread in (

@@ -9,6 +9,7 @@ import typer
 from rich.console import Console
 
 from coordinator.commands.output import MAX_SEED, Json, output, stamp
+from coordinator.stages import Stages
 from coordinator.terminal import make_console, put
 from workers.errors import ConfigError
 
@@ -16,6 +17,7 @@ if TYPE_CHECKING:
     from coordinator.bench.soak import Soak
 
 MIB = 2**20
+LINE_EVERY_S = 60.0  # it takes an hour
 
 
 def soak(
@@ -33,8 +35,6 @@ def soak(
     1 when something grew, or a request was lost.
     """
     with output(as_json) as (console, result):
-        from rich.progress import BarColumn, Progress, TextColumn, TimeElapsedColumn, TimeRemainingColumn
-
         from coordinator.bench import soak as soaking
         from coordinator.bench.soak_picture import draw
         from coordinator.signals import StopSignals
@@ -43,22 +43,12 @@ def soak(
         if place.exists():
             raise ConfigError(f"--folder: {place} already exists; name another one")
         place.mkdir(parents=True)
-        err = make_console(stderr=True)
-        columns = (TextColumn("{task.description}"), BarColumn(), TimeElapsedColumn(), TimeRemainingColumn())
-        with StopSignals() as signals, Progress(*columns, console=err, transient=True) as bars:
-            bar = bars.add_task("soaking", total=60 * minutes)
-            said = 0
+        with StopSignals() as signals, Stages(make_console(stderr=True), LINE_EVERY_S) as stages:
 
             def tell(so_far: float, posted: int) -> None:
-                """A line per minute where no bar can be seen."""
-                nonlocal said
-                bars.update(bar, completed=so_far, description=f"{posted:,} requests")
-                if not err.is_terminal and so_far >= 60 * (said + 1):
-                    said = int(so_far // 60)
-                    say(f"{said} of {minutes:g} minutes, {posted:,} requests")
+                stages.step("soaking", min(1.0, so_far / (60 * minutes)), f"{posted:,} requests")
 
-            say = lambda words: err.print(words, style="dim", highlight=False)  # noqa: E731 - one line
-            told = signals.run(soaking.run(60 * minutes, workers, seed, place, say, tell))
+            told = signals.run(soaking.run(60 * minutes, workers, seed, place, stages.say, tell))
         draw(told, place / "soak.png")
         result.update(told.document(), folder=str(place))
         _show(console, told, place)
