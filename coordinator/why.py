@@ -16,7 +16,7 @@ from pydantic import BaseModel, JsonValue
 from coordinator.config import CONFIG_FILE
 from policy.ledger import Ledger, RequestRecord, RolloutRecord, read_ledger
 from policy.ledger_writer import LEDGER
-from policy.masked import blames, group_steps
+from policy.masked import blames, failed_requests, group_steps
 from workers.errors import ConfigError
 from workers.messages import Success
 
@@ -127,7 +127,10 @@ def tell(ledger: Ledger, rollout: RolloutRecord) -> Story:
         reason=rollout.reason,
         reward=rollout.reward,
         breakdown=rollout.score.breakdown if rollout.score else {},
-        masked_by=[(one.by, one.failure.cause.value, one.failure.detail) for one in blames(ledger, rollout)],
+        masked_by=[
+            (one.by, one.failure.cause.value, one.failure.detail)
+            for one in blames(failed_requests(ledger), rollout)
+        ],
         requests=[_request(record) for record in sorted(requests, key=lambda record: record.posted)],
         siblings={one.rollout_id: (one.reward, _ended(one)) for one in siblings},
     )

@@ -7,7 +7,7 @@ are never counted as one another.
 
 from __future__ import annotations
 
-from collections import Counter
+from collections import Counter, defaultdict
 from collections.abc import Sequence
 from dataclasses import dataclass
 
@@ -19,6 +19,8 @@ from workers.messages import Failure
 DROPPED = "dropped_with_group"  # counted beside the causes of infrastructure
 UNKNOWN = "unknown"
 ROLLOUT = "rollout"
+
+FailedRequests = dict[str, list[tuple[Failure, str]]]  # by owner: the failure, and the request's kind
 
 
 @dataclass(frozen=True)
@@ -54,9 +56,9 @@ class Masked:
 
 def masked(ledger: Ledger) -> list[Masked]:
     """All masked samples, in order of their steps and ids."""
-    steps = group_steps(ledger)
+    steps, requests = group_steps(ledger), failed_requests(ledger)
     found = [
-        Masked(rollout, blames(ledger, rollout), steps.get(rollout.uid) or rollout.asked_in_step)
+        Masked(rollout, blames(requests, rollout), steps.get(rollout.uid) or rollout.asked_in_step)
         for rollout in ledger.rollouts.values()
         if rollout.state == "masked"
     ]
@@ -70,20 +72,23 @@ def group_steps(ledger: Ledger) -> dict[str, int]:
     return steps | {rollout.uid: rollout.step for rollout in ledger.rollouts.values() if rollout.step}
 
 
-def blames(ledger: Ledger, rollout: RolloutRecord) -> tuple[Blame, ...]:
+def failed_requests(ledger: Ledger) -> FailedRequests:
+    """Of the whole run, in one pass."""
+    failed: FailedRequests = defaultdict(list)
+    for record in ledger.requests.values():
+        if record.outcome is not None and isinstance(record.outcome.result, Failure):
+            failed[record.request.owner].append((record.outcome.result, record.request.kind))
+    return failed
+
+
+def blames(requests: FailedRequests, rollout: RolloutRecord) -> tuple[Blame, ...]:
     """The failures that mask a rollout, each with who failed; empty when none does."""
     if rollout.score is None:
         return ()
     by: list[tuple[Failure, str]] = []
     if rollout.document is not None:
         by = [(part.failure, part.tag.source) for part in rollout.document.images if part.failure]
-    by += [
-        (record.outcome.result, record.request.kind)
-        for record in ledger.requests.values()
-        if record.request.owner == rollout.rollout_id
-        and record.outcome is not None
-        and isinstance(record.outcome.result, Failure)
-    ]
+    by += requests.get(rollout.rollout_id, [])
     return tuple(_blamed(failure, by) for failure in rollout.score.masked_by)
 
 

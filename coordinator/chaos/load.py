@@ -104,7 +104,8 @@ class Load:
                 self._train(Sample(rollout_id, reward))
                 self._ledger.closed(rollout_id, "trained", step=self._groups)
             else:
-                self._ledger.closed(rollout_id, "masked", reason="too few of its group could vote")
+                reason = "dropped with its group, of which too few could vote"
+                self._ledger.closed(rollout_id, "masked", reason=reason, step=self._groups)
 
     async def _rollout(self, rollout_id: str, text: PlayedText) -> Written:
         task = Task(question="A question of one line. Use images.", image_num=2, tools=SOURCES)

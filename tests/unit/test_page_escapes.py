@@ -110,6 +110,9 @@ def of_a_run(blobs: BlobStore, folder: Path) -> str:
             curve=png(),
             tables=[Table(evil("run"), [evil("run")], [[evil("run")]])],
             notes=[evil("note")],
+            masked=[
+                Sample(document(blobs), 1, None, masked_by=masked, by=(evil("by"),), more=evil("more")),
+            ],
         ),
         blobs,
     )

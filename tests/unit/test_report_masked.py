@@ -9,7 +9,7 @@ import pytest
 from coordinator.config import check
 from coordinator.report import points, write_report
 from coordinator.summary import Summary, summarize
-from evaluation.curve import Point
+from evaluation.curve import Point, draw
 from policy.document import Document, Task, TextPart
 from policy.ledger import Ledger, read_ledger
 from policy.ledger_writer import LedgerWriter
@@ -87,6 +87,11 @@ def test_the_page_counts_by_cause_and_step_and_names_the_two_kinds(
     ]
     assert [row for row in rows if row not in page] == []
     assert "by infrastructure; 1 dropped with their groups; 1 of 2 valid" in page
+
+
+def test_a_run_in_which_nobody_could_vote_has_bars_and_no_line(tmp_path: Path) -> None:
+    found = draw([Point(1, None, 3, 0), Point(2, None, 0, 2)], tmp_path / "reward.png")
+    assert found.stat().st_size > 1000
 
 
 def test_a_run_that_masked_nothing_says_nothing_of_it(tmp_path: Path, summary: Summary) -> None:
