@@ -7,19 +7,16 @@ order) and dies with us; when it fails, the error carries what its log says abou
 from __future__ import annotations
 
 import os
-import re
 import signal
 import subprocess
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 
+from coordinator.trainer_log import cause, relevant_tail
 from workers.interpreter import PYTHON
 from workers.tether import start_tethered
 
 MODULE = "policy.main_ppo"
-TAIL_LINES = 40
-_ANSI = re.compile(r"\x1b\[[0-9;]*[A-Za-z]")
-_ACTOR = re.compile(r"^\([^()]*pid=\d+[^()]*\) ?")
 
 
 class TrainerDied(RuntimeError):
@@ -51,8 +48,10 @@ class Trainer:
         code = self._process.returncode if self._process else None
         if code:
             how = f"signal {signal.Signals(-code).name}" if code < 0 else f"exit code {code}"
-            tail = relevant_tail(self.log.read_text(errors="replace"))
-            raise TrainerDied(f"the trainer ended with {how}; the end of {self.log}:\n{tail}")
+            text = self.log.read_text(encoding="utf-8", errors="replace")
+            why = f": {found}" if (found := cause(text)) else ""
+            tail = relevant_tail(text)
+            raise TrainerDied(f"the trainer ended with {how}{why}\nWhat {self.log} says of it:\n{tail}")
 
     def stop(self, deadline_s: float = 10.0) -> None:
         """SIGTERM to its process group, SIGKILL after the deadline."""
@@ -66,17 +65,3 @@ class Trainer:
                 self._process.wait(timeout=deadline_s)
             except subprocess.TimeoutExpired:
                 continue
-
-
-def relevant_tail(text: str, lines: int = TAIL_LINES) -> str:
-    """The last traceback of a log, or its last lines without one; no colours, no actor prefixes."""
-    plain = [_ACTOR.sub("", _ANSI.sub("", line)).rstrip() for line in text.splitlines()]
-    plain = [line for line in plain if line]
-    starts = [
-        index for index, line in enumerate(plain) if line.startswith("Traceback (most recent call last)")
-    ]
-    start = starts[-1] if starts else max(0, len(plain) - lines)
-    found = plain[start:]
-    if len(found) > lines:  # the ends of a traceback say where it began and what it was
-        found = [*found[: lines // 4], f"... {len(found) - lines} lines ...", *found[-(lines - lines // 4) :]]
-    return "\n".join(found)

@@ -257,6 +257,14 @@ def test_a_trainer_that_fails_is_explained_by_the_end_of_its_log(start):
     assert marked(start.mark) == []
 
 
+def test_a_trainer_that_fails_in_a_task_of_ray_is_explained_by_its_exception(start):
+    process = start("trainer_stub_ray_bad", own_ray=True)
+    output, _ = process.communicate(timeout=START_S)
+    assert process.returncode == 1
+    assert "the trainer ended with exit code 1: ValueError: the weights are gone" in output
+    assert "ZeroDivisionError" not in output
+
+
 def test_a_worker_that_cannot_start_ends_the_run_and_is_explained(start, tmp_path):
     (tmp_path / "library" / "captions.jsonl").write_text("no JSON\n")
     process = start("trainer_stub")

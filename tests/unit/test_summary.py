@@ -8,7 +8,6 @@ import pytest
 from coordinator.progress import Progress
 from coordinator.report import duration, samples, write_report
 from coordinator.summary import first_and_last, idle_ratio, lost_requests, read_metrics, summarize
-from coordinator.trainer import relevant_tail
 from policy.document import Document, Task, TextPart
 from policy.ledger import close_open, read_ledger
 from policy.ledger_writer import Closed, LedgerWriter, Resumed, Scored, Started, Waited, Wrote
@@ -238,22 +237,3 @@ def test_report_is_made_from_the_run_folder(tmp_path, writer):
 @pytest.mark.parametrize(("seconds", "words"), [(9.6, "0 min 10 s"), (61, "1 min 01 s"), (3700, "1 h 1 min")])
 def test_durations_in_words(seconds, words):
     assert duration(seconds) == words
-
-
-def test_tail_of_a_log_is_its_last_traceback_without_noise():
-    log = "\x1b[36m(TaskRunner pid=3)\x1b[0m noise\n" * 100
-    log += "Traceback (most recent call last):\n  old\nValueError: old\n"
-    log += "(TaskRunner pid=3) Traceback (most recent call last):\n  File x\nValueError: the cause\n"
-    assert relevant_tail(log) == "Traceback (most recent call last):\n  File x\nValueError: the cause"
-
-
-def test_tail_of_a_log_without_traceback_is_its_last_lines():
-    assert relevant_tail("\n".join(map(str, range(100))), lines=3) == "97\n98\n99"
-
-
-def test_long_traceback_keeps_both_ends():
-    log = "Traceback (most recent call last):\n" + "\n".join(f"  {i}" for i in range(200)) + "\nKeyError: 'x'"
-    tail = relevant_tail(log, lines=12).splitlines()
-    assert tail[0].startswith("Traceback")
-    assert tail[-1] == "KeyError: 'x'"
-    assert len(tail) == 13
