@@ -91,6 +91,7 @@ def main() -> None:
     """Entry point of the `llmi` command."""
     from coordinator.signals import Stopped
 
+    interpreter.begin_again()
     interpreter.settle()
     console = make_console(stderr=True)
     _log_to(console)

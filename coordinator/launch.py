@@ -22,7 +22,7 @@ from coordinator.lookout import Lookout
 from coordinator.paths import placed
 from coordinator.processes import MemoryWatch
 from coordinator.progress import Progress
-from coordinator.report import write_report
+from coordinator.report import REPORT, write_report
 from coordinator.resume import COORDINATOR, PATIENCE_S, Beginning, prepare
 from coordinator.services import Services
 from coordinator.signals import StopSignals
@@ -77,7 +77,8 @@ def _resumed(config: RunConfig, run: Path, held: ExitStack) -> Beginning:
     except TimeoutError as error:
         raise ConfigError(f"{error}; stop them, or wait for their end") from error
     beginning = prepare(config, run)
-    (run / SUMMARY).unlink(missing_ok=True)  # it has not ended yet
+    for name in (SUMMARY, REPORT):  # it has not ended yet
+        (run / name).unlink(missing_ok=True)
     return beginning
 
 
@@ -159,4 +160,5 @@ def _conclude(run: Path, config: RunConfig, memory: MemoryWatch, restarts: int, 
         write_report(run, config, ledger, summary)
     except Exception:  # a page that cannot be drawn must not hide how the run ended
         logger.exception("%s: the report could not be written", run)
+        (run / REPORT).unlink(missing_ok=True)  # half of one is none
     return summary

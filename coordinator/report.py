@@ -20,6 +20,7 @@ from workers.blobs import BlobStore
 
 GIB = 1024**3
 CAUSES_SHOWN = 4
+REPORT = "index.html"
 
 
 def write_report(run: Path, config: RunConfig, ledger: Ledger, summary: Summary) -> Path:
@@ -37,7 +38,7 @@ def write_report(run: Path, config: RunConfig, ledger: Ledger, summary: Summary)
         notes=notes(config),
         masked=examples(ledger, summary.name),
     )
-    return write(run / "index.html", page, BlobStore(config.blobs.url))
+    return write(run / REPORT, page, BlobStore(config.blobs.url))
 
 
 def points(ledger: Ledger, summary: Summary) -> list[Point]:

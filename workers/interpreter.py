@@ -11,6 +11,7 @@ from __future__ import annotations
 import contextlib
 import getpass
 import hashlib
+import locale
 import logging
 import os
 import stat
@@ -28,15 +29,24 @@ VLLM_ROOM = 38  # a slash and a UUID, below VLLM_RPC_BASE_PATH
 SHORT = ("/tmp", "/var/tmp", "/dev/shm")
 
 
+def begin_again() -> None:
+    """Replace this process by the same command where Python had to be started otherwise: files are read and
+    written in another encoding than UTF-8, or modules come from the working directory.
+    """
+    utf8 = locale.getpreferredencoding(False).lower().replace("-", "") == "utf8"
+    entries = os.environ.get("PYTHONPATH", "").split(os.pathsep)
+    if sys.flags.ignore_environment or (utf8 and (len(entries) == 1 or "" not in entries)):
+        return
+    env = dict(os.environ)
+    order(env)
+    os.execve(sys.executable, [sys.executable, *sys.orig_argv[1:]], env)
+
+
 def settle() -> None:
     """Put this process's own environment in order; to be called before anything heavy is imported.
 
     Output to a terminal of another encoding loses the signs that it has not, in place of ending the command.
     """
-    before = os.environ.get("PYTHONPATH", "")
-    if before and "" in before.split(os.pathsep):  # site has made the empty entries absolute
-        with contextlib.suppress(OSError, ValueError):
-            sys.path.remove(os.getcwd())
     order(os.environ)
     tempfile.tempdir = None  # as TMPDIR is now
     for stream in (sys.stdout, sys.stderr):

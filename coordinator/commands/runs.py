@@ -54,6 +54,7 @@ def demo(
             config, summary = run(model.value, name or stamp("demo"), seed, steps, runs, errors)
         result.update(summary.model_dump(mode="json"))
         _conclude(console, runs / config.name, result)
+    _end(result)
 
 
 def train(
@@ -93,6 +94,7 @@ def train(
             summary = launch(settings, runs, make_console(stderr=True), signals, memory, began, resume)
         result.update(summary.model_dump(mode="json"))
         _conclude(console, runs / chosen, result)
+    _end(result)
 
 
 def _named(name: str) -> str:
@@ -105,11 +107,16 @@ def _named(name: str) -> str:
 
 
 def _conclude(console: Console, run: Path, result: dict[str, Any]) -> None:
+    """Print that the run is done, and where its report lies if it is there."""
+    page = run / "index.html"
+    there = page.is_file() and page.stat().st_size > 0
+    result["report"] = str(page) if there else None
     first, last = result["reward_first"], result["reward_last"]
     rise = f"reward {first:.3f} → {last:.3f}, " if first is not None and last is not None else ""
+    see = f"see [bold]{page}[/]" if there else f"[bold red]no report[/], {page} could not be written"
     console.print(
         f"[bold green]done[/]: {result['steps']} steps, {rise}{result['requests_posted']:,} requests, "
-        f"{result['lost']} lost, {_masked(run, result)}; see [bold]{run / 'index.html'}[/]",
+        f"{result['lost']} lost, {_masked(run, result)}; {see}",
         highlight=False,
         soft_wrap=True,
     )
@@ -120,3 +127,9 @@ def _masked(run: Path, result: dict[str, Any]) -> str:
     words = f"{result['masked']} masked" + (f" ({causes}; see llmi why {run})" if causes else "")
     dropped = result["dropped_with_group"]
     return words + (f", {dropped} dropped with their groups" if dropped else "")
+
+
+def _end(result: dict[str, Any]) -> None:
+    """Exit code 1 for a run that left no report."""
+    if "report" in result and result["report"] is None:
+        raise typer.Exit(1)

@@ -224,3 +224,34 @@ def test_a_dry_run_in_a_pipe_has_no_padding_and_no_rules(llmi, monkeypatch):
     lines = llmi("train", "demo", "--dry-run").stdout.splitlines()
     assert lines[0] == "# configuration"
     assert not [line for line in lines if line != line.rstrip() or "──" in line]
+
+
+@pytest.mark.parametrize("page", ["<html>", "", None])
+def test_a_report_is_announced_only_when_it_is_there(monkeypatch, tmp_path, capsys, page):
+    import typer
+
+    from coordinator import launch
+    from coordinator.commands import runs
+
+    class Ended:
+        def model_dump(self, mode):
+            counts = ("steps", "requests_posted", "lost", "masked")
+            none = {"reward_first": None, "reward_last": None, "masked_by_cause": {}, "dropped_with_group": 0}
+            return {**none, **dict.fromkeys(counts, 1)}
+
+    def run(config, folder, *rest):
+        (folder / config.name).mkdir()
+        if page is not None:
+            (folder / config.name / "index.html").write_text(page, encoding="utf-8")
+        return Ended()
+
+    monkeypatch.setattr(launch, "launch", run)
+    if page:
+        runs.train("demo", dry_run=False, name="x", runs=tmp_path, as_json=False)
+    else:
+        with pytest.raises(typer.Exit) as ended:
+            runs.train("demo", dry_run=False, name="x", runs=tmp_path, as_json=False)
+        assert ended.value.exit_code == 1
+    told = capsys.readouterr().out
+    assert ("; see " in told) == bool(page)
+    assert ("no report" in told) == (not page)

@@ -67,7 +67,8 @@ def test_a_child_imports_nothing_from_where_it_is_started(
 def test_the_command_loads_its_libraries_and_not_what_lies_where_it_is_given(
     tmp_path: Path, path: str
 ) -> None:
-    shadow(tmp_path, *(("verl",) if path else LIBRARIES))  # with an empty entry, what it loads late
+    # With an empty entry, its first modules are loaded before it can do anything about it.
+    shadow(tmp_path, *(("verl", "torch", "celery") if path else LIBRARIES))
     llmi = Path(sys.executable).with_name("llmi")
     command = [str(llmi), "train", "demo", "--dry-run", "--name", "x", "--json"]
     env = os.environ | {"PYTHONPATH": path}
@@ -81,6 +82,20 @@ def test_a_command_writes_to_a_terminal_that_lacks_its_signs(tmp_path: Path) -> 
     env = os.environ | {"LC_ALL": "C", "PYTHONCOERCECLOCALE": "0", "PYTHONUTF8": "0"}
     done = subprocess.run([sys.executable, "-c", code], env=env, capture_output=True, timeout=60)
     assert done.stdout == b"done ? ?\n", done.stderr
+
+
+def test_a_command_reads_and_writes_utf_8_in_any_locale() -> None:
+    code = (
+        "import coordinator.cli as cli, locale, sys;"
+        "cli.app = lambda: print(locale.getpreferredencoding(False), sys.argv[1:]);"
+        "cli.main()"
+    )
+    env = os.environ | {"LC_ALL": "C", "PYTHONCOERCECLOCALE": "0", "PYTHONUTF8": "0"}
+    command = [sys.executable, "-c", code, "é", "two words"]
+    done = subprocess.run(command, env=env, capture_output=True, timeout=60)
+    assert done.stdout.decode().strip() == "utf-8 ['é', 'two words']", done.stderr
+    ignoring = subprocess.run([sys.executable, "-E", "-X", "utf8=0", *command[1:]], env=env, timeout=60)
+    assert ignoring.returncode == 0  # and does not begin again for ever
 
 
 @pytest.mark.parametrize("home", ["/", "", "/nonexistent", "/proc/sys"])
