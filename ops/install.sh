@@ -1,31 +1,91 @@
 #!/usr/bin/env bash
-# Make or refresh .venv from the lock. Quick when nothing changed: a stamp holds the hash of what it was made from.
+# Make or refresh .venv from the lock. Quick when nothing changed: a stamp holds the hash of what it was made from, and where.
 #   ops/install.sh [cpu|gpu]      PYTHON=python3.11 chooses the interpreter
+# An environment that was copied, moved, left half made or that does not start is made anew.
 set -euo pipefail
 cd "$(dirname "$0")/.."
+here=$(pwd -P)
 flavour=${1:-cpu}
 lock=locks/$flavour.txt
-[ -f "$lock" ] || { echo "install: no lock for '$flavour'; choose cpu or gpu" >&2; exit 2; }
+fail() { echo "install: $*" >&2; exit 2; }
+[ -f "$lock" ] || fail "no lock for '$flavour'; choose cpu or gpu"
 
-python=${PYTHON:-python3.11}
-command -v "$python" >/dev/null || python=python3
-"$python" - <<'PY' || { echo "install: Python 3.11 is needed (the locks are resolved for it); name one with PYTHON=..." >&2; exit 2; }
-import sys
-sys.exit(sys.version_info[:2] != (3, 11))
-PY
+# What would make Python or an installer look or write elsewhere.
+unset PYTHONPATH PYTHONHOME PIP_USER PIP_TARGET PIP_PREFIX PIP_REQUIRE_VIRTUALENV UV_SYSTEM_PYTHON UV_PYTHON UV_PROJECT_ENVIRONMENT
+export PYTHONSAFEPATH=1 PYTHONUTF8=1
+[ -d "${TMPDIR:-/tmp}" ] || unset TMPDIR
+{ [ "${HOME:-/}" != / ] && [ -w "$HOME" ]; } || export UV_CACHE_DIR="${UV_CACHE_DIR:-$here/.cache/uv}" PIP_NO_CACHE_DIR=1
 
 stamp=.venv/installed-$flavour
-want=$(cat "$lock" pyproject.toml ops/install.sh | sha256sum | cut -d' ' -f1)
-[ -f "$stamp" ] && [ "$(cat "$stamp")" = "$want" ] && exit 0
+begun=.venv/installing # while it is there, the environment is half made
+want="$(cat "$lock" pyproject.toml ops/install.sh | sha256sum | cut -d' ' -f1) $here"
+
+# Whether the environment's Python starts, and finds the llmi of this folder.
+starts() { .venv/bin/python -I -c 'import os, sys, workers; sys.exit(not os.path.samefile(os.path.dirname(workers.__path__[0]), sys.argv[1]))' "$here" 2>/dev/null; }
+made() { [ ! -e "$begun" ] && [ "$(cat "$stamp" 2>/dev/null)" = "$want" ] && starts; }
+made && exit 0
 
 started=$SECONDS
 say() { printf '[install %3ds] %s\n' $((SECONDS - started)) "$*" >&2; }
 
+if command -v flock >/dev/null; then # one at a time; the lock is on this folder, and ends with this process
+    exec 9<.
+    flock -n 9 2>/dev/null || { say "waiting for another installation in this folder"; flock 9 || true; }
+    made && exit 0
+fi
+
+# A Python 3.11 that can make an environment: the one named, one on PATH, or one that uv fetches.
+fits() { "$1" -c 'import sys, venv, ensurepip; sys.exit(sys.version_info[:2] != (3, 11))' >/dev/null 2>&1; }
+managed() {
+    local uv=.cache/uv-tool/bin/uv other
+    if command -v uv >/dev/null; then
+        uv=uv
+    elif [ ! -x "$uv" ]; then
+        for other in python3 python; do
+            "$other" -m pip install -qq --disable-pip-version-check --target .cache/uv-tool "uv>=0.9" >&2 2>/dev/null && break
+        done
+        [ -x "$uv" ] || return 1
+    fi
+    say "no Python 3.11 here: fetching one with uv"
+    "$uv" python install 3.11 >&2 && "$uv" python find --managed-python 3.11
+}
+found() {
+    local one
+    if [ -n "${PYTHON:-}" ]; then
+        fits "$PYTHON" || return 1
+        echo "$PYTHON"
+        return
+    fi
+    for one in python3.11 python3 python; do
+        if fits "$one"; then echo "$one"; return; fi
+    done
+    managed
+}
+python=$(found) || fail "Python 3.11 with its venv module is needed (the locks are resolved for it), and $(
+    if [ -n "${PYTHON:-}" ]; then echo "PYTHON=$PYTHON is none"; else echo "there is none here, nor could uv fetch one"; fi
+); install it (apt install python3.11 python3.11-venv, or uv python install 3.11), or name one with PYTHON=/path/to/python3.11"
+
+# An environment of this folder that starts is brought up to date; any other is made anew.
+sound() {
+    [ ! -e "$begun" ] && .venv/bin/python -I -c 'import os, sys; sys.exit(sys.version_info[:2] != (3, 11) or not os.path.samefile(sys.prefix, sys.argv[1]))' "$here/.venv" 2>/dev/null || return 1
+    local owner
+    owner=$(cat .venv/installed-* 2>/dev/null | sed -n 's/^[0-9a-f]\{64\} //p')
+    if [ -n "$owner" ]; then [ "$owner" = "$here" ]; else grep -qsF "$here/.venv" .venv/bin/activate; fi
+}
+if [ -e .venv ] || [ -L .venv ]; then
+    if ! sound; then
+        say "the environment in .venv was copied, moved or left half made: making it anew"
+        if [ -L .venv ]; then rm .venv; else rm -rf .venv; fi
+    fi
+fi
 say "virtual environment in .venv ($("$python" --version))"
+mkdir -p .venv
+touch "$begun"
+rm -f .venv/installed-*
 [ -x .venv/bin/python ] || "$python" -m venv .venv
 say "uv, which installs the rest in parallel"
 .venv/bin/python -m pip install -qq --disable-pip-version-check "uv>=0.9"
-export VIRTUAL_ENV=$PWD/.venv
+export VIRTUAL_ENV=$here/.venv
 uv=.venv/bin/uv
 
 torch=$(grep -E '^torch==' "$lock")
@@ -59,5 +119,7 @@ else
     rm -f "$hook"
 fi
 .venv/bin/python -c 'import torch, torchvision, transformers' # a broken environment must fail here, not in the middle of a run
+starts || fail "the environment in .venv does not find llmi in $here; run this again, which makes it anew"
 echo "$want" >"$stamp"
+rm -f "$begun"
 say "done"
