@@ -20,7 +20,7 @@ def test_a_ledger_that_cannot_be_read_hides_not_what_ended_the_run(tmp_path, mon
     def unreadable(_):
         raise OSError("the ledger is damaged")
 
-    monkeypatch.setattr(launch.checks, "check", lambda config, run, resume: None)
+    monkeypatch.setattr(launch.checks, "check", lambda *_: None)
     monkeypatch.setattr(launch, "Services", ended)
     monkeypatch.setattr(launch, "read_ledger", unreadable)
     run = config.check({"name": "x", "train": {"model": "m"}, "data": {"train": ["a"]}}, "here")
