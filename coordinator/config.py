@@ -41,10 +41,17 @@ CONFIG_FILE, AGAIN_FILE = "config.json", "config.yaml"
 
 
 class DataSettings(Settings):
-    """Parquet files in the LLM-I schema. verl wants a test file too: without one, the first of `train`."""
+    """Parquet files in the LLM-I schema, one or a list; rows with and without images may be mixed. verl wants
+    a test file too: without one, the first of `train`.
+    """
 
     train: tuple[LocalPath, ...] = Field(min_length=1)
     test: tuple[LocalPath, ...] = ()
+
+    @field_validator("train", "test", mode="before")
+    @classmethod
+    def _several(cls, files: object) -> object:
+        return (files,) if isinstance(files, str) else files
 
 
 class RaySettings(Settings):

@@ -231,6 +231,11 @@ def test_an_image_file_that_is_not_there_is_named_with_file_and_row(file, tmp_pa
         assert expected in problem
 
 
+def test_one_data_file_needs_no_list(file):
+    one = config.load(file({**MINIMAL, "data": {"train": "a.parquet", "test": "b.parquet"}}))
+    assert (one.data.train, one.data.test) == (("a.parquet",), ("b.parquet",))
+
+
 def test_bytes_that_are_no_image_are_named_with_file_and_row(file, tmp_path):
     rows = parquet(tmp_path / "mm.parquet", [b"hello"])
     sees = {"data.train": [rows], "train.modality": "vl", "reward.vl": True}
