@@ -139,9 +139,18 @@ def test_a_library_of_ones_own_needs_only_captions(tmp_path: Path) -> None:
     assert library.best(mine, "pond") is None, "the index must follow the captions"
 
 
-def test_a_picture_outside_the_folder_is_not_given_out(tmp_path: Path) -> None:
+@pytest.mark.parametrize("sign", ["\u2028", "\u2029", "\x85"])
+def test_a_caption_may_hold_any_separator_but_a_line_feed(tmp_path: Path, sign: str) -> None:
+    Image.new("RGB", (64, 48), "teal").save(tmp_path / "pond.jpg")
+    line = json.dumps({"file": "pond.jpg", "caption": f"A quiet{sign}pond"}, ensure_ascii=False)
+    mine = own_library(tmp_path, f"\ufeff{line}\r")
+    assert look(mine, "pond").source["caption"] == f"A quiet{sign}pond"
+
+
+@pytest.mark.parametrize("file", ["../secret.png", "a\\u0000.png"])
+def test_a_picture_outside_the_folder_is_not_given_out(tmp_path: Path, file: str) -> None:
     Image.new("RGB", (64, 48)).save(tmp_path / "secret.png")
-    mine = own_library(tmp_path / "mine", '{"file": "../secret.png", "caption": "secret"}')
+    mine = own_library(tmp_path / "mine", f'{{"file": "{file}", "caption": "secret"}}')
     with pytest.raises(InfrastructureFault, match="outside"):
         look(mine, "secret")
 

@@ -101,7 +101,8 @@ def ensure_index(folder: Path) -> Path:
 @lru_cache(maxsize=4)
 def _entries(name: str, data: bytes) -> tuple[Entry, ...]:
     entries = []
-    for number, line in enumerate(data.decode("utf-8", errors="replace").splitlines(), start=1):
+    # At line feeds only: a caption may hold other separators of lines, such as U+2028.
+    for number, line in enumerate(data.decode("utf-8-sig", errors="replace").split("\n"), start=1):
         if line.strip():
             try:
                 entries.append(Entry.model_validate_json(line))
@@ -127,7 +128,7 @@ def _build_index(index: Path, entries: tuple[Entry, ...]) -> None:
 
 
 def _inside(folder: Path, file: str) -> Path:
-    path = (folder / file).resolve()
-    if not path.is_relative_to(folder.resolve()):
+    inside = "\0" not in file and (folder / file).resolve().is_relative_to(folder.resolve())
+    if not inside:
         raise InfrastructureFault(Cause.BAD_ANSWER, f"{file} lies outside the library", provider=PROVIDER)
-    return path
+    return (folder / file).resolve()
