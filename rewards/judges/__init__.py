@@ -9,7 +9,6 @@ from __future__ import annotations
 
 from rewards.judges.payloads import JudgeImagePayload, JudgeTextPayload
 from rewards.settings import JudgeEndpoint, JudgeSettings
-from workers import images
 from workers.errors import Cause, InfrastructureFault
 from workers.jobs import JobContext, job
 from workers.messages import Success
@@ -21,6 +20,8 @@ IMAGE_KIND = "judge_image"
 
 def warm_image() -> None:
     """Start a decoder before the first picture."""
+    from workers import images
+
     images.warm("store")
 
 

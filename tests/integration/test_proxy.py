@@ -174,13 +174,14 @@ def test_the_proxy_gets_the_address_of_a_picture_that_was_checked_here(
     assert tunnel.asked == [f"CONNECT {PUBLIC}:443"]
 
 
+@pytest.mark.parametrize("trust_proxy", [False, True])
 @pytest.mark.parametrize("address", ["10.0.0.1", "127.0.0.1", "169.254.169.254", "192.0.0.192", "198.18.0.7"])
 def test_a_picture_whose_name_leads_inside_is_not_asked_for(
-    tunnel: ConnectProxy, names: Names, address: str
+    tunnel: ConnectProxy, names: Names, address: str, trust_proxy: bool
 ) -> None:
     names["pictures.example.com"] = address
     with pytest.raises(http.Refused):
-        had(PICTURE)
+        had(PICTURE, trust_proxy=trust_proxy)
     assert tunnel.asked == []
 
 

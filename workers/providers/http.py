@@ -38,6 +38,7 @@ BACKSTOP_S = 1.0  # what keeps its own deadline, and names who was late, ends be
 WEB_PORTS = (80, 443)
 FIRST_FREE_PORT = 1024  # below it are mail, shells, file servers: what a GET may confuse, and no pictures
 RESOLVE_S = 5.0  # for one name; the thread that asks may hang for longer, and nothing can end it
+KNOWN_S = 1.0  # for a name that a trusted proxy may resolve as well
 NAMES_AT_ONCE = 6  # look-ups that one session of untrusted names may have in threads, hanging ones included
 
 # Own threads: asyncio.run waits for those of the default executor, and a look-up that hangs must not outlast
@@ -174,10 +175,12 @@ async def fetch(
     """The body at `url`, at most `limits.max_bytes`, before `deadline` (Unix seconds).
 
     `session` comes from `guarded_session` with the same `allow_private`. Where the environment names a proxy,
-    it is asked for https only, and for the address that was checked here; with `trust_proxy` also for names
-    that nobody checked. Raises `Refused` (a `BAD_ANSWER`) for a URL that must not be fetched,
-    `InfrastructureFault(HOST_DOWN)` when the host fails or is slow, `BAD_ANSWER` for a status other than 200
-    or too many bytes. None names a provider: a picture's host is not the service that named the URL.
+    it is asked for https only, and for the address that was checked here; with `trust_proxy` also for plain
+    http, and for names that cannot be resolved here.
+
+    Raises `Refused` (a `BAD_ANSWER`) for a URL that must not be fetched, `InfrastructureFault(HOST_DOWN)` when
+    the host fails or is slow, `BAD_ANSWER` for a status other than 200 or too many bytes. None names a
+    provider: a picture's host is not the service that named the URL.
     """
     try:
         async with asyncio.timeout(min(limits.timeout_s, deadline - time.time())):
@@ -221,7 +224,7 @@ class _Guard:
             async with self.session.get(target, allow_redirects=False) as response:
                 yield response
             return
-        asked = target if self.trust_proxy else await self._checked(target)
+        asked = await (self._named(target) if self.trust_proxy else self._pinned(target))
         # A connector of its own: the proxy may well be at a private address, and nothing else is asked here.
         async with (
             guarded_session(allow_private=True) as session,
@@ -235,17 +238,28 @@ class _Guard:
         ):
             yield response
 
-    async def _checked(self, target: URL) -> URL:
+    async def _pinned(self, target: URL) -> URL:
         """`target` with an address that was checked in the place of its name, so that the proxy has none to
         resolve. Plain http cannot be asked for so: a proxy makes its Host header from the address.
         """
         if target.scheme != "https":
             raise Refused("through a proxy only https is fetched, unless trust_proxy is on")
-        host, port = target.raw_host or "", target.port or 443
-        if looks_like_address(host):
+        if looks_like_address(target.raw_host or ""):
             return target
-        [first, *_] = await Resolver(self.allow_private).resolve(host, port)
+        found = await self._resolved(target)
+        first = min(found, key=lambda one: ":" in one["host"])  # IPv4 where there is: every proxy reaches it
         return target.with_host(first["host"])
+
+    async def _named(self, target: URL) -> URL:
+        """`target`, unless its name is known here to lead inside. A name that is not known is the proxy's."""
+        if not looks_like_address(target.raw_host or ""):
+            with contextlib.suppress(OSError):
+                async with asyncio.timeout(KNOWN_S):
+                    await self._resolved(target)
+        return target
+
+    async def _resolved(self, target: URL) -> list[ResolveResult]:
+        return await Resolver(self.allow_private).resolve(target.raw_host or "", target.port or 443)
 
 
 async def read_bounded(response: aiohttp.ClientResponse, max_bytes: int) -> bytes:
