@@ -33,6 +33,7 @@ logger = logging.getLogger(__name__)
 MAX_ANSWER_BYTES = 96 * 2**20
 SAID = 300  # characters of a provider's own words in a detail
 MAX_TRIES = 4
+CLOCKS_S = 0.05  # by which the loop's clock, which ends a call, may be ahead of the deadline's
 _JITTER = tenacity.wait_random_exponential(multiplier=0.5, max=8)
 
 Answer = dict[str, Any]
@@ -136,7 +137,7 @@ async def _try_once(connections: aiohttp.ClientSession, call: Call) -> Answer:
             ) as response:
                 body = await read_bounded(response, MAX_ANSWER_BYTES)
     except TimeoutError as error:
-        cause = Cause.TIMEOUT if left <= call.try_timeout_s else Cause.PROVIDER_DOWN
+        cause = Cause.TIMEOUT if call.deadline - time.time() < CLOCKS_S else Cause.PROVIDER_DOWN
         raise PassingFault(cause, "no answer in time", provider=call.provider) from error
     except aiohttp.InvalidURL as error:
         raise InfrastructureFault(

@@ -27,6 +27,7 @@ from yarl import URL
 from workers.errors import Cause, InfrastructureFault
 from workers.providers import proxies
 from workers.providers.addresses import is_public
+from workers.providers.urls import Refused, check_url, looks_like_address
 
 REDIRECTS = (301, 302, 303, 307, 308)
 HEADERS = {
@@ -35,8 +36,6 @@ HEADERS = {
     "Accept-Encoding": "identity",
 }
 BACKSTOP_S = 1.0  # what keeps its own deadline, and names who was late, ends before `run_until` does
-WEB_PORTS = (80, 443)
-FIRST_FREE_PORT = 1024  # below it are mail, shells, file servers: what a GET may confuse, and no pictures
 RESOLVE_S = 5.0  # for one name; the thread that asks may hang for longer, and nothing can end it
 KNOWN_S = 1.0  # for a name that a trusted proxy may resolve as well
 NAMES_AT_ONCE = 6  # look-ups that one session of untrusted names may have in threads, hanging ones included
@@ -58,13 +57,6 @@ class FetchLimits:
 
 
 DEFAULT_LIMITS = FetchLimits()
-
-
-class Refused(InfrastructureFault):
-    """A URL that must not be fetched."""
-
-    def __init__(self, why: str):
-        super().__init__(Cause.BAD_ANSWER, f"URL refused: {why}")
 
 
 class Resolver(AbstractResolver):
@@ -136,33 +128,6 @@ def guarded_session(*, allow_private: bool = False) -> aiohttp.ClientSession:
     )
 
 
-def check_url(url: str, *, allow_private: bool) -> URL:
-    """The URL parsed, if its form may be fetched. Raises `Refused`. Addresses of names are checked when
-    resolved.
-    """
-    try:
-        parsed = URL(url)
-        host, port = parsed.host, parsed.port
-    except ValueError as error:
-        raise Refused("not a URL") from error
-    if parsed.scheme not in ("http", "https") or not host:
-        raise Refused(f"scheme {parsed.scheme or 'none'!r} is not http or https")
-    if parsed.user is not None or parsed.password is not None:
-        raise Refused("it holds credentials")
-    # aiohttp does not ask the resolver about what looks like an address, of which `is_public` refuses every
-    # notation but the usual ones (2130706433, 0177.0.0.1).
-    if not allow_private and looks_like_address(host) and not is_public(host):
-        raise Refused(f"{host} is not in the public Internet")
-    if not allow_private and not (port in WEB_PORTS or (port or 0) >= FIRST_FREE_PORT):
-        raise Refused(f"port {port} is of another service than the web")
-    return parsed
-
-
-def looks_like_address(host: str) -> bool:
-    """Whether a URL's host is an IP address, or numbers that the system's own look-up may take for one."""
-    return ":" in host or host.replace(".", "").isdigit()
-
-
 async def fetch(
     session: aiohttp.ClientSession,
     url: str,
@@ -178,8 +143,8 @@ async def fetch(
     it is asked for https only, and for the address that was checked here; with `trust_proxy` also for plain
     http, and for names that cannot be resolved here.
 
-    Raises `Refused` (a `BAD_ANSWER`) for a URL that must not be fetched, `InfrastructureFault(HOST_DOWN)` when
-    the host fails or is slow, `BAD_ANSWER` for a status other than 200 or too many bytes. None names a
+    Raises `Refused` (a `BAD_ANSWER`) for a URL that must not be fetched, `InfrastructureFault(HOST_DOWN)`
+    when the host fails or is slow, `BAD_ANSWER` for a status other than 200 or too many bytes. None names a
     provider: a picture's host is not the service that named the URL.
     """
     try:
