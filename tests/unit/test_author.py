@@ -5,7 +5,9 @@ from __future__ import annotations
 import asyncio
 import base64
 import io
+import threading
 from collections.abc import Iterator
+from concurrent.futures import ThreadPoolExecutor
 from typing import Any
 
 import pytest
@@ -65,6 +67,19 @@ async def test_what_is_asked_is_what_is_configured(services):
         "seed": 3,
         "chat_template_kwargs": {"enable_thinking": False},
     }
+
+
+async def test_pictures_are_decoded_while_asyncios_own_threads_are_busy(services):
+    over = threading.Event()
+    asyncio.get_running_loop().set_default_executor(ThreadPoolExecutor(1))
+    busy = asyncio.create_task(asyncio.to_thread(over.wait, 30))
+    await asyncio.sleep(0)  # the only thread is taken
+    try:
+        async with asyncio.timeout(20):
+            await written(configured(services), images=[png()])
+    finally:
+        over.set()
+        await busy
 
 
 async def test_without_a_system_prompt_the_model_is_told_only_the_question(services):
