@@ -20,7 +20,7 @@ from workers.outcomes import commit
 KEY = "llmi:dead-letters"
 KEPT = 1_000
 SHOWN = 2_000
-MAX_BYTES = 1 << 20  # of a message; the longest that a model can write is a tenth of it
+MAX_BYTES = 1 << 20  # of a message; the longest tag (100,000 characters) takes 0.8 MB at most
 TIMEOUT_S = 5.0
 _ID = re.compile(rb'"correlation_id": ?"([^"\\]{1,128})"')
 _REPLY_TO = re.compile(rb'"reply_to": ?"(llmi:replies:[0-9a-f]{32})"')

@@ -77,7 +77,7 @@ def _written(request: Request, tag: str, reply_to: str) -> str:
         time_limit=limit_s,
     )
     envelope = {
-        "body": base64.b64encode(json.dumps(task.body).encode()).decode(),
+        "body": base64.b64encode(_utf8(task.body)).decode(),
         "content-encoding": "utf-8",
         "content-type": "application/json",
         "headers": {**task.headers, "posted": time.time()},
@@ -92,6 +92,14 @@ def _written(request: Request, tag: str, reply_to: str) -> str:
         },
     }
     return json.dumps(envelope)  # in ASCII: a model may write half a character
+
+
+def _utf8(body: Any) -> bytes:
+    """JSON with 4 bytes a character at most, not the 12 of an escaped pair: so the longest tag fits."""
+    try:
+        return json.dumps(body, ensure_ascii=False).encode()
+    except UnicodeEncodeError:  # half a character, which only an escape can hold
+        return json.dumps(body).encode()
 
 
 @dataclass(frozen=True)

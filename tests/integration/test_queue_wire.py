@@ -16,7 +16,7 @@ from workers import outcomes
 from workers.app import make_app
 from workers.backend import outcome_of
 from workers.errors import Cause
-from workers.messages import Failure, Outcome, Success
+from workers.messages import CodePayload, Failure, Outcome, Request, Success
 from workers.outcomes import Attempt, begin, commit, missing, replies_key
 from workers.publisher import encode, shown
 from workers.settings import QueueSettings
@@ -139,3 +139,11 @@ async def test_a_request_is_missing_only_when_it_is_nowhere(
     ]
     async with redis.asyncio.Redis.from_url(queue_settings.url) as client:
         assert await missing(client, asked, ["code"]) == {lost.request_id}
+
+
+@pytest.mark.parametrize("character", ["\x01", "🦆", "鹭", '"', "a"])
+def test_the_longest_code_that_a_model_may_write_fits_into_a_message(character: str) -> None:
+    whole = CodePayload(code=(character * 100_000)[:100_000])
+    made = Request.make("code", whole, timeout_s=60)
+    _, body = entry(encode(made, tag="t", reply_to=STREAM))
+    assert body[0][0]["payload"] == made.payload
