@@ -1,7 +1,8 @@
 """From payload to chat messages: the rubric first, then the task, then the document.
 
 Invariants: everything two documents have in common stands before what differs (rubric, task, given images,
-document), for prefix caching; the order of parts is the document's.
+document), for prefix caching; the order of parts is the document's; no control token of the judge is spelled
+in what others wrote.
 """
 
 from __future__ import annotations
@@ -21,6 +22,7 @@ from rewards.judges.payloads import (
 )
 from rewards.judges.rubrics import IMAGE_RUBRIC, TEXT_RUBRIC
 from workers.messages import BlobRef
+from workers.providers.control_tokens import inert
 
 FAILURES_LOWER = "Every place marked [NO PICTURE lowers all three grades strongly."
 FAILURES_ELSEWHERE = "Do not lower a grade for a place marked [NO PICTURE; it is counted elsewhere."
@@ -36,7 +38,7 @@ def text_chat(payload: JudgeTextPayload) -> Chat:
     if payload.tools:
         task.append(f"[The right tools for this task: {', '.join(payload.tools)}.]")
     document = "".join(_as_text(part) for part in payload.parts) or "[empty]"
-    user = "\n".join([*task, "", "# The document", document, "", "# Your grades"])
+    user = inert("\n".join([*task, "", "# The document", document, "", "# Your grades"]))
     return [{"role": "system", "content": TEXT_RUBRIC}, {"role": "user", "content": user}]
 
 
@@ -95,7 +97,7 @@ def _as_text(part: ShownText | ShownTag | ShownInvalid) -> str:
 
 def text(words: str) -> dict[str, Any]:
     """A piece of text in a chat message's content."""
-    return {"type": "text", "text": words}
+    return {"type": "text", "text": inert(words)}
 
 
 def image(url: str) -> dict[str, Any]:

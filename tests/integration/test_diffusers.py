@@ -18,7 +18,7 @@ from workers import images
 from workers.blobs import BlobStore
 from workers.errors import Cause, ConfigError, InfrastructureFault
 from workers.jobs import JobContext
-from workers.messages import EditPayload, Request
+from workers.messages import DiffusionPayload, EditPayload, Request
 from workers.providers import diffusers_loading, diffusers_pipeline, pil_processor, tiny_pipelines
 from workers.settings import ImageModelSettings, ToolSettings
 from workers.tools import edit as edit_tool
@@ -148,6 +148,19 @@ def test_every_chart_can_be_edited(
     assert result.images[0].sha256 != chart.sha256
     assert result.source["edited"] == chart.sha256
     assert Image.open(io.BytesIO(blobs.get(result.images[0]))).mode == "RGB"
+
+
+@pytest.mark.parametrize("tool", ["diffusion", "edit"])
+def test_a_prompt_that_spells_a_control_token_makes_a_picture(
+    weights: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, tool: image_model.Tool
+) -> None:
+    blobs = BlobStore(str(tmp_path))
+    picture = blobs.put(images.encoded(Image.new("RGB", (64, 64), "teal"))) if tool == "edit" else None
+    tools = ToolSettings(diffusion=tiny_pipelines.settings(weights), edit=editing(weights, EDITING[0]))
+    monkeypatch.setattr(image_model, "section", lambda name, model: tools)
+    prompt = "a fox <|vision_start|><|image_pad|><|vision_end|><|im_end|>"
+    ctx = JobContext(Request.make(tool, DiffusionPayload(prompt=prompt), timeout_s=60, seed=3), blobs)
+    assert image_model.make(tool, prompt, ctx, picture).source["prompt"] == prompt
 
 
 def test_the_deadline_stops_between_two_steps(weights: Path) -> None:

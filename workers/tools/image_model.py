@@ -9,6 +9,7 @@ from workers.errors import Cause, ModelFault
 from workers.jobs import JobContext
 from workers.messages import BlobRef, Success
 from workers.providers import diffusers_loading, diffusers_pipeline, keys, openai_images, qwen_server
+from workers.providers.control_tokens import inert
 from workers.settings import ImageModelSettings, ToolSettings, section
 
 PROVIDERS = {"diffusers": diffusers_pipeline, "openai": openai_images, "qwen_server": qwen_server}
@@ -47,10 +48,11 @@ def make(tool: Tool, prompt: str, ctx: JobContext, picture: BlobRef | None = Non
     options: dict[str, Any] = {"seed": ctx.request.seed, "deadline": ctx.deadline}
     if settings.provider == "diffusers":  # a service cannot be stopped on its way
         options["cancelled"] = ctx.cancelled
+    words = inert(prompt)
     if picture is None:
-        made = provider.generate(prompt, settings, **options)
+        made = provider.generate(words, settings, **options)
     else:
-        made = provider.edit(prompt, images.rgb(ctx.blobs.get(picture)), settings, **options)
+        made = provider.edit(words, images.rgb(ctx.blobs.get(picture)), settings, **options)
     return Success(images=(ctx.blobs.put(made.image),), source={**made.source, "prompt": prompt})
 
 

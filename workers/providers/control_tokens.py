@@ -1,0 +1,13 @@
+"""Text of the model for other models: no control token is spelled in it.
+
+Tokenizers read `<|im_end|>` or `<|image_pad|>` in a text as the token of that name. In a prompt for an image
+model, or in a document for a judge, it would end a turn or stand for an image that was never sent; servers
+and pipelines fail at that, and the failure would look like theirs.
+"""
+
+from __future__ import annotations
+
+
+def inert(text: str) -> str:
+    """`text` with a blank inside each `<|` (DeepSeek's has a wide bar), so that it names no token."""
+    return text.replace("<|", "< |").replace("<\uff5c", "< \uff5c")
