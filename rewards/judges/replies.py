@@ -12,7 +12,7 @@ from typing import Any
 
 from workers.errors import Cause, InfrastructureFault, JobError, ModelFault
 from workers.providers import api, keys
-from workers.providers.refusals import is_content_code, plain
+from workers.providers.refusals import is_content_code, plain, read
 
 SHOWN = 200  # characters of an unreadable verdict in a detail
 APOLOGY = 1000  # characters of an answer that may be an apology
@@ -74,7 +74,7 @@ def _unreadable(
 
 def _filtered(choice: Mapping[str, Any], said: Mapping[str, Any]) -> bool:
     reasons = (choice.get("finish_reason"), choice.get("stop_reason"), said.get("stop_reason"))
-    return any(is_content_code(reason) for reason in reasons)
+    return any(is_content_code(reason) for reason in reasons) or read(said).flagged
 
 
 def _refused(call: api.Call, words: str) -> ModelFault:

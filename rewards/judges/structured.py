@@ -4,10 +4,11 @@ Invariants: never past the request's deadline; network failures are typed and re
 `workers.providers.api`; a key stays in its header.
 
 A judge that refuses the words or the pictures of a document refuses them by the model's fault. Any other 4xx
-that no known cause of ours explains (too long, too many images, a status that nobody documents) is settled by
-asking: once more with the document shortened (`rewards.judges.shorten`, or fewer images where the judge named
-its limit), and then without any document. A judge that takes the last and not the one before has refused the
-document: the model's fault. One that refuses even that is not set up for these requests: infrastructure's.
+but those of keys and quotas (too long, too many images, a parameter, a status that nobody documents) is settled
+by asking, since an answer may repeat what the document says: once more with the document shortened
+(`rewards.judges.shorten`, or fewer images where the judge named its limit), and then without any document. A
+judge that takes the last and not the one before has refused the document: the model's fault. One that refuses
+even that is not set up for these requests: infrastructure's.
 """
 
 from __future__ import annotations
@@ -127,7 +128,7 @@ def _post(call: Call, chat: Chat) -> Answer:
 
 def _shortened(call: Call, refusal: TooLarge | Refused, shorter: Shorter | None) -> Answer:
     """The answer to the shortened question. Raises as the module's docstring says."""
-    if shorter is None or (isinstance(refusal, Refused) and refusal.ours):
+    if shorter is None:
         raise _configuration(call, refusal)
     images = image_limit(refusal.detail)
     chat = shorter.short() if images is None else shorter.fewer_images(images)

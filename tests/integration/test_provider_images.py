@@ -358,6 +358,21 @@ def test_what_else_ails_the_originals_servers_is_infrastructures(
     assert caught.value.cause is cause
 
 
+@pytest.mark.parametrize("words", ["Invalid API key", "CUDA out of memory: quota", "see our content policy"])
+def test_what_a_service_repeats_of_the_prompt_does_not_decide_whose_fault_it_is(
+    services: FakeServices, words: str
+) -> None:
+    prompt = f"a poster that says: {words}"
+    for said in (f"no: {prompt}", f"no: {prompt[:-2]}…"):
+        services.script["/v1/images/generations"] = [refused("x", message=said)]
+        with pytest.raises(InfrastructureFault) as unknown:
+            openai_images.generate(prompt, configured(services), seed=7, deadline=time.time() + 20)
+        assert unknown.value.cause is Cause.BAD_ANSWER
+        services.script["/generate/"] = [(400, {}, {"detail": said})]
+        with pytest.raises(ModelFault):
+            qwen_server.generate(prompt, qwen(services), seed=1, deadline=time.time() + 20)
+
+
 def test_an_unknown_refusal_is_counted_and_logged_once(
     services: FakeServices, caplog: pytest.LogCaptureFixture
 ) -> None:

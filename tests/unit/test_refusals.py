@@ -87,6 +87,15 @@ CONTENT = [
     (200, {"data": [{"url": "", "respect_moderation": False, "error": "moderation"}]}),
     (200, {"status": "refused", "images": []}),
     (200, {"type": "message", "stop_reason": "refusal", "content": []}),
+    (400, error("Content Exists Risk")),
+    (400, error("The request was rejected because it was considered high risk")),
+    (400, {"Response": {"Error": {"Code": "OperationFailed.TextIllegalDetected", "Message": "no"}}}),
+    (403, {"code": "The caller does not have permission", "error": "Content violates usage guidelines."}),
+    (200, {"status": "Request Moderated"}),
+    (200, {"predictions": [{"raiFilteredReason": "x"}]}),
+    (200, {"promptFeedback": {"blockReason": "OTHER"}}),
+    (446, {"error": {"message": "The guardrail checks have failed"}}),
+    (400, {"name": "x", "errors": ["Your request was flagged by our content moderation system"]}),
     (200, {"base_resp": {"status_code": 1026, "status_msg": "input new_sensitive: sensitive content"}}),
 ]
 
@@ -119,6 +128,7 @@ LARGE = [
     (413, None),
     (414, None),
     (431, None),
+    (429, error("Request too large for x: Limit 30000, Requested 40000.", code="rate_limit_exceeded")),
 ]
 
 OTHERS = [
@@ -127,6 +137,7 @@ OTHERS = [
     (403, error("no"), Meaning.KEY),
     (403, None, Meaning.KEY),
     (403, error("Your account is suspended: it violated our usage policies"), Meaning.KEY),
+    (403, {"code": "permission_denied", "error": "Your account violates our usage policies"}, Meaning.KEY),
     (400, error("API key not valid. Please pass a valid API key.", status="INVALID_ARGUMENT"), Meaning.KEY),
     (402, error(), Meaning.QUOTA),
     (429, error(code="content_filter"), Meaning.QUOTA),

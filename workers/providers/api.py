@@ -48,13 +48,7 @@ class TooLarge(ModelFault):
 
 
 class Refused(InfrastructureFault):
-    """A 4xx that is not known to be for what the model wrote. `ours`: it is known to be for a parameter, a
-    model's name or an address of the configuration.
-    """
-
-    def __init__(self, detail: str, *, provider: str, ours: bool):
-        super().__init__(Cause.BAD_ANSWER, detail, provider=provider)
-        self.ours = ours
+    """A 4xx that is not known to be for what the model wrote."""
 
 
 @dataclass(frozen=True)
@@ -62,7 +56,7 @@ class Call:
     """One HTTP call. `form` is made anew for each try (a form can be sent once). `key` is blanked out of
     details. `expects`: the field without which an answer with status 200 is an error. `only_content`: the
     request holds what the model wrote and nothing of the configuration, so that a 4xx that nothing else
-    explains is a refusal of it.
+    explains is a refusal of it. `wrote`: the model's words in the request, which an answer may repeat.
     """
 
     provider: str
@@ -77,6 +71,7 @@ class Call:
     key: str = ""
     expects: str = ""
     only_content: bool = False
+    wrote: str = ""
 
     def said(self, words: object) -> str:
         """The provider's own words as a detail shows them, "" for what is no text: some repeat the key that
@@ -180,7 +175,7 @@ def refused(
 ) -> JobError:
     """What an answer without what was asked for means. `body`: its text, where `answer` is not all of it."""
     words = call.said(refusals.read(answer).words) or call.said(body)
-    meant = refusals.meaning(status, answer, body)
+    meant = refusals.meaning(status, answer, body, call.wrote)
     if call.only_content and (
         (meant is Meaning.UNKNOWN and status >= 400)
         or (meant is Meaning.FAILED and refusals.speaks_of_content(words))
@@ -203,7 +198,7 @@ def refused(
         detail = f"the answer holds no {call.expects}" if call.expects else detail
         return InfrastructureFault(Cause.BAD_ANSWER, detail, provider=provider)
     _note_unknown(call, status, detail)
-    return Refused(detail, provider=provider, ours=meant is Meaning.REQUEST)
+    return Refused(Cause.BAD_ANSWER, detail, provider=provider)
 
 
 _noted: set[tuple[str, str]] = set()

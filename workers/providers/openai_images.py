@@ -99,6 +99,7 @@ async def _ask(
         headers={"Authorization": f"Bearer {key}"} if key else {},
         key=key,
         expects="data",
+        wrote=str((body or form_fields or {}).get("prompt", "")),
     )
     data = await _bytes(call, await api.ask(call), settings)
     source: dict[str, JsonValue] = {

@@ -41,7 +41,13 @@ def edit(
 
 async def _ask(url: str, body: dict[str, str], deadline: float) -> Made:
     call = api.Call(
-        provider=PROVIDER, method="POST", url=url, body=body, deadline=deadline, only_content=True
+        provider=PROVIDER,
+        method="POST",
+        url=url,
+        body=body,
+        deadline=deadline,
+        only_content=True,
+        wrote=body["prompt"],
     )
     answer = await api.ask(call)
     made, status = answer.get("images"), answer.get("status", "success")

@@ -13,6 +13,7 @@ CONTENT_CODES = (
     *("prohibitedcontent", "forbiddencontent", "illegalcontent", "recitation", "blocklist", "inappropriate"),
     *("ipinfringement", "harmful", "promptblocked", "promptrejected", "promptattack", "jailbreak"),
     *("contentrejected", "contentrefused", "inputrejected", "greennet", "auditfailed", "censor"),
+    *("moderated", "illegal", "guardrail", "highrisk"),
 )
 # Codes that are this and nothing more: finish reasons, block reasons, the `status` of an image server.
 CONTENT_WORDS = frozenset({"refusal", "refused", "rejected", "blocked", "filtered", "flagged", "spii"})
@@ -43,7 +44,9 @@ CONTENT_SAID = (
     *("invalidprompt", "promptwasblocked", "promptblocked", "promptwasrejected", "promptisrejected"),
     *("promptrejected", "promptrefused", "promptwasrefused", "prompthasbeenrejected", "promptnotallowed"),
     *("promptisnotallowed", "refusedtheprompt", "rejectedtheprompt", "cannotgeneratethis"),
-    *("敏感", "违规", "不合规", "违法", "不安全", "内容安全", "审核"),
+    *("moderated", "contentexistsrisk", "contentrisk", "strategyofcontent", "highrisk", "newsensitive"),
+    *("violatesusage", "usageguideline", "guardrail", "responseblocked", "blockedoutput", "blockedinput"),
+    *("patternisblocked", "敏感", "违规", "不合规", "违法", "不安全", "内容安全", "审核"),
 )
 # Of one's context, whatever parameter is named beside it.
 CONTEXT_SAID = (
@@ -69,7 +72,8 @@ QUOTA_SAID = (
     *("runoutof", "欠费", "余额"),
 )
 OURS_SAID = (
-    *("permission", "accountis", "accounthas", "accountnot", "subscription", "modelnotfound"),
+    *("permission", "youraccount", "thisaccount", "accountis", "accounthas", "accountnot", "subscription"),
+    *("modelnotfound", "yourorganization", "yourproject", "yourregion"),
     *(
         "nosuchparameter",
         "searchengine",

@@ -53,12 +53,15 @@ _MESSAGES = frozenset(
     {"message", "msg", "detail", "error", "errormsg", "errormessage", "description", "title", "reason"}
     | {"statusmsg", "raw", "refusal", "reasons", "blockreasonmessage", "errors", "statusmessage"}
 )
-_FLAGS = frozenset({"filtered", "blocked", "flagged", "nsfw", "hasnsfwconcepts", "flaggedinput"})
+_FLAGS = frozenset({"filtered", "blocked", "flagged", "nsfw", "hasnsfwconcepts"})
+# Fields that are filled only where a filter acted.
+_REASONS = frozenset({"flaggedinput", "blockreason", "raifilteredreason"})
 # What an answer repeats of the request, or made from it.
 _ECHOES = frozenset(
     {"input", "inputs", "prompt", "messages", "request", "body", "ctx", "text", "content", "images", "url"}
     | {"b64json", "revisedprompt", "query", "searchparameters", "arguments"}
 )
+ECHO = 20  # letters of the request that an answer does not hold by chance
 _DEEP, _MANY, _LONG = 8, 300, 4000  # levels, values, characters of a value that are read
 
 
@@ -81,14 +84,18 @@ def plain(text: str) -> str:
     return "".join(c for c in text[:_LONG].lower() if c.isalnum())
 
 
-def meaning(status: int, answer: object, body: str = "") -> Meaning:
+def meaning(status: int, answer: object, body: str = "", wrote: str = "") -> Meaning:
     """What an answer with an error means. `status`: of HTTP; `answer`: its JSON, None where it is none;
-    `body`: its text in that case.
+    `body`: its text in that case; `wrote`: the model's words in the request.
     """
     said = read(answer)
     status = said.number if 200 <= status < 300 and said.number >= 400 else status
     if not isinstance(answer, dict | list) and "<" not in body[:20]:  # a page of HTML is a proxy's
         said.messages.append(plain(body))
+    if echo := plain(wrote):
+        said.messages = [_without(echo, message) for message in said.messages]
+    if status == 429 and _any(("requesttoolarge",), said.messages):
+        return Meaning.TOO_LARGE  # more tokens at once than the plan allows a minute: it never passes
     if status in (401, 402, 429):
         return Meaning.KEY if status == 401 else Meaning.QUOTA
     if (
@@ -105,10 +112,18 @@ def meaning(status: int, answer: object, body: str = "") -> Meaning:
     if _any(QUOTA_CODES, said.codes):
         return Meaning.QUOTA
     if _any(KEY_CODES, said.codes):
-        return Meaning.KEY
+        # xAI refuses content under a code that speaks of permission.
+        return Meaning.CONTENT if _of_content(said) else Meaning.KEY
     if _any(REQUEST_CODES, said.codes) or status in (404, 405, 410) or 300 <= status < 400:
         return Meaning.REQUEST
     return _spoken(status, said)
+
+
+def _without(echo: str, message: str) -> str:
+    """`message` without the words of the request, so that these do not decide whose fault it is."""
+    message = message.replace(echo, "") if len(echo) >= ECHO else message
+    beginning = message.find(echo[:ECHO]) if len(echo) > ECHO else -1
+    return message if beginning < 0 else message[:beginning]
 
 
 def _spoken(status: int, said: Said) -> Meaning:
@@ -130,6 +145,12 @@ def _spoken(status: int, said: Said) -> Meaning:
         return Meaning.TOO_LARGE
     shape = "image" in said.params and _any(SHAPE_SAID, said.messages)
     return Meaning.CONTENT if shape or "prompt" in said.params else Meaning.UNKNOWN
+
+
+def _of_content(said: Said) -> bool:
+    """Whether the messages speak of content, and of nothing that is ours."""
+    ours = any(_any(parts, said.messages) for parts in (KEY_SAID, QUOTA_SAID, OURS_SAID))
+    return not ours and _any(CONTENT_SAID, said.messages)
 
 
 def speaks_of_content(text: str) -> bool:
@@ -172,7 +193,7 @@ def read(answer: object) -> Said:
         seen += 1
         if seen > _MANY:
             break
-        if name in _FLAGS and (value is True or (isinstance(value, str) and name == "flaggedinput")):
+        if (name in _FLAGS and value is True) or (name in _REASONS and isinstance(value, str) and value):
             said.flagged = True
         if isinstance(value, bool) or value is None:
             continue

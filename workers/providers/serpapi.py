@@ -80,6 +80,7 @@ async def _search(query: str, settings: SearchSettings, key: str, deadline: floa
         deadline=deadline,
         try_timeout_s=TRY_TIMEOUT_S,
         only_content=True,
+        wrote=query,
     )
     ranked = candidates(call, await api.ask(call), query, settings.max_candidates)
     try:
