@@ -30,7 +30,7 @@ class Cause(StrEnum):
     CODE_BUDGET = "code_budget"  # the document's code has run for as long as it may in all
     NO_FIGURE = "no_figure"  # the chart code drew nothing
     GLYPH_MISSING = "glyph_missing"  # the chart has characters that no installed font has
-    PROMPT_REFUSED = "prompt_refused"  # a provider refused the prompt
+    PROMPT_REFUSED = "prompt_refused"  # a provider refused the prompt, or a judge the document
     NO_HIT = "no_hit"  # a search without a usable result
 
     WORKER_LOST = "worker_lost"

@@ -4,8 +4,8 @@ Invariants: never past the request's deadline; network failures are typed and re
 `workers.providers.api`; a key stays in its header.
 
 A judge that refuses the words or the pictures of a document refuses them by the model's fault. Any other 4xx
-but those of keys and quotas (too long, too many images, a parameter, a status that nobody documents) is settled
-by asking, since an answer may repeat what the document says: once more with the document shortened
+but those of keys and quotas (too long, too many images, a parameter, a status that nobody documents) is
+settled by asking, since an answer may repeat what the document says: once more with the document shortened
 (`rewards.judges.shorten`, or fewer images where the judge named its limit), and then without any document. A
 judge that takes the last and not the one before has refused the document: the model's fault. One that refuses
 even that is not set up for these requests: infrastructure's.

@@ -128,6 +128,8 @@ LARGE = [
     (413, None),
     (414, None),
     (431, None),
+    (400, error("Prompt exceeds 1024 tokens")),
+    (422, {"detail": [{"loc": ["body", "x"], "msg": "String should have at most 4000 characters"}]}),
     (429, error("Request too large for x: Limit 30000, Requested 40000.", code="rate_limit_exceeded")),
 ]
 

@@ -57,7 +57,18 @@ LARGE_SAID = (
     *("toolong", "toolarge", "reducethelength", "rangeofinputlength", "maximumnumberoftokens"),
     *("maximumlength", "maxlength", "characterlimit", "toomanytokens", "tokenlimit", "toomanyimages"),
     *("maximumnumberofimages", "exceedsthemaximum", "exceedthemaximum", "exceedsthelimit", "mostcharacters"),
-    *("lengthlimit", "长度", "过长", "超长"),
+    *("promptexceed", "promptlength", "inputexceed", "inputlength", "textexceed", "textlength"),
+    *(
+        "tokensexceed",
+        "maxsequencelength",
+        "longerthan",
+        "haveatmost",
+        "hasatmost",
+        "lengthlimit",
+        "长度",
+        "过长",
+        "超长",
+    ),
 )
 # Of a picture that an edit was asked for.
 SHAPE_SAID = ("aspectratio", "toosmall", "dimension", "resolution", "pixels", "widthandheight")
