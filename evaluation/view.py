@@ -28,6 +28,7 @@ REASONS = {
     "input_failed": "The image to edit was never made",
     "code_raised": "The chart code raised an error",
     "code_limit": "The chart code ran over its limits",
+    "code_budget": "The code of this document had used its time",
     "no_figure": "The chart code drew nothing",
     "glyph_missing": "The chart has characters that no installed font has",
     "prompt_refused": "The provider refused the prompt",

@@ -74,6 +74,6 @@ async def test_judges_that_nobody_serves_mask_at_their_deadline(
     queue_settings: QueueSettings, picture: BlobRef
 ) -> None:
     hasty = JudgeSettings.model_validate({"text": {"timeout_s": 0.5}, "image": {"timeout_s": 0.5}})
-    result = await score(heron(picture), queue_settings, hasty)
+    result = await score(heron(picture), queue_settings.model_copy(update={"wait_s": 0.5}), hasty)
     assert result.reward is None
     assert {failure.cause for failure in result.masked_by} == {Cause.TIMEOUT}
