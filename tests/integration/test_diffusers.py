@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import io
+import json
 import math
 import os
 import sys
@@ -12,15 +13,20 @@ from typing import Any
 
 import numpy as np
 import pytest
+from conftest import StartWorker
 from PIL import Image
+from queue_requests import until
 
-from workers import images
+from workers import images, submit
 from workers.blobs import BlobStore
+from workers.client import QueueClient
 from workers.errors import Cause, ConfigError, InfrastructureFault
 from workers.jobs import JobContext
 from workers.messages import DiffusionPayload, EditPayload, Request
+from workers.outcomes import Attempt, attempts_key
+from workers.posted import Posted
 from workers.providers import diffusers_loading, diffusers_pipeline, pil_processor, tiny_pipelines
-from workers.settings import ImageModelSettings, ToolSettings
+from workers.settings import ImageModelSettings, QueueSettings, ToolSettings
 from workers.tools import edit as edit_tool
 from workers.tools import image_model
 
@@ -181,6 +187,34 @@ def test_a_cancellation_stops_between_two_steps(weights: Path) -> None:
         )
     assert caught.value.cause is Cause.CANCELLED
     assert generate(weights).shape == (64, 64, 3), "the pipeline must survive it"
+
+
+async def test_cancelled_images_leave_the_worker_its_pipeline(
+    weights: Path, config_file: Path, worker: StartWorker, client: QueueClient, queue_settings: QueueSettings
+) -> None:
+    drawing = tiny_pipelines.settings(weights).model_copy(
+        update={"steps": 300, "model": str(weights.absolute())}
+    )
+    document = json.loads(config_file.read_text())
+    document["tools"] = {"diffusion": drawing.model_dump(mode="json")}
+    config_file.write_text(json.dumps(document))
+    worker(["diffusion"])
+
+    async def draw(seed: int) -> Posted:
+        asked = DiffusionPayload(prompt="a fox")
+        return await client.post(Request.make("diffusion", asked, timeout_s=200, limit_s=100, seed=seed))
+
+    processes = set()
+    with submit.connect(queue_settings) as server:
+        for seed in range(3):
+            posted = await draw(seed)
+            attempts = attempts_key(posted.request.request_id)
+            await until(lambda attempts=attempts: bool(server.exists(attempts)), 100.0)
+            processes.add(Attempt.model_validate_json(server.lindex(attempts, 0)).worker)
+            await client.cancel(posted.request.request_id)
+        outcome = await (await draw(9)).outcome()
+    assert outcome.ok
+    assert processes == {outcome.worker}
 
 
 def test_wrong_names_are_named(weights: Path, tmp_path: Path) -> None:
