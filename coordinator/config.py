@@ -124,6 +124,16 @@ class RunConfig(ServiceConfig):
             )
         return self
 
+    @model_validator(mode="after")
+    def _time_for_code(self) -> RunConfig:
+        budget_s, timeout_s = self.tools.code.budget_s, self.train.rollout_timeout_s
+        if budget_s >= timeout_s:
+            raise ValueError(
+                f"tools.code.budget_s {budget_s:g} must be less than train.rollout_timeout_s {timeout_s:g}, "
+                "or slow code would mask its own document as late; lower the one or raise the other"
+            )
+        return self
+
 
 def load(path: str | Path, overrides: Mapping[str, object] | None = None) -> RunConfig:
     """A run's YAML file, or a shipped one by name, read and checked. `overrides`: dotted names to values."""

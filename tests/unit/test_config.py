@@ -296,3 +296,8 @@ def test_preflight_reports_every_problem_at_once(tmp_path, file, monkeypatch):
     for expected in ("run folder exists", "SERP_API_KEY", "QWEN_IMAGE_SERVER_URL", "LLM_JUDGE_BASE_URL",
                      "train.model", "broken.parquet"):  # fmt: skip
         assert expected in str(caught.value)
+
+
+def test_a_document_that_uses_its_seconds_of_code_is_not_late_for_it(file):
+    with pytest.raises(ConfigError, match=r"budget_s 60 must be less than train.rollout_timeout_s 50"):
+        config.load(file(MINIMAL), {"train.rollout_timeout_s": 50})
