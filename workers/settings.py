@@ -190,14 +190,17 @@ class ImageModelSettings(Settings):
 class CodeSettings(Settings):
     """Limits of one job. Of its figures it keeps the first `max_figures`, as many as have `max_pixels`
     together; as PNG they may take `output_mb`, and so may its files. `require`: what of the jail must hold,
-    or the worker refuses to run code: all of its inner layer (landlock, seccomp), of its outer one, and that
-    the code runs as an unprivileged user, unless a configuration says less.
+    or the worker refuses to run code: all of its inner layer (landlock, seccomp), of its outer one, that
+    the code runs as an unprivileged user, and that the kernel bounds its folder (files; without, it has none,
+    and code that writes a file fails), unless a configuration says less.
 
     `budget_s`: how long the code of all tags of one document may run together. A tag is posted while what is
     left covers `wall_s`, which is reserved for it until it ends; further ones fail as the model's fault.
 
-    Running into a limit is the model's fault, except into `wall_s` when code waited half of it or more for a
-    CPU: then the machine was too busy.
+    `wall_s` counts what the code computes, sleeps and waits for itself, and not the time in which others kept
+    it from a CPU. Running into a limit is the model's fault. A machine that keeps code waiting for ten times
+    `wall_s`, or until the request's time is over, is too busy; that is not the model's fault, unless the code
+    had half of `cpu_s` by then.
     """
 
     cpu_s: float = Field(default=10.0, gt=0)
@@ -208,11 +211,12 @@ class CodeSettings(Settings):
     max_figures: int = Field(default=8, ge=1, le=1000)
     max_pixels: int = Field(default=16_000_000, ge=10_000, le=50_000_000)
     require: tuple[
-        Literal["landlock", "seccomp", "netns", "private_root", "processes", "unprivileged"], ...
+        Literal["landlock", "seccomp", "netns", "private_root", "processes", "unprivileged", "files"], ...
     ] = (
         *("landlock", "seccomp"),
         *("netns", "private_root", "processes"),
         "unprivileged",
+        "files",
     )
 
     @model_validator(mode="after")

@@ -25,6 +25,7 @@ LAYERS = {
     "private_root": "a root of its own",
     "processes": "no process but its own (namespace)",
     "unprivileged": "an unprivileged user",
+    "files": "a folder that the kernel bounds",
 }
 OUTER = ("netns", "private_root", "processes")  # made by bubblewrap or by the jail itself
 

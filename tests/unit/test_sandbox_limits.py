@@ -6,12 +6,14 @@ import subprocess
 import sys
 import threading
 from collections.abc import Iterator
+from concurrent.futures import ThreadPoolExecutor
 
 import psutil
 import pytest
 from sandbox_worlds import CHART, eventually, failure, shared, started, zygote
 
-from workers.errors import Cause, InfrastructureFault
+from workers.errors import Cause, InfrastructureFault, ModelFault
+from workers.sandbox import client
 from workers.sandbox.client import Renderer
 from workers.settings import CodeSettings
 
@@ -67,13 +69,27 @@ def test_text_unbelievably_far_outside_is_the_models_fault(renderer: Renderer) -
     assert error.cause is Cause.CODE_RAISED, error
 
 
+HIDDEN = "import os\nfor n in range(17): os.mkdir('x' * 250); os.chdir('x' * 250)\n"  # beyond any path
 DISK = {
     "one large file": "open('flood', 'wb').write(bytes(64 << 20))",
     "many files": f"for n in range(100): open(str(n), 'wb').write(bytes(1 << 20))\n{SLEEP}",
-    "many empty files": "for n in range(100_000): open(str(n), 'w').close()",
+    "many empty files": "for n in range(400_000): open(str(n), 'w').close()",
     "deep folders": f"import os\nfor n in range(2000): os.mkdir('d'); os.chdir('d')\n{SLEEP}",
     "closed folders": (
         f"import os\nfor n in range(2000): os.makedirs(f'{{n}}/a'); os.mkdir(f'{{n}}/a/b', 0)\n{SLEEP}"
+    ),
+    "files beyond any path": f"{HIDDEN}for n in range(75): open(str(n), 'wb').write(bytes(1 << 20))\n{SLEEP}",
+    "empty files beyond any path": f"{HIDDEN}for n in range(400_000): open(str(n), 'w').close()",
+    "files without a name": (
+        "import os, tempfile\nfor n in range(400_000): os.close(os.open('.', os.O_TMPFILE | os.O_RDWR))\n"
+        "open('large', 'wb').write(bytes(64 << 20))"
+    ),
+    "files of holes": f"for n in range(100): open(str(n), 'wb').truncate(2 << 20)\n{SLEEP}",
+    "files that only a mapping keeps": (
+        "import ctypes, os\nlibc = ctypes.CDLL(None)\nfor n in range(400_000):\n"
+        " with open('x', 'w+b') as file:\n"
+        "  file.write(bytes(1 << 20)); file.flush(); os.unlink('x')\n"
+        "  libc.mmap(None, 4096, 1, 2, file.fileno(), 0)"
     ),
 }
 
@@ -132,8 +148,52 @@ def crowded(renderer: Renderer) -> Iterator[None]:
     forks.cpu_affinity(before)
 
 
-def test_a_machine_too_busy_for_the_code_is_not_the_models_fault(renderer: Renderer, crowded: None) -> None:
-    error = failure(renderer, "while True: pass", SETTINGS.model_copy(update={"wall_s": 1.5}))
+LABOUR = "import time\nwhile time.process_time() < 1: pass\nplt.plot([1])"
+
+
+def test_code_that_others_keep_from_the_cpu_has_the_time_that_it_needs(
+    renderer: Renderer, crowded: None
+) -> None:
+    """More on the clock than its limit, by what others took."""
+    assert renderer.render(LABOUR, SETTINGS.model_copy(update={"wall_s": 2.0})).images
+
+
+LOOPS = {
+    "one thread": "while True: pass",
+    "many threads": (
+        "import threading; threading.stack_size(1 << 16)\ndef spin():\n while True: pass\n"
+        "for n in range(9): threading.Thread(target=spin, daemon=True).start()\nspin()"
+    ),
+    "naps": "import time\nwhile True: time.sleep(1e-6)",
+    "yields": "import os\nwhile True: os.sched_yield()",
+}
+
+
+@pytest.mark.parametrize("code", LOOPS.values(), ids=LOOPS)
+def test_no_loop_is_excused_by_a_busy_machine(renderer: Renderer, crowded: None, code: str) -> None:
+    error = failure(renderer, code, SETTINGS.model_copy(update={"wall_s": 1.5}))
+    assert error.cause is Cause.CODE_LIMIT, error
+
+
+def test_loops_are_no_excuse_for_each_other() -> None:
+    """Three code workers on one core: each loop has its CPU, only later."""
+    loops = [started("here") for _ in range(3)]
+    core = zygote(loops[0]).cpu_affinity()[:1]
+    for one in loops:
+        zygote(one).cpu_affinity(core)
+    with ThreadPoolExecutor(3) as pool:
+        limits = SETTINGS.model_copy(update={"cpu_s": 2, "wall_s": 3.0})
+        errors = list(pool.map(lambda one: failure(one, "while True: pass", limits), loops))
+    for one in loops:
+        one.close()
+    assert [error.cause for error in errors] == [Cause.CODE_LIMIT] * 3, errors
+
+
+def test_a_machine_too_busy_for_the_code_is_not_the_models_fault(
+    renderer: Renderer, crowded: None, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(client, "_BUSY", 1.0)
+    error = failure(renderer, LABOUR, SETTINGS.model_copy(update={"wall_s": 1.5}))
     assert isinstance(error, InfrastructureFault)
     assert error.cause is Cause.SANDBOX
     assert "of 1.5 s for a CPU" in error.detail
@@ -142,6 +202,13 @@ def test_a_machine_too_busy_for_the_code_is_not_the_models_fault(renderer: Rende
 def test_code_that_sleeps_is_late_by_itself_on_a_busy_machine_too(renderer: Renderer, crowded: None) -> None:
     error = failure(renderer, "import time; time.sleep(60)", SETTINGS.model_copy(update={"wall_s": 3.0}))
     assert error.cause is Cause.CODE_LIMIT
+
+
+def test_code_that_had_its_cpu_is_late_by_itself_whatever_the_deadline(renderer: Renderer) -> None:
+    """What waits in no queue and for no CPU cannot blame the time that is left."""
+    with pytest.raises(ModelFault) as caught:
+        renderer.render("while True: pass", SETTINGS.model_copy(update={"cpu_s": 0.1}), wall_s=0.9)
+    assert caught.value.cause is Cause.CODE_LIMIT
 
 
 def test_a_deadline_that_is_near_is_not_the_models_fault(renderer: Renderer) -> None:
@@ -165,7 +232,7 @@ except RuntimeError:
     assert 1 <= int(detail.split()[1]) < 100
 
 
-@pytest.mark.parametrize("machine", ["here", "outer"])
+@pytest.mark.parametrize("machine", ["here", "namespaces"])
 def test_a_bomb_of_threads_keeps_no_neighbour_from_its_own(machine: str) -> None:
     """The kernel counts them by user, so the jobs of two workers are two users."""
     thread = "threading.Thread(target=time.sleep, args=(60,), daemon=True).start()"

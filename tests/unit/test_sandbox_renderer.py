@@ -87,14 +87,14 @@ import os, sys
 from workers.sandbox import child, paths, probe
 from workers.sandbox.folder import Folder
 from workers.sandbox.world import World
-bare = child.Jail(False, False, None, tuple(paths.readable()), paths.DEVICES)
+bare = child.Jail(False, False, None, False, tuple(paths.readable()), paths.DEVICES)
 base = sys.argv[1]
 for check in (
     probe._files_are_refused, probe._calls_are_refused, probe._is_that_user_and_can_read,
-    probe._network_is_unreachable, probe._nobody_else_is_there,
+    probe._network_is_unreachable, probe._nobody_else_is_there, probe._creations_are_counted,
 ):
-    print(probe._holds(bare, check, Folder(base, World("none"), 1)))
-found = probe.probe(World("none"), base, ())
+    print(probe._holds(bare, check, Folder(base, World("none"), 1), None))
+found = probe.probe(World("none"), base, 1)
 print(found.layers["netns"], found.layers["private_root"], found.layers["processes"])
 """
 
@@ -103,7 +103,7 @@ def test_the_probe_finds_no_layer_where_there_is_none(tmp_path: Path) -> None:
     """Each check comes out false in a child that wears nothing, so a true one means something."""
     command = [sys.executable, "-c", BARE, str(tmp_path)]
     run = subprocess.run(command, capture_output=True, text=True, check=True)
-    assert run.stdout.split() == ["False"] * 8
+    assert run.stdout.split() == ["False"] * 9
 
 
 def test_a_killed_zygote_is_replaced(renderer: Renderer) -> None:

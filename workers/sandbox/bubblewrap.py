@@ -19,13 +19,13 @@ from workers.sandbox import kernel, paths
 from workers.sandbox.world import World
 
 logger = logging.getLogger(__name__)
-INSIDE = "--inside"
+INSIDE, USERS = "--inside", "--users"
 _BASE = "/llmi-jobs"  # a name below which nothing is installed
 _ARCHIVE = f"{_BASE}/zygote.zip"
 _TRIAL_S = 30.0
-# Of the zygote, in these namespaces: to mount jobs' folders, and as root to make a job somebody else and
-# clean up after it. Jobs give up all of them.
-_CAPABILITIES = ("SYS_ADMIN", "SETUID", "SETGID", "CHOWN", "DAC_OVERRIDE", "FOWNER", "KILL")
+# Of the zygote, in these namespaces: to mount jobs' folders, to seal the root, and as root to make a job
+# somebody else and clean up after it. Jobs give up all of them.
+_CAPABILITIES = ("SYS_ADMIN", "SYS_CHROOT", "SETUID", "SETGID", "CHOWN", "DAC_OVERRIDE", "FOWNER", "KILL")
 # Root does without a user namespace, in which it could become nobody else; unless it is root of a container.
 _VARIANTS: tuple[tuple[str, ...], ...] = ((), ("--unshare-user",))
 
@@ -50,16 +50,17 @@ def enter(program: str, arguments: list[str], kept: int) -> None:
         )
         if trial.returncode == 0:
             os.lseek(archive, 0, os.SEEK_SET)
-            os.execv(program, [*python, "-m", "workers.sandbox.zygote", *arguments, f"{INSIDE}={kept}"])
+            inside = [f"{INSIDE}={kept}", *([USERS] if variant or os.geteuid() != 0 else [])]
+            os.execv(program, [*python, "-m", "workers.sandbox.zygote", *arguments, *inside])
         why = trial.stderr
     os.close(archive)
     logger.warning("bubblewrap does not work here: %s", why.decode(errors="replace").strip()[-300:])
 
 
-def arrive() -> World:
-    """The world inside, once every module of the zygote is loaded."""
+def arrive(users: bool) -> World:
+    """The world inside, once every module of the zygote is loaded. `users`: it is a user namespace."""
     os.unlink(_ARCHIVE)
-    return World("bubblewrap", network=True, processes=True, base=_BASE, mounts=_can_mount())
+    return World("bubblewrap", network=True, processes=True, users=users, base=_BASE, mounts=_can_mount())
 
 
 def _command(program: str, variant: tuple[str, ...], archive: int) -> list[str]:

@@ -14,7 +14,7 @@ from collections.abc import Callable, Iterable
 from dataclasses import dataclass
 from typing import Any, NamedTuple, NoReturn
 
-from workers.sandbox import kernel, landlock, limits, protocol, seccomp
+from workers.sandbox import creations, kernel, landlock, limits, protocol, seccomp
 
 
 class Report(NamedTuple):
@@ -28,12 +28,14 @@ class Report(NamedTuple):
 @dataclass(frozen=True)
 class Jail:
     """Which layers a child puts on, found by the zygote's probe, the user it becomes (None: it stays who the
-    zygote is), and the paths it may read.
+    zygote is), and the paths it may read. `threads`: it may start some, since the kernel counts them apart
+    from everybody else's.
     """
 
     landlock: bool
     seccomp: bool
     user: int | None
+    threads: bool
     readable: tuple[str, ...]
     devices: tuple[str, ...]
 
@@ -56,9 +58,10 @@ def confine(
     limits.drop_privileges(jail.user, parent)
     if jail.landlock:
         landlock.restrict(jail.readable, jail.devices, folder)
-    limits.apply(limit, base_bytes)
+    # Without a filter a task may be a process, with memory and CPU of its own.
+    limits.apply(limit, base_bytes, limits.TASKS if jail.seccomp else 1)
     if jail.seccomp:
-        seccomp.restrict()
+        seccomp.restrict(threads=jail.threads)
 
 
 def run(
@@ -69,12 +72,15 @@ def run(
     channel: int,
     parent: int,
     work: Callable[[], Report],
+    counted: int | None,
 ) -> NoReturn:
-    """The child's whole life."""
+    """The child's whole life. `counted`: where to `creations.submit` to."""
     status = 1
     try:
         signal.signal(signal.SIGINT, signal.SIG_DFL)
         try:
+            if counted is not None:
+                creations.submit(counted)
             confine(jail, limit, base_bytes, folder, channel, parent)
         except Exception as error:  # noqa: BLE001 - whatever it is, the jail does not hold
             protocol.write_all(channel, protocol.UNARMED + str(error).encode())

@@ -13,7 +13,7 @@ import signal
 import threading
 from collections.abc import Iterable, Mapping
 from dataclasses import asdict
-from typing import NamedTuple
+from typing import NamedTuple, NoReturn
 
 from workers.errors import Cause, InfrastructureFault, ModelFault
 from workers.sandbox import protocol
@@ -24,7 +24,9 @@ from workers.sandbox.verdict import Verdict
 from workers.sandbox.world import Maker
 from workers.settings import CodeSettings
 
-_STARVED = 0.5  # of the wall limit spent waiting for a CPU: from there on it is not the code that was slow
+_BUSY = 10.0  # times the wall limit: for so long a busy machine may keep code from its CPU
+_ENOUGH = 0.5  # of the CPU limit: code that had so much, and is not done, does not wait for the machine
+_MUCH = 0.25  # of the memory limit: code that took so much is why the memory ran out
 _GRACE_S = 10.0  # beyond the wall limit, for the zygote to kill, clean up and answer
 _NAMESPACES = "it needs bubblewrap, user namespaces, or root with CAP_SYS_ADMIN"
 _CURES = {
@@ -33,6 +35,8 @@ _CURES = {
     "netns": _NAMESPACES,
     "private_root": _NAMESPACES,
     "processes": _NAMESPACES,
+    "files": "it needs a mount of its own in the private root, or seccomp of Linux 5.5 or later that nothing "
+    "else in this container listens to",
     "unprivileged": "it needs a worker that is not root, or root that may become another user, and a Python "
     "that others can read",
 }
@@ -40,7 +44,8 @@ _CURES = {
 
 class Held(NamedTuple):
     """What of the jail a machine gives. `layers`: landlock and seccomp, the inner one; netns, private_root
-    and processes, the outer one, made by `maker`; unprivileged.
+    and processes, the outer one, made by `maker`; unprivileged; files: code has a folder, and the kernel
+    bounds it.
     """
 
     layers: dict[str, bool]
@@ -74,12 +79,14 @@ class Renderer:
     ) -> Drawing:
         """The code's figures.
 
-        `wall_s` shortens the settings' wall limit; running into that is a `TIMEOUT`, not the model's fault.
-        Raises `ModelFault` (CODE_RAISED, CODE_LIMIT, NO_FIGURE) or `InfrastructureFault` (SANDBOX, TIMEOUT).
+        `wall_s`: how long it may take, a busy machine included; running into that before the code had all of
+        the settings' `wall_s` to itself is a `TIMEOUT`, not the model's fault. Raises `ModelFault`
+        (CODE_RAISED, CODE_LIMIT, NO_FIGURE) or `InfrastructureFault` (SANDBOX, TIMEOUT).
         """
-        wall = settings.wall_s if wall_s is None else min(wall_s, settings.wall_s)
+        busy_s = settings.wall_s * _BUSY
+        wall = busy_s if wall_s is None else min(wall_s, busy_s)
         raw_mb = math.ceil(settings.max_pixels * len("RGBA") / MEBIBYTE)
-        limits = Limits(settings.cpu_s, wall, settings.memory_mb, raw_mb, files_mb=settings.output_mb)
+        limits = Limits(settings.cpu_s, settings.wall_s, wall, settings.memory_mb, raw_mb, settings.output_mb)
         order = {"max_figures": settings.max_figures, "max_pixels": settings.max_pixels, "seed": seed}
         request = protocol.pack(
             {"limits": asdict(limits), "order": order}, code.encode("utf-8", "surrogatepass")
@@ -88,9 +95,7 @@ class Renderer:
             zygote = self._started(settings)
             answer, frame = zygote.exchange(request, wall + _GRACE_S)
         verdict = Verdict.model_validate(answer)
-        if verdict.end == "wall" and wall < settings.wall_s:
-            raise InfrastructureFault(Cause.TIMEOUT, f"only {wall:.1f} s were left of the request's deadline")
-        _raise_for(verdict, settings, zygote.layers)
+        _raise_for(verdict, settings, zygote.layers, wall)
         return opened(frame, settings)
 
     @property
@@ -144,20 +149,16 @@ def _cures(missing: Iterable[str]) -> str:
     return "; ".join(f"{', '.join(names)}: {cure}" for cure, names in named.items())
 
 
-def _raise_for(verdict: Verdict, settings: CodeSettings, layers: dict[str, bool]) -> None:
-    """The failure of a job whose child did not report."""
+def _raise_for(verdict: Verdict, settings: CodeSettings, layers: dict[str, bool], wall_s: float) -> None:
+    """The failure of a job whose child did not report, `wall_s` at most after it began."""
     if not verdict.armed:
         raise InfrastructureFault(Cause.SANDBOX, f"a child could not put on its jail: {verdict.reason}")
     if verdict.end == "frame":
         return
-    if verdict.end == "wall":
-        # Code that sleeps or computes does not wait for a CPU; code that others keep from one could have been
-        # in time. Threads of its own that keep it from one use the CPU that they take.
-        starved_s = settings.wall_s * _STARVED
-        if verdict.waited_s >= starved_s > verdict.cpu_s:
-            busy = f"the code waited {verdict.waited_s:.1f} of {settings.wall_s:g} s for a CPU"
-            raise InfrastructureFault(Cause.SANDBOX, f"{busy}; give its worker fewer neighbours")
+    if verdict.end == "run":
         raise ModelFault(Cause.CODE_LIMIT, f"the code ran longer than {settings.wall_s:g} s")
+    if verdict.end == "wall":
+        _raise_for_waiting(verdict, settings, wall_s)
     if verdict.end == "silent":
         raise ModelFault(Cause.CODE_RAISED, "the code closed its result")
     if verdict.end == "output":
@@ -169,8 +170,26 @@ def _raise_for(verdict: Verdict, settings: CodeSettings, layers: dict[str, bool]
     if verdict.signal == signal.SIGKILL and layers.get("seccomp"):
         # Neither we nor the child can have sent it: the machine ran out of memory, below the child's own
         # limit.
+        if verdict.peak_mb >= settings.memory_mb * _MUCH:
+            detail = f"the code took {verdict.peak_mb:.0f} MB of memory, more than the machine has left"
+            raise ModelFault(Cause.CODE_LIMIT, detail)
         raise InfrastructureFault(Cause.SANDBOX, "something outside the jail killed the child")
     name = (
         f"was killed by {signal.Signals(verdict.signal).name}" if verdict.signal else "ended without a result"
     )
     raise ModelFault(Cause.CODE_RAISED, f"the code's process {name}")
+
+
+def _raise_for_waiting(verdict: Verdict, settings: CodeSettings, wall_s: float) -> NoReturn:
+    """The failure of a job that others kept from a CPU for the better part of its time."""
+    waited_s = verdict.wall_s - verdict.run_s
+    if verdict.cpu_s >= settings.cpu_s * _ENOUGH:
+        detail = f"the code used {verdict.cpu_s:.1f} s of CPU within {wall_s:.1f} s and was not done"
+        raise ModelFault(Cause.CODE_LIMIT, detail)
+    if wall_s < settings.wall_s * _BUSY:
+        detail = (
+            f"the request's deadline left {wall_s:.1f} s, of which the code waited {waited_s:.1f} for a CPU"
+        )
+        raise InfrastructureFault(Cause.TIMEOUT, detail)
+    busy = f"the code waited {waited_s:.1f} of {wall_s:g} s for a CPU"
+    raise InfrastructureFault(Cause.SANDBOX, f"{busy}; give its worker fewer neighbours")

@@ -31,7 +31,9 @@ from workers.sandbox.verdict import Verdict
 logger = logging.getLogger(__name__)
 Origin = Literal["outside", "store"]
 AT_ONCE = 4  # decoders of a process for each origin; each takes about 30 MB while it waits
-LIMITS = Limits(cpu_s=5.0, wall_s=30.0, memory_mb=1024, output_mb=1, files_mb=0)  # output: see `decode`
+LIMITS = Limits(  # output: see `decode`
+    cpu_s=5.0, run_s=30.0, wall_s=30.0, memory_mb=1024, output_mb=1, files_mb=0
+)
 _GRACE_S = 10.0  # beyond the wall limit, for the zygote to kill, clean up and answer
 _WAIT_S = 30.0  # for a decoder, while others use them all
 _BANDS = {"L": 1, "RGB": 3, "RGBA": 4}
@@ -151,7 +153,7 @@ def _started() -> ZygoteProcess:
 
 def _end(verdict: Verdict, limits: Limits) -> str:
     """How a decoder ended that did not report, and which limit that was."""
-    if verdict.end == "wall":
+    if verdict.end in ("run", "wall"):
         return f"decoding it took longer than {limits.wall_s:g} s"
     if verdict.end in ("output", "files"):
         return f"decoding it gave more than {limits.output_mb} MB"

@@ -22,6 +22,7 @@ from workers.sandbox.child import Report
 
 _SOURCE = "<code>"
 _RESERVE_BYTES = 16 << 20  # freed when memory runs out, so that the report can still be written
+_READ_ONLY = (errno.EACCES, errno.EPERM, errno.EROFS)
 _DISK_FULL = (errno.ENOSPC, errno.EFBIG, errno.EDQUOT)
 
 
@@ -74,6 +75,8 @@ def _failure(error: BaseException, code: str) -> dict[str, str]:
     lines = re.split("\r\n|\r|\n", code)  # as Python counts them
     where = f" (line {line}: {lines[line - 1].strip()[:200]})" if 0 < line <= len(lines) else ""
     detail = f"{type(error).__name__[:100]}: {message}{where}".encode(errors="replace").decode()
+    if isinstance(error, OSError) and error.errno in _READ_ONLY and os.getcwd() == "/":
+        detail += "; this worker gives code no folder to write files in"
     full = isinstance(error, OSError) and error.errno in _DISK_FULL
     return {"status": "limit" if full or isinstance(error, MemoryError) else "raised", "detail": detail}
 

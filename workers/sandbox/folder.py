@@ -1,20 +1,26 @@
-"""The folder of one job: a small tmpfs where the zygote can mount one, else a watched folder.
+"""The folder of one job: a small tmpfs where the zygote can mount one, else a folder on disk in which the
+kernel asks before it creates anything (`creations`).
 
 Invariants: fresh for each job, gone afterwards whatever the code left in it, and bounded in bytes and in
-entries; of a private root without mounts, everything that jobs could write to is emptied.
+entries by mechanism; the watch on a folder on disk only ends earlier what is bounded anyway; nothing that
+code can name decides what is removed, or how; of a private root without mounts, everything that jobs could
+write to is emptied.
 """
 
 from __future__ import annotations
 
 import contextlib
 import os
+import secrets
+import stat
 import tempfile
+from collections.abc import Iterator
 
 from workers.sandbox import kernel
-from workers.sandbox.limits import MEBIBYTE
+from workers.sandbox.limits import MAX_ENTRIES, MEBIBYTE
 from workers.sandbox.world import JOB, World
 
-MAX_ENTRIES = 512
+_FOLDER = os.O_RDONLY | os.O_DIRECTORY | os.O_NOFOLLOW | os.O_CLOEXEC
 
 
 class Folder:
@@ -44,21 +50,20 @@ class Folder:
                 raise
 
     def full(self) -> bool:
-        """Whether a folder on disk has outgrown its limits (a tmpfs cannot)."""
+        """Whether a folder on disk has outgrown its limits (a tmpfs cannot), or cannot be read any more.
+        Looks at no more entries than are allowed.
+        """
         if self._mounted:
             return False
-        size, entries, pending = 0, 0, [self.path]
-        while pending:
-            with contextlib.suppress(OSError), os.scandir(pending.pop()) as listing:
-                for entry in listing:
-                    entries += 1
-                    with contextlib.suppress(OSError):  # gone since it was listed
-                        status = entry.stat(follow_symlinks=False)
-                        size += max(status.st_blocks * 512, status.st_size)
-                    if entry.is_dir(follow_symlinks=False):
-                        pending.append(entry.path)
-                    if entries > MAX_ENTRIES or size > self._megabytes * MEBIBYTE:
-                        return True
+        size, entries = 0, 0
+        try:
+            for status in _statuses(self.path):
+                entries += 1
+                size += max(status.st_blocks * 512, status.st_size)
+                if entries > MAX_ENTRIES or size > self._megabytes * MEBIBYTE:
+                    return True
+        except OSError:  # without Landlock, code may remove its own folder
+            return True
         return False
 
     def remove(self) -> None:
@@ -71,6 +76,35 @@ class Folder:
             remove_tree(self.path)
 
 
+def _statuses(top: str) -> Iterator[os.stat_result]:
+    """Of everything below, at whatever depth, while a job may be at work on it."""
+    pending = [os.open(top, _FOLDER)]
+    try:
+        while pending:
+            folder = pending.pop()
+            try:
+                with os.scandir(folder) as listing:
+                    for entry in listing:
+                        with contextlib.suppress(FileNotFoundError, NotADirectoryError):  # gone since then
+                            status = entry.stat(follow_symlinks=False)
+                            if stat.S_ISDIR(status.st_mode):
+                                pending.append(_enter(folder, entry.name))
+                            yield status
+            finally:
+                os.close(folder)
+    finally:
+        for folder in pending:
+            os.close(folder)
+
+
+def _enter(folder: int, name: str) -> int:
+    """A descriptor of a subfolder, even of one that its owner, who we are, closed to everybody."""
+    with contextlib.suppress(PermissionError):
+        return os.open(name, _FOLDER, dir_fd=folder)
+    os.chmod(name, 0o700, dir_fd=folder)
+    return os.open(name, _FOLDER, dir_fd=folder)
+
+
 def remove_tree(top: str) -> None:
     """Remove a tree of any depth."""
     os.chmod(top, 0o700)
@@ -79,20 +113,36 @@ def remove_tree(top: str) -> None:
 
 
 def empty(top: str) -> None:
-    """Remove all that lies below, without recursion: what lies in a subfolder is moved up, then the subfolder
-    goes.
+    """Remove all that lies below, without recursion and without a path longer than one name: what lies in a
+    subfolder is moved up, under a name that nobody can have foreseen, then the subfolder goes.
     """
-    moved = 0
-    while entries := list(os.scandir(top)):
-        for entry in entries:
-            if not entry.is_dir(follow_symlinks=False):
-                os.unlink(entry.path)
-                continue
-            os.chmod(entry.path, 0o700)
-            for name in os.listdir(entry.path):
-                inner = f"{entry.path}/{name}"
-                if os.path.isdir(inner) and not os.path.islink(inner):
-                    os.chmod(inner, 0o700)  # a folder that may not be written cannot be moved
-                moved += 1
-                os.rename(inner, f"{top}/moved-{moved}-{os.getpid()}")
-            os.rmdir(entry.path)
+    folder = os.open(top, _FOLDER)
+    try:
+        while names := os.listdir(folder):
+            for name in names:
+                if _is_folder(folder, name):
+                    _take_apart(folder, name)
+                else:
+                    os.unlink(name, dir_fd=folder)
+    finally:
+        os.close(folder)
+
+
+def _take_apart(folder: int, name: str) -> None:
+    """Remove the subfolder `name`; the folders in it come to lie beside where it was."""
+    os.chmod(name, 0o700, dir_fd=folder)
+    inside = os.open(name, _FOLDER, dir_fd=folder)
+    try:
+        for inner in os.listdir(inside):
+            if _is_folder(inside, inner):
+                os.chmod(inner, 0o700, dir_fd=inside)  # one that may not be written cannot be moved
+                os.rename(inner, secrets.token_hex(16), src_dir_fd=inside, dst_dir_fd=folder)
+            else:
+                os.unlink(inner, dir_fd=inside)
+    finally:
+        os.close(inside)
+    os.rmdir(name, dir_fd=folder)
+
+
+def _is_folder(folder: int, name: str) -> bool:
+    return stat.S_ISDIR(os.stat(name, dir_fd=folder, follow_symlinks=False).st_mode)

@@ -11,11 +11,13 @@ import ctypes
 import errno
 import os
 import platform
+import re
 import struct
 
 MACHINE = platform.machine()
 SUPPORTED = MACHINE in ("x86_64", "aarch64")
 X86 = MACHINE == "x86_64"
+VERSION = tuple(int(part) for part in re.findall(r"\d+", platform.release())[:2])
 
 # Call numbers: those from 424 on are the same on every machine.
 _PIVOT_ROOT = 155 if X86 else 41
@@ -27,7 +29,8 @@ NEWNS, NEWUTS, NEWIPC, NEWUSER = 0x20000, 0x4000000, 0x8000000, 0x10000000
 NEWPID, NEWNET = 0x20000000, 0x40000000
 MS_NOSUID, MS_NODEV, MS_NOEXEC, MS_BIND, MS_REC, MS_PRIVATE = 2, 4, 8, 4096, 16384, 1 << 18
 MNT_DETACH = 2
-PR_SET_PDEATHSIG, PR_SET_SECCOMP, PR_SET_NO_NEW_PRIVS, SECCOMP_MODE_FILTER = 1, 22, 38, 2
+PR_SET_PDEATHSIG, PR_SET_DUMPABLE, PR_SET_SECCOMP, PR_SET_NO_NEW_PRIVS = 1, 4, 22, 38
+SECCOMP_MODE_FILTER = 2
 _AT_FDCWD, _AT_RECURSIVE, _MOUNT_ATTR_RDONLY = -100, 0x8000, 1
 _CAPABILITY_VERSION_3 = 0x20080522
 

@@ -18,25 +18,29 @@ from workers.sandbox import kernel
 NOBODY = 65534
 _USERS = range(0x70000000, 0x7FFE0000)  # which nobody else uses (https://systemd.io/UIDS-GIDS)
 MEBIBYTE = 1 << 20
-_OPEN_FILES, _TASKS = 32, 64
+MAX_ENTRIES = 128  # files and folders: at once on a tmpfs, in all where their creation is counted
+_OPEN_FILES = 32
+TASKS = 64  # threads, the first included; and processes, where no filter of system calls refuses them
 
 
 @dataclass(frozen=True)
 class Limits:
-    """Of one job: seconds of CPU and wall clock; MiB of memory beyond the zygote's own, of what it hands
-    back, and of files (0: it has no folder, and can write nowhere).
+    """Of one job: seconds of CPU; seconds on the clock without those in which others kept it from a CPU
+    (`run_s`), and with them (`wall_s`); MiB of memory beyond the zygote's own, of what it hands back, and of
+    files (0: it has no folder, and can write nowhere).
     """
 
     cpu_s: float
+    run_s: float
     wall_s: float
     memory_mb: int
     output_mb: int
     files_mb: int
 
 
-def apply(limits: Limits, base_bytes: int) -> None:
+def apply(limits: Limits, base_bytes: int, tasks: int) -> None:
     """Set the resource limits of this process; `base_bytes` of address space are the warm libraries' and not
-    counted.
+    counted; `tasks` of its user may live at once.
     """
     cpu_s = math.ceil(limits.cpu_s)
     files = limits.files_mb * MEBIBYTE
@@ -45,7 +49,7 @@ def apply(limits: Limits, base_bytes: int) -> None:
         (resource.RLIMIT_CPU, cpu_s, cpu_s + 1),
         (resource.RLIMIT_FSIZE, files, None),
         (resource.RLIMIT_NOFILE, _OPEN_FILES, None),
-        (resource.RLIMIT_NPROC, _TASKS, None),
+        (resource.RLIMIT_NPROC, tasks, None),
         (resource.RLIMIT_CORE, 0, None),
         (resource.RLIMIT_MEMLOCK, 0, None),
         (resource.RLIMIT_MSGQUEUE, 0, None),
@@ -71,6 +75,7 @@ def drop_privileges(user: int | None, parent: int) -> None:
         os.setresuid(user, user, user)
     kernel.drop_capabilities()
     kernel.prctl("no_new_privs", kernel.PR_SET_NO_NEW_PRIVS, 1)
+    kernel.prctl("not dumpable", kernel.PR_SET_DUMPABLE, 0)  # a program that takes cores takes their time
     kernel.prctl("parent death signal", kernel.PR_SET_PDEATHSIG, int(signal.SIGKILL))
     if os.getppid() != parent:
         os._exit(1)

@@ -27,7 +27,8 @@ def enter() -> World:
     """Leave the machine's namespaces, as root directly, else through a user namespace; then build the
     private root.
     """
-    if not _unshare():
+    users = _unshare()
+    if users is None:
         return World("none")
     _become_first()
     try:
@@ -35,8 +36,8 @@ def enter() -> World:
         _build(_SITE)
     except OSError as error:
         logger.warning("no private root: %s", error)
-        return World("namespaces", network=True, processes=True)
-    return World("namespaces", network=True, processes=True, base="/", mounts=True)
+        return World("namespaces", network=True, processes=True, users=users)
+    return World("namespaces", network=True, processes=True, users=users, base="/", mounts=True)
 
 
 def _become_first() -> None:
@@ -50,19 +51,20 @@ def _become_first() -> None:
     kernel.prctl("parent death signal", kernel.PR_SET_PDEATHSIG, int(signal.SIGKILL))
 
 
-def _unshare() -> bool:
+def _unshare() -> bool | None:
+    """Whether it took a user namespace; None where there are no namespaces."""
     uid, gid = os.geteuid(), os.getegid()
     if uid == 0:
         try:
             kernel.unshare(_FLAGS)
-            return True
+            return False
         except OSError:  # root of a container without CAP_SYS_ADMIN
             pass
     try:
         kernel.unshare(kernel.NEWUSER | _FLAGS)
     except OSError as error:
         logger.warning("no namespaces: %s", error)
-        return False
+        return None
     try:
         Path("/proc/self/setgroups").write_text("deny")
         Path("/proc/self/uid_map").write_text(f"{uid} {uid} 1")

@@ -6,18 +6,25 @@ refused.
 
 from __future__ import annotations
 
+import contextlib
 import errno
 import os
+import select
 import socket
-from collections.abc import Callable, Sequence
+import threading
+import time
+from collections.abc import Callable
 from dataclasses import dataclass, replace
 
-from workers.sandbox import child, limits, paths
+from workers.sandbox import child, creations, kernel, limits, paths
+from workers.sandbox.creations import Counter
 from workers.sandbox.folder import Folder
 from workers.sandbox.world import World
 
-_LIMITS = limits.Limits(cpu_s=5, wall_s=10, memory_mb=4096, output_mb=1, files_mb=1)
+_LIMITS = limits.Limits(cpu_s=5, run_s=10, wall_s=10, memory_mb=4096, output_mb=1, files_mb=1)
 _HELD = b"held"
+_STACK_BYTES = 64 << 10
+_COUNTS_PER_NAMESPACE = (5, 14)  # Linux that counts the tasks of a user apart in each user namespace
 
 
 @dataclass(frozen=True)
@@ -28,22 +35,26 @@ class Found:
     jail: child.Jail
 
 
-def probe(world: World, base: str, users: Sequence[int]) -> Found:
-    """Try each layer, then settle what children put on: root becomes the first of `users` that it can be.
+def probe(world: World, base: str, own_user: int) -> Found:
+    """Try each layer, then settle what children put on: root becomes `own_user`, or nobody, where it can.
     Call it while the process has one thread.
     """
-    bare = child.Jail(False, False, None, tuple(paths.readable()), paths.DEVICES)
+    bare = child.Jail(False, False, None, False, tuple(paths.readable()), paths.DEVICES)
 
-    def holds(jail: child.Jail, check: Callable[[child.Jail], bool]) -> bool:
-        return _holds(jail, check, Folder(base, world, _LIMITS.files_mb))
+    def holds(jail: child.Jail, check: Callable[[child.Jail], bool], counter: Counter | None = None) -> bool:
+        return _holds(jail, check, Folder(base, world, _LIMITS.files_mb), counter)
 
+    users = (own_user, limits.NOBODY)
     able = (user for user in users if holds(replace(bare, user=user), _is_that_user_and_can_read))
     user = next(able, None) if os.geteuid() == 0 else None
+    seccomp = holds(replace(bare, seccomp=True), _calls_are_refused)
+    apart = seccomp and (user == own_user or (world.users and kernel.VERSION >= _COUNTS_PER_NAMESPACE))
     jail = replace(
         bare,
         landlock=holds(replace(bare, landlock=True), _files_are_refused),
-        seccomp=holds(replace(bare, seccomp=True), _calls_are_refused),
+        seccomp=seccomp,
         user=user,
+        threads=apart and holds(replace(bare, user=user, seccomp=True, threads=True), _tasks_are_counted),
     )
     layers = {
         "landlock": jail.landlock,
@@ -52,12 +63,17 @@ def probe(world: World, base: str, users: Sequence[int]) -> Found:
         "private_root": bool(world.base) and not os.path.exists("/proc"),
         "processes": world.processes and holds(bare, _nobody_else_is_there),
         "unprivileged": user is not None or os.geteuid() != 0,
+        "files": world.mounts
+        or (seccomp and holds(replace(bare, seccomp=True), _creations_are_counted, Counter(1))),
     }
     return Found(layers, jail)
 
 
-def _holds(jail: child.Jail, check: Callable[[child.Jail], bool], folder: Folder) -> bool:
-    """Whether `check` is true in a child that wears `jail`."""
+def _holds(
+    jail: child.Jail, check: Callable[[child.Jail], bool], folder: Folder, counter: Counter | None
+) -> bool:
+    """Whether `check` is true in a child that wears `jail`, and submits to `counter`, if there is one."""
+    channel = counter.channel if counter else None
     try:
         folder.make(jail.user)
     except OSError:  # a user namespace that does not know this user
@@ -67,17 +83,35 @@ def _holds(jail: child.Jail, check: Callable[[child.Jail], bool], folder: Folder
     pid = os.fork()
     if pid == 0:
         try:
+            if channel is not None:
+                creations.submit(channel)
             child.confine(jail, _LIMITS, 0, folder.path, writer, parent)
             if check(jail):
                 os.write(writer, _HELD)
         finally:
             os._exit(0)
     os.close(writer)
-    answer = os.read(reader, len(_HELD))
+    if channel is not None:
+        os.close(channel)
+    answer = _answer(reader, counter)
     os.close(reader)
+    if counter:
+        counter.close()
     os.waitpid(pid, 0)
     folder.remove()
     return answer == _HELD
+
+
+def _answer(reader: int, counter: Counter | None) -> bytes:
+    """What the child writes, if anything, while the counter answers it."""
+    poll = select.poll()
+    poll.register(reader, select.POLLIN)
+    if counter:
+        counter.watch(poll)
+    while True:
+        for descriptor, event in poll.poll():
+            if not (counter and counter.serve(descriptor, event)):
+                return os.read(reader, len(_HELD))
 
 
 def _refused(attempt: Callable[[], object], codes: tuple[int, ...] = (errno.EPERM, errno.EACCES)) -> bool:
@@ -126,3 +160,25 @@ def _network_is_unreachable(jail: child.Jail) -> bool:
     """No way to an address that would be routed anywhere (192.0.2.0/24 is reserved for documentation)."""
     with socket.socket(socket.AF_INET, socket.SOCK_DGRAM) as outward:
         return _refused(lambda: outward.connect(("192.0.2.1", 9)), (errno.ENETUNREACH,))
+
+
+def _tasks_are_counted(jail: child.Jail) -> bool:
+    """Threads can be started until one is too many: no limit counts those of root."""
+    threading.stack_size(_STACK_BYTES)
+    started = 0
+    with contextlib.suppress(RuntimeError):
+        while started < 2 * limits.TASKS:
+            threading.Thread(target=time.sleep, args=(_LIMITS.wall_s,), daemon=True).start()
+            started += 1
+    return 0 < started < limits.TASKS
+
+
+def _creations_are_counted(jail: child.Jail) -> bool:
+    """One file can be made, and written again, but no second one."""
+    with open("own", "w") as own:
+        own.write("x")
+    with open("own", "r+") as again:
+        again.write("y")
+    return _refused(lambda: open("another", "w").close(), (errno.EDQUOT,)) and _refused(
+        lambda: os.mkdir("folder"), (errno.EDQUOT,)
+    )

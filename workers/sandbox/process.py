@@ -24,6 +24,7 @@ from workers.sandbox import paths, protocol
 from workers.sandbox.folder import remove_tree
 from workers.sandbox.world import Maker
 
+_DYING_S = 2.0  # for a job whose zygote was killed
 _BOOT_S = 120.0  # a cold disk under load; warm it takes about two seconds
 
 
@@ -91,8 +92,19 @@ class ZygoteProcess:
         for stream in (self._process.stdin, self._process.stdout, self._stderr):
             if stream is not None:
                 stream.close()
-        with contextlib.suppress(OSError):
-            remove_tree(self._folder)
+        self._remove_folder()
+
+    def _remove_folder(self) -> None:
+        """Its job, if it has one, is dying, and may still create a file or two."""
+        deadline = time.monotonic() + _DYING_S
+        while time.monotonic() < deadline:
+            try:
+                return remove_tree(self._folder)
+            except FileNotFoundError:
+                return None
+            except OSError:
+                time.sleep(0.01)
+        return None
 
     def _last_words(self) -> str:
         if self._stderr.closed:

@@ -1,8 +1,9 @@
 """The system-call filter of the jail: an allow list, compiled to classic BPF.
 
 Invariants: what is not listed is refused (EPERM, or ENOSYS for calls newer than the list, so that the C
-library falls back); a call of a foreign architecture kills the process; threads may start, processes may
-not; the only signal a child can send is SIGABRT to itself, so a SIGKILL is never its own doing.
+library falls back); a call of a foreign architecture kills the process; processes may not
+start, and threads only where the kernel counts them; the only signal a child can send is SIGABRT to itself,
+so a SIGKILL is never its own doing.
 """
 
 from __future__ import annotations
@@ -15,8 +16,8 @@ import struct
 
 from workers.sandbox import kernel
 
-_ALLOW, _KILL, _ERRNO = 0x7FFF0000, 0x80000000, 0x00050000
-_LD, _JEQ, _JGE, _JSET, _RET = 0x20, 0x15, 0x35, 0x45, 0x06
+ALLOW, _KILL, _ERRNO = 0x7FFF0000, 0x80000000, 0x00050000
+LD, _JEQ, _JGE, JSET, RET = 0x20, 0x15, 0x35, 0x45, 0x06
 _AUDIT_ARCH = {"x86_64": 0xC000003E, "aarch64": 0xC00000B7}
 _X32 = 0x40000000
 _NEWEST = 424  # numbers from here on came with Linux 5.1 and later
@@ -62,42 +63,44 @@ ALLOWED: dict[str, tuple[int | None, int | None]] = {
 Instruction = tuple[int, int, int, int]
 
 
-def _number(pair: tuple[int | None, int | None]) -> int | None:
+def number_of(pair: tuple[int | None, int | None]) -> int | None:
     return pair[0 if kernel.X86 else 1]
 
 
-def _load(argument: int, *, high: bool = False) -> Instruction:
+def load(argument: int, *, high: bool = False) -> Instruction:
     """Load half of a call's argument (little-endian machines)."""
-    return (_LD, 0, 0, 16 + 8 * argument + (4 if high else 0))
+    return (LD, 0, 0, 16 + 8 * argument + (4 if high else 0))
 
 
 def _refuse(code: int = errno.EPERM) -> Instruction:
-    return (_RET, 0, 0, _ERRNO | code)
+    return (RET, 0, 0, _ERRNO | code)
 
 
-def _only(number: int, body: list[Instruction]) -> list[Instruction]:
+def only(number: int, body: list[Instruction]) -> list[Instruction]:
     """`body`, which must return on every way, for this call alone."""
     return [(_JEQ, 0, len(body), number), *body]
 
 
 def _one_of(argument: int, values: tuple[int, ...], otherwise: Instruction) -> list[Instruction]:
     """Allow the call when an argument's low word is one of `values`."""
-    body: list[Instruction] = [_load(argument)]
+    body: list[Instruction] = [load(argument)]
     for value in values:
-        body += [(_JEQ, 0, 1, value), (_RET, 0, 0, _ALLOW)]
+        body += [(_JEQ, 0, 1, value), (RET, 0, 0, ALLOW)]
     return [*body, otherwise]
 
 
-def _conditional(pid: int) -> list[Instruction]:
+def _conditional(pid: int, threads: bool) -> list[Instruction]:
     """The calls that are allowed for some arguments only; `pid` is the process the filter is for."""
     x86 = kernel.X86
     thread, new_namespace = 0x00010000, 0x7E020000
-    allow: Instruction = (_RET, 0, 0, _ALLOW)
-    clone = [_load(0), (_JSET, 0, 2, thread), (_JSET, 1, 0, new_namespace), allow, _refuse()]
-    tgkill = [_load(0), (_JEQ, 0, 3, pid), _load(2), (_JEQ, 0, 1, signal.SIGABRT), allow, _refuse()]
+    allow: Instruction = (RET, 0, 0, ALLOW)
+    # As the kernel refuses one thread too many.
+    start = allow if threads else _refuse(errno.EAGAIN)
+    clone = [load(0), (JSET, 0, 2, thread), (JSET, 1, 0, new_namespace), start, _refuse()]
+    tgkill = [load(0), (_JEQ, 0, 3, pid), load(2), (_JEQ, 0, 1, signal.SIGABRT), allow, _refuse()]
     # Reading limits is fine; setting one (any pointer to new values) is not.
     prlimit = [
-        *(_load(0), (_JEQ, 0, 5, 0), _load(2), (_JEQ, 0, 3, 0), _load(2, high=True), (_JEQ, 0, 1, 0)),
+        *(load(0), (_JEQ, 0, 5, 0), load(2), (_JEQ, 0, 3, 0), load(2, high=True), (_JEQ, 0, 1, 0)),
         *(allow, _refuse()),
     ]
     duplicate, get_flags, locks, duplicate_cloexec = 0, (1, 2, 3, 4), (5, 6, 7, 36, 37, 38), 1030
@@ -118,35 +121,41 @@ def _conditional(pid: int) -> list[Instruction]:
         (16 if x86 else 29, ioctl),
         (157 if x86 else 167, _one_of(0, (set_name, get_name, name_memory), _refuse())),
     ):
-        program += _only(number, body)
+        program += only(number, body)
     return program
 
 
-def program(pid: int) -> list[Instruction]:
-    """The filter for one child, as (code, jump if true, jump if false, constant)."""
+def program(pid: int, threads: bool) -> list[Instruction]:
+    """The filter for one child, which may start `threads` or may not, as (code, jump if true, jump if false,
+    constant).
+    """
     code: list[Instruction] = [
-        *((_LD, 0, 0, 4), (_JEQ, 1, 0, _AUDIT_ARCH[kernel.MACHINE]), (_RET, 0, 0, _KILL), (_LD, 0, 0, 0)),
+        *((LD, 0, 0, 4), (_JEQ, 1, 0, _AUDIT_ARCH[kernel.MACHINE]), (RET, 0, 0, _KILL), (LD, 0, 0, 0)),
     ]
     if kernel.X86:
-        code += [(_JGE, 0, 1, _X32), (_RET, 0, 0, _KILL)]
+        code += [(_JGE, 0, 1, _X32), (RET, 0, 0, _KILL)]
     for pair in ALLOWED.values():
-        number = _number(pair)
+        number = number_of(pair)
         if number is not None:
-            code += [(_JEQ, 0, 1, number), (_RET, 0, 0, _ALLOW)]
-    code += _conditional(pid)
+            code += [(_JEQ, 0, 1, number), (RET, 0, 0, ALLOW)]
+    code += _conditional(pid, threads)
     return [*code, (_JGE, 0, 1, _NEWEST), _refuse(errno.ENOSYS), _refuse()]
+
+
+def assembled(instructions: list[Instruction]) -> bytes:
+    """As the kernel reads them."""
+    return b"".join(struct.pack("<HBBI", *instruction) for instruction in instructions)
 
 
 def install(instructions: list[Instruction]) -> None:
     """Load a filter into this process and all its future threads. Needs no_new_privs. Raises `OSError`."""
-    text = b"".join(struct.pack("<HBBI", *instruction) for instruction in instructions)
-    buffer = ctypes.create_string_buffer(text, len(text))
-    header = struct.pack("@HP", len(instructions), ctypes.addressof(buffer))
+    text = ctypes.create_string_buffer(assembled(instructions))
+    header = struct.pack("@HP", len(instructions), ctypes.addressof(text))
     kernel.prctl("seccomp", kernel.PR_SET_SECCOMP, kernel.SECCOMP_MODE_FILTER, header)
 
 
-def restrict() -> None:
+def restrict(*, threads: bool) -> None:
     """Put this process under the filter. Raises `OSError` where the kernel has none."""
     if not kernel.SUPPORTED:
         raise OSError(errno.ENOSYS, f"seccomp: no call numbers for {kernel.MACHINE}")
-    install(program(os.getpid()))
+    install(program(os.getpid(), threads))

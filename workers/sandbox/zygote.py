@@ -24,6 +24,8 @@ from dataclasses import dataclass
 from typing import Any
 
 from workers.sandbox import bubblewrap, child, decoding, drawing, limits, namespaces, paths, probe, protocol
+from workers.sandbox.clock import Clock, read_at
+from workers.sandbox.creations import Counter
 from workers.sandbox.folder import Folder, remove_tree
 from workers.sandbox.world import World
 
@@ -33,7 +35,6 @@ Work = Callable[[dict[str, Any], memoryview], child.Report]  # a job, of a reque
 TRADES: dict[str, Callable[[str], Work]] = {"charts": drawing.warm, "pictures": decoding.warm}
 _SLACK_BYTES = 64 << 10  # a frame's header beyond its images
 _WATCH_S = 0.05
-_NANO = 1e-9
 _DYING_S = 2.0  # from closing its last descriptor to being dead, under load
 
 
@@ -41,44 +42,78 @@ class WorkerGone(Exception):
     """The worker closed its side: nobody waits for an answer."""
 
 
+class NotRemoved(Exception):
+    """What a job left could not be removed, and no other job may find it. `answer` is the job's."""
+
+    def __init__(self, header: dict[str, Any], frame: memoryview) -> None:
+        super().__init__("a job's folder could not be removed")
+        self.answer = header, frame
+
+
 @dataclass(frozen=True)
 class Zygote:
+    """`files`: jobs can be given a folder that is bounded; `base_bytes`, `base_resident`: address space and
+    memory of the warm libraries; `proc`: the machine's /proc, for the private root has none, and no child
+    keeps a descriptor.
+    """
+
     jail: child.Jail
     world: World
+    files: bool
     work: Work
     base: str
     base_bytes: int
-    proc: int  # the machine's /proc: the private root has none, and no child keeps a descriptor
+    base_resident: int
+    proc: int
 
     def job(self, limit: limits.Limits, work: Job, inbox: int) -> tuple[dict[str, Any], memoryview]:
-        """Run one job to its end: the verdict's header, and the child's own frame where it sent one."""
-        if not limit.files_mb:
+        """Run one job to its end: the verdict's header, and the child's own frame where it sent one. Raises
+        `NotRemoved`, with both, when the job left what could not be removed.
+        """
+        if not (limit.files_mb and self.files):
             return self._watch(limit, work, inbox, None)
         folder = Folder(self.base, self.world, limit.files_mb)
         folder.make(self.jail.user)
         try:
-            return self._watch(limit, work, inbox, folder)
-        finally:
+            answer = self._watch(limit, work, inbox, folder)
+        except BaseException:
+            with contextlib.suppress(OSError):  # the zygote ends, and the worker removes what is left
+                folder.remove()
+            raise
+        began = time.monotonic()
+        try:
             folder.remove()
+        except OSError as error:
+            raise NotRemoved(*answer) from error
+        finally:
+            answer[0]["run_s"] += time.monotonic() - began  # who makes a mess pays for its removal
+        return answer
 
     def _watch(
         self, limit: limits.Limits, work: Job, inbox: int, folder: Folder | None
     ) -> tuple[dict[str, Any], memoryview]:
         reader, writer = os.pipe()
         protocol.widen(writer)
-        path = folder.path if folder else None
-        parent, started = os.getpid(), time.monotonic()
+        counter = None if folder is None or self.world.mounts else Counter(limits.MAX_ENTRIES)
+        channel = counter.channel if counter else None
+        path, parent = folder.path if folder else None, os.getpid()
         pid = os.fork()
         if pid == 0:
-            child.run(self.jail, limit, self.base_bytes, path, writer, parent, work)
+            _let_it_be_killed_first(self.proc)
+            child.run(self.jail, limit, self.base_bytes, path, writer, parent, work, channel)
+        clock = Clock(self.proc, pid, excuses=self.jail.seccomp)
         os.close(writer)
+        if channel is not None:
+            os.close(channel)
         try:
-            end, content = _collect(reader, inbox, limit, folder)
+            end, content = _collect(reader, inbox, limit, clock, folder, counter)
             if end == "closed" and not _ended_by_itself(pid):
                 end = "silent"
-            waited_s = self._waited_s()
+            wall_s, run_s = clock.wall_s, clock.run_s()
         finally:
             os.close(reader)
+            if counter:
+                counter.close()
             status, usage = _end(pid)
             if self.world.processes:
                 _end_all()
@@ -89,40 +124,48 @@ class Zygote:
             "reason": "" if armed else bytes(content[1:2000]).decode(errors="replace"),
             "signal": os.WTERMSIG(status) if os.WIFSIGNALED(status) and end == "closed" else 0,
             "cpu_s": usage.ru_utime + usage.ru_stime,
-            "wall_s": time.monotonic() - started,
-            "waited_s": waited_s,
+            "wall_s": wall_s,
+            "run_s": run_s,
+            "peak_mb": max(0, (usage.ru_maxrss << 10) - self.base_resident) / limits.MEBIBYTE,
         }
         return header, frame if end == "frame" else frame[:0]
 
-    def _waited_s(self) -> float:
-        """How long the oldest child, which is not reaped, was ready to run and had no CPU; 0 where the kernel
-        does not tell.
-        """
-        try:  # outside, its number may be another
-            pid = _read_at(self.proc, "thread-self/children").split()[0].decode()
-            return int(_read_at(self.proc, f"{pid}/schedstat").split()[1]) * _NANO
-        except (OSError, IndexError):  # a kernel without these two files, or a /proc that hides
-            return 0.0
 
-
-def _collect(reader: int, inbox: int, limit: limits.Limits, folder: Folder | None) -> tuple[str, memoryview]:
-    """Read the child's one frame: how that ended (frame, closed, wall, output or files), and the bytes."""
+def _collect(
+    reader: int,
+    inbox: int,
+    limit: limits.Limits,
+    clock: Clock,
+    folder: Folder | None,
+    counter: Counter | None,
+) -> tuple[str, memoryview]:
+    """Read the child's one frame: how that ended (frame, closed, run, wall, output or files), and the
+    bytes.
+    """
     most = limit.output_mb * limits.MEBIBYTE + _SLACK_BYTES
     prefix = 1 + protocol.LENGTH_BYTES
-    deadline = time.monotonic() + limit.wall_s
     room, count = protocol.room(prefix + most), 0
     poll = select.poll()
     poll.register(reader, select.POLLIN)
     poll.register(inbox, 0)  # only tells of a worker that is gone
+    if counter:
+        counter.watch(poll)
+    looked = 0.0
     while True:
-        left = deadline - time.monotonic()
-        if left <= 0:
+        passed = clock.wall_s
+        if passed >= limit.run_s and clock.run_s() >= limit.run_s:
+            return "run", room[:count]
+        if passed >= limit.wall_s:
             return "wall", room[:count]
-        if folder and folder.full():
-            return "files", room[:count]
-        for descriptor, event in poll.poll(min(left, _WATCH_S) * 1000 + 1):
+        if folder and passed - looked >= _WATCH_S:  # not for each file that it creates
+            looked = passed
+            if folder.full():
+                return "files", room[:count]
+        for descriptor, event in poll.poll(min(limit.wall_s - passed, _WATCH_S) * 1000 + 1):
             if descriptor == inbox and event & (select.POLLHUP | select.POLLERR):
                 raise WorkerGone
+            if counter and counter.serve(descriptor, event):
+                continue
             if descriptor != reader:
                 continue
             got = os.readv(reader, [room[count:]])
@@ -155,8 +198,10 @@ def _end(pid: int) -> tuple[int, Any]:
             kill(pid, signal.SIGKILL)
         except ProcessLookupError:
             continue
-    _, status, usage = os.wait4(pid, 0)
-    return status, usage
+    while True:
+        _, status, usage = os.wait4(pid, 0)
+        if not os.WIFSTOPPED(status):  # of a child that asked to be traced, each stop is reported
+            return status, usage
 
 
 def _end_all() -> None:
@@ -170,9 +215,12 @@ def _end_all() -> None:
             os.wait()
 
 
-def _read_at(folder: int, path: str) -> bytes:
-    with open(os.open(path, os.O_RDONLY, dir_fd=folder), "rb") as file:
-        return file.read()
+def _let_it_be_killed_first(proc: int) -> None:
+    """Where memory runs out, the kernel shall end this process, and neither the zygote nor the worker."""
+    with contextlib.suppress(OSError):  # a /proc that hides or is read-only
+        descriptor = os.open("self/oom_score_adj", os.O_WRONLY, dir_fd=proc)
+        os.write(descriptor, b"1000")
+        os.close(descriptor)
 
 
 def serve(zygote: Zygote, inbox: int, outbox: int) -> None:
@@ -189,8 +237,12 @@ def _serve_one(zygote: Zygote, inbox: int, outbox: int) -> None:
     size = protocol.length(protocol.read_exactly(inbox, protocol.LENGTH_BYTES))
     header, body = protocol.unpack(protocol.read_exactly(inbox, size))
     work = functools.partial(zygote.work, header["order"], body)
-    answer, frame = zygote.job(limits.Limits(**header["limits"]), work, inbox)
-    protocol.write_frame(outbox, answer, frame)
+    try:
+        answer = zygote.job(limits.Limits(**header["limits"]), work, inbox)
+    except NotRemoved as error:
+        protocol.write_frame(outbox, *error.answer)  # which counts all the same, but there is no next job
+        raise
+    protocol.write_frame(outbox, *answer)
 
 
 def main() -> None:
@@ -204,23 +256,25 @@ def main() -> None:
     os.dup2(null, 0)
     os.dup2(2, 1)  # whatever a library prints while it is imported must not look like a frame
     signal.signal(signal.SIGINT, signal.SIG_IGN)  # Ctrl-C in a terminal is the worker's to handle
-    world = namespaces.enter() if asked.inside is None else bubblewrap.arrive()
+    world = namespaces.enter() if asked.inside is None else bubblewrap.arrive(asked.users)
     sys.path[:] = paths.packages()
     base = world.base or asked.folder
     if not world.base:
         os.mkdir(base)
     try:
-        found = probe.probe(world, base, (limits.own_user(), limits.NOBODY))
+        found = probe.probe(world, base, limits.own_user())
         hello = protocol.pack({"maker": world.maker, "layers": found.layers})
         if asked.trade == "probe":
             protocol.write_all(outbox, hello)
             return
         work = TRADES[asked.trade](base)
+        world.forbid_ipc(proc)
         world.seal()
         gc.collect()
         gc.freeze()
-        pages = int(_read_at(proc, "self/statm").split()[0])
-        zygote = Zygote(found.jail, world, work, base, pages * os.sysconf("SC_PAGE_SIZE"), proc)
+        page = os.sysconf("SC_PAGE_SIZE")
+        size, resident = (int(pages) * page for pages in read_at(proc, "self/statm").split()[:2])
+        zygote = Zygote(found.jail, world, found.layers["files"], work, base, size, resident, proc)
         protocol.write_all(outbox, hello)
         serve(zygote, inbox, outbox)
     finally:
@@ -234,6 +288,7 @@ def _arguments() -> argparse.Namespace:
     parser.add_argument("folder")
     parser.add_argument("trade", choices=(*TRADES, "probe"))
     parser.add_argument("--bubblewrap", help="the program, where it is installed")
+    parser.add_argument(bubblewrap.USERS, action="store_true", help="inside, in a user namespace")
     parser.add_argument(bubblewrap.INSIDE, type=int, help="already inside of it; a descriptor of /proc")
     return parser.parse_args()
 

@@ -1,0 +1,56 @@
+"""A job's time, of the clock and of CPU, and how much of it others took.
+
+Invariant: nothing that a job does makes its own waiting: what its other threads computed, its first one has
+not waited for; and without a filter of system calls, under which it could have chosen to come last, no wait
+is counted at all.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import os
+import time
+
+_NANO = 1e-9
+_PER_PROCESS = 2  # the clock that counts the CPU of all threads of a process
+
+
+class Clock:
+    """Of the child `pid`, from now on. `proc` is a descriptor of the machine's /proc. `excuses`: whether
+    waiting for a CPU is counted.
+    """
+
+    def __init__(self, proc: int, pid: int, excuses: bool) -> None:
+        self._proc, self._pid = proc, pid
+        self._began = time.monotonic()
+        self._outside = ""
+        if excuses:
+            with contextlib.suppress(OSError, IndexError):  # a /proc that hides, a kernel without this file
+                self._outside = read_at(proc, "thread-self/children").split()[0].decode()
+
+    @property
+    def wall_s(self) -> float:
+        return time.monotonic() - self._began
+
+    def waited_s(self) -> float:
+        """How long the child, which may be dead but is not reaped, was ready to run and others had the CPU;
+        0 where the kernel does not tell.
+        """
+        if not self._outside:
+            return 0.0
+        try:
+            used, waited = read_at(self._proc, f"{self._outside}/schedstat").split()[:2]
+            used_by_all = time.clock_gettime(~self._pid << 3 | _PER_PROCESS)
+        except (OSError, ValueError):
+            return 0.0
+        return max(0.0, int(waited) * _NANO - max(0.0, used_by_all - int(used) * _NANO))
+
+    def run_s(self) -> float:
+        """Seconds that are the job's own: computing, sleeping, waiting for itself."""
+        return self.wall_s - self.waited_s()
+
+
+def read_at(folder: int, path: str) -> bytes:
+    """A small file below the descriptor `folder`."""
+    with open(os.open(path, os.O_RDONLY, dir_fd=folder), "rb") as file:
+        return file.read()
