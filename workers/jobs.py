@@ -30,13 +30,15 @@ ENTRY_POINTS = "llmi.jobs"
 @dataclass(frozen=True)
 class JobContext:
     """What a running job may use besides its payload. `started`: when it began, Unix seconds; `cancelled`:
-    whether nobody waits for its outcome any more, for jobs that can stop on their way.
+    whether nobody waits for its outcome any more, for jobs that can stop on their way; `waits`: the seconds
+    for which it was kept waiting by others than itself, as often as it was, for it to note.
     """
 
     request: Request
     blobs: BlobStore
     started: float = field(default_factory=time.time)
     cancelled: Callable[[], bool] = lambda: False
+    waits: list[float] = field(default_factory=list)
 
     @property
     def deadline(self) -> float:
@@ -107,6 +109,7 @@ def holds_model(kind: str) -> bool:
 def run(request: Request, blobs: BlobStore, cancelled: Callable[[], bool] = lambda: False) -> Outcome:
     """Run one request to its outcome. Never raises; one that has waited for too long is not started."""
     started, clock = time.time(), time.monotonic()
+    waits: list[float] = []
     result: Success | Failure
     try:
         entry = JOBS.get(request.kind)
@@ -118,7 +121,7 @@ def run(request: Request, blobs: BlobStore, cancelled: Callable[[], bool] = lamb
             payload = entry.payload.model_validate(request.payload)
         except ValidationError as error:
             raise InfrastructureFault(Cause.BAD_MESSAGE, f"payload: {error.errors()[0]['msg']}") from error
-        result = entry.call(payload, JobContext(request, blobs, started, cancelled))
+        result = entry.call(payload, JobContext(request, blobs, started, cancelled, waits))
     except JobError as error:
         result = Failure.of(error)
     except Exception as error:  # a bug in a job is our failure, and must reach the waiting rollout
@@ -131,4 +134,5 @@ def run(request: Request, blobs: BlobStore, cancelled: Callable[[], bool] = lamb
         worker=f"{socket.gethostname()}:{os.getpid()}",
         started=started,
         finished=started + time.monotonic() - clock,  # whatever happens to the machine's clock meanwhile
+        waited_s=sum(waits),
     )

@@ -162,7 +162,7 @@ class Failure(Message):
 
 class Outcome(Message):
     """The one visible end of a request. `started` and `finished` are Unix seconds at the worker (0: never
-    started).
+    started); `waited_s`: for so long, of the time between, the job was kept waiting by others than itself.
     """
 
     version: Literal[1] = 1
@@ -172,6 +172,7 @@ class Outcome(Message):
     worker: Text = ""
     started: FiniteFloat = 0.0
     finished: FiniteFloat = 0.0
+    waited_s: Annotated[FiniteFloat, Field(ge=0)] = 0.0
 
     @model_validator(mode="after")
     def _ordered(self) -> Outcome:
@@ -185,8 +186,9 @@ class Outcome(Message):
 
     @property
     def run_s(self) -> float:
-        """How long the job ran, without the time in its queue; 0 when no worker began it."""
-        return self.finished - self.started if self.started and self.finished else 0.0
+        """How long the job ran, without the time in its queue or for others; 0 when no worker began it."""
+        ran = self.finished - self.started - self.waited_s if self.started and self.finished else 0.0
+        return max(0.0, ran)
 
     @classmethod
     def failed(cls, request: Request, cause: Cause, detail: str = "", *, provider: str = "") -> Outcome:

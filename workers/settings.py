@@ -198,13 +198,14 @@ class CodeSettings(Settings):
     left covers `wall_s`, which is reserved for it until it ends; further ones fail as the model's fault.
 
     `wall_s` counts what the code computes, sleeps and waits for itself, and not the time in which others kept
-    it from a CPU. Running into a limit is the model's fault. A machine that keeps code waiting for ten times
-    `wall_s`, or until the request's time is over, is too busy; that is not the model's fault, unless the code
-    had half of `cpu_s` by then.
+    it from a CPU; it is less than a request's time, so that code which sleeps cannot end by that. Running
+    into a limit is the model's fault. A machine that keeps code waiting for ten times `wall_s`, or until the
+    request's time is over, is too busy; that is not the model's fault, unless the code had half of `cpu_s` by
+    then.
     """
 
     cpu_s: float = Field(default=10.0, gt=0)
-    wall_s: float = Field(default=15.0, gt=0)
+    wall_s: float = Field(default=15.0, gt=0, le=50)
     budget_s: float = Field(default=60.0, gt=0)
     memory_mb: int = Field(default=1024, ge=256)
     output_mb: int = Field(default=16, ge=1, le=32)

@@ -32,7 +32,7 @@ _PR_CAPBSET_DROP = 24
 _LOAD_CALL, _LOAD_ARGUMENT, _RETURN, _EQUALS = (0x20, 0, 0, 0), (0x20, 0, 0, 16), 0x06, 0x15
 _REFUSE, _ALLOW = (_RETURN, 0, 0, 0x00050000 | errno.EPERM), (_RETURN, 0, 0, 0x7FFF0000)
 _UNSHARE, _MOUNT, _MOUNT_SETATTR = (272, 165, 442) if kernel.X86 else (97, 40, 442)
-_PRCTL, _LANDLOCK = 157 if kernel.X86 else 167, 444
+_PRCTL, _SECCOMP, _LANDLOCK = (157, 317, 444) if kernel.X86 else (167, 277, 444)
 POLL_S = 10.0
 CHART = "plt.figure().text(0.5, 0.5, 'still here')"
 
@@ -57,6 +57,15 @@ def _user_namespaces_only() -> None:
 def _no_namespaces() -> None:
     """As a container's default filter has it."""
     _refusing(*_refused(_UNSHARE), *_refused(_MOUNT))
+
+
+def _no_namespaces_and_no_questions() -> None:
+    """Where somebody else listens to the filters of this container, as LXD does."""
+    _refusing(*_refused(_UNSHARE), *_refused(_MOUNT), *_refused(_SECCOMP))
+
+
+def _no_namespaces_and_no_landlock() -> None:
+    _refusing(*_refused(_UNSHARE), *_refused(_MOUNT), *_refused(_LANDLOCK))
 
 
 def _no_inner_layer() -> None:
@@ -87,6 +96,8 @@ MACHINES = {
     "bubblewrap, user namespaces": Machine(_user_namespaces_only, bubblewrap=True),
     "bubblewrap without mounts": Machine(_no_mounts_inside, bubblewrap=True),
     "container": Machine(_no_namespaces, bubblewrap=True),
+    "container without questions": Machine(_no_namespaces_and_no_questions, bubblewrap=True),
+    "container without landlock": Machine(_no_namespaces_and_no_landlock, bubblewrap=True),
     "outer": Machine(_no_inner_layer),
     "outer, user namespaces": Machine(_user_namespaces_and_no_inner_layer),
     "outer by bubblewrap": Machine(_no_inner_layer, bubblewrap=True),

@@ -102,6 +102,14 @@ def test_a_deadline_during_the_code_is_a_timeout(blobs: BlobStore) -> None:
     assert result.cause is Cause.TIMEOUT
 
 
+def test_an_outcome_tells_how_long_its_code_ran_without_the_start_of_its_zygote(blobs: BlobStore) -> None:
+    code._renderer().close()
+    outcome = _run("import time; time.sleep(0.5)", blobs)
+    assert outcome.waited_s > 0  # an interpreter and its libraries
+    assert outcome.run_s >= 0.5
+    assert outcome.run_s == pytest.approx(outcome.finished - outcome.started - outcome.waited_s)
+
+
 def test_the_same_request_makes_the_same_image(blobs: BlobStore) -> None:
     text = "plt.figure(figsize=(1, 1)).text(0, 0, str(np.random.rand()))"
     once, again, other = (_run(text, blobs, seed=seed).result for seed in (1, 1, 2))

@@ -7,15 +7,20 @@ next job to suffer, one document could spoil another's.
 
 from __future__ import annotations
 
+import threading
+from collections.abc import Callable, Iterator
+from pathlib import Path
+
 import pytest
 from sandbox_blame import ATTEMPTS
-from sandbox_worlds import CHART, shared, zygote
+from sandbox_worlds import CHART, eventually, failure, shared, started, zygote
 
-from workers.errors import ModelFault
+from workers.errors import Cause, JobError, ModelFault
 from workers.sandbox.client import Renderer
 from workers.settings import CodeSettings
 
 SETTINGS = CodeSettings(cpu_s=1, wall_s=1.5, memory_mb=256, output_mb=2, require=())
+MEMORY = CodeSettings(memory_mb=400, require=())
 # Both layers; the inner one alone, without a mount; the outer one alone, in both ways.
 WORLDS = ("here", "container", "outer", "outer by bubblewrap")
 
@@ -43,3 +48,48 @@ def test_no_code_makes_its_failure_ours_or_the_next_jobs(renderer: Renderer, cod
 
 def test_there_are_many_attempts() -> None:
     assert len(ATTEMPTS) >= 60
+
+
+@pytest.fixture
+def killed(request: pytest.FixtureRequest) -> Iterator[Callable[[str], JobError]]:
+    """The failure of code that the machine kills, as it does when its memory runs out, once it has opened a
+    file.
+    """
+    renderer = started("here")
+
+    def run(code: str) -> JobError:
+        def kill() -> None:
+            assert eventually(lambda: any(job.num_fds() > 4 for job in zygote(renderer).children()))
+            zygote(renderer).children()[0].kill()
+
+        killing = threading.Thread(target=kill)
+        killing.start()
+        error = failure(renderer, f"{code}\nf = open('x', 'w'); import time; time.sleep(9)", MEMORY)
+        killing.join()
+        return error
+
+    yield run
+    renderer.close()
+
+
+def test_code_that_took_much_of_the_memory_is_why_it_ran_out(killed: Callable[[str], JobError]) -> None:
+    error = killed("x = b'x' * (150 << 20)")
+    assert error.cause is Cause.CODE_LIMIT
+    assert "more than the machine has left" in error.detail
+
+
+def test_code_that_took_little_memory_is_not_why_it_ran_out(killed: Callable[[str], JobError]) -> None:
+    assert killed("").cause is Cause.SANDBOX
+
+
+def test_a_job_is_the_first_to_be_killed_when_memory_runs_out() -> None:
+    renderer = shared("container")
+    running = threading.Thread(target=failure, args=(renderer, "import time; time.sleep(9)", SETTINGS))
+    running.start()
+    forks = zygote(renderer)
+    assert eventually(lambda: bool(forks.children()))
+    [job] = forks.children()
+    score = Path(f"/proc/{job.pid}/oom_score_adj")
+    assert eventually(lambda: score.read_text().strip() == "1000")
+    assert Path(f"/proc/{forks.pid}/oom_score_adj").read_text().strip() != "1000"
+    running.join()

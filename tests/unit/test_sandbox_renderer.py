@@ -49,6 +49,8 @@ HELD = {  # who makes the outer layer, and what does not hold
     "bubblewrap, user namespaces": ("bubblewrap", {"unprivileged"}),
     "bubblewrap without mounts": ("bubblewrap", set()),
     "container": ("none", OUTER | HOME),
+    "container without questions": ("none", OUTER | HOME | {"files"}),
+    "container without landlock": ("none", OUTER | HOME | {"landlock", "files"}),
     "outer": ("namespaces", INNER),
     "outer, user namespaces": ("namespaces", INNER | {"unprivileged"}),
     "outer by bubblewrap": ("bubblewrap", INNER),
@@ -142,7 +144,7 @@ ORPHAN = """
 from workers.sandbox.client import Renderer
 from workers.settings import CodeSettings
 renderer = Renderer()
-settings = CodeSettings(wall_s=600, require=())
+settings = CodeSettings(wall_s=50, require=())
 renderer.start(settings)
 print(2 + renderer.held.layers["processes"], flush=True)
 renderer.render("import time; time.sleep(600)", settings)

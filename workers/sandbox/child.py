@@ -61,6 +61,8 @@ def confine(
     # Without a filter a task may be a process, with memory and CPU of its own.
     limits.apply(limit, base_bytes, limits.TASKS if jail.seccomp else 1)
     if jail.seccomp:
+        if folder is None:
+            creations.forbid()
         seccomp.restrict(threads=jail.threads)
 
 

@@ -11,7 +11,8 @@ from __future__ import annotations
 import math
 import signal
 import threading
-from collections.abc import Iterable, Mapping
+import time
+from collections.abc import Callable, Iterable, Mapping
 from dataclasses import asdict
 from typing import NamedTuple, NoReturn
 
@@ -35,8 +36,8 @@ _CURES = {
     "netns": _NAMESPACES,
     "private_root": _NAMESPACES,
     "processes": _NAMESPACES,
-    "files": "it needs a mount of its own in the private root, or seccomp of Linux 5.5 or later that nothing "
-    "else in this container listens to",
+    "files": "it needs a mount of its own in the private root, or landlock and seccomp of Linux 5.5 or later "
+    "that nothing else in this container listens to",
     "unprivileged": "it needs a worker that is not root, or root that may become another user, and a Python "
     "that others can read",
 }
@@ -75,13 +76,20 @@ class Renderer:
             self._started(settings)
 
     def render(
-        self, code: str, settings: CodeSettings, *, seed: int = 0, wall_s: float | None = None
+        self,
+        code: str,
+        settings: CodeSettings,
+        *,
+        seed: int = 0,
+        wall_s: float | None = None,
+        waited: Callable[[float], None] = lambda _: None,
     ) -> Drawing:
         """The code's figures.
 
         `wall_s`: how long it may take, a busy machine included; running into that before the code had all of
-        the settings' `wall_s` to itself is a `TIMEOUT`, not the model's fault. Raises `ModelFault`
-        (CODE_RAISED, CODE_LIMIT, NO_FIGURE) or `InfrastructureFault` (SANDBOX, TIMEOUT).
+        the settings' `wall_s` to itself is a `TIMEOUT`, not the model's fault. `waited` is called with the
+        seconds that were not the code's: until a zygote was ready, and while others had the CPU. Raises
+        `ModelFault` (CODE_RAISED, CODE_LIMIT, NO_FIGURE) or `InfrastructureFault` (SANDBOX, TIMEOUT).
         """
         busy_s = settings.wall_s * _BUSY
         wall = busy_s if wall_s is None else min(wall_s, busy_s)
@@ -91,10 +99,12 @@ class Renderer:
         request = protocol.pack(
             {"limits": asdict(limits), "order": order}, code.encode("utf-8", "surrogatepass")
         )
+        began = time.monotonic()
         with self._lock:
             zygote = self._started(settings)
             answer, frame = zygote.exchange(request, wall + _GRACE_S)
         verdict = Verdict.model_validate(answer)
+        waited(max(0.0, time.monotonic() - began - verdict.run_s))
         _raise_for(verdict, settings, zygote.layers, wall)
         return opened(frame, settings)
 

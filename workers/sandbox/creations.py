@@ -35,9 +35,9 @@ _RECEIVE, _SEND = (
 _CONTINUE = 1
 
 
-def program() -> list[seccomp.Instruction]:
-    """A filter that asks about calls that create, and allows all others."""
-    allow, ask = (seccomp.RET, 0, 0, seccomp.ALLOW), (seccomp.RET, 0, 0, _NOTIFY)
+def program(answer: int) -> list[seccomp.Instruction]:
+    """A filter that answers calls that create, and allows all others."""
+    allow, ask = (seccomp.RET, 0, 0, seccomp.ALLOW), (seccomp.RET, 0, 0, answer)
     code: list[seccomp.Instruction] = [(seccomp.LD, 0, 0, 0)]
     for pair, argument in _BY_FLAG:
         number = seccomp.number_of(pair)
@@ -55,13 +55,20 @@ def submit(channel: int) -> None:
     Raises `OSError` where the kernel cannot ask, or asks somebody else already.
     """
     kernel.prctl("no_new_privs", kernel.PR_SET_NO_NEW_PRIVS, 1)
-    instructions = program()
+    instructions = program(_NOTIFY)
     text = ctypes.create_string_buffer(seccomp.assembled(instructions))
     header = struct.pack("@HP", len(instructions), ctypes.addressof(text))
     listener = kernel.syscall("seccomp", _SECCOMP, _SET_MODE_FILTER, _NEW_LISTENER, header)
     with socket.socket(fileno=channel) as outward:
         socket.send_fds(outward, [b"L"], [listener])
     os.close(listener)
+
+
+def forbid() -> None:
+    """Let this process, which has no folder, create nothing. Needs no_new_privs. Raises `OSError` where the
+    kernel has no filters.
+    """
+    seccomp.install(program(seccomp.ERRNO | errno.EACCES))
 
 
 class Counter:

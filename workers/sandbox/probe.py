@@ -56,6 +56,7 @@ def probe(world: World, base: str, own_user: int) -> Found:
         user=user,
         threads=apart and holds(replace(bare, user=user, seccomp=True, threads=True), _tasks_are_counted),
     )
+    counted = seccomp and (jail.landlock or bool(world.base))  # else it could create some elsewhere
     layers = {
         "landlock": jail.landlock,
         "seccomp": jail.seccomp,
@@ -64,7 +65,7 @@ def probe(world: World, base: str, own_user: int) -> Found:
         "processes": world.processes and holds(bare, _nobody_else_is_there),
         "unprivileged": user is not None or os.geteuid() != 0,
         "files": world.mounts
-        or (seccomp and holds(replace(bare, seccomp=True), _creations_are_counted, Counter(1))),
+        or (counted and holds(replace(bare, seccomp=True), _creations_are_counted, Counter(1))),
     }
     return Found(layers, jail)
 

@@ -116,6 +116,7 @@ class ZygoteProcess:
 def _environment() -> dict[str, str]:
     environment = dict.fromkeys(("OPENBLAS_NUM_THREADS", "OMP_NUM_THREADS", "MKL_NUM_THREADS"), "1")
     environment |= {"PYTHONPATH": paths.PROJECT, "PYTHONHASHSEED": "0"}
+    environment["MALLOC_ARENA_MAX"] = "1"  # else a thread takes 128 MB of a job's address space for its own
     environment |= {"LANG": "C.UTF-8", "HOME": "/nonexistent"}
     if "LD_LIBRARY_PATH" in os.environ:  # where some machines keep what Python is linked against
         environment["LD_LIBRARY_PATH"] = os.environ["LD_LIBRARY_PATH"]

@@ -60,7 +60,13 @@ def draw(payload: CodePayload, context: JobContext) -> Success:
     wall_s = context.remaining_s - _STORING_S
     if wall_s <= 0:
         raise InfrastructureFault(Cause.TIMEOUT, "the deadline passed before the code could start")
-    drawing = _renderer().render(unfenced(payload.code), settings, seed=context.request.seed, wall_s=wall_s)
+    drawing = _renderer().render(
+        unfenced(payload.code),
+        settings,
+        seed=context.request.seed,
+        wall_s=wall_s,
+        waited=context.waits.append,
+    )
     source: dict[str, JsonValue] = {
         "tool": "code",
         "code": payload.code,
