@@ -1,229 +1,197 @@
 """From a model's text to the parts of a document, all at once or as it streams.
 
-Invariants: no input raises; `<think>…</think>` is gone before tags are read, and a thought that never closes
-takes the rest of the text with it; the first `</imgen>` closes a tag; every `<imgen>` that opens becomes
-exactly one part, valid or invalid, with its index; the text parts and the raw tags, joined, are the whole
-text without its thoughts; feeding in any pieces gives the parts that reading at once gives. `<image>` is only
-text.
+Which marks count:
+
+- `<imgen>` opens a tag where a dictionary follows. Where none follows it does so only if `</imgen>` comes
+  before the next tag and the words between look like a tag's; otherwise it is text that mentions the mark.
+- The first `</imgen>` closes a tag. A tag that another one follows before that was never closed.
+- `<think>` at the beginning opens a thought, closed or not. Later it does so only where `</think>` follows;
+  in the middle of a line, before the next tag. In quotes it is text, in a tag it belongs to the tag.
+
+Invariants: no input raises; a thought is no part of the document; every tag becomes exactly one part, valid
+or invalid, with its index; the text parts and the raw tags, joined, are the whole text without its thoughts;
+feeding in any pieces gives the parts that reading at once gives, in time linear in the length; a tag is
+known when it closes, unless it stands in what may be a thought. `<image>` is only text.
 """
 
 from __future__ import annotations
 
-import re
-from dataclasses import dataclass
-from typing import Annotated
+from enum import Enum, auto
 
-from pydantic import AfterValidator, ConfigDict, Field, ValidationError
+from policy.document import ImagePart, InvalidPart, Part, TextPart
+from policy.literal import dictionary_end
+from policy.marks import CLOSE, OPEN, QUOTES, Mark, Marks, Token
+from policy.tag_body import Invalid, parse_tag
+from workers.patterns import SURROGATE
 
-from policy.document import SOURCES, ImagePart, InvalidPart, Part, Source, Tag, TextPart
-from policy.literal import Unreadable, read_dict
-from workers.messages import Message, whole
-
-OPEN, CLOSE = "<imgen>", "</imgen>"
-THINK, UNTHINK = "<think>", "</think>"
-
-_SURROGATES = re.compile("[\ud800-\udfff]")
+__all__ = ["CLOSE", "OPEN", "Invalid", "TagReader", "parse_tag", "read"]
 
 
-def _written(text: str) -> str:
-    if not text.strip():
-        raise ValueError("must not be blank")
-    return text
+class _State(Enum):
+    TEXT = auto()
+    MENTION = auto()  # behind an `<imgen>` that no dictionary follows
+    TAG = auto()
+    THOUGHT = auto()
 
 
-Prose = Annotated[str, Field(max_length=8000), AfterValidator(_written)]
-Query = Annotated[str, Field(max_length=2000), AfterValidator(_written)]
-Code = Annotated[str, Field(max_length=100_000), AfterValidator(_written)]
+class _Thought(Enum):
+    """Where a thought began, which decides what ends it."""
 
-
-class _Strict(Message):
-    model_config = ConfigDict(extra="forbid", frozen=True, strict=True)
-
-
-class _Body(_Strict):
-    source: Source
-    description: Prose
-    params: dict
-
-
-class _Diffusion(_Strict):
-    prompt: Prose
-
-
-class _Search(_Strict):
-    query: Query
-
-
-class _Code(_Strict):
-    code: Code
-
-
-class _Edit(_Strict):
-    img_index: Annotated[int, Field(ge=0)]
-    prompt: Prose
-
-
-PARAMS: dict[Source, type[_Strict]] = {
-    "search": _Search,
-    "diffusion": _Diffusion,
-    "code": _Code,
-    "edit": _Edit,
-}
-
-
-@dataclass(frozen=True)
-class Invalid:
-    """Why a tag is none, in one line."""
-
-    reason: str
-
-
-def parse_tag(body: str, *, index: int, inputs: int) -> Tag | Invalid:
-    """What stands between `<imgen>` and `</imgen>`.
-
-    `index` is the tag's place among all tags of the document, from 0; `inputs` the number of images in the
-    prompt. An edit's `img_index` counts the inputs first, then every tag, and must point before this one.
-    """
-    try:
-        value = _clean(read_dict(body))
-    except Unreadable as error:
-        return Invalid(str(error))
-    try:
-        outer = _Body.model_validate(value)
-    except ValidationError as error:
-        return Invalid(_reason(error))
-    try:
-        params = PARAMS[outer.source].model_validate(outer.params)
-    except ValidationError as error:
-        return Invalid(_reason(error, f"{outer.source} params."))
-    if isinstance(params, _Edit) and params.img_index >= inputs + index:
-        return Invalid(
-            f"params.img_index: {params.img_index} does not lie before this tag ({inputs + index})"
-        )
-    return Tag(source=outer.source, description=outer.description, params=params.model_dump())
-
-
-def _clean(value: object) -> object:
-    """Pair or replace the lone surrogates that escapes can spell, at any depth a tag has use for."""
-    if isinstance(value, str):
-        return whole(value)
-    if isinstance(value, dict):
-        return {_clean(key) if isinstance(key, str) else key: _clean(item) for key, item in value.items()}
-    return value
-
-
-def _reason(error: ValidationError, prefix: str = "") -> str:
-    first = error.errors(include_url=False, include_context=False, include_input=False)[0]
-    where = ".".join(str(part) for part in first["loc"])[:100]
-    cure = {"missing": "is missing", "extra_forbidden": "is not one of its keys"}.get(
-        first["type"], first["msg"].removeprefix("Value error, ")
-    )
-    if where == "source" and first["type"] == "literal_error":
-        cure = f"must be one of {', '.join(SOURCES)}"
-    return f"{prefix}{where}: {cure}"
-
-
-class _Thoughts:
-    """Takes `<think>…</think>` out of a stream."""
-
-    def __init__(self) -> None:
-        self._buffer = ""
-        self._thinking = False
-
-    def feed(self, text: str) -> str:
-        self._buffer += text
-        out: list[str] = []
-        while True:
-            mark = UNTHINK if self._thinking else THINK
-            before, found, after = self._buffer.partition(mark)
-            if found:
-                self._buffer = after
-            else:
-                keep = _half(before, mark)
-                before, self._buffer = before[: len(before) - keep], before[len(before) - keep :]
-            if not self._thinking:
-                out.append(before)
-            if not found:
-                return "".join(out)
-            self._thinking = not self._thinking
-
-    def close(self) -> str:
-        rest = "" if self._thinking else self._buffer
-        self._buffer = ""
-        return rest
+    FIRST = auto()  # at the beginning of the document: only `</think>`
+    LINE = auto()  # at the beginning of a line: also the end of the text, which makes it text
+    INLINE = auto()  # elsewhere: also the next tag, which makes it text
 
 
 class TagReader:
-    """Reads a stream. `feed` returns the parts that just became complete; a tag is complete when it
-    closes."""
+    """Reads a stream. `feed` returns the parts that just became complete."""
 
     def __init__(self, inputs: int) -> None:
         self.inputs = inputs
         self.tags = 0
-        self._thoughts = _Thoughts()
-        self._buffer = ""
+        self._marks = Marks()
+        self._state = _State.TEXT
         self._text: list[str] = []
-        self._open = False
-        self._seen = 0
+        self._raw: list[str] = []  # of the open tag or mention
+        self._thought = _Thought.FIRST
+        self._thoughts: list[Token] = []  # of a thought that may turn out to be text
+        self._blank = self._line_blank = True  # nothing but white space in the document, in the line
+        self._last = ""  # the last character of the text
 
     def feed(self, text: str) -> list[Part]:
-        return self._take(self._thoughts.feed(_SURROGATES.sub("�", text)))
+        parts: list[Part] = []
+        for token in self._marks.feed(SURROGATE.sub("�", text)):
+            self._step(token, parts)
+        return parts
 
     def close(self) -> list[Part]:
         """The parts still open at the end of the text: its last words, or a tag that never closed."""
-        parts = self._take(self._thoughts.close())
-        if self._open:
-            parts.append(self._invalid(OPEN + self._buffer, "the tag is never closed"))
-        else:
-            self._text.append(self._buffer)
-            parts += self._flush()
-        self._buffer, self._open, self._seen = "", False, 0
+        parts: list[Part] = []
+        for token in self._marks.close():
+            self._step(token, parts)
+        if self._state is _State.THOUGHT and self._thought is not _Thought.FIRST:
+            self._no_thought(parts)
+        if self._state is _State.TAG:
+            self._unclosed(parts, final=True)
+        elif self._state is _State.MENTION:
+            self._say("".join(self._raw))
+        self._state = _State.TEXT
+        self._flush(parts)
         return parts
 
-    def _take(self, text: str) -> list[Part]:
-        self._buffer += text
-        parts: list[Part] = []
-        while True:
-            mark = CLOSE if self._open else OPEN
-            at = self._buffer.find(mark, self._seen)
-            if at < 0:
-                keep = _half(self._buffer, mark)
-                if self._open:
-                    self._seen = len(self._buffer) - keep
-                else:
-                    self._text.append(self._buffer[: len(self._buffer) - keep])
-                    self._buffer = self._buffer[len(self._buffer) - keep :]
-                return parts
-            body, self._buffer, self._seen = self._buffer[:at], self._buffer[at + len(mark) :], 0
-            if self._open:
-                parts.append(self._tag(body))
+    def _step(self, token: Token, parts: list[Part], *, thoughts: bool = True) -> None:
+        mark, raw = token
+        if self._state is _State.THOUGHT:
+            if mark is Mark.DICTIONARY and self._thought is _Thought.INLINE:
+                self._no_thought(parts)
             else:
-                self._text.append(body)
-                parts += self._flush()
-            self._open = not self._open
+                self._think(token)
+                return
+        if self._state is _State.TAG:
+            if mark is Mark.DICTIONARY:
+                self._unclosed(parts, final=False)
+            else:
+                self._raw.append(raw)
+                if mark is Mark.CLOSE:
+                    self._tag(parts)
+                return
+        if self._state is _State.MENTION:
+            if mark is Mark.TEXT or mark is Mark.CLOSE:
+                self._raw.append(raw)
+                if mark is Mark.CLOSE:
+                    self._end_mention(parts)
+                return
+            self._say("".join(self._raw))
+            self._state = _State.TEXT
+        if mark is Mark.DICTIONARY or mark is Mark.MENTION:
+            self._state = _State.TAG if mark is Mark.DICTIONARY else _State.MENTION
+            self._raw = [raw]
+            if mark is Mark.DICTIONARY and self._last != "`":  # else it may turn out to be text
+                self._flush(parts)
+        elif mark is Mark.THINK and thoughts and not self._quoted():
+            self._state, self._thoughts = _State.THOUGHT, [token]
+            line = _Thought.LINE if self._line_blank else _Thought.INLINE
+            self._thought = _Thought.FIRST if self._blank else line
+        else:
+            self._say(raw)
 
-    def _flush(self) -> list[Part]:
+    def _think(self, token: Token) -> None:
+        if token.mark is Mark.UNTHINK:
+            self._state, self._thoughts = _State.TEXT, []
+        elif self._thought is not _Thought.FIRST:
+            self._thoughts.append(token)
+
+    def _no_thought(self, parts: list[Part]) -> None:
+        """Read as text what began like a thought. No `</think>` is in it, so no `<think>` in it counts."""
+        tokens, self._thoughts, self._state = self._thoughts, [], _State.TEXT
+        for token in tokens:
+            self._step(token, parts, thoughts=False)
+
+    def _say(self, text: str) -> None:
+        if not text:
+            return
+        self._text.append(text)
+        self._last = text[-1]
+        self._blank = self._blank and text.isspace()
+        line = text.rpartition("\n")
+        self._line_blank = (self._line_blank or bool(line[1])) and not line[2].strip()
+
+    def _quoted(self) -> bool:
+        return self._last in tuple(QUOTES)
+
+    def _end_mention(self, parts: list[Part]) -> None:
+        """Decide whether what no dictionary began was meant as a tag."""
+        inside = "".join(self._raw)[len(OPEN) : -len(CLOSE)]
+        first = inside[:1]
+        words = any(map(str.isalnum, inside)) and (
+            first.isalnum() or first.isspace() or first in "{[(<`'\"“‘$#&"
+        )
+        mention = self._last == "`" or (self._quoted() and first in QUOTES)
+        mention |= first.isspace() and not self._line_blank  # "between <imgen> and </imgen>"
+        if words and not mention:
+            self._tag(parts)
+        else:
+            self._say("".join(self._raw))
+            self._state = _State.TEXT
+
+    def _tag(self, parts: list[Part]) -> None:
+        raw = "".join(self._raw)
+        tag = parse_tag(raw[len(OPEN) : -len(CLOSE)], index=self.tags, inputs=self.inputs)
+        if isinstance(tag, Invalid) and self._last == "`" and "`" in raw:  # a code span that ends in it
+            self._state = _State.TEXT
+            self._say(raw)
+        elif isinstance(tag, Invalid):
+            self._add(InvalidPart(index=self.tags, raw=raw, reason=tag.reason), parts)
+        else:
+            self._add(ImagePart(index=self.tags, tag=tag, raw=raw), parts)
+
+    def _unclosed(self, parts: list[Part], *, final: bool) -> None:
+        """End a tag that has no `</imgen>` with its dictionary, if that is complete; what follows is text.
+
+        `final`: the text ends here, and a dictionary that is not complete with it; otherwise it ends with
+        its line.
+        """
+        raw = "".join(self._raw)
+        if self._last == "`" and "`" in raw:  # a code span, which holds only the beginning of a tag
+            self._state = _State.TEXT
+            self._say(raw)
+            return
+        line = raw.find("\n")
+        rest = len(raw) if final or line < 0 else line
+        end = dictionary_end(raw, len(OPEN)) or rest
+        self._add(InvalidPart(index=self.tags, raw=raw[:end], reason="the tag is never closed"), parts)
+        self._say(raw[end:])
+
+    def _add(self, tag: ImagePart | InvalidPart, parts: list[Part]) -> None:
+        self._flush(parts)
+        parts.append(tag)
+        self.tags += 1
+        self._state, self._raw = _State.TEXT, []
+        self._blank, self._line_blank, self._last = False, True, ""
+
+    def _flush(self, parts: list[Part]) -> None:
         text, self._text = "".join(self._text), []
-        return [TextPart(text=text)] if text else []
-
-    def _tag(self, body: str) -> Part:
-        raw = OPEN + body + CLOSE
-        tag = parse_tag(body, index=self.tags, inputs=self.inputs)
-        if isinstance(tag, Invalid):
-            return self._invalid(raw, tag.reason)
-        self.tags += 1
-        return ImagePart(index=self.tags - 1, tag=tag, raw=raw)
-
-    def _invalid(self, raw: str, reason: str) -> InvalidPart:
-        self.tags += 1
-        return InvalidPart(index=self.tags - 1, raw=raw, reason=reason)
-
-
-def _half(text: str, mark: str) -> int:
-    """How many characters at the end of `text` could be the beginning of `mark`."""
-    return next(
-        (size for size in range(min(len(mark) - 1, len(text)), 0, -1) if text.endswith(mark[:size])), 0
-    )
+        if text:
+            parts.append(TextPart(text=text))
 
 
 def read(text: str, *, inputs: int) -> tuple[Part, ...]:

@@ -1,0 +1,55 @@
+"""The only regular expressions that read text of a model or of a service.
+
+`re` backtracks: where parts of a pattern can match the same text in two ways, it takes quadratic or
+exponential time.
+The import contract "Untrusted text is scanned in linear time" keeps `re` out of the modules that read such
+text; a pattern that one of them needs is added here with the reason why it is linear. Loops over these
+patterns start each search where the last one ended.
+"""
+
+from __future__ import annotations
+
+import re
+
+# One character, or a fixed choice at each position: never backtracks.
+QUOTE_OR_COMMENT = re.compile("['\"#]")
+TOKEN_START = re.compile("['\"#/]")
+BRACE_OR_TOKEN = re.compile("['\"#/{}]")
+ESCAPE_OR_QUOTE = {
+    "'": re.compile(r"\\|'"),
+    '"': re.compile(r'\\|"'),
+    "'''": re.compile(r"\\|'''"),
+    '"""': re.compile(r'\\|"""'),
+    "‘": re.compile(r"\\|[’']"),
+    "’": re.compile(r"\\|[’']"),
+    "“": re.compile(r'\\|[”"]'),
+    "”": re.compile(r'\\|[”"]'),
+    "`": re.compile(r"\\|`"),
+}
+ESCAPE_QUOTE_OR_LINE = {"'": re.compile(r"\\|'|\n"), '"': re.compile(r'\\|"|\n')}
+CODE_SPECIAL = re.compile(r"[\\'\"#\n]")
+ESCAPE = re.compile(r"\\(u[0-9a-fA-F]{4}|x[0-9a-fA-F]{2}|.)", re.DOTALL)
+SURROGATE = re.compile("[\ud800-\udfff]")
+NUMBER = re.compile(r"-?[0-9]{1,9}(?![\w.])")
+CONSTANT = re.compile(r"(True|False|None|true|false|null)\b")
+
+# One possessive run (`++`, `*+`) gives nothing back, so a failure costs the run once. A run cannot be entered
+# from within by a later search: what stands before it ends where it begins.
+SPACE = re.compile(r"\s*+")
+MARKUP = re.compile(r"</?\w++>")  # what fails at one `<` holds no other `<`
+
+# One class, repeated, with nothing behind it: matches what it has read.
+WORD = re.compile(r"[぀-ヿ㐀-鿿]|[^\W\d_぀-ヿ㐀-鿿]+")  # Chinese and Japanese characters count singly
+TERM = re.compile(r"[^\W_]+")
+LATIN_WORD = re.compile(r"[A-Za-z]{2,}")
+
+# Fixed words and one gap of at most 30 characters: a constant number of steps at each position.
+_PICTURE = r"(image|picture|photo|figure|chart|illustration|diagram)s?"
+ANNOUNCEMENT = re.compile(
+    rf"\b(here|below|above|following|attached)\b[^.!?\n]{{0,30}}\b{_PICTURE}\b"
+    rf"|\b{_PICTURE} (below|above|that follows|is shown|follows)\b"
+    r"|\bimgen\b|```",
+    re.IGNORECASE,
+)
+PICTURES = re.compile(r"\b(image|picture|photo|photograph|chart|plot|figure|illustration|painting)s?\b", re.I)
+CRITERION = re.compile(r"r\d{1,9}")
