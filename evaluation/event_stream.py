@@ -19,22 +19,30 @@ class EventStream:
     """`feed` returns the data of each event that became complete. Raises `UnreadableStream`."""
 
     def __init__(self) -> None:
-        self._rest = b""
+        self._rest: list[bytes] = []  # of a line that is not whole
+        self._held = 0  # its bytes
         self._data: list[bytes] = []
         self._size = 0
 
     def feed(self, data: bytes) -> list[str]:
         events = []
-        *lines, self._rest = (self._rest + data).split(b"\n")
+        *lines, rest = data.split(b"\n")
         for line in lines:
-            events += self._take(line.removesuffix(b"\r"))
-        if self._size + len(self._rest) > MAX_EVENT_BYTES:
+            self._rest.append(line)
+            events += self._take(self._line())
+        self._rest.append(rest)
+        self._held += len(rest)
+        if self._size + self._held > MAX_EVENT_BYTES:
             raise UnreadableStream(f"an event is over {MAX_EVENT_BYTES} bytes")
         return events
 
     def close(self) -> list[str]:
         """The last event, of a server that left out the empty line after it."""
-        return [*self._take(self._rest.removesuffix(b"\r")), *self._take(b"")]
+        return [*self._take(self._line()), *self._take(b"")]
+
+    def _line(self) -> bytes:
+        line, self._rest, self._held = b"".join(self._rest), [], 0
+        return line.removesuffix(b"\r")
 
     def _take(self, line: bytes) -> list[str]:
         if line.startswith(b"data:"):

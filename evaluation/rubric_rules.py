@@ -2,23 +2,22 @@
 
 2 when at least two thirds of the criterion's words that carry a subject stand in the document, 1 for a third,
 else 0; the words of a picture that came count as the document's. A criterion that speaks of pictures gets 0
-when none came. Invariants: deterministic; a word or a picture more never lowers a score.
+when none came. Of a document only the first `READ_CHARS` characters are read. Invariants: deterministic; a
+word or a picture more never lowers a score, up to that length.
 """
 
 from __future__ import annotations
 
-import re
-
 from evaluation.payloads import RubricPayload
 from evaluation.rubric import CriterionVerdict
 from rewards.judges.payloads import ShownImage, ShownText
-from rewards.judges.rules import meaning
+from rewards.judges.rules import READ_CHARS, meaning
 from rewards.judges.wording import grade, subject
 from workers.errors import Cause, InfrastructureFault
 from workers.messages import Success
+from workers.patterns import PICTURES
 
 STEPS = (1 / 3, 2 / 3)
-PICTURES = re.compile(r"\b(image|picture|photo|photograph|chart|plot|figure|illustration|painting)s?\b", re.I)
 
 
 def ask(payload: RubricPayload) -> Success:
@@ -35,7 +34,7 @@ def ask(payload: RubricPayload) -> Success:
         )
     written = [part.text for part in payload.parts if isinstance(part, ShownText)]
     shown = [f"{meaning(part.tag)}\n{part.caption}" for part in pictures]
-    found = asked & subject("\n".join(written + shown))
+    found = asked & subject("\n".join(written + shown)[:READ_CHARS])
     words = f" ({', '.join(sorted(found))})" if found else ""
     return _verdict(
         grade(len(found) / len(asked), STEPS),

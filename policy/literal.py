@@ -15,13 +15,13 @@ from dataclasses import dataclass, field
 
 from policy.literal_repair import NoRepair, repaired
 from policy.python_text import closing, meant, quote_at
+from workers.fences import unfenced
 from workers.patterns import BRACE_OR_TOKEN, ESCAPE_OR_QUOTE, TOKEN_START
 
 MAX_CHARS = 120_000
 """Longest dictionary that is read: the longest chart code a worker takes, and room around it."""
 
 _MAX_SKELETON = 400  # characters outside string literals; bounds the depth of what the parsers see
-_FENCE = "```"
 
 
 class Unreadable(ValueError):
@@ -51,18 +51,6 @@ def read_dict(text: str) -> dict:
     if not isinstance(value, dict):
         raise Unreadable(f"the tag holds a {type(value).__name__}, not a dictionary")
     return value
-
-
-def unfenced(text: str) -> str:
-    """The text without a Markdown fence around all of it."""
-    body = text.strip()
-    if len(body) < 2 * len(_FENCE) or not (body.startswith(_FENCE) and body.endswith(_FENCE)):
-        return text
-    info, line, inner = body[len(_FENCE) : -len(_FENCE)].partition("\n")
-    name = info.strip()
-    if not line or not all(character.isalnum() or character in "_+-" for character in name):
-        return text
-    return inner.rstrip(" \t").removesuffix("\n")
 
 
 def dictionary_end(text: str, at: int) -> int:

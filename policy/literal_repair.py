@@ -7,14 +7,9 @@ own. Invariants: as in `policy.literal`.
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING
-
 from policy.marks import QUOTES
 from policy.python_text import closing, meant, quote_at, unescaped
-from workers.patterns import CONSTANT, ESCAPE_OR_QUOTE, NUMBER, SPACE
-
-if TYPE_CHECKING:
-    import re
+from workers.patterns import CONSTANT, ESCAPE_OR_QUOTE, NUMBER, SPACE, Pattern
 
 _OUTER = ("source", "description", "params")
 _PARAMS = {
@@ -66,7 +61,8 @@ class _Dictionary:
             raise NoRepair
         at = self._space(at)
         if name == "params" and inside is self._outer and self._text.startswith("{", at):
-            self._outer[name] = params = {}
+            params: dict[str, object] = {}
+            self._outer[name] = params
             if end := self._closed(at + 1):
                 return end
             self._inner = params
@@ -116,7 +112,7 @@ class _Dictionary:
             raise NoRepair(f"{name}: strings are joined by an expression; write one string")
         return raw if raw_prefix else unescaped(raw)
 
-    def _end(self, at: int, pattern: re.Pattern[str], width: int, name: str) -> int | None:
+    def _end(self, at: int, pattern: Pattern, width: int, name: str) -> int | None:
         """The quote that ends the string, or None."""
         last = None
         while (at := closing(self._text, at, pattern)) < len(self._text):

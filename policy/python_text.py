@@ -6,7 +6,7 @@ Invariants: no input raises; time grows linearly with the length of the text; no
 from __future__ import annotations
 
 from collections.abc import Iterator
-from typing import TYPE_CHECKING, NamedTuple
+from typing import NamedTuple
 
 from workers.patterns import (
     CODE_SPECIAL,
@@ -14,10 +14,8 @@ from workers.patterns import (
     ESCAPE_OR_QUOTE,
     ESCAPE_QUOTE_OR_LINE,
     QUOTE_OR_COMMENT,
+    Pattern,
 )
-
-if TYPE_CHECKING:
-    import re
 
 _SIMPLE = {"n": "\n", "t": "\t", "r": "\r", "\\": "\\", "'": "'", '"': '"', "/": "/", "\n": ""}
 _CONTROLS = frozenset("\a\b\f\v\r\n")
@@ -55,7 +53,7 @@ def quote_at(text: str, at: int) -> str:
     return quote * 3 if quote in "'\"" and text.startswith(quote * 3, at) else quote
 
 
-def closing(text: str, at: int, pattern: re.Pattern[str]) -> int:
+def closing(text: str, at: int, pattern: Pattern) -> int:
     """Where `pattern` (a backslash, or else) first matches what no backslash escapes; or the end."""
     while found := pattern.search(text, at):
         if found[0] != "\\":

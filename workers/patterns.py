@@ -11,6 +11,8 @@ from __future__ import annotations
 
 import re
 
+Pattern = re.Pattern[str]
+
 # One character, or a fixed choice at each position: never backtracks.
 QUOTE_OR_COMMENT = re.compile("['\"#]")
 TOKEN_START = re.compile("['\"#/]")
@@ -52,4 +54,3 @@ ANNOUNCEMENT = re.compile(
     re.IGNORECASE,
 )
 PICTURES = re.compile(r"\b(image|picture|photo|photograph|chart|plot|figure|illustration|painting)s?\b", re.I)
-CRITERION = re.compile(r"r\d{1,9}")

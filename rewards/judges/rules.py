@@ -20,16 +20,19 @@ a side. Task relevance and text-image relevance: 1 for no shared word; up to 5 f
 picture shows (a found picture's own caption; otherwise what the tag asked for) shared with the question, or
 with the passages around. Several pictures: their mean, halves rounded down; a failed one counts as 1 where
 failures are to lower grades.
+
+Length: the first 50,000 characters are read of the question, of the prose as a whole, of the prose beside a
+picture, and of a tag. What comes later neither raises nor lowers a grade.
 """
 
 from __future__ import annotations
 
 import math
-import re
 from collections.abc import Sequence
 
 from PIL import Image, ImageFilter, ImageStat
 
+from policy.python_text import strings
 from rewards.judges.payloads import (
     JudgeImagePayload,
     JudgeTextPayload,
@@ -55,7 +58,7 @@ BLANK_STD, CONTRAST_STD = 2.0, 12.0  # grey levels of 0 to 255
 EDGE_LEVEL, DETAIL_SHARE = 32, 0.01
 SMALLEST_SIDE = 64
 LOOKED_AT_PIXELS = 256 * 256
-_LITERAL = re.compile(r"""(?P<quote>['"])(?P<text>(?:\\.|(?!(?P=quote)).)*)(?P=quote)""")
+READ_CHARS = 50_000
 
 Piece = ShownText | ShownTag | ShownImage | ShownInvalid
 
@@ -70,14 +73,13 @@ def judge_image(payload: JudgeImagePayload, ctx: JobContext) -> Success:
     """Grades the pictures from their pixels and words. Raises InfrastructureFault for one that cannot be
     read.
     """
-    asked = subject(payload.question)
+    asked = subject(payload.question[:READ_CHARS])
     quality, task, passage = [], [], []
     for position, part in enumerate(payload.parts):
         if isinstance(part, ShownImage) and part.blob is not None:
             quality.append(quality_grade(images.rgb(ctx.blobs.get(part.blob))))
-            shows = subject(
-                part.caption if part.tag.source == "search" and part.caption else meaning(part.tag)
-            )
+            caption = part.caption[:READ_CHARS] if part.tag.source == "search" else ""
+            shows = subject(caption or meaning(part.tag))
             task.append(1 + grade(overlap(shows, asked), IMAGE_STEPS))
             around = subject(_around(payload.parts, position))
             passage.append(1 + grade(overlap(shows, around), IMAGE_STEPS))
@@ -94,15 +96,12 @@ def judge_image(payload: JudgeImagePayload, ctx: JobContext) -> Success:
 
 def text_grade(payload: JudgeTextPayload) -> int:
     """The axis `text`."""
-    text = "\n".join(part.text for part in payload.parts if isinstance(part, ShownText))
+    text = "\n".join(part.text for part in payload.parts if isinstance(part, ShownText))[:READ_CHARS]
+    asked = subject(payload.question[:READ_CHARS])
     words = all_words(text)
     if not words:
         return 1
-    topic = (
-        2
-        if not subject(payload.question)
-        else grade(overlap(subject(text), subject(payload.question)), TOPIC_STEPS)
-    )
+    topic = grade(overlap(subject(text), asked), TOPIC_STEPS) if asked else 2
     repeats = len(set(words)) * 3 < len(words)
     points = 2 + (len(words) >= ENOUGH_WORDS) + topic - announces(text) - repeats
     return max(1, points)
@@ -111,21 +110,22 @@ def text_grade(payload: JudgeTextPayload) -> int:
 def tags_grade(payload: JudgeTextPayload) -> int:
     """The axis `image_tags`: the weakest tag decides."""
     grades = [5]
+    asked = subject(payload.question[:READ_CHARS])
     for position, part in enumerate(payload.parts):
         if isinstance(part, ShownInvalid):
             return 1
         if isinstance(part, ShownTag):
-            grades.append(tag_grade(part, payload.question, payload.tools, _around(payload.parts, position)))
+            grades.append(tag_grade(part, asked, payload.tools, _around(payload.parts, position)))
     return min(grades)
 
 
-def tag_grade(tag: ShownTag, question: str, tools: Sequence[str], passage: str) -> int:
-    """One tag; `passage` is the prose on both sides of it."""
+def tag_grade(tag: ShownTag, asked: frozenset[str], tools: Sequence[str], passage: str) -> int:
+    """One tag. `asked`: the words of the question; `passage`: the prose on both sides of the tag."""
     shows = subject(meaning(tag))
     points = 5
     if tools and tag.source not in tools:
         points -= 2
-    points -= 2 - grade(overlap(shows, subject(f"{question}\n{passage}")), TAG_STEPS)
+    points -= 2 - grade(overlap(shows, asked | subject(passage)), TAG_STEPS)
     points -= len(shows) < SAYS_SOMETHING
     points -= not all_words(passage)
     return max(1, points)
@@ -138,10 +138,10 @@ def meaning(tag: ShownTag) -> str:
     said = [tag.description]
     for name, value in tag.params.items():
         if name == "code":
-            said += [match["text"] for match in _LITERAL.finditer(str(value))]
+            said += [string.text for string in strings(str(value)[:READ_CHARS])]
         else:
             said.append(str(value))
-    return "\n".join(said)
+    return "\n".join(said)[:READ_CHARS]
 
 
 def quality_grade(image: Image.Image) -> int:
@@ -158,8 +158,15 @@ def quality_grade(image: Image.Image) -> int:
 
 def _around(parts: Sequence[Piece], position: int) -> str:
     """The prose directly before and after a part."""
-    neighbours = (*parts[max(0, position - 1) : position], *parts[position + 1 : position + 2])
-    return "\n".join(part.text for part in neighbours if isinstance(part, ShownText))
+    before = (
+        part.text[-READ_CHARS:]
+        for part in parts[max(0, position - 1) : position]
+        if isinstance(part, ShownText)
+    )
+    after = (
+        part.text[:READ_CHARS] for part in parts[position + 1 : position + 2] if isinstance(part, ShownText)
+    )
+    return "\n".join((*before, *after))
 
 
 def _together(grades: Sequence[int]) -> int:

@@ -6,11 +6,10 @@ characters count singly, since no space separates their words.
 
 from __future__ import annotations
 
-import re
 from collections.abc import Sequence
 
-_WORD = re.compile(r"[぀-ヿ㐀-鿿]|[^\W\d_぀-ヿ㐀-鿿]+")
-_MARKUP = re.compile(r"</?\w+>")
+from workers.patterns import ANNOUNCEMENT, MARKUP, WORD
+
 # Too common to name a subject, or words of the assignment and not of its subject.
 _COMMON = """
 a about above after all also am an and any are as at be been before being below between both but by
@@ -25,23 +24,16 @@ using view write
 的 了 和 是 在 一 有 我 你 请 与 及 或 个
 """
 _EMPTY = frozenset(_COMMON.split())
-_PICTURE = r"(image|picture|photo|figure|chart|illustration|diagram)s?"
-_ANNOUNCEMENT = re.compile(
-    rf"\b(here|below|above|following|attached)\b[^.!?\n]{{0,30}}\b{_PICTURE}\b"
-    rf"|\b{_PICTURE} (below|above|that follows|is shown|follows)\b"
-    r"|\bimgen\b|```",
-    re.IGNORECASE,
-)
 
 
 def prose(text: str) -> str:
     """Text without markup such as `<image>`."""
-    return _MARKUP.sub(" ", text).strip()
+    return MARKUP.sub(" ", text).strip()
 
 
 def all_words(text: str) -> list[str]:
     """Every word, in order, in lower case."""
-    return _WORD.findall(prose(text).lower())
+    return WORD.findall(prose(text).lower())
 
 
 def subject(text: str) -> frozenset[str]:
@@ -58,7 +50,7 @@ def overlap(one: frozenset[str], other: frozenset[str]) -> float:
 
 def announces(text: str) -> bool:
     """Whether the prose announces a picture ("here is an image"), speaks of tags, or fences them."""
-    return bool(_ANNOUNCEMENT.search(text))
+    return bool(ANNOUNCEMENT.search(text))
 
 
 def grade(value: float, steps: Sequence[float]) -> int:

@@ -50,3 +50,7 @@ def test_an_event_without_end_is_refused_before_it_fills_the_memory():
 def test_bytes_that_are_no_utf8_are_refused():
     with pytest.raises(UnreadableStream, match="UTF-8"):
         EventStream().feed(b"data: \xff\n\n")
+
+
+def test_a_line_in_many_pieces_is_one_event():
+    assert read([b"data: ", *[b"x"] * 1000, b"\r", b"\n", b"\n"]) == ["x" * 1000]

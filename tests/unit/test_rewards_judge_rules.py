@@ -15,7 +15,7 @@ from rewards_documents import F, I, P, X, document
 from policy.document import Document
 from rewards.judges import IMAGE_KIND, TEXT_KIND
 from rewards.judges.payloads import JudgeImagePayload, JudgeTextPayload
-from rewards.judges.rules import judge_text, quality_grade
+from rewards.judges.rules import READ_CHARS, judge_text, quality_grade
 from rewards.judges.wording import announces, overlap, subject
 from workers import jobs
 from workers.blobs import BlobStore
@@ -74,6 +74,18 @@ def test_of_code_only_what_it_writes_on_the_chart_counts() -> None:
     off = verdict_of(P(PROSE), I("code", code).model_copy(update={"tag": _code(code)}), tools=("code",))
     on = verdict_of(P(PROSE), I("code", about).model_copy(update={"tag": _code(about)}), tools=("code",))
     assert off["image_tags"] < on["image_tags"] == 5
+
+
+@pytest.mark.timeout(20)
+def test_code_with_many_escapes_and_an_open_quote_is_judged() -> None:
+    code = "# don't: " + r"\a" * 40
+    part = I("code").model_copy(update={"tag": _code(code)})
+    assert verdict_of(P(PROSE), part, tools=("code",))["image_tags"] >= 1
+
+
+def test_what_is_beyond_the_judges_limit_changes_nothing() -> None:
+    long = PROSE + " " * READ_CHARS
+    assert verdict_of(P(long + "Here is an image.")) == verdict_of(P(long)) == verdict_of(P(PROSE))
 
 
 def _code(code: str) -> object:

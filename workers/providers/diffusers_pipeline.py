@@ -12,7 +12,6 @@ from __future__ import annotations
 import contextlib
 import inspect
 import math
-import re
 import sys
 import threading
 import time
@@ -77,8 +76,9 @@ def pixel_size(size: str) -> tuple[int, int]:
     """Width and height of "1024x768". Raises `ConfigError` for other forms and for sides that are no multiple
     of 16.
     """
-    match = re.fullmatch(r"(\d+)x(\d+)", size)
-    width, height = (int(side) for side in match.groups()) if match else (0, 0)
+    sides = size.split("x")
+    known = len(sides) == 2 and all(side.isdecimal() and len(side) < 6 for side in sides)
+    width, height = map(int, sides) if known else (0, 0)
     if not width or not height or width % STEP or height % STEP:
         raise ConfigError(
             f"size: {size!r} must be like 1024x768, both multiples of {STEP}, for provider diffusers"

@@ -7,10 +7,11 @@ be a syntax error.
 
 from __future__ import annotations
 
-import re
 import sqlite3
 from collections.abc import Sequence
 from contextlib import closing
+
+from workers.patterns import TERM
 
 TOKENIZER = "porter unicode61 remove_diacritics 2"
 MAX_TERMS = 64
@@ -32,7 +33,7 @@ STOP_WORDS = frozenset([
 
 def match_expression(query: str) -> str:
     """The query's content words as FTS5 terms, each quoted, joined by OR; "" when there are none."""
-    terms = dict.fromkeys(word for word in re.findall(r"[^\W_]+", query.lower()) if word not in STOP_WORDS)
+    terms = dict.fromkeys(word for word in TERM.findall(query.lower()) if word not in STOP_WORDS)
     return " OR ".join(f'"{term}"' for term in list(terms)[:MAX_TERMS])
 
 

@@ -12,11 +12,11 @@ from __future__ import annotations
 import hashlib
 import json
 import logging
-import re
 import time
 from pathlib import Path
 from typing import Any
 
+from workers.patterns import LATIN_WORD
 from workers.providers import drawn, tiny_training
 from workers.providers.cached_folder import cached_folder
 from workers.providers.tiny_training import Progress
@@ -71,7 +71,7 @@ def _build(folder: Path, progress: Progress) -> None:
     with torch.random.fork_rng(devices=[]):
         torch.manual_seed(0)
         spoken = " ".join([*tiny_training.texts(), *system_prompts()])
-        tokenizer = _checked(make_tokenizer(sorted(set(re.findall(r"[A-Za-z]{2,}", spoken)))))
+        tokenizer = _checked(make_tokenizer(sorted(set(LATIN_WORD.findall(spoken)))))
         pipeline = QwenImageEditPlusPipeline(
             scheduler=FlowMatchEulerDiscreteScheduler(
                 shift=1.0,

@@ -10,7 +10,6 @@ import functools
 import mmap
 import os
 import random
-import re
 import sys
 import tempfile
 import traceback
@@ -72,7 +71,7 @@ def _failure(error: BaseException, code: str) -> dict[str, str]:
     except Exception:  # noqa: BLE001 - the code may define its own, broken, exception
         message = "(no message)"
     line = _line(error)
-    lines = re.split("\r\n|\r|\n", code)  # as Python counts them
+    lines = code.replace("\r\n", "\n").replace("\r", "\n").split("\n")  # as Python counts them
     where = f" (line {line}: {lines[line - 1].strip()[:200]})" if 0 < line <= len(lines) else ""
     detail = f"{type(error).__name__[:100]}: {message}{where}".encode(errors="replace").decode()
     if isinstance(error, OSError) and error.errno in _READ_ONLY and os.getcwd() == "/":

@@ -9,12 +9,12 @@ from __future__ import annotations
 import hashlib
 import logging
 import os
-import re
 import textwrap
 import threading
 
 from pydantic import JsonValue
 
+from workers import fences
 from workers.errors import Cause, InfrastructureFault
 from workers.jobs import JobContext, job
 from workers.messages import CodePayload, Success
@@ -22,7 +22,6 @@ from workers.sandbox.client import Renderer
 from workers.settings import ToolSettings, section
 
 logger = logging.getLogger(__name__)
-_FENCE = re.compile(r"\s*```[\w+-]*[ \t]*\n(.*?)\n?[ \t]*```\s*", re.DOTALL)
 _STORING_S = 1.0  # of the request's remaining time, kept for storing the images and the way back
 _renderers: dict[int, Renderer] = {}
 _lock = threading.Lock()
@@ -46,8 +45,7 @@ def warm() -> None:
 
 def unfenced(code: str) -> str:
     """The code without a Markdown fence around all of it, and without a margin common to its lines."""
-    match = _FENCE.fullmatch(code)
-    text = (match[1] if match else code).strip("\r\n")
+    text = fences.unfenced(code).strip("\r\n")
     return textwrap.dedent(text) if text[:1].isspace() else text
 
 
