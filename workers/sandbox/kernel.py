@@ -9,15 +9,17 @@ from __future__ import annotations
 
 import ctypes
 import errno
+import itertools
 import os
 import platform
-import re
 import struct
 
 MACHINE = platform.machine()
 SUPPORTED = MACHINE in ("x86_64", "aarch64")
 X86 = MACHINE == "x86_64"
-VERSION = tuple(int(part) for part in re.findall(r"\d+", platform.release())[:2])
+VERSION = tuple(
+    int("".join(itertools.takewhile(str.isdigit, part)) or 0) for part in platform.release().split(".")[:2]
+)
 
 # Call numbers: those from 424 on are the same on every machine.
 _PIVOT_ROOT = 155 if X86 else 41
