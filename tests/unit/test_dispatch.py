@@ -27,15 +27,16 @@ def test_no_process_gets_two_prompts_more_than_another(processes: int, batches: 
 
 
 @pytest.fixture(scope="module")
-def processes() -> Iterator[list[Any]]:
-    """Three of Ray's processes, each of which keeps the ids of the groups that it was given."""
+def spreading() -> Iterator[SpreadingManager]:
+    """A manager as verl makes it, with three of Ray's processes that only keep what they were given."""
     import ray
+    from omegaconf import OmegaConf
 
     ray.init(num_cpus=PROCESSES, include_dashboard=False, configure_logging=False)
 
     @ray.remote(num_cpus=1)
     class Process:
-        def __init__(self) -> None:
+        def __init__(self, *_: Any) -> None:
             self.uids: list[str] = []
 
         async def generate_sequences(self, batch: Any) -> None:
@@ -44,18 +45,15 @@ def processes() -> Iterator[list[Any]]:
         async def seen(self) -> list[str]:
             return self.uids
 
-    yield [Process.remote() for _ in range(PROCESSES)]
+    class Manager(SpreadingManager):
+        def __init__(self, **options: Any):
+            super().__init__(**options)
+            self.agent_loop_workers_class = Process
+
+    agent = {"num_workers": PROCESSES}
+    config = OmegaConf.create({"actor_rollout_ref": {"rollout": {"agent": agent}, "model": {}}})
+    yield Manager.create(config=config, llm_client=None, teacher_client=None, reward_loop_worker_handles=None)
     ray.shutdown()
-
-
-def manager(processes: list[Any]) -> SpreadingManager:
-    """As verl makes it, but for processes of its own, which need a model server."""
-    from omegaconf import OmegaConf
-
-    config = OmegaConf.create({"actor_rollout_ref": {"rollout": {}, "model": {}}})
-    made = SpreadingManager(config, None)
-    made.agent_loop_workers = processes
-    return made
 
 
 def batch(*uids: str) -> Any:
@@ -70,14 +68,13 @@ def batch(*uids: str) -> Any:
 
 
 @pytest.mark.heavy
-def test_single_prompts_reach_every_process(processes: list[Any]) -> None:
+def test_single_prompts_reach_every_process(spreading: SpreadingManager) -> None:
     import ray
 
-    spreading = manager(processes)
     for n in range(6):
         spreading.generate_sequences(batch(f"single-{n}"))
     spreading.generate_sequences(batch(*(f"many-{n}" for n in range(4))))
-    seen = ray.get([process.seen.remote() for process in processes])
+    seen = ray.get([process.seen.remote() for process in spreading.agent_loop_workers])
     assert seen == [
         ["single-0", "single-3", "many-0", "many-3"],
         ["single-1", "single-4", "many-1"],
