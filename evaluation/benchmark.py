@@ -127,12 +127,13 @@ def _rubric(path: Path) -> list[Entry]:
 def _entry(path: Path, where: str, number: int, item: object) -> Entry:
     if not isinstance(item, dict):
         raise ConfigError(f"{where}: must be an object with prompt and criteria r1 to r10")
-    for name, meant in misnamed(item, KEYS[:2], {**IMAGES, "question": "prompt"}).items():
+    filled = [name for name in item if item[name] or name != "images"]
+    for name, meant in misnamed(filled, KEYS[:2], {**IMAGES, "question": "prompt"}).items():
         raise ConfigError(f"{where}: {shown(name)}: did you mean {meant}? Rename the key, or leave it out")
     prompt = item.get("prompt")
     if not isinstance(prompt, str) or not prompt.strip():
         raise ConfigError(f"{where}: prompt: must be a text")
-    given = item.get("images") or []
+    given = [] if item.get("images") is None else item["images"]
     if not isinstance(given, list) or not all(isinstance(one, str) and one for one in given):
         raise ConfigError(f"{where}: images: must be a list of paths, data URIs or base64 texts")
     match_placeholders(where, prompt.count(PLACEHOLDER), len(given))

@@ -30,7 +30,7 @@ from workers.sandbox import decoders
 logger = logging.getLogger(__name__)
 FOLDER = "inputs"  # in the cache
 TRIES = 3
-TYPES = "PNG, JPEG, WebP, GIF and BMP are read"
+CURE = "replace it by a PNG, JPEG, WebP, GIF or BMP that a reader can see"
 Progress = Callable[[int, int], None]  # how many were checked, of how many
 
 
@@ -58,7 +58,7 @@ class CheckedImages:
         except InfrastructureFault as fault:
             if fault.cause is not Cause.BAD_ANSWER:
                 raise
-            raise ConfigError(f"{image.where}: {shown(fault.detail)}; {TYPES}") from fault
+            raise ConfigError(f"{image.where}: {shown(fault.detail)}; {CURE}") from fault
         self._keep(key, clean)
         return clean
 

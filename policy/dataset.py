@@ -176,7 +176,7 @@ def _text_of(messages: list[dict]) -> str:
 
 
 def _image_num(where: str, value: object) -> int:
-    if isinstance(value, str) and re.fullmatch(r"-?\d+", value.strip()):
+    if isinstance(value, str) and re.fullmatch(r"-?\d{1,9}", value.strip()):
         value = int(value)
     if isinstance(value, float) and value.is_integer():
         value = int(value)

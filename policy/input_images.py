@@ -23,6 +23,7 @@ SHAPES = "give encoded bytes, {bytes, path}, a path beside the file, a data URI 
 FIELDS = ("bytes", "image", "path")  # of a struct, the first that holds something
 NESTED = 3  # structs in structs, such as {image: {bytes, path}}
 LONGEST_PATH, LONGEST_SCHEME = 4096, 16
+LEAST_BASE64 = 20  # characters; what is shorter can be a name and no image
 
 
 @dataclass(frozen=True)
@@ -89,7 +90,7 @@ class InputImage:
         except (OSError, ValueError) as error:  # ValueError: a NUL in the name
             if isinstance(error, ConfigError):
                 raise
-            if "." not in text and "://" not in text:
+            if len(text) >= LEAST_BASE64 and "." not in text and "://" not in text:
                 try:
                     return self._base64(text)
                 except ConfigError:
@@ -145,7 +146,8 @@ def _plain(cell: Any) -> Any:
 def _is_list(cell: Any) -> bool:
     import pyarrow as pa
 
-    return isinstance(cell, pa.ListScalar | pa.LargeListScalar | pa.FixedSizeListScalar)
+    lists = pa.ListScalar | pa.LargeListScalar | pa.FixedSizeListScalar
+    return isinstance(cell, lists) and not isinstance(cell, pa.MapScalar)
 
 
 def _is_image(cell: Any) -> bool:

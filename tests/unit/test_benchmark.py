@@ -89,6 +89,8 @@ def test_images_are_files_data_uris_or_base64(write: Write, tmp_path: Path) -> N
         ([item(images="boat.png")], r"item 1: images: must be a list"),
         (["heron"], r"item 1: must be an object"),
         ([item(prompt="A <image>", image=["a.png"])], r"item 1: image: did you mean images\? Rename the key"),
+        ([item(images=None, image="a.png")], r"item 1: image: did you mean images"),
+        ([item(images={})], r"item 1: images: must be a list"),
         ([item(Images=["a.png"])], r"item 1: Images: did you mean images"),
         ([item(img="a.png")], r"item 1: img: did you mean images"),
         ([{"Prompt": "x", "r1": "y"}], r"item 1: Prompt: did you mean prompt"),

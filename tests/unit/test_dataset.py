@@ -148,6 +148,7 @@ def test_a_row_becomes_a_task(parquet):
         ),
         (record(prompt=[{"role": "robot", "content": "hi"}]), "row 0: prompt: every turn needs a role"),
         (record(extra_info={"image_num": "many"}), r"row 0: extra_info\.image_num: 'many'"),
+        (record(extra_info={"image_num": "9" * 5000}), r"extra_info\.image_num: '9+… \(5,002 characters\)"),
         (record(extra_info={"image_num": -2}), r"extra_info\.image_num: -2"),
         (record(extra_info={"image_num": 1.5}), r"extra_info\.image_num: 1\.5"),
         (record(extra_info={"tools": 3}), r"row 0: extra_info\.tools"),

@@ -121,6 +121,7 @@ REFUSED_CELLS: dict[str, tuple[Any, str]] = {
     "a hole": ([PNG, None], r"images\[1\]: holds nothing"),
     "numbers": (np.zeros(12, np.uint8), r"images\[0\]: is of type uint8"),
     "rows of numbers": ([[1, 2], [3, 4]], r"images\[0\]: is of type list"),
+    "a short name that could be base64": ("gone", r"images: cannot read .*gone"),
     "a number": (7, r"images: is of type int64"),
     "other keys": ([{"url": "http://x/y.png"}], r"images\[0\]: has the keys url"),
     "NUL in a path": (["a\0.png"], r"images\[0\]: cannot read"),
@@ -235,7 +236,7 @@ NOT_READ = {
 def test_what_the_gate_refuses_is_named_with_row_and_cure(tmp_path: Path, data: bytes) -> None:
     [problem] = check([InputImage(data, tmp_path, "f: row 7: images[0]")])
     assert problem.startswith("f: row 7: images[0]: ")
-    assert problem.endswith(("; PNG, JPEG, WebP, GIF and BMP are read", "a data URI or base64"))
+    assert problem.endswith(("that a reader can see", "a data URI or base64"))
     assert len(problem) < SHORT
     assert " at 0x" not in problem
 
@@ -287,6 +288,11 @@ def _read(value: Any, folder: Path) -> list[bytes]:
 
 def _never(data: bytes) -> bytes:
     raise AssertionError("decoded again")
+
+
+def test_a_map_is_no_list_of_images(folder: Path) -> None:
+    with pytest.raises(ConfigError, match=r"images: is of type map"):
+        _read(cell([("a", 1)], pa.map_(pa.string(), pa.int64())), folder)
 
 
 @given(st.text(max_size=200) | st.binary(max_size=60) | st.integers() | st.lists(st.text(max_size=9)))
