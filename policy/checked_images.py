@@ -110,6 +110,7 @@ def check(inputs: Sequence[InputImage], progress: Progress | None = None) -> lis
                 progress(done, len(inputs))
     finally:
         pool.shutdown(cancel_futures=True)
+        decoders.of_this_process().close()  # a run goes on for long, and each takes about 30 MB
     return [problems[at] for at in sorted(problems)]
 
 

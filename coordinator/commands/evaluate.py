@@ -169,8 +169,12 @@ def _reported(console: Console, numbers: dict[str, Any], page: str) -> None:
     value = "nothing was judged" if score["value"] is None else f"score {score['value']:.2f}"
     if score["low"] is not None:
         value += f" (95 % interval {score['low']:.2f} to {score['high']:.2f})"
+    refused = numbers["refused"]["points"]
+    judged = f"{score['judged']} of {score['of']} judged" + (
+        f", {refused} of them refused" if refused else ""
+    )
     console.print(
-        f"[bold]{value}[/], {score['judged']} of {score['of']} judged; see [bold]{page}[/]",
+        f"[bold]{value}[/], {judged}; see [bold]{page}[/]",
         highlight=False,
         soft_wrap=True,
     )
