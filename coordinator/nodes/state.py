@@ -61,8 +61,8 @@ class NodeState:
     @classmethod
     def of(cls, redis_url: str, node: str) -> NodeState:
         """Below LLMI_STATE, or XDG_STATE_HOME/llmi, or ~/.local/state/llmi."""
-        home = os.environ.get("XDG_STATE_HOME") or Path.home() / ".local" / "state"
-        base = Path(os.environ.get(STATE_ENV) or Path(home) / "llmi").expanduser().absolute()
+        state = os.environ.get("XDG_STATE_HOME") or "~/.local/state"
+        base = Path(os.path.expanduser(os.environ.get(STATE_ENV) or f"{state}/llmi"))
         digest = hashlib.sha256(address(redis_url).encode()).hexdigest()[:8]
         return cls(base.absolute() / f"{re.sub(r'[^A-Za-z0-9._-]', '_', node)}-{digest}")
 
