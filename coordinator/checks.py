@@ -43,13 +43,24 @@ def surroundings(config: RunConfig, run: Path, resume: bool = False) -> list[str
     heir = config.name if resume else ""
     # On a cluster of the user's own, workers have the environment of its nodes.
     serves = bool(config.workers.pools) and not os.environ.get(RAY_ENV)
-    outside = (redis(config.queue, serves) or claimed(config.queue, heir)) if config.external_redis else []
+    asked = config.external_redis and not address(config)
+    outside = (redis(config.queue, serves) or claimed(config.queue, heir)) if asked else []
     return [*local(config, run, resume), *jail(config), *outside, *head()]
 
 
 def local(config: RunConfig, run: Path, resume: bool = False) -> list[str]:
     """The part of `surroundings` that asks nobody."""
-    return [*(resumable(config, run) if resume else folder(run)), *blobs(config), *cluster(config)]
+    folders = [*(resumable(config, run) if resume else folder(run)), *blobs(config)]
+    return [*folders, *address(config), *cluster(config)]
+
+
+def address(config: RunConfig) -> list[str]:
+    """The URL of the Redis that the user named has the form that every part of the queue reads."""
+    try:
+        _ = config.queue.url
+    except ConfigError as error:
+        return [str(error)]
+    return []
 
 
 def resumable(config: RunConfig, run: Path) -> list[str]:

@@ -13,6 +13,7 @@ import pytest
 import redis
 
 from coordinator import checks
+from coordinator.config import RunConfig
 from coordinator.redis_server import EmbeddedRedis, _binary, _free_port
 from workers import queue_probe
 from workers.settings import REDIS_ENV, QueueSettings
@@ -185,8 +186,11 @@ def test_a_port_that_is_no_redis_and_one_that_is_silent_are_refused(monkeypatch:
 
 
 def test_a_form_that_celery_does_not_read_is_told_before_anything_connects(
-    monkeypatch: pytest.MonkeyPatch,
+    monkeypatch: pytest.MonkeyPatch, tmp_path: Path
 ) -> None:
     monkeypatch.setenv(REDIS_ENV, "unix:///run/redis.sock")
     [problem] = checks.redis(QueueSettings())
     assert "write redis://127.0.0.1:6379/0" in problem
+    config = RunConfig.model_validate({"name": "r", "train": {"model": "m"}, "data": {"train": ["a"]}})
+    assert checks.local(config, tmp_path / "r") == [problem]  # a dry run tells it too
+    assert checks.surroundings(config, tmp_path / "r").count(problem) == 1
