@@ -83,13 +83,14 @@ def submit(
 
         settings = evaluations.configuration(config)
         with Stages(make_console(stderr=True)) as stages:
+            stages.step("checking the benchmark and posting its items")
             evaluation, posted = evaluations.submit(
                 settings,
                 bench,
                 name or stamp(bench.stem),
                 folder,
                 limit,
-                _saying(console),
+                stages.say,
                 of_images(stages.step),
             )
         status = evaluation.look()
@@ -127,7 +128,9 @@ def report(name: Name, folder: Folder = "evals", as_json: Json = False) -> None:
         from evaluation import report as writer
         from evaluation.batch import Batch
 
-        page, numbers_file, numbers = writer.write(Batch(_url(name, folder)))
+        with Stages(make_console(stderr=True)) as stages:
+            stages.step("writing the report, with every document and its images")
+            page, numbers_file, numbers = writer.write(Batch(_url(name, folder)))
         result.update(numbers, page=page, numbers=numbers_file)
         _reported(console, numbers, page)
 

@@ -119,3 +119,13 @@ def test_a_program_that_is_not_there_is_named(tmp_path, port):
     with pytest.raises(ConfigError, match="no-such-server: no such program"):
         with Servers([server(port, "no-such-server")], tmp_path):
             pass
+
+
+def test_the_last_line_of_a_log_tells_how_far_loading_is(tmp_path, port):
+    one = server(port, "true")
+    servers = Servers([one], tmp_path)
+    assert servers.last_line(one) == ""
+    servers.log(one).write_bytes(b"x" * 5000 + b"\nloading: 10%\rloading: 20%\n \xff\n\n")
+    assert servers.last_line(one) == "\ufffd"
+    servers.log(one).write_bytes(b"loading: 10%\rloading: 20%\n\n")
+    assert servers.last_line(one) == "loading: 20%"
