@@ -232,6 +232,12 @@ def test_folders_that_hold_no_run_are_refused(run: Path, tmp_path: Path) -> None
         ledger_of(run)  # it has a configuration and no ledger yet
 
 
+def test_an_evaluation_is_sent_to_its_report(run: Path) -> None:
+    (run / "batch.json").write_text("{}")
+    with pytest.raises(ConfigError, match="of an evaluation see `llmi evaluate report`"):
+        ledger_of(run)
+
+
 def test_a_ledger_of_another_version_is_refused(run: Path, trained: str) -> None:
     (run / "ledger" / "old.jsonl").write_text('{"type": "began", "time": 1}\n')
     with pytest.raises(ConfigError, match="another version"):
