@@ -135,12 +135,13 @@ async def test_who_stops_serving_is_forgotten_within_a_lease(
 
 @pytest.fixture
 def run(tmp_path: Path) -> RunState:
-    """A run of one step with two rollouts that ended and one pool of workers."""
+    """A run of one step with three rollouts that ended and one pool of workers."""
     data = {"critic/score/mean": 0.5, "timing_s/gen": 1.0, "timing_s/step": 4.0}
     (tmp_path / "metrics.jsonl").write_text(json.dumps({"step": 3, "data": data}) + "\n")
     ledger = LedgerWriter(tmp_path, "rollout")
     ledger.closed("a_0", "trained", step=3)
-    ledger.closed("a_1", "masked")
+    ledger.closed("a_1", "masked", reason="quota, timeout")
+    ledger.closed("b_0", "masked", reason="dropped with its group", step=3)
     ledger.append(Waited(time=time.time() - 20.0, began=time.time() - 25.0, step=3))
     ledger.close()
     progress = Progress(tmp_path)
@@ -173,7 +174,10 @@ async def test_the_exporter_shows_queues_workers_and_the_run(
         "llmi_paused": 0,
         "llmi_trainer_idle_ratio": 0.25,
         "llmi_rollouts_total trained": 1,
-        "llmi_rollouts_total masked": 1,
+        "llmi_rollouts_total masked": 2,
+        "llmi_masked_total quota": 1,
+        "llmi_masked_total timeout": 1,
+        "llmi_masked_total dropped_with_group": 1,
         "llmi_rollouts_total stale": 0,
     }
     assert {name: page[name] for name in expected} == expected
