@@ -11,6 +11,8 @@ from collections.abc import Callable, Sequence
 
 INCOMPLETE = "\ufffd"
 CONTEXT = 8  # ids that are decoded again before the next ones
+LONGEST = 4  # ids of one character: one for each byte
+MAX_HELD = 64  # ids without a whole character at their end; so many hold bytes that never become one
 Decode = Callable[[Sequence[int]], str]
 
 
@@ -39,7 +41,21 @@ class Detokenizer:
         self._told = len(certain)
         if certain == now:
             self._shorten(now)
+        elif len(self._ids) > MAX_HELD:
+            piece += self._abandon(now)
         return piece
+
+    def _abandon(self, text: str) -> str:
+        """Give up the bytes that cannot become a character any more, and return what stands for them; `text`
+        is that of all ids. Where no cut between characters is found, nothing changes."""
+        for kept in range(LONGEST, CONTEXT + 1):
+            before = self._decode(self._ids[:-kept])
+            if len(before) >= self._told and before + self._decode(self._ids[-kept:]) == text:
+                piece = before[self._told :]
+                del self._ids[:-kept]
+                self._told = self._whole = 0
+                return piece
+        return ""
 
     def _shorten(self, text: str) -> None:
         """Keep only a context that begins with a whole character; `text` is that of all ids."""

@@ -359,6 +359,29 @@ def test_a_long_text_is_decoded_once():
     assert counted < 1.1 * 24_000
 
 
+def test_bytes_that_never_become_a_character_are_decoded_a_bounded_number_of_times():
+    counted = 0
+
+    def counting(ids) -> str:
+        nonlocal counted
+        counted += len(ids)
+        return decode(ids)
+
+    detokenizer = Detokenizer(counting)
+    garbage = b"\xff\x80\xe2\x82" * 1000
+    pieces = [detokenizer.feed([byte]) for byte in garbage]
+    assert "".join(pieces) + detokenizer.close() == garbage.decode("utf-8", "replace")
+    assert counted < 100 * len(garbage)
+
+
+@settings(max_examples=200, deadline=None)
+@given(st.lists(st.sampled_from([b"\x80", b"\xff", b"\xe2\x82", "€".encode(), b"\xf0", b"a"]), max_size=300))
+def test_pieces_of_any_bytes_are_their_decoding(parts):
+    data, detokenizer = b"".join(parts), Detokenizer(decode)
+    pieces = [detokenizer.feed([byte]) for byte in data]
+    assert "".join(pieces) + detokenizer.close() == data.decode("utf-8", "replace")
+
+
 async def test_what_the_generator_was_given_stays_as_it_was(build):
     model, given = Model(f"{search('x')} and on"), []
 
