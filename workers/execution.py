@@ -82,7 +82,7 @@ def handle(task_id: str, kind: str, arguments: tuple[Any, ...]) -> Outcome:
     late_s = time.time() - request.start_by
     late = late_s >= 0
     if late:
-        _bury(kind, f"it could have been begun until {late_s:.0f} s before", arguments)
+        _bury(kind, f"its start deadline had passed {late_s:.0f} s before", arguments)
     if not provider or late:
         return _run(request, arguments)
     breaker = ProviderBreaker(_redis(os.getpid()), kind, provider, settings.breaker)
