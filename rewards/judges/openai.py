@@ -59,11 +59,13 @@ def shorter(payload: P, chat: Callable[[P, int, int], Chat], pixels: int, most_i
             bare[-1]["content"].insert(-1, image(blank_uri()))
         return bare
 
-    return Shorter(
-        fewer_images=lambda most: chat(payload, pixels, min(most, most_images)),
-        short=lambda: chat(shorten.for_judge(payload), shorten.SHORT_PIXELS, most_images),
-        without_document=without_document,
-    )
+    def document(short: bool, limit: int | None) -> Chat:
+        images = most_images if limit is None else min(limit, most_images)
+        if short:
+            return chat(shorten.for_judge(payload), min(pixels, shorten.SHORT_PIXELS), images)
+        return chat(payload, pixels, images)
+
+    return Shorter(document, without_document)
 
 
 def schema(verdict: type[Verdict]) -> dict[str, Any]:

@@ -6,9 +6,9 @@ Invariants: never past the request's deadline; network failures are typed and re
 A judge that refuses the words or the pictures of a document refuses them by the model's fault. Any other 4xx
 but those of keys and quotas (too long, too many images, a parameter, a status that nobody documents) is
 settled by asking, since an answer may repeat what the document says: once more with the document shortened
-(`rewards.judges.shorten`, or fewer images where the judge named its limit), and then without any document. A
-judge that takes the last and not the one before has refused the document: the model's fault. One that refuses
-even that is not set up for these requests: infrastructure's.
+(`rewards.judges.shorten`), with fewer images where the judge named its limit, and in the end without any
+document. A judge that takes the last and not the one before has refused the document: the model's fault. One
+that refuses even that is not set up for these requests: infrastructure's.
 """
 
 from __future__ import annotations
@@ -57,10 +57,11 @@ class Answered(NamedTuple):
 
 @dataclass(frozen=True)
 class Shorter:
-    """The same question made smaller: with at most so many images, with a shortened document, with none."""
+    """The same question made smaller. `document`: shortened or not, with at most so many images (None: as
+    many as are configured); `without_document`: nothing of it is left.
+    """
 
-    fewer_images: Callable[[int], Chat]
-    short: Callable[[], Chat]
+    document: Callable[[bool, int | None], Chat]
     without_document: Callable[[], Chat]
 
 
@@ -130,13 +131,20 @@ def _shortened(call: Call, refusal: TooLarge | Refused, shorter: Shorter | None)
     """The answer to the shortened question. Raises as the module's docstring says."""
     if shorter is None:
         raise _configuration(call, refusal)
-    images = image_limit(refusal.detail)
-    chat = shorter.short() if images is None else shorter.fewer_images(images)
     logger.info("%s is asked about a shortened document: %s", call.provider, refusal.detail)
-    try:
-        return _post(call, chat)
-    except (TooLarge, Refused) as again:
-        refusal = again
+    short, most_images = False, None
+    while True:
+        named = image_limit(refusal.detail)
+        if named and most_images is None:
+            most_images = named
+        elif not short:
+            short = True
+        else:
+            break
+        try:
+            return _post(call, shorter.document(short, most_images))
+        except (TooLarge, Refused) as again:
+            refusal = again
     try:
         _post(call, shorter.without_document())
     except (TooLarge, Refused, ModelFault) as still:

@@ -284,6 +284,28 @@ def test_a_judge_that_takes_no_image_at_all_is_not_the_documents_fault(
     assert result.fault is Fault.INFRASTRUCTURE
 
 
+def test_a_model_without_eyes_gives_no_verdict_on_images(judge: Judge, store: BlobStore) -> None:
+    message = "At most 0 image(s) may be provided in one prompt."
+    judge.decide = lambda body: refused(message) if images(body) else verdict(body)
+    result = look(store, document(P("A heron."), I(blob=picture(store))))
+    assert isinstance(result, Failure)
+    assert result.fault is Fault.INFRASTRUCTURE
+
+
+def test_a_document_that_is_too_long_with_fewer_images_too_is_shortened(
+    judge: Judge, store: BlobStore
+) -> None:
+    many = refused("At most 2 image(s) may be provided in one request.")
+    by_length = at_most(30_000, refused(code="context_length_exceeded"))
+    judge.decide = lambda body: many if images(body) > 2 else by_length(body)
+    result = look(store, document(P(LONG), I(blob=picture(store)), I(blob=picture(store, (50, 50)))))
+    assert isinstance(result, Success), result
+    three = (I(blob=picture(store, (60 + n, 50))) for n in range(3))
+    judge.seen.clear()
+    assert isinstance(look(store, document(P(LONG), *three)), Success)
+    assert [images(body) for body in judge.seen] == [3, 2, 2]
+
+
 @pytest.mark.parametrize(
     ("finish", "cure"), [("length", "raise its max_tokens"), ("stop", "finish_reason stop")]
 )

@@ -225,7 +225,9 @@ def test_what_an_answer_repeats_of_the_request_decides_nothing(echo: str) -> Non
         ("Too many images. Maximum of 10 images allowed", 10),
         ("You may provide at most 5 images", 5),
         ("number of images exceeds 8.", 8),
+        ("At most 0 image(s) may be provided in one prompt.", 0),
         ("image is broken", None),
+        ("failed to load image 3", None),
         ("", None),
     ],
 )

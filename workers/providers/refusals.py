@@ -170,8 +170,12 @@ def is_content_code(code: object) -> bool:
 
 
 def image_limit(text: str) -> int | None:
-    """The N of a message such as vLLM's "At most N image(s) may be provided in one prompt"."""
+    """The N of a message such as vLLM's "At most N image(s) may be provided in one prompt", else None.
+    0: the model takes no images.
+    """
     words = text[:_LONG].lower().split()
+    if not any(part in word for word in words for part in ("most", "max", "limit", "exceed", "many")):
+        return None
     for at, word in enumerate(words):
         if not word.startswith("image"):
             continue
