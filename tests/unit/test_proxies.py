@@ -149,5 +149,16 @@ def test_a_name_is_not_resolved_for_each_request_nor_without_a_proxy(monkeypatch
     assert names.asked == ["serpapi.com"]
 
 
+def test_a_name_that_does_not_resolve_in_time_is_the_proxys(monkeypatch: pytest.MonkeyPatch) -> None:
+    class Silent(Names):
+        async def resolve(self, host: str, port: int = 0, family: Any = 0) -> list[ResolveResult]:
+            await asyncio.Event().wait()
+            raise AssertionError
+
+    monkeypatch.setenv("HTTPS_PROXY", PROXY)
+    monkeypatch.setattr(proxies, "CHOOSE_S", 0.02)
+    assert asyncio.run(proxies.route(WEB, Silent())) == URL(PROXY)
+
+
 def test_a_proxys_password_is_not_shown() -> None:
     assert proxies.shown(URL("http://me:secret@proxy.example.com:3128")) == PROXY

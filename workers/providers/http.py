@@ -36,7 +36,10 @@ HEADERS = {
     "Accept-Encoding": "identity",
 }
 BACKSTOP_S = 1.0  # what keeps its own deadline, and names who was late, ends before `run_until` does
-RESOLVE_S = 5.0  # for one name; the thread that asks may hang for longer, and nothing can end it
+# Seconds for one name: more than the 5 after which the system asks the second name server. The thread that
+# asks may hang for longer, and nothing can end it.
+RESOLVE_S = 8.0
+TRUSTED_RESOLVE_S = 20.0
 KNOWN_S = 1.0  # for a name that a trusted proxy may resolve as well
 NAMES_AT_ONCE = 6  # look-ups that one session of untrusted names may have in threads, hanging ones included
 
@@ -60,7 +63,7 @@ DEFAULT_LIMITS = FetchLimits()
 
 
 class Resolver(AbstractResolver):
-    """Looks names up in threads, for `RESOLVE_S` at most, and lets through only public addresses.
+    """Looks names up in threads, for a bounded time, and lets through only public addresses.
 
     `allow_private`: every address is let through. `trusted`: the names stand in the user's own configuration;
     others have threads of their own, and one resolver uses `NAMES_AT_ONCE` of them at most.
@@ -97,11 +100,12 @@ class Resolver(AbstractResolver):
             raise socket.gaierror(socket.EAI_AGAIN, "too many names before it are still being resolved")
         job = (_TRUSTED if self._trusted else _UNTRUSTED).submit(_look_up, host, port, family)
         self._running.add(job)
+        limit_s = TRUSTED_RESOLVE_S if self._trusted else RESOLVE_S
         try:
-            async with asyncio.timeout(RESOLVE_S):
+            async with asyncio.timeout(limit_s):
                 return await asyncio.wrap_future(job)
         except TimeoutError as error:
-            raise socket.gaierror(socket.EAI_AGAIN, f"no answer in {RESOLVE_S:g} s") from error
+            raise socket.gaierror(socket.EAI_AGAIN, f"no answer in {limit_s:g} s") from error
 
     async def close(self) -> None:
         """Nothing is held."""

@@ -9,6 +9,7 @@ address here; a proxy's password is never shown. The variables are read as curl 
 
 from __future__ import annotations
 
+import asyncio
 import functools
 import ipaddress
 import logging
@@ -24,7 +25,8 @@ from workers.providers.addresses import is_public
 
 logger = logging.getLogger(__name__)
 INSIDE = (".local", ".localhost", ".internal", ".svc", ".lan", ".home.arpa", ".intranet", ".corp")
-REMEMBERED_S = 30.0  # how long a name that was resolved to choose between proxy and direct is not asked again
+CHOOSE_S = 8.0  # for a name to resolve here; longer means that this machine does not resolve such names
+REMEMBERED_S = 60.0  # how long a name that was resolved to choose between proxy and direct is not asked again
 _resolved: dict[str, tuple[float, tuple[str, ...]]] = {}
 
 
@@ -111,8 +113,9 @@ async def _addresses(host: str, resolver: AbstractResolver) -> tuple[str, ...]:
     if host in _resolved and now - _resolved[host][0] < REMEMBERED_S:
         return _resolved[host][1]
     try:
-        found = tuple(one["host"] for one in await resolver.resolve(host, 0, socket.AF_UNSPEC))
-    except OSError:
+        async with asyncio.timeout(CHOOSE_S):
+            found = tuple(one["host"] for one in await resolver.resolve(host, 0, socket.AF_UNSPEC))
+    except OSError:  # or a TimeoutError, which is one
         found = ()
     _resolved[host] = (now, found)
     return found
