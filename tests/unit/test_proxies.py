@@ -43,6 +43,9 @@ def environment(monkeypatch: pytest.MonkeyPatch) -> None:
         ({"HTTPS_PROXY": "http://"}, WEB, None),
         ({"HTTPS_PROXY": "http://[::1"}, WEB, None),
         ({"HTTPS_PROXY": "http://proxy:port"}, WEB, None),
+        ({"HTTPS_PROXY": PROXY}, "https://[::1", None),
+        ({"HTTPS_PROXY": PROXY}, "https://serpapi.com:port/", None),
+        ({"HTTPS_PROXY": PROXY}, "", None),
     ],
 )
 def test_the_proxy_is_the_one_of_the_urls_scheme(

@@ -34,11 +34,14 @@ def named(url: str) -> URL | None:
     """The proxy that the environment names for `url`; None for none, and for hosts that are inside by their
     name alone.
     """
-    parts = urlsplit(url)
-    host = (parts.hostname or "").rstrip(".").lower()
+    try:
+        parts = urlsplit(url)
+        host, port = (parts.hostname or "").rstrip(".").lower(), parts.port
+    except ValueError:
+        return None  # no URL, as the client will say
     proxies = getproxies_environment()
     value = proxies.get(parts.scheme) or proxies.get("all") or ""
-    if not value or _inside(host) or _excepted(host, parts.port, proxies.get("no", "")):
+    if not value or _inside(host) or _excepted(host, port, proxies.get("no", "")):
         return None
     return _parsed(value)
 
