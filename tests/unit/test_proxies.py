@@ -9,6 +9,8 @@ from typing import Any
 
 import pytest
 from aiohttp.abc import AbstractResolver, ResolveResult
+from hypothesis import given
+from hypothesis import strategies as st
 from yarl import URL
 
 from workers.providers import proxies
@@ -165,3 +167,13 @@ def test_a_name_that_does_not_resolve_in_time_is_the_proxys(monkeypatch: pytest.
 
 def test_a_proxys_password_is_not_shown() -> None:
     assert proxies.shown(URL("http://me:secret@proxy.example.com:3128")) == PROXY
+
+
+@given(st.text(max_size=40), st.text(max_size=40))
+def test_no_url_and_no_variable_makes_the_choice_raise(url: str, value: str) -> None:
+    variables = {"https": value, "http": value, "all": value, "no": value}
+    with pytest.MonkeyPatch.context() as patched:
+        patched.setattr(proxies, "getproxies_environment", lambda: variables)
+        for asked in (url, f"https://{url}", f"http://example.com:{url}"):
+            found = proxies.named(asked)
+            assert found is None or (found.scheme in ("http", "https") and found.host)
