@@ -29,6 +29,7 @@ from evaluation.settings import AuthorSettings
 from policy.checked_images import Progress
 from rewards import settings as rewards
 from rewards.settings import JudgeSettings, RewardSettings
+from workers import queue_probe
 from workers import submit as queue
 from workers.blobs import BlobStore
 from workers.errors import Cause, ConfigError, InfrastructureFault
@@ -272,6 +273,8 @@ def submit(
     Raises `ConfigError` before anything was written, `InfrastructureFault` when Redis goes away; calling it
     again then does the rest.
     """
+    if problems := queue_probe.problems(config.queue):
+        raise ConfigError("\n".join(problems))
     benchmark = check(config, bench, limit, progress)
     items = benchmark.store(BlobStore(config.blobs.url))
     batch = Batch(_absolute(f"{folder.rstrip('/')}/{name}"))

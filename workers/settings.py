@@ -93,11 +93,8 @@ class QueueSettings(Settings):
         """The URL to connect to: `LLMI_REDIS_URL` wins, so that a password never enters a file. Raises
         `ConfigError` for one that not every client reads alike.
         """
-        given = os.environ.get(REDIS_ENV)
-        if not given:
-            return self.redis_url
         try:
-            return canonical(given)
+            return canonical(os.environ.get(REDIS_ENV) or self.redis_url)
         except ValueError as error:
             raise ConfigError(f"queue.redis_url (or {REDIS_ENV}): {error}") from None
 

@@ -22,6 +22,7 @@ from coordinator.nodes.needs import drain_s, lacking
 from coordinator.nodes.plan import Role, plan
 from coordinator.nodes.state import NodeState, Record
 from coordinator.paths import placed
+from workers import queue_probe
 from workers.errors import ConfigError
 from workers.redis_url import address, canonical
 from workers.roster import read_roster
@@ -47,14 +48,16 @@ def prepare(
     node: str,
     machine: Machine | None = None,
 ) -> Joining:
-    """Resolve Redis and configuration, and plan. Starts nothing and writes nothing but the environment of
-    this process (LLMI_REDIS_URL). Raises `ConfigError`.
+    """Resolve Redis and configuration, and plan. Starts nothing and writes nothing that stays but the
+    environment of this process (LLMI_REDIS_URL). Raises `ConfigError`.
     """
     given = _given(config) if config else None
     url = _url(redis_url, given)
     os.environ[REDIS_ENV] = url
     node = _name(node)
     settings, publish = _settled(given, url)
+    if problems := queue_probe.problems(settings.queue, serves=True):
+        raise ConfigError("\n".join(problems))
     machine = machine or look()
     what = plan(machine, settings, lacking(settings), queues, role)
     record = Record(

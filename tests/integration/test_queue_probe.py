@@ -14,8 +14,10 @@ import redis
 
 from coordinator import checks
 from coordinator.config import RunConfig
+from coordinator.nodes import joining
 from coordinator.redis_server import EmbeddedRedis, _binary, _free_port
 from workers import queue_probe
+from workers.errors import ConfigError
 from workers.settings import REDIS_ENV, QueueSettings
 
 ACL = Path(__file__).parents[2] / "ops/redis/users.acl"
@@ -81,6 +83,12 @@ def test_a_replica_is_refused_and_its_primary_named(server: Server) -> None:
     replica = server("--replicaof", f"127.0.0.1 {primary}")
     [problem] = problems(replica)
     assert f"replica of 127.0.0.1:{primary}" in problem
+
+
+def test_a_node_does_not_join_a_replica(server: Server, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv(REDIS_ENV, f"redis://127.0.0.1:{server('--replicaof', f'127.0.0.1 {server()}')}/0")
+    with pytest.raises(ConfigError, match="write the address of the primary"):
+        joining.prepare(redis_url="", config="evaluate_demo", queues=["search"], role="all", node="n")
 
 
 def test_a_primary_that_is_short_of_replicas_is_refused(server: Server) -> None:
