@@ -62,7 +62,8 @@ class Stages:
         self._every_s = every_s
         self._clock = clock
         self._name = ""
-        self._began = self._told_at = self._first = 0.0
+        self._began = self._told_at = self._moved = 0.0
+        self._first: float | None = None  # share that was done at `_moved`, from where the pace is taken
         self._told: tuple[float | None, str] = (None, "")
         self._bars: Progress | None = None
         self._bar: TaskID | None = None
@@ -89,11 +90,15 @@ class Stages:
         """`name` is running, and `share` of it is done; `detail` says more, such as "3 of 7 workers"."""
         now = self._clock()
         if name != self._name:
-            self._name, self._first = name, share or 0.0
+            self._name, self._first, self._moved = name, share, now
             self._began, self._told_at, self._told = now, now, (share, detail)
             self._written(lambda: self._begin(name, share, detail))
             return
-        left = seconds_left(now - self._began, share, self._first)
+        if (
+            self._first is None
+        ):  # what passes before there is a share, such as an import, is no part of the pace
+            self._first, self._moved = share, now
+        left = seconds_left(now - self._moved, share, self._first or 0.0)
         rest = "" if left is None or share == 1 else f"about {in_short(left)} left"
         self._written(lambda: self._go_on(now, share, detail, rest))
 

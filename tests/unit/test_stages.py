@@ -79,6 +79,17 @@ def test_what_was_done_before_is_no_part_of_the_pace(clock: Clock) -> None:
     assert lines(shown)[-1] == "judging: 90%, 10 s, about 10 s left"
 
 
+def test_what_passes_before_there_is_a_share_is_no_part_of_the_pace(clock: Clock) -> None:
+    shown = console()
+    with Stages(shown, every_s=0.0, clock=clock) as stages:
+        stages.step("training")
+        clock.now += 100.0
+        stages.step("training", 0.0)
+        clock.now += 10.0
+        stages.step("training", 0.5)
+    assert lines(shown)[-1] == "training: 50%, 1 min 50 s, about 10 s left"
+
+
 def test_stages_within_stages_take_turns(clock: Clock) -> None:
     shown = console(terminal=True)
     with Stages(shown, clock=clock) as outer:
