@@ -77,7 +77,7 @@ def meant(raw: str, value: str) -> str:
 
     A literal with line breaks in it was not escaped as a whole, and a string of the code that would hold a
     control character was not escaped enough. In both cases the escapes inside the code's own strings belong
-    to the code.
+    to the code. Code on one line with an escaped line break outside of its strings was escaped twice.
     """
     if "\n" in raw or "\r" in raw:
         return _as_written(raw, lines=True)
@@ -85,7 +85,14 @@ def meant(raw: str, value: str) -> str:
         repaired = _as_written(raw, lines=False)
         if all(string.closed for string in strings(repaired)):
             return repaired
+    if r"\n" in value and not _CONTROLS.intersection(value) and _escaped_twice(value):
+        return _as_written(value, lines=False)
     return value
+
+
+def _escaped_twice(code: str) -> bool:
+    """Whether an escaped line break stands outside of the strings of the code, where Python knows none."""
+    return sum(string.text.count(r"\n") for string in strings(code)) < code.count(r"\n")
 
 
 def _broken(string: String) -> bool:

@@ -156,7 +156,8 @@ class TagReader:
     def _tag(self, parts: list[Part]) -> None:
         raw = "".join(self._raw)
         tag = parse_tag(raw[len(OPEN) : -len(CLOSE)], index=self.tags, inputs=self.inputs)
-        if isinstance(tag, Invalid) and self._last == "`" and "`" in raw:  # a code span that ends in it
+        # A code span that ends inside of the tag, or that shows the form of one.
+        if isinstance(tag, Invalid) and self._last == "`" and any(mark in raw for mark in ("`", "...", "…")):
             self._state = _State.TEXT
             self._say(raw)
         elif isinstance(tag, Invalid):

@@ -11,6 +11,12 @@ from __future__ import annotations
 TAG = "<imgen>{'source': 'search', 'description': 'd', 'params': {'query': 'fox'}}</imgen>"
 
 MENTIONS = [
+    (
+        "Write `<imgen>{'source': ..., 'params': {...}}</imgen>`. @",
+        "Write `<imgen>{'source': ..., 'params': {...}}</imgen>`. @",
+    ),
+    ("Write `<imgen>{'source': '…', …}</imgen>`. @", "Write `<imgen>{'source': '…', …}</imgen>`. @"),
+    ("Write `@` now.", "Write `@` now."),
     ("I use the `<imgen>` tag. Text. @ More.", "I use the `<imgen>` tag. Text. @ More."),
     ("Use <imgen> for pictures. @ More.", "Use <imgen> for pictures. @ More."),
     ("The tags <imgen> and </imgen> frame it. @", "The tags <imgen> and </imgen> frame it. @"),
@@ -144,6 +150,10 @@ THOUGHTS = [
 
 # The texts are as the model writes them: `\n` is a backslash and an n.
 CODES = [
+    (r"""'plt.plot([1])\\nplt.grid()'""", "plt.plot([1])\nplt.grid()"),
+    (r"""'plt.plot([1])\\nplt.title(\\'a\\')'""", "plt.plot([1])\nplt.title('a')"),
+    (r"""'plt.title("a\\nb")\\nplt.grid()'""", 'plt.title("a\\nb")\nplt.grid()'),
+    (r"""'plt.title(\"a\\nb\")'""", r'plt.title("a\nb")'),
     (r"""'plt.plot([1,2])\nplt.xlabel('')'""", "plt.plot([1,2])\nplt.xlabel('')"),
     (r"""'plt.title(' ')'""", "plt.title(' ')"),
     (r"""'plt.title('')\nplt.xlabel('')'""", "plt.title('')\nplt.xlabel('')"),
