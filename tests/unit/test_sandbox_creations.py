@@ -8,13 +8,18 @@ import os
 import subprocess
 import sys
 import tempfile
+from dataclasses import asdict
 from pathlib import Path
+from typing import Any
 
 import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
 from sandbox_worlds import CHART, failure, shared
 
 from workers.errors import Cause, InfrastructureFault
-from workers.sandbox import folder, limits
+from workers.sandbox import child, decoders, folder, limits, protocol, zygote
+from workers.sandbox.world import World
 from workers.settings import CodeSettings
 
 SETTINGS = CodeSettings(cpu_s=5, wall_s=20, memory_mb=384, output_mb=2, require=())
@@ -76,7 +81,7 @@ def test_waiting_for_a_disk_is_no_way_to_outlive_ones_limits() -> None:
 def _names(top: Path) -> None:
     for number in range(30):
         for process in (1, os.getpid(), os.getppid()):
-            (top / "d" / f"moved-{number}-{process}" / "a").mkdir(parents=True)
+            (top / f"moved-{number}-{process}" / "a" / "b").mkdir(parents=True)
 
 
 def _long(top: Path) -> None:
@@ -106,6 +111,66 @@ def _bytes(top: Path) -> None:
 def _many(top: Path) -> None:
     for number in range(5000):
         os.close(os.open(top / str(number), os.O_CREAT))
+
+
+NAMES = st.binary(min_size=1, max_size=40).filter(
+    lambda name: not set(name) & set(b"/\0") and name.strip(b".")
+)
+TREES = st.recursive(
+    st.sampled_from([None, 0o700]),
+    lambda inner: st.tuples(
+        st.sampled_from([0, 0o300, 0o400, 0o700]), st.dictionaries(NAMES, inner, max_size=4)
+    ),
+    max_leaves=30,
+)
+
+
+def _grow(place: bytes, tree: Any) -> None:
+    """A file for None, an empty folder for a mode, a folder of that mode for a mode and what is in it."""
+    if tree is None:
+        os.close(os.open(place, os.O_CREAT))
+        return
+    mode, inner = (tree, {}) if isinstance(tree, int) else tree
+    os.mkdir(place)
+    for name, below in inner.items():
+        _grow(place + b"/" + name, below)
+    os.chmod(place, mode)
+
+
+@given(tree=TREES)
+@settings(max_examples=60, deadline=None)
+def test_any_tree_can_be_removed(tree: Any) -> None:
+    with tempfile.TemporaryDirectory() as above:
+        top = os.path.join(above, "job")
+        os.mkdir(top)
+        _grow(os.fsencode(top) + b"/x", tree)
+        folder.remove_tree(top)
+        assert os.listdir(above) == []
+
+
+def test_a_folder_that_cannot_be_removed_costs_the_zygote_and_not_its_jobs_answer(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    class Stuck(folder.Folder):
+        def make(self, user: int | None) -> None: ...
+        def remove(self) -> None:
+            raise OSError("stuck")
+
+    answer = {"run_s": 0.0}
+    monkeypatch.setattr(zygote, "Folder", Stuck)
+    monkeypatch.setattr(zygote.Zygote, "_watch", lambda *_: (answer, memoryview(b"frame")))
+    jail = child.Jail(False, False, None, False, (), ())
+    one = zygote.Zygote(jail, World("none"), True, lambda *_: child.Report({}), "/", 0, 0, 0)
+    (read_order, write_order), (read_answer, write_answer) = os.pipe(), os.pipe()
+    os.write(write_order, protocol.pack({"limits": asdict(decoders.LIMITS) | {"files_mb": 1}, "order": {}}))
+    with pytest.raises(zygote.NotRemoved):
+        zygote._serve_one(one, read_order, write_answer)
+    size = protocol.length(protocol.read_exactly(read_answer, protocol.LENGTH_BYTES))
+    header, body = protocol.unpack(protocol.read_exactly(read_answer, size))
+    assert bytes(body) == b"frame"
+    assert header["run_s"] >= 0.0
+    for descriptor in (read_order, write_order, read_answer, write_answer):
+        os.close(descriptor)
 
 
 @pytest.mark.parametrize("make", [_names, _long, _kinds, _bytes, _many])

@@ -15,7 +15,6 @@ import contextlib
 import functools
 import gc
 import os
-import select
 import signal
 import sys
 import time
@@ -23,7 +22,18 @@ from collections.abc import Callable
 from dataclasses import dataclass
 from typing import Any
 
-from workers.sandbox import bubblewrap, child, decoding, drawing, limits, namespaces, paths, probe, protocol
+from workers.sandbox import (
+    bubblewrap,
+    child,
+    decoding,
+    drawing,
+    limits,
+    namespaces,
+    paths,
+    probe,
+    protocol,
+    watch,
+)
 from workers.sandbox.clock import Clock, read_at
 from workers.sandbox.creations import Counter
 from workers.sandbox.folder import Folder, remove_tree
@@ -33,13 +43,6 @@ Job = Callable[[], child.Report]
 Work = Callable[[dict[str, Any], memoryview], child.Report]  # a job, of a request's order and body
 # What a zygote can be for: each loads its libraries (it may write below the folder) and returns its work.
 TRADES: dict[str, Callable[[str], Work]] = {"charts": drawing.warm, "pictures": decoding.warm}
-_SLACK_BYTES = 64 << 10  # a frame's header beyond its images
-_WATCH_S = 0.05
-_DYING_S = 2.0  # from closing its last descriptor to being dead, under load
-
-
-class WorkerGone(Exception):
-    """The worker closed its side: nobody waits for an answer."""
 
 
 class NotRemoved(Exception):
@@ -106,17 +109,17 @@ class Zygote:
         if channel is not None:
             os.close(channel)
         try:
-            end, content = _collect(reader, inbox, limit, clock, folder, counter)
-            if end == "closed" and not _ended_by_itself(pid):
+            end, content = watch.collect(reader, inbox, limit, clock, folder, counter)
+            if end == "closed" and not watch.ended_by_itself(pid):
                 end = "silent"
             wall_s, run_s = clock.wall_s, clock.run_s()
         finally:
             os.close(reader)
             if counter:
                 counter.close()
-            status, usage = _end(pid)
+            status, usage = watch.end(pid)
             if self.world.processes:
-                _end_all()
+                watch.end_all()
         armed, frame = content[:1] == protocol.ARMED, content[1 + protocol.LENGTH_BYTES :]
         header = {
             "end": end if armed or end != "frame" else "closed",
@@ -131,90 +134,6 @@ class Zygote:
         return header, frame if end == "frame" else frame[:0]
 
 
-def _collect(
-    reader: int,
-    inbox: int,
-    limit: limits.Limits,
-    clock: Clock,
-    folder: Folder | None,
-    counter: Counter | None,
-) -> tuple[str, memoryview]:
-    """Read the child's one frame: how that ended (frame, closed, run, wall, output or files), and the
-    bytes.
-    """
-    most = limit.output_mb * limits.MEBIBYTE + _SLACK_BYTES
-    prefix = 1 + protocol.LENGTH_BYTES
-    room, count = protocol.room(prefix + most), 0
-    poll = select.poll()
-    poll.register(reader, select.POLLIN)
-    poll.register(inbox, 0)  # only tells of a worker that is gone
-    if counter:
-        counter.watch(poll)
-    looked = 0.0
-    while True:
-        passed = clock.wall_s
-        if passed >= limit.run_s and clock.run_s() >= limit.run_s:
-            return "run", room[:count]
-        if passed >= limit.wall_s:
-            return "wall", room[:count]
-        if folder and passed - looked >= _WATCH_S:  # not for each file that it creates
-            looked = passed
-            if folder.full():
-                return "files", room[:count]
-        for descriptor, event in poll.poll(min(limit.wall_s - passed, _WATCH_S) * 1000 + 1):
-            if descriptor == inbox and event & (select.POLLHUP | select.POLLERR):
-                raise WorkerGone
-            if counter and counter.serve(descriptor, event):
-                continue
-            if descriptor != reader:
-                continue
-            got = os.readv(reader, [room[count:]])
-            if not got:
-                return "closed", room[:count]
-            count += got
-            if room[:1] != protocol.ARMED or count < prefix:
-                continue
-            size = protocol.length(room[1:prefix])
-            if size > most:
-                return "output", room[:count]
-            if count >= prefix + size:
-                return "frame", room[: prefix + size]
-
-
-def _ended_by_itself(pid: int) -> bool:
-    """Whether a child whose pipe is closed is dead, not merely silent: only then does its status tell why."""
-    deadline = time.monotonic() + _DYING_S
-    while time.monotonic() < deadline:
-        if os.waitid(os.P_PID, pid, os.WEXITED | os.WNOWAIT | os.WNOHANG) is not None:
-            return True
-        time.sleep(0.001)
-    return False
-
-
-def _end(pid: int) -> tuple[int, Any]:
-    """Kill a child and its group, and wait for it."""
-    for kill in (os.killpg, os.kill):
-        try:
-            kill(pid, signal.SIGKILL)
-        except ProcessLookupError:
-            continue
-    while True:
-        _, status, usage = os.wait4(pid, 0)
-        if not os.WIFSTOPPED(status):  # of a child that asked to be traced, each stop is reported
-            return status, usage
-
-
-def _end_all() -> None:
-    """Kill and reap whatever else lives in a namespace that is the zygote's: without seccomp, a job may have
-    started processes.
-    """
-    with contextlib.suppress(ProcessLookupError):
-        os.kill(-1, signal.SIGKILL)
-    with contextlib.suppress(ChildProcessError):
-        while True:
-            os.wait()
-
-
 def _let_it_be_killed_first(proc: int) -> None:
     """Where memory runs out, the kernel shall end this process, and neither the zygote nor the worker."""
     with contextlib.suppress(OSError):  # a /proc that hides or is read-only
@@ -225,7 +144,7 @@ def _let_it_be_killed_first(proc: int) -> None:
 
 def serve(zygote: Zygote, inbox: int, outbox: int) -> None:
     """Answer requests until the worker is gone."""
-    with contextlib.suppress(EOFError, WorkerGone, BrokenPipeError):
+    with contextlib.suppress(EOFError, watch.WorkerGone, BrokenPipeError):
         while True:
             _serve_one(zygote, inbox, outbox)
 
