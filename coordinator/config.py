@@ -96,7 +96,9 @@ class ServiceConfig(Settings):
 
     def save(self, run: Path) -> None:
         """Write `config.json` into the run's folder: what its processes read, with the addresses they use."""
-        (run / CONFIG_FILE).write_text(json.dumps(self.model_dump(mode="json"), indent=1) + "\n")
+        (run / CONFIG_FILE).write_text(
+            json.dumps(self.model_dump(mode="json"), indent=1) + "\n", encoding="utf-8"
+        )
 
 
 class RunConfig(ServiceConfig):
@@ -113,7 +115,9 @@ class RunConfig(ServiceConfig):
         document = self.model_dump(mode="json")
         if "redis_url" not in self.queue.model_fields_set:
             del document["queue"]["redis_url"]
-        (run / AGAIN_FILE).write_text(yaml.safe_dump(document, sort_keys=False, allow_unicode=True))
+        (run / AGAIN_FILE).write_text(
+            yaml.safe_dump(document, sort_keys=False, allow_unicode=True), encoding="utf-8"
+        )
 
     @model_validator(mode="after")
     def _one_kind_of_model(self) -> RunConfig:

@@ -326,7 +326,11 @@ def check(
 def blind(settings: AuthorSettings) -> bool:
     """Whether a local model's folder says that it reads no images; of others that is not known."""
     file = Path(settings.model).expanduser() / "config.json"
-    return settings.provider == "local" and file.is_file() and "vision_config" not in file.read_text()
+    return (
+        settings.provider == "local"
+        and file.is_file()
+        and "vision_config" not in file.read_text(encoding="utf-8")
+    )
 
 
 def unserved(manifest: Manifest) -> list[str]:

@@ -205,7 +205,7 @@ class Exporter:
         """Say in the run's folder where its Redis (without a password) and its metrics are."""
         assert self._queue is not None
         endpoints = {"redis": without_password(self._queue.url), "metrics": self.url}
-        (run / ENDPOINTS).write_text(json.dumps(endpoints, indent=1) + "\n")
+        (run / ENDPOINTS).write_text(json.dumps(endpoints, indent=1) + "\n", encoding="utf-8")
 
     def _targets(self) -> list[dict[str, Any]]:
         """This process and every listed one, as Prometheus' HTTP service discovery wants them."""

@@ -188,7 +188,11 @@ class EmbeddedRedis:
                 ) from error
 
     def _log_tail(self) -> str:
-        return self._log.read_text(errors="replace")[-1000:] if self._log.exists() else "(no log)"
+        return (
+            self._log.read_text(errors="replace", encoding="utf-8")[-1000:]
+            if self._log.exists()
+            else "(no log)"
+        )
 
 
 def _binary() -> Path:

@@ -25,7 +25,7 @@ REPORT = "index.html"
 
 def write_report(run: Path, config: RunConfig, ledger: Ledger, summary: Summary) -> Path:
     """Write the three files into `run`; returns the page's path. Without any step there is no curve."""
-    (run / "summary.json").write_text(summary.model_dump_json(indent=1) + "\n")
+    (run / "summary.json").write_text(summary.model_dump_json(indent=1) + "\n", encoding="utf-8")
     steps = points(ledger, summary)
     curve = draw(steps, run / "reward.png").read_bytes() if steps else None
     page = Page(

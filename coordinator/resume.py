@@ -154,12 +154,12 @@ def _cut_metrics(run: Path, step: int) -> None:
     rows: dict[float, str] = {}
     for name in (PAST_METRICS, METRICS):
         path = run / name
-        lines = path.read_text().split("\n")[:-1] if path.exists() else []
+        lines = path.read_text(encoding="utf-8").split("\n")[:-1] if path.exists() else []
         rows.update({at: line for line in lines if (at := _step(line)) <= step})
     text = "".join(f"{rows[at]}\n" for at in sorted(rows))
     for name in (PAST_METRICS, METRICS):
         part = run / f"{name}.part"
-        part.write_text(text)
+        part.write_text(text, encoding="utf-8")
         part.replace(run / name)
 
 

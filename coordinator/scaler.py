@@ -74,7 +74,7 @@ class Scaler:
             "down": decision.down,
         }
         line = {"time": time.time(), "pool": pool, "was": was, "wanted": decision.wanted, "why": why}
-        with self._record.open("a") as file:
+        with self._record.open("a", encoding="utf-8") as file:
             file.write(json.dumps(line) + "\n")
 
     def _run(self) -> None:

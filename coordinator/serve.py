@@ -116,7 +116,7 @@ class Servers:
 
     def _tail(self, one: Served) -> str:
         log = self.log(one)
-        return f"{log} ends:\n{log.read_text(errors='replace')[-TAIL:]}"
+        return f"{log} ends:\n{log.read_text(errors='replace', encoding='utf-8')[-TAIL:]}"
 
 
 # On this machine, whatever proxy the environment names.

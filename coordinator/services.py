@@ -159,7 +159,7 @@ class Services:
     def _make_trainer(self, ray_address: str, worker: Mapping[str, str], logs: Path) -> Trainer:
         train = self.config.train
         agents = agent_loop_config(train, run=self._run, scorer=SCORER, loop=self._loop)
-        (self._run / AGENT_CONFIG).write_text(agents + "\n")
+        (self._run / AGENT_CONFIG).write_text(agents + "\n", encoding="utf-8")
         data = self.config.data
         overrides = hydra_overrides(
             train,

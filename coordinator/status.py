@@ -90,7 +90,7 @@ def look(run: Path) -> Status:
     """Read it all. Raises `ConfigError` for a folder that is no run's."""
     if not (run / CONFIG_FILE).is_file():
         raise ConfigError(f"{run}: no run has begun there; name a run's folder, or its name under --runs")
-    config = json.loads((run / CONFIG_FILE).read_text())
+    config = json.loads((run / CONFIG_FILE).read_text(encoding="utf-8"))
     ended, now = (run / SUMMARY).exists(), time.time()
     steps = config.get("train", {}).get("steps")
     progress = _progress(run, steps, ended)
@@ -175,7 +175,7 @@ def _longest(record: RequestRecord, progress: Progress, url: str, queue: QueueSe
 def redis_url(run: Path, queue: QueueSettings) -> str:
     """The URL of the run's Redis, with its password when the environment has it; empty before it has one."""
     try:
-        named = json.loads((run / ENDPOINTS).read_text())["redis"]
+        named = json.loads((run / ENDPOINTS).read_text(encoding="utf-8"))["redis"]
     except FileNotFoundError:
         return ""
     return queue.url if without_password(queue.url) == named else str(named)

@@ -35,5 +35,5 @@ class Continued(Message):
         path = file_of(run, rollout_id, SUFFIX)
         path.parent.mkdir(parents=True, exist_ok=True)
         part = path.with_suffix(".part")
-        part.write_text(self.model_dump_json())
+        part.write_text(self.model_dump_json(), encoding="utf-8")
         part.replace(path)

@@ -48,7 +48,7 @@ class Resumption(Message):
 
     def save(self, run: Path) -> None:
         part = run / f"{FILE}.part"
-        part.write_text(self.model_dump_json())
+        part.write_text(self.model_dump_json(), encoding="utf-8")
         part.replace(run / FILE)
 
     def name(self, uid: str, session: int | str) -> str:

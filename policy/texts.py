@@ -71,7 +71,7 @@ class Texts:
         path = file_of(self._run, rollout_id, SUFFIX)
         part = path.with_suffix(".part")
         path.parent.mkdir(parents=True, exist_ok=True)
-        part.write_text(text.model_dump_json())
+        part.write_text(text.model_dump_json(), encoding="utf-8")
         part.replace(path)
         self._syncing.submit(_sync, path)
 

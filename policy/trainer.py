@@ -39,9 +39,9 @@ def identity(run: Path) -> uuid.UUID:
     path = run / IDENTITY
     if not path.exists():
         part = path.with_suffix(".part")
-        part.write_text(str(uuid.uuid4()))
+        part.write_text(str(uuid.uuid4()), encoding="utf-8")
         part.replace(path)
-    return uuid.UUID(path.read_text())
+    return uuid.UUID(path.read_text(encoding="utf-8"))
 
 
 def group_id(run: uuid.UUID, index: int, visit: int) -> str:
@@ -71,7 +71,7 @@ class _Lasting(_Base):
     def on_train_begin(self) -> None:
         """The metrics of the steps before come first in the file that verl has just made anew."""
         past = Path(self.config.trainer.v1.sampler.sampler_kwargs.run) / PAST_METRICS
-        for line in past.read_text().splitlines() if past.exists() else ():
+        for line in past.read_text(encoding="utf-8").splitlines() if past.exists() else ():
             row = json.loads(line)
             self.logger.log(data=row["data"], step=row["step"])
         super().on_train_begin()

@@ -167,8 +167,8 @@ class WorkerProcess:
     def _url(self) -> str:
         if self._redis_url is not None:
             return self._redis_url
-        document = json.loads(self._config.read_text())
+        document = json.loads(self._config.read_text(encoding="utf-8"))
         return QueueSettings.model_validate(document.get("queue", {})).url
 
     def _log_tail(self) -> str:
-        return self.log.read_text(errors="replace")[-LOG_TAIL:]
+        return self.log.read_text(errors="replace", encoding="utf-8")[-LOG_TAIL:]

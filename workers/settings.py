@@ -262,7 +262,7 @@ WORKED_BY = ("blobs", "tools", "reward", "judges", "author", "rubric")
 @functools.cache
 def _document(path: str) -> dict[str, object]:
     try:
-        return json.loads(Path(path).read_text())
+        return json.loads(Path(path).read_text(encoding="utf-8"))
     except FileNotFoundError as error:
         raise ConfigError(f"{CONFIG_ENV}: {path} does not exist; point it at a run's config.json") from error
     except json.JSONDecodeError as error:

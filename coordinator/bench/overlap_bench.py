@@ -37,7 +37,7 @@ def read(file: Path | None) -> OverlapSettings:
     if file is None:
         return OverlapSettings()
     try:
-        return OverlapSettings.model_validate(yaml.safe_load(file.read_text()) or {})
+        return OverlapSettings.model_validate(yaml.safe_load(file.read_text(encoding="utf-8")) or {})
     except (OSError, yaml.YAMLError) as error:
         raise ConfigError(f"--settings: {file} cannot be read ({error}); name a YAML file") from error
     except ValidationError as error:

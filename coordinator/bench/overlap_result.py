@@ -92,5 +92,5 @@ def write(
         "targets": [target.document() for target in told],
         "seconds": seconds,
     }
-    (folder / RESULT).write_text(json.dumps(document, indent=1) + "\n")
+    (folder / RESULT).write_text(json.dumps(document, indent=1) + "\n", encoding="utf-8")
     return document

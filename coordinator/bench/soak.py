@@ -107,7 +107,7 @@ async def _soak(
     began = time.monotonic()
     work = asyncio.create_task(load.run())
     try:
-        with (folder / "readings.jsonl").open("a") as file:
+        with (folder / "readings.jsonl").open("a", encoding="utf-8") as file:
             while (so_far := time.monotonic() - began) < seconds and not work.done():
                 for reading in await asyncio.to_thread(read, so_far):
                     readings.append(reading)

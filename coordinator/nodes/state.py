@@ -120,7 +120,7 @@ class NodeState:
     def read(self) -> Record | None:
         """The last record; None without one, and for one that another version wrote."""
         try:
-            return Record.model_validate_json((self.folder / "node.json").read_text())
+            return Record.model_validate_json((self.folder / "node.json").read_text(encoding="utf-8"))
         except (FileNotFoundError, ValidationError):
             return None
 
@@ -128,7 +128,7 @@ class NodeState:
         self._replace(CONFIG_FILE, json.dumps(config.model_dump(mode="json"), indent=1))
 
     def read_config(self) -> ServiceConfig:
-        return ServiceConfig.model_validate_json(self.config.read_text())
+        return ServiceConfig.model_validate_json(self.config.read_text(encoding="utf-8"))
 
     def keep_logs(self) -> None:
         """Begin with an empty folder of logs; those of the last time stay in `logs-before`."""
@@ -141,7 +141,7 @@ class NodeState:
     def _replace(self, name: str, text: str) -> None:
         handle, temporary = tempfile.mkstemp(dir=self.folder, prefix=f".{name}-")  # 0600
         try:
-            with os.fdopen(handle, "w") as file:
+            with os.fdopen(handle, "w", encoding="utf-8") as file:
                 file.write(text + "\n")
             os.replace(temporary, self.folder / name)
         except OSError:

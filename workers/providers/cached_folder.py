@@ -23,17 +23,17 @@ def cached_folder(folder: Path, made_from: Mapping[str, object], make: Callable[
     `make` gets the path of a folder yet to be made. Raises `ConfigError` when `folder` holds something else.
     """
     folder.parent.mkdir(parents=True, exist_ok=True)
-    with (folder.parent / f".{folder.name}.lock").open("w") as lock:
+    with (folder.parent / f".{folder.name}.lock").open("w", encoding="utf-8") as lock:
         fcntl.flock(lock, fcntl.LOCK_EX)
         manifest = folder / MANIFEST
-        if manifest.is_file() and json.loads(manifest.read_text()) == made_from:
+        if manifest.is_file() and json.loads(manifest.read_text(encoding="utf-8")) == made_from:
             return folder
         if folder.exists() and any(folder.iterdir()) and not manifest.is_file():
             raise ConfigError(f"{folder} holds files but no {MANIFEST}; name an empty or a new folder")
         with tempfile.TemporaryDirectory(dir=folder.parent, prefix=f".{folder.name}-") as work:
             part = Path(work) / "new"
             make(part)
-            (part / MANIFEST).write_text(json.dumps(made_from))
+            (part / MANIFEST).write_text(json.dumps(made_from), encoding="utf-8")
             if folder.exists():
                 folder.rename(Path(work) / "old")
             part.rename(folder)

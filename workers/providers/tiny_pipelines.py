@@ -226,9 +226,9 @@ def _save(pipeline: Any, folder: Path) -> None:
     pipeline.save_pretrained(folder)
     processor.image_processor.save_pretrained(folder / "processor")
     processor.tokenizer.save_pretrained(folder / "processor")
-    index = json.loads((folder / "model_index.json").read_text())
+    index = json.loads((folder / "model_index.json").read_text(encoding="utf-8"))
     index["processor"] = ["transformers", "Qwen2VLProcessor"]
-    (folder / "model_index.json").write_text(json.dumps(index, indent=2))
+    (folder / "model_index.json").write_text(json.dumps(index, indent=2), encoding="utf-8")
 
 
 def _code_hash() -> str:

@@ -66,9 +66,9 @@ def _unshare() -> bool | None:
         logger.warning("no namespaces: %s", error)
         return None
     try:
-        Path("/proc/self/setgroups").write_text("deny")
-        Path("/proc/self/uid_map").write_text(f"{uid} {uid} 1")
-        Path("/proc/self/gid_map").write_text(f"{gid} {gid} 1")
+        Path("/proc/self/setgroups").write_text("deny", encoding="utf-8")
+        Path("/proc/self/uid_map").write_text(f"{uid} {uid} 1", encoding="utf-8")
+        Path("/proc/self/gid_map").write_text(f"{gid} {gid} 1", encoding="utf-8")
     except OSError as error:  # the namespaces hold, but nothing can be mounted in them
         logger.warning("user namespace without a mapping: %s", error)
     return True

@@ -125,9 +125,11 @@ def _refused(attempt: Callable[[], object], codes: tuple[int, ...] = (errno.EPER
 
 def _files_are_refused(jail: child.Jail) -> bool:
     """The root cannot be listed, nor the folder around the own one written to, while that can."""
-    with open("own", "w") as own:
+    with open("own", "w", encoding="utf-8") as own:
         own.write("x")
-    return _refused(lambda: os.listdir("/")) and _refused(lambda: open("../own", "w").close())
+    return _refused(lambda: os.listdir("/")) and _refused(
+        lambda: open("../own", "w", encoding="utf-8").close()
+    )
 
 
 def _calls_are_refused(jail: child.Jail) -> bool:
@@ -146,7 +148,7 @@ def _calls_are_refused(jail: child.Jail) -> bool:
 
 def _is_that_user_and_can_read(jail: child.Jail) -> bool:
     """No way back to root, while Python's own files stay readable and the own folder writable."""
-    with open("own", "w") as own:
+    with open("own", "w", encoding="utf-8") as own:
         own.write("x")
     gone = _refused(lambda: os.setuid(0)) and os.getresuid() == (jail.user,) * 3
     return gone and all(os.access(path, os.R_OK) for path in jail.readable)
