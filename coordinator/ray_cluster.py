@@ -17,6 +17,7 @@ from collections.abc import Iterator, Sequence
 from pathlib import Path
 
 from coordinator.config import RAY_ENV, RaySettings
+from coordinator.hardware import look
 from coordinator.pools import PoolSettings
 from coordinator.processes import descendants
 from policy.training import RAY_WORKER_ENV, TrainSettings
@@ -72,7 +73,7 @@ class RayCluster:
         with _environment(), contextlib.chdir(self._folder):
             ray.init(
                 address="local",
-                num_cpus=self._settings.num_cpus or (max(slots, os.cpu_count() or 1) if cpu else None),
+                num_cpus=self._settings.num_cpus or (max(slots, look().cores) if cpu else None),
                 num_gpus=self._train.gpus if cpu else None,
                 object_store_memory=size * MIB if size else None,
                 include_dashboard=False,

@@ -100,7 +100,9 @@ def check(inputs: Sequence[InputImage], progress: Progress | None = None) -> lis
     thread. Raises `InfrastructureFault` when the jail does not work here.
     """
     checked, problems = CheckedImages(), dict[int, str]()
-    pool = ThreadPoolExecutor(min(decoders.AT_ONCE, os.cpu_count() or 1), thread_name_prefix="check-images")
+    pool = ThreadPoolExecutor(
+        min(decoders.AT_ONCE, len(os.sched_getaffinity(0))), thread_name_prefix="check-images"
+    )
     try:
         waiting = {pool.submit(_problem, checked, image): at for at, image in enumerate(inputs)}
         for done, future in enumerate(as_completed(waiting), start=1):

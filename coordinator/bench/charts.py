@@ -7,7 +7,6 @@ within one run, so that what the machine does meanwhile meets both.
 
 from __future__ import annotations
 
-import os
 import subprocess
 import threading
 import time
@@ -17,6 +16,7 @@ from typing import Any
 
 from coordinator.bench.gauges import Spread
 from coordinator.bench.targets import Target
+from coordinator.hardware import look
 from coordinator.stages import Step
 from workers.errors import ModelFault
 from workers.interpreter import PYTHON
@@ -76,7 +76,7 @@ def measure(rounds: int, seconds: float, step: Step) -> Numbers:
     on every core. Raises `InfrastructureFault(SANDBOX)` where the jail does not hold.
     """
     began = time.monotonic()
-    lanes = os.cpu_count() or 1
+    lanes = look().cores
     settings = CodeSettings()
     renderers = [Renderer() for _ in range(lanes)]
     try:

@@ -92,7 +92,7 @@ def _build(kind: Kind, folder: Path, seed: int, report: Progress, recipe: Recipe
         taught, tokenizer, lambda share: report(_PREPARED * share, "preparing the input images")
     )
     threads = torch.get_num_threads()
-    torch.set_num_threads(os.cpu_count() or 1)
+    torch.set_num_threads(len(os.sched_getaffinity(0)))
     try:
         with torch.random.fork_rng(devices=[]):
             torch.manual_seed(seed)

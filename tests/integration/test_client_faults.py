@@ -8,7 +8,6 @@ from collections.abc import AsyncIterator
 
 import pytest
 import redis
-import redis.asyncio
 from conftest import StartWorker
 from queue_jobs import Order
 from queue_requests import Notes, ask, cause_of, request_for, until

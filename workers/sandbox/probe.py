@@ -178,10 +178,10 @@ def _tasks_are_counted(jail: child.Jail) -> bool:
 
 def _creations_are_counted(jail: child.Jail) -> bool:
     """One file can be made, and written again, but no second one."""
-    with open("own", "w") as own:
+    with open("own", "w", encoding="utf-8") as own:
         own.write("x")
-    with open("own", "r+") as again:
+    with open("own", "r+", encoding="utf-8") as again:
         again.write("y")
-    return _refused(lambda: open("another", "w").close(), (errno.EDQUOT,)) and _refused(
+    return _refused(lambda: open("another", "w", encoding="utf-8").close(), (errno.EDQUOT,)) and _refused(
         lambda: os.mkdir("folder"), (errno.EDQUOT,)
     )
