@@ -16,7 +16,7 @@ from workers.errors import Cause
 from workers.messages import Failure, Message, Outcome, Request
 from workers.posted import Posted
 from workers.process import WorkerProcess
-from workers.settings import ToolSettings
+from workers.settings import QueueSettings, ToolSettings
 
 NOTES_ENV = "LLMI_TEST_NOTES"
 LONG = 2000  # steps: 100 s, longer than any of these tests
@@ -120,14 +120,17 @@ async def test_code_beside_a_model_is_not_ended_by_force_either(
 
 
 async def test_a_dashboards_order_to_terminate_leaves_the_process_too(
-    gpu: Callable[..., WorkerProcess], client: QueueClient, noted: Callable[[str], list[int]]
+    gpu: Callable[..., WorkerProcess],
+    client: QueueClient,
+    queue_settings: QueueSettings,
+    noted: Callable[[str], list[int]],
 ) -> None:
     from celery import Celery
 
     gpu("edit")
     running = await post(client, "edit", "edit", 30)
     await until(lambda: bool(noted("begin edit")))
-    with Celery(broker=client._settings.url, set_as_current=False) as app:
+    with Celery(broker=queue_settings.url, set_as_current=False) as app:
         app.control.revoke(running.request.request_id, terminate=True, signal="SIGKILL")
     assert await answered_by(client, "edit") == noted("end edit")[0] == noted("load edit")[0]
 
