@@ -19,7 +19,9 @@ def placed(config: C, blobs: Path | None = None) -> C:
     not the working directory.
     """
     tools = config.tools
-    search = tools.search.model_copy(update={"library": str(Path(tools.search.library).absolute())})
+    search = tools.search
+    if search.provider == "library":  # else nothing reads it, and it must not differ between nodes
+        search = search.model_copy(update={"library": str(Path(search.library).absolute())})
     images = {
         name: getattr(tools, name).model_copy(update={"model": model(getattr(tools, name).model)})
         for name in ("diffusion", "edit")

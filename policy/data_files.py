@@ -24,10 +24,16 @@ IMAGES = dict.fromkeys(
 
 
 def shown(value: object) -> str:
-    """`value` for a message: printable, and at most `SHOWN` characters of it."""
+    """`value` for a message: printable, and at most `SHOWN` characters of it, from both ends."""
     text = value if isinstance(value, str) else repr(value)
-    cut = "".join(sign if sign.isprintable() else "?" for sign in text[:SHOWN])
-    return cut if len(text) <= SHOWN else f"{cut}… ({len(text):,} characters)"
+    if len(text) > SHOWN:  # the end of a path says more than its middle
+        half = SHOWN // 2
+        return f"{_printable(text[:half])}…{_printable(text[-half:])} ({len(text):,} characters)"
+    return _printable(text)
+
+
+def _printable(text: str) -> str:
+    return "".join(sign if sign.isprintable() else "?" for sign in text)
 
 
 def some(names: Iterable[str], most: int = 12) -> str:

@@ -202,7 +202,7 @@ class CodeSettings(Settings):
     """
 
     cpu_s: float = Field(default=10.0, gt=0)
-    wall_s: float = Field(default=15.0, gt=0, le=50)
+    wall_s: float = Field(default=15.0, gt=0)
     budget_s: float = Field(default=60.0, gt=0)
     memory_mb: int = Field(default=1024, ge=256)
     output_mb: int = Field(default=16, ge=1, le=32)

@@ -15,7 +15,7 @@ from coordinator.stages import Stages
 
 def status(complete: int, judged: int, running: int = 0, lost: int = 0, incomplete: int = 0) -> Status:
     queued = 6 - complete - running - lost - incomplete
-    return Status("mine", 6, complete, incomplete, queued, running, lost, judged, 24, {})
+    return Status("mine", 6, complete, incomplete, queued, running, lost, judged, 0, 24, {})
 
 
 @pytest.fixture
