@@ -13,7 +13,7 @@ from pathlib import Path
 
 from workers.errors import ConfigError
 
-SHOWN = 80  # characters of a value in a message
+SHOWN = 160  # characters of a value in a message
 NEAR = 0.8  # likeness from which a name counts as a misspelt one
 PACKED = {b"\x1f\x8b": "gzip", b"PK\x03\x04": "zip", b"\x28\xb5\x2f\xfd": "zstd", b"BZh": "bzip2"}
 # Names that others give to the key `images`, too unlike it to be found by their letters.

@@ -148,7 +148,7 @@ def test_a_row_becomes_a_task(parquet):
         ),
         (record(prompt=[{"role": "robot", "content": "hi"}]), "row 0: prompt: every turn needs a role"),
         (record(extra_info={"image_num": "many"}), r"row 0: extra_info\.image_num: 'many'"),
-        (record(extra_info={"image_num": "9" * 5000}), r"extra_info\.image_num: '9+… \(5,002 characters\)"),
+        (record(extra_info={"image_num": "9" * 900}), r"extra_info\.image_num: '9+…9+' \(902 characters\)"),
         (record(extra_info={"image_num": -2}), r"extra_info\.image_num: -2"),
         (record(extra_info={"image_num": 1.5}), r"extra_info\.image_num: 1\.5"),
         (record(extra_info={"tools": 3}), r"row 0: extra_info\.tools"),
@@ -156,7 +156,7 @@ def test_a_row_becomes_a_task(parquet):
         (record() | {"extra_info": "none"}, "row 0: extra_info: must be a struct"),
         (multimodal("two <image> <image>"), "row 0: prompt: has 2 <image> and there are 1 images"),
         (multimodal(images=None), "row 0: prompt: has 1 <image> and there are 0 images"),
-        (record(data_source="x" * 400_000), r"row 0: data_source: 'x+… \(400,002 characters\)"),
+        (record(data_source="x" * 400_000), r"row 0: data_source: 'x+…x+' \(400,002 characters\)"),
     ],
 )
 def test_a_bad_row_is_named_with_its_column(parquet, row, message):
