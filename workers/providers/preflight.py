@@ -83,4 +83,5 @@ def _is_path(model: str) -> bool:
 def _url(field: str, url: str) -> list[str]:
     if url.startswith(("http://", "https://")):
         return []
-    return [f"{field}: {url or 'nothing'!r} is no address; give one that begins with http:// or https://"]
+    found = f"{url!r} is no address" if url else "no address is set"
+    return [f"{field}: {found}; give one that begins with http:// or https://"]
