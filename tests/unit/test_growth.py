@@ -27,7 +27,7 @@ from rewards.judges.payloads import JudgeTextPayload
 from rewards.verdicts import TextVerdict
 from workers import images
 from workers.errors import JobError
-from workers.providers import api, full_text, openai_images, serpapi
+from workers.providers import api, full_text, serpapi
 from workers.providers.http import check_url
 from workers.tools.code import unfenced
 
@@ -119,7 +119,7 @@ def found(text: str) -> object:
 
 def refused(text: str) -> object:
     answer = {"error": {"code": text, "type": text, "message": text}}
-    openai_images.refusal(CALL, 400, answer)
+    api.refused(CALL, 400, answer)
     return api.failure(CALL, 400, {"Retry-After": text[:8000]}, json.dumps(answer).encode())
 
 

@@ -53,10 +53,11 @@ class Fallback:
     def install(self) -> None:
         """Make matplotlib use them in this process, for plain text and for mathtext."""
         from matplotlib import _mathtext, text
+        from matplotlib.ft2font import FT2Font
 
         for path in (self._manager.findfont("DejaVu Sans"), *map(str, packaged())):
             self._manager.addfont(path)  # so that the code may name its family
-            for code in self._get(path).get_charmap():
+            for code in FT2Font(path).get_charmap():  # closed at once, while `get_font` keeps its file open
                 self._where.setdefault(code, str(path))
         manager: Any = self._manager
         artist: Any = text.Text
@@ -94,7 +95,7 @@ class Fallback:
         return ""
 
     def _has(self, path: str, code: int) -> bool:
-        from matplotlib.ft2font import FT2Font  # closed at once, while `get_font` keeps its file open
+        from matplotlib.ft2font import FT2Font
 
         try:
             return bool(FT2Font(path).get_char_index(code))
