@@ -111,7 +111,7 @@ def _child(parts: Parts, pipe: Connection, parent: int) -> None:
     said: tuple[str, float] = ("", 0.0)
 
     def say(name: str, share: float | None = None, detail: str = "") -> None:
-        """Not each of a thousand steps a second."""
+        """Send what is running, at most every `SAID_EVERY_S` for one name."""
         nonlocal said
         now = time.monotonic()
         if name != said[0] or now - said[1] >= SAID_EVERY_S:

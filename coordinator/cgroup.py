@@ -56,7 +56,7 @@ def limits(proc: Path = PROC, files: Path = Path("/")) -> Limits:
 
 
 def _groups(proc: Path) -> Iterator[tuple[frozenset[str], PurePosixPath]]:
-    """Of each hierarchy its controllers (none: version 2) and the group of the process."""
+    """The controllers of each hierarchy (none: version 2) and the group of the process in it."""
     for line in _text(proc / "cgroup").splitlines():
         number, _, rest = line.partition(":")
         names, _, path = rest.partition(":")
@@ -126,7 +126,7 @@ def _number(file: Path) -> int | None:
 
 
 def _plain(name: str) -> str:
-    """A name as mountinfo writes it, with blanks and the like as octal numbers."""
+    """A name from mountinfo, which writes blanks, tabs, line feeds and backslashes as octal numbers."""
     for sign in " \t\n\\":
         name = name.replace(f"\\{ord(sign):03o}", sign)
     return name

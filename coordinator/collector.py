@@ -1,8 +1,8 @@
 """Clears up a blob store: removes what no run and no evaluation names, and what is old enough.
 
 References come from `coordinator.references`. Invariants: nothing is removed unless the references of
-everyone who uses the store were read; the store is listed before they are, so that whatever comes into it
-meanwhile is not on the list.
+everyone who uses the store were read; the store is listed before they are, so that what is
+stored meanwhile is not on the list.
 """
 
 from __future__ import annotations
@@ -43,10 +43,10 @@ def collect(
 ) -> Collected:
     """Clear up the one store that `places` (folders of runs, folders or URLs of evaluations) use.
 
-    `forget`: users that are gone for good; `step` is called with what is going on. Raises `ConfigError` for a
-    place that is neither, for places with
-    different stores, and when somebody who uses the store cannot be read; `InfrastructureFault` when a run
-    has not ended and its Redis does not answer: then nothing was removed; and when the store fails, whenever.
+    `forget`: users whose files no longer exist; `step` is called with what is running. Raises `ConfigError`
+    for a place that is neither, for places with different stores, and when a user of the store cannot be
+    read; `InfrastructureFault` when a run has not ended and its Redis does not answer (then nothing was
+    removed), and whenever the store fails.
     """
     stores = {Records(place).store for place in places}
     if len(stores) != 1:

@@ -1,6 +1,6 @@
 """The parts that a demo builds, as configurations name them: `demo:tiny-text`, `demo:prompts/train.parquet`.
 
-Invariant: a name becomes the very path that the demo builds for the configuration's seed, in `LLMI_CACHE`.
+Invariant: a name is resolved to the path that the demo builds for the configuration's seed, in `LLMI_CACHE`.
 """
 
 from __future__ import annotations
@@ -17,7 +17,7 @@ from workers.errors import ConfigError
 
 PREFIX = "demo:"
 PARTS = ("tiny-text", "tiny-vl", "tiny-image", "library", "prompts")
-SEED = 1  # of `llmi demo`, where nothing else is said
+SEED = 1  # the default of `llmi demo`
 
 
 def resolved(raw: Any, source: str) -> Any:

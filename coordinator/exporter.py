@@ -123,7 +123,7 @@ class RunCollector(Collector):
         masked = CounterMetricFamily(
             "llmi_masked",
             "Masked samples by the cause of infrastructure, one of several causes counting for each; "
-            "dropped_with_group: those that have a reward and went with a group of which too few could vote.",
+            "dropped_with_group: those that have a reward, in a group with too few valid samples.",
             labels=["cause"],
         )
         for cause in (DROPPED, *sorted(progress.masked.keys() - {DROPPED})):

@@ -1,4 +1,4 @@
-"""Which samples of a run were masked, by cause and by who failed: for people. Pure."""
+"""Which samples of a run were masked, by cause and by what failed, as users see it. Pure."""
 
 from __future__ import annotations
 

@@ -1,7 +1,7 @@
 """The local paths of a configuration, made absolute where it was given.
 
-What checks have seen from the working directory is then what workers and the trainer use, which run in
-another. Names of the hub and URLs stay as they are.
+Workers and the trainer run in another folder, and then use the same files as the checks before the run. Names
+of the hub and URLs stay as they are.
 """
 
 from __future__ import annotations

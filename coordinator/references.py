@@ -25,7 +25,7 @@ from workers.settings import BlobSettings, QueueSettings
 
 
 class Records:
-    """Of the run or the evaluation at `place`, a folder or a URL. Blocking.
+    """The records of the run or the evaluation at `place`, a folder or a URL. Blocking.
 
     Raises `ConfigError` when `place` is neither.
     """
@@ -60,7 +60,7 @@ class Records:
             raise ConfigError(f"{self._place} keeps images in different places: {', '.join(sorted(found))}")
         url = found.pop()
         if "://" not in url and not Path(url).is_absolute():
-            raise ConfigError(f"{self._place}: its blobs.url is {url}, which is no whole path")
+            raise ConfigError(f"{self._place}: blobs.url is {url}; write an absolute path")
         return url
 
     def references(self, store: str) -> set[str]:
@@ -92,7 +92,9 @@ class Records:
             ) from error
 
     def _lines_of_batch(self) -> Iterator[bytes]:
-        """All its JSON. A result without its document names images that nobody finds any more."""
+        """The text of each JSON file. A result without its document is an error: the document names its
+        images.
+        """
         for result in self._batch.results().values():
             if result.document_id and self._batch.document(result.item_id) is None:
                 raise ConfigError(f"{self._place}/documents/{result.item_id}.json is missing")

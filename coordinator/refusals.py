@@ -1,7 +1,7 @@
-"""Answers of providers that masked samples and will not pass by waiting: refusals for unknown reasons,
+"""Answers of providers that masked samples and that waiting does not cure: refusals for unknown reasons,
 answers and verdicts that cannot be read. Listed by kind and provider; pure.
 
-No breaker opens for them, so without a word here a run could mask the same kind of document for ever.
+No breaker opens for them, so without these lists a run could mask the same kind of document unnoticed.
 Invariant: what is kept is bounded, whatever the answers say.
 """
 
@@ -14,7 +14,7 @@ from workers.messages import Failure, Outcome
 
 CAUSES = frozenset({Cause.BAD_ANSWER, Cause.VERDICT_UNREADABLE})
 RECENT = 200  # outcomes of a kind, of which the share is taken
-SHARE, LEAST = 0.05, 5  # more than this share of them, and no fewer, are worth an advice
+SHARE, LEAST = 0.05, 5  # more than this share of them, and at least so many, raise an advisory
 LISTED = 50  # different answers of a kind
 SHOWN = 300  # characters of one
 
@@ -33,7 +33,7 @@ class Refusals:
         if not isinstance(result, Failure) or not refused:
             return
         answers = self._answers.setdefault(outcome.kind, Counter())
-        by = result.provider or "it"
+        by = result.provider or "the provider"
         words = f"{by} answered {result.cause}: {result.detail}"
         answer = "".join(c if c.isprintable() else " " for c in words)[:SHOWN]
         if answer in answers or len(answers) < LISTED:
@@ -46,7 +46,7 @@ class Refusals:
 
     @property
     def advice(self) -> list[str]:
-        """In words, each kind of which too many samples are masked so."""
+        """A line for each kind of request of which too many masked their samples so."""
         found = []
         for kind, recent in sorted(self._recent.items()):
             refused = sum(recent)
@@ -55,6 +55,6 @@ class Refusals:
             ((answer, times),) = self._answers[kind].most_common(1)
             found.append(
                 f"{kind}: {refused} of the last {len(recent)} requests masked their samples by answers that "
-                f"do not pass by waiting; {times} times {answer}"
+                f"waiting does not cure; {times} times {answer}"
             )
         return found

@@ -1,4 +1,4 @@
-"""What a run's page says of masked samples: how many, by cause and by step, and one of each cause."""
+"""The part of a run's page about masked samples: how many, by cause and by step, and one of each cause."""
 
 from __future__ import annotations
 

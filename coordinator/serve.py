@@ -75,7 +75,7 @@ class Servers:
         say: Callable[[Served], None],
         look: Callable[[Served], None] = lambda one: None,
     ) -> None:
-        """Returns when all are healthy; `say` gets each as it comes up, `look` now and then one that has not.
+        """Returns when all are healthy; `say` gets each as it comes up, `look` at each poll one that has not.
         Raises `InfrastructureFault`."""
         deadline = time.monotonic() + timeout_s
         waiting = list(self._served)
@@ -92,7 +92,7 @@ class Servers:
             time.sleep(POLL_S if waiting else 0)
 
     def last_line(self, one: Served) -> str:
-        """Of its log, which tells how far loading is; empty before there is one."""
+        """The last line of its log, which shows how far loading is; empty without a log."""
         try:
             with self.log(one).open("rb") as log:
                 log.seek(max(0, log.seek(0, os.SEEK_END) - TAIL))

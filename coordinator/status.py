@@ -59,10 +59,10 @@ class Status(BaseModel):
     """Where a run stands.
 
     `quiet_s`: since the run's last line; `left_s`: about how long it still takes; `masked`: samples so far,
-    as `Progress.masked`; `waiting`: None while it trains; `queues`: None without Redis; `paused`: providers,
-    in words, for whose sake it asks for no rollouts now; `down`: those that workers leave alone. `refused`:
-    in words, kinds of requests of which too many masked their samples by answers that do not pass by waiting;
-    `answers`: all such answers, by kind, with how often each came. Idle times as in `Summary`.
+    as `Progress.masked`; `waiting`: None while it trains; `queues`: None without Redis; `paused`: the
+    providers, in words, because of which it asks for no rollouts now; `down`: those with an open circuit.
+    `refused`: in words, kinds of requests of which too many masked their samples by answers that waiting does
+    not cure; `answers`: all such answers, by kind, with how often each came. Idle times as in `Summary`.
     """
 
     name: str

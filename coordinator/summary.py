@@ -37,14 +37,14 @@ class Summary(BaseModel):
     """The figures of a run. Rewards in [0, 1]; `trainer_idle_ratio`: share of the steps' time spent waiting
     for samples.
 
-    `outcomes` counts requests by `success` or the cause of the failure; `rollouts` by terminal state, where
-    `masked` holds both kinds that follow: `masked` counts samples that infrastructure masked,
-    `dropped_with_group` those that have a reward and went with a group of which too few could vote;
-    `masked_by_cause` counts a sample once for each of its causes. For
-    `n_valid` to `dropped_by_latency` see `policy.groups.Groups`. `trainer_idle_s` and `generator_idle_s`:
-    seconds by cause (`coordinator.idle.path.CAUSES`); the trainer's hold those in which weights were sent.
-    `generator_idle_ratio`: share of the time from the first rollout to the last batch. `refused_answers`: of
-    providers, that masked samples and do not pass by waiting, by kind, with how often each came
+    `outcomes` counts requests by `success` or the cause of the failure; `rollouts` by terminal state.
+    `masked` counts samples that infrastructure masked, `dropped_with_group` those that have a reward and were
+    dropped because their group had too few valid samples; `rollouts["masked"]` is the sum of both.
+    `masked_by_cause` counts a sample once for each of its causes. For `n_valid` to `dropped_by_latency` see
+    `policy.groups.Groups`. `trainer_idle_s` and `generator_idle_s`: seconds by cause
+    (`coordinator.idle.path.CAUSES`); the trainer's hold those in which weights were sent.
+    `generator_idle_ratio`: share of the time from the first rollout to the last batch. `refused_answers`:
+    answers of providers that masked samples and that waiting does not cure, by kind, with how often each came
     (`coordinator.refusals`). `peak_rss_bytes`: of all processes together; a page that several share counts
     once (Linux's PSS).
     """

@@ -37,7 +37,7 @@ def make_console(stderr: bool = False) -> Console:
 
 
 def moves(console: Console) -> bool:
-    """Whether lines on it can be drawn again: a terminal that understands control codes."""
+    """Whether it is a terminal with control codes, on which a line can be drawn again."""
     return console.is_terminal and not console.is_dumb_terminal
 
 

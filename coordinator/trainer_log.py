@@ -1,4 +1,4 @@
-"""What a trainer died of, found in its log.
+"""The exception that ended a trainer, from its log.
 
 The log of a trainer that failed ends in noise: exit handlers, threads and other processes fail because the
 first one did. Pure: text in, text out.
@@ -13,7 +13,7 @@ TAIL_LINES = 40
 _ANSI = re.compile(r"\x1b\[[0-9;]*[A-Za-z]")
 _ACTOR = re.compile(r"^\([^()]*pid=\d+[^()]*\) ?")
 _START = "Traceback (most recent call last)"
-# What is printed before a traceback that nobody raised to the top.
+# What is printed before the traceback of an exception that did not end the process.
 _IGNORED = ("Exception ignored in", "--- Logging error ---")
 _ASIDE = ("Exception in thread", "Task exception was never retrieved", "Future exception was never retrieved")
 _LINK = ("The above exception was the direct cause", "During handling of the above exception")

@@ -65,7 +65,7 @@ class CodeBudget:
 
     def _return(self, share: Share) -> None:
         if share.granted:
-            # What a job takes beyond its limit, its worker took: to start a jail, to store a picture.
+            # Time beyond the job's limit is the worker's own: it starts a jail and stores pictures.
             self._left_s += self._limit_s - min(share.ran_s, self._limit_s)
             self._running -= 1
             self._returned.set()

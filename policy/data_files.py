@@ -1,4 +1,4 @@
-"""What is wrong with a data file before its format is looked at, and how values from it stand in messages.
+"""Checks of a data file that do not depend on its format, and its values shortened for messages.
 
 Invariant: a message is short and printable, whatever the file holds.
 """
@@ -16,7 +16,7 @@ from workers.errors import ConfigError
 SHOWN = 160  # characters of a value in a message
 NEAR = 0.8  # likeness from which a name counts as a misspelt one
 PACKED = {b"\x1f\x8b": "gzip", b"PK\x03\x04": "zip", b"\x28\xb5\x2f\xfd": "zstd", b"BZh": "bzip2"}
-# Names that others give to the key `images`, too unlike it to be found by their letters.
+# Other names for the key `images` that are too different to be found by likeness.
 IMAGES = dict.fromkeys(
     ("img", "image_path", "image_paths", "image_file", "image_files", "picture", "pictures", "input_images"),
     "images",

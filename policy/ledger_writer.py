@@ -132,8 +132,9 @@ class GroupFailed(Message):
 
 
 class GroupDropped(Message):
-    """A group was thrown away because too few of it could vote; those that could are closed as `masked`, each
-    by an entry of its own."""
+    """A group was dropped because it had too few valid samples; these are closed as `masked`, each by an
+    entry of its own.
+    """
 
     type: Literal["group_dropped"] = "group_dropped"
     time: float

@@ -1,8 +1,8 @@
 """Which samples of a run were masked, why, and in which step, from its ledger. Pure.
 
 A sample ends as `masked` in one of two ways: infrastructure failed for it, and its score names the failures;
-or it has a reward, and its group was dropped because too few of its siblings could vote. Invariant: the two
-are never counted as one another.
+or it has a reward, and its group was dropped because it had too few valid samples. Invariant: a sample counts
+in one of the two only.
 """
 
 from __future__ import annotations
@@ -35,7 +35,7 @@ class Blame:
 @dataclass(frozen=True)
 class Masked:
     """A masked sample. `blames` is empty for one that was dropped with its group. `step`: the trainer's step
-    in which its group was trained on or thrown away, else the step that asked for it."""
+    in which its group was trained on or dropped, else the step that asked for it."""
 
     rollout: RolloutRecord
     blames: tuple[Blame, ...]
@@ -43,7 +43,7 @@ class Masked:
 
     @property
     def dropped(self) -> bool:
-        """Whether it has a reward of its own, and went with its group."""
+        """Whether it has a reward of its own, and was dropped with its group."""
         return self.rollout.reward is not None
 
     @property
@@ -66,7 +66,7 @@ def masked(ledger: Ledger) -> list[Masked]:
 
 
 def group_steps(ledger: Ledger) -> dict[str, int]:
-    """The trainer's step in which each group was trained on or thrown away."""
+    """The trainer's step in which each group was trained on or dropped."""
     steps = {uid: drop.step for uid, drop in ledger.dropped.items()}
     steps |= {uid: failure.step for uid, failure in ledger.failed.items()}
     return steps | {rollout.uid: rollout.step for rollout in ledger.rollouts.values() if rollout.step}

@@ -241,7 +241,7 @@ class _Siblings(_Base):
         return (
             "too_few",
             "masked",
-            f"dropped with its group, of which fewer than {self._min_valid} could vote",
+            f"dropped with its group, which had fewer than {self._min_valid} valid samples",
         )
 
 

@@ -1,6 +1,6 @@
-"""A parquet file in the LLM-I schema as a table: what is wrong with file or columns, said with the cure.
+"""Reads a parquet file in the LLM-I schema as a table.
 
-Invariant: whatever is wrong is a short `ConfigError` that names the file.
+Invariant: whatever is wrong with file or columns is a short `ConfigError` that names the file and the cure.
 """
 
 from __future__ import annotations

@@ -1,4 +1,4 @@
-"""What stands inside a tag: the dictionary's keys, the parameters of each source, and why a tag is none.
+"""What stands inside a tag: the dictionary's keys, the parameters of each source, and why a tag is invalid.
 
 Invariant: no input raises.
 """
@@ -63,7 +63,7 @@ PARAMS: dict[Source, type[_Strict]] = {
 
 @dataclass(frozen=True)
 class Invalid:
-    """Why a tag is none, in one line."""
+    """Why a tag is invalid, in one line."""
 
     reason: str
 

@@ -148,7 +148,7 @@ class Tooling:
         except ValidationError as error:
             failure = Failure(cause=Cause.BAD_PARAMS, detail=error.errors()[0]["msg"])
             return _failed(request_id, tag, failure)
-        if tag.source != "code" or times:  # an image that the store has lost is not paid for twice
+        if tag.source != "code" or times:  # making a lost image again is not the document's time
             return await self._outcome(tag, payload, request_id)
         async with self._budget.share() as share:
             if not share.granted:

@@ -1,8 +1,8 @@
 """Whether a request that runs here was cancelled: its outcome is stored already (`QueueClient.cancel`).
 
-For jobs that stop by themselves, between two steps of a pipeline say, where their process must not be killed.
-Invariants: Redis is asked every `LOOK_S` at most; one that does not answer means no, and is not asked again
-for `AWAY_S`, so that it cannot hold a GPU up.
+For jobs that stop by themselves, such as between two steps of a pipeline, where their process must not be
+killed. Invariants: Redis is asked at most every `LOOK_S`; if it does not answer, the request counts as not
+cancelled, and Redis is not asked again for `AWAY_S`, so that an outage does not delay a GPU.
 """
 
 from __future__ import annotations
@@ -21,8 +21,8 @@ TIMEOUT_S = 1.0
 
 
 class Cancelled:
-    """Of one request. `process`: the id of this process, since a connection must not be shared across a
-    fork.
+    """Returns whether one request was cancelled. `process`: the id of this process, since a connection must
+    not be shared across a fork.
     """
 
     def __init__(self, request_id: str, process: int):

@@ -27,7 +27,7 @@ class Cause(StrEnum):
     INPUT_FAILED = "input_failed"  # an edit of an image that itself failed by the model's fault
     CODE_RAISED = "code_raised"  # the chart code raised
     CODE_LIMIT = "code_limit"  # the chart code ran over its CPU, memory, time or output limit
-    CODE_BUDGET = "code_budget"  # the document's code has run for as long as it may in all
+    CODE_BUDGET = "code_budget"  # the code of the document has used its budget of seconds
     NO_FIGURE = "no_figure"  # the chart code drew nothing
     GLYPH_MISSING = "glyph_missing"  # the chart has characters that no installed font has
     PROMPT_REFUSED = "prompt_refused"  # a provider refused the prompt, or a judge the document
@@ -38,7 +38,7 @@ class Cause(StrEnum):
     QUOTA = "quota"  # 429 or an exhausted plan
     AUTH = "auth"  # 401, 403, missing key
     PROVIDER_DOWN = "provider_down"  # 5xx, refused connection, network time-out
-    HOST_DOWN = "host_down"  # as provider_down, of a host that an answer named: a picture's own
+    HOST_DOWN = "host_down"  # as provider_down, of a host that an answer named, such as a picture's
     BAD_ANSWER = "bad_answer"  # the provider answered with something unreadable
     VERDICT_UNREADABLE = "verdict_unreadable"  # a judge answered, but not with scores from 1 to 5
     BLOB_MISSING = "blob_missing"

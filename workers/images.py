@@ -8,8 +8,8 @@ gate was encoded here, from pixels, and so holds nothing else of what came in. E
 
 The line: `checked` is for bytes from outside (search, image services, a dataset, a benchmark, a user's file
 or library), `rgb` for those of the blob store, which others may write to. Both decode in the jail, each with
-decoders of its own: however long pictures from outside take, judges see those of the store. What this process
-drew or encoded itself needs neither.
+decoders of its own, so that slow pictures from outside do not delay judges, which read the store. What this
+process drew or encoded itself needs neither.
 """
 
 from __future__ import annotations

@@ -30,8 +30,8 @@ ENTRY_POINTS = "llmi.jobs"
 @dataclass(frozen=True)
 class JobContext:
     """What a running job may use besides its payload. `started`: when it began, Unix seconds; `cancelled`:
-    whether nobody waits for its outcome any more, for jobs that can stop on their way; `waits`: the seconds
-    for which it was kept waiting by others than itself, as often as it was, for it to note.
+    whether the request was cancelled, for jobs that can stop early; `waits`: the job appends the seconds for
+    which other jobs or processes kept it waiting.
     """
 
     request: Request

@@ -111,7 +111,7 @@ class Sweep(bootsteps.StartStopStep):
 
 def over_at(request: Any, started: float | None) -> float:
     """When the job of a Celery request must have ended, Unix seconds: a deadline counts from posting, what
-    the job may run from its start (None: it has not started). Forever away when the message says neither.
+    the job may run from its start (None: it has not started). Infinity when the message says neither.
     """
     try:
         message = request.args[0]

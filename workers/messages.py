@@ -162,7 +162,7 @@ class Failure(Message):
 
 class Outcome(Message):
     """The one visible end of a request. `started` and `finished` are Unix seconds at the worker (0: never
-    started); `waited_s`: for so long, of the time between, the job was kept waiting by others than itself.
+    started); `waited_s`: the part of the time between in which other jobs or processes kept it waiting.
     """
 
     version: Literal[1] = 1
@@ -186,7 +186,7 @@ class Outcome(Message):
 
     @property
     def run_s(self) -> float:
-        """How long the job ran, without the time in its queue or for others; 0 when no worker began it."""
+        """How long the job ran, without waiting for its queue or for others; 0 when no worker began it."""
         ran = self.finished - self.started - self.waited_s if self.started and self.finished else 0.0
         return max(0.0, ran)
 

@@ -1,10 +1,9 @@
 """The only regular expressions that read text of a model or of a service.
 
 `re` backtracks: where parts of a pattern can match the same text in two ways, it takes quadratic or
-exponential time.
-The import contract "Untrusted text is scanned in linear time" keeps `re` out of the modules that read such
-text; a pattern that one of them needs is added here with the reason why it is linear. Loops over these
-patterns start each search where the last one ended.
+exponential time. The import contract "Untrusted text is scanned in linear time" keeps `re` out of the modules
+that read such text; a pattern that one of them needs is added here with the reason why it is linear. Loops
+over these patterns start each search where the last one ended.
 """
 
 from __future__ import annotations
@@ -40,7 +39,7 @@ CONSTANT = re.compile(r"(True|False|None|true|false|null)\b")
 SPACE = re.compile(r"\s*+")
 MARKUP = re.compile(r"</?\w++>")  # what fails at one `<` holds no other `<`
 
-# One class, repeated, with nothing behind it: matches what it has read.
+# One class, repeated, with nothing behind it: never gives anything back.
 WORD = re.compile(r"[぀-ヿ㐀-鿿]|[^\W\d_぀-ヿ㐀-鿿]+")  # Chinese and Japanese characters count singly
 TERM = re.compile(r"[^\W_]+")
 LATIN_WORD = re.compile(r"[A-Za-z]{2,}")

@@ -30,9 +30,9 @@ FIELD = f"queue.redis_url (or {REDIS_ENV})"
 PIDBOX = "celery.pidbox"
 _CURE = "start it, correct the address, or name none and one is started for the run"
 _RIGHTS = "give its user the rights that ops/redis/users.acl lists"
-# Every command that scripts and clients of the queue send, on keys of its own (ARGV[1]); then on the keys of
-# the queues (from ARGV[2]) one that removes what is not there. The keys are not declared: the rights to each
-# are then checked, and told, command by command.
+# Every command that scripts and clients of the queue send, on keys of the probe (prefix ARGV[1]); then on
+# each key of the queues (pairs from ARGV[2]) a command that removes a member that is not there. Keys are not
+# declared, so that the rights to each are checked and reported command by command.
 PROBE = """
 local failed = {}
 local function try(...)
@@ -114,19 +114,19 @@ def evicts(settings: QueueSettings) -> str:
         policy = _info(client, "memory").get("maxmemory_policy", "noeviction")
     if policy == "noeviction":
         return ""
-    return f"maxmemory-policy is {policy}; set it to noeviction, or requests vanish"
+    return f"maxmemory-policy is {policy}; set it to noeviction, or requests are lost"
 
 
 def _info(client: redis.Redis, section: str) -> dict[str, Any]:
     try:
         found: Any = client.info(section)
-    except NoPermissionError:  # a user who may not ask; the commands tell
+    except NoPermissionError:  # the user has no right to INFO; the commands are tried anyway
         return {}
     return dict(found)
 
 
 def _kind(client: redis.Redis) -> list[str]:
-    """A server of another kind than a single primary."""
+    """The problem with a server that is no single primary."""
     mode = _info(client, "server").get("redis_mode")
     if mode == "sentinel":
         return ["is a Sentinel, which holds no data; write the address of the primary that it watches"]
@@ -174,7 +174,7 @@ def _failure(command: str, key: str, text: str) -> str:
 
 
 def _channels(client: redis.Redis) -> list[str]:
-    """Celery's own: workers are told by them which jobs to end."""
+    """Celery's own channels, over which workers are notified of jobs to end."""
     database = client.connection_pool.connection_kwargs.get("db", 0)
     name = f"/{database}.{PIDBOX}"
     try:
@@ -188,7 +188,7 @@ def _channels(client: redis.Redis) -> list[str]:
 
 
 def _as_workers(url: str) -> list[str]:
-    """Connected to as Celery's workers do."""
+    """The problem, if kombu, by which Celery's workers connect, does not reach it."""
     from kombu import Connection
     from kombu.exceptions import OperationalError
 
@@ -218,7 +218,7 @@ def _refusal(error: Exception, url: str) -> str:
     if "MISCONF" in text:
         return "cannot write its data to disk and takes no requests; make room, or look at its log"
     if "NOREPLICAS" in text:
-        return "has not enough replicas to accept a write; mend them, or lower min-replicas-to-write"
+        return "has not enough replicas to accept a write; repair them, or lower min-replicas-to-write"
     if "READONLY" in text:
         return "is a replica, which takes no requests; write the address of the primary"
     if isinstance(error, ResponseError):

@@ -2,7 +2,7 @@
 
 Our jobs end in an outcome, never in an exception, so to Celery each of them succeeds. Events are changed
 here; what Celery does with a task is not, but for two things: its loop is woken at the end of each, and a
-process that keeps a model is never killed for a task, whoever asks for it.
+process that keeps a model is never killed for a task.
 """
 
 from __future__ import annotations
@@ -46,7 +46,7 @@ def conclusion(printed: str) -> tuple[bool, str]:
 
 def keeps_model(app: Celery) -> bool:
     """Whether a process of this worker keeps a model for one of the queues that it consumes. Then no job in
-    it is ended by force, of whatever queue: the next job would wait for the model to be loaded anew.
+    it is killed, of whatever queue: the next job would wait for the model to be loaded again.
     """
     return any(jobs.holds_model(queue) for queue in app.amqp.queues.consume_from)
 
@@ -57,8 +57,8 @@ class ShownRequest(Request):
     _held = False
 
     def terminate(self, pool: Any, signal: Any = None) -> None:
-        """End the job's process, by order of a canceller or a dashboard. One that keeps a model goes on: its
-        job stops by itself or runs to its end, and the stored outcome stays what it is.
+        """Kill the job's process, for a cancellation or from a dashboard. One that keeps a model is not
+        killed: its job stops by itself or runs to its end, and the stored outcome does not change.
         """
         if keeps_model(self.app):
             logger.info("%s is not ended by force: its process keeps a model", self.id)

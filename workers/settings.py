@@ -146,8 +146,8 @@ class BlobSettings(Settings):
 
 class SearchSettings(Settings):
     """`library`: a local folder of captioned images; `serpapi`: Google Images through SerpAPI
-    (SERP_API_KEY). `trust_proxy`: the proxy of the environment keeps to the public Internet by itself, and so
-    is given the names of pictures' hosts unchecked, which a machine that cannot resolve them needs.
+    (SERP_API_KEY). `trust_proxy`: the proxy of the environment refuses internal addresses by itself, and so
+    may resolve the names of pictures' hosts, for machines that cannot resolve them.
     """
 
     provider: Literal["library", "serpapi"] = "library"
@@ -195,10 +195,10 @@ class CodeSettings(Settings):
     left covers `wall_s`, which is reserved for it until it ends; further ones fail as the model's fault.
 
     `wall_s` counts what the code computes, sleeps and waits for itself, and not the time in which others kept
-    it from a CPU; it is less than a request's time, so that code which sleeps cannot end by that. Running
-    into a limit is the model's fault. A machine that keeps code waiting for ten times `wall_s`, or until the
-    request's time is over, is too busy; that is not the model's fault, unless the code had half of `cpu_s` by
-    then.
+    it from a CPU. The job's own time limit is longer, so code that sleeps always runs into `wall_s` first.
+    Running into a limit is the model's fault. A machine on which code is not done after ten times `wall_s`,
+    or when the job's time is over, is too busy; that is not the model's fault, unless the code had half of
+    `cpu_s` by then.
     """
 
     cpu_s: float = Field(default=10.0, gt=0)

@@ -104,7 +104,7 @@ class Load:
                 self._train(Sample(rollout_id, reward))
                 self._ledger.closed(rollout_id, "trained", step=self._groups)
             else:
-                reason = "dropped with its group, of which too few could vote"
+                reason = "dropped with its group, which had too few valid samples"
                 self._ledger.closed(rollout_id, "masked", reason=reason, step=self._groups)
 
     async def _rollout(self, rollout_id: str, text: PlayedText) -> Written:

@@ -50,7 +50,7 @@ def probe(kind: Literal["text", "image"], judge: JudgeEndpoint, url: str, timeou
 
 @contextmanager
 def refusals_are_ours() -> Iterator[None]:
-    """What a judge refuses of our own document is no model's fault."""
+    """Turn a refusal of the probe's own document into an `InfrastructureFault`."""
     try:
         yield
     except ModelFault as fault:

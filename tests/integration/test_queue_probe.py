@@ -131,7 +131,7 @@ def test_a_key_that_others_use_is_named(server: Server) -> None:
 def test_a_server_that_evicts_is_refused_by_preflight(server: Server) -> None:
     port = server("--maxmemory-policy", "allkeys-lru")
     [problem] = checks.redis(QueueSettings(redis_url=f"redis://127.0.0.1:{port}/0"))
-    assert problem.endswith("maxmemory-policy is allkeys-lru; set it to noeviction, or requests vanish")
+    assert problem.endswith("maxmemory-policy is allkeys-lru; set it to noeviction, or requests are lost")
 
 
 @pytest.fixture

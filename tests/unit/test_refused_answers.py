@@ -1,4 +1,4 @@
-"""Answers that mask samples and do not pass by waiting are listed, and a share of them is an advice."""
+"""Answers that mask samples and that waiting does not cure are listed, and a share of them is an advisory."""
 
 from __future__ import annotations
 
@@ -37,7 +37,7 @@ def taken(*results: Success | Failure) -> Refusals:
 def test_a_share_of_refusals_is_an_advice_that_names_provider_and_answer(cause: Cause) -> None:
     (advice,) = taken(*[refusal(cause=cause)] * 5, refusal("HTTP 422: x", cause), *[Success()] * 14).advice
     assert advice == (
-        "judge_text: 6 of the last 20 requests masked their samples by answers that do not pass by waiting; "
+        "judge_text: 6 of the last 20 requests masked their samples by answers that waiting does not cure; "
         f"5 times text judge answered {cause}: HTTP 400: no"
     )
 

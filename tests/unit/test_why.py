@@ -111,7 +111,7 @@ def lost(writer: LedgerWriter) -> str:
 @pytest.fixture
 def dropped(writer: LedgerWriter) -> str:
     name = f"{OTHER}_0"
-    reason = "dropped with its group, of which fewer than 2 could vote"
+    reason = "dropped with its group, which had fewer than 2 valid samples"
     sample(writer, name, Score(reward=0.6), state="masked", reason=reason, step=5)
     late = Failure(cause=Cause.TIMEOUT, detail="the rollout took longer than 600 s")
     sample(

@@ -33,7 +33,7 @@ logger = logging.getLogger(__name__)
 MAX_ANSWER_BYTES = 96 * 2**20
 SAID = 300  # characters of a provider's own words in a detail
 MAX_TRIES = 4
-CLOCKS_S = 0.05  # by which the loop's clock, which ends a call, may be ahead of the deadline's
+CLOCKS_S = 0.05  # seconds by which the loop's clock, which ends a call, may be ahead of the deadline's clock
 _JITTER = tenacity.wait_random_exponential(multiplier=0.5, max=8)
 
 Answer = dict[str, Any]
@@ -173,7 +173,7 @@ def failure(call: Call, status: int, headers: Mapping[str, str], body: bytes) ->
 def refused(
     call: Call, status: int, answer: object, body: str = "", retry_after_s: float | None = None
 ) -> JobError:
-    """What an answer without what was asked for means. `body`: its text, where `answer` is not all of it."""
+    """The failure for an answer that is an error. `body`: its text, where `answer` is not all of it."""
     words = call.said(refusals.read(answer).words) or call.said(body)
     meant = refusals.meaning(status, answer, body, call.wrote)
     if call.only_content and (

@@ -1,8 +1,8 @@
-"""Text of the model for other models: no control token is spelled in it.
+"""Breaks up control tokens in text that the model wrote for other models.
 
 Tokenizers read `<|im_end|>` or `<|image_pad|>` in a text as the token of that name. In a prompt for an image
 model, or in a document for a judge, it would end a turn or stand for an image that was never sent; servers
-and pipelines fail at that, and the failure would look like theirs.
+and pipelines fail at that, and the failure would look like infrastructure's.
 """
 
 from __future__ import annotations

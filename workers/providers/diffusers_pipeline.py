@@ -2,9 +2,8 @@
 
 Invariants: the same request seed gives the same image; guidance acts, because a negative prompt is always
 passed where the pipeline takes one (without it diffusers' Qwen-Image turns guidance off with no more than a
-warning); a request that is cancelled or past its deadline stops between two steps, and the pipeline survives
-it; one call at a time per process (pipelines hold
-state).
+warning); a request that is cancelled or past its deadline stops between two steps, and the pipeline stays
+usable; one call at a time per process (pipelines hold state).
 """
 
 from __future__ import annotations
@@ -106,7 +105,7 @@ def guidance_options(pipeline: Any, settings: ImageModelSettings) -> dict[str, A
 
 
 def _stop(deadline: float, cancelled: Callable[[], bool], step: int) -> None:
-    """Raises `InfrastructureFault` when nobody is to wait for the steps after `step`."""
+    """Raises `InfrastructureFault` when the job is to end after `step`."""
     if time.time() >= deadline:
         raise InfrastructureFault(Cause.TIMEOUT, f"its time was over at step {step}", provider=PROVIDER)
     if cancelled():

@@ -35,12 +35,12 @@ HEADERS = {
     "Accept": "image/*",
     "Accept-Encoding": "identity",
 }
-BACKSTOP_S = 1.0  # what keeps its own deadline, and names who was late, ends before `run_until` does
+BACKSTOP_S = 1.0  # so that a call that keeps the deadline itself, and names the late service, raises first
 # Seconds for one name: more than the 5 after which the system asks the second name server. The thread that
 # asks may hang for longer, and nothing can end it.
 RESOLVE_S = 8.0
 TRUSTED_RESOLVE_S = 20.0
-KNOWN_S = 1.0  # for a name that a trusted proxy may resolve as well
+KNOWN_S = 1.0  # seconds for a name that a trusted proxy can resolve if this machine cannot
 NAMES_AT_ONCE = 6  # look-ups that one session of untrusted names may have in threads, hanging ones included
 
 # Own threads: asyncio.run waits for those of the default executor, and a look-up that hangs must not outlast
@@ -179,7 +179,7 @@ async def _follow(guard: _Guard, url: str, limits: FetchLimits) -> bytes:
 
 @dataclass(frozen=True)
 class _Guard:
-    """How one hop is asked for: on `session`, or through the proxy that the environment names."""
+    """How one hop is requested: on `session`, or through the proxy that the environment names."""
 
     session: aiohttp.ClientSession
     allow_private: bool
@@ -194,7 +194,7 @@ class _Guard:
                 yield response
             return
         asked = await (self._named(target) if self.trust_proxy else self._pinned(target))
-        # A connector of its own: the proxy may well be at a private address, and nothing else is asked here.
+        # A session of its own: the proxy may be at a private address, and this connects to nothing else.
         async with (
             guarded_session(allow_private=True) as session,
             session.get(
@@ -208,8 +208,8 @@ class _Guard:
             yield response
 
     async def _pinned(self, target: URL) -> URL:
-        """`target` with an address that was checked in the place of its name, so that the proxy has none to
-        resolve. Plain http cannot be asked for so: a proxy makes its Host header from the address.
+        """`target` with an address that was checked in place of its name, so that the proxy resolves nothing.
+        Not for plain http, for which a proxy makes the Host header from the address.
         """
         if target.scheme != "https":
             raise Refused("through a proxy only https is fetched, unless trust_proxy is on")
@@ -220,7 +220,9 @@ class _Guard:
         return target.with_host(first["host"])
 
     async def _named(self, target: URL) -> URL:
-        """`target`, unless its name is known here to lead inside. A name that is not known is the proxy's."""
+        """`target`, for a proxy that resolves its name. Raises `Refused` when the name resolves here to an
+        address that is not public.
+        """
         if not looks_like_address(target.raw_host or ""):
             with contextlib.suppress(OSError):
                 async with asyncio.timeout(KNOWN_S):
@@ -245,7 +247,7 @@ async def read_bounded(response: aiohttp.ClientResponse, max_bytes: int) -> byte
 
 def run_until(deadline: float, work: Coroutine[Any, Any, T]) -> T:
     """Run `work` from a job's thread until done. Raises `InfrastructureFault(TIMEOUT)` soon after `deadline`
-    (Unix seconds), if the work did not end by itself: a service that is late is named by whoever asked it.
+    (Unix seconds), if the work did not raise by itself, which names the service that was late.
     """
 
     async def bounded() -> T:

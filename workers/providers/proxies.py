@@ -1,10 +1,10 @@
 """Which HTTP proxy a request to an outside service goes through, as the environment says: HTTPS_PROXY,
 HTTP_PROXY, ALL_PROXY, NO_PROXY.
 
-Invariants: what is inside never goes through a proxy, whatever the environment says: loopback, private
-addresses, this machine's networks, names without a dot or of a cluster, and names that resolve to such an
-address here; a proxy's password is never shown. The variables are read as curl reads them: lower case wins,
-`NO_PROXY` lists suffixes of names, `host:port`, addresses and networks (`203.0.113.0/24`), or `*`.
+Invariants: internal hosts are never requested through a proxy, whatever the environment says: loopback,
+private addresses, this machine's networks, names without a dot or of a cluster, and names that resolve to
+such an address here; a proxy's password is never shown. The variables are read as curl reads them: lower case
+wins, `NO_PROXY` lists suffixes of names, `host:port`, addresses and networks (`203.0.113.0/24`), or `*`.
 """
 
 from __future__ import annotations
@@ -31,8 +31,8 @@ _resolved: dict[str, tuple[float, tuple[str, ...]]] = {}
 
 
 def named(url: str) -> URL | None:
-    """The proxy that the environment names for `url`; None for none, and for hosts that are inside by their
-    name alone.
+    """The proxy that the environment names for `url`; None without one, and for hosts whose name or address
+    is internal.
     """
     try:
         parts = urlsplit(url)

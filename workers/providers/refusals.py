@@ -35,7 +35,7 @@ from workers.providers.refusal_words import (
 
 
 class Meaning(StrEnum):
-    """Why a service refused. The first two are the model's doing, the others are not known to be."""
+    """Why a service refused. The first two are the model's fault; the others are not known to be."""
 
     CONTENT = "content"  # the words or pictures are not wanted
     TOO_LARGE = "too_large"  # too many words, pictures or bytes
@@ -128,7 +128,7 @@ def _without(echo: str, message: str) -> str:
 
 
 def _spoken(status: int, said: Said) -> Meaning:
-    """By the words alone, where no code tells."""
+    """The meaning by the messages alone, where no code decides."""
     if _any(CONTEXT_SAID, said.messages):
         return Meaning.TOO_LARGE
     if _any(KEY_SAID, said.messages):

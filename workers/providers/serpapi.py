@@ -6,11 +6,11 @@ only be in another language, and so are tried too), among equals by rank; the ne
 before failed or is slow, the first good one wins and ends the rest. URLs of results are fetched only through
 the guard (`workers.providers.http`).
 
-Whose fault it is: no result at all is the model's (NO_HIT), and so is a query that SerpAPI refuses (400, all
-else in the request being constant: PROMPT_REFUSED). Results of which none can be had are nobody's but their
-hosts', since the query was answered, and thumbnails lie with the search engine: HOST_DOWN when a host failed,
-was slow or could not be reached, or as much when our own network is down; BAD_ANSWER when each one answered,
-and none with a picture. Neither says that the provider is down.
+Whose fault it is: no result at all is the model's (NO_HIT), and so is a query that SerpAPI refuses (400,
+since all else in the request is constant: PROMPT_REFUSED). When no picture of the results can be fetched, it
+is infrastructure's, but not the provider's, which answered the query: HOST_DOWN when a host failed, was slow
+or could not be reached (or our own network is down), BAD_ANSWER when every host answered, and none with a
+picture. Neither counts as a failure of the provider.
 """
 
 from __future__ import annotations
@@ -36,7 +36,7 @@ TRY_TIMEOUT_S = 20.0
 LIMITS = FetchLimits(max_bytes=images.DEFAULT_LIMITS.max_bytes, timeout_s=10.0)
 # With status 200, parts of the error of a search without a result.
 NOTHING = ("returned any results", "no results", "did not match any")
-DECODING_AT_ONCE = 2  # of one search: of pictures that take long it has no more decoders than these
+DECODING_AT_ONCE = 2  # decoders that one search may use, so that slow pictures leave some to others
 HEAD_START_S = 1.5  # what a result gets before the next one is tried beside it
 
 
@@ -154,7 +154,7 @@ async def _first_good(ranked: list[Candidate], settings: SearchSettings, deadlin
 
 
 def _none_had(failures: list[InfrastructureFault]) -> InfrastructureFault:
-    """One failure for those of all results: first what is ours, then what their hosts could not help."""
+    """One failure for those of all results: our own causes come before those of hosts."""
     causes = {error.cause for error in failures}
     telling = [cause for cause in (Cause.SANDBOX, Cause.TIMEOUT, Cause.HOST_DOWN) if cause in causes]
     detail = f"none of the results could be had; the last failure: {failures[-1].detail}"

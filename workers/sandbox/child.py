@@ -76,7 +76,7 @@ def run(
     work: Callable[[], Report],
     counted: int | None,
 ) -> NoReturn:
-    """The child's whole life. `counted`: where to `creations.submit` to."""
+    """The child's whole life. `counted`: the channel for `creations.submit`; None: nothing is counted."""
     status = 1
     try:
         signal.signal(signal.SIGINT, signal.SIG_DFL)

@@ -25,8 +25,8 @@ from workers.sandbox.verdict import Verdict
 from workers.sandbox.world import Maker
 from workers.settings import CodeSettings
 
-_BUSY = 10.0  # times the wall limit: for so long a busy machine may keep code from its CPU
-_ENOUGH = 0.5  # of the CPU limit: code that had so much, and is not done, does not wait for the machine
+_BUSY = 10.0  # times the wall limit: how long code may take in all on a busy machine
+_ENOUGH = 0.5  # of the CPU limit: code that had so much and is not done is slow itself
 _MUCH = 0.25  # of the memory limit: code that took so much is why the memory ran out
 _GRACE_S = 10.0  # beyond the wall limit, for the zygote to kill, clean up and answer
 _NAMESPACES = "it needs bubblewrap, user namespaces, or root with CAP_SYS_ADMIN"
@@ -191,7 +191,7 @@ def _raise_for(verdict: Verdict, settings: CodeSettings, layers: dict[str, bool]
 
 
 def _raise_for_waiting(verdict: Verdict, settings: CodeSettings, wall_s: float) -> NoReturn:
-    """The failure of a job that others kept from a CPU for the better part of its time."""
+    """The failure of a job that was not done in its time, most of which it waited for a CPU."""
     waited_s = verdict.wall_s - verdict.run_s
     if verdict.cpu_s >= settings.cpu_s * _ENOUGH:
         detail = f"the code used {verdict.cpu_s:.1f} s of CPU within {wall_s:.1f} s and was not done"

@@ -1,8 +1,8 @@
-"""A job's time, of the clock and of CPU, and how much of it others took.
+"""A job's time, on the clock and of CPU, and how much of it other processes took.
 
-Invariant: nothing that a job does makes its own waiting: what its other threads computed, its first one has
-not waited for; and without a filter of system calls, under which it could have chosen to come last, no wait
-is counted at all.
+Invariant: a job cannot make its own waiting time longer. The CPU time of its other threads is subtracted from
+what its first one waited; and without the filter of system calls, where a job could lower its own priority,
+no waiting is counted at all.
 """
 
 from __future__ import annotations

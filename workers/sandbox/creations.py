@@ -1,10 +1,10 @@
-"""Counting what a job creates, where no file system of its own bounds that: the kernel stops each call that
-would create a file or a folder, and asks the zygote.
+"""Counts the files that a job creates, where its folder is no mount of bounded size: the kernel stops each
+call that would create a file or a folder, and asks the zygote (seccomp user notification).
 
-The answer depends on how many were created before, and on nothing that the job could change while it is
-being answered. With the limit on the size of a file, `most` bounds the bytes on disk too, whatever is hidden
-in deep folders or removed while it is open. Invariants: a job that nobody answers creates nothing; it never
-holds the descriptor that answers. Needs Linux 5.5, and that nobody else listens to this process already.
+The answer depends only on how many were created before, which the job cannot change meanwhile. With the limit
+on the size of a file, `most` bounds the bytes on disk too, also of files in deep folders and of removed files
+that are still open. Invariants: a job whose calls are not answered creates nothing; it never holds the
+descriptor that answers. Needs Linux 5.5, and no other listener of this process's filters.
 """
 
 from __future__ import annotations
@@ -51,8 +51,8 @@ def program(answer: int) -> list[seccomp.Instruction]:
 
 
 def submit(channel: int) -> None:
-    """Put this process under the filter, and hand the right to answer through the socket `channel`, for good.
-    Raises `OSError` where the kernel cannot ask, or asks somebody else already.
+    """Put this process under the filter, and send the descriptor that answers through the socket `channel`.
+    Raises `OSError` where the kernel has no notifications, or another process listens already.
     """
     kernel.prctl("no_new_privs", kernel.PR_SET_NO_NEW_PRIVS, 1)
     instructions = program(_NOTIFY)
@@ -102,12 +102,12 @@ class Counter:
             return False
         if event & select.POLLIN:
             self._answer()
-        else:  # everybody who could ask is dead
+        else:  # no process under the filter is left
             self._poll.unregister(descriptor)
         return True
 
     def close(self) -> None:
-        """Answer no more: whoever asks is refused."""
+        """Stop answering: further calls that create are refused."""
         self._inward.close()
         if self._listener >= 0:
             os.close(self._listener)

@@ -2,9 +2,9 @@
 kernel asks before it creates anything (`creations`).
 
 Invariants: fresh for each job, gone afterwards whatever the code left in it, and bounded in bytes and in
-entries by mechanism; the watch on a folder on disk only ends earlier what is bounded anyway; nothing that
-code can name decides what is removed, or how; of a private root without mounts, everything that jobs could
-write to is emptied.
+entries by mechanism (the watch on a folder on disk only ends a job earlier); names that code chose do not
+affect what is removed, or how; of a private root without mounts, everything that jobs could write to is
+emptied.
 """
 
 from __future__ import annotations
@@ -98,7 +98,7 @@ def _statuses(top: str) -> Iterator[os.stat_result]:
 
 
 def _enter(folder: int, name: str) -> int:
-    """A descriptor of a subfolder, even of one that its owner, who we are, closed to everybody."""
+    """A descriptor of a subfolder, also of one without any permission (this user owns it)."""
     with contextlib.suppress(PermissionError):
         return os.open(name, _FOLDER, dir_fd=folder)
     os.chmod(name, 0o700, dir_fd=folder)
@@ -114,7 +114,7 @@ def remove_tree(top: str) -> None:
 
 def empty(top: str) -> None:
     """Remove all that lies below, without recursion and without a path longer than one name: what lies in a
-    subfolder is moved up, under a name that nobody can have foreseen, then the subfolder goes.
+    subfolder is moved up, under a random name, then the subfolder is removed.
     """
     folder = os.open(top, _FOLDER)
     try:
@@ -129,7 +129,7 @@ def empty(top: str) -> None:
 
 
 def _take_apart(folder: int, name: str) -> None:
-    """Remove the subfolder `name`; the folders in it come to lie beside where it was."""
+    """Remove the subfolder `name`; the folders in it are moved into its parent."""
     os.chmod(name, 0o700, dir_fd=folder)
     inside = os.open(name, _FOLDER, dir_fd=folder)
     try:

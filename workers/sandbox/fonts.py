@@ -127,6 +127,6 @@ def lacking() -> list[str]:
 
 
 def _visible(char: str) -> bool:
-    """Whether a reader would miss it: not a control, a joiner or a variation selector."""
+    """Whether it has a glyph of its own: no control character, space, joiner or variation selector."""
     selector = "\ufe00" <= char <= "\ufe0f" or "\U000e0100" <= char <= "\U000e01ef"
     return not selector and unicodedata.category(char) not in ("Cc", "Cf", "Zs", "Zl", "Zp")

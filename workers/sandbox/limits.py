@@ -75,7 +75,7 @@ def drop_privileges(user: int | None, parent: int) -> None:
         os.setresuid(user, user, user)
     kernel.drop_capabilities()
     kernel.prctl("no_new_privs", kernel.PR_SET_NO_NEW_PRIVS, 1)
-    kernel.prctl("not dumpable", kernel.PR_SET_DUMPABLE, 0)  # a program that takes cores takes their time
+    kernel.prctl("not dumpable", kernel.PR_SET_DUMPABLE, 0)  # else collecting a core dump delays its end
     kernel.prctl("parent death signal", kernel.PR_SET_PDEATHSIG, int(signal.SIGKILL))
     if os.getppid() != parent:
         os._exit(1)

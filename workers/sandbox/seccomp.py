@@ -1,9 +1,9 @@
 """The system-call filter of the jail: an allow list, compiled to classic BPF.
 
 Invariants: what is not listed is refused (EPERM, or ENOSYS for calls newer than the list, so that the C
-library falls back); a call of a foreign architecture kills the process; processes may not
-start, and threads only where the kernel counts them; the only signal a child can send is SIGABRT to itself,
-so a SIGKILL is never its own doing.
+library falls back); a call of a foreign architecture kills the process; processes may not start, and threads
+only where the kernel counts them; the only signal a child can send is SIGABRT to itself, so it never sends a
+SIGKILL.
 """
 
 from __future__ import annotations
@@ -60,8 +60,8 @@ ALLOWED: dict[str, tuple[int | None, int | None]] = {
     "sysinfo": (99, 179), "getrusage": (98, 165), "getrlimit": (97, 163), "getrandom": (318, 278),
 }  # fmt: skip
 
-# What seems to succeed: a process that waits for a disk cannot be killed while it waits, and nobody reads
-# what a job writes but the job.
+# Calls that return 0 and do nothing: a process that waits for a disk cannot be killed meanwhile, and only the
+# job reads what it writes.
 _IDLE = {"fsync": (74, 82), "fdatasync": (75, 83), "msync": (26, 227)}
 
 Instruction = tuple[int, int, int, int]

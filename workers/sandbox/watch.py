@@ -43,7 +43,7 @@ def collect(
     room, count = protocol.room(prefix + most), 0
     poll = select.poll()
     poll.register(reader, select.POLLIN)
-    poll.register(inbox, 0)  # only tells of a worker that is gone
+    poll.register(inbox, 0)  # wakes up only when the worker is gone
     if counter:
         counter.watch(poll)
     looked = 0.0

@@ -46,7 +46,7 @@ TRADES: dict[str, Callable[[str], Work]] = {"charts": drawing.warm, "pictures": 
 
 
 class NotRemoved(Exception):
-    """What a job left could not be removed, and no other job may find it. `answer` is the job's."""
+    """What a job left could not be removed, and no other job may find it. `answer`: of that job."""
 
     def __init__(self, header: dict[str, Any], frame: memoryview) -> None:
         super().__init__("a job's folder could not be removed")
@@ -89,7 +89,7 @@ class Zygote:
         except OSError as error:
             raise NotRemoved(*answer) from error
         finally:
-            answer[0]["run_s"] += time.monotonic() - began  # who makes a mess pays for its removal
+            answer[0]["run_s"] += time.monotonic() - began  # the removal counts as the job's time
         return answer
 
     def _watch(
@@ -159,7 +159,7 @@ def _serve_one(zygote: Zygote, inbox: int, outbox: int) -> None:
     try:
         answer = zygote.job(limits.Limits(**header["limits"]), work, inbox)
     except NotRemoved as error:
-        protocol.write_frame(outbox, *error.answer)  # which counts all the same, but there is no next job
+        protocol.write_frame(outbox, *error.answer)  # the answer counts, and the zygote ends
         raise
     protocol.write_frame(outbox, *answer)
 
