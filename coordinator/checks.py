@@ -41,10 +41,8 @@ def check(config: RunConfig, run: Path, resume: bool = False, progress: Progress
 def surroundings(config: RunConfig, run: Path, resume: bool = False) -> list[str]:
     """What does not depend on model and data: folders, the jail, Ray and the Redis that the user named."""
     heir = config.name if resume else ""
-    # On a cluster of the user's own, workers have the environment of its nodes.
-    serves = bool(config.workers.pools) and not os.environ.get(RAY_ENV)
     asked = config.external_redis and not address(config)
-    outside = (redis(config.queue, serves) or claimed(config.queue, heir)) if asked else []
+    outside = (redis(config.queue, serves(config)) or claimed(config.queue, heir)) if asked else []
     return [*local(config, run, resume), *jail(config), *outside, *head()]
 
 
@@ -61,6 +59,13 @@ def address(config: RunConfig) -> list[str]:
     except ConfigError as error:
         return [str(error)]
     return []
+
+
+def serves(config: ServiceConfig) -> bool:
+    """Whether a run's own workers connect to Redis with the environment of this process: not on a cluster of
+    the user's own, where workers have the environment of its nodes.
+    """
+    return isinstance(config, RunConfig) and bool(config.workers.pools) and not os.environ.get(RAY_ENV)
 
 
 def resumable(config: RunConfig, run: Path) -> list[str]:
@@ -235,7 +240,7 @@ def _data_file(config: RunConfig, file: str, progress: Progress | None) -> list[
 
 
 def redis(queue: QueueSettings, serves: bool = False) -> list[str]:
-    """The Redis that the user named can be the queue of a run; `serves`: also of workers with its user."""
+    """Why the Redis that the user named cannot be the queue of a run; `serves`: and of its workers."""
     from redis import RedisError
 
     from workers import queue_probe

@@ -15,7 +15,7 @@ EXAMPLES = 3  # ids for each cause
 SHORT = 8  # characters of a group's id
 
 
-class Cause(BaseModel):
+class MaskedCause(BaseModel):
     """Masked samples of one cause. `by`: who failed; `steps` in which; `examples`: ids of some."""
 
     cause: str
@@ -33,7 +33,7 @@ class Masks(BaseModel):
     rollouts: int
     total: int
     dropped: int
-    causes: list[Cause]
+    causes: list[MaskedCause]
 
 
 def list_masked(ledger: Ledger, run: str) -> Masks:
@@ -51,7 +51,7 @@ def list_masked(ledger: Ledger, run: str) -> Masks:
         total=len(samples) - dropped,
         dropped=dropped,
         causes=[
-            Cause(
+            MaskedCause(
                 cause=cause,
                 by=by,
                 samples=len(ones),
@@ -74,7 +74,7 @@ def in_ranges(numbers: Iterable[int], most: int = 8) -> str:
     return ", ".join(words[:most]) + (f" and {len(words) - most} more" if len(words) > most else "")
 
 
-def in_short(rollout_id: str) -> str:
+def short_id(rollout_id: str) -> str:
     """The beginning of the group's id, and the sibling: enough for `llmi why`."""
     group, _, sibling = rollout_id.rpartition("_")
     return f"{group[:SHORT]}_{sibling}" if group else rollout_id

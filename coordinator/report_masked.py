@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from coordinator.masks import Masks, in_ranges, in_short
+from coordinator.masks import Masks, in_ranges, short_id
 from coordinator.summary import Summary
 from evaluation.page import Table
 from evaluation.samples import Sample
@@ -27,7 +27,7 @@ def masked_tables(masks: Masks, summary: Summary) -> list[Table]:
         return []
     causes = [
         [one.cause.replace("_", " "), one.by.replace("_", " "), f"{one.samples:,}", in_ranges(one.steps),
-         in_short(one.examples[0])]
+         short_id(one.examples[0])]
         for one in masks.causes
     ]  # fmt: skip
     infrastructure, group = summary.masked_by_step, summary.dropped_by_step

@@ -94,9 +94,7 @@ class Stages:
             self._began, self._told_at, self._told = now, now, (share, detail)
             self._written(lambda: self._begin(name, share, detail))
             return
-        if (
-            self._first is None
-        ):  # what passes before there is a share, such as an import, is no part of the pace
+        if self._first is None:  # the time before the first share, such as an import, is no part of the pace
             self._first, self._moved = share, now
         left = seconds_left(now - self._moved, share, self._first or 0.0)
         rest = "" if left is None or share == 1 else f"about {in_short(left)} left"

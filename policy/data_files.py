@@ -14,6 +14,8 @@ from pathlib import Path
 from workers.errors import ConfigError
 
 SHOWN = 160  # characters of a value in a message
+NAMES = 12  # in one message
+HEAD = 8  # bytes by which a format is known
 NEAR = 0.8  # likeness from which a name counts as a misspelt one
 PACKED = {b"\x1f\x8b": "gzip", b"PK\x03\x04": "zip", b"\x28\xb5\x2f\xfd": "zstd", b"BZh": "bzip2"}
 # Other names for the key `images` that are too different to be found by likeness.
@@ -36,11 +38,11 @@ def _printable(text: str) -> str:
     return "".join(sign if sign.isprintable() else "?" for sign in text)
 
 
-def some(names: Iterable[str], most: int = 12) -> str:
-    """Names for a message, `most` of them."""
+def some(names: Iterable[str]) -> str:
+    """Names for a message, at most `NAMES` of them."""
     every = [shown(name) for name in names]
-    more = f" and {len(every) - most} more" if len(every) > most else ""
-    return ", ".join(every[:most]) + more
+    more = f" and {len(every) - NAMES} more" if len(every) > NAMES else ""
+    return ", ".join(every[:NAMES]) + more
 
 
 def misnamed(
@@ -62,7 +64,7 @@ def misnamed(
     return found
 
 
-def head(path: Path, what: str, size: int = 8) -> bytes:
+def head(path: Path, what: str) -> bytes:
     """The first bytes of a data file. `what`: the file to name instead, for messages.
 
     Raises `ConfigError` for a file that is missing, no file, not allowed, empty or compressed.
@@ -74,7 +76,7 @@ def head(path: Path, what: str, size: int = 8) -> bytes:
         if not stat.S_ISREG(status.st_mode):
             raise ConfigError(f"{path}: is no file; name {what}")
         with path.open("rb") as file:
-            first = file.read(size)
+            first = file.read(HEAD)
     except FileNotFoundError as error:
         raise ConfigError(f"{shown(str(path))}: does not exist; name {what}") from error
     except PermissionError as error:

@@ -93,9 +93,7 @@ def problems(settings: QueueSettings, serves: bool = False) -> list[str]:
         return [str(error)]
     where = address(url)
     try:
-        with redis.Redis.from_url(
-            url, socket_timeout=TIMEOUT_S, socket_connect_timeout=TIMEOUT_S, decode_responses=True
-        ) as client:
+        with _connected(url) as client:
             client.ping()
             found = _kind(client) or _commands(client, serves) or _channels(client)
         found = found or _as_workers(url)
@@ -108,13 +106,17 @@ def evicts(settings: QueueSettings) -> str:
     """The problem, when the server may drop keys to make room; empty also when it does not tell. Raises
     `redis.RedisError`.
     """
-    with redis.Redis.from_url(
-        settings.url, socket_timeout=TIMEOUT_S, socket_connect_timeout=TIMEOUT_S, decode_responses=True
-    ) as client:
+    with _connected(settings.url) as client:
         policy = _info(client, "memory").get("maxmemory_policy", "noeviction")
     if policy == "noeviction":
         return ""
     return f"maxmemory-policy is {policy}; set it to noeviction, or requests are lost"
+
+
+def _connected(url: str) -> redis.Redis:
+    return redis.Redis.from_url(
+        url, socket_timeout=TIMEOUT_S, socket_connect_timeout=TIMEOUT_S, decode_responses=True
+    )
 
 
 def _info(client: redis.Redis, section: str) -> dict[str, Any]:

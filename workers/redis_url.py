@@ -15,16 +15,17 @@ FORM = "redis://[[user]:password@]host[:port][/database], or rediss:// for TLS"
 PORT = 6379
 TLS_FILES = ("ssl_ca_certs", "ssl_certfile", "ssl_keyfile")
 _TLS = (*TLS_FILES, "ssl_cert_reqs", "ssl_check_hostname")
-_ELSEWHERE = {
-    "unix": "a socket file is not supported, since no other machine can reach it; let the server listen on a "
-    "port and write redis://127.0.0.1:6379/0",
-    "redis+socket": "a socket file is not supported, since no other machine can reach it; let the server "
-    "listen on a port and write redis://127.0.0.1:6379/0",
-    "sentinel": "Sentinel is not supported; write the address of the primary: redis://host:6379/0",
-    "redis+sentinel": "Sentinel is not supported; write the address of the primary: redis://host:6379/0",
+_SOCKET = (
+    "a socket file is not supported, since no other machine can reach it; let the server listen on a port "
+    "and write redis://127.0.0.1:6379/0"
+)
+_SENTINEL = "Sentinel is not supported; write the address of the primary: redis://host:6379/0"
+_UNSUPPORTED = {
+    **dict.fromkeys(("unix", "socket", "redis+socket"), _SOCKET),
+    **dict.fromkeys(("sentinel", "redis+sentinel"), _SENTINEL),
     "redis+cluster": "Redis Cluster is not supported; write the address of a single server",
 }
-_ELSEWHERE["socket"] = _ELSEWHERE["unix"]
+_ENCODE = "percent-encode special characters in a password"
 
 
 def canonical(url: str) -> str:
@@ -36,19 +37,17 @@ def canonical(url: str) -> str:
     try:
         parts = urlsplit(url.strip())
     except ValueError:
-        raise ValueError(f"is not a Redis URL; write {FORM}; percent-encode signs in a password") from None
+        raise ValueError(f"is not a Redis URL; write {FORM}; {_ENCODE}") from None
     if parts.scheme not in ("redis", "rediss") or "://" not in url:
-        raise ValueError(_ELSEWHERE.get(parts.scheme) or f"is not a Redis URL; write {FORM}")
+        raise ValueError(_UNSUPPORTED.get(parts.scheme) or f"is not a Redis URL; write {FORM}")
     if set(",;") & set(parts.netloc.rpartition("@")[2]):
         raise ValueError("names several servers, as of Redis Cluster or Sentinel; write the one primary")
     try:
         port = parts.port
     except ValueError:
-        raise ValueError(
-            f"is not a Redis URL: its port is no number; write {FORM}; percent-encode signs in a password"
-        ) from None
+        raise ValueError(f"is not a Redis URL: its port is no number; write {FORM}; {_ENCODE}") from None
     if parts.fragment or "@" in parts.path or "@" in parts.query:
-        raise ValueError("holds a sign that must be percent-encoded (/ is %2F, # is %23, ? is %3F, @ is %40)")
+        raise ValueError("has a / # ? or @ that must be percent-encoded (%2F, %23, %3F, %40)")
     options = dict(parse_qsl(parts.query, keep_blank_values=True))
     database = _database(parts, options.pop("db", None))
     query = _options(parts.scheme, options)
@@ -98,7 +97,7 @@ def _options(scheme: str, options: dict[str, str]) -> str:
         if name in options:
             options[name] = os.path.abspath(os.path.expanduser(options[name]))
             if set(options[name]) & set("%&+# ;"):
-                raise ValueError(f"has a file name in {name} with a sign that URLs use; rename the file")
+                raise ValueError(f"has in {name} a file name with one of %&+# ; or a blank; rename the file")
     required = options.pop("ssl_cert_reqs", "required").lower().removeprefix("cert_")
     if required not in ("required", "optional", "none"):
         raise ValueError("has another ssl_cert_reqs than required, optional or none; write one of them")

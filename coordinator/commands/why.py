@@ -78,13 +78,13 @@ def show(console: Console, story: Story) -> None:
 def show_masked(console: Console, masks: Masks) -> None:
     from rich.table import Table
 
-    from coordinator.masks import in_ranges, in_short
+    from coordinator.masks import in_ranges, short_id
 
     if masks.causes:
         table = Table("cause", "by", "samples", "steps", "such as", box=None, pad_edge=False)
         for one in masks.causes:
             cause = one.cause.replace("_", " ")
-            examples = ", ".join(map(in_short, one.examples))
+            examples = ", ".join(map(short_id, one.examples))
             table.add_row(cause, plain(one.by), f"{one.samples:,}", in_ranges(one.steps), examples)
         put(console, table)
     console.print(
@@ -128,9 +128,8 @@ def _arithmetic(story: Story) -> str:
         value = story.breakdown.get(name)
         if not isinstance(value, int | float) or not isinstance(each, int | float):
             continue
-        counts = (
-            story.breakdown.get("r_num") if name == "M" else None
-        )  # images count as far as their number is right
+        # Images count as far as their number is right.
+        counts = story.breakdown.get("r_num") if name == "M" else None
         factor = float(counts) if isinstance(counts, int | float) else 1.0
         words.append(f"{each:g} × {name} {value:.2f}{' × r_num' if name == 'M' else ''}")
         total, weight = total + each * value * factor, weight + each

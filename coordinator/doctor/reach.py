@@ -14,7 +14,7 @@ import redis
 
 from coordinator import checks, claim, demo_parts
 from coordinator.build import CACHE_ENV
-from coordinator.config import RAY_ENV, RunConfig, ServiceConfig
+from coordinator.config import RAY_ENV, ServiceConfig
 from coordinator.doctor.finding import Finding, fail, note, of_problems, ok
 from evaluation import author, rubric
 from evaluation.settings import AUTHOR_URL_ENV, RUBRIC_URL_ENV, AuthorSettings, RubricSettings
@@ -80,8 +80,7 @@ def _redis(config: ServiceConfig) -> Iterator[Finding]:
     if not config.external_redis:
         yield _embedded()
         return
-    serves = isinstance(config, RunConfig) and bool(config.workers.pools) and not os.environ.get(RAY_ENV)
-    if problems := queue_probe.problems(config.queue, serves):
+    if problems := queue_probe.problems(config.queue, checks.serves(config)):
         yield from of_problems("queue", "Redis", problems, "")
         return
     try:

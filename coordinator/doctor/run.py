@@ -19,7 +19,7 @@ def examine(config: RunConfig, run: Path) -> Iterator[Finding]:
     )
     if problems := checks.unbuilt(config):
         fields = problems[0].partition(":")[0]
-        yield note(AREA, "model and data", f"{fields}: not built yet", f"{checks.builder(config)}")
+        yield note(AREA, "model and data", f"{fields}: not built yet", checks.builder(config))
         return
     if Path(config.train.model).expanduser().exists() or checks.model(config):
         yield from of_problems(AREA, "model", checks.model(config), f"{config.train.model} is there")

@@ -128,7 +128,7 @@ def _build_index(index: Path, entries: tuple[Entry, ...]) -> None:
 
 
 def _inside(folder: Path, file: str) -> Path:
-    inside = "\0" not in file and (folder / file).resolve().is_relative_to(folder.resolve())
-    if not inside:
+    path = None if "\0" in file else (folder / file).resolve()
+    if path is None or not path.is_relative_to(folder.resolve()):
         raise InfrastructureFault(Cause.BAD_ANSWER, f"{file} lies outside the library", provider=PROVIDER)
-    return (folder / file).resolve()
+    return path

@@ -58,17 +58,8 @@ LARGE_SAID = (
     *("maximumlength", "maxlength", "characterlimit", "toomanytokens", "tokenlimit", "toomanyimages"),
     *("maximumnumberofimages", "exceedsthemaximum", "exceedthemaximum", "exceedsthelimit", "mostcharacters"),
     *("promptexceed", "promptlength", "inputexceed", "inputlength", "textexceed", "textlength"),
-    *(
-        "tokensexceed",
-        "maxsequencelength",
-        "longerthan",
-        "haveatmost",
-        "hasatmost",
-        "lengthlimit",
-        "长度",
-        "过长",
-        "超长",
-    ),
+    *("tokensexceed", "maxsequencelength", "longerthan", "haveatmost", "hasatmost", "lengthlimit"),
+    *("长度", "过长", "超长"),
 )
 # Of a picture that an edit was asked for.
 SHAPE_SAID = ("aspectratio", "toosmall", "dimension", "resolution", "pixels", "widthandheight")
@@ -85,14 +76,8 @@ QUOTA_SAID = (
 OURS_SAID = (
     *("permission", "youraccount", "thisaccount", "accountis", "accounthas", "accountnot", "subscription"),
     *("modelnotfound", "yourorganization", "yourproject", "yourregion"),
-    *(
-        "nosuchparameter",
-        "searchengine",
-        "doesnotexist",
-        "notsupportedwiththismodel",
-        "unsupportedparameter",
-        "unrecognized",
-    ),
+    *("nosuchparameter", "searchengine", "doesnotexist", "notsupportedwiththismodel"),
+    *("unsupportedparameter", "unrecognized"),
     *("unknownparameter", "extrainputs", "fieldrequired", "outofmemory", "cuda", "traceback"),
     *("internalerror", "internalserver", "notloaded", "overloaded"),
 )

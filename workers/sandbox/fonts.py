@@ -45,9 +45,8 @@ class Fallback:
 
         self._manager = font_manager.fontManager
         self._get = font_manager.get_font
-        self._where: dict[
-            int, str
-        ] = {}  # the font of each character that was asked for; "" where none has it
+        # The font of each character that was asked for; "" where none has it.
+        self._where: dict[int, str] = {}
         self._paths: list[str] = []
 
     def install(self) -> None:

@@ -58,9 +58,7 @@ class World:
         if self.maker == "none":
             return
         for name, value in _IPC.items():
-            with contextlib.suppress(
-                OSError
-            ):  # a read-only /proc; the filter of system calls refuses them too
+            with contextlib.suppress(OSError):  # a read-only /proc; the filter refuses these calls too
                 descriptor = os.open(f"sys/kernel/{name}", os.O_WRONLY, dir_fd=proc)
                 try:
                     os.write(descriptor, value.encode())
