@@ -91,8 +91,8 @@ def main() -> None:
     """Entry point of the `llmi` command."""
     from coordinator.signals import Stopped
 
-    interpreter.begin_again()
-    interpreter.settle()
+    interpreter.restart_if_needed()
+    interpreter.set_up_process()
     console = make_console(stderr=True)
     _log_to(console)
     try:

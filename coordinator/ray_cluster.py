@@ -77,7 +77,7 @@ class RayCluster:
                 num_gpus=self._train.gpus if cpu else None,
                 object_store_memory=size * MIB if size else None,
                 include_dashboard=False,
-                _temp_dir=str(interpreter.short(place, SOCKET_ROOM) / "ray"),
+                _temp_dir=str(interpreter.short_path(place, SOCKET_ROOM) / "ray"),
                 **quiet,
             )
         return ray.get_runtime_context().gcs_address
@@ -111,7 +111,7 @@ class RayCluster:
 @contextlib.contextmanager
 def _environment() -> Iterator[None]:
     """While Ray's processes are started, the environment that they are to have."""
-    wanted = interpreter.child(os.environ)
+    wanted = interpreter.child_environment(os.environ)
     before = {name: os.environ.get(name) for name in wanted if os.environ.get(name) != wanted[name]}
     os.environ.update(wanted)
     try:

@@ -1,4 +1,4 @@
-"""The story of one sample, from the files of its run's ledger.
+"""What happened to one sample, from the files of its run's ledger.
 
 Invariants: nothing but the run's folder is read, so that a run may go on, have ended or have died; a request
 that has no outcome says so.
@@ -23,9 +23,9 @@ from workers.messages import Success
 NEAR = 5  # ids that a message names
 
 
-class RequestStory(BaseModel):
+class RequestReport(BaseModel):
     """One request. `queue_s`: from posting until a worker began; `run_s`: from then to its end; None where
-    nobody knows. `outcome`: `success`, a cause, or `pending`; `fault` is empty but for failures."""
+    unknown. `outcome`: `success`, a cause, or `pending`; `fault` is empty but for failures."""
 
     request_id: str
     kind: str
@@ -39,10 +39,11 @@ class RequestStory(BaseModel):
     verdict: dict[str, int] | None = None
 
 
-class Story(BaseModel):
-    """What the ledger knows of a sample. `versions`: the oldest and newest weights that wrote it; `step`:
-    in which its group was trained on or thrown away, 0 for not yet; `masked_by`: `(who, cause, detail)` of
-    each failure; `siblings`: rewards (None: none) and states of its whole group, by id."""
+class SampleReport(BaseModel):
+    """What the ledger holds about a sample. `versions`: the oldest and newest weights that wrote it; `step`:
+    in which its group was trained on or dropped, 0 for not yet; `masked_by`: `(what failed, cause, detail)`
+    of each failure; `siblings`: rewards (None: none) and states of its whole group, by id.
+    """
 
     rollout: str
     group: str
@@ -58,7 +59,7 @@ class Story(BaseModel):
     reward: float | None
     breakdown: dict[str, JsonValue]
     masked_by: list[tuple[str, str, str]]
-    requests: list[RequestStory]
+    requests: list[RequestReport]
     siblings: dict[str, tuple[float | None, str]]
 
 
@@ -109,11 +110,11 @@ def _meant(wanted: str, name: str) -> bool:
     return of_sibling or (name.startswith(wanted) and name != wanted)
 
 
-def tell(ledger: Ledger, rollout: RolloutRecord) -> Story:
-    """All that is known of `rollout`."""
+def describe(ledger: Ledger, rollout: RolloutRecord) -> SampleReport:
+    """Everything that the ledger holds about `rollout`."""
     requests = [r for r in ledger.requests.values() if r.request.owner == rollout.rollout_id]
     siblings = sorted((r for r in ledger.rollouts.values() if r.uid == rollout.uid), key=_age)
-    return Story(
+    return SampleReport(
         rollout=rollout.rollout_id,
         group=rollout.uid,
         prompt=rollout.task.question if rollout.task else "",
@@ -136,11 +137,11 @@ def tell(ledger: Ledger, rollout: RolloutRecord) -> Story:
     )
 
 
-def _request(record: RequestRecord) -> RequestStory:
+def _request(record: RequestRecord) -> RequestReport:
     request, outcome = record.request, record.outcome
-    story = RequestStory(request_id=request.request_id, kind=request.kind, outcome="pending")
+    report = RequestReport(request_id=request.request_id, kind=request.kind, outcome="pending")
     if outcome is None:
-        return story
+        return report
     times: dict[str, object] = {"worker": outcome.worker}
     if outcome.started:
         times["queue_s"] = round(max(0.0, outcome.started - record.posted), 2)
@@ -148,8 +149,8 @@ def _request(record: RequestRecord) -> RequestStory:
             times["run_s"] = round(outcome.finished - outcome.started, 2)
     result = outcome.result
     if isinstance(result, Success):
-        said = result.source
-        provider = str(said.get("provider") or said.get("judge") or said.get("model") or "")
+        source = result.source
+        provider = str(source.get("provider") or source.get("judge") or source.get("model") or "")
         how: dict[str, object] = {"outcome": "success", "provider": provider, "verdict": result.verdict}
     else:
         how = {
@@ -158,7 +159,7 @@ def _request(record: RequestRecord) -> RequestStory:
             "detail": result.detail,
             "provider": result.provider,
         }
-    return story.model_copy(update=times | how)
+    return report.model_copy(update=times | how)
 
 
 def _ended(rollout: RolloutRecord) -> str:

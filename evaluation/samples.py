@@ -21,7 +21,7 @@ from workers.messages import Failure
 @dataclass(frozen=True)
 class Sample:
     """One rollout as shown. `reward` is None when infrastructure masked it, for the failures `masked_by`, of
-    the tools or judges `by`; `step` counts from 1; `more`: the command that tells more."""
+    the tools or judges `by`; `step` counts from 1; `more`: the command that shows details."""
 
     document: Document
     step: int

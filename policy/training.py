@@ -236,7 +236,7 @@ def environment(train: TrainSettings, *, run: Path) -> dict[str, str]:
         "VLLM_NO_USAGE_STATS": "1",
         "VLLM_DO_NOT_TRACK": "1",
         "PYTHONHASHSEED": str(train.seed),
-        **interpreter.ALWAYS,
+        **interpreter.VARIABLES,
     }
     if train.device == "cpu":
         env |= {

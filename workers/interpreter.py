@@ -1,4 +1,4 @@
-"""The environment of every Python process of this program: what lies around must not change what it does.
+"""The environment of every Python process of this program, independent of the folder and the shell around it.
 
 A folder `verl/` or a file `redis.py` where a command was given would be imported in place of the library, a
 Latin-1 locale would garble files, a notebook's MPLBACKEND names a module that is not there, a HOME that is
@@ -23,40 +23,40 @@ from pathlib import Path
 logger = logging.getLogger(__name__)
 PYTHON = (sys.executable, "-P")  # -P: the working directory is not on the path
 # With PYTHONSAFEPATH every interpreter below is started as by -P.
-ALWAYS = {"PYTHONSAFEPATH": "1", "PYTHONUTF8": "1", "MPLBACKEND": "Agg"}
+VARIABLES = {"PYTHONSAFEPATH": "1", "PYTHONUTF8": "1", "MPLBACKEND": "Agg"}
 SOCKET_BYTES = 107  # of the path of a Unix socket, at most
 VLLM_ROOM = 38  # a slash and a UUID, below VLLM_RPC_BASE_PATH
 SHORT = ("/tmp", "/var/tmp", "/dev/shm")
 
 
-def begin_again() -> None:
-    """Replace this process by the same command where Python had to be started otherwise: files are read and
-    written in another encoding than UTF-8, or modules come from the working directory.
+def restart_if_needed() -> None:
+    """Replace this process by the same command with other variables, if it reads and writes files in another
+    encoding than UTF-8 or imports modules from the working directory.
     """
     utf8 = locale.getpreferredencoding(False).lower().replace("-", "") == "utf8"
     entries = os.environ.get("PYTHONPATH", "").split(os.pathsep)
     if sys.flags.ignore_environment or (utf8 and (len(entries) == 1 or "" not in entries)):
         return
     env = dict(os.environ)
-    order(env)
+    set_up(env)
     os.execve(sys.executable, [sys.executable, *sys.orig_argv[1:]], env)
 
 
-def settle() -> None:
-    """Put this process's own environment in order; to be called before anything heavy is imported.
+def set_up_process() -> None:
+    """Set the variables of this process; call it before anything heavy is imported.
 
-    Output to a terminal of another encoding loses the signs that it has not, in place of ending the command.
+    On a terminal of another encoding, characters that it lacks are replaced and do not end the command.
     """
-    order(os.environ)
+    set_up(os.environ)
     tempfile.tempdir = None  # as TMPDIR is now
     for stream in (sys.stdout, sys.stderr):
         with contextlib.suppress(AttributeError, ValueError):  # replaced by a test, or closed
             stream.reconfigure(errors="replace")  # type: ignore[union-attr]
 
 
-def order(env: MutableMapping[str, str]) -> None:
+def set_up(env: MutableMapping[str, str]) -> None:
     """Change `env` so that a process started with it meets the invariants above; HOME is left as it is."""
-    env.update(ALWAYS)
+    env.update(VARIABLES)
     env.pop("PYTHONIOENCODING", None)  # it would win over PYTHONUTF8
     path = [os.path.abspath(entry) for entry in env.get("PYTHONPATH", "").split(os.pathsep) if entry]
     if path:
@@ -68,32 +68,32 @@ def order(env: MutableMapping[str, str]) -> None:
         logger.warning("TMPDIR: %s is no folder that can be written; %s is used", named, env["TMPDIR"])
 
 
-def child(env: Mapping[str, str]) -> dict[str, str]:
-    """The environment of a process to be started: as `order`, and with a HOME that can be written.
+def child_environment(env: Mapping[str, str]) -> dict[str, str]:
+    """The environment of a process to be started: as `set_up`, and with a HOME that can be written.
 
     A model cache in the old HOME is still read.
     """
-    ordered = dict(env)
-    order(ordered)
-    home = ordered.get("HOME") or _home()
+    found = dict(env)
+    set_up(found)
+    home = found.get("HOME") or _home()
     if home and home != "/" and _writable(home):
-        ordered["HOME"] = home
+        found["HOME"] = home
     else:
         cache = Path(home or "/") / ".cache" / "huggingface"
         if cache.is_dir():
-            ordered.setdefault("HF_HOME", str(cache))
-        ordered["HOME"] = str(private("home"))
-    folder = Path(ordered.get("TMPDIR") or tempfile.gettempdir())
-    if (link := short(folder, VLLM_ROOM)) != folder.absolute():
-        ordered.setdefault("VLLM_RPC_BASE_PATH", str(link))
+            found.setdefault("HF_HOME", str(cache))
+        found["HOME"] = str(private_folder("home"))
+    folder = Path(found.get("TMPDIR") or tempfile.gettempdir())
+    if (link := short_path(folder, VLLM_ROOM)) != folder.absolute():
+        found.setdefault("VLLM_RPC_BASE_PATH", str(link))
     try:
         getpass.getuser()
     except (KeyError, OSError):  # a container's user without a name, for which torch asks
-        ordered["USER"] = f"uid{os.getuid()}"
-    return ordered
+        found["USER"] = f"uid{os.getuid()}"
+    return found
 
 
-def private(name: str) -> Path:
+def private_folder(name: str) -> Path:
     """A folder for `name` below the temporary folder that is this user's alone; the same for each call."""
     folder = Path(tempfile.gettempdir()) / f"llmi-{name}-{os.getuid()}"
     with contextlib.suppress(FileExistsError):
@@ -104,8 +104,8 @@ def private(name: str) -> Path:
     return Path(tempfile.mkdtemp(prefix=f"llmi-{name}-"))  # somebody else made it
 
 
-def short(target: Path, room: int) -> Path:
-    """`target` by a path below which a socket's name of `room` bytes fits.
+def short_path(target: Path, room: int) -> Path:
+    """A path to `target` that is short enough for a socket's name of `room` bytes below it.
 
     A folder whose path is too long is reached through a link, so that what is written still lies in it.
     """

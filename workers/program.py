@@ -15,7 +15,7 @@ from workers import interpreter
 
 def main(module: str, arguments: list[str]) -> int:
     """The exit code of Celery's command line."""
-    interpreter.settle()
+    interpreter.set_up_process()
     app = importlib.import_module(module).app
     if "worker" in arguments:
         for tasks in app.conf.imports:

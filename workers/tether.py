@@ -14,7 +14,7 @@ from collections.abc import Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 
-from workers.interpreter import PYTHON, child
+from workers.interpreter import PYTHON, child_environment
 
 _LAUNCHER = """
 import ctypes, os, signal, sys
@@ -36,7 +36,7 @@ def start_tethered(
 ) -> subprocess.Popen[bytes]:
     """Start `command` in its own session, output appended to `log`; SIGKILLed when this process ends.
 
-    `env` is put in order (`workers.interpreter.child`).
+    `env` is passed through `workers.interpreter.child_environment`.
     """
     log.parent.mkdir(parents=True, exist_ok=True)
     launcher = [*PYTHON, "-S", "-E", "-c", _LAUNCHER, str(os.getpid()), *command]
@@ -48,7 +48,7 @@ def start_tethered(
                 stdin=subprocess.DEVNULL,
                 stdout=output,
                 stderr=subprocess.STDOUT,
-                env=child(os.environ if env is None else env),
+                env=child_environment(os.environ if env is None else env),
                 cwd=cwd,
                 start_new_session=True,
             )

@@ -1,4 +1,4 @@
-"""`llmi why`: the story of one sample, and which samples of a run were masked."""
+"""`llmi why`: what happened to one sample, and which samples of a run were masked."""
 
 from __future__ import annotations
 
@@ -13,7 +13,7 @@ from coordinator.terminal import put
 
 if TYPE_CHECKING:
     from coordinator.masks import Masks
-    from coordinator.why import RequestStory, Story
+    from coordinator.why import RequestReport, SampleReport
 
 PROMPT = 200  # characters of a prompt, or of a detail, that are shown; --json has them whole
 SIBLINGS = 16
@@ -33,46 +33,46 @@ def why(
     runs: Runs = Path("runs"),
     as_json: Json = False,
 ) -> None:
-    """Say why a sample got its reward, or got none: its requests, verdicts, who masked it, and its group.
+    """Show why a sample got its reward, or got none: its requests, verdicts, what masked it, and its group.
 
     Reads the run's ledger only, so it works while the run goes on, and after.
     """
     with output(as_json) as (console, result):
         from coordinator.masks import list_masked
-        from coordinator.why import find, ledger_of, tell
+        from coordinator.why import describe, find, ledger_of
 
         named = runs / run
         folder = named if named.is_dir() else Path(run)
         ledger = ledger_of(folder)
         if rollout:
-            story = tell(ledger, find(ledger, rollout))
-            result.update(story.model_dump(mode="json"))
-            show(console, story)
+            sample = describe(ledger, find(ledger, rollout))
+            result.update(sample.model_dump(mode="json"))
+            show(console, sample)
         else:
             masks = list_masked(ledger, folder.name)
             result.update(masks.model_dump(mode="json"))
             show_masked(console, masks)
 
 
-def show(console: Console, story: Story) -> None:
+def show(console: Console, sample: SampleReport) -> None:
     """About ten lines: one for each fact and one for each request."""
 
     def line(what: str, words: str) -> None:
         console.print(f"[bold]{what:<12}[/]{plain(words)}", highlight=False, soft_wrap=True)
 
-    line("sample", story.rollout)
-    line("prompt", _short(story.prompt) or "unknown: its beginning is not in the ledger")
-    line("written", _written(story))
-    for request in story.requests:
+    line("sample", sample.rollout)
+    line("prompt", _short(sample.prompt) or "unknown: its beginning is not in the ledger")
+    line("written", _written(sample))
+    for request in sample.requests:
         line(request.kind, _request(request))
-    if story.reward is not None:
-        line("reward", _arithmetic(story))
-    for by, cause, detail in story.masked_by:
+    if sample.reward is not None:
+        line("reward", _arithmetic(sample))
+    for by, cause, detail in sample.masked_by:
         line("masked by", f"infrastructure: {by}: {cause}{f': {_short(detail)}' if detail else ''}")
-    if not story.requests:
+    if not sample.requests:
         line("requests", "none")
-    line("state", _state(story))
-    line("group", _group(story))
+    line("state", _state(sample))
+    line("group", _group(sample))
 
 
 def show_masked(console: Console, masks: Masks) -> None:
@@ -95,19 +95,19 @@ def show_masked(console: Console, masks: Masks) -> None:
     )
 
 
-def _written(story: Story) -> str:
-    facts = [f"asked for in step {story.asked_in_step}"]
-    if story.versions is not None:
-        oldest, newest = story.versions
+def _written(sample: SampleReport) -> str:
+    facts = [f"asked for in step {sample.asked_in_step}"]
+    if sample.versions is not None:
+        oldest, newest = sample.versions
         facts.append(f"by weights {oldest}" if oldest == newest else f"by weights {oldest} to {newest}")
-    if story.tokens:
-        facts.append(f"{story.tokens:,} tokens")
-    if story.wrote_s is not None:
-        facts.append(f"{story.segments} segments in {story.wrote_s:.1f} s")
+    if sample.tokens:
+        facts.append(f"{sample.tokens:,} tokens")
+    if sample.wrote_s is not None:
+        facts.append(f"{sample.segments} segments in {sample.wrote_s:.1f} s")
     return ", ".join(facts)
 
 
-def _request(one: RequestStory) -> str:
+def _request(one: RequestReport) -> str:
     fault = {"": "", "model": " (the model's fault)", "infrastructure": " (infrastructure)"}[one.fault]
     facts = [one.outcome.replace("_", " ") + fault]
     if one.verdict:
@@ -118,45 +118,45 @@ def _request(one: RequestStory) -> str:
     return "; ".join(facts) + (f": {_short(one.detail)}" if one.detail else "")
 
 
-def _arithmetic(story: Story) -> str:
+def _arithmetic(sample: SampleReport) -> str:
     """The reward as the sum that makes it, where the breakdown's terms and weights do; else beside them."""
-    formula = story.breakdown.get("formula")
-    found = story.breakdown.get("weights")
+    formula = sample.breakdown.get("formula")
+    found = sample.breakdown.get("weights")
     weights = found if isinstance(found, dict) else {}
     words, total, weight = [], 0.0, 0.0
     for name, each in weights.items():
-        value = story.breakdown.get(name)
+        value = sample.breakdown.get(name)
         if not isinstance(value, int | float) or not isinstance(each, int | float):
             continue
         # Images count as far as their number is right.
-        counts = story.breakdown.get("r_num") if name == "M" else None
+        counts = sample.breakdown.get("r_num") if name == "M" else None
         factor = float(counts) if isinstance(counts, int | float) else 1.0
         words.append(f"{each:g} × {name} {value:.2f}{' × r_num' if name == 'M' else ''}")
         total, weight = total + each * value * factor, weight + each
-    head = f"{story.reward:.3f}{f' by {formula}' if formula else ''}"
+    head = f"{sample.reward:.3f}{f' by {formula}' if formula else ''}"
     if not words:
         return head
-    if weight and story.reward is not None and abs(total / weight - story.reward) < EXACT:
+    if weight and sample.reward is not None and abs(total / weight - sample.reward) < EXACT:
         over = "" if abs(weight - 1) < EXACT else f" / {weight:g}"
         return f"{head} = ({' + '.join(words)}){over}"
     return f"{head}, from {', '.join(words)}"
 
 
-def _state(story: Story) -> str:
-    where = f" in step {story.step}" if story.step else ""
-    if story.state == "masked" and story.reward is not None:
-        return f"dropped with its group{where}, though it has a reward: {story.reason}"
-    reason = "" if story.masked_by or not story.reason else f": {story.reason}"
-    return f"{story.state}{where}{reason}"
+def _state(sample: SampleReport) -> str:
+    where = f" in step {sample.step}" if sample.step else ""
+    if sample.state == "masked" and sample.reward is not None:
+        return f"dropped with its group{where}, though it has a reward: {sample.reason}"
+    reason = "" if sample.masked_by or not sample.reason else f": {sample.reason}"
+    return f"{sample.state}{where}{reason}"
 
 
-def _group(story: Story) -> str:
+def _group(sample: SampleReport) -> str:
     ends = [
-        f"{name.removeprefix(story.group + '_')} {state}{'' if reward is None else f' {reward:.2f}'}"
-        for name, (reward, state) in story.siblings.items()
+        f"{name.removeprefix(sample.group + '_')} {state}{'' if reward is None else f' {reward:.2f}'}"
+        for name, (reward, state) in sample.siblings.items()
     ]
     more = f", and {len(ends) - SIBLINGS} more" if len(ends) > SIBLINGS else ""
-    return f"{story.group}, {len(ends)} samples: {', '.join(ends[:SIBLINGS])}{more}"
+    return f"{sample.group}, {len(ends)} samples: {', '.join(ends[:SIBLINGS])}{more}"
 
 
 def _short(text: str) -> str:

@@ -21,7 +21,7 @@ from evaluation.settings import AUTHOR_URL_ENV, RUBRIC_URL_ENV, AuthorSettings, 
 from rewards.settings import IMAGE_URL_ENV, TEXT_URL_ENV, JudgeEndpoint
 from workers import queue_probe
 from workers.errors import ConfigError, InfrastructureFault
-from workers.interpreter import PYTHON, child
+from workers.interpreter import PYTHON, child_environment
 from workers.providers import keys, preflight, proxies
 from workers.settings import REDIS_ENV
 
@@ -146,7 +146,9 @@ def _ray() -> Iterator[Finding]:
         return
     command = [*PYTHON, "-m", "ray.scripts.scripts", "status", "--address", address]
     try:
-        done = subprocess.run(command, capture_output=True, timeout=RAY_S, check=False, env=child(os.environ))
+        done = subprocess.run(
+            command, capture_output=True, timeout=RAY_S, check=False, env=child_environment(os.environ)
+        )
         answered = done.returncode == 0
     except subprocess.TimeoutExpired:
         answered = False

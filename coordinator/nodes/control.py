@@ -20,7 +20,7 @@ from coordinator.nodes.joining import Joining, alike
 from coordinator.nodes.state import NodeState, Record
 from coordinator.signals import StopSignals
 from workers.errors import Cause, ConfigError, InfrastructureFault
-from workers.interpreter import PYTHON, child
+from workers.interpreter import PYTHON, child_environment
 
 POLL_S = 0.1
 BEGIN_S = 60.0  # for the supervisor to say that it is there
@@ -86,7 +86,7 @@ def start(joining: Joining, say: Callable[[str], None]) -> tuple[Record, bool]:
                 stdin=nothing,
                 stdout=log,
                 stderr=log,
-                env=child(os.environ),
+                env=child_environment(os.environ),
                 start_new_session=True,
                 pass_fds=(lock,),
             )

@@ -78,7 +78,7 @@ def test_the_command_loads_its_libraries_and_not_what_lies_where_it_is_given(
 
 
 def test_a_command_writes_to_a_terminal_that_lacks_its_signs(tmp_path: Path) -> None:
-    code = "from workers import interpreter; interpreter.settle(); print('done \\u2192 \\u2713')"
+    code = "from workers import interpreter; interpreter.set_up_process(); print('done \\u2192 \\u2713')"
     env = os.environ | {"LC_ALL": "C", "PYTHONCOERCECLOCALE": "0", "PYTHONUTF8": "0"}
     done = subprocess.run([sys.executable, "-c", code], env=env, capture_output=True, timeout=60)
     assert done.stdout == b"done ? ?\n", done.stderr
@@ -104,18 +104,18 @@ def test_a_home_that_takes_nothing_is_replaced(
 ) -> None:
     monkeypatch.setattr(interpreter, "_home", lambda: "/")
     monkeypatch.setattr(interpreter.tempfile, "gettempdir", lambda: str(tmp_path))
-    found = Path(interpreter.child({"HOME": home})["HOME"])
+    found = Path(interpreter.child_environment({"HOME": home})["HOME"])
     assert found.parent == tmp_path
     assert found.stat().st_mode & 0o777 == 0o700
-    assert interpreter.child({"HOME": home})["HOME"] == str(found)
+    assert interpreter.child_environment({"HOME": home})["HOME"] == str(found)
 
 
 def test_a_home_that_serves_is_kept_and_one_that_is_not_set_is_looked_up(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    assert interpreter.child({"HOME": str(tmp_path)})["HOME"] == str(tmp_path)
+    assert interpreter.child_environment({"HOME": str(tmp_path)})["HOME"] == str(tmp_path)
     monkeypatch.setattr(interpreter, "_home", lambda: str(tmp_path))
-    assert interpreter.child({})["HOME"] == str(tmp_path)
+    assert interpreter.child_environment({})["HOME"] == str(tmp_path)
 
 
 def test_models_in_a_home_that_is_read_only_are_still_found(
@@ -123,9 +123,9 @@ def test_models_in_a_home_that_is_read_only_are_still_found(
 ) -> None:
     (tmp_path / ".cache" / "huggingface").mkdir(parents=True)
     monkeypatch.setattr(interpreter, "_writable", lambda folder: folder != str(tmp_path))
-    env = interpreter.child({"HOME": str(tmp_path)})
+    env = interpreter.child_environment({"HOME": str(tmp_path)})
     assert env["HF_HOME"] == str(tmp_path / ".cache" / "huggingface")
-    assert interpreter.child({"HOME": str(tmp_path), "HF_HOME": "/hub"})["HF_HOME"] == "/hub"
+    assert interpreter.child_environment({"HOME": str(tmp_path), "HF_HOME": "/hub"})["HF_HOME"] == "/hub"
 
 
 def test_a_home_made_by_somebody_else_is_not_used(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -133,26 +133,26 @@ def test_a_home_made_by_somebody_else_is_not_used(tmp_path: Path, monkeypatch: p
     foreign = tmp_path / f"llmi-home-{os.getuid()}"
     (tmp_path / "elsewhere").mkdir()
     foreign.symlink_to(tmp_path / "elsewhere")
-    assert interpreter.private("home") != foreign
+    assert interpreter.private_folder("home") != foreign
 
 
 @pytest.mark.parametrize("named", ["/nonexistent/tmp", "/proc/sys", "", "/etc/passwd"])
 def test_a_temporary_folder_that_is_none_is_replaced(named: str) -> None:
     env = {"TMPDIR": named}
-    interpreter.order(env)
+    interpreter.set_up(env)
     assert env["TMPDIR"] in interpreter.SHORT
 
 
 def test_a_path_too_long_for_sockets_is_reached_by_a_link(tmp_path: Path) -> None:
     long = tmp_path / ("x" * 90)
     long.mkdir()
-    assert interpreter.short(Path("/tmp"), 72) == Path("/tmp")
-    link = interpreter.short(long, 72)
+    assert interpreter.short_path(Path("/tmp"), 72) == Path("/tmp")
+    link = interpreter.short_path(long, 72)
     try:
         assert len(str(link)) + 72 <= interpreter.SOCKET_BYTES
         assert link.resolve() == long.resolve()
-        assert interpreter.short(long, 72) == link
-        assert interpreter.child({"TMPDIR": str(long)})["VLLM_RPC_BASE_PATH"] == str(link)
+        assert interpreter.short_path(long, 72) == link
+        assert interpreter.child_environment({"TMPDIR": str(long)})["VLLM_RPC_BASE_PATH"] == str(link)
     finally:
         link.unlink()
 
@@ -162,4 +162,4 @@ def test_a_user_without_a_name_has_one(monkeypatch: pytest.MonkeyPatch) -> None:
         raise KeyError("getpwuid(): uid not found: 1000680000")
 
     monkeypatch.setattr(interpreter.getpass, "getuser", unknown)
-    assert interpreter.child({})["USER"] == f"uid{os.getuid()}"
+    assert interpreter.child_environment({})["USER"] == f"uid{os.getuid()}"

@@ -1,4 +1,4 @@
-"""`llmi why` tells one sample's story, lists masked samples, and helps with a wrong id."""
+"""`llmi why` describes one sample, lists masked samples, and helps with a wrong id."""
 
 from __future__ import annotations
 
@@ -14,7 +14,7 @@ from rich.console import Console
 
 from coordinator.commands.why import show, show_masked
 from coordinator.masks import in_ranges, list_masked
-from coordinator.why import find, ledger_of, tell
+from coordinator.why import describe, find, ledger_of
 from policy.document import Document, ImagePart, Tag, Task, TextPart
 from policy.ledger import read_ledger
 from policy.ledger_writer import Closed, LedgerWriter, Posted, Scored, Started, Wrote
@@ -123,11 +123,11 @@ def dropped(writer: LedgerWriter) -> str:
 def told(run: Path, wanted: str) -> list[str]:
     ledger = ledger_of(run)
     console = Console(file=io.StringIO(), width=10_000, color_system=None)
-    show(console, tell(ledger, find(ledger, wanted)))
+    show(console, describe(ledger, find(ledger, wanted)))
     return console.file.getvalue().splitlines()
 
 
-def test_the_story_of_a_trained_sample(run: Path, trained: str, lost: str) -> None:
+def test_a_trained_sample_is_described(run: Path, trained: str, lost: str) -> None:
     assert told(run, trained) == [
         f"sample      {trained}",
         "prompt      Write about [bold]Kyoto[/] \ufffd[31mnow.",
@@ -153,7 +153,7 @@ def test_a_sum_is_shown_only_where_it_makes_the_reward(run: Path, writer: Ledger
     assert line["c"] == "reward      0.500"
 
 
-def test_the_story_of_a_masked_sample_says_who_masked_it(run: Path, trained: str, lost: str) -> None:
+def test_a_masked_sample_says_what_masked_it(run: Path, trained: str, lost: str) -> None:
     lines = told(run, lost)
     assert "masked by   infrastructure: judge_image: provider_down: HTTP 503" in lines
     assert "state       masked in step 4" in lines  # where its sibling was trained on
@@ -293,8 +293,8 @@ def test_the_command_prints_one_json_object_and_fails_with_two(run: Path, traine
             capture_output=True, text=True, timeout=60,
         )  # fmt: skip
 
-    story = json.loads(llmi("mine", lost, "--json").stdout)
-    assert (story["rollout"], story["masked_by"][0][:2]) == (lost, ["judge_image", "provider_down"])
+    sample = json.loads(llmi("mine", lost, "--json").stdout)
+    assert (sample["rollout"], sample["masked_by"][0][:2]) == (lost, ["judge_image", "provider_down"])
     assert json.loads(llmi("mine", "--json").stdout)["total"] == 1
     wrong = llmi("mine", "nope")
     assert (wrong.returncode, wrong.stdout) == (2, "")
