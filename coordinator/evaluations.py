@@ -47,8 +47,8 @@ Say = Callable[[str], None]
 @dataclass(frozen=True)
 class Status:
     """Counts. Items are `complete`, `incomplete` (something is missing; submit again), `queued`, `running`
-    or `lost` (in none of these places; posted again). Verdicts are `judged` of `criteria`, `refused` of
-    them 0 by the evaluated model's own fault; `failures` go by cause.
+    or `lost` (in none of these places; posted again). Verdicts are `judged` of `criteria`; `refused`
+    of these count 0, by the evaluated model's own fault; `failures` go by cause.
     """
 
     name: str

@@ -20,8 +20,8 @@ from rich.text import Text
 from coordinator.fleet import PoolState
 from coordinator.processes import MemoryWatch
 from coordinator.progress import Progress
-from coordinator.report import GIB, duration
-from coordinator.stages import in_short
+from coordinator.report import GIB
+from coordinator.stages import duration
 from coordinator.status import in_words, waiting
 from coordinator.terminal import moves
 from policy.masked import DROPPED
@@ -166,7 +166,7 @@ class LiveView:
             "elapsed": duration(self.elapsed_s),
         }
         if progress.left_s:
-            facts["left"] = f"about {in_short(progress.left_s)}"
+            facts["left"] = f"about {duration(progress.left_s)}"
         if wait := waiting(progress, self._where):
             facts["waiting for"] = in_words(wait)
         if progress.paused:

@@ -11,6 +11,7 @@ from pathlib import Path
 from coordinator.config import RunConfig
 from coordinator.masks import list_masked
 from coordinator.report_masked import examples, masked_note, masked_tables
+from coordinator.stages import duration
 from coordinator.summary import Summary
 from evaluation.curve import Point, draw
 from evaluation.page import KeyFigure, Page, Table, write
@@ -91,12 +92,6 @@ def figures(summary: Summary) -> list[KeyFigure]:
         KeyFigure("Memory", f"{summary.peak_rss_bytes / GIB:.1f} GiB", "peak, all processes"),
         KeyFigure("Time", duration(summary.seconds), "start to end"),
     ]
-
-
-def duration(seconds: float) -> str:
-    minutes, rest = divmod(round(seconds), 60)
-    hours, minutes = divmod(minutes, 60)
-    return f"{hours} h {minutes} min" if hours else f"{minutes} min {rest:02d} s"
 
 
 def tables(summary: Summary) -> list[Table]:

@@ -41,7 +41,7 @@ def seconds_left(elapsed_s: float, share: float | None, first: float = 0.0) -> f
     return elapsed_s * (1 - share) / (share - first)
 
 
-def in_short(seconds: float) -> str:
+def duration(seconds: float) -> str:
     """`48 s`, `3 min 20 s`, `2 h 05 min`."""
     whole = round(seconds)
     if whole < 60:
@@ -97,7 +97,7 @@ class Stages:
         if self._first is None:  # the time before the first share, such as an import, is no part of the pace
             self._first, self._moved = share, now
         left = seconds_left(now - self._moved, share, self._first or 0.0)
-        rest = "" if left is None or share == 1 else f"about {in_short(left)} left"
+        rest = "" if left is None or share == 1 else f"about {duration(left)} left"
         self._written(lambda: self._go_on(now, share, detail, rest))
 
     def say(self, line: str) -> None:
@@ -128,7 +128,7 @@ class Stages:
             return
         self._told_at, self._told = now, (share, detail)
         done = detail or ("" if share is None else f"{share:.0%}")
-        facts = (done, in_short(now - self._began), rest)
+        facts = (done, duration(now - self._began), rest)
         self._line(f"{self._name}: {', '.join(fact for fact in facts if fact)}")
 
     def _line(self, words: str) -> None:

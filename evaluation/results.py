@@ -43,7 +43,7 @@ class Missing(Message):
 
 class Refused(Message):
     """A criterion that counts 0 by the evaluated model's own fault: it wrote no document, or one that the
-    judge's service does not let pass.
+    judge's service refuses.
     """
 
     status: Literal["refused"] = "refused"

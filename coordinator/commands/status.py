@@ -36,7 +36,7 @@ def status(
 
 
 def _show(console: Console, now: Status) -> None:
-    from coordinator.stages import in_short
+    from coordinator.stages import duration
     from coordinator.status import in_words
 
     def line(what: str, words: str) -> None:
@@ -46,7 +46,7 @@ def _show(console: Console, now: Status) -> None:
         line(now.name, f"no end is recorded, and nothing was written for {now.quiet_s:.0f} s")
     else:
         line(now.name, "ended" if now.ended else "under way")
-    left = f", about {in_short(now.left_s)} left" if now.left_s else ""
+    left = f", about {duration(now.left_s)} left" if now.left_s else ""
     line("step", f"{now.step}/{now.steps or '?'}{left}")
     line("reward", "-" if now.reward is None else f"{now.reward:.3f}")
     line("trainer idle", _causes(now.trainer_idle_ratio, now.trainer_idle_s))

@@ -1,8 +1,8 @@
 """From payload to chat messages: the rubric first, then the task, then the document.
 
 Invariants: everything two documents have in common stands before what differs (rubric, task, given images,
-document), for prefix caching; the order of parts is the document's; no control token of the judge is spelled
-in what others wrote.
+document), for prefix caching; the order of parts is the document's; control tokens in what others wrote are
+broken up.
 """
 
 from __future__ import annotations

@@ -24,7 +24,7 @@ APOLOGIES = (
 
 
 def content(call: api.Call, said: Mapping[str, Any]) -> object:
-    """The answer's JSON, the texts at its top as `Call.said` would have them, but uncut."""
+    """The answer's JSON, the key blanked out of the texts at its top level."""
     choices = said.get("choices")
     choice = choices[0] if isinstance(choices, list) and choices else None
     message = choice.get("message") if isinstance(choice, dict) else None

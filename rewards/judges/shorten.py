@@ -47,7 +47,7 @@ M = TypeVar("M", bound=Payload)
 
 
 def utf8(text: str) -> int:
-    """Bytes of UTF-8; half a character counts as a whole one."""
+    """Bytes of UTF-8; a lone surrogate counts 3."""
     return len(text.encode(errors="surrogatepass"))
 
 
@@ -134,7 +134,7 @@ def cut_parts(parts: Sequence[Piece], room: int, size: Size) -> tuple[Piece, ...
 
 
 def _little(image: ShownImage) -> ShownImage:
-    """The image in its place, with little to read."""
+    """The image in its place, its texts cut to `DESCRIPTION` characters."""
     tag = image.tag
     params = {n: value[:DESCRIPTION] if isinstance(value, str) else value for n, value in tag.params.items()}
     short = tag.model_copy(update={"description": tag.description[:DESCRIPTION], "params": params})
@@ -142,7 +142,7 @@ def _little(image: ShownImage) -> ShownImage:
 
 
 def _length(part: Piece, size: Size) -> int:
-    """The texts of a part."""
+    """The size of all texts of a part."""
     if part.type == "text":
         return size(part.text)
     if part.type == "invalid":

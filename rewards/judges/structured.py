@@ -157,5 +157,5 @@ def _configuration(call: Call, refusal: TooLarge | Refused | ModelFault) -> Infr
     """What a judge refuses that would be refused whatever the document."""
     if isinstance(refusal, Refused):
         return refusal
-    detail = f"it refuses a request without a document, see its settings: {refusal.detail}"
+    detail = f"it refuses a request without a document too; correct its settings: {refusal.detail}"
     return InfrastructureFault(Cause.BAD_ANSWER, detail[:DETAIL], provider=call.provider)

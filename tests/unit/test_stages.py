@@ -9,7 +9,7 @@ import os
 import pytest
 from rich.console import Console
 
-from coordinator.stages import Stages, in_short, seconds_left
+from coordinator.stages import Stages, duration, seconds_left
 
 
 class Clock:
@@ -119,10 +119,17 @@ def test_the_rest_is_estimated_from_the_pace_so_far(elapsed_s, share, left_s) ->
 
 @pytest.mark.parametrize(
     ("seconds", "words"),
-    [(0.2, "0 s"), (59.4, "59 s"), (59.6, "1 min 00 s"), (200, "3 min 20 s"), (7500, "2 h 05 min")],
+    [
+        (0.2, "0 s"),
+        (59.4, "59 s"),
+        (59.6, "1 min 00 s"),
+        (61, "1 min 01 s"),
+        (200, "3 min 20 s"),
+        (7500, "2 h 05 min"),
+    ],
 )
 def test_times_are_short(seconds: float, words: str) -> None:
-    assert in_short(seconds) == words
+    assert duration(seconds) == words
 
 
 @pytest.mark.parametrize("error", [errno.EIO, errno.EPIPE, errno.ENOSPC])

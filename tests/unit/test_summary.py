@@ -6,7 +6,7 @@ import time
 import pytest
 
 from coordinator.progress import Progress
-from coordinator.report import duration, samples, write_report
+from coordinator.report import samples, write_report
 from coordinator.summary import first_and_last, idle_ratio, lost_requests, read_metrics, summarize
 from policy.document import Document, Task, TextPart
 from policy.ledger import close_open, read_ledger
@@ -232,8 +232,3 @@ def test_report_is_made_from_the_run_folder(tmp_path, writer):
     assert json.loads((tmp_path / "summary.json").read_text())["reward_last"] == pytest.approx(0.5)
     assert (tmp_path / "reward.png").stat().st_size > 1000
     assert [s.step for s in samples(ledger)] == [1, 2, 3, 4, 5]
-
-
-@pytest.mark.parametrize(("seconds", "words"), [(9.6, "0 min 10 s"), (61, "1 min 01 s"), (3700, "1 h 1 min")])
-def test_durations_in_words(seconds, words):
-    assert duration(seconds) == words

@@ -213,7 +213,7 @@ def _note_unknown(call: Call, status: int, detail: str) -> None:
         return
     _noted.add(kind)
     logger.warning(
-        "%s refuses a request, not known to be for its content, so the sample is masked: %s",
+        "%s refused a request for an unknown reason, so the sample is masked: %s",
         call.provider,
         detail,
     )

@@ -87,7 +87,7 @@ async def _search(query: str, settings: SearchSettings, key: str, deadline: floa
         async with asyncio.timeout(deadline - time.time()):
             made = await _first_good(ranked, settings, deadline)
     except TimeoutError as error:
-        detail = "no picture of a result was there by the deadline"
+        detail = "no picture of a result arrived before the deadline"
         raise InfrastructureFault(Cause.HOST_DOWN, detail) from error
     told = {name: keys.blanked(v, key) if isinstance(v, str) else v for name, v in made.source.items()}
     return Made(made.image, told)

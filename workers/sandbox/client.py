@@ -202,4 +202,4 @@ def _raise_for_waiting(verdict: Verdict, settings: CodeSettings, wall_s: float) 
         )
         raise InfrastructureFault(Cause.TIMEOUT, detail)
     busy = f"the code waited {waited_s:.1f} of {wall_s:g} s for a CPU"
-    raise InfrastructureFault(Cause.SANDBOX, f"{busy}; give its worker fewer neighbours")
+    raise InfrastructureFault(Cause.SANDBOX, f"{busy}; run fewer processes on its machine")

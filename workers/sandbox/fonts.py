@@ -117,7 +117,7 @@ def explain(missing: Iterable[str]) -> str:
     chars = sorted(missing)
     shown = ", ".join(f"{char} (U+{ord(char):04X} {unicodedata.name(char, 'unnamed')})" for char in chars[:5])
     more = f" and {len(chars) - 5} more" if len(chars) > 5 else ""
-    return f"no installed font has {shown}{more}; write it otherwise, or install a font for it: {DEBIAN}"
+    return f"no installed font has {shown}{more}; use other characters, or install a font: {DEBIAN}"
 
 
 def lacking() -> list[str]:
