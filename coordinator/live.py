@@ -18,6 +18,7 @@ from rich.table import Table
 from rich.text import Text
 
 from coordinator.fleet import PoolState
+from coordinator.masks import counts_in_words
 from coordinator.processes import MemoryWatch
 from coordinator.progress import Progress
 from coordinator.report import GIB
@@ -57,10 +58,8 @@ def staffing(states: Mapping[str, PoolState]) -> str:
 
 def masked_in_words(progress: Progress) -> str:
     """Samples that infrastructure masked, by cause, and those that were dropped with their groups."""
-    causes = [f"{cause} {n:,}" for cause, n in progress.masked.most_common() if n and cause != DROPPED]
-    words = f"{progress.masked_rollouts:,}" + (f" ({', '.join(causes)})" if causes else "")
-    dropped = progress.masked[DROPPED]
-    return words + (f" and {dropped:,} dropped with their groups" if dropped else "")
+    causes = {cause: count for cause, count in progress.masked.most_common() if cause != DROPPED}
+    return counts_in_words(progress.masked_rollouts, causes, progress.masked[DROPPED])
 
 
 class LiveView:

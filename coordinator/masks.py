@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections import defaultdict
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from itertools import groupby
 
 from pydantic import BaseModel
@@ -72,6 +72,15 @@ def in_ranges(numbers: Iterable[int], most: int = 8) -> str:
     ]
     words = [f"{run[0]}–{run[-1]}" if len(run) > 1 else str(run[0]) for run in runs]
     return ", ".join(words[:most]) + (f" and {len(words) - most} more" if len(words) > most else "")
+
+
+def counts_in_words(masked: int, causes: Mapping[str, int], dropped: int) -> str:
+    """`3 (2 timeout, 1 quota), 1 dropped with their groups`, from samples that infrastructure masked, their
+    causes (a sample with several counts for each), and samples that were dropped with their groups.
+    """
+    by_cause = ", ".join(f"{count:,} {cause.replace('_', ' ')}" for cause, count in causes.items() if count)
+    words = f"{masked:,}" + (f" ({by_cause})" if by_cause else "")
+    return words + (f", {dropped:,} dropped with their groups" if dropped else "")
 
 
 def short_id(rollout_id: str) -> str:

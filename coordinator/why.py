@@ -163,7 +163,7 @@ def _request(record: RequestRecord) -> RequestReport:
 
 
 def _ended(rollout: RolloutRecord) -> str:
-    """Its state, where a masked one says which of both it is."""
+    """Its state; a masked sample that has a reward was dropped with its group."""
     if rollout.state == "masked" and rollout.reward is not None:
         return "dropped with its group"
     return rollout.state or "open"

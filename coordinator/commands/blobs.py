@@ -8,7 +8,7 @@ from typing import Annotated
 
 import typer
 
-from coordinator.commands.output import Json, Runs, output
+from coordinator.commands.output import Json, Runs, output, run_folder
 from coordinator.stages import Stages
 from coordinator.terminal import make_console
 
@@ -70,5 +70,4 @@ def _place(user: str, runs: Path) -> str:
     """As it stands on a store's list: a URL, or the whole path."""
     if "://" in user:
         return user.rstrip("/")
-    named = runs / user
-    return str((named if named.is_dir() else Path(user)).absolute())
+    return str(run_folder(user, runs).absolute())

@@ -56,6 +56,12 @@ def output(as_json: bool) -> Iterator[tuple[Console, dict[str, Any]]]:
     typer.echo(json.dumps(result, ensure_ascii=False))
 
 
+def run_folder(run: str, runs: Path) -> Path:
+    """The folder of a run that is named by its name under `runs`, or by its path."""
+    named = runs / run
+    return named if named.is_dir() else Path(run)
+
+
 def stamp(prefix: str) -> str:
     """A folder name from `prefix` and the time."""
     plain = re.sub(r"[^A-Za-z0-9._-]+", "-", prefix).strip("._-") or "run"

@@ -123,10 +123,10 @@ def _conclude(console: Console, run: Path, result: dict[str, Any]) -> None:
 
 
 def _masked(run: Path, result: dict[str, Any]) -> str:
-    causes = ", ".join(f"{count} {cause}" for cause, count in result["masked_by_cause"].items())
-    words = f"{result['masked']} masked" + (f" ({causes}; see llmi why {run})" if causes else "")
-    dropped = result["dropped_with_group"]
-    return words + (f", {dropped} dropped with their groups" if dropped else "")
+    from coordinator.masks import counts_in_words
+
+    words = counts_in_words(result["masked"], result["masked_by_cause"], result["dropped_with_group"])
+    return f"masked {words}" + (f" (see llmi why {run})" if result["masked"] else "")
 
 
 def _end(result: dict[str, Any]) -> None:

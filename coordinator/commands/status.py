@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, Annotated
 import typer
 from rich.console import Console
 
-from coordinator.commands.output import Json, Runs, output
+from coordinator.commands.output import Json, Runs, output, run_folder
 
 if TYPE_CHECKING:
     from coordinator.status import Status
@@ -29,13 +29,13 @@ def status(
     with output(as_json) as (console, result):
         from coordinator.status import look
 
-        named = runs / run
-        now = look(named if named.is_dir() else Path(run))
+        folder = run_folder(run, runs)
+        now = look(folder)
         result.update(now.model_dump(mode="json"))
-        _show(console, now)
+        _show(console, now, folder)
 
 
-def _show(console: Console, now: Status) -> None:
+def _show(console: Console, now: Status, folder: Path) -> None:
     from coordinator.stages import duration
     from coordinator.status import in_words
 
@@ -53,7 +53,7 @@ def _show(console: Console, now: Status) -> None:
     line("generator idle", _causes(now.generator_idle_ratio, now.generator_idle_s))
     if now.masked:
         causes = ", ".join(f"{count:,} {cause.replace('_', ' ')}" for cause, count in now.masked.items())
-        line("masked", f"{causes}; llmi why {now.name} says which")
+        line("masked", f"{causes}; `llmi why {folder}` lists them")
     if now.waiting:
         line("waits now for", in_words(now.waiting))
     for words in now.paused:

@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, Annotated
 import typer
 from rich.console import Console
 
-from coordinator.commands.output import Json, Runs, output, plain
+from coordinator.commands.output import Json, Runs, output, plain, run_folder
 from coordinator.terminal import put
 
 if TYPE_CHECKING:
@@ -41,8 +41,7 @@ def why(
         from coordinator.masks import list_masked
         from coordinator.why import describe, find, ledger_of
 
-        named = runs / run
-        folder = named if named.is_dir() else Path(run)
+        folder = run_folder(run, runs)
         ledger = ledger_of(folder)
         if rollout:
             sample = describe(ledger, find(ledger, rollout))

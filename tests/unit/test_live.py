@@ -132,7 +132,7 @@ def test_masked_samples_are_shown_by_cause_and_apart_from_those_dropped_with_the
     writer.close()
     with shown:
         shown.say(TRAINING)
-    words = "masked 2 (timeout 2, quota 1) and 1 dropped with their groups"
+    words = "masked 2 (2 timeout, 1 quota), 1 dropped with their groups"
     assert words in console.file.getvalue()
 
 

@@ -55,7 +55,7 @@ def test_a_run_under_way_names_what_it_waits_for_and_who_asked(run):
     assert one.age_s == pytest.approx(20, abs=2)
     assert (one.state, one.stuck) == ("no outcome yet, and Redis does not answer", None)
     console = Console(file=io.StringIO(), width=200)
-    _show(console, now)
+    _show(console, now, run)
     for expected in ("under way", "0/8", "pending diffusion (20 of 30 s)", "Redis does not answer", "cats"):
         assert expected in console.file.getvalue()
 
@@ -67,7 +67,7 @@ def test_a_paused_run_says_for_whom_and_no_more_once_it_goes_on(run):
     paused = look(run)
     assert paused.paused == [words]
     console = Console(file=io.StringIO(), width=200)
-    _show(console, paused)
+    _show(console, paused, run)
     assert f"paused          {words}" in console.file.getvalue()
     writer.pause_ended()
     writer.close()
@@ -86,7 +86,7 @@ def test_a_run_that_ended_waits_for_nothing(run):
     now = look(run)
     assert (now.ended, now.waiting, now.longest_pending) == (True, None, None)
     console = Console(file=io.StringIO(), width=200)
-    _show(console, now)
+    _show(console, now, run)
     assert "ended" in console.file.getvalue()
 
 
