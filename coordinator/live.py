@@ -170,8 +170,8 @@ class LiveView:
             facts["waiting for"] = in_words(wait)
         if progress.paused:
             facts["paused"] = "; ".join(progress.paused.providers)
-        if advice := progress.refusals.advice:
-            facts["refused"] = "; ".join(advice)
+        if advice := progress.refusals.advisories:
+            facts["masking answers"] = "; ".join(advice)
         if restarts:
             facts["workers restarted"] = str(restarts)
         return facts

@@ -45,7 +45,7 @@ class Refusals:
         return {kind: dict(answers.most_common()) for kind, answers in sorted(self._answers.items())}
 
     @property
-    def advice(self) -> list[str]:
+    def advisories(self) -> list[str]:
         """A line for each kind of request of which too many masked their samples so."""
         found = []
         for kind, recent in sorted(self._recent.items()):

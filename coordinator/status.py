@@ -61,8 +61,9 @@ class Status(BaseModel):
     `quiet_s`: since the run's last line; `left_s`: about how long it still takes; `masked`: samples so far,
     as `Progress.masked`; `waiting`: None while it trains; `queues`: None without Redis; `paused`: the
     providers, in words, because of which it asks for no rollouts now; `down`: those with an open circuit.
-    `refused`: in words, kinds of requests of which too many masked their samples by answers that waiting does
-    not cure; `answers`: all such answers, by kind, with how often each came. Idle times as in `Summary`.
+    `advisories`: in words, kinds of requests of which too many masked their samples by answers that waiting
+    does not cure; `masking_answers`: all such answers, by kind, with how often each came. Idle times as in
+    `Summary`.
     """
 
     name: str
@@ -80,8 +81,8 @@ class Status(BaseModel):
     waiting: Waiting | None
     paused: list[str]
     down: list[str]
-    refused: list[str]
-    answers: dict[str, dict[str, int]]
+    advisories: list[str]
+    masking_answers: dict[str, dict[str, int]]
     queues: dict[str, dict[str, int]] | None
     longest_pending: Pending | None
 
@@ -115,8 +116,8 @@ def look(run: Path) -> Status:
         waiting=waiting(progress, Lookout(progress, lambda: (url, queue)).words),
         paused=list(progress.paused.providers) if progress.paused else [],
         down=_down(url),
-        refused=progress.refusals.advice,
-        answers=progress.refusals.listed,
+        advisories=progress.refusals.advisories,
+        masking_answers=progress.refusals.listed,
         queues=_queues(url),
         longest_pending=longest,
     )

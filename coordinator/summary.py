@@ -43,7 +43,7 @@ class Summary(BaseModel):
     `masked_by_cause` counts a sample once for each of its causes. For `n_valid` to `dropped_by_latency` see
     `policy.groups.Groups`. `trainer_idle_s` and `generator_idle_s`: seconds by cause
     (`coordinator.idle.path.CAUSES`); the trainer's hold those in which weights were sent.
-    `generator_idle_ratio`: share of the time from the first rollout to the last batch. `refused_answers`:
+    `generator_idle_ratio`: share of the time from the first rollout to the last batch. `masking_answers`:
     answers of providers that masked samples and that waiting does not cure, by kind, with how often each came
     (`coordinator.refusals`). `peak_rss_bytes`: of all processes together; a page that several share counts
     once (Linux's PSS).
@@ -65,7 +65,7 @@ class Summary(BaseModel):
     dropped_by_step: dict[int, int]
     n_valid: int
     n_total: int
-    refused_answers: dict[str, dict[str, int]]
+    masking_answers: dict[str, dict[str, int]]
     groups_replaced: dict[str, int]
     dropped_by_latency: list[float]
     lost: int
@@ -179,7 +179,7 @@ def summarize(
         dropped_by_step=dropped_by_step,
         n_valid=became.n_valid,
         n_total=became.n_total,
-        refused_answers=refusals.listed,
+        masking_answers=refusals.listed,
         groups_replaced=became.replaced,
         dropped_by_latency=became.dropped_by_latency,
         lost=lost,

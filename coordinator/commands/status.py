@@ -61,8 +61,8 @@ def _show(console: Console, now: Status, folder: Path) -> None:
     for words in now.down:
         if words not in now.paused:
             line("left alone", words)
-    for words in now.refused:
-        line("refused", words)
+    for words in now.advisories:
+        line("masking answers", words)
     if now.queues is not None:
         busy = {name: depth for name, depth in now.queues.items() if any(depth.values())}
         shown = (f"{name} {d['waiting']} waiting, {d['running']} running" for name, d in busy.items())

@@ -34,9 +34,11 @@ def taken(*results: Success | Failure) -> Refusals:
 
 
 @pytest.mark.parametrize("cause", [Cause.BAD_ANSWER, Cause.VERDICT_UNREADABLE])
-def test_a_share_of_refusals_is_an_advice_that_names_provider_and_answer(cause: Cause) -> None:
-    (advice,) = taken(*[refusal(cause=cause)] * 5, refusal("HTTP 422: x", cause), *[Success()] * 14).advice
-    assert advice == (
+def test_a_share_of_refusals_is_an_advisory_that_names_provider_and_answer(cause: Cause) -> None:
+    (advisory,) = taken(
+        *[refusal(cause=cause)] * 5, refusal("HTTP 422: x", cause), *[Success()] * 14
+    ).advisories
+    assert advisory == (
         "judge_text: 6 of the last 20 requests masked their samples by answers that waiting does not cure; "
         f"5 times text judge answered {cause}: HTTP 400: no"
     )
@@ -54,7 +56,7 @@ def test_a_share_of_refusals_is_an_advice_that_names_provider_and_answer(cause: 
     ],
 )
 def test_few_of_them_and_other_failures_are_none(results: list[Success | Failure]) -> None:
-    assert taken(*results).advice == []
+    assert taken(*results).advisories == []
 
 
 def test_all_are_listed_by_kind_and_the_list_is_bounded() -> None:
@@ -80,7 +82,7 @@ def test_a_runs_status_shows_it(tmp_path: Path) -> None:
         writer.append(Ended(time=now, outcome=outcome(refusal(), request_id=f"{n}")))
     writer.close()
     status = look(tmp_path)
-    assert status.answers == {"judge_text": {"text judge answered bad_answer: HTTP 400: no": LEAST}}
+    assert status.masking_answers == {"judge_text": {"text judge answered bad_answer: HTTP 400: no": LEAST}}
     console = Console(file=io.StringIO(), width=200)
-    _show(console, status)
-    assert "refused         judge_text: 5 of the last 5 requests masked" in console.file.getvalue()
+    _show(console, status, tmp_path)
+    assert "masking answers judge_text: 5 of the last 5 requests masked" in console.file.getvalue()
