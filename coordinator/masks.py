@@ -16,7 +16,7 @@ SHORT = 8  # characters of a group's id
 
 
 class MaskedCause(BaseModel):
-    """Masked samples of one cause. `by`: who failed; `steps` in which; `examples`: ids of some."""
+    """Masked samples of one cause. `by`: what failed; `steps` in which; `examples`: ids of some."""
 
     cause: str
     by: str
@@ -90,6 +90,6 @@ def short_id(rollout_id: str) -> str:
 
 
 def _keys(one: Masked) -> Sequence[tuple[str, str]]:
-    """(cause, who) of a sample, each once."""
+    """(cause, what failed) of a sample, each once."""
     named = [(blame.failure.cause.value, blame.by) for blame in one.blames]
     return list(dict.fromkeys(named)) or [(cause, "") for cause in one.causes]

@@ -135,13 +135,14 @@ class Stages:
         self._console.print(words, markup=False, highlight=False, soft_wrap=True)
 
     def _written(self, write: Callable[[], object] | None) -> None:
-        """A terminal that is gone, a pipe that nobody reads (rich exits for that) or a full disk does not end
-        the command: from then on it is silent."""
+        """Call `write`. If the terminal is gone, the pipe is closed (rich exits for that) or the disk is
+        full, the command goes on and shows no more progress.
+        """
         try:
             if write is not None:
                 write()
         except (OSError, SystemExit) as error:
-            logger.warning("progress is shown no more: %r", error)
+            logger.warning("progress cannot be shown any more: %r", error)
             self._console.quiet = True
 
 

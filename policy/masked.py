@@ -82,7 +82,7 @@ def failed_requests(ledger: Ledger) -> FailedRequests:
 
 
 def blames(requests: FailedRequests, rollout: RolloutRecord) -> tuple[Blame, ...]:
-    """The failures that mask a rollout, each with who failed; empty when none does."""
+    """The failures that mask a rollout, each with the tool or judge that failed; empty when none does."""
     if rollout.score is None:
         return ()
     by: list[tuple[Failure, str]] = []
@@ -115,7 +115,7 @@ def by_step(samples: Sequence[Masked], *, dropped: bool = False) -> dict[int, in
 
 def causes_of(entry: Closed) -> tuple[str, ...]:
     """The same causes from the entry that masked a sample, for readers that keep no rollouts."""
-    if entry.step:  # only the trainer closes in a step; a rollout that masks itself does not know one
+    if entry.step:  # only the trainer closes with a step; an agent loop that masks a rollout has none
         return (DROPPED,)
     known = {cause.value for cause in Cause}
     return tuple(word for word in entry.reason.split(", ") if word in known) or (UNKNOWN,)

@@ -157,7 +157,7 @@ def _watch(evaluation: Evaluation, now: Status, stages: Stages) -> Status:
 
 
 def _step(stages: Stages, now: Status) -> None:
-    """Where it stands. The share goes by verdicts, which come one by one; items take minutes each."""
+    """Show where it stands. The share counts verdicts, which arrive one by one; an item takes minutes."""
     ended = now.complete + now.incomplete
     share = now.judged / now.criteria if now.criteria else ended / max(1, now.items)
     share = share if now.under_way else 1.0

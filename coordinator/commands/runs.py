@@ -107,7 +107,7 @@ def _named(name: str) -> str:
 
 
 def _conclude(console: Console, run: Path, result: dict[str, Any]) -> None:
-    """Print that the run is done, and where its report lies if it is there."""
+    """Print that the run is done, and where its report is, if it was written."""
     page = run / "index.html"
     there = page.is_file() and page.stat().st_size > 0
     result["report"] = str(page) if there else None

@@ -46,7 +46,7 @@ class Clock:
         return max(0.0, int(waited) * _NANO - max(0.0, used_by_all - int(used) * _NANO))
 
     def run_s(self) -> float:
-        """Seconds that are the job's own: computing, sleeping, waiting for itself."""
+        """Seconds in which the job computed, slept or waited for its own threads."""
         return self.wall_s - self.waited_s()
 
 

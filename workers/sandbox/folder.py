@@ -77,7 +77,7 @@ class Folder:
 
 
 def _statuses(top: str) -> Iterator[os.stat_result]:
-    """Of everything below, at whatever depth, while a job may be at work on it."""
+    """The status of everything below, at any depth, also while a job changes it."""
     pending = [os.open(top, _FOLDER)]
     try:
         while pending:
@@ -85,7 +85,7 @@ def _statuses(top: str) -> Iterator[os.stat_result]:
             try:
                 with os.scandir(folder) as listing:
                     for entry in listing:
-                        with contextlib.suppress(FileNotFoundError, NotADirectoryError):  # gone since then
+                        with contextlib.suppress(FileNotFoundError, NotADirectoryError):  # removed meanwhile
                             status = entry.stat(follow_symlinks=False)
                             if stat.S_ISDIR(status.st_mode):
                                 pending.append(_enter(folder, entry.name))

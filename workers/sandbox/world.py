@@ -52,8 +52,8 @@ class World:
         os.chdir("/")
 
     def forbid_ipc(self, proc: int) -> None:
-        """Let nobody in a namespace of its own keep shared memory or messages in it, which no process's
-        limits count and which outlive it. `proc` is a descriptor of /proc.
+        """Allow no shared memory, semaphores or message queues in a namespace of its own: no limit of a
+        process counts them, and they outlive it. `proc` is a descriptor of /proc.
         """
         if self.maker == "none":
             return
