@@ -18,7 +18,7 @@ from typing import Any
 from coordinator.idle.report import IdleReport
 from coordinator.idle.spans import Span
 from coordinator.idle.watch import IdleWatch
-from coordinator.refusals import Refusals
+from coordinator.masking_answers import Refusals
 from coordinator.summary import STEP, idle_ratio
 from policy.ledger_writer import (
     ENTRY,

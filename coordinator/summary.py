@@ -15,7 +15,7 @@ from pydantic import BaseModel, JsonValue
 
 from coordinator.idle.report import Idleness
 from coordinator.idle.spans import rounded
-from coordinator.refusals import Refusals
+from coordinator.masking_answers import Refusals
 from policy.groups import groups
 from policy.ledger import Ledger, RequestRecord, reward_curve
 from policy.masked import by_cause, by_step, masked
@@ -45,7 +45,7 @@ class Summary(BaseModel):
     (`coordinator.idle.path.CAUSES`); the trainer's hold those in which weights were sent.
     `generator_idle_ratio`: share of the time from the first rollout to the last batch. `masking_answers`:
     answers of providers that masked samples and that waiting does not cure, by kind, with how often each came
-    (`coordinator.refusals`). `peak_rss_bytes`: of all processes together; a page that several share counts
+    (`coordinator.masking_answers`). `peak_rss_bytes`: of all processes together; a page that several share counts
     once (Linux's PSS).
     """
 

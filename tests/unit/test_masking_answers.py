@@ -10,7 +10,7 @@ import pytest
 from rich.console import Console
 
 from coordinator.commands.status import _show
-from coordinator.refusals import LEAST, LISTED, RECENT, Refusals
+from coordinator.masking_answers import LEAST, LISTED, RECENT, Refusals
 from coordinator.status import look
 from policy.document import Task
 from policy.ledger_writer import Ended, LedgerWriter, Posted, Started
