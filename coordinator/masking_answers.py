@@ -19,7 +19,7 @@ LISTED = 50  # different answers of a kind
 SHOWN = 300  # characters of one
 
 
-class Refusals:
+class MaskingAnswers:
     """Takes the outcomes of a run in any order."""
 
     def __init__(self) -> None:

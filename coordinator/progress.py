@@ -18,7 +18,7 @@ from typing import Any
 from coordinator.idle.report import IdleReport
 from coordinator.idle.spans import Span
 from coordinator.idle.watch import IdleWatch
-from coordinator.masking_answers import Refusals
+from coordinator.masking_answers import MaskingAnswers
 from coordinator.summary import STEP, idle_ratio
 from policy.ledger_writer import (
     ENTRY,
@@ -71,7 +71,7 @@ class Progress:
         self.idle = IdleReport({}, {}, 0.0)
         self.waiting: list[Span] = []
         self.paused: Paused | None = None
-        self.refusals = Refusals()
+        self.refusals = MaskingAnswers()
         self._judged_at = 0.0
         self._timing: list[dict[str, Any]] = []
         # By rollout, its state and the step of that; only what no checkpoint holds yet.

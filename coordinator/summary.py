@@ -15,7 +15,7 @@ from pydantic import BaseModel, JsonValue
 
 from coordinator.idle.report import Idleness
 from coordinator.idle.spans import rounded
-from coordinator.masking_answers import Refusals
+from coordinator.masking_answers import MaskingAnswers
 from policy.groups import groups
 from policy.ledger import Ledger, RequestRecord, reward_curve
 from policy.masked import by_cause, by_step, masked
@@ -45,8 +45,8 @@ class Summary(BaseModel):
     (`coordinator.idle.path.CAUSES`); the trainer's hold those in which weights were sent.
     `generator_idle_ratio`: share of the time from the first rollout to the last batch. `masking_answers`:
     answers of providers that masked samples and that waiting does not cure, by kind, with how often each came
-    (`coordinator.masking_answers`). `peak_rss_bytes`: of all processes together; a page that several share counts
-    once (Linux's PSS).
+    (`coordinator.masking_answers`). `peak_rss_bytes`: of all processes together; a page that several share
+    counts once (Linux's PSS).
     """
 
     name: str
@@ -142,7 +142,7 @@ def summarize(
     """Add everything up. `ledger` after it was closed, `lost` from before."""
     outcomes: Counter[str] = Counter()
     kinds: dict[str, KindCounts] = {}
-    refusals = Refusals()
+    refusals = MaskingAnswers()
     for record in ledger.requests.values():
         counts = kinds.setdefault(record.request.kind, KindCounts())
         counts.posted += 1

@@ -10,7 +10,7 @@ import pytest
 from rich.console import Console
 
 from coordinator.commands.status import _show
-from coordinator.masking_answers import LEAST, LISTED, RECENT, Refusals
+from coordinator.masking_answers import LEAST, LISTED, RECENT, MaskingAnswers
 from coordinator.status import look
 from policy.document import Task
 from policy.ledger_writer import Ended, LedgerWriter, Posted, Started
@@ -26,8 +26,8 @@ def refusal(detail: str = "HTTP 400: no", cause: Cause = Cause.BAD_ANSWER) -> Fa
     return Failure(cause=cause, detail=detail, provider="text judge")
 
 
-def taken(*results: Success | Failure) -> Refusals:
-    refusals = Refusals()
+def taken(*results: Success | Failure) -> MaskingAnswers:
+    refusals = MaskingAnswers()
     for result in results:
         refusals.take(outcome(result))
     return refusals
