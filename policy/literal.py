@@ -2,9 +2,8 @@
 
 Invariants: nothing is ever evaluated; the only error is `Unreadable`; time and memory grow linearly with the
 length of the text. A literal of Python or JSON has the value that its language gives it, with two exceptions:
-strings side by side on one line are read as one string with unescaped quotes in it, and the code of a chart
-is read as the model meant it (`policy.python_text.meant`). What is no literal is repaired
-(`policy.literal_repair`).
+strings that stand side by side on one line can be one naively quoted string, and the code of a chart is read
+as the model meant it (`policy.python_text.meant`). What is no literal is repaired (`policy.literal_repair`).
 """
 
 from __future__ import annotations

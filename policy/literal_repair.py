@@ -89,7 +89,7 @@ class _Dictionary:
             return int(number[0]), number.end()
         if word := CONSTANT.match(self._text, at):
             return _CONSTANTS[word[1]], word.end()
-        joined = self._joined(at)
+        joined = self._joined(at, name)
         if joined and self._goes_on(joined[1], name):
             return joined
         raw_prefix = self._text[at : at + 1] in ("r", "R")
@@ -123,9 +123,11 @@ class _Dictionary:
             at += width
         return last
 
-    def _joined(self, at: int) -> tuple[str, int] | None:
+    def _joined(self, at: int, name: str) -> tuple[str, int] | None:
         """Strings joined by `+`, or side by side in parentheses or on lines of their own, or one in
-        parentheses; and where they end."""
+        parentheses; and where they end. Apart by blanks alone they are joined in prose, and in code where
+        the first ends with its line: `'plt.title(' ')'` is one string.
+        """
         parenthesis = self._past(at, "(")
         at = self._space(parenthesis) if parenthesis else at
         texts: list[str] = []
@@ -148,7 +150,8 @@ class _Dictionary:
                 after = self._space(at)
                 if self._text[after : after + 1] not in ("'", '"'):
                     break
-                if not parenthesis and "\n" not in self._text[at:after]:
+                blanks = after > at and (name != "code" or raw.endswith(("\n", "\\n")))
+                if not (parenthesis or blanks or "\n" in self._text[at:after]):
                     return None
                 joined = True
             at = after
