@@ -63,6 +63,9 @@ _ECHOES = frozenset(
     | {"b64json", "revisedprompt", "query", "searchparameters", "arguments"}
 )
 ECHO = 20  # letters of the request that an answer does not hold by chance
+_LIMITS = ("most", "max", "limit", "exceed", "many", ">")
+_UNITS = ("kb", "mb", "kib", "mib", "bytes", "pixel", "px")
+_SIGNS = ".,:;()[]{}'\"`"
 _DEEP, _MANY, _LONG = 8, 300, 4000  # levels, values, characters of a value that are read
 
 
@@ -173,18 +176,23 @@ def is_content_code(code: object) -> bool:
 def image_limit(text: str) -> int | None:
     """The N of a message such as vLLM's "At most N image(s) may be provided in one prompt", else None.
     0: the model takes no images.
+
+    Of several numbers near the words it is the least but 0: the others count the images that were sent.
     """
-    words = text[:_LONG].lower().split()
-    if not any(part in word for word in words for part in ("most", "max", "limit", "exceed", "many")):
+    words = text[:_LONG].lower().replace("=", " ").split()
+    limits = [any(part in word for part in _LIMITS) for word in words]
+    images = [word.strip(_SIGNS).startswith("image") for word in words]
+    if not any(limits) or not any(images):
         return None
+    numbers = []
     for at, word in enumerate(words):
-        if not word.startswith("image"):
-            continue
-        for near in (*reversed(words[max(0, at - 3) : at]), *words[at + 1 : at + 4]):
-            number = near.strip(".,:;()[]'\"`")
-            if number.isdecimal() and number.isascii() and len(number) < 4:
-                return int(number)
-    return None
+        number = word.strip(_SIGNS)
+        if number.isdecimal() and number.isascii() and len(number) < 4:
+            near = slice(max(0, at - 3), at + 4)
+            sized = words[at + 1 : at + 2] and words[at + 1].startswith(_UNITS)
+            if not sized and (any(images[near]) or any(limits[near])):
+                numbers.append(int(number))
+    return min(filter(None, numbers), default=0) if numbers else None
 
 
 def _any(parts: Iterable[str], words: Iterable[str]) -> bool:
