@@ -20,7 +20,11 @@ NEAR = 0.8  # likeness from which a name counts as a misspelt one
 PACKED = {b"\x1f\x8b": "gzip", b"PK\x03\x04": "zip", b"\x28\xb5\x2f\xfd": "zstd", b"BZh": "bzip2"}
 # Other names for the key `images` that are too different to be found by likeness.
 IMAGES = dict.fromkeys(
-    ("img", "image_path", "image_paths", "image_file", "image_files", "picture", "pictures", "input_images"),
+    (
+        *("img", "image_path", "image_paths", "image_file", "image_files", "picture", "pictures"),
+        *("input_image", "input_images", "img_path", "image_url", "image_urls", "image_base64"),
+        *("photo", "photos", "pic", "pics"),
+    ),
     "images",
 )
 

@@ -301,7 +301,10 @@ def test_a_value_in_a_message_is_short_and_printable(value: object) -> None:
     assert shown(value).isprintable()
 
 
-@pytest.mark.parametrize("name", ["image", "Images", "IMAGES ", "imges", "img", "pictures", "image_paths"])
+@pytest.mark.parametrize(
+    "name",
+    ["image", "Images", "IMAGES ", "imges", "img", "pictures", "image_paths", "image_url", "photos", "pic"],
+)
 def test_a_name_like_images_is_found_when_images_is_absent(name: str) -> None:
     from policy.data_files import IMAGES
 
