@@ -37,6 +37,8 @@ from workers.settings import (
 
 RAY_ENV = "RAY_ADDRESS"
 SHIPPED = Path(__file__).resolve().parent.parent / "configs"
+_LONGEST_NAME = 100  # characters; a file system takes 255 of a folder's name, and more is appended to it
+_TOO_DEEP = "is nested too deeply, or refers to itself; write it flat, without anchors"
 CONFIG_FILE, AGAIN_FILE = "config.json", "config.yaml"
 
 
@@ -87,6 +89,8 @@ class ServiceConfig(Settings):
     def _a_folder_name(cls, name: str) -> str:
         if name and not re.fullmatch(r"[A-Za-z0-9][A-Za-z0-9._-]*", name):
             raise ValueError(f"{name!r} is no folder name; use letters, digits, dots, dashes and underscores")
+        if len(name) > _LONGEST_NAME:
+            raise ValueError(f"is longer than {_LONGEST_NAME} characters; shorten it")
         return name
 
     @property
@@ -161,11 +165,16 @@ def _read(path: str | Path, overrides: Mapping[str, object] | None) -> tuple[dic
         where = f"{file}:{mark.line + 1}" if mark else str(file)
         problem = getattr(error, "problem", None) or "bad syntax"
         raise ConfigError(f"{where}: not valid YAML: {problem}; mend this line") from error
+    except RecursionError as error:
+        raise ConfigError(f"{file}: {_TOO_DEEP}") from error
     if not isinstance(raw, dict):
         raise ConfigError(f"{file}: must hold a mapping of sections, such as tools, judges, train and data")
     for name, value in (overrides or {}).items():
         _put(raw, name, value)
-    return demo_parts.resolved(raw, str(file)), str(file)
+    try:
+        return demo_parts.resolved(raw, str(file)), str(file)
+    except RecursionError as error:
+        raise ConfigError(f"{file}: {_TOO_DEEP}") from error
 
 
 def check(raw: object, source: str) -> RunConfig:

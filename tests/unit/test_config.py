@@ -123,6 +123,18 @@ def test_a_list_as_key_is_refused_with_its_line(file):
         config.load(file("? [a, b]\n: 1\n"))
 
 
+@pytest.mark.parametrize("text", ["a: &a [*a]\n", "a: &a {b: *a}\n", f"a: {'[' * 5000}{']' * 5000}\n"])
+def test_a_file_without_end_is_refused_by_its_name(file, text):
+    path = file(text)
+    with pytest.raises(ConfigError, match=f"^{path}: "):
+        config.load(path)
+
+
+def test_a_name_too_long_for_a_folder_is_refused(file):
+    with pytest.raises(ConfigError, match="name: is longer than 100 characters"):
+        config.load(file(MINIMAL | {"name": "x" * 300}))
+
+
 def test_broken_yaml_names_the_line(file):
     path = file("train:\n  model: [\n")
     with pytest.raises(ConfigError, match=rf"{path}:\d+: not valid YAML"):
