@@ -89,8 +89,12 @@ class Status(BaseModel):
 
 def look(run: Path) -> Status:
     """Read it all. Raises `ConfigError` for a folder that is no run's."""
-    if not (run / CONFIG_FILE).is_file():
-        raise ConfigError(f"{run}: no run has begun there; name a run's folder, or its name under --runs")
+    evaluation = (run / "batch.json").is_file()
+    if not (run / CONFIG_FILE).is_file() or (evaluation and not (run / LEDGER).is_dir()):
+        hint = "; of an evaluation see `llmi evaluate status`" if evaluation else ""
+        raise ConfigError(
+            f"{run}: no run has begun there; name a run's folder, or its name under --runs{hint}"
+        )
     config = json.loads((run / CONFIG_FILE).read_text(encoding="utf-8"))
     ended, now = (run / SUMMARY).exists(), time.time()
     steps = config.get("train", {}).get("steps")

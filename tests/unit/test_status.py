@@ -148,3 +148,10 @@ def test_a_folder_that_is_no_run_is_refused(tmp_path):
 )
 def test_slow_and_stuck_are_told_in_different_words(where, median_s, words):
     assert told(where, median_s, 15.0) == words
+
+
+def test_an_evaluation_is_not_taken_for_a_run(tmp_path):
+    (tmp_path / "config.json").write_text("{}")
+    (tmp_path / "batch.json").write_text("{}")
+    with pytest.raises(ConfigError, match="of an evaluation see `llmi evaluate status`"):
+        look(tmp_path)
