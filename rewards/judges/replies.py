@@ -19,6 +19,7 @@ APOLOGY = 1000  # characters of an answer that may be an apology
 APOLOGIES = (
     *("imsorry", "iamsorry", "sorry", "icant", "icannot", "imunable", "iamunable", "imnotable", "iamnotable"),
     *("iwont", "iwillnot", "imafraid", "asanai", "unfortunatelyi", "iapologize", "iapologise"),
+    *("imustdecline", "ihavetodecline", "jesuisdésolé", "désolé", "losiento", "estutmirleid", "tutmirleid"),
     *("抱歉", "很抱歉", "对不起", "我无法", "我不能", "申し訳"),
 )
 
@@ -31,6 +32,8 @@ def content(call: api.Call, said: Mapping[str, Any]) -> object:
     if not isinstance(choice, dict) or not isinstance(message, dict):
         if isinstance(choice, dict) and _filtered(choice, said):
             raise _refused(call, "a content filter stopped its answer")
+        if isinstance(choice, dict) and choice.get("error"):
+            raise api.refused(call, 200, choice)
         raise InfrastructureFault(
             Cause.BAD_ANSWER, "the answer has no choices[0].message", provider=call.provider
         )
