@@ -338,3 +338,11 @@ def test_a_file_that_is_called_demo_is_not_taken_for_the_demos_configuration(tmp
     assert (
         evaluation_demo.configure(Parts(tmp_path, "text", 1), Path("model"), tmp_path).author.model == "model"
     )
+
+
+@pytest.mark.parametrize(
+    ("url", "said"), [("", " is empty; give an address"), ("h:1", ": 'h:1' is no address")]
+)
+def test_an_address_that_is_missing_or_wrong_is_told_as_such(url: str, said: str) -> None:
+    [problem] = preflight._url("tools.edit.base_url", url)
+    assert problem.startswith(f"tools.edit.base_url{said}")

@@ -83,5 +83,5 @@ def _is_path(model: str) -> bool:
 def _url(field: str, url: str) -> list[str]:
     if url.startswith(("http://", "https://")):
         return []
-    found = f"{url!r} is no address" if url else "no address is set"
-    return [f"{field}: {found}; give one that begins with http:// or https://"]
+    wrong = f"{field}: {url!r} is no address" if url else f"{field} is empty"
+    return [f"{wrong}; give an address that begins with http:// or https://"]
