@@ -119,6 +119,8 @@ SAVED = {
     "axes cleared": "plt.plot([1, 2]); plt.savefig('x.png'); plt.cla()",
     "without pyplot": "from matplotlib.figure import Figure\nf = Figure(); f.subplots().plot([1, 2]); "
     "f.savefig('x.png')",
+    "to a folder that is not there": "plt.plot([1, 2]); plt.savefig('/mnt/data/x.png'); plt.close()",
+    "to a folder of others": "plt.plot([1, 2]); plt.savefig('/tmp/x.png'); plt.close()",
     "saved twice": "plt.plot([1, 2]); plt.savefig('x.png'); plt.savefig('x.pdf'); plt.close()",
     "saved with its own size": "plt.plot([1, 2]); plt.savefig('x.png', dpi=30); plt.close()",
     "in a function": "def f():\n  plt.plot([1, 2]); plt.savefig('x.png'); plt.close()\nf()",

@@ -6,6 +6,7 @@ that is closed or empty at the end counts as it was when it was saved.
 
 from __future__ import annotations
 
+import contextlib
 import itertools
 from typing import TYPE_CHECKING, Any
 
@@ -34,7 +35,8 @@ class Saved:
             start(figure, *args, **kwargs)
 
         def savefig(figure: Any, *args: Any, **kwargs: Any) -> None:
-            save(figure, *args, **kwargs)
+            with contextlib.suppress(FileNotFoundError, PermissionError):  # as of /tmp or /mnt/data
+                save(figure, *args, **kwargs)
             kind.savefig = save  # keeping it saves, too
             try:
                 self._keep(figure)
@@ -85,7 +87,7 @@ def figures(saved: Saved, max_figures: int, max_pixels: int) -> tuple[list[Image
     still = [figure for figure in map(plt.figure, plt.get_fignums()) if charts.shows(figure)]
     drawn = sorted([*still, *saved.besides(still)], key=lambda figure: getattr(figure, "llmi_order", -1))
     if not drawn:
-        raise charts.Nothing("the code left no figure with anything in it, and saved none")
+        raise charts.Nothing("the code left no figure with anything in it, and saved none by savefig")
     pictures: list[Image.Image] = []
     for figure in drawn[:max_figures]:
         left = max_pixels - sum(picture.width * picture.height for picture in pictures)
