@@ -100,7 +100,7 @@ REACH = {
     "write into root's folder": "import os; open('/root/.profile', 'a')",
     "write at the root": "open('/llmi-escape', 'w')",
     "write beside its folder": "open('../llmi-escape', 'w')",
-    "save beside its folder": "plt.plot([1]); plt.savefig('../llmi-escape.png')",
+    "save beside its folder": "plt.plot([1]); plt.gcf().canvas.print_png('../llmi-escape.png')",
     "write among the libraries": "open(np.__file__, 'a')",
     "add a library": "import os; open(os.path.dirname(np.__file__) + '/escape.py', 'w')",
     "truncate a library": "import os; os.truncate(np.__file__, 0)",
