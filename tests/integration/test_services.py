@@ -22,6 +22,7 @@ from PIL import Image
 from coordinator import checks, claim
 from coordinator.claim import Claim
 from coordinator.config import load
+from coordinator.ray_cluster import AUTH_ENV
 from coordinator.services import Services
 from coordinator.signals import StopSignals
 from coordinator.trainer import Trainer, TrainerDied
@@ -225,6 +226,8 @@ def test_a_run_does_not_mind_what_lies_around(start, tmp_path, monkeypatch):
         "MPLBACKEND": "module://matplotlib_inline.backend_inline",
     }.items():
         monkeypatch.setenv(name, value)
+    for name in AUTH_ENV:  # a test before may have started a Ray in this process
+        monkeypatch.delenv(name, raising=False)
     process = start("trainer_stub_ray", own_ray=True)
     output, _ = process.communicate(timeout=START_S)
     assert process.returncode == 0, output
