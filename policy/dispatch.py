@@ -11,6 +11,7 @@ from typing import Any
 
 import ray
 from verl.trainer.ppo.v1 import AgentLoopManagerTQ
+from verl.utils import tensordict_utils as tu
 
 
 def spread(prompts: int, processes: int, first: int) -> list[list[int]]:
@@ -32,7 +33,7 @@ class SpreadingManager(AgentLoopManagerTQ):
         self._turn = (self._turn + len(prompts)) % len(processes)
         ray.get(
             [
-                process.generate_sequences.remote(prompts[rows])
+                process.generate_sequences.remote(tu.index_select_tensor_dict(prompts, rows))
                 for process, rows in zip(processes, shares, strict=True)
                 if rows
             ]
