@@ -61,7 +61,9 @@ def batch(*uids: str) -> Any:
     import torch
     from verl.utils import tensordict_utils as tu
 
-    made = tu.get_tensordict({"index": torch.arange(len(uids))}, {})
+    lengths = [torch.arange(length) for length in range(1, len(uids) + 1)]
+    nested = torch.nested.as_nested_tensor(lengths, layout=torch.jagged)  # as verl's own batches hold
+    made = tu.get_tensordict({"index": torch.arange(len(uids)), "nested": nested}, {})
     tu.assign_non_tensor_stack(made, "uid", list(uids))
     tu.assign_non_tensor_data(made, "global_steps", 3)
     return made
