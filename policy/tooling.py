@@ -4,8 +4,8 @@ code when the document's seconds (`policy.code_budget`) cover it.
 Invariants: at most `tools.max_requests` tags are posted, further ones are invalid; every tag that is valid
 ends in exactly one outcome; a job has its whole time from its start, however long its request waits; an edit
 waits for the image it depends on and for nothing else, and is not posted when that image failed; an image
-that the store has lost is made again once, by its own request posted anew, and then stands in the document in
-the place of the lost one; `close` cancels what is open and leaves no task behind.
+that the store has lost is made again once, by posting its own request again, and then takes the place of the
+lost one in the document; `close` cancels what is open and leaves no task behind.
 """
 
 from __future__ import annotations

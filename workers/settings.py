@@ -33,7 +33,7 @@ from workers.redis_url import canonical
 
 CONFIG_ENV = "LLMI_CONFIG"
 REDIS_ENV = "LLMI_REDIS_URL"
-JAIL_S = 30.0  # beside the code's own time: for a jail that starts anew, and for storing what was drawn
+JAIL_S = 30.0  # beside the code's own time: for restarting the jail and storing what was drawn
 
 
 class Settings(BaseModel):

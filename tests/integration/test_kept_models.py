@@ -1,4 +1,4 @@
-"""A process that keeps a model outlives every cancelled and every late job, and nothing is loaded anew."""
+"""A process that keeps a model outlives every cancelled and every late job, and loads nothing twice."""
 
 from __future__ import annotations
 

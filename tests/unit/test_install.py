@@ -1,4 +1,4 @@
-"""The installer: quick when all is well, and anew when the environment is not this folder's own.
+"""The installer: quick when all is well, and a rebuild when the environment is not this folder's own.
 
 Interpreters and environments are real; pip and uv are stand-ins that write down what they are asked and make
 the few modules that the installer looks for.
