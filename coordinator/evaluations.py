@@ -16,27 +16,28 @@ from typing import Any
 import redis
 from pydantic import ValidationError
 
-from coordinator.claim import published
-from coordinator.config import ServiceConfig, load_services
-from coordinator.config_errors import explain
-from coordinator.paths import placed
-from evaluation import author, rubric
-from evaluation.batch import Batch, Manifest
-from evaluation.benchmark import Benchmark, Item, fingerprint, load
+from coordinator.config.errors import explain
+from coordinator.config.paths import placed
+from coordinator.config.settings import ServiceConfig, load_services
+from coordinator.state.claim import published
+from evaluation.authors import registry as author
+from evaluation.batch.batch import Batch, Manifest
+from evaluation.batch.results import ItemResult, failures
+from evaluation.formats.benchmark import Benchmark, Item, fingerprint, load
 from evaluation.payloads import EvaluatePayload, judge_name
-from evaluation.results import ItemResult, failures
+from evaluation.rubric import grade as rubric
 from evaluation.settings import AuthorSettings
-from policy.checked_images import Progress
+from policy.data.checked_images import Progress
 from rewards import settings as rewards
 from rewards.settings import JudgeSettings, RewardSettings
-from workers import queue_probe
-from workers import submit as queue
-from workers.blobs import BlobStore
+from workers.broker import probe as queue_probe
+from workers.broker.registry import read_roster
+from workers.client import blocking as queue
 from workers.errors import Cause, ConfigError, InfrastructureFault
-from workers.inventory import Inventory
 from workers.messages import Failure, Request
-from workers.roster import read_roster
 from workers.settings import REDIS_ENV, QueueSettings
+from workers.storage.blobs import BlobStore
+from workers.storage.listing import Inventory
 
 KIND = "evaluate"
 QUEUE_S = 7 * 86_400.0  # how long an item may wait for its turn

@@ -15,26 +15,26 @@ from typing import Any
 
 from rich.console import Console
 
-from coordinator.build import Parts, build, cache_folder
-from coordinator.checks import cache as cache_problems
-from coordinator.config import RunConfig, ServiceConfig, load_services
-from coordinator.demo import configure
-from coordinator.demo_parts import SEED
-from coordinator.own_workers import Say
-from coordinator.signals import StopSignals
-from coordinator.tool_workers import tool_workers
-from evaluation import author as authors
-from evaluation import reader
-from evaluation.authoring import write_document
-from evaluation.provenance import figure
+from coordinator.check.checks import cache as cache_problems
+from coordinator.config.settings import RunConfig, ServiceConfig, load_services
+from coordinator.host.signals import StopSignals
+from coordinator.scale.own_workers import Say
+from coordinator.scale.tool_workers import tool_workers
+from evaluation.authors import registry as authors
+from evaluation.batch.authoring import write_document
+from evaluation.pages import reader
+from evaluation.pages.provenance import figure
 from evaluation.settings import AUTHOR_URL_ENV, AuthorSettings
+from llmi.demo.build import Parts, build, cache_folder
+from llmi.demo.parts import SEED
+from llmi.demo.run import configure
 from policy.document import SOURCES, Document, ImagePart, InvalidPart, Task, TextPart
 from workers import images
-from workers.blobs import BlobStore
-from workers.client import QueueClient
+from workers.client.client import QueueClient
 from workers.errors import Cause, ConfigError, Fault, InfrastructureFault, JobError
 from workers.messages import Failure, Success
 from workers.providers import preflight
+from workers.storage.blobs import BlobStore
 
 TINY_TOKENS = 512
 

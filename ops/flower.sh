@@ -33,5 +33,5 @@ case $bind in
 esac
 echo "Flower: http://$bind:$port" >&2
 export PYTHONSAFEPATH=1 PYTHONUTF8=1 # nothing is imported from where this was called
-exec "$python" -m workers.program workers.app --quiet flower --address="$bind" --port="$port" --logging=warning \
+exec "$python" -m workers.process.program workers.celery_app.app --quiet flower --address="$bind" --port="$port" --logging=warning \
     --tasks_columns=name,routing_key,state,runtime,worker,args,result,received

@@ -14,8 +14,8 @@ from typing import Protocol
 from pydantic import Field, JsonValue, model_validator
 
 from policy.document import Document
+from workers.client.handle import Poster
 from workers.messages import Failure, Message
-from workers.posted import Poster
 
 
 @dataclass(frozen=True)

@@ -29,9 +29,9 @@ from rewards.judges import IMAGE_KIND, TEXT_KIND
 from rewards.judges.payloads import JudgeImagePayload, JudgeTextPayload
 from rewards.settings import JudgeSettings, RewardSettings
 from rewards.verdicts import ImageVerdict, TextVerdict, Verdict
+from workers.client.handle import Posted, Poster
 from workers.errors import Fault, InfrastructureFault
 from workers.messages import Failure, Outcome, Request, Success
-from workers.posted import Posted, Poster
 
 logger = logging.getLogger(__name__)
 CANCEL_S = 5.0

@@ -12,7 +12,7 @@ from urllib.parse import urlsplit
 
 from pydantic import Field, model_validator
 
-from workers.providers import keys
+from workers.providers.http import keys
 from workers.settings import PlainUrl, Settings, section
 
 TEXT_URL_ENV = "LLM_JUDGE_BASE_URL"

@@ -12,17 +12,17 @@ from typing import TYPE_CHECKING
 import hypothesis
 import pytest
 import redis
+from places import SUPPORT
 
-from coordinator.redis_server import EmbeddedRedis
-from workers.client import QueueClient
+from coordinator.host.redis_server import EmbeddedRedis
+from workers.client.client import QueueClient
 from workers.messages import Outcome
-from workers.process import WorkerProcess
+from workers.process.worker import WorkerProcess
 from workers.settings import CONFIG_ENV, REDIS_ENV, QueueSettings
 
 if TYPE_CHECKING:
     from queue_requests import Notes
 
-TESTS = Path(__file__).parent
 WORKER_START_S = 60.0  # a machine that also runs other things
 
 # How long an example takes says how busy the machine is, and nothing about the program.
@@ -70,14 +70,14 @@ StartWorker = Callable[..., WorkerProcess]
 
 @pytest.fixture
 def worker(config_file: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[StartWorker]:
-    """`worker(queues, concurrency=1, app="workers.app", memory_mb=0)` starts a worker and returns it ready;
-    all end with the test.
+    """`worker(queues, concurrency=1, app="workers.celery_app.app", memory_mb=0)` starts a worker and returns
+    it ready; all end with the test.
     """
-    monkeypatch.setenv("PYTHONPATH", str(TESTS))
+    monkeypatch.setenv("PYTHONPATH", str(SUPPORT))
     started: list[WorkerProcess] = []
 
     def start(
-        queues: Sequence[str], concurrency: int = 1, app: str = "workers.app", memory_mb: int = 0
+        queues: Sequence[str], concurrency: int = 1, app: str = "workers.celery_app.app", memory_mb: int = 0
     ) -> WorkerProcess:
         name = f"w{len(started)}-{tmp_path.name}"
         log = tmp_path / f"{name}.log"

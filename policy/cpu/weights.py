@@ -5,7 +5,7 @@ on a GPU cluster use those. Selected by `checkpoint_engine.backend=tcp` with
 `custom_backend_module=policy.cpu.weights`. Invariants: weights travel as safetensors, so that receiving them
 runs no code; every wait ends after `timeout_s`, on both sides, so that a dead receiver fails the step
 instead of hanging the run. It can go when verl has an engine that works over gloo:
-`tests/unit/test_verl_cpu.py::test_verl_has_no_weight_engine_for_a_cpu`.
+`tests/unit/policy/cpu/test_verl_cpu.py::test_verl_has_no_weight_engine_for_a_cpu`.
 """
 
 from __future__ import annotations

@@ -30,14 +30,14 @@ from typing import NoReturn
 
 from policy.cpu import fork_client
 from policy.cpu.fork_client import LENGTH, TAKEN
-from policy.training import RAY_WORKER_ENV
-from workers.interpreter import PYTHON
+from policy.settings import RAY_WORKER_ENV
+from workers.process.interpreter import PYTHON
 
 MODULES = (
     "verl.trainer.ppo.v1",
     "verl.workers.rollout.vllm_rollout.vllm_async_server",
-    "policy.agent_loop",
-    "policy.trainer",
+    "policy.rollout.agent_loop",
+    "policy.train.trainer",
 )
 ASKED_S = 5.0  # for a whole request, once a client is there
 _PEER = struct.Struct("3i")  # pid, uid, gid

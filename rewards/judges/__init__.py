@@ -12,7 +12,7 @@ from rewards.settings import JudgeEndpoint, JudgeSettings
 from workers.errors import Cause, InfrastructureFault
 from workers.jobs import JobContext, job
 from workers.messages import Success
-from workers.providers import keys
+from workers.providers.http import keys
 
 TEXT_KIND = "judge_text"
 IMAGE_KIND = "judge_image"

@@ -13,8 +13,8 @@ import math
 from PIL import Image
 
 from workers import images
-from workers.blobs import BlobStore
 from workers.messages import BlobRef
+from workers.storage.blobs import BlobStore
 
 JPEG_QUALITY = 92
 BLANK_SIDE = 56

@@ -20,10 +20,10 @@ from rewards.judges.pictures import data_uri
 from rewards.judges.prompts import image_chat, text_chat
 from rewards.settings import JudgeEndpoint
 from rewards.verdicts import ImageVerdict, TextVerdict
-from workers.blobs import BlobStore
 from workers.errors import Cause, InfrastructureFault, ModelFault
 from workers.jobs import JobContext
 from workers.messages import Message, Outcome, Request, Success
+from workers.storage.blobs import BlobStore
 
 SIDE = 56
 

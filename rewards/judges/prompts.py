@@ -22,7 +22,7 @@ from rewards.judges.payloads import (
 )
 from rewards.judges.rubrics import IMAGE_RUBRIC, TEXT_RUBRIC
 from workers.messages import BlobRef
-from workers.providers.control_tokens import inert
+from workers.providers.image.control_tokens import inert
 
 FAILURES_LOWER = "Every place marked [NO PICTURE lowers all three grades strongly."
 FAILURES_ELSEWHERE = "Do not lower a grade for a place marked [NO PICTURE; it is counted elsewhere."

@@ -11,8 +11,8 @@ from collections.abc import Mapping
 from typing import Any
 
 from workers.errors import Cause, InfrastructureFault, JobError, ModelFault
-from workers.providers import api, keys
-from workers.providers.refusals import is_content_code, plain, read
+from workers.providers.http import api, keys
+from workers.providers.http.refusals import is_content_code, plain, read
 
 SHOWN = 200  # characters of an unreadable verdict in a detail
 APOLOGY = 1000  # characters of an answer that may be an apology

@@ -32,7 +32,7 @@ from collections.abc import Sequence
 
 from PIL import Image, ImageFilter, ImageStat
 
-from policy.python_text import strings
+from policy.grammar.python_text import strings
 from rewards.judges.payloads import (
     JudgeImagePayload,
     JudgeTextPayload,

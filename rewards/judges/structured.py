@@ -1,7 +1,7 @@
 """One question to a judge behind an OpenAI-compatible chat endpoint, its answer bound to a JSON schema.
 
 Invariants: never past the request's deadline; network failures are typed and retried by
-`workers.providers.api`; a key stays in its header.
+`workers.providers.http.api`; a key stays in its header.
 
 A judge that refuses the words or the pictures of a document refuses them by the model's fault. Any other 4xx
 but those of keys and quotas (too long, too many images, a parameter, a status that nobody documents) is
@@ -23,10 +23,10 @@ from rewards.judges.prompts import Chat
 from rewards.settings import TokensField
 from workers.errors import Cause, InfrastructureFault, ModelFault
 from workers.jobs import JobContext
-from workers.providers import keys
-from workers.providers.api import Answer, Call, Refused, TooLarge, ask
-from workers.providers.http import run_until
-from workers.providers.refusals import image_limit
+from workers.providers.http import keys
+from workers.providers.http.api import Answer, Call, Refused, TooLarge, ask
+from workers.providers.http.client import run_until
+from workers.providers.http.refusals import image_limit
 
 logger = logging.getLogger(__name__)
 DETAIL = 500  # characters

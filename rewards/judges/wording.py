@@ -8,7 +8,7 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 
-from workers.patterns import ANNOUNCEMENT, MARKUP, WORD
+from workers.text.patterns import ANNOUNCEMENT, MARKUP, WORD
 
 # Too common to name a subject, or words of the assignment and not of its subject.
 _COMMON = """

@@ -16,10 +16,10 @@ from pathlib import Path
 import pytest
 from rich.console import Console
 
-from coordinator.build import Parts, build, cache_folder
-from coordinator.demo import configure
-from policy.ledger import Ledger, read_ledger
-from policy.resumption import Resumption
+from llmi.demo.build import Parts, build, cache_folder
+from llmi.demo.run import configure
+from policy.ledger.reader import Ledger, read_ledger
+from policy.resume.plan import Resumption
 
 LLMI = str(Path(sys.executable).with_name("llmi"))
 STEPS = 3

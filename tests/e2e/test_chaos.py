@@ -6,8 +6,8 @@ from pathlib import Path
 
 import pytest
 
-from coordinator.chaos import trial
-from coordinator.chaos.faults import Kind
+from llmi.load.chaos import trial
+from llmi.load.chaos.faults import Kind
 
 pytestmark = [pytest.mark.heavy, pytest.mark.timeout(600)]
 

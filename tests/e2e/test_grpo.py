@@ -10,12 +10,12 @@ from pathlib import Path
 import pytest
 from PIL import Image
 
-from coordinator.config import check
+from coordinator.config.settings import check
 from policy.document import SOURCES
-from policy.ledger import reward_curve
-from workers.blobs import BlobStore
+from policy.ledger.reader import reward_curve
 from workers.errors import Fault
 from workers.messages import Failure
+from workers.storage.blobs import BlobStore
 
 pytestmark = [pytest.mark.heavy, pytest.mark.timeout(900)]
 

@@ -10,11 +10,11 @@ from pathlib import Path
 import pytest
 import redis
 
-from coordinator.redis_server import EmbeddedRedis
-from policy.ledger import Ledger
-from policy.ledger_writer import ENTRY, Scored
-from policy.resumption import place
-from workers.outcomes import attempts_key
+from coordinator.host.redis_server import EmbeddedRedis
+from policy.ledger.reader import Ledger
+from policy.ledger.writer import ENTRY, Scored
+from policy.resume.plan import place
+from workers.broker.outcomes import attempts_key
 
 pytestmark = [pytest.mark.heavy, pytest.mark.timeout(900)]
 LLMI = str(Path(sys.executable).with_name("llmi"))

@@ -19,8 +19,10 @@ from hostile_server import HostileServer
 from rewards.judges.pictures import jpeg_uri
 from workers import images
 from workers.errors import Cause, InfrastructureFault
-from workers.providers import api, http, serpapi
+from workers.providers.http import api
+from workers.providers.http import client as http
 from workers.providers.made import Made
+from workers.providers.search import serpapi
 from workers.sandbox import decoders
 from workers.settings import SearchSettings
 

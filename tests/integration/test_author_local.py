@@ -8,12 +8,12 @@ import time
 import pytest
 from fake_services import png
 
-from evaluation import author_local
-from evaluation.author import Ending, make_author
+from evaluation.authors import local as author_local
+from evaluation.authors.registry import Ending, make_author
 from evaluation.settings import AuthorSettings
+from llmi.demo.policy.build import build_policy
+from llmi.demo.policy.recipe import Recipe
 from policy.document import Task
-from policy.tiny.build import build_policy
-from policy.tiny.recipe import Recipe
 from workers.errors import Cause, ConfigError, InfrastructureFault
 
 pytestmark = pytest.mark.heavy

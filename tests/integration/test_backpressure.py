@@ -11,9 +11,9 @@ from conftest import StartWorker
 from queue_jobs import Order
 from queue_requests import Notes, request_for, until
 
-from workers.client import QueueClient
+from workers.client.client import QueueClient
+from workers.client.publisher import BATCH
 from workers.errors import Cause, InfrastructureFault
-from workers.publisher import BATCH
 from workers.settings import QueueSettings
 
 MAY_WAIT = 3

@@ -7,7 +7,7 @@ import io
 import pytest
 from PIL import Image, ImageChops, ImageStat
 
-from coordinator.bench.charts import WARM_PER_COLD, cold_chart, measure, warm_chart
+from llmi.load.code_bench import WARM_PER_COLD, cold_chart, measure, warm_chart
 from workers.sandbox.client import Renderer
 from workers.settings import CodeSettings
 

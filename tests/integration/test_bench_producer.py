@@ -10,8 +10,8 @@ from pathlib import Path
 import psutil
 import pytest
 
-from coordinator.bench import client as bench
-from coordinator.bench import played_model
+from llmi.load import client_bench as bench
+from llmi.load.simulated import model as played_model
 from workers.settings import REDIS_ENV
 
 ROLLOUTS = 50

@@ -8,14 +8,14 @@ from pathlib import Path
 
 import pytest
 
-from coordinator.bench.overlap_settings import MEAN_S, SERVICES_ENV, ServiceSettings
+from llmi.load.overlap.settings import MEAN_S, SERVICES_ENV, ServiceSettings
 from policy.document import Document, Task, TextPart
 from rewards.judges import TEXT_KIND
 from rewards.judges.payloads import JudgeTextPayload
-from workers.blobs import BlobStore
-from workers.client import QueueClient
+from workers.client.client import QueueClient
 from workers.messages import DiffusionPayload, Outcome, Request
-from workers.process import WorkerProcess
+from workers.process.worker import WorkerProcess
+from workers.storage.blobs import BlobStore
 
 SERVICES = ServiceSettings(
     mean_s={**MEAN_S, "diffusion": 0.4, "judge_text": 0.05}, slots=dict.fromkeys(MEAN_S, 2), seed=5
@@ -30,7 +30,7 @@ def timed(config_file: Path, tmp_path: Path):
     def start(queue: str) -> None:
         process = WorkerProcess(
             (queue,), config_file, SERVICES.slots[queue], tmp_path / "log", f"{queue}-{tmp_path.name}",
-            app="coordinator.bench.timed_app",
+            app="llmi.load.simulated.timed_app",
             extra_env={SERVICES_ENV: SERVICES.model_dump_json()},
             pool="threads",
         )  # fmt: skip

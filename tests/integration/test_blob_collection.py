@@ -19,19 +19,19 @@ from conftest import StartWorker
 from PIL import Image
 from queue_requests import Notes, request_for
 
-from coordinator.collector import collect
-from coordinator.status import SUMMARY
-from evaluation.results import ItemResult
+from coordinator.blobs.collector import collect
+from coordinator.watch.status import SUMMARY
+from evaluation.batch.results import ItemResult
 from policy.document import Document, Task
-from policy.ledger_writer import LedgerWriter
-from workers.blobs import BlobStore
-from workers.client import QueueClient
+from policy.ledger.writer import LedgerWriter
+from workers.broker.outcomes import commit
+from workers.client.client import QueueClient
+from workers.client.publisher import encode
 from workers.errors import ConfigError, InfrastructureFault
-from workers.inventory import Inventory
 from workers.messages import BlobRef, EditPayload, Outcome, Request, Success
-from workers.outcomes import commit
-from workers.publisher import encode
 from workers.settings import REDIS_ENV, QueueSettings
+from workers.storage.blobs import BlobStore
+from workers.storage.listing import Inventory
 
 DAY_S = 86_400.0
 NOWHERE = "redis://127.0.0.1:1/0"
@@ -257,7 +257,7 @@ def test_a_damaged_list_of_users_deletes_nothing(tmp_path: Path, shelf: Shelf) -
 
 
 def _manifest(url: str) -> str:
-    from evaluation.batch import Manifest
+    from evaluation.batch.batch import Manifest
     from evaluation.settings import AuthorSettings, RubricSettings
     from rewards.settings import JudgeSettings, RewardSettings
     from workers.settings import BlobSettings
@@ -286,7 +286,7 @@ def test_a_dry_run_of_the_command_removes_nothing_and_says_what_it_would(
     command = [
         sys.executable,
         "-c",
-        "from coordinator.cli import main; main()",
+        "from coordinator.cli.main import main; main()",
         "blobs",
         "run",
         "--runs",

@@ -11,13 +11,15 @@ import pytest
 import redis
 from fake_services import KEY, FakeServices
 
-from workers import breakers, execution, jobs
-from workers.blobs import BlobStore
-from workers.breakers import ProviderBreaker, look
+from workers import jobs
+from workers.broker import breakers
+from workers.broker.breakers import ProviderBreaker, look
+from workers.broker.outcomes import attempts_key
+from workers.celery_app import execution
 from workers.errors import Cause
 from workers.messages import Failure, Outcome, Request, SearchPayload, Success
-from workers.outcomes import attempts_key
 from workers.settings import CONFIG_ENV, REDIS_ENV, BreakerSettings, QueueSettings
+from workers.storage.blobs import BlobStore
 
 SERVICE = "serpapi at serpapi.com"
 SETTINGS = BreakerSettings(failures=8, open_s=0.05, max_open_s=0.05)

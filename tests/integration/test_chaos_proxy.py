@@ -8,7 +8,7 @@ from collections.abc import AsyncIterator
 
 import pytest
 
-from coordinator.chaos.proxy import Proxy
+from llmi.load.chaos.proxy import Proxy
 
 LIMIT_S = 5.0
 

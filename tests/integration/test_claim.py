@@ -1,18 +1,16 @@
 """One run for each Redis database, and its configuration there for workers that join."""
 
-from pathlib import Path
-
 import pytest
+from places import SUPPORT
 
-from coordinator import checks, claim
-from coordinator.claim import Claim
-from coordinator.config import ServiceConfig
-from coordinator.redis_server import EmbeddedRedis
+from coordinator.check import checks
+from coordinator.config.settings import ServiceConfig
+from coordinator.host.redis_server import EmbeddedRedis
+from coordinator.state import claim
+from coordinator.state.claim import Claim
 from workers.errors import ConfigError, InfrastructureFault
-from workers.process import WorkerProcess
+from workers.process.worker import WorkerProcess
 from workers.settings import QueueSettings, SearchSettings, ToolSettings
-
-TESTS = Path(__file__).parents[1]
 
 
 @pytest.fixture
@@ -73,7 +71,7 @@ def test_workers_that_work_by_other_settings_are_refused(config, tmp_path, monke
     other = config.model_copy(update={"tools": ToolSettings(search=SearchSettings(library="another"))})
     file = tmp_path / "config.json"
     file.write_text(other.model_dump_json())
-    monkeypatch.setenv("PYTHONPATH", str(TESTS))
+    monkeypatch.setenv("PYTHONPATH", str(SUPPORT))
     worker = WorkerProcess(["search"], file, 1, tmp_path / "log", "joined", app="queue_app", node="node-a")
     worker.start()
     try:

@@ -12,12 +12,12 @@ from conftest import StartWorker
 from queue_jobs import Order
 from queue_requests import Notes, ask, cause_of, request_for, until
 
-from workers import replies
-from workers.client import QueueClient
+from workers.broker.outcomes import commit
+from workers.client import replies
+from workers.client.client import QueueClient
+from workers.client.replies import Replies
 from workers.errors import Cause
 from workers.messages import Outcome, Success
-from workers.outcomes import commit
-from workers.replies import Replies
 from workers.settings import QueueSettings
 
 

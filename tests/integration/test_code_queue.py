@@ -11,11 +11,11 @@ from pathlib import Path
 import psutil
 from conftest import StartWorker
 
-from workers.blobs import BlobStore
-from workers.client import QueueClient
+from workers.client.client import QueueClient
 from workers.errors import Cause
 from workers.messages import CodePayload, Failure, Outcome, Request, Success
 from workers.settings import QueueSettings
+from workers.storage.blobs import BlobStore
 
 GONE_S = 20.0
 
@@ -30,7 +30,7 @@ async def draw(settings: QueueSettings, codes: list[str]) -> list[Outcome]:
 def zygotes(worker_pid: int) -> list[psutil.Process]:
     """Those below one worker, without the processes that wait for them: other tests may have theirs."""
     below = psutil.Process(worker_pid).children(recursive=True)
-    named = [process for process in below if "workers.sandbox.zygote" in process.cmdline()]
+    named = [process for process in below if "workers.sandbox.jailed.zygote" in process.cmdline()]
     return [process for process in named if process.children() == []]
 
 

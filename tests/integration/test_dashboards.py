@@ -19,21 +19,21 @@ import pytest
 import yaml
 from conftest import StartWorker
 from metrics_pages import get, get_json
+from places import REPOSITORY
 from queue_jobs import Order
 from queue_requests import ask, request_for, until
 
-from coordinator.exporter import Exporter, RunState
-from coordinator.fleet import PoolState
-from coordinator.idle.report import IdleReport
-from coordinator.processes import MemoryWatch
-from coordinator.progress import Progress
-from policy.ledger_writer import LedgerWriter
-from workers.client import QueueClient
-from workers.endpoint import announce, serve_own
+from coordinator.host.processes import MemoryWatch
+from coordinator.scale.fleet import PoolState
+from coordinator.watch.exporter import Exporter, RunState
+from coordinator.watch.idle.report import IdleReport
+from coordinator.watch.progress import Progress
+from policy.ledger.writer import LedgerWriter
+from workers.client.client import QueueClient
+from workers.metrics.endpoint import announce, serve_own
+from workers.metrics.telemetry import producer_metrics
 from workers.settings import REDIS_ENV, MetricsSettings, QueueSettings
-from workers.telemetry import producer_metrics
 
-REPOSITORY = Path(__file__).resolve().parents[2]
 OPS = REPOSITORY / "ops"
 START_S = 60.0
 USER = "someone:secret"

@@ -23,14 +23,14 @@ from hypothesis import strategies as st
 from queue_jobs import Order
 from queue_requests import Notes, ask, cause_of, request_for, until
 
-from workers.client import QueueClient
-from workers.dead_letters import KEPT, KEY, MAX_BYTES, bury, read_dead_letters
-from workers.entry import problem
+from workers.broker.dead_letters import KEPT, KEY, MAX_BYTES, bury, read_dead_letters
+from workers.broker.outcomes import outcome_key
+from workers.celery_app.transport.validation import problem
+from workers.client.client import QueueClient
+from workers.client.publisher import Publisher, encode
 from workers.errors import Cause, InfrastructureFault
 from workers.messages import Outcome, Request
-from workers.outcomes import outcome_key
-from workers.process import WorkerProcess
-from workers.publisher import Publisher, encode
+from workers.process.worker import WorkerProcess
 from workers.settings import QueueSettings
 
 Change = Callable[[dict[str, Any]], Any]
@@ -242,7 +242,7 @@ def test_only_the_newest_are_kept(queue_settings: QueueSettings) -> None:
 def test_dead_letters_are_shown(queue_settings: QueueSettings) -> None:
     with redis.Redis.from_url(queue_settings.url) as raw:
         bury(raw, "code", "no message: [red]x[/]", b"hello", 60)
-    command = [sys.executable, "-c", "from coordinator.cli import main; main()"]
+    command = [sys.executable, "-c", "from coordinator.cli.main import main; main()"]
     command += ["workers", "status", "--redis", queue_settings.url]
     told = subprocess.run([*command, "--json"], capture_output=True, text=True, check=True)
     [letter] = json.loads(told.stdout)["dead_letters"]
@@ -321,7 +321,7 @@ def forged_to(obedient: StartWorker, raw: redis.Redis) -> Iterator[WorkerProcess
 
 @pytest.mark.parametrize("entry", [b"hello", b"[]", b"{}"])
 def test_kombu_alone_ends_at_what_is_no_message(entry: bytes, queue_settings: QueueSettings) -> None:
-    """If this fails, kombu has learnt it, and `workers.transport` can go."""
+    """If this fails, kombu has learnt it, and `workers.celery_app.transport.channel` can go."""
     from kombu import Connection
 
     with Connection(queue_settings.url, transport="kombu.transport.redis:Transport") as connection:

@@ -17,16 +17,18 @@ from conftest import StartWorker
 from PIL import Image
 from queue_requests import until
 
-from workers import images, submit
-from workers.blobs import BlobStore
-from workers.client import QueueClient
+from llmi.demo.image_models import pipelines as tiny_pipelines
+from workers import images
+from workers.broker.outcomes import Attempt, attempts_key
+from workers.client import blocking as submit
+from workers.client.client import QueueClient
+from workers.client.handle import Posted
 from workers.errors import Cause, ConfigError, InfrastructureFault
 from workers.jobs import JobContext
 from workers.messages import DiffusionPayload, EditPayload, Request
-from workers.outcomes import Attempt, attempts_key
-from workers.posted import Posted
-from workers.providers import diffusers_loading, diffusers_pipeline, pil_processor, tiny_pipelines
+from workers.providers.image import diffusers_loading, diffusers_pipeline, pil_processor
 from workers.settings import ImageModelSettings, QueueSettings, ToolSettings
+from workers.storage.blobs import BlobStore
 from workers.tools import edit as edit_tool
 from workers.tools import image_model
 

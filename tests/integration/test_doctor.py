@@ -10,17 +10,17 @@ import redis
 import yaml
 from fake_services import FakeServices
 
-from coordinator.build import Parts
-from coordinator.config import ServiceConfig, check, load_services
-from coordinator.doctor import machine, reach, run
-from coordinator.doctor.finding import State
-from coordinator.redis_server import EmbeddedRedis
-from policy.corpus import write_dataset
-from policy.tiny.build import policy_folder
-from workers.cache import CACHE_ENV
+from coordinator.check.doctor import machine, reach, run
+from coordinator.check.doctor.finding import State
+from coordinator.config.settings import ServiceConfig, check, load_services
+from coordinator.host.redis_server import EmbeddedRedis
+from llmi.demo.build import Parts
+from llmi.demo.policy.build import policy_folder
+from llmi.demo.prompts.corpus import write_dataset
 from workers.settings import CodeSettings
+from workers.storage.cache import CACHE_ENV
 
-LLMI = [sys.executable, "-c", "from coordinator.cli import main; main()"]
+LLMI = [sys.executable, "-c", "from coordinator.cli.main import main; main()"]
 
 
 @pytest.fixture(autouse=True)
@@ -51,7 +51,7 @@ def test_this_machine_passes_and_every_layer_of_the_jail_is_told(tmp_path):
 
 def test_missing_fonts_of_charts_are_named(monkeypatch):
     assert machine._fonts().state is State.OK
-    monkeypatch.setattr("workers.sandbox.fonts.PACKAGES", ("no_such_font_package",))
+    monkeypatch.setattr("workers.sandbox.charts.fonts.PACKAGES", ("no_such_font_package",))
     found = machine._fonts()
     assert (found.state, "no-such-font-package" in found.detail) == (State.NOTE, True)
     assert "fonts-noto-cjk" in found.cure
@@ -101,7 +101,7 @@ def test_the_embedded_redis_counts_as_working_only_when_it_was_started(monkeypat
     broken = tmp_path / "valkey-server"
     broken.write_text("#!/bin/sh\necho no such instruction\nexit 1\n")
     broken.chmod(0o755)
-    monkeypatch.setattr("coordinator.redis_server._binary", lambda: broken)
+    monkeypatch.setattr("coordinator.host.redis_server._binary", lambda: broken)
     found = findings(config())["queue", "Redis"]
     assert found.state is State.FAIL
     assert "no such instruction" in found.detail

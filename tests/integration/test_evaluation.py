@@ -21,16 +21,16 @@ from conftest import StartWorker
 from fake_services import KEY, Chat, FakeServices, png
 
 from coordinator import evaluations
-from coordinator.config import ServiceConfig
+from coordinator.config.settings import ServiceConfig
 from coordinator.evaluations import Evaluation, Status
-from coordinator.redis_server import EmbeddedRedis
-from evaluation import report
+from coordinator.host.redis_server import EmbeddedRedis
 from evaluation.batch import Batch
-from evaluation.results import ItemResult
-from policy.corpus import write_dataset
+from evaluation.batch.results import ItemResult
+from evaluation.pages import report
+from llmi.demo.prompts.corpus import write_dataset
+from workers.broker.outcomes import Attempt, begin
 from workers.errors import Cause, ConfigError
 from workers.messages import Failure
-from workers.outcomes import Attempt, begin
 from workers.settings import QueueSettings
 
 pytestmark = pytest.mark.long
@@ -467,7 +467,13 @@ def test_the_commands_go_round(
     settings.write_text(yaml.safe_dump(config.model_dump(mode="json")))
 
     def llmi(*arguments: str) -> dict[str, Any]:
-        command = [sys.executable, "-c", "from coordinator.cli import main; main()", "evaluate", *arguments]
+        command = [
+            sys.executable,
+            "-c",
+            "from coordinator.cli.main import main; main()",
+            "evaluate",
+            *arguments,
+        ]
         ran = subprocess.run(
             [*command, "--json"], cwd=tmp_path, capture_output=True, text=True, timeout=WAIT_S
         )

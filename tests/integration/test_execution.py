@@ -8,8 +8,8 @@ from pathlib import Path
 
 import pytest
 
-from coordinator.redis_server import EmbeddedRedis
-from workers import execution
+from coordinator.host.redis_server import EmbeddedRedis
+from workers.celery_app import execution
 from workers.errors import Cause
 from workers.messages import Failure, Request, SearchPayload
 from workers.settings import CONFIG_ENV, REDIS_ENV

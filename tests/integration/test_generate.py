@@ -19,19 +19,19 @@ import yaml
 from fake_services import Chat, FakeServices, png
 from PIL import Image
 
-from coordinator.claim import CONFIG_KEY
-from evaluation.author import make_author
-from evaluation.authoring import write_document
+from coordinator.state.claim import CONFIG_KEY
+from evaluation.authors.registry import make_author
+from evaluation.batch.authoring import write_document
 from evaluation.settings import AUTHOR_URL_ENV, AuthorSettings
+from llmi.demo.library import build_library
 from policy.document import Task
-from workers.blobs import BlobStore
-from workers.client import QueueClient
-from workers.providers.library_build import build_library
+from workers.client.client import QueueClient
 from workers.settings import CONFIG_ENV, REDIS_ENV, ToolSettings
+from workers.storage.blobs import BlobStore
 
 pytestmark = pytest.mark.long
 
-LLMI = [sys.executable, "-c", "from coordinator.cli import main; main()"]
+LLMI = [sys.executable, "-c", "from coordinator.cli.main import main; main()"]
 LIMIT_S = 100
 
 

@@ -18,8 +18,10 @@ from PIL import Image
 
 from workers import images
 from workers.errors import Cause, InfrastructureFault
-from workers.providers import http, openai_images, serpapi
+from workers.providers.http import client as http
+from workers.providers.image import openai_images
 from workers.providers.made import Made
+from workers.providers.search import serpapi
 from workers.sandbox import decoders
 from workers.settings import ImageModelSettings, SearchSettings
 

@@ -12,9 +12,9 @@ from queue_jobs import Order
 from queue_requests import Notes, cause_of
 
 from policy.document import ImagePart
-from policy.tags import read
-from policy.tooling import Tooling
-from workers.client import QueueClient
+from policy.grammar.tags import read
+from policy.rollout.tooling import Tooling
+from workers.client.client import QueueClient
 from workers.errors import Cause, Fault
 from workers.messages import Outcome, Request
 from workers.settings import CodeSettings, ToolSettings

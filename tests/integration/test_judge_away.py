@@ -18,20 +18,20 @@ from PIL import Image
 from queue_requests import cause_of, until
 
 from policy.document import Document, ImagePart, Tag, Task, TextPart
-from policy.ledger import read_ledger
-from policy.ledger_writer import LedgerWriter
-from policy.rollout import Limits, Rollout, Segment
+from policy.ledger.reader import read_ledger
+from policy.ledger.writer import LedgerWriter
+from policy.rollout.rollout import Limits, Rollout, Segment
 from rewards.judges import IMAGE_KIND, TEXT_KIND
 from rewards.judges.payloads import JudgeImagePayload, JudgeTextPayload
 from rewards.scorer import QueueScorer
 from rewards.settings import JudgeSettings, RewardSettings
-from workers.blobs import BlobStore
-from workers.breakers import read_breakers
-from workers.client import QueueClient
-from workers.depths import read_depths
+from workers.broker.breakers import read_breakers
+from workers.broker.depths import read_depths
+from workers.client.client import QueueClient
 from workers.errors import Cause
 from workers.messages import Outcome, Request, Success
 from workers.settings import QueueSettings
+from workers.storage.blobs import BlobStore
 
 FAILURES = 2
 END = 256

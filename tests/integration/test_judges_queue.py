@@ -15,11 +15,11 @@ from policy.document import Document, ImagePart, Tag, Task, TextPart
 from policy.scoring import Draft, Score
 from rewards.scorer import QueueScorer
 from rewards.settings import JudgeSettings, RewardSettings
-from workers.blobs import BlobStore
-from workers.client import QueueClient
+from workers.client.client import QueueClient
 from workers.errors import Cause
 from workers.messages import BlobRef, Outcome, Success
 from workers.settings import QueueSettings
+from workers.storage.blobs import BlobStore
 
 PROSE = "The grey heron hunts among the reeds at dawn and carries each fish back to its nest in old trees.\n"
 

@@ -15,16 +15,16 @@ from pathlib import Path
 import pytest
 from PIL import Image
 
-from coordinator import judge_servers
-from coordinator.serve import Servers
-from coordinator.serving import Served
+from coordinator.serve import judge_servers
+from coordinator.serve.servers import Servers
+from coordinator.serve.serving import Served
 from policy.document import Document, ImagePart, Tag, Task, TextPart
 from rewards.judges import IMAGE_KIND, TEXT_KIND
 from rewards.judges.payloads import JudgeImagePayload, JudgeTextPayload
 from rewards.verdicts import ImageVerdict, TextVerdict
 from workers import jobs
-from workers.blobs import BlobStore
 from workers.messages import BlobRef, Outcome, Request, Success
+from workers.storage.blobs import BlobStore
 
 pytestmark = [pytest.mark.heavy, pytest.mark.long, pytest.mark.timeout(300)]
 

@@ -11,11 +11,11 @@ from conftest import StartWorker
 from queue_requests import until
 
 from workers import jobs
-from workers.client import QueueClient
+from workers.client.client import QueueClient
+from workers.client.handle import Posted
 from workers.errors import Cause
 from workers.messages import Failure, Message, Outcome, Request
-from workers.posted import Posted
-from workers.process import WorkerProcess
+from workers.process.worker import WorkerProcess
 from workers.settings import QueueSettings, ToolSettings
 
 NOTES_ENV = "LLMI_TEST_NOTES"

@@ -10,17 +10,17 @@ import pytest
 from conftest import StartWorker
 
 from policy.document import Task
-from policy.ledger import read_ledger
-from policy.ledger_writer import LedgerWriter
-from policy.rollout import Limits, Rollout, Segment
+from policy.ledger.reader import read_ledger
+from policy.ledger.writer import LedgerWriter
+from policy.rollout.rollout import Limits, Rollout, Segment
 from policy.scoring import Draft, Score
 from rewards.scorer import QueueScorer
 from rewards.settings import JudgeSettings, RewardSettings
-from workers.blobs import BlobStore
-from workers.client import QueueClient
+from workers.client.client import QueueClient
 from workers.errors import Cause
 from workers.messages import Failure
 from workers.settings import QueueSettings
+from workers.storage.blobs import BlobStore
 
 CHART = "plt.plot([1, 2, 3])"
 TEXT = (

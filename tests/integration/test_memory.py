@@ -14,16 +14,16 @@ import pydantic_core
 import pytest
 from prometheus_client import CollectorRegistry
 
-from coordinator.bench import played_workers
+from llmi.load.simulated import workers as played_workers
 from policy.document import Task
-from policy.ledger_writer import LedgerWriter
-from policy.rollout import Limits, Rollout, Segment
+from policy.ledger.writer import LedgerWriter
+from policy.rollout.rollout import Limits, Rollout, Segment
 from rewards.scorer import QueueScorer
 from rewards.settings import JudgeSettings, RewardSettings
-from workers.client import QueueClient
+from workers.client.client import QueueClient
 from workers.messages import Outcome, Request
+from workers.metrics.telemetry import ProducerMetrics
 from workers.settings import QueueSettings
-from workers.telemetry import ProducerMetrics
 
 pytestmark = pytest.mark.long
 

@@ -19,19 +19,19 @@ from metrics_pages import get_json, scrape
 from queue_jobs import Order
 from queue_requests import Notes, ask, request_for, until
 
-from coordinator.exporter import Exporter, RunState
-from coordinator.fleet import PoolState
-from coordinator.processes import MemoryWatch
-from coordinator.progress import Progress
-from coordinator.redis_server import EmbeddedRedis
-from policy.ledger_writer import LedgerWriter, Waited
-from workers.breakers import ProviderBreaker
-from workers.client import QueueClient
-from workers.endpoint import Target, announce, targets
+from coordinator.host.processes import MemoryWatch
+from coordinator.host.redis_server import EmbeddedRedis
+from coordinator.scale.fleet import PoolState
+from coordinator.watch.exporter import Exporter, RunState
+from coordinator.watch.progress import Progress
+from policy.ledger.writer import LedgerWriter, Waited
+from workers.broker.breakers import ProviderBreaker
+from workers.client.client import QueueClient
+from workers.client.publisher import encode
 from workers.errors import Cause, ConfigError
 from workers.messages import Failure, Outcome
-from workers.process import WorkerProcess
-from workers.publisher import encode
+from workers.metrics.endpoint import Target, announce, targets
+from workers.process.worker import WorkerProcess
 from workers.settings import BreakerSettings, MetricsSettings, QueueSettings
 
 

@@ -21,18 +21,19 @@ import psutil
 import pytest
 import yaml
 from fake_services import png
+from places import REPOSITORY
 from queue_requests import until
 
-from coordinator.redis_server import EmbeddedRedis
-from workers.client import QueueClient
-from workers.depths import read_depths
+from coordinator.host.redis_server import EmbeddedRedis
+from workers.broker.depths import read_depths
+from workers.broker.registry import read_roster
+from workers.client.client import QueueClient
 from workers.messages import DiffusionPayload, Request
-from workers.roster import read_roster
 from workers.settings import QueueSettings
 
 pytestmark = pytest.mark.long
 
-OPS = Path(__file__).parents[2] / "ops"
+OPS = REPOSITORY / "ops"
 CALL_S = 90.0
 
 

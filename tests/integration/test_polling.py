@@ -18,11 +18,11 @@ from kombu.asynchronous import Hub
 from queue_jobs import Order
 from queue_requests import ask
 
-from workers.app import make_app
-from workers.client import QueueClient
+from workers.celery_app.app import make_app
+from workers.client.client import QueueClient
 from workers.settings import QueueSettings
 
-OURS, KOMBUS = "workers.transport:Transport", "kombu.transport.redis:Transport"
+OURS, KOMBUS = "workers.celery_app.transport.channel:Transport", "kombu.transport.redis:Transport"
 ENOUGH_S = 5.0  # kombu asks anew every second
 
 
@@ -62,8 +62,8 @@ def test_a_loop_whose_connections_were_dropped_in_its_start_takes_every_message(
 
 
 def test_kombu_alone_takes_nothing_more(queue_settings: QueueSettings, raw: redis.Redis) -> None:
-    """If this fails, kombu has learnt it, and `workers.transport.Transport.register_with_event_loop` can
-    go.
+    """If this fails, kombu has learnt it, and
+    `workers.celery_app.transport.channel.Transport.register_with_event_loop` can go.
     """
     assert taken(queue_settings.url, KOMBUS, raw) != ["a", "b", "c"]
 

@@ -18,21 +18,23 @@ from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 from PIL import Image
 
-from evaluation import rubric_openai
-from evaluation.author import Ending
-from evaluation.author_openai import OpenAIAuthor
+from evaluation.authors.openai import OpenAIAuthor
+from evaluation.authors.registry import Ending
 from evaluation.payloads import RubricPayload
+from evaluation.rubric import openai as rubric_openai
 from evaluation.settings import AuthorSettings, RubricSettings
 from policy.document import Task
 from rewards.judges.openai import verdict_of
 from rewards.settings import JudgeEndpoint
 from rewards.verdicts import TextVerdict
-from workers.blobs import BlobStore
 from workers.errors import JobError
 from workers.jobs import JobContext
 from workers.messages import Failure, Outcome, Request, Success
-from workers.providers import api, openai_images, qwen_server, serpapi
+from workers.providers.http import api
+from workers.providers.image import openai_images, qwen_server
+from workers.providers.search import serpapi
 from workers.settings import ImageModelSettings, SearchSettings
+from workers.storage.blobs import BlobStore
 
 SECONDS = 20.0
 HERE = "http://services.example"  # stands for the address of the services in what they answer

@@ -14,11 +14,12 @@ import pytest
 from fake_services import FakeServices, png
 from PIL import Image
 
-from coordinator import image_servers
-from coordinator.serving import Served
-from workers import telemetry
+from coordinator.serve import image_servers
+from coordinator.serve.serving import Served
 from workers.errors import Cause, InfrastructureFault, JobError, ModelFault
-from workers.providers import api, keys, openai_images, qwen_server
+from workers.metrics import telemetry
+from workers.providers.http import api, keys
+from workers.providers.image import openai_images, qwen_server
 from workers.providers.made import Made
 from workers.settings import ImageModelSettings
 

@@ -13,8 +13,9 @@ from fake_services import KEY, FakeServices
 from PIL import Image
 
 from workers.errors import Cause, InfrastructureFault, ModelFault
-from workers.providers import api, serpapi
+from workers.providers.http import api
 from workers.providers.made import Made
+from workers.providers.search import serpapi
 from workers.settings import SearchSettings
 
 

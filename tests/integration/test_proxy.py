@@ -16,11 +16,14 @@ from connect_proxy import ConnectProxy, Listening, make_certificate
 from fake_services import KEY, FakeServices, png
 from hostile_server import page
 
-from evaluation.author_openai import OpenAIAuthor
+from evaluation.authors.openai import OpenAIAuthor
 from evaluation.settings import AuthorSettings
 from policy.document import Task
 from workers.errors import Cause, InfrastructureFault
-from workers.providers import api, http, openai_images, proxies, serpapi
+from workers.providers.http import api, proxies
+from workers.providers.http import client as http
+from workers.providers.image import openai_images
+from workers.providers.search import serpapi
 from workers.settings import ImageModelSettings, SearchSettings
 
 PUBLIC = "93.184.216.34"

@@ -17,13 +17,13 @@ from conftest import StartWorker
 from queue_jobs import Order
 from queue_requests import Notes, alive, ask, cause_of, request_for
 
-from workers.client import QueueClient
-from workers.depths import read_depths
+from workers.broker.depths import read_depths
+from workers.broker.outcomes import Attempt, begin
+from workers.client.client import QueueClient
+from workers.client.publisher import encode
 from workers.errors import Cause, ConfigError, InfrastructureFault
 from workers.messages import Outcome
-from workers.outcomes import Attempt, begin
-from workers.process import WorkerProcess
-from workers.publisher import encode
+from workers.process.worker import WorkerProcess
 from workers.settings import QueueSettings
 
 
@@ -121,7 +121,7 @@ async def test_depths_count_waiting_running_and_age(
 
 def test_a_worker_dies_with_its_owner(tmp_path: Path, config_file: Path) -> None:
     code = (
-        "import sys, time; from pathlib import Path; from workers.process import WorkerProcess\n"
+        "import sys, time; from pathlib import Path; from workers.process.worker import WorkerProcess\n"
         "w = WorkerProcess(['code'], Path(sys.argv[1]), 1, Path(sys.argv[2]), 'orphan')\n"
         "w.start(); print(w.pid, flush=True); time.sleep(60)"
     )
@@ -150,6 +150,8 @@ def test_queues_of_one_worker_share_a_pool(tmp_path: Path, config_file: Path) ->
 
 
 def test_the_client_is_cheap_to_import() -> None:
-    code = "import sys, workers.client; print({'torch', 'diffusers', 'transformers'} & set(sys.modules))"
+    code = (
+        "import sys, workers.client.client; print({'torch', 'diffusers', 'transformers'} & set(sys.modules))"
+    )
     done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
     assert done.stdout.strip() == "set()"

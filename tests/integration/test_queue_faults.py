@@ -21,12 +21,12 @@ from conftest import StartWorker
 from queue_jobs import Order
 from queue_requests import Notes, alive, ask, cause_of, request_for, until
 
-from coordinator.redis_server import EmbeddedRedis
-from workers.client import QueueClient
+from coordinator.host.redis_server import EmbeddedRedis
+from workers.broker.outcomes import Attempt
+from workers.broker.quarantine import KEPT, read_set_aside, set_aside
+from workers.client.client import QueueClient
 from workers.errors import Cause
 from workers.messages import Outcome
-from workers.outcomes import Attempt
-from workers.set_aside import KEPT, read_set_aside, set_aside
 from workers.settings import REDIS_ENV, QueueSettings
 
 pytestmark = pytest.mark.long
@@ -102,7 +102,7 @@ async def test_what_was_given_up_is_set_aside_with_its_history(
     assert [attempt.worker for attempt in one.attempts] == [f"{host}:{pid}" for pid in notes.starts]
     times = [began, *(attempt.begun for attempt in one.attempts), one.since]
     assert times == sorted(times)
-    command = [sys.executable, "-c", "from coordinator.cli import main; main()"]
+    command = [sys.executable, "-c", "from coordinator.cli.main import main; main()"]
     command += ["workers", "status", "--redis", queue_settings.url]
     told = await asyncio.to_thread(subprocess.run, [*command, "--json"], capture_output=True, check=True)
     assert json.loads(told.stdout)["set_aside"] == [one.model_dump(mode="json")]
@@ -200,7 +200,7 @@ async def test_what_waits_and_what_runs_outlives_two_restarts_of_redis_and_a_kil
     """
     with EmbeddedRedis(tmp_path / "own") as server:
         monkeypatch.setenv(REDIS_ENV, server.url)
-        worker = obedient()
+        obedient()
 
         def subscribed() -> bool:
             """Whether the worker has joined: the last step is its subscription to control messages."""

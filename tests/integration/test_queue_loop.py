@@ -8,7 +8,7 @@ from conftest import StartWorker
 from queue_jobs import Order
 from queue_requests import ask, heartbeat
 
-from workers.client import QueueClient
+from workers.client.client import QueueClient
 
 REQUESTS, THREADS = 64, 16
 JOB_S = 0.6  # a loop that waits for a single one of them stands still for longer than the bound

@@ -11,16 +11,17 @@ from pathlib import Path
 
 import pytest
 import redis
+from places import REPOSITORY
 
-from coordinator import checks
-from coordinator.config import RunConfig
-from coordinator.nodes import joining
-from coordinator.redis_server import EmbeddedRedis, _binary, _free_port
-from workers import queue_probe
+from coordinator.check import checks
+from coordinator.config.settings import RunConfig
+from coordinator.host.redis_server import EmbeddedRedis, _binary, _free_port
+from coordinator.scale.nodes import joining
+from workers.broker import probe as queue_probe
 from workers.errors import ConfigError
 from workers.settings import REDIS_ENV, QueueSettings
 
-ACL = Path(__file__).parents[2] / "ops/redis/users.acl"
+ACL = REPOSITORY / "ops/redis/users.acl"
 Server = Callable[..., int]
 
 

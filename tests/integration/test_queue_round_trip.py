@@ -12,11 +12,11 @@ from conftest import StartWorker
 from queue_jobs import Order
 from queue_requests import ask, request_for, until
 
-from workers.client import QueueClient
-from workers.dead_letters import KEY, read_dead_letters
+from workers.broker.dead_letters import KEY, read_dead_letters
+from workers.client.client import QueueClient
+from workers.client.publisher import encode
 from workers.errors import Cause, Fault, InfrastructureFault
 from workers.messages import Failure, Outcome, Request
-from workers.publisher import encode
 from workers.settings import QueueSettings
 
 

@@ -10,7 +10,7 @@ from pathlib import Path
 import pytest
 import redis
 
-from coordinator.redis_server import EmbeddedRedis
+from coordinator.host.redis_server import EmbeddedRedis
 from workers.errors import ConfigError
 
 

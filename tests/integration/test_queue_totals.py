@@ -10,11 +10,11 @@ from conftest import StartWorker
 from queue_jobs import Order
 from queue_requests import ask
 
-from workers.client import QueueClient
-from workers.depths import read_depths
+from workers.broker.depths import read_depths
+from workers.broker.outcomes import commit
+from workers.client.client import QueueClient
 from workers.errors import Cause
 from workers.messages import Failure, Outcome, Success
-from workers.outcomes import commit
 from workers.settings import QueueSettings
 
 

@@ -12,13 +12,13 @@ import redis.asyncio
 from queue_jobs import Order
 from queue_requests import request_for
 
-from workers import outcomes
-from workers.app import make_app
-from workers.backend import outcome_of
+from workers.broker import outcomes
+from workers.broker.outcomes import Attempt, begin, commit, missing, replies_key
+from workers.celery_app.app import make_app
+from workers.celery_app.backend import outcome_of
+from workers.client.publisher import encode, shown
 from workers.errors import Cause
 from workers.messages import CodePayload, Failure, Outcome, Request, Success
-from workers.outcomes import Attempt, begin, commit, missing, replies_key
-from workers.publisher import encode, shown
 from workers.settings import QueueSettings
 
 STREAM = replies_key("test")

@@ -16,10 +16,10 @@ from conftest import StartWorker
 from queue_jobs import Order
 from queue_requests import Notes, alive, ask, cause_of, request_for, until
 
-from workers.client import QueueClient
+from workers.broker.outcomes import attempts_key, outcome_key, worker_key
+from workers.client.client import QueueClient
+from workers.client.publisher import encode
 from workers.errors import Cause
-from workers.outcomes import attempts_key, outcome_key, worker_key
-from workers.publisher import encode
 from workers.settings import QueueSettings
 
 pytestmark = pytest.mark.long

@@ -12,10 +12,10 @@ import redis.asyncio
 from queue_jobs import Order
 from queue_requests import request_for
 
-from workers.client import QueueClient
+from workers.client.client import QueueClient
+from workers.client.handle import Posted
+from workers.client.repost import LOOKS_PER_LEASE, Recovery
 from workers.errors import Cause, InfrastructureFault
-from workers.posted import Posted
-from workers.recovery import LOOKS_PER_LEASE, Recovery
 from workers.settings import QueueSettings
 
 

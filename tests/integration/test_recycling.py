@@ -7,7 +7,7 @@ import asyncio
 from conftest import StartWorker
 from queue_requests import Notes, ask, until
 
-from workers.client import QueueClient
+from workers.client.client import QueueClient
 
 TOO_LITTLE_MB = 1  # every process takes more
 

@@ -13,18 +13,19 @@ import pytest
 import redis
 from conftest import StartWorker
 from metrics_pages import get_json
+from places import REPOSITORY
 from queue_requests import Notes, ask, request_for, until
 from redis.exceptions import NoPermissionError
 
-from coordinator.redis_server import _binary, _free_port
-from workers import submit
-from workers.client import QueueClient
-from workers.depths import read_depths
+from coordinator.host.redis_server import _binary, _free_port
+from workers.broker.depths import read_depths
+from workers.broker.registry import read_roster
+from workers.client import blocking as submit
+from workers.client.client import QueueClient
 from workers.queues import QUEUES
-from workers.roster import read_roster
 from workers.settings import REDIS_ENV, QueueSettings
 
-FILE = Path(__file__).parents[2] / "ops/redis/users.acl"
+FILE = REPOSITORY / "ops/redis/users.acl"
 PASSWORD = "a-password"
 VISITOR = "someone:secret"
 ROLES = ("llmi-run", "llmi-worker", "llmi-watch", "llmi-flower")

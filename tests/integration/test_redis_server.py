@@ -13,7 +13,7 @@ import psutil
 import pytest
 import redis
 
-from coordinator.redis_server import EmbeddedRedis
+from coordinator.host.redis_server import EmbeddedRedis
 from workers.errors import ConfigError
 
 LLMI = Path(sys.executable).with_name("llmi")

@@ -25,8 +25,8 @@ from cryptography.x509.oid import NameOID
 from queue_jobs import Order
 from queue_requests import Notes, ask
 
-from coordinator.redis_server import EmbeddedRedis
-from workers.client import QueueClient
+from coordinator.host.redis_server import EmbeddedRedis
+from workers.client.client import QueueClient
 from workers.errors import InfrastructureFault
 from workers.redis_url import canonical
 from workers.settings import REDIS_ENV, QueueSettings

@@ -22,11 +22,11 @@ from hypothesis.stateful import (
     run_state_machine_as_test,
 )
 
-from coordinator.redis_server import EmbeddedRedis
-from workers import submit
+from coordinator.host.redis_server import EmbeddedRedis
+from workers.broker.outcomes import STATS_KEY, Attempt, begin, commit, missing, outcome_key, replies_key
+from workers.client import blocking as submit
 from workers.errors import Cause
 from workers.messages import Failure, Outcome, Request, SearchPayload, Success
-from workers.outcomes import STATS_KEY, Attempt, begin, commit, missing, outcome_key, replies_key
 
 KIND = "search"
 IDS = ("r-0", "r-1", "r-2")

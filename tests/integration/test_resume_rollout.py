@@ -16,21 +16,21 @@ from conftest import StartWorker
 from PIL import Image
 from queue_requests import until
 
-from coordinator.resume import entries
+from coordinator.state.resume import entries
 from policy.document import Task
-from policy.ledger import merge, read_ledger
-from policy.ledger_writer import LedgerWriter, Resumed
-from policy.rejoining import Rejoining
-from policy.resumption import Plan, plan
-from policy.rollout import Limits, Rollout, Segment, Written, replay, revived
+from policy.ledger.reader import merge, read_ledger
+from policy.ledger.writer import LedgerWriter, Resumed
+from policy.resume.client import Rejoining
+from policy.resume.completions import Texts
+from policy.resume.plan import Plan, plan
+from policy.rollout.rollout import Limits, Rollout, Segment, Written, replay, revived
 from policy.scoring import Draft, Score
-from policy.texts import Texts
 from rewards.scorer import QueueScorer
 from rewards.settings import JudgeSettings, RewardSettings
-from workers import submit
-from workers.client import QueueClient
-from workers.outcomes import STATS_KEY, attempts_key, outcome_key
-from workers.process import WorkerProcess
+from workers.broker.outcomes import STATS_KEY, attempts_key, outcome_key
+from workers.client import blocking as submit
+from workers.client.client import QueueClient
+from workers.process.worker import WorkerProcess
 from workers.settings import QueueSettings
 
 WAIT_S = 40.0

@@ -14,24 +14,24 @@ from pathlib import Path
 import pytest
 import ray
 import redis
-from conftest import TESTS
+from places import SUPPORT
 from queue_jobs import Order
 from queue_requests import Notes, alive, request_for, until
 
-from coordinator.config import ServiceConfig
-from coordinator.fleet import Fleet
-from coordinator.nodes.needs import drain_s
-from coordinator.pools import PoolSettings, ScalerSettings
-from coordinator.ray_worker import RayWorker, ray_worker
-from coordinator.redis_server import EmbeddedRedis
-from coordinator.scaler import RECORD, Scaler
-from workers.breakers import ProviderBreaker
-from workers.client import QueueClient
+from coordinator.config.pools import PoolSettings, ScalerSettings
+from coordinator.config.settings import ServiceConfig
+from coordinator.host.redis_server import EmbeddedRedis
+from coordinator.scale.fleet import Fleet
+from coordinator.scale.nodes.needs import drain_s
+from coordinator.scale.ray_worker import RayWorker, ray_worker
+from coordinator.scale.scaler import RECORD, Scaler
+from workers.broker.breakers import ProviderBreaker
+from workers.broker.outcomes import STATS_KEY
+from workers.client.client import QueueClient
+from workers.client.publisher import encode
 from workers.errors import Cause, InfrastructureFault
 from workers.messages import Outcome, Success
-from workers.outcomes import STATS_KEY
-from workers.process import WorkerProcess
-from workers.publisher import encode
+from workers.process.worker import WorkerProcess
 from workers.settings import BreakerSettings, QueueSettings
 
 pytestmark = pytest.mark.long
@@ -45,7 +45,7 @@ MIB = 1024**2
 def cluster() -> Iterator[None]:
     """A small Ray of this module's own, with two logical GPUs. Its workers find the test jobs."""
     with pytest.MonkeyPatch.context() as patch:
-        patch.setenv("PYTHONPATH", str(TESTS))
+        patch.setenv("PYTHONPATH", str(SUPPORT))
         patch.setenv("RAY_enable_worker_prestart", "0")
         ray.init(
             address="local", num_cpus=4, num_gpus=2, object_store_memory=80 * MIB, include_dashboard=False,
@@ -73,7 +73,7 @@ class Crew:
 
 
 class Run:
-    """What a run does with its fleet and its scaler: the loop of `coordinator.launch`, as a task."""
+    """What a run does with its fleet and its scaler: the loop of `coordinator.run.launch`, as a task."""
 
     def __init__(self, url: str, pool: PoolSettings, settings: ScalerSettings, crew: Crew, run: Path):
         self.fleet = Fleet([pool], crew, READY_S, DRAIN_S)

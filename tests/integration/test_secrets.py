@@ -16,26 +16,27 @@ from conftest import StartWorker
 from fake_services import FakeServices
 from metrics_pages import get, get_json
 
-from coordinator.exporter import Exporter
-from coordinator.redis_server import EmbeddedRedis
-from evaluation import page, reader, report, rubric
-from evaluation.batch import Batch, Manifest
-from evaluation.benchmark import Item, fingerprint
-from evaluation.item import RUBRIC_KIND
+from coordinator.host.redis_server import EmbeddedRedis
+from coordinator.watch.exporter import Exporter
+from evaluation.batch.batch import Batch, Manifest
+from evaluation.batch.item import RUBRIC_KIND
+from evaluation.batch.results import ItemResult, Missing, Verdict
+from evaluation.formats.benchmark import Item, fingerprint
+from evaluation.pages import page, reader, report
+from evaluation.pages.samples import Pair, Sample
 from evaluation.payloads import RubricPayload
-from evaluation.results import ItemResult, Missing, Verdict
-from evaluation.samples import Pair, Sample
+from evaluation.rubric import grade as rubric
 from evaluation.settings import AuthorSettings, RubricSettings
 from policy.document import Document, ImagePart, Tag, Task
-from policy.ledger_writer import LedgerWriter
+from policy.ledger.writer import LedgerWriter
 from policy.scoring import Score
 from rewards.judges import TEXT_KIND
 from rewards.judges.payloads import JudgeTextPayload, ShownText
 from rewards.settings import JudgeSettings, RewardSettings
-from workers.blobs import BlobStore
-from workers.client import QueueClient
+from workers.client.client import QueueClient
 from workers.messages import CodePayload, DiffusionPayload, Failure, Outcome, Request, SearchPayload, Success
 from workers.settings import REDIS_ENV, BlobSettings, MetricsSettings, QueueSettings
+from workers.storage.blobs import BlobStore
 
 Answer = tuple[int, dict[str, str], Any]
 
@@ -112,7 +113,7 @@ def everything_in(client: redis.Redis) -> bytes:
 
 
 def llmi(command: list[str]) -> subprocess.CompletedProcess[bytes]:
-    program = "from coordinator.cli import main; main()"
+    program = "from coordinator.cli.main import main; main()"
     return subprocess.run(
         [sys.executable, "-c", program, *command], capture_output=True, check=False, timeout=110
     )

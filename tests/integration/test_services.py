@@ -18,25 +18,28 @@ import pyarrow.parquet as pq
 import pytest
 import yaml
 from PIL import Image
+from places import SUPPORT
 
-from coordinator import checks, claim
-from coordinator.claim import Claim
-from coordinator.config import load
-from coordinator.ray_cluster import AUTH_ENV
-from coordinator.services import Services
-from coordinator.signals import StopSignals
-from coordinator.trainer import Trainer, TrainerDied
+from coordinator.check import checks
+from coordinator.config.settings import load
+from coordinator.host.ray_cluster import AUTH_ENV
+from coordinator.host.signals import StopSignals
+from coordinator.run.services import Services
+from coordinator.run.trainer import Trainer, TrainerDied
+from coordinator.state import claim
+from coordinator.state.claim import Claim
 from policy.document import Task
-from policy.ledger import read_ledger
-from policy.ledger_writer import LedgerWriter
-from workers import submit
+from policy.ledger.reader import read_ledger
+from policy.ledger.writer import LedgerWriter
+from workers.client import blocking as submit
 from workers.errors import Cause, ConfigError
 from workers.messages import Request, SearchPayload
-from workers.process import WorkerProcess
+from workers.process.worker import WorkerProcess
 from workers.settings import QueueSettings
 
-TESTS = Path(__file__).parents[1]
 START_S = 90.0
+# What a worker was started as, and the title that Celery may give it later.
+WORKER = ("workers.process.program", "celeryd")
 STOP_S = 60.0
 
 
@@ -67,13 +70,13 @@ def until_training(process: subprocess.Popen[str], tmp_path: Path) -> None:
 def until_all_runs(process: subprocess.Popen[str], tmp_path: Path, own_ray: bool) -> list[psutil.Process]:
     """Wait until Redis, the worker and the trainer are there, and Ray if it is to be; all processes below."""
     until_training(process, tmp_path)
-    wanted = ["valkey-server", "celery", *(["raylet", "ray::Host"] if own_ray else [])]
+    wanted = [("valkey-server",), WORKER, *([("raylet",), ("ray::Host",)] if own_ray else [])]
     below: list[psutil.Process] = []
 
     def complete() -> bool:
         below[:] = psutil.Process(process.pid).children(recursive=True)
         names = " ".join(" ".join(one.cmdline()) for one in alive(below))
-        return all(part in names for part in wanted)
+        return all(any(part in names for part in one) for one in wanted)
 
     until(complete)
     return below
@@ -140,10 +143,16 @@ def start(config: Path, tmp_path: Path) -> Iterator[Callable[..., subprocess.Pop
     def run(trainer: str, own_ray: bool = False, resume: bool = False) -> subprocess.Popen[str]:
         unset = ("LLMI_REDIS_URL", "LLMI_CONFIG", "RAY_ADDRESS")
         env = {name: value for name, value in os.environ.items() if name not in unset}
-        env |= {"PYTHONPATH": str(TESTS), "LLMI_TEST_MARK": str(mark)}
+        env |= {"PYTHONPATH": str(SUPPORT), "LLMI_TEST_MARK": str(mark)}
         if not own_ray:
             env["LLMI_TEST_RAY"] = "127.0.0.1:1"  # only the trainer would connect
-        command = [sys.executable, str(TESTS / "run_script.py"), str(config), str(tmp_path / "runs"), trainer]
+        command = [
+            sys.executable,
+            str(SUPPORT / "run_script.py"),
+            str(config),
+            str(tmp_path / "runs"),
+            trainer,
+        ]
         command += ["resume"] if resume else []
         process = subprocess.Popen(
             command, cwd=mark, env=env, stdout=subprocess.PIPE, stderr=subprocess.STDOUT, text=True
@@ -165,7 +174,8 @@ def start(config: Path, tmp_path: Path) -> Iterator[Callable[..., subprocess.Pop
 def test_a_signal_ends_everything_that_was_started(start, tmp_path, sign, own_ray):
     process = start("trainer_stub", own_ray=own_ray)
     below = until_all_runs(process, tmp_path, own_ray)
-    assert any("celery" in " ".join(one.cmdline()) for one in marked(start.mark))
+    titles = [" ".join(one.cmdline()) for one in marked(start.mark)]
+    assert any(part in title for title in titles for part in WORKER)
     process.send_signal(sign)
     output, _ = process.communicate(timeout=STOP_S)
     assert process.returncode == 128 + sign, output
@@ -339,7 +349,7 @@ def test_a_run_whose_database_was_taken_meanwhile_starts_nothing(config, tmp_pat
 
 
 def test_trainer_that_cannot_start_says_why(tmp_path, monkeypatch):
-    monkeypatch.setattr("coordinator.trainer.MODULE", "no_such_trainer")
+    monkeypatch.setattr("coordinator.run.trainer.MODULE", "no_such_trainer")
     trainer = Trainer([], {}, tmp_path / "trainer.log", tmp_path / "work")
     trainer.start()
     until(lambda: not trainer.running)

@@ -15,13 +15,13 @@ from conftest import StartWorker
 from queue_jobs import Order
 from queue_requests import Notes, request_for, until
 
-from coordinator.status import look as status_of
+from coordinator.watch.status import look as status_of
 from policy.document import Task
-from policy.ledger_writer import LedgerWriter
-from workers.client import QueueClient
+from policy.ledger.writer import LedgerWriter
+from workers.broker.request_status import Whereabouts, find
+from workers.client.client import QueueClient
 from workers.messages import Request
 from workers.settings import QueueSettings
-from workers.whereabouts import Whereabouts, find
 
 
 async def test_a_slow_request_runs_and_the_next_waits_for_its_slot(

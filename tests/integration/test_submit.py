@@ -9,7 +9,7 @@ import redis
 from conftest import StartWorker
 from queue_requests import Notes, request_for, until
 
-from workers import submit
+from workers.client import blocking as submit
 from workers.messages import Request
 from workers.settings import QueueSettings
 

@@ -11,12 +11,12 @@ import redis
 from conftest import StartWorker
 from queue_requests import WAIT_S, Notes, alive, cause_of, request_for, until
 
-from workers import submit
-from workers.client import QueueClient
+from workers.broker.outcomes import commit, replies_key
+from workers.client import blocking as submit
+from workers.client.client import QueueClient
+from workers.client.publisher import encode
 from workers.errors import Cause
 from workers.messages import Outcome, Request
-from workers.outcomes import commit, replies_key
-from workers.publisher import encode
 from workers.settings import QueueSettings
 
 

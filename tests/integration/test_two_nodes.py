@@ -19,10 +19,10 @@ from pathlib import Path
 import psutil
 import pytest
 import yaml
+from places import REPOSITORY
 
 pytestmark = pytest.mark.long
 
-ROOT = Path(__file__).parents[2]
 LLMI = Path(sys.executable).with_name("llmi")
 REDIS = "10.77.0.1"
 ADDRESSES = {"alpha": "10.77.0.2", "beta": "10.77.0.3"}
@@ -33,7 +33,7 @@ CALL_S = 90.0
 # Posts charts from the Redis' namespace and prints which worker drew each: `host:process`.
 POST = """
 import asyncio, json, os, sys
-from workers.client import QueueClient
+from workers.client.client import QueueClient
 from workers.messages import CodePayload, Request
 from workers.settings import QueueSettings
 
@@ -163,7 +163,7 @@ def test_jobs_are_done_on_both_nodes_and_both_leave_clean(network, environment, 
         settings = {"blobs": {"url": str(tmp_path / "blobs")}, "tools": {"code": code}}
         config.write_text(yaml.safe_dump(settings))
         env = environment | {"LLMI_REDIS_URL": URL}
-        start = [str(ROOT / "ops" / "start_workers.sh"), "--queues", "code", "--json"]
+        start = [str(REPOSITORY / "ops" / "start_workers.sh"), "--queues", "code", "--json"]
         first = answer(network["alpha"], env, *start, "--config", str(config))
         second = answer(network["beta"], env, *start)  # its configuration is the one that alpha published
         assert [first["node"], second["node"]] == ["alpha", "beta"]
@@ -172,7 +172,7 @@ def test_jobs_are_done_on_both_nodes_and_both_leave_clean(network, environment, 
         outcomes = json.loads(
             subprocess.run(
                 [*hub.inside, sys.executable, "-c", POST],
-                env=env, cwd=ROOT, capture_output=True, text=True, check=True, timeout=CALL_S,
+                env=env, cwd=REPOSITORY, capture_output=True, text=True, check=True, timeout=CALL_S,
             ).stdout
         )  # fmt: skip
         assert [status for status, _ in outcomes] == ["success"] * 8
@@ -180,7 +180,7 @@ def test_jobs_are_done_on_both_nodes_and_both_leave_clean(network, environment, 
         roster = answer(hub, env, str(LLMI), "workers", "status", "--json")["workers"]
         assert [(one["node"], one["ready"]) for one in roster] == [("alpha", True), ("beta", True)]
         for name in ADDRESSES:
-            stopped = answer(network[name], env, str(ROOT / "ops" / "stop_workers.sh"), "--json")
+            stopped = answer(network[name], env, str(REPOSITORY / "ops" / "stop_workers.sh"), "--json")
             assert stopped == {"node": name, "was_running": True}
         _, alive = psutil.wait_procs(families, timeout=10)
         assert alive == []

@@ -5,16 +5,15 @@ from __future__ import annotations
 import ast
 import re
 import shlex
-from pathlib import Path
 
 import pytest
 import typer
+from places import REPOSITORY
 
-from coordinator.cli import app
-from coordinator.config import load_services
+from coordinator.cli.main import app
+from coordinator.config.settings import load_services
 
-ROOT = Path(__file__).resolve().parents[2]
-PAGES = [ROOT / "README.md", *sorted((ROOT / "docs").glob("*.md"))]
+PAGES = [REPOSITORY / "README.md", *sorted((REPOSITORY / "docs").glob("*.md"))]
 LINKS = [
     (page, target)
     for page in PAGES
@@ -48,19 +47,19 @@ def test_a_relative_link_leads_somewhere(page, target):
     ],
 )
 def test_readme_names_every_variable_that_the_program_reads(name):
-    assert f"`{name}`" in (ROOT / "README.md").read_text()
+    assert f"`{name}`" in (REPOSITORY / "README.md").read_text()
 
 
 def rows_of_regressions():
     """(defect, the tests that its row names) of every table in docs/regressions.md."""
-    for line in (ROOT / "docs/regressions.md").read_text().splitlines():
+    for line in (REPOSITORY / "docs/regressions.md").read_text().splitlines():
         if line.startswith("| ") and not line.startswith("| defect of"):
             defect, *_, tests = [cell.strip() for cell in line.strip("|").split(" | ")]
             yield defect, re.findall(r"`([^`]+)`", tests)
 
 
 def functions_of(file):
-    tree = ast.parse((ROOT / file).read_text())
+    tree = ast.parse((REPOSITORY / file).read_text())
     return {node.name for node in tree.body if isinstance(node, ast.FunctionDef | ast.AsyncFunctionDef)}
 
 

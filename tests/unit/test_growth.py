@@ -13,22 +13,23 @@ from collections.abc import Callable
 import pytest
 from rewards_documents import I, P, document
 
-from evaluation.event_stream import EventStream, UnreadableStream
+from evaluation.authors.event_stream import EventStream, UnreadableStream
+from evaluation.pages.view import prose
 from evaluation.payloads import RubricPayload
-from evaluation.rubric_rules import ask
+from evaluation.rubric.rules import ask
 from evaluation.settings import RubricSettings
-from evaluation.view import prose
 from policy.document import Tag
-from policy.literal import MAX_CHARS
-from policy.python_text import strings
-from policy.tags import TagReader, parse_tag
+from policy.grammar.literal import MAX_CHARS
+from policy.grammar.python_text import strings
+from policy.grammar.tags import TagReader, parse_tag
 from rewards.judges import rules
 from rewards.judges.payloads import JudgeTextPayload
 from rewards.verdicts import TextVerdict
 from workers import images
 from workers.errors import JobError
-from workers.providers import api, full_text, serpapi
-from workers.providers.http import check_url
+from workers.providers.http import api
+from workers.providers.http.client import check_url
+from workers.providers.search import full_text, serpapi
 from workers.tools.code import unfenced
 
 ROUNDS, LEAST_S, MOST, TRIES = 5, 0.05, 2.5, 3

@@ -13,8 +13,8 @@ import sys
 from pathlib import Path
 
 import pytest
+from places import REPOSITORY
 
-ROOT = Path(__file__).parents[2]
 BASE = os.path.realpath(sys.executable)
 # `python3.11 -m venv` without the seconds that a real pip takes.
 PYTHON = """#!/bin/sh
@@ -88,7 +88,7 @@ def checkout(tmp_path: Path) -> Checkout:
     (folder / "workers").mkdir()
     (folder / "workers/__init__.py").touch()
     for name in ("ops/install.sh", "pyproject.toml"):
-        shutil.copy2(ROOT / name, folder / name)
+        shutil.copy2(REPOSITORY / name, folder / name)
     for flavour in ("cpu", "gpu"):
         (folder / f"locks/{flavour}.txt").write_text("torch==2.13.0\n")
     program(stubs / "bin/python3.11", PYTHON)

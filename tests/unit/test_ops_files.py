@@ -19,17 +19,17 @@ import psutil
 import pytest
 import redis
 import yaml
+from places import REPOSITORY
 from typer.testing import CliRunner
 
-from coordinator import claim
-from coordinator.cli import app
-from coordinator.config import load, load_services
-from coordinator.nodes.joining import alike, prepare
-from coordinator.redis_server import _binary
+from coordinator.cli.main import app
+from coordinator.config.settings import load, load_services
+from coordinator.host.redis_server import _binary
+from coordinator.scale.nodes.joining import alike, prepare
+from coordinator.state import claim
 from workers.errors import ConfigError
 from workers.settings import QueueSettings
 
-REPOSITORY = Path(__file__).resolve().parents[2]
 OPS = REPOSITORY / "ops"
 LOOPBACK, PASSWORD = "127.0.0.1", "a1b2c3"
 IN_IMAGE = Path("/llmi")  # where ops/Dockerfile puts the repository

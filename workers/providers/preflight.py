@@ -8,7 +8,9 @@ import os
 from pathlib import Path
 
 from workers.errors import ConfigError
-from workers.providers import diffusers_pipeline, keys, library, pipeline_source
+from workers.providers.http import keys
+from workers.providers.image import diffusers_pipeline, pipeline_source
+from workers.providers.search import library
 from workers.settings import ImageModelSettings, SearchSettings, ToolSettings
 
 

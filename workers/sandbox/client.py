@@ -19,10 +19,10 @@ from typing import NamedTuple, NoReturn
 from workers.errors import Cause, InfrastructureFault, ModelFault
 from workers.sandbox import protocol
 from workers.sandbox.figures import Drawing, opened
-from workers.sandbox.limits import MEBIBYTE, Limits
+from workers.sandbox.layers.limits import MEBIBYTE, Limits
+from workers.sandbox.layers.world import Maker
 from workers.sandbox.process import ZygoteProcess
 from workers.sandbox.verdict import Verdict
-from workers.sandbox.world import Maker
 from workers.settings import CodeSettings
 
 _BUSY = 10.0  # times the wall limit: how long code may take in all on a busy machine

@@ -24,7 +24,7 @@ from pydantic import BaseModel, Field, ValidationError
 
 from workers.errors import Cause, InfrastructureFault
 from workers.sandbox import protocol
-from workers.sandbox.limits import MEBIBYTE, Limits
+from workers.sandbox.layers.limits import MEBIBYTE, Limits
 from workers.sandbox.process import ZygoteProcess
 from workers.sandbox.verdict import Verdict
 

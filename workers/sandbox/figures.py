@@ -17,7 +17,7 @@ from pydantic import BaseModel, Field, ValidationError
 from workers.errors import Cause, ModelFault
 from workers.images import no_picture
 from workers.sandbox import protocol
-from workers.sandbox.limits import MEBIBYTE
+from workers.sandbox.layers.limits import MEBIBYTE
 from workers.settings import CodeSettings
 
 _COMPRESSION = 1  # of zlib: the same pixels in two thirds of the time, and some 15% more bytes

@@ -20,9 +20,10 @@ import uuid
 from typing import Any
 
 from workers.errors import Cause, InfrastructureFault
-from workers.sandbox import paths, protocol
-from workers.sandbox.folder import remove_tree
-from workers.sandbox.world import Maker
+from workers.sandbox import protocol
+from workers.sandbox.layers import paths
+from workers.sandbox.layers.folder import remove_tree
+from workers.sandbox.layers.world import Maker
 
 _DYING_S = 2.0  # for a job whose zygote was killed
 _BOOT_S = 120.0  # a cold disk under load; warm it takes about two seconds
@@ -40,7 +41,7 @@ class ZygoteProcess:
         self._folder = os.path.join(tempfile.gettempdir(), f"llmi-code-{uuid.uuid4().hex}")
         self._stderr = tempfile.TemporaryFile()  # noqa: SIM115 - lives as long as the process that writes it
         self._process = subprocess.Popen(
-            [sys.executable, "-P", "-s", "-m", "workers.sandbox.zygote", self._folder, *options],
+            [sys.executable, "-P", "-s", "-m", "workers.sandbox.jailed.zygote", self._folder, *options],
             stdin=subprocess.PIPE,
             stdout=subprocess.PIPE,
             stderr=self._stderr,

@@ -14,12 +14,12 @@ import threading
 
 from pydantic import JsonValue
 
-from workers import fences
 from workers.errors import Cause, InfrastructureFault
 from workers.jobs import JobContext, job
 from workers.messages import CodePayload, Success
 from workers.sandbox.client import Renderer
 from workers.settings import ToolSettings, section
+from workers.text import fences
 
 logger = logging.getLogger(__name__)
 _STORING_S = 1.0  # of the request's remaining time, kept for storing the images and the way back

@@ -8,8 +8,9 @@ from workers import images
 from workers.errors import Cause, ModelFault
 from workers.jobs import JobContext
 from workers.messages import BlobRef, Success
-from workers.providers import diffusers_loading, diffusers_pipeline, keys, openai_images, qwen_server
-from workers.providers.control_tokens import inert
+from workers.providers.http import keys
+from workers.providers.image import diffusers_loading, diffusers_pipeline, openai_images, qwen_server
+from workers.providers.image.control_tokens import inert
 from workers.settings import ImageModelSettings, ToolSettings, section
 
 PROVIDERS = {"diffusers": diffusers_pipeline, "openai": openai_images, "qwen_server": qwen_server}

@@ -8,7 +8,8 @@ from workers import images
 from workers.errors import Cause, ModelFault
 from workers.jobs import JobContext, job
 from workers.messages import SearchPayload, Success
-from workers.providers import keys, library, serpapi
+from workers.providers.http import keys
+from workers.providers.search import library, serpapi
 from workers.settings import ToolSettings, section
 
 PROVIDERS = {"library": library.search, "serpapi": serpapi.search}

@@ -1,0 +1,4 @@
+"""Removing blobs that nothing references any more.
+
+May import `coordinator.config` and `coordinator.watch`.
+"""

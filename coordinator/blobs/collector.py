@@ -1,0 +1,87 @@
+"""Clears up a blob store: removes what no run and no evaluation names, and what is old enough.
+
+References come from `coordinator.blobs.references`. Invariants: nothing is removed unless the references of
+everyone who uses the store were read; the store is listed before they are, so that what is
+stored meanwhile is not on the list.
+"""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Sequence
+from dataclasses import dataclass
+
+from coordinator.blobs.garbage import sort
+from coordinator.blobs.references import Records
+from coordinator.console.stages import Step
+from workers.errors import ConfigError
+from workers.storage.listing import Inventory
+
+
+@dataclass(frozen=True)
+class Collected:
+    """Counts of files, and the bytes of the garbage. `users`: whose references were read; `removed` is 0 when
+    nothing was to be removed, and smaller than `garbage` when some was put again meanwhile.
+    """
+
+    url: str
+    users: tuple[str, ...]
+    named: int
+    young: int
+    garbage: int
+    garbage_bytes: int
+    removed: int
+
+
+def collect(
+    places: Sequence[str],
+    *,
+    keep_s: float,
+    forget: Sequence[str] = (),
+    dry_run: bool = False,
+    step: Step = lambda name, share, detail: None,
+) -> Collected:
+    """Clear up the one store that `places` (folders of runs, folders or URLs of evaluations) use.
+
+    `forget`: users whose files no longer exist; `step` is called with what is running. Raises `ConfigError`
+    for a place that is neither, for places with different stores, and when a user of the store cannot be
+    read; `InfrastructureFault` when a run has not ended and its Redis does not answer (then nothing was
+    removed), and whenever the store fails.
+    """
+    stores = {Records(place).store for place in places}
+    if len(stores) != 1:
+        raise ConfigError(f"these keep their images in different places: {', '.join(sorted(stores))}")
+    inventory = Inventory(stores.pop())
+    listed = {user.place: user.host for user in inventory.users()}
+    if unknown := set(forget) - set(listed):
+        raise ConfigError(f"--forget: {unknown.pop()} is not on the list of {inventory.url}")
+    users = sorted({*places, *listed} - set(forget))
+    step("listing the images", None, "")
+    stored = inventory.stored()
+    names: set[str] = set()
+    for number, user in enumerate(users):
+        step("reading who names them", number / len(users), user)
+        try:
+            names |= Records(user).references(inventory.url)
+        except (ConfigError, OSError) as error:
+            raise ConfigError(
+                f"{user} (of {listed.get(user, 'this machine')}) keeps images in {inventory.url}, and cannot "
+                f"be read here: {error}; nothing is removed. If it is gone for good, add --forget {user}"
+            ) from error
+    found = sort(stored, names, now=time.time(), keep_s=keep_s)
+    removed = 0
+    if not dry_run:
+        for place in forget:
+            inventory.forget(place)
+        for number, one in enumerate(found.garbage):
+            step("removing", number / len(found.garbage), f"{number:,} of {len(found.garbage):,}")
+            removed += inventory.remove(one)
+    return Collected(
+        url=inventory.url,
+        users=tuple(users),
+        named=len(found.named),
+        young=len(found.young),
+        garbage=len(found.garbage),
+        garbage_bytes=sum(one.size for one in found.garbage),
+        removed=removed,
+    )

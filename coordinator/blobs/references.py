@@ -1,0 +1,151 @@
+"""The blobs that a run or an evaluation names, from its own records.
+
+A run has `config.json` and a ledger, an evaluation has `batch.json`; a folder may hold both. Invariant: what
+cannot be read whole is a `ConfigError`, never a shorter list, because each name that is missing is an image
+that is lost.
+"""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Iterable, Iterator
+from pathlib import Path
+from typing import Any
+
+import fsspec
+import redis
+
+from coordinator.blobs.queue_references import named_in, named_in_redis
+from coordinator.config.settings import CONFIG_FILE
+from coordinator.watch.status import ENDPOINTS, SUMMARY, redis_url
+from evaluation.batch.batch import Batch
+from policy.ledger.writer import LEDGER
+from workers.errors import Cause, ConfigError, InfrastructureFault
+from workers.settings import BlobSettings, QueueSettings
+
+
+class Records:
+    """The records of the run or the evaluation at `place`, a folder or a URL. Blocking.
+
+    Raises `ConfigError` when `place` is neither.
+    """
+
+    def __init__(self, place: str):
+        self._place = place
+        self._batch = Batch(place)
+        self._run = None if "://" in place else Path(place)
+        try:
+            self._is_evaluation = self._batch.exists()
+            self._is_run = self._run is not None and any((self._run / LEDGER).glob("*"))
+        except OSError as error:
+            raise ConfigError(f"{place}: cannot be read: {error.strerror or error}") from error
+        if self._is_evaluation or self._is_run:
+            return
+        if self._run is not None and (self._run / CONFIG_FILE).is_file():
+            raise ConfigError(
+                f"{place} has a {CONFIG_FILE}, and neither the ledger of a run nor the batch.json of an "
+                "evaluation: it has only just begun, or these were removed"
+            )
+        raise ConfigError(f"{place}: neither a run nor an evaluation lies there")
+
+    @property
+    def store(self) -> str:
+        """Where it keeps its images. Raises `ConfigError`."""
+        found = set()
+        if self._is_evaluation:
+            found.add(self._batch.manifest().blobs.url)
+        if self._is_run:
+            found.add(self._settings("blobs", BlobSettings).url)
+        if len({_location(url) for url in found}) != 1:
+            raise ConfigError(f"{self._place} keeps images in different places: {', '.join(sorted(found))}")
+        url = found.pop()
+        if "://" not in url and not Path(url).is_absolute():
+            raise ConfigError(f"{self._place}: blobs.url is {url}; write an absolute path")
+        return url
+
+    def references(self, store: str) -> set[str]:
+        """Every blob that it names.
+
+        Raises `ConfigError` when a record is missing or damaged, or when it keeps its images in another place
+        than `store`; `InfrastructureFault` when a run has not ended and its Redis does not answer.
+        """
+        own = self.store
+        if _location(own) != _location(store):
+            raise ConfigError(f"what lies there keeps its images in {own}")
+        names: set[str] = set()
+        if self._is_evaluation:
+            names |= _named(self._lines_of_batch())
+        if self._is_run:
+            assert self._run is not None
+            names |= _named(_lines_of_ledger(self._run)) | self._in_redis(self._run)
+        return names
+
+    def _settings(self, name: str, model: Any) -> Any:
+        """A section of the run's configuration."""
+        assert self._run is not None
+        file = self._run / CONFIG_FILE
+        try:
+            return model.model_validate(json.loads(file.read_text(encoding="utf-8")).get(name, {}))
+        except (OSError, ValueError, AttributeError) as error:
+            raise ConfigError(
+                f"{file}: missing, damaged or of another version ({str(error)[:200]})"
+            ) from error
+
+    def _lines_of_batch(self) -> Iterator[bytes]:
+        """The text of each JSON file. A result without its document is an error: the document names its
+        images.
+        """
+        for result in self._batch.results().values():
+            if result.document_id and self._batch.document(result.item_id) is None:
+                raise ConfigError(f"{self._place}/documents/{result.item_id}.json is missing")
+        fs, root = fsspec.core.url_to_fs(self._place)
+        fs.invalidate_cache()
+        for path in fs.find(root):
+            if not path.endswith(".json"):
+                continue
+            text = fs.cat_file(path)
+            try:
+                json.loads(text)
+            except ValueError as error:
+                raise ConfigError(f"{path}: damaged ({str(error)[:200]})") from error
+            yield text
+
+    def _in_redis(self, run: Path) -> set[str]:
+        url = redis_url(run, self._settings("queue", QueueSettings))
+        ended = (run / SUMMARY).exists()
+        if not url:
+            if ended or not any(_lines_of_ledger(run)):
+                return set()  # nothing was posted, or nothing is any more
+            raise ConfigError(f"{run / ENDPOINTS} is missing, and the run has not ended")
+        try:
+            return named_in_redis(url)
+        except redis.RedisError as error:
+            if ended:
+                return set()
+            detail = f"{run.name} has not ended, and its Redis does not answer ({type(error).__name__})"
+            raise InfrastructureFault(Cause.PROVIDER_DOWN, f"{detail}; nothing is removed") from error
+
+
+def _location(url: str) -> tuple[str, str]:
+    """The same for all ways to write one place."""
+    fs, root = fsspec.core.url_to_fs(url)
+    return str(fs.protocol), str(root).rstrip("/")
+
+
+def _named(lines: Iterable[bytes]) -> set[str]:
+    names: set[str] = set()
+    for line in lines:
+        names |= named_in(line)
+    return names
+
+
+def _lines_of_ledger(run: Path) -> Iterator[bytes]:
+    """Every line. The last one of a file may be torn: its writer was killed."""
+    for path in sorted((run / LEDGER).glob("*")):
+        if path.suffix != ".jsonl":
+            raise ConfigError(f"{path} is no part of a ledger that this version reads")
+        with path.open("rb") as file:
+            for number, line in enumerate(file, start=1):
+                if line.endswith(b"\n") and not (line.startswith(b"{") and line.endswith(b"}\n")):
+                    raise ConfigError(f"{path}: line {number} is damaged")
+                yield line

@@ -1,0 +1,228 @@
+"""What this machine is to reach: Redis, Ray, providers and judges. Asked for real, within seconds."""
+
+from __future__ import annotations
+
+import os
+import subprocess
+import tempfile
+import time
+from collections.abc import Iterator, Mapping
+from pathlib import Path
+from typing import Any
+
+import redis
+
+from coordinator.check import checks
+from coordinator.check.doctor.finding import Finding, fail, note, of_problems, ok
+from coordinator.config.settings import RAY_ENV, ServiceConfig
+from coordinator.state import claim
+from evaluation.authors import registry as author
+from evaluation.rubric import grade as rubric
+from evaluation.settings import AUTHOR_URL_ENV, RUBRIC_URL_ENV, AuthorSettings, RubricSettings
+from llmi.demo import parts
+from llmi.demo.build import CACHE_ENV
+from rewards.settings import IMAGE_URL_ENV, TEXT_URL_ENV, JudgeEndpoint
+from workers.broker import probe as queue_probe
+from workers.errors import ConfigError, InfrastructureFault
+from workers.process.interpreter import PYTHON, child_environment
+from workers.providers import preflight
+from workers.providers.http import keys, proxies
+from workers.settings import REDIS_ENV
+
+RAY_S = 30.0
+VERDICT_S = 60.0
+VARIABLES = (
+    *(REDIS_ENV, RAY_ENV, CACHE_ENV),
+    *(keys.SERP_KEY_ENV, keys.ARK_KEY_ENV, keys.OPENAI_KEY_ENV, keys.GENERATE_URL_ENV, keys.EDIT_URL_ENV),
+    *(TEXT_URL_ENV, IMAGE_URL_ENV, AUTHOR_URL_ENV, RUBRIC_URL_ENV),
+)
+
+
+def examine(config: ServiceConfig) -> Iterator[Finding]:
+    """Everything that `config` names, and what the environment adds to it."""
+    yield _environment(config)
+    yield from _proxies(config)
+    yield from _redis(config)
+    yield from _ray()
+    unbuilt = set(parts.missing({"tools": config.tools.model_dump(mode="json")}))
+    for name, problems in _tools(config).items():
+        if any(field.startswith(f"tools.{name}.") for field in unbuilt):
+            yield note("tools", name, "a part of the demo that is not built yet", checks.builder(config))
+        else:
+            yield from of_problems("tools", name, problems, _provider(config, name))
+    yield from _judge("text", config.judges.text, config.judges.text_url, TEXT_URL_ENV)
+    yield from _judge("image", config.judges.image, config.judges.image_url, IMAGE_URL_ENV)
+    yield from _rubric(config.rubric)
+    yield from _author(config.author)
+
+
+def _environment(config: ServiceConfig) -> Finding:
+    """Which of the variables that this program reads are set; never what they hold."""
+    endpoints = (config.judges.text, config.judges.image, config.author, config.rubric)
+    named = (config.tools.diffusion, config.tools.edit, *endpoints)
+    every = sorted({*VARIABLES, *(settings.api_key_env for settings in named)} - {""})
+    here = [name for name in every if os.environ.get(name)]
+    absent = [name for name in every if name not in here]
+    return ok("environment", "variables", f"set: {', '.join(here) or 'none'}; not set: {', '.join(absent)}")
+
+
+def _proxies(config: ServiceConfig) -> Iterator[Finding]:
+    """The way out that the environment names, and what of it pictures from the web may use."""
+    for scheme in ("https", "http"):
+        if proxy := proxies.named(f"{scheme}://example.com"):
+            where = f"outside services by {scheme} are asked through {proxies.shown(proxy)}"
+            yield ok("environment", f"{scheme} proxy", f"{where}; private addresses never are")
+    pictures = config.tools.search.provider == "serpapi" and not config.tools.search.trust_proxy
+    if pictures and proxies.named("https://example.com"):
+        yield note(
+            *("environment", "pictures", "fetched by https from hosts that this machine can resolve"),
+            "if it can resolve none, and the proxy keeps to the Internet: tools.search.trust_proxy: true",
+        )
+
+
+def _redis(config: ServiceConfig) -> Iterator[Finding]:
+    if not config.external_redis:
+        yield _embedded()
+        return
+    if problems := queue_probe.problems(config.queue, checks.serves(config)):
+        yield from of_problems("queue", "Redis", problems, "")
+        return
+    try:
+        yield from _about(config)
+    except redis.RedisError as error:
+        yield fail(
+            "queue", "Redis", f"{type(error).__name__} while asking", "look at its log and its user's rights"
+        )
+
+
+def _embedded() -> Finding:
+    """The one that a run would start, started for a moment."""
+    from coordinator.host.redis_server import EmbeddedRedis
+
+    try:
+        with (
+            tempfile.TemporaryDirectory(prefix="llmi-doctor-") as folder,
+            EmbeddedRedis(Path(folder)) as server,
+            redis.Redis.from_url(server.url, socket_timeout=queue_probe.TIMEOUT_S) as client,
+        ):
+            client.ping()
+    except (ConfigError, redis.RedisError) as error:
+        return fail("queue", "Redis", str(error), f"start a Redis and name it in {REDIS_ENV}")
+    return ok("queue", "Redis", f"the embedded one answers; a run starts its own ({REDIS_ENV} is not set)")
+
+
+def _about(config: ServiceConfig) -> Iterator[Finding]:
+    with claim.connect(config.queue) as client:
+        started = time.monotonic()
+        client.ping()
+        trip_ms = (time.monotonic() - started) * 1000
+        server: Any = client.info("server")
+        stored: Any = client.info("persistence")
+        workers = sum(1 for _ in client.scan_iter("llmi:worker:*"))
+    yield ok("queue", "Redis", f"version {server['redis_version']}, answers in {trip_ms:.1f} ms")
+    if not stored.get("aof_enabled"):
+        yield note(
+            "queue", "persistence", "no append-only file", "set appendonly yes, or a restart loses what waits"
+        )
+    if problem := queue_probe.evicts(config.queue):
+        yield from of_problems("queue", "eviction", [problem], "")
+    if workers:
+        yield ok("queue", "workers", f"{workers} alive")
+    else:
+        yield note(
+            "queue", "workers", "none has joined", "llmi train starts its own; else ops/start_workers.sh"
+        )
+    if holder := claim.held(config.queue):
+        yield note("queue", "database", holder.partition(": ")[2])
+
+
+def _ray() -> Iterator[Finding]:
+    """Asked by Ray's own command: a port that is open may be anybody's."""
+    address = os.environ.get(RAY_ENV)
+    if not address:
+        yield note("cluster", "Ray", f"none is named ({RAY_ENV}); a run starts its own")
+        return
+    if problems := checks.head():
+        yield from of_problems("cluster", "Ray", problems, "")
+        return
+    if address.startswith("ray://"):
+        yield note("cluster", "Ray", f"{address} is open; whether it is Ray, a run will see")
+        return
+    command = [*PYTHON, "-m", "ray.scripts.scripts", "status", "--address", address]
+    try:
+        done = subprocess.run(
+            command, capture_output=True, timeout=RAY_S, check=False, env=child_environment(os.environ)
+        )
+        answered = done.returncode == 0
+    except subprocess.TimeoutExpired:
+        answered = False
+    if answered:
+        yield ok("cluster", "Ray", f"{address} answers")
+    else:
+        cure = f"start it (ray start --head), correct {RAY_ENV}, or unset it and a run starts its own"
+        yield fail("cluster", "Ray", f"no Ray answers at {address}", cure)
+
+
+def _tools(config: ServiceConfig) -> Mapping[str, list[str]]:
+    found: dict[str, list[str]] = {"search": [], "diffusion": [], "edit": []}
+    for problem in preflight.check(config.tools):
+        found[next(name for name in found if f"tools.{name}" in problem)].append(problem)
+    return found
+
+
+def _provider(config: ServiceConfig, name: str) -> str:
+    settings = getattr(config.tools, name)
+    model = f" ({settings.model})" if settings.provider == "diffusers" else ""
+    return f"{settings.provider}{model}; settings and keys are there"
+
+
+def _judge(name: str, judge: JudgeEndpoint, url: str, variable: str) -> Iterator[Finding]:
+    if judge.provider == "rules":
+        unused = f"; {variable} is set and not used by this configuration" if os.environ.get(variable) else ""
+        yield ok("judges", name, f"by rules, in the worker{unused}")
+        return
+    from rewards.judges.probe import probe
+
+    kind: Any = name
+    if not url:
+        yield fail("judges", name, "no address", f"set {variable} or judges.{name}.base_url")
+        return
+    try:
+        seconds = probe(kind, judge, url, VERDICT_S)
+    except InfrastructureFault as fault:
+        cure = f"start it (ops/serve_judges.sh), or correct {variable} and judges.{name}"
+        yield fail("judges", name, f"no verdict from {url}: {fault.detail}", cure)
+    else:
+        yield ok("judges", name, f"{judge.model} at {url} gave a verdict in {seconds:.1f} s")
+
+
+def _rubric(settings: RubricSettings) -> Iterator[Finding]:
+    if settings.provider == "rules":
+        yield ok("judges", "criteria", "by rules, in the worker")
+        return
+    if problems := rubric.check(settings):
+        yield from of_problems("judges", "criteria", problems, "")
+        return
+    from evaluation.rubric.probe import probe
+
+    try:
+        seconds = probe(settings, VERDICT_S)
+    except InfrastructureFault as fault:
+        cure = f"start it, or correct {RUBRIC_URL_ENV} and the section rubric"
+        yield fail("judges", "criteria", f"no verdict from {settings.url}: {fault.detail}", cure)
+    else:
+        yield ok(
+            "judges", "criteria", f"{settings.model} at {settings.url} gave a verdict in {seconds:.1f} s"
+        )
+
+
+def _author(settings: AuthorSettings) -> Iterator[Finding]:
+    """Only where one is configured: training and workers of tools need none."""
+    if any(parts.missing({"model": settings.model})):
+        yield note(
+            "author", settings.provider, "the demo's tiny policy is not built yet", "llmi evaluate demo"
+        )
+    elif settings != AuthorSettings():
+        where = settings.url if settings.provider == "openai" else "in the worker"
+        fine = f"{settings.model}, {where}; settings and keys are there"
+        yield from of_problems("author", settings.provider, author.check(settings), fine)

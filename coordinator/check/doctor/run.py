@@ -1,0 +1,29 @@
+"""What a training run of this configuration needs beside its services: folders, model and data, all read."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from pathlib import Path
+
+from coordinator.check import checks
+from coordinator.check.doctor.finding import Finding, note, of_problems
+from coordinator.config.settings import RunConfig
+
+AREA = "run"
+
+
+def examine(config: RunConfig, run: Path) -> Iterator[Finding]:
+    """`run`: the folder that the run would make."""
+    yield from of_problems(
+        AREA, "folders", checks.local(config, run), f"{run.parent} and the image store can be written"
+    )
+    if problems := checks.unbuilt(config):
+        fields = problems[0].partition(":")[0]
+        yield note(AREA, "model and data", f"{fields}: not built yet", checks.builder(config))
+        return
+    if Path(config.train.model).expanduser().exists() or checks.model(config):
+        yield from of_problems(AREA, "model", checks.model(config), f"{config.train.model} is there")
+    else:
+        yield note(AREA, "model", f"{config.train.model} is no folder here; the hub is asked for it")
+    rows = f"{len(config.data.train) + len(config.data.test)} files, every row and image read"
+    yield from of_problems(AREA, "data", checks.data(config), rows)

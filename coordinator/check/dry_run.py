@@ -1,0 +1,84 @@
+"""`llmi train --dry-run`: what a configuration resolves to, and what would still stop it on this machine.
+
+Invariants: needs no GPU, no network, no model and no data; starts and writes nothing; every option is put
+into verl's own configuration tree, so that one that the installed verl does not know is found here.
+"""
+
+from __future__ import annotations
+
+import importlib.util
+from collections.abc import Sequence
+from importlib.metadata import version
+from pathlib import Path
+from typing import Any
+
+import yaml
+from rich.console import Console
+from rich.syntax import Syntax
+
+from coordinator.check import checks
+from coordinator.config.paths import placed
+from coordinator.config.settings import RunConfig
+from policy.train.verl_options import hydra_overrides
+from workers.errors import ConfigError
+
+
+def resolve(config: RunConfig, runs: Path, console: Console, resume: bool = False) -> dict[str, Any]:
+    """Print and return the resolved configuration, verl's options, and what a real run would miss here;
+    `resume`: what would keep it from being resumed.
+    """
+    run = runs / config.name
+    document = config.model_dump(mode="json")
+    used = placed(config, blobs=run)
+    data = used.data
+    overrides = hydra_overrides(
+        used.train,
+        run=run,
+        data_train=[Path(file) for file in data.train],
+        data_test=[Path(file) for file in data.test or data.train[:1]],
+    )
+    compose(overrides)
+    absent = [f"data: {file} does not exist" for file in (*data.train, *data.test) if not Path(file).exists()]
+    problems = [
+        *checks.local(config, run, resume),
+        *(checks.unbuilt(config) or [*checks.missing(config), *absent]),
+    ]
+    _title(console, "configuration")
+    text = yaml.safe_dump(document, sort_keys=False, allow_unicode=True)
+    if console.is_terminal:
+        console.print(Syntax(text, "yaml", background_color="default", word_wrap=True))
+    else:  # rich fills every line of it to the width
+        console.print(text, markup=False, highlight=False, soft_wrap=True)
+    _title(console, "options of policy.train.main_ppo")
+    for override in overrides:
+        console.print(override, markup=False, highlight=False, soft_wrap=True)
+    if problems:
+        _title(console, "before a real run")
+        for problem in problems:
+            console.print(f"- {problem}", markup=False, highlight=False, soft_wrap=True)
+    return {"name": config.name, "config": document, "overrides": overrides, "problems": problems}
+
+
+def _title(console: Console, words: str) -> None:
+    if console.is_terminal:
+        console.rule(words)
+    else:
+        console.print(f"# {words}", markup=False, highlight=False)
+
+
+def compose(overrides: Sequence[str]) -> None:
+    """Build verl's configuration with our options, without importing verl. Raises `ConfigError`."""
+    import hydra
+    from hydra.errors import HydraException
+    from omegaconf.errors import OmegaConfBaseException
+
+    spec = importlib.util.find_spec("verl")
+    if spec is None or not spec.submodule_search_locations:
+        raise ConfigError("verl is not installed; install llmi with its extra cpu or gpu")
+    tree = Path(spec.submodule_search_locations[0]) / "trainer" / "config"
+    ours = [option for option in overrides if not option.startswith("hydra.")]  # those are its program's
+    try:
+        with hydra.initialize_config_dir(config_dir=str(tree), version_base=None):
+            hydra.compose("ppo_trainer", overrides=ours)
+    except (HydraException, OmegaConfBaseException) as error:
+        raise ConfigError(f"verl {version('verl')} refuses the options: {error}") from error

@@ -1,0 +1,4 @@
+"""The command line `llmi`.
+
+May import everything.
+"""

@@ -1,0 +1,68 @@
+"""`llmi doctor`: everything it looked at on one screen, worst last."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Annotated
+
+import typer
+
+from coordinator.cli.commands.output import Json, Runs, output, stamp
+from coordinator.console.stages import Stages
+from coordinator.console.terminal import make_console, put
+
+
+def doctor(
+    config: Annotated[
+        str, typer.Option(help="A YAML file or a shipped configuration \\[default: the demo's providers].")
+    ] = "demo",
+    runs: Runs = Path("runs"),
+    as_json: Json = False,
+) -> None:
+    """Tell what of this machine and configuration works, what does not, and what to do.
+
+    Asks Redis, Ray and the judges for real; of a training configuration it reads model and data. Exit code 1
+    when something that the configuration needs fails.
+    """
+    with output(as_json) as (console, result):
+        from rich.table import Table
+
+        from coordinator.check.doctor import machine, reach, run
+        from coordinator.check.doctor.finding import Finding, State
+        from coordinator.config.settings import RunConfig, load_services
+
+        settings = load_services(config)
+        found: list[Finding] = []
+        areas = [
+            ("looking at this machine", machine.examine(runs, settings.tools.code)),
+            ("asking Redis, Ray, judges and providers", reach.examine(settings)),
+        ]
+        if isinstance(settings, RunConfig):
+            folder = runs / (settings.name or stamp("run"))
+            areas.append(("reading model and data", run.examine(settings, folder)))
+        with Stages(make_console(stderr=True)) as stages:
+            for number, (name, findings) in enumerate(areas):
+                stages.step(name, number / len(areas))
+                for finding in findings:
+                    found.append(finding)
+                    stages.step(name, number / len(areas), f"{finding.name}: {finding.state.value}")
+        signs = {State.OK: "[green]✓[/]", State.NOTE: "[yellow]![/]", State.FAIL: "[bold red]✗[/]"}
+        table = Table(box=None, show_header=False, padding=(0, 1))
+        for finding in found:
+            cure = f"\n[yellow]→ {_plain(finding.cure)}[/]" if finding.cure else ""
+            row = f"{_plain(finding.detail)}{cure}"
+            table.add_row(signs[finding.state], f"[dim]{finding.area}[/]", _plain(finding.name), row)
+        put(console, table)
+        failed = [finding for finding in found if finding.state is State.FAIL]
+        noted = [finding for finding in found if finding.state is State.NOTE]
+        verdict = f"[bold red]{len(failed)} to mend[/]" if failed else "[bold green]ready[/]"
+        console.print(f"{verdict} for [bold]{_plain(config)}[/], {len(noted)} to know", highlight=False)
+        result.update(config=config, ready=not failed, findings=[finding.document() for finding in found])
+    if failed:
+        raise typer.Exit(1)
+
+
+def _plain(text: str) -> str:
+    from rich.markup import escape
+
+    return escape(text)

@@ -1,0 +1,207 @@
+"""`llmi evaluate`: post a benchmark to the queue, see how far it is, write its report."""
+
+from __future__ import annotations
+
+import time
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated, Any
+
+import typer
+from rich.console import Console
+
+from coordinator.cli.commands.output import Json, output, stamp
+from coordinator.console.stages import Stages, of_images
+from coordinator.console.terminal import make_console
+
+if TYPE_CHECKING:
+    from coordinator.evaluations import Evaluation, Status
+
+app = typer.Typer(no_args_is_help=True, help="Evaluate a model on a benchmark, through the queues.")
+WATCH_S = 1.0
+
+Folder = Annotated[
+    str, typer.Option(metavar="DIR", help="Folder or URL that holds the evaluations; workers must reach it.")
+]
+Name = Annotated[str, typer.Argument(help="The evaluation, as it was submitted.")]
+
+
+@app.command()
+def demo(
+    name: Annotated[str, typer.Option(help="Name of the evaluation.")] = "demo",
+    folder: Annotated[Path, typer.Option(metavar="DIR", help="Folder that holds the evaluations.")] = Path(
+        "evals"
+    ),
+    as_json: Json = False,
+) -> None:
+    """Try it on this machine: no GPU, no key and no network needed.
+
+    Builds a tiny vision-language author, tiny image models and a drawn library (once; shared with
+    [b]llmi demo[/b]), starts Redis and workers for as long as it takes, and evaluates six items of a small
+    benchmark by rules. The same name again goes on where it stopped.
+    """
+    with output(as_json) as (console, result):
+        from coordinator.host.signals import StopSignals
+        from llmi.demo.evaluation import demo as run
+
+        progress = make_console(stderr=True)
+        with StopSignals() as signals, Stages(progress) as stages:
+            page, numbers = run(name, folder, signals, progress, stages.say, lambda now: _step(stages, now))
+        result.update(numbers, page=page)
+        _reported(console, numbers, page)
+
+
+@app.command()
+def submit(
+    bench: Annotated[
+        Path,
+        typer.Argument(
+            metavar="BENCH",
+            help=".json or .jsonl: LLMI-Bench's format, every criterion judged 0, 1 or 2. .parquet: prompts "
+            "in the LLM-I schema, every document given the training reward.",
+        ),
+    ],
+    config: Annotated[
+        str,
+        typer.Option(
+            metavar="CONFIG",
+            help="A YAML file or a shipped configuration \\[default: what the workers have published in the "
+            "Redis of LLMI_REDIS_URL].",
+        ),
+    ] = "",
+    name: Annotated[str, typer.Option(help="Name of it \\[default: the file's and the time].")] = "",
+    folder: Folder = "evals",
+    limit: Annotated[int | None, typer.Option(min=1, help="Only the first items.")] = None,
+    as_json: Json = False,
+) -> None:
+    """Check everything, post all items and return; workers do the rest, whatever dies meanwhile.
+
+    The same name again posts what has no complete result and is not under way: items that failed, and missing
+    verdicts alone where the document is there.
+    """
+    with output(as_json) as (console, result):
+        from coordinator import evaluations
+
+        settings = evaluations.configuration(config)
+        with Stages(make_console(stderr=True)) as stages:
+            stages.step("checking the benchmark and posting its items")
+            evaluation, posted = evaluations.submit(
+                settings,
+                bench,
+                name or stamp(bench.stem),
+                folder,
+                limit,
+                stages.say,
+                of_images(stages.step),
+            )
+        status = evaluation.look()
+        result.update(status.as_dict(), posted=len(posted), batch=evaluation.batch.url)
+        console.print(
+            f"[bold green]posted[/] {len(posted)} of {status.items} items; {status.complete} are complete. "
+            f"See [bold]llmi evaluate status {status.name} --watch[/]",
+            highlight=False,
+            soft_wrap=True,
+        )
+
+
+@app.command()
+def status(
+    name: Name,
+    folder: Folder = "evals",
+    watch: Annotated[bool, typer.Option("--watch", help="Stay until nothing is under way.")] = False,
+    as_json: Json = False,
+) -> None:
+    """Count what is done, queued and running; post again what was lost."""
+    with output(as_json) as (console, result):
+        evaluation = _find(name, folder)
+        now = evaluation.patient_look(_saying(console))
+        if watch and now.under_way:
+            with Stages(make_console(stderr=True)) as stages:
+                now = _watch(evaluation, now, stages)
+        result.update(now.as_dict())
+        _show(console, now)
+
+
+@app.command()
+def report(name: Name, folder: Folder = "evals", as_json: Json = False) -> None:
+    """Write report.html, with every document as its reader sees it, and report.json."""
+    with output(as_json) as (console, result):
+        from evaluation.batch.batch import Batch
+        from evaluation.pages import report as writer
+
+        with Stages(make_console(stderr=True)) as stages:
+            stages.step("writing the report, with every document and its images")
+            page, numbers_file, numbers = writer.write(Batch(_url(name, folder)))
+        result.update(numbers, page=page, numbers=numbers_file)
+        _reported(console, numbers, page)
+
+
+def _url(name: str, folder: str) -> str:
+    return f"{folder.rstrip('/')}/{name}"
+
+
+def _find(name: str, folder: str) -> Evaluation:
+    from coordinator.evaluations import Evaluation
+    from evaluation.batch.batch import Batch
+
+    return Evaluation(Batch(_url(name, folder)))
+
+
+def _watch(evaluation: Evaluation, now: Status, stages: Stages) -> Status:
+    """Until nothing is under way."""
+    while True:
+        _step(stages, now)
+        if not now.under_way:
+            return now
+        time.sleep(WATCH_S)
+        now = evaluation.look()
+
+
+def _step(stages: Stages, now: Status) -> None:
+    """Show where it stands. The share counts verdicts, which arrive one by one; an item takes minutes."""
+    ended = now.complete + now.incomplete
+    share = now.judged / now.criteria if now.criteria else ended / max(1, now.items)
+    share = share if now.under_way else 1.0
+    words = f"{now.complete} of {now.items} items complete, {now.judged} of {now.criteria} judged"
+    places = {"running": now.running, "queued": now.queued, "lost": now.lost, "incomplete": now.incomplete}
+    rest = "".join(f", {count} {place}" for place, count in places.items() if count)
+    stages.step(now.name, share, words + rest)
+
+
+def _reported(console: Console, numbers: dict[str, Any], page: str) -> None:
+    score = numbers["score"]
+    value = "nothing was judged" if score["value"] is None else f"score {score['value']:.2f}"
+    if score["low"] is not None:
+        value += f" (95 % interval {score['low']:.2f} to {score['high']:.2f})"
+    refused = numbers["refused"]["points"]
+    judged = f"{score['judged']} of {score['of']} judged" + (
+        f", {refused} of them refused" if refused else ""
+    )
+    console.print(
+        f"[bold]{value}[/], {judged}; see [bold]{page}[/]",
+        highlight=False,
+        soft_wrap=True,
+    )
+
+
+def _show(console: Console, now: Status) -> None:
+    rest = {
+        "incomplete": now.incomplete,
+        "running": now.running,
+        "queued": now.queued,
+        "lost": now.lost,
+    }
+    parts = [f"{now.complete} of {now.items} items complete"]
+    parts += [f"{count} {place}" for place, count in rest.items() if count]
+    parts.append(f"{now.judged} of {now.criteria} judged")
+    console.print(f"[bold]{now.name}[/]: {', '.join(parts)}", highlight=False, soft_wrap=True)
+    if now.refused:
+        console.print(f"refused, and counted as 0: {now.refused}", highlight=False)
+    if now.failures:
+        causes = ", ".join(f"{cause} {count}" for cause, count in now.failures.items())
+        console.print(f"missing, by cause: {causes}", highlight=False, soft_wrap=True)
+    if now.incomplete and not now.under_way:
+        console.print("submit it again, under the same name, to do what is missing", highlight=False)
+
+
+def _saying(console: Console) -> Any:
+    return lambda line: console.print(line, style="dim", markup=False, highlight=False, soft_wrap=True)

@@ -1,0 +1,163 @@
+"""`llmi why`: what happened to one sample, and which samples of a run were masked."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated
+
+import typer
+from rich.console import Console
+
+from coordinator.cli.commands.output import Json, Runs, output, plain, run_folder
+from coordinator.console.terminal import put
+
+if TYPE_CHECKING:
+    from coordinator.watch.masks import Masks
+    from coordinator.watch.why import RequestReport, SampleReport
+
+PROMPT = 200  # characters of a prompt, or of a detail, that are shown; --json has them whole
+SIBLINGS = 16
+EXACT = 1e-6
+
+
+def why(
+    run: Annotated[str, typer.Argument(metavar="RUN", help="A run's folder, or its name under --runs.")],
+    rollout: Annotated[
+        str,
+        typer.Argument(
+            metavar="ROLLOUT",
+            help="A sample's id, the beginning of one, or the id of a request \\[default: list the masked "
+            "samples].",
+        ),
+    ] = "",
+    runs: Runs = Path("runs"),
+    as_json: Json = False,
+) -> None:
+    """Show why a sample got its reward, or got none: its requests, verdicts, what masked it, and its group.
+
+    Reads the run's ledger only, so it works while the run goes on, and after.
+    """
+    with output(as_json) as (console, result):
+        from coordinator.watch.masks import list_masked
+        from coordinator.watch.why import describe, find, ledger_of
+
+        folder = run_folder(run, runs)
+        ledger = ledger_of(folder)
+        if rollout:
+            sample = describe(ledger, find(ledger, rollout))
+            result.update(sample.model_dump(mode="json"))
+            show(console, sample)
+        else:
+            masks = list_masked(ledger, folder.name)
+            result.update(masks.model_dump(mode="json"))
+            show_masked(console, masks)
+
+
+def show(console: Console, sample: SampleReport) -> None:
+    """About ten lines: one for each fact and one for each request."""
+
+    def line(what: str, words: str) -> None:
+        console.print(f"[bold]{what:<12}[/]{plain(words)}", highlight=False, soft_wrap=True)
+
+    line("sample", sample.rollout)
+    line("prompt", _short(sample.prompt) or "unknown: its beginning is not in the ledger")
+    line("written", _written(sample))
+    for request in sample.requests:
+        line(request.kind, _request(request))
+    if sample.reward is not None:
+        line("reward", _arithmetic(sample))
+    for by, cause, detail in sample.masked_by:
+        line("masked by", f"infrastructure: {by}: {cause}{f': {_short(detail)}' if detail else ''}")
+    if not sample.requests:
+        line("requests", "none")
+    line("state", _state(sample))
+    line("group", _group(sample))
+
+
+def show_masked(console: Console, masks: Masks) -> None:
+    from rich.table import Table
+
+    from coordinator.watch.masks import in_ranges, short_id
+
+    if masks.causes:
+        table = Table("cause", "by", "samples", "steps", "such as", box=None, pad_edge=False)
+        for one in masks.causes:
+            cause = one.cause.replace("_", " ")
+            examples = ", ".join(map(short_id, one.examples))
+            table.add_row(cause, plain(one.by), f"{one.samples:,}", in_ranges(one.steps), examples)
+        put(console, table)
+    console.print(
+        f"{masks.total:,} of {masks.rollouts:,} samples were masked by infrastructure; "
+        f"{masks.dropped:,} more have a reward and were dropped with their groups",
+        highlight=False,
+        soft_wrap=True,
+    )
+
+
+def _written(sample: SampleReport) -> str:
+    facts = [f"asked for in step {sample.asked_in_step}"]
+    if sample.versions is not None:
+        oldest, newest = sample.versions
+        facts.append(f"by weights {oldest}" if oldest == newest else f"by weights {oldest} to {newest}")
+    if sample.tokens:
+        facts.append(f"{sample.tokens:,} tokens")
+    if sample.wrote_s is not None:
+        facts.append(f"{sample.segments} segments in {sample.wrote_s:.1f} s")
+    return ", ".join(facts)
+
+
+def _request(one: RequestReport) -> str:
+    fault = {"": "", "model": " (the model's fault)", "infrastructure": " (infrastructure)"}[one.fault]
+    facts = [one.outcome.replace("_", " ") + fault]
+    if one.verdict:
+        facts.append(", ".join(f"{axis.replace('_', ' ')} {score}" for axis, score in one.verdict.items()))
+    times = (("queue", one.queue_s), ("run", one.run_s))
+    facts += [f"{what} {seconds:.2f} s" for what, seconds in times if seconds is not None]
+    facts += [words for words in (one.provider, f"worker {one.worker}" if one.worker else "") if words]
+    return "; ".join(facts) + (f": {_short(one.detail)}" if one.detail else "")
+
+
+def _arithmetic(sample: SampleReport) -> str:
+    """The reward as the sum that makes it, where the breakdown's terms and weights do; else beside them."""
+    formula = sample.breakdown.get("formula")
+    found = sample.breakdown.get("weights")
+    weights = found if isinstance(found, dict) else {}
+    words, total, weight = [], 0.0, 0.0
+    for name, each in weights.items():
+        value = sample.breakdown.get(name)
+        if not isinstance(value, int | float) or not isinstance(each, int | float):
+            continue
+        # Images count as far as their number is right.
+        counts = sample.breakdown.get("r_num") if name == "M" else None
+        factor = float(counts) if isinstance(counts, int | float) else 1.0
+        words.append(f"{each:g} × {name} {value:.2f}{' × r_num' if name == 'M' else ''}")
+        total, weight = total + each * value * factor, weight + each
+    head = f"{sample.reward:.3f}{f' by {formula}' if formula else ''}"
+    if not words:
+        return head
+    if weight and sample.reward is not None and abs(total / weight - sample.reward) < EXACT:
+        over = "" if abs(weight - 1) < EXACT else f" / {weight:g}"
+        return f"{head} = ({' + '.join(words)}){over}"
+    return f"{head}, from {', '.join(words)}"
+
+
+def _state(sample: SampleReport) -> str:
+    where = f" in step {sample.step}" if sample.step else ""
+    if sample.state == "masked" and sample.reward is not None:
+        return f"dropped with its group{where}, though it has a reward: {sample.reason}"
+    reason = "" if sample.masked_by or not sample.reason else f": {sample.reason}"
+    return f"{sample.state}{where}{reason}"
+
+
+def _group(sample: SampleReport) -> str:
+    ends = [
+        f"{name.removeprefix(sample.group + '_')} {state}{'' if reward is None else f' {reward:.2f}'}"
+        for name, (reward, state) in sample.siblings.items()
+    ]
+    more = f", and {len(ends) - SIBLINGS} more" if len(ends) > SIBLINGS else ""
+    return f"{sample.group}, {len(ends)} samples: {', '.join(ends[:SIBLINGS])}{more}"
+
+
+def _short(text: str) -> str:
+    line = " ".join(text.split())
+    return line if len(line) <= PROMPT else f"{line[:PROMPT]}…"

@@ -1,0 +1,251 @@
+"""`llmi workers`: join this machine to the queues, leave them, and see who serves what."""
+
+from __future__ import annotations
+
+import logging
+import time
+from collections.abc import Callable
+from dataclasses import asdict
+from enum import StrEnum
+from typing import TYPE_CHECKING, Annotated
+
+import typer
+from rich.console import Console
+from rich.table import Table
+
+from coordinator.cli.commands.output import Json, output, plain
+from coordinator.console.terminal import put
+from workers.errors import ConfigError
+
+if TYPE_CHECKING:
+    from coordinator.scale.nodes.plan import Plan
+    from workers.broker.dead_letters import DeadLetter
+    from workers.broker.quarantine import SetAside
+
+SHOWN = 10  # of the requests that were set aside, and of dead letters
+
+app = typer.Typer(no_args_is_help=True, help="Join this machine to the queues of a Redis, or leave them.")
+
+
+class Role(StrEnum):
+    all = "all"
+    gpu = "gpu"
+    cpu = "cpu"
+
+
+Redis = Annotated[
+    str,
+    typer.Option(
+        "--redis",
+        metavar="URL",
+        help="The queues' Redis \\[default: LLMI_REDIS_URL, the better place for one with a password: "
+        "arguments are seen by everyone on this machine].",
+    ),
+]
+Node = Annotated[
+    str, typer.Option("--node", metavar="NAME", help="This machine's name there \\[default: its host name].")
+]
+
+
+@app.command()
+def start(
+    redis: Redis = "",
+    queues: Annotated[
+        str,
+        typer.Option(metavar="A,B", help="Only these queues \\[default: all that this machine can serve]."),
+    ] = "",
+    role: Annotated[
+        Role, typer.Option(help="gpu: only queues whose model needs one; cpu: only the others.")
+    ] = Role.all,
+    config: Annotated[
+        str,
+        typer.Option(
+            metavar="CONFIG",
+            help="A YAML file or a shipped configuration \\[default: what the run, or the first node, has "
+            "published in that Redis].",
+        ),
+    ] = "",
+    node: Node = "",
+    dry_run: Annotated[
+        bool, typer.Option("--dry-run", help="Print what would be started; start nothing.")
+    ] = False,
+    foreground: Annotated[
+        bool,
+        typer.Option("--foreground", help="Stay and print; for containers and systemd. SIGTERM drains."),
+    ] = False,
+    as_json: Json = False,
+) -> None:
+    """Start this machine's workers and keep them alive: one for each GPU, the rest for its cores.
+
+    Returns when all are ready; a supervisor goes on in the background. Called again it changes nothing.
+    Keys of services come from the environment, as for [b]llmi train[/b].
+    """
+    with output(as_json) as (console, result):
+        from coordinator.host.hardware import look
+        from coordinator.host.signals import StopSignals
+        from coordinator.scale.nodes import control, joining
+
+        names = tuple(name.strip() for name in queues.split(",") if name.strip())
+        machine = look()
+        wanted = joining.prepare(
+            redis_url=redis, config=config, queues=names, role=role.value, node=node, machine=machine
+        )
+        record = control.running(wanted, bool(config))
+        if record is not None and not dry_run:
+            if foreground:
+                raise ConfigError(f"{record.node} runs already; stop it first with `llmi workers stop`")
+            console.print(f"[bold]{record.node}[/] runs already; nothing is changed", highlight=False)
+            record = control.wait_ready(control.state_of(record), _saying(console), anew=False)
+            _show(console, record.node, record.redis, record.plan)
+            result.update(record.model_dump(mode="json"), started=False)
+            return
+        whose = f"as in {config}" if config else f"as published there {wanted.config.name}".strip()
+        console.print(f"tools and judges {whose}", highlight=False, soft_wrap=True)
+        found = ", ".join(f"{gpu.name} ({gpu.memory_mib:,} MiB)" for gpu in machine.gpus) or "no GPU"
+        console.print(
+            f"found {found}, {machine.cores} cores, {machine.memory_mib:,} MiB of memory",
+            highlight=False,
+            soft_wrap=True,
+        )
+        _show(console, wanted.record.node, wanted.record.redis, wanted.record.plan)
+        if dry_run:
+            result.update(wanted.record.model_dump(mode="json", include={"node", "redis", "plan"}))
+            console.print("nothing was started (--dry-run)")
+            return
+        with StopSignals() as signals:
+            if foreground:
+                logging.getLogger("coordinator").setLevel(logging.INFO)
+                control.foreground(wanted, signals)
+                result.update(node=wanted.record.node, stopped=True)
+                return
+            record, begun = control.start(wanted, _saying(console))
+        result.update(record.model_dump(mode="json"), started=begun)
+        state = control.state_of(record)
+        console.print(
+            f"[bold green]ready[/]: {record.node} serves {', '.join(record.plan.queues)}; logs in "
+            f"[bold]{state.logs}[/]; leave with [bold]ops/stop_workers.sh[/]",
+            highlight=False,
+            soft_wrap=True,
+        )
+
+
+@app.command()
+def stop(
+    redis: Redis = "",
+    node: Node = "",
+    now: Annotated[
+        bool, typer.Option("--now", help="Do not wait for running jobs; others get them after a lease.")
+    ] = False,
+    as_json: Json = False,
+) -> None:
+    """Drain this machine's workers: they finish what they run and give back what they have not begun.
+
+    Ctrl-C stops the waiting, not the draining. Says so and succeeds when none runs.
+    """
+    with output(as_json) as (console, result):
+        from coordinator.scale.nodes import control, joining
+
+        state, name = joining.locate(redis, node)
+        ran = control.stop(state, now, _saying(console))
+        result.update(node=name, was_running=ran)
+        if ran:
+            console.print(f"[bold green]stopped[/]: no worker of {name} is left", highlight=False)
+        else:
+            console.print(f"no worker of {name} was running", highlight=False)
+
+
+@app.command()
+def status(redis: Redis = "", as_json: Json = False) -> None:
+    """Who serves what, on every node, how full each queue is, and what was set aside: requests that ended
+    every worker that ran them.
+    """
+    with output(as_json) as (console, result):
+        from coordinator.scale.nodes import joining
+        from workers.broker.dead_letters import read_dead_letters
+        from workers.broker.depths import read_depths
+        from workers.broker.quarantine import read_set_aside
+        from workers.broker.registry import read_roster
+
+        url = joining.reach(redis)
+        roster, depths = read_roster(url), read_depths(url)
+        ready = {queue: sum(one.ready and queue in one.queues for one in roster) for queue in depths}
+        table = Table("node", "worker", "queues", "state", box=None, pad_edge=False)
+        for one in roster:
+            state = "ready" if one.ready else "[yellow]loading[/]"
+            table.add_row(one.node, one.name, ", ".join(one.queues), state)
+        if roster:
+            put(console, table)
+        else:
+            console.print("no worker serves the queues of this Redis")
+        table = Table("queue", "workers", "waiting", "running", "oldest", box=None, pad_edge=False)
+        for queue, depth in depths.items():
+            numbers = (ready[queue], depth.waiting, depth.running)
+            if any(numbers):
+                table.add_row(queue, *(f"{number:,}" for number in numbers), f"{depth.oldest_s:.0f} s")
+        if table.row_count:
+            console.print()
+            put(console, table)
+        unserved = [queue for queue, depth in depths.items() if depth.waiting and not ready[queue]]
+        for queue in unserved:
+            console.print(f"[bold yellow]nobody serves[/] {queue}, and requests wait there")
+        aside = read_set_aside(url)
+        for given_up in aside[:SHOWN]:
+            _show_set_aside(console, given_up)
+        if len(aside) > SHOWN:
+            console.print(f"and {len(aside) - SHOWN} more; --json has them all", highlight=False)
+        letters = read_dead_letters(url)
+        for letter in letters[:SHOWN]:
+            _show_dead_letter(console, letter)
+        if len(letters) > SHOWN:
+            console.print(f"and {len(letters) - SHOWN} more; --json has them all", highlight=False)
+        result.update(
+            workers=[asdict(one) for one in roster],
+            queues={queue: {"waiting": d.waiting, "running": d.running} for queue, d in depths.items()},
+            unserved=unserved,
+            set_aside=[one.model_dump(mode="json") for one in aside],
+            dead_letters=[letter.model_dump(mode="json") for letter in letters],
+        )
+
+
+def _show(console: Console, node: str, redis: str, plan: Plan) -> None:
+    """What is served by how many processes, and what is not."""
+    from coordinator.host.hardware import called
+
+    table = Table(title=f"{node} on {redis}", title_justify="left", box=None, pad_edge=False)
+    for name in ("queues", "workers", "jobs at once", "runs on"):
+        table.add_column(name, overflow="fold")
+    for planned in plan.pools:
+        pool = planned.pool
+        where = ", ".join(called(device) for device in planned.devices) or "CPU"
+        table.add_row(", ".join(pool.queues), str(pool.low), str(pool.low * pool.concurrency), where)
+    put(console, table)
+    for why in dict.fromkeys(plan.left_out.values()):
+        queues = ", ".join(queue for queue, reason in plan.left_out.items() if reason == why)
+        console.print(f"[yellow]left out[/] {queues}: {why}", highlight=False, soft_wrap=True)
+
+
+def _show_dead_letter(console: Console, letter: DeadLetter) -> None:
+    when = time.strftime("%d.%m. %H:%M:%S", time.localtime(letter.since))
+    console.print(
+        f"[bold yellow]dead letter[/] in {plain(letter.queue)}, {when}: {plain(letter.reason[:200])}",
+        highlight=False,
+        soft_wrap=True,
+    )
+
+
+def _show_set_aside(console: Console, one: SetAside) -> None:
+    def line(what: str, words: str) -> None:
+        console.print(f"{what:<10}{words}", markup=False, highlight=False, soft_wrap=True)
+
+    line("set aside", f"{one.request_id}, {one.kind}, for {one.owner or 'nobody'}: {one.asked}")
+    for attempt in one.attempts:
+        line("", f"{time.strftime('%F %T', time.localtime(attempt.begun))} begun by {attempt.worker}")
+
+
+def _saying(console: Console) -> Callable[[str], None]:
+    """For lines of the supervisor's log, as they come."""
+
+    def say(line: str) -> None:
+        console.print(line, style="dim", markup=False, highlight=False, soft_wrap=True)
+
+    return say

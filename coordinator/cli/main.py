@@ -1,0 +1,105 @@
+"""The `llmi` command: gathers the commands, turns errors into messages and exit codes.
+
+Invariants: exit code 2 means wrong input (nothing was started), 1 something that failed, 128 + n a signal.
+Starts fast: no heavy import up here, nor in `coordinator.cli.commands`.
+"""
+
+from __future__ import annotations
+
+import logging
+import sys
+from importlib.metadata import version
+from typing import TYPE_CHECKING, Annotated
+
+import typer
+from rich.logging import RichHandler
+
+from coordinator.cli.commands import (
+    blobs,
+    doctor,
+    evaluate,
+    generate,
+    metrics,
+    redis,
+    runs,
+    serve,
+    status,
+    why,
+    workers,
+)
+from coordinator.cli.commands.output import fail
+from coordinator.console.terminal import make_console
+from llmi.load import commands as bench
+from llmi.load.commands import chaos
+from workers.errors import ConfigError, InfrastructureFault
+from workers.process import interpreter
+
+if TYPE_CHECKING:
+    from rich.console import Console
+
+app = typer.Typer(
+    no_args_is_help=True,
+    add_completion=False,
+    pretty_exceptions_enable=False,
+    rich_markup_mode="rich",
+    context_settings={"help_option_names": ["-h", "--help"]},
+    help="Trains language models to write illustrated documents: GRPO with tools and judges behind a queue.",
+)
+app.command()(runs.demo)
+app.command()(runs.train)
+app.command()(status.status)
+app.command()(why.why)
+app.command()(generate.generate)
+app.command()(doctor.doctor)
+app.add_typer(serve.app, name="serve")
+app.add_typer(workers.app, name="workers")
+app.add_typer(evaluate.app, name="evaluate")
+app.command()(blobs.blobs)
+app.command()(chaos.chaos)
+app.command()(redis.redis)
+app.command()(metrics.metrics)
+app.add_typer(bench.app, name="bench")
+
+
+def _version(wanted: bool) -> None:
+    if wanted:
+        typer.echo(f"llmi {version('llmi')}")
+        raise typer.Exit
+
+
+@app.callback()
+def options(
+    show: Annotated[
+        bool, typer.Option("--version", callback=_version, is_eager=True, help="Print the version and exit.")
+    ] = False,
+) -> None:
+    """Options before the command."""
+
+
+def _log_to(console: Console) -> None:
+    """Warnings in colour on a terminal; elsewhere plain lines, since rich pads and wraps its own."""
+    if console.is_terminal:
+        handler: logging.Handler = RichHandler(console=console, show_path=False)
+        handler.setFormatter(logging.Formatter("%(message)s"))
+    else:
+        handler = logging.StreamHandler(sys.stderr)
+        handler.setFormatter(logging.Formatter("%(asctime)s %(levelname)s %(message)s", "%H:%M:%S"))
+    logging.basicConfig(level=logging.WARNING, handlers=[handler])
+
+
+def main() -> None:
+    """Entry point of the `llmi` command."""
+    from coordinator.host.signals import Stopped
+
+    interpreter.restart_if_needed()
+    interpreter.set_up_process()
+    console = make_console(stderr=True)
+    _log_to(console)
+    try:
+        app()
+    except ConfigError as error:
+        fail(console, str(error), 2)
+    except Stopped as stop:
+        fail(console, f"stopped by {stop}; nothing it started is left", stop.exit_code)
+    except (InfrastructureFault, RuntimeError, OSError) as error:
+        fail(console, str(error), 1)

@@ -1,0 +1,231 @@
+"""The configuration of a run: one YAML file, checked as a whole, resolved into the file that every process
+reads.
+
+Invariants: an unknown key is refused with the nearest valid one; every error is a `ConfigError` naming file,
+field and cure; the resolved file holds no secret (`Settings` refuse them) and its sections are the ones
+`workers.settings.section` hands out.
+"""
+
+from __future__ import annotations
+
+import json
+import os
+import re
+from collections.abc import Mapping
+from pathlib import Path
+from typing import TypeVar
+
+import yaml
+from pydantic import Field, ValidationError, field_validator, model_validator
+
+from coordinator.config.errors import explain
+from coordinator.config.pools import WorkerSettings
+from evaluation.settings import AuthorSettings, RubricSettings
+from llmi.demo import parts
+from policy.settings import TrainSettings
+from rewards.settings import JudgeSettings, RewardSettings
+from workers.errors import ConfigError
+from workers.settings import (
+    REDIS_ENV,
+    BlobSettings,
+    LocalPath,
+    MetricsSettings,
+    QueueSettings,
+    Settings,
+    ToolSettings,
+)
+
+RAY_ENV = "RAY_ADDRESS"
+SHIPPED = Path(__file__).resolve().parents[2] / "configs"
+_LONGEST_NAME = 100  # characters; a file system takes 255 of a folder's name, and more is appended to it
+_TOO_DEEP = "is nested too deeply, or refers to itself; write it flat, without anchors"
+CONFIG_FILE, AGAIN_FILE = "config.json", "config.yaml"
+
+
+class DataSettings(Settings):
+    """Parquet files in the LLM-I schema, one or a list; rows with and without images may be mixed. verl wants
+    a test file too: without one, the first of `train`.
+    """
+
+    train: tuple[LocalPath, ...] = Field(min_length=1)
+    test: tuple[LocalPath, ...] = ()
+
+    @field_validator("train", "test", mode="before")
+    @classmethod
+    def _several(cls, files: object) -> object:
+        return (files,) if isinstance(files, str) else files
+
+
+class RaySettings(Settings):
+    """The Ray that is started here. With RAY_ADDRESS set, that cluster is used and none of this applies.
+
+    `num_cpus`: logical CPUs (None: as many as the machine has, at least 16 on a CPU run); object store in
+    MiB.
+    """
+
+    num_cpus: int | None = Field(default=None, ge=1)
+    object_store_mb: int | None = Field(default=None, ge=100)
+
+
+class ServiceConfig(Settings):
+    """What workers and their users need to know: every section but the training run's own.
+
+    Evaluations, single documents and nodes that join need no more than this.
+    """
+
+    name: str = ""
+    queue: QueueSettings = QueueSettings()
+    blobs: BlobSettings = BlobSettings()
+    tools: ToolSettings = ToolSettings()
+    reward: RewardSettings = RewardSettings()
+    judges: JudgeSettings = JudgeSettings()
+    author: AuthorSettings = AuthorSettings()
+    rubric: RubricSettings = RubricSettings()
+    workers: WorkerSettings = WorkerSettings()
+    metrics: MetricsSettings = MetricsSettings()
+
+    @field_validator("name")
+    @classmethod
+    def _a_folder_name(cls, name: str) -> str:
+        if name and not re.fullmatch(r"[A-Za-z0-9][A-Za-z0-9._-]*", name):
+            raise ValueError(f"{name!r} is no folder name; use letters, digits, dots, dashes and underscores")
+        if len(name) > _LONGEST_NAME:
+            raise ValueError(f"is longer than {_LONGEST_NAME} characters; shorten it")
+        return name
+
+    @property
+    def external_redis(self) -> bool:
+        """Whether a Redis of the user's own is named; else one is started for the run."""
+        return bool(os.environ.get(REDIS_ENV)) or "redis_url" in self.queue.model_fields_set
+
+    def save(self, run: Path) -> None:
+        """Write `config.json` into the run's folder: what its processes read, with the addresses they use."""
+        (run / CONFIG_FILE).write_text(
+            json.dumps(self.model_dump(mode="json"), indent=1) + "\n", encoding="utf-8"
+        )
+
+
+class RunConfig(ServiceConfig):
+    """Everything a run is made of."""
+
+    train: TrainSettings
+    data: DataSettings
+    ray: RaySettings = RaySettings()
+
+    def save_for_people(self, run: Path) -> None:
+        """Write `config.yaml` into the run's folder: this configuration with every default spelt out, to be
+        read and run again. A Redis that nobody named stays unnamed, else the next run would look for it.
+        """
+        document = self.model_dump(mode="json")
+        if "redis_url" not in self.queue.model_fields_set:
+            del document["queue"]["redis_url"]
+        (run / AGAIN_FILE).write_text(
+            yaml.safe_dump(document, sort_keys=False, allow_unicode=True), encoding="utf-8"
+        )
+
+    @model_validator(mode="after")
+    def _one_kind_of_model(self) -> RunConfig:
+        if self.reward.vl != (self.train.modality == "vl"):
+            raise ValueError(
+                f"reward.vl must be {str(not self.reward.vl).lower()} when train.modality is "
+                f"{self.train.modality}; the published weights of the text judge differ"
+            )
+        return self
+
+    @model_validator(mode="after")
+    def _time_for_code(self) -> RunConfig:
+        budget_s, timeout_s = self.tools.code.budget_s, self.train.rollout_timeout_s
+        if budget_s >= timeout_s:
+            raise ValueError(
+                f"tools.code.budget_s {budget_s:g} must be less than train.rollout_timeout_s {timeout_s:g}, "
+                "or slow code would mask its own document as late; lower the one or raise the other"
+            )
+        return self
+
+
+def load(path: str | Path, overrides: Mapping[str, object] | None = None) -> RunConfig:
+    """A run's YAML file, or a shipped one by name, read and checked. `overrides`: dotted names to values."""
+    return check(*_read(path, overrides))
+
+
+def load_services(path: str | Path, overrides: Mapping[str, object] | None = None) -> ServiceConfig:
+    """As `load`, for a file that may leave out the training run: a run's own file does as well."""
+    raw, source = _read(path, overrides)
+    return check(raw, source) if "train" in raw else _checked(ServiceConfig, raw, source)
+
+
+def _read(path: str | Path, overrides: Mapping[str, object] | None) -> tuple[dict, str]:
+    file = find(path)
+    try:
+        raw = yaml.load(file.read_text(encoding="utf-8"), _Loader)
+    except (OSError, UnicodeDecodeError) as error:
+        raise ConfigError(f"{file}: cannot be read ({error}); name a YAML file") from error
+    except yaml.YAMLError as error:
+        mark = getattr(error, "problem_mark", None)
+        where = f"{file}:{mark.line + 1}" if mark else str(file)
+        problem = getattr(error, "problem", None) or "bad syntax"
+        raise ConfigError(f"{where}: not valid YAML: {problem}; mend this line") from error
+    except RecursionError as error:
+        raise ConfigError(f"{file}: {_TOO_DEEP}") from error
+    if not isinstance(raw, dict):
+        raise ConfigError(f"{file}: must hold a mapping of sections, such as tools, judges, train and data")
+    for name, value in (overrides or {}).items():
+        _put(raw, name, value)
+    try:
+        return parts.resolved(raw, str(file)), str(file)
+    except RecursionError as error:
+        raise ConfigError(f"{file}: {_TOO_DEEP}") from error
+
+
+def check(raw: object, source: str) -> RunConfig:
+    """A mapping as a `RunConfig`. Raises `ConfigError` that names `source`, each wrong field and the cure."""
+    return _checked(RunConfig, raw, source)
+
+
+C = TypeVar("C", bound=ServiceConfig)
+
+
+def _checked(model: type[C], raw: object, source: str) -> C:
+    try:
+        return model.model_validate(raw)
+    except ValidationError as error:
+        raise ConfigError("\n".join(explain(model, error, source))) from error
+
+
+def shipped() -> list[str]:
+    """The names of the configurations that come with llmi."""
+    return sorted(file.stem for file in SHIPPED.glob("*.yaml"))
+
+
+def find(path: str | Path) -> Path:
+    """The file at `path`, or the shipped configuration of that name; a path is never read as a name."""
+    given = Path(path).expanduser()
+    if given.is_file():
+        return given
+    if str(path) in shipped():
+        return SHIPPED / f"{path}.yaml"
+    raise ConfigError(f"{given}: no such configuration; name a YAML file or one of {', '.join(shipped())}")
+
+
+def _put(raw: dict, name: str, value: object) -> None:
+    *sections, last = name.split(".")
+    here = raw
+    for section in sections:
+        here = here.setdefault(section, {})
+    here[last] = value
+
+
+class _Loader(yaml.SafeLoader):
+    """YAML that refuses a key given twice, of which the stock loader silently takes the last."""
+
+    def construct_mapping(self, node: yaml.MappingNode, deep: bool = False) -> dict:
+        seen = set()
+        for key, _ in node.value:
+            if not isinstance(key, yaml.ScalarNode):
+                continue  # a list or mapping as key: the stock loader says so
+            if key.value in seen:
+                raise yaml.MarkedYAMLError(
+                    problem=f"key {key.value!r} stands twice", problem_mark=key.start_mark
+                )
+            seen.add(key.value)
+        return super().construct_mapping(node, deep)

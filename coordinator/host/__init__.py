@@ -1,0 +1,4 @@
+"""This machine: processes, signals, hardware, the embedded Redis, Ray.
+
+May import `coordinator.config`.
+"""

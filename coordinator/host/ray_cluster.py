@@ -1,0 +1,124 @@
+"""The Ray cluster of a run: the one RAY_ADDRESS names, or one started here for the run alone. This process
+connects to it, as the owner of the workers that it places there.
+
+Invariants: a cluster of the user's own is never started, configured or stopped; ours lives and dies with this
+process.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import logging
+import math
+import os
+import secrets
+import tempfile
+from collections.abc import Iterator, Sequence
+from pathlib import Path
+
+from coordinator.config.pools import PoolSettings
+from coordinator.config.settings import RAY_ENV, RaySettings
+from coordinator.host.hardware import look
+from coordinator.host.processes import descendants
+from policy.settings import RAY_WORKER_ENV, TrainSettings
+from workers.process import interpreter
+
+logger = logging.getLogger(__name__)
+CPU_SLOTS = 16  # logical, for verl: its actors each ask for one, whatever the machine has
+MIB = 1024**2
+AUTH_ENV = ("RAY_AUTH_MODE", "RAY_AUTH_TOKEN", "RAY_AUTH_TOKEN_PATH")
+# Of a path below its temporary folder: /ray/session_DATE_TIME_MICROSECONDS_PID/sockets/plasma_store
+SOCKET_ROOM = 72
+
+
+class RayCluster:
+    """`start` returns the address for the trainer's environment. `folder`: an empty one, since Ray has every
+    worker import from the folder in which a driver connected.
+    """
+
+    def __init__(
+        self, settings: RaySettings, train: TrainSettings, pools: Sequence[PoolSettings], folder: Path
+    ):
+        self._settings = settings
+        self._train = train
+        self._pools = pools
+        self._folder = folder
+        self._connected = False
+        self._token = False
+
+    def start(self) -> str:
+        """Blocks until the cluster answers. Raises ConnectionError when it does not."""
+        import ray
+
+        quiet = {"log_to_driver": False, "configure_logging": False}
+        self._folder.mkdir(parents=True, exist_ok=True)
+        if address := os.environ.get(RAY_ENV):
+            with contextlib.chdir(self._folder):
+                ray.init(address=address, **quiet)
+            self._connected = True
+            return address
+        cpu = self._train.device == "cpu"
+        slots = CPU_SLOTS + math.ceil(sum(pool.high * pool.cpus for pool in self._pools))
+        size = self._settings.object_store_mb
+        os.environ.setdefault("RAY_USAGE_STATS_ENABLED", "0")
+        if cpu:
+            # Idle workers started ahead cost 100 MB each, and there are as many as logical CPUs.
+            os.environ.setdefault("RAY_enable_worker_prestart", "0")
+        if not any(name in os.environ for name in AUTH_ENV):
+            # Ray would keep one in HOME, which may not be writable, and share it with every other cluster.
+            os.environ["RAY_AUTH_TOKEN"] = secrets.token_hex(32)  # Ray sets the mode by itself
+            self._token = True
+        self._connected = True
+        place = Path(os.environ.get("RAY_TMPDIR") or tempfile.gettempdir())
+        with _environment(), contextlib.chdir(self._folder):
+            ray.init(
+                address="local",
+                num_cpus=self._settings.num_cpus or (max(slots, look().cores) if cpu else None),
+                num_gpus=self._train.gpus if cpu else None,
+                object_store_memory=size * MIB if size else None,
+                include_dashboard=False,
+                _temp_dir=str(interpreter.short_path(place, SOCKET_ROOM) / "ray"),
+                **quiet,
+            )
+        return ray.get_runtime_context().gcs_address
+
+    def next_worker(self) -> dict[str, str]:
+        """What Ray will tell the workers of the next program that connects, in their environment; nothing
+        where the cluster is not ours. A guess: whoever relies on it compares it with what they were told.
+        """
+        import ray
+
+        raylet = next((one.pid for one in descendants() if one.name() == "raylet"), None)
+        if raylet is None:
+            return {}
+        own = int.from_bytes(bytes.fromhex(ray.get_runtime_context().get_job_id()), "little")
+        job = (own + 1).to_bytes(4, "little").hex()
+        return dict(zip(RAY_WORKER_ENV, (str(raylet), job), strict=True))
+
+    def stop(self) -> None:
+        """Leave the cluster; ours ends with that."""
+        if self._connected:
+            import ray
+
+            ray.shutdown()
+            self._connected = False
+        if self._token:
+            for name in AUTH_ENV:
+                os.environ.pop(name, None)
+            self._token = False
+
+
+@contextlib.contextmanager
+def _environment() -> Iterator[None]:
+    """While Ray's processes are started, the environment that they are to have."""
+    wanted = interpreter.child_environment(os.environ)
+    before = {name: os.environ.get(name) for name in wanted if os.environ.get(name) != wanted[name]}
+    os.environ.update(wanted)
+    try:
+        yield
+    finally:
+        for name, value in before.items():
+            if value is None:
+                del os.environ[name]
+            else:
+                os.environ[name] = value

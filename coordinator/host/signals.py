@@ -1,0 +1,95 @@
+"""SIGINT and SIGTERM while a run is on: the first stops it in order, the next ends every process at once.
+
+Invariant: the exception is raised in the main thread and only while nothing is being stopped, so that no
+clean-up is torn apart by a second Ctrl-C.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import os
+import signal
+from collections.abc import Callable, Coroutine
+from types import FrameType, TracebackType
+from typing import Any, TypeVar
+
+from coordinator.host import processes
+
+T = TypeVar("T")
+
+
+class Stopped(BaseException):
+    """The user, or whoever runs us, asked to stop. Exit code 128 + signal, as shells expect."""
+
+    def __init__(self, signum: int):
+        super().__init__(signal.Signals(signum).name)
+        self.exit_code = 128 + signum
+
+
+class StopSignals:
+    """Installs the handlers on entry and puts back what was there on exit."""
+
+    SIGNALS = (signal.SIGINT, signal.SIGTERM)
+
+    def __init__(self) -> None:
+        self.stopping = False
+        self._before: dict[int, object] = {}
+
+    def __enter__(self) -> StopSignals:
+        self._before = {signum: signal.getsignal(signum) for signum in self.SIGNALS}
+        self.install()
+        return self
+
+    def install(self) -> None:
+        """Again, after a library (Ray) has put its own handlers in place."""
+        for signum in self.SIGNALS:
+            signal.signal(signum, self._handle)
+
+    def __exit__(self, kind: type[BaseException] | None, error: object, trace: TracebackType | None) -> None:
+        for signum, handler in self._before.items():
+            signal.signal(signum, handler)  # type: ignore[arg-type]
+
+    def run(
+        self,
+        work: Coroutine[Any, Any, T],
+        loop_factory: Callable[[], asyncio.AbstractEventLoop] | None = None,
+    ) -> T:
+        """`asyncio.run`, in which the first signal cancels `work`, and is raised when `work` has ended.
+
+        An exception out of a handler would hit whatever task of the loop happens to run.
+        """
+
+        async def listening() -> T:
+            loop, task = asyncio.get_running_loop(), asyncio.current_task()
+            assert task is not None
+            heard: list[int] = []
+
+            def stop(signum: int) -> None:
+                if self.stopping:
+                    self._handle(signum, None)
+                self.stopping = True
+                heard.append(signum)
+                task.cancel()
+
+            for signum in self.SIGNALS:
+                loop.add_signal_handler(signum, stop, signum)
+            try:
+                return await work
+            except asyncio.CancelledError:
+                if heard:
+                    raise Stopped(heard[0]) from None
+                raise
+            finally:
+                for signum in self.SIGNALS:
+                    loop.remove_signal_handler(signum)
+                self.install()
+
+        with asyncio.Runner(loop_factory=loop_factory) as runner:
+            return runner.run(listening())
+
+    def _handle(self, signum: int, frame: FrameType | None) -> None:
+        if not self.stopping:
+            self.stopping = True
+            raise Stopped(signum)
+        processes.end_all(deadline_s=2.0)
+        os._exit(128 + signum)

@@ -1,0 +1,164 @@
+"""One run from its configuration to its report; `llmi demo` and `llmi train` share it.
+
+Invariants: nothing is started before preflight passed; the ledger is closed and the report written however
+the run ended; the error that ended it is raised after that; a run that did not do its last step keeps all
+that it takes to resume it.
+"""
+
+from __future__ import annotations
+
+import logging
+import time
+from contextlib import ExitStack
+from pathlib import Path
+
+from rich.console import Console
+
+from coordinator.check import checks
+from coordinator.config.paths import placed
+from coordinator.config.settings import RunConfig
+from coordinator.console.stages import Stages, of_images
+from coordinator.host.processes import MemoryWatch
+from coordinator.host.signals import StopSignals
+from coordinator.run.services import Services
+from coordinator.state.resume import COORDINATOR, PATIENCE_S, Beginning, prepare
+from coordinator.watch.exporter import ENDPOINTS, Exporter, RunState
+from coordinator.watch.live import TRAINING, LiveView
+from coordinator.watch.polling import Lookout
+from coordinator.watch.progress import Progress
+from coordinator.watch.report import REPORT, write_report
+from coordinator.watch.status import SUMMARY
+from coordinator.watch.summary import Summary, lost_requests, read_metrics, summarize
+from policy.ledger.reader import close_open, read_ledger
+from policy.ledger.run_lock import alone, writing
+from policy.ledger.writer import LedgerWriter
+from policy.resume.completions import Texts
+from policy.settings import METRICS
+from workers.errors import ConfigError
+from workers.storage.listing import Inventory
+
+logger = logging.getLogger(__name__)
+TICK_S = 0.5
+
+
+def launch(
+    config: RunConfig,
+    runs: Path,
+    console: Console,
+    signals: StopSignals,
+    memory: MemoryWatch,
+    began: float,
+    resume: bool = False,
+) -> Summary:
+    """Run it in `runs/<name>`. `began`: when the command started (monotonic seconds), for the time it took;
+    `resume`: go on with the run that died there.
+
+    Raises `ConfigError` before anything was started, `TrainerDied`, `InfrastructureFault` or `Stopped` after.
+    """
+    run = (runs / config.name).absolute()
+    with Stages(console) as stages:
+        stages.step("checking folders, services, model and data")
+        checks.check(config, run, resume, of_images(stages.step))
+    with Exporter(config.metrics) as exporter, ExitStack() as held:
+        beginning = _resumed(config, run, held) if resume else _new(run, held)
+        return _launch(config, run, beginning, console, signals, memory, began, exporter)
+
+
+def _new(run: Path, held: ExitStack) -> Beginning:
+    run.mkdir(parents=True)
+    held.enter_context(writing(run))
+    return Beginning()
+
+
+def _resumed(config: RunConfig, run: Path, held: ExitStack) -> Beginning:
+    """Raises `ConfigError` while processes of the run are alive."""
+    try:
+        held.enter_context(alone(run, PATIENCE_S))
+    except TimeoutError as error:
+        raise ConfigError(f"{error}; stop them, or wait for their end") from error
+    beginning = prepare(config, run)
+    for name in (SUMMARY, REPORT):  # it has not ended yet
+        (run / name).unlink(missing_ok=True)
+    return beginning
+
+
+def _launch(
+    config: RunConfig,
+    run: Path,
+    beginning: Beginning,
+    console: Console,
+    signals: StopSignals,
+    memory: MemoryWatch,
+    began: float,
+    exporter: Exporter,
+) -> Summary:
+    config.save_for_people(run)  # before it holds what is of this run alone
+    config = placed(config, blobs=run)
+    Inventory(config.blobs.url).enlist(str(run))
+    progress = Progress(run, config.train.steps)
+    services: Services | None = None
+
+    def conclude() -> Summary:
+        signals.stopping = True
+        restarts = services.fleet.restarts if services else 0
+        return _conclude(run, config, memory, restarts, began)
+
+    try:
+        depths = lambda: services.depths() if services else {}  # noqa: E731 - bound below
+        workers = lambda: services.fleet.states() if services else {}  # noqa: E731
+        queue = lambda: (services.config.queue.url, services.config.queue) if services else None  # noqa: E731
+        where = Lookout(progress, queue).words
+        with LiveView(
+            console, config.name, config.train.steps, progress, memory, depths, workers, where
+        ) as view:
+            if beginning.resumed:
+                view.say(f"resuming after step {beginning.step}")
+            services = Services(config, run, signals, view.say, beginning=beginning)
+            with services:
+                exporter.watch(
+                    services.config.queue, config.name, RunState(progress, memory, services.fleet.states)
+                )
+                exporter.write(run)
+                view.say(f"metrics at {exporter.url}/metrics, addresses in {run / ENDPOINTS}")
+                view.say(TRAINING)
+                while services.training:
+                    services.tick()
+                    view.show()
+                    time.sleep(TICK_S)
+    except BaseException:  # Ctrl-C too leaves a closed ledger and a report
+        try:
+            conclude()
+        except Exception:  # the error that ended the run is the one to be told
+            logger.exception("%s: the ledger could not be read", run)
+        raise
+    _finish(run)
+    return conclude()
+
+
+def _finish(run: Path) -> None:
+    """The last step is done: nothing is left to resume."""
+    writer = LedgerWriter(run, COORDINATOR)
+    writer.finished()
+    writer.close()
+    Texts(run).forget_all()
+
+
+def _conclude(run: Path, config: RunConfig, memory: MemoryWatch, restarts: int, began: float) -> Summary:
+    lost = lost_requests(read_ledger(run), time.time())
+    ledger = close_open(run)
+    summary = summarize(
+        ledger,
+        read_metrics(run / METRICS),
+        name=config.name,
+        seed=config.train.seed,
+        lost=len(lost),
+        worker_restarts=restarts,
+        peak_rss_bytes=memory.peak,
+        seconds=time.monotonic() - began,
+    )
+    try:
+        write_report(run, config, ledger, summary)
+    except Exception:  # a page that cannot be drawn must not hide how the run ended
+        logger.exception("%s: the report could not be written", run)
+        (run / REPORT).unlink(missing_ok=True)  # half of one is none
+    return summary

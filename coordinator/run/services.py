@@ -1,0 +1,189 @@
+"""What a run needs beside its own process, started in order and stopped in reverse: Redis and the claim on
+it, Ray, the workers and their scaler, the trainer.
+
+Workers and trainer start side by side, since both take long. Invariants: whatever ends the run, success,
+failure or a signal, everything that was started is stopped, each with a deadline; one part that will not stop
+does not keep the others alive; at the end no process below this one is left.
+"""
+
+from __future__ import annotations
+
+import logging
+import time
+from collections.abc import Callable, Mapping
+from contextlib import ExitStack
+from functools import partial
+from pathlib import Path
+from types import TracebackType
+
+from coordinator.config.settings import CONFIG_FILE, RAY_ENV, RunConfig
+from coordinator.host import processes
+from coordinator.host.ray_cluster import RayCluster
+from coordinator.host.redis_server import EmbeddedRedis
+from coordinator.host.signals import StopSignals
+from coordinator.run.trainer import Trainer
+from coordinator.scale.fleet import Fleet
+from coordinator.scale.nodes.needs import drain_s
+from coordinator.scale.ray_worker import ray_worker
+from coordinator.scale.scaler import Scaler
+from coordinator.state.claim import Claim, forget
+from coordinator.state.resume import Beginning, cancel
+from policy.settings import AGENT_CONFIG, LOOP, agent_loop_config, environment
+from policy.train.verl_options import hydra_overrides
+from workers.celery_app.upkeep import cut
+
+logger = logging.getLogger(__name__)
+SCORER = "rewards.scorer:QueueScorer.from_config"
+LAST_DEADLINE_S = 10.0
+POLL_S = 0.1
+WORK = "work"  # where trainer and Ray run: a folder without anything to import
+
+
+class Services:
+    """A context manager: on entry all runs and the trainer has begun, on exit nothing is left. `loop`: the
+    class that runs a rollout; `beginning`: of a resumed run."""
+
+    def __init__(
+        self,
+        config: RunConfig,
+        run: Path,
+        signals: StopSignals,
+        say: Callable[[str], None],
+        loop: str = LOOP,
+        beginning: Beginning | None = None,
+    ):
+        self.config = config
+        self._beginning = beginning or Beginning()
+        self._loop = loop
+        self._run = run
+        self._signals = signals
+        self._say = say
+        self._stack = ExitStack()
+        self._before: frozenset[int] = frozenset()
+        workers = config.workers
+        make = ray_worker(run / CONFIG_FILE, run / "logs")
+        self.fleet = Fleet(workers.pools, make, workers.ready_s, partial(drain_s, config))
+        self._claim: Claim | None = None
+        self._scaler: Scaler | None = None
+        self._server: EmbeddedRedis | None = None
+        self.trainer: Trainer | None = None
+
+    def __enter__(self) -> Services:
+        processes.adopt_orphans()
+        self._before = frozenset(process.pid for process in processes.descendants())
+        try:
+            self._start()
+        except BaseException:  # __exit__ is not called for what fails in here
+            self._stop()
+            raise
+        return self
+
+    def __exit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
+    ) -> None:
+        self._stop()
+
+    @property
+    def training(self) -> bool:
+        """Whether the trainer still runs. Raises `TrainerDied` when it ended with an error."""
+        if self.trainer is None:
+            return False
+        if self.trainer.running:
+            return True
+        self.trainer.check()
+        return False
+
+    def tick(self) -> None:
+        """What must be looked after while the run goes on; to be called every second or so."""
+        if self._claim is not None:
+            self._claim.renew()
+        if self.trainer is not None:
+            cut(self.trainer.log)
+        if self._server is not None:
+            self._server.mend()
+        self.fleet.mend()
+
+    def depths(self) -> Mapping[str, int]:
+        """Requests waiting or running, by queue; empty while Redis does not answer."""
+        seen = self._scaler.depths if self._scaler is not None else {}
+        return {name: depth.waiting + depth.running for name, depth in seen.items()}
+
+    def _start(self) -> None:
+        if not self.config.external_redis:
+            self._say("starting Redis")
+            self._start_redis()
+        self.config.save(self._run)
+        claim = self._claim = Claim(self.config, heir=self._beginning.resumed)
+        claim.take()
+        self._stack.callback(claim.release)
+        cancel(self.config.queue, self._beginning.orphans)
+        self._say("starting Ray")
+        cluster = RayCluster(self.config.ray, self.config.train, self.config.workers.pools, self._run / WORK)
+        self._stack.callback(self._ending("Ray", cluster.stop))
+        address = cluster.start()
+        self._signals.install()  # Ray puts its own handlers in place
+        self._say("starting the trainer and the workers")
+        self._stack.callback(self._ending("the workers", self.fleet.stop))
+        self.fleet.begin()
+        self.trainer = self._make_trainer(address, cluster.next_worker(), self._run / "logs")
+        self._stack.callback(self._ending("the trainer", self.trainer.stop))
+        self.trainer.start()
+        told = 0
+        while not self.fleet.check() and self.training:
+            claim.renew()
+            if self._server is not None:
+                self._server.mend()
+            states = self.fleet.states().values()
+            ready, wanted = sum(state.ready for state in states), sum(state.wanted for state in states)
+            if ready > told:
+                self._say(f"starting the trainer and the workers, {ready} of {wanted} ready")
+                told = ready
+            time.sleep(POLL_S)
+        self._start_scaler()
+
+    def _start_scaler(self) -> None:
+        workers = self.config.workers
+        scaler = Scaler(self.config.queue.url, workers.pools, workers.scaler, self.fleet, self._run)
+        self._scaler = scaler
+        self._stack.callback(scaler.stop)
+        scaler.start()
+
+    def _start_redis(self) -> None:
+        server = self._server = EmbeddedRedis(self._run / "redis")
+        self._stack.callback(self._ending("Redis", server.stop))
+        server.start()
+        queue = self.config.queue.model_copy(update={"redis_url": server.url})
+        self.config = self.config.model_copy(update={"queue": queue})
+        forget(queue)  # nobody else can have a claim on this one
+
+    def _make_trainer(self, ray_address: str, worker: Mapping[str, str], logs: Path) -> Trainer:
+        train = self.config.train
+        agents = agent_loop_config(train, run=self._run, scorer=SCORER, loop=self._loop)
+        (self._run / AGENT_CONFIG).write_text(agents + "\n", encoding="utf-8")
+        data = self.config.data
+        overrides = hydra_overrides(
+            train,
+            run=self._run,
+            data_train=[Path(file) for file in data.train],
+            data_test=[Path(file) for file in data.test or data.train[:1]],
+            resume_from=self._beginning.step,
+        )
+        env = {**environment(train, run=self._run), RAY_ENV: ray_address, **worker}
+        return Trainer(overrides, env, logs / "trainer.log", self._run / WORK)
+
+    def _ending(self, name: str, stop: Callable[[], None]) -> Callable[[], None]:
+        def end() -> None:
+            for step in (partial(self._say, f"stopping {name}"), stop):
+                try:
+                    step()
+                except (Exception, SystemExit):  # rich's of a broken pipe too: the others must be stopped
+                    logger.exception("stopping %s failed", name)
+
+        return end
+
+    def _stop(self) -> None:
+        self._signals.stopping = True
+        try:
+            self._stack.close()
+        finally:
+            processes.end_all(LAST_DEADLINE_S, keep=self._before)

@@ -1,0 +1,176 @@
+"""A node's wish to join the queues, checked and planned: Redis, configuration, hardware, queues and role.
+
+Invariants: nothing is started, and nothing written; every problem names the option or variable and the cure,
+and shows no password.
+"""
+
+from __future__ import annotations
+
+import os
+import socket
+from collections.abc import Sequence
+from typing import Any
+
+import redis
+from pydantic import ValidationError
+
+from coordinator.config.errors import explain
+from coordinator.config.paths import placed
+from coordinator.config.settings import ServiceConfig, load_services
+from coordinator.host.hardware import Machine, look
+from coordinator.scale.nodes.needs import drain_s, lacking
+from coordinator.scale.nodes.plan import Role, plan
+from coordinator.scale.nodes.state import NodeState, Record
+from coordinator.state import claim
+from workers.broker import probe as queue_probe
+from workers.broker.registry import read_roster
+from workers.errors import ConfigError
+from workers.redis_url import address, canonical
+from workers.settings import REDIS_ENV, QueueSettings, Settings, fingerprint
+
+
+class Joining(Settings):
+    """What a node would do, checked and ready to be started. `publish`: its configuration replaces the one
+    in Redis, by which nobody works.
+    """
+
+    record: Record
+    config: ServiceConfig
+    publish: bool
+
+
+def prepare(
+    *,
+    redis_url: str,
+    config: str,
+    queues: Sequence[str],
+    role: Role,
+    node: str,
+    machine: Machine | None = None,
+) -> Joining:
+    """Resolve Redis and configuration, and plan. Starts nothing and writes nothing that stays but the
+    environment of this process (LLMI_REDIS_URL). Raises `ConfigError`.
+    """
+    given = _given(config) if config else None
+    url = _url(redis_url, given)
+    os.environ[REDIS_ENV] = url
+    node = _name(node)
+    settings, publish = _settled(given, url)
+    if problems := queue_probe.problems(settings.queue, serves=True):
+        raise ConfigError("\n".join(problems))
+    machine = machine or look()
+    what = plan(machine, settings, lacking(settings), queues, role)
+    record = Record(
+        node=node,
+        redis=address(url),
+        queues=tuple(queues),
+        role=role,
+        plan=what,
+        ready_s=settings.workers.ready_s,
+        drain_s=drain_s(settings, what.queues),
+    )
+    return Joining(record=record, config=settings, publish=publish)
+
+
+def locate(redis_url: str, node: str) -> tuple[NodeState, str]:
+    """The state and the name of a node that may run. Raises `ConfigError`."""
+    return NodeState.of(_url(redis_url, None), _name(node)), _name(node)
+
+
+def _name(node: str) -> str:
+    node = node or socket.gethostname()
+    if not all(sign.isalnum() or sign in "._-" for sign in node):
+        raise ConfigError(f"--node: {node!r}; use letters, digits, dots, dashes and underscores")
+    return node
+
+
+def _given(path: str) -> ServiceConfig:
+    """As named on the command line, with its paths as seen from where the command was given."""
+    config = load_services(path)
+    sections = config.model_dump(include=set(ServiceConfig.model_fields), exclude_unset=True)
+    return placed(ServiceConfig.model_validate(sections))
+
+
+def _url(redis_url: str, given: ServiceConfig | None) -> str:
+    url = redis_url or os.environ.get(REDIS_ENV, "")
+    if not url and given is not None and "redis_url" in given.queue.model_fields_set:
+        url = given.queue.redis_url
+    if not url:
+        raise ConfigError(
+            f"no Redis is named: give --redis redis://HOST:6379/0, or set {REDIS_ENV}; `llmi redis` starts "
+            "one"
+        )
+    try:
+        return canonical(url)
+    except ValueError as error:
+        raise ConfigError(f"--redis (or {REDIS_ENV}): {error}") from None
+
+
+def _settled(given: ServiceConfig | None, url: str) -> tuple[ServiceConfig, bool]:
+    """The configuration of this node, and whether it is to be published."""
+    raw = _published(url)
+    public = None if raw is None else _service(raw)
+    config = given or public
+    if config is None:
+        raise ConfigError(
+            "--config: none is given, and nobody has published one in this Redis; name a YAML file or a "
+            "shipped configuration, or start the run first"
+        )
+    publish = given is not None and (public is None or not alike(given, public))
+    if publish:
+        _alone(config, url)
+    queue = config.queue.model_copy(update={"redis_url": address(url)})
+    return config.model_copy(update={"queue": queue}), publish
+
+
+def _alone(given: ServiceConfig, url: str) -> None:
+    """Nobody in that Redis works by other settings: the same request must not depend on who takes it."""
+    queue = QueueSettings(redis_url=address(url))
+    ours = fingerprint(given.model_dump(mode="json"))
+    others = sorted({one.node for one in read_roster(url) if one.ready and one.config != ours})
+    who = [f"workers on {', '.join(others)}"] if others else []
+    if claim.held(queue):
+        who.append("the run that uses this database")
+    if who:
+        raise ConfigError(
+            f"--config: {' and '.join(who)} work by other tools, judges, rewards or blobs than the given "
+            "configuration; leave --config out to join them, or stop them first (who was killed is seen for "
+            f"another {queue.lease_s:.0f} s)"
+        )
+
+
+def reach(redis_url: str) -> str:
+    """The Redis that is named, once it has answered. Raises `ConfigError`."""
+    url = _url(redis_url, None)
+    os.environ[REDIS_ENV] = url
+    _published(url)
+    return url
+
+
+def _published(url: str) -> dict[str, Any] | None:
+    try:
+        return claim.published(QueueSettings(redis_url=address(url)))
+    except redis.AuthenticationError as error:
+        raise ConfigError(
+            f"--redis (or {REDIS_ENV}): {address(url)} wants another password; put it into the URL, "
+            "as redis://:PASSWORD@host:6379/0"
+        ) from error
+    except redis.RedisError as error:
+        raise ConfigError(
+            f"--redis (or {REDIS_ENV}): no Redis answers at {address(url)} "
+            f"({type(error).__name__}); start it, or correct the address"
+        ) from error
+
+
+def _service(raw: dict[str, Any]) -> ServiceConfig:
+    """The sections that workers need, of what a run or another node published."""
+    try:
+        return ServiceConfig.model_validate({k: raw[k] for k in ServiceConfig.model_fields if k in raw})
+    except ValidationError as error:
+        why = explain(ServiceConfig, error, "the configuration published in this Redis")[0]
+        raise ConfigError(f"{why}; install the same version of llmi, or give --config") from error
+
+
+def alike(one: ServiceConfig, other: ServiceConfig) -> bool:
+    """Whether workers would do the same by both."""
+    return fingerprint(one.model_dump(mode="json")) == fingerprint(other.model_dump(mode="json"))

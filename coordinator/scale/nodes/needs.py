@@ -1,0 +1,53 @@
+"""What each queue needs of a node beside hardware, and how long its jobs may take: read from the
+configuration, the environment and the folders that are named. Nobody is asked.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Sequence
+
+from coordinator.config.settings import ServiceConfig
+from evaluation.authors import registry as author
+from evaluation.rubric import grade as rubric
+from rewards import settings as judges
+from rewards.settings import JudgeEndpoint
+from workers.providers import preflight
+from workers.queues import QUEUES
+
+GRACE_S = 30.0  # for storing and answering, beyond the longest time of a job
+
+
+def longest_s(queue: str, config: ServiceConfig) -> float:
+    """How long one of its jobs may take, as the configuration or else the queue table says."""
+    configured = {
+        "code": config.tools.limit_s("code"),
+        "judge_text": config.judges.text.timeout_s,
+        "judge_image": config.judges.image.timeout_s,
+        "judge_rubric": config.rubric.timeout_s,
+        "evaluate": config.author.timeout_s,
+    }
+    return max(QUEUES[queue].limit_s, configured.get(queue, 0.0))
+
+
+def drain_s(config: ServiceConfig, queues: Iterable[str]) -> float:
+    """How long a worker of these queues may take to finish what it runs."""
+    return max(longest_s(queue, config) for queue in queues) + GRACE_S
+
+
+def lacking(config: ServiceConfig) -> dict[str, str]:
+    """Queues whose jobs would all fail here, with the first reason: a key, an address or a folder that is
+    not there.
+    """
+    alone = JudgeEndpoint()  # by rules, which lack nothing
+    problems = {
+        **{tool: _of(tool, preflight.check(config.tools)) for tool in ("search", "diffusion", "edit")},
+        "judge_text": judges.check(config.judges.model_copy(update={"image": alone})),
+        "judge_image": judges.check(config.judges.model_copy(update={"text": alone})),
+        "judge_rubric": rubric.check(config.rubric),
+        "evaluate": author.check(config.author),
+    }
+    return {queue: found[0] for queue, found in problems.items() if found}
+
+
+def _of(tool: str, problems: Sequence[str]) -> list[str]:
+    return [problem for problem in problems if problem.startswith(f"tools.{tool}")]

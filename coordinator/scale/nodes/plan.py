@@ -1,0 +1,200 @@
+"""What a node that joins the queues starts: a decision from its hardware, the configuration and what is
+wanted.
+
+Invariants: every wanted queue is served by exactly one pool, or named as left out with the reason, except
+that two image models of a node with several GPUs share these out; no GPU is given to two workers; a queue
+that the user named and that cannot be served here is an error, never left out silently.
+"""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Mapping, Sequence
+from typing import Literal
+
+from coordinator.config.pools import PoolSettings
+from coordinator.config.settings import ServiceConfig
+from coordinator.host.hardware import Machine
+from workers.errors import ConfigError
+from workers.queues import QUEUES
+from workers.settings import ImageModelSettings, Settings
+
+Role = Literal["gpu", "cpu", "all"]
+IMAGES = ("diffusion", "edit")
+CODE = "code"
+SEARCH = "search"
+MEMORY_SHARE = 0.8  # of the node's, that code may fill in the worst case
+THREADS = 16  # of a network queue for which the configuration has no pool
+WAITING = 4  # evaluations at once; each keeps many requests under way
+
+
+class Planned(Settings):
+    """A pool of this node, of fixed size. `devices`: one for each worker; empty where they need none."""
+
+    pool: PoolSettings
+    devices: tuple[str, ...] = ()
+
+
+class Plan(Settings):
+    """`left_out`: queues not served here, with the reason."""
+
+    pools: tuple[Planned, ...]
+    left_out: dict[str, str]
+
+    @property
+    def queues(self) -> tuple[str, ...]:
+        """Everything served, in the order of the queue table."""
+        served = {queue for planned in self.pools for queue in planned.pool.queues}
+        return tuple(queue for queue in QUEUES if queue in served)
+
+
+def plan(
+    machine: Machine, config: ServiceConfig, lacking: Mapping[str, str], queues: Sequence[str], role: Role
+) -> Plan:
+    """`lacking`: queues whose settings or keys are not complete, with the problem. `queues`: those named by
+    the user; none: every queue that can be served. Raises `ConfigError`.
+    """
+    unknown = [queue for queue in queues if queue not in QUEUES]
+    if unknown:
+        raise ConfigError(f"--queues: no queue {unknown[0]!r}; the queues are {', '.join(QUEUES)}")
+    if role == "gpu" and not machine.gpus:
+        raise ConfigError(
+            "--role gpu: no GPU is found here; check nvidia-smi and CUDA_VISIBLE_DEVICES, or join with "
+            "--role cpu"
+        )
+    named = {queue for queue in QUEUES if queue in queues}
+    wanted = [queue for queue in QUEUES if not named or queue in named]
+    left_out = {queue: why for queue in wanted if (why := _why_not(queue, machine, config, lacking, role))}
+    if refused := [f"--queues: {queue}: {why}" for queue, why in left_out.items() if queue in named]:
+        raise ConfigError("\n".join(refused))
+    served = [queue for queue in wanted if queue not in left_out]
+    if not served:
+        reasons = "\n".join(f"{queue}: {why}" for queue, why in left_out.items())
+        raise ConfigError(f"no queue can be served here:\n{reasons}")
+    return Plan(pools=_pools(machine, config, served), left_out=left_out)
+
+
+def needs_gpu(queue: str, config: ServiceConfig) -> bool:
+    """Whether its jobs run a model in the worker's own process, on a GPU."""
+    model = _model(queue, config)
+    return model is not None and model.provider == "diffusers" and model.device != "cpu"
+
+
+def _why_not(
+    queue: str, machine: Machine, config: ServiceConfig, lacking: Mapping[str, str], role: Role
+) -> str:
+    """Why this node does not serve `queue`; empty when it does."""
+    gpu = needs_gpu(queue, config)
+    if role == "cpu" and gpu:
+        return "needs a GPU, and --role cpu leaves those queues out"
+    if role == "gpu" and not gpu:
+        return "needs no GPU, and --role gpu leaves those queues out"
+    if gpu and not machine.gpus:
+        return (
+            f"needs a GPU, and none is found here; let a node with one join, or set tools.{queue}.device "
+            "to cpu"
+        )
+    return lacking.get(queue, "")
+
+
+def _pools(machine: Machine, config: ServiceConfig, served: Sequence[str]) -> tuple[Planned, ...]:
+    images = [queue for queue in served if queue in IMAGES]
+    pools = [
+        *_gpu_pools(machine, config, [queue for queue in images if needs_gpu(queue, config)]),
+        *_plain_image_pools(config, [queue for queue in images if not needs_gpu(queue, config)]),
+    ]
+    others = [queue for queue in served if queue not in IMAGES and queue != CODE]
+    if CODE in served:
+        busy = sum(planned.pool.low for planned in pools) + bool(others)
+        pools.append(_pool((CODE,), concurrency=_code_processes(machine, config, busy)))
+    pools += [
+        _pool(network, concurrency=_configured(network, config, THREADS))
+        for network in _network(config, [queue for queue in others if not QUEUES[queue].waits])
+    ]
+    pools += [
+        _pool((queue,), concurrency=_configured((queue,), config, WAITING))
+        for queue in others
+        if QUEUES[queue].waits
+    ]
+    return tuple(_bounded(planned, config) for planned in pools)
+
+
+def _network(config: ServiceConfig, queues: Sequence[str]) -> list[tuple[str, ...]]:
+    """Searches of the web apart from judges: slow hosts of pictures hold threads and decoders."""
+    web = [queue for queue in queues if queue == SEARCH and config.tools.search.provider == "serpapi"]
+    rest = [queue for queue in queues if queue not in web]
+    return [tuple(group) for group in (web, rest) if group]
+
+
+def _bounded(planned: Planned, config: ServiceConfig) -> Planned:
+    """With the memory that the configuration's own pools leave to these queues, where they say."""
+    found = [pool.memory_mb for pool in config.workers.pools
+             if pool.memory_mb is not None and set(pool.queues) & set(planned.pool.queues)]  # fmt: skip
+    if not found:
+        return planned
+    most = max(found, key=lambda mb: mb or math.inf)  # 0: as much as it likes
+    return planned.model_copy(update={"pool": planned.pool.model_copy(update={"memory_mb": most})})
+
+
+def _gpu_pools(machine: Machine, config: ServiceConfig, queues: Sequence[str]) -> list[Planned]:
+    """One worker for each GPU. Different models take GPUs in turn, so that none holds two; one GPU holds
+    all.
+    """
+    devices = [gpu.device for gpu in machine.gpus]
+    groups = _same_model(config, queues)
+    if len(devices) < len(groups):
+        groups = [tuple(queues)]
+    count = len(groups)
+    return [
+        _pool(group, devices=tuple(devices[number::count]), gpus=1.0) for number, group in enumerate(groups)
+    ]
+
+
+def _plain_image_pools(config: ServiceConfig, queues: Sequence[str]) -> list[Planned]:
+    """On the CPU one process for each model; an endpoint elsewhere takes as many as the configuration
+    says.
+    """
+    local = [queue for queue in queues if _image_model(queue, config).provider == "diffusers"]
+    remote = tuple(queue for queue in queues if queue not in local)
+    pools = [_pool(group) for group in _same_model(config, local)]
+    if remote:
+        pools.append(_pool(remote, concurrency=_configured(remote, config, 1)))
+    return pools
+
+
+def _same_model(config: ServiceConfig, queues: Sequence[str]) -> list[tuple[str, ...]]:
+    """Queues whose pipelines share their weights, together: those of one model, device and dtype."""
+    groups: dict[tuple[str, str, str], tuple[str, ...]] = {}
+    for queue in queues:
+        model = _image_model(queue, config)
+        key = (model.model, model.device, model.dtype)
+        groups[key] = (*groups.get(key, ()), queue)
+    return list(groups.values())
+
+
+def _code_processes(machine: Machine, config: ServiceConfig, busy: int) -> int:
+    """One for each core that no other worker keeps busy, as far as memory reaches."""
+    fitting = int(machine.memory_mib * MEMORY_SHARE) // config.tools.code.memory_mb
+    return max(1, min(machine.cores - busy, fitting))
+
+
+def _configured(queues: Sequence[str], config: ServiceConfig, default: int) -> int:
+    """Jobs at once that the configuration's own pools give to these queues."""
+    found = [pool.concurrency for pool in config.workers.pools if set(pool.queues) & set(queues)]
+    return max(found, default=default)
+
+
+def _pool(
+    queues: tuple[str, ...], *, concurrency: int = 1, devices: tuple[str, ...] = (), gpus: float = 0.0
+) -> Planned:
+    size = len(devices) or 1
+    pool = PoolSettings(queues=queues, concurrency=concurrency, low=size, high=size, gpus=gpus)
+    return Planned(pool=pool, devices=devices)
+
+
+def _model(queue: str, config: ServiceConfig) -> ImageModelSettings | None:
+    return _image_model(queue, config) if queue in IMAGES else None
+
+
+def _image_model(queue: str, config: ServiceConfig) -> ImageModelSettings:
+    return config.tools.diffusion if queue == "diffusion" else config.tools.edit

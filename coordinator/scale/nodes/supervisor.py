@@ -1,0 +1,112 @@
+"""The process that keeps a node's workers: starts them, replaces who dies, drains them when told to go.
+
+`python -m coordinator.scale.nodes.supervisor FOLDER LOCK` runs it for the record in a `NodeState` folder,
+with the lock as an open file that it inherited. Invariants: it holds the lock as long as it lives, and its
+workers die with it; on SIGTERM or SIGINT every worker finishes what it runs and gives back what it has not
+begun; a second signal ends all at once.
+"""
+
+from __future__ import annotations
+
+import logging
+import os
+import sys
+import time
+from pathlib import Path
+
+from coordinator.host import processes
+from coordinator.host.signals import Stopped, StopSignals
+from coordinator.scale.fleet import Fleet
+from coordinator.scale.nodes.node_worker import node_worker
+from coordinator.scale.nodes.state import NodeState, Record
+from workers.celery_app.upkeep import cut, own_log
+from workers.errors import ConfigError, InfrastructureFault
+
+logger = logging.getLogger(__name__)
+TICK_S = 0.5
+LAST_S = 10.0
+
+
+class Supervisor:
+    """`run` returns when it was told to stop and every worker has gone."""
+
+    def __init__(self, state: NodeState, record: Record):
+        self._state = state
+        self._record = record.model_copy(update={"pid": os.getpid()})
+        self._untold = False  # whether the record could not be written
+        pools = record.plan.pools
+        make = node_worker(pools, state.config, state.logs, record.node)
+        self._fleet = Fleet(
+            [planned.pool for planned in pools], make, record.ready_s, lambda queues: record.drain_s
+        )
+
+    def run(self, signals: StopSignals) -> None:
+        """Raises what keeps a worker from coming up, such as `InfrastructureFault` with its log's end; then
+        nothing is left running.
+        """
+        processes.adopt_orphans()
+        before = frozenset(process.pid for process in processes.descendants())
+        problem = ""
+        try:
+            self._work()
+        except Stopped as stop:
+            logger.info("%s: draining, for at most %.0f s", stop, self._record.drain_s)
+            self._tell(phase="draining")
+            self._fleet.stop(self._record.drain_s)
+        except BaseException as error:
+            problem = str(error) or type(error).__name__
+            logger.error("stopping again: %s", problem)
+            raise
+        finally:
+            signals.stopping = True
+            if problem:
+                self._fleet.stop(0.0)
+            processes.end_all(LAST_S, keep=before)
+            self._tell(phase="failed" if problem else "stopped", problem=problem)
+            logger.info("every worker has ended")
+
+    def _work(self) -> None:
+        self._tell(phase="starting")
+        logger.info("joining %s as %s", self._record.redis, self._record.node)
+        self._fleet.start(lambda ready, wanted: logger.info("%d of %d workers are ready", ready, wanted))
+        self._tell(phase="ready")
+        logger.info("all workers are ready")
+        while True:
+            self._fleet.mend()
+            if log := own_log():
+                cut(log)
+            if self._untold or self._fleet.restarts != self._record.restarts:
+                self._tell(restarts=self._fleet.restarts)
+            time.sleep(TICK_S)
+
+    def _tell(self, **change: object) -> None:
+        self._record = self._record.model_copy(update=change)
+        try:
+            self._state.write(self._record)
+        except OSError as error:  # a full disk is no reason to stop working
+            if not self._untold:
+                logger.warning("the record is not written yet: %s", error)
+            self._untold = True
+        else:
+            self._untold = False
+
+
+def main() -> int:
+    """Entry point of the detached process; its output is the supervisor's log."""
+    logging.basicConfig(
+        level=logging.INFO, format="%(asctime)s %(message)s", datefmt="%H:%M:%S", stream=sys.stderr
+    )
+    state = NodeState(Path(sys.argv[1]))
+    os.set_inheritable(int(sys.argv[2]), False)  # the workers must not hold the lock
+    record = state.read()
+    assert record is not None, "whoever starts this process has written the record"
+    with StopSignals() as signals:
+        try:
+            Supervisor(state, record).run(signals)
+        except (ConfigError, InfrastructureFault, OSError):
+            return 1  # said in the log and in the record
+    return 0
+
+
+if __name__ == "__main__":
+    sys.exit(main())

@@ -1,0 +1,63 @@
+"""A Redis and workers of its own, for one command that has no run to use.
+
+Invariants: this process and all workers use that Redis, whatever was named before; whatever ends the command,
+all that was started is stopped, while a second signal ends it at once.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import os
+from collections.abc import Callable, Iterator
+from functools import partial
+from pathlib import Path
+
+from coordinator.config.settings import CONFIG_FILE, ServiceConfig
+from coordinator.host import processes
+from coordinator.host.redis_server import EmbeddedRedis
+from coordinator.host.signals import StopSignals
+from coordinator.scale.fleet import Fleet, local_worker
+from coordinator.scale.nodes.needs import drain_s
+from workers.settings import REDIS_ENV
+
+END_S = 10.0
+
+Say = Callable[[str], None]
+
+
+@contextlib.contextmanager
+def own_workers(config: ServiceConfig, home: Path, signals: StopSignals, say: Say) -> Iterator[Fleet]:
+    """The workers of every pool of `config`, ready. Configuration, logs and Redis' files lie in `home`.
+
+    Raises `InfrastructureFault` with the log of a worker that does not start.
+    """
+    processes.adopt_orphans()
+    before = frozenset(process.pid for process in processes.descendants())
+    with contextlib.ExitStack() as stack:
+        stack.callback(lambda: processes.end_all(END_S, keep=before))
+        pools = ", ".join(pool.name for pool in config.workers.pools)
+        say(f"starting Redis and the workers: {pools}")
+        server = stack.enter_context(EmbeddedRedis(home / "redis"))
+        stack.enter_context(_named(server.url))
+        config.save(home)
+        logs = home / "logs"
+        logs.mkdir(exist_ok=True)
+        make, workers = local_worker(home / CONFIG_FILE, logs), config.workers
+        fleet = Fleet(workers.pools, make, workers.ready_s, partial(drain_s, config))
+        stack.callback(fleet.stop)
+        stack.callback(setattr, signals, "stopping", True)  # from here on a signal ends all at once
+        fleet.start(lambda ready, wanted: say(f"starting the workers, {ready} of {wanted} are ready"))
+        yield fleet
+
+
+@contextlib.contextmanager
+def _named(url: str) -> Iterator[None]:
+    before = os.environ.get(REDIS_ENV)
+    os.environ[REDIS_ENV] = url
+    try:
+        yield
+    finally:
+        if before is None:
+            del os.environ[REDIS_ENV]
+        else:
+            os.environ[REDIS_ENV] = before

@@ -1,0 +1,92 @@
+"""The scaler of a run: looks at the queues and the providers every so often, decides with
+`coordinator.scale.scaling`, tells the fleet.
+
+Invariants: it runs in a thread of its own, so that a slow Redis delays nobody; while Redis does not answer
+the pools keep their sizes; each change of a size is a line of `scaling.jsonl` that says why.
+"""
+
+from __future__ import annotations
+
+import json
+import logging
+import threading
+import time
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+
+import redis
+
+from coordinator.config.pools import PoolSettings, ScalerSettings
+from coordinator.scale.fleet import Fleet
+from coordinator.scale.scaling import Decision, Sizer
+from workers.broker.blame import Blame
+from workers.broker.depths import TIMEOUT_S, QueueDepth, read_depths
+
+logger = logging.getLogger(__name__)
+RECORD = "scaling.jsonl"
+
+
+class Scaler:
+    """`start`, and `stop` before the fleet is stopped. `depths`: what the last look saw, empty while Redis is
+    away.
+    """
+
+    def __init__(
+        self, url: str, pools: Sequence[PoolSettings], settings: ScalerSettings, fleet: Fleet, run: Path
+    ):
+        self._url = url
+        self._blame = Blame(url)
+        self._sizers = {pool.name: Sizer(pool, settings) for pool in pools}
+        self._every_s = settings.every_s
+        self._fleet = fleet
+        self._record = run / RECORD
+        self._stop = threading.Event()
+        self._thread = threading.Thread(target=self._run, name="scaler", daemon=True)
+        self.depths: Mapping[str, QueueDepth] = {}
+
+    def start(self) -> None:
+        self._thread.start()
+
+    def stop(self) -> None:
+        """No size changes after this."""
+        self._stop.set()
+        if self._thread.is_alive():
+            self._thread.join(TIMEOUT_S + self._every_s)
+
+    def look(self, now: float) -> None:
+        """Look once, at `now` in monotonic seconds. Raises `redis.RedisError` while Redis is away."""
+        self.depths = read_depths(self._url)
+        down = {provider.kind for provider in self._blame.look()}
+        states = self._fleet.states()
+        for pool, sizer in self._sizers.items():
+            current = states[pool].wanted
+            decision = sizer.look(now, self.depths, current, down)
+            if decision.wanted != current:
+                self._fleet.resize(pool, decision.wanted)
+                self._write(pool, current, decision)
+
+    def _write(self, pool: str, was: int, decision: Decision) -> None:
+        why = {
+            "backlog": decision.backlog,
+            "running": decision.running,
+            "rate": round(decision.rate, 3),
+            "service_s": None if decision.service_s is None else round(decision.service_s, 3),
+            "down": decision.down,
+        }
+        line = {"time": time.time(), "pool": pool, "was": was, "wanted": decision.wanted, "why": why}
+        with self._record.open("a", encoding="utf-8") as file:
+            file.write(json.dumps(line) + "\n")
+
+    def _run(self) -> None:
+        away = False
+        while not self._stop.wait(self._every_s):
+            try:
+                self.look(time.monotonic())
+                away = False
+            except redis.RedisError as error:
+                self.depths = {}
+                if not away:
+                    logger.warning("Redis does not answer (%s); the pools keep their sizes", error)
+                away = True
+            except Exception:  # a run without scaling is better than none; the next look tries again
+                logger.exception("the scaler failed")

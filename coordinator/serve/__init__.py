@@ -1,0 +1,4 @@
+"""GPU servers: vLLM judges and image servers.
+
+May import `coordinator.config` and `coordinator.host`.
+"""

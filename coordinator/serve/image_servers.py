@@ -1,0 +1,45 @@
+"""The proof that a served image model makes images: it is asked for one, as the tools will ask it.
+
+Invariant: a model with "edit" in its name changes a picture, every other one makes one; both are small.
+"""
+
+from __future__ import annotations
+
+import time
+
+from PIL import Image
+
+from coordinator.serve.serving import Served
+from workers.errors import Cause, InfrastructureFault, ModelFault
+from workers.providers.image import openai_images
+from workers.settings import ImageModelSettings
+
+PROBE_S = 600.0  # the first image also compiles what the later ones use
+PROMPT = "A red square on a white ground"
+SIDE = 256
+
+
+def prove(one: Served) -> float:
+    """Seconds that a real image took. Raises `InfrastructureFault` when there was none."""
+    settings = ImageModelSettings(
+        provider="openai",
+        base_url=one.url,
+        model=one.model,
+        api_key_env="",
+        size=f"{SIDE}x{SIDE}",
+        steps=2,
+        allow_private_addresses=True,
+    )
+    begun = time.monotonic()
+    deadline = time.time() + PROBE_S
+    try:
+        if "edit" in one.model.lower():
+            ground = Image.new("RGB", (SIDE, SIDE), "white")
+            openai_images.edit(PROMPT, ground, settings, seed=0, deadline=deadline)
+        else:
+            openai_images.generate(PROMPT, settings, seed=0, deadline=deadline)
+    except ModelFault as refused:
+        raise InfrastructureFault(
+            Cause.BAD_ANSWER, f"{one.name} refused to make an image: {refused}"
+        ) from refused
+    return time.monotonic() - begun

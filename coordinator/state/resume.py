@@ -1,0 +1,194 @@
+"""How a run that died goes on in its folder: which checkpoint it begins from, what it takes over, what it may
+not change.
+
+Invariants: nothing is written before all problems are ruled out and no process of the run is left; the ledger
+says from which step the run goes on before anything else is done; killed at any moment of this, it can be
+resumed again.
+"""
+
+from __future__ import annotations
+
+import json
+import math
+import time
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+
+from coordinator.config.settings import AGAIN_FILE, RunConfig, load
+from coordinator.state.claim import connect
+from policy.ledger.reader import Ledger, merge, read_ledger
+from policy.ledger.writer import (
+    ENTRY,
+    LEDGER,
+    Abandoned,
+    Closed,
+    Ended,
+    Entry,
+    Finished,
+    LedgerWriter,
+    Resumed,
+)
+from policy.resume.completions import Texts
+from policy.resume.plan import Plan, plan
+from policy.settings import METRICS, PAST_METRICS, checkpoint
+from workers.broker.outcomes import commit
+from workers.errors import Cause, ConfigError
+from workers.messages import Outcome, Request
+from workers.settings import QueueSettings
+
+COORDINATOR = "coordinator"
+AHEAD_S = 2.0  # clocks of a cluster differ by less
+PATIENCE_S = 30.0  # for what a killed run leaves: its processes notice within seconds
+# Sections and fields that a resumed run may set anew: where and how fast it works, not what comes out of it.
+MAY_CHANGE = (
+    "workers", "ray", "metrics", "queue", "train.steps", "train.epochs", "train.save_every", "train.poll_s",
+    "train.admission", "train.warmup_batches", "train.weight_sync_timeout_s", "train.rollout_timeout_s",
+    "train.rollout_processes", "train.rollout_seqs", "train.rollout_batched_tokens", "train.kv_cache_gib",
+    "train.gpu_memory", "train.weight_bucket_mb",
+)  # fmt: skip
+
+
+@dataclass(frozen=True)
+class Beginning:
+    """Where a run begins: at its start, or after `step` of a run that died; `orphans`: requests of that one
+    which nobody waits for any more."""
+
+    resumed: bool = False
+    step: int = 0
+    orphans: tuple[Request, ...] = ()
+
+
+def recorded(run: Path) -> RunConfig:
+    """The configuration that the run began with. Raises `ConfigError` when no run began there."""
+    if not (run / AGAIN_FILE).is_file():
+        raise ConfigError(f"{run}: there is no run to resume; name another by --name or --runs")
+    return load(run / AGAIN_FILE)
+
+
+def problems(config: RunConfig, run: Path) -> list[str]:
+    """What keeps the run from being resumed with this configuration."""
+    try:
+        before = recorded(run)
+    except ConfigError as error:
+        return [str(error)]
+    if _finished(run):
+        return [f"{run}: this run is finished; there is nothing to resume"]
+    old, new = (dict(_fields(c.model_dump(mode="json"))) for c in (before, config))
+    return [
+        f"{name}: is {new.get(name)!r}, and the run began with {old.get(name)!r}; put it back, or start "
+        "another run"
+        for name in sorted(old.keys() | new.keys())
+        if old.get(name) != new.get(name) and not _may_change(name)
+    ]
+
+
+def prepare(config: RunConfig, run: Path) -> Beginning:
+    """Make the run's folder ready to go on. To be called while no process of the run is alive. Raises
+    `ConfigError` for a ledger that cannot be read.
+    """
+    try:
+        ledger = read_ledger(run)
+    except ValueError as error:
+        raise ConfigError(f"{error}; mend or remove that line to resume the run") from error
+    now = time.time()
+    if ledger.last > now + AHEAD_S:
+        raise ConfigError(
+            f"{run}: its ledger goes on for {ledger.last - now:.0f} s from now; this machine's clock is "
+            "wrong, or was: put it right to resume the run"
+        )
+    step = last_checkpoint(ledger, run)
+    entry = Resumed(time=max(now, math.nextafter(ledger.last, math.inf)), step=step)
+    merge(ledger, entry)
+    allowed = 1 if config.train.mode == "sync" else config.train.max_staleness
+    decided = plan(ledger, Texts(run).load, allowed=allowed)
+    writer = LedgerWriter(run, COORDINATOR)
+    try:
+        writer.append(entry)
+        for decision in entries(decided, entry.time):
+            writer.append(decision)
+    finally:
+        writer.close()
+    _cut_metrics(run, step)
+    for name, continued in decided.continued.items():
+        continued.save(run, name)
+    decided.resumption.save(run)
+    return Beginning(resumed=True, step=step, orphans=decided.orphans)
+
+
+def last_checkpoint(ledger: Ledger, run: Path) -> int:
+    """The last step with a checkpoint that is there; 0 without any."""
+    for step in reversed(ledger.saved):
+        if (checkpoint(run, step) / "actor").is_dir():
+            return step
+    return 0
+
+
+def cancel(queue: QueueSettings, orphans: Sequence[Request]) -> None:
+    """No worker begins these any more. Raises `redis.RedisError`."""
+    if orphans:
+        with connect(queue) as client:
+            for request in orphans:
+                commit(client, _cancelled(request), "", queue.result_ttl_s)
+
+
+def entries(decided: Plan, now: float) -> list[Entry]:
+    """What the ledger is told of a plan, after `Resumed`."""
+    return [
+        *(Abandoned(time=now, rollout_id=name, reason=why) for name, why in decided.abandoned.items()),
+        *(
+            Closed(time=now, rollout_id=name, state="masked", reason=why)
+            for name, why in decided.masked.items()
+        ),
+        *(Ended(time=now, outcome=_cancelled(request)) for request in decided.orphans),
+    ]
+
+
+def _cancelled(request: Request) -> Outcome:
+    return Outcome.failed(request, Cause.CANCELLED, "the run was resumed without its rollout")
+
+
+def _cut_metrics(run: Path, step: int) -> None:
+    """Keep the metrics of the steps that the checkpoint holds; verl makes its own file anew, and our trainer
+    writes them into it again."""
+    rows: dict[float, str] = {}
+    for name in (PAST_METRICS, METRICS):
+        path = run / name
+        lines = path.read_text(encoding="utf-8").split("\n")[:-1] if path.exists() else []
+        rows.update({at: line for line in lines if (at := _step(line)) <= step})
+    text = "".join(f"{rows[at]}\n" for at in sorted(rows))
+    for name in (PAST_METRICS, METRICS):
+        part = run / f"{name}.part"
+        part.write_text(text, encoding="utf-8")
+        part.replace(run / name)
+
+
+def _step(line: str) -> float:
+    """The step of a line of metrics; infinitely far for one that the death of the machine has torn."""
+    try:
+        return int(json.loads(line)["step"])
+    except (ValueError, LookupError, TypeError):
+        return math.inf
+
+
+def _finished(run: Path) -> bool:
+    """Whether the last that its coordinators wrote of its course is that it was finished."""
+    written: list[Entry] = []
+    for path in (run / LEDGER).glob(f"{COORDINATOR}-*.jsonl"):
+        lines = path.read_bytes().split(b"\n")[:-1]
+        written += [ENTRY.validate_json(line) for line in lines]
+    turns = [entry for entry in written if isinstance(entry, Finished | Resumed)]
+    return bool(turns) and isinstance(max(turns, key=lambda entry: entry.time), Finished)
+
+
+def _fields(value: object, name: str = "") -> Iterator[tuple[str, object]]:
+    """Dotted names of all values."""
+    if isinstance(value, dict):
+        for key, inner in value.items():
+            yield from _fields(inner, f"{name}.{key}" if name else key)
+    else:
+        yield name, value
+
+
+def _may_change(name: str) -> bool:
+    return any(name == free or name.startswith(f"{free}.") for free in MAY_CHANGE)

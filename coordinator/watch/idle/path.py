@@ -1,0 +1,143 @@
+"""What one rollout waited for from its start to its score: its critical path, from the ledger.
+
+Found backwards: a score waits for the request that ended last; an image judge for the tool that ended last,
+an edit for the image it changes, and both, like every other request, for the text. Invariants: pure; the
+spans are in order, without a gap or an overlap, and reach from the rollout's start to its end; every cause
+is one of `CAUSES`, some with the kind of a request behind it.
+"""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Sequence
+
+from coordinator.watch.idle.spans import Span
+from policy.ledger.reader import RequestRecord, RolloutRecord
+from rewards.judges import IMAGE_KIND, TEXT_KIND
+from workers.errors import Cause, Fault
+from workers.messages import Failure, Success
+
+GENERATION, BOOKKEEPING = "generation", "bookkeeping"
+QUEUE, RUNNING, PENDING, DELIVERY = "queue", "running", "pending", "delivery"
+REFILL, NOT_ADMITTED, WEIGHT_SYNC, UNEXPLAINED = "refill", "not admitted", "weight sync", "unexplained"
+PAUSED = "paused"
+CAUSES: dict[str, str] = {
+    GENERATION: "its text is being written",
+    QUEUE: "a request waits for a slot of a worker (with its kind)",
+    RUNNING: "a worker runs it (with its kind)",
+    PENDING: "it has no outcome yet, or one that no worker gave: the ledger cannot tell where it is (ditto)",
+    DELIVERY: "its outcome is on the way from the worker (ditto)",
+    BOOKKEEPING: "reading, posting, collecting: whatever passes between the others",
+    REFILL: "a group in the place of one that was thrown away is begun and written",
+    NOT_ADMITTED: "no rollout is under way, or the one that is waited for had not begun",
+    PAUSED: "ditto, since a provider is down and the run asks for none until it is back",
+    WEIGHT_SYNC: "the generator loads new weights",
+    UNEXPLAINED: "the ledger does not tell what the trainer waited for",
+}
+
+
+def end_of(rollout: RolloutRecord) -> float:
+    """When it was ready: its score, else its terminal state; infinite while it goes on."""
+    return max(rollout.started, rollout.scored or rollout.closed or math.inf)
+
+
+def writing(rollout: RolloutRecord, now: float) -> list[tuple[float, float]]:
+    """When the generator wrote it; without its segments, which are told when the text is complete, all the
+    time."""
+    if rollout.segments:
+        return [(began, ended) for began, ended in rollout.segments if began < ended]
+    return [(rollout.started, min(rollout.wrote or math.inf, end_of(rollout), now))]
+
+
+def critical_path(rollout: RolloutRecord, requests: Sequence[RequestRecord], now: float) -> list[Span]:
+    """The spans from the rollout's start to its end, or to `now` while it goes on."""
+    walk = _Walk(rollout.started, min(end_of(rollout), now))
+    record = None
+    if rollout.wrote or end_of(rollout) < math.inf:  # else nobody can tell what it will wait for at its end
+        record = _last(_awaited(requests), walk.at)
+    if record is not None and _ended(record) < rollout.wrote:
+        record = None
+    while record is not None and record.posted < walk.at:
+        walk.through(record)
+        before = _last(_needed(record, requests), walk.at)
+        # What was there last let it be posted: the outcome it needs, or the text.
+        record = before if before and _ended(before) >= _text(rollout, record, walk.at) else None
+    for began, ended in reversed(writing(rollout, now)):
+        walk.back(BOOKKEEPING, ended)
+        walk.back(GENERATION, began)
+    walk.back(BOOKKEEPING, rollout.started)
+    return walk.spans[::-1]
+
+
+class _Walk:
+    """Goes back in time from `at`, never further than `start`, and notes what it passed."""
+
+    def __init__(self, start: float, at: float):
+        self._start = start
+        self.at = at
+        self.spans: list[Span] = []
+
+    def back(self, cause: str, to: float, request_id: str = "") -> None:
+        to = max(to, self._start)
+        if to < self.at:
+            self.spans.append(Span(cause, to, self.at, request_id))
+            self.at = to
+
+    def through(self, record: RequestRecord) -> None:
+        kind, name, outcome = record.request.kind, record.request.request_id, record.outcome
+        self.back(BOOKKEEPING, _ended(record))
+        if outcome is not None and outcome.started and outcome.finished:
+            self.back(f"{DELIVERY} {kind}", max(outcome.finished, record.posted), name)
+            self.back(f"{RUNNING} {kind}", max(outcome.started, record.posted), name)
+            self.back(f"{QUEUE} {kind}", record.posted, name)
+        else:
+            self.back(f"{PENDING} {kind}", record.posted, name)
+
+
+def _ended(record: RequestRecord) -> float:
+    return record.ended if record.outcome is not None else math.inf
+
+
+def _last(records: Sequence[RequestRecord], at: float) -> RequestRecord | None:
+    """The one that ended last as seen at `at`; of those that had not, the oldest."""
+    known = [record for record in records if record.posted < at]
+    return max(known, key=lambda record: (min(_ended(record), at), -record.posted), default=None)
+
+
+def _awaited(requests: Sequence[RequestRecord]) -> list[RequestRecord]:
+    """Those that its score may have waited for: with a failure of ours, what was open is cancelled."""
+    causes = [_failure(record) for record in requests]
+    if any(
+        cause and cause is not Cause.CANCELLED and cause.fault is Fault.INFRASTRUCTURE for cause in causes
+    ):
+        return [r for r, cause in zip(requests, causes, strict=True) if cause is not Cause.CANCELLED]
+    return list(requests)
+
+
+def _failure(record: RequestRecord) -> Cause | None:
+    result = record.outcome.result if record.outcome else None
+    return result.cause if isinstance(result, Failure) else None
+
+
+def _needed(record: RequestRecord, requests: Sequence[RequestRecord]) -> list[RequestRecord]:
+    """The requests without whose outcome this one could not be posted."""
+    kind = record.request.kind
+    earlier = [other for other in requests if other.posted < record.posted and _ended(other) < math.inf]
+    if kind == IMAGE_KIND:
+        return [other for other in earlier if other.request.kind not in (TEXT_KIND, IMAGE_KIND)]
+    image = record.request.payload.get("image")
+    if kind == "edit" and isinstance(image, dict):
+        return [other for other in earlier if image.get("sha256") in _images(other)]
+    return []
+
+
+def _images(record: RequestRecord) -> set[str]:
+    result = record.outcome.result if record.outcome else None
+    return {image.sha256 for image in result.images} if isinstance(result, Success) else set()
+
+
+def _text(rollout: RolloutRecord, record: RequestRecord, at: float) -> float:
+    """Since when the text that a request, posted at `at`, is made from was there."""
+    if record.request.kind in (TEXT_KIND, IMAGE_KIND):
+        return rollout.wrote
+    return max((ended for _, ended in rollout.segments if ended <= at), default=rollout.started)

@@ -1,0 +1,162 @@
+"""Why trainer and generator were idle, kept up while a run goes on, from the entries of its ledger.
+
+Invariants: each entry is taken once; what cannot change any more is added up and forgotten, so that memory
+is that of a few steps however long the run; after the last entry the sums are those of `Idleness` on the
+whole ledger, but for moments of rollouts that outlived their failed group.
+"""
+
+from __future__ import annotations
+
+import heapq
+import math
+from collections import defaultdict, deque
+from collections.abc import Iterable
+from statistics import median
+from typing import Any
+
+from coordinator.watch.idle.path import end_of
+from coordinator.watch.idle.report import STEP, SYNC, Idleness, IdleReport
+from policy.ledger.reader import Ledger, RequestRecord, RolloutRecord, fail, merge
+from policy.ledger.writer import Ended, Entry, GroupFailed, Posted, Scored, Waited
+
+LAG_S = 3600.0  # whatever has been under way for longer died without a word
+LATE_S = 1.0  # lines of another process may be read so much later than their time
+OVERDUE_S = 30.0  # whoever waits for a request gives it up soon after its deadline
+SERVICES = 200  # last service times of a kind, for its median
+
+
+class IdleWatch:
+    """`take` what was written, then ask. All times are Unix seconds."""
+
+    def __init__(self) -> None:
+        self._ledger = Ledger()
+        self._steps: dict[int, dict[str, object]] = {}
+        self._late: list[Entry] = []
+        self._since = 0.0
+        self._trainer: dict[str, float] = defaultdict(float)
+        self._generator: dict[str, float] = defaultdict(float)
+        self._observed_s = 0.0
+        self._services: dict[str, deque[float]] = defaultdict(lambda: deque(maxlen=SERVICES))
+
+    def stepped(self, step: int, data: dict[str, Any]) -> None:
+        """The metrics of a step; before the entries of the next one are taken."""
+        self._steps[step] = {"step": step, STEP: data.get(STEP), SYNC: data.get(SYNC)}
+
+    def take(self, entries: Iterable[Entry], now: float = math.inf) -> None:
+        """Take entries, in the order of their times; those of the last moment before `now` wait for the next
+        call, since others may come between them."""
+        late, self._late = self._late, []
+        for entry in heapq.merge(late, entries, key=lambda entry: entry.time):
+            if entry.time > now - LATE_S:
+                self._late.append(entry)
+            else:
+                self._add(entry)
+
+    @property
+    def last_wait(self) -> Waited | None:
+        """The wait that ended last."""
+        return self._ledger.waits[-1] if self._ledger.waits else None
+
+    def waiting(self, steps: int, since: float, now: float) -> Waited | None:
+        """What the trainer waits for at `now`, when `steps` were done, the last of them at `since`; None
+        while it trains."""
+        last = self.last_wait
+        if last is None:
+            since = min((rollout.started for rollout in self._begun()), default=math.inf)
+        elif last.step > steps:
+            return None
+        began = max(since, last.time if last else 0.0)
+        return Waited(time=now, began=began, step=steps + 1) if began < now else None
+
+    def idleness(self, now: float | None = None, waiting: Waited | None = None) -> Idleness:
+        """Of what is not forgotten: the last few steps, up to `now`."""
+        return Idleness(self._ledger, list(self._steps.values()), now=now, waiting=waiting)
+
+    def report(self, idleness: Idleness) -> IdleReport:
+        """Of the whole run, with its last steps as in `idleness`."""
+        rest = idleness.report(since=self._since, until=idleness.now)
+        return IdleReport(
+            _sum(self._trainer, rest.trainer),
+            _sum(self._generator, rest.generator),
+            self._observed_s + rest.observed_s,
+        )
+
+    def pending(self, now: float) -> list[RequestRecord]:
+        """Requests without an outcome, the oldest first; not those long past their deadlines, for which
+        nobody waits any more."""
+        waited_for = (r for r in self._ledger.pending if r.request.deadline + OVERDUE_S > now)
+        return sorted(waited_for, key=lambda record: record.posted)
+
+    def request(self, request_id: str) -> RequestRecord | None:
+        """The request of this id, unless it is forgotten."""
+        return self._ledger.requests.get(request_id)
+
+    def owner(self, record: RequestRecord) -> RolloutRecord | None:
+        """The rollout that waits for a request."""
+        return self._ledger.rollouts.get(record.request.owner)
+
+    def median_s(self, kind: str) -> float | None:
+        """Of how long workers took for the last requests of this kind, in seconds; None before the first."""
+        return median(self._services[kind]) if self._services.get(kind) else None
+
+    def _begun(self) -> list[RolloutRecord]:
+        return [rollout for rollout in self._ledger.rollouts.values() if rollout.task is not None]
+
+    def _add(self, entry: Entry) -> None:
+        if isinstance(entry, Posted):  # the payload of a judge is a whole document
+            kept = {key: value for key, value in entry.request.payload.items() if key == "image"}
+            entry = entry.model_copy(update={"request": entry.request.model_copy(update={"payload": kept})})
+        merge(self._ledger, entry)
+        match entry:
+            case Scored():
+                rollout = self._ledger.rollouts[entry.document.rollout_id]
+                rollout.document = rollout.score = None
+            case Ended() if entry.outcome.started and entry.outcome.finished:
+                seconds = entry.outcome.finished - entry.outcome.started
+                self._services[entry.outcome.kind].append(seconds)
+            case GroupFailed():
+                for rollout in self._ledger.open:
+                    if rollout.uid == entry.uid:
+                        fail(rollout, entry)
+            case Waited():
+                self._settle(entry.time)
+
+    def _settle(self, now: float) -> None:
+        """Add up what lies before the last wait's end that no rollout under way reaches back to."""
+        open_ones = [rollout.started for rollout in self._begun() if end_of(rollout) == math.inf]
+        limit = max(min(open_ones, default=math.inf), now - LAG_S)
+        past = [wait for wait in self._ledger.waits if self._since < wait.time <= limit]
+        if not past:
+            return
+        cut = past[-1]
+        settled = self.idleness().report(since=self._since, until=cut.time)
+        self._trainer = _sum(self._trainer, settled.trainer)
+        self._generator = _sum(self._generator, settled.generator)
+        self._observed_s += settled.observed_s
+        self._since = cut.time
+        self._forget(cut)
+
+    def _forget(self, cut: Waited) -> None:
+        ledger = self._ledger
+        ledger.violations.clear()
+        ledger.dropped.clear()
+        ledger.waits = [wait for wait in ledger.waits if wait.time >= cut.time]
+        self._steps = {step: row for step, row in self._steps.items() if step >= cut.step}
+        kept = {r.uid for r in ledger.rollouts.values() if not _over(r, cut)}
+        ledger.rollouts = {name: r for name, r in ledger.rollouts.items() if r.uid in kept}
+        ledger.requests = {
+            name: record
+            for name, record in ledger.requests.items()
+            if record.outcome is None or record.request.owner in ledger.rollouts
+        }
+
+
+def _over(rollout: RolloutRecord, cut: Waited) -> bool:
+    """Whether nothing after `cut` can depend on it. The wait of its own step is the last that may."""
+    lost = rollout.started < cut.time - LAG_S
+    return lost or (rollout.state is not None and end_of(rollout) <= cut.time and rollout.step < cut.step)
+
+
+def _sum(one: dict[str, float], other: dict[str, float]) -> dict[str, float]:
+    seconds = {cause: one.get(cause, 0.0) + other.get(cause, 0.0) for cause in {**one, **other}}
+    return dict(sorted(seconds.items(), key=lambda item: -item[1]))

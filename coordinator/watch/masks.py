@@ -1,0 +1,95 @@
+"""Which samples of a run were masked, by cause and by what failed, as users see it. Pure."""
+
+from __future__ import annotations
+
+from collections import defaultdict
+from collections.abc import Iterable, Mapping, Sequence
+from itertools import groupby
+
+from pydantic import BaseModel
+
+from policy.ledger.masked import DROPPED, Masked, masked
+from policy.ledger.reader import Ledger
+
+EXAMPLES = 3  # ids for each cause
+SHORT = 8  # characters of a group's id
+
+
+class MaskedCause(BaseModel):
+    """Masked samples of one cause. `by`: what failed; `steps` in which; `examples`: ids of some."""
+
+    cause: str
+    by: str
+    samples: int
+    steps: list[int]
+    examples: list[str]
+
+
+class Masks(BaseModel):
+    """`total` of `rollouts` samples were masked by infrastructure; `dropped` went with their groups, though
+    each has a reward. A sample with several causes counts for each."""
+
+    run: str
+    rollouts: int
+    total: int
+    dropped: int
+    causes: list[MaskedCause]
+
+
+def list_masked(ledger: Ledger, run: str) -> Masks:
+    """The most frequent cause first, those dropped with their groups last."""
+    samples = masked(ledger)
+    found: dict[tuple[str, str], list[Masked]] = defaultdict(list)
+    for one in samples:
+        for key in _keys(one):
+            found[key].append(one)
+    ordered = sorted(found.items(), key=lambda item: (item[0][0] == DROPPED, -len(item[1]), item[0]))
+    dropped = sum(one.dropped for one in samples)
+    return Masks(
+        run=run,
+        rollouts=len(ledger.rollouts),
+        total=len(samples) - dropped,
+        dropped=dropped,
+        causes=[
+            MaskedCause(
+                cause=cause,
+                by=by,
+                samples=len(ones),
+                steps=sorted({one.step for one in ones}),
+                examples=[one.rollout.rollout_id for one in ones[:EXAMPLES]],
+            )
+            for (cause, by), ones in ordered
+        ],
+    )
+
+
+def in_ranges(numbers: Iterable[int], most: int = 8) -> str:
+    """`1–4, 7`; of more than `most` ranges the first."""
+    ordered = sorted(set(numbers))
+    runs = [
+        [number for _, number in part]
+        for _, part in groupby(enumerate(ordered), key=lambda pair: pair[1] - pair[0])
+    ]
+    words = [f"{run[0]}–{run[-1]}" if len(run) > 1 else str(run[0]) for run in runs]
+    return ", ".join(words[:most]) + (f" and {len(words) - most} more" if len(words) > most else "")
+
+
+def counts_in_words(masked: int, causes: Mapping[str, int], dropped: int) -> str:
+    """`3 (2 timeout, 1 quota), 1 dropped with their groups`, from samples that infrastructure masked, their
+    causes (a sample with several counts for each), and samples that were dropped with their groups.
+    """
+    by_cause = ", ".join(f"{count:,} {cause.replace('_', ' ')}" for cause, count in causes.items() if count)
+    words = f"{masked:,}" + (f" ({by_cause})" if by_cause else "")
+    return words + (f", {dropped:,} dropped with their groups" if dropped else "")
+
+
+def short_id(rollout_id: str) -> str:
+    """The beginning of the group's id, and the sibling: enough for `llmi why`."""
+    group, _, sibling = rollout_id.rpartition("_")
+    return f"{group[:SHORT]}_{sibling}" if group else rollout_id
+
+
+def _keys(one: Masked) -> Sequence[tuple[str, str]]:
+    """(cause, what failed) of a sample, each once."""
+    named = [(blame.failure.cause.value, blame.by) for blame in one.blames]
+    return list(dict.fromkeys(named)) or [(cause, "") for cause in one.causes]

@@ -1,0 +1,186 @@
+"""How far a run is, read from the files it writes while it goes on.
+
+Invariants: each line of a file is read once, however often `update` is called; an unfinished last line waits
+for its end; nothing here touches a process of the run.
+"""
+
+from __future__ import annotations
+
+import heapq
+import json
+import logging
+import time
+from collections import Counter
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
+
+from coordinator.watch.idle.report import IdleReport
+from coordinator.watch.idle.spans import Span
+from coordinator.watch.idle.watch import IdleWatch
+from coordinator.watch.masking_answers import MaskingAnswers
+from coordinator.watch.summary import STEP, idle_ratio
+from policy.ledger.masked import DROPPED, causes_of
+from policy.ledger.writer import (
+    ENTRY,
+    LEDGER,
+    Abandoned,
+    Closed,
+    Ended,
+    Entry,
+    Paused,
+    PauseEnded,
+    Posted,
+    Resumed,
+    Saved,
+    Scored,
+    Started,
+    State,
+)
+from policy.settings import METRICS
+from workers.messages import Failure
+
+logger = logging.getLogger(__name__)
+REWARD = "critic/score/mean"
+LAST_STEPS = 10  # by which the time left is estimated
+JUDGE_EVERY_S = 2.0  # some ms of work for a thousand rollouts under way
+
+
+class Progress:
+    """`rewards`: mean per step, in order; `outcomes`: requests by success, model or infrastructure; `masked`:
+    samples by cause, `DROPPED` for those that went with their group; `idle`: seconds by cause so far;
+    `waiting`: for what the trainer has been waiting, since its last step, in order, empty while it trains;
+    `paused`: who keeps it from asking for rollouts now; `refusals`: the answers of providers that masked
+    samples, since this process began to read; `begun` and `scored`: rollouts, since this process of the run
+    began. `total`: after how many steps it ends, None when the data decides.
+    """
+
+    def __init__(self, run: Path, total: int | None = None):
+        self._run = run
+        self._total = total
+        self._offsets: dict[Path, int] = {}
+        self.rewards: list[float] = []
+        self.steps = 0
+        self.begun = self.scored = 0
+        self.posted = 0
+        self.outcomes: Counter[str] = Counter()
+        self.states: Counter[str] = Counter()
+        self.masked: Counter[str] = Counter()
+        self.masked_rollouts = 0  # by infrastructure; one may have several causes
+        self.watch = IdleWatch()
+        self.idle = IdleReport({}, {}, 0.0)
+        self.waiting: list[Span] = []
+        self.paused: Paused | None = None
+        self.refusals = MaskingAnswers()
+        self._judged_at = 0.0
+        self._timing: list[dict[str, Any]] = []
+        # By rollout, its state and the step of that; only what no checkpoint holds yet.
+        self._undoable: dict[str, tuple[State, int]] = {}
+
+    @property
+    def idle_ratio(self) -> float | None:
+        """The trainer's share of waiting over the steps so far."""
+        return idle_ratio(self._timing)
+
+    @property
+    def left_s(self) -> float | None:
+        """About how many seconds the steps that are left take, by the last ones; None while it is unknown."""
+        last = [row[STEP] for row in self._timing[-LAST_STEPS:] if isinstance(row.get(STEP), int | float)]
+        if not last or self._total is None:
+            return None
+        return max(0, self._total - self.steps) * sum(last) / len(last)
+
+    def update(self) -> None:
+        """Take in what was written since the last call."""
+        now = time.time()
+        for line in self._new_lines(self._run / METRICS):
+            try:
+                entry = json.loads(line)
+            except ValueError:  # torn by a disk that was full: the trainer's own file
+                logger.warning("%s: a line of it cannot be read, and is not shown", METRICS)
+                continue
+            self.steps = entry["step"]
+            self._timing.append(entry["data"])
+            self.watch.stepped(entry["step"], entry["data"])
+            if isinstance(entry["data"].get(REWARD), int | float):
+                self.rewards.append(entry["data"][REWARD])
+        self.watch.take(self._new_entries(), now)
+        if now - self._judged_at > JUDGE_EVERY_S:
+            self._judged_at = now
+            self._judge(now)
+
+    def conclude(self) -> None:
+        """Of a run that has ended: nothing more is written, and nothing is waited for."""
+        self.update()
+        self.watch.take([])
+        self.waiting, self.paused = [], None
+        self.idle = self.watch.report(self.watch.idleness())
+
+    def _judge(self, now: float) -> None:
+        if self._total is not None and self.steps >= self._total:
+            self.waiting, self.idle = [], self.watch.report(self.watch.idleness())
+            return
+        metrics = self._run / METRICS
+        last = metrics.stat().st_mtime if metrics.exists() else 0.0
+        wait = self.watch.waiting(self.steps, last, now)
+        idleness = self.watch.idleness(now, wait)
+        self.waiting = idleness.why(wait) if wait else []
+        self.idle = self.watch.report(idleness)
+
+    def _new_entries(self) -> Iterator[Entry]:
+        files = sorted((self._run / LEDGER).glob("*.jsonl"))
+        parsed = [map(ENTRY.validate_json, self._new_lines(path)) for path in files]
+        for entry in heapq.merge(*parsed, key=lambda entry: entry.time):
+            self._count(entry)
+            yield entry
+
+    def _count(self, entry: Entry) -> None:
+        match entry:
+            case Started():
+                self.begun += 1
+            case Scored():
+                self.scored += 1
+            case Posted():  # one that a resumed run takes up is known
+                self.posted += self.watch.request(entry.request.request_id) is None
+            case Ended():
+                result = entry.outcome.result
+                self.outcomes[result.fault.value if isinstance(result, Failure) else "success"] += 1
+                self.refusals.take(entry.outcome)
+            case Closed():
+                self.states[entry.state] += 1
+                self._undoable[entry.rollout_id] = entry.state, entry.step
+                if entry.state == "masked":
+                    self._masked(entry)
+            case Paused():
+                self.paused = entry
+            case PauseEnded():
+                self.paused = None
+            case Abandoned():
+                self.states["cancelled"] += 1
+            case Saved():
+                kept = self._undoable.items()
+                self._undoable = {name: end for name, end in kept if end[1] > entry.step}
+            case Resumed():
+                for state, step in self._undoable.values():
+                    if step > entry.step or state == "cancelled":
+                        self.states[state] -= 1
+                        self.masked[DROPPED] -= state == "masked"
+                self._undoable.clear()
+                self.paused = None
+                self.begun = self.scored = 0
+
+    def _masked(self, entry: Closed) -> None:
+        causes = causes_of(entry)
+        self.masked.update(causes)
+        self.masked_rollouts += DROPPED not in causes
+
+    def _new_lines(self, path: Path) -> list[bytes]:
+        try:
+            with path.open("rb") as file:
+                file.seek(self._offsets.get(path, 0))
+                data = file.read()
+        except FileNotFoundError:
+            return []
+        whole = data.rfind(b"\n") + 1
+        self._offsets[path] = self._offsets.get(path, 0) + whole
+        return data[:whole].split(b"\n")[:-1]

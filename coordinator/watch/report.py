@@ -1,0 +1,140 @@
+"""What a run leaves behind for people: summary.json, reward.png and index.html.
+
+Invariant: made from the run's folder alone, so that it can be made again at any time.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from pathlib import Path
+
+from coordinator.config.settings import RunConfig
+from coordinator.console.stages import duration
+from coordinator.watch.masks import list_masked
+from coordinator.watch.report_masked import examples, masked_note, masked_tables
+from coordinator.watch.summary import Summary
+from evaluation.pages.curve import Point, draw
+from evaluation.pages.page import KeyFigure, Page, Table, write
+from evaluation.pages.samples import Sample, pairs
+from policy.ledger.reader import Ledger, reward_curve
+from workers.storage.blobs import BlobStore
+
+GIB = 1024**3
+CAUSES_SHOWN = 4
+REPORT = "index.html"
+
+
+def write_report(run: Path, config: RunConfig, ledger: Ledger, summary: Summary) -> Path:
+    """Write the three files into `run`; returns the page's path. Without any step there is no curve."""
+    (run / "summary.json").write_text(summary.model_dump_json(indent=1) + "\n", encoding="utf-8")
+    steps = points(ledger, summary)
+    curve = draw(steps, run / "reward.png").read_bytes() if steps else None
+    page = Page(
+        title=summary.name,
+        lead=lead(config, summary),
+        figures=figures(summary),
+        pairs=pairs(samples(ledger)),
+        curve=curve,
+        tables=[*tables(summary), *masked_tables(list_masked(ledger, summary.name), summary)],
+        notes=notes(config),
+        masked=examples(ledger, summary.name),
+    )
+    return write(run / REPORT, page, BlobStore(config.blobs.url))
+
+
+def points(ledger: Ledger, summary: Summary) -> list[Point]:
+    """The steps of the curve: those with a reward, and those whose samples were masked or dropped. Step 0
+    holds what belongs to none."""
+    rewards, masked, dropped = reward_curve(ledger), summary.masked_by_step, summary.dropped_by_step
+    return [
+        Point(step, rewards.get(step), masked.get(step, 0), dropped.get(step, 0))
+        for step in sorted({*rewards, *masked, *dropped} - {0})
+    ]
+
+
+def samples(ledger: Ledger) -> list[Sample]:
+    """The documents that were trained on, in the order of their steps."""
+    found = [
+        Sample(
+            document=rollout.document,
+            step=rollout.step,
+            reward=rollout.score.reward,
+            breakdown=rollout.score.breakdown,
+            state=rollout.state,
+            masked_by=rollout.score.masked_by,
+        )
+        for rollout in ledger.rollouts.values()
+        if rollout.state == "trained" and rollout.document and rollout.score
+    ]
+    return sorted(found, key=lambda sample: (sample.step, sample.document.rollout_id))
+
+
+def lead(config: RunConfig, summary: Summary) -> str:
+    train = config.train
+    where = "on a CPU" if train.device == "cpu" else f"on {train.gpus} GPUs"
+    return (
+        f"{Path(train.model).name}, {train.loss.upper()}, {summary.steps} steps of {train.batch_size} "
+        f"prompts with {train.n} rollouts each, {where}, seed {summary.seed}."
+    )
+
+
+def figures(summary: Summary) -> list[KeyFigure]:
+    def number(value: float | None, form: str) -> str:
+        return "none" if value is None else format(value, form)
+
+    reward = f"{number(summary.reward_first, '.2f')} → {number(summary.reward_last, '.2f')}"
+    return [
+        KeyFigure("Reward", reward, "first and last fifth of the steps"),
+        KeyFigure("Requests", f"{summary.requests_posted:,}", "to tools and judges"),
+        KeyFigure("Lost", f"{summary.lost:,}", "requests without an outcome"),
+        KeyFigure("Masked", f"{summary.masked:,}", masked_note(summary)),
+        KeyFigure("Trainer idle", number(summary.trainer_idle_ratio, ".1%"), "waiting for samples"),
+        KeyFigure("Memory", f"{summary.peak_rss_bytes / GIB:.1f} GiB", "peak, all processes"),
+        KeyFigure("Time", duration(summary.seconds), "start to end"),
+    ]
+
+
+def tables(summary: Summary) -> list[Table]:
+    kinds = Table(
+        "Requests",
+        ["kind", "posted", "success", "model's fault", "ours"],
+        [
+            [kind.replace("_", " "), *(f"{n:,}" for n in (c.posted, c.success, c.model, c.infrastructure))]
+            for kind, c in summary.by_tool.items()
+        ],
+    )
+    ended = sorted(summary.outcomes.items(), key=lambda item: -item[1])
+    outcomes = Table("Outcomes", ["outcome", "count"], [[k.replace("_", " "), f"{v:,}"] for k, v in ended])
+    states = dict(summary.rollouts)
+    if states.pop("masked", 0):
+        states["masked by infrastructure"] = summary.masked
+        states["dropped with its group"] = summary.dropped_with_group
+    rollouts = Table("Rollouts", ["state", "count"], [[k, f"{v:,}"] for k, v in states.items() if v])
+    idle = {"trainer": summary.trainer_idle_s, "generator": summary.generator_idle_s}
+    waits = Table(
+        "Idle time",
+        ["who", "waited for", "seconds"],
+        [
+            [who, cause.replace("_", " "), f"{s:,.1f}"]
+            for who, causes in idle.items()
+            for cause, s in largest(causes).items()
+        ],
+    )
+    return [table for table in (kinds, outcomes, rollouts, waits) if table.rows]
+
+
+def largest(causes: Mapping[str, float]) -> dict[str, float]:
+    """The `CAUSES_SHOWN` with the most seconds, and the rest together; summary.json has them all."""
+    ordered = sorted(causes.items(), key=lambda item: -item[1])
+    rest = sum(seconds for _, seconds in ordered[CAUSES_SHOWN:])
+    return dict(ordered[:CAUSES_SHOWN]) | ({"everything else": rest} if rest else {})
+
+
+def notes(config: RunConfig) -> list[str]:
+    """What a reader must know to judge the scores and pictures."""
+    found = [f"Reward formula: {config.reward.formula}."]
+    if "rules" in (config.judges.text.provider, config.judges.image.provider):
+        found.append("Scores come from the rule-based judge: no judge model is configured.")
+    if config.train.device == "cpu" and config.tools.diffusion.provider == "diffusers":
+        found.append("Generated pictures come from tiny weights trained for seconds.")
+    return found

@@ -1,0 +1,67 @@
+"""The part of a run's page about masked samples: how many, by cause and by step, and one of each cause."""
+
+from __future__ import annotations
+
+from coordinator.watch.masks import Masks, in_ranges, short_id
+from coordinator.watch.summary import Summary
+from evaluation.pages.page import Table
+from evaluation.pages.samples import Sample
+from policy.ledger.masked import masked
+from policy.ledger.reader import Ledger
+
+SHOWN = 6  # samples
+STEPS = 12  # rows of the table by step
+
+
+def masked_note(summary: Summary) -> str:
+    """Beside the number of masked samples."""
+    dropped = (
+        f"; {summary.dropped_with_group:,} dropped with their groups" if summary.dropped_with_group else ""
+    )
+    return f"by infrastructure{dropped}; {summary.n_valid:,} of {summary.n_total:,} valid"
+
+
+def masked_tables(masks: Masks, summary: Summary) -> list[Table]:
+    """By cause, with ids for `llmi why`, and by step; none where nothing was masked."""
+    if not masks.causes:
+        return []
+    causes = [
+        [one.cause.replace("_", " "), one.by.replace("_", " "), f"{one.samples:,}", in_ranges(one.steps),
+         short_id(one.examples[0])]
+        for one in masks.causes
+    ]  # fmt: skip
+    infrastructure, group = summary.masked_by_step, summary.dropped_by_step
+    steps = sorted(
+        {*infrastructure, *group}, key=lambda step: -infrastructure.get(step, 0) - group.get(step, 0)
+    )
+    rows = [
+        [str(step) if step else "none", f"{infrastructure.get(step, 0):,}", f"{group.get(step, 0):,}"]
+        for step in sorted(steps[:STEPS])
+    ]
+    title = "Masked, by step" if len(steps) <= STEPS else f"Masked, the worst {STEPS} of {len(steps)} steps"
+    return [
+        Table("Masked, by cause", ["cause", "by", "samples", "steps", "such as"], causes),
+        Table(title, ["step", "by infrastructure", "with its group"], rows),
+    ]
+
+
+def examples(ledger: Ledger, run: str) -> list[Sample]:
+    """Masked samples, the first of each set of causes and the commonest set first."""
+    by_causes: dict[tuple[str, ...], list[Sample]] = {}
+    for one in masked(ledger):
+        rollout = one.rollout
+        if one.dropped or rollout.document is None or rollout.score is None:
+            continue
+        key = tuple(sorted({f"{blame.by} {blame.failure.cause}" for blame in one.blames}))
+        shown = Sample(
+            document=rollout.document,
+            step=one.step,
+            reward=None,
+            state="masked",
+            masked_by=rollout.score.masked_by,
+            by=tuple(blame.by for blame in one.blames),
+            more=f"llmi why {run} {rollout.rollout_id}",
+        )
+        by_causes.setdefault(key, []).append(shown)
+    ordered = sorted(by_causes.values(), key=lambda found: -len(found))
+    return [found[0] for found in ordered[:SHOWN]]

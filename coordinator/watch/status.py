@@ -1,0 +1,210 @@
+"""Where a run stands, from its folder and its Redis: what is waited for, and what is stuck.
+
+Invariants: nothing of the run is changed; it may go on or have ended; a Redis that does not answer leaves its
+part out.
+"""
+
+from __future__ import annotations
+
+import json
+import time
+from collections.abc import Callable
+from pathlib import Path
+
+import redis
+from pydantic import BaseModel, ValidationError
+
+from coordinator.config.settings import CONFIG_FILE
+from coordinator.watch.exporter import ENDPOINTS, without_password
+from coordinator.watch.idle.spans import rounded
+from coordinator.watch.polling import Lookout, left_alone, told, whereabouts
+from coordinator.watch.progress import Progress
+from policy.ledger.reader import RequestRecord
+from policy.ledger.writer import LEDGER
+from policy.settings import METRICS
+from workers.broker.breakers import read_breakers
+from workers.broker.depths import read_depths
+from workers.errors import ConfigError
+from workers.settings import QueueSettings
+
+SUMMARY = "summary.json"
+SHOWN = 300  # characters of a prompt
+
+
+class Waiting(BaseModel):
+    """What the trainer waits for now: `cause`, for `seconds` of the `of_s` that it has waited. `request_id`:
+    of the request behind it, if there is one; `state`: where that is, in words."""
+
+    cause: str
+    seconds: float
+    of_s: float
+    request_id: str = ""
+    state: str = ""
+
+
+class Pending(BaseModel):
+    """The request that has been without an outcome for longest. `age_s`: since it was posted; `prompt`: what
+    waits for it; `state` in words; `stuck`: None where nobody can tell."""
+
+    request_id: str
+    tool: str
+    age_s: float
+    rollout: str
+    prompt: str
+    state: str
+    stuck: bool | None
+
+
+class Status(BaseModel):
+    """Where a run stands.
+
+    `quiet_s`: since the run's last line; `left_s`: about how long it still takes; `masked`: samples so far,
+    as `Progress.masked`; `waiting`: None while it trains; `queues`: None without Redis; `paused`: the
+    providers, in words, because of which it asks for no rollouts now; `down`: those with an open circuit.
+    `advisories`: in words, kinds of requests of which too many masked their samples by answers that waiting
+    does not cure; `masking_answers`: all such answers, by kind, with how often each came. Idle times as in
+    `Summary`.
+    """
+
+    name: str
+    ended: bool
+    quiet_s: float
+    step: int
+    steps: int | None
+    left_s: float | None
+    reward: float | None
+    trainer_idle_ratio: float | None
+    trainer_idle_s: dict[str, float]
+    generator_idle_ratio: float | None
+    generator_idle_s: dict[str, float]
+    masked: dict[str, int]
+    waiting: Waiting | None
+    paused: list[str]
+    down: list[str]
+    advisories: list[str]
+    masking_answers: dict[str, dict[str, int]]
+    queues: dict[str, dict[str, int]] | None
+    longest_pending: Pending | None
+
+
+def look(run: Path) -> Status:
+    """Read it all. Raises `ConfigError` for a folder that is no run's."""
+    evaluation = (run / "batch.json").is_file()
+    if not (run / CONFIG_FILE).is_file() or (evaluation and not (run / LEDGER).is_dir()):
+        hint = "; of an evaluation see `llmi evaluate status`" if evaluation else ""
+        raise ConfigError(
+            f"{run}: no run has begun there; name a run's folder, or its name under --runs{hint}"
+        )
+    config = json.loads((run / CONFIG_FILE).read_text(encoding="utf-8"))
+    ended, now = (run / SUMMARY).exists(), time.time()
+    steps = config.get("train", {}).get("steps")
+    progress = _progress(run, steps, ended)
+    queue = QueueSettings.model_validate(config.get("queue", {}))
+    url = "" if ended else redis_url(run, queue)
+    longest = None
+    if not ended and (pending := progress.watch.pending(now)):
+        longest = _longest(pending[0], progress, url, queue)
+    return Status(
+        name=config.get("name") or run.name,
+        ended=ended,
+        quiet_s=round(now - _last_written(run), 1),
+        step=progress.steps,
+        steps=steps,
+        left_s=None if ended or progress.left_s is None else round(progress.left_s, 1),
+        reward=progress.rewards[-1] if progress.rewards else None,
+        trainer_idle_ratio=progress.idle_ratio,
+        trainer_idle_s=rounded(progress.idle.trainer),
+        generator_idle_ratio=progress.idle.generator_ratio,
+        generator_idle_s=rounded(progress.idle.generator),
+        masked={cause: n for cause, n in progress.masked.most_common() if n},
+        waiting=waiting(progress, Lookout(progress, lambda: (url, queue)).words),
+        paused=list(progress.paused.providers) if progress.paused else [],
+        down=_down(url),
+        advisories=progress.refusals.advisories,
+        masking_answers=progress.refusals.listed,
+        queues=_queues(url),
+        longest_pending=longest,
+    )
+
+
+def _progress(run: Path, steps: int | None, ended: bool) -> Progress:
+    progress = Progress(run, steps)
+    try:
+        if ended:
+            progress.conclude()
+        else:
+            progress.update()
+    except ValidationError as error:
+        raise ConfigError(
+            f"{run / LEDGER}: was written by another version: {error.errors()[0]['msg']}"
+        ) from error
+    return progress
+
+
+def waiting(progress: Progress, where: Callable[[str], str]) -> Waiting | None:
+    """What the trainer waits for, as its last span tells. `where`: in words, where a request is."""
+    spans = progress.waiting
+    if not spans:
+        return None
+    last = spans[-1]
+    return Waiting(
+        cause=last.cause,
+        seconds=round(sum(span.seconds for span in spans if span.cause == last.cause), 1),
+        of_s=round(sum(span.seconds for span in spans), 1),
+        request_id=last.request_id,
+        state=where(last.request_id) if last.request_id else "",
+    )
+
+
+def in_words(wait: Waiting) -> str:
+    """For a line of text."""
+    where = f", {wait.request_id} is {wait.state}" if wait.state else ""
+    return f"{wait.cause} ({wait.seconds:.0f} of {wait.of_s:.0f} s){where}"
+
+
+def _longest(record: RequestRecord, progress: Progress, url: str, queue: QueueSettings) -> Pending:
+    where, kind = whereabouts(url, queue, record), record.request.kind
+    rollout = progress.watch.owner(record)
+    question = rollout.task.question if rollout and rollout.task else ""
+    return Pending(
+        request_id=record.request.request_id,
+        tool=kind,
+        age_s=round(time.time() - record.posted, 1),
+        rollout=record.request.owner,
+        prompt=question if len(question) <= SHOWN else f"{question[:SHOWN]}…",
+        state=told(where, progress.watch.median_s(kind), queue.lease_s, left_alone(url, kind)),
+        stuck=where.stuck if where else None,
+    )
+
+
+def redis_url(run: Path, queue: QueueSettings) -> str:
+    """The URL of the run's Redis, with its password when the environment has it; empty before it has one."""
+    try:
+        named = json.loads((run / ENDPOINTS).read_text(encoding="utf-8"))["redis"]
+    except FileNotFoundError:
+        return ""
+    return queue.url if without_password(queue.url) == named else str(named)
+
+
+def _down(url: str) -> list[str]:
+    if not url:
+        return []
+    try:
+        return [str(down) for down in read_breakers(url).down]
+    except redis.RedisError:
+        return []
+
+
+def _queues(url: str) -> dict[str, dict[str, int]] | None:
+    if not url:
+        return None
+    try:
+        depths = read_depths(url)
+    except redis.RedisError:
+        return None
+    return {name: {"waiting": depth.waiting, "running": depth.running} for name, depth in depths.items()}
+
+
+def _last_written(run: Path) -> float:
+    files = [run / CONFIG_FILE, run / METRICS, *(run / LEDGER).glob("*.jsonl")]
+    return max(file.stat().st_mtime for file in files if file.exists())

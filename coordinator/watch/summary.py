@@ -1,0 +1,194 @@
+"""The numbers of a run, from its metrics file and its ledger.
+
+Invariants: pure; every number is counted from what the run recorded, none is assumed; a request is lost when
+nobody can tell what became of it although its rollout ended or its deadline passed.
+"""
+
+from __future__ import annotations
+
+import json
+from collections import Counter
+from collections.abc import Iterable, Sequence
+from pathlib import Path
+
+from pydantic import BaseModel, JsonValue
+
+from coordinator.watch.idle.report import Idleness
+from coordinator.watch.idle.spans import rounded
+from coordinator.watch.masking_answers import MaskingAnswers
+from policy.ledger.groups import groups
+from policy.ledger.masked import by_cause, by_step, masked
+from policy.ledger.reader import Ledger, RequestRecord, reward_curve
+from workers.messages import Success
+
+WAIT, STEP = "timing_s/gen", "timing_s/step"
+
+
+class KindCounts(BaseModel):
+    """Requests of one kind (a tool or a judge): posted, and how they ended."""
+
+    posted: int = 0
+    success: int = 0
+    model: int = 0
+    infrastructure: int = 0
+
+
+class Summary(BaseModel):
+    """The figures of a run. Rewards in [0, 1]; `trainer_idle_ratio`: share of the steps' time spent waiting
+    for samples.
+
+    `outcomes` counts requests by `success` or the cause of the failure; `rollouts` by terminal state.
+    `masked` counts samples that infrastructure masked, `dropped_with_group` those that have a reward and were
+    dropped because their group had too few valid samples; `rollouts["masked"]` is the sum of both.
+    `masked_by_cause` counts a sample once for each of its causes. For `n_valid` to `dropped_by_latency` see
+    `policy.ledger.groups.Groups`. `trainer_idle_s` and `generator_idle_s`: seconds by cause
+    (`coordinator.watch.idle.path.CAUSES`); the trainer's hold those in which weights were sent.
+    `generator_idle_ratio`: share of the time from the first rollout to the last batch. `masking_answers`:
+    answers of providers that masked samples and that waiting does not cure, by kind, with how often each came
+    (`coordinator.watch.masking_answers`). `peak_rss_bytes`: of all processes together; a page that several
+    share counts once (Linux's PSS).
+    """
+
+    name: str
+    seed: int
+    steps: int
+    reward_first: float | None
+    reward_last: float | None
+    requests_posted: int
+    outcomes: dict[str, int]
+    by_tool: dict[str, KindCounts]
+    rollouts: dict[str, int]
+    masked: int
+    masked_by_cause: dict[str, int]
+    masked_by_step: dict[int, int]
+    dropped_with_group: int
+    dropped_by_step: dict[int, int]
+    n_valid: int
+    n_total: int
+    masking_answers: dict[str, dict[str, int]]
+    groups_replaced: dict[str, int]
+    dropped_by_latency: list[float]
+    lost: int
+    violations: int
+    worker_restarts: int
+    trainer_idle_ratio: float | None
+    trainer_idle_s: dict[str, float]
+    generator_idle_ratio: float | None
+    generator_idle_s: dict[str, float]
+    peak_rss_bytes: int
+    seconds: float
+
+
+def read_metrics(path: Path) -> list[dict[str, JsonValue]]:
+    """verl's metrics, one flat mapping per step with `step` in it; a torn line is skipped."""
+    if not path.exists():
+        return []
+    rows = []
+    for line in path.read_bytes().split(b"\n")[:-1]:
+        try:
+            entry = json.loads(line)
+        except ValueError:
+            continue
+        rows.append({**entry["data"], "step": entry["step"]})
+    return rows
+
+
+def first_and_last(values: Sequence[float], share: float = 0.2) -> tuple[float | None, float | None]:
+    """The means over the first and the last `share` of the values (at least one each); None without any."""
+    if not values:
+        return None, None
+    width = max(1, int(len(values) * share))
+    return sum(values[:width]) / width, sum(values[-width:]) / width
+
+
+def idle_ratio(metrics: Iterable[dict[str, JsonValue]]) -> float | None:
+    """Seconds the trainer waited for samples over the seconds of its steps; None before the first step."""
+    waited = total = 0.0
+    for row in metrics:
+        wait, step = row.get(WAIT), row.get(STEP)
+        if isinstance(wait, int | float) and isinstance(step, int | float):
+            waited, total = waited + wait, total + step
+    return waited / total if total else None
+
+
+def lost_requests(ledger: Ledger, now: float) -> list[RequestRecord]:
+    """Requests without an outcome though their deadline passed or their rollout ended. `now` in Unix seconds.
+
+    To be asked before the ledger is closed: closing gives every open request an outcome.
+    """
+    return [
+        record
+        for record in ledger.pending
+        if record.request.deadline < now or _ended(ledger, record.request.owner)
+    ]
+
+
+def _ended(ledger: Ledger, owner: str) -> bool:
+    rollout = ledger.rollouts.get(owner)
+    return rollout is not None and rollout.state is not None
+
+
+def summarize(
+    ledger: Ledger,
+    metrics: Sequence[dict[str, JsonValue]],
+    *,
+    name: str,
+    seed: int,
+    lost: int,
+    worker_restarts: int,
+    peak_rss_bytes: int,
+    seconds: float,
+) -> Summary:
+    """Add everything up. `ledger` after it was closed, `lost` from before."""
+    outcomes: Counter[str] = Counter()
+    kinds: dict[str, KindCounts] = {}
+    refusals = MaskingAnswers()
+    for record in ledger.requests.values():
+        counts = kinds.setdefault(record.request.kind, KindCounts())
+        counts.posted += 1
+        if record.outcome is None:
+            continue
+        result = record.outcome.result
+        refusals.take(record.outcome)
+        if isinstance(result, Success):
+            outcomes["success"] += 1
+            counts.success += 1
+        else:
+            outcomes[result.cause.value] += 1
+            name_of = result.fault.value
+            setattr(counts, name_of, getattr(counts, name_of) + 1)
+    first, last = first_and_last(list(reward_curve(ledger).values()))
+    states, masks = ledger.states(), masked(ledger)
+    masked_by_step, dropped_by_step = by_step(masks), by_step(masks, dropped=True)
+    became = groups(ledger)
+    idle = Idleness(ledger, metrics).report()
+    return Summary(
+        name=name,
+        seed=seed,
+        steps=len(metrics),
+        reward_first=first,
+        reward_last=last,
+        requests_posted=len(ledger.requests),
+        outcomes=dict(sorted(outcomes.items())),
+        by_tool=dict(sorted(kinds.items())),
+        rollouts=dict(sorted(states.items())),
+        masked=sum(masked_by_step.values()),
+        masked_by_cause=by_cause(masks),
+        masked_by_step=masked_by_step,
+        dropped_with_group=sum(dropped_by_step.values()),
+        dropped_by_step=dropped_by_step,
+        n_valid=became.n_valid,
+        n_total=became.n_total,
+        masking_answers=refusals.listed,
+        groups_replaced=became.replaced,
+        dropped_by_latency=became.dropped_by_latency,
+        lost=lost,
+        violations=len(ledger.violations),
+        worker_restarts=worker_restarts,
+        trainer_idle_ratio=idle_ratio(metrics),
+        trainer_idle_s=rounded(idle.trainer),
+        generator_idle_ratio=idle.generator_ratio,
+        generator_idle_s=rounded(idle.generator),
+        peak_rss_bytes=peak_rss_bytes,
+        seconds=seconds,
+    )

@@ -1,0 +1,192 @@
+"""What happened to one sample, from the files of its run's ledger.
+
+Invariants: nothing but the run's folder is read, so that a run may go on, have ended or have died; a request
+that has no outcome says so.
+"""
+
+from __future__ import annotations
+
+import difflib
+from collections.abc import Sequence
+from itertools import takewhile
+from pathlib import Path
+
+from pydantic import BaseModel, JsonValue
+
+from coordinator.config.settings import CONFIG_FILE
+from policy.ledger.masked import blames, failed_requests, group_steps
+from policy.ledger.reader import Ledger, RequestRecord, RolloutRecord, read_ledger
+from policy.ledger.writer import LEDGER
+from workers.errors import ConfigError
+from workers.messages import Success
+
+NEAR = 5  # ids that a message names
+
+
+class RequestReport(BaseModel):
+    """One request. `queue_s`: from posting until a worker began; `run_s`: from then to its end; None where
+    unknown. `outcome`: `success`, a cause, or `pending`; `fault` is empty but for failures."""
+
+    request_id: str
+    kind: str
+    outcome: str
+    fault: str = ""
+    detail: str = ""
+    provider: str = ""
+    worker: str = ""
+    queue_s: float | None = None
+    run_s: float | None = None
+    verdict: dict[str, int] | None = None
+
+
+class SampleReport(BaseModel):
+    """What the ledger holds about a sample. `versions`: the oldest and newest weights that wrote it; `step`:
+    in which its group was trained on or dropped, 0 for not yet; `masked_by`: `(what failed, cause, detail)`
+    of each failure; `siblings`: rewards (None: none) and states of its whole group, by id.
+    """
+
+    rollout: str
+    group: str
+    prompt: str
+    asked_in_step: int
+    step: int
+    versions: tuple[int, int] | None
+    tokens: int
+    segments: int
+    wrote_s: float | None
+    state: str
+    reason: str
+    reward: float | None
+    breakdown: dict[str, JsonValue]
+    masked_by: list[tuple[str, str, str]]
+    requests: list[RequestReport]
+    siblings: dict[str, tuple[float | None, str]]
+
+
+def ledger_of(run: Path) -> Ledger:
+    """Raises `ConfigError` for a folder that is no run's, or holds another version's ledger."""
+    if not (run / CONFIG_FILE).is_file() or not (run / LEDGER).is_dir():
+        hint = "; of an evaluation see `llmi evaluate report`" if (run / "batch.json").is_file() else ""
+        cure = f"name a run's folder, or its name under --runs{hint}"
+        raise ConfigError(f"{run}: no run has begun there; {cure}")
+    try:
+        return read_ledger(run)
+    except ValueError as error:
+        raise ConfigError(
+            f"the ledger cannot be read; it is damaged, or another version wrote it: {error}"
+        ) from error
+
+
+def find(ledger: Ledger, wanted: str) -> RolloutRecord:
+    """The rollout of this id, of this beginning of an id, of this sibling in a group that begins so
+    (`5f3a_2`), or that posted the request of this id. Raises `ConfigError` that names near ones."""
+    if wanted in ledger.rollouts:
+        return ledger.rollouts[wanted]
+    if wanted in ledger.requests:
+        owner = ledger.requests[wanted].request.owner
+        if owner in ledger.rollouts:
+            return ledger.rollouts[owner]
+    begins = sorted(name for name in ledger.rollouts if _meant(wanted, name))
+    if len(begins) == 1:
+        return ledger.rollouts[begins[0]]
+    if begins:
+        raise ConfigError(f"ROLLOUT: {wanted} begins {len(begins)} ids: {_some(begins)}; give more of it")
+    if not ledger.rollouts:
+        raise ConfigError(f"ROLLOUT: {wanted}: this run has begun no rollout yet")
+    near = _near(wanted, list(ledger.rollouts))
+    raise ConfigError(
+        f"ROLLOUT: no id begins with {wanted or 'nothing'}; "
+        + (f"near ones: {_some(near)}" if near else f"such as: {_some(sorted(ledger.rollouts))}")
+        + "; `llmi why RUN` lists the masked ones"
+    )
+
+
+def _meant(wanted: str, name: str) -> bool:
+    """Whether the id `name` begins so, or its group does and it is that sibling."""
+    if not wanted:
+        return False
+    group, _, sibling = wanted.rpartition("_")
+    of_sibling = bool(group) and name.startswith(group) and name.rpartition("_")[2] == sibling
+    return of_sibling or (name.startswith(wanted) and name != wanted)
+
+
+def describe(ledger: Ledger, rollout: RolloutRecord) -> SampleReport:
+    """Everything that the ledger holds about `rollout`."""
+    requests = [r for r in ledger.requests.values() if r.request.owner == rollout.rollout_id]
+    siblings = sorted((r for r in ledger.rollouts.values() if r.uid == rollout.uid), key=_age)
+    return SampleReport(
+        rollout=rollout.rollout_id,
+        group=rollout.uid,
+        prompt=rollout.task.question if rollout.task else "",
+        asked_in_step=rollout.asked_in_step,
+        step=rollout.step or group_steps(ledger).get(rollout.uid, 0),
+        versions=rollout.versions,
+        tokens=rollout.tokens,
+        segments=len(rollout.segments),
+        wrote_s=round(rollout.wrote - rollout.started, 2) if rollout.wrote and rollout.started else None,
+        state=rollout.state or "open",
+        reason=rollout.reason,
+        reward=rollout.reward,
+        breakdown=rollout.score.breakdown if rollout.score else {},
+        masked_by=[
+            (one.by, one.failure.cause.value, one.failure.detail)
+            for one in blames(failed_requests(ledger), rollout)
+        ],
+        requests=[_request(record) for record in sorted(requests, key=lambda record: record.posted)],
+        siblings={one.rollout_id: (one.reward, _ended(one)) for one in siblings},
+    )
+
+
+def _request(record: RequestRecord) -> RequestReport:
+    request, outcome = record.request, record.outcome
+    report = RequestReport(request_id=request.request_id, kind=request.kind, outcome="pending")
+    if outcome is None:
+        return report
+    times: dict[str, object] = {"worker": outcome.worker}
+    if outcome.started:
+        times["queue_s"] = round(max(0.0, outcome.started - record.posted), 2)
+        if outcome.finished:
+            times["run_s"] = round(outcome.finished - outcome.started, 2)
+    result = outcome.result
+    if isinstance(result, Success):
+        source = result.source
+        provider = str(source.get("provider") or source.get("judge") or source.get("model") or "")
+        how: dict[str, object] = {"outcome": "success", "provider": provider, "verdict": result.verdict}
+    else:
+        how = {
+            "outcome": result.cause.value,
+            "fault": result.fault.value,
+            "detail": result.detail,
+            "provider": result.provider,
+        }
+    return report.model_copy(update=times | how)
+
+
+def _ended(rollout: RolloutRecord) -> str:
+    """Its state; a masked sample that has a reward was dropped with its group."""
+    if rollout.state == "masked" and rollout.reward is not None:
+        return "dropped with its group"
+    return rollout.state or "open"
+
+
+def _age(rollout: RolloutRecord) -> tuple[float, str]:
+    return rollout.started, rollout.rollout_id
+
+
+def _near(wanted: str, names: Sequence[str]) -> list[str]:
+    """Ids that share the longest beginning with it, else those that look alike."""
+    common = {name: _common(wanted, name) for name in names}
+    most = max(common.values(), default=0)
+    if most >= min(4, len(wanted)):
+        return sorted(name for name, length in common.items() if length == most)
+    return difflib.get_close_matches(wanted, names, n=NEAR)
+
+
+def _common(one: str, other: str) -> int:
+    pairs = zip(one, other, strict=False)
+    return sum(1 for _ in takewhile(lambda pair: pair[0] == pair[1], pairs))
+
+
+def _some(names: Sequence[str]) -> str:
+    more = f" and {len(names) - NEAR} more" if len(names) > NEAR else ""
+    return ", ".join(names[:NEAR]) + more

@@ -1,0 +1,216 @@
+"""The author behind any OpenAI-compatible chat endpoint (vLLM, SGLang, OpenAI), read as it streams.
+
+Invariants: never past `timeout_s`, whatever the server does; a stream that ends without a finish_reason is
+PROVIDER_DOWN, and no document; asked again (as `workers.providers.http.api` does) only until the answer
+begins, since then tools may be at work on the text. A text that the endpoint's content filter stops, or that
+the model declines to write, is the model's fault: asked again it would only be stopped again. A prompt that
+is too long for the endpoint is not: the model did not write it.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import functools
+import time
+from collections.abc import AsyncGenerator, Sequence
+from typing import Any
+
+import aiohttp
+
+from evaluation.authors.event_stream import EventStream
+from evaluation.authors.registry import Ending, conversation
+from evaluation.settings import AuthorSettings
+from policy.document import Task
+from rewards.judges.pictures import jpeg_uri
+from workers import images as gate
+from workers.errors import Cause, InfrastructureFault, JobError, ModelFault
+from workers.providers.http import api, keys
+from workers.providers.http.client import proxy_of, read_bounded
+from workers.providers.http.refusals import is_content_code
+
+NAME = "author"
+DONE = "[DONE]"
+MAX_ERROR_BYTES = 2**20
+
+
+class OpenAIAuthor:
+    """Stateless: any number of texts at once, on any event loop."""
+
+    def __init__(self, settings: AuthorSettings):
+        self._settings = settings
+
+    async def write(self, task: Task, images: Sequence[bytes], seed: int) -> AsyncGenerator[str | Ending]:
+        """See `evaluation.authors.registry.Author`."""
+        decoding = functools.partial(self._call, task, tuple(images), seed)
+        call = await gate.aside("store", decoding)
+        model, reason, stream = self._settings.model, "", EventStream()
+        async with api.session() as connections:
+            response: aiohttp.ClientResponse = await api.retrying(call.deadline)(_open, connections, call)
+            try:
+                while not reason:
+                    data = await _read(response, call.deadline)
+                    for chunk in _chunks(call, stream, data):
+                        model = call.said(chunk.get("model")) or model
+                        text, reason = _delta(chunk)
+                        if text:
+                            yield text
+                        if reason:
+                            break
+                    if not data:
+                        break
+            finally:
+                response.close()
+        yield Ending(model=model, truncated=_truncated(reason))
+
+    def _call(self, task: Task, images: tuple[bytes, ...], seed: int) -> api.Call:
+        settings = self._settings
+        variable = keys.key_env(settings.api_key_env, settings.url)
+        key = keys.required(variable, NAME) if variable else ""
+        chat = conversation(task, len(images), system_prompt=settings.system_prompt)
+        body: dict[str, Any] = {
+            "model": settings.model,
+            "messages": _with_pictures(
+                chat, [jpeg_uri(image, settings.max_image_pixels) for image in images]
+            ),
+            "stream": True,
+            "temperature": settings.temperature,
+            settings.max_tokens_field: settings.max_tokens,
+            "seed": seed % 2**31,
+        }
+        if settings.enable_thinking is not None:
+            body["chat_template_kwargs"] = {"enable_thinking": settings.enable_thinking}
+        return api.Call(
+            provider=NAME,
+            method="POST",
+            url=f"{settings.url}/chat/completions",
+            deadline=time.time() + settings.timeout_s,
+            body=body,
+            headers={"Authorization": f"Bearer {key}"} if key else {},
+            key=key,
+        )
+
+
+def _with_pictures(chat: list[dict], uris: list[str]) -> list[dict]:
+    """The chat with a data URI in the place of each `{type: image}`."""
+    left = iter(uris)
+
+    def piece(part: dict) -> dict:
+        return {"type": "image_url", "image_url": {"url": next(left)}} if part["type"] == "image" else part
+
+    return [
+        turn
+        if isinstance(turn["content"], str)
+        else {"role": turn["role"], "content": [piece(part) for part in turn["content"]]}
+        for turn in chat
+    ]
+
+
+async def _open(connections: aiohttp.ClientSession, call: api.Call) -> aiohttp.ClientResponse:
+    """The answer, its head read and good; the caller closes it. Raises as `api.ask`."""
+    try:
+        async with asyncio.timeout(call.deadline - time.time()):
+            response = await connections.request(
+                call.method,
+                call.url,
+                json=call.body,
+                headers={**call.headers, "Accept": "text/event-stream"},
+                proxy=await proxy_of(call.url),
+                allow_redirects=False,
+                timeout=aiohttp.ClientTimeout(total=None),
+            )
+            try:
+                if response.status == 200 and response.content_type == "text/event-stream":
+                    return response
+                body = await read_bounded(response, MAX_ERROR_BYTES)
+            except BaseException:  # a cancellation too must not leave the connection open
+                response.close()
+                raise
+    except TimeoutError as error:
+        raise InfrastructureFault(Cause.TIMEOUT, "no answer in time", provider=NAME) from error
+    except aiohttp.InvalidURL as error:
+        raise InfrastructureFault(Cause.BAD_ANSWER, "its base URL is not a URL", provider=NAME) from error
+    except (aiohttp.ClientError, OSError) as error:
+        detail = f"cannot be reached: {type(error).__name__}"
+        raise api.PassingFault(Cause.PROVIDER_DOWN, detail, provider=NAME) from None
+    if response.status == 200:
+        detail = f"the answer is no event stream, but {response.content_type}"
+        raise InfrastructureFault(Cause.BAD_ANSWER, detail, provider=NAME)
+    raise _not_its_prompt(api.failure(call, response.status, response.headers, body))
+
+
+async def _read(response: aiohttp.ClientResponse, deadline: float) -> bytes:
+    """What has come, b"" at the end."""
+    try:
+        async with asyncio.timeout(deadline - time.time()):
+            return await response.content.readany()
+    except TimeoutError as error:
+        raise InfrastructureFault(Cause.TIMEOUT, "the text was not done in time", provider=NAME) from error
+    except (aiohttp.ClientError, OSError) as error:
+        detail = f"the connection broke in the middle of the text: {type(error).__name__}"
+        raise InfrastructureFault(Cause.PROVIDER_DOWN, detail, provider=NAME) from None
+
+
+def _chunks(call: api.Call, stream: EventStream, data: bytes) -> list[dict[str, Any]]:
+    """The `chat.completion.chunk`s that `data` completes; no data is the stream's end."""
+    try:
+        events = stream.feed(data) if data else stream.close()
+        chunks = [api.parsed(event) for event in events if event != DONE]
+    except ValueError as error:
+        detail = f"its stream cannot be read: {error}"[:300]
+        raise InfrastructureFault(Cause.BAD_ANSWER, detail, provider=NAME) from error
+    for chunk in chunks:
+        if not isinstance(chunk, dict):
+            raise InfrastructureFault(Cause.BAD_ANSWER, "an event is not a JSON object", provider=NAME)
+        if chunk.get("error"):
+            raise _gave_up(call, chunk)
+    return chunks
+
+
+def _gave_up(call: api.Call, chunk: dict[str, Any]) -> JobError:
+    """What went wrong after the server had answered 200."""
+    failure = _not_its_prompt(api.refused(call, 200, chunk))
+    if isinstance(failure, ModelFault):
+        return failure
+    error = chunk["error"]
+    words = call.said(error.get("message") if isinstance(error, dict) else error) or "without a word"
+    return InfrastructureFault(Cause.PROVIDER_DOWN, f"it gave up: {words}", provider=NAME)
+
+
+def _not_its_prompt(failure: JobError) -> JobError:
+    """`failure`, blamed on the configuration where it is the length of the prompt."""
+    if isinstance(failure, api.TooLarge):
+        return InfrastructureFault(Cause.BAD_ANSWER, failure.detail, provider=NAME)
+    return failure
+
+
+def _delta(chunk: dict[str, Any]) -> tuple[str, str]:
+    """The text of a chunk and why it was the last, each "" when there is none. Thoughts that the server keeps
+    apart (`reasoning_content`) are left out.
+    """
+    try:
+        choices = chunk.get("choices") or ()
+        if not choices:
+            return "", ""  # a chunk with usage numbers only
+        delta = choices[0].get("delta") or {}
+        text, declined = delta.get("content") or "", delta.get("refusal") or ""
+        reason = choices[0].get("finish_reason") or ""
+        if declined and isinstance(declined, str):
+            raise ModelFault(Cause.PROMPT_REFUSED, "the model declines to write it", provider=NAME)
+        if isinstance(text, str) and isinstance(reason, str):
+            return text, reason
+    except (AttributeError, LookupError, TypeError):
+        pass
+    raise InfrastructureFault(Cause.BAD_ANSWER, "an event has no choices[0].delta", provider=NAME)
+
+
+def _truncated(reason: str) -> bool:
+    if reason == "length":
+        return True
+    if is_content_code(reason):
+        raise ModelFault(
+            Cause.PROMPT_REFUSED, "the endpoint's content filter stopped the text", provider=NAME
+        )
+    if reason in ("", "abort", "error"):
+        why = f"ended with finish_reason {reason!r}" if reason else "ended without a finish_reason"
+        raise InfrastructureFault(Cause.PROVIDER_DOWN, f"the text is not whole: it {why}", provider=NAME)
+    return False

@@ -1,0 +1,82 @@
+"""One document outside of training: an author writes, tags are read as they stream, images come in beside.
+
+Invariants: each request is posted the moment its tag closes, while the author writes on; what the tools fail
+at stands in the document; what the author fails at raises, and then nothing stays open: neither the author's
+work nor a request.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import time
+from contextlib import aclosing
+
+from evaluation.authors.registry import Author, Ending
+from policy.document import Document, Part, Task
+from policy.grammar.tags import TagReader
+from policy.rollout.tooling import Tooling
+from workers.client.client import QueueClient
+from workers.errors import Cause, InfrastructureFault
+from workers.settings import ToolSettings
+from workers.storage.blobs import BlobStore
+
+
+async def write_document(
+    author: Author,
+    task: Task,
+    *,
+    client: QueueClient,
+    blobs: BlobStore,
+    document_id: str,
+    tools: ToolSettings,
+    timeout_s: float,
+    seed: int = 0,
+) -> Document:
+    """The finished document, every image's outcome in.
+
+    `timeout_s`: from now to the last image. `extra` has `author` (the model's own name), `seed`, `written_s`
+    (to the last word) and `seconds` (to the last image). Raises what `Author.write` raises, and
+    `InfrastructureFault(TIMEOUT)`.
+    """
+    tooling = Tooling(client, rollout_id=document_id, inputs=task.inputs, seed=seed, tools=tools)
+    began = time.monotonic()
+    try:
+        async with asyncio.timeout(timeout_s):
+            images = [await asyncio.to_thread(blobs.get, ref) for ref in task.inputs]
+            parts, ending = await _write(author, task, images, seed, tooling)
+            written_s = time.monotonic() - began
+            finished = await tooling.finish(parts)
+    except TimeoutError as error:
+        raise InfrastructureFault(
+            Cause.TIMEOUT, f"the document was not finished in {timeout_s:.0f} s"
+        ) from error
+    finally:
+        await tooling.close()
+    return Document(
+        rollout_id=document_id,
+        task=task,
+        parts=finished,
+        truncated=ending.truncated,
+        extra={
+            "author": ending.model,
+            "seed": seed,
+            "written_s": round(written_s, 3),
+            "seconds": round(time.monotonic() - began, 3),
+        },
+    )
+
+
+async def _write(
+    author: Author, task: Task, images: list[bytes], seed: int, tooling: Tooling
+) -> tuple[list[Part], Ending]:
+    tags, ending = TagReader(len(task.inputs)), Ending(model="")
+    parts: list[Part] = []
+
+    async with aclosing(author.write(task, images, seed)) as pieces:
+        async for piece in pieces:
+            if isinstance(piece, Ending):
+                ending = piece
+            else:
+                parts += tooling.take(tags.feed(piece))
+    parts += tooling.take(tags.close())
+    return parts, ending

@@ -1,0 +1,34 @@
+"""The jobs of an evaluation: `evaluate` does one benchmark item, `judge_rubric` judges one criterion.
+
+Invariant: importing this registers the jobs and loads nothing heavy.
+"""
+
+from __future__ import annotations
+
+from evaluation.payloads import EvaluatePayload, RubricPayload
+from evaluation.settings import RubricSettings
+from workers.jobs import JobContext, job
+from workers.messages import Success
+from workers.providers.http import keys
+
+
+@job("evaluate", EvaluatePayload)
+def evaluate(payload: EvaluatePayload, ctx: JobContext) -> Success:
+    """Write the item's document and have it judged; the result lies in the batch before this returns."""
+    from evaluation.batch.item import run
+
+    return run(payload, ctx)
+
+
+def rubric_judge() -> str:
+    """The service that judges criteria, "" where rules do."""
+    settings = RubricSettings.load()
+    return keys.service(settings.provider, settings.url) if settings.provider == "openai" else ""
+
+
+@job("judge_rubric", RubricPayload, provider=rubric_judge)
+def judge_rubric(payload: RubricPayload, ctx: JobContext) -> Success:
+    """The configured judge's verdict on one criterion."""
+    from evaluation.rubric.grade import judge
+
+    return judge(payload, ctx)

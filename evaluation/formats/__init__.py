@@ -1,0 +1,4 @@
+"""Benchmark formats: reading items from files.
+
+May import `policy.data`.
+"""

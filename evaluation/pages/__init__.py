@@ -1,0 +1,4 @@
+"""HTML pages and pictures of documents, runs and evaluations.
+
+May import everything of `evaluation`.
+"""

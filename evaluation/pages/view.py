@@ -1,0 +1,168 @@
+"""A sample turned into what the page's template shows: plain strings, data URIs and numbers, nothing to
+compute.
+
+Invariants: every part of the document appears, in order, failed and invalid ones as a labelled box with the
+reason; prose is rendered as Markdown without raw HTML, links or images, so that a document can show nothing
+but itself.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, field, replace
+from itertools import zip_longest
+
+from markdown_it import MarkdownIt
+from markupsafe import Markup
+from pydantic import JsonValue
+
+from evaluation.pages.pictures import data_uri
+from evaluation.pages.samples import Sample
+from policy.document import ImagePart, InvalidPart, TextPart
+from workers.errors import Fault
+from workers.messages import Failure
+from workers.storage.blobs import BlobStore
+
+REASONS = {
+    "tag_invalid": "The tag cannot be read",
+    "bad_params": "The tag asks for something impossible",
+    "input_failed": "The image to edit was never made",
+    "code_raised": "The chart code raised an error",
+    "code_limit": "The chart code ran over its limits",
+    "code_budget": "The code of this document had used its time",
+    "no_figure": "The chart code drew nothing",
+    "glyph_missing": "The chart has characters that no installed font has",
+    "prompt_refused": "The provider refused the prompt",
+    "no_hit": "The search found nothing",
+}
+TERMS = {
+    "r_num": "image count (r_num)",
+    "L": "text judge (L)",
+    "M": "image judge (M)",
+    "tools": "tools asked for",
+}
+TOOLS = {"search": "Found", "diffusion": "Generated", "code": "Plotted", "edit": "Edited"}
+_markdown = MarkdownIt("js-default", {"html": False, "linkify": False}).disable(["image", "link", "autolink"])
+
+
+@dataclass(frozen=True)
+class Piece:
+    """`kind` text: `html`; image: `src` and where it came from; missing: `reason`, `detail` and what was
+    wanted.
+    """
+
+    kind: str
+    html: Markup = field(default_factory=Markup)
+    src: str = ""
+    caption: str = ""
+    origin: str = ""
+    asked: str = ""
+    code: str = ""
+    reason: str = ""
+    detail: str = ""
+    ours: bool = False
+
+
+@dataclass(frozen=True)
+class Card:
+    step: int
+    reward: float | None
+    state: str
+    pieces: list[Piece]
+    terms: list[tuple[str, str, float | None]]
+    details: list[tuple[str, str]]
+    truncated: bool
+    masked_by: list[str]
+    more: str
+
+
+def card(sample: Sample, blobs: BlobStore) -> Card:
+    """One document with its scores, ready for the template."""
+    pieces: list[Piece] = []
+    for part in sample.document.parts:
+        if isinstance(part, TextPart):
+            if part.text.strip():
+                pieces.append(Piece("text", html=prose(part.text)))
+        elif isinstance(part, InvalidPart):
+            pieces.append(Piece("missing", reason=REASONS["tag_invalid"], detail=part.reason, code=part.raw))
+        else:
+            pieces.append(_image(part, blobs))
+    return Card(
+        step=sample.step,
+        reward=sample.reward,
+        state=sample.state,
+        pieces=pieces,
+        terms=terms(sample.breakdown),
+        details=details(sample.breakdown),
+        truncated=sample.document.truncated,
+        masked_by=[_blame(failure, by) for failure, by in zip_longest(sample.masked_by, sample.by)],
+        more=sample.more,
+    )
+
+
+def prose(text: str) -> Markup:
+    """Markdown to HTML; what looks like HTML stays visible text."""
+    return Markup(_markdown.render(text))
+
+
+def reason(failure: Failure) -> str:
+    """A failure in words for a reader."""
+    return REASONS.get(
+        failure.cause.value, f"Infrastructure failed ({failure.cause.value.replace('_', ' ')})"
+    )
+
+
+def _blame(failure: Failure, by: str | None) -> str:
+    """Who failed, why, and in its own words."""
+    words = [by.replace("_", " ") if by else "", reason(failure), failure.detail]
+    return ": ".join(word for word in words if word)
+
+
+def terms(breakdown: dict[str, JsonValue]) -> list[tuple[str, str, float | None]]:
+    """The reward's own terms, the numbers at the top: (name, value, share of a bar in [0, 1] or None)."""
+    return [
+        (TERMS.get(name, name), f"{value:.2f}", float(value) if 0 <= value <= 1 else None)
+        for name, value in breakdown.items()
+        if isinstance(value, int | float) and not isinstance(value, bool)
+    ]
+
+
+def details(breakdown: dict[str, JsonValue], prefix: str = "") -> list[tuple[str, str]]:
+    """All the rest as (name, value), nested names joined with a dot; what is empty is left out."""
+    rows: list[tuple[str, str]] = []
+    for name, value in breakdown.items():
+        label = f"{prefix}{name.replace('_', ' ')}"
+        if isinstance(value, dict):
+            rows += details(value, f"{label} · ")
+        elif value not in (None, "", []) and (prefix or isinstance(value, bool | str | list)):
+            rows.append((label, _plain(value)))
+    return rows
+
+
+def _plain(value: JsonValue) -> str:
+    if isinstance(value, list):
+        return ", ".join(_plain(item) for item in value)
+    return f"{value:.3g}" if isinstance(value, float) else str(value)
+
+
+def _image(part: ImagePart, blobs: BlobStore) -> Piece:
+    params = part.tag.params
+    origin = TOOLS[part.tag.source] if part.blob else part.tag.source
+    if part.tag.source == "edit":
+        origin = f"{origin} from image {params.get('img_index')}"
+    piece = Piece(
+        "missing",
+        caption=part.tag.description,
+        origin=origin,
+        asked=str(params.get("query", params.get("prompt", ""))),
+        code=str(params.get("code", "")),
+        ours=True,
+    )
+    if part.failure is not None:
+        ours = part.failure.fault is Fault.INFRASTRUCTURE
+        return replace(piece, reason=reason(part.failure), detail=part.failure.detail, ours=ours)
+    if part.blob is None:
+        return replace(piece, reason="No outcome was recorded")
+    src = data_uri(blobs, part.blob)
+    if src is None:
+        return replace(piece, reason="The stored image cannot be read")
+    return replace(piece, kind="image", src=src, ours=False)

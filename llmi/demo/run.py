@@ -1,0 +1,76 @@
+"""`llmi demo`: build what is missing, then a real GRPO run on it, the same path as `llmi train`.
+
+Invariant: only what the demo built itself differs from a training run: paths, seed and number of steps.
+"""
+
+from __future__ import annotations
+
+import math
+import time
+from pathlib import Path
+
+from rich.console import Console
+
+from coordinator.config.settings import SHIPPED, RunConfig, load
+from coordinator.host.processes import MemoryWatch
+from coordinator.host.signals import StopSignals
+from coordinator.watch.summary import Summary
+from llmi.demo.build import Kind, Parts, build, cache_folder
+
+TRAIN_ROWS = 1024  # what `write_dataset` writes
+
+
+def demo(
+    kind: Kind, name: str, seed: int, steps: int | None, runs: Path, console: Console
+) -> tuple[RunConfig, Summary]:
+    """Build and run. Raises as `coordinator.run.launch.launch`, or `BuildFailed`."""
+    began = time.monotonic()
+    with StopSignals() as signals, MemoryWatch() as memory:
+        from coordinator.check import checks
+        from coordinator.run.launch import launch
+        from workers.errors import ConfigError
+
+        parts = Parts(cache_folder(), kind, seed)
+        # Building takes minutes: what is wrong with arguments or environment is said before.
+        unbuilt = configure(parts, Path("unbuilt"), name, steps)
+        if problems := [*checks.cache(parts.cache), *checks.surroundings(unbuilt, runs / name)]:
+            raise ConfigError("\n".join(problems))
+        config = configure(parts, build(parts, console), name, steps)
+        return config, launch(config, runs, console, signals, memory, began)
+
+
+def go_on(name: str, steps: int | None, runs: Path, console: Console) -> tuple[RunConfig, Summary]:
+    """Resume the demo run of this name, as it was configured; `steps`: another number of them. Raises as
+    `coordinator.run.launch.launch`.
+    """
+    began = time.monotonic()
+    with StopSignals() as signals, MemoryWatch() as memory:
+        from coordinator.run.launch import launch
+        from coordinator.state.resume import recorded
+
+        config = recorded(runs / name).model_copy(update={"name": name})
+        if steps is not None:
+            config = config.model_copy(update={"train": config.train.model_copy(update={"steps": steps})})
+        return config, launch(config, runs, console, signals, memory, began, resume=True)
+
+
+def configure(parts: Parts, policy: Path, name: str, steps: int | None) -> RunConfig:
+    """The shipped demo configuration with the built parts put in."""
+    suffix = "_mm" if parts.kind == "vl" else ""
+    overrides: dict[str, object] = {
+        "name": name,
+        "train.model": str(policy),
+        "train.seed": parts.seed,
+        "data.train": [str(parts.prompts / f"train{suffix}.parquet")],
+        "data.test": [str(parts.prompts / f"test{suffix}.parquet")],
+        "tools.search.library": str(parts.library),
+        "tools.diffusion.model": str(parts.image_model),
+        "tools.edit.model": str(parts.image_model),
+    }
+    if steps is not None:
+        overrides["train.steps"] = steps
+    # Never a file of that name in the working directory.
+    file = SHIPPED / ("demo_vl.yaml" if parts.kind == "vl" else "demo.yaml")
+    config = load(file, overrides)
+    wanted = (config.train.steps or 0) * config.train.batch_size
+    return load(file, {**overrides, "train.epochs": math.ceil(wanted / TRAIN_ROWS) + 1})

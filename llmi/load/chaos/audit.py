@@ -1,0 +1,140 @@
+"""What must be true after the trial, checked against the ledger, the outcomes in Redis, the queues and the
+blob store.
+
+Invariant: pure; every violation names the request, rollout or blob it is about.
+"""
+
+from __future__ import annotations
+
+from collections import defaultdict
+from collections.abc import Collection, Iterator, Mapping, Sequence
+from dataclasses import dataclass
+
+from llmi.load.chaos.load import Sample
+from policy.ledger.reader import Ledger, RequestRecord
+from workers.errors import Cause, Fault
+from workers.messages import BlobRef, Failure, Outcome, Success
+
+
+@dataclass(frozen=True)
+class Evidence:
+    """`stored`: outcomes in Redis, by request. `starts`: how often each was begun. `broken`: hashes of blobs
+    that are not there or not what they should be. `left`: what is still queued or held, by queue.
+    """
+
+    ledger: Ledger
+    batch: Sequence[Sample]
+    stored: Mapping[str, Outcome]
+    starts: Mapping[str, int]
+    broken: Collection[str]
+    left: Mapping[str, int]
+
+
+@dataclass(frozen=True)
+class Rule:
+    """One rule: how many things it was checked on, and which break it."""
+
+    name: str
+    checked: int
+    violations: tuple[str, ...]
+
+
+def audit(evidence: Evidence) -> list[Rule]:
+    """Every rule, kept or not."""
+    ledger = evidence.ledger
+    requests, rollouts = ledger.requests, ledger.rollouts
+    return [
+        Rule("a posted request has one outcome", len(requests), tuple(_outcomes(ledger))),
+        Rule("a worker begins it before its deadline", len(evidence.starts), tuple(_unbegun(evidence))),
+        Rule("what is stored is what was told", len(evidence.stored), tuple(_stored(evidence))),
+        Rule("a referenced blob is there and whole", len(_refs(ledger)), tuple(_blobs(evidence))),
+        Rule("a rollout has one terminal state", len(rollouts), tuple(_states(ledger))),
+        Rule("no number comes from a failure of ours", len(rollouts), tuple(_numbers(ledger))),
+        Rule("no masked sample is in a batch, none twice", len(evidence.batch), tuple(_batch(evidence))),
+        Rule("nothing is left in the queues", len(evidence.left), tuple(_left(evidence))),
+    ]
+
+
+def _outcomes(ledger: Ledger) -> Iterator[str]:
+    yield from (text for text in ledger.violations if text.startswith(("outcome", "request")))
+    for record in ledger.pending:
+        yield f"request {record.request.request_id} ({record.request.kind}) has no outcome"
+
+
+def _unbegun(evidence: Evidence) -> Iterator[str]:
+    for request_id, record in evidence.ledger.requests.items():
+        result = record.outcome.result if record.outcome else None
+        timed_out = isinstance(result, Failure) and result.cause is Cause.TIMEOUT
+        if timed_out and not evidence.starts.get(request_id):
+            yield f"request {request_id} ({record.request.kind}) came to its deadline, and none had begun it"
+
+
+def _stored(evidence: Evidence) -> Iterator[str]:
+    for request_id, stored in evidence.stored.items():
+        record = evidence.ledger.requests.get(request_id)
+        if record is None:
+            yield f"outcome of request {request_id}, which was never posted"
+        elif record.outcome is not None and record.outcome.ok and record.outcome.result != stored.result:
+            # A failure may have been told before a success came; never the other way round.
+            yield f"request {request_id} was told as {_say(record.outcome)} and is stored as {_say(stored)}"
+
+
+def _say(outcome: Outcome) -> str:
+    result = outcome.result
+    if isinstance(result, Failure):
+        return result.cause
+    return ", ".join(image.sha256[:12] for image in result.images) or str(result.verdict)
+
+
+def _refs(ledger: Ledger) -> dict[str, str]:
+    """Hash to request, of every image that a told success refers to."""
+    return {ref.sha256: record.request.request_id for record in ledger.requests.values()
+            for ref in images(record)}  # fmt: skip
+
+
+def images(record: RequestRecord) -> tuple[BlobRef, ...]:
+    """What a request made, as its poster was told."""
+    result = record.outcome.result if record.outcome else None
+    return result.images if isinstance(result, Success) else ()
+
+
+def _blobs(evidence: Evidence) -> Iterator[str]:
+    for sha256, request_id in _refs(evidence.ledger).items():
+        if sha256 in evidence.broken:
+            yield f"blob {sha256} of request {request_id} is missing or damaged"
+
+
+def _states(ledger: Ledger) -> Iterator[str]:
+    yield from (text for text in ledger.violations if text.startswith("rollout"))
+    for rollout in ledger.open:
+        yield f"rollout {rollout.rollout_id} has no terminal state"
+
+
+def _numbers(ledger: Ledger) -> Iterator[str]:
+    ours: dict[str, list[str]] = defaultdict(list)
+    for record in ledger.requests.values():
+        result = record.outcome.result if record.outcome else None
+        if isinstance(result, Failure) and result.fault is Fault.INFRASTRUCTURE:
+            ours[record.request.owner].append(f"{record.request.kind} {result.cause}")
+    for rollout in ledger.rollouts.values():
+        failures = ours[rollout.rollout_id]
+        if rollout.reward is not None and failures:
+            causes = ", ".join(failures)
+            yield f"rollout {rollout.rollout_id} has reward {rollout.reward:.3f} despite {causes}"
+
+
+def _batch(evidence: Evidence) -> Iterator[str]:
+    seen: set[str] = set()
+    for sample in evidence.batch:
+        rollout = evidence.ledger.rollouts.get(sample.rollout_id)
+        if sample.rollout_id in seen:
+            yield f"rollout {sample.rollout_id} is in a batch twice"
+        elif rollout is None or rollout.state != "trained" or rollout.reward != sample.reward:
+            yield f"rollout {sample.rollout_id} is in a batch as {sample.reward}, against the ledger"
+        seen.add(sample.rollout_id)
+
+
+def _left(evidence: Evidence) -> Iterator[str]:
+    for queue, count in evidence.left.items():
+        if count:
+            yield f"{count} messages are left in {queue}"

@@ -1,0 +1,187 @@
+"""Carries out the faults: kills, stops, cuts and starves what the workload needs; undoes what can be undone.
+
+Invariants: faults of different things overlap, those of one thing wait for each other; what was stopped is
+continued and what was taken is given back, also when the monkey is cancelled; it touches only what the trial
+started.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import contextlib
+import os
+import signal
+from collections import Counter
+from collections.abc import Callable, Iterable, Iterator
+
+import psutil
+import redis
+
+from coordinator.host.redis_server import EmbeddedRedis
+from llmi.load.chaos.faults import Fault, Kind
+from llmi.load.chaos.provider import Provider
+from llmi.load.chaos.proxy import Proxy
+from llmi.load.chaos.workers import Crew
+from workers.celery_app.lease import INDEX
+
+DELAY_S = 0.1  # of each packet
+FULL_BYTES = 512  # no file may grow beyond: less than any picture has
+LEASE_CLOCK_S = 3600
+REFUSALS = (("maxmemory", "1"), ("min-replicas-to-write", "1"))  # "0" undoes either
+REST_S = 60.0  # what was begun has ended by then
+
+# KEYS: kombu's index of leases. ARGV: seconds. As if every holder had been silent for so long.
+EXPIRE = """
+for _, tag in ipairs(redis.call('ZRANGE', KEYS[1], 0, -1)) do
+  redis.call('ZINCRBY', KEYS[1], -tonumber(ARGV[1]), tag)
+end
+"""
+
+
+class Monkey:
+    """`rampage` until cancelled, then `rest`. `done` counts what was carried out."""
+
+    def __init__(self, crew: Crew, server: EmbeddedRedis, proxy: Proxy, provider: Provider):
+        self.done: Counter[Kind] = Counter()
+        self._crew = crew
+        self._server = server
+        self._proxy = proxy
+        self._provider = provider
+        self._locks = {name: asyncio.Lock() for name in ("redis", "line", "provider")}
+        self._tasks: set[asyncio.Task[None]] = set()
+
+    async def rampage(self, timeline: Iterable[Fault], say: Callable[[Fault], None]) -> None:
+        """Begin one fault after the other; `say` hears of each."""
+        for fault in timeline:
+            await asyncio.sleep(fault.pause_s)
+            say(fault)
+            task = asyncio.create_task(self.carry_out(fault))
+            self._tasks.add(task)
+            task.add_done_callback(self._tasks.discard)
+
+    async def rest(self) -> None:
+        """Returns when everything is undone. Raises what went wrong with a fault."""
+        tasks = set(self._tasks)
+        if not tasks:
+            return
+        done, late = await asyncio.wait(tasks, timeout=REST_S)
+        for task in late:
+            task.cancel()
+        await asyncio.gather(*late, return_exceptions=True)
+        for task in done:
+            task.result()
+
+    async def carry_out(self, fault: Fault) -> None:
+        """One fault from its beginning to its end."""
+        match fault.kind:
+            case Kind.KILL_CHILD:
+                child = self._crew.child(fault.pick)
+                if child is None:
+                    return
+                with contextlib.suppress(psutil.NoSuchProcess):
+                    child.kill()
+            case Kind.KILL_WORKER:
+                with contextlib.suppress(ProcessLookupError):
+                    os.kill(self._crew.pick(fault.pick).pid, signal.SIGKILL)
+            case Kind.KILL_NODE:
+                _signal_group(self._crew.pick(fault.pick).pid, signal.SIGKILL)
+            case Kind.FREEZE | Kind.FREEZE_AND_KILL:
+                await self._freeze(fault)
+            case Kind.RESTART_REDIS:
+                async with self._locks["redis"]:
+                    os.kill(self._server.pid, signal.SIGKILL)
+                    await asyncio.to_thread(self._server.start)
+            case Kind.REFUSE:
+                async with self._locks["redis"]:
+                    await self._refuse(fault)
+            case Kind.CUT:
+                self._proxy.cut()
+            case Kind.DELAY | Kind.SILENCE:
+                async with self._locks["line"]:
+                    await self._hold_packets(fault)
+            case Kind.FULL_DISK:
+                with _files_at_most(FULL_BYTES, self._crew.pick(fault.pick).pid):
+                    await asyncio.sleep(fault.lasts_s)
+            case Kind.EXPIRE_LEASES:
+                try:
+                    await asyncio.to_thread(self._expire)
+                except redis.RedisError:
+                    return  # Redis is just being started
+            case Kind.PROVIDER_DOWN | Kind.PROVIDER_HANGS:
+                async with self._locks["provider"]:
+                    await self._without_provider(fault)
+        self.done[fault.kind] += 1
+
+    async def _freeze(self, fault: Fault) -> None:
+        pid = self._crew.pick(fault.pick).pid
+        _signal_group(pid, signal.SIGSTOP)
+        try:
+            await asyncio.sleep(fault.lasts_s)
+        finally:
+            _signal_group(pid, signal.SIGCONT if fault.kind is Kind.FREEZE else signal.SIGKILL)
+
+    async def _hold_packets(self, fault: Fault) -> None:
+        try:
+            if fault.kind is Kind.DELAY:
+                self._proxy.delay_s = DELAY_S
+            else:
+                self._proxy.silence()
+            await asyncio.sleep(fault.lasts_s)
+        finally:
+            self._proxy.delay_s = 0.0
+            self._proxy.speak()
+
+    async def _without_provider(self, fault: Fault) -> None:
+        if fault.kind is Kind.PROVIDER_DOWN:
+            self._provider.kill()
+        else:
+            self._provider.stop()
+        try:
+            await asyncio.sleep(fault.lasts_s)
+        finally:
+            if fault.kind is Kind.PROVIDER_DOWN:
+                await asyncio.to_thread(self._provider.start)
+            else:
+                self._provider.go_on()
+
+    async def _refuse(self, fault: Fault) -> None:
+        name, value = REFUSALS[int(fault.pick * len(REFUSALS))]
+        await asyncio.to_thread(self._configure, name, value)
+        try:
+            await asyncio.sleep(fault.lasts_s)
+        finally:
+            await asyncio.to_thread(self._configure, name, "0")
+
+    def _configure(self, name: str, value: str) -> None:
+        with redis.Redis.from_url(self._server.url, socket_timeout=5.0, socket_connect_timeout=5.0) as client:
+            client.config_set(name, value)
+
+    def _expire(self) -> None:
+        with redis.Redis.from_url(self._server.url, socket_timeout=5.0, socket_connect_timeout=5.0) as client:
+            client.eval(EXPIRE, 1, INDEX, str(LEASE_CLOCK_S))
+
+
+def _signal_group(pid: int, signum: signal.Signals) -> None:
+    with contextlib.suppress(ProcessLookupError):
+        os.killpg(pid, signum)  # a worker leads a session of its own
+
+
+@contextlib.contextmanager
+def _files_at_most(size: int, pid: int) -> Iterator[None]:
+    """No process of the worker `pid` can make a file larger than `size` bytes: what a full disk does, by the
+    kernel's own limit, with EFBIG in the place of ENOSPC.
+    """
+    before: list[tuple[psutil.Process, tuple[int, int]]] = []
+    with contextlib.suppress(psutil.NoSuchProcess):
+        worker = psutil.Process(pid)
+        for process in (worker, *worker.children()):
+            with contextlib.suppress(psutil.NoSuchProcess):
+                limits = process.rlimit(psutil.RLIMIT_FSIZE)
+                process.rlimit(psutil.RLIMIT_FSIZE, (size, limits[1]))
+                before.append((process, limits))
+    try:
+        yield
+    finally:
+        for process, limits in before:
+            with contextlib.suppress(psutil.NoSuchProcess):
+                process.rlimit(psutil.RLIMIT_FSIZE, limits)

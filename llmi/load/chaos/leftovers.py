@@ -1,0 +1,89 @@
+"""What a trial leaves behind, gathered for the audit: its ledger, outcomes and queues in Redis, its
+blobs.
+
+Invariant: it is looked at once everything has settled, so that what is found then stays so.
+"""
+
+from __future__ import annotations
+
+import time
+from collections import Counter
+from collections.abc import Callable, Sequence
+from pathlib import Path
+from typing import Any
+
+import redis
+
+from llmi.load.chaos.audit import Evidence, images
+from llmi.load.chaos.load import Sample
+from policy.ledger.reader import Ledger, read_ledger
+from workers.broker.depths import read_depths
+from workers.broker.outcomes import attempts_key
+from workers.client import blocking as submit
+from workers.errors import InfrastructureFault
+from workers.settings import QueueSettings
+from workers.storage.blobs import BlobStore
+
+LOOK_S = 0.25
+SETTLE_S = 30.0  # for second runs of jobs whose outcome is known
+
+
+def gather(
+    folder: Path, batch: Sequence[Sample], url: str, store: BlobStore, mend: Callable[[], None]
+) -> Evidence:
+    """Of the trial in `folder`, on the Redis at `url`; `mend` replaces workers that die meanwhile.
+    Blocking.
+    """
+    left = _settled(url, mend)
+    ledger = read_ledger(folder)
+    ids = list(ledger.requests)
+    with submit.connect(QueueSettings(redis_url=url)) as client:
+        stored, starts = submit.outcomes(client, ids), _starts(client, ids)
+    return Evidence(ledger, batch, stored, starts, _broken(ledger, store), left)
+
+
+def unreferenced(ledger: Ledger, blobs: Path) -> int:
+    """Blobs that no outcome names."""
+    referenced = {ref.sha256 for record in ledger.requests.values() for ref in images(record)}
+    there = {path.name for path in blobs.glob("*/*") if "." not in path.name}
+    return len(there - referenced)
+
+
+def outcomes(ledger: Ledger) -> dict[str, dict[str, int]]:
+    """By kind, how many ended in which cause, or in success."""
+    by_kind: dict[str, Counter[str]] = {}
+    for record in ledger.requests.values():
+        result: Any = record.outcome.result if record.outcome else None
+        how = "none" if result is None else str(getattr(result, "cause", "success"))
+        by_kind.setdefault(record.request.kind, Counter())[how] += 1
+    return {kind: dict(sorted(counts.items())) for kind, counts in sorted(by_kind.items())}
+
+
+def _settled(url: str, mend: Callable[[], None]) -> dict[str, int]:
+    """What is queued or held once second runs have ended; at most `SETTLE_S` are waited for."""
+    deadline = time.monotonic() + SETTLE_S
+    while True:
+        mend()
+        left = {name: depth.waiting + depth.running for name, depth in read_depths(url).items()}
+        if not any(left.values()) or time.monotonic() > deadline:
+            return left
+        time.sleep(LOOK_S)
+
+
+def _starts(client: redis.Redis, ids: list[str]) -> dict[str, int]:
+    """How often each was begun."""
+    pipeline: Any = client.pipeline(transaction=False)
+    for request_id in ids:
+        pipeline.llen(attempts_key(request_id))
+    return dict(zip(ids, pipeline.execute(), strict=True))
+
+
+def _broken(ledger: Ledger, store: BlobStore) -> set[str]:
+    broken = set()
+    for record in ledger.requests.values():
+        for ref in images(record):
+            try:
+                store.get(ref)
+            except InfrastructureFault:
+                broken.add(ref.sha256)
+    return broken

@@ -1,0 +1,116 @@
+"""An images service and a judge of OpenAI's shape: `python -m llmi.load.chaos.provider PORT`.
+
+Invariant: what is asked alone decides the answer, so that the same request always gets the same picture and
+the same verdict, however often it is asked.
+"""
+
+from __future__ import annotations
+
+import base64
+import hashlib
+import io
+import json
+import os
+import signal
+import socket
+import subprocess
+import sys
+import time
+from pathlib import Path
+from random import Random
+from typing import Any
+
+from aiohttp import web
+
+from workers.process.interpreter import PYTHON
+from workers.process.parent_death import start_tethered
+
+LOOPBACK = "127.0.0.1"
+SIDE = 64  # pixels
+START_S = 30.0
+POLL_S = 0.02
+
+
+class Provider:
+    """The service as a process of its own, which can be killed, stopped and started again on its port."""
+
+    def __init__(self, log: Path):
+        self._log = log
+        with socket.socket() as probe:
+            probe.bind((LOOPBACK, 0))
+            self._port = int(probe.getsockname()[1])
+        self._process: subprocess.Popen[bytes] | None = None
+
+    @property
+    def url(self) -> str:
+        return f"http://{LOOPBACK}:{self._port}/v1"
+
+    def start(self) -> None:
+        """Returns when it listens. Raises `RuntimeError` when it does not."""
+        command = [*PYTHON, "-m", "llmi.load.chaos.provider", str(self._port)]
+        self._process = start_tethered(command, log=self._log)
+        deadline = time.monotonic() + START_S
+        while time.monotonic() < deadline and self._process.poll() is None:
+            try:
+                with socket.create_connection((LOOPBACK, self._port), timeout=1.0):
+                    return
+            except OSError:
+                time.sleep(POLL_S)
+        raise RuntimeError(f"the images service did not start; see {self._log}")
+
+    def kill(self) -> None:
+        if self._process is not None:
+            self._process.kill()
+            self._process.wait()
+
+    def stop(self) -> None:
+        """Hold it, until `go_on`."""
+        self._signal(signal.SIGSTOP)
+
+    def go_on(self) -> None:
+        self._signal(signal.SIGCONT)
+
+    def _signal(self, signum: signal.Signals) -> None:
+        if self._process is not None and self._process.poll() is None:
+            os.kill(self._process.pid, signum)
+
+
+def picture(asked: str) -> bytes:
+    """A PNG that follows from `asked`."""
+    from PIL import Image
+
+    file = io.BytesIO()
+    noise = Random(asked).randbytes(3 * SIDE * SIDE)
+    Image.frombytes("RGB", (SIDE, SIDE), noise).save(file, "PNG")
+    return file.getvalue()
+
+
+def verdict(asked: str, axes: dict[str, Any]) -> dict[str, int]:
+    """Scores from 1 to 5 that follow from `asked`."""
+    return {axis: 1 + int(hashlib.sha256(f"{axis} {asked}".encode()).hexdigest(), 16) % 5 for axis in axes}
+
+
+async def _images(request: web.Request) -> web.Response:
+    fields: Any = await (request.json() if request.content_type == "application/json" else request.post())
+    asked = f"{request.path} {fields['prompt']} {fields.get('seed', '')}"
+    return web.json_response({"data": [{"b64_json": base64.b64encode(picture(asked)).decode()}]})
+
+
+async def _chat(request: web.Request) -> web.Response:
+    body = await request.json()
+    axes = body["response_format"]["json_schema"]["schema"]["properties"]
+    text = json.dumps(verdict(json.dumps(body["messages"]), axes))
+    choice = {"index": 0, "message": {"role": "assistant", "content": text}, "finish_reason": "stop"}
+    return web.json_response({"model": body["model"], "choices": [choice]})
+
+
+def main(port: int) -> None:
+    app = web.Application(client_max_size=64 * 2**20)
+    app.router.add_post("/v1/images/generations", _images)
+    app.router.add_post("/v1/images/edits", _images)
+    app.router.add_post("/v1/chat/completions", _chat)
+    web.run_app(app, host=LOOPBACK, port=port, print=lambda *_: None)
+
+
+if __name__ == "__main__":
+    main(int(sys.argv[1]))

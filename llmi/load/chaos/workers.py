@@ -1,0 +1,67 @@
+"""The workers of the trial: half of them for images and code, half for search and judges; who dies is
+replaced.
+
+Invariant: a replacement has a name of its own, since Celery must not see one worker twice. Blocking.
+"""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import psutil
+
+from rewards.judges import IMAGE_KIND, TEXT_KIND
+from workers.process.worker import WorkerProcess
+
+DUTIES = (("diffusion", "edit", "code"), ("search", TEXT_KIND, IMAGE_KIND))
+CONCURRENCY = (2, 8)
+READY_S = 120.0
+
+
+class Crew:
+    """`count` workers, at least two."""
+
+    def __init__(self, config: Path, logs: Path, count: int):
+        self._config = config
+        self._logs = logs
+        self._made = 0
+        self.restarts = 0
+        self.workers = [self._worker(index % len(DUTIES)) for index in range(count)]
+
+    def start(self) -> None:
+        """Returns when all are ready. Raises `InfrastructureFault`."""
+        for worker in self.workers:
+            worker.start()
+        for worker in self.workers:
+            worker.wait_ready(READY_S)
+
+    def mend(self) -> None:
+        """Replace who died; does not wait for who comes."""
+        for index, worker in enumerate(self.workers):
+            if not worker.alive:
+                worker.kill()  # what is left of it
+                self.restarts += 1
+                self.workers[index] = self._worker(index % len(DUTIES))
+                self.workers[index].start()
+
+    def pick(self, share: float) -> WorkerProcess:
+        """One of all, by a number in [0, 1)."""
+        return self.workers[int(share * len(self.workers))]
+
+    def child(self, share: float) -> psutil.Process | None:
+        """One of the pool processes; None while there is none."""
+        found = []
+        for worker in self.workers:
+            if worker.queues == DUTIES[0] and worker.alive:
+                found += psutil.Process(worker.pid).children()
+        return found[int(share * len(found))] if found else None
+
+    def stop(self) -> None:
+        for worker in self.workers:
+            worker.kill()
+
+    def _worker(self, duty: int) -> WorkerProcess:
+        self._made += 1
+        name = f"crew-{self._made}"
+        log = self._logs / f"{name}.log"
+        return WorkerProcess(DUTIES[duty], self._config, CONCURRENCY[duty], log, name)

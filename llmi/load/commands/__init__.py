@@ -1,0 +1,20 @@
+"""`llmi bench`: what this program costs and gains, measured on this machine."""
+
+from __future__ import annotations
+
+import typer
+
+from llmi.load.commands import client, code, overlap, soak
+
+app = typer.Typer(no_args_is_help=True, help="Measure what this program costs and gains, on this machine.")
+
+
+@app.callback()
+def benches() -> None:
+    """Each starts what it needs, and ends by itself."""
+
+
+app.command()(client.client)
+app.command()(overlap.overlap)
+app.command()(code.code)
+app.command()(soak.soak)

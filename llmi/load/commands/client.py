@@ -1,0 +1,84 @@
+"""`llmi bench client`: what the producer's event loop costs."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated
+
+import typer
+from rich.console import Console
+
+from coordinator.cli.commands.output import Json, output
+from coordinator.console.stages import Stages
+from coordinator.console.terminal import make_console, put
+from llmi.load.commands.judged import judged
+
+if TYPE_CHECKING:
+    from llmi.load.client_bench import Numbers
+
+
+def client(
+    rollouts: Annotated[
+        int, typer.Option(min=1, max=20_000, help="In flight at once, in one process.")
+    ] = 1000,
+    seconds: Annotated[float, typer.Option(min=1.0, max=600.0, help="How long to measure.")] = 20.0,
+    as_json: Json = False,
+) -> None:
+    """What the producer's event loop costs: from a closed tag to the request in Redis.
+
+    Real rollouts, queue client, ledger, scorer and Redis; the model and the workers are played. Needs some
+    50 s more than [b]--seconds[/b], and two idle processor cores for numbers that mean something.
+    """
+    with output(as_json) as (console, result):
+        import uvloop
+
+        from coordinator.host.signals import StopSignals
+        from llmi.load.client_bench import bench_folder, measure
+
+        stages = Stages(make_console(stderr=True))
+        with StopSignals() as signals, bench_folder() as folder, stages:
+            # uvloop's is the event loop of Ray's actors, and so of rollouts.
+            work = measure(rollouts, seconds, Path(folder), stages.step)
+            numbers = signals.run(work, loop_factory=uvloop.new_event_loop)
+        result.update(numbers.document())
+        show(console, numbers)
+
+
+def show(console: Console, numbers: Numbers) -> None:
+    from rich.table import Table
+
+    times = Table("ms", "p50", "p90", "p99", "largest", "measured", box=None, padding=(0, 2))
+    for column in times.columns[1:]:
+        column.justify = "right"
+    for name, spread in (
+        ("tag closed to request in Redis", numbers.posting),
+        ("event loop lag", numbers.loop_lag),
+        ("bare round trip, loaded loop", numbers.raw_loaded),
+        ("bare round trip, idle loop", numbers.raw_idle),
+    ):
+        values = (spread.p50, spread.p90, spread.p99, spread.largest)
+        times.add_row(name, *(f"{value:.2f}" for value in values), str(spread.n))
+    put(console, times)
+    rest = Table(box=None, show_header=False, padding=(0, 2))
+    rest.add_row(
+        "against a bare round trip of the same bytes",
+        f"{numbers.ratio_loaded:.1f} x on the loaded loop, {numbers.ratio_idle:.1f} x on the idle one "
+        f"({numbers.message_bytes} bytes)",
+    )
+    rest.add_row(
+        "load",
+        f"{numbers.rollouts} rollouts in flight, {numbers.requests_per_s:.0f} requests/s, "
+        f"{numbers.rollouts_per_s:.0f} rollouts/s, {numbers.processor_share:.0%} of one core",
+    )
+    rest.add_row(
+        "memory per rollout beyond its tokens",
+        f"{numbers.rollout_kb:.1f} KB of the process, {numbers.rollout_traced_kb:.1f} KB of Python's objects "
+        f"({numbers.tokens_per_rollout:.0f} tokens each)",
+    )
+    rest.add_row(
+        "left when all had ended",
+        f"{numbers.left_traced_kb:.0f} KB, {numbers.left_open} requests, {numbers.failed} rollouts masked",
+    )
+    put(console, rest)
+    judged(console, numbers.targets)
+    console.print(f"[dim]{numbers.wall_s:.0f} s in all[/]", highlight=False)

@@ -1,0 +1,97 @@
+"""`llmi bench overlap`: what a run gains by not waiting for tools and judges."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated
+
+import typer
+from rich.console import Console
+
+from coordinator.cli.commands.output import Json, output, stamp
+from coordinator.console.terminal import make_console, put
+from llmi.load.commands.judged import judged
+
+if TYPE_CHECKING:
+    from llmi.load.overlap.result import Mix
+
+GIB = 2**30
+
+
+def overlap(
+    folder: Annotated[
+        Path | None,
+        typer.Option(metavar="DIR", help="Where to put it \\[default: bench/overlap and the time]."),
+    ] = None,
+    settings: Annotated[
+        Path | None,
+        typer.Option("--settings", metavar="FILE", help="A YAML file with other services, slots or lengths."),
+    ] = None,
+    fast: Annotated[
+        bool, typer.Option(help="Also the mix of fast services, for which nothing should be lost.")
+    ] = True,
+    dry_run: Annotated[
+        bool, typer.Option("--dry-run", help="Print the settings and the arms' lengths; start nothing.")
+    ] = False,
+    as_json: Json = False,
+) -> None:
+    """The same GRPO run in four ways: as the original blocks, wider, as verl overlaps, and ours.
+
+    Real verl, vLLM, queues and workers, and services that take as long as drawn. Takes some 40 minutes on two
+    cores, which should have nothing else to do; its first run also builds the demo's policy.
+    """
+    with output(as_json) as (console, result):
+        from coordinator.host.signals import StopSignals
+        from llmi.load.overlap import bench as overlap_bench
+
+        wanted = overlap_bench.read(settings)
+        if dry_run:
+            result.update(wanted.model_dump(mode="json"))
+            console.print_json(wanted.model_dump_json())
+            return
+        with StopSignals() as signals:
+            place = folder or Path("bench") / stamp("overlap")
+            mixes, targets, document = overlap_bench.run(
+                wanted, place, fast, signals, make_console(stderr=True)
+            )
+        result.update(document)
+        for mix in mixes:
+            _show(console, mix)
+        judged(console, targets)
+        console.print(f"[dim]{document['seconds']:.0f} s in all; see[/] [bold]{place}[/]", highlight=False)
+
+
+def _show(console: Console, mix: Mix) -> None:
+    from rich.table import Table
+
+    table = Table(title=f"{mix.name} services", title_justify="left", box=None, padding=(0, 2))
+    table.add_column("arm")
+    for name in ("s/step", "least–most", "samples/s", "bound s/step", "set by", "trainer idle",
+                 "unavoidable", "generator idle", "staleness", "reward", "GiB"):  # fmt: skip
+        table.add_column(name, justify="right")
+    for name, arm in mix.arms.items():
+        each = mix.bounds[name]
+        step = arm.seconds_per_step
+        table.add_row(
+            name,
+            f"{step.median:.1f}",
+            f"{step.least:.1f}–{step.most:.1f}",
+            f"{arm.samples_per_s.median:.2f}",
+            f"{each.seconds:.1f}",
+            each.largest,
+            f"{arm.trainer_idle_ratio.median:.0%}",
+            f"{each.trainer_idle_ratio:.0%}",
+            f"{arm.generation_idle_ratio:.0%}",
+            f"{arm.staleness_mean:.2f}",
+            f"{arm.reward:.3f}",
+            f"{arm.peak_rss_bytes / GIB:.1f}",
+        )
+    put(console, table)
+    waits = Table("queue wait, s (p50 / p99)", box=None, padding=(0, 2))
+    queues = list(mix.services.slots)
+    for queue in queues:
+        waits.add_column(queue, justify="right")
+    for name, arm in mix.arms.items():
+        cells = (arm.queues.get(queue) for queue in queues)
+        waits.add_row(name, *(f"{q.wait_p50_s:.1f} / {q.wait_p99_s:.1f}" if q else "-" for q in cells))
+    put(console, waits)

@@ -1,0 +1,163 @@
+"""The ways of running a rollout that ours is compared with, as agent loops on the same queues and workers.
+
+`CoupledLoop`: tools are posted when the text is complete, judges when the last image is in, and the rollout
+awaits its reward, as an agent loop of verl's does that calls its tools and its reward by itself.
+`BlockingLoop`: as the released code of LLM-I, in phases of a whole batch: all texts, then all tools in so
+many threads, then all judges in so many. Invariant: documents, requests and rewards are those of ours; only
+the times of asking differ.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import functools
+import os
+import time
+from collections import defaultdict
+from dataclasses import dataclass, field
+from typing import Any
+
+from policy.document import SOURCES, Part
+from policy.rollout.agent_loop import InterleavedAgentLoop
+from policy.rollout.rollout import Rollout, Written
+from policy.rollout.tooling import Tooling
+from workers.client.client import QueueClient
+from workers.client.handle import Posted
+from workers.messages import Request
+
+WIDTHS_ENV = "LLMI_BENCH_WIDTHS"  # rollouts in a batch, tool threads, judge threads
+
+
+class CoupledRollout(Rollout):
+    """Tools after the text, judges after the tools."""
+
+    def _read(self, parts: list[Part], written: Written, tooling: Tooling) -> None:
+        written.parts += parts
+
+    async def _score(self, written: Written, tooling: Tooling) -> None:
+        await self._use_tools(written, tooling)
+        await super()._score(written, tooling)
+
+    async def _use_tools(self, written: Written, tooling: Tooling) -> None:
+        written.parts = tooling.take(written.parts)
+        await tooling.finish(written.parts)
+
+
+class CoupledLoop(InterleavedAgentLoop):
+    """verl's usual way."""
+
+    def _compose(self, step: int, **parts: Any) -> Rollout:
+        return CoupledRollout(**parts)
+
+
+class Threads:
+    """A queue client that has so many requests of a sort under way at once, as a pool of threads would."""
+
+    def __init__(self, client: QueueClient, tools: asyncio.Semaphore, judges: asyncio.Semaphore):
+        self._client = client
+        self._tools = tools
+        self._judges = judges
+        self._holding: set[asyncio.Task[None]] = set()
+
+    @property
+    def wait_s(self) -> float:
+        return self._client.wait_s
+
+    async def post(self, request: Request) -> Posted:
+        """As `QueueClient.post`, when a thread is free; the deadline counts from then."""
+        left_s = request.deadline - time.time()
+        threads = self._tools if request.kind in SOURCES else self._judges
+        await threads.acquire()
+        try:
+            posted = await self._client.post(request.model_copy(update={"deadline": time.time() + left_s}))
+        except BaseException:  # whatever ended the posting, the thread is free again
+            threads.release()
+            raise
+        holding = asyncio.create_task(self._hold(posted, threads))
+        self._holding.add(holding)
+        holding.add_done_callback(self._holding.discard)
+        return posted
+
+    async def cancel(self, request_id: str) -> None:
+        await self._client.cancel(request_id)
+
+    @staticmethod
+    async def _hold(posted: Posted, threads: asyncio.Semaphore) -> None:
+        try:
+            await posted.outcome()
+        finally:
+            threads.release()
+
+
+class Gate:
+    """Opens for all, and for good, when so many rollouts have come or gone."""
+
+    def __init__(self, parties: int):
+        self._parties = parties
+        self._came: set[str] = set()
+        self._open = asyncio.Event()
+
+    def come(self, rollout_id: str) -> None:
+        """Count a rollout, once."""
+        self._came.add(rollout_id)
+        if len(self._came) >= self._parties:
+            self._open.set()
+
+    async def wait(self, rollout_id: str) -> None:
+        """Returns when the last one has come; who comes later, of a group that replaces one, goes through."""
+        self.come(rollout_id)
+        await self._open.wait()
+
+
+class Phases:
+    """What the rollouts of one process share: gates by step, threads for all steps.
+
+    `widths`: rollouts in a batch, tool threads, judge threads.
+    """
+
+    def __init__(self, widths: tuple[int, int, int]):
+        parties, tools, judges = widths
+        self.texts: dict[int, Gate] = defaultdict(lambda: Gate(parties))
+        self.images: dict[int, Gate] = defaultdict(lambda: Gate(parties))
+        self.tools, self.judges = asyncio.Semaphore(tools), asyncio.Semaphore(judges)
+
+
+@functools.cache
+def _phases(_loop: asyncio.AbstractEventLoop) -> Phases:
+    parties, tools, judges = map(int, os.environ[WIDTHS_ENV].split(","))
+    return Phases((parties, tools, judges))
+
+
+@dataclass(frozen=True)
+class BlockingRollout(CoupledRollout):
+    """Waits for its batch between the phases."""
+
+    step: int = 0
+    phases: Phases = field(default_factory=lambda: Phases((1, 1, 1)))
+
+    async def run(self, prompt_ids: list[int]) -> Written:
+        """As `Rollout.run`; one that breaks keeps nobody waiting."""
+        try:
+            return await super().run(prompt_ids)
+        finally:
+            for gate in self._gates:
+                gate.come(self.rollout_id)
+
+    async def _use_tools(self, written: Written, tooling: Tooling) -> None:
+        texts, images = self._gates
+        await texts.wait(self.rollout_id)
+        await super()._use_tools(written, tooling)
+        await images.wait(self.rollout_id)
+
+    @property
+    def _gates(self) -> tuple[Gate, Gate]:
+        return self.phases.texts[self.step], self.phases.images[self.step]
+
+
+class BlockingLoop(InterleavedAgentLoop):
+    """The original's way."""
+
+    def _compose(self, step: int, **parts: Any) -> Rollout:
+        phases = _phases(asyncio.get_running_loop())
+        parts["client"] = Threads(parts["client"], phases.tools, phases.judges)
+        return BlockingRollout(**parts, step=step, phases=phases)

@@ -1,0 +1,159 @@
+"""What one arm of `llmi bench overlap` achieved, from its finished run.
+
+Invariants: pure; every number is counted from the ledger and verl's metrics, over the same steps; ratios lie
+in [0, 1]; the work of a queue is that of the groups that were trained on, so that what was thrown away makes
+no bound look higher.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Sequence
+from dataclasses import asdict, dataclass
+from statistics import fmean, median
+from typing import Any
+
+from llmi.load.gauges import Spread
+from llmi.load.overlap.run import ArmRun, Step
+from llmi.load.overlap.spans import covered_s
+from policy.ledger.reader import RequestRecord
+
+WEIGHT_SYNC = "timing_s/update_weights"
+REWARD = "critic/score/mean"
+STALENESS = "training/off_policy/trajectory_staleness/mean"
+STALENESS_WORST = "training/off_policy/trajectory_staleness_worst/max"
+
+
+@dataclass(frozen=True)
+class Repeated:
+    """`overall` over all measured steps; the others over the repeats."""
+
+    overall: float
+    median: float
+    least: float
+    most: float
+
+    @classmethod
+    def of(cls, windows: Sequence[Sequence[Step]], value: Callable[[Sequence[Step]], float]) -> Repeated:
+        values = [value(window) for window in windows]
+        overall = value([step for window in windows for step in window])
+        return cls(overall, median(values), min(values), max(values))
+
+
+@dataclass(frozen=True)
+class QueueNumbers:
+    """One queue, over the requests of the groups that were trained on in the measured steps.
+
+    `wait_*_s` from when a request was due (`ArmRun.asked`) to when a worker began, by the nearest rank;
+    `service_s`: the mean time a worker took; `work_s`: service seconds per step. `never_started` were ended
+    by the client, and are in no other number but `requests` (per step)."""
+
+    slots: int
+    requests: float
+    never_started: int
+    wait_p50_s: float
+    wait_p99_s: float
+    service_s: float
+    work_s: float
+
+
+@dataclass(frozen=True)
+class ArmNumbers:
+    """Times in seconds, ratios of the measured time. `samples` were trained on in it, at most
+    `samples_per_step` each step. `trainer_idle_ratio`: waiting for samples, which leaves the
+    `weight_sync_ratio` out; `generation_idle_ratio`: no text was being written. Staleness in trainer steps,
+    as verl counts it; `stale_groups` were dropped."""
+
+    name: str
+    steps: int
+    repeats: int
+    samples_per_step: int
+    samples: int
+    seconds_per_step: Repeated
+    samples_per_s: Repeated
+    trainer_idle_ratio: Repeated
+    weight_sync_ratio: float
+    generation_idle_ratio: float
+    staleness_mean: float
+    staleness_worst: float
+    stale_groups: int
+    reward: float
+    peak_rss_bytes: int
+    queues: dict[str, QueueNumbers]
+
+    def document(self) -> dict[str, Any]:
+        """For JSON."""
+        return asdict(self)
+
+
+def measure(arm: ArmRun) -> ArmNumbers:
+    """The numbers of `arm`. Raises ValueError when its steps are too few, or lack a metric."""
+    steps = arm.steps
+    time_s = seconds(steps)
+    return ArmNumbers(
+        name=arm.name,
+        steps=len(steps),
+        repeats=arm.repeats,
+        samples_per_step=arm.samples_per_step,
+        samples=arm.trained(steps),
+        seconds_per_step=Repeated.of(arm.windows, lambda part: seconds(part) / len(part)),
+        samples_per_s=Repeated.of(arm.windows, lambda part: arm.trained(part) / seconds(part)),
+        trainer_idle_ratio=Repeated.of(arm.windows, lambda part: waited(part) / seconds(part)),
+        weight_sync_ratio=sum(step.metric(WEIGHT_SYNC) for step in steps) / time_s,
+        generation_idle_ratio=1 - generated(arm) / time_s,
+        staleness_mean=fmean(step.metric(STALENESS) for step in steps),
+        staleness_worst=max(step.metric(STALENESS_WORST) for step in steps),
+        stale_groups=_stale_groups(arm),
+        reward=fmean(step.metric(REWARD) for step in steps),
+        peak_rss_bytes=arm.peak_rss_bytes,
+        queues=queues(arm),
+    )
+
+
+def seconds(steps: Sequence[Step]) -> float:
+    """From the first one's beginning to the last one's end; they follow each other."""
+    return steps[-1].ended - steps[0].began
+
+
+def waited(steps: Sequence[Step]) -> float:
+    """Seconds in which the trainer waited for samples."""
+    return sum(step.waited_s for step in steps)
+
+
+def generated(arm: ArmRun) -> float:
+    """Seconds of the measured time in which at least one text was being written."""
+    steps = arm.steps
+    written = (span for rollout in arm.ledger.rollouts.values() for span in rollout.segments)
+    return covered_s(written, (steps[0].began, steps[-1].ended))
+
+
+def queues(arm: ArmRun) -> dict[str, QueueNumbers]:
+    """By queue, for each of `arm.slots`. Raises KeyError for a request of another."""
+    steps = arm.steps
+    groups = arm.groups(steps)
+    records: dict[str, list[RequestRecord]] = {queue: [] for queue in arm.slots}
+    for record in arm.ledger.requests.values():
+        if arm.group_of(record) in groups:
+            records[record.request.kind].append(record)
+    return {queue: _queue(arm, arm.slots[queue], found, len(steps)) for queue, found in records.items()}
+
+
+def _queue(arm: ArmRun, slots: int, records: list[RequestRecord], steps: int) -> QueueNumbers:
+    outcomes = [record.outcome for record in records if record.outcome and record.outcome.started]
+    # Clocks of two machines may differ by more than a short wait.
+    waits = Spread.of([max(0.0, outcome.started - arm.asked[outcome.request_id]) for outcome in outcomes])
+    services = [outcome.finished - outcome.started for outcome in outcomes]
+    return QueueNumbers(
+        slots=slots,
+        requests=len(records) / steps,
+        never_started=len(records) - len(outcomes),
+        wait_p50_s=waits.p50 / 1000,
+        wait_p99_s=waits.p99 / 1000,
+        service_s=fmean(services) if services else 0.0,
+        work_s=sum(services) / steps,
+    )
+
+
+def _stale_groups(arm: ArmRun) -> int:
+    numbers = {step.number for step in arm.steps}
+    dropped = (r for r in arm.ledger.rollouts.values() if r.state == "stale" and r.step in numbers)
+    return len({rollout.uid for rollout in dropped})

@@ -1,0 +1,144 @@
+"""A finished run of one arm of `llmi bench overlap`, cut into its steps.
+
+Invariants: a step lasts until the next one begins, so that measured steps leave no second out; a step is
+measured only when the run finished it; windows are consecutive, of equal length, and end with the run.
+"""
+
+from __future__ import annotations
+
+from collections import defaultdict
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from functools import cached_property
+
+from pydantic import JsonValue
+
+from coordinator.watch.summary import STEP
+from policy.document import SOURCES
+from policy.ledger.reader import Ledger, RequestRecord
+from policy.ledger.writer import Span
+
+
+@dataclass(frozen=True)
+class Step:
+    """One step of the trainer, from `began` to `ended` (Unix seconds). `waits`: when it waited for samples;
+    `metrics`: verl's, of this step."""
+
+    number: int
+    began: float
+    ended: float
+    waits: tuple[Span, ...]
+    metrics: Mapping[str, JsonValue]
+
+    @property
+    def seconds(self) -> float:
+        return self.ended - self.began
+
+    @property
+    def waited_s(self) -> float:
+        return sum(ended - began for began, ended in self.waits)
+
+    def metric(self, name: str) -> float:
+        """Raises ValueError when the step lacks it."""
+        return _metric(self.metrics, name)
+
+
+@dataclass(frozen=True)
+class ArmRun:
+    """What an arm left behind. `metrics`: by `coordinator.watch.summary.read_metrics`; `slots`: requests that
+    a queue serves at once; the first `warm` and the last `cool` steps are left out (in the last ones a run
+    submits nothing any more) and the others cut into `repeats` windows; `phased`: tools begin when all of a
+    batch is written, judges when all its tools have ended.
+    """
+
+    name: str
+    ledger: Ledger
+    metrics: list[dict[str, JsonValue]]
+    samples_per_step: int
+    slots: Mapping[str, int]
+    warm: int
+    repeats: int
+    phased: bool
+    peak_rss_bytes: int
+    cool: int = 0
+
+    @cached_property
+    def windows(self) -> list[list[Step]]:
+        """The measured steps. Raises ValueError with fewer than one for each repeat."""
+        steps = self._finished_steps()
+        steps = steps[self.warm : len(steps) - self.cool]
+        length = len(steps) // self.repeats
+        if not length:
+            raise ValueError(
+                f"{self.name}: {len(steps)} steps after {self.warm} are too few for {self.repeats}"
+            )
+        first = len(steps) - length * self.repeats
+        return [steps[at : at + length] for at in range(first, len(steps), length)]
+
+    @property
+    def steps(self) -> list[Step]:
+        """All that are measured, in order."""
+        return [step for window in self.windows for step in window]
+
+    def trained(self, steps: Sequence[Step]) -> int:
+        """Samples that were trained on in these steps."""
+        numbers = {step.number for step in steps}
+        return sum(r.state == "trained" and r.step in numbers for r in self.ledger.rollouts.values())
+
+    def groups(self, steps: Sequence[Step]) -> set[str]:
+        """The groups that were trained on in these steps."""
+        numbers = {step.number for step in steps}
+        return {r.uid for r in self.ledger.rollouts.values() if r.state == "trained" and r.step in numbers}
+
+    def group_of(self, record: RequestRecord) -> str:
+        """The group whose rollout asked for it."""
+        return self.ledger.rollouts[record.request.owner].uid
+
+    @cached_property
+    def asked(self) -> dict[str, float]:
+        """When each request was due, Unix seconds, by id: when it was posted, or earlier in a phased arm.
+
+        There a request whose turn has come waits first for a thread of the client. A tool's turn comes when
+        the last text of the step's batch is written, a judge's when its last tool has ended; an edit's when
+        the image it changes is in, which is when it is posted.
+        """
+        requests = self.ledger.requests
+        asked = {request_id: record.posted for request_id, record in requests.items()}
+        if not self.phased:
+            return asked
+        step_of = {name: rollout.asked_in_step for name, rollout in self.ledger.rollouts.items()}
+        written: dict[int, float] = defaultdict(float)
+        for rollout in self.ledger.rollouts.values():
+            written[rollout.asked_in_step] = max(written[rollout.asked_in_step], rollout.wrote)
+        tooled = written.copy()
+        for record in requests.values():
+            if record.request.kind in SOURCES:
+                step = step_of[record.request.owner]
+                tooled[step] = max(tooled[step], record.ended)
+        for request_id, record in requests.items():
+            if record.request.kind != "edit":
+                turns = written if record.request.kind in SOURCES else tooled
+                # A group that replaces another may be posted before its own text moved the step's turn.
+                asked[request_id] = min(record.posted, turns[step_of[record.request.owner]])
+        return asked
+
+    def _finished_steps(self) -> list[Step]:
+        waits: dict[int, list[Span]] = defaultdict(list)
+        for wait in self.ledger.waits:
+            waits[wait.step].append((wait.began, wait.time))
+        metrics = {int(_metric(row, "step")): row for row in self.metrics}
+        began = {number: min(spans)[0] for number, spans in waits.items()}
+        steps = []
+        for number in sorted(waits.keys() & metrics.keys()):
+            # The last step has none after it: verl's own time for it lacks only the writing of its metrics.
+            last = began[number] + _metric(metrics[number], STEP)
+            ended = began.get(number + 1, last)
+            steps.append(Step(number, began[number], ended, tuple(sorted(waits[number])), metrics[number]))
+        return steps
+
+
+def _metric(row: Mapping[str, JsonValue], name: str) -> float:
+    value = row.get(name)
+    if not isinstance(value, int | float):
+        raise ValueError(f"the metrics of step {row['step']} lack {name}")
+    return float(value)

@@ -1,0 +1,164 @@
+"""The four arms of `llmi bench overlap`, one after the other: each a real GRPO run with a Redis, a Ray,
+workers and a trainer of its own.
+
+What is real: verl, vLLM, the tiny policy, queues, Celery workers, ledger, rules and judges. What is played:
+how long a tool or a judge takes (`timed_jobs`). Invariants: all arms have the same services and draws, batch,
+staleness bound and policy; one runs at a time; what an arm started has ended before the next begins.
+"""
+
+from __future__ import annotations
+
+import os
+import time
+from collections.abc import Callable, Iterator
+from contextlib import ExitStack, contextmanager
+from dataclasses import dataclass
+from pathlib import Path
+
+from coordinator.config.settings import CONFIG_FILE, RunConfig, load
+from coordinator.host.processes import MemoryWatch
+from coordinator.host.signals import StopSignals
+from coordinator.run.services import Services
+from coordinator.watch.progress import Progress
+from llmi.load.overlap.arms import WIDTHS_ENV
+from llmi.load.overlap.settings import (
+    JUDGE_THREADS,
+    SERVICES_ENV,
+    TOOL_THREADS,
+    ArmName,
+    OverlapSettings,
+    ServiceSettings,
+    widths,
+)
+from policy.document import SOURCES
+from policy.ledger.reader import Ledger, close_open
+from policy.settings import LOOP
+from workers.process.worker import WorkerProcess
+
+READY_S = 300.0  # they start beside Ray and vLLM
+STILL = 1e-12  # a learning rate at which training does all its work and changes nothing
+TICK_S = 0.5
+
+Say = Callable[[str], None]
+
+
+@dataclass(frozen=True)
+class Parts:
+    """What the demo has built: the policy, and the prompts to train on."""
+
+    policy: Path
+    prompts: Path
+
+
+@dataclass(frozen=True)
+class Finished:
+    """One arm's run. `peak_rss_bytes`: of all its processes (`processes.memory_bytes`)."""
+
+    name: ArmName
+    folder: Path
+    ledger: Ledger
+    peak_rss_bytes: int
+    seconds: float
+
+
+def configure(settings: OverlapSettings, name: ArmName, parts: Parts) -> RunConfig:
+    """The arm's run, made of the demo's."""
+    asynchronous = name in ("coupled", "ours")
+    return load(
+        "demo",
+        {
+            "name": name,
+            "train.model": str(parts.policy),
+            "train.seed": settings.seed,
+            "train.steps": settings.arms[name].total(settings.repeats),
+            "train.epochs": 1000,
+            "train.batch_size": settings.batch,
+            "train.n": settings.n,
+            "train.response_tokens": settings.response_tokens,
+            "train.max_staleness": settings.max_staleness,
+            # verl's default for its asynchronous trainers; none: a batch is asked for when the last is done.
+            "train.warmup_batches": 1.0 if asynchronous else 0.0,
+            "train.lr": STILL,
+            "train.admission": "adaptive" if name == "ours" else "fixed",
+            "train.in_order": False,
+            "train.rollout_timeout_s": 600,
+            "train.save_every": 0,
+            "data.train": [str(parts.prompts)],
+            "data.test": [str(parts.prompts)],
+            "workers.pools": [],
+        },
+    )
+
+
+def run_arm(
+    settings: OverlapSettings,
+    services: ServiceSettings,
+    name: ArmName,
+    parts: Parts,
+    folder: Path,
+    signals: StopSignals,
+    say: Say,
+) -> Finished:
+    """Run it in `folder/name`. Raises as `Services` and `Trainer` do."""
+    run = (folder / name).absolute()
+    run.mkdir(parents=True)
+    config = configure(settings, name, parts)
+    config = config.model_copy(update={"blobs": config.blobs.model_copy(update={"url": str(run / "blobs")})})
+    began, progress = time.monotonic(), Progress(run)
+    with MemoryWatch() as memory, _widths(settings, services, name), ExitStack() as stack:
+        told = lambda stage: say(f"{name}: {stage}")  # noqa: E731 - one line
+        living = stack.enter_context(Services(config, run, signals, told, LOOPS[name]))
+        stack.enter_context(_timed_workers(services, run))
+        steps = 0
+        while living.training:
+            living.tick()
+            progress.update()
+            if progress.steps > steps:
+                steps = progress.steps
+                say(f"{name}: step {steps} of {config.train.steps}")
+            time.sleep(TICK_S)
+    return Finished(name, run, close_open(run), memory.peak, time.monotonic() - began)
+
+
+LOOPS: dict[ArmName, str] = {
+    "blocking": "llmi.load.overlap.arms.BlockingLoop",
+    "blocking_wide": "llmi.load.overlap.arms.BlockingLoop",
+    "coupled": "llmi.load.overlap.arms.CoupledLoop",
+    "ours": LOOP,
+}
+
+
+@contextmanager
+def _widths(settings: OverlapSettings, services: ServiceSettings, name: ArmName) -> Iterator[None]:
+    """The threads of the blocking arms, in the environment that the rollout process inherits."""
+    tools, judges = (TOOL_THREADS, JUDGE_THREADS) if name == "blocking" else widths(services, SOURCES)
+    os.environ[WIDTHS_ENV] = f"{settings.batch * settings.n},{tools},{judges}"
+    try:
+        yield
+    finally:
+        del os.environ[WIDTHS_ENV]
+
+
+@contextmanager
+def _timed_workers(services: ServiceSettings, run: Path) -> Iterator[None]:
+    """A worker for each queue, with its slots as threads."""
+    workers = [
+        WorkerProcess(
+            (queue,),
+            run / CONFIG_FILE,
+            slots,
+            run / "logs" / f"{queue}.log",
+            queue,
+            app="llmi.load.simulated.timed_app",
+            extra_env={SERVICES_ENV: services.model_dump_json()},
+            pool="threads",
+        )
+        for queue, slots in services.slots.items()
+    ]
+    with ExitStack() as stack:
+        for worker in workers:
+            stack.callback(worker.kill)
+            worker.start()
+        for worker in workers:
+            worker.wait_ready(READY_S)
+        yield

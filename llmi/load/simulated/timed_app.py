@@ -1,0 +1,9 @@
+"""The Celery application of workers whose jobs take as long as drawn (`WorkerProcess(app=...)`): the queue's
+own, with `llmi.load.simulated.timed_jobs` in place of the real jobs.
+"""
+
+from __future__ import annotations
+
+from workers.celery_app.app import app
+
+app.conf.imports = ("llmi.load.simulated.timed_jobs",)

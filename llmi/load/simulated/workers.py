@@ -1,0 +1,111 @@
+"""All workers, played by one process: `python -m llmi.load.simulated.workers URL SEED LEAST_S MOST_S`.
+
+It takes messages off the queues' lists many at a time, holds each for a service time drawn evenly, and
+commits its outcome with the program's own script. It stands in for hundreds of Celery workers where only the
+producer is measured: two processor cores do not bear both. It makes no image: a reference to one that does
+not exist is all that a producer ever sees. Ends with the process that started it.
+"""
+
+from __future__ import annotations
+
+import base64
+import hashlib
+import heapq
+import json
+import subprocess
+import sys
+import time
+from pathlib import Path
+from random import Random
+from typing import Any
+
+import redis
+
+from policy.document import SOURCES
+from rewards.judges import IMAGE_KIND, TEXT_KIND
+from rewards.verdicts import ImageVerdict, TextVerdict, Verdict
+from workers.broker.outcomes import commit
+from workers.messages import BlobRef, Outcome, Success
+from workers.process.interpreter import PYTHON
+from workers.process.parent_death import start_tethered
+from workers.queues import QUEUES
+
+POLL_S = 0.005
+TAKEN_AT_ONCE = 200
+TTL_S = 600
+VERDICTS: dict[str, type[Verdict]] = {TEXT_KIND: TextVerdict, IMAGE_KIND: ImageVerdict}
+UNACKED = "unacked"  # kombu's hash of what workers hold, in which lost requests are searched
+
+
+def result(kind: str, request_id: str, random: Random) -> Success:
+    """What a worker of `kind` would answer."""
+    if kind in VERDICTS:
+        return Success(verdict={axis: random.randint(1, 5) for axis in VERDICTS[kind].axes()})
+    image = BlobRef(
+        sha256=hashlib.sha256(request_id.encode()).hexdigest(),
+        media_type="image/png",
+        size=150_000,
+        width=1024,
+        height=1024,
+    )
+    return Success(images=(image,), source={"provider": "played", "caption": f"a picture for {request_id}"})
+
+
+class PlayedWorkers:
+    """Blocking; `turn` is one look at the queues and the clock."""
+
+    def __init__(self, client: redis.Redis, seed: int, service_s: tuple[float, float]):
+        self._redis = client
+        self._service_s = service_s
+        self._random = Random(seed)
+        self._held: list[tuple[float, str, str, Outcome]] = []  # (due, delivery tag, reply stream, outcome)
+
+    def turn(self, now: float) -> None:
+        pipeline: Any = self._redis.pipeline(transaction=False)
+        kinds = (*SOURCES, *VERDICTS)
+        for kind in kinds:
+            pipeline.rpop(QUEUES[kind].name, TAKEN_AT_ONCE)
+        taken = [(kind, message) for kind, part in zip(kinds, pipeline.execute(), strict=True)
+                 for message in part or ()]  # fmt: skip
+        for kind, message in taken:
+            self._take(kind, message, now, pipeline)
+        while self._held and self._held[0][0] <= now:
+            _, tag, reply_to, outcome = heapq.heappop(self._held)
+            commit(pipeline, outcome, reply_to, TTL_S)
+            pipeline.hdel(UNACKED, tag)
+        pipeline.execute()
+
+    def _take(self, kind: str, message: bytes, now: float, pipeline: Any) -> None:
+        envelope = json.loads(message)
+        properties = envelope["properties"]
+        [request], _, _ = json.loads(base64.b64decode(envelope["body"]))
+        service_s = self._random.uniform(*self._service_s)
+        outcome = Outcome(
+            request_id=request["request_id"],
+            kind=kind,
+            result=result(kind, request["request_id"], self._random),
+            worker="played",
+            started=now,
+            finished=now + service_s,
+        )
+        tag = properties["delivery_tag"]
+        pipeline.hset(UNACKED, tag, "")
+        heapq.heappush(self._held, (now + service_s, tag, properties["reply_to"], outcome))
+
+
+def main(url: str, seed: int, least_s: float, most_s: float) -> None:
+    with redis.Redis.from_url(url) as client:
+        workers = PlayedWorkers(client, seed, (least_s, most_s))
+        while True:
+            workers.turn(time.time())
+            time.sleep(POLL_S)
+
+
+def start(url: str, seed: int, service_s: tuple[float, float], log: Path) -> subprocess.Popen[bytes]:
+    """Start the process; it dies with this one."""
+    numbers = (str(seed), *map(str, service_s))
+    return start_tethered([*PYTHON, "-m", "llmi.load.simulated.workers", url, *numbers], log=log)
+
+
+if __name__ == "__main__":
+    main(sys.argv[1], int(sys.argv[2]), float(sys.argv[3]), float(sys.argv[4]))

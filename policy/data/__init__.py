@@ -1,0 +1,4 @@
+"""Datasets: reading rows, checking images, and the dataset class that verl loads.
+
+May import `policy.grammar` and `policy.document`.
+"""

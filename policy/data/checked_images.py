@@ -1,0 +1,124 @@
+"""Input images as they leave the image gate (`workers.images`), cached so that each is decoded once.
+
+Invariants: what is handed out passed the gate as it is now: the key is the SHA-256 of the image, of the
+gate's limits and of the decoders' version; a cache that cannot be used costs time and nothing else.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import logging
+import os
+from collections.abc import Callable, Sequence
+from concurrent.futures import ThreadPoolExecutor, as_completed
+from pathlib import Path
+
+import PIL
+import tenacity
+from fsspec.implementations.local import LocalFileSystem
+
+from policy.data.files import shown
+from policy.data.input_images import InputImage
+from workers import images
+from workers.errors import Cause, ConfigError, InfrastructureFault
+from workers.messages import BlobRef
+from workers.sandbox import decoders
+from workers.storage.atomic import write
+from workers.storage.blobs import BlobStore
+from workers.storage.cache import cache_folder
+
+logger = logging.getLogger(__name__)
+FOLDER = "inputs"  # in the cache
+TRIES = 3
+CURE = "replace it by a PNG, JPEG, WebP, GIF or BMP that a reader can see"
+Progress = Callable[[int, int], None]  # how many were checked, of how many
+
+
+class CheckedImages:
+    """Blocking; from any thread."""
+
+    def __init__(self, folder: Path | None = None):
+        """`folder`: of the cache; by default in that of LLMI_CACHE."""
+        self._folder = folder or cache_folder() / FOLDER
+        self._fs = LocalFileSystem()
+        self._usable = True
+
+    def get(self, image: InputImage) -> bytes:
+        """The image, decoded, cleaned and encoded anew.
+
+        Raises `ConfigError` for what is no image, `InfrastructureFault` when the jail does not work here.
+        """
+        data = image.read()
+        key = hashlib.sha256(f"{PIL.__version__} {images.DEFAULT_LIMITS} ".encode() + data).hexdigest()
+        kept = self._kept(key)
+        if kept is not None:
+            return kept
+        try:
+            clean = _gate(data)
+        except InfrastructureFault as fault:
+            if fault.cause is not Cause.BAD_ANSWER:
+                raise
+            raise ConfigError(f"{image.where}: {shown(fault.detail)}; {CURE}") from fault
+        self._keep(key, clean)
+        return clean
+
+    def _entry(self, key: str) -> Path:
+        return self._folder / "index" / key[:2] / f"{key}.json"
+
+    def _kept(self, key: str) -> bytes | None:
+        try:
+            ref = BlobRef.model_validate_json(self._entry(key).read_bytes())
+            return BlobStore(str(self._folder)).get(ref)
+        except (OSError, ValueError, InfrastructureFault):  # not there, or damaged
+            return None
+
+    def _keep(self, key: str, clean: bytes) -> None:
+        if not self._usable:
+            return
+        try:
+            ref = BlobStore(str(self._folder)).put(clean)
+            write(self._fs, str(self._entry(key)), ref.model_dump_json().encode())
+        except (OSError, InfrastructureFault) as error:
+            self._usable = False
+            logger.warning("%s: checked images are not kept: %s", self._folder, error)
+
+
+@tenacity.retry(
+    retry=tenacity.retry_if_exception(
+        lambda error: isinstance(error, InfrastructureFault) and error.cause is not Cause.BAD_ANSWER
+    ),
+    stop=tenacity.stop_after_attempt(TRIES),
+    wait=tenacity.wait_random_exponential(multiplier=0.5, max=5),
+    reraise=True,
+)
+def _gate(data: bytes) -> bytes:
+    return images.checked(data)
+
+
+def check(inputs: Sequence[InputImage], progress: Progress | None = None) -> list[str]:
+    """What is wrong with each image, in order; several are looked at at once. `progress` is called from this
+    thread. Raises `InfrastructureFault` when the jail does not work here.
+    """
+    checked, problems = CheckedImages(), dict[int, str]()
+    pool = ThreadPoolExecutor(
+        min(decoders.AT_ONCE, len(os.sched_getaffinity(0))), thread_name_prefix="check-images"
+    )
+    try:
+        waiting = {pool.submit(_problem, checked, image): at for at, image in enumerate(inputs)}
+        for done, future in enumerate(as_completed(waiting), start=1):
+            if problem := future.result():
+                problems[waiting[future]] = problem
+            if progress is not None:
+                progress(done, len(inputs))
+    finally:
+        pool.shutdown(cancel_futures=True)
+        decoders.of_this_process().close()  # a run goes on for long, and each takes about 30 MB
+    return [problems[at] for at in sorted(problems)]
+
+
+def _problem(checked: CheckedImages, image: InputImage) -> str:
+    try:
+        checked.get(image)
+    except ConfigError as error:
+        return str(error)
+    return ""

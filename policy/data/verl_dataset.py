@@ -1,0 +1,110 @@
+"""Prompts as verl's data loader wants them (`data.custom_cls`), over `policy.data.dataset`.
+
+Invariants: images pass the image gate and go to the blob store, and only their references into the row, so
+that no picture enters the trainer; a prompt that does not fit `max_prompt_length` is left out at the start
+with a warning, never cut.
+"""
+
+from __future__ import annotations
+
+import logging
+from collections import Counter
+from typing import TYPE_CHECKING, Any
+
+from torch.utils.data import Dataset
+
+from policy.data.checked_images import CheckedImages
+from policy.data.dataset import Row, load_rows
+from policy.grammar.prompts import SYSTEM
+from workers.errors import ConfigError
+from workers.messages import BlobRef
+from workers.settings import BlobSettings, section
+from workers.storage.blobs import BlobStore
+
+if TYPE_CHECKING:
+    from omegaconf import DictConfig
+    from transformers import PreTrainedTokenizerBase, ProcessorMixin
+
+logger = logging.getLogger(__name__)
+
+
+class InterleavedDataset(Dataset):
+    """Rows of one or more parquet files. Raises `ConfigError` for a file that cannot be read.
+
+    A row holds `raw_prompt` (chat messages, images as bare `{"type": "image"}`), `task` (a `Task` as JSON),
+    `index`, `visit` (how often the run has read the row before), and `dummy_tensor`, which verl needs so
+    that a batch holds a tensor.
+    """
+
+    def __init__(
+        self,
+        data_files: str | list[str],
+        tokenizer: PreTrainedTokenizerBase,
+        config: DictConfig,
+        processor: ProcessorMixin | None = None,
+        max_samples: int = -1,
+    ):
+        files = [data_files] if isinstance(data_files, str) else list(data_files)
+        self._system = SYSTEM if config.system_prompt else ""
+        self._tokenizer = tokenizer
+        self._limit = int(config.max_prompt_length)
+        rows = [row for file in files for row in load_rows(file)]
+        if processor is None and any(row.images for row in rows):
+            raise ConfigError(f"{', '.join(files)}: has images, but the model reads none; use a VL model")
+        fitting = [row for row in rows if self._fits(row)]
+        if len(fitting) < len(rows):
+            left_out = len(rows) - len(fitting)
+            logger.warning("%d of %d prompts are longer than %d tokens", left_out, len(rows), self._limit)
+        if not fitting:
+            raise ConfigError(f"{', '.join(files)}: no prompt fits train.prompt_tokens = {self._limit}")
+        self._rows = fitting[:max_samples] if max_samples > 0 else fitting
+        self._visits: Counter[int] = Counter()
+        self._checked = CheckedImages()
+
+    def state_dict(self) -> dict[str, Any]:
+        """For verl's checkpoint, which holds the state of its data loader and with it this."""
+        return {"visits": dict(self._visits)}
+
+    def load_state_dict(self, state: dict[str, Any]) -> None:
+        self._visits = Counter(state["visits"])
+
+    def __len__(self) -> int:
+        return len(self._rows)
+
+    def __getitem__(self, item: int) -> dict[str, Any]:
+        import torch
+
+        row, visit = self._rows[item], self._visits[item]
+        self._visits[item] += 1
+        return {
+            "raw_prompt": row.chat(self._system),
+            "task": row.task(self._inputs(item)).model_dump_json(),
+            "data_source": row.data_source,
+            "index": item,
+            "visit": visit,
+            "dummy_tensor": torch.zeros(1, dtype=torch.uint8),
+        }
+
+    def _inputs(self, item: int) -> tuple[BlobRef, ...]:
+        """Put at every visit: one that was lost or damaged since the last is there again."""
+        images = self._rows[item].images
+        blobs = BlobStore(section("blobs", BlobSettings).url) if images else None
+        return tuple(blobs.put(self._checked.get(image)) for image in images) if blobs else ()
+
+    def _fits(self, row: Row) -> bool:
+        """Whether the text alone fits; what images add is known only to the processor, in the rollout."""
+        ids = self._tokenizer.apply_chat_template(
+            _text_only(row.chat(self._system)), add_generation_prompt=True, return_dict=False
+        )
+        return len(ids) <= self._limit
+
+
+def _text_only(messages: list[dict]) -> list[dict]:
+    """The chat without its images: every content a plain string."""
+
+    def text(content: str | list[dict]) -> str:
+        if isinstance(content, str):
+            return content
+        return "".join(piece["text"] for piece in content if piece["type"] == "text")
+
+    return [{"role": message["role"], "content": text(message["content"])} for message in messages]

@@ -1,0 +1,216 @@
+"""Read a tag's dictionary by the keys that it must have, where its strings are quoted naively.
+
+A string ends at the quote after which the dictionary goes on, so apostrophes, quotes and raw line breaks
+inside it survive. Code ends at the last such quote, all else at the first: code may hold dictionaries of its
+own. Invariants: as in `policy.grammar.literal`.
+"""
+
+from __future__ import annotations
+
+from policy.grammar.marks import QUOTES
+from policy.grammar.python_text import closing, meant, quote_at, unescaped
+from workers.text.patterns import CONSTANT, ESCAPE_OR_QUOTE, NUMBER, SPACE, Pattern
+
+_OUTER = ("source", "description", "params")
+_PARAMS = {
+    "search": ("query",),
+    "diffusion": ("prompt",),
+    "code": ("code",),
+    "edit": ("img_index", "prompt"),
+}
+_INNER = ("prompt", "query", "code", "img_index")
+_NAMES = (*_OUTER, *_INNER)
+_CONSTANTS = {"True": True, "true": True, "False": False, "false": False, "None": None, "null": None}
+_MAX_COMMENTS, _MAX_COMMENT = 3, 300  # in a row, and characters each; more is no comment of a tag
+
+
+class NoRepair(Exception):
+    """The keys cannot be followed; the message, if any, says what to write."""
+
+
+def repaired(text: str) -> dict:
+    """The dictionary that begins with `text`. Raises `NoRepair`."""
+    return _Dictionary(text).read()
+
+
+class _Dictionary:
+    def __init__(self, text: str):
+        self._text = text
+        self._outer: dict[str, object] = {}
+        self._inner: dict[str, object] | None = None  # the params while they are read
+
+    def read(self) -> dict:
+        at = 1
+        while True:
+            at = self._pair(at)
+            if self._inner is not None and (end := self._closed(at)):
+                self._inner, at = None, end
+            if self._inner is None and (end := self._closed(at)):
+                if self._space(end) < len(self._text):
+                    raise NoRepair
+                return self._outer
+            if not (comma := self._past(at, ",，")):
+                raise NoRepair
+            at = comma
+
+    def _pair(self, at: int) -> int:
+        """Read a key and its value; returns where they end."""
+        name, at = self._key(at)
+        inside = self._outer if self._inner is None else self._inner
+        if not at or name in inside:
+            raise NoRepair
+        at = self._space(at)
+        if name == "params" and inside is self._outer and self._text.startswith("{", at):
+            params: dict[str, object] = {}
+            self._outer[name] = params
+            if end := self._closed(at + 1):
+                return end
+            self._inner = params
+            return self._pair(at + 1)
+        inside[name], end = self._value(name, at)
+        return end
+
+    def _key(self, at: int, names: tuple[str, ...] = _NAMES) -> tuple[str, int]:
+        """A known key at `at` and where its value begins, or 0."""
+        at = self._space(at)
+        quoted = at < len(self._text) and self._text[at] in QUOTES
+        at += quoted
+        for name in names:
+            if self._text.startswith(name, at):
+                end = at + len(name)
+                if quoted and not (end < len(self._text) and self._text[end] in QUOTES):
+                    continue
+                return name, self._past(end + quoted, ":：")
+        return "", 0
+
+    def _value(self, name: str, at: int) -> tuple[object, int]:
+        """One string, small number or constant at `at`, and where it ends."""
+        if number := NUMBER.match(self._text, at):
+            return int(number[0]), number.end()
+        if word := CONSTANT.match(self._text, at):
+            return _CONSTANTS[word[1]], word.end()
+        joined = self._joined(at, name)
+        if joined and self._goes_on(joined[1], name):
+            return joined
+        raw_prefix = self._text[at : at + 1] in ("r", "R")
+        if self._text[at : at + 1] and self._text[at] in "rRuU":
+            at += 1
+        if self._text[at : at + 1] not in tuple(QUOTES):
+            raise NoRepair
+        quotes = dict.fromkeys((quote_at(self._text, at), self._text[at]))
+        for quote in quotes:
+            start = at + len(quote)
+            end = self._end(start, ESCAPE_OR_QUOTE[quote], len(quote), name)
+            if end is not None:
+                return self._decoded(name, self._text[start:end], quote, raw_prefix), end + len(quote)
+        raise NoRepair
+
+    def _decoded(self, name: str, raw: str, quote: str, raw_prefix: bool) -> str:
+        if name == "code":
+            return raw if raw_prefix else meant(raw, unescaped(raw))
+        if _is_expression(raw, quote):
+            raise NoRepair(f"{name}: strings are joined by an expression; write one string")
+        return raw if raw_prefix else unescaped(raw)
+
+    def _end(self, at: int, pattern: Pattern, width: int, name: str) -> int | None:
+        """The quote that ends the string, or None."""
+        last = None
+        while (at := closing(self._text, at, pattern)) < len(self._text):
+            if self._goes_on(at + width, name):
+                last = at
+                if name != "code":
+                    break
+            at += width
+        return last
+
+    def _joined(self, at: int, name: str) -> tuple[str, int] | None:
+        """Strings joined by `+`, or side by side in parentheses or on lines of their own, or one in
+        parentheses; and where they end. Apart by blanks alone they are joined in prose, and in code where
+        the first ends with its line: `'plt.title(' ')'` is one string.
+        """
+        parenthesis = self._past(at, "(")
+        at = self._space(parenthesis) if parenthesis else at
+        texts: list[str] = []
+        joined = bool(parenthesis)
+        while True:
+            raw_prefix = self._text[at : at + 1] in ("r", "R")
+            at += raw_prefix
+            if self._text[at : at + 1] not in ("'", '"'):
+                return None
+            quote = quote_at(self._text, at)
+            end = closing(self._text, at + len(quote), ESCAPE_OR_QUOTE[quote])
+            if end == len(self._text):
+                return None
+            raw = self._text[at + len(quote) : end]
+            texts.append(raw if raw_prefix else unescaped(raw))
+            at = end + len(quote)
+            if plus := self._past(at, "+"):
+                joined, after = True, self._space(plus)
+            else:
+                after = self._space(at)
+                if self._text[after : after + 1] not in ("'", '"'):
+                    break
+                blanks = after > at and (name != "code" or raw.endswith(("\n", "\\n")))
+                if not (parenthesis or blanks or "\n" in self._text[at:after]):
+                    return None
+                joined = True
+            at = after
+        if parenthesis:
+            at = self._past(at, ")")
+        return ("".join(texts), at) if joined and at else None
+
+    def _goes_on(self, at: int, name: str) -> bool:
+        """Whether the dictionary goes on or ends at `at`, behind the value of the key `name`."""
+        if self._inner is None:
+            missing = tuple(key for key in _OUTER if key not in self._outer and key != name)
+            return self._ends(self._closed(at)) or self._next(at, missing)
+        source = self._outer.get("source")
+        keys = _PARAMS.get(source, _INNER) if isinstance(source, str) else _INNER
+        missing = tuple(key for key in keys if key not in self._inner and key != name)
+        if self._next(at, missing):
+            return True
+        end = self._closed(at)
+        missing = tuple(key for key in _OUTER if key not in self._outer)
+        return bool(end) and (self._next(end, missing) or self._ends(self._closed(end)))
+
+    def _next(self, at: int, names: tuple[str, ...]) -> bool:
+        comma = self._past(at, ",，")
+        return bool(comma) and bool(self._key(comma, names)[1])
+
+    def _ends(self, at: int) -> bool:
+        return bool(at) and self._space(at) == len(self._text)
+
+    def _closed(self, at: int) -> int:
+        """Behind a closing brace, and a comma before it; 0 where none is."""
+        return self._past(self._past(at, ",，") or at, "}")
+
+    def _past(self, at: int, characters: str) -> int:
+        """Behind one of the characters, and the space before it; 0 where none is."""
+        at = self._space(at)
+        return at + 1 if at < len(self._text) and self._text[at] in characters else 0
+
+    def _space(self, at: int) -> int:
+        """Behind white space and a few comments."""
+        for _ in range(_MAX_COMMENTS):
+            at = SPACE.match(self._text, at).end()  # type: ignore[union-attr] # matches anywhere
+            if not self._text.startswith(("#", "//"), at):
+                break
+            end = self._text.find("\n", at, at + _MAX_COMMENT)
+            if end < 0:
+                break
+            at = end
+        return SPACE.match(self._text, at).end()  # type: ignore[union-attr] # as above
+
+
+def _is_expression(raw: str, quote: str) -> bool:
+    """Whether what was read as one string is several, joined by an operator: the quotes inside come in pairs,
+    of which the first closes a string and the second opens one."""
+    pieces = raw.split(quote)
+    between = [piece.strip() for piece in pieces[1::2]]
+    return len(pieces) % 2 == 1 and any(
+        text.startswith(("+", "%"))
+        or text.endswith("+")
+        or text == "or"
+        or (text[:3] + text[-5:] == "if  else")
+        for text in between
+    )

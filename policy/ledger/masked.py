@@ -1,0 +1,121 @@
+"""Which samples of a run were masked, why, and in which step, from its ledger. Pure.
+
+A sample ends as `masked` in one of two ways: infrastructure failed for it, and its score names the failures;
+or it has a reward, and its group was dropped because it had too few valid samples. Invariant: a sample counts
+in one of the two only.
+"""
+
+from __future__ import annotations
+
+from collections import Counter, defaultdict
+from collections.abc import Sequence
+from dataclasses import dataclass
+
+from policy.ledger.reader import Ledger, RolloutRecord
+from policy.ledger.writer import Closed
+from workers.errors import Cause
+from workers.messages import Failure
+
+DROPPED = "dropped_with_group"  # counted beside the causes of infrastructure
+UNKNOWN = "unknown"
+ROLLOUT = "rollout"
+
+FailedRequests = dict[str, list[tuple[Failure, str]]]  # by owner: the failure, and the request's kind
+
+
+@dataclass(frozen=True)
+class Blame:
+    """One failure that masks a sample. `by`: the tool or judge that failed, else the provider, else
+    `rollout`."""
+
+    failure: Failure
+    by: str
+
+
+@dataclass(frozen=True)
+class Masked:
+    """A masked sample. `blames` is empty for one that was dropped with its group. `step`: the trainer's step
+    in which its group was trained on or dropped, else the step that asked for it."""
+
+    rollout: RolloutRecord
+    blames: tuple[Blame, ...]
+    step: int
+
+    @property
+    def dropped(self) -> bool:
+        """Whether it has a reward of its own, and was dropped with its group."""
+        return self.rollout.reward is not None
+
+    @property
+    def causes(self) -> tuple[str, ...]:
+        """Each once, in order; one at least."""
+        if self.dropped:
+            return (DROPPED,)
+        return tuple(dict.fromkeys(blame.failure.cause.value for blame in self.blames)) or (UNKNOWN,)
+
+
+def masked(ledger: Ledger) -> list[Masked]:
+    """All masked samples, in order of their steps and ids."""
+    steps, requests = group_steps(ledger), failed_requests(ledger)
+    found = [
+        Masked(rollout, blames(requests, rollout), steps.get(rollout.uid) or rollout.asked_in_step)
+        for rollout in ledger.rollouts.values()
+        if rollout.state == "masked"
+    ]
+    return sorted(found, key=lambda one: (one.step, one.rollout.rollout_id))
+
+
+def group_steps(ledger: Ledger) -> dict[str, int]:
+    """The trainer's step in which each group was trained on or dropped."""
+    steps = {uid: drop.step for uid, drop in ledger.dropped.items()}
+    steps |= {uid: failure.step for uid, failure in ledger.failed.items()}
+    return steps | {rollout.uid: rollout.step for rollout in ledger.rollouts.values() if rollout.step}
+
+
+def failed_requests(ledger: Ledger) -> FailedRequests:
+    """Of the whole run, in one pass."""
+    failed: FailedRequests = defaultdict(list)
+    for record in ledger.requests.values():
+        if record.outcome is not None and isinstance(record.outcome.result, Failure):
+            failed[record.request.owner].append((record.outcome.result, record.request.kind))
+    return failed
+
+
+def blames(requests: FailedRequests, rollout: RolloutRecord) -> tuple[Blame, ...]:
+    """The failures that mask a rollout, each with the tool or judge that failed; empty when none does."""
+    if rollout.score is None:
+        return ()
+    by: list[tuple[Failure, str]] = []
+    if rollout.document is not None:
+        by = [(part.failure, part.tag.source) for part in rollout.document.images if part.failure]
+    by += requests.get(rollout.rollout_id, [])
+    return tuple(_blamed(failure, by) for failure in rollout.score.masked_by)
+
+
+def _blamed(failure: Failure, by: list[tuple[Failure, str]]) -> Blame:
+    """Takes the match off `by`, so that equal failures of two requests name both."""
+    for place, (known, kind) in enumerate(by):
+        if known == failure:
+            del by[place]
+            return Blame(failure, kind)
+    return Blame(failure, failure.provider or ROLLOUT)
+
+
+def by_cause(samples: Sequence[Masked]) -> dict[str, int]:
+    """Samples that infrastructure masked, by cause, the most frequent first. One with several causes counts
+    for each."""
+    counts = Counter(cause for one in samples if not one.dropped for cause in one.causes)
+    return dict(sorted(counts.items(), key=lambda item: (-item[1], item[0])))
+
+
+def by_step(samples: Sequence[Masked], *, dropped: bool = False) -> dict[int, int]:
+    """Samples that infrastructure masked, by step; or those `dropped` with their groups."""
+    return dict(sorted(Counter(one.step for one in samples if one.dropped is dropped).items()))
+
+
+def causes_of(entry: Closed) -> tuple[str, ...]:
+    """The same causes from the entry that masked a sample, for readers that keep no rollouts."""
+    if entry.step:  # only the trainer closes with a step; an agent loop that masks a rollout has none
+        return (DROPPED,)
+    known = {cause.value for cause in Cause}
+    return tuple(word for word in entry.reason.split(", ") if word in known) or (UNKNOWN,)

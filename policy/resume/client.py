@@ -1,0 +1,35 @@
+"""The queue as a rollout sees it that goes on after the death of its process: what has an outcome in the
+ledger is not asked for again, what may be under way is joined.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterable
+
+from workers.client.client import QueueClient
+from workers.client.handle import Posted
+from workers.messages import Outcome, Request
+
+
+class Rejoining:
+    """A `workers.client.handle.Poster` of one rollout. `outcomes`: those the ledger has."""
+
+    def __init__(self, client: QueueClient, outcomes: Iterable[Outcome]):
+        self._client = client
+        self._outcomes = {outcome.request_id: outcome for outcome in outcomes}
+
+    @property
+    def wait_s(self) -> float:
+        return self._client.wait_s
+
+    async def post(self, request: Request) -> Posted:
+        """As `QueueClient.post`."""
+        known = self._outcomes.get(request.request_id)
+        if known is None:
+            return await self._client.take_up(request)
+        posted = Posted(request)
+        posted.resolve(known)
+        return posted
+
+    async def cancel(self, request_id: str) -> None:
+        await self._client.cancel(request_id)

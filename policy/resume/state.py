@@ -1,0 +1,40 @@
+"""What a resumed run knows of each rollout that it goes on with, in a file beside its text
+(`policy.resume.completions`).
+
+Invariants: a file is there whole or not at all; it is read by the process that goes on with its rollout, when
+it does, so that nobody holds what is others'; it goes with the texts of its group.
+"""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+from policy.document import Document
+from policy.resume.completions import file_of
+from policy.scoring import Score
+from workers.messages import Message, Outcome
+
+SUFFIX = ".continued.json"
+
+
+class Continued(Message):
+    """A rollout whose text is complete. `cut`: the checkpoints' steps of all resumes since it was written,
+    see `policy.resume.plan.counted`; `outcomes`: of its requests; with its `document` and `score`, nothing is
+    left to do."""
+
+    cut: tuple[int, ...]
+    outcomes: tuple[Outcome, ...] = ()
+    document: Document | None = None
+    score: Score | None = None
+
+    @classmethod
+    def load(cls, run: Path, rollout_id: str) -> Continued:
+        """Raises `FileNotFoundError`."""
+        return cls.model_validate_json(file_of(run, rollout_id, SUFFIX).read_bytes())
+
+    def save(self, run: Path, rollout_id: str) -> None:
+        path = file_of(run, rollout_id, SUFFIX)
+        path.parent.mkdir(parents=True, exist_ok=True)
+        part = path.with_suffix(".part")
+        part.write_text(self.model_dump_json(), encoding="utf-8")
+        part.replace(path)

@@ -1,0 +1,219 @@
+"""The tool requests of one document: each posted the moment its tag closes, an edit when its one image is in,
+code when the document's seconds (`policy.rollout.code_budget`) cover it.
+
+Invariants: at most `tools.max_requests` tags are posted, further ones are invalid; every tag that is valid
+ends in exactly one outcome; a job has its whole time from its start, however long its request waits; an edit
+waits for the image it depends on and for nothing else, and is not posted when that image failed; an image
+that the store has lost is made again once, by posting its own request again, and then takes the place of the
+lost one in the document; `close` cancels what is open and leaves no task behind.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import logging
+from collections import Counter
+from collections.abc import Sequence
+
+from pydantic import BaseModel, ValidationError
+
+from policy.document import ImagePart, InvalidPart, Part, Tag
+from policy.rollout.code_budget import CodeBudget
+from workers.client.handle import Poster
+from workers.errors import Cause, Fault, InfrastructureFault
+from workers.messages import (
+    BlobRef,
+    CodePayload,
+    DiffusionPayload,
+    EditPayload,
+    Failure,
+    Outcome,
+    Request,
+    SearchPayload,
+    Success,
+)
+from workers.settings import ToolSettings
+
+logger = logging.getLogger(__name__)
+CANCEL_S = 5.0
+_PAYLOADS: dict[str, type[BaseModel]] = {
+    "search": SearchPayload,
+    "diffusion": DiffusionPayload,
+    "code": CodePayload,
+}
+
+
+class Tooling:
+    """Lives on one event loop, for one rollout. `seed` makes the same tag give the same image."""
+
+    def __init__(
+        self, client: Poster, *, rollout_id: str, inputs: Sequence[BlobRef], seed: int, tools: ToolSettings
+    ):
+        self._client = client
+        self._tools = tools
+        self._budget = CodeBudget(tools.code.budget_s, tools.code.wall_s)
+        self._rollout_id = rollout_id
+        self._inputs = tuple(inputs)
+        self._seed = seed
+        self._parts: dict[int, ImagePart] = {}
+        self._tasks: dict[int, asyncio.Task[Outcome]] = {}
+        self._again: dict[int, asyncio.Task[Outcome]] = {}  # of the images that are made once more
+        self._asked: Counter[int] = Counter()
+        self._open: set[str] = set()
+
+    def request_id(self, index: int) -> str:
+        """The id under which the tag of this index is posted first."""
+        return f"{self._rollout_id}-{index}"
+
+    def take(self, parts: Sequence[Part]) -> list[Part]:
+        """Start the requests of complete parts. Returns the parts as they stand in the document: a tag beyond
+        the limit is an invalid one.
+        """
+        return [self._start(part) if isinstance(part, ImagePart) else part for part in parts]
+
+    def _start(self, part: ImagePart) -> Part:
+        """Post the tag's request, or wait for its dependency, in a task of its own."""
+        if len(self._parts) >= self._tools.max_requests:
+            reason = f"too many tags: a document may have {self._tools.max_requests} (tools.max_requests)"
+            return InvalidPart(index=part.index, raw=part.raw, reason=reason)
+        self._parts[part.index] = part
+        self._tasks[part.index] = asyncio.create_task(self._run(part))
+        return part
+
+    async def finish(self, parts: Sequence[Part]) -> tuple[Part, ...]:
+        """The same parts with every image's outcome in; each comes by its request's deadline."""
+        for part in parts:
+            if isinstance(part, ImagePart):  # all, before any is read: an edit may find its image lost
+                await asyncio.shield(self._tasks[part.index])
+        done: list[Part] = []
+        for part in parts:
+            if isinstance(part, ImagePart):
+                outcome = await self._latest(part.index)
+                done.append(part.model_copy(update={"request_id": outcome.request_id, "outcome": outcome}))
+            else:
+                done.append(part)
+        return tuple(done)
+
+    async def make_again(self, sha256: str) -> bool:
+        """Make an image of this document once more, whose blob `sha256` is gone or damaged.
+
+        Returns whether it is there again, perhaps under another name. False for an input of the task: that is
+        put again when its row of the dataset is read next.
+        """
+        made = (i for i, task in self._tasks.items() if task.done() and _image(task.result()) == sha256)
+        index = next(made, None)
+        if index is None:
+            return False
+        if index not in self._again:
+            logger.warning("blob %s is lost; image %d of %s is made again", sha256, index, self._rollout_id)
+            self._again[index] = asyncio.create_task(self._run(self._parts[index]))
+        return (await asyncio.shield(self._again[index])).ok
+
+    async def close(self) -> None:
+        """Cancel what is open. A queue that does not answer in time keeps requests until their deadline."""
+        tasks = [*self._tasks.values(), *self._again.values()]
+        for task in tasks:
+            task.cancel()
+        await asyncio.gather(*tasks, return_exceptions=True)
+        if not self._open:
+            return
+        try:
+            async with asyncio.timeout(CANCEL_S):
+                await asyncio.gather(*(self._client.cancel(request_id) for request_id in self._open))
+        except (TimeoutError, InfrastructureFault) as error:
+            logger.warning("%d requests of %s not cancelled: %s", len(self._open), self._rollout_id, error)
+
+    async def _run(self, part: ImagePart) -> Outcome:
+        """Ask for the image. An edit whose image was lost is asked for once more when that is there again."""
+        outcome = await self._ask(part)
+        lost = outcome.result.blob if isinstance(outcome.result, Failure) else ""
+        if part.tag.source == "edit" and lost and await self.make_again(lost):
+            outcome = await self._ask(part)
+        return outcome
+
+    async def _ask(self, part: ImagePart) -> Outcome:
+        """Post once and wait. Every request has an id of its own: the outcome of another is not its own."""
+        tag, index = part.tag, part.index
+        times = self._asked[index]
+        request_id = self.request_id(index) + (f".{times}" if times else "")
+        self._asked[index] += 1
+        image: BlobRef | None = None
+        if tag.source == "edit":
+            needed = await self._dependency(int(tag.params["img_index"]))
+            if isinstance(needed, Failure):
+                return _failed(request_id, tag, needed)
+            image = needed
+        try:
+            payload = _payload(tag, image)
+        except ValidationError as error:
+            failure = Failure(cause=Cause.BAD_PARAMS, detail=error.errors()[0]["msg"])
+            return _failed(request_id, tag, failure)
+        if tag.source != "code" or times:  # making a lost image again is not the document's time
+            return await self._outcome(tag, payload, request_id)
+        async with self._budget.share() as share:
+            if not share.granted:
+                spent = f"the document's code has used its {self._tools.code.budget_s:g} s"
+                failure = Failure(cause=Cause.CODE_BUDGET, detail=f"{spent} (tools.code.budget_s)")
+                return _failed(request_id, tag, failure)
+            outcome = await self._outcome(tag, payload, request_id)
+            share.ran_s = outcome.run_s
+            return outcome
+
+    async def _outcome(self, tag: Tag, payload: BaseModel, request_id: str) -> Outcome:
+        limit_s = self._tools.limit_s(tag.source)
+        request = Request.make(
+            tag.source,
+            payload,
+            timeout_s=self._client.wait_s + limit_s,
+            limit_s=limit_s,
+            seed=self._seed,
+            owner=self._rollout_id,
+            request_id=request_id,
+        )
+        self._open.add(request.request_id)
+        try:
+            posted = await self._client.post(request)
+            outcome = await posted.outcome()
+        except InfrastructureFault as fault:
+            outcome = Outcome(request_id=request.request_id, kind=request.kind, result=Failure.of(fault))
+        self._open.discard(request.request_id)
+        return outcome
+
+    async def _latest(self, index: int) -> Outcome:
+        """The tag's outcome, or the one of its image made again; a failed attempt at that changes nothing."""
+        outcome = await asyncio.shield(self._tasks[index])
+        if index in self._again:
+            again = await asyncio.shield(self._again[index])
+            return again if again.ok else outcome
+        return outcome
+
+    async def _dependency(self, index: int) -> BlobRef | Failure:
+        """The image an edit changes; inputs are counted first, then every tag."""
+        if index < len(self._inputs):
+            return self._inputs[index]
+        tag = index - len(self._inputs)
+        if tag not in self._tasks:
+            return Failure(cause=Cause.INPUT_FAILED, detail=f"image {index} is an invalid tag")
+        result = (await self._latest(tag)).result
+        if isinstance(result, Success) and result.images:
+            return result.images[0]
+        if isinstance(result, Failure) and result.fault is Fault.MODEL:
+            return Failure(cause=Cause.INPUT_FAILED, detail=f"image {index} failed: {result.cause}")
+        why = result.cause if isinstance(result, Failure) else "no image in its outcome"
+        return Failure(cause=Cause.INPUT_UNAVAILABLE, detail=f"image {index} failed: {why}")
+
+
+def _failed(request_id: str, tag: Tag, failure: Failure) -> Outcome:
+    return Outcome(request_id=request_id, kind=tag.source, result=failure)
+
+
+def _image(outcome: Outcome) -> str:
+    """The name of its image, empty where it made none."""
+    result = outcome.result
+    return result.images[0].sha256 if isinstance(result, Success) and result.images else ""
+
+
+def _payload(tag: Tag, image: BlobRef | None) -> BaseModel:
+    if tag.source == "edit":
+        return EditPayload.model_validate({"prompt": tag.params["prompt"], "image": image})
+    return _PAYLOADS[tag.source].model_validate(tag.params)

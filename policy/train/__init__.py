@@ -1,0 +1,4 @@
+"""GRPO on verl: trainer, prompt sampler, checkpoints, Hydra options.
+
+May import everything of `policy`.
+"""

@@ -1,0 +1,261 @@
+"""What `TrainSettings` mean to verl's V1 trainer, as hydra overrides of `python -m policy.train.main_ppo`.
+
+Written for verl 0.9.1. Invariants: this is the only place that knows the names of verl's options; no secret
+is ever put into an override (verl prints them all); only extension points of verl are used, nothing of it is
+changed.
+"""
+
+from __future__ import annotations
+
+import math
+from pathlib import Path
+
+from policy.settings import AGENT, AGENT_CONFIG, TrainSettings, checkpoint, environment
+
+
+def hydra_overrides(
+    train: TrainSettings,
+    *,
+    run: Path,
+    data_train: list[Path],
+    data_test: list[Path],
+    resume_from: int = 0,
+) -> list[str]:
+    """The arguments of `python -m policy.train.main_ppo` for this run. `resume_from`: the step of the
+    checkpoint that it begins from (0: none).
+    """
+    options: dict[str, object] = {}
+    options |= _algorithm(train)
+    options |= _data(train, data_train, data_test)
+    options |= _model(train)
+    options |= _actor(train)
+    options |= _rollout(train, run)
+    options |= _trainer(train, run, resume_from)
+    options |= _sampler(train, run)
+    options |= _cpu(train) if train.device == "cpu" else {}
+    for name, value in environment(train, run=run).items():
+        options[f"+ray_kwargs.ray_init.runtime_env.env_vars.{name}"] = value
+    return [f"{name}={_quote(value)}" for name, value in options.items()]
+
+
+def _algorithm(train: TrainSettings) -> dict[str, object]:
+    return {
+        "algorithm.adv_estimator": "grpo",
+        "algorithm.use_kl_in_reward": False,
+        "algorithm.rollout_correction.bypass_mode": train.old_log_prob == "rollout",
+        "algorithm.rollout_correction.rollout_is": train.rollout_is,
+        "algorithm.rollout_correction.rollout_is_threshold": train.rollout_is_threshold,
+    }
+
+
+def _data(train: TrainSettings, data_train: list[Path], data_test: list[Path]) -> dict[str, object]:
+    return {
+        "data.train_files": [str(path.absolute()) for path in data_train],
+        "data.val_files": [str(path.absolute()) for path in data_test],
+        "data.custom_cls.path": "pkg://policy.verl_dataset",
+        "data.custom_cls.name": "InterleavedDataset",
+        "data.train_batch_size": train.batch_size,
+        "data.max_prompt_length": train.prompt_tokens,
+        "data.max_response_length": train.response_tokens,
+        "data.shuffle": True,
+        "data.seed": train.seed,
+        # Rows are small and decoding an image is quick: worker processes would cost more than they save.
+        "data.dataloader_num_workers": 0,
+        "+data.system_prompt": train.system_prompt,
+        "+data.image_max_pixels": train.image_max_pixels,
+    }
+
+
+def _model(train: TrainSettings) -> dict[str, object]:
+    cuda = train.device == "cuda"
+    return {
+        "actor_rollout_ref.model.path": train.model,
+        "actor_rollout_ref.model.use_remove_padding": cuda,
+        "actor_rollout_ref.model.enable_gradient_checkpointing": cuda,
+    }
+
+
+def _actor(train: TrainSettings) -> dict[str, object]:
+    actor = "actor_rollout_ref.actor"
+    cuda = train.device == "cuda"
+    return {
+        f"{actor}.strategy": "fsdp2",
+        f"{actor}.ppo_mini_batch_size": train.batch_size,
+        f"{actor}.ppo_epochs": 1,
+        f"{actor}.use_dynamic_bsz": True,
+        f"{actor}.ppo_max_token_len_per_gpu": train.micro_batch_tokens,
+        f"{actor}.use_kl_loss": False,
+        f"{actor}.entropy_coeff": train.entropy,
+        f"{actor}.policy_loss.loss_mode": "vanilla" if train.loss == "grpo" else "gspo",
+        f"{actor}.loss_agg_mode": train.aggregation,
+        f"{actor}.clip_ratio": train.clip_low,
+        f"{actor}.clip_ratio_low": train.clip_low,
+        f"{actor}.clip_ratio_high": train.clip_high,
+        f"{actor}.clip_ratio_c": train.clip_c,
+        f"{actor}.grad_clip": train.grad_clip,
+        f"{actor}.data_loader_seed": train.seed,
+        f"{actor}.optim.lr": train.lr,
+        f"{actor}.optim.lr_scheduler_type": train.schedule,
+        f"{actor}.optim.min_lr_ratio": train.min_lr_ratio,
+        f"{actor}.optim.lr_warmup_steps": train.warmup_steps,
+        f"{actor}.optim.weight_decay": train.weight_decay,
+        f"{actor}.optim.clip_grad": train.grad_clip,
+        f"{actor}.ulysses_sequence_parallel_size": train.sequence_parallel,
+        f"{actor}.fsdp_config.ulysses_sequence_parallel_size": train.sequence_parallel,
+        f"{actor}.fsdp_config.seed": train.seed,
+        f"{actor}.fsdp_config.use_torch_compile": cuda,
+        f"{actor}.use_torch_compile": cuda,
+        f"{actor}.fsdp_config.param_offload": False,
+        f"{actor}.fsdp_config.optimizer_offload": cuda,
+    }
+
+
+def _rollout(train: TrainSettings, run: Path) -> dict[str, object]:
+    rollout = "actor_rollout_ref.rollout"
+    options: dict[str, object] = {
+        f"{rollout}.name": "vllm",
+        f"{rollout}.n": train.n,
+        f"{rollout}.seed": train.seed,
+        f"{rollout}.temperature": train.temperature,
+        f"{rollout}.top_p": 1.0,
+        f"{rollout}.top_k": -1,
+        f"{rollout}.calculate_log_probs": True,
+        f"{rollout}.tensor_model_parallel_size": train.tensor_parallel,
+        f"{rollout}.max_model_len": train.prompt_tokens + train.response_tokens,
+        f"{rollout}.max_num_seqs": train.rollout_seqs,
+        f"{rollout}.max_num_batched_tokens": train.rollout_batched_tokens,
+        f"{rollout}.gpu_memory_utilization": train.gpu_memory,
+        f"{rollout}.enable_prefix_caching": True,
+        f"{rollout}.agent.num_workers": train.rollout_processes,
+        f"{rollout}.agent.default_agent_loop": AGENT,
+        f"+{rollout}.agent.agent_loop_manager_class": "policy.train.dispatch.SpreadingManager",
+        f"{rollout}.agent.agent_loop_config_path": str((run / AGENT_CONFIG).absolute()),
+        f"{rollout}.checkpoint_engine.update_weights_bucket_megabytes": train.weight_bucket_mb,
+        # The agent loop scores its own documents; verl's reward workers would only idle.
+        "reward.num_workers": 0,
+    }
+    if train.modality == "vl":
+        options[f"+{rollout}.limit_images"] = train.max_input_images
+    return options
+
+
+def _trainer(train: TrainSettings, run: Path, resume_from: int) -> dict[str, object]:
+    options: dict[str, object] = {
+        "trainer.use_v1": True,
+        "trainer.device": train.device,
+        "trainer.v1.trainer_mode": f"{'admitting' if train.adapts else 'lasting'}_{train.mode}",
+        "trainer.nnodes": train.trainer_nodes,
+        "trainer.n_gpus_per_node": train.trainer_gpus,
+        "trainer.total_epochs": train.epochs,
+        "trainer.total_training_steps": train.steps,
+        "trainer.logger": ["file"],
+        "trainer.project_name": "llmi",
+        "trainer.experiment_name": run.name,
+        "trainer.default_local_dir": str(checkpoint(run, 0).parent.absolute()),
+        "trainer.checkpoint_callback_class": "policy.train.checkpoints.SavedCallback",
+        "trainer.save_freq": train.save_every or -1,
+        "trainer.max_actor_ckpt_to_keep": 2,
+        "trainer.resume_mode": "resume_path" if resume_from else "disable",
+        "trainer.resume_from_path": str(checkpoint(run, resume_from).absolute()) if resume_from else None,
+        "trainer.val_before_train": False,
+        "trainer.test_freq": -1,
+        # Replacing single groups needs single prompts.
+        "data.gen_batch_size": 1,
+        "transfer_queue.backend.SimpleStorage.num_data_storage_units": 1 if train.device == "cpu" else 8,
+        "hydra.run.dir": str((run / "hydra").absolute()),
+        "hydra.output_subdir": None,
+    }
+    if train.mode == "colocate_async":
+        options["trainer.v1.colocate_async.num_warmup_batches"] = train.warmup_batches
+    if train.mode == "separate_async":
+        options |= {
+            "actor_rollout_ref.hybrid_engine": False,
+            "actor_rollout_ref.rollout.nnodes": train.rollout_nodes,
+            "actor_rollout_ref.rollout.n_gpus_per_node": train.rollout_gpus,
+            "actor_rollout_ref.rollout.checkpoint_engine.backend": "nccl",
+            "trainer.v1.separate_async.parameter_sync_step": 1,
+            "trainer.v1.separate_async.num_warmup_batches": train.warmup_batches,
+        }
+    return options
+
+
+def _sampler(train: TrainSettings, run: Path) -> dict[str, object]:
+    sampler = "trainer.v1.sampler"
+    sync = train.mode == "sync"
+    options: dict[str, object] = {
+        f"{sampler}.max_off_policy_threshold": train.max_staleness,
+        f"{sampler}.max_off_policy_strategy": "drop",
+        f"{sampler}.sync_refill_failed_groups": sync,
+        f"{sampler}.custom_sampler.path": "pkg://policy.sampler",
+        f"{sampler}.custom_sampler.name": "SiblingSampler" if sync else "SiblingSamplerAsync",
+        f"+{sampler}.sampler_kwargs.run": str(run.absolute()),
+        f"+{sampler}.sampler_kwargs.n": train.n,
+        f"+{sampler}.sampler_kwargs.min_valid": train.min_valid,
+        f"+{sampler}.sampler_kwargs.poll_s": train.poll_s,
+        f"+{sampler}.sampler_kwargs.in_order": train.in_order,
+        f"+{sampler}.sampler_kwargs.saves": train.save_every > 0,
+        # Better to stop than to write for nothing all night: whatever makes every group useless, but for a
+        # provider that is down, does not pass by itself. All that is under way may be late at once, though.
+        f"+{sampler}.sampler_kwargs.max_wasted": max(4, 2 * train.max_staleness) * train.batch_size,
+        # Every rollout ends within its time-out; half as much again is for a queue of them.
+        f"+{sampler}.sampler_kwargs.stall_s": 1.5 * train.rollout_timeout_s + 60,
+        f"+{sampler}.sampler_kwargs.pause.share": train.pause.share,
+        f"+{sampler}.sampler_kwargs.pause.for_s": train.pause.for_s,
+        f"+{sampler}.sampler_kwargs.pause.probe_s": train.pause.probe_s,
+        f"+{sampler}.sampler_kwargs.pause.recent": train.batch_size,
+    }
+    if train.adapts:
+        window = f"+{sampler}.sampler_kwargs.window"
+        # As many as verl's own trainer has open while it trains: those that are ready come on top.
+        first = math.floor(max(1.0, train.warmup_batches) * train.batch_size)
+        options |= {
+            f"{window}.batch": train.batch_size,
+            f"{window}.max_staleness": train.max_staleness,
+            f"{window}.slots": train.rollout_slots,
+            f"{window}.first": first,
+            f"{window}.steps": train.steps,
+        }
+    return options
+
+
+def _cpu(train: TrainSettings) -> dict[str, object]:
+    """What differs on a CPU: float32, gloo, no sleeping engine, weights over TCP (see `policy.cpu`)."""
+    rollout = "actor_rollout_ref.rollout"
+    options: dict[str, object] = {
+        "actor_rollout_ref.model.external_lib": "policy.cpu.gloo",
+        "+actor_rollout_ref.model.override_config.attn_implementation": "sdpa",
+        "+actor_rollout_ref.actor.fsdp_config.mixed_precision.param_dtype": "fp32",
+        f"{rollout}.dtype": "float32",
+        f"{rollout}.load_format": "auto",
+        f"{rollout}.enforce_eager": True,
+        f"{rollout}.free_cache_engine": False,
+        # vLLM 0.27.1 dies on a CPU when it computes a part of a prompt whose request has a seed: it takes a
+        # step back in the random numbers, which torch's generator for CPUs cannot. This can go when
+        # tests/unit/policy/cpu/test_verl_cpu.py::test_a_cpu_generator_takes_no_step_back fails.
+        f"{rollout}.enable_chunked_prefill": False,
+        f"+{rollout}.enable_sleep_mode": False,
+        # One process less: the worker runs inside the engine's.
+        f"+{rollout}.engine_kwargs.vllm.distributed_executor_backend": "uni",
+        f"+{rollout}.engine_kwargs.vllm.worker_extension_cls": "policy.cpu.vllm_worker.CpuWorkerExtension",
+    }
+    if train.mode == "separate_async":
+        options |= {
+            f"{rollout}.checkpoint_engine.backend": "tcp",
+            f"{rollout}.checkpoint_engine.custom_backend_module": "policy.cpu.weights",
+            f"+{rollout}.checkpoint_engine.engine_kwargs.tcp.timeout_s": train.weight_sync_timeout_s,
+        }
+    return options
+
+
+def _quote(value: object) -> str:
+    """A value in hydra's override grammar."""
+    if value is None:
+        return "null"
+    if isinstance(value, bool):
+        return str(value).lower()
+    if isinstance(value, int | float):
+        return repr(value)
+    if isinstance(value, list):
+        return f"[{','.join(_quote(item) for item in value)}]"
+    text = str(value).replace("\\", "\\\\").replace("'", "\\'")
+    return f"'{text}'"

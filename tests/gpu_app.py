@@ -1,7 +1,0 @@
-"""The Celery application of tests about processes that keep a model: the product's, with simulated models."""
-
-from __future__ import annotations
-
-from workers.app import app
-
-app.conf.imports = ("gpu_jobs",)

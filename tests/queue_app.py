@@ -1,7 +1,0 @@
-"""The Celery application of the queue's own tests: the product's, but with jobs that do as they are told."""
-
-from __future__ import annotations
-
-from workers.app import app
-
-app.conf.imports = ("queue_jobs",)

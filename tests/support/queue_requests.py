@@ -1,0 +1,104 @@
+"""What the queue's tests have in common: asking for a job, waiting for what it does, watching the loop."""
+
+from __future__ import annotations
+
+import asyncio
+import contextlib
+import time
+from collections.abc import AsyncIterator, Callable
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import psutil
+from queue_jobs import Order
+
+from workers.client.client import QueueClient
+from workers.errors import Cause
+from workers.messages import Failure, Outcome, Request
+
+WAIT_S = 30.0
+BEAT_S = 0.005
+
+
+def request_for(order: Order, kind: str = "code", timeout_s: float = WAIT_S, seed: int = 0) -> Request:
+    return Request.make(kind, order, timeout_s=timeout_s, seed=seed)
+
+
+async def ask(
+    client: QueueClient, order: Order, kind: str = "code", timeout_s: float = WAIT_S, seed: int = 0
+) -> Outcome:
+    """Post and wait for the outcome."""
+    posted = await client.post(request_for(order, kind, timeout_s, seed))
+    return await posted.outcome()
+
+
+def cause_of(outcome: Outcome) -> Cause | None:
+    """Why it failed; None for a success."""
+    return outcome.result.cause if isinstance(outcome.result, Failure) else None
+
+
+@dataclass(frozen=True)
+class Notes:
+    """The file in which jobs note that they were started: `order` is one that does."""
+
+    path: Path
+
+    def order(self, **fields: Any) -> Order:
+        return Order(notes=str(self.path), **fields)
+
+    @property
+    def starts(self) -> list[int]:
+        """The process ids in which a job was started, in order."""
+        lines = self.path.read_text().splitlines() if self.path.exists() else []
+        return [int(line.split()[1]) for line in lines if line.startswith("start")]
+
+    async def started(self, times: int = 1, timeout_s: float = WAIT_S) -> int:
+        """Wait for so many starts. Returns the process id of the last."""
+        await until(lambda: len(self.starts) == times, timeout_s)
+        return self.starts[-1]
+
+
+async def until(condition: Callable[[], bool], timeout_s: float = WAIT_S) -> float:
+    """Seconds until `condition` held. Fails when it never does."""
+    began = time.monotonic()
+    while not condition():
+        assert time.monotonic() - began < timeout_s, "the condition never held"
+        await asyncio.sleep(0.02)
+    return time.monotonic() - began
+
+
+def alive(pid: int) -> bool:
+    """Whether a process exists and is no zombie."""
+    return psutil.pid_exists(pid) and psutil.Process(pid).status() != psutil.STATUS_ZOMBIE
+
+
+@dataclass
+class Heartbeat:
+    """`largest_s`: how much too late the loop came round, at worst."""
+
+    largest_s: float = 0.0
+    _last: float = 0.0
+
+    def beat(self) -> None:
+        now = time.perf_counter()
+        self.largest_s = max(self.largest_s, now - self._last - BEAT_S)
+        self._last = now
+
+
+@contextlib.asynccontextmanager
+async def heartbeat() -> AsyncIterator[Heartbeat]:
+    """A task that should run every 5 ms, and how late it came at worst."""
+    heart = Heartbeat(_last=time.perf_counter())
+
+    async def run() -> None:
+        while True:
+            await asyncio.sleep(BEAT_S)
+            heart.beat()
+
+    task = asyncio.create_task(run())
+    try:
+        yield heart
+        heart.beat()  # what held the loop up to the end of the block counts too
+    finally:
+        task.cancel()

@@ -1,0 +1,143 @@
+"""What may go from a blob store, and that what lies there is found, aged and removed on every kind of it."""
+
+from __future__ import annotations
+
+import io
+import os
+import uuid
+from collections.abc import Callable
+from pathlib import Path
+
+import fsspec
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+from PIL import Image
+
+from coordinator.blobs.garbage import sort
+from coordinator.blobs.queue_references import named_in
+from workers.errors import InfrastructureFault
+from workers.storage.blobs import BlobStore
+from workers.storage.listing import Inventory, Stored
+
+NOW, KEEP_S = 1_000_000.0, 3600.0
+NAMES = [digit * 64 for digit in "abcd"]
+STORED = st.builds(
+    Stored,
+    path=st.uuids().map(str),
+    sha256=st.sampled_from(NAMES),
+    size=st.integers(1, 9),
+    modified=st.floats(NOW - 3 * KEEP_S, NOW + KEEP_S),
+    part=st.booleans(),
+)
+
+
+@given(st.lists(STORED, max_size=20), st.sets(st.sampled_from(NAMES)))
+def test_each_file_is_in_use_or_young_or_garbage(stored: list[Stored], names: set[str]) -> None:
+    found = sort(stored, names, now=NOW, keep_s=KEEP_S)
+    assert sorted(map(id, (*found.named, *found.young, *found.garbage))) == sorted(map(id, stored))
+    assert all(one.part or one.sha256 not in names for one in found.garbage)
+    assert all(NOW - one.modified >= KEEP_S for one in found.garbage)
+    assert all(one.sha256 in names for one in found.named)
+    assert all(NOW - one.modified < KEEP_S for one in found.young)
+
+
+@pytest.mark.parametrize(("age_s", "goes"), [(KEEP_S, True), (KEEP_S - 0.1, False), (-5.0, False)])
+def test_the_age_decides_to_the_second(age_s: float, goes: bool) -> None:
+    one = Stored("p", NAMES[0], 1, NOW - age_s)
+    assert (sort([one], set(), now=NOW, keep_s=KEEP_S).garbage == (one,)) == goes
+
+
+def test_names_are_found_wherever_they_stand() -> None:
+    text = f'{{"sha256":"{NAMES[0]}","detail":"blob {NAMES[1]} is gone","longer":"{NAMES[2]}0"}}'
+    assert named_in(text.encode()) == {NAMES[0], NAMES[1]}
+
+
+def picture(colour: str) -> bytes:
+    out = io.BytesIO()
+    Image.new("RGB", (3, 3), colour).save(out, "PNG")
+    return out.getvalue()
+
+
+@pytest.fixture(params=["folder", "memory"])
+def url(request: pytest.FixtureRequest, tmp_path: Path) -> str:
+    name = uuid.uuid4().hex
+    return str(tmp_path / name) if request.param == "folder" else f"memory://{name}"
+
+
+def test_an_inventory_lists_blobs_and_halves_of_them_and_nothing_else(url: str) -> None:
+    store = BlobStore(url)
+    ref = store.put(picture("red"))
+    fs, root = fsspec.core.url_to_fs(url)
+    half = f"{store.location(ref.sha256)}.{uuid.uuid4().hex}.part"
+    for path in (half, f"{root}/notes.txt", f"{root}/ab/{ref.sha256}", f"{store.location(ref.sha256)}.old"):
+        fs.makedirs(path.rpartition("/")[0], exist_ok=True)
+        fs.pipe_file(path, b"x")
+    Inventory(url).enlist("/elsewhere")
+    listed = {one.path: one for one in Inventory(url).stored()}
+    assert set(listed) == {store.location(ref.sha256), half}
+    blob = listed[store.location(ref.sha256)]
+    assert (blob.sha256, blob.size, blob.part) == (ref.sha256, ref.size, False)
+    assert listed[half].part
+
+
+def test_what_was_put_again_since_it_was_listed_stays(url: str) -> None:
+    store = BlobStore(url)
+    refs = [store.put(picture(colour)) for colour in ("red", "blue")]
+    inventory = Inventory(url)
+    listed = inventory.stored()
+    store.put(picture("red"))
+    assert {one.sha256 for one in listed if inventory.remove(one)} == {refs[1].sha256}
+    assert store.get(refs[0]) == picture("red")
+    assert not any(inventory.remove(one) for one in listed if one.sha256 == refs[1].sha256)
+
+
+def test_a_store_has_a_list_of_those_who_use_it(url: str) -> None:
+    inventory = Inventory(url)
+    assert inventory.users() == []
+    for place in ("/runs/a", "/runs/b", "/runs/a"):
+        inventory.enlist(place)
+    assert {user.place for user in inventory.users()} == {"/runs/a", "/runs/b"}
+    inventory.forget("/runs/a")
+    assert [user.place for user in inventory.users()] == ["/runs/b"]
+
+
+def test_who_is_not_on_the_list_cannot_be_taken_off(url: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    inventory = Inventory(url)
+    monkeypatch.setattr(inventory._fs, "rm_file", lambda path: None)  # S3 does not mind
+    with pytest.raises(FileNotFoundError):
+        inventory.forget("/runs/a")
+
+
+CALLS: dict[str, Callable[[Inventory], object]] = {
+    "find": lambda inventory: inventory.stored(),
+    "find for users": lambda inventory: inventory.users(),
+    "info": lambda inventory: inventory.remove(Stored("x", "0" * 64, 1, 0.0)),
+    "pipe_file": lambda inventory: inventory.enlist("/runs/a"),
+    "rm_file": lambda inventory: inventory.forget("/runs/b"),
+}
+
+
+GONE = [(call, FileNotFoundError) for call in ("find", "find for users", "pipe_file")]  # such as a bucket
+
+
+@pytest.mark.parametrize(("call", "kind"), [*((call, LookupError) for call in CALLS), *GONE])
+def test_a_store_that_fails_is_named(
+    call: str, kind: type[Exception], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Regression: what a store of another kind raises (no `OSError`) ended a command with a traceback."""
+
+    def fail(*_: object, **__: object) -> None:
+        raise kind("the store has moved")
+
+    inventory = Inventory(f"memory://{uuid.uuid4().hex}")
+    inventory.enlist("/runs/b")
+    monkeypatch.setattr(inventory._fs, call.split()[0], fail)
+    with pytest.raises(InfrastructureFault, match=f"{inventory.url} .*: the store has moved"):
+        CALLS[call](inventory)
+
+
+def test_a_store_in_a_runs_own_folder_needs_no_list(tmp_path: Path) -> None:
+    inventory = Inventory(str(tmp_path / "run" / "blobs"))
+    inventory.enlist(str(tmp_path / "run"))
+    assert os.listdir(tmp_path) == []

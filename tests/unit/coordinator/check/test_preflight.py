@@ -1,0 +1,351 @@
+"""What is said, before a run starts, about providers and the demo's parts when something is lacking."""
+
+from __future__ import annotations
+
+import os
+import shutil
+import socket
+from pathlib import Path
+from types import SimpleNamespace
+from typing import Any
+
+import pytest
+from rich.console import Console
+
+from coordinator.check import checks, dry_run
+from coordinator.config import settings as config
+from coordinator.scale.nodes.needs import lacking
+from llmi.demo import evaluation as evaluation_demo
+from llmi.demo.build import Kind, Parts, build
+from llmi.demo.policy.build import policy_folder
+from llmi.demo.prompts.corpus import write_dataset
+from llmi.demo.run import configure, demo
+from workers.errors import Cause, ConfigError, InfrastructureFault
+from workers.providers import preflight
+from workers.providers.http import keys
+from workers.sandbox import client
+from workers.settings import REDIS_ENV, ToolSettings
+from workers.storage.cache import CACHE_ENV, cache_folder
+
+NAMES = (
+    CACHE_ENV,
+    REDIS_ENV,
+    config.RAY_ENV,
+    keys.SERP_KEY_ENV,
+    keys.GENERATE_URL_ENV,
+    keys.EDIT_URL_ENV,
+    "ARK_API_KEY",
+    "OPENAI_API_KEY",
+    "OTHER_KEY",
+)
+ARK = {
+    "provider": "openai",
+    "base_url": "https://ark.cn-beijing.volces.com/api/v3",
+    "model": "doubao-seedream-5-0-260128",
+}
+OWN = {"provider": "openai", "base_url": "http://127.0.0.1:8091/v1", "model": "m"}
+
+
+def held(*missing: str) -> client.Held:
+    layers = ("landlock", "seccomp", "netns", "private_root", "processes")
+    return client.Held({name: name not in missing for name in layers}, "namespaces")
+
+
+@pytest.fixture(autouse=True)
+def clean(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
+    monkeypatch.chdir(tmp_path)
+    for name in NAMES:
+        monkeypatch.delenv(name, raising=False)
+    monkeypatch.setattr(client, "probe", lambda: held())
+    (tmp_path / "pictures").mkdir()
+    (tmp_path / "pictures" / "captions.jsonl").write_text("{}")
+    (tmp_path / "model").mkdir()
+    (tmp_path / "model" / "model_index.json").write_text("{}")
+
+
+def problems(**changed: Any) -> list[str]:
+    sound: dict[str, Any] = {
+        "search": {"library": "pictures"},
+        "diffusion": {"model": "model"},
+        "edit": {"model": "model"},
+    }
+    return preflight.check(ToolSettings.model_validate(sound | changed))
+
+
+def test_nothing_is_said_when_nothing_is_missing() -> None:
+    assert problems() == []
+
+
+@pytest.mark.parametrize(
+    ("changed", "field", "cure"),
+    [
+        ({"search": {"provider": "serpapi"}}, "tools.search.provider", "SERP_API_KEY"),
+        ({"search": {"library": "nowhere"}}, "tools.search.library", "captions.jsonl"),
+        ({"diffusion": ARK}, "tools.diffusion.api_key_env", "ARK_API_KEY"),
+        ({"edit": ARK | {"api_key_env": "OTHER_KEY"}}, "tools.edit.api_key_env", "OTHER_KEY"),
+        ({"edit": OWN | {"api_key_env": "OTHER_KEY"}}, "tools.edit.api_key_env", "OTHER_KEY"),
+        (
+            {"edit": OWN | {"base_url": "https://api.openai.com/v1"}},
+            "tools.edit.api_key_env",
+            "OPENAI_API_KEY",
+        ),
+        ({"diffusion": {"provider": "openai", "model": "m"}}, "tools.diffusion.base_url", "http://"),
+        (
+            {"edit": {"provider": "openai", "base_url": "http://127.0.0.1:8091/v1"}},
+            "tools.edit.model",
+            "endpoint",
+        ),
+        ({"edit": {"provider": "qwen_server"}}, "tools.edit.base_url", "QWEN_EDIT_SERVER_URL"),
+        ({"diffusion": {"model": ".cache/nothing"}}, "tools.diffusion.model", "model_index.json"),
+        ({"edit": {"model": "model", "size": "2K"}}, "tools.edit.size", "1024x768"),
+        ({"edit": {"model": "model", "size": "100x100"}}, "tools.edit.size", "multiples of 16"),
+        (
+            {"edit": {"model": "model", "pipeline": "QwenImagePipeline"}},
+            "tools.edit.pipeline: QwenImagePipeline takes no image",
+            "QwenImageEditPlusPipeline",
+        ),
+    ],
+)
+def test_what_is_missing_is_named_with_its_field_and_its_cure(changed: Any, field: str, cure: str) -> None:
+    (said,) = problems(**changed)
+    assert said.startswith(field)
+    assert cure in said
+
+
+@pytest.mark.parametrize(
+    ("changed", "name"),
+    [
+        ({"search": {"provider": "serpapi"}}, "SERP_API_KEY"),
+        ({"diffusion": ARK}, "ARK_API_KEY"),
+        ({"diffusion": {"provider": "qwen_server"}}, "QWEN_IMAGE_SERVER_URL"),
+    ],
+)
+def test_what_the_environment_holds_is_not_missing(
+    changed: Any, name: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv(name, "http://127.0.0.1:8091")
+    assert problems(**changed) == []
+
+
+def test_a_hub_id_and_a_server_without_a_key_are_fine() -> None:
+    assert problems(diffusion={"model": "Qwen/Qwen-Image"}, edit=OWN) == []
+
+
+@pytest.mark.parametrize(
+    "pipeline",
+    ["QwenImageEditPlusPipeline", "QwenImageEditPipeline", "Flux2KleinPipeline", "DiffusionPipeline"],
+)
+def test_an_edit_pipeline_that_takes_an_image_or_does_not_tell_is_fine(pipeline: str) -> None:
+    assert problems(edit={"model": "model", "pipeline": pipeline}) == []
+
+
+@pytest.mark.parametrize(
+    ("name", "command"), [("demo", "`llmi demo`"), ("demo_vl", "`llmi demo --model vl`")]
+)
+def test_the_parts_of_the_demo_are_said_to_be_built_by_the_demo(
+    name: str, command: str, tmp_path: Path
+) -> None:
+    shipped = config.load(name, {"name": "x"})
+    with pytest.raises(ConfigError) as caught:
+        checks.check(shipped, tmp_path / "runs" / "x")
+    [said] = str(caught.value).splitlines()
+    assert said.startswith("train.model")
+    assert command in said
+    assert dry_run.resolve(shipped, tmp_path / "runs", Console(quiet=True))["problems"] == [said]
+
+
+def test_a_demo_given_other_parts_is_told_what_they_lack(tmp_path: Path) -> None:
+    tools = {"search": {"library": "mine"}, "diffusion": {"model": "mine/d"}, "edit": {"model": "mine/e"}}
+    own = config.load("demo", {"train.model": "owner/model", "data.train": ["a"], "data.test": [], **{
+        f"tools.{name}.{key}": value for name, one in tools.items() for key, value in one.items()
+    }})  # fmt: skip
+    assert checks.unbuilt(own) == []
+    assert any("captions.jsonl" in said for said in checks.missing(own))
+
+
+def build_parts(cache: Path, kind: Kind, seed: int) -> None:
+    """What a demo leaves, as far as checks look at it."""
+    parts = Parts(cache, kind, seed)
+    write_dataset(parts.prompts, seed=seed, train=2, test=2)
+    for folder, name in (
+        (policy_folder(kind, cache, seed=seed), "config.json"),
+        (parts.library, "captions.jsonl"),
+        (parts.image_model, "model_index.json"),
+    ):
+        folder.mkdir(parents=True, exist_ok=True)
+        (folder / name).write_text("{}")
+
+
+@pytest.mark.parametrize("cache", [None, "elsewhere"])
+@pytest.mark.parametrize(
+    ("name", "kind", "seed"), [("demo", "text", 1), ("demo_vl", "vl", 1), ("demo", "text", 7)]
+)
+def test_the_shipped_configurations_name_what_the_demo_builds(
+    name: str, kind: Kind, seed: int, cache: str | None, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    if cache:
+        monkeypatch.setenv(CACHE_ENV, str(tmp_path / cache))
+    build_parts(cache_folder(), kind, seed)
+    shipped = config.load(name, {"train.seed": seed})
+    policy = policy_folder(kind, cache_folder(), seed=seed)
+    built = configure(Parts(cache_folder(), kind, seed), policy, "", None)
+    assert shipped.train.model == built.train.model
+    assert (shipped.data, shipped.tools) == (built.data, built.tools)
+    assert checks.unbuilt(shipped) == []
+    assert [*checks.missing(shipped), *checks.data(shipped)] == []
+
+
+def test_a_node_of_the_demos_evaluation_serves_its_authors_queue_once_it_is_built(tmp_path: Path) -> None:
+    assert "evaluate" in lacking(config.load_services("evaluate_demo"))
+    build_parts(cache_folder(), "vl", 1)
+    settings = config.load_services("evaluate_demo")
+    policy = policy_folder("vl", cache_folder(), seed=1)
+    assert (
+        settings.author.model
+        == evaluation_demo.configure(Parts(cache_folder(), "vl", 1), policy, tmp_path).author.model
+    )
+    assert lacking(settings) == {}
+
+
+def test_a_policy_whose_teaching_was_cut_short_is_the_one_that_was_built(tmp_path: Path) -> None:
+    whole = policy_folder("text", tmp_path, seed=1)
+    cut = whole.with_name(f"{whole.name}-cut-short")
+    cut.mkdir()
+    assert policy_folder("text", tmp_path, seed=1) == cut
+    whole.mkdir()
+    assert policy_folder("text", tmp_path, seed=1) == whole
+
+
+def test_a_part_that_no_demo_builds_is_named(tmp_path: Path) -> None:
+    with pytest.raises(ConfigError, match=r"demo:tiny-texts: no demo builds that; name one of tiny-text"):
+        config.load("demo", {"train.model": "demo:tiny-texts"})
+
+
+def test_a_part_that_was_removed_after_the_demo_is_named_with_its_command(tmp_path: Path) -> None:
+    build_parts(cache_folder(), "text", 7)
+    shutil.rmtree(Parts(cache_folder(), "text", 7).library)
+    [said] = checks.unbuilt(config.load("demo", {"train.seed": 7}))
+    assert said.startswith("tools.search.library: ")
+    assert "`llmi demo --seed 7`" in said
+
+
+def test_a_demo_beside_other_problems_still_tells_them(tmp_path: Path) -> None:
+    with pytest.raises(ConfigError, match=r"run folder exists[^\n]*\n[^\n]*llmi demo"):
+        checks.check(config.load("demo"), tmp_path)
+
+
+def start_demo(runs: Path) -> None:
+    demo("text", "x", 1, 1, runs, Console(quiet=True))
+
+
+def test_a_jail_that_does_not_hold_stops_the_demo_before_it_builds(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(client, "probe", lambda: held("landlock", "netns"))
+    with pytest.raises(ConfigError) as caught:
+        start_demo(tmp_path / "runs")
+    [said] = str(caught.value).splitlines()
+    assert said.startswith("tools.code: the jail lacks landlock, which tools.code.require names.")
+    assert "Linux 5.13 or later" in said
+    assert not (tmp_path / ".cache").exists()
+
+
+def test_a_jail_that_cannot_even_be_tried_is_a_problem_too(monkeypatch: pytest.MonkeyPatch) -> None:
+    def broken() -> client.Held:
+        raise InfrastructureFault(Cause.SANDBOX, "the zygote failed (EOFError)")
+
+    monkeypatch.setattr(client, "probe", broken)
+    [said] = checks.jail(config.load("demo"))
+    assert said.startswith("tools.code: the zygote failed (EOFError); it needs Linux")
+
+
+def test_the_jail_is_tried_only_where_code_will_run(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(client, "probe", lambda: held("landlock"))
+    shipped = config.load("demo")
+    assert checks.jail(shipped)
+    weaker = config.load("demo", {"tools.code": {"require": []}})
+    elsewhere = config.load("demo", {"workers.pools": [{"queues": ["search"]}]})
+    assert checks.jail(weaker) == checks.jail(elsewhere) == []
+    monkeypatch.setenv(config.RAY_ENV, "head:6379")
+    assert checks.jail(shipped) == []
+
+
+def test_a_cache_that_may_not_be_written_stops_the_demo_before_it_builds(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv(CACHE_ENV, str(tmp_path / "locked" / "cache"))
+    (tmp_path / "locked").mkdir()
+    may = os.access
+    # Not by permissions: root, as tests in a container are, may write everywhere.
+    monkeypatch.setattr(
+        checks.os, "access", lambda path, mode: path != tmp_path / "locked" and may(path, mode)
+    )
+    with pytest.raises(ConfigError) as caught:
+        start_demo(tmp_path / "runs")
+    [said] = str(caught.value).splitlines()
+    assert said.startswith(f"LLMI_CACHE: {tmp_path}/locked/cache: may not write in {tmp_path}/locked;")
+    assert "name another folder" in said
+
+
+def test_a_cache_below_a_file_stops_the_demo_before_it_builds(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    (tmp_path / "file").write_text("")
+    monkeypatch.setenv(CACHE_ENV, str(tmp_path / "file" / "cache"))
+    with pytest.raises(ConfigError, match=r"^LLMI_CACHE: .*/file is no folder; name another$"):
+        start_demo(tmp_path / "runs")
+
+
+def test_a_cache_that_permissions_allow_and_the_file_system_refuses_is_named() -> None:
+    with pytest.raises(ConfigError, match=r"^LLMI_CACHE: /proc/llmi cannot be made .*name another folder"):
+        build(Parts(Path("/proc/llmi"), "text", 1), Console(quiet=True))
+
+
+@pytest.mark.parametrize(("lacking", "problems"), [(0, 0), (1, 1)])
+def test_a_disk_without_room_for_a_run_is_named(
+    lacking: int, problems: int, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    free = checks.FREE_MIB * checks.MIB - lacking
+    monkeypatch.setattr(checks.shutil, "disk_usage", lambda path: SimpleNamespace(free=free))
+    said = checks.folder(tmp_path / "runs" / "x")
+    assert len(said) == problems
+    assert all(
+        f"--runs: {tmp_path}/runs/x: {tmp_path} has {checks.FREE_MIB - 1} MiB" in line for line in said
+    )
+
+
+@pytest.mark.parametrize(("cpus", "fits"), [(2, False), (3, True), (None, True)])
+def test_workers_must_leave_cpus_for_the_trainer(cpus: int | None, fits: bool) -> None:
+    pools = [{"queues": ["code"], "low": 2, "high": 8}, {"queues": ["search"], "low": 0}]
+    shipped = config.load("demo", {"workers.pools": pools, "ray.num_cpus": cpus})
+    assert [problem.startswith("ray.num_cpus: 2") for problem in checks.cluster(shipped)] == [True] * (
+        not fits
+    )
+
+
+def test_a_ray_cluster_that_is_not_there_is_named(monkeypatch: pytest.MonkeyPatch) -> None:
+    assert checks.head() == []
+    with socket.create_server(("127.0.0.1", 0)) as server:
+        address = f"127.0.0.1:{server.getsockname()[1]}"
+        monkeypatch.setenv(config.RAY_ENV, address)
+        assert checks.head() == []
+    [problem] = checks.head()
+    assert f"RAY_ADDRESS: {address} is not reached" in problem
+
+
+def test_a_file_that_is_called_demo_is_not_taken_for_the_demos_configuration(tmp_path: Path) -> None:
+    for name in ("demo", "demo_vl", "evaluate_demo"):
+        (tmp_path / name).write_text("something else")
+    for kind in ("text", "vl"):
+        assert configure(Parts(tmp_path, kind, 1), Path("model"), "run", None).train.modality == kind
+    assert (
+        evaluation_demo.configure(Parts(tmp_path, "text", 1), Path("model"), tmp_path).author.model == "model"
+    )
+
+
+@pytest.mark.parametrize(
+    ("url", "said"), [("", " is empty; give an address"), ("h:1", ": 'h:1' is no address")]
+)
+def test_an_address_that_is_missing_or_wrong_is_told_as_such(url: str, said: str) -> None:
+    [problem] = preflight._url("tools.edit.base_url", url)
+    assert problem.startswith(f"tools.edit.base_url{said}")

@@ -1,0 +1,237 @@
+"""The fleet keeps as many workers as asked, replaces the dead, and lets those who leave finish."""
+
+from __future__ import annotations
+
+import threading
+import time
+from collections.abc import Callable
+from functools import partial
+from itertools import pairwise
+
+import pytest
+
+from coordinator.config.pools import PoolSettings
+from coordinator.config.settings import ServiceConfig, check
+from coordinator.host.signals import StopSignals
+from coordinator.run.services import Services
+from coordinator.scale.fleet import Fleet
+from coordinator.scale.nodes.needs import GRACE_S, drain_s
+from workers.errors import Cause, InfrastructureFault
+from workers.queues import QUEUES
+
+WAIT_S = 5.0
+BY_DEFAULT = partial(drain_s, ServiceConfig())
+
+
+def until(true: Callable[[], object]) -> None:
+    deadline = time.monotonic() + WAIT_S
+    while not true():
+        assert time.monotonic() < deadline, "did not happen in time"
+        time.sleep(0.002)
+
+
+class Hand:
+    """A worker that is ready when `up` is set, and drained when `idle` is."""
+
+    def __init__(self, name: str, up: bool, idle: bool):
+        self.name, self.alive, self.drained_s, self.killed = name, False, None, False
+        self.up, self.idle = threading.Event(), threading.Event()
+        self.fault: Exception | None = None
+        if up:
+            self.up.set()
+        if idle:
+            self.idle.set()
+
+    def start(self) -> None:
+        self.alive = True
+
+    def wait_ready(self, timeout_s: float) -> None:
+        self.up.wait(WAIT_S)
+        if self.fault is not None:
+            raise self.fault
+
+    def drain(self, timeout_s: float) -> bool:
+        self.drained_s = timeout_s
+        done = self.idle.wait(min(timeout_s, WAIT_S))
+        self.alive = False
+        return done
+
+    def kill(self) -> None:
+        self.killed, self.alive = True, False
+        self.idle.set()
+
+
+class Crew:
+    """Makes hands, and keeps them in the order they were made."""
+
+    def __init__(self) -> None:
+        self.hands: list[Hand] = []
+        self.up = self.idle = True
+
+    def __call__(self, pool: PoolSettings, name: str) -> Hand:
+        self.hands.append(Hand(name, self.up, self.idle))
+        return self.hands[-1]
+
+
+@pytest.fixture
+def crew() -> Crew:
+    return Crew()
+
+
+def fleet_of(crew: Crew, low: int = 1, high: int = 4) -> Fleet:
+    return Fleet([PoolSettings(queues=("code",), low=low, high=high)], crew, 1.0, BY_DEFAULT)
+
+
+def ready(fleet: Fleet, count: int) -> None:
+    until(lambda: (fleet.mend(), fleet.states()["code"].ready == count)[1])
+
+
+def test_start_returns_with_the_low_of_every_pool_ready(crew):
+    pools = [PoolSettings(queues=("code",), low=2, high=3), PoolSettings(queues=("search",), low=0)]
+    fleet = Fleet(pools, crew, 1.0, BY_DEFAULT)
+    fleet.start()
+    states = fleet.states()
+    assert (states["code"].ready, states["search"].ready) == (2, 0)
+    assert len({hand.name for hand in crew.hands}) == 2
+
+
+def test_start_raises_what_keeps_a_worker_from_coming_up(crew):
+    fleet = fleet_of(crew)
+    crew.up = False
+    fleet.begin()
+    crew.hands[0].fault = InfrastructureFault(Cause.WORKER_LOST, "the log ends: no weights")
+    crew.hands[0].up.set()
+    with pytest.raises(InfrastructureFault, match="no weights"):
+        fleet.start()
+
+
+@pytest.mark.parametrize(("asked", "given"), [(0, 1), (3, 3), (9, 4)])
+def test_a_pool_stays_within_its_bounds(crew, asked, given):
+    fleet = fleet_of(crew)
+    fleet.resize("code", asked)
+    ready(fleet, given)
+    assert fleet.states()["code"].wanted == given
+
+
+def test_a_worker_that_takes_long_to_start_holds_nobody_up(crew):
+    fleet = fleet_of(crew)
+    fleet.start()
+    crew.up = False
+    fleet.resize("code", 3)
+    fleet.mend()
+    state = fleet.states()["code"]
+    assert (state.ready, state.starting) == (1, 2)
+    for hand in crew.hands:
+        hand.up.set()
+    ready(fleet, 3)
+
+
+def test_who_leaves_is_the_newest_and_may_finish_a_job_of_full_length(crew):
+    fleet = fleet_of(crew, low=0)
+    crew.idle = False
+    fleet.resize("code", 2)
+    ready(fleet, 2)
+    fleet.resize("code", 1)
+    fleet.mend()
+    first, second = crew.hands
+    until(lambda: second.drained_s is not None)
+    assert second.drained_s == QUEUES["code"].limit_s + GRACE_S
+    assert (fleet.states()["code"].ready, fleet.states()["code"].draining) == (1, 1)
+    second.idle.set()
+    until(lambda: (fleet.mend(), fleet.states()["code"].draining == 0)[1])
+    assert first.drained_s is None
+    assert first.alive
+
+
+def test_a_judge_that_the_configuration_gives_more_time_may_use_it_when_it_leaves(crew):
+    config = ServiceConfig.model_validate({"judges": {"text": {"timeout_s": 600}}})
+    pool = PoolSettings(queues=("judge_text", "search"), low=1, high=2)
+    fleet = Fleet([pool], crew, 1.0, partial(drain_s, config))
+    fleet.resize(pool.name, 2)
+    until(lambda: (fleet.mend(), fleet.states()[pool.name].ready == 2)[1])
+    crew.hands[1].idle.clear()
+    fleet.resize(pool.name, 1)
+    fleet.mend()
+    until(lambda: crew.hands[1].drained_s is not None)
+    assert crew.hands[1].drained_s == 600 + GRACE_S
+    crew.hands[1].idle.set()
+
+
+def test_a_runs_fleet_goes_by_the_runs_configuration(tmp_path):
+    train = {"model": "owner/m", "steps": 1, "batch_size": 2, "n": 2}
+    raw = {"train": train, "data": {"train": ["t.parquet"]}, "judges": {"text": {"timeout_s": 600}},
+           "workers": {"pools": [{"queues": ["judge_text"]}, {"queues": ["code"]}]}}  # fmt: skip
+    services = Services(check(raw, "run.yaml"), tmp_path, StopSignals(), print)
+    given = {name: pool.drain_s for name, pool in services.fleet._pools.items()}
+    assert given == {"judge_text": 600 + GRACE_S, "code": QUEUES["code"].limit_s + GRACE_S}
+
+
+def test_who_is_wanted_again_while_another_leaves_is_a_new_one(crew):
+    fleet = fleet_of(crew, low=0)
+    crew.idle = False
+    fleet.resize("code", 1)
+    ready(fleet, 1)
+    fleet.resize("code", 0)
+    fleet.mend()
+    fleet.resize("code", 1)
+    ready(fleet, 1)
+    assert [hand.drained_s is None for hand in crew.hands] == [False, True]
+    assert fleet.restarts == 0
+
+
+def test_a_dead_worker_is_replaced_by_one_of_another_name_and_counted(crew, monkeypatch):
+    monkeypatch.setattr("coordinator.scale.fleet.FIRST_PAUSE_S", 0.0)
+    fleet = fleet_of(crew)
+    fleet.start()
+    crew.hands[0].alive = False
+    until(lambda: (fleet.mend(), fleet.restarts == 1)[1])
+    ready(fleet, 1)
+    assert fleet.restarts == 1
+    assert crew.hands[0].name != crew.hands[1].name
+    until(lambda: crew.hands[0].killed)
+
+
+def test_a_dead_worker_that_is_not_wanted_any_more_is_not_replaced(crew):
+    fleet = fleet_of(crew, low=0)
+    fleet.resize("code", 1)
+    ready(fleet, 1)
+    crew.hands[0].alive = False
+    fleet.resize("code", 0)
+    fleet.mend()
+    fleet.mend()
+    assert (len(crew.hands), fleet.restarts) == (1, 0)
+
+
+def test_workers_that_keep_dying_are_replaced_ever_more_seldom(crew, monkeypatch):
+    fleet = fleet_of(crew)
+    fleet.start()
+    began = time.monotonic()
+    replaced = []
+    for second in range(100):
+        monkeypatch.setattr("coordinator.scale.fleet.time.monotonic", lambda at=began + second: at)
+        before = len(crew.hands)
+        fleet.mend()
+        replaced += [second] * (len(crew.hands) - before)
+        crew.hands[-1].alive = False
+        monkeypatch.undo()
+        until(lambda: fleet.states()["code"].ready == 0)
+    gaps = [later - earlier for earlier, later in pairwise(replaced)]
+    assert gaps == sorted(gaps)
+    assert 4 <= len(replaced) <= 8
+
+
+def test_stopping_drains_at_once_and_kills_at_the_deadline(crew):
+    fleet = fleet_of(crew, low=2)
+    crew.idle = False
+    fleet.start()
+    fleet.resize("code", 3)
+    ready(fleet, 3)
+    fleet.resize("code", 2)
+    fleet.mend()  # one is draining already, with a long deadline
+    crew.hands[0].idle.set()
+    began = time.monotonic()
+    fleet.stop(0.2)
+    assert time.monotonic() - began < 2.0
+    assert not any(hand.alive for hand in crew.hands)
+    fleet.mend()
+    assert len(crew.hands) == 3

@@ -1,0 +1,24 @@
+"""Whatever goes wrong at the end of a run, everything that was started is stopped."""
+
+from __future__ import annotations
+
+from contextlib import ExitStack
+from types import SimpleNamespace
+
+from coordinator.run import services
+from coordinator.run.services import Services
+
+
+def test_a_terminal_that_is_gone_keeps_nothing_from_being_stopped(monkeypatch):
+    """Regression: the first word about it was said outside of the guard, and nothing was stopped."""
+    stopped = []
+
+    def say(_: str) -> None:
+        raise OSError(28, "No space left on device")
+
+    run = SimpleNamespace(_say=say, _stack=ExitStack(), _signals=SimpleNamespace(), _before=frozenset())
+    for name in ("Redis", "Ray"):
+        run._stack.callback(Services._ending(run, name, lambda name=name: stopped.append(name)))
+    monkeypatch.setattr(services.processes, "end_all", lambda *_, **__: stopped.append("the rest"))
+    Services._stop(run)
+    assert stopped == ["Ray", "Redis", "the rest"]

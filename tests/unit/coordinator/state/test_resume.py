@@ -1,0 +1,281 @@
+"""What `--resume` refuses, and what it makes of a dead run's folder."""
+
+from __future__ import annotations
+
+import json
+import socket
+import subprocess
+import sys
+import time
+
+import pytest
+
+from coordinator.config.settings import check as config_of
+from coordinator.state import claim
+from coordinator.state.claim import CLAIM_S, RUN_KEY, Claim
+from coordinator.state.resume import cancel, last_checkpoint, prepare, problems
+from coordinator.watch.progress import Progress
+from policy.document import Document, Task
+from policy.ledger.reader import close_open, read_ledger
+from policy.ledger.run_lock import alone, writing
+from policy.ledger.writer import LedgerWriter, Resumed
+from policy.resume.completions import Piece, Text, Texts
+from policy.resume.plan import Resumption
+from policy.resume.state import Continued
+from policy.scoring import Score
+from workers.broker.outcomes import commit
+from workers.client import blocking as submit
+from workers.errors import Cause, ConfigError
+from workers.messages import Failure, Outcome, Request, SearchPayload, Success
+
+TASK = Task(question="q")
+
+
+def configured(**train):
+    document = {"name": "run", "train": {"model": "m", **train}, "data": {"train": ["a.parquet"]}}
+    return config_of(document, "here")
+
+
+@pytest.fixture
+def run(tmp_path):
+    """The folder of a run that has begun."""
+    folder = tmp_path / "run"
+    folder.mkdir()
+    configured().save_for_people(folder)
+    return folder
+
+
+@pytest.fixture
+def writer(run):
+    writer = LedgerWriter(run, "rollout")
+    yield writer
+    writer.close()
+
+
+def metrics(run, *steps: int) -> None:
+    lines = [json.dumps({"step": step, "data": {"critic/score/mean": step / 10}}) for step in steps]
+    (run / "metrics.jsonl").write_text("".join(f"{line}\n" for line in lines))
+
+
+def saved(run, writer, *steps: int) -> None:
+    for step in steps:
+        (run / "checkpoints" / f"global_step_{step}" / "actor").mkdir(parents=True)
+        writer.saved(step=step)
+
+
+def test_a_run_can_go_on_with_its_own_configuration(run):
+    assert problems(configured(), run) == []
+
+
+def test_a_folder_that_is_not_there_is_named(tmp_path):
+    [problem] = problems(configured(), tmp_path / "none")
+    assert "none: there is no run to resume" in problem
+
+
+def test_a_finished_run_is_not_resumed(run):
+    writer = LedgerWriter(run, "coordinator")
+    writer.finished()
+    writer.close()
+    [problem] = problems(configured(), run)
+    assert "finished" in problem
+
+
+def test_each_field_that_must_not_change_is_named_with_what_it_was(run):
+    found = problems(configured(lr=1e-3, n=4), run)
+    assert [problem.split(":")[0] for problem in found] == ["train.lr", "train.min_valid", "train.n"]
+    assert "is 0.001, and the run began with 1e-06" in found[0]
+
+
+@pytest.mark.parametrize("train", [{"steps": 7}, {"save_every": 3}, {"admission": "fixed"}])
+def test_where_and_how_long_a_run_works_may_change(train, run):
+    assert problems(configured(**train), run) == []
+
+
+def test_workers_may_change(run):
+    document = configured().model_dump(mode="json")
+    document["workers"]["pools"] = [{"queues": ["search"], "concurrency": 3}]
+    assert problems(config_of(document, "here"), run) == []
+
+
+def test_the_last_checkpoint_that_is_there_is_taken(run, writer):
+    assert last_checkpoint(read_ledger(run), run) == 0
+    saved(run, writer, 2, 4)
+    writer.saved(step=6)  # its files are gone
+    assert last_checkpoint(read_ledger(run), run) == 4
+
+
+def test_later_steps_are_undone_and_what_is_complete_goes_on(run, writer):
+    asked = Request.make("search", SearchPayload(query="cat"), timeout_s=60, owner="v_0", request_id="v_0-0")
+    for name in ("t_0", "u_0", "v_0"):
+        writer.started(name, TASK, step=2)
+    writer.closed("t_0", "trained", step=2)
+    saved(run, writer, 2)
+    document = Document(rollout_id="u_0", task=TASK, parts=())
+    Texts(run).save("u_0", Text(time=time.time(), pieces=(Piece.of([1], [-1.0], (1, 1)),)))
+    writer.scored(document, Score(reward=0.5), tokens=1, versions=(1, 1))
+    writer.posted(asked)
+    writer.closed("u_0", "trained", step=3)
+    metrics(run, 1, 2, 3)
+    beginning = prepare(configured(), run)
+    assert (beginning.resumed, beginning.step, beginning.orphans) == (True, 2, (asked,))
+    ledger = read_ledger(run)
+    assert {name: record.state for name, record in ledger.rollouts.items()} == {
+        "t_0": "trained", "u_0": None, "v_0": "cancelled",
+    }  # fmt: skip
+    assert ledger.requests["v_0-0"].outcome.result.cause is Cause.CANCELLED
+    assert ledger.violations == []
+    resumption = Resumption.load(run)
+    assert (list(resumption.continued), resumption.name("v", 0)) == (["u_0"], "v_0.1")
+    assert Continued.load(run, "u_0").score == Score(reward=0.5)
+    for name in ("metrics.jsonl", "metrics.past.jsonl"):
+        assert [json.loads(line)["step"] for line in (run / name).read_text().splitlines()] == [1, 2]
+
+
+@pytest.mark.parametrize("mode", ["sync", "colocate_async", "separate_async"])
+@pytest.mark.parametrize(("version", "score"), [(2, None), (3, None), (2, 0.5), (3, 0.5)])
+def test_in_sync_mode_only_texts_of_the_checkpoints_own_weights_go_on(mode, version, score, run, writer):
+    saved(run, writer, 2)
+    writer.started("u_0", TASK, step=version + 1)
+    piece = Piece.of([1], [-1.0], (version, version))
+    Texts(run).save("u_0", Text(time=time.time(), pieces=(piece,)))
+    if score is not None:
+        document = Document(rollout_id="u_0", task=TASK, parts=())
+        writer.scored(document, Score(reward=score), tokens=1, versions=(version, version))
+        writer.closed("u_0", "trained", step=version + 1)
+    prepare(configured(mode=mode), run)
+    goes_on = mode != "sync" or version == 2
+    assert ("u_0" in Resumption.load(run).continued) == goes_on
+    assert read_ledger(run).violations == []
+
+
+def test_an_orderly_stop_is_undone_too(run, writer):
+    asked = Request.make("search", SearchPayload(query="cat"), timeout_s=60, owner="u_0", request_id="u_0-0")
+    writer.started("u_0", TASK, step=1)
+    Texts(run).save("u_0", Text(time=time.time(), pieces=(Piece.of([1], [-1.0], (0, 0)),)))
+    writer.posted(asked)
+    close_open(run)
+    beginning = prepare(configured(), run)
+    assert (beginning.step, beginning.orphans) == (0, ())
+    ledger = read_ledger(run)
+    assert (ledger.rollouts["u_0"].state, ledger.requests["u_0-0"].outcome) == (None, None)
+    writer.ended(Outcome(request_id="u_0-0", kind="search", result=Success()))
+    writer.closed("u_0", "trained", step=1)
+    assert read_ledger(run).violations == []
+
+
+def test_resuming_again_after_a_death_in_between_changes_nothing(run, writer):
+    for name in ("u_0", "v_0"):
+        writer.started(name, TASK, step=1)
+    Texts(run).save("u_0", Text(time=time.time(), pieces=(Piece.of([1], [-1.0], (0, 0)),)))
+    prepare(configured(), run)
+    first = Resumption.load(run)
+    prepare(configured(), run)
+    second = Resumption.load(run)
+    assert list(second.continued) == list(first.continued) == ["u_0"]
+    assert second.name("v", 0) == "v_0.2"
+    assert read_ledger(run).violations == []
+
+
+def test_a_run_whose_processes_live_is_not_resumed(run):
+    holding = "import sys, time; from pathlib import Path; from policy.ledger.writer import LedgerWriter\n"
+    holding += "one = LedgerWriter(Path(sys.argv[1]), 'rollout'); print('writing', flush=True)\n"
+    holding += "time.sleep(60)"
+    with subprocess.Popen([sys.executable, "-c", holding, str(run)], stdout=subprocess.PIPE) as other:
+        assert other.stdout.readline() == b"writing\n"
+        with pytest.raises(TimeoutError, match="still alive"), alone(run, 0.3):
+            pass
+        other.kill()
+    with alone(run, 5.0), writing(run):
+        pass
+
+
+def test_a_torn_line_of_a_dead_process_is_not_gone_on_with(run):
+    first = LedgerWriter(run, "rollout")
+    first.started("u_0", TASK)
+    first.close()
+    [path] = (run / "ledger").iterdir()
+    with path.open("ab") as file:
+        file.write(b'{"type": "clo')
+    second = LedgerWriter(run, "rollout")  # of a process that has got the same number
+    second.closed("u_0", "trained", step=1)
+    second.close()
+    assert read_ledger(run).states() == {"trained": 1}
+
+
+def test_progress_counts_a_rollout_in_the_state_that_survives(run, writer):
+    writer.started("u_0", TASK)
+    writer.started("v_0", TASK)
+    writer.closed("u_0", "trained", step=1)
+    writer.saved(step=1)
+    writer.closed("v_0", "trained", step=2)
+    writer.append(Resumed(time=time.time(), step=1))
+    writer.closed("v_0", "stale", step=2)
+    progress = Progress(run)
+    progress.update()
+    assert +progress.states == {"trained": 1, "stale": 1}
+
+
+@pytest.fixture
+def server(queue_settings):
+    with submit.connect(queue_settings) as client:
+        yield client
+
+
+def claimed_by(server, **changes) -> None:
+    holder = {"name": "run", "host": socket.gethostname(), "pid": 2**22 + 1, "id": "x", **changes}
+    server.set(RUN_KEY, json.dumps(holder), px=round(CLAIM_S * 1000))
+
+
+def on(queue_settings):
+    document = configured().model_dump(mode="json")
+    document["queue"] = queue_settings.model_dump(mode="json")
+    return config_of(document, "here")
+
+
+def test_the_claim_of_the_dead_coordinator_is_taken_over(server, queue_settings):
+    claimed_by(server)
+    heir = Claim(on(queue_settings), heir=True)
+    heir.take()
+    assert claim.held(queue_settings)
+    heir.release()
+
+
+@pytest.mark.parametrize("changes", [{"name": "other"}, {"host": "elsewhere"}, {"pid": 1}])
+def test_no_other_claim_is(changes, server, queue_settings):
+    claimed_by(server, **changes)
+    with pytest.raises(ConfigError, match="uses this database"):
+        Claim(on(queue_settings), heir=True).take()
+    assert claim.held(queue_settings, "run")
+
+
+def test_what_nobody_waits_for_is_cancelled_unless_it_has_ended(server, queue_settings):
+    first, second = (
+        Request.make("search", SearchPayload(query="cat"), timeout_s=60, request_id=name) for name in "ab"
+    )
+    commit(server, Outcome(request_id="a", kind="search", result=Success()), "", 60)
+    cancel(queue_settings, (first, second))
+    found = submit.outcomes(server, ["a", "b"])
+    assert found["a"].ok
+    assert isinstance(found["b"].result, Failure)
+    assert found["b"].result.cause is Cause.CANCELLED
+
+
+def test_a_ledger_from_the_future_is_not_gone_on_with(run, monkeypatch):
+    ahead = time.time() + 60
+    with monkeypatch.context() as clock:
+        clock.setattr(time, "time", lambda: ahead)
+        writer = LedgerWriter(run, "trainer")
+        writer.saved(step=1)
+        writer.close()
+    with pytest.raises(ConfigError, match="clock is wrong"):
+        prepare(configured(), run)
+    assert read_ledger(run).resumed == []
+
+
+def test_a_torn_line_of_metrics_is_left_out(run, writer):
+    saved(run, writer, 1)
+    metrics(run, 1)
+    with (run / "metrics.jsonl").open("a") as file:
+        file.write('{"step": 1, "da\n')
+    prepare(configured(), run)
+    assert [json.loads(line)["step"] for line in (run / "metrics.jsonl").read_text().splitlines()] == [1]

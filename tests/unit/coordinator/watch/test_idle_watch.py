@@ -1,0 +1,173 @@
+"""What is added up while a run goes on is what its whole ledger says, and little of it is kept."""
+
+from __future__ import annotations
+
+import json
+import random
+
+import pytest
+
+from coordinator.watch.idle.report import Idleness
+from coordinator.watch.idle.watch import IdleWatch
+from coordinator.watch.progress import Progress
+from coordinator.watch.summary import read_metrics
+from policy.document import Document, Task, TextPart
+from policy.ledger.reader import read_ledger
+from policy.ledger.writer import (
+    Closed,
+    Ended,
+    GroupFailed,
+    LedgerWriter,
+    Posted,
+    Scored,
+    Started,
+    Waited,
+    Wrote,
+)
+from policy.scoring import Score
+from workers.messages import Outcome, Request, Success
+
+TASK = Task(question="Write about cats.")
+BATCH, SIBLINGS, TRAINS_S, SYNC_S = 2, 2, 3.0, 0.5
+
+
+def history(seed: int, steps: int = 30):
+    """A run as it may have been: entries in order, and the metrics of each step with the time they came."""
+    draw = random.Random(seed)
+    entries, rows, groups, at = [], [], [], 1000.0
+
+    def write(uid: str, asked: float) -> float:
+        ready = []
+        for member in range(SIBLINGS):
+            name, begun = f"{uid}_{member}", asked + draw.random() * 0.1
+            wrote = begun + 1 + draw.random() * 4
+            middle = (begun + wrote) / 2
+            entries.append(Started(time=begun, rollout_id=name, task=TASK))
+            last = wrote
+            for kind, posted in (("diffusion", middle), ("judge_text", wrote)):
+                began = posted + draw.random() * 3
+                ended = began + draw.expovariate(0.5)
+                asked_for = Request(
+                    request_id=f"{name}.{kind}", kind=kind, payload={}, deadline=1e9, owner=name
+                )
+                outcome = Outcome(
+                    request_id=asked_for.request_id,
+                    kind=kind,
+                    result=Success(),
+                    started=began,
+                    finished=ended,
+                )
+                entries.append(Posted(time=posted, request=asked_for))
+                entries.append(Ended(time=ended + 0.01, outcome=outcome))
+                last = max(last, ended + 0.02)
+            entries.append(Wrote(time=wrote, rollout_id=name, segments=((begun, middle), (middle, wrote))))
+            document = Document(rollout_id=name, task=TASK, parts=(TextPart(text="words"),))
+            entries.append(Scored(time=last, document=document, score=Score(reward=0.5), tokens=9))
+            ready.append(last)
+        return max(ready)
+
+    for step in range(1, steps + 1):
+        for number in range(BATCH * (2 if step == 1 else 1)):
+            groups.append((write(f"g{step}x{number}", at), f"g{step}x{number}"))
+        began = at
+        if draw.random() < 0.3:  # one is thrown away, and replaced
+            ready, uid = groups.pop(0)
+            fate = max(at, ready) + 0.01
+            if draw.random() < 0.5:
+                entries.append(GroupFailed(time=fate, uid=uid, step=step))
+            else:
+                for m in range(SIBLINGS):
+                    entries.append(Closed(time=fate, rollout_id=f"{uid}_{m}", state="stale", step=step))
+            groups.append((write(f"r{step}", fate), f"r{step}"))
+        groups.sort()
+        batch, groups = groups[:BATCH], groups[BATCH:]
+        at = max(at, batch[-1][0]) + 0.05
+        for _, uid in batch:
+            for m in range(SIBLINGS):
+                entries.append(Closed(time=at, rollout_id=f"{uid}_{m}", state="trained", step=step))
+        entries.append(Waited(time=at, began=began, step=step))
+        at += TRAINS_S + SYNC_S
+        data = {"timing_s/step": at - began, "timing_s/update_weights": SYNC_S, "timing_s/gen": 1.0}
+        rows.append((at, step, data))
+        at += 0.01
+    entries.sort(key=lambda entry: entry.time)
+    return entries, rows
+
+
+def written(run, entries, rows):
+    writer = LedgerWriter(run, "test")
+    for entry in entries:
+        writer.append(entry)
+    writer.close()
+    lines = (json.dumps({"step": step, "data": data}) + "\n" for _, step, data in rows)
+    (run / "metrics.jsonl").write_text("".join(lines))
+
+
+@pytest.mark.parametrize("seed", range(5))
+def test_kept_up_piece_by_piece_it_ends_with_what_the_whole_ledger_says(tmp_path, seed):
+    entries, rows = history(seed)
+    written(tmp_path, entries, rows)
+    whole = Idleness(read_ledger(tmp_path), read_metrics(tmp_path / "metrics.jsonl")).report()
+    assert whole.trainer["running diffusion"] + whole.trainer["running judge_text"] > 0
+    assert whole.trainer["weight sync"] == pytest.approx(30 * SYNC_S)
+    watch, largest, now = IdleWatch(), 0, entries[0].time
+    while entries:
+        now += 0.5
+        while rows and rows[0][0] <= now:
+            _, step, data = rows.pop(0)
+            watch.stepped(step, data)
+        new = [entry for entry in entries if entry.time <= now]
+        entries = entries[len(new) :]
+        watch.take(new, now)
+        largest = max(largest, len(watch._ledger.rollouts))
+    for _, step, data in rows:
+        watch.stepped(step, data)
+    watch.take([])
+    report = watch.report(watch.idleness())
+    assert report.trainer == pytest.approx(whole.trainer)
+    assert report.generator == pytest.approx(whole.generator)
+    assert report.observed_s == pytest.approx(whole.observed_s)
+    assert largest < 40, "of 130 and more rollouts"
+
+
+def test_progress_of_an_ended_run_says_what_its_summary_says(tmp_path):
+    entries, rows = history(7)
+    written(tmp_path, entries, rows)
+    progress = Progress(tmp_path)
+    progress.conclude()
+    whole = Idleness(read_ledger(tmp_path), read_metrics(tmp_path / "metrics.jsonl")).report()
+    assert progress.idle.trainer == pytest.approx(whole.trainer)
+    assert progress.idle.generator == pytest.approx(whole.generator)
+    assert progress.watch.median_s("diffusion") == pytest.approx(1.4, abs=0.7)
+    assert progress.watch.median_s("code") is None
+
+
+def test_after_its_last_step_a_run_waits_for_nothing(tmp_path):
+    entries, rows = history(7)
+    written(tmp_path, entries, rows)
+    during, after = Progress(tmp_path, 31), Progress(tmp_path, 30)
+    during.update()
+    after.update()
+    assert [span.cause for span in during.waiting] == ["not admitted"]
+    assert after.waiting == []
+    assert after.idle.observed_s < 1000 < during.idle.observed_s
+
+
+def test_while_it_trains_nothing_is_waited_for():
+    watch = IdleWatch()
+    assert watch.waiting(0, 0.0, now=50.0) is None
+    watch.take([Started(time=10.0, rollout_id="g_0", task=TASK)])
+    assert watch.waiting(0, 0.0, now=50.0) == Waited(time=50.0, began=10.0, step=1)
+    watch.take([Waited(time=60.0, began=10.0, step=1)])
+    assert watch.waiting(0, 0.0, now=70.0) is None
+    assert watch.waiting(1, 80.0, now=90.0) == Waited(time=90.0, began=80.0, step=2)
+
+
+def test_what_is_pending_is_told_with_the_prompt_that_waits():
+    watch = IdleWatch()
+    asked = Request(request_id="g_0-0", kind="code", payload={"code": "x"}, deadline=1e9, owner="g_0")
+    watch.take([Started(time=10.0, rollout_id="g_0", task=TASK), Posted(time=11.0, request=asked)])
+    [record] = watch.pending(now=20.0)
+    assert (record.posted, watch.owner(record).task) == (11.0, TASK)
+    assert record.request.payload == {}
+    assert watch.pending(now=2e9) == [], "nobody waits for it any more"

@@ -1,0 +1,157 @@
+"""`llmi status` tells where a run stands; what is slow and what is stuck in different words."""
+
+from __future__ import annotations
+
+import io
+import json
+import time
+
+import pytest
+from rich.console import Console
+
+from coordinator.cli.commands.status import _show
+from coordinator.watch import polling
+from coordinator.watch.polling import told
+from coordinator.watch.progress import Progress
+from coordinator.watch.status import look
+from policy.document import Task
+from policy.ledger.writer import LedgerWriter, Posted, Started, Wrote
+from workers.broker.request_status import Whereabouts
+from workers.errors import ConfigError
+from workers.messages import Request
+from workers.settings import REDIS_ENV, QueueSettings
+
+TASK = Task(question="Write about cats.")
+
+
+@pytest.fixture
+def run(tmp_path, monkeypatch):
+    """A run whose trainer has waited for 30 s, lately for a picture."""
+    monkeypatch.delenv(REDIS_ENV, raising=False)
+    document = {"name": "mine", "queue": {}, "train": {"steps": 8}}
+    (tmp_path / "config.json").write_text(json.dumps(document))
+    (tmp_path / "endpoints.json").write_text(json.dumps({"redis": "redis://127.0.0.1:1/0"}))
+    writer, now = LedgerWriter(tmp_path, "test"), time.time()
+    writer.append(Started(time=now - 30, rollout_id="g_0", task=TASK))
+    asked = Request(request_id="g_0-0", kind="diffusion", payload={}, deadline=now + 60, owner="g_0")
+    writer.append(Posted(time=now - 20, request=asked))
+    writer.append(
+        Wrote(time=now - 12, rollout_id="g_0", segments=((now - 30, now - 20), (now - 20, now - 12)))
+    )
+    writer.close()
+    return tmp_path
+
+
+def test_a_run_under_way_names_what_it_waits_for_and_who_asked(run):
+    now = look(run)
+    assert (now.name, now.ended, now.step, now.steps, now.queues) == ("mine", False, 0, 8, None)
+    assert now.waiting.cause == "pending diffusion"
+    assert now.waiting.seconds == pytest.approx(20, abs=2)
+    assert now.waiting.of_s == pytest.approx(30, abs=2)
+    assert now.trainer_idle_s["generation"] == pytest.approx(10, abs=2)
+    assert now.generator_idle_s["pending diffusion"] == pytest.approx(12, abs=2)
+    one = now.longest_pending
+    assert (one.request_id, one.tool, one.rollout, one.prompt) == ("g_0-0", "diffusion", "g_0", TASK.question)
+    assert one.age_s == pytest.approx(20, abs=2)
+    assert (one.state, one.stuck) == ("no outcome yet, and Redis does not answer", None)
+    console = Console(file=io.StringIO(), width=200)
+    _show(console, now, run)
+    for expected in ("under way", "0/8", "pending diffusion (20 of 30 s)", "Redis does not answer", "cats"):
+        assert expected in console.file.getvalue()
+
+
+def test_a_paused_run_says_for_whom_and_no_more_once_it_goes_on(run):
+    words = "judge_text (openai at host:8001) has been failing since 12:31:04: provider_down: HTTP 503"
+    writer = LedgerWriter(run, "trainer")
+    writer.paused([words], since=time.time() - 60)
+    paused = look(run)
+    assert paused.paused == [words]
+    console = Console(file=io.StringIO(), width=200)
+    _show(console, paused, run)
+    assert f"paused          {words}" in console.file.getvalue()
+    writer.pause_ended()
+    writer.close()
+    assert look(run).paused == []
+
+
+def test_a_request_that_waits_for_its_provider_says_so():
+    where = Whereabouts("waiting", before=3, workers=2)
+    assert told(where, 1.0, 15.0, "search (serpapi) is down") == (
+        "waiting for its provider: search (serpapi) is down"
+    )
+
+
+def test_a_run_that_ended_waits_for_nothing(run):
+    (run / "summary.json").write_text("{}")
+    now = look(run)
+    assert (now.ended, now.waiting, now.longest_pending) == (True, None, None)
+    console = Console(file=io.StringIO(), width=200)
+    _show(console, now, run)
+    assert "ended" in console.file.getvalue()
+
+
+def test_a_ledger_of_another_version_is_refused(run):
+    (run / "ledger" / "old.jsonl").write_text('{"type": "began", "time": 1}\n')
+    with pytest.raises(ConfigError, match="another version"):
+        look(run)
+
+
+def test_redis_is_asked_now_and_then_however_often_the_view_is_drawn(run, monkeypatch):
+    progress, asked = Progress(run), []
+    progress.update()
+    monkeypatch.setattr(
+        polling, "find", lambda url, *_: asked.append(url) or Whereabouts("running", for_s=9.0)
+    )
+    words = polling.Lookout(progress, lambda: ("redis://h", QueueSettings())).words
+    assert [words("g_0-0") for _ in range(3)] == ["running for 9 s on a live worker"] * 3
+    assert asked == ["redis://h"]
+    assert words("unknown") == ""
+    assert polling.Lookout(progress, lambda: None).words("g_0-0") == ""
+
+
+def test_a_folder_that_is_no_run_is_refused(tmp_path):
+    with pytest.raises(ConfigError, match="no run"):
+        look(tmp_path)
+
+
+@pytest.mark.parametrize(
+    ("where", "median_s", "words"),
+    [
+        (None, None, "no outcome yet, and Redis does not answer"),
+        (Whereabouts("waiting", before=3, workers=2), 1.0, "waiting for a slot (3 before it, 2 workers)"),
+        (Whereabouts("waiting", workers=1), 1.0, "waiting for a slot (the next in line, 1 worker)"),
+        (
+            Whereabouts("running", for_s=12.0),
+            3.0,
+            "running for 12 s on a live worker (slow: median of its kind is 3.0 s)",
+        ),
+        (
+            Whereabouts("running", for_s=4.0),
+            3.0,
+            "running for 4 s on a live worker (median of its kind is 3.0 s)",
+        ),
+        (Whereabouts("running", for_s=4.0), None, "running for 4 s on a live worker"),
+        (Whereabouts("silent", for_s=9.0), 3.0, "stuck: its worker has been silent for 9 s (lease: 15 s)"),
+        (Whereabouts("unserved"), None, "stuck: nobody serves this queue"),
+        (
+            Whereabouts("unserved", loading=2),
+            None,
+            "waiting for 2 workers to be loaded",
+        ),
+        (
+            Whereabouts("missing"),
+            None,
+            "stuck: a worker took it and fell silent; it is posted again within 15 s",
+        ),
+        (Whereabouts("ended"), None, "done: its outcome is on the way"),
+    ],
+)
+def test_slow_and_stuck_are_told_in_different_words(where, median_s, words):
+    assert told(where, median_s, 15.0) == words
+
+
+def test_an_evaluation_is_not_taken_for_a_run(tmp_path):
+    (tmp_path / "config.json").write_text("{}")
+    (tmp_path / "batch.json").write_text("{}")
+    with pytest.raises(ConfigError, match="of an evaluation see `llmi evaluate status`"):
+        look(tmp_path)

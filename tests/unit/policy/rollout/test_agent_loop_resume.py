@@ -1,0 +1,166 @@
+"""verl asks a resumed run for a rollout that the dead one had begun: what the agent loop answers."""
+
+from __future__ import annotations
+
+import contextlib
+import io
+from pathlib import Path
+from types import SimpleNamespace
+from typing import Any
+
+import pytest
+from PIL import Image
+
+from policy.document import Document, Task
+from policy.ledger.reader import read_ledger
+from policy.ledger.writer import LedgerWriter
+from policy.resume.completions import Piece, Text, Texts
+from policy.resume.plan import Resumption
+from policy.resume.state import Continued
+from policy.rollout.rollout import Limits
+from policy.scoring import Score
+from workers.settings import ToolSettings
+from workers.storage.blobs import BlobStore
+
+PROMPT, SAID, END = [1, 2, 3], [72, 105, 256], 256
+NAME = "u_0"
+
+
+class Judge:
+    """A scorer that has no need of anybody."""
+
+    async def score(self, draft: Any) -> Score:
+        await draft.finished
+        return Score(reward=0.75)
+
+
+@pytest.fixture
+def blobs(tmp_path) -> BlobStore:
+    return BlobStore(str(tmp_path / "blobs"))
+
+
+@pytest.fixture
+def task(blobs) -> Task:
+    """With a picture that the model looks at."""
+    out = io.BytesIO()
+    Image.new("RGB", (40, 20), "teal").save(out, "PNG")
+    return Task(question="What is it?", inputs=(blobs.put(out.getvalue()),))
+
+
+@pytest.fixture
+def ask(tmp_path, monkeypatch, blobs, task):
+    """Asks a loop for the rollout, as verl does; `resumption`: what its process has read."""
+    from policy.rollout import agent_loop
+
+    class Loop(agent_loop.InterleavedAgentLoop):
+        """Without verl's tokenizer and server."""
+
+        def __init__(self) -> None:
+            self.config = SimpleNamespace(actor_rollout_ref=SimpleNamespace(model=SimpleNamespace(path="m")))
+            self.data_config = SimpleNamespace(image_max_pixels=200)
+            self.server_manager = None
+            self.tokenizer = SimpleNamespace(
+                decode=lambda ids, **_: bytes(token for token in ids if token != END).decode()
+            )
+            self._run_folder = tmp_path
+            self._scorer = ""
+            self._seed = 0
+            self._limits = Limits(100, 10.0)
+
+        async def ct_build_initial_tokens(self, messages: Any, images: Any = None) -> list[int]:
+            assert [image.size for image in images] == [(20, 10)]
+            return list(PROMPT)
+
+    async def asked(resumption: Resumption) -> Any:
+        ledger = LedgerWriter(tmp_path, "rollout")
+        shared = SimpleNamespace(
+            client=None, scorer=Judge(), ledger=ledger, texts=Texts(tmp_path), resumption=resumption,
+            blobs=blobs, ends=frozenset({END}), writers=None, tools=ToolSettings(),
+            metrics=SimpleNamespace(rollout=contextlib.nullcontext),
+        )  # fmt: skip
+
+        async def process(*_: Any) -> Any:
+            return shared
+
+        monkeypatch.setattr(agent_loop, "_process", process)
+        row = {
+            "task": task.model_dump_json(), "uid": "u", "session_id": 0, "global_steps": 3, "index": 0,
+            "visit": 0, "raw_prompt": [],
+        }  # fmt: skip
+        try:
+            return await Loop().run({}, **row)
+        finally:
+            ledger.close()
+
+    return asked
+
+
+@pytest.fixture
+def left(tmp_path, task):
+    """Leaves a text of the weights of step 1, and what was known of its rollout."""
+
+    def leave(**known: Any) -> Resumption:
+        pieces = (Piece.of(SAID, [-0.5] * len(SAID), (1, 1)),)
+        Texts(tmp_path).save(NAME, Text(time=1.0, pieces=pieces))
+        Continued(cut=(), **known).save(tmp_path, NAME)
+        return Resumption(step=2, continued=frozenset({NAME}))
+
+    return leave
+
+
+def as_it_was(trajectory: Any) -> bool:
+    """Prompt, picture, text and weights are those of the dead run."""
+    [picture] = trajectory.multi_modal_data["images"]
+    written = (trajectory.prompt_ids, trajectory.response_ids, trajectory.response_logprobs)
+    steps = trajectory.extra_fields["min_global_steps"], trajectory.extra_fields["max_global_steps"]
+    return (picture.size, *written, steps) == ((20, 10), PROMPT, SAID, [-0.5] * len(SAID), (1, 1))
+
+
+async def test_what_has_its_score_is_handed_over_with_its_picture(ask, left, task, tmp_path):
+    document = Document(rollout_id=NAME, task=task, parts=())
+    trajectory = await ask(left(document=document, score=Score(reward=0.25)))
+    assert trajectory.reward_score == 0.25
+    assert as_it_was(trajectory)
+    assert read_ledger(tmp_path).rollouts == {}  # the dead run has told it all
+
+
+async def test_what_has_no_score_is_read_again_and_scored(ask, left, tmp_path):
+    trajectory = await ask(left())
+    assert trajectory.reward_score == 0.75
+    assert as_it_was(trajectory)
+    [rollout] = read_ledger(tmp_path).rollouts.values()
+    assert (rollout.rollout_id, rollout.reward, rollout.started) == (NAME, 0.75, 0.0)
+
+
+async def test_what_was_masked_stays_masked(ask, tmp_path):
+    assert await ask(Resumption(step=2, masked=frozenset({NAME}))) == []
+    assert read_ledger(tmp_path).rollouts == {}
+
+
+@pytest.mark.parametrize("lost", ["text", "known"])
+async def test_what_is_gone_fails_its_group_under_its_own_name(lost, ask, left, tmp_path):
+    resumption = left()
+    (tmp_path / "texts" / "u" / {"text": "u_0.json", "known": "u_0.continued.json"}[lost]).unlink()
+    with pytest.raises(FileNotFoundError):
+        await ask(resumption)
+    [rollout] = read_ledger(tmp_path).rollouts.values()
+    assert rollout.rollout_id == NAME
+    assert "FileNotFoundError" in rollout.reason
+
+
+async def test_a_process_whose_start_failed_once_begins_anew(monkeypatch):
+    """Regression: every later rollout of the process was told the first error."""
+    from policy.rollout import agent_loop
+
+    starts = iter((OSError("the disk is full"), "made"))
+
+    async def start(*_: Any) -> Any:
+        if isinstance(now := next(starts), OSError):
+            raise now
+        return now
+
+    monkeypatch.setattr(agent_loop, "_start", start)
+    with pytest.raises(OSError, match="full"):
+        await agent_loop._process(Path(), "", "", None)
+    assert await agent_loop._process(Path(), "", "", None) == "made"
+    assert await agent_loop._process(Path(), "", "", None) == "made"

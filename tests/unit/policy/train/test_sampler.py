@@ -1,0 +1,461 @@
+"""The sampler on a transfer queue of the test's own: who is trained on, who is replaced, and what the ledger
+says."""
+
+from __future__ import annotations
+
+import pytest
+from omegaconf import OmegaConf
+
+from policy.document import Task
+from policy.ledger.reader import read_ledger
+from policy.ledger.writer import LedgerWriter
+from policy.resume.completions import Text, Texts
+from policy.resume.plan import Resumption
+from workers.broker.breaker import Breaker
+from workers.broker.breakers import Breakers
+
+
+class Store:
+    """Stands in for the transfer queue's key-value interface."""
+
+    def __init__(self):
+        self.items: dict[str, dict[str, dict]] = {"train": {}}
+
+    def kv_list(self, partition_id=None):
+        return self.items
+
+    def kv_clear(self, *, partition_id, keys):
+        for key in keys:
+            self.items[partition_id].pop(key, None)
+
+    def group(self, uid: str, status: str, sessions, *, step: int = 1) -> None:
+        self.items["train"][uid] = {"is_prompt": True, "status": status, "global_steps": step}
+        for session in sessions:
+            self.items["train"][f"{uid}_{session}_0"] = {"status": "success", "global_steps": step}
+
+
+@pytest.fixture
+def store(monkeypatch):
+    from verl.trainer.ppo.v1 import replay_buffer
+
+    store = Store()
+    monkeypatch.setattr(replay_buffer.tq, "kv_list", store.kv_list)
+    monkeypatch.setattr(replay_buffer.tq, "kv_clear", store.kv_clear)
+    return store
+
+
+@pytest.fixture
+def rollouts(tmp_path):
+    writer = LedgerWriter(tmp_path, "rollout")
+    yield writer
+    writer.close()
+
+
+@pytest.fixture
+def sampler(store, tmp_path, rollouts):
+    from policy.train.sampler import SiblingSampler, SiblingSamplerAsync
+
+    refilled: list[int] = []
+
+    def make(
+        mode: str = "separate_async",
+        *,
+        stall_s: float = 30.0,
+        in_order: bool = False,
+        window: dict | None = None,
+        pause: dict | None = None,
+        saves: bool = True,
+    ):
+        def refill(count: int) -> None:
+            refilled.append(count)
+            for _ in range(count):
+                uid = f"new{sum(refilled)}{len(store.items['train'])}"
+                store.group(uid, "finished", range(4), step=9)
+
+        cls = SiblingSampler if mode == "sync" else SiblingSamplerAsync
+        options = {
+            "run": str(tmp_path),
+            "n": 4,
+            "min_valid": 2,
+            "poll_s": 0.01,
+            "stall_s": stall_s,
+            "max_wasted": 3,
+            "pause": {"share": 0.5, "for_s": 0.0, "probe_s": 0.0, "recent": 4, **(pause or {})},
+            "in_order": in_order,
+            "saves": saves,
+            **({"window": window} if window else {}),
+        }
+        made = cls(
+            trainer_mode=mode,
+            trainer_config=OmegaConf.create({}),
+            max_off_policy_threshold=3,
+            max_off_policy_strategy="drop",
+            sampler_kwargs=OmegaConf.create(options),
+            refill_fn=refill,
+        )
+        made.refilled = refilled
+        return made
+
+    return make
+
+
+def states(tmp_path) -> dict[str, str | None]:
+    return {name: rollout.state for name, rollout in read_ledger(tmp_path).rollouts.items()}
+
+
+def validity(metrics: dict) -> dict[str, int]:
+    """The metrics of that name."""
+    return {name[9:]: value for name, value in metrics.items() if name.startswith("validity/")}
+
+
+def started(rollouts, *names: str) -> None:
+    for name in names:
+        rollouts.started(name, Task(question="q"))
+
+
+@pytest.mark.parametrize("mode", ["separate_async", "sync"])
+def test_a_selected_group_is_trained_on_once(mode, store, sampler, rollouts, tmp_path):
+    store.group("a", "finished", [0, 1, 2])
+    started(rollouts, "a_0", "a_1", "a_2", "a_3")
+    rollouts.closed("a_3", "masked")
+    batch, metrics = sampler(mode).sample(2, "train", 1)
+    assert sorted(batch.keys) == ["a_0_0", "a_1_0", "a_2_0"]
+    assert validity(metrics) == {
+        "n_valid": 3, "n_total": 4, "groups_stale": 0, "groups_failed": 0, "groups_too_few": 0,
+    }  # fmt: skip
+    ledger = read_ledger(tmp_path)
+    assert ledger.violations == []
+    assert states(tmp_path) == {"a_0": "trained", "a_1": "trained", "a_2": "trained", "a_3": "masked"}
+    assert ledger.rollouts["a_0"].step == 2
+
+
+@pytest.mark.parametrize("mode", ["separate_async", "sync"])
+def test_the_oldest_groups_come_first_then_those_submitted_first(mode, store, sampler, rollouts):
+    names = [f"u{number}" for number in range(8)]
+    for name in names:
+        store.items["train"][name] = {"is_prompt": True, "status": "running", "global_steps": 2}
+    store.items["train"]["late"] = {"is_prompt": True, "status": "running", "global_steps": 1}
+    for name in ("late", *reversed(names[1:])):  # they finish in another order than they were submitted in
+        store.group(name, "finished", [1, 0], step=store.items["train"][name]["global_steps"])
+    started(rollouts, *(f"{name}_{session}" for name in ("late", *names) for session in (0, 1)))
+    batch, _ = sampler(mode).sample(2, "train", 4)
+    assert batch.keys == [f"{name}_{session}_0" for name in ("late", "u1", "u2", "u3") for session in (0, 1)]
+
+
+@pytest.mark.parametrize("in_order", [True, False])
+def test_in_order_a_group_waits_for_those_before_it(in_order, store, sampler, rollouts):
+    store.group("first", "running", [])
+    store.group("second", "finished", [0, 1])
+    started(rollouts, "first_0", "first_1", "second_0", "second_1")
+    buffer = sampler(in_order=in_order)
+    assert buffer.get_sampleable_count(1, "train") == (0 if in_order else 1)
+    store.group("first", "finished", [0, 1])
+    batch, _ = buffer.sample(1, "train", 1)
+    assert batch.keys == (["first_0_0", "first_1_0"])
+    assert buffer.get_sampleable_count(1, "train") == 1
+
+
+def test_in_order_a_failed_group_holds_nobody_up(store, sampler, rollouts):
+    store.group("first", "failure", [])
+    store.group("second", "finished", [0, 1])
+    started(rollouts, "first_0", "second_0", "second_1")
+    batch, _ = sampler(in_order=True).sample(1, "train", 1)
+    assert batch.keys == ["second_0_0", "second_1_0"]
+
+
+@pytest.mark.parametrize("mode", ["separate_async", "sync"])
+@pytest.mark.parametrize("left", [0, 1])
+def test_a_group_with_too_few_votes_is_replaced(mode, left, store, sampler, rollouts, tmp_path):
+    store.group("a", "finished", range(left))
+    started(rollouts, "a_0")
+    buffer = sampler(mode)
+    batch, metrics = buffer.sample(1, "train", 1)
+    assert buffer.refilled == [1]
+    assert all(key.startswith("new") for key in batch.keys)
+    assert metrics["training/rollout_failure/evicted_samples"] == 1
+    assert validity(metrics)["groups_too_few"] == 1
+    assert states(tmp_path)["a_0"] == ("masked" if left else None)
+    assert read_ledger(tmp_path).dropped["a"].step == 1
+
+
+@pytest.mark.parametrize("mode", ["separate_async", "sync"])
+def test_a_failed_group_is_replaced_even_when_most_of_it_is_there(mode, store, sampler, rollouts, tmp_path):
+    store.group("a", "failure", [0, 1, 2])
+    started(rollouts, "a_0", "a_1", "a_2", "a_3")
+    rollouts.broken("a_3", "ValueError: boom")
+    buffer = sampler(mode)
+    batch, metrics = buffer.sample(1, "train", 1)
+    assert buffer.refilled == [1]
+    assert validity(metrics)["groups_failed"] == 1
+    assert not [key for key in batch.keys if key.startswith("a_")]
+    assert {
+        name: state for name, state in states(tmp_path).items() if name.startswith("a_")
+    } == dict.fromkeys(("a_0", "a_1", "a_2", "a_3"), "failed")
+
+
+def test_a_stale_group_is_replaced(store, sampler, rollouts, tmp_path):
+    store.group("old", "finished", [0, 1], step=1)
+    started(rollouts, "old_0", "old_1")
+    buffer = sampler()
+    _, metrics = buffer.sample(9, "train", 1)
+    assert buffer.refilled == [1]
+    assert validity(metrics)["groups_stale"] == 1
+    assert states(tmp_path)["old_0"] == states(tmp_path)["old_1"] == "stale"
+
+
+def test_waiting_for_rollouts_that_never_end_ends(store, sampler):
+    store.group("a", "running", [])
+    with pytest.raises(TimeoutError, match="no group of rollouts has ended"):
+        sampler(stall_s=0.1).sample(1, "train", 1)
+
+
+@pytest.mark.parametrize("mode", ["separate_async", "sync"])
+def test_an_outage_ends_the_run_instead_of_going_round_for_ever(mode, store, sampler):
+    buffer = sampler(mode)
+
+    def refill(count: int) -> None:
+        for _ in range(count):
+            store.group(f"x{len(buffer.refilled)}", "failure", [])
+            buffer.refilled.append(1)
+
+    buffer.refill_fn = refill
+    store.group("a", "failure", [])
+    with pytest.raises(RuntimeError, match="4 failed"):
+        buffer.sample(1, "train", 1)
+
+
+def test_each_steps_counts_are_its_own(store, sampler):
+    store.group("broken", "failure", [])
+    store.group("first", "finished", [0, 1, 2, 3])
+    store.group("second", "finished", [0, 1])
+    buffer = sampler()
+    _, first = buffer.sample(1, "train", 1)
+    _, second = buffer.sample(1, "train", 1)
+    assert (first["validity/groups_failed"], second["validity/groups_failed"]) == (1, 0)
+    assert (first["validity/n_valid"], second["validity/n_valid"]) == (4, 2)
+
+
+def test_a_masked_sample_moves_neither_mean_nor_deviation_of_its_group(store, sampler):
+    """What is trained on is what verl's own advantage is computed from: by hand, (r - mean) / deviation."""
+    import numpy
+    import torch
+    from verl.trainer.ppo.core_algos import compute_grpo_outcome_advantage
+
+    rewards = {"a_0_0": 0.2, "a_1_0": 0.5, "a_2_0": 0.8}
+    store.group("a", "finished", [0, 1, 2])  # a_3 was masked
+    batch, _ = sampler().sample(1, "train", 1)
+    scores = torch.tensor([[rewards[key]] for key in batch.keys])
+    uids = numpy.array([key.split("_")[0] for key in batch.keys])
+    advantages, _ = compute_grpo_outcome_advantage(scores, torch.ones_like(scores), uids)
+    assert advantages.flatten().tolist() == pytest.approx([-1.0, 0.0, 1.0], abs=1e-4)
+
+
+WINDOW = {"batch": 2, "max_staleness": 3, "slots": 16, "first": 4, "steps": None}
+
+
+def test_the_sampler_submits_what_the_window_lacks(store, sampler):
+    store.group("a", "finished", range(4))
+    adapting = sampler(window=WINDOW)
+    _, metrics = adapting.sample(2, "train", 2)
+    assert adapting.refilled == [4]
+    assert (metrics["flight/window"], metrics["flight/ready"], metrics["flight/open"]) == (4, 3, 0)
+
+
+def test_the_sampler_submits_more_while_it_waits_for_rollouts_that_wait_for_others(
+    store, sampler, monkeypatch
+):
+    adapting = sampler(window=WINDOW)
+    store.group("a", "finished", range(4))
+    for uid in ("b", "c", "d", "e"):
+        store.group(uid, "running", [])
+    monkeypatch.setattr(adapting._asking.lookout, "look", lambda: (0, frozenset()))
+    adapting.sample(2, "train", 2)
+    assert adapting.refilled == [1]
+
+
+def test_a_group_that_failed_while_the_trainer_trained_is_replaced_once(store, sampler, rollouts):
+    started(rollouts, "bad_0")
+    store.group("bad", "failure", [])
+    for uid in ("a", "b"):
+        store.group(uid, "finished", range(4))
+    adapting = sampler(window=WINDOW)
+    adapting.sample(2, "train", 2)
+    # Four are to be open: the one that verl puts in the place of `bad`, and three more.
+    assert sorted(adapting.refilled) == [1, 3]
+
+
+def test_another_group_is_submitted_when_one_has_ended_without_a_look_at_the_queues(
+    store, sampler, monkeypatch
+):
+    adapting = sampler(window=WINDOW)
+    for uid in ("a", "b", "c", "d"):
+        store.group(uid, "running", [])
+    looks = iter([None, None, None])
+
+    def look():
+        store.group("a", "finished", range(4))
+        return next(looks)
+
+    monkeypatch.setattr(adapting._asking.lookout, "look", look)
+    adapting.sample(2, "train", 2)
+    assert adapting.refilled == [1]
+
+
+def test_a_fixed_run_submits_nothing_by_itself(store, sampler):
+    for uid in ("a", "b"):
+        store.group(uid, "finished", range(4))
+    fixed = sampler()
+    _, metrics = fixed.sample(2, "train", 2)
+    assert fixed.refilled == []
+    assert "flight/window" not in metrics
+
+
+JUDGE = ("judge_text", "openai at host:8001")
+
+
+@pytest.fixture
+def judge(monkeypatch):
+    """A judge that is down for `judge.looks` looks at its breaker more; `judge.asked`: the groups that had
+    been asked for at each of them."""
+    from policy.admission import pause
+    from workers.broker import blame
+
+    class Judge:
+        looks = 0
+
+        def __init__(self):
+            self.groups: list[str] = []
+            self.asked: list[int] = []
+
+        def read(self, url: str) -> Breakers:
+            self.looks -= 1
+            if self.looks >= 0:
+                self.asked.append(len(self.groups))
+            failing = Breaker(failures=5, since=90.0, failed=100.0, why="provider_down: 503", openings=1)
+            return Breakers({JUDGE: failing} if self.looks >= 0 else {}, now=100.0)
+
+    judge = Judge()
+    monkeypatch.setattr(pause, "LOOK_S", 0.0)
+    monkeypatch.setattr(blame, "read_breakers", judge.read)
+    return judge
+
+
+def masked_while_down(store, buffer, judge) -> None:
+    """Whatever `buffer` asks for has no votes while the judge is down, and all after."""
+
+    def ask(count: int) -> None:
+        for _ in range(count):
+            judge.groups.append(f"x{len(judge.groups)}")
+            store.group(judge.groups[-1], "finished", range(4) if judge.looks < 0 else [])
+
+    buffer._asking.ask_for = ask
+
+
+@pytest.mark.parametrize("mode", ["separate_async", "sync"])
+def test_an_outage_pauses_the_run_which_goes_on_when_the_provider_is_back(
+    mode, store, sampler, judge, tmp_path
+):
+    buffer, judge.looks = sampler(mode), 20
+    masked_while_down(store, buffer, judge)
+    store.group("a", "finished", [])
+    batch, metrics = buffer.sample(1, "train", 1)
+    assert len(judge.groups) > 5, "it gave up, or nobody asked whether the judge is back"
+    assert {key.split("_")[0] for key in batch.keys} <= set(judge.groups)
+    assert metrics["outage/groups_excused"] > 5
+    [(began, ended)] = read_ledger(tmp_path).pauses
+    assert began < ended < float("inf")
+
+
+def test_who_is_to_blame_for_a_pause_stands_in_the_ledger(store, sampler, judge, tmp_path):
+    buffer, judge.looks = sampler(), 3
+    masked_while_down(store, buffer, judge)
+    store.group("a", "finished", [])
+    buffer.sample(1, "train", 1)
+    lines = "".join(path.read_text() for path in (tmp_path / "ledger").glob("trainer-*"))
+    assert "judge_text (openai at host:8001) has been failing since" in lines
+
+
+def test_a_pause_is_no_stall_and_asks_for_nothing_but_groups_that_try(store, sampler, judge):
+    buffer, judge.looks = sampler(window=WINDOW, stall_s=0.1, pause={"probe_s": 60.0}), 40
+    masked_while_down(store, buffer, judge)
+    for uid in ("a", "b"):
+        store.group(uid, "finished", [])
+    _, metrics = buffer.sample(2, "train", 2)
+    assert len(set(judge.asked)) == 1, "groups were asked for in the pause"
+    assert len(judge.groups) > judge.asked[-1]
+    assert metrics["outage/paused_s"] > 0.1
+
+
+def test_groups_without_votes_end_the_run_when_no_provider_is_to_blame(store, sampler, judge):
+    buffer, judge.looks = sampler(), 0
+
+    def ask(count: int) -> None:
+        for _ in range(count):
+            store.group(f"x{len(buffer.refilled)}", "finished", [])
+            buffer.refilled.append(1)
+
+    buffer._asking.ask_for = ask
+    store.group("a", "finished", [])
+    with pytest.raises(RuntimeError, match="4 with too few samples"):
+        buffer.sample(1, "train", 1)
+
+
+def test_a_checkpoint_is_told_and_what_was_trained_on_needs_its_text_no_more(store, sampler, tmp_path):
+    texts = Texts(tmp_path)
+    for name in ("a_0", "b_0"):
+        texts.save(name, Text(time=1.0, pieces=()))
+    store.group("a", "finished", range(4))
+    made = sampler()
+    made.sample(2, "train", 1)
+    assert texts.load("a_0")  # a run that died now would need it
+    made.saved(2)
+    assert (texts.load("a_0"), texts.load("b_0") is None) == (None, False)
+    assert read_ledger(tmp_path).saved == [2]
+
+
+@pytest.mark.parametrize(("mode", "held"), [("separate_async", {"a_0", "a_2.1"}), ("sync", set())])
+def test_a_checkpoint_names_what_verl_saves_of_groups_that_ended(mode, held, store, sampler, tmp_path):
+    Resumption(ids={"a_2": "a_2.1"}).save(tmp_path)
+    made = sampler(mode)
+    store.group("a", "finished", [0, 2])
+    store.group("b", "running", [0])
+    made.saved(2)
+    assert read_ledger(tmp_path).held == {2: held}
+
+
+def test_without_checkpoints_nobody_needs_the_text_of_what_was_trained_on(store, sampler, tmp_path):
+    texts = Texts(tmp_path)
+    texts.save("a_0", Text(time=1.0, pieces=()))
+    store.group("a", "finished", range(4))
+    sampler(saves=False).sample(2, "train", 1)
+    assert texts.load("a_0") is None
+
+
+def test_a_group_is_as_old_as_what_it_brought_over_a_resume(store, sampler, tmp_path):
+    Resumption(step=4, steps={"a": 2}).save(tmp_path)
+    store.group("a", "finished", range(4), step=5)  # submitted again
+    store.group("b", "finished", range(4), step=5)
+    batch, metrics = sampler().sample(5, "train", 1)
+    assert {key[0] for key in batch.keys} == {"b"}
+    assert validity(metrics)["groups_stale"] == 1
+
+
+@pytest.mark.parametrize("mode", ["separate_async", "colocate_async", "sync"])
+def test_a_rollout_begun_anew_is_closed_under_its_own_id(mode, store, sampler, tmp_path):
+    Resumption(step=1, ids={"a_1": "a_1.1"}).save(tmp_path)
+    store.group("a", "finished", [0, 1], step=2)
+    sampler(mode).sample(2, "train", 1)
+    assert states(tmp_path) == {"a_0": "trained", "a_1.1": "trained"}
+
+
+def test_a_pause_that_is_over_when_a_step_begins_holds_nothing_back(store, sampler, judge):
+    buffer, judge.looks = sampler(window=WINDOW), 1
+    store.group("a", "finished", [])
+    masked_while_down(store, buffer, judge)
+    buffer._sync_metadata_from_transfer_queue()
+    buffer._look_for_outages({"a"})
+    assert buffer._pause.on
+    for uid in ("b", "c"):
+        store.group(uid, "finished", range(4))
+    buffer.sample(2, "train", 2)
+    assert judge.groups, "a whole batch was ready, and the step submitted nothing"

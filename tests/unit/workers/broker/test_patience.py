@@ -1,0 +1,59 @@
+"""What passes by waiting, and what does not."""
+
+from __future__ import annotations
+
+import logging
+
+import pytest
+from redis import exceptions
+
+from workers.broker import retry
+from workers.broker.retry import once_redis_serves, passes
+
+PASSING = [
+    exceptions.ConnectionError("Connection refused"),
+    exceptions.TimeoutError("Timeout reading from socket"),
+    exceptions.BusyLoadingError("Redis is loading the dataset in memory"),
+    exceptions.OutOfMemoryError("command not allowed when used memory > 'maxmemory'."),
+    exceptions.ReadOnlyError("You can't write against a read only replica."),
+    exceptions.ResponseError("MISCONF Errors writing to the AOF file: No space left on device"),
+    exceptions.ResponseError("NOREPLICAS Not enough good replicas to write."),
+    exceptions.ResponseError("Command # 1 (HSET k f v) of pipeline caused error: NOREPLICAS Not enough"),
+    OSError("Network is unreachable"),
+]
+LASTING = [
+    exceptions.AuthenticationError("invalid username-password pair or user is disabled."),
+    exceptions.NoPermissionError("this user has no permissions to run the 'eval' command"),
+    exceptions.ResponseError("WRONGTYPE Operation against a key holding the wrong kind of value"),
+    exceptions.ResponseError("unknown command 'BUSY LOADING'"),
+    exceptions.DataError("Invalid input"),
+    ZeroDivisionError("a bug"),
+]
+
+
+@pytest.mark.parametrize("error", PASSING, ids=str)
+def test_what_redis_may_answer_later_is_waited_for(error, caplog):
+    answers = iter([error, error, "served"])
+
+    @once_redis_serves
+    def ask() -> str:
+        if isinstance(answer := next(answers), Exception):
+            raise answer
+        return answer
+
+    ask.retry.sleep = lambda _s: None
+    with caplog.at_level(logging.WARNING, retry.__name__):
+        assert ask() == "served"
+    assert passes(error)
+    assert [record.getMessage() for record in caplog.records] == [f"Redis is waited for: {error}"]
+
+
+@pytest.mark.parametrize("error", LASTING, ids=str)
+def test_what_lasts_is_told_at_once(error):
+    @once_redis_serves
+    def ask() -> None:
+        raise error
+
+    assert not passes(error)
+    with pytest.raises(type(error)):
+        ask()

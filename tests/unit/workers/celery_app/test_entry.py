@@ -1,0 +1,137 @@
+"""The door of a queue: what lies in its list is a request of ours, or there is a reason why it is none."""
+
+from __future__ import annotations
+
+import base64
+import json
+import time
+from typing import Any
+
+import fuzz
+import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
+
+from workers.broker.dead_letters import MAX_BYTES, DeadLetter
+from workers.celery_app.transport.validation import problem
+from workers.client.publisher import encode
+from workers.messages import Request
+
+QUEUE = "search"
+REPLY_TO = "llmi:replies:" + "0" * 32
+REQUEST = Request(
+    request_id="r", kind=QUEUE, payload={"query": "owls \ud83d"}, deadline=time.time() + 600.0, owner="o"
+)
+
+
+def opened(entry: str) -> dict[str, Any]:
+    """A message with its body as JSON in place."""
+    message = json.loads(entry)
+    return {**message, "body": json.loads(base64.b64decode(message["body"]))}
+
+
+def closed(message: Any) -> bytes:
+    """The list entry of a message that `opened` gave, whatever has become of it."""
+    if isinstance(message, dict) and "body" in message:
+        body = base64.b64encode(fuzz.as_text(message["body"]).encode()).decode()
+        message = {**message, "body": body}
+    return fuzz.as_text(message).encode()
+
+
+GOOD = opened(encode(REQUEST, tag="t", reply_to=REPLY_TO))
+
+
+def test_what_we_post_is_taken() -> None:
+    assert problem(closed(GOOD), QUEUE) == ""
+
+
+def test_what_was_given_back_is_taken() -> None:
+    """As kombu puts it into the list again after a lease ran out."""
+    again = opened(encode(REQUEST, tag="t", reply_to=REPLY_TO))
+    again["headers"]["redelivered"] = again["properties"]["delivery_info"]["redelivered"] = True
+    assert problem(closed(again), QUEUE) == ""
+
+
+@settings(max_examples=200)
+@given(
+    st.binary(max_size=200) | fuzz.json_values().map(fuzz.as_text).map(str.encode),
+    st.sampled_from([QUEUE, "x"]),
+)
+def test_any_bytes_are_told_apart_from_a_message(entry: bytes, queue: str) -> None:
+    assert problem(entry, queue)
+
+
+@settings(max_examples=300)
+@given(fuzz.nearly(GOOD))
+def test_what_is_nearly_a_request_is_one_or_has_a_reason(message: Any) -> None:
+    entry = closed(message)
+    why = problem(entry, QUEUE)
+    if why:
+        letter = DeadLetter(queue=QUEUE, reason=why, since=0.0, size=len(entry), message="")
+        assert DeadLetter.model_validate_json(letter.model_dump_json()).reason == why
+        return
+    seen = opened(entry.decode())
+    [arguments, named, after] = seen["body"]
+    request = Request.model_validate(arguments[0])
+    assert (request.kind, request.request_id) == (QUEUE, seen["headers"]["id"])
+    assert not named
+    assert not any((after or {}).values())
+    assert seen["headers"].keys() <= {*GOOD["headers"], "redelivered"}
+    assert seen["properties"].keys() <= GOOD["properties"].keys()
+    assert not any(seen["headers"].get(name) for name in ("eta", "expires", "retries", "stamps", "group"))
+
+
+@settings(max_examples=200)
+@given(fuzz.nearly(json.loads(encode(REQUEST, tag="t", reply_to=REPLY_TO))))
+def test_on_other_lists_only_the_envelope_is_looked_at(message: Any) -> None:
+    why = problem(fuzz.as_text(message).encode(), "someone.reply.celery.pidbox")
+    if not why:
+        assert isinstance(message["body"], str)
+        assert isinstance(message["properties"]["delivery_tag"], str)
+
+
+def changed(path: str, value: Any) -> bytes:
+    message = json.loads(json.dumps(GOOD))
+    *parents, last = path.split(".")
+    place: Any = message
+    for name in parents:
+        place = place[int(name)] if name.isdigit() else place[name]
+    place[int(last) if last.isdigit() else last] = value
+    return closed(message)
+
+
+@pytest.mark.parametrize(
+    ("path", "value", "reason"),
+    [
+        ("headers.eta", "2999-01-01T00:00:00", "headers.eta"),
+        ("headers.timelimit", [1, 2, 3], "headers.timelimit"),
+        ("headers.ignore_result", True, "headers.ignore_result"),
+        ("headers.task", ["llmi.search"], "headers.task"),
+        ("headers.task", "llmi.code", "llmi.code"),
+        ("headers.chord", {"task": "llmi.code"}, "headers.chord"),
+        ("headers.id", "another", "another request"),
+        ("properties.reply_to", "unacked", "properties.reply_to"),
+        ("properties.priority", "high", "properties.priority"),
+        ("properties.delivery_info.routing_key", "code", "'code'"),
+        ("more", {"__type__": "unheard of", "__value__": 1}, "more"),
+        ("body.0.0.payload.query", {"__type__": "unheard of", "__value__": 1}, "cannot be read"),
+        ("body.0.0.deadline", float("nan"), "deadline"),
+        ("body.0.0.deadline", 10**400, "deadline"),
+        ("body.0.0.kind", "code", "another request"),
+        ("body.2", {"callbacks": [{"task": "llmi.code"}]}, "nothing may follow"),
+    ],
+)
+def test_what_celery_would_trip_over_is_told_by_name(path: str, value: Any, reason: str) -> None:
+    assert reason in problem(changed(path, value), QUEUE)
+
+
+def test_a_long_entry_is_not_read_at_all() -> None:
+    assert "at most" in problem(b"[" * (MAX_BYTES + 1), QUEUE)
+
+
+def test_the_reason_repeats_nothing_of_what_was_asked() -> None:
+    assert "secret" not in problem(changed("body.0.0.seed", "a secret"), QUEUE)
+
+
+def test_a_payload_of_its_own_kind_is_the_jobs_to_judge() -> None:
+    assert problem(changed("body.0.0.payload", {"words": "x"}), QUEUE) == ""

@@ -1,0 +1,54 @@
+"""The folder of a worker's metrics goes with its owner, however that one ends."""
+
+from __future__ import annotations
+
+import subprocess
+import sys
+import tempfile
+from pathlib import Path
+
+import pytest
+
+from workers.metrics.folder import MetricsFolder, sweep
+
+OWNER = """
+import time
+from workers.metrics.folder import MetricsFolder
+folder = MetricsFolder()
+print(folder.path, flush=True)
+time.sleep(60)
+"""
+
+
+@pytest.fixture(autouse=True)
+def _apart(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("TMPDIR", str(tmp_path))
+    monkeypatch.setattr(tempfile, "tempdir", None)
+
+
+def test_it_is_gone_once_removed_and_removing_twice_is_harmless() -> None:
+    folder = MetricsFolder()
+    assert folder.path.is_dir()
+    folder.remove()
+    folder.remove()
+    assert not folder.path.exists()
+
+
+def test_it_is_gone_when_nobody_holds_it() -> None:
+    path = MetricsFolder().path
+    assert not path.exists()
+
+
+def test_a_sweep_leaves_the_folder_of_a_living_owner_and_takes_that_of_a_killed_one() -> None:
+    mine = MetricsFolder()
+    with subprocess.Popen([sys.executable, "-c", OWNER], stdout=subprocess.PIPE, text=True) as other:
+        assert other.stdout is not None
+        theirs = Path(other.stdout.readline().strip())
+        (theirs / "counter_1.db").write_bytes(b"1")
+        sweep()
+        assert theirs.is_dir()
+        other.kill()
+        other.wait()
+    sweep()
+    assert not theirs.exists()
+    assert mine.path.is_dir()

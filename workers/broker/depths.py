@@ -1,0 +1,88 @@
+"""How full the queues are, how long the next request has waited, how many ended and how long they ran.
+Blocking; one round trip of a few ms.
+
+Invariant: the numbers of all queues come from one moment.
+"""
+
+from __future__ import annotations
+
+import json
+import time
+from dataclasses import dataclass
+from typing import Any
+
+import redis
+
+from workers.broker.outcomes import PRIORITY_STEPS, STATS_KEY, queue_lists
+from workers.queues import QUEUES
+
+TIMEOUT_S = 5.0
+
+# Counts what workers hold, without sending messages: kombu stores [message, exchange, routing key].
+RUNNING = """
+local held = {}
+for _, entry in ipairs(redis.call('HVALS', KEYS[1])) do
+  local queue = string.match(entry, '"([^"]*)"%]$')
+  if queue then held[queue] = (held[queue] or 0) + 1 end
+end
+local answer = {}
+for queue, count in pairs(held) do table.insert(answer, queue); table.insert(answer, count) end
+return answer
+"""
+
+
+@dataclass(frozen=True)
+class QueueDepth:
+    """`running`: held by workers; `oldest_s`: age in seconds of the request that is next (0: none).
+
+    Totals since Redis was empty: `finished` requests have an outcome; `ran` of them were started, and ran for
+    `service_s` seconds together.
+    """
+
+    waiting: int
+    running: int
+    oldest_s: float
+    finished: int = 0
+    ran: int = 0
+    service_s: float = 0.0
+
+
+def read_depths(url: str) -> dict[str, QueueDepth]:
+    """Every queue's depth, by name. Raises `redis.RedisError` when Redis does not answer."""
+    lists = [key for queue in QUEUES for key in queue_lists(queue)]
+    with redis.Redis.from_url(url, socket_timeout=TIMEOUT_S, socket_connect_timeout=TIMEOUT_S) as client:
+        pipeline: Any = client.pipeline()
+        pipeline.eval(RUNNING, 1, "unacked")
+        for key in lists:
+            pipeline.llen(key)
+        for key in lists:
+            pipeline.lindex(key, -1)
+        pipeline.hgetall(STATS_KEY)
+        held, *rest, stats = pipeline.execute()
+    running = {queue.decode(): count for queue, count in zip(held[::2], held[1::2], strict=True)}
+    lengths, heads = rest[: len(lists)], rest[len(lists) :]
+    now, steps = time.time(), len(PRIORITY_STEPS)
+    depths = {}
+    for number, queue in enumerate(QUEUES):
+        part = slice(number * steps, (number + 1) * steps)
+        oldest_s = max((_age(head, now) for head in heads[part] if head is not None), default=0.0)
+        depths[queue] = QueueDepth(
+            waiting=sum(lengths[part]),
+            running=running.get(queue, 0),
+            oldest_s=oldest_s,
+            finished=int(_total(stats, queue, "n")),
+            ran=int(_total(stats, queue, "ran")),
+            service_s=_total(stats, queue, "service_s"),
+        )
+    return depths
+
+
+def _total(stats: dict[bytes, bytes], queue: str, name: str) -> float:
+    return float(stats.get(f"{queue}:{name}".encode(), 0))
+
+
+def _age(message: bytes, now: float) -> float:
+    try:
+        return max(0.0, now - float(json.loads(message)["headers"]["posted"]))
+    except (ValueError, KeyError, TypeError):
+        return 0.0  # not ours: posted by another producer

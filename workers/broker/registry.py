@@ -1,0 +1,52 @@
+"""Who is at work on the queues: the workers that have announced themselves in Redis. Blocking; a few ms.
+
+A worker that was killed stays listed until its lease has run out; one that died while it loaded its models,
+for an hour.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import Any
+
+import redis
+
+from workers.broker.outcomes import worker_key
+
+TIMEOUT_S = 5.0
+
+
+@dataclass(frozen=True)
+class Listed:
+    """`name` is unique on its `node`; not `ready`: it still loads what its queues need; `config`: the
+    fingerprint of the configuration it works by.
+    """
+
+    name: str
+    node: str
+    queues: tuple[str, ...]
+    ready: bool
+    config: str = ""
+
+
+def read_roster(url: str) -> list[Listed]:
+    """Every worker, by node and name. Raises `redis.RedisError` when Redis does not answer."""
+    prefix = worker_key("")
+    with redis.Redis.from_url(url, socket_timeout=TIMEOUT_S, socket_connect_timeout=TIMEOUT_S) as client:
+        keys = sorted(client.scan_iter(f"{prefix}*", count=1000))
+        pipeline: Any = client.pipeline(transaction=False)
+        for key in keys:
+            pipeline.hmget(key, "queues", "consuming", "config")
+        states = pipeline.execute()
+    found = []
+    for key, (queues, consuming, config) in zip(keys, states, strict=True):
+        name, _, node = key.decode().removeprefix(prefix).partition("@")
+        served = tuple(queues.decode().split(",")) if queues else ()
+        worked_by = config.decode() if config else ""
+        found.append(Listed(name, node, served, consuming is not None, worked_by))
+    return sorted(found, key=lambda worker: (worker.node, worker.name))
+
+
+def served(url: str) -> set[str]:
+    """The queues that some ready worker consumes. Raises as `read_roster`."""
+    return {queue for worker in read_roster(url) if worker.ready for queue in worker.queues}

@@ -1,0 +1,107 @@
+"""Where one request is, as Redis has it: in its queue, with a worker that lives, with one that is silent, or
+nowhere. Blocking; some ms per 1,000 waiting messages.
+
+Invariants: nothing is changed; what Redis says of a request comes from one moment. Ages compare the worker's
+clock with this one. Limit: an id with characters that JSON escapes is not found.
+"""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Sequence
+from dataclasses import dataclass
+from typing import Any, Literal
+
+import redis
+
+from workers.broker.outcomes import attempts_key, outcome_key, queue_lists
+from workers.broker.registry import Listed, read_roster
+from workers.celery_app.lease import INDEX, beat_s
+from workers.settings import QueueSettings
+
+TIMEOUT_S = 2.0
+SILENT_BEATS = 2.5  # a lease is renewed once a beat; whoever missed two is silent, not late
+
+# KEYS: outcome, attempts, the unacked hash, its index, then the lists of the queue, first taken first.
+# ARGV: the id as messages hold it. Returns {1 if it has an outcome, attempts, ms until these are forgotten,
+# when its lease was renewed or false, how many are taken before it or -1}.
+FIND = """
+local function names(message)
+  return string.find(message, '"correlation_id": "' .. ARGV[1] .. '"', 1, true)
+    or string.find(message, '"correlation_id":"' .. ARGV[1] .. '"', 1, true)
+end
+local renewed = false
+local held = redis.call('HGETALL', KEYS[3])
+for i = 1, #held, 2 do
+  if names(held[i + 1]) then renewed = redis.call('ZSCORE', KEYS[4], held[i]) end
+end
+local before, place = 0, -1
+for k = 5, #KEYS do
+  local messages = redis.call('LRANGE', KEYS[k], 0, -1)
+  for i = #messages, 1, -1 do
+    if place < 0 and names(messages[i]) then place = before end
+    before = before + 1
+  end
+end
+return {redis.call('EXISTS', KEYS[1]), redis.call('LLEN', KEYS[2]), redis.call('PTTL', KEYS[2]),
+  renewed, place}
+"""
+
+Place = Literal["waiting", "running", "silent", "unserved", "missing", "ended"]
+
+
+@dataclass(frozen=True)
+class Whereabouts:
+    """`waiting` in its queue, behind `before` others; `unserved`: there, and no ready worker serves it;
+    `running` on a worker that renews its lease, for `for_s`; `silent`: on one that has not for `for_s`;
+    `missing`: none of these, and it has no outcome; `ended`: its outcome is stored.
+
+    `for_s` in seconds, 0 where it is not known. `workers` are ready and serve its queue, `loading` are not
+    ready yet; `attempts`: how often it was begun.
+    """
+
+    place: Place
+    for_s: float = 0.0
+    before: int = 0
+    workers: int = 0
+    loading: int = 0
+    attempts: int = 0
+
+    @property
+    def stuck(self) -> bool:
+        """Whether it will not get on until something is done, or its lease runs out."""
+        return self.place in ("silent", "missing") or (self.place == "unserved" and not self.loading)
+
+
+def find(url: str, settings: QueueSettings, request_id: str, queue: str) -> Whereabouts:
+    """Ask the Redis at `url`. Raises `redis.RedisError` when it does not answer."""
+    keys = [outcome_key(request_id), attempts_key(request_id), "unacked", INDEX, *queue_lists(queue)]
+    with redis.Redis.from_url(url, socket_timeout=TIMEOUT_S, socket_connect_timeout=TIMEOUT_S) as client:
+        found: Any = client.eval(FIND, len(keys), *keys, request_id)
+    return judge(found, read_roster(url), queue, settings, time.time())
+
+
+def judge(
+    found: Sequence[Any], roster: Sequence[Listed], queue: str, settings: QueueSettings, now: float
+) -> Whereabouts:
+    """What the answer of `FIND` and the list of workers say at `now` (Unix seconds)."""
+    ended, attempts, forgotten_ms, renewed, before = found
+    serving = [worker for worker in roster if queue in worker.queues]
+    ready = sum(worker.ready for worker in serving)
+    known: dict[str, int] = {
+        "workers": ready,
+        "loading": len(serving) - ready,
+        "attempts": int(attempts),
+    }
+    if ended:
+        return Whereabouts("ended", **known)
+    if renewed is not None:
+        silent_s = now - float(renewed)
+        if silent_s > SILENT_BEATS * beat_s(settings.lease_s):
+            return Whereabouts("silent", for_s=silent_s, **known)
+        # An attempt is counted when it begins, and its count kept for a known time from then on.
+        begun_s = settings.result_ttl_s - forgotten_ms / 1000 if forgotten_ms > 0 else 0.0
+        return Whereabouts("running", for_s=max(0.0, begun_s), **known)
+    if before < 0:
+        return Whereabouts("missing", **known)
+    return Whereabouts("waiting" if ready else "unserved", before=before, **known)

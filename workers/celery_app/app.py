@@ -1,0 +1,95 @@
+"""The Celery application that workers run (by `workers.process.program`): JSON only, late acknowledgement,
+short leases.
+
+Invariants: a message is acknowledged after its outcome is stored; a worker holds no more messages than it
+runs; the job of a silent worker is given to another within `lease_s` (`workers.celery_app.lease` renews the
+leases of jobs that run on).
+"""
+
+from __future__ import annotations
+
+import logging
+import socket
+from typing import Any
+
+from celery import Celery
+
+from workers.celery_app import cancel_command, heartbeat, lease, pause, reporting, upkeep
+from workers.celery_app.backend import TASK_PREFIX
+from workers.celery_app.transport import channel, wakeup
+from workers.queues import QUEUES
+from workers.settings import QueueSettings, section
+
+SOCKET_TIMEOUT_S = 10.0
+CONNECT_TIMEOUT_S = 5.0
+# A worker waits for messages without a time-out of its own: the kernel must notice that the other end has
+# gone without a word. Linux alone would try for a quarter of an hour.
+_NOTICE = {
+    socket.TCP_KEEPIDLE: 5,  # seconds, as the next
+    socket.TCP_KEEPINTVL: 5,
+    socket.TCP_KEEPCNT: 2,
+    socket.TCP_USER_TIMEOUT: 15_000,  # milliseconds
+}
+
+
+def make_app(settings: QueueSettings) -> Celery:
+    """A Celery application on the broker of `settings`; `url` wins over everything in Celery's own
+    environment.
+    """
+    channel.install()
+    app = Celery(
+        "llmi",
+        broker=settings.url,
+        backend=f"workers.celery_app.backend.OutcomeBackend+{settings.url}",
+        task_cls="workers.celery_app.request:JobTask",
+    )
+    app.conf.update(
+        broker_url=settings.url,
+        task_serializer="json",
+        result_serializer="json",
+        accept_content=["json"],
+        result_accept_content=["json"],
+        task_acks_late=True,
+        task_reject_on_worker_lost=True,
+        worker_prefetch_multiplier=1,
+        worker_disable_prefetch=True,
+        worker_proc_alive_timeout=3600.0,  # a child is not up before its jobs are warm, which may be minutes
+        worker_cancel_long_running_tasks_on_connection_loss=False,
+        worker_send_task_events=False,  # a dashboard asks for them when it is there
+        broker_connection_retry_on_startup=True,
+        broker_connection_max_retries=None,
+        broker_channel_error_retry=True,  # Redis that has no memory or disk answers with errors; they pass
+        worker_enable_prefetch_count_reduction=False,  # `transport.qos` counts what outlived a connection
+        broker_connection_timeout=CONNECT_TIMEOUT_S,
+        broker_transport_options=_transport_options(settings),
+        result_backend_always_retry=True,
+        result_expires=settings.result_ttl_s,
+        redis_socket_timeout=SOCKET_TIMEOUT_S,
+        redis_socket_connect_timeout=CONNECT_TIMEOUT_S,
+        redis_socket_keepalive=True,
+        task_routes={f"{TASK_PREFIX}{kind}": {"queue": kind} for kind in QUEUES},
+    )
+    return app
+
+
+def _transport_options(settings: QueueSettings) -> dict[str, Any]:
+    return {
+        "visibility_timeout": lease.visible_after_s(settings.lease_s),
+        "unacked_mutex_expire": 10,  # the default keeps a dead worker's sweep lock for 300 s
+        "socket_timeout": SOCKET_TIMEOUT_S,
+        "socket_connect_timeout": CONNECT_TIMEOUT_S,
+        "socket_keepalive": True,
+        "socket_keepalive_options": _NOTICE,
+        "health_check_interval": 10,
+    }
+
+
+for chatty in ("celery.app.trace", "celery.worker.strategy"):  # they print every outcome and every message
+    logging.getLogger(chatty).setLevel(logging.WARNING)
+app = make_app(section("queue", QueueSettings))
+app.conf.imports = ("workers.celery_app.tasks",)
+app.steps["consumer"].update((lease.Sweep, wakeup.Attention, pause.Gate, upkeep.Upkeep))
+reporting.connect()  # first: the first beat of the leases lists the metrics too
+lease.connect()
+heartbeat.connect()
+cancel_command.connect()

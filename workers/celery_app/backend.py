@@ -1,0 +1,93 @@
+"""Celery's result backend: every end of a task becomes one `Outcome`, stored and told to its producer at
+once, and counted.
+
+Invariants: what Celery itself reports (worker lost, time limit, revoked, exceptions) passes here too and gets
+its typed cause; the commit waits for Redis to come back rather than lose an outcome; see
+`workers.broker.outcomes` for who wins.
+"""
+
+from __future__ import annotations
+
+import logging
+import socket
+from typing import Any
+
+from celery import states
+from celery.backends.redis import RedisBackend
+
+from workers.broker.outcomes import commit
+from workers.broker.retry import passes
+from workers.errors import Cause
+from workers.messages import Failure, Outcome
+from workers.metrics.telemetry import worker_metrics
+
+logger = logging.getLogger(__name__)
+CAUSES = {
+    "WorkerLostError": Cause.WORKER_LOST,
+    "Terminated": Cause.CANCELLED,
+    "TimeLimitExceeded": Cause.TIMEOUT,
+    "SoftTimeLimitExceeded": Cause.TIMEOUT,
+    "TaskRevokedError": Cause.CANCELLED,
+    "NotRegistered": Cause.BAD_MESSAGE,
+}
+TASK_PREFIX = "llmi."
+
+
+def outcome_of(task_id: str, task_name: str, result: Any, state: str) -> Outcome:
+    """The outcome of a finished task; `result` is the job's outcome as JSON, or an exception as Celery
+    encodes it.
+    """
+    if state == states.SUCCESS:
+        return Outcome.model_validate(result)
+    error = result if isinstance(result, dict) else {}
+    name = str(error.get("exc_type", type(result).__name__))
+    message = error.get("exc_message", "")
+    detail = " ".join(map(str, message)) if isinstance(message, (list, tuple)) else str(message)
+    return Outcome(
+        request_id=task_id,
+        kind=task_name.removeprefix(TASK_PREFIX),
+        result=Failure(cause=CAUSES.get(name, Cause.INTERNAL), detail=f"{name}: {detail}"[:2000]),
+        worker=socket.gethostname(),
+    )
+
+
+class OutcomeBackend(RedisBackend):
+    """Named in `workers.celery_app.app` as the result backend; used by worker processes only."""
+
+    def exception_safe_to_retry(self, exc: BaseException) -> bool:
+        """Celery knows lost connections only; what it does not know ends in no outcome, and costs a slot."""
+        return bool(super().exception_safe_to_retry(exc)) or passes(exc)
+
+    def _store_result(
+        self,
+        task_id: str,
+        result: Any,
+        state: str,
+        traceback: Any = None,
+        request: Any = None,
+        **_: Any,
+    ) -> Any:
+        if state not in states.READY_STATES:
+            return result  # retries and starts are not outcomes
+        name = getattr(request, "task", None) or getattr(request, "name", None) or ""
+        reply_to = getattr(request, "reply_to", None) or ""
+        outcome = outcome_of(task_id, name, result, state)
+        self.ensure(commit, (self.client, outcome, reply_to, int(self.expires)))
+        self._count(outcome, request)
+        return result
+
+    @staticmethod
+    def _count(outcome: Outcome, request: Any) -> None:
+        if getattr(request, "counted", False):
+            return  # Celery reports a hard time limit twice
+        posted, taken = (getattr(request, name, None) for name in ("posted", "taken"))
+        try:
+            worker_metrics().ended(
+                outcome,
+                posted=posted if isinstance(posted, int | float) else 0.0,
+                taken=taken if isinstance(taken, int | float) else 0.0,
+            )
+            if request is not None:
+                request.counted = True
+        except Exception:  # the outcome is stored; a full disk of metrics must not undo that
+            logger.exception("the end of %s was not counted", outcome.request_id)

@@ -1,0 +1,155 @@
+"""What a worker does with one message: check it, count the attempt, run the job, return the outcome as JSON.
+
+Invariants: no message, however bad, makes the task raise; a request that already has an outcome (a cancelled
+one, a second delivery) is not run again; one that took its worker down `max_attempts` times is set aside
+with its history and not tried once more; one whose provider is left alone goes back into its queue (`Held`),
+which is no attempt, or fails at once, as `queue.breaker` says.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import functools
+import json
+import logging
+import os
+import socket
+import time
+from typing import Any
+
+import redis
+from celery import Celery, Task
+from celery.exceptions import Reject
+from pydantic import ValidationError
+
+from workers import jobs
+from workers.broker.breakers import Down, ProviderBreaker
+from workers.broker.cancelled import Cancelled
+from workers.broker.dead_letters import bury
+from workers.broker.outcomes import Attempt, begin, unbegin
+from workers.broker.quarantine import set_aside
+from workers.broker.retry import once_redis_serves
+from workers.celery_app.backend import TASK_PREFIX
+from workers.celery_app.transport.validation import first_problem
+from workers.errors import Cause
+from workers.messages import Failure, Outcome, Request
+from workers.settings import BlobSettings, QueueSettings, section
+from workers.storage.blobs import BlobStore
+
+logger = logging.getLogger(__name__)
+HOLD_S = 0.5  # by then `workers.celery_app.pause` has seen it, and the request is not taken again at once
+
+
+class Held(Exception):
+    """The request waits in its queue, for its provider is left alone."""
+
+
+def register(app: Celery, kind: str) -> None:
+    """Make `kind` a task of `app`, named `llmi.<kind>`; it runs whatever job is registered for that kind."""
+
+    @app.task(name=f"{TASK_PREFIX}{kind}", bind=True)
+    def run(task: Task, *arguments: Any, **_: Any) -> dict[str, Any]:
+        try:
+            return handle(task.request.id, kind, arguments).model_dump(mode="json")
+        except Held as held:
+            raise Reject(str(held), requeue=True) from None
+
+
+def handle(task_id: str, kind: str, arguments: tuple[Any, ...]) -> Outcome:
+    """Run the request in a task's arguments to its outcome. Raises `Held`."""
+    try:
+        if len(arguments) != 1:
+            raise ValueError(f"expected one argument, the request; got {len(arguments)}")
+        request = Request.model_validate(arguments[0])
+        if (request.request_id, request.kind) != (task_id, kind):
+            raise ValueError(
+                f"request {request.request_id!r} of kind {request.kind!r} in task {task_id!r} of {kind!r}"
+            )
+    except ValueError as error:
+        detail = first_problem(error) if isinstance(error, ValidationError) else str(error)
+        _bury(kind, detail, arguments)
+        return _failed(task_id, kind, Cause.BAD_MESSAGE, detail)
+    settings = section("queue", QueueSettings)
+    this = Attempt(worker=_worker(), begun=time.time())
+    stored, attempts = _begin(request.request_id, this, settings.result_ttl_s)
+    if stored is not None:
+        return Outcome.model_validate_json(stored)
+    if len(attempts) > settings.max_attempts:
+        _set_aside(request, attempts[:-1], settings.result_ttl_s)
+        detail = f"given to a worker {settings.max_attempts} times, and none finished it"
+        return _failed(task_id, kind, Cause.WORKER_LOST, detail)
+    provider = jobs.provider_of(kind)
+    late_s = time.time() - request.start_by
+    late = late_s >= 0
+    if late:
+        _bury(kind, f"its start deadline had passed {late_s:.0f} s before", arguments)
+    if not provider or late:
+        return _run(request, arguments)
+    breaker = ProviderBreaker(_redis(os.getpid()), kind, provider, settings.breaker)
+    waits = settings.breaker.while_open == "wait"
+    if down := breaker.admit(request):
+        if waits:
+            _hold(request, this, down)
+        return _failed(task_id, kind, Cause.PROVIDER_DOWN, f"left alone: {down}", provider)
+    outcome = _run(request, arguments)
+    if (down := breaker.hear(outcome)) and waits:
+        _hold(request, this, down)
+    return outcome
+
+
+def _run(request: Request, arguments: tuple[Any, ...]) -> Outcome:
+    outcome = jobs.run(request, _blobs(), Cancelled(request.request_id, os.getpid()))
+    if isinstance(outcome.result, Failure) and outcome.result.cause is Cause.BAD_MESSAGE:
+        _bury(request.kind, outcome.result.detail, arguments)
+    return outcome
+
+
+def _bury(kind: str, reason: str, arguments: tuple[Any, ...]) -> None:
+    """Keep what was asked; its poster is told by the outcome."""
+    text = json.dumps(arguments, default=str).encode(errors="replace")
+    try:
+        bury(_redis(os.getpid()), kind, reason, text, section("queue", QueueSettings).result_ttl_s)
+    except redis.RedisError as error:
+        logger.warning("a message of %s (%s) is not kept: %s", kind, reason, error)
+
+
+def _hold(request: Request, this: Attempt, down: Down) -> None:
+    """Raises `Held`, unless the request's time is over."""
+    left = request.start_by - time.time()
+    if left > HOLD_S:
+        time.sleep(HOLD_S)
+        with contextlib.suppress(redis.RedisError):  # then it was an attempt
+            unbegin(_redis(os.getpid()), request.request_id, this)
+        raise Held(str(down))
+
+
+@once_redis_serves
+def _begin(request_id: str, this: Attempt, ttl_s: int) -> tuple[bytes | None, tuple[Attempt, ...]]:
+    return begin(_redis(os.getpid()), request_id, this, ttl_s)
+
+
+@once_redis_serves
+def _set_aside(request: Request, attempts: tuple[Attempt, ...], ttl_s: int) -> None:
+    set_aside(_redis(os.getpid()), request, attempts, ttl_s)
+
+
+def _failed(request_id: str, kind: str, cause: Cause, detail: str, provider: str = "") -> Outcome:
+    failure = Failure(cause=cause, detail=detail[:2000], provider=provider)
+    return Outcome(request_id=request_id, kind=kind, result=failure, worker=_worker())
+
+
+def _worker() -> str:
+    return f"{socket.gethostname()}:{os.getpid()}"
+
+
+@functools.cache
+def _redis(_pid: int) -> redis.Redis:
+    """One connection pool per process: sockets must not be shared across a fork."""
+    return redis.Redis.from_url(
+        section("queue", QueueSettings).url, socket_timeout=5.0, socket_connect_timeout=5.0
+    )
+
+
+@functools.cache
+def _blobs() -> BlobStore:
+    return BlobStore(section("blobs", BlobSettings).url)

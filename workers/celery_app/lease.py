@@ -1,0 +1,155 @@
+"""Leases on messages: a worker renews those it holds, and gives back those whose worker has been silent too
+long.
+
+A lease is kombu's score of a delivery in `unacked_index`. Invariants: renewal never brings back a delivery
+that was acknowledged; it runs in its own thread, so neither a busy loop nor a shutdown that waits for a job
+lets a lease expire; it ends when the job's time is over, so a worker that hangs gives its job up; what no
+pool process has begun is not renewed, for Celery drops what waits for a process when its line to Redis
+breaks, and trusts the broker to send it again: kombu's score, of when it came, is its lease.
+"""
+
+from __future__ import annotations
+
+import logging
+import threading
+import time
+from typing import Any
+
+import redis
+from celery import bootsteps, signals
+
+from workers.celery_app import heartbeat, reporting
+from workers.celery_app.request import keeps_model
+from workers.settings import QueueSettings, section
+
+logger = logging.getLogger(__name__)
+INDEX = "unacked_index"
+BEATS_PER_LEASE = 5
+GRACE_S = 5.0  # a job may use this long after its time is over to end by itself
+
+
+def beat_s(lease_s: float) -> float:
+    """Seconds between renewals, and between sweeps."""
+    return lease_s / BEATS_PER_LEASE
+
+
+def visible_after_s(lease_s: float) -> float:
+    """Age at which a sweep gives a delivery back, so that age and the wait for the sweep stay within the
+    lease.
+    """
+    return lease_s - beat_s(lease_s)
+
+
+class Leases(threading.Thread):
+    """Renews the leases of every request that runs here."""
+
+    def __init__(self, settings: QueueSettings):
+        super().__init__(name="leases", daemon=True)
+        self._settings = settings
+        self._beating = threading.Lock()
+        self._ended = False
+        self._held: dict[str, Any] = {}  # delivery tag -> Celery's request
+        self._redis = redis.Redis.from_url(settings.url, socket_timeout=2.0, socket_connect_timeout=2.0)
+
+    def hold(self, request: Any) -> None:
+        self._held[request.message.delivery_tag] = request
+
+    def end(self) -> None:
+        """Beat no more; returns when none is under way."""
+        with self._beating:
+            self._ended = True
+
+    def run(self) -> None:
+        while not self._ended:
+            try:
+                with self._beating:
+                    if not self._ended:
+                        self.beat()
+            except (redis.RedisError, OSError) as error:
+                logger.warning("leases not renewed: %s", error)
+            except Exception:  # of any kind: without this thread, every running job is given to another
+                logger.exception("leases not renewed")
+            time.sleep(beat_s(self._settings.lease_s))
+
+    def beat(self) -> None:
+        """Renew once, and say that this worker lives and where its metrics are."""
+        now = time.time()
+        for tag, request in list(self._held.items()):
+            if request.acknowledged or now > over_at(request, request.time_start) + GRACE_S:
+                del self._held[tag]
+        renewed = [tag for tag, request in list(self._held.items()) if request.time_start is not None]
+        pipeline = self._redis.pipeline(transaction=False)
+        if renewed:
+            pipeline.zadd(INDEX, dict.fromkeys(renewed, now), xx=True)
+        heartbeat.renew(pipeline, self._settings)
+        reporting.renew(pipeline, self._settings.lease_s)
+        pipeline.execute()
+
+
+class Sweep(bootsteps.StartStopStep):
+    """Gives back deliveries whose lease ran out. kombu has the means, but looks only every 100 s."""
+
+    requires = ("celery.worker.consumer.tasks:Tasks",)
+
+    def __init__(self, consumer: Any, **options: Any):
+        super().__init__(consumer, **options)
+        self._timer: Any = None
+
+    def start(self, consumer: Any) -> None:
+        every_s = beat_s(section("queue", QueueSettings).lease_s)
+        self._timer = consumer.timer.call_repeatedly(every_s, self._sweep, (consumer,))
+
+    def stop(self, consumer: Any) -> None:
+        if self._timer is not None:
+            self._timer.cancel()
+
+    @staticmethod
+    def _sweep(consumer: Any) -> None:
+        if consumer.task_consumer is not None:
+            consumer.task_consumer.channel.qos.restore_visible(num=None, interval=1)
+
+
+def over_at(request: Any, started: float | None) -> float:
+    """When the job of a Celery request must have ended, Unix seconds: a deadline counts from posting, what
+    the job may run from its start (None: it has not started). Infinity when the message says neither.
+    """
+    try:
+        message = request.args[0]
+        deadline, limit_s = float(message["deadline"]), message.get("limit_s")
+        return deadline if started is None or limit_s is None else min(deadline, started + float(limit_s))
+    except (AttributeError, LookupError, TypeError, ValueError):
+        return float("inf")
+
+
+def limit(request: Any) -> None:
+    """Make the hard limit what the job may run if it starts now; none where the process keeps a model."""
+    if keeps_model(request.app):
+        request.time_limits = (None, None)
+        return
+    now = time.time()
+    remaining_s = over_at(request, now) + GRACE_S / 2 - now
+    if remaining_s < 10**9:
+        request.time_limits = (max(1.0, remaining_s), None)
+
+
+def connect() -> None:
+    """Hook into the worker: called once, where the app is made."""
+    leases: list[Leases] = []
+
+    def start(**_: Any) -> None:
+        leases.append(Leases(section("queue", QueueSettings)))
+        leases[0].start()
+
+    def received(request: Any, **_: Any) -> None:
+        limit(request)
+        leases[0].hold(request)
+
+    def ended(**_: Any) -> None:
+        for one in leases:
+            one.end()
+
+    signals.worker_ready.connect(start, weak=False)
+    signals.worker_shutdown.connect(
+        ended, weak=False
+    )  # before `workers.celery_app.heartbeat` takes its leave
+    signals.task_received.connect(received, weak=False)

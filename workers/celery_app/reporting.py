@@ -1,0 +1,80 @@
+"""A worker reports what it does: hooks its metrics into Celery, serves them, and keeps its address listed.
+
+Invariant: a worker that cannot serve its metrics says so in its log, and works.
+"""
+
+from __future__ import annotations
+
+import logging
+import time
+from collections import Counter
+from collections.abc import Iterator, Sequence
+from typing import Any
+
+from celery import signals
+from celery.worker import state
+from prometheus_client.core import GaugeMetricFamily
+from prometheus_client.registry import Collector
+
+from workers.celery_app.backend import TASK_PREFIX
+from workers.metrics.endpoint import Target, serve_own
+from workers.metrics.telemetry import worker_metrics
+from workers.queues import QUEUES
+from workers.settings import MetricsSettings, QueueSettings, section
+
+logger = logging.getLogger(__name__)
+_listed: list[Target] = []  # this worker's, once it serves
+
+
+class Running(Collector):
+    """Tasks that a process of this worker runs now, by kind, asked of Celery when Prometheus asks."""
+
+    def __init__(self, kinds: Sequence[str]):
+        self._kinds = kinds
+
+    def collect(self) -> Iterator[GaugeMetricFamily]:
+        running = Counter(name.removeprefix(TASK_PREFIX) for name in _active())
+        family = GaugeMetricFamily("llmi_tasks_running", "Tasks being run by this worker.", labels=["kind"])
+        for kind in self._kinds:
+            family.add_metric([kind], running[kind])
+        yield family
+
+
+def _active() -> list[str]:
+    while True:
+        try:
+            return [request.name for request in state.active_requests]
+        except RuntimeError:  # Celery's own thread changed the set under way: look again
+            continue
+
+
+def renew(pipeline: Any, lease_s: float) -> None:
+    """Add to `pipeline` what keeps this worker's metrics listed."""
+    for target in _listed:
+        target.renew(pipeline, lease_s)
+
+
+def connect() -> None:
+    """Hook into the worker: called once, where the app is made."""
+    kinds: list[str] = []
+
+    def setup(instance: Any, **_: Any) -> None:
+        kinds.extend(kind for kind in instance.app.amqp.queues.consume_from if kind in QUEUES)
+        for kind in kinds:
+            worker_metrics().expect(kind)
+
+    def taken(task: Any, **_: Any) -> None:
+        task.request.update(taken=time.time())
+
+    def serve(sender: Any, **_: Any) -> None:
+        settings = section("metrics", MetricsSettings)
+        name, _at, node = sender.hostname.partition("@")
+        labels = {"role": "worker", "node": node, "process": name, "queues": ",".join(kinds)}
+        try:
+            _listed.append(serve_own(settings, section("queue", QueueSettings), labels, Running(kinds)))
+        except OSError as error:
+            logger.warning("metrics.bind: %s cannot serve metrics: %s", settings.bind, error)
+
+    signals.celeryd_after_setup.connect(setup, weak=False)
+    signals.task_prerun.connect(taken, weak=False)
+    signals.worker_ready.connect(serve, weak=False)

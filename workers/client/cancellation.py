@@ -1,0 +1,55 @@
+"""Tells workers to stop running requests. Celery's broadcast blocks, so it goes through a thread, many ids at
+a time.
+
+Invariant: best effort. What makes a cancellation hold is its stored outcome; this only frees the worker
+sooner, and only where a job has a process of its own (prefork) that keeps no model; a job that looks for its
+cancellation (`workers.broker.cancelled`) needs no notice. `workers.celery_app.cancel_command` is the other
+side.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import logging
+
+from kombu.exceptions import OperationalError
+
+from workers.settings import QueueSettings
+
+logger = logging.getLogger(__name__)
+TIMEOUT_S = 5.0
+COMMAND = "llmi_end"
+SIGNAL = "SIGKILL"
+
+
+class Revoker:
+    """`run` is one task of the client."""
+
+    def __init__(self, settings: QueueSettings):
+        self._settings = settings
+        self._ids: list[str] = []
+        self._wake = asyncio.Event()
+
+    def revoke(self, request_id: str) -> None:
+        self._ids.append(request_id)
+        self._wake.set()
+
+    async def run(self) -> None:
+        """Broadcast until cancelled."""
+        while True:
+            await self._wake.wait()
+            self._wake.clear()
+            ids, self._ids = self._ids, []
+            try:
+                async with asyncio.timeout(TIMEOUT_S):
+                    await asyncio.to_thread(self._broadcast, ids)
+            except (OperationalError, OSError, TimeoutError) as error:
+                logger.warning("workers were not told of %d cancellations: %s", len(ids), error)
+
+    def _broadcast(self, ids: list[str]) -> None:
+        from celery import Celery
+
+        options = {"socket_timeout": TIMEOUT_S / 2, "socket_connect_timeout": TIMEOUT_S / 2}
+        with Celery("llmi-revoker", broker=self._settings.url, set_as_current=False) as app:
+            app.conf.update(broker_url=self._settings.url, broker_transport_options=options)
+            app.control.broadcast(COMMAND, arguments={"ids": ids})

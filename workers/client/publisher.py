@@ -1,0 +1,214 @@
+"""Puts requests on their queues from the event loop: Celery's message in kombu's envelope, many per round
+trip.
+
+Invariants: nothing here blocks; `publish` returns once Redis has the message; while Redis is away it keeps
+trying, and a caller that gives up (its deadline) takes its message out; what finds no room in its queue waits
+here, its poster with it, and other queues' requests pass (many clients may each send one batch too many). A
+retry may duplicate a message, which is harmless: one request id has one outcome. What dashboards show of a
+request is cut short. The wire format is held to that of `apply_async` by a test.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import base64
+import contextlib
+import json
+import logging
+import reprlib
+import time
+from dataclasses import dataclass
+from typing import Any
+
+import redis.asyncio
+from celery import Celery
+from redis.exceptions import RedisError
+
+from workers.broker.dead_letters import MAX_BYTES
+from workers.errors import Cause, InfrastructureFault
+from workers.messages import Request
+from workers.queues import QUEUES
+
+logger = logging.getLogger(__name__)
+BATCH = 64  # messages per pipeline: some 10 ms of encoding and sending at most
+DEADLINE_GRACE_S = 2.0  # a worker's own verdict on a deadline may come this much later
+RETRY_S = (0.1, 0.2, 0.5, 1.0)
+ROOM_S = 0.1  # between looks at queues that are full
+
+SHOWN = 300  # characters of a request's arguments
+_SHORT = reprlib.Repr()
+_SHORT.maxstring, _SHORT.maxother, _SHORT.maxlevel, _SHORT.maxdict, _SHORT.maxlist = 80, 40, 3, 4, 3
+
+_AMQP = Celery("llmi-producer", set_as_current=False).amqp
+
+
+def shown(request: Request) -> str:
+    """The payload as dashboards show it: every field, long ones cut in the middle."""
+    return ", ".join(f"{name}={_SHORT.repr(value)}" for name, value in request.payload.items())[:SHOWN]
+
+
+def encode(request: Request, *, tag: str, reply_to: str) -> str:
+    """The Redis list entry of one request. `tag` is the delivery tag under which a worker will hold it.
+
+    Raises `InfrastructureFault(BAD_MESSAGE)`, and nothing else, for one that no worker would take.
+    """
+    try:
+        entry = _written(request, tag, reply_to)
+    except Exception as error:  # of any kind: one request's, and whoever sends it sends for others too
+        why = f"it cannot be written as a message: {type(error).__name__}: {error}"
+        raise InfrastructureFault(Cause.BAD_MESSAGE, why[:300]) from error
+    if len(entry) > MAX_BYTES:
+        raise InfrastructureFault(
+            Cause.BAD_MESSAGE, f"a message of {len(entry)} bytes; at most {MAX_BYTES} are taken"
+        )
+    return entry
+
+
+def _written(request: Request, tag: str, reply_to: str) -> str:
+    now = time.time()
+    limit_s = max(1.0, request.until(now) - now + DEADLINE_GRACE_S)
+    task = _AMQP.as_task_v2(
+        request.request_id,
+        f"llmi.{request.kind}",
+        [request.model_dump(mode="json")],
+        {},
+        argsrepr=shown(request),
+        kwargsrepr="",
+        time_limit=limit_s,
+    )
+    envelope = {
+        "body": base64.b64encode(_utf8(task.body)).decode(),
+        "content-encoding": "utf-8",
+        "content-type": "application/json",
+        "headers": {**task.headers, "posted": time.time()},
+        "properties": {
+            "correlation_id": request.request_id,
+            "reply_to": reply_to,
+            "delivery_mode": 2,
+            "delivery_info": {"exchange": "", "routing_key": QUEUES[request.kind].name},
+            "priority": 0,
+            "body_encoding": "base64",
+            "delivery_tag": tag,
+        },
+    }
+    return json.dumps(envelope)  # in ASCII: a model may write half a character
+
+
+def _utf8(body: Any) -> bytes:
+    """JSON with 4 bytes a character at most, not the 12 of an escaped pair: so the longest tag fits."""
+    try:
+        return json.dumps(body, ensure_ascii=False).encode()
+    except UnicodeEncodeError:  # half a character, which only an escape can hold
+        return json.dumps(body).encode()
+
+
+@dataclass(frozen=True)
+class _Item:
+    request: Request
+    tag: str
+    done: asyncio.Future[None]
+
+
+class Publisher:
+    """One pipelined sender per client; `run` is its task. `max_waiting`: requests that one queue may hold."""
+
+    def __init__(self, client: redis.asyncio.Redis, reply_to: str, max_waiting: int):
+        self._redis = client
+        self._reply_to = reply_to
+        self._max_waiting = max_waiting
+        self._items: list[_Item] = []
+        self._lengths: dict[str, int] = {}  # of the queues, by kind, when last heard of
+        self._look_at = 0.0  # monotonic seconds
+        self._wake = asyncio.Event()
+        self.last_error = ""
+
+    async def publish(self, request: Request, tag: str) -> None:
+        """Returns when Redis has the message. Cancel it (a time-out) to take the message out again."""
+        item = _Item(request, tag, asyncio.get_running_loop().create_future())
+        self._items.append(item)
+        self._wake.set()
+        await item.done
+
+    async def run(self) -> None:
+        """Send what is published until cancelled."""
+        failures = 0
+        while True:
+            self._items = [item for item in self._items if not item.done.done()]
+            try:
+                await self._look_for_room()
+                batch = self._batch()
+                if not batch:
+                    await self._rest()
+                    continue
+                await self._send(batch)
+            except (RedisError, OSError) as error:
+                self.last_error = f"{type(error).__name__}: {error}"
+                await asyncio.sleep(RETRY_S[min(failures, len(RETRY_S) - 1)])
+                failures += 1
+            else:
+                failures = 0
+
+    def _batch(self) -> list[_Item]:
+        """What comes next and finds room, oldest first."""
+        batch: list[_Item] = []
+        room = {kind: self._max_waiting - length for kind, length in self._lengths.items()}
+        for item in self._items:
+            left = room.get(item.request.kind, self._max_waiting)
+            if left > 0:
+                room[item.request.kind] = left - 1
+                batch.append(item)
+            if len(batch) == BATCH:
+                break
+        return batch
+
+    async def _rest(self) -> None:
+        """Until something is published, or it is time to look for room."""
+        self._wake.clear()
+        if not self._items:
+            await self._wake.wait()
+            return
+        with contextlib.suppress(TimeoutError):
+            async with asyncio.timeout(ROOM_S):
+                await self._wake.wait()
+
+    async def _look_for_room(self) -> None:
+        full = [kind for kind, length in self._lengths.items() if length >= self._max_waiting]
+        if not full or time.monotonic() < self._look_at:
+            return
+        pipeline: Any = self._redis.pipeline(transaction=False)
+        for kind in full:
+            pipeline.llen(QUEUES[kind].name)
+        self._lengths |= dict(zip(full, await pipeline.execute(), strict=True))
+        self._look_at = time.monotonic() + ROOM_S
+
+    def _sent(self, kind: str, length: int) -> None:
+        if length >= self._max_waiting > self._lengths.get(kind, 0):
+            self.last_error = (
+                f"queue {kind} holds {length} requests, queue.max_waiting is {self._max_waiting}"
+            )
+            logger.warning("%s; its posters wait", self.last_error)
+        self._lengths[kind] = length
+
+    async def _send(self, batch: list[_Item]) -> None:
+        pipeline: Any = self._redis.pipeline(transaction=False)
+        sent = []
+        for item in batch:
+            if item.done.done():
+                continue  # its poster gave up while there was a look for room
+            try:
+                message = encode(item.request, tag=item.tag, reply_to=self._reply_to)
+            except InfrastructureFault as error:
+                item.done.set_exception(error)
+            else:
+                pipeline.lpush(QUEUES[item.request.kind].name, message)
+                sent.append(item)
+        replies = await pipeline.execute(raise_on_error=False)
+        for item, reply in zip(sent, replies, strict=True):
+            if isinstance(reply, Exception):
+                self.last_error = f"{type(reply).__name__}: {reply}"
+                continue
+            self._sent(item.request.kind, reply)  # LPUSH tells how many there are now
+            if not item.done.done():
+                item.done.set_result(None)
+        if any(isinstance(reply, Exception) for reply in replies):
+            raise RedisError(self.last_error)

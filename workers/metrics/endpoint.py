@@ -1,0 +1,138 @@
+"""Where a process serves its metrics, and how Prometheus finds it: HTTP on a free port, its address in Redis.
+
+Invariants: serving happens in threads of its own and never delays the work; an address is listed from its
+first beat until one lease after its last, on Redis' own clock; nothing listed is a secret.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import json
+import logging
+import os
+import socket
+import threading
+from collections.abc import Callable, Iterable, Mapping
+from dataclasses import dataclass, field
+from socketserver import ThreadingMixIn
+from typing import Any
+from urllib.parse import urlsplit
+from wsgiref.simple_server import WSGIRequestHandler, WSGIServer, make_server
+
+import redis
+import redis.asyncio
+from prometheus_client import CollectorRegistry, make_wsgi_app
+from prometheus_client.multiprocess import MultiProcessCollector
+from prometheus_client.registry import Collector
+
+from workers.metrics.telemetry import FOLDER_ENV, registry
+from workers.settings import MetricsSettings, QueueSettings
+
+logger = logging.getLogger(__name__)
+TARGETS_KEY = "llmi:metrics"  # a sorted set: what serves metrics, by the second at which it is forgotten
+WILDCARDS = ("0.0.0.0", "::", "")
+CONNECT_S = 5.0
+BEATS_PER_LEASE = 5
+
+# KEYS: the targets. ARGV: one target as JSON, seconds to live.
+RENEW = """
+redis.call('ZADD', KEYS[1], redis.call('TIME')[1] + ARGV[2], ARGV[1])
+redis.call('EXPIRE', KEYS[1], 2 * ARGV[2])
+return 1
+"""
+LIST = """
+local now = redis.call('TIME')[1]
+redis.call('ZREMRANGEBYSCORE', KEYS[1], '-inf', '(' .. now)
+return redis.call('ZRANGE', KEYS[1], 0, -1)
+"""
+
+
+@dataclass(frozen=True)
+class Target:
+    """One process that serves metrics: `host:port` as Prometheus reaches it, and what tells it apart."""
+
+    address: str
+    labels: Mapping[str, str] = field(default_factory=dict)
+
+    def renew(self, pipeline: Any, lease_s: float) -> None:
+        """Add to `pipeline` (blocking or asyncio) what keeps this target listed for one more lease."""
+        value = json.dumps({"address": self.address, "labels": dict(self.labels)}, sort_keys=True)
+        pipeline.eval(RENEW, 1, TARGETS_KEY, value, str(max(1, round(lease_s))))
+
+
+def targets(client: redis.Redis) -> list[Target]:
+    """Every process that serves metrics now. Raises `redis.RedisError`."""
+    listed: Any = client.eval(LIST, 1, TARGETS_KEY)
+    return [Target(**json.loads(value)) for value in listed]
+
+
+class Server(ThreadingMixIn, WSGIServer):
+    """A small HTTP server with a thread for each request. `close` ends it."""
+
+    daemon_threads = True
+
+    def close(self) -> None:
+        self.shutdown()
+        self.server_close()
+
+
+class _Server6(Server):
+    address_family = socket.AF_INET6
+
+
+class _Quiet(WSGIRequestHandler):
+    def log_message(self, *_: Any) -> None:  # a line per scrape would fill the log
+        pass
+
+
+def serve(app: Callable[..., Iterable[bytes]], bind: str, port: int = 0) -> Server:
+    """Serve a WSGI application from a thread. Raises `OSError` when the address cannot be had."""
+    kind = _Server6 if ":" in bind else Server
+    server = make_server(bind, port, app, server_class=kind, handler_class=_Quiet)
+    threading.Thread(target=server.serve_forever, name="metrics", daemon=True).start()
+    return server
+
+
+def serve_own(
+    metrics: MetricsSettings, queue: QueueSettings, labels: Mapping[str, str], *extra: Collector
+) -> Target:
+    """Serve this process's metrics (those of its pool's processes too) and `extra` on a free port.
+
+    Raises `OSError` when `metrics.bind` is no address of this machine, or Redis cannot be reached.
+    """
+    if os.environ.get(FOLDER_ENV):
+        served = CollectorRegistry()
+        MultiProcessCollector(served)
+    else:
+        served = registry()
+    for collector in extra:
+        served.register(collector)
+    server = serve(make_wsgi_app(served), metrics.bind)
+    return Target(advertised(metrics.bind, server.server_port, queue), labels)
+
+
+def advertised(bind: str, port: int, queue: QueueSettings) -> str:
+    """`host:port` for other machines: a wildcard becomes the address from which this one reaches Redis."""
+    host = bind
+    if bind in WILDCARDS:
+        parts = urlsplit(queue.url)
+        with socket.create_connection((parts.hostname or "127.0.0.1", parts.port or 6379), CONNECT_S) as way:
+            host = str(way.getsockname()[0])
+    return f"[{host}]:{port}" if ":" in host else f"{host}:{port}"
+
+
+async def announce(target: Target, queue: QueueSettings) -> None:
+    """Keep `target` listed until cancelled. A Redis that is away for a while is only logged."""
+    beat_s = queue.lease_s / BEATS_PER_LEASE
+    client = redis.asyncio.Redis.from_url(
+        queue.url, socket_timeout=CONNECT_S, socket_connect_timeout=CONNECT_S
+    )
+    async with client:
+        while True:
+            pipeline = client.pipeline(transaction=False)
+            target.renew(pipeline, queue.lease_s)
+            try:
+                await pipeline.execute()
+            except (redis.RedisError, OSError) as error:
+                logger.warning("metrics at %s are not listed: %s", target.address, error)
+            await asyncio.sleep(beat_s)

@@ -1,0 +1,174 @@
+"""One Celery worker process (a parent with its pool), owned by the process that started it.
+
+Invariants: it dies with its owner; ready means seen to consume with every pool process warm; drained means
+that what ran was finished and the rest is back in the queue; the folder in which its processes
+add up their metrics is gone when it has ended.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import json
+import os
+import signal
+import socket
+import subprocess
+import time
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+from typing import Literal
+
+import psutil
+import redis
+
+from workers.celery_app.heartbeat import is_ready
+from workers.errors import Cause, ConfigError, InfrastructureFault
+from workers.metrics.folder import MetricsFolder
+from workers.metrics.telemetry import FOLDER_ENV
+from workers.process.interpreter import PYTHON
+from workers.process.parent_death import start_tethered
+from workers.queues import QUEUES, shared
+from workers.settings import CONFIG_ENV, REDIS_ENV, QueueSettings
+
+POLL_S = 0.05
+LOG_TAIL = 2000
+# Of glibc: it keeps a heap for each thread, and what once held a picture stays in it; with these, few heaps
+# are shared, and memory of a picture's size goes back to the system at once.
+_THREADS_ENV = {"MALLOC_ARENA_MAX": "2", "MALLOC_MMAP_THRESHOLD_": str(1 << 20)}
+GONE_S = 5.0  # killed processes that take longer are held by the kernel, and nothing here can help
+
+
+class WorkerProcess:
+    """`name` with `node` (the host's name, or one given to it) must be unique among the workers of one Redis;
+    `extra_env` is added to its environment; `app` is the module of the Celery application; `pool`: another
+    than the queues' own; `memory_mb`: what one of its processes may take before it is replaced between two
+    jobs (0: anything; see `workers.celery_app.upkeep`).
+    """
+
+    def __init__(
+        self,
+        queues: Sequence[str],
+        config: Path,
+        concurrency: int,
+        log: Path,
+        name: str,
+        redis_url: str | None = None,
+        app: str = "workers.celery_app.app",
+        node: str | None = None,
+        extra_env: Mapping[str, str] | None = None,
+        pool: Literal["prefork", "threads"] | None = None,
+        memory_mb: int = 0,
+    ):
+        if problem := shared(queues):
+            raise ConfigError(f"queues: {problem}")
+        self.queues = tuple(queues)
+        self.concurrency = concurrency
+        self.name = name
+        self.log = log
+        self._pool = pool or QUEUES[queues[0]].pool
+        self._memory_mb = memory_mb
+        self._config = config
+        self._redis_url = redis_url
+        self._app = app
+        self.node = node or socket.gethostname()
+        self._extra_env = dict(extra_env or {})
+        self._process: subprocess.Popen[bytes] | None = None
+        self._metrics: MetricsFolder | None = None
+
+    def start(self) -> None:
+        """Start it; returns at once."""
+        self._forget_metrics()
+        self._metrics = MetricsFolder()
+        env = {**os.environ, CONFIG_ENV: str(self._config.resolve()), FOLDER_ENV: str(self._metrics.path)}
+        env.update(self._extra_env)
+        if self._redis_url is not None:
+            env[REDIS_ENV] = self._redis_url
+        # Threads that spin for cores which the trainer uses made a 0.1 s diffusion take 1.5 s.
+        env.setdefault("OMP_NUM_THREADS", "1")
+        if self._pool == "threads":
+            for name, value in _THREADS_ENV.items():
+                env.setdefault(name, value)
+        command = [*PYTHON, "-m", "workers.process.program", self._app, "worker"]
+        command += ["-P", self._pool, "-c", str(self.concurrency), "-Q", ",".join(self.queues)]
+        command += ["-n", f"{self.name}@{self.node}", "-l", "info"]
+        command += ["--without-gossip", "--without-mingle"]  # its heartbeat is what dashboards see
+        if self._memory_mb:
+            command += ["--max-memory-per-child", str(self._memory_mb << 10)]
+        self._process = start_tethered(command, log=self.log, env=env)
+
+    def wait_ready(self, timeout_s: float) -> None:
+        """Returns when it consumes with every pool process warm. Raises `InfrastructureFault(WORKER_LOST)` if
+        not.
+        """
+        deadline = time.monotonic() + timeout_s
+        node = f"{self.name}@{self.node}"
+        with redis.Redis.from_url(self._url(), socket_timeout=5.0, socket_connect_timeout=5.0) as client:
+            while time.monotonic() < deadline and self.alive:
+                try:
+                    if is_ready(client, node, self.pid, self.concurrency):
+                        return
+                except redis.RedisError:
+                    pass  # Redis may itself be starting; the deadline decides
+                time.sleep(POLL_S)
+        why = f"not ready after {timeout_s:.0f} s" if self.alive else "ended while starting"
+        raise InfrastructureFault(
+            Cause.WORKER_LOST, f"worker {self.name} {why}; {self.log} ends: {self._log_tail()}"
+        )
+
+    @property
+    def alive(self) -> bool:
+        return self._process is not None and self._process.poll() is None
+
+    @property
+    def pid(self) -> int:
+        """Of the Celery parent. Raises `RuntimeError` before `start`."""
+        if self._process is None:
+            raise RuntimeError(f"worker {self.name} was not started")
+        return self._process.pid
+
+    def drain(self, timeout_s: float) -> bool:
+        """Let it finish what it runs and give back the rest; killed after `timeout_s`. Returns whether it
+        ended by itself.
+        """
+        if not self.alive:
+            self._forget_metrics()
+            return True
+        assert self._process is not None
+        self._process.send_signal(signal.SIGTERM)
+        try:
+            self._process.wait(timeout_s)
+        except subprocess.TimeoutExpired:
+            self.kill()
+            return False
+        self._forget_metrics()
+        return True
+
+    def kill(self) -> None:
+        """End it and its pool at once. Its jobs go to another worker when their leases run out.
+
+        Returns when they are gone: who starts a new worker then finds the memory of this one free.
+        """
+        if self._process is None:
+            return
+        pool: list[psutil.Process] = []
+        with contextlib.suppress(psutil.NoSuchProcess):
+            pool = psutil.Process(self._process.pid).children(recursive=True)
+        with contextlib.suppress(ProcessLookupError):
+            os.killpg(self._process.pid, signal.SIGKILL)  # its own session, so only what it started
+        self._process.wait()
+        psutil.wait_procs(pool, timeout=GONE_S)
+        self._forget_metrics()
+
+    def _forget_metrics(self) -> None:
+        if self._metrics is not None:
+            self._metrics.remove()
+            self._metrics = None
+
+    def _url(self) -> str:
+        if self._redis_url is not None:
+            return self._redis_url
+        document = json.loads(self._config.read_text(encoding="utf-8"))
+        return QueueSettings.model_validate(document.get("queue", {})).url
+
+    def _log_tail(self) -> str:
+        return self.log.read_text(errors="replace", encoding="utf-8")[-LOG_TAIL:]

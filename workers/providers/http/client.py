@@ -1,0 +1,260 @@
+"""Guarded fetching of URLs that came from outside: bounded, and never into our own network.
+
+Invariants: only http and https, on ports of the web, no credentials in the URL; redirects are followed here,
+hop by hop, and each hop is checked; the address that was checked is the address that is connected to (the
+resolver hands aiohttp only addresses that passed, so a second look-up cannot point elsewhere), also by a
+proxy; bytes and total time are bounded whatever the server does; names that a page chose are resolved in
+threads of their own. Base URLs of providers come from the user's configuration and are trusted: see
+`workers.providers.http.api`.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import concurrent.futures
+import contextlib
+import socket
+import time
+from collections.abc import AsyncIterator, Coroutine
+from concurrent.futures import ThreadPoolExecutor
+from dataclasses import dataclass
+from typing import Any, TypeVar
+
+import aiohttp
+from aiohttp.abc import AbstractResolver, ResolveResult
+from yarl import URL
+
+from workers.errors import Cause, InfrastructureFault
+from workers.providers.http import proxies
+from workers.providers.http.addresses import is_public
+from workers.providers.http.urls import Refused, check_url, looks_like_address
+
+REDIRECTS = (301, 302, 303, 307, 308)
+HEADERS = {
+    "User-Agent": "Mozilla/5.0 (compatible; llmi/0.1)",
+    "Accept": "image/*",
+    "Accept-Encoding": "identity",
+}
+BACKSTOP_S = 1.0  # so that a call that keeps the deadline itself, and names the late service, raises first
+# Seconds for one name: more than the 5 after which the system asks the second name server. The thread that
+# asks may hang for longer, and nothing can end it.
+RESOLVE_S = 8.0
+TRUSTED_RESOLVE_S = 20.0
+KNOWN_S = 1.0  # seconds for a name that a trusted proxy can resolve if this machine cannot
+NAMES_AT_ONCE = 6  # look-ups that one session of untrusted names may have in threads, hanging ones included
+
+# Own threads: asyncio.run waits for those of the default executor, and a look-up that hangs must not outlast
+# a deadline. Two pools: names that pages chose cannot delay those of the user's own services.
+_TRUSTED = ThreadPoolExecutor(max_workers=64, thread_name_prefix="lookup")
+_UNTRUSTED = ThreadPoolExecutor(max_workers=64, thread_name_prefix="lookup-web")
+T = TypeVar("T")
+
+
+@dataclass(frozen=True)
+class FetchLimits:
+    """`timeout_s` bounds the whole fetch, redirects included."""
+
+    max_bytes: int = 32 * 2**20
+    timeout_s: float = 15.0
+    max_redirects: int = 4
+
+
+DEFAULT_LIMITS = FetchLimits()
+
+
+class Resolver(AbstractResolver):
+    """Looks names up in threads, for a bounded time, and lets through only public addresses.
+
+    `allow_private`: every address is let through. `trusted`: the names stand in the user's own configuration;
+    others have threads of their own, and one resolver uses `NAMES_AT_ONCE` of them at most.
+    """
+
+    def __init__(self, allow_private: bool, *, trusted: bool = False):
+        self._allow_private = allow_private
+        self._trusted = trusted
+        self._running: set[concurrent.futures.Future[list[Any]]] = set()
+
+    async def resolve(
+        self, host: str, port: int = 0, family: socket.AddressFamily = socket.AF_UNSPEC
+    ) -> list[ResolveResult]:
+        found = await self._found(host, port, family)
+        results = [
+            ResolveResult(
+                hostname=host,
+                host=str(sockaddr[0]),
+                port=port,
+                family=kind,
+                proto=proto,
+                flags=socket.AI_NUMERICHOST | socket.AI_NUMERICSERV,
+            )
+            for kind, _, proto, _, sockaddr in found
+            if self._allow_private or is_public(str(sockaddr[0]))
+        ]
+        if not results:
+            raise Refused(f"{host} is not in the public Internet")
+        return results
+
+    async def _found(self, host: str, port: int, family: int) -> list[Any]:
+        self._running = {job for job in self._running if not job.done()}
+        if not self._trusted and len(self._running) >= NAMES_AT_ONCE:
+            raise socket.gaierror(socket.EAI_AGAIN, "too many names before it are still being resolved")
+        job = (_TRUSTED if self._trusted else _UNTRUSTED).submit(_look_up, host, port, family)
+        self._running.add(job)
+        limit_s = TRUSTED_RESOLVE_S if self._trusted else RESOLVE_S
+        try:
+            async with asyncio.timeout(limit_s):
+                return await asyncio.wrap_future(job)
+        except TimeoutError as error:
+            raise socket.gaierror(socket.EAI_AGAIN, f"no answer in {limit_s:g} s") from error
+
+    async def close(self) -> None:
+        """Nothing is held."""
+
+
+def _look_up(host: str, port: int, family: int) -> list[Any]:
+    return socket.getaddrinfo(host, port, family=family, type=socket.SOCK_STREAM)
+
+
+async def proxy_of(url: str) -> URL | None:
+    """The proxy for a service of the user's own configuration, None for the direct way."""
+    return await proxies.route(url, Resolver(allow_private=True, trusted=True))
+
+
+def guarded_session(*, allow_private: bool = False) -> aiohttp.ClientSession:
+    """A session for `fetch`: no proxy of its own accord, no cookies, no transparent decompression."""
+    connector = aiohttp.TCPConnector(resolver=Resolver(allow_private), use_dns_cache=False, limit=16)
+    return aiohttp.ClientSession(
+        connector=connector,
+        headers=HEADERS,
+        cookie_jar=aiohttp.DummyCookieJar(),
+        auto_decompress=False,
+        timeout=aiohttp.ClientTimeout(total=None, sock_connect=10),
+    )
+
+
+async def fetch(
+    session: aiohttp.ClientSession,
+    url: str,
+    *,
+    deadline: float,
+    allow_private: bool = False,
+    trust_proxy: bool = False,
+    limits: FetchLimits = DEFAULT_LIMITS,
+) -> bytes:
+    """The body at `url`, at most `limits.max_bytes`, before `deadline` (Unix seconds).
+
+    `session` comes from `guarded_session` with the same `allow_private`. Where the environment names a proxy,
+    it is asked for https only, and for the address that was checked here; with `trust_proxy` also for plain
+    http, and for names that cannot be resolved here.
+
+    Raises `Refused` (a `BAD_ANSWER`) for a URL that must not be fetched, `InfrastructureFault(HOST_DOWN)`
+    when the host fails or is slow, `BAD_ANSWER` for a status other than 200 or too many bytes. None names a
+    provider: a picture's host is not the service that named the URL.
+    """
+    try:
+        async with asyncio.timeout(min(limits.timeout_s, deadline - time.time())):
+            return await _follow(_Guard(session, allow_private, trust_proxy), url, limits)
+    except TimeoutError as error:
+        raise InfrastructureFault(Cause.HOST_DOWN, "the image's host took too long") from error
+    except (aiohttp.ClientError, OSError, ValueError) as error:
+        raise InfrastructureFault(
+            Cause.HOST_DOWN, f"the image's host failed: {type(error).__name__}"
+        ) from error
+
+
+async def _follow(guard: _Guard, url: str, limits: FetchLimits) -> bytes:
+    target = check_url(url, allow_private=guard.allow_private)
+    for _ in range(limits.max_redirects + 1):
+        async with guard.get(target) as response:
+            if response.status in REDIRECTS and "Location" in response.headers:
+                step = target.join(URL(response.headers["Location"]))
+                target = check_url(str(step), allow_private=guard.allow_private)
+                continue
+            if response.status != 200:
+                cause = Cause.HOST_DOWN if response.status >= 500 else Cause.BAD_ANSWER
+                raise InfrastructureFault(cause, f"the image's host answered {response.status}")
+            return await read_bounded(response, limits.max_bytes)
+    raise Refused("too many redirects")
+
+
+@dataclass(frozen=True)
+class _Guard:
+    """How one hop is requested: on `session`, or through the proxy that the environment names."""
+
+    session: aiohttp.ClientSession
+    allow_private: bool
+    trust_proxy: bool
+
+    @contextlib.asynccontextmanager
+    async def get(self, target: URL) -> AsyncIterator[aiohttp.ClientResponse]:
+        """The answer to a URL that passed `check_url`; a redirect is not followed."""
+        proxy = proxies.named(str(target))
+        if proxy is None:
+            async with self.session.get(target, allow_redirects=False) as response:
+                yield response
+            return
+        asked = await (self._named(target) if self.trust_proxy else self._pinned(target))
+        # A session of its own: the proxy may be at a private address, and this connects to nothing else.
+        async with (
+            guarded_session(allow_private=True) as session,
+            session.get(
+                asked,
+                proxy=proxy,
+                headers={"Host": target.raw_authority},
+                server_hostname=target.raw_host if target.scheme == "https" else None,
+                allow_redirects=False,
+            ) as response,
+        ):
+            yield response
+
+    async def _pinned(self, target: URL) -> URL:
+        """`target` with an address that was checked in place of its name, so that the proxy resolves nothing.
+        Not for plain http, for which a proxy makes the Host header from the address.
+        """
+        if target.scheme != "https":
+            raise Refused("through a proxy only https is fetched, unless trust_proxy is on")
+        if looks_like_address(target.raw_host or ""):
+            return target
+        found = await self._resolved(target)
+        first = min(found, key=lambda one: ":" in one["host"])  # IPv4 where there is: every proxy reaches it
+        return target.with_host(first["host"])
+
+    async def _named(self, target: URL) -> URL:
+        """`target`, for a proxy that resolves its name. Raises `Refused` when the name resolves here to an
+        address that is not public.
+        """
+        if not looks_like_address(target.raw_host or ""):
+            with contextlib.suppress(OSError):
+                async with asyncio.timeout(KNOWN_S):
+                    await self._resolved(target)
+        return target
+
+    async def _resolved(self, target: URL) -> list[ResolveResult]:
+        return await Resolver(self.allow_private).resolve(target.raw_host or "", target.port or 443)
+
+
+async def read_bounded(response: aiohttp.ClientResponse, max_bytes: int) -> bytes:
+    """The body, unless it is longer than `max_bytes`, declared or not."""
+    if (response.content_length or 0) > max_bytes:
+        raise InfrastructureFault(Cause.BAD_ANSWER, f"the answer is over {max_bytes} bytes")
+    body = bytearray()
+    async for chunk in response.content.iter_chunked(65536):
+        body += chunk
+        if len(body) > max_bytes:
+            raise InfrastructureFault(Cause.BAD_ANSWER, f"the answer is over {max_bytes} bytes")
+    return bytes(body)
+
+
+def run_until(deadline: float, work: Coroutine[Any, Any, T]) -> T:
+    """Run `work` from a job's thread until done. Raises `InfrastructureFault(TIMEOUT)` soon after `deadline`
+    (Unix seconds), if the work did not raise by itself, which names the service that was late.
+    """
+
+    async def bounded() -> T:
+        async with asyncio.timeout(deadline - time.time() + BACKSTOP_S):
+            return await work
+
+    try:
+        return asyncio.run(bounded())
+    except TimeoutError as error:
+        raise InfrastructureFault(Cause.TIMEOUT, "the deadline passed before the job was done") from error

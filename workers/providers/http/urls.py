@@ -1,0 +1,49 @@
+"""Which untrusted URLs may be fetched, by their form alone.
+
+Invariants: http and https, on ports of the web, without credentials; an address in any notation but the usual
+one is refused, since the system's own look-up reads more of them than we do.
+"""
+
+from __future__ import annotations
+
+from yarl import URL
+
+from workers.errors import Cause, InfrastructureFault
+from workers.providers.http.addresses import is_public
+
+WEB_PORTS = (80, 443)
+FIRST_FREE_PORT = 1024  # below it are mail, shells, file servers: what a GET may confuse, and no pictures
+
+
+class Refused(InfrastructureFault):
+    """A URL that must not be fetched."""
+
+    def __init__(self, why: str):
+        super().__init__(Cause.BAD_ANSWER, f"URL refused: {why}")
+
+
+def check_url(url: str, *, allow_private: bool) -> URL:
+    """The URL parsed, if its form may be fetched. Raises `Refused`. Addresses of names are checked when
+    resolved.
+    """
+    try:
+        parsed = URL(url)
+        host, port = parsed.host, parsed.port
+    except ValueError as error:
+        raise Refused("not a URL") from error
+    if parsed.scheme not in ("http", "https") or not host:
+        raise Refused(f"scheme {parsed.scheme or 'none'!r} is not http or https")
+    if parsed.user is not None or parsed.password is not None:
+        raise Refused("it holds credentials")
+    # aiohttp does not ask the resolver about what looks like an address, of which `is_public` refuses every
+    # notation but the usual ones (2130706433, 0177.0.0.1).
+    if not allow_private and looks_like_address(host) and not is_public(host):
+        raise Refused(f"{host} is not in the public Internet")
+    if not allow_private and not (port in WEB_PORTS or (port or 0) >= FIRST_FREE_PORT):
+        raise Refused(f"port {port} is of another service than the web")
+    return parsed
+
+
+def looks_like_address(host: str) -> bool:
+    """Whether a URL's host is an IP address, or numbers that the system's own look-up may take for one."""
+    return ":" in host or host.replace(".", "").isdigit()

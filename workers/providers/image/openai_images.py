@@ -1,0 +1,142 @@
+"""Images from any endpoint of OpenAI's shape: vLLM-Omni, SGLang, Volcengine Ark, OpenAI itself.
+
+Three dialects, chosen by the host and, for Ark behind another address, by the model's name: `ark` makes an
+edit a generation with an `image`, and wants `watermark: false`; `openai` takes the plain fields only;
+`server` (all else) also takes the fields of a diffusion model: negative prompt, steps, guidance, seed. The
+last two edit through multipart `/images/edits`. Invariants: a refused prompt or picture is
+`ModelFault(PROMPT_REFUSED)`, also where it comes with status 200; a URL in an answer is fetched through the
+guard.
+"""
+
+from __future__ import annotations
+
+from typing import Any, Literal
+from urllib.parse import urlsplit
+
+import aiohttp
+from PIL import Image
+from pydantic import JsonValue
+
+from workers import images
+from workers.errors import Cause, InfrastructureFault
+from workers.providers.http import api, keys
+from workers.providers.http.client import fetch, guarded_session, run_until
+from workers.providers.made import Made
+from workers.settings import ImageModelSettings
+
+PROVIDER = "openai"
+ARK_MODELS = ("doubao-", "seedream", "seededit")
+Dialect = Literal["ark", "openai", "server"]
+
+
+def dialect(settings: ImageModelSettings) -> Dialect:
+    """How this endpoint wants to be spoken to (see the module's docstring)."""
+    if keys.is_ark(settings.base_url) or settings.model.startswith(ARK_MODELS):
+        return "ark"
+    return "openai" if keys.is_openai(settings.base_url) else "server"
+
+
+def generate(prompt: str, settings: ImageModelSettings, *, seed: int, deadline: float) -> Made:
+    """An image for `prompt`. Blocking, at most until `deadline` (Unix seconds)."""
+    fields = _fields(prompt, settings, seed)
+    return run_until(deadline, _ask(settings, deadline, "/images/generations", body=fields))
+
+
+def edit(
+    prompt: str, picture: Image.Image, settings: ImageModelSettings, *, seed: int, deadline: float
+) -> Made:
+    """`picture` (RGB) changed as `prompt` says. Blocking, at most until `deadline` (Unix seconds)."""
+    fields = _fields(prompt, settings, seed)
+    if dialect(settings) == "ark":
+        fields["image"] = images.data_uri(picture)
+        return run_until(deadline, _ask(settings, deadline, "/images/generations", body=fields))
+    encoded = images.encoded(picture)
+    return run_until(deadline, _ask(settings, deadline, "/images/edits", form_fields=fields, picture=encoded))
+
+
+def _fields(prompt: str, settings: ImageModelSettings, seed: int) -> dict[str, Any]:
+    fields: dict[str, Any] = {"model": settings.model, "prompt": prompt, "n": 1, "size": settings.size}
+    kind = dialect(settings)
+    if kind == "ark":
+        del fields["n"]  # Ark counts otherwise (sequential_image_generation); without it, it makes one
+        return {**fields, "response_format": "b64_json", "watermark": False}
+    if kind == "openai":
+        return fields
+    return {
+        **fields,
+        "response_format": "b64_json",
+        "negative_prompt": settings.negative_prompt,
+        "num_inference_steps": settings.steps,
+        "true_cfg_scale": settings.guidance,
+        "seed": seed % 2**31,
+    }
+
+
+async def _ask(
+    settings: ImageModelSettings,
+    deadline: float,
+    path: str,
+    *,
+    body: dict[str, Any] | None = None,
+    form_fields: dict[str, Any] | None = None,
+    picture: bytes = b"",
+) -> Made:
+    variable = keys.images_key_env(settings)
+    key = keys.required(variable, PROVIDER) if variable else ""
+
+    def form() -> aiohttp.FormData:
+        data = aiohttp.FormData({name: str(value) for name, value in (form_fields or {}).items()})
+        data.add_field("image", picture, filename="image.png", content_type="image/png")
+        return data
+
+    call = api.Call(
+        provider=PROVIDER,
+        method="POST",
+        url=settings.base_url.rstrip("/") + path,
+        deadline=deadline,
+        body=body,
+        form=form if form_fields else None,
+        headers={"Authorization": f"Bearer {key}"} if key else {},
+        key=key,
+        expects="data",
+        wrote=str((body or form_fields or {}).get("prompt", "")),
+    )
+    data = await _bytes(call, await api.ask(call), settings)
+    source: dict[str, JsonValue] = {
+        "provider": PROVIDER,
+        "model": settings.model,
+        "host": urlsplit(settings.base_url).hostname or "",
+    }
+    sent = body or form_fields or {}
+    if "seed" in sent:  # only where it has an effect
+        source |= {"seed": sent["seed"], "steps": settings.steps}
+    return Made(await images.checked_aside(data, provider=PROVIDER), source)
+
+
+async def _bytes(call: api.Call, answer: api.Answer, settings: ImageModelSettings) -> bytes:
+    """The first image of the answer, from base64 or a URL, whichever is not empty."""
+    entries = answer.get("data")
+    for entry in entries if isinstance(entries, list) else ():
+        if not isinstance(entry, dict):
+            continue
+        encoded, url = (_filled(entry.get(name)) for name in ("b64_json", "url"))
+        if encoded or url.startswith("data:"):
+            return images.from_base64(encoded or url, provider=PROVIDER)
+        if url:
+            allow = settings.allow_private_addresses
+            async with guarded_session(allow_private=allow) as session:
+                return await fetch(
+                    session,
+                    url,
+                    deadline=call.deadline,
+                    allow_private=allow,
+                    trust_proxy=settings.trust_proxy,
+                )
+    # Services answer 200 with an error in the place of a refused picture, or beside the empty list.
+    if isinstance(entries, list) and any(entries):
+        raise api.refused(call, 200, answer)
+    raise InfrastructureFault(Cause.BAD_ANSWER, "the answer holds no image", provider=PROVIDER)
+
+
+def _filled(value: object) -> str:
+    return value.strip() if isinstance(value, str) else ""

@@ -1,0 +1,134 @@
+"""Search in a local folder of captioned images, under a real full-text index (SQLite FTS5, bm25).
+
+A library is a folder with `captions.jsonl`, one `{"file": ..., "caption": ...}` per line (optional: `origin`,
+shown to readers), and the files it names. Invariants: the index lies beside the captions, is named by their
+hash and appears whole or not at all, so it can neither be stale nor half built; what is found shares a
+content word with the query (`full_text`), and where nothing does, that is `ModelFault(NO_HIT)`.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import sqlite3
+import uuid
+from contextlib import closing
+from functools import lru_cache
+from pathlib import Path
+
+from pydantic import BaseModel, ValidationError
+
+from workers import images
+from workers.errors import Cause, ConfigError, InfrastructureFault, ModelFault
+from workers.providers.made import Made
+from workers.providers.search import full_text
+from workers.settings import SearchSettings
+
+PROVIDER = "library"
+CAPTIONS = "captions.jsonl"
+
+
+class Entry(BaseModel):
+    """One line of `captions.jsonl`; `file` is relative to the folder."""
+
+    file: str
+    caption: str
+    origin: str = ""
+
+
+def search(query: str, settings: SearchSettings, *, deadline: float) -> Made:
+    """The library's best match for `query`; the same query always gives the same image.
+
+    Raises `ModelFault(NO_HIT)` when no caption shares a content word with the query.
+    """
+    folder = Path(settings.library)
+    found = best(folder, query)
+    if found is None:
+        raise ModelFault(Cause.NO_HIT, "the library has nothing about that", provider=PROVIDER)
+    path = _inside(folder, found.file)
+    try:
+        data = path.read_bytes()
+    except OSError as error:
+        raise InfrastructureFault(
+            Cause.BAD_ANSWER, f"{found.file} cannot be read", provider=PROVIDER
+        ) from error
+    origin = found.origin or "local image library"
+    return Made(
+        images.checked(data, provider=PROVIDER),
+        {
+            "provider": PROVIDER,
+            "caption": found.caption,
+            "title": found.caption,
+            "origin": origin,
+            "file": found.file,
+        },
+    )
+
+
+def best(folder: Path, query: str) -> Entry | None:
+    """The entry that bm25 ranks first, or None without a hit. Raises `ConfigError` when there is no
+    library.
+    """
+    match = full_text.match_expression(query)
+    if not match:
+        return None
+    index = ensure_index(folder)
+    with closing(sqlite3.connect(f"file:{index}?mode=ro", uri=True)) as database:
+        row = database.execute(
+            "SELECT file, caption, origin FROM captions WHERE captions MATCH ? "
+            "ORDER BY bm25(captions), rowid LIMIT 1",
+            (match,),
+        ).fetchone()
+    return Entry(file=row[0], caption=row[1], origin=row[2]) if row else None
+
+
+def ensure_index(folder: Path) -> Path:
+    """The index of `folder`, built if it is not there. Raises `ConfigError` naming the file that is missing
+    or wrong.
+    """
+    captions = folder / CAPTIONS
+    try:
+        data = captions.read_bytes()
+    except OSError as error:
+        raise ConfigError(
+            f"tools.search.library: {captions} cannot be read; name a folder that holds it"
+        ) from error
+    index = folder / f"index-{hashlib.sha256(data).hexdigest()[:16]}.sqlite"
+    if not index.exists():
+        _build_index(index, _entries(str(captions), data))
+    return index
+
+
+@lru_cache(maxsize=4)
+def _entries(name: str, data: bytes) -> tuple[Entry, ...]:
+    entries = []
+    # At line feeds only: a caption may hold other separators of lines, such as U+2028.
+    for number, line in enumerate(data.decode("utf-8-sig", errors="replace").split("\n"), start=1):
+        if line.strip():
+            try:
+                entries.append(Entry.model_validate_json(line))
+            except ValidationError as error:
+                raise ConfigError(f"{name}, line {number}: {error.errors()[0]['msg']}") from error
+    if not entries:
+        raise ConfigError(f"{name} names no image")
+    return tuple(entries)
+
+
+def _build_index(index: Path, entries: tuple[Entry, ...]) -> None:
+    part = index.with_suffix(f".{uuid.uuid4().hex}.part")
+    with closing(sqlite3.connect(part)) as database, database:
+        database.execute(
+            "CREATE VIRTUAL TABLE captions USING fts5"
+            f"(caption, file UNINDEXED, origin UNINDEXED, tokenize = '{full_text.TOKENIZER}')"
+        )
+        database.executemany(
+            "INSERT INTO captions (caption, file, origin) VALUES (:caption, :file, :origin)",
+            [entry.model_dump() for entry in entries],
+        )
+    part.replace(index)
+
+
+def _inside(folder: Path, file: str) -> Path:
+    path = None if "\0" in file else (folder / file).resolve()
+    if path is None or not path.is_relative_to(folder.resolve()):
+        raise InfrastructureFault(Cause.BAD_ANSWER, f"{file} lies outside the library", provider=PROVIDER)
+    return path

@@ -1,0 +1,205 @@
+"""Google Images through SerpAPI: `GET {base_url}/search?engine=google_images`, then the first result that is
+an image.
+
+Invariants: results whose title shares a word with the query are tried before those that share none (which may
+only be in another language, and so are tried too), among equals by rank; the next one starts when the one
+before failed or is slow, the first good one wins and ends the rest. URLs of results are fetched only through
+the guard (`workers.providers.http.client`).
+
+Whose fault it is: no result at all is the model's (NO_HIT), and so is a query that SerpAPI refuses (400,
+since all else in the request is constant: PROMPT_REFUSED). When no picture of the results can be fetched, it
+is infrastructure's, but not the provider's, which answered the query: HOST_DOWN when a host failed, was slow
+or could not be reached (or our own network is down), BAD_ANSWER when every host answered, and none with a
+picture. Neither counts as a failure of the provider.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import contextlib
+import time
+from collections.abc import AsyncIterator
+from dataclasses import dataclass
+
+import aiohttp
+from pydantic import BaseModel, ConfigDict, ValidationError
+
+from workers import images
+from workers.errors import Cause, InfrastructureFault, ModelFault
+from workers.providers.http import api, keys
+from workers.providers.http.client import FetchLimits, fetch, guarded_session, run_until
+from workers.providers.made import Made
+from workers.providers.search import full_text
+from workers.settings import SearchSettings
+
+PROVIDER = "serpapi"
+TRY_TIMEOUT_S = 20.0
+LIMITS = FetchLimits(max_bytes=images.DEFAULT_LIMITS.max_bytes, timeout_s=10.0)
+# With status 200, parts of the error of a search without a result.
+NOTHING = ("returned any results", "no results", "did not match any")
+DECODING_AT_ONCE = 2  # decoders that one search may use, so that slow pictures leave some to others
+HEAD_START_S = 1.5  # what a result gets before the next one is tried beside it
+
+
+class Result(BaseModel):
+    """One entry of `images_results`, the fields that are used. `original` is missing now and then."""
+
+    model_config = ConfigDict(extra="ignore")
+
+    original: str | None = None
+    thumbnail: str | None = None
+    title: str | None = None
+    link: str | None = None
+
+
+@dataclass(frozen=True)
+class Candidate:
+    """One URL to try, and the result it stands for. `rank` counts from 0."""
+
+    url: str
+    rank: int
+    result: Result
+
+
+def search(query: str, settings: SearchSettings, *, deadline: float) -> Made:
+    """The best usable image for `query`. Blocking, at most until `deadline` (Unix seconds).
+
+    Raises `ModelFault`, NO_HIT for a search without results and PROMPT_REFUSED for a query that is refused,
+    and `InfrastructureFault` for all else.
+    """
+    key = keys.required(keys.SERP_KEY_ENV, PROVIDER)
+    return run_until(deadline, _search(query, settings, key, deadline))
+
+
+async def _search(query: str, settings: SearchSettings, key: str, deadline: float) -> Made:
+    call = api.Call(
+        provider=PROVIDER,
+        method="GET",
+        url=f"{settings.base_url.rstrip('/')}/search",
+        params={"engine": "google_images", "q": query, "api_key": key},
+        key=key,
+        deadline=deadline,
+        try_timeout_s=TRY_TIMEOUT_S,
+        only_content=True,
+        wrote=query,
+    )
+    ranked = candidates(call, await api.ask(call), query, settings.max_candidates)
+    try:
+        async with asyncio.timeout(deadline - time.time()):
+            made = await _first_good(ranked, settings, deadline)
+    except TimeoutError as error:
+        detail = "no picture of a result arrived before the deadline"
+        raise InfrastructureFault(Cause.HOST_DOWN, detail) from error
+    told = {name: keys.blanked(v, key) if isinstance(v, str) else v for name, v in made.source.items()}
+    return Made(made.image, told)
+
+
+def candidates(call: api.Call, answer: api.Answer, query: str, limit: int) -> list[Candidate]:
+    """What to try, in order: of the `limit` best results, those whose title shares a word with `query` before
+    the others; of either, each result's original (thumbnail where there is none), then the other thumbnails.
+
+    Raises `ModelFault(NO_HIT)` when Google had nothing, `InfrastructureFault(BAD_ANSWER)` for another shape.
+    """
+    entries = answer.get("images_results")
+    if entries is None and "error" in answer:
+        if any(words in call.said(answer["error"]).lower() for words in NOTHING):
+            raise ModelFault(Cause.NO_HIT, "the search found nothing", provider=PROVIDER)
+        raise api.refused(call, 200, answer)
+    if not isinstance(entries, list):
+        raise InfrastructureFault(Cause.BAD_ANSWER, "images_results is not a list", provider=PROVIDER)
+    try:
+        results = [Result.model_validate(entry) for entry in entries]
+    except ValidationError as error:
+        where = ".".join(str(part) for part in error.errors()[0]["loc"])
+        raise InfrastructureFault(Cause.BAD_ANSWER, f"images_results: {where}", provider=PROVIDER) from error
+    usable = [result for result in results if result.original or result.thumbnail]
+    if not usable:
+        raise ModelFault(Cause.NO_HIT, "the search found nothing", provider=PROVIDER)
+    named = full_text.sharing(query, [result.title or "" for result in usable])
+    ranked = sorted(enumerate(usable), key=lambda entry: entry[0] not in named)[:limit]
+    return [
+        *_urls([(rank, result) for rank, result in ranked if rank in named]),
+        *_urls([(rank, result) for rank, result in ranked if rank not in named]),
+    ]
+
+
+def _urls(ranked: list[tuple[int, Result]]) -> list[Candidate]:
+    first = [Candidate(r.original or r.thumbnail or "", rank, r) for rank, r in ranked]
+    last = [Candidate(r.thumbnail, rank, r) for rank, r in ranked if r.original and r.thumbnail]
+    return first + last
+
+
+async def _first_good(ranked: list[Candidate], settings: SearchSettings, deadline: float) -> Made:
+    failures: list[InfrastructureFault] = []
+    decoding = asyncio.Semaphore(DECODING_AT_ONCE)
+    async with (
+        guarded_session(allow_private=settings.allow_private_addresses) as session,
+        _cancelled_at_end() as running,
+    ):
+        waiting = iter(ranked)
+        upcoming = next(waiting, None)
+        while upcoming or running:
+            if upcoming:
+                running.append(asyncio.create_task(_obtain(session, upcoming, settings, deadline, decoding)))
+                upcoming = next(waiting, None)
+            done, _ = await asyncio.wait(
+                running, timeout=HEAD_START_S if upcoming else None, return_when=asyncio.FIRST_COMPLETED
+            )
+            for task in [one for one in running if one in done]:  # by rank, should two be there at once
+                running.remove(task)
+                try:
+                    return task.result()
+                except InfrastructureFault as error:
+                    failures.append(error)
+    raise _none_had(failures)
+
+
+def _none_had(failures: list[InfrastructureFault]) -> InfrastructureFault:
+    """One failure for those of all results: our own causes come before those of hosts."""
+    causes = {error.cause for error in failures}
+    telling = [cause for cause in (Cause.SANDBOX, Cause.TIMEOUT, Cause.HOST_DOWN) if cause in causes]
+    detail = f"none of the results could be had; the last failure: {failures[-1].detail}"
+    if telling:
+        return InfrastructureFault(telling[0], detail)
+    return InfrastructureFault(Cause.BAD_ANSWER, detail, provider=PROVIDER)
+
+
+@contextlib.asynccontextmanager
+async def _cancelled_at_end() -> AsyncIterator[list[asyncio.Task[Made]]]:
+    """A list of tasks that are cancelled, and waited for, when the block ends however it ends."""
+    tasks: list[asyncio.Task[Made]] = []
+    try:
+        yield tasks
+    finally:
+        for task in tasks:
+            task.cancel()
+        await asyncio.gather(*tasks, return_exceptions=True)
+
+
+async def _obtain(
+    session: aiohttp.ClientSession,
+    candidate: Candidate,
+    settings: SearchSettings,
+    deadline: float,
+    decoding: asyncio.Semaphore,
+) -> Made:
+    data = await fetch(
+        session,
+        candidate.url,
+        deadline=deadline,
+        allow_private=settings.allow_private_addresses,
+        trust_proxy=settings.trust_proxy,
+        limits=LIMITS,
+    )
+    async with decoding:
+        image = await images.checked_aside(data, provider=PROVIDER)
+    return Made(
+        image,
+        {
+            "provider": PROVIDER,
+            "url": candidate.url,
+            "page": candidate.result.link or "",
+            "title": candidate.result.title or "",
+            "rank": candidate.rank,
+        },
+    )
