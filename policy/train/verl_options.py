@@ -52,7 +52,7 @@ def _data(train: TrainSettings, data_train: list[Path], data_test: list[Path]) -
     return {
         "data.train_files": [str(path.absolute()) for path in data_train],
         "data.val_files": [str(path.absolute()) for path in data_test],
-        "data.custom_cls.path": "pkg://policy.verl_dataset",
+        "data.custom_cls.path": "pkg://policy.data.verl_dataset",
         "data.custom_cls.name": "InterleavedDataset",
         "data.train_batch_size": train.batch_size,
         "data.max_prompt_length": train.prompt_tokens,
@@ -186,7 +186,7 @@ def _sampler(train: TrainSettings, run: Path) -> dict[str, object]:
         f"{sampler}.max_off_policy_threshold": train.max_staleness,
         f"{sampler}.max_off_policy_strategy": "drop",
         f"{sampler}.sync_refill_failed_groups": sync,
-        f"{sampler}.custom_sampler.path": "pkg://policy.sampler",
+        f"{sampler}.custom_sampler.path": "pkg://policy.train.sampler",
         f"{sampler}.custom_sampler.name": "SiblingSampler" if sync else "SiblingSamplerAsync",
         f"+{sampler}.sampler_kwargs.run": str(run.absolute()),
         f"+{sampler}.sampler_kwargs.n": train.n,
