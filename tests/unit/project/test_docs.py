@@ -46,8 +46,8 @@ def test_a_relative_link_leads_somewhere(page, target):
         "LLMI_CACHE",
     ],
 )
-def test_readme_names_every_variable_that_the_program_reads(name):
-    assert f"`{name}`" in (REPOSITORY / "README.md").read_text()
+def test_the_docs_name_every_variable_that_the_program_reads(name):
+    assert f"`{name}`" in (REPOSITORY / "docs/services.md").read_text()
 
 
 def rows_of_regressions():
@@ -117,6 +117,10 @@ def test_every_command_in_the_docs_has_the_options_it_is_given(page, words):
         command, words = command.commands[words[0]], words[1:]
     known = {option for parameter in command.params for option in parameter.opts}
     assert {word for word in words if word.startswith("--")} <= known
+
+
+def test_the_readme_is_short():
+    assert len((REPOSITORY / "README.md").read_text().splitlines()) <= 150
 
 
 @pytest.mark.parametrize(("page", "text"), list(fenced("yaml")))
