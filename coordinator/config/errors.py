@@ -2,11 +2,12 @@
 
 from __future__ import annotations
 
-import difflib
 import typing
 from collections.abc import Iterator, Sequence
 
 from pydantic import BaseModel, ValidationError
+
+from workers.text.names import near_names
 
 
 def explain(model: type[BaseModel], error: ValidationError, source: str) -> list[str]:
@@ -20,11 +21,11 @@ def _line(model: type[BaseModel], problem: typing.Mapping) -> str:
     if problem["type"] == "extra_forbidden":
         *parents, last = location
         valid = sorted(keys_at(model, parents))
-        near = difflib.get_close_matches(str(last), valid, n=1)
+        near = near_names(str(last), valid)
         if near:
             return f"{field}: unknown key; did you mean {'.'.join(str(p) for p in (*parents, near[0]))}?"
         everywhere = {path.rpartition(".")[2]: path for path in paths(model)}
-        near = difflib.get_close_matches(str(last), everywhere, n=1)
+        near = near_names(str(last), everywhere)
         if near:
             return f"{field}: unknown key; did you mean {everywhere[near[0]]}?"
         return f"{field}: unknown key; valid here: {', '.join(valid)}"

@@ -6,9 +6,7 @@ that has no outcome says so.
 
 from __future__ import annotations
 
-import difflib
 from collections.abc import Sequence
-from itertools import takewhile
 from pathlib import Path
 
 from pydantic import BaseModel, JsonValue
@@ -19,8 +17,10 @@ from policy.ledger.reader import Ledger, RequestRecord, RolloutRecord, read_ledg
 from policy.ledger.writer import LEDGER
 from workers.errors import ConfigError
 from workers.messages import Success
+from workers.text.names import near_names
 
 NEAR = 5  # ids that a message names
+PREFIX = 4  # characters; ids that share so many with the wanted one are near
 
 
 class RequestReport(BaseModel):
@@ -93,7 +93,7 @@ def find(ledger: Ledger, wanted: str) -> RolloutRecord:
         raise ConfigError(f"ROLLOUT: {wanted} begins {len(begins)} ids: {_some(begins)}; give more of it")
     if not ledger.rollouts:
         raise ConfigError(f"ROLLOUT: {wanted}: this run has begun no rollout yet")
-    near = _near(wanted, list(ledger.rollouts))
+    near = near_names(wanted, ledger.rollouts, most=NEAR, prefix=PREFIX)
     raise ConfigError(
         f"ROLLOUT: no id begins with {wanted or 'nothing'}; "
         + (f"near ones: {_some(near)}" if near else f"such as: {_some(sorted(ledger.rollouts))}")
@@ -171,20 +171,6 @@ def _ended(rollout: RolloutRecord) -> str:
 
 def _age(rollout: RolloutRecord) -> tuple[float, str]:
     return rollout.started, rollout.rollout_id
-
-
-def _near(wanted: str, names: Sequence[str]) -> list[str]:
-    """Ids that share the longest beginning with it, else those that look alike."""
-    common = {name: _common(wanted, name) for name in names}
-    most = max(common.values(), default=0)
-    if most >= min(4, len(wanted)):
-        return sorted(name for name, length in common.items() if length == most)
-    return difflib.get_close_matches(wanted, names, n=NEAR)
-
-
-def _common(one: str, other: str) -> int:
-    pairs = zip(one, other, strict=False)
-    return sum(1 for _ in takewhile(lambda pair: pair[0] == pair[1], pairs))
 
 
 def _some(names: Sequence[str]) -> str:

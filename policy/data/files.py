@@ -5,13 +5,13 @@ Invariant: a message is short and printable, whatever the file holds.
 
 from __future__ import annotations
 
-import difflib
 import os
 import stat
 from collections.abc import Iterable, Mapping
 from pathlib import Path
 
 from workers.errors import ConfigError
+from workers.text.names import near_names
 
 SHOWN = 160  # characters of a value in a message
 NAMES = 12  # in one message
@@ -61,7 +61,7 @@ def misnamed(
     found: dict[str, str] = {}
     for name in names:
         plain = name.strip().lower()
-        near = difflib.get_close_matches(plain, absent, n=1, cutoff=NEAR)
+        near = near_names(plain, absent, cutoff=NEAR)
         meant = near[0] if near else (also or {}).get(plain, "")
         if name not in known and meant in absent:
             found[name] = meant
