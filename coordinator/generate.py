@@ -17,8 +17,8 @@ from rich.console import Console
 
 from coordinator.check.checks import cache as cache_problems
 from coordinator.config.settings import RunConfig, ServiceConfig, load_services
+from coordinator.console.terminal import Notify
 from coordinator.host.signals import StopSignals
-from coordinator.scale.own_workers import Say
 from coordinator.scale.tool_workers import tool_workers
 from evaluation.authors import registry as authors
 from evaluation.batch.authoring import write_document
@@ -76,7 +76,7 @@ class NotWritten(RuntimeError):
     """There is no document. The message says whose fault that is."""
 
 
-def generate(prepared: Prepared, signals: StopSignals, say: Say) -> Document:
+def generate(prepared: Prepared, signals: StopSignals, say: Notify) -> Document:
     """Write the document and its page.
 
     Raises `NotWritten` when the author fails, `InfrastructureFault` when workers do not start, `Stopped`.
@@ -179,7 +179,7 @@ def _demo(order: Order, console: Console) -> ServiceConfig:
     return configure(parts, policy, "", None).model_copy(update={"author": author})
 
 
-async def _write(prepared: Prepared, config: ServiceConfig, say: Say) -> tuple[Document, BlobStore]:
+async def _write(prepared: Prepared, config: ServiceConfig, say: Notify) -> tuple[Document, BlobStore]:
     blobs = BlobStore(config.blobs.url)
     inputs = [await asyncio.to_thread(blobs.put, picture) for picture in prepared.pictures]
     counts = {"asked": 0, "there": 0}

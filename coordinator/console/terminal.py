@@ -9,12 +9,15 @@ from __future__ import annotations
 
 import os
 import sys
+from collections.abc import Callable
 
 from rich.cells import cell_len
 from rich.console import Console
 from rich.segment import Segment, Segments
 from rich.table import Table
 from rich.text import Text
+
+Notify = Callable[[str], None]  # prints or logs one line
 
 UNBOUNDED = 10_000  # columns of an output that is no terminal
 LEAST = 20  # columns; a smaller COLUMNS is a mistake

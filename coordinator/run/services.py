@@ -17,6 +17,7 @@ from pathlib import Path
 from types import TracebackType
 
 from coordinator.config.settings import CONFIG_FILE, RAY_ENV, RunConfig
+from coordinator.console.terminal import Notify
 from coordinator.host import processes
 from coordinator.host.ray_cluster import RayCluster
 from coordinator.host.redis_server import EmbeddedRedis
@@ -48,7 +49,7 @@ class Services:
         config: RunConfig,
         run: Path,
         signals: StopSignals,
-        say: Callable[[str], None],
+        say: Notify,
         loop: str = LOOP,
         beginning: Beginning | None = None,
     ):

@@ -8,11 +8,12 @@ from __future__ import annotations
 
 import contextlib
 import os
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator
 from functools import partial
 from pathlib import Path
 
 from coordinator.config.settings import CONFIG_FILE, ServiceConfig
+from coordinator.console.terminal import Notify
 from coordinator.host import processes
 from coordinator.host.redis_server import EmbeddedRedis
 from coordinator.host.signals import StopSignals
@@ -22,11 +23,9 @@ from workers.settings import REDIS_ENV
 
 END_S = 10.0
 
-Say = Callable[[str], None]
-
 
 @contextlib.contextmanager
-def own_workers(config: ServiceConfig, home: Path, signals: StopSignals, say: Say) -> Iterator[Fleet]:
+def own_workers(config: ServiceConfig, home: Path, signals: StopSignals, say: Notify) -> Iterator[Fleet]:
     """The workers of every pool of `config`, ready. Configuration, logs and Redis' files lie in `home`.
 
     Raises `InfrastructureFault` with the log of a worker that does not start.

@@ -15,8 +15,9 @@ import redis
 
 from coordinator.config.pools import PoolSettings
 from coordinator.config.settings import ServiceConfig
+from coordinator.console.terminal import Notify
 from coordinator.host.signals import StopSignals
-from coordinator.scale.own_workers import Say, own_workers
+from coordinator.scale.own_workers import own_workers
 from coordinator.state.claim import published
 from policy.document import SOURCES
 from workers.broker.registry import served
@@ -27,7 +28,7 @@ SLOTS = 4  # jobs at once in one worker of our own: a single document has few
 
 
 @contextlib.contextmanager
-def tool_workers(config: ServiceConfig, signals: StopSignals, say: Say) -> Iterator[ServiceConfig]:
+def tool_workers(config: ServiceConfig, signals: StopSignals, say: Notify) -> Iterator[ServiceConfig]:
     """The configuration under which the tools are reached. Raises `InfrastructureFault` with the log of a
     worker that does not start.
     """
@@ -39,7 +40,7 @@ def tool_workers(config: ServiceConfig, signals: StopSignals, say: Say) -> Itera
         yield own
 
 
-def _living(config: ServiceConfig, say: Say) -> ServiceConfig | None:
+def _living(config: ServiceConfig, say: Notify) -> ServiceConfig | None:
     """The configuration for a Redis on which workers of all four tools are alive, or None."""
     if not config.external_redis:
         return None
@@ -62,7 +63,7 @@ def _living(config: ServiceConfig, say: Say) -> ServiceConfig | None:
 
 
 @contextlib.contextmanager
-def _own(config: ServiceConfig, signals: StopSignals, say: Say) -> Iterator[ServiceConfig]:
+def _own(config: ServiceConfig, signals: StopSignals, say: Notify) -> Iterator[ServiceConfig]:
     """A Redis and workers of the tools, in a folder that goes with them. A person waits for the page: what a
     provider that is down was asked fails at once, with its reason.
     """

@@ -16,7 +16,8 @@ from rich.console import Console
 from coordinator import evaluations
 from coordinator.check import checks
 from coordinator.config.settings import SHIPPED, ServiceConfig, load_services
-from coordinator.evaluations import Evaluation, Say, Status
+from coordinator.console.terminal import Notify
+from coordinator.evaluations import Evaluation, Status
 from coordinator.host.signals import StopSignals
 from coordinator.scale.fleet import Fleet
 from coordinator.scale.own_workers import own_workers
@@ -35,7 +36,7 @@ def demo(
     folder: Path,
     signals: StopSignals,
     console: Console,
-    say: Say,
+    say: Notify,
     show: Callable[[Status], None],
 ) -> tuple[str, dict[str, Any]]:
     """Evaluate the tiny vision-language policy. Returns the report's page and numbers. `console` shows what

@@ -20,7 +20,7 @@ import os
 import tempfile
 import time
 import tracemalloc
-from collections.abc import AsyncIterator, Callable, Iterator
+from collections.abc import AsyncIterator, Iterator
 from dataclasses import asdict, dataclass, field
 from functools import partial
 from pathlib import Path
@@ -29,6 +29,7 @@ from typing import Any
 import redis.asyncio
 from prometheus_client import CollectorRegistry
 
+from coordinator.console.terminal import Notify
 from coordinator.host.redis_server import EmbeddedRedis
 from llmi.load.gauges import Gauges, Spread, connect, resident, round_trip
 from llmi.load.simulated import workers as played_workers
@@ -215,10 +216,7 @@ class _Load:
         self.metrics.ended(outcome)
 
 
-Say = Callable[[str], None]
-
-
-async def measure(rollouts: int, seconds: float, folder: Path, say: Say, seed: int = 0) -> Numbers:
+async def measure(rollouts: int, seconds: float, folder: Path, say: Notify, seed: int = 0) -> Numbers:
     """Start Redis and the played workers in `folder`, and measure. Takes `seconds` and
     some 45 s; a minute more where rollouts hang."""
     began = time.monotonic()

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import logging
 import time
-from collections.abc import Callable
 from dataclasses import asdict
 from enum import StrEnum
 from typing import TYPE_CHECKING, Annotated
@@ -14,7 +13,7 @@ from rich.console import Console
 from rich.table import Table
 
 from coordinator.cli.commands.output import Json, output, plain
-from coordinator.console.terminal import put
+from coordinator.console.terminal import Notify, put
 from workers.errors import ConfigError
 
 if TYPE_CHECKING:
@@ -242,7 +241,7 @@ def _show_set_aside(console: Console, one: SetAside) -> None:
         line("", f"{time.strftime('%F %T', time.localtime(attempt.begun))} begun by {attempt.worker}")
 
 
-def _saying(console: Console) -> Callable[[str], None]:
+def _saying(console: Console) -> Notify:
     """For lines of the supervisor's log, as they come."""
 
     def say(line: str) -> None:

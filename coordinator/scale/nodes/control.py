@@ -11,10 +11,10 @@ import os
 import signal
 import subprocess
 import time
-from collections.abc import Callable
 
 import redis
 
+from coordinator.console.terminal import Notify
 from coordinator.host.signals import StopSignals
 from coordinator.scale.nodes.joining import Joining, alike
 from coordinator.scale.nodes.state import NodeState, Record
@@ -67,7 +67,7 @@ def running(joining: Joining, config_given: bool) -> Record | None:
     return record
 
 
-def start(joining: Joining, say: Callable[[str], None]) -> tuple[Record, bool]:
+def start(joining: Joining, say: Notify) -> tuple[Record, bool]:
     """Start the supervisor and wait until all its workers are ready. Returns its record, and whether it is
     this call's: another may be quicker. Raises `InfrastructureFault` after the log's end was told, `Stopped`
     by a signal meanwhile; both leave nothing behind.
@@ -115,7 +115,7 @@ def foreground(joining: Joining, signals: StopSignals) -> None:
         os.close(lock)
 
 
-def wait_ready(state: NodeState, say: Callable[[str], None], anew: bool = True) -> Record:
+def wait_ready(state: NodeState, say: Notify, anew: bool = True) -> Record:
     """Returns the record of a node that is ready. Raises `InfrastructureFault` when it failed or ended.
 
     How long the workers may take is the supervisor's to know. `anew`: tell what the log holds already.
@@ -137,7 +137,7 @@ def wait_ready(state: NodeState, say: Callable[[str], None], anew: bool = True) 
         time.sleep(POLL_S)
 
 
-def stop(state: NodeState, now: bool, say: Callable[[str], None]) -> bool:
+def stop(state: NodeState, now: bool, say: Notify) -> bool:
     """Drain the node, or with `now` end it at once. Returns whether one was running. Interrupted, it drains
     on.
     """
@@ -189,7 +189,7 @@ def _told(state: NodeState) -> int:
     return state.log.stat().st_size if state.log.exists() else 0
 
 
-def _follow(state: NodeState, told: int, say: Callable[[str], None]) -> int:
+def _follow(state: NodeState, told: int, say: Notify) -> int:
     """Pass on what the supervisor's log has gained beyond `told` bytes; returns how many those are then."""
     try:
         with state.log.open("rb") as log:

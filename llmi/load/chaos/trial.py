@@ -13,6 +13,7 @@ from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
 
+from coordinator.console.terminal import Notify
 from coordinator.host.redis_server import EmbeddedRedis
 from llmi.demo.build import cache_folder
 from llmi.demo.library import build_library
@@ -30,8 +31,6 @@ from workers.storage.blobs import BlobStore
 
 LOOK_S = 0.25
 END_S = 600.0  # after the last request was posted; deadlines end every request before
-
-Say = Callable[[str], None]
 
 
 @dataclass(frozen=True)
@@ -69,7 +68,7 @@ class Result:
         return not any(rule.violations for rule in self.rules)
 
 
-async def run(wanted: Wanted, folder: Path, say: Say, tell: Callable[[int, int], None]) -> Result:
+async def run(wanted: Wanted, folder: Path, say: Notify, tell: Callable[[int, int], None]) -> Result:
     """Run it in `folder`, which is empty. `tell(posted, in flight)` is called now and then.
 
     Raises `InfrastructureFault` when the workers do not start, `TimeoutError` when the rollouts do not end.
@@ -106,7 +105,7 @@ async def _rage(
     load: Load,
     monkey: Monkey,
     crew: Crew,
-    say: Say,
+    say: Notify,
     tell: Callable[[int, int], None],
 ) -> None:
     """Returns when all that was asked for has happened, is undone, and every rollout has ended."""

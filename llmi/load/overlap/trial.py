@@ -10,12 +10,13 @@ from __future__ import annotations
 
 import os
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator
 from contextlib import ExitStack, contextmanager
 from dataclasses import dataclass
 from pathlib import Path
 
 from coordinator.config.settings import CONFIG_FILE, RunConfig, load
+from coordinator.console.terminal import Notify
 from coordinator.host.processes import MemoryWatch
 from coordinator.host.signals import StopSignals
 from coordinator.run.services import Services
@@ -38,8 +39,6 @@ from workers.process.worker import WorkerProcess
 READY_S = 300.0  # they start beside Ray and vLLM
 STILL = 1e-12  # a learning rate at which training does all its work and changes nothing
 TICK_S = 0.5
-
-Say = Callable[[str], None]
 
 
 @dataclass(frozen=True)
@@ -97,7 +96,7 @@ def run_arm(
     parts: Parts,
     folder: Path,
     signals: StopSignals,
-    say: Say,
+    say: Notify,
 ) -> Finished:
     """Run it in `folder/name`. Raises as `Services` and `Trainer` do."""
     run = (folder / name).absolute()

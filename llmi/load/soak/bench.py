@@ -16,6 +16,7 @@ from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any
 
+from coordinator.console.terminal import Notify
 from coordinator.host.redis_server import EmbeddedRedis
 from llmi.demo.build import cache_folder
 from llmi.demo.library import build_library
@@ -30,7 +31,6 @@ GROUPS = 10  # in flight for each worker: more than it can serve, so that the qu
 EXPIRY_SHARE = 6  # of a soak, after which an outcome is forgotten
 LEAST_EXPIRY_S = 60.0
 END_S = 300.0
-Say = Callable[[str], None]
 
 
 @dataclass(frozen=True)
@@ -59,7 +59,7 @@ class Soak:
 
 
 async def run(
-    seconds: float, workers: int, seed: int, folder: Path, say: Say, tell: Callable[[float, int], None]
+    seconds: float, workers: int, seed: int, folder: Path, say: Notify, tell: Callable[[float, int], None]
 ) -> Soak:
     """Soak in `folder`, which is empty, and leave `readings.jsonl` there. `tell(seconds so far, posted)` is
     called now and then. Raises `InfrastructureFault` when the workers do not start.
