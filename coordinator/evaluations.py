@@ -30,9 +30,9 @@ from evaluation.settings import AuthorSettings
 from policy.data.checked_images import Progress
 from rewards import settings as rewards
 from rewards.settings import JudgeSettings, RewardSettings
-from workers.broker import probe as queue_probe
 from workers.broker.registry import read_roster
 from workers.client import blocking as queue
+from workers.client import probe as queue_probe
 from workers.errors import Cause, ConfigError, InfrastructureFault
 from workers.messages import Failure, Request
 from workers.settings import REDIS_ENV, QueueSettings

@@ -14,7 +14,7 @@ from typing import Any
 
 import redis
 
-from workers.broker.outcomes import outcome_key, queue_lists
+from workers.broker.keys import UNACKED, outcome_key, queue_lists
 from workers.queues import QUEUES
 
 TIMEOUT_S = 30.0
@@ -44,7 +44,7 @@ def _texts(client: Any) -> Iterator[bytes]:
     for queue in QUEUES:
         for key in queue_lists(queue):
             yield from map(_body, client.lrange(key, 0, -1))
-    yield from map(_body, client.hvals("unacked"))
+    yield from map(_body, client.hvals(UNACKED))
     keys: list[bytes] = []
     for key in client.scan_iter(f"{outcome_key('')}*", count=1000):
         keys.append(key)

@@ -243,7 +243,7 @@ def redis(queue: QueueSettings, serves: bool = False) -> list[str]:
     """Why the Redis that the user named cannot be the queue of a run; `serves`: and of its workers."""
     from redis import RedisError
 
-    from workers.broker import probe as queue_probe
+    from workers.client import probe as queue_probe
 
     if found := queue_probe.problems(queue, serves):
         return found

@@ -14,7 +14,7 @@ from coordinator.host.redis_server import EmbeddedRedis
 from policy.ledger.reader import Ledger
 from policy.ledger.writer import ENTRY, Scored
 from policy.resume.plan import place
-from workers.broker.outcomes import attempts_key
+from workers.broker.keys import attempts_key
 
 pytestmark = [pytest.mark.heavy, pytest.mark.timeout(900)]
 LLMI = str(Path(sys.executable).with_name("llmi"))

@@ -14,7 +14,7 @@ from fake_services import KEY, FakeServices
 from workers import jobs
 from workers.broker import breakers
 from workers.broker.breakers import ProviderBreaker, look
-from workers.broker.outcomes import attempts_key
+from workers.broker.keys import attempts_key
 from workers.celery_app import execution
 from workers.errors import Cause
 from workers.messages import Failure, Outcome, Request, SearchPayload, Success

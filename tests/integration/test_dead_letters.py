@@ -24,7 +24,7 @@ from queue_jobs import Order
 from queue_requests import Notes, ask, cause_of, request_for, until
 
 from workers.broker.dead_letters import KEPT, KEY, MAX_BYTES, bury, read_dead_letters
-from workers.broker.outcomes import outcome_key
+from workers.broker.keys import outcome_key
 from workers.celery_app.transport.validation import problem
 from workers.client.client import QueueClient
 from workers.client.publisher import Publisher, encode

@@ -19,7 +19,8 @@ from queue_requests import until
 
 from llmi.demo.image_models import pipelines as tiny_pipelines
 from workers import images
-from workers.broker.outcomes import Attempt, attempts_key
+from workers.broker.keys import attempts_key
+from workers.broker.outcomes import Attempt
 from workers.client import blocking as submit
 from workers.client.client import QueueClient
 from workers.client.handle import Posted

@@ -17,7 +17,7 @@ from coordinator.check import checks
 from coordinator.config.settings import RunConfig
 from coordinator.host.redis_server import EmbeddedRedis, _binary, _free_port
 from coordinator.scale.nodes import joining
-from workers.broker import probe as queue_probe
+from workers.client import probe as queue_probe
 from workers.errors import ConfigError
 from workers.settings import REDIS_ENV, QueueSettings
 

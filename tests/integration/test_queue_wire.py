@@ -13,7 +13,8 @@ from queue_jobs import Order
 from queue_requests import request_for
 
 from workers.broker import outcomes
-from workers.broker.outcomes import Attempt, begin, commit, missing, replies_key
+from workers.broker.keys import replies_key
+from workers.broker.outcomes import Attempt, begin, commit, missing
 from workers.celery_app.app import make_app
 from workers.celery_app.backend import outcome_of
 from workers.client.publisher import encode, shown

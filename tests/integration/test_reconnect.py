@@ -16,7 +16,7 @@ from conftest import StartWorker
 from queue_jobs import Order
 from queue_requests import Notes, alive, ask, cause_of, request_for, until
 
-from workers.broker.outcomes import attempts_key, outcome_key, worker_key
+from workers.broker.keys import attempts_key, outcome_key, worker_key
 from workers.client.client import QueueClient
 from workers.client.publisher import encode
 from workers.errors import Cause

@@ -23,7 +23,8 @@ from hypothesis.stateful import (
 )
 
 from coordinator.host.redis_server import EmbeddedRedis
-from workers.broker.outcomes import STATS_KEY, Attempt, begin, commit, missing, outcome_key, replies_key
+from workers.broker.keys import STATS, outcome_key, replies_key
+from workers.broker.outcomes import Attempt, begin, commit, missing
 from workers.client import blocking as submit
 from workers.errors import Cause
 from workers.messages import Failure, Outcome, Request, SearchPayload, Success
@@ -148,7 +149,7 @@ class Lives(RuleBasedStateMachine):
 
     @invariant()
     def each_request_is_counted_once(self) -> None:
-        assert int(self.redis.hget(STATS_KEY, f"{KIND}:n") or 0) == len(self.visible)
+        assert int(self.redis.hget(STATS, f"{KIND}:n") or 0) == len(self.visible)
 
     @invariant()
     def what_is_nowhere_is_found_missing(self) -> None:

@@ -27,7 +27,7 @@ from policy.rollout.rollout import Limits, Rollout, Segment, Written, replay, re
 from policy.scoring import Draft, Score
 from rewards.scorer import QueueScorer
 from rewards.settings import JudgeSettings, RewardSettings
-from workers.broker.outcomes import STATS_KEY, attempts_key, outcome_key
+from workers.broker.keys import STATS, attempts_key, outcome_key
 from workers.client import blocking as submit
 from workers.client.client import QueueClient
 from workers.process.worker import WorkerProcess
@@ -181,9 +181,7 @@ def test_each_goes_on_from_where_it_was(
         going += [go_on(alive, name, decided) for name in (PICTURED, ANSWERED)]
         written = [alive.until(task) for task in going]
         attempts = {name: server.llen(attempts_key(name)) for name in posted(tmp_path)}
-        ended = {
-            name.decode(): int(n) for name, n in server.hgetall(STATS_KEY).items() if name.endswith(b":n")
-        }
+        ended = {name.decode(): int(n) for name, n in server.hgetall(STATS).items() if name.endswith(b":n")}
 
     assert (decided.abandoned, decided.orphans) == ({}, ())
     brought = decided.continued[SCORED]

@@ -26,7 +26,7 @@ from coordinator.scale.nodes.needs import drain_s
 from coordinator.scale.ray_worker import RayWorker, ray_worker
 from coordinator.scale.scaler import RECORD, Scaler
 from workers.broker.breakers import ProviderBreaker
-from workers.broker.outcomes import STATS_KEY
+from workers.broker.keys import STATS
 from workers.client.client import QueueClient
 from workers.client.publisher import encode
 from workers.errors import Cause, InfrastructureFault
@@ -260,7 +260,7 @@ def test_a_backlog_whose_provider_is_down_gets_no_workers(
     fleet = Fleet([pool], lambda pool, name: pytest.fail("nothing to start"), READY_S, DRAIN_S)
     scaler = Scaler(queue_settings.url, [pool], ScalerSettings(), fleet, tmp_path)
     with redis.Redis.from_url(queue_settings.url) as server:
-        server.hset(STATS_KEY, mapping={"search:n": 9, "search:ran": 9, "search:service_s": 90.0})
+        server.hset(STATS, mapping={"search:n": 9, "search:ran": 9, "search:service_s": 90.0})
         breaker = ProviderBreaker(server, "search", "serpapi at serpapi.com", BreakerSettings(failures=1))
         request = request_for(Order(), "search")
         scaler.look(0.0)

@@ -11,7 +11,8 @@ import redis
 from conftest import StartWorker
 from queue_requests import WAIT_S, Notes, alive, cause_of, request_for, until
 
-from workers.broker.outcomes import commit, replies_key
+from workers.broker.keys import replies_key
+from workers.broker.outcomes import commit
 from workers.client import blocking as submit
 from workers.client.client import QueueClient
 from workers.client.publisher import encode

@@ -13,7 +13,7 @@ from typing import Any
 
 import redis
 
-from workers.broker.outcomes import PRIORITY_STEPS, STATS_KEY, queue_lists
+from workers.broker.keys import PRIORITY_STEPS, STATS, UNACKED, queue_lists
 from workers.queues import QUEUES
 
 TIMEOUT_S = 5.0
@@ -52,12 +52,12 @@ def read_depths(url: str) -> dict[str, QueueDepth]:
     lists = [key for queue in QUEUES for key in queue_lists(queue)]
     with redis.Redis.from_url(url, socket_timeout=TIMEOUT_S, socket_connect_timeout=TIMEOUT_S) as client:
         pipeline: Any = client.pipeline()
-        pipeline.eval(RUNNING, 1, "unacked")
+        pipeline.eval(RUNNING, 1, UNACKED)
         for key in lists:
             pipeline.llen(key)
         for key in lists:
             pipeline.lindex(key, -1)
-        pipeline.hgetall(STATS_KEY)
+        pipeline.hgetall(STATS)
         held, *rest, stats = pipeline.execute()
     running = {queue.decode(): count for queue, count in zip(held[::2], held[1::2], strict=True)}
     lengths, heads = rest[: len(lists)], rest[len(lists) :]

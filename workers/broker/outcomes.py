@@ -13,15 +13,13 @@ from typing import Any, cast
 import redis
 import redis.asyncio
 
+from workers.broker.keys import NO_REPLIES, STATS, UNACKED, attempts_key, outcome_key, queue_lists
 from workers.messages import Message, Outcome
 
-PRIORITY_STEPS = (0, 3, 6, 9)  # kombu's lists per queue; 0 is taken first
 REPLIES_KEPT = 10_000  # entries of one reply stream; whoever fell further behind finds outcomes by key
 
-NOBODY = "llmi:replies:-"  # a key all the same: users of Redis may be limited to ours
-STATS_KEY = "llmi:stats"  # per kind, ever growing: `:n` ended, `:ran` of them ran, `:service_s` for so long
 
-# KEYS: outcome, reply stream (NOBODY for none), statistics. ARGV: outcome JSON, '1' if a success, seconds to
+# KEYS: outcome, reply stream (NO_REPLIES for none), totals. ARGV: outcome JSON, '1' if a success, seconds to
 # live, id, entries kept in the stream, kind, seconds it ran ('' if it never did).
 # Returns the outcome that is visible now, which may be an earlier one; the producer is told that one.
 COMMIT = """
@@ -87,33 +85,8 @@ class Attempt(Message):
     begun: float
 
 
-def outcome_key(request_id: str) -> str:
-    return f"llmi:outcome:{request_id}"
-
-
-def attempts_key(request_id: str) -> str:
-    """A list: every time a worker began the request."""
-    return f"llmi:attempts:{request_id}"
-
-
-def replies_key(client_id: str) -> str:
-    return f"llmi:replies:{client_id}"
-
-
-def worker_key(name: str) -> str:
-    """A hash that lives as long as its worker: `queues` (with commas), `consuming` (its pid), one
-    `warm:<pid>` per pool process.
-    """
-    return f"llmi:worker:{name}"
-
-
-def queue_lists(queue: str) -> list[str]:
-    """The Redis lists of one queue, first taken first: kombu keeps one per priority step."""
-    return [queue if step == 0 else f"{queue}\x06\x16{step}" for step in PRIORITY_STEPS]
-
-
 def _commit_arguments(outcome: Outcome, reply_to: str, ttl_s: int) -> tuple[list[str], list[str]]:
-    keys = [outcome_key(outcome.request_id), reply_to or NOBODY, STATS_KEY]
+    keys = [outcome_key(outcome.request_id), reply_to or NO_REPLIES, STATS]
     ran = outcome.started > 0 and outcome.finished > 0
     return keys, [
         outcome.model_dump_json(),
@@ -161,7 +134,7 @@ async def missing(
     """Of (request id, delivery tags) pairs, the ids that are queued nowhere, held by no worker and have no
     outcome.
     """
-    keys = ["unacked", *(key for queue in queues for key in queue_lists(queue))]
+    keys = [UNACKED, *(key for queue in queues for key in queue_lists(queue))]
     arguments: list[str] = []
     for request_id, tags in requests:
         arguments += [request_id, str(len(tags)), *tags]

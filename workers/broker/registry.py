@@ -11,7 +11,7 @@ from typing import Any
 
 import redis
 
-from workers.broker.outcomes import worker_key
+from workers.broker.keys import worker_key
 
 TIMEOUT_S = 5.0
 

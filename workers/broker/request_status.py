@@ -14,9 +14,9 @@ from typing import Any, Literal
 
 import redis
 
-from workers.broker.outcomes import attempts_key, outcome_key, queue_lists
+from workers.broker.keys import UNACKED, UNACKED_INDEX, attempts_key, outcome_key, queue_lists
+from workers.broker.leases import beat_s
 from workers.broker.registry import Listed, read_roster
-from workers.celery_app.lease import INDEX, beat_s
 from workers.settings import QueueSettings
 
 TIMEOUT_S = 2.0
@@ -75,7 +75,7 @@ class Whereabouts:
 
 def find(url: str, settings: QueueSettings, request_id: str, queue: str) -> Whereabouts:
     """Ask the Redis at `url`. Raises `redis.RedisError` when it does not answer."""
-    keys = [outcome_key(request_id), attempts_key(request_id), "unacked", INDEX, *queue_lists(queue)]
+    keys = [outcome_key(request_id), attempts_key(request_id), UNACKED, UNACKED_INDEX, *queue_lists(queue)]
     with redis.Redis.from_url(url, socket_timeout=TIMEOUT_S, socket_connect_timeout=TIMEOUT_S) as client:
         found: Any = client.eval(FIND, len(keys), *keys, request_id)
     return judge(found, read_roster(url), queue, settings, time.time())

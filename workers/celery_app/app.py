@@ -14,6 +14,7 @@ from typing import Any
 
 from celery import Celery
 
+from workers.broker.leases import visible_after_s
 from workers.celery_app import cancel_command, heartbeat, lease, pause, reporting, upkeep
 from workers.celery_app.backend import TASK_PREFIX
 from workers.celery_app.transport import channel, wakeup
@@ -74,7 +75,7 @@ def make_app(settings: QueueSettings) -> Celery:
 
 def _transport_options(settings: QueueSettings) -> dict[str, Any]:
     return {
-        "visibility_timeout": lease.visible_after_s(settings.lease_s),
+        "visibility_timeout": visible_after_s(settings.lease_s),
         "unacked_mutex_expire": 10,  # the default keeps a dead worker's sweep lock for 300 s
         "socket_timeout": SOCKET_TIMEOUT_S,
         "socket_connect_timeout": CONNECT_TIMEOUT_S,

@@ -15,12 +15,12 @@ from celery.concurrency.thread import TaskPool as Threads
 from celery.worker import state
 from celery.worker.control import control_command
 
-from workers.client.cancellation import COMMAND, SIGNAL
+from workers.broker.cancellation import CANCEL_COMMAND, CANCEL_SIGNAL
 
 
 def connect() -> None:
     """Make it a command of this worker: called once, where the app is made."""
-    control_command(name=COMMAND)(end)
+    control_command(name=CANCEL_COMMAND)(end)
 
 
 def end(panel: Any, ids: Sequence[str]) -> None:
@@ -32,4 +32,4 @@ def end(panel: Any, ids: Sequence[str]) -> None:
         return
     for request_id in ids:
         if (request := state.requests.get(request_id)) is not None:
-            request.terminate(pool, signal=SIGNAL)
+            request.terminate(pool, signal=CANCEL_SIGNAL)

@@ -24,7 +24,7 @@ from pydantic import ValidationError
 
 from workers import jobs
 from workers.broker.breakers import Down, ProviderBreaker
-from workers.broker.cancelled import Cancelled
+from workers.broker.cancellation import CancellationCheck
 from workers.broker.dead_letters import bury
 from workers.broker.outcomes import Attempt, begin, unbegin
 from workers.broker.quarantine import set_aside
@@ -98,7 +98,7 @@ def handle(task_id: str, kind: str, arguments: tuple[Any, ...]) -> Outcome:
 
 
 def _run(request: Request, arguments: tuple[Any, ...]) -> Outcome:
-    outcome = jobs.run(request, _blobs(), Cancelled(request.request_id, os.getpid()))
+    outcome = jobs.run(request, _blobs(), CancellationCheck(request.request_id, os.getpid()))
     if isinstance(outcome.result, Failure) and outcome.result.cause is Cause.BAD_MESSAGE:
         _bury(request.kind, outcome.result.detail, arguments)
     return outcome

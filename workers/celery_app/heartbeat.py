@@ -18,7 +18,7 @@ from celery import signals
 from celery.concurrency.thread import TaskPool as Threads
 from celery.exceptions import WorkerTerminate
 
-from workers.broker.outcomes import worker_key
+from workers.broker.keys import worker_key
 from workers.broker.retry import once_redis_serves
 from workers.jobs import JOBS
 from workers.queues import QUEUES

@@ -18,26 +18,14 @@ from typing import Any
 import redis
 from celery import bootsteps, signals
 
+from workers.broker.keys import UNACKED_INDEX
+from workers.broker.leases import beat_s
 from workers.celery_app import heartbeat, reporting
 from workers.celery_app.request import keeps_model
 from workers.settings import QueueSettings, section
 
 logger = logging.getLogger(__name__)
-INDEX = "unacked_index"
-BEATS_PER_LEASE = 5
 GRACE_S = 5.0  # a job may use this long after its time is over to end by itself
-
-
-def beat_s(lease_s: float) -> float:
-    """Seconds between renewals, and between sweeps."""
-    return lease_s / BEATS_PER_LEASE
-
-
-def visible_after_s(lease_s: float) -> float:
-    """Age at which a sweep gives a delivery back, so that age and the wait for the sweep stay within the
-    lease.
-    """
-    return lease_s - beat_s(lease_s)
 
 
 class Leases(threading.Thread):
@@ -80,7 +68,7 @@ class Leases(threading.Thread):
         renewed = [tag for tag, request in list(self._held.items()) if request.time_start is not None]
         pipeline = self._redis.pipeline(transaction=False)
         if renewed:
-            pipeline.zadd(INDEX, dict.fromkeys(renewed, now), xx=True)
+            pipeline.zadd(UNACKED_INDEX, dict.fromkeys(renewed, now), xx=True)
         heartbeat.renew(pipeline, self._settings)
         reporting.renew(pipeline, self._settings.lease_s)
         pipeline.execute()

@@ -14,7 +14,7 @@ from typing import Any, Literal, cast
 
 import redis
 
-from workers.broker.outcomes import outcome_key, queue_lists
+from workers.broker.keys import UNACKED, outcome_key, queue_lists
 from workers.messages import Outcome, Request
 from workers.settings import QueueSettings
 
@@ -102,7 +102,7 @@ def outcomes(client: redis.Redis, request_ids: Sequence[str]) -> dict[str, Outco
 
 
 def _ask(client: redis.Redis, kind: str, may_hold: int, pairs: Sequence[tuple[str, str]]) -> dict[str, State]:
-    keys = ["unacked", *queue_lists(kind)]
+    keys = [UNACKED, *queue_lists(kind)]
     flat = [text for pair in pairs for text in pair]
     answer = cast(list[Any], client.eval(SCRIPT, len(keys), *keys, str(may_hold), *flat))
     found: dict[str, State] = {}

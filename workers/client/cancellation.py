@@ -3,7 +3,7 @@ a time.
 
 Invariant: best effort. What makes a cancellation hold is its stored outcome; this only frees the worker
 sooner, and only where a job has a process of its own (prefork) that keeps no model; a job that looks for its
-cancellation (`workers.broker.cancelled`) needs no notice. `workers.celery_app.cancel_command` is the other
+cancellation (`workers.broker.cancellation`) needs no notice. `workers.celery_app.cancel_command` is the other
 side.
 """
 
@@ -14,12 +14,11 @@ import logging
 
 from kombu.exceptions import OperationalError
 
+from workers.broker.cancellation import CANCEL_COMMAND
 from workers.settings import QueueSettings
 
 logger = logging.getLogger(__name__)
 TIMEOUT_S = 5.0
-COMMAND = "llmi_end"
-SIGNAL = "SIGKILL"
 
 
 class Revoker:
@@ -52,4 +51,4 @@ class Revoker:
         options = {"socket_timeout": TIMEOUT_S / 2, "socket_connect_timeout": TIMEOUT_S / 2}
         with Celery("llmi-revoker", broker=self._settings.url, set_as_current=False) as app:
             app.conf.update(broker_url=self._settings.url, broker_transport_options=options)
-            app.control.broadcast(COMMAND, arguments={"ids": ids})
+            app.control.broadcast(CANCEL_COMMAND, arguments={"ids": ids})

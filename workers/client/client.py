@@ -19,7 +19,8 @@ import redis.asyncio
 from pydantic import ValidationError
 from redis.exceptions import RedisError
 
-from workers.broker.outcomes import commit_async, replies_key
+from workers.broker.keys import replies_key
+from workers.broker.outcomes import commit_async
 from workers.client.cancellation import Revoker
 from workers.client.handle import Posted
 from workers.client.publisher import DEADLINE_GRACE_S, Publisher

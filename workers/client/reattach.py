@@ -18,7 +18,7 @@ from typing import Any, Literal, cast
 
 import redis.asyncio
 
-from workers.broker.outcomes import attempts_key, outcome_key, queue_lists
+from workers.broker.keys import UNACKED, attempts_key, outcome_key, queue_lists
 from workers.client.publisher import encode
 from workers.errors import Cause, Fault
 from workers.messages import Request
@@ -67,7 +67,7 @@ async def take_up(
     """The state in which the request is now, with its outcome (`done`) or delivery tag (`running`). Raises
     `redis.RedisError`; asking again is harmless.
     """
-    keys = [outcome_key(request.request_id), attempts_key(request.request_id), "unacked"]
+    keys = [outcome_key(request.request_id), attempts_key(request.request_id), UNACKED]
     keys += queue_lists(request.kind)
     message = encode(request, tag=tag, reply_to=reply_to)
     blamed = [cause.value for cause in Cause if cause.fault is Fault.MODEL]

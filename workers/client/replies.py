@@ -15,7 +15,7 @@ from typing import Any
 import redis.asyncio
 from redis.exceptions import RedisError
 
-from workers.broker.outcomes import outcome_key
+from workers.broker.keys import outcome_key
 
 logger = logging.getLogger(__name__)
 BLOCK_MS = 1000

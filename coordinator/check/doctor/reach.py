@@ -22,7 +22,7 @@ from evaluation.settings import AUTHOR_URL_ENV, RUBRIC_URL_ENV, AuthorSettings, 
 from llmi.demo import parts
 from llmi.demo.build import CACHE_ENV
 from rewards.settings import IMAGE_URL_ENV, TEXT_URL_ENV, JudgeEndpoint
-from workers.broker import probe as queue_probe
+from workers.client import probe as queue_probe
 from workers.errors import ConfigError, InfrastructureFault
 from workers.process.interpreter import PYTHON, child_environment
 from workers.providers import preflight

@@ -22,8 +22,8 @@ from coordinator.scale.nodes.needs import drain_s, lacking
 from coordinator.scale.nodes.plan import Role, plan
 from coordinator.scale.nodes.state import NodeState, Record
 from coordinator.state import claim
-from workers.broker import probe as queue_probe
 from workers.broker.registry import read_roster
+from workers.client import probe as queue_probe
 from workers.errors import ConfigError
 from workers.redis_url import address, canonical
 from workers.settings import REDIS_ENV, QueueSettings, Settings, fingerprint

@@ -22,7 +22,7 @@ from llmi.load.chaos.faults import Fault, Kind
 from llmi.load.chaos.provider import Provider
 from llmi.load.chaos.proxy import Proxy
 from llmi.load.chaos.workers import Crew
-from workers.celery_app.lease import INDEX
+from workers.broker.keys import UNACKED_INDEX
 
 DELAY_S = 0.1  # of each packet
 FULL_BYTES = 512  # no file may grow beyond: less than any picture has
@@ -158,7 +158,7 @@ class Monkey:
 
     def _expire(self) -> None:
         with redis.Redis.from_url(self._server.url, socket_timeout=5.0, socket_connect_timeout=5.0) as client:
-            client.eval(EXPIRE, 1, INDEX, str(LEASE_CLOCK_S))
+            client.eval(EXPIRE, 1, UNACKED_INDEX, str(LEASE_CLOCK_S))
 
 
 def _signal_group(pid: int, signum: signal.Signals) -> None:

@@ -18,7 +18,7 @@ from llmi.load.chaos.audit import Evidence, images
 from llmi.load.chaos.load import Sample
 from policy.ledger.reader import Ledger, read_ledger
 from workers.broker.depths import read_depths
-from workers.broker.outcomes import attempts_key
+from workers.broker.keys import attempts_key
 from workers.client import blocking as submit
 from workers.errors import InfrastructureFault
 from workers.settings import QueueSettings

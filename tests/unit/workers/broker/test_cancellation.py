@@ -7,8 +7,8 @@ from typing import Any
 import pytest
 import redis
 
-from workers.broker import cancelled
-from workers.broker.cancelled import AWAY_S, LOOK_S, Cancelled
+from workers.broker import cancellation
+from workers.broker.cancellation import BACKOFF_S, POLL_S, CancellationCheck
 
 
 class Server:
@@ -37,48 +37,48 @@ class Clock:
 @pytest.fixture
 def server(monkeypatch: pytest.MonkeyPatch) -> Server:
     made = Server()
-    monkeypatch.setattr(cancelled, "_redis", lambda _process: made)
+    monkeypatch.setattr(cancellation, "_redis", lambda _process: made)
     return made
 
 
 @pytest.fixture
 def clock(monkeypatch: pytest.MonkeyPatch) -> Clock:
     made: Any = Clock()
-    monkeypatch.setattr(cancelled, "time", made)
+    monkeypatch.setattr(cancellation, "time", made)
     return made
 
 
 def test_a_stored_outcome_ends_a_job_and_that_stays_so(server: Server, clock: Clock) -> None:
-    look = Cancelled("r", 1)
+    look = CancellationCheck("r", 1)
     assert not look()
     server.keys.add("llmi:outcome:r")
-    clock.now += LOOK_S
+    clock.now += POLL_S
     assert look()
     server.keys.clear()
-    clock.now += LOOK_S
+    clock.now += POLL_S
     assert look()
 
 
 def test_another_requests_outcome_says_nothing(server: Server, clock: Clock) -> None:
     server.keys.add("llmi:outcome:other")
-    assert not Cancelled("r", 1)()
+    assert not CancellationCheck("r", 1)()
 
 
 def test_redis_is_asked_seldom_however_short_the_steps_are(server: Server, clock: Clock) -> None:
-    look = Cancelled("r", 1)
+    look = CancellationCheck("r", 1)
     for _ in range(1000):
         look()
-        clock.now += LOOK_S / 100
+        clock.now += POLL_S / 100
     assert server.asked <= 11
 
 
 def test_a_redis_that_is_away_means_no_and_holds_up_once(server: Server, clock: Clock) -> None:
-    look, server.away = Cancelled("r", 1), True
+    look, server.away = CancellationCheck("r", 1), True
     assert not look()
-    clock.now += AWAY_S / 2
+    clock.now += BACKOFF_S / 2
     assert not look()
     assert server.asked == 1
     server.away = False
     server.keys.add("llmi:outcome:r")
-    clock.now += AWAY_S
+    clock.now += BACKOFF_S
     assert look()
