@@ -37,7 +37,7 @@ from workers.errors import Cause, ConfigError, InfrastructureFault
 from workers.messages import Failure, Request
 from workers.settings import REDIS_ENV, QueueSettings
 from workers.storage.blobs import BlobStore
-from workers.storage.listing import Inventory
+from workers.storage.listing import BlobListing
 
 KIND = "evaluate"
 QUEUE_S = 7 * 86_400.0  # how long an item may wait for its turn
@@ -284,7 +284,7 @@ def submit(
         _same(batch, items, config, benchmark)
     else:
         batch.create(_manifest(config, name, benchmark, items))
-    Inventory(config.blobs.url).enlist(batch.url)
+    BlobListing(config.blobs.url).register_user(batch.url)
     evaluation = Evaluation(batch)
     if there:
         evaluation.patient_look(say)

@@ -43,7 +43,7 @@ class JobContext:
     @property
     def deadline(self) -> float:
         """Unix seconds until which the job may run: its own time, which begins when it begins."""
-        return self.request.until(self.started)
+        return self.request.job_deadline(self.started)
 
     @property
     def remaining_s(self) -> float:

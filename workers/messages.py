@@ -29,7 +29,7 @@ from workers.errors import BlobMissing, Cause, Fault, JobError
 Sha256 = Annotated[str, Field(pattern=r"^[0-9a-f]{64}$")]
 
 
-def whole(text: str) -> str:
+def valid_unicode(text: str) -> str:
     """`text`, its half characters (lone surrogates, which escapes in JSON can spell) paired or replaced."""
     try:
         text.encode()
@@ -41,17 +41,17 @@ def whole(text: str) -> str:
 def _storable(value: JsonValue) -> JsonValue:
     """`value` as JSON in UTF-8 can hold it: whole characters, and None for numbers that are none."""
     if isinstance(value, str):
-        return whole(value)
+        return valid_unicode(value)
     if isinstance(value, float):
         return value if math.isfinite(value) else None
     if isinstance(value, list):
         return [_storable(item) for item in value]
     if isinstance(value, dict):
-        return {whole(name): _storable(item) for name, item in value.items()}
+        return {valid_unicode(name): _storable(item) for name, item in value.items()}
     return value
 
 
-Text = Annotated[str, AfterValidator(whole)]
+Text = Annotated[str, AfterValidator(valid_unicode)]
 Details = Annotated[dict[str, JsonValue], AfterValidator(_storable)]
 
 
@@ -117,7 +117,7 @@ class Request(Message):
         """Unix seconds until which a worker may begin it: then its job has all of `limit_s`."""
         return self.deadline - (self.limit_s or 0.0)
 
-    def until(self, started: float) -> float:
+    def job_deadline(self, started: float) -> float:
         """Unix seconds until which a job that began at `started` may run."""
         return self.deadline if self.limit_s is None else min(self.deadline, started + self.limit_s)
 

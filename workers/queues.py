@@ -45,7 +45,7 @@ QUEUES: dict[str, QueueSpec] = {
 }
 
 
-def shared(queues: Sequence[str]) -> str:
+def sharing_problem(queues: Sequence[str]) -> str:
     """Why `queues` cannot be served by one worker process; empty when they can."""
     unknown = [name for name in queues if name not in QUEUES]
     if unknown or not queues:

@@ -15,7 +15,7 @@ from coordinator.blobs.garbage import sort
 from coordinator.blobs.references import Records
 from coordinator.console.stages import Step
 from workers.errors import ConfigError
-from workers.storage.listing import Inventory
+from workers.storage.listing import BlobListing
 
 
 @dataclass(frozen=True)
@@ -51,13 +51,13 @@ def collect(
     stores = {Records(place).store for place in places}
     if len(stores) != 1:
         raise ConfigError(f"these keep their images in different places: {', '.join(sorted(stores))}")
-    inventory = Inventory(stores.pop())
+    inventory = BlobListing(stores.pop())
     listed = {user.place: user.host for user in inventory.users()}
     if unknown := set(forget) - set(listed):
         raise ConfigError(f"--forget: {unknown.pop()} is not on the list of {inventory.url}")
     users = sorted({*places, *listed} - set(forget))
     step("listing the images", None, "")
-    stored = inventory.stored()
+    stored = inventory.blobs()
     names: set[str] = set()
     for number, user in enumerate(users):
         step("reading who names them", number / len(users), user)
@@ -72,7 +72,7 @@ def collect(
     removed = 0
     if not dry_run:
         for place in forget:
-            inventory.forget(place)
+            inventory.unregister_user(place)
         for number, one in enumerate(found.garbage):
             step("removing", number / len(found.garbage), f"{number:,} of {len(found.garbage):,}")
             removed += inventory.remove(one)

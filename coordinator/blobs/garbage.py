@@ -9,19 +9,19 @@ from __future__ import annotations
 from collections.abc import Iterable, Set
 from dataclasses import dataclass
 
-from workers.storage.listing import Stored
+from workers.storage.listing import ListedBlob
 
 
 @dataclass(frozen=True)
 class Sorted:
     """Everything that is stored, each once: `named` by a reference, `young`, or `garbage`."""
 
-    named: tuple[Stored, ...]
-    young: tuple[Stored, ...]
-    garbage: tuple[Stored, ...]
+    named: tuple[ListedBlob, ...]
+    young: tuple[ListedBlob, ...]
+    garbage: tuple[ListedBlob, ...]
 
 
-def sort(stored: Iterable[Stored], names: Set[str], *, now: float, keep_s: float) -> Sorted:
+def sort(stored: Iterable[ListedBlob], names: Set[str], *, now: float, keep_s: float) -> Sorted:
     """`names`: every blob that a ledger, a document, a request or an outcome names; `now` in Unix seconds."""
     named, young, garbage = [], [], []
     for one in stored:

@@ -7,7 +7,7 @@ from __future__ import annotations
 
 from pydantic import Field, field_validator, model_validator
 
-from workers.queues import QUEUES, shared
+from workers.queues import QUEUES, sharing_problem
 from workers.settings import Settings
 
 MEMORY_MB = 4096
@@ -45,7 +45,7 @@ class PoolSettings(Settings):
     @field_validator("queues")
     @classmethod
     def _served_together(cls, queues: tuple[str, ...]) -> tuple[str, ...]:
-        if problem := shared(queues):
+        if problem := sharing_problem(queues):
             raise ValueError(problem)
         return queues
 

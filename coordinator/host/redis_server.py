@@ -23,7 +23,7 @@ from typing import IO, Self
 import redis
 
 from workers.errors import ConfigError
-from workers.process.parent_death import start_tethered
+from workers.process.parent_death import start_child
 
 logger = logging.getLogger(__name__)
 POLL_S = 0.02
@@ -77,7 +77,7 @@ class EmbeddedRedis:
         self._claim()
         for attempt in range(ATTEMPTS):
             self.port = chosen or _free_port()
-            self._process = start_tethered(self._command(binary), log=self._log, cwd=None)
+            self._process = start_child(self._command(binary), log=self._log, cwd=None)
             if self._answers():
                 self._open()
                 return

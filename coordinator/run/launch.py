@@ -35,7 +35,7 @@ from policy.ledger.writer import LedgerWriter
 from policy.resume.completions import Texts
 from policy.settings import METRICS
 from workers.errors import ConfigError
-from workers.storage.listing import Inventory
+from workers.storage.listing import BlobListing
 
 logger = logging.getLogger(__name__)
 TICK_S = 0.5
@@ -94,7 +94,7 @@ def _launch(
 ) -> Summary:
     config.save_for_people(run)  # before it holds what is of this run alone
     config = placed(config, blobs=run)
-    Inventory(config.blobs.url).enlist(str(run))
+    BlobListing(config.blobs.url).register_user(str(run))
     progress = Progress(run, config.train.steps)
     services: Services | None = None
 

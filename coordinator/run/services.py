@@ -31,7 +31,7 @@ from coordinator.state.claim import Claim, forget
 from coordinator.state.resume import Beginning, cancel
 from policy.settings import AGENT_CONFIG, LOOP, agent_loop_config, environment
 from policy.train.verl_options import hydra_overrides
-from workers.celery_app.upkeep import cut
+from workers.process.log_rotation import rotate
 
 logger = logging.getLogger(__name__)
 SCORER = "rewards.scorer:QueueScorer.from_config"
@@ -99,7 +99,7 @@ class Services:
         if self._claim is not None:
             self._claim.renew()
         if self.trainer is not None:
-            cut(self.trainer.log)
+            rotate(self.trainer.log)
         if self._server is not None:
             self._server.mend()
         self.fleet.mend()

@@ -14,7 +14,7 @@ from pathlib import Path
 
 from coordinator.run.trainer_log import cause, relevant_tail
 from workers.process.interpreter import PYTHON
-from workers.process.parent_death import start_tethered
+from workers.process.parent_death import start_child
 
 MODULE = "policy.train.main_ppo"
 
@@ -37,7 +37,7 @@ class Trainer:
 
     def start(self) -> None:
         self._folder.mkdir(parents=True, exist_ok=True)
-        self._process = start_tethered(self._command, log=self.log, env=self._env, cwd=self._folder)
+        self._process = start_child(self._command, log=self.log, env=self._env, cwd=self._folder)
 
     @property
     def running(self) -> bool:

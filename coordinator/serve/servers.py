@@ -21,7 +21,7 @@ from types import TracebackType
 
 from coordinator.serve.serving import Served
 from workers.errors import Cause, ConfigError, InfrastructureFault
-from workers.process.parent_death import start_tethered
+from workers.process.parent_death import start_child
 
 ASK_S = 5.0
 POLL_S = 0.5
@@ -49,7 +49,7 @@ class Servers:
                     f"{one.url}: something answers there already; stop it, or choose another port"
                 )
         for one in self._served:
-            process = start_tethered(one.command, log=self.log(one), env={**os.environ, **one.env})
+            process = start_child(one.command, log=self.log(one), env={**os.environ, **one.env})
             self._running.append((one, process))
         return self
 

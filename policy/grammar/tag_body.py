@@ -12,7 +12,7 @@ from pydantic import AfterValidator, ConfigDict, Field, ValidationError
 
 from policy.document import SOURCES, Source, Tag
 from policy.grammar.literal import Unreadable, read_dict
-from workers.messages import Message, whole
+from workers.messages import Message, valid_unicode
 
 
 def _written(text: str) -> str:
@@ -96,7 +96,7 @@ def parse_tag(body: str, *, index: int, inputs: int) -> Tag | Invalid:
 def _clean(value: object) -> object:
     """Pair or replace the lone surrogates that escapes can spell, at any depth a tag has use for."""
     if isinstance(value, str):
-        return whole(value)
+        return valid_unicode(value)
     if isinstance(value, dict):
         return {_clean(key) if isinstance(key, str) else key: _clean(item) for key, item in value.items()}
     return value

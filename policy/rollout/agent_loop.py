@@ -39,7 +39,7 @@ from policy.rollout.rollout import Limits, Rollout, Segment, Written, replay, re
 from policy.scoring import Scorer
 from workers.client.client import QueueClient
 from workers.messages import BlobRef, Outcome, Request
-from workers.metrics.endpoint import announce, serve_own
+from workers.metrics.endpoint import announce, serve_process
 from workers.metrics.telemetry import ProducerMetrics, producer_metrics
 from workers.settings import BlobSettings, MetricsSettings, QueueSettings, ToolSettings, section
 from workers.storage.blobs import BlobStore
@@ -138,7 +138,7 @@ async def _announced(queue: QueueSettings) -> asyncio.Task[None] | None:
     metrics = section("metrics", MetricsSettings)
     labels = {"role": "producer", "node": socket.gethostname(), "process": f"rollouts-{os.getpid()}"}
     try:
-        target = await asyncio.to_thread(serve_own, metrics, queue, labels)
+        target = await asyncio.to_thread(serve_process, metrics, queue, labels)
     except OSError as error:
         logger.warning("metrics.bind: %s cannot serve metrics: %s", metrics.bind, error)
         return None

@@ -31,7 +31,7 @@ from workers.errors import ConfigError, InfrastructureFault
 from workers.messages import BlobRef, EditPayload, Outcome, Request, Success
 from workers.settings import REDIS_ENV, QueueSettings
 from workers.storage.blobs import BlobStore
-from workers.storage.listing import Inventory
+from workers.storage.listing import BlobListing
 
 DAY_S = 86_400.0
 NOWHERE = "redis://127.0.0.1:1/0"
@@ -79,7 +79,7 @@ def run_in(folder: Path, shelf: Shelf, redis_url: str, *named: BlobRef, ended: b
     ledger = LedgerWriter(folder, "rollout")
     ledger.started("g_0", Task(question="q", inputs=named))
     ledger.close()
-    Inventory(shelf.url).enlist(str(folder))
+    BlobListing(shelf.url).register_user(str(folder))
     return str(folder)
 
 
@@ -157,7 +157,7 @@ def test_an_evaluation_keeps_what_its_files_name(tmp_path: Path, shelf: Shelf) -
     (batch / "documents").mkdir(parents=True)
     (batch / "batch.json").write_text("{}")
     (batch / "documents" / "1.json").write_text(json.dumps({"blob": kept.model_dump()}))
-    Inventory(shelf.url).enlist(str(batch))
+    BlobListing(shelf.url).register_user(str(batch))
     with pytest.raises(ConfigError, match="not written by llmi"):  # half an evaluation is none
         collect([run], keep_s=DAY_S)
     (batch / "batch.json").write_text(_manifest(shelf.url))
@@ -175,7 +175,7 @@ def evaluation_in(folder: Path, shelf: Shelf, *named: BlobRef) -> str:
     (folder / "results").mkdir()
     result = ItemResult(item_id="1", round=0, document_id="d")
     (folder / "results" / "1.json").write_text(result.model_dump_json())
-    Inventory(shelf.url).enlist(str(folder))
+    BlobListing(shelf.url).register_user(str(folder))
     return str(folder)
 
 

@@ -110,7 +110,7 @@ def asked(server, queue_settings: QueueSettings, monkeypatch: pytest.MonkeyPatch
         return Success()
 
     monkeypatch.setenv(REDIS_ENV, queue_settings.url)
-    monkeypatch.setattr(execution, "HOLD_S", 0.0)
+    monkeypatch.setattr(execution, "REQUEUE_DELAY_S", 0.0)
     monkeypatch.setattr(execution, "_redis", lambda pid: server)
     searching = jobs.Job("search", SearchPayload, search, provider=lambda: SERVICE)
     monkeypatch.setattr(jobs, "JOBS", {"search": searching})
@@ -121,7 +121,7 @@ def asked(server, queue_settings: QueueSettings, monkeypatch: pytest.MonkeyPatch
 
 def test_a_request_that_is_held_was_not_begun(asked, server) -> None:
     held = request()
-    with pytest.raises(execution.Held, match="has been failing since"):
+    with pytest.raises(execution.Requeued, match="has been failing since"):
         execution.handle(held.request_id, "search", (held.model_dump(mode="json"),))
     assert asked == []
     assert server.llen(attempts_key(held.request_id)) == 0

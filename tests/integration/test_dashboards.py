@@ -30,7 +30,7 @@ from coordinator.watch.idle.report import IdleReport
 from coordinator.watch.progress import Progress
 from policy.ledger.writer import LedgerWriter
 from workers.client.client import QueueClient
-from workers.metrics.endpoint import announce, serve_own
+from workers.metrics.endpoint import announce, serve_process
 from workers.metrics.telemetry import producer_metrics
 from workers.settings import REDIS_ENV, MetricsSettings, QueueSettings
 
@@ -163,7 +163,7 @@ def alerts() -> list[tuple[str, str]]:
 async def producing(queue_settings: QueueSettings) -> AsyncIterator[QueueClient]:
     """A client whose requests are counted as a rollout process counts them, and served."""
     metrics = producer_metrics()
-    target = serve_own(MetricsSettings(), queue_settings, {"role": "producer", "process": "test"})
+    target = serve_process(MetricsSettings(), queue_settings, {"role": "producer", "process": "test"})
     beating = asyncio.create_task(announce(target, queue_settings))
     async with QueueClient(queue_settings, on_posted=metrics.posted, on_outcome=metrics.ended) as client:
         with metrics.rollout():

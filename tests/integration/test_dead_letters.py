@@ -25,7 +25,7 @@ from queue_requests import Notes, ask, cause_of, request_for, until
 
 from workers.broker.dead_letters import KEPT, KEY, MAX_BYTES, bury, read_dead_letters
 from workers.broker.keys import outcome_key
-from workers.celery_app.transport.validation import problem
+from workers.celery_app.transport.validation import why_invalid
 from workers.client.client import QueueClient
 from workers.client.publisher import Publisher, encode
 from workers.errors import Cause, InfrastructureFault
@@ -253,7 +253,7 @@ def test_dead_letters_are_shown(queue_settings: QueueSettings) -> None:
 
 
 def test_what_celery_posts_is_a_message(queue_settings: QueueSettings) -> None:
-    assert problem(encode(request_for(Order()), tag="t", reply_to="").encode(), "code") == ""
+    assert why_invalid(encode(request_for(Order()), tag="t", reply_to="").encode(), "code") == ""
 
 
 NUMBERS = itertools.count()
@@ -283,8 +283,8 @@ def test_forged_messages_all_end_as_outcomes_or_dead_letters(
     entries: list[bytes], forged_to: WorkerProcess, raw: redis.Redis
 ) -> None:
     raw.delete(KEY)
-    taken = {asked_in(entry).request_id for entry in entries if not problem(entry, "code")}
-    refused = [entry for entry in entries if problem(entry, "code")]
+    taken = {asked_in(entry).request_id for entry in entries if not why_invalid(entry, "code")}
+    refused = [entry for entry in entries if why_invalid(entry, "code")]
     raw.lpush("code", *entries)
 
     def at_the_door() -> int:

@@ -50,3 +50,12 @@ def read_roster(url: str) -> list[Listed]:
 def served(url: str) -> set[str]:
     """The queues that some ready worker consumes. Raises as `read_roster`."""
     return {queue for worker in read_roster(url) if worker.ready for queue in worker.queues}
+
+
+def is_ready(client: redis.Redis, name: str, pid: int, concurrency: int) -> bool:
+    """Whether the worker of node name `name` and parent process `pid` consumes with `concurrency` warm pool
+    processes. Raises `redis.RedisError`.
+    """
+    state: Any = client.hgetall(worker_key(name))
+    warm = sum(key.startswith(b"warm:") for key in state)
+    return state.get(b"consuming") == str(pid).encode() and warm >= concurrency

@@ -15,7 +15,7 @@ from typing import Any
 from celery import Celery
 
 from workers.broker.leases import visible_after_s
-from workers.celery_app import cancel_command, heartbeat, lease, pause, reporting, upkeep
+from workers.celery_app import cancel_command, heartbeat, lease, maintenance, pause, reporting
 from workers.celery_app.backend import TASK_PREFIX
 from workers.celery_app.transport import channel, wakeup
 from workers.queues import QUEUES
@@ -89,7 +89,7 @@ for chatty in ("celery.app.trace", "celery.worker.strategy"):  # they print ever
     logging.getLogger(chatty).setLevel(logging.WARNING)
 app = make_app(section("queue", QueueSettings))
 app.conf.imports = ("workers.celery_app.tasks",)
-app.steps["consumer"].update((lease.Sweep, wakeup.Attention, pause.Gate, upkeep.Upkeep))
+app.steps["consumer"].update((lease.LeaseSweep, wakeup.WakeUp, pause.PauseQueues, maintenance.Maintenance))
 reporting.connect()  # first: the first beat of the leases lists the metrics too
 lease.connect()
 heartbeat.connect()

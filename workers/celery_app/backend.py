@@ -80,12 +80,12 @@ class OutcomeBackend(RedisBackend):
     def _count(outcome: Outcome, request: Any) -> None:
         if getattr(request, "counted", False):
             return  # Celery reports a hard time limit twice
-        posted, taken = (getattr(request, name, None) for name in ("posted", "taken"))
+        posted, claimed = (getattr(request, name, None) for name in ("posted", "claimed"))
         try:
             worker_metrics().ended(
                 outcome,
                 posted=posted if isinstance(posted, int | float) else 0.0,
-                taken=taken if isinstance(taken, int | float) else 0.0,
+                claimed=claimed if isinstance(claimed, int | float) else 0.0,
             )
             if request is not None:
                 request.counted = True

@@ -2,8 +2,8 @@
 
 Invariants: no message, however bad, makes the task raise; a request that already has an outcome (a cancelled
 one, a second delivery) is not run again; one that took its worker down `max_attempts` times is set aside
-with its history and not tried once more; one whose provider is left alone goes back into its queue (`Held`),
-which is no attempt, or fails at once, as `queue.breaker` says.
+with its history and not tried once more; one whose provider has an open circuit is requeued, which is
+no attempt, or fails at once, as `queue.breaker` says.
 """
 
 from __future__ import annotations
@@ -30,17 +30,19 @@ from workers.broker.outcomes import Attempt, begin, unbegin
 from workers.broker.quarantine import set_aside
 from workers.broker.retry import once_redis_serves
 from workers.celery_app.backend import TASK_PREFIX
-from workers.celery_app.transport.validation import first_problem
+from workers.celery_app.transport.validation import first_error
 from workers.errors import Cause
 from workers.messages import Failure, Outcome, Request
 from workers.settings import BlobSettings, QueueSettings, section
 from workers.storage.blobs import BlobStore
 
 logger = logging.getLogger(__name__)
-HOLD_S = 0.5  # by then `workers.celery_app.pause` has seen it, and the request is not taken again at once
+REQUEUE_DELAY_S = (
+    0.5  # by then `workers.celery_app.pause` has seen it, and the request is not taken again at once
+)
 
 
-class Held(Exception):
+class Requeued(Exception):
     """The request waits in its queue, for its provider is left alone."""
 
 
@@ -51,12 +53,12 @@ def register(app: Celery, kind: str) -> None:
     def run(task: Task, *arguments: Any, **_: Any) -> dict[str, Any]:
         try:
             return handle(task.request.id, kind, arguments).model_dump(mode="json")
-        except Held as held:
+        except Requeued as held:
             raise Reject(str(held), requeue=True) from None
 
 
 def handle(task_id: str, kind: str, arguments: tuple[Any, ...]) -> Outcome:
-    """Run the request in a task's arguments to its outcome. Raises `Held`."""
+    """Run the request in a task's arguments to its outcome. Raises `Requeued`."""
     try:
         if len(arguments) != 1:
             raise ValueError(f"expected one argument, the request; got {len(arguments)}")
@@ -66,7 +68,7 @@ def handle(task_id: str, kind: str, arguments: tuple[Any, ...]) -> Outcome:
                 f"request {request.request_id!r} of kind {request.kind!r} in task {task_id!r} of {kind!r}"
             )
     except ValueError as error:
-        detail = first_problem(error) if isinstance(error, ValidationError) else str(error)
+        detail = first_error(error) if isinstance(error, ValidationError) else str(error)
         _bury(kind, detail, arguments)
         return _failed(task_id, kind, Cause.BAD_MESSAGE, detail)
     settings = section("queue", QueueSettings)
@@ -114,13 +116,13 @@ def _bury(kind: str, reason: str, arguments: tuple[Any, ...]) -> None:
 
 
 def _hold(request: Request, this: Attempt, down: Down) -> None:
-    """Raises `Held`, unless the request's time is over."""
+    """Raises `Requeued`, unless the request's time is over."""
     left = request.start_by - time.time()
-    if left > HOLD_S:
-        time.sleep(HOLD_S)
+    if left > REQUEUE_DELAY_S:
+        time.sleep(REQUEUE_DELAY_S)
         with contextlib.suppress(redis.RedisError):  # then it was an attempt
             unbegin(_redis(os.getpid()), request.request_id, this)
-        raise Held(str(down))
+        raise Requeued(str(down))
 
 
 @once_redis_serves

@@ -33,15 +33,6 @@ _self: dict[str, Any] = {
 }  # of this worker; set in the parent, inherited by its children
 
 
-def is_ready(client: redis.Redis, name: str, pid: int, concurrency: int) -> bool:
-    """Whether the worker with node name `name` and parent process `pid` consumes, with all its processes
-    warm.
-    """
-    state: Any = client.hgetall(worker_key(name))
-    warm = sum(key.startswith(b"warm:") for key in state)
-    return state.get(b"consuming") == str(pid).encode() and warm >= concurrency
-
-
 def renew(pipeline: Any, settings: QueueSettings) -> None:
     """Add to `pipeline` what keeps this worker's presence alive, also through a loss of Redis' memory."""
     pipeline.hset(worker_key(_self["name"]), mapping=_self["said"])

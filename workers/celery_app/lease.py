@@ -1,5 +1,4 @@
-"""Leases on messages: a worker renews those it holds, and gives back those whose worker has been silent too
-long.
+"""Leases on messages: a worker renews those it holds, and requeues those whose worker is silent.
 
 A lease is kombu's score of a delivery in `unacked_index`. Invariants: renewal never brings back a delivery
 that was acknowledged; it runs in its own thread, so neither a busy loop nor a shutdown that waits for a job
@@ -28,42 +27,42 @@ logger = logging.getLogger(__name__)
 GRACE_S = 5.0  # a job may use this long after its time is over to end by itself
 
 
-class Leases(threading.Thread):
+class LeaseRenewer(threading.Thread):
     """Renews the leases of every request that runs here."""
 
     def __init__(self, settings: QueueSettings):
         super().__init__(name="leases", daemon=True)
         self._settings = settings
-        self._beating = threading.Lock()
-        self._ended = False
+        self._renewing = threading.Lock()
+        self._stopped = False
         self._held: dict[str, Any] = {}  # delivery tag -> Celery's request
         self._redis = redis.Redis.from_url(settings.url, socket_timeout=2.0, socket_connect_timeout=2.0)
 
-    def hold(self, request: Any) -> None:
+    def add(self, request: Any) -> None:
         self._held[request.message.delivery_tag] = request
 
-    def end(self) -> None:
+    def stop(self) -> None:
         """Beat no more; returns when none is under way."""
-        with self._beating:
-            self._ended = True
+        with self._renewing:
+            self._stopped = True
 
     def run(self) -> None:
-        while not self._ended:
+        while not self._stopped:
             try:
-                with self._beating:
-                    if not self._ended:
-                        self.beat()
+                with self._renewing:
+                    if not self._stopped:
+                        self.renew()
             except (redis.RedisError, OSError) as error:
                 logger.warning("leases not renewed: %s", error)
             except Exception:  # of any kind: without this thread, every running job is given to another
                 logger.exception("leases not renewed")
             time.sleep(beat_s(self._settings.lease_s))
 
-    def beat(self) -> None:
+    def renew(self) -> None:
         """Renew once, and say that this worker lives and where its metrics are."""
         now = time.time()
         for tag, request in list(self._held.items()):
-            if request.acknowledged or now > over_at(request, request.time_start) + GRACE_S:
+            if request.acknowledged or now > must_end_by(request, request.time_start) + GRACE_S:
                 del self._held[tag]
         renewed = [tag for tag, request in list(self._held.items()) if request.time_start is not None]
         pipeline = self._redis.pipeline(transaction=False)
@@ -74,7 +73,7 @@ class Leases(threading.Thread):
         pipeline.execute()
 
 
-class Sweep(bootsteps.StartStopStep):
+class LeaseSweep(bootsteps.StartStopStep):
     """Gives back deliveries whose lease ran out. kombu has the means, but looks only every 100 s."""
 
     requires = ("celery.worker.consumer.tasks:Tasks",)
@@ -97,7 +96,7 @@ class Sweep(bootsteps.StartStopStep):
             consumer.task_consumer.channel.qos.restore_visible(num=None, interval=1)
 
 
-def over_at(request: Any, started: float | None) -> float:
+def must_end_by(request: Any, started: float | None) -> float:
     """When the job of a Celery request must have ended, Unix seconds: a deadline counts from posting, what
     the job may run from its start (None: it has not started). Infinity when the message says neither.
     """
@@ -109,32 +108,32 @@ def over_at(request: Any, started: float | None) -> float:
         return float("inf")
 
 
-def limit(request: Any) -> None:
+def set_time_limit(request: Any) -> None:
     """Make the hard limit what the job may run if it starts now; none where the process keeps a model."""
     if keeps_model(request.app):
         request.time_limits = (None, None)
         return
     now = time.time()
-    remaining_s = over_at(request, now) + GRACE_S / 2 - now
+    remaining_s = must_end_by(request, now) + GRACE_S / 2 - now
     if remaining_s < 10**9:
         request.time_limits = (max(1.0, remaining_s), None)
 
 
 def connect() -> None:
     """Hook into the worker: called once, where the app is made."""
-    leases: list[Leases] = []
+    leases: list[LeaseRenewer] = []
 
     def start(**_: Any) -> None:
-        leases.append(Leases(section("queue", QueueSettings)))
+        leases.append(LeaseRenewer(section("queue", QueueSettings)))
         leases[0].start()
 
     def received(request: Any, **_: Any) -> None:
-        limit(request)
-        leases[0].hold(request)
+        set_time_limit(request)
+        leases[0].add(request)
 
     def ended(**_: Any) -> None:
         for one in leases:
-            one.end()
+            one.stop()
 
     signals.worker_ready.connect(start, weak=False)
     signals.worker_shutdown.connect(

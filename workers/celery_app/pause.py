@@ -24,7 +24,7 @@ logger = logging.getLogger(__name__)
 LOOK_S = 0.25
 
 
-class Watch(threading.Thread):
+class BreakerWatch(threading.Thread):
     """Looks at the breakers of `providers`, by queue; `shut` are the queues to leave alone."""
 
     def __init__(self, settings: QueueSettings, providers: dict[str, str]):
@@ -33,29 +33,29 @@ class Watch(threading.Thread):
             settings.url, socket_timeout=TIMEOUT_S, socket_connect_timeout=TIMEOUT_S
         )
         self._providers = providers
-        self.shut: frozenset[str] = frozenset()
+        self.paused: frozenset[str] = frozenset()
 
     def run(self) -> None:
         while True:
             try:
                 breakers = look(self._redis)
-                self.shut = frozenset(
+                self.paused = frozenset(
                     kind for kind, name in self._providers.items() if not breakers.admits(kind, name)
                 )
             except (redis.RedisError, OSError) as error:
                 logger.debug("no look at the breakers: %s", error)
-                self.shut = frozenset()
+                self.paused = frozenset()
             except Exception:  # of any kind: without this thread, what is shut now would stay so
                 logger.exception("no look at the breakers")
-                self.shut = frozenset()
+                self.paused = frozenset()
             time.sleep(LOOK_S)
 
 
-class Gate(bootsteps.StartStopStep):
-    """Stops and takes up consuming as `Watch` says; after a reconnection Celery consumes all again."""
+class PauseQueues(bootsteps.StartStopStep):
+    """Stops and takes up consuming as `BreakerWatch` says; after a reconnection Celery consumes all again."""
 
     requires = ("celery.worker.consumer.tasks:Tasks",)
-    _watch: Watch | None = None  # one for the life of the worker, whatever becomes of its connection
+    _watch: BreakerWatch | None = None  # one for the life of the worker, whatever becomes of its connection
 
     def __init__(self, consumer: Any, **options: Any):
         super().__init__(consumer, **options)
@@ -67,9 +67,9 @@ class Gate(bootsteps.StartStopStep):
         providers = {kind: name for kind in served if (name := provider_of(kind))}
         if not providers or settings.breaker.while_open == "mask":
             return
-        if Gate._watch is None:
-            Gate._watch = Watch(settings, providers)
-            Gate._watch.start()
+        if PauseQueues._watch is None:
+            PauseQueues._watch = BreakerWatch(settings, providers)
+            PauseQueues._watch.start()
         self._timer = consumer.timer.call_repeatedly(LOOK_S, self._set, (consumer, tuple(providers)))
 
     def stop(self, consumer: Any) -> None:
@@ -79,9 +79,9 @@ class Gate(bootsteps.StartStopStep):
     @staticmethod
     def _set(consumer: Any, kinds: tuple[str, ...]) -> None:
         taking = consumer.task_consumer
-        if taking is None or Gate._watch is None:
+        if taking is None or PauseQueues._watch is None:
             return
-        shut = Gate._watch.shut
+        shut = PauseQueues._watch.paused
         for kind in kinds:
             if kind in shut and taking.consuming_from(kind):
                 taking.cancel_by_queue(kind)

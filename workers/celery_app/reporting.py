@@ -17,7 +17,7 @@ from prometheus_client.core import GaugeMetricFamily
 from prometheus_client.registry import Collector
 
 from workers.celery_app.backend import TASK_PREFIX
-from workers.metrics.endpoint import Target, serve_own
+from workers.metrics.endpoint import Target, serve_process
 from workers.metrics.telemetry import worker_metrics
 from workers.queues import QUEUES
 from workers.settings import MetricsSettings, QueueSettings, section
@@ -26,7 +26,7 @@ logger = logging.getLogger(__name__)
 _listed: list[Target] = []  # this worker's, once it serves
 
 
-class Running(Collector):
+class RunningTasks(Collector):
     """Tasks that a process of this worker runs now, by kind, asked of Celery when Prometheus asks."""
 
     def __init__(self, kinds: Sequence[str]):
@@ -63,18 +63,20 @@ def connect() -> None:
         for kind in kinds:
             worker_metrics().expect(kind)
 
-    def taken(task: Any, **_: Any) -> None:
-        task.request.update(taken=time.time())
+    def claimed(task: Any, **_: Any) -> None:
+        task.request.update(claimed=time.time())
 
     def serve(sender: Any, **_: Any) -> None:
         settings = section("metrics", MetricsSettings)
         name, _at, node = sender.hostname.partition("@")
         labels = {"role": "worker", "node": node, "process": name, "queues": ",".join(kinds)}
         try:
-            _listed.append(serve_own(settings, section("queue", QueueSettings), labels, Running(kinds)))
+            _listed.append(
+                serve_process(settings, section("queue", QueueSettings), labels, RunningTasks(kinds))
+            )
         except OSError as error:
             logger.warning("metrics.bind: %s cannot serve metrics: %s", settings.bind, error)
 
     signals.celeryd_after_setup.connect(setup, weak=False)
-    signals.task_prerun.connect(taken, weak=False)
+    signals.task_prerun.connect(claimed, weak=False)
     signals.worker_ready.connect(serve, weak=False)

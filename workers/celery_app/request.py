@@ -17,7 +17,7 @@ from celery.worker.request import Request
 
 from workers import jobs
 from workers.celery_app.backend import TASK_PREFIX
-from workers.celery_app.transport.wakeup import Attention
+from workers.celery_app.transport.wakeup import WakeUp
 from workers.metrics.telemetry import worker_metrics
 
 logger = logging.getLogger(__name__)
@@ -28,7 +28,7 @@ FAILURE = re.compile(r"'cause': '(\w+)'(?:, 'detail': (['\"])(.*?)(?:\2, 'provid
 MADE = re.compile(r"'verdict': (None|\{.*?\}), 'source': \{(.*?)(?:\}\}, 'worker'|$)", re.DOTALL)
 
 
-def conclusion(printed: str) -> tuple[bool, str]:
+def event_summary(printed: str) -> tuple[bool, str]:
     """Whether a printed outcome is a success, and what to show of it: cause and detail, or verdict and
     source.
     """
@@ -51,7 +51,7 @@ def keeps_model(app: Celery) -> bool:
     return any(jobs.holds_model(queue) for queue in app.amqp.queues.consume_from)
 
 
-class ShownRequest(Request):
+class JobRequest(Request):
     """Named by `JobTask` as what a worker makes of each message."""
 
     _held = False
@@ -67,7 +67,7 @@ class ShownRequest(Request):
 
     def send_event(self, type: str, **fields: Any) -> None:
         if type == "task-succeeded":
-            success, fields["result"] = conclusion(str(fields.get("result", "")))
+            success, fields["result"] = event_summary(str(fields.get("result", "")))
             if not success:
                 type = "task-failed"
                 fields.update(exception=fields["result"], traceback="")
@@ -82,22 +82,22 @@ class ShownRequest(Request):
 
     def reject(self, requeue: bool = False) -> None:
         if requeue and not self.acknowledged and not self._held:
-            worker_metrics().given_back(self.name.removeprefix(TASK_PREFIX))
+            worker_metrics().requeued(self.name.removeprefix(TASK_PREFIX))
         try:
             super().reject(requeue=requeue)
         finally:
-            Attention.ring()
+            WakeUp.notify()
 
     def acknowledge(self) -> None:
         try:
             super().acknowledge()
         finally:
-            Attention.ring()
+            WakeUp.notify()
 
 
 class JobTask(Task):
     """The base of every task."""
 
     abstract = True
-    Request = "workers.celery_app.request:ShownRequest"
+    Request = "workers.celery_app.request:JobRequest"
     resultrepr_maxsize = 400  # what a dashboard shows of an outcome

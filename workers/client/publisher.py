@@ -66,7 +66,7 @@ def encode(request: Request, *, tag: str, reply_to: str) -> str:
 
 def _written(request: Request, tag: str, reply_to: str) -> str:
     now = time.time()
-    limit_s = max(1.0, request.until(now) - now + DEADLINE_GRACE_S)
+    limit_s = max(1.0, request.job_deadline(now) - now + DEADLINE_GRACE_S)
     task = _AMQP.as_task_v2(
         request.request_id,
         f"llmi.{request.kind}",

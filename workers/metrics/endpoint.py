@@ -93,7 +93,7 @@ def serve(app: Callable[..., Iterable[bytes]], bind: str, port: int = 0) -> Serv
     return server
 
 
-def serve_own(
+def serve_process(
     metrics: MetricsSettings, queue: QueueSettings, labels: Mapping[str, str], *extra: Collector
 ) -> Target:
     """Serve this process's metrics (those of its pool's processes too) and `extra` on a free port.

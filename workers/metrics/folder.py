@@ -21,7 +21,7 @@ class MetricsFolder:
     """Made and owned by this process until `remove`, which also happens when nobody holds it any more."""
 
     def __init__(self) -> None:
-        sweep()
+        remove_orphans()
         self.path = Path(tempfile.mkdtemp(prefix=PREFIX))
         making = self.path / "making"
         lock = os.open(making, os.O_CREAT | os.O_RDWR | os.O_CLOEXEC, 0o600)
@@ -35,7 +35,7 @@ def _remove(path: Path, lock: int) -> None:
     os.close(lock)
 
 
-def sweep() -> None:
+def remove_orphans() -> None:
     """Remove the folders of owners that have died."""
     for owner in Path(tempfile.gettempdir()).glob(f"{PREFIX}*/{OWNER}"):
         try:

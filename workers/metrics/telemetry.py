@@ -54,7 +54,7 @@ class WorkerMetrics:
             ["kind", "result", "cause"],
             registry=registry,
         )
-        self._given_back = Counter(
+        self._requeued = Counter(
             "llmi_tasks_given_back",
             "Tasks put back into the queue because the process that ran them died.",
             ["kind"],
@@ -72,13 +72,13 @@ class WorkerMetrics:
         self._wait.labels(kind)
         self._service.labels(kind, SUCCESS)
         self._outcomes.labels(kind, SUCCESS, "")
-        self._given_back.labels(kind)
+        self._requeued.labels(kind)
 
-    def ended(self, outcome: Outcome, *, posted: float, taken: float) -> None:
-        """One task ended with `outcome`. `posted`, `taken`: Unix seconds when it was posted and when a
-        process here took it up (0: unknown). An outcome from before `taken` is an earlier one, given again.
+    def ended(self, outcome: Outcome, *, posted: float, claimed: float) -> None:
+        """One task ended with `outcome`. `posted`, `claimed`: Unix seconds when it was posted and when a
+        process here took it up (0: unknown). An outcome from before `claimed` is an earlier one, given again.
         """
-        if outcome.kind not in QUEUES or (taken and outcome.finished and outcome.finished < taken):
+        if outcome.kind not in QUEUES or (claimed and outcome.finished and outcome.finished < claimed):
             return
         result, cause = verdict(outcome)
         self._outcomes.labels(outcome.kind, result, cause).inc()
@@ -87,9 +87,9 @@ class WorkerMetrics:
         if outcome.started and outcome.finished:
             self._service.labels(outcome.kind, result).observe(outcome.finished - outcome.started)
 
-    def given_back(self, kind: str) -> None:
+    def requeued(self, kind: str) -> None:
         if kind in QUEUES:
-            self._given_back.labels(kind).inc()
+            self._requeued.labels(kind).inc()
 
     def refused(self, provider: str, status: int) -> None:
         """A provider refused a request for a reason that is not known. `status`: of HTTP."""

@@ -31,7 +31,7 @@ def _starter(_pid: int) -> ThreadPoolExecutor:
     return ThreadPoolExecutor(max_workers=1, thread_name_prefix="tether")
 
 
-def start_tethered(
+def start_child(
     command: Sequence[str], *, log: Path, env: Mapping[str, str] | None = None, cwd: Path | None = None
 ) -> subprocess.Popen[bytes]:
     """Start `command` in its own session, output appended to `log`; SIGKILLed when this process ends.

@@ -21,13 +21,13 @@ from typing import Literal
 import psutil
 import redis
 
-from workers.celery_app.heartbeat import is_ready
+from workers.broker.registry import is_ready
 from workers.errors import Cause, ConfigError, InfrastructureFault
 from workers.metrics.folder import MetricsFolder
 from workers.metrics.telemetry import FOLDER_ENV
 from workers.process.interpreter import PYTHON
-from workers.process.parent_death import start_tethered
-from workers.queues import QUEUES, shared
+from workers.process.parent_death import start_child
+from workers.queues import QUEUES, sharing_problem
 from workers.settings import CONFIG_ENV, REDIS_ENV, QueueSettings
 
 POLL_S = 0.05
@@ -42,7 +42,7 @@ class WorkerProcess:
     """`name` with `node` (the host's name, or one given to it) must be unique among the workers of one Redis;
     `extra_env` is added to its environment; `app` is the module of the Celery application; `pool`: another
     than the queues' own; `memory_mb`: what one of its processes may take before it is replaced between two
-    jobs (0: anything; see `workers.celery_app.upkeep`).
+    jobs (0: anything; see `workers.celery_app.maintenance`).
     """
 
     def __init__(
@@ -59,7 +59,7 @@ class WorkerProcess:
         pool: Literal["prefork", "threads"] | None = None,
         memory_mb: int = 0,
     ):
-        if problem := shared(queues):
+        if problem := sharing_problem(queues):
             raise ConfigError(f"queues: {problem}")
         self.queues = tuple(queues)
         self.concurrency = concurrency
@@ -94,7 +94,7 @@ class WorkerProcess:
         command += ["--without-gossip", "--without-mingle"]  # its heartbeat is what dashboards see
         if self._memory_mb:
             command += ["--max-memory-per-child", str(self._memory_mb << 10)]
-        self._process = start_tethered(command, log=self.log, env=env)
+        self._process = start_child(command, log=self.log, env=env)
 
     def wait_ready(self, timeout_s: float) -> None:
         """Returns when it consumes with every pool process warm. Raises `InfrastructureFault(WORKER_LOST)` if

@@ -16,7 +16,7 @@ from typing import Any
 from fsspec import AbstractFileSystem
 from fsspec.implementations.local import LocalFileSystem
 
-from workers.storage.timeouts import ask
+from workers.storage.timeouts import call
 
 PART = ".part"
 
@@ -29,7 +29,7 @@ def write(fs: Any, target: str, data: bytes) -> None:
     if isinstance(fs, LocalFileSystem):
         _write_durably(Path(target), Path(part), data)
     elif type(fs).mv is AbstractFileSystem.mv:
-        ask(fs, "pipe_file", target, data)
+        call(fs, "pipe_file", target, data)
     else:  # a file server with a rename of its own (SFTP, SMB)
         fs.makedirs(target.rpartition("/")[0], exist_ok=True)
         fs.pipe_file(part, data)

@@ -20,7 +20,7 @@ from PIL import Image, UnidentifiedImageError
 from workers.errors import BlobMissing, Cause, InfrastructureFault
 from workers.messages import BlobRef
 from workers.storage.atomic import sync_folder, write
-from workers.storage.timeouts import answering, ask
+from workers.storage.timeouts import call, store_errors
 
 MEDIA_TYPES = {"PNG": "image/png", "JPEG": "image/jpeg", "WEBP": "image/webp"}
 
@@ -50,7 +50,7 @@ class BlobStore:
             raise InfrastructureFault(Cause.BAD_ANSWER, "not a PNG, JPEG or WebP image")
         sha256 = hashlib.sha256(data).hexdigest()
         target = self.location(sha256)
-        with answering(self.url, "takes no image"):
+        with store_errors(self.url, "takes no image"):
             if not (isinstance(self._fs, LocalFileSystem) and _renewed(Path(target), data)):
                 write(self._fs, target, data)
         return BlobRef(sha256=sha256, media_type=media_type, size=len(data), width=width, height=height)
@@ -60,8 +60,8 @@ class BlobStore:
         `InfrastructureFault(PROVIDER_DOWN)` when the store does not answer.
         """
         try:
-            with answering(self.url, "gives no image", passing=FileNotFoundError):
-                data = ask(self._fs, "cat_file", self.location(ref.sha256))
+            with store_errors(self.url, "gives no image", passing=FileNotFoundError):
+                data = call(self._fs, "cat_file", self.location(ref.sha256))
         except FileNotFoundError as error:
             raise BlobMissing(ref.sha256, f"blob {ref.sha256} is not in {self.url}") from error
         if hashlib.sha256(data).hexdigest() != ref.sha256:

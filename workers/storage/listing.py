@@ -20,7 +20,7 @@ import fsspec
 from workers.errors import ConfigError
 from workers.messages import Message
 from workers.storage.atomic import PART, write
-from workers.storage.timeouts import answering
+from workers.storage.timeouts import store_errors
 
 _BLOB = re.compile(
     rf"(?P<shelf>[0-9a-f]{{2}})/(?P<name>(?P=shelf)[0-9a-f]{{62}})(?P<part>\.[0-9a-f]+\{PART})?"
@@ -28,7 +28,7 @@ _BLOB = re.compile(
 
 
 @dataclass(frozen=True)
-class Stored:
+class ListedBlob:
     """`path` in the store's file system; `sha256`: its name; `size` in bytes; `modified`: Unix seconds by the
     store's clock; `part`: a writer has not ended, or was killed.
     """
@@ -47,7 +47,7 @@ class User(Message):
     host: str
 
 
-class Inventory:
+class BlobListing:
     """Of the store at `url`. Blocking. Every call raises `InfrastructureFault(PROVIDER_DOWN)` when the store
     does not do what it is asked.
     """
@@ -57,24 +57,24 @@ class Inventory:
         self._fs, root = fsspec.core.url_to_fs(url)
         self._root = root.rstrip("/")
 
-    def stored(self) -> list[Stored]:
+    def blobs(self) -> list[ListedBlob]:
         """Every blob and half-written blob, from one listing."""
         self._fs.invalidate_cache()
         found = []
-        with answering(self.url, "does not say what lies in it"):
+        with store_errors(self.url, "does not say what lies in it"):
             for path, info in self._fs.find(self._root, detail=True).items():
                 match = _BLOB.fullmatch(path.removeprefix(self._root).lstrip("/"))
                 if match is not None:
                     modified = self._modified(path, info)
                     part = match["part"] is not None
-                    found.append(Stored(path, match["name"], int(info["size"]), modified, part))
+                    found.append(ListedBlob(path, match["name"], int(info["size"]), modified, part))
         return found
 
-    def remove(self, one: Stored) -> bool:
+    def remove(self, one: ListedBlob) -> bool:
         """Remove it, unless it is gone or was put again since. Returns whether it was removed."""
         self._fs.invalidate_cache(one.path)
         try:
-            with answering(self.url, "removes no image", passing=FileNotFoundError):
+            with store_errors(self.url, "removes no image", passing=FileNotFoundError):
                 if self._modified(one.path, self._fs.info(one.path)) != one.modified:
                     return False
                 self._fs.rm_file(one.path)
@@ -85,23 +85,23 @@ class Inventory:
     def users(self) -> list[User]:
         """Who stands on the store's list. Raises `ConfigError` when a part of it is damaged."""
         self._fs.invalidate_cache()
-        with answering(self.url, "does not say who uses it"):
+        with store_errors(self.url, "does not say who uses it"):
             files = sorted(self._fs.find(f"{self._root}/users"))
             texts = {file: self._fs.cat_file(file) for file in files}
         return [_user(file, text) for file, text in texts.items()]
 
-    def enlist(self, place: str) -> None:
+    def register_user(self, place: str) -> None:
         """Put the folder of a run or an evaluation on the list. Nothing to do for a store in that folder."""
         if "://" in self.url or not Path(self.url).is_relative_to(place):
             user = User(place=place, host=socket.gethostname())
-            with answering(self.url, "takes nobody on its list"):
+            with store_errors(self.url, "takes nobody on its list"):
                 write(self._fs, self._entry(place), user.model_dump_json().encode())
 
-    def forget(self, place: str) -> None:
+    def unregister_user(self, place: str) -> None:
         """Take it off the list. Raises `FileNotFoundError` when it is not there."""
         entry = self._entry(place)
         self._fs.invalidate_cache()
-        with answering(self.url, "takes nobody off its list", passing=FileNotFoundError):
+        with store_errors(self.url, "takes nobody off its list", passing=FileNotFoundError):
             self._fs.info(entry)  # S3 removes what is not there too, and says nothing
             self._fs.rm_file(entry)
 

@@ -18,7 +18,7 @@ from workers.errors import STORE, Cause, InfrastructureFault
 ANSWER_S = 60.0
 
 
-def ask(fs: Any, method: str, *arguments: Any) -> Any:
+def call(fs: Any, method: str, *arguments: Any) -> Any:
     """What `fs.<method>(*arguments)` returns. Raises what it raises, and `TimeoutError`."""
     if not fs.async_impl:
         return getattr(fs, method)(*arguments)
@@ -26,7 +26,7 @@ def ask(fs: Any, method: str, *arguments: Any) -> Any:
 
 
 @contextlib.contextmanager
-def answering(url: str, failure: str, *, passing: type[Exception] | tuple[()] = ()) -> Iterator[None]:
+def store_errors(url: str, failure: str, *, passing: type[Exception] | tuple[()] = ()) -> Iterator[None]:
     """Turns what a store raises in this block into `InfrastructureFault(PROVIDER_DOWN)`: "<url> <failure>:
     its words". `passing`: what is an answer, and not a failure.
     """

@@ -19,8 +19,8 @@ from coordinator.host.signals import Stopped, StopSignals
 from coordinator.scale.fleet import Fleet
 from coordinator.scale.nodes.node_worker import node_worker
 from coordinator.scale.nodes.state import NodeState, Record
-from workers.celery_app.upkeep import cut, own_log
 from workers.errors import ConfigError, InfrastructureFault
+from workers.process.log_rotation import own_log, rotate
 
 logger = logging.getLogger(__name__)
 TICK_S = 0.5
@@ -74,7 +74,7 @@ class Supervisor:
         while True:
             self._fleet.mend()
             if log := own_log():
-                cut(log)
+                rotate(log)
             if self._untold or self._fleet.restarts != self._record.restarts:
                 self._tell(restarts=self._fleet.restarts)
             time.sleep(TICK_S)

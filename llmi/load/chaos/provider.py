@@ -23,7 +23,7 @@ from typing import Any
 from aiohttp import web
 
 from workers.process.interpreter import PYTHON
-from workers.process.parent_death import start_tethered
+from workers.process.parent_death import start_child
 
 LOOPBACK = "127.0.0.1"
 SIDE = 64  # pixels
@@ -48,7 +48,7 @@ class Provider:
     def start(self) -> None:
         """Returns when it listens. Raises `RuntimeError` when it does not."""
         command = [*PYTHON, "-m", "llmi.load.chaos.provider", str(self._port)]
-        self._process = start_tethered(command, log=self._log)
+        self._process = start_child(command, log=self._log)
         deadline = time.monotonic() + START_S
         while time.monotonic() < deadline and self._process.poll() is None:
             try:

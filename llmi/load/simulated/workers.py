@@ -27,7 +27,7 @@ from rewards.verdicts import ImageVerdict, TextVerdict, Verdict
 from workers.broker.outcomes import commit
 from workers.messages import BlobRef, Outcome, Success
 from workers.process.interpreter import PYTHON
-from workers.process.parent_death import start_tethered
+from workers.process.parent_death import start_child
 from workers.queues import QUEUES
 
 POLL_S = 0.005
@@ -104,7 +104,7 @@ def main(url: str, seed: int, least_s: float, most_s: float) -> None:
 def start(url: str, seed: int, service_s: tuple[float, float], log: Path) -> subprocess.Popen[bytes]:
     """Start the process; it dies with this one."""
     numbers = (str(seed), *map(str, service_s))
-    return start_tethered([*PYTHON, "-m", "llmi.load.simulated.workers", url, *numbers], log=log)
+    return start_child([*PYTHON, "-m", "llmi.load.simulated.workers", url, *numbers], log=log)
 
 
 if __name__ == "__main__":

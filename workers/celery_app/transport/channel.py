@@ -31,8 +31,8 @@ from redis.exceptions import ConnectionError, RedisError, ResponseError
 
 from workers.broker.dead_letters import bury
 from workers.broker.retry import once_redis_serves, passes
-from workers.celery_app.transport.qos import Deliveries
-from workers.celery_app.transport.validation import order_problem, problem
+from workers.celery_app.transport.qos import WorkerQoS
+from workers.celery_app.transport.validation import order_problem, why_invalid
 from workers.settings import QueueSettings, section
 
 logger = logging.getLogger(__name__)
@@ -40,7 +40,7 @@ _ORDERS, _ANSWERS = ".celery.pidbox", ".reply.celery.pidbox"  # how the queues o
 
 
 class Channel(redis.Channel):
-    QoS = Deliveries
+    QoS = WorkerQoS
 
     def __init__(self, *args: Any, **options: Any):
         super().__init__(*args, **options)
@@ -77,7 +77,7 @@ class Channel(redis.Channel):
             name, entry = found
             queue = bytes_to_str(name).rsplit(self.sep, 1)[0]
             self._queue_cycle.rotate(queue)
-            if why := problem(entry, queue):
+            if why := why_invalid(entry, queue):
                 self._bury(queue, why, entry)
                 return True
             try:

@@ -17,7 +17,7 @@ from celery.worker import state
 from kombu.transport import redis
 
 
-class Deliveries(redis.QoS):
+class WorkerQoS(redis.QoS):
     """Of one channel."""
 
     def ack(self, delivery_tag: str) -> None:

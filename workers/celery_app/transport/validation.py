@@ -132,13 +132,13 @@ def order_problem(message: Any) -> str:
     try:
         _Order.model_validate(_content(_OrderEnvelope.model_validate(message).body))
     except ValidationError as error:
-        return first_problem(error)
+        return first_error(error)
     except ValueError as error:
         return str(error)
     return ""
 
 
-def problem(entry: bytes, queue: str) -> str:
+def why_invalid(entry: bytes, queue: str) -> str:
     """Why an entry of `queue` is no message, or no request of ours; empty when it is one."""
     if len(entry) > MAX_BYTES:
         return f"{len(entry)} bytes, and a message has at most {MAX_BYTES}"
@@ -150,7 +150,7 @@ def problem(entry: bytes, queue: str) -> str:
             if envelope.properties.body_encoding == "base64":
                 base64.b64decode(envelope.body)
     except ValidationError as error:
-        return f"no message: {first_problem(error)}"
+        return f"no message: {first_error(error)}"
     except binascii.Error as error:
         return f"no message: body: {error}"
     except ValueError as error:
@@ -158,7 +158,7 @@ def problem(entry: bytes, queue: str) -> str:
     return ""
 
 
-def first_problem(error: ValidationError) -> str:
+def first_error(error: ValidationError) -> str:
     """In one line, and without anything of what was validated but the names of its fields."""
     first = error.errors(include_url=False, include_context=False, include_input=False)[0]
     where = ".".join(map(str, first["loc"]))[:100]
@@ -189,7 +189,7 @@ def _check_ours(envelope: _OurEnvelope, queue: str) -> None:
     try:
         request = Request.model_validate(arguments[0])
     except ValidationError as error:
-        raise ValueError(first_problem(error)) from error
+        raise ValueError(first_error(error)) from error
     ids = {envelope.headers.id, envelope.properties.correlation_id or request.request_id}
     if ids != {request.request_id} or request.kind != queue:
         raise ValueError(f"it holds another request, of kind {request.kind[:100]!r}")

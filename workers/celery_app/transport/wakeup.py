@@ -20,7 +20,7 @@ from celery.concurrency.thread import TaskPool as Threads
 PROCESSES_S = 0.25
 
 
-def remember(pool: Any) -> None:
+def restore_pool_state(pool: Any) -> None:
     """Of a pool whose line was made anew, what Celery 5.6 forgets with its line: how long the jobs that run
     may take (their timers went with all others), and whose processes are busy (the next job would be given to
     one, and wait there). `tests/integration/test_reconnect.py` tells when it can go.
@@ -36,7 +36,7 @@ def remember(pool: Any) -> None:
             pool._busy_workers.add(writers[running._worker_pid])
 
 
-class Attention(bootsteps.StartStopStep):
+class WakeUp(bootsteps.StartStopStep):
     """For threads a bell in the loop; for processes a look whether all still live."""
 
     requires = ("celery.worker.consumer.tasks:Tasks",)
@@ -45,19 +45,19 @@ class Attention(bootsteps.StartStopStep):
 
     def start(self, consumer: Any) -> None:
         if isinstance(consumer.pool, Threads):
-            if Attention._bell < 0:
-                Attention._bell = os.eventfd(0, os.EFD_NONBLOCK | os.EFD_CLOEXEC)
-            consumer.hub.add_reader(Attention._bell, self._hear)
+            if WakeUp._bell < 0:
+                WakeUp._bell = os.eventfd(0, os.EFD_NONBLOCK | os.EFD_CLOEXEC)
+            consumer.hub.add_reader(WakeUp._bell, self._hear)
         else:
             self._timer = consumer.timer.call_repeatedly(PROCESSES_S, consumer.pool.maintain_pool)
-            remember(consumer.pool._pool)
+            restore_pool_state(consumer.pool._pool)
 
     def stop(self, consumer: Any) -> None:
         if self._timer is not None:
             self._timer.cancel()
 
     @classmethod
-    def ring(cls) -> None:
+    def notify(cls) -> None:
         """Wake the loop; from any thread."""
         if cls._bell >= 0:
             os.eventfd_write(cls._bell, 1)

@@ -18,12 +18,12 @@ from coordinator.blobs.garbage import sort
 from coordinator.blobs.queue_references import named_in
 from workers.errors import InfrastructureFault
 from workers.storage.blobs import BlobStore
-from workers.storage.listing import Inventory, Stored
+from workers.storage.listing import BlobListing, ListedBlob
 
 NOW, KEEP_S = 1_000_000.0, 3600.0
 NAMES = [digit * 64 for digit in "abcd"]
 STORED = st.builds(
-    Stored,
+    ListedBlob,
     path=st.uuids().map(str),
     sha256=st.sampled_from(NAMES),
     size=st.integers(1, 9),
@@ -33,7 +33,7 @@ STORED = st.builds(
 
 
 @given(st.lists(STORED, max_size=20), st.sets(st.sampled_from(NAMES)))
-def test_each_file_is_in_use_or_young_or_garbage(stored: list[Stored], names: set[str]) -> None:
+def test_each_file_is_in_use_or_young_or_garbage(stored: list[ListedBlob], names: set[str]) -> None:
     found = sort(stored, names, now=NOW, keep_s=KEEP_S)
     assert sorted(map(id, (*found.named, *found.young, *found.garbage))) == sorted(map(id, stored))
     assert all(one.part or one.sha256 not in names for one in found.garbage)
@@ -44,7 +44,7 @@ def test_each_file_is_in_use_or_young_or_garbage(stored: list[Stored], names: se
 
 @pytest.mark.parametrize(("age_s", "goes"), [(KEEP_S, True), (KEEP_S - 0.1, False), (-5.0, False)])
 def test_the_age_decides_to_the_second(age_s: float, goes: bool) -> None:
-    one = Stored("p", NAMES[0], 1, NOW - age_s)
+    one = ListedBlob("p", NAMES[0], 1, NOW - age_s)
     assert (sort([one], set(), now=NOW, keep_s=KEEP_S).garbage == (one,)) == goes
 
 
@@ -73,8 +73,8 @@ def test_an_inventory_lists_blobs_and_halves_of_them_and_nothing_else(url: str) 
     for path in (half, f"{root}/notes.txt", f"{root}/ab/{ref.sha256}", f"{store.location(ref.sha256)}.old"):
         fs.makedirs(path.rpartition("/")[0], exist_ok=True)
         fs.pipe_file(path, b"x")
-    Inventory(url).enlist("/elsewhere")
-    listed = {one.path: one for one in Inventory(url).stored()}
+    BlobListing(url).register_user("/elsewhere")
+    listed = {one.path: one for one in BlobListing(url).blobs()}
     assert set(listed) == {store.location(ref.sha256), half}
     blob = listed[store.location(ref.sha256)]
     assert (blob.sha256, blob.size, blob.part) == (ref.sha256, ref.size, False)
@@ -84,8 +84,8 @@ def test_an_inventory_lists_blobs_and_halves_of_them_and_nothing_else(url: str) 
 def test_what_was_put_again_since_it_was_listed_stays(url: str) -> None:
     store = BlobStore(url)
     refs = [store.put(picture(colour)) for colour in ("red", "blue")]
-    inventory = Inventory(url)
-    listed = inventory.stored()
+    inventory = BlobListing(url)
+    listed = inventory.blobs()
     store.put(picture("red"))
     assert {one.sha256 for one in listed if inventory.remove(one)} == {refs[1].sha256}
     assert store.get(refs[0]) == picture("red")
@@ -93,28 +93,28 @@ def test_what_was_put_again_since_it_was_listed_stays(url: str) -> None:
 
 
 def test_a_store_has_a_list_of_those_who_use_it(url: str) -> None:
-    inventory = Inventory(url)
+    inventory = BlobListing(url)
     assert inventory.users() == []
     for place in ("/runs/a", "/runs/b", "/runs/a"):
-        inventory.enlist(place)
+        inventory.register_user(place)
     assert {user.place for user in inventory.users()} == {"/runs/a", "/runs/b"}
-    inventory.forget("/runs/a")
+    inventory.unregister_user("/runs/a")
     assert [user.place for user in inventory.users()] == ["/runs/b"]
 
 
 def test_who_is_not_on_the_list_cannot_be_taken_off(url: str, monkeypatch: pytest.MonkeyPatch) -> None:
-    inventory = Inventory(url)
+    inventory = BlobListing(url)
     monkeypatch.setattr(inventory._fs, "rm_file", lambda path: None)  # S3 does not mind
     with pytest.raises(FileNotFoundError):
-        inventory.forget("/runs/a")
+        inventory.unregister_user("/runs/a")
 
 
-CALLS: dict[str, Callable[[Inventory], object]] = {
-    "find": lambda inventory: inventory.stored(),
+CALLS: dict[str, Callable[[BlobListing], object]] = {
+    "find": lambda inventory: inventory.blobs(),
     "find for users": lambda inventory: inventory.users(),
-    "info": lambda inventory: inventory.remove(Stored("x", "0" * 64, 1, 0.0)),
-    "pipe_file": lambda inventory: inventory.enlist("/runs/a"),
-    "rm_file": lambda inventory: inventory.forget("/runs/b"),
+    "info": lambda inventory: inventory.remove(ListedBlob("x", "0" * 64, 1, 0.0)),
+    "pipe_file": lambda inventory: inventory.register_user("/runs/a"),
+    "rm_file": lambda inventory: inventory.unregister_user("/runs/b"),
 }
 
 
@@ -130,14 +130,14 @@ def test_a_store_that_fails_is_named(
     def fail(*_: object, **__: object) -> None:
         raise kind("the store has moved")
 
-    inventory = Inventory(f"memory://{uuid.uuid4().hex}")
-    inventory.enlist("/runs/b")
+    inventory = BlobListing(f"memory://{uuid.uuid4().hex}")
+    inventory.register_user("/runs/b")
     monkeypatch.setattr(inventory._fs, call.split()[0], fail)
     with pytest.raises(InfrastructureFault, match=f"{inventory.url} .*: the store has moved"):
         CALLS[call](inventory)
 
 
 def test_a_store_in_a_runs_own_folder_needs_no_list(tmp_path: Path) -> None:
-    inventory = Inventory(str(tmp_path / "run" / "blobs"))
-    inventory.enlist(str(tmp_path / "run"))
+    inventory = BlobListing(str(tmp_path / "run" / "blobs"))
+    inventory.register_user(str(tmp_path / "run"))
     assert os.listdir(tmp_path) == []

@@ -9,7 +9,7 @@ from pathlib import Path
 
 import pytest
 
-from workers.metrics.folder import MetricsFolder, sweep
+from workers.metrics.folder import MetricsFolder, remove_orphans
 
 OWNER = """
 import time
@@ -45,10 +45,10 @@ def test_a_sweep_leaves_the_folder_of_a_living_owner_and_takes_that_of_a_killed_
         assert other.stdout is not None
         theirs = Path(other.stdout.readline().strip())
         (theirs / "counter_1.db").write_bytes(b"1")
-        sweep()
+        remove_orphans()
         assert theirs.is_dir()
         other.kill()
         other.wait()
-    sweep()
+    remove_orphans()
     assert not theirs.exists()
     assert mine.path.is_dir()

@@ -8,7 +8,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 from prometheus_client import CollectorRegistry
 
-from workers.celery_app.request import JobTask, conclusion
+from workers.celery_app.request import JobTask, event_summary
 from workers.client.publisher import SHOWN, shown
 from workers.errors import Cause
 from workers.messages import Failure, Outcome, Request, Success
@@ -44,11 +44,11 @@ def numbers(registry: CollectorRegistry) -> dict[str, float]:
 
 def test_a_worker_counts_waits_service_and_outcomes(registry: CollectorRegistry) -> None:
     metrics = WorkerMetrics(registry)
-    metrics.ended(outcome(started=103.0, finished=103.5), posted=100.0, taken=102.0)
-    metrics.ended(outcome(started=110.0, finished=112.0), posted=109.0, taken=109.5)
-    metrics.ended(outcome(Failure(cause=Cause.NO_HIT), started=7.0, finished=8.0), posted=6.0, taken=6.5)
-    metrics.ended(outcome(Failure(cause=Cause.WORKER_LOST)), posted=6.0, taken=0.0)
-    metrics.given_back("code")
+    metrics.ended(outcome(started=103.0, finished=103.5), posted=100.0, claimed=102.0)
+    metrics.ended(outcome(started=110.0, finished=112.0), posted=109.0, claimed=109.5)
+    metrics.ended(outcome(Failure(cause=Cause.NO_HIT), started=7.0, finished=8.0), posted=6.0, claimed=6.5)
+    metrics.ended(outcome(Failure(cause=Cause.WORKER_LOST)), posted=6.0, claimed=0.0)
+    metrics.requeued("code")
     assert numbers(registry) == {
         "llmi_task_wait_seconds_count code": 3,
         "llmi_task_wait_seconds_sum code": 5.0,
@@ -65,20 +65,20 @@ def test_a_worker_counts_waits_service_and_outcomes(registry: CollectorRegistry)
 
 def test_an_earlier_outcome_given_again_is_not_counted(registry: CollectorRegistry) -> None:
     metrics = WorkerMetrics(registry)
-    metrics.ended(outcome(started=1.0, finished=2.0), posted=0.5, taken=3.0)
+    metrics.ended(outcome(started=1.0, finished=2.0), posted=0.5, claimed=3.0)
     assert numbers(registry) == {}
 
 
 def test_clocks_that_differ_make_no_negative_wait(registry: CollectorRegistry) -> None:
-    WorkerMetrics(registry).ended(outcome(started=1.0, finished=2.0), posted=5.0, taken=1.0)
+    WorkerMetrics(registry).ended(outcome(started=1.0, finished=2.0), posted=5.0, claimed=1.0)
     assert registry.get_sample_value("llmi_task_wait_seconds_sum", {"kind": "code"}) == 0.0
 
 
 @pytest.mark.parametrize("kind", ["", "abc123"])
 def test_only_kinds_of_the_queue_table_become_labels(kind: str, registry: CollectorRegistry) -> None:
     metrics = WorkerMetrics(registry)
-    metrics.ended(outcome(kind=kind), posted=1.0, taken=1.0)
-    metrics.given_back(kind)
+    metrics.ended(outcome(kind=kind), posted=1.0, claimed=1.0)
+    metrics.requeued(kind)
     assert numbers(registry) == {}
 
 
@@ -132,11 +132,11 @@ def printed(result: Success | Failure) -> str:
     [("", "no_hit"), ('it\'s "none"', 'no_hit: it\\\'s "none"'), ("two\nlines", "no_hit: two\nlines")],
 )
 def test_a_failed_job_is_shown_as_failed_with_its_cause(detail: str, shows: str) -> None:
-    assert conclusion(printed(Failure(cause=Cause.NO_HIT, detail=detail, provider="p"))) == (False, shows)
+    assert event_summary(printed(Failure(cause=Cause.NO_HIT, detail=detail, provider="p"))) == (False, shows)
 
 
 def test_a_detail_that_was_cut_is_shown_as_far_as_it_goes() -> None:
-    success, shows = conclusion(printed(Failure(cause=Cause.INTERNAL, detail="x" * 1000)))
+    success, shows = event_summary(printed(Failure(cause=Cause.INTERNAL, detail="x" * 1000)))
     assert not success
     assert shows.startswith("internal: xxx")
 
@@ -151,17 +151,17 @@ def test_a_detail_that_was_cut_is_shown_as_far_as_it_goes() -> None:
     ],
 )
 def test_a_success_is_shown_by_its_verdict_and_source(result: Success, shows: str) -> None:
-    assert conclusion(printed(result)) == (True, shows)
+    assert event_summary(printed(result)) == (True, shows)
 
 
 def test_a_source_that_was_cut_is_shown_as_far_as_it_goes() -> None:
-    success, shows = conclusion(printed(Success(source={"provider": "x" * 1000})))
+    success, shows = event_summary(printed(Success(source={"provider": "x" * 1000})))
     assert success
     assert shows.startswith("'provider': 'xxx")
 
 
 def test_what_is_no_outcome_is_shown_as_it_is() -> None:
-    assert conclusion("'pong'") == (True, "'pong'")
+    assert event_summary("'pong'") == (True, "'pong'")
 
 
 JSON = st.recursive(

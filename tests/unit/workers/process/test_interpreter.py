@@ -11,7 +11,7 @@ from pathlib import Path
 import pytest
 
 from workers.process import interpreter
-from workers.process.parent_death import start_tethered
+from workers.process.parent_death import start_child
 
 LIBRARIES = ("verl", "celery", "redis", "torch", "workers", "policy", "yaml")
 STANDARD = ("json", "ctypes", "signal", "logging", "typing")
@@ -55,7 +55,7 @@ def test_a_child_imports_nothing_from_where_it_is_started(
     }.items():
         monkeypatch.setenv(name, value)
     log = tmp_path / "log"
-    process = start_tethered([sys.executable, "-c", SHOWS], log=log)
+    process = start_child([sys.executable, "-c", SHOWS], log=log)
     assert process.wait(60) == 0, log.read_text(encoding="utf-8")
     encoding, backend, found = json.loads(log.read_text(encoding="utf-8"))
     assert (encoding.lower(), backend) == ("utf-8", "Agg")
@@ -78,7 +78,7 @@ def test_the_command_loads_its_libraries_and_not_what_lies_where_it_is_given(
 
 
 def test_a_command_writes_to_a_terminal_that_lacks_its_signs(tmp_path: Path) -> None:
-    code = "from workers import interpreter; interpreter.set_up_process(); print('done \\u2192 \\u2713')"
+    code = "from workers.process import interpreter; interpreter.set_up_process(); print('done \\u2192 \\u2713')"
     env = os.environ | {"LC_ALL": "C", "PYTHONCOERCECLOCALE": "0", "PYTHONUTF8": "0"}
     done = subprocess.run([sys.executable, "-c", code], env=env, capture_output=True, timeout=60)
     assert done.stdout == b"done ? ?\n", done.stderr

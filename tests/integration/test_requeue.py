@@ -12,7 +12,7 @@ from queue_jobs import Order
 from queue_requests import request_for
 
 from workers.celery_app.transport import channel as transport
-from workers.celery_app.transport.qos import Deliveries
+from workers.celery_app.transport.qos import WorkerQoS
 from workers.client.publisher import encode
 from workers.settings import QueueSettings
 
@@ -61,8 +61,8 @@ def test_what_a_silent_worker_held_is_taken_next_in_its_order(channel: Open) -> 
 def test_kombu_alone_puts_what_is_rejected_behind_all_others(
     channel: Open, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    """When this fails, `workers.celery_app.transport.qos.Deliveries.restore_by_tag` can go."""
+    """When this fails, `workers.celery_app.transport.qos.WorkerQoS.restore_by_tag` can go."""
     at_work = channel()
-    monkeypatch.delattr(Deliveries, "restore_by_tag")
+    monkeypatch.delattr(WorkerQoS, "restore_by_tag")
     at_work.basic_get("code").reject(requeue=True)
     assert tuple(taken(at_work) for _ in NAMES) == ("second", "third", "first")

@@ -13,7 +13,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from workers.broker.dead_letters import MAX_BYTES, DeadLetter
-from workers.celery_app.transport.validation import problem
+from workers.celery_app.transport.validation import why_invalid
 from workers.client.publisher import encode
 from workers.messages import Request
 
@@ -42,14 +42,14 @@ GOOD = opened(encode(REQUEST, tag="t", reply_to=REPLY_TO))
 
 
 def test_what_we_post_is_taken() -> None:
-    assert problem(closed(GOOD), QUEUE) == ""
+    assert why_invalid(closed(GOOD), QUEUE) == ""
 
 
 def test_what_was_given_back_is_taken() -> None:
     """As kombu puts it into the list again after a lease ran out."""
     again = opened(encode(REQUEST, tag="t", reply_to=REPLY_TO))
     again["headers"]["redelivered"] = again["properties"]["delivery_info"]["redelivered"] = True
-    assert problem(closed(again), QUEUE) == ""
+    assert why_invalid(closed(again), QUEUE) == ""
 
 
 @settings(max_examples=200)
@@ -58,14 +58,14 @@ def test_what_was_given_back_is_taken() -> None:
     st.sampled_from([QUEUE, "x"]),
 )
 def test_any_bytes_are_told_apart_from_a_message(entry: bytes, queue: str) -> None:
-    assert problem(entry, queue)
+    assert why_invalid(entry, queue)
 
 
 @settings(max_examples=300)
 @given(fuzz.nearly(GOOD))
 def test_what_is_nearly_a_request_is_one_or_has_a_reason(message: Any) -> None:
     entry = closed(message)
-    why = problem(entry, QUEUE)
+    why = why_invalid(entry, QUEUE)
     if why:
         letter = DeadLetter(queue=QUEUE, reason=why, since=0.0, size=len(entry), message="")
         assert DeadLetter.model_validate_json(letter.model_dump_json()).reason == why
@@ -84,7 +84,7 @@ def test_what_is_nearly_a_request_is_one_or_has_a_reason(message: Any) -> None:
 @settings(max_examples=200)
 @given(fuzz.nearly(json.loads(encode(REQUEST, tag="t", reply_to=REPLY_TO))))
 def test_on_other_lists_only_the_envelope_is_looked_at(message: Any) -> None:
-    why = problem(fuzz.as_text(message).encode(), "someone.reply.celery.pidbox")
+    why = why_invalid(fuzz.as_text(message).encode(), "someone.reply.celery.pidbox")
     if not why:
         assert isinstance(message["body"], str)
         assert isinstance(message["properties"]["delivery_tag"], str)
@@ -122,16 +122,16 @@ def changed(path: str, value: Any) -> bytes:
     ],
 )
 def test_what_celery_would_trip_over_is_told_by_name(path: str, value: Any, reason: str) -> None:
-    assert reason in problem(changed(path, value), QUEUE)
+    assert reason in why_invalid(changed(path, value), QUEUE)
 
 
 def test_a_long_entry_is_not_read_at_all() -> None:
-    assert "at most" in problem(b"[" * (MAX_BYTES + 1), QUEUE)
+    assert "at most" in why_invalid(b"[" * (MAX_BYTES + 1), QUEUE)
 
 
 def test_the_reason_repeats_nothing_of_what_was_asked() -> None:
-    assert "secret" not in problem(changed("body.0.0.seed", "a secret"), QUEUE)
+    assert "secret" not in why_invalid(changed("body.0.0.seed", "a secret"), QUEUE)
 
 
 def test_a_payload_of_its_own_kind_is_the_jobs_to_judge() -> None:
-    assert problem(changed("body.0.0.payload", {"words": "x"}), QUEUE) == ""
+    assert why_invalid(changed("body.0.0.payload", {"words": "x"}), QUEUE) == ""

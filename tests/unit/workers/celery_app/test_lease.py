@@ -9,16 +9,16 @@ from types import SimpleNamespace
 import pytest
 
 from workers.celery_app import lease
-from workers.celery_app.lease import Leases, over_at
+from workers.celery_app.lease import LeaseRenewer, must_end_by
 from workers.settings import QueueSettings
 
 ENOUGH_S = 10.0
 
 
 @pytest.fixture
-def leases(monkeypatch: pytest.MonkeyPatch) -> Leases:
+def leases(monkeypatch: pytest.MonkeyPatch) -> LeaseRenewer:
     monkeypatch.setattr(lease, "beat_s", lambda _lease_s: 0.001)
-    return Leases(QueueSettings())
+    return LeaseRenewer(QueueSettings())
 
 
 def asked(deadline: float, limit_s: float | None) -> SimpleNamespace:
@@ -36,17 +36,17 @@ def asked(deadline: float, limit_s: float | None) -> SimpleNamespace:
 def test_a_lease_ends_with_the_time_of_its_job(
     limit_s: float | None, started: float | None, over: float
 ) -> None:
-    assert over_at(asked(1000.0, limit_s), started) == over
+    assert must_end_by(asked(1000.0, limit_s), started) == over
 
 
 @pytest.mark.parametrize("message", [None, 7, [], {}, {"deadline": "soon"}, {"deadline": 1, "limit_s": "x"}])
 def test_a_lease_of_a_message_that_says_nothing_ends_never(message: object) -> None:
-    assert over_at(SimpleNamespace(args=[message]), 0.0) == float("inf")
+    assert must_end_by(SimpleNamespace(args=[message]), 0.0) == float("inf")
 
 
 def test_the_hard_limit_is_the_jobs_own_time() -> None:
     request = asked(time.time() + 600.0, 20.0)
-    lease.limit(request)
+    lease.set_time_limit(request)
     assert request.time_limits[0] == pytest.approx(20.0, abs=lease.GRACE_S)
 
 
@@ -55,11 +55,13 @@ def test_a_process_that_keeps_a_model_has_no_hard_limit(queues: dict[str, None])
     """Celery enforces one with SIGKILL; code that runs beside a model must not take that along either."""
     request = asked(time.time() + 600.0, 20.0)
     request.app.amqp.queues.consume_from = queues
-    lease.limit(request)
+    lease.set_time_limit(request)
     assert request.time_limits == (None, None)
 
 
-def test_whatever_a_beat_meets_the_next_one_comes(leases: Leases, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_whatever_a_beat_meets_the_next_one_comes(
+    leases: LeaseRenewer, monkeypatch: pytest.MonkeyPatch
+) -> None:
     beats, again = iter([ZeroDivisionError("a bug"), OSError("away")]), threading.Event()
 
     def beat() -> None:
@@ -67,15 +69,17 @@ def test_whatever_a_beat_meets_the_next_one_comes(leases: Leases, monkeypatch: p
             raise error
         again.set()
 
-    monkeypatch.setattr(leases, "beat", beat)
+    monkeypatch.setattr(leases, "renew", beat)
     leases.start()
     assert again.wait(ENOUGH_S)
-    leases.end()
+    leases.stop()
     leases.join(ENOUGH_S)
     assert not leases.is_alive()
 
 
-def test_an_end_waits_for_the_beat_that_is_under_way(leases: Leases, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_an_end_waits_for_the_beat_that_is_under_way(
+    leases: LeaseRenewer, monkeypatch: pytest.MonkeyPatch
+) -> None:
     under_way, may_end, order = threading.Event(), threading.Event(), []
 
     def beat() -> None:
@@ -84,10 +88,10 @@ def test_an_end_waits_for_the_beat_that_is_under_way(leases: Leases, monkeypatch
         order.append("beat")
 
     def end() -> None:
-        leases.end()
+        leases.stop()
         order.append("ended")
 
-    monkeypatch.setattr(leases, "beat", beat)
+    monkeypatch.setattr(leases, "renew", beat)
     leases.start()
     assert under_way.wait(ENOUGH_S)
     ending = threading.Thread(target=end)

@@ -1,0 +1,53 @@
+"""Keeps a long-lived worker small: rotates its log and enforces its memory limit between two jobs.
+
+Invariants:
+- No job is ended for it. Celery itself replaces a pool process above its limit (`--max-memory-per-child`). A
+  worker with a thread pool shuts down warm (finishes what runs, requeues the rest), and the process that owns
+  it starts another.
+- Only a log that the worker writes to a regular file is rotated.
+"""
+
+from __future__ import annotations
+
+import logging
+from typing import Any
+
+import psutil
+from celery import bootsteps
+from celery.concurrency.thread import TaskPool as Threads
+from celery.worker import state
+
+from workers.process.log_rotation import own_log, rotate
+
+logger = logging.getLogger(__name__)
+CHECK_S = 10.0
+
+
+class Maintenance(bootsteps.StartStopStep):
+    """Checks every `CHECK_S` seconds."""
+
+    requires = ("celery.worker.consumer.tasks:Tasks",)
+
+    def __init__(self, consumer: Any, **options: Any):
+        super().__init__(consumer, **options)
+        self._timer: Any = None
+
+    def start(self, consumer: Any) -> None:
+        self._timer = consumer.timer.call_repeatedly(CHECK_S, self._check, (consumer,))
+
+    def stop(self, consumer: Any) -> None:
+        if self._timer is not None:
+            self._timer.cancel()
+
+    @staticmethod
+    def _check(consumer: Any) -> None:
+        if log := own_log():
+            rotate(log)
+        limit_kib = consumer.controller.max_memory_per_child
+        used_kib = psutil.Process().memory_info().rss // 1024
+        threads = isinstance(consumer.pool, Threads)
+        if threads and limit_kib and used_kib > limit_kib and state.should_stop is None:
+            logger.warning(
+                "this worker uses %d MiB, more than its pool's memory_mb; shutting down", used_kib >> 10
+            )
+            state.should_stop = 0  # a warm shutdown, as after SIGTERM
