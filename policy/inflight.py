@@ -67,7 +67,7 @@ class Writers:
                 await asyncio.sleep(TELL_S)
 
 
-class Lookout:
+class RequestStatusPoller:
     """What the sampler sees: `(writing, pressed)` as `policy.admission.admission.Flight` has them."""
 
     def __init__(self, settings: QueueSettings):

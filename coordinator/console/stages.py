@@ -17,7 +17,7 @@ from rich.markup import escape
 from rich.progress import BarColumn, Progress, SpinnerColumn, TaskID, TextColumn, TimeElapsedColumn
 from rich.table import Column
 
-from coordinator.console.terminal import moves
+from coordinator.console.terminal import can_redraw
 
 logger = logging.getLogger(__name__)
 EVERY_S = 15.0
@@ -28,7 +28,7 @@ TELLING_SHARE = 0.02
 Step = Callable[[str, float | None, str], None]
 
 
-def of_images(step: Step) -> Callable[[int, int], None]:
+def image_progress(step: Step) -> Callable[[int, int], None]:
     """Report how many images of how many are checked as a step of its own."""
     return lambda done, of: step("checking the images", done / of if of else None, f"{done:,} of {of:,}")
 
@@ -67,7 +67,7 @@ class Stages:
         self._told: tuple[float | None, str] = (None, "")
         self._bars: Progress | None = None
         self._bar: TaskID | None = None
-        if moves(console):
+        if can_redraw(console):
             self._bars = Progress(
                 SpinnerColumn(),
                 TextColumn("{task.description}", table_column=Column(overflow="fold")),

@@ -39,12 +39,12 @@ def make_console(stderr: bool = False) -> Console:
     return console
 
 
-def moves(console: Console) -> bool:
+def can_redraw(console: Console) -> bool:
     """Whether it is a terminal with control codes, on which a line can be drawn again."""
     return console.is_terminal and not console.is_dumb_terminal
 
 
-def put(console: Console, table: Table) -> None:
+def print_table(console: Console, table: Table) -> None:
     """Print `table` whole: long cells folded, and where even words do not fit, each row as a list."""
     for column in table.columns:
         column.overflow = "fold"

@@ -17,16 +17,16 @@ from rich.console import Console
 from coordinator.check import checks
 from coordinator.config.paths import placed
 from coordinator.config.settings import RunConfig
-from coordinator.console.stages import Stages, of_images
+from coordinator.console.stages import Stages, image_progress
 from coordinator.host.processes import MemoryWatch
 from coordinator.host.signals import StopSignals
 from coordinator.run.services import Services
 from coordinator.state.resume import COORDINATOR, PATIENCE_S, Beginning, prepare
 from coordinator.watch.exporter import ENDPOINTS, Exporter, RunState
 from coordinator.watch.live import TRAINING, LiveView
-from coordinator.watch.polling import Lookout
 from coordinator.watch.progress import Progress
 from coordinator.watch.report import REPORT, write_report
+from coordinator.watch.request_status import RequestStatusPoller
 from coordinator.watch.status import SUMMARY
 from coordinator.watch.summary import Summary, lost_requests, read_metrics, summarize
 from policy.ledger.reader import close_open, read_ledger
@@ -58,7 +58,7 @@ def launch(
     run = (runs / config.name).absolute()
     with Stages(console) as stages:
         stages.step("checking folders, services, model and data")
-        checks.check(config, run, resume, of_images(stages.step))
+        checks.check(config, run, resume, image_progress(stages.step))
     with Exporter(config.metrics) as exporter, ExitStack() as held:
         beginning = _resumed(config, run, held) if resume else _new(run, held)
         return _launch(config, run, beginning, console, signals, memory, began, exporter)
@@ -107,7 +107,7 @@ def _launch(
         depths = lambda: services.depths() if services else {}  # noqa: E731 - bound below
         workers = lambda: services.fleet.states() if services else {}  # noqa: E731
         queue = lambda: (services.config.queue.url, services.config.queue) if services else None  # noqa: E731
-        where = Lookout(progress, queue).words
+        where = RequestStatusPoller(progress, queue).words
         with LiveView(
             console, config.name, config.train.steps, progress, memory, depths, workers, where
         ) as view:

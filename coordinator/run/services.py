@@ -102,7 +102,7 @@ class Services:
             rotate(self.trainer.log)
         if self._server is not None:
             self._server.mend()
-        self.fleet.mend()
+        self.fleet.reconcile()
 
     def depths(self) -> Mapping[str, int]:
         """Requests waiting or running, by queue; empty while Redis does not answer."""

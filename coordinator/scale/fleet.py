@@ -1,8 +1,11 @@
-"""The workers of a run's pools: started, mended while the run goes on, sized as asked, drained at its end.
+"""The workers of a run's pools: start, replace, resize and drain them.
 
-Invariants: `begin`, `mend` and `resize` never wait for a worker; a worker that dies is replaced by one of
-another name, after a pause that doubles with each death in a row, and counted; a worker that is not needed
-any more finishes what it runs, for as long as `drain_s` says, and takes nothing else meanwhile.
+Invariants:
+- `begin`, `reconcile` and `resize` never wait for a worker.
+- A worker that dies is counted and replaced by one with another name, after a pause that doubles with each
+  death in a row.
+- A worker that is not needed any more finishes what it runs, for at most `drain_s`, and consumes
+  nothing else.
 """
 
 from __future__ import annotations
@@ -15,7 +18,7 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from coordinator.config.pools import PoolSettings
-from coordinator.scale.worker_life import Worker, WorkerLife
+from coordinator.scale.supervised_worker import SupervisedWorker, Worker
 
 logger = logging.getLogger(__name__)
 FIRST_PAUSE_S, LAST_PAUSE_S, CALM_S = 1.0, 60.0, 120.0
@@ -56,19 +59,19 @@ class _Pool:
         self.settings = settings
         self.drain_s = drain_s
         self.wanted = settings.low
-        self.staff: list[WorkerLife] = []  # oldest first
-        self.leaving: list[WorkerLife] = []
+        self.staff: list[SupervisedWorker] = []  # oldest first
+        self.leaving: list[SupervisedWorker] = []
         self.dead = 0  # not replaced yet
         self.restarts = 0
         self.pause_s = FIRST_PAUSE_S
         self.due = 0.0  # no worker is started before
 
-    def bury(self, now: float) -> None:
+    def remove_dead(self, now: float) -> None:
         """Dismiss who died, and put off the next start."""
-        dead = [life for life in self.staff if not life.lives]
+        dead = [life for life in self.staff if not life.alive]
         if not dead:
             return
-        self.staff = [life for life in self.staff if life.lives]
+        self.staff = [life for life in self.staff if life.alive]
         for life in dead:
             logger.warning(
                 "worker %s died (%s); another one in %.0f s",
@@ -88,7 +91,7 @@ class _Pool:
         while len(self.staff) > self.wanted:
             self._dismiss(self.staff.pop(), self.drain_s)
 
-    def grow(self, now: float, hire: Callable[[], WorkerLife]) -> None:
+    def grow(self, now: float, hire: Callable[[], SupervisedWorker]) -> None:
         self.dead = min(self.dead, max(0, self.wanted - len(self.staff)))
         while len(self.staff) < self.wanted and now >= self.due:
             self.staff.append(hire())
@@ -96,13 +99,13 @@ class _Pool:
                 self.dead -= 1
                 self.restarts += 1
 
-    def _dismiss(self, life: WorkerLife, drain_s: float | None) -> None:
+    def _dismiss(self, life: SupervisedWorker, drain_s: float | None) -> None:
         life.end(drain_s)
         self.leaving.append(life)
 
     @property
     def state(self) -> PoolState:
-        ready = sum(life.ready and life.lives for life in self.staff)
+        ready = sum(life.ready and life.alive for life in self.staff)
         return PoolState(
             wanted=self.wanted,
             ready=ready,
@@ -127,7 +130,7 @@ class Fleet:
 
     def begin(self) -> None:
         """Begin to start every pool's `low` workers."""
-        self.mend()
+        self.reconcile()
 
     def check(self) -> bool:
         """Whether all workers that were begun are ready. Raises what keeps one from it, such as
@@ -154,19 +157,19 @@ class Fleet:
             time.sleep(POLL_S)
 
     def resize(self, pool: str, wanted: int) -> None:
-        """Ask for `wanted` workers, within the pool's bounds; `mend` sees to it."""
+        """Ask for `wanted` workers, within the pool's bounds; `reconcile` sees to it."""
         with self._lock:
             asked = self._pools[pool]
             asked.wanted = min(max(wanted, asked.settings.low), asked.settings.high)
 
-    def mend(self) -> None:
+    def reconcile(self) -> None:
         """Replace who died, start who is missing, drain who is too many; to be called every second."""
         now = time.monotonic()
         with self._lock:
             if self._stopped:
                 return
             for pool in self._pools.values():
-                pool.bury(now)
+                pool.remove_dead(now)
                 pool.shrink()
                 pool.grow(now, lambda settings=pool.settings: self._hire(settings))  # type: ignore[misc]
                 pool.leaving = [life for life in pool.leaving if not life.ended]
@@ -194,6 +197,6 @@ class Fleet:
         for life in lives:
             life.join(deadline)
 
-    def _hire(self, settings: PoolSettings) -> WorkerLife:
+    def _hire(self, settings: PoolSettings) -> SupervisedWorker:
         self._hired += 1
-        return WorkerLife(self._make(settings, f"{settings.name}-{self._hired}"), self._ready_s)
+        return SupervisedWorker(self._make(settings, f"{settings.name}-{self._hired}"), self._ready_s)

@@ -53,14 +53,14 @@ class Scaler:
         if self._thread.is_alive():
             self._thread.join(TIMEOUT_S + self._every_s)
 
-    def look(self, now: float) -> None:
+    def poll(self, now: float) -> None:
         """Look once, at `now` in monotonic seconds. Raises `redis.RedisError` while Redis is away."""
         self.depths = read_depths(self._url)
         down = {provider.kind for provider in self._blame.look()}
         states = self._fleet.states()
         for pool, sizer in self._sizers.items():
             current = states[pool].wanted
-            decision = sizer.look(now, self.depths, current, down)
+            decision = sizer.decide(now, self.depths, current, down)
             if decision.wanted != current:
                 self._fleet.resize(pool, decision.wanted)
                 self._write(pool, current, decision)
@@ -81,7 +81,7 @@ class Scaler:
         away = False
         while not self._stop.wait(self._every_s):
             try:
-                self.look(time.monotonic())
+                self.poll(time.monotonic())
                 away = False
             except redis.RedisError as error:
                 self.depths = {}

@@ -72,7 +72,7 @@ class Decision:
 
 
 class Sizer:
-    """One pool's memory. `look` is to be called every so often, with ever later times."""
+    """One pool's memory. `decide` is to be called every so often, with ever later times."""
 
     def __init__(self, pool: PoolSettings, scaler: ScalerSettings):
         self._pool = pool
@@ -80,7 +80,7 @@ class Sizer:
         self._memories = {queue: _Memory() for queue in pool.queues}
         self._fewer_since: float | None = None
 
-    def look(
+    def decide(
         self,
         now: float,
         depths: Mapping[str, QueueDepth],

@@ -18,7 +18,7 @@ from rich.table import Table
 from rich.text import Text
 
 from coordinator.console.stages import duration
-from coordinator.console.terminal import moves
+from coordinator.console.terminal import can_redraw
 from coordinator.host.processes import MemoryWatch
 from coordinator.scale.fleet import PoolState
 from coordinator.watch.masks import counts_in_words
@@ -45,7 +45,7 @@ def sparkline(values: list[float], width: int = 40) -> str:
     return "".join(BARS[round((value - low) * scale)] for value in values)
 
 
-def staffing(states: Mapping[str, PoolState]) -> str:
+def worker_counts(states: Mapping[str, PoolState]) -> str:
     """Workers ready of those wanted, by pool, and between which bounds where these leave a choice."""
     shown = []
     for name, state in states.items():
@@ -86,7 +86,9 @@ class LiveView:
         self._workers = workers
         self._where = where
         self._started = time.monotonic()
-        self._live = Live(console=console, auto_refresh=False, transient=True) if moves(console) else None
+        self._live = (
+            Live(console=console, auto_refresh=False, transient=True) if can_redraw(console) else None
+        )
         self._last_line = (-1, 0.0)
         self.stage = "starting"
 
@@ -157,7 +159,7 @@ class LiveView:
             "reward": f"{progress.rewards[-1]:.3f}" if progress.rewards else "-",
             "requests": f"{progress.posted:,} posted, {', '.join(outcomes)}",
             "queues": "  ".join(f"{name} {depth}" for name, depth in depths.items()) or "empty",
-            "workers": staffing(workers) or "-",
+            "workers": worker_counts(workers) or "-",
             "rollouts": "  ".join(f"{n:,} {state}" for state, n in sorted(progress.states.items())) or "-",
             "masked": masked_in_words(progress),
             "trainer idle": "-" if idle is None else f"{idle:.0%}",
@@ -170,7 +172,7 @@ class LiveView:
             facts["waiting for"] = in_words(wait)
         if progress.paused:
             facts["paused"] = "; ".join(progress.paused.providers)
-        if advice := progress.refusals.advisories:
+        if advice := progress.masking_answers.advisories:
             facts["masking answers"] = "; ".join(advice)
         if restarts:
             facts["workers restarted"] = str(restarts)

@@ -26,7 +26,7 @@ class MaskingAnswers:
         self._recent: dict[str, deque[bool]] = {}
         self._answers: dict[str, Counter[str]] = {}
 
-    def take(self, outcome: Outcome) -> None:
+    def add(self, outcome: Outcome) -> None:
         result = outcome.result
         refused = isinstance(result, Failure) and result.cause in CAUSES
         self._recent.setdefault(outcome.kind, deque(maxlen=RECENT)).append(refused)
@@ -40,7 +40,7 @@ class MaskingAnswers:
             answers[answer] += 1
 
     @property
-    def listed(self) -> dict[str, dict[str, int]]:
+    def counts(self) -> dict[str, dict[str, int]]:
         """How often each answer came, by kind, the most frequent first."""
         return {kind: dict(answers.most_common()) for kind, answers in sorted(self._answers.items())}
 

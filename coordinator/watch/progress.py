@@ -17,7 +17,7 @@ from typing import Any
 
 from coordinator.watch.idle.report import IdleReport
 from coordinator.watch.idle.spans import Span
-from coordinator.watch.idle.watch import IdleWatch
+from coordinator.watch.idle.tracker import IdleTracker
 from coordinator.watch.masking_answers import MaskingAnswers
 from coordinator.watch.summary import STEP, idle_ratio
 from policy.ledger.masked import DROPPED, causes_of
@@ -47,12 +47,18 @@ JUDGE_EVERY_S = 2.0  # some ms of work for a thousand rollouts under way
 
 
 class Progress:
-    """`rewards`: mean per step, in order; `outcomes`: requests by success, model or infrastructure; `masked`:
-    samples by cause, `DROPPED` for those that went with their group; `idle`: seconds by cause so far;
-    `waiting`: for what the trainer has been waiting, since its last step, in order, empty while it trains;
-    `paused`: who keeps it from asking for rollouts now; `refusals`: the answers of providers that masked
-    samples, since this process began to read; `begun` and `scored`: rollouts, since this process of the run
-    began. `total`: after how many steps it ends, None when the data decides.
+    """Counts of a run, kept up to date by `update`.
+
+    `total`: the number of steps of the run, None when the data decides. Attributes:
+
+    - `rewards`: mean of each step, in order.
+    - `outcomes`: requests by `success`, `model` or `infrastructure`.
+    - `masked`: samples by cause; `DROPPED` for those that were dropped with their group.
+    - `idle`: idle seconds by cause so far.
+    - `waiting`: what the trainer has waited for since its last step, in order; empty while it trains.
+    - `paused`: the pause that is in effect, and its providers.
+    - `masking_answers`: answers of providers that masked samples, since this process started to read.
+    - `begun`, `scored`: rollouts since the run was last started or resumed.
     """
 
     def __init__(self, run: Path, total: int | None = None):
@@ -67,11 +73,11 @@ class Progress:
         self.states: Counter[str] = Counter()
         self.masked: Counter[str] = Counter()
         self.masked_rollouts = 0  # by infrastructure; one may have several causes
-        self.watch = IdleWatch()
+        self.idle_tracker = IdleTracker()
         self.idle = IdleReport({}, {}, 0.0)
         self.waiting: list[Span] = []
         self.paused: Paused | None = None
-        self.refusals = MaskingAnswers()
+        self.masking_answers = MaskingAnswers()
         self._judged_at = 0.0
         self._timing: list[dict[str, Any]] = []
         # By rollout, its state and the step of that; only what no checkpoint holds yet.
@@ -101,10 +107,10 @@ class Progress:
                 continue
             self.steps = entry["step"]
             self._timing.append(entry["data"])
-            self.watch.stepped(entry["step"], entry["data"])
+            self.idle_tracker.add_step(entry["step"], entry["data"])
             if isinstance(entry["data"].get(REWARD), int | float):
                 self.rewards.append(entry["data"][REWARD])
-        self.watch.take(self._new_entries(), now)
+        self.idle_tracker.add(self._new_entries(), now)
         if now - self._judged_at > JUDGE_EVERY_S:
             self._judged_at = now
             self._judge(now)
@@ -112,20 +118,20 @@ class Progress:
     def conclude(self) -> None:
         """Of a run that has ended: nothing more is written, and nothing is waited for."""
         self.update()
-        self.watch.take([])
+        self.idle_tracker.add([])
         self.waiting, self.paused = [], None
-        self.idle = self.watch.report(self.watch.idleness())
+        self.idle = self.idle_tracker.report(self.idle_tracker.idleness())
 
     def _judge(self, now: float) -> None:
         if self._total is not None and self.steps >= self._total:
-            self.waiting, self.idle = [], self.watch.report(self.watch.idleness())
+            self.waiting, self.idle = [], self.idle_tracker.report(self.idle_tracker.idleness())
             return
         metrics = self._run / METRICS
         last = metrics.stat().st_mtime if metrics.exists() else 0.0
-        wait = self.watch.waiting(self.steps, last, now)
-        idleness = self.watch.idleness(now, wait)
+        wait = self.idle_tracker.waiting(self.steps, last, now)
+        idleness = self.idle_tracker.idleness(now, wait)
         self.waiting = idleness.why(wait) if wait else []
-        self.idle = self.watch.report(idleness)
+        self.idle = self.idle_tracker.report(idleness)
 
     def _new_entries(self) -> Iterator[Entry]:
         files = sorted((self._run / LEDGER).glob("*.jsonl"))
@@ -141,11 +147,11 @@ class Progress:
             case Scored():
                 self.scored += 1
             case Posted():  # one that a resumed run takes up is known
-                self.posted += self.watch.request(entry.request.request_id) is None
+                self.posted += self.idle_tracker.request(entry.request.request_id) is None
             case Ended():
                 result = entry.outcome.result
                 self.outcomes[result.fault.value if isinstance(result, Failure) else "success"] += 1
-                self.refusals.take(entry.outcome)
+                self.masking_answers.add(entry.outcome)
             case Closed():
                 self.states[entry.state] += 1
                 self._undoable[entry.rollout_id] = entry.state, entry.step

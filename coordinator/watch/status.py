@@ -17,8 +17,8 @@ from pydantic import BaseModel, ValidationError
 from coordinator.config.settings import CONFIG_FILE
 from coordinator.watch.exporter import ENDPOINTS, without_password
 from coordinator.watch.idle.spans import rounded
-from coordinator.watch.polling import Lookout, left_alone, told, whereabouts
 from coordinator.watch.progress import Progress
+from coordinator.watch.request_status import RequestStatusPoller, describe, open_circuit, request_status
 from policy.ledger.reader import RequestRecord
 from policy.ledger.writer import LEDGER
 from policy.settings import METRICS
@@ -87,7 +87,7 @@ class Status(BaseModel):
     longest_pending: Pending | None
 
 
-def look(run: Path) -> Status:
+def read_status(run: Path) -> Status:
     """Read it all. Raises `ConfigError` for a folder that is no run's."""
     evaluation = (run / "batch.json").is_file()
     if not (run / CONFIG_FILE).is_file() or (evaluation and not (run / LEDGER).is_dir()):
@@ -102,7 +102,7 @@ def look(run: Path) -> Status:
     queue = QueueSettings.model_validate(config.get("queue", {}))
     url = "" if ended else redis_url(run, queue)
     longest = None
-    if not ended and (pending := progress.watch.pending(now)):
+    if not ended and (pending := progress.idle_tracker.pending(now)):
         longest = _longest(pending[0], progress, url, queue)
     return Status(
         name=config.get("name") or run.name,
@@ -117,11 +117,11 @@ def look(run: Path) -> Status:
         generator_idle_ratio=progress.idle.generator_ratio,
         generator_idle_s=rounded(progress.idle.generator),
         masked={cause: n for cause, n in progress.masked.most_common() if n},
-        waiting=waiting(progress, Lookout(progress, lambda: (url, queue)).words),
+        waiting=waiting(progress, RequestStatusPoller(progress, lambda: (url, queue)).words),
         paused=list(progress.paused.providers) if progress.paused else [],
         down=_down(url),
-        advisories=progress.refusals.advisories,
-        masking_answers=progress.refusals.listed,
+        advisories=progress.masking_answers.advisories,
+        masking_answers=progress.masking_answers.counts,
         queues=_queues(url),
         longest_pending=longest,
     )
@@ -163,8 +163,8 @@ def in_words(wait: Waiting) -> str:
 
 
 def _longest(record: RequestRecord, progress: Progress, url: str, queue: QueueSettings) -> Pending:
-    where, kind = whereabouts(url, queue, record), record.request.kind
-    rollout = progress.watch.owner(record)
+    where, kind = request_status(url, queue, record), record.request.kind
+    rollout = progress.idle_tracker.owner(record)
     question = rollout.task.question if rollout and rollout.task else ""
     return Pending(
         request_id=record.request.request_id,
@@ -172,7 +172,7 @@ def _longest(record: RequestRecord, progress: Progress, url: str, queue: QueueSe
         age_s=round(time.time() - record.posted, 1),
         rollout=record.request.owner,
         prompt=question if len(question) <= SHOWN else f"{question[:SHOWN]}…",
-        state=told(where, progress.watch.median_s(kind), queue.lease_s, left_alone(url, kind)),
+        state=describe(where, progress.idle_tracker.median_s(kind), queue.lease_s, open_circuit(url, kind)),
         stuck=where.stuck if where else None,
     )
 

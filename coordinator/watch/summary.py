@@ -142,14 +142,14 @@ def summarize(
     """Add everything up. `ledger` after it was closed, `lost` from before."""
     outcomes: Counter[str] = Counter()
     kinds: dict[str, KindCounts] = {}
-    refusals = MaskingAnswers()
+    masking = MaskingAnswers()
     for record in ledger.requests.values():
         counts = kinds.setdefault(record.request.kind, KindCounts())
         counts.posted += 1
         if record.outcome is None:
             continue
         result = record.outcome.result
-        refusals.take(record.outcome)
+        masking.add(record.outcome)
         if isinstance(result, Success):
             outcomes["success"] += 1
             counts.success += 1
@@ -179,7 +179,7 @@ def summarize(
         dropped_by_step=dropped_by_step,
         n_valid=became.n_valid,
         n_total=became.n_total,
-        masking_answers=refusals.listed,
+        masking_answers=masking.counts,
         groups_replaced=became.replaced,
         dropped_by_latency=became.dropped_by_latency,
         lost=lost,

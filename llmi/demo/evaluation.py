@@ -78,5 +78,5 @@ def _wait(evaluation: Evaluation, fleet: Fleet, show: Callable[[Status], None]) 
         show(status)
         if not status.under_way:
             return
-        fleet.mend()
+        fleet.reconcile()
         time.sleep(LOOK_S)

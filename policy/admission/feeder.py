@@ -15,7 +15,7 @@ from typing import Any
 
 from policy.admission.admission import Flight, Window
 from policy.admission.pause import Pause
-from policy.inflight import Lookout
+from policy.inflight import RequestStatusPoller
 from workers.settings import QueueSettings
 
 
@@ -28,7 +28,7 @@ class Asking:
         self.ask_for = ask_for
         self.window = window
         self.pause = pause
-        self.lookout = Lookout(queue)
+        self.lookout = RequestStatusPoller(queue)
         self._writing: int | None = None
         self._owed = 0
 

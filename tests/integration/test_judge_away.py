@@ -131,14 +131,14 @@ async def test_where_samples_are_masked_a_request_fails_at_once_and_names_the_pr
     async with asyncio.timeout(60), QueueClient(queue_settings) as client:
         seen = [cause_of(await ask(client, text_request(number))) for number in range(FAILURES)]
         calls = len(services.seen)
-        left_alone = await ask(client, text_request(9))
+        open_circuit = await ask(client, text_request(9))
         assert seen == [Cause.AUTH] * FAILURES
         assert len(services.seen) == calls
         services.judge.status = 200
         await until(lambda: read_breakers(queue_settings.url).admits(TEXT_KIND, named(services)))
         assert (await ask(client, text_request(10))).ok
-    assert cause_of(left_alone) is Cause.PROVIDER_DOWN
-    assert left_alone.result.provider == named(services)
+    assert cause_of(open_circuit) is Cause.PROVIDER_DOWN
+    assert open_circuit.result.provider == named(services)
     assert down(queue_settings) == []
 
 

@@ -94,7 +94,7 @@ class Run:
 
     async def _tick(self) -> None:
         while True:
-            self.fleet.mend()
+            self.fleet.reconcile()
             await asyncio.sleep(0.1)
 
     @property
@@ -193,7 +193,7 @@ async def test_a_worker_sees_the_gpu_it_declares_and_waits_for_one_without_holdi
     try:
         fleet.resize("code", 3)
         began = time.monotonic()
-        fleet.mend()
+        fleet.reconcile()
         assert time.monotonic() - began < 1.0
         await until(lambda: fleet.states()["code"].ready == 2, READY_S)
         placed = [worker for worker in crew.made if ray.wait([worker._placed], timeout=0)[0]]
@@ -204,8 +204,8 @@ async def test_a_worker_sees_the_gpu_it_declares_and_waits_for_one_without_holdi
         assert sorted(seen) == [b"0", b"1"]
         assert fleet.states()["code"].starting == 1
         placed[0].kill()
-        await until(lambda: (fleet.mend(), fleet.states()["code"].ready)[1] == 2, READY_S)
-        await until(lambda: (fleet.mend(), sum(worker.alive for worker in crew.made))[1] == 3, READY_S)
+        await until(lambda: (fleet.reconcile(), fleet.states()["code"].ready)[1] == 2, READY_S)
+        await until(lambda: (fleet.reconcile(), sum(worker.alive for worker in crew.made))[1] == 3, READY_S)
     finally:
         await asyncio.to_thread(fleet.stop, 5.0)
 
@@ -244,7 +244,7 @@ async def test_while_redis_is_away_the_sizes_stay(tmp_path: Path, caplog: pytest
         url = server.url
     scaler = Scaler(url, [pool], ScalerSettings(every_s=0.01, idle_s=0.0), fleet, tmp_path)
     with pytest.raises(redis.RedisError):
-        scaler.look(time.monotonic())
+        scaler.poll(time.monotonic())
     scaler.start()
     await until(lambda: "the pools keep their sizes" in caplog.text)
     scaler.stop()
@@ -263,11 +263,11 @@ def test_a_backlog_whose_provider_is_down_gets_no_workers(
         server.hset(STATS, mapping={"search:n": 9, "search:ran": 9, "search:service_s": 90.0})
         breaker = ProviderBreaker(server, "search", "serpapi at serpapi.com", BreakerSettings(failures=1))
         request = request_for(Order(), "search")
-        scaler.look(0.0)
+        scaler.poll(0.0)
         breaker.hear(Outcome.failed(request, Cause.PROVIDER_DOWN, provider="serpapi"))
         server.lpush("search", *[encode(request, tag=str(number), reply_to="") for number in range(100)])
-        scaler.look(1.0)
+        scaler.poll(1.0)
         assert fleet.states()["search"].wanted == 1
         breaker.hear(Outcome(request_id=request.request_id, kind="search", result=Success()))
-        scaler.look(2.0)
+        scaler.poll(2.0)
         assert fleet.states()["search"].wanted == 4

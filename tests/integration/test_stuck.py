@@ -15,7 +15,7 @@ from conftest import StartWorker
 from queue_jobs import Order
 from queue_requests import Notes, request_for, until
 
-from coordinator.watch.status import look as status_of
+from coordinator.watch.status import read_status as status_of
 from policy.document import Task
 from policy.ledger.writer import LedgerWriter
 from workers.broker.request_status import Whereabouts, find

@@ -9,7 +9,7 @@ import typer
 
 from coordinator.cli.commands.output import Json, Runs, output, stamp
 from coordinator.console.stages import Stages
-from coordinator.console.terminal import make_console, put
+from coordinator.console.terminal import make_console, print_table
 
 
 def doctor(
@@ -52,7 +52,7 @@ def doctor(
             cure = f"\n[yellow]→ {_plain(finding.cure)}[/]" if finding.cure else ""
             row = f"{_plain(finding.detail)}{cure}"
             table.add_row(signs[finding.state], f"[dim]{finding.area}[/]", _plain(finding.name), row)
-        put(console, table)
+        print_table(console, table)
         failed = [finding for finding in found if finding.state is State.FAIL]
         noted = [finding for finding in found if finding.state is State.NOTE]
         verdict = f"[bold red]{len(failed)} to mend[/]" if failed else "[bold green]ready[/]"

@@ -10,7 +10,7 @@ import typer
 from rich.console import Console
 
 from coordinator.cli.commands.output import Json, output, stamp
-from coordinator.console.stages import Stages, of_images
+from coordinator.console.stages import Stages, image_progress
 from coordinator.console.terminal import make_console
 
 if TYPE_CHECKING:
@@ -91,7 +91,7 @@ def submit(
                 folder,
                 limit,
                 stages.say,
-                of_images(stages.step),
+                image_progress(stages.step),
             )
         status = evaluation.look()
         result.update(status.as_dict(), posted=len(posted), batch=evaluation.batch.url)

@@ -11,7 +11,7 @@ from rich.table import Table
 
 from coordinator.cli.commands.output import MAX_SEED, Json, output, plain, stamp
 from coordinator.console.stages import Stages
-from coordinator.console.terminal import make_console, put
+from coordinator.console.terminal import make_console, print_table
 
 
 def generate(
@@ -84,7 +84,7 @@ def _show(console: Console, result: dict[str, Any]) -> None:
         for row in result["images"]:
             seconds = "" if row["seconds"] is None else f"{row['seconds']:.2f}"
             table.add_row(row["image"], row["tool"], _outcome(row), seconds)
-        put(console, table)
+        print_table(console, table)
     cut = ", cut off by its token limit" if result["truncated"] else ""
     console.print(
         f"[bold green]done[/]: {result['seconds']:.1f} s{cut}; see [bold]{result['page']}[/]",

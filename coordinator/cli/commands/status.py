@@ -27,10 +27,10 @@ def status(
     Works while it goes on, and after.
     """
     with output(as_json) as (console, result):
-        from coordinator.watch.status import look
+        from coordinator.watch.status import read_status
 
         folder = run_folder(run, runs)
-        now = look(folder)
+        now = read_status(folder)
         result.update(now.model_dump(mode="json"))
         _show(console, now, folder)
 

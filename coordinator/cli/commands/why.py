@@ -9,7 +9,7 @@ import typer
 from rich.console import Console
 
 from coordinator.cli.commands.output import Json, Runs, output, plain, run_folder
-from coordinator.console.terminal import put
+from coordinator.console.terminal import print_table
 
 if TYPE_CHECKING:
     from coordinator.watch.masks import Masks
@@ -85,7 +85,7 @@ def show_masked(console: Console, masks: Masks) -> None:
             cause = one.cause.replace("_", " ")
             examples = ", ".join(map(short_id, one.examples))
             table.add_row(cause, plain(one.by), f"{one.samples:,}", in_ranges(one.steps), examples)
-        put(console, table)
+        print_table(console, table)
     console.print(
         f"{masks.total:,} of {masks.rollouts:,} samples were masked by infrastructure; "
         f"{masks.dropped:,} more have a reward and were dropped with their groups",

@@ -13,7 +13,7 @@ from rich.console import Console
 from rich.table import Table
 
 from coordinator.cli.commands.output import Json, output, plain
-from coordinator.console.terminal import Notify, put
+from coordinator.console.terminal import Notify, print_table
 from workers.errors import ConfigError
 
 if TYPE_CHECKING:
@@ -173,7 +173,7 @@ def status(redis: Redis = "", as_json: Json = False) -> None:
             state = "ready" if one.ready else "[yellow]loading[/]"
             table.add_row(one.node, one.name, ", ".join(one.queues), state)
         if roster:
-            put(console, table)
+            print_table(console, table)
         else:
             console.print("no worker serves the queues of this Redis")
         table = Table("queue", "workers", "waiting", "running", "oldest", box=None, pad_edge=False)
@@ -183,7 +183,7 @@ def status(redis: Redis = "", as_json: Json = False) -> None:
                 table.add_row(queue, *(f"{number:,}" for number in numbers), f"{depth.oldest_s:.0f} s")
         if table.row_count:
             console.print()
-            put(console, table)
+            print_table(console, table)
         unserved = [queue for queue, depth in depths.items() if depth.waiting and not ready[queue]]
         for queue in unserved:
             console.print(f"[bold yellow]nobody serves[/] {queue}, and requests wait there")
@@ -217,7 +217,7 @@ def _show(console: Console, node: str, redis: str, plan: Plan) -> None:
         pool = planned.pool
         where = ", ".join(called(device) for device in planned.devices) or "CPU"
         table.add_row(", ".join(pool.queues), str(pool.low), str(pool.low * pool.concurrency), where)
-    put(console, table)
+    print_table(console, table)
     for why in dict.fromkeys(plan.left_out.values()):
         queues = ", ".join(queue for queue, reason in plan.left_out.items() if reason == why)
         console.print(f"[yellow]left out[/] {queues}: {why}", highlight=False, soft_wrap=True)

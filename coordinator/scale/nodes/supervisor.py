@@ -72,7 +72,7 @@ class Supervisor:
         self._tell(phase="ready")
         logger.info("all workers are ready")
         while True:
-            self._fleet.mend()
+            self._fleet.reconcile()
             if log := own_log():
                 rotate(log)
             if self._untold or self._fleet.restarts != self._record.restarts:

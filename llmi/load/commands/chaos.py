@@ -11,7 +11,7 @@ from rich.console import Console
 
 from coordinator.cli.commands.output import MAX_SEED, Json, output, stamp
 from coordinator.console.stages import Stages
-from coordinator.console.terminal import make_console, put
+from coordinator.console.terminal import make_console, print_table
 from workers.errors import ConfigError
 
 if TYPE_CHECKING:
@@ -69,17 +69,17 @@ def _show(console: Console, told: Result, place: Path) -> None:
     faults = Table("fault", "times", box=None, padding=(0, 2))
     for name, count in told.faults.items():
         faults.add_row(name, str(count))
-    put(console, faults)
+    print_table(console, faults)
     outcomes = Table("queue", "posted", "outcomes", box=None, padding=(0, 2))
     for kind, counts in told.outcomes.items():
         words = ", ".join(f"{count:,} {how}" for how, count in counts.items())
         outcomes.add_row(kind, f"{sum(counts.values()):,}", words)
-    put(console, outcomes)
+    print_table(console, outcomes)
     rules = Table("", "rule", "checked", "broken", box=None, padding=(0, 2))
     for rule in told.rules:
         sign = "[bold red]✗[/]" if rule.violations else "[bold green]✓[/]"
         rules.add_row(sign, rule.name, f"{rule.checked:,}", f"{len(rule.violations):,}")
-    put(console, rules)
+    print_table(console, rules)
     for rule in told.rules:
         for text in rule.violations[:TOLD]:
             console.print(f"[red]✗[/] {escape(text)}", highlight=False)

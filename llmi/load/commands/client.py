@@ -10,7 +10,7 @@ from rich.console import Console
 
 from coordinator.cli.commands.output import Json, output
 from coordinator.console.stages import Stages
-from coordinator.console.terminal import make_console, put
+from coordinator.console.terminal import make_console, print_table
 from llmi.load.commands.judged import judged
 
 if TYPE_CHECKING:
@@ -58,7 +58,7 @@ def show(console: Console, numbers: Numbers) -> None:
     ):
         values = (spread.p50, spread.p90, spread.p99, spread.largest)
         times.add_row(name, *(f"{value:.2f}" for value in values), str(spread.n))
-    put(console, times)
+    print_table(console, times)
     rest = Table(box=None, show_header=False, padding=(0, 2))
     rest.add_row(
         "against a bare round trip of the same bytes",
@@ -79,6 +79,6 @@ def show(console: Console, numbers: Numbers) -> None:
         "left when all had ended",
         f"{numbers.left_traced_kb:.0f} KB, {numbers.left_open} requests, {numbers.failed} rollouts masked",
     )
-    put(console, rest)
+    print_table(console, rest)
     judged(console, numbers.targets)
     console.print(f"[dim]{numbers.wall_s:.0f} s in all[/]", highlight=False)

@@ -8,7 +8,7 @@ import typer
 
 from coordinator.cli.commands.output import Json, output
 from coordinator.console.stages import Stages
-from coordinator.console.terminal import make_console, put
+from coordinator.console.terminal import make_console, print_table
 from llmi.load.commands.judged import judged
 
 
@@ -34,7 +34,7 @@ def code(
         ):
             values = (spread.p50, spread.p90, spread.p99, spread.largest)
             table.add_row(name, *(f"{value:.1f}" for value in values), str(spread.n))
-        put(console, table)
+        print_table(console, table)
         console.print(
             f"{numbers.lanes} at once: {numbers.charts_per_s:.1f} charts/s in the jail, "
             f"{numbers.cold_per_s:.1f} with cold interpreters",

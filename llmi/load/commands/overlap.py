@@ -9,7 +9,7 @@ import typer
 from rich.console import Console
 
 from coordinator.cli.commands.output import Json, output, stamp
-from coordinator.console.terminal import make_console, put
+from coordinator.console.terminal import make_console, print_table
 from llmi.load.commands.judged import judged
 
 if TYPE_CHECKING:
@@ -86,7 +86,7 @@ def _show(console: Console, mix: Mix) -> None:
             f"{arm.reward:.3f}",
             f"{arm.peak_rss_bytes / GIB:.1f}",
         )
-    put(console, table)
+    print_table(console, table)
     waits = Table("queue wait, s (p50 / p99)", box=None, padding=(0, 2))
     queues = list(mix.services.slots)
     for queue in queues:
@@ -94,4 +94,4 @@ def _show(console: Console, mix: Mix) -> None:
     for name, arm in mix.arms.items():
         cells = (arm.queues.get(queue) for queue in queues)
         waits.add_row(name, *(f"{q.wait_p50_s:.1f} / {q.wait_p99_s:.1f}" if q else "-" for q in cells))
-    put(console, waits)
+    print_table(console, waits)

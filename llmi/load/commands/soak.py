@@ -10,7 +10,7 @@ from rich.console import Console
 
 from coordinator.cli.commands.output import MAX_SEED, Json, output, stamp
 from coordinator.console.stages import Stages
-from coordinator.console.terminal import make_console, put
+from coordinator.console.terminal import make_console, print_table
 from workers.errors import ConfigError
 
 if TYPE_CHECKING:
@@ -70,7 +70,7 @@ def _show(console: Console, told: Soak, place: Path) -> None:
             f"{one.middle_rss / MIB:.0f} → {one.last_rss / MIB:.0f}",
             f"{one.middle_files:.0f} → {one.last_files:.0f}",
         )
-    put(console, table)
+    print_table(console, table)
     console.print("[dim]the largest process of each role, in the middle and in the last third[/]")
     outcomes = ", ".join(f"{count:,} {how}" for how, count in told.outcomes.items())
     console.print(

@@ -15,14 +15,14 @@ from places import REPOSITORY
 from rich.console import Console
 from rich.table import Table
 
-from coordinator.console.terminal import UNBOUNDED, make_console, moves, put
+from coordinator.console.terminal import UNBOUNDED, can_redraw, make_console, print_table
 
 LONG = "search-judge_text-judge_image-evaluate-12"
 
 
 def written(table: Table, width: int, terminal: bool = False) -> str:
     console = Console(file=io.StringIO(), width=width, force_terminal=terminal, color_system=None)
-    put(console, table)
+    print_table(console, table)
     return console.file.getvalue()
 
 
@@ -90,7 +90,7 @@ def test_no_character_is_lost(rows: list[list[str]], width: int) -> None:
 
 def test_off_a_terminal_lines_are_not_broken(environment: pytest.MonkeyPatch) -> None:
     console = make_console()
-    assert (console.width, moves(console)) == (UNBOUNDED, False)
+    assert (console.width, can_redraw(console)) == (UNBOUNDED, False)
 
 
 @pytest.mark.parametrize(("columns", "width"), [("100", 100), ("0", UNBOUNDED), ("wide", UNBOUNDED)])
@@ -102,7 +102,7 @@ def test_columns_names_the_width(columns: str, width: int, environment: pytest.M
 def test_force_color_colours_a_pipe_and_makes_it_no_terminal(environment: pytest.MonkeyPatch) -> None:
     environment.setenv("FORCE_COLOR", "1")
     console = make_console()
-    assert (console.color_system, moves(console), console.width) == ("standard", False, UNBOUNDED)
+    assert (console.color_system, can_redraw(console), console.width) == ("standard", False, UNBOUNDED)
 
 
 def test_no_color_wins(environment: pytest.MonkeyPatch) -> None:
@@ -113,7 +113,7 @@ def test_no_color_wins(environment: pytest.MonkeyPatch) -> None:
 
 def test_a_dumb_terminal_does_not_move(environment: pytest.MonkeyPatch) -> None:
     environment.setenv("TERM", "dumb")
-    assert not moves(Console(force_terminal=True))
+    assert not can_redraw(Console(force_terminal=True))
 
 
 def test_every_console_is_made_here() -> None:

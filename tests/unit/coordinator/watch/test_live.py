@@ -11,7 +11,7 @@ from rich.console import Console
 
 from coordinator.host.processes import MemoryWatch
 from coordinator.scale.fleet import PoolState
-from coordinator.watch.live import FIRST, LOADING, TRAINING, LiveView, sparkline, staffing
+from coordinator.watch.live import FIRST, LOADING, TRAINING, LiveView, sparkline, worker_counts
 from coordinator.watch.progress import Progress
 from policy.document import Document, Task
 from policy.ledger.writer import LedgerWriter, Posted, Started, Wrote
@@ -165,7 +165,7 @@ def test_pools_are_named_by_their_queues_and_bounds_shown_where_they_differ():
         "diffusion-edit": PoolState(wanted=1, ready=1, low=1, high=1),
         "search-judge_text-judge_image": PoolState(wanted=2, ready=1, low=2, high=2),
     }
-    assert staffing(states) == "code 0/0 (0–2) · diffusion-edit 1/1 · search… 1/2"
+    assert worker_counts(states) == "code 0/0 (0–2) · diffusion-edit 1/1 · search… 1/2"
 
 
 @pytest.mark.parametrize("terminal", [True, False])

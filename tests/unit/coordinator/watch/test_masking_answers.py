@@ -11,7 +11,7 @@ from rich.console import Console
 
 from coordinator.cli.commands.status import _show
 from coordinator.watch.masking_answers import LEAST, LISTED, RECENT, MaskingAnswers
-from coordinator.watch.status import look
+from coordinator.watch.status import read_status
 from policy.document import Task
 from policy.ledger.writer import Ended, LedgerWriter, Posted, Started
 from workers.errors import Cause
@@ -26,16 +26,16 @@ def refusal(detail: str = "HTTP 400: no", cause: Cause = Cause.BAD_ANSWER) -> Fa
     return Failure(cause=cause, detail=detail, provider="text judge")
 
 
-def taken(*results: Success | Failure) -> MaskingAnswers:
-    refusals = MaskingAnswers()
+def answers_to(*results: Success | Failure) -> MaskingAnswers:
+    answers = MaskingAnswers()
     for result in results:
-        refusals.take(outcome(result))
-    return refusals
+        answers.add(outcome(result))
+    return answers
 
 
 @pytest.mark.parametrize("cause", [Cause.BAD_ANSWER, Cause.VERDICT_UNREADABLE])
 def test_a_share_of_refusals_is_an_advisory_that_names_provider_and_answer(cause: Cause) -> None:
-    (advisory,) = taken(
+    (advisory,) = answers_to(
         *[refusal(cause=cause)] * 5, refusal("HTTP 422: x", cause), *[Success()] * 14
     ).advisories
     assert advisory == (
@@ -56,18 +56,18 @@ def test_a_share_of_refusals_is_an_advisory_that_names_provider_and_answer(cause
     ],
 )
 def test_few_of_them_and_other_failures_are_none(results: list[Success | Failure]) -> None:
-    assert taken(*results).advisories == []
+    assert answers_to(*results).advisories == []
 
 
 def test_all_are_listed_by_kind_and_the_list_is_bounded() -> None:
-    refusals = taken(refusal(), refusal(), *[refusal(f"{n}") for n in range(2 * LISTED)])
-    refusals.take(outcome(refusal("\x1b[2Jx" * 500), "search"))
-    assert next(iter(refusals.listed["judge_text"].items())) == (
+    answers = answers_to(refusal(), refusal(), *[refusal(f"{n}") for n in range(2 * LISTED)])
+    answers.add(outcome(refusal("\x1b[2Jx" * 500), "search"))
+    assert next(iter(answers.counts["judge_text"].items())) == (
         "text judge answered bad_answer: HTTP 400: no",
         2,
     )
-    assert len(refusals.listed["judge_text"]) == LISTED
-    ((words, _),) = refusals.listed["search"].items()
+    assert len(answers.counts["judge_text"]) == LISTED
+    ((words, _),) = answers.counts["search"].items()
     assert words.isprintable()
     assert len(words) <= 300
 
@@ -81,7 +81,7 @@ def test_a_runs_status_shows_it(tmp_path: Path) -> None:
         writer.append(Posted(time=now, request=asked))
         writer.append(Ended(time=now, outcome=outcome(refusal(), request_id=f"{n}")))
     writer.close()
-    status = look(tmp_path)
+    status = read_status(tmp_path)
     assert status.masking_answers == {"judge_text": {"text judge answered bad_answer: HTTP 400: no": LEAST}}
     console = Console(file=io.StringIO(), width=200)
     _show(console, status, tmp_path)

@@ -10,10 +10,10 @@ import pytest
 from rich.console import Console
 
 from coordinator.cli.commands.status import _show
-from coordinator.watch import polling
-from coordinator.watch.polling import told
+from coordinator.watch import request_status
 from coordinator.watch.progress import Progress
-from coordinator.watch.status import look
+from coordinator.watch.request_status import describe
+from coordinator.watch.status import read_status
 from policy.document import Task
 from policy.ledger.writer import LedgerWriter, Posted, Started, Wrote
 from workers.broker.request_status import Whereabouts
@@ -43,7 +43,7 @@ def run(tmp_path, monkeypatch):
 
 
 def test_a_run_under_way_names_what_it_waits_for_and_who_asked(run):
-    now = look(run)
+    now = read_status(run)
     assert (now.name, now.ended, now.step, now.steps, now.queues) == ("mine", False, 0, 8, None)
     assert now.waiting.cause == "pending diffusion"
     assert now.waiting.seconds == pytest.approx(20, abs=2)
@@ -64,26 +64,26 @@ def test_a_paused_run_says_for_whom_and_no_more_once_it_goes_on(run):
     words = "judge_text (openai at host:8001) has been failing since 12:31:04: provider_down: HTTP 503"
     writer = LedgerWriter(run, "trainer")
     writer.paused([words], since=time.time() - 60)
-    paused = look(run)
+    paused = read_status(run)
     assert paused.paused == [words]
     console = Console(file=io.StringIO(), width=200)
     _show(console, paused, run)
     assert f"paused          {words}" in console.file.getvalue()
     writer.pause_ended()
     writer.close()
-    assert look(run).paused == []
+    assert read_status(run).paused == []
 
 
 def test_a_request_that_waits_for_its_provider_says_so():
     where = Whereabouts("waiting", before=3, workers=2)
-    assert told(where, 1.0, 15.0, "search (serpapi) is down") == (
+    assert describe(where, 1.0, 15.0, "search (serpapi) is down") == (
         "waiting for its provider: search (serpapi) is down"
     )
 
 
 def test_a_run_that_ended_waits_for_nothing(run):
     (run / "summary.json").write_text("{}")
-    now = look(run)
+    now = read_status(run)
     assert (now.ended, now.waiting, now.longest_pending) == (True, None, None)
     console = Console(file=io.StringIO(), width=200)
     _show(console, now, run)
@@ -93,25 +93,25 @@ def test_a_run_that_ended_waits_for_nothing(run):
 def test_a_ledger_of_another_version_is_refused(run):
     (run / "ledger" / "old.jsonl").write_text('{"type": "began", "time": 1}\n')
     with pytest.raises(ConfigError, match="another version"):
-        look(run)
+        read_status(run)
 
 
 def test_redis_is_asked_now_and_then_however_often_the_view_is_drawn(run, monkeypatch):
     progress, asked = Progress(run), []
     progress.update()
     monkeypatch.setattr(
-        polling, "find", lambda url, *_: asked.append(url) or Whereabouts("running", for_s=9.0)
+        request_status, "find", lambda url, *_: asked.append(url) or Whereabouts("running", for_s=9.0)
     )
-    words = polling.Lookout(progress, lambda: ("redis://h", QueueSettings())).words
+    words = request_status.RequestStatusPoller(progress, lambda: ("redis://h", QueueSettings())).words
     assert [words("g_0-0") for _ in range(3)] == ["running for 9 s on a live worker"] * 3
     assert asked == ["redis://h"]
     assert words("unknown") == ""
-    assert polling.Lookout(progress, lambda: None).words("g_0-0") == ""
+    assert request_status.RequestStatusPoller(progress, lambda: None).words("g_0-0") == ""
 
 
 def test_a_folder_that_is_no_run_is_refused(tmp_path):
     with pytest.raises(ConfigError, match="no run"):
-        look(tmp_path)
+        read_status(tmp_path)
 
 
 @pytest.mark.parametrize(
@@ -147,11 +147,11 @@ def test_a_folder_that_is_no_run_is_refused(tmp_path):
     ],
 )
 def test_slow_and_stuck_are_told_in_different_words(where, median_s, words):
-    assert told(where, median_s, 15.0) == words
+    assert describe(where, median_s, 15.0) == words
 
 
 def test_an_evaluation_is_not_taken_for_a_run(tmp_path):
     (tmp_path / "config.json").write_text("{}")
     (tmp_path / "batch.json").write_text("{}")
     with pytest.raises(ConfigError, match="of an evaluation see `llmi evaluate status`"):
-        look(tmp_path)
+        read_status(tmp_path)

@@ -22,7 +22,7 @@ SLOW = 2.0  # times the median of its kind
 Queue = tuple[str, QueueSettings]  # with the URL under which its Redis is reached
 
 
-class Lookout:
+class RequestStatusPoller:
     """`queue` gives the run's queue once there is one."""
 
     def __init__(self, progress: Progress, queue: Callable[[], Queue | None]):
@@ -40,18 +40,20 @@ class Lookout:
         return words
 
     def _ask(self, request_id: str) -> str:
-        record, queue = self._progress.watch.request(request_id), self._queue()
+        record, queue = self._progress.idle_tracker.request(request_id), self._queue()
         if record is None or queue is None:
             return ""
         url, settings = queue
-        where = whereabouts(url, settings, record)
+        where = request_status(url, settings, record)
         kind = record.request.kind
         if where is None:
             return ""
-        return told(where, self._progress.watch.median_s(kind), settings.lease_s, left_alone(url, kind))
+        return describe(
+            where, self._progress.idle_tracker.median_s(kind), settings.lease_s, open_circuit(url, kind)
+        )
 
 
-def left_alone(url: str, kind: str) -> str:
+def open_circuit(url: str, kind: str) -> str:
     """In words, the provider of `kind` that workers leave alone; empty when there is none."""
     try:
         return next((str(down) for down in read_breakers(url).down if down.kind == kind), "") if url else ""
@@ -59,8 +61,8 @@ def left_alone(url: str, kind: str) -> str:
         return ""
 
 
-def told(where: Whereabouts | None, median_s: float | None, lease_s: float, down: str = "") -> str:
-    """A request's whereabouts in words; None: Redis does not answer. `median_s` of its kind's service;
+def describe(where: Whereabouts | None, median_s: float | None, lease_s: float, down: str = "") -> str:
+    """A request's request_status in words; None: Redis does not answer. `median_s` of its kind's service;
     `down`: its provider, if that is left alone.
     """
     if where is None:
@@ -92,7 +94,7 @@ def _workers(count: int) -> str:
     return "1 worker" if count == 1 else f"{count} workers"
 
 
-def whereabouts(url: str, queue: QueueSettings, record: RequestRecord) -> Whereabouts | None:
+def request_status(url: str, queue: QueueSettings, record: RequestRecord) -> Whereabouts | None:
     """Where a request is; None when the Redis at `url` does not answer, or none is named."""
     if not url:
         return None

@@ -8,7 +8,7 @@ import random
 import pytest
 
 from coordinator.watch.idle.report import Idleness
-from coordinator.watch.idle.watch import IdleWatch
+from coordinator.watch.idle.tracker import IdleTracker
 from coordinator.watch.progress import Progress
 from coordinator.watch.summary import read_metrics
 from policy.document import Document, Task, TextPart
@@ -110,19 +110,19 @@ def test_kept_up_piece_by_piece_it_ends_with_what_the_whole_ledger_says(tmp_path
     whole = Idleness(read_ledger(tmp_path), read_metrics(tmp_path / "metrics.jsonl")).report()
     assert whole.trainer["running diffusion"] + whole.trainer["running judge_text"] > 0
     assert whole.trainer["weight sync"] == pytest.approx(30 * SYNC_S)
-    watch, largest, now = IdleWatch(), 0, entries[0].time
+    watch, largest, now = IdleTracker(), 0, entries[0].time
     while entries:
         now += 0.5
         while rows and rows[0][0] <= now:
             _, step, data = rows.pop(0)
-            watch.stepped(step, data)
+            watch.add_step(step, data)
         new = [entry for entry in entries if entry.time <= now]
         entries = entries[len(new) :]
-        watch.take(new, now)
+        watch.add(new, now)
         largest = max(largest, len(watch._ledger.rollouts))
     for _, step, data in rows:
-        watch.stepped(step, data)
-    watch.take([])
+        watch.add_step(step, data)
+    watch.add([])
     report = watch.report(watch.idleness())
     assert report.trainer == pytest.approx(whole.trainer)
     assert report.generator == pytest.approx(whole.generator)
@@ -138,8 +138,8 @@ def test_progress_of_an_ended_run_says_what_its_summary_says(tmp_path):
     whole = Idleness(read_ledger(tmp_path), read_metrics(tmp_path / "metrics.jsonl")).report()
     assert progress.idle.trainer == pytest.approx(whole.trainer)
     assert progress.idle.generator == pytest.approx(whole.generator)
-    assert progress.watch.median_s("diffusion") == pytest.approx(1.4, abs=0.7)
-    assert progress.watch.median_s("code") is None
+    assert progress.idle_tracker.median_s("diffusion") == pytest.approx(1.4, abs=0.7)
+    assert progress.idle_tracker.median_s("code") is None
 
 
 def test_after_its_last_step_a_run_waits_for_nothing(tmp_path):
@@ -154,19 +154,19 @@ def test_after_its_last_step_a_run_waits_for_nothing(tmp_path):
 
 
 def test_while_it_trains_nothing_is_waited_for():
-    watch = IdleWatch()
+    watch = IdleTracker()
     assert watch.waiting(0, 0.0, now=50.0) is None
-    watch.take([Started(time=10.0, rollout_id="g_0", task=TASK)])
+    watch.add([Started(time=10.0, rollout_id="g_0", task=TASK)])
     assert watch.waiting(0, 0.0, now=50.0) == Waited(time=50.0, began=10.0, step=1)
-    watch.take([Waited(time=60.0, began=10.0, step=1)])
+    watch.add([Waited(time=60.0, began=10.0, step=1)])
     assert watch.waiting(0, 0.0, now=70.0) is None
     assert watch.waiting(1, 80.0, now=90.0) == Waited(time=90.0, began=80.0, step=2)
 
 
 def test_what_is_pending_is_told_with_the_prompt_that_waits():
-    watch = IdleWatch()
+    watch = IdleTracker()
     asked = Request(request_id="g_0-0", kind="code", payload={"code": "x"}, deadline=1e9, owner="g_0")
-    watch.take([Started(time=10.0, rollout_id="g_0", task=TASK), Posted(time=11.0, request=asked)])
+    watch.add([Started(time=10.0, rollout_id="g_0", task=TASK), Posted(time=11.0, request=asked)])
     [record] = watch.pending(now=20.0)
     assert (record.posted, watch.owner(record).task) == (11.0, TASK)
     assert record.request.payload == {}

@@ -83,7 +83,7 @@ def fleet_of(crew: Crew, low: int = 1, high: int = 4) -> Fleet:
 
 
 def ready(fleet: Fleet, count: int) -> None:
-    until(lambda: (fleet.mend(), fleet.states()["code"].ready == count)[1])
+    until(lambda: (fleet.reconcile(), fleet.states()["code"].ready == count)[1])
 
 
 def test_start_returns_with_the_low_of_every_pool_ready(crew):
@@ -118,7 +118,7 @@ def test_a_worker_that_takes_long_to_start_holds_nobody_up(crew):
     fleet.start()
     crew.up = False
     fleet.resize("code", 3)
-    fleet.mend()
+    fleet.reconcile()
     state = fleet.states()["code"]
     assert (state.ready, state.starting) == (1, 2)
     for hand in crew.hands:
@@ -132,13 +132,13 @@ def test_who_leaves_is_the_newest_and_may_finish_a_job_of_full_length(crew):
     fleet.resize("code", 2)
     ready(fleet, 2)
     fleet.resize("code", 1)
-    fleet.mend()
+    fleet.reconcile()
     first, second = crew.hands
     until(lambda: second.drained_s is not None)
     assert second.drained_s == QUEUES["code"].limit_s + GRACE_S
     assert (fleet.states()["code"].ready, fleet.states()["code"].draining) == (1, 1)
     second.idle.set()
-    until(lambda: (fleet.mend(), fleet.states()["code"].draining == 0)[1])
+    until(lambda: (fleet.reconcile(), fleet.states()["code"].draining == 0)[1])
     assert first.drained_s is None
     assert first.alive
 
@@ -148,10 +148,10 @@ def test_a_judge_that_the_configuration_gives_more_time_may_use_it_when_it_leave
     pool = PoolSettings(queues=("judge_text", "search"), low=1, high=2)
     fleet = Fleet([pool], crew, 1.0, partial(drain_s, config))
     fleet.resize(pool.name, 2)
-    until(lambda: (fleet.mend(), fleet.states()[pool.name].ready == 2)[1])
+    until(lambda: (fleet.reconcile(), fleet.states()[pool.name].ready == 2)[1])
     crew.hands[1].idle.clear()
     fleet.resize(pool.name, 1)
-    fleet.mend()
+    fleet.reconcile()
     until(lambda: crew.hands[1].drained_s is not None)
     assert crew.hands[1].drained_s == 600 + GRACE_S
     crew.hands[1].idle.set()
@@ -172,7 +172,7 @@ def test_who_is_wanted_again_while_another_leaves_is_a_new_one(crew):
     fleet.resize("code", 1)
     ready(fleet, 1)
     fleet.resize("code", 0)
-    fleet.mend()
+    fleet.reconcile()
     fleet.resize("code", 1)
     ready(fleet, 1)
     assert [hand.drained_s is None for hand in crew.hands] == [False, True]
@@ -184,7 +184,7 @@ def test_a_dead_worker_is_replaced_by_one_of_another_name_and_counted(crew, monk
     fleet = fleet_of(crew)
     fleet.start()
     crew.hands[0].alive = False
-    until(lambda: (fleet.mend(), fleet.restarts == 1)[1])
+    until(lambda: (fleet.reconcile(), fleet.restarts == 1)[1])
     ready(fleet, 1)
     assert fleet.restarts == 1
     assert crew.hands[0].name != crew.hands[1].name
@@ -197,8 +197,8 @@ def test_a_dead_worker_that_is_not_wanted_any_more_is_not_replaced(crew):
     ready(fleet, 1)
     crew.hands[0].alive = False
     fleet.resize("code", 0)
-    fleet.mend()
-    fleet.mend()
+    fleet.reconcile()
+    fleet.reconcile()
     assert (len(crew.hands), fleet.restarts) == (1, 0)
 
 
@@ -210,7 +210,7 @@ def test_workers_that_keep_dying_are_replaced_ever_more_seldom(crew, monkeypatch
     for second in range(100):
         monkeypatch.setattr("coordinator.scale.fleet.time.monotonic", lambda at=began + second: at)
         before = len(crew.hands)
-        fleet.mend()
+        fleet.reconcile()
         replaced += [second] * (len(crew.hands) - before)
         crew.hands[-1].alive = False
         monkeypatch.undo()
@@ -227,11 +227,11 @@ def test_stopping_drains_at_once_and_kills_at_the_deadline(crew):
     fleet.resize("code", 3)
     ready(fleet, 3)
     fleet.resize("code", 2)
-    fleet.mend()  # one is draining already, with a long deadline
+    fleet.reconcile()  # one is draining already, with a long deadline
     crew.hands[0].idle.set()
     began = time.monotonic()
     fleet.stop(0.2)
     assert time.monotonic() - began < 2.0
     assert not any(hand.alive for hand in crew.hands)
-    fleet.mend()
+    fleet.reconcile()
     assert len(crew.hands) == 3

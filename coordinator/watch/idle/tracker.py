@@ -25,8 +25,8 @@ OVERDUE_S = 30.0  # whoever waits for a request gives it up soon after its deadl
 SERVICES = 200  # last service times of a kind, for its median
 
 
-class IdleWatch:
-    """`take` what was written, then ask. All times are Unix seconds."""
+class IdleTracker:
+    """`add` what was written, then ask. All times are Unix seconds."""
 
     def __init__(self) -> None:
         self._ledger = Ledger()
@@ -38,11 +38,11 @@ class IdleWatch:
         self._observed_s = 0.0
         self._services: dict[str, deque[float]] = defaultdict(lambda: deque(maxlen=SERVICES))
 
-    def stepped(self, step: int, data: dict[str, Any]) -> None:
+    def add_step(self, step: int, data: dict[str, Any]) -> None:
         """The metrics of a step; before the entries of the next one are taken."""
         self._steps[step] = {"step": step, STEP: data.get(STEP), SYNC: data.get(SYNC)}
 
-    def take(self, entries: Iterable[Entry], now: float = math.inf) -> None:
+    def add(self, entries: Iterable[Entry], now: float = math.inf) -> None:
         """Take entries, in the order of their times; those of the last moment before `now` wait for the next
         call, since others may come between them."""
         late, self._late = self._late, []

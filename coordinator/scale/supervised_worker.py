@@ -27,7 +27,7 @@ class Worker(Protocol):
     def kill(self) -> None: ...
 
 
-class WorkerLife:
+class SupervisedWorker:
     """Starting it begins at once. `error`: why it did not come up."""
 
     def __init__(self, worker: Worker, ready_s: float):
@@ -40,7 +40,7 @@ class WorkerLife:
         threading.Thread(target=self._begin, args=(ready_s,), name=worker.name, daemon=True).start()
 
     @property
-    def lives(self) -> bool:
+    def alive(self) -> bool:
         return self.error is None and (not self.ready or self.worker.alive)
 
     @property
@@ -67,7 +67,7 @@ class WorkerLife:
             self._started.set()
             self.worker.wait_ready(ready_s)
             self.ready = True
-        except Exception as error:  # noqa: BLE001 - of any kind: `check` raises it, or `mend` logs it
+        except Exception as error:  # noqa: BLE001 - of any kind: `check` raises it, or `reconcile` logs it
             self.error = error
             self._started.set()
 

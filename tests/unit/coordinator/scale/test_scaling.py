@@ -100,15 +100,15 @@ def test_one_worker_runs_as_many_jobs_as_its_pool_says():
 
 def test_the_first_thing_that_waits_gets_a_worker_at_once():
     sizer = Sizer(CODE, SCALER)
-    assert sizer.look(0.0, {"code": depth()}, 0).wanted == 0
-    assert sizer.look(1.0, {"code": depth(waiting=1)}, 0).wanted == 1
+    assert sizer.decide(0.0, {"code": depth()}, 0).wanted == 0
+    assert sizer.decide(1.0, {"code": depth(waiting=1)}, 0).wanted == 1
 
 
 def test_fewer_only_after_a_while_of_being_enough_and_one_at_a_time():
     sizer = Sizer(CODE, SCALER)
     wanted, changes = 3, []
     for second in range(300):
-        now = sizer.look(float(second), {"code": depth()}, wanted).wanted
+        now = sizer.decide(float(second), {"code": depth()}, wanted).wanted
         if now != wanted:
             changes.append((second, now))
         wanted = now
@@ -118,58 +118,58 @@ def test_fewer_only_after_a_while_of_being_enough_and_one_at_a_time():
 def test_a_moment_of_need_begins_the_wait_anew():
     sizer = Sizer(CODE, SCALER)
     for second in range(50):
-        assert sizer.look(float(second), {"code": depth()}, 1).wanted == 1
-    sizer.look(50.0, {"code": depth(waiting=1)}, 1)
+        assert sizer.decide(float(second), {"code": depth()}, 1).wanted == 1
+    sizer.decide(50.0, {"code": depth(waiting=1)}, 1)
     for second in range(51, 111):
-        assert sizer.look(float(second), {"code": depth()}, 1).wanted == 1
+        assert sizer.decide(float(second), {"code": depth()}, 1).wanted == 1
 
 
 def test_a_job_that_came_and_went_between_two_looks_keeps_the_worker():
     sizer = Sizer(CODE, SCALER)
     for second in range(0, 600, 10):
-        looked = sizer.look(float(second), {"code": depth(finished=second // 40, service_s=0.1)}, 1)
-        assert looked.wanted == 1
+        decision = sizer.decide(float(second), {"code": depth(finished=second // 40, service_s=0.1)}, 1)
+        assert decision.wanted == 1
 
 
 def test_service_time_follows_what_is_measured():
     sizer = Sizer(CODE, SCALER)
-    assert sizer.look(0.0, {"code": depth()}, 0).service_s is None
-    assert sizer.look(1.0, {"code": depth(finished=10, service_s=2.0)}, 0).service_s == pytest.approx(2.0)
+    assert sizer.decide(0.0, {"code": depth()}, 0).service_s is None
+    assert sizer.decide(1.0, {"code": depth(finished=10, service_s=2.0)}, 0).service_s == pytest.approx(2.0)
     slower = QueueDepth(0, 0, 0.0, 30, 30, 10 * 2.0 + 20 * 4.0)
-    assert 3.0 < (sizer.look(2.0, {"code": slower}, 0).service_s or 0.0) < 4.0
+    assert 3.0 < (sizer.decide(2.0, {"code": slower}, 0).service_s or 0.0) < 4.0
 
 
 def test_what_ended_without_having_run_does_not_make_jobs_look_short():
     sizer = Sizer(CODE, SCALER)
     cancelled = QueueDepth(0, 0, 0.0, finished=110, ran=10, service_s=20.0)
-    sizer.look(0.0, {"code": depth()}, 0)
-    assert sizer.look(1.0, {"code": cancelled}, 0).service_s == pytest.approx(2.0)
+    sizer.decide(0.0, {"code": depth()}, 0)
+    assert sizer.decide(1.0, {"code": cancelled}, 0).service_s == pytest.approx(2.0)
 
 
 def test_the_rate_is_what_arrives_however_much_of_it_waits():
     sizer = Sizer(CODE, SCALER)
     for second in range(120):
         seen = depth(waiting=3 * second, running=2, finished=second)
-        looked = sizer.look(float(second), {"code": seen}, 1)
-    assert looked.rate == pytest.approx(4.0, rel=0.01)
+        decision = sizer.decide(float(second), {"code": seen}, 1)
+    assert decision.rate == pytest.approx(4.0, rel=0.01)
 
 
 def test_a_redis_that_lost_its_totals_means_no_arrivals():
     sizer = Sizer(CODE, SCALER)
-    sizer.look(0.0, {"code": depth(finished=1000)}, 1)
-    looked = sizer.look(1.0, {"code": depth()}, 1)
-    assert (looked.rate, looked.service_s) == (0.0, pytest.approx(1.0))
+    sizer.decide(0.0, {"code": depth(finished=1000)}, 1)
+    decision = sizer.decide(1.0, {"code": depth()}, 1)
+    assert (decision.rate, decision.service_s) == (0.0, pytest.approx(1.0))
 
 
 def test_a_backlog_grows_the_pool_only_once_its_provider_is_back():
     sizer, wanted = Sizer(CODE, SCALER), 1
-    sizer.look(0.0, {"code": depth(finished=20)}, wanted)
+    sizer.decide(0.0, {"code": depth(finished=20)}, wanted)
     for second in range(1, 100):
         seen = {"code": depth(waiting=4 * second, finished=20)}
-        decision = sizer.look(float(second), seen, wanted, down={"code", "search"})
+        decision = sizer.decide(float(second), seen, wanted, down={"code", "search"})
         wanted = decision.wanted
         assert (wanted, decision.down) == (1, ("code",))
-    assert sizer.look(100.0, seen, wanted).wanted == CODE.high
+    assert sizer.decide(100.0, seen, wanted).wanted == CODE.high
 
 
 # A simulated pool: jobs of equal length, workers that take a while to start, a look each second.
@@ -193,7 +193,7 @@ class Pool:
             for part in range(10):
                 self._work(second + part / 10, sum(at <= second for at in self.ready_at))
             seen = depth(self.waiting, len(self.ends), self.finished, self.service_s)
-            wanted = self.sizer.look(float(second), {"code": seen}, len(self.ready_at)).wanted
+            wanted = self.sizer.decide(float(second), {"code": seen}, len(self.ready_at)).wanted
             missing = wanted - len(self.ready_at)
             self.ready_at = [*self.ready_at[:wanted], *[second + self.start_s] * missing]
             self.sizes.append(wanted)
