@@ -32,6 +32,15 @@ from workers.settings import QueueSettings
 
 OPS = REPOSITORY / "ops"
 LOOPBACK, PASSWORD = "127.0.0.1", "a1b2c3"
+SECRETS = {
+    "SERP_API_KEY",
+    "ARK_API_KEY",
+    "OPENAI_API_KEY",
+    "LLMI_REDIS_PASSWORD",
+    "REDISCLI_AUTH",
+    "GF_SECURITY_ADMIN_PASSWORD",
+    "FLOWER_BASIC_AUTH",
+}
 IN_IMAGE = Path("/llmi")  # where ops/Dockerfile puts the repository
 
 
@@ -76,7 +85,8 @@ def test_commands_name_programs_of_the_repository_and_options_that_they_know(com
         "flower": (OPS / "flower.sh").read_text(),
     }
     for service, command in commands.items():
-        assert all(option in helps[service] for option in command if option.startswith("--"))
+        known = set(re.findall(r"--[a-z][a-z-]*", helps[service]))
+        assert {option for option in command if option.startswith("--")} <= known
 
 
 @pytest.fixture
@@ -156,7 +166,13 @@ def test_the_image_is_built_from_files_that_exist(compose: dict[str, Any]) -> No
     context = (OPS / build["context"]).resolve()
     assert context == REPOSITORY
     assert (context / build["dockerfile"]).is_file()
-    assert f"WORKDIR {IN_IMAGE}" in (context / build["dockerfile"]).read_text()
+    steps = (context / build["dockerfile"]).read_text()
+    assert f"WORKDIR {IN_IMAGE}" in steps
+    programs = re.findall(r"^RUN (ops/\S+)", steps, re.MULTILINE)
+    assert programs == ["ops/install.sh"]
+    assert all(os.access(REPOSITORY / program, os.X_OK) for program in programs)
+    ignored = (OPS / "Dockerfile.dockerignore").read_text().split()
+    assert {".venv", ".git", "runs"} <= set(ignored)
 
 
 def test_prometheus_looks_where_the_exporter_serves(compose: dict[str, Any]) -> None:
@@ -198,10 +214,23 @@ def test_what_others_reach_asks_for_a_password(compose: dict[str, Any]) -> None:
     assert flower["FLOWER_BASIC_AUTH"].startswith("${FLOWER_BASIC_AUTH:?")
 
 
-def test_workers_in_containers_can_be_scraped_and_hold_no_secret() -> None:
+def test_workers_in_containers_can_be_scraped_and_store_images_on_the_volume(compose: dict[str, Any]) -> None:
     config = load_services(OPS / "services.yaml")
     assert config.metrics.bind == "0.0.0.0"
     assert config.blobs.url.startswith("/data/")
+    assert any(volume.endswith(":/data") for volume in compose["services"]["workers"]["volumes"])
+
+
+def test_no_secret_is_written_in_a_file_of_the_containers(compose: dict[str, Any]) -> None:
+    """Secrets come from the environment, as `${NAME}` or by the name alone; the configuration has none."""
+    for service in compose["services"].values():
+        variables = service.get("environment", {})
+        for name in SECRETS & set(variables):
+            assert variables[name] is None or variables[name].startswith("${"), name
+    config = json.dumps(load_services(OPS / "services.yaml").model_dump(mode="json"))
+    assert "@" not in urlsplit(json.loads(config)["queue"]["redis_url"]).netloc
+    text = (OPS / "services.yaml").read_text() + (OPS / "Dockerfile").read_text()
+    assert [name for name in SECRETS if name in text] == []
 
 
 def board() -> list[dict[str, Any]]:
