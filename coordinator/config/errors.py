@@ -3,16 +3,37 @@
 from __future__ import annotations
 
 import typing
-from collections.abc import Iterator, Sequence
+from collections.abc import Collection, Iterator, Sequence
 
 from pydantic import BaseModel, ValidationError
 
 from workers.text.names import near_names
 
 
-def explain(model: type[BaseModel], error: ValidationError, source: str) -> list[str]:
-    """One line per problem: `source`: dotted field: what is wrong; what to do."""
-    return [f"{source}: {_line(model, problem)}" for problem in error.errors()]
+def explain(
+    model: type[BaseModel], error: ValidationError, source: str, overrides: Collection[str] = ()
+) -> list[str]:
+    """One line per problem: `source`: dotted field: what is wrong; what to do.
+
+    `overrides`: the dotted keys of overridden values; a problem of one is named by its key.
+    """
+    return [
+        _origin(problem, source, overrides) + _line(model, problem)
+        for problem in error.errors()
+        if problem["type"] != "default_factory_not_called"  # follows from another problem of the list
+    ]
+
+
+def _origin(problem: typing.Mapping, source: str, overrides: Collection[str]) -> str:
+    """What the line of a problem begins with: the override that it comes from, else the file."""
+    field = ".".join(str(part) for part in problem["loc"])
+    for key in overrides:
+        if key == field:
+            return "override "
+        made = problem["type"] == "extra_forbidden" and key.startswith(f"{field}.")
+        if made or field.startswith(f"{key}."):
+            return f"override {key}: "
+    return f"{source}: "
 
 
 def _line(model: type[BaseModel], problem: typing.Mapping) -> str:

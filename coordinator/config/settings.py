@@ -11,7 +11,7 @@ from __future__ import annotations
 import json
 import os
 import re
-from collections.abc import Mapping
+from collections.abc import Collection, Mapping
 from pathlib import Path
 from typing import TypeVar
 
@@ -19,6 +19,7 @@ import yaml
 from pydantic import Field, ValidationError, field_validator, model_validator
 
 from coordinator.config.errors import explain
+from coordinator.config.overrides import apply
 from coordinator.config.pools import WorkerSettings
 from evaluation.settings import AuthorSettings, RubricSettings
 from llmi.demo import parts
@@ -144,14 +145,15 @@ class RunConfig(ServiceConfig):
 
 
 def load(path: str | Path, overrides: Mapping[str, object] | None = None) -> RunConfig:
-    """A run's YAML file, or a shipped one by name, read and checked. `overrides`: dotted names to values."""
-    return check(*_read(path, overrides))
+    """A run's YAML file, or a shipped one by name, read and checked. `overrides`: dotted keys to values."""
+    return _checked(RunConfig, *_read(path, overrides), overrides or {})
 
 
 def load_services(path: str | Path, overrides: Mapping[str, object] | None = None) -> ServiceConfig:
     """As `load`, for a file that may leave out the training run: a run's own file does as well."""
     raw, source = _read(path, overrides)
-    return check(raw, source) if "train" in raw else _checked(ServiceConfig, raw, source)
+    model = RunConfig if "train" in raw else ServiceConfig
+    return _checked(model, raw, source, overrides or {})
 
 
 def _read(path: str | Path, overrides: Mapping[str, object] | None) -> tuple[dict, str]:
@@ -169,8 +171,7 @@ def _read(path: str | Path, overrides: Mapping[str, object] | None) -> tuple[dic
         raise ConfigError(f"{file}: {_TOO_DEEP}") from error
     if not isinstance(raw, dict):
         raise ConfigError(f"{file}: must hold a mapping of sections, such as tools, judges, train and data")
-    for name, value in (overrides or {}).items():
-        _put(raw, name, value)
+    raw = apply(raw, overrides or {})
     try:
         return parts.resolved(raw, str(file)), str(file)
     except RecursionError as error:
@@ -185,11 +186,11 @@ def check(raw: object, source: str) -> RunConfig:
 C = TypeVar("C", bound=ServiceConfig)
 
 
-def _checked(model: type[C], raw: object, source: str) -> C:
+def _checked(model: type[C], raw: object, source: str, overrides: Collection[str] = ()) -> C:
     try:
         return model.model_validate(raw)
     except ValidationError as error:
-        raise ConfigError("\n".join(explain(model, error, source))) from error
+        raise ConfigError("\n".join(explain(model, error, source, overrides))) from error
 
 
 def shipped() -> list[str]:
@@ -205,14 +206,6 @@ def find(path: str | Path) -> Path:
     if str(path) in shipped():
         return SHIPPED / f"{path}.yaml"
     raise ConfigError(f"{given}: no such configuration; name a YAML file or one of {', '.join(shipped())}")
-
-
-def _put(raw: dict, name: str, value: object) -> None:
-    *sections, last = name.split(".")
-    here = raw
-    for section in sections:
-        here = here.setdefault(section, {})
-    here[last] = value
 
 
 class _Loader(yaml.SafeLoader):

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import difflib
 from collections.abc import Iterable
-from os.path import commonprefix
+from itertools import takewhile
 
 CUTOFF = 0.6  # of difflib's ratio, 0 to 1
 
@@ -19,8 +19,13 @@ def near_names(
     """
     names = list(known)
     if prefix is not None and names:
-        shared = {name: len(commonprefix([wanted, name])) for name in names}
+        shared = {name: _shared(wanted, name) for name in names}
         longest = max(shared.values())
         if longest >= min(prefix, len(wanted)):
             return sorted(name for name, length in shared.items() if length == longest)
     return difflib.get_close_matches(wanted, names, n=most, cutoff=cutoff)
+
+
+def _shared(one: str, other: str) -> int:
+    """Characters that both begin with."""
+    return sum(1 for _ in takewhile(lambda pair: pair[0] == pair[1], zip(one, other, strict=False)))
