@@ -66,7 +66,8 @@ class RayCluster:
             os.environ.setdefault("RAY_enable_worker_prestart", "0")
         if not any(name in os.environ for name in AUTH_ENV):
             # Ray would keep one in HOME, which may not be writable, and share it with every other cluster.
-            os.environ["RAY_AUTH_TOKEN"] = secrets.token_hex(32)  # Ray sets the mode by itself
+            os.environ["RAY_AUTH_TOKEN"] = secrets.token_hex(32)
+            os.environ["RAY_AUTH_MODE"] = "token"  # without it Ray sets it too, and prints a warning (2.60)
             self._token = True
         self._connected = True
         place = Path(os.environ.get("RAY_TMPDIR") or tempfile.gettempdir())

@@ -23,6 +23,7 @@ if __name__ == "__main__":
     ray.init(address=os.environ["RAY_ADDRESS"], log_to_driver=False, configure_logging=False)
     inside = ray.get(ray.remote(num_cpus=0)(surroundings).remote())
     assert os.environ["RAY_AUTH_TOKEN"], "the run's own"
+    assert os.environ["RAY_AUTH_MODE"] == "token", "else Ray prints a sentence about it"
     assert not (Path(os.environ["HOME"]) / ".ray").exists()
     for found in (inside, surroundings()):
         assert (found["encoding"], found["backend"]) == ("utf-8", "Agg"), found
