@@ -16,6 +16,7 @@ from typing import Any
 from rich.console import Console
 
 from coordinator.check.checks import cache as cache_problems
+from coordinator.config import parts
 from coordinator.config.settings import RunConfig, ServiceConfig, load_services
 from coordinator.console.terminal import Notify
 from coordinator.host.signals import StopSignals
@@ -25,9 +26,6 @@ from evaluation.batch.authoring import write_document
 from evaluation.pages import reader
 from evaluation.pages.provenance import figure
 from evaluation.settings import AUTHOR_URL_ENV, AuthorSettings
-from llmi.demo.build import Parts, build, cache_folder
-from llmi.demo.parts import SEED
-from llmi.demo.run import configure
 from policy.document import SOURCES, Document, ImagePart, InvalidPart, Task, TextPart
 from workers import images
 from workers.client.client import QueueClient
@@ -35,8 +33,7 @@ from workers.errors import Cause, ConfigError, Fault, InfrastructureFault, JobEr
 from workers.messages import Failure, Success
 from workers.providers import preflight
 from workers.storage.blobs import BlobStore
-
-TINY_TOKENS = 512
+from workers.storage.cache import cache_folder
 
 
 @dataclass(frozen=True)
@@ -170,13 +167,11 @@ def _demo(order: Order, console: Console) -> ServiceConfig:
             f"--model: is missing; give the name under which the endpoint of {AUTHOR_URL_ENV} serves it"
         )
     author = AuthorSettings(provider="openai" if endpoint else "local", model=order.model)
-    parts = Parts(cache_folder(), "vl" if order.images else "text", SEED, policy=not own)
-    if problems := [*cache_problems(parts.cache), *(authors.check(author) if own else [])]:
+    demo = parts.find(parts.DEMO, "--config")
+    if problems := [*cache_problems(cache_folder()), *(authors.check(author) if own else [])]:
         raise ConfigError("\n".join(problems))
-    policy = build(parts, console)
-    if not own:
-        author = AuthorSettings(model=str(policy), system_prompt=False, max_tokens=TINY_TOKENS)
-    return configure(parts, policy, "", None).model_copy(update={"author": author})
+    config = load_services(*demo.services(bool(order.images), not own, console))
+    return config.model_copy(update={"author": author}) if own else config
 
 
 async def _write(prepared: Prepared, config: ServiceConfig, say: Notify) -> tuple[Document, BlobStore]:

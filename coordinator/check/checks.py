@@ -12,15 +12,15 @@ import socket
 from pathlib import Path
 from urllib.parse import urlsplit
 
+from coordinator.config import parts
 from coordinator.config.settings import RAY_ENV, RunConfig, ServiceConfig
 from coordinator.state import resume as resuming
-from llmi.demo import parts as demo_parts
-from llmi.demo.build import CACHE_ENV
 from policy.data.checked_images import Progress
 from rewards import settings as rewards_settings
 from workers.errors import ConfigError, InfrastructureFault
 from workers.providers import preflight
 from workers.settings import REDIS_ENV, QueueSettings
+from workers.storage.cache import CACHE_ENV
 
 HEAD_TIMEOUT_S = 3.0
 MIB = 2**20
@@ -75,21 +75,14 @@ def resumable(config: RunConfig, run: Path) -> list[str]:
 
 def unbuilt(config: ServiceConfig) -> list[str]:
     """A configuration of the demo names parts that only the demo builds: all that are missing in one line."""
-    fields = sorted(demo_parts.missing(config.model_dump(mode="json")), reverse=True)
+    document = config.model_dump(mode="json")
+    fields = sorted(parts.missing(document), reverse=True)
     if not fields:
         return []
     return [
-        f"{', '.join(fields)}: parts of the demo that are not built; run `{builder(config)}`, which builds "
-        "them, or name your own"
+        f"{', '.join(fields)}: parts of the demo that are not built; run `{parts.command(document)}`, which "
+        "builds them, or name your own"
     ]
-
-
-def builder(config: ServiceConfig) -> str:
-    """The command that builds the parts of the demo that a configuration names."""
-    if not isinstance(config, RunConfig):
-        return "llmi evaluate demo"
-    seed = "" if config.train.seed == demo_parts.SEED else f" --seed {config.train.seed}"
-    return "llmi demo" + (" --model vl" if config.train.modality == "vl" else "") + seed
 
 
 def missing(config: RunConfig) -> list[str]:
@@ -174,8 +167,8 @@ def head() -> list[str]:
     if not address or address == "auto":  # Ray finds that one by itself
         return []
     try:
-        parts = urlsplit(address if "://" in address else f"ray://{address}")
-        with socket.create_connection((parts.hostname or "", parts.port or 6379), HEAD_TIMEOUT_S):
+        url = urlsplit(address if "://" in address else f"ray://{address}")
+        with socket.create_connection((url.hostname or "", url.port or 6379), HEAD_TIMEOUT_S):
             return []
     except (OSError, ValueError) as error:
         return [

@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import logging
 import sys
-from importlib.metadata import version
+from importlib.metadata import entry_points, version
 from typing import TYPE_CHECKING, Annotated
 
 import typer
@@ -29,13 +29,14 @@ from coordinator.cli.commands import (
 )
 from coordinator.cli.commands.output import fail
 from coordinator.console.terminal import make_console
-from llmi.load import commands as bench
-from llmi.load.commands import chaos
 from workers.errors import ConfigError, InfrastructureFault
 from workers.process import interpreter
 
 if TYPE_CHECKING:
     from rich.console import Console
+
+ENTRY_POINTS = "llmi.commands"
+PANEL = "Demo and benchmarks"  # of the commands of other packages
 
 app = typer.Typer(
     no_args_is_help=True,
@@ -45,7 +46,6 @@ app = typer.Typer(
     context_settings={"help_option_names": ["-h", "--help"]},
     help="Trains language models to write illustrated documents: GRPO with tools and judges behind a queue.",
 )
-app.command()(runs.demo)
 app.command()(runs.train)
 app.command()(status.status)
 app.command()(why.why)
@@ -55,10 +55,30 @@ app.add_typer(serve.app, name="serve")
 app.add_typer(workers.app, name="workers")
 app.add_typer(evaluate.app, name="evaluate")
 app.command()(blobs.blobs)
-app.command()(chaos.chaos)
 app.command()(redis.redis)
 app.command()(metrics.metrics)
-app.add_typer(bench.app, name="bench")
+
+
+def add_commands() -> None:
+    """Add the commands that other packages register as entry points of the group `llmi.commands`.
+
+    The name is the command's; `GROUP.NAME` puts it into a group of commands of this module. The value is a
+    function or a `typer.Typer`.
+    """
+    groups = {info.name: info.typer_instance for info in app.registered_groups}
+    for point in entry_points(group=ENTRY_POINTS):
+        group, _, name = point.name.rpartition(".")
+        to = groups.get(group) if group else app
+        if to is None:
+            raise ConfigError(f"entry point {point.name} of {ENTRY_POINTS}: there is no group {group!r}")
+        command = point.load()
+        if isinstance(command, typer.Typer):
+            to.add_typer(command, name=name, rich_help_panel=PANEL)
+        else:
+            to.command(name, rich_help_panel=None if group else PANEL)(command)
+
+
+add_commands()
 
 
 def _version(wanted: bool) -> None:

@@ -18,11 +18,11 @@ from typing import TypeVar
 import yaml
 from pydantic import Field, ValidationError, field_validator, model_validator
 
+from coordinator.config import parts
 from coordinator.config.errors import explain
 from coordinator.config.overrides import apply
 from coordinator.config.pools import WorkerSettings
 from evaluation.settings import AuthorSettings, RubricSettings
-from llmi.demo import parts
 from policy.settings import TrainSettings
 from rewards.settings import JudgeSettings, RewardSettings
 from workers.errors import ConfigError

@@ -5,9 +5,9 @@ from __future__ import annotations
 from collections.abc import Mapping, Sequence
 from typing import Literal
 
+from coordinator.config import parts
 from coordinator.serve import serving
 from coordinator.serve.serving import Judge, JudgeName, Served
-from llmi.demo.build import cache_folder
 from rewards.settings import TEXT_URL_ENV, JudgeEndpoint, JudgeSettings
 
 PROBE_S = 120.0
@@ -65,12 +65,8 @@ def prove(one: Served) -> float:
 
 
 def _tiny(name: JudgeName) -> str:
-    """A model folder with random weights: it has nothing to say, but says it in the right form."""
-    from llmi.demo.policy.build import build_policy
-    from llmi.demo.policy.recipe import Recipe
-
-    kind: Literal["text", "vl"] = "text" if name == "text" else "vl"
-    return str(build_policy(kind, cache_folder() / "judges", seed=0, recipe=Recipe(documents=64, steps=1)))
+    """A model folder with random weights: its verdicts mean nothing, but they parse."""
+    return parts.find(parts.DEMO, f"--{name}-model").judge_model(name)
 
 
 def _gpus(at_least: int = 0) -> list[str]:

@@ -1,5 +1,6 @@
-"""The parts that a demo builds, as configurations name them: `demo:tiny-text`, `demo:prompts/train.parquet`.
+"""The demo's parts, as configurations name them: `demo:tiny-text`, `demo:prompts/train.parquet`.
 
+Implements `coordinator.config.parts.Parts`; registered under the prefix `demo`.
 Invariant: a name is resolved to the path that the demo builds for the configuration's seed, in `LLMI_CACHE`.
 """
 
@@ -8,7 +9,9 @@ from __future__ import annotations
 from collections.abc import Iterator, Mapping
 from importlib.metadata import PackageNotFoundError
 from pathlib import Path
-from typing import Any
+from typing import Any, Literal
+
+from rich.console import Console
 
 from llmi.demo.build import Parts
 from llmi.demo.policy.build import policy_folder
@@ -18,6 +21,7 @@ from workers.storage.cache import cache_folder
 PREFIX = "demo:"
 PARTS = ("tiny-text", "tiny-vl", "tiny-image", "library", "prompts")
 SEED = 1  # the default of `llmi demo`
+TINY_TOKENS = 512
 
 
 def resolved(raw: Any, source: str) -> Any:
@@ -72,3 +76,40 @@ def _is_missing(value: object) -> bool:
         return False
     first = path.relative_to(cache).parts[0]
     return first.startswith(PARTS) and not path.exists()
+
+
+def command(document: Mapping[str, Any]) -> str:
+    """The command that builds the parts that a configuration (plain values) names."""
+    train = document.get("train")
+    if not train:
+        return "llmi evaluate demo"
+    seed = "" if train["seed"] == SEED else f" --seed {train['seed']}"
+    return "llmi demo" + (" --model vl" if train["modality"] == "vl" else "") + seed
+
+
+def judge_model(name: Literal["text", "image"]) -> str:
+    """The folder of a tiny judge model with random weights; built if it is missing."""
+    from llmi.demo.policy.build import build_policy
+    from llmi.demo.policy.recipe import Recipe
+
+    kind: Literal["text", "vl"] = "text" if name == "text" else "vl"
+    return str(build_policy(kind, cache_folder() / "judges", seed=0, recipe=Recipe(documents=64, steps=1)))
+
+
+def services(images: bool, policy: bool, console: Console) -> tuple[Path, dict[str, object]]:
+    """Build what one document needs, with progress on `console`.
+
+    `images`: the prompt has images. `policy`: build the tiny policy too, as the author.
+    Returns a configuration file, and the overrides (dotted field to value) that name the parts.
+    """
+    from llmi.demo.build import build
+    from llmi.demo.run import overrides
+
+    parts = Parts(cache_folder(), "vl" if images else "text", SEED, policy)
+    model = build(parts, console)
+    file, values = overrides(parts, model)
+    if policy:
+        values["author.model"] = str(model)
+        values["author.system_prompt"] = False
+        values["author.max_tokens"] = TINY_TOKENS
+    return file, values

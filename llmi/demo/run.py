@@ -56,9 +56,22 @@ def go_on(name: str, steps: int | None, runs: Path, console: Console) -> tuple[R
 
 def configure(parts: Parts, policy: Path, name: str, steps: int | None) -> RunConfig:
     """The shipped demo configuration with the built parts put in."""
+    file, values = overrides(parts, policy)
+    values["name"] = name
+    if steps is not None:
+        values["train.steps"] = steps
+    config = load(file, values)
+    wanted = (config.train.steps or 0) * config.train.batch_size
+    return load(file, {**values, "train.epochs": math.ceil(wanted / TRAIN_ROWS) + 1})
+
+
+def overrides(parts: Parts, policy: Path) -> tuple[Path, dict[str, object]]:
+    """The shipped demo configuration, and the dotted fields that name the built parts.
+
+    The file is named by its path: never a file of that name in the working directory.
+    """
     suffix = "_mm" if parts.kind == "vl" else ""
-    overrides: dict[str, object] = {
-        "name": name,
+    return SHIPPED / ("demo_vl.yaml" if parts.kind == "vl" else "demo.yaml"), {
         "train.model": str(policy),
         "train.seed": parts.seed,
         "data.train": [str(parts.prompts / f"train{suffix}.parquet")],
@@ -67,10 +80,3 @@ def configure(parts: Parts, policy: Path, name: str, steps: int | None) -> RunCo
         "tools.diffusion.model": str(parts.image_model),
         "tools.edit.model": str(parts.image_model),
     }
-    if steps is not None:
-        overrides["train.steps"] = steps
-    # Never a file of that name in the working directory.
-    file = SHIPPED / ("demo_vl.yaml" if parts.kind == "vl" else "demo.yaml")
-    config = load(file, overrides)
-    wanted = (config.train.steps or 0) * config.train.batch_size
-    return load(file, {**overrides, "train.epochs": math.ceil(wanted / TRAIN_ROWS) + 1})

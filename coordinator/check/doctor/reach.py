@@ -14,13 +14,12 @@ import redis
 
 from coordinator.check import checks
 from coordinator.check.doctor.finding import Finding, fail, note, of_problems, ok
+from coordinator.config import parts
 from coordinator.config.settings import RAY_ENV, ServiceConfig
 from coordinator.state import claim
 from evaluation.authors import registry as author
 from evaluation.rubric import grade as rubric
 from evaluation.settings import AUTHOR_URL_ENV, RUBRIC_URL_ENV, AuthorSettings, RubricSettings
-from llmi.demo import parts
-from llmi.demo.build import CACHE_ENV
 from rewards.settings import IMAGE_URL_ENV, TEXT_URL_ENV, JudgeEndpoint
 from workers.client import probe as queue_probe
 from workers.errors import ConfigError, InfrastructureFault
@@ -28,6 +27,7 @@ from workers.process.interpreter import PYTHON, child_environment
 from workers.providers import preflight
 from workers.providers.http import keys, proxies
 from workers.settings import REDIS_ENV
+from workers.storage.cache import CACHE_ENV
 
 RAY_S = 30.0
 VERDICT_S = 60.0
@@ -44,10 +44,11 @@ def examine(config: ServiceConfig) -> Iterator[Finding]:
     yield from _proxies(config)
     yield from _redis(config)
     yield from _ray()
-    unbuilt = set(parts.missing({"tools": config.tools.model_dump(mode="json")}))
+    document = config.model_dump(mode="json")
+    unbuilt = set(parts.missing(document))
     for name, problems in _tools(config).items():
         if any(field.startswith(f"tools.{name}.") for field in unbuilt):
-            yield note("tools", name, "a part of the demo that is not built yet", checks.builder(config))
+            yield note("tools", name, "a part of the demo that is not built yet", parts.command(document))
         else:
             yield from of_problems("tools", name, problems, _provider(config, name))
     yield from _judge("text", config.judges.text, config.judges.text_url, TEXT_URL_ENV)

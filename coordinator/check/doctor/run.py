@@ -7,6 +7,7 @@ from pathlib import Path
 
 from coordinator.check import checks
 from coordinator.check.doctor.finding import Finding, note, of_problems
+from coordinator.config import parts
 from coordinator.config.settings import RunConfig
 
 AREA = "run"
@@ -19,7 +20,9 @@ def examine(config: RunConfig, run: Path) -> Iterator[Finding]:
     )
     if problems := checks.unbuilt(config):
         fields = problems[0].partition(":")[0]
-        yield note(AREA, "model and data", f"{fields}: not built yet", checks.builder(config))
+        yield note(
+            AREA, "model and data", f"{fields}: not built yet", parts.command(config.model_dump(mode="json"))
+        )
         return
     if Path(config.train.model).expanduser().exists() or checks.model(config):
         yield from of_problems(AREA, "model", checks.model(config), f"{config.train.model} is there")

@@ -26,31 +26,6 @@ Name = Annotated[str, typer.Argument(help="The evaluation, as it was submitted."
 
 
 @app.command()
-def demo(
-    name: Annotated[str, typer.Option(help="Name of the evaluation.")] = "demo",
-    folder: Annotated[Path, typer.Option(metavar="DIR", help="Folder that holds the evaluations.")] = Path(
-        "evals"
-    ),
-    as_json: Json = False,
-) -> None:
-    """Try it on this machine: no GPU, no key and no network needed.
-
-    Builds a tiny vision-language author, tiny image models and a drawn library (once; shared with
-    [b]llmi demo[/b]), starts Redis and workers for as long as it takes, and evaluates six items of a small
-    benchmark by rules. The same name again goes on where it stopped.
-    """
-    with output(as_json) as (console, result):
-        from coordinator.host.signals import StopSignals
-        from llmi.demo.evaluation import demo as run
-
-        progress = make_console(stderr=True)
-        with StopSignals() as signals, Stages(progress) as stages:
-            page, numbers = run(name, folder, signals, progress, stages.say, lambda now: _step(stages, now))
-        result.update(numbers, page=page)
-        _reported(console, numbers, page)
-
-
-@app.command()
 def submit(
     bench: Annotated[
         Path,
@@ -132,7 +107,7 @@ def report(name: Name, folder: Folder = "evals", as_json: Json = False) -> None:
             stages.step("writing the report, with every document and its images")
             page, numbers_file, numbers = writer.write(Batch(_url(name, folder)))
         result.update(numbers, page=page, numbers=numbers_file)
-        _reported(console, numbers, page)
+        show_report(console, numbers, page)
 
 
 def _url(name: str, folder: str) -> str:
@@ -149,14 +124,14 @@ def _find(name: str, folder: str) -> Evaluation:
 def _watch(evaluation: Evaluation, now: Status, stages: Stages) -> Status:
     """Until nothing is under way."""
     while True:
-        _step(stages, now)
+        show_status(stages, now)
         if not now.under_way:
             return now
         time.sleep(WATCH_S)
         now = evaluation.look()
 
 
-def _step(stages: Stages, now: Status) -> None:
+def show_status(stages: Stages, now: Status) -> None:
     """Show where it stands. The share counts verdicts, which arrive one by one; an item takes minutes."""
     ended = now.complete + now.incomplete
     share = now.judged / now.criteria if now.criteria else ended / max(1, now.items)
@@ -167,7 +142,8 @@ def _step(stages: Stages, now: Status) -> None:
     stages.step(now.name, share, words + rest)
 
 
-def _reported(console: Console, numbers: dict[str, Any], page: str) -> None:
+def show_report(console: Console, numbers: dict[str, Any], page: str) -> None:
+    """Print the score of a finished evaluation and the page of its report."""
     score = numbers["score"]
     value = "nothing was judged" if score["value"] is None else f"score {score['value']:.2f}"
     if score["low"] is not None:

@@ -1,0 +1,79 @@
+"""`llmi demo` and `llmi evaluate demo`: the main job and an evaluation on this machine alone."""
+
+from __future__ import annotations
+
+from enum import StrEnum
+from pathlib import Path
+from typing import Annotated
+
+import typer
+
+from coordinator.cli.commands.evaluate import show_report, show_status
+from coordinator.cli.commands.output import MAX_SEED, Json, Runs, output, stamp
+from coordinator.cli.commands.runs import Resume, conclude, exit_without_report, required_name
+from coordinator.console.stages import Stages
+from coordinator.console.terminal import make_console
+
+
+class Model(StrEnum):
+    text = "text"
+    vl = "vl"
+
+
+def demo(
+    steps: Annotated[int | None, typer.Option(min=1, help="Training steps; without it 24.")] = None,
+    seed: Annotated[
+        int, typer.Option(min=0, max=MAX_SEED, help="Repeats prompts, start weights and sampling order.")
+    ] = 1,
+    model: Annotated[
+        Model, typer.Option(help="A tiny Qwen3, or a tiny Qwen2.5-VL that sees images.")
+    ] = Model.text,
+    name: Annotated[str, typer.Option(help="Name of the run \\[default: demo and the time].")] = "",
+    resume: Resume = False,
+    runs: Runs = Path("runs"),
+    as_json: Json = False,
+) -> None:
+    """Run the main job for real on this machine: no GPU, no key and no network needed.
+
+    Builds a tiny policy, tiny image models, an image library and prompts (once; cached in [b].cache[/b] of
+    the working directory, or in LLMI_CACHE), starts Redis, the workers, Ray and the trainer, and leaves
+    everything in [b]runs/NAME[/b]: open its index.html.
+    """
+    with output(as_json) as (console, result):
+        from llmi.demo.run import demo as run
+        from llmi.demo.run import go_on
+
+        errors = make_console(stderr=True)
+        if resume:
+            config, summary = go_on(required_name(name), steps, runs, errors)
+        else:
+            config, summary = run(model.value, name or stamp("demo"), seed, steps, runs, errors)
+        result.update(summary.model_dump(mode="json"))
+        conclude(console, runs / config.name, result)
+    exit_without_report(result)
+
+
+def evaluate_demo(
+    name: Annotated[str, typer.Option(help="Name of the evaluation.")] = "demo",
+    folder: Annotated[Path, typer.Option(metavar="DIR", help="Folder that holds the evaluations.")] = Path(
+        "evals"
+    ),
+    as_json: Json = False,
+) -> None:
+    """Try it on this machine: no GPU, no key and no network needed.
+
+    Builds a tiny vision-language author, tiny image models and a drawn library (once; shared with
+    [b]llmi demo[/b]), starts Redis and workers for as long as it takes, and evaluates six items of a small
+    benchmark by rules. The same name again goes on where it stopped.
+    """
+    with output(as_json) as (console, result):
+        from coordinator.host.signals import StopSignals
+        from llmi.demo.evaluation import demo as run
+
+        progress = make_console(stderr=True)
+        with StopSignals() as signals, Stages(progress) as stages:
+            page, numbers = run(
+                name, folder, signals, progress, stages.say, lambda now: show_status(stages, now)
+            )
+        result.update(numbers, page=page)
+        show_report(console, numbers, page)
