@@ -73,7 +73,7 @@ NO_TASK: dict[str, tuple[Change, str]] = {
     "no argument": (with_body([]), "one argument"),
     "another version": (with_body([{"version": 2}]), "version"),
     "no request": (with_body(["words"]), "valid dictionary"),
-    "a list as body": (lambda m: {**m, "body": body([])}, "the body is not arguments"),
+    "a list as body": (lambda m: {**m, "body": body([])}, "the body is not a list of arguments"),
     "words as body": (lambda m: {**m, "body": base64.b64encode(b"words").decode()}, "cannot be read"),
 }
 
@@ -87,56 +87,12 @@ async def test_what_is_no_message_is_buried_and_the_worker_goes_on(
         await until(lambda number=number: raw.llen(KEY) == number + 1)
         [newest, *_] = read_dead_letters(queue_settings.url)
         assert newest.queue == "code", name
-        assert ("at most 1048576" if name == "oversized" else "no message: ") in newest.reason, name
+        assert ("at most 1048576" if name == "oversized" else "invalid message: ") in newest.reason, name
         assert newest.size == len(entry), name
         assert newest.message.startswith(entry[:5].decode(errors="replace")), name
     assert (await ask(client, notes.order())).ok
     assert worker.alive
     await until(lambda: raw.hlen("unacked") == 0)
-
-
-def order(content: Any, **headers: Any) -> bytes:
-    """As Celery sends them."""
-    properties = {"delivery_tag": "x", "delivery_info": {}, "body_encoding": "base64"}
-    kind = {"content-type": "application/json", "content-encoding": "utf-8"}
-    return json.dumps({"body": body(content), "headers": headers, "properties": properties, **kind}).encode()
-
-
-NO_ORDER = {
-    **{name: entry for name, entry in NO_MESSAGE.items() if entry != b"[" * 100_000},
-    "an envelope of nothing": b'{"body": "", "properties": {}, "headers": {}}',
-    "no body": b'{"properties": {"delivery_tag": "x", "delivery_info": {}}, "headers": {}}',
-    "words": order("words"),
-    "no method": order({"arguments": {}}),
-    "an unknown method": order({"method": "fly"}),
-    "arguments that do not fit": order({"method": "revoke", "arguments": {"a": 1}}),
-    "for nobody": order({"method": "ping", "destination": 7}),
-    "an answer to nowhere": order({"method": "ping", "reply_to": 7}),
-    "a pattern that is none": order({"method": "ping", "pattern": "(", "matcher": "pcre"}),
-    "a clock that is none": order({"method": "ping"}, clock="5"),
-    "a clock beyond all time": order({"method": "ping"}, clock=10**400),
-    "itself": order({"method": "ping", "self": 1}),
-    "an answer to all": order(
-        {"method": "ping", "reply_to": {"exchange": "celery.pidbox", "routing_key": "x"}}
-    ),
-    "plain text": order({"method": "ping"}).replace(b"application/json", b"application/text"),
-}
-
-
-async def test_what_comes_by_the_control_channel_and_is_no_order_ends_no_worker(
-    obedient: StartWorker, client: QueueClient, notes: Notes, raw: redis.Redis
-) -> None:
-    """Regression: kombu reads it outside of any handler."""
-    worker = obedient()
-    for name, entry in NO_ORDER.items():
-        assert raw.publish("/0.celery.pidbox", entry) == 1, name
-    assert (await ask(client, notes.order())).ok
-    cancelled = await client.post(request_for(notes.order(seconds=60.0), seed=1))
-    await notes.started(2)
-    await client.cancel(cancelled.request.request_id)  # which goes by that channel too
-    assert not (await cancelled.outcome()).ok
-    assert (await ask(client, notes.order(), seed=2)).ok
-    assert worker.alive
 
 
 async def test_what_is_no_task_is_buried_and_its_poster_is_told(
@@ -252,7 +208,7 @@ def test_dead_letters_are_shown(queue_settings: QueueSettings) -> None:
     assert "no message: [red]x[/]" in read.stdout
 
 
-def test_what_celery_posts_is_a_message(queue_settings: QueueSettings) -> None:
+def test_a_posted_message_is_valid(queue_settings: QueueSettings) -> None:
     assert why_invalid(encode(request_for(Order()), tag="t", reply_to="").encode(), "code") == ""
 
 
@@ -287,19 +243,19 @@ def test_forged_messages_all_end_as_outcomes_or_dead_letters(
     refused = [entry for entry in entries if why_invalid(entry, "code")]
     raw.lpush("code", *entries)
 
-    def at_the_door() -> int:
-        """Letters of the door. A worker writes others: of a request that was changed to be late, or to have
-        another payload.
+    def by_validation() -> int:
+        """How many dead letters the validation wrote. Jobs write others: for a request that is late, or that
+        has an invalid payload.
         """
-        of_a_worker = (b"deadline had passed", b'"payload: ')
+        of_jobs = (b"deadline had passed", b'"payload: ')
         letters = raw.lrange(KEY, 0, -1)
-        return sum(not any(words in letter for words in of_a_worker) for letter in letters)
+        return sum(not any(words in letter for words in of_jobs) for letter in letters)
 
     deadline = time.monotonic() + 30.0
-    while at_the_door() < len(refused) or not all(raw.exists(outcome_key(one)) for one in taken):
+    while by_validation() < len(refused) or not all(raw.exists(outcome_key(one)) for one in taken):
         assert time.monotonic() < deadline, (raw.llen("code"), raw.hgetall("unacked"), taken)
         time.sleep(0.01)
-    assert at_the_door() == len(refused)
+    assert by_validation() == len(refused)
     for one in taken:
         Outcome.model_validate_json(raw.get(outcome_key(one)))
     assert forged_to.alive
@@ -320,8 +276,8 @@ def forged_to(obedient: StartWorker, raw: redis.Redis) -> Iterator[WorkerProcess
 
 
 @pytest.mark.parametrize("entry", [b"hello", b"[]", b"{}"])
-def test_kombu_alone_ends_at_what_is_no_message(entry: bytes, queue_settings: QueueSettings) -> None:
-    """If this fails, kombu has learnt it, and `workers.celery_app.transport.channel` can go."""
+def test_kombu_alone_raises_at_an_invalid_entry(entry: bytes, queue_settings: QueueSettings) -> None:
+    """If this fails, kombu handles it, and `workers.celery_app.transport.channel` can go."""
     from kombu import Connection
 
     with Connection(queue_settings.url, transport="kombu.transport.redis:Transport") as connection:

@@ -1,6 +1,4 @@
-"""A worker goes on taking messages when Redis has dropped its connections, were it in the middle of its
-start.
-"""
+"""A worker goes on consuming after Redis has dropped its connections, also while it starts."""
 
 from __future__ import annotations
 
@@ -23,7 +21,7 @@ from workers.client.client import QueueClient
 from workers.settings import QueueSettings
 
 OURS, KOMBUS = "workers.celery_app.transport.channel:Transport", "kombu.transport.redis:Transport"
-ENOUGH_S = 5.0  # kombu asks anew every second
+ENOUGH_S = 5.0  # kombu polls every second
 
 
 @pytest.fixture
@@ -32,9 +30,9 @@ def raw(queue_settings: QueueSettings) -> Iterator[redis.Redis]:
         yield client
 
 
-def taken(url: str, transport: str, raw: redis.Redis) -> list[str]:
-    """What a loop takes that was set up as Celery's is, with a queue of work and one of orders, lost its
-    connections before its first round, and then finds three messages.
+def consumed(url: str, transport: str, raw: redis.Redis) -> list[str]:
+    """What a loop consumes of three messages: it is set up like Celery's, with a task queue and a control
+    channel, and its connections are dropped before its first round.
     """
     found: list[str] = []
     hub = Hub()
@@ -43,8 +41,10 @@ def taken(url: str, transport: str, raw: redis.Redis) -> list[str]:
         work = Consumer(connection.default_channel, [Queue("work", Exchange(""), "work")], no_ack=True)
         work.register_callback(lambda body, _message: found.append(body))
         work.consume()
-        orders = Consumer(connection.channel(), [Queue("orders", Exchange("orders", "fanout"))], no_ack=True)
-        orders.consume()
+        control = Consumer(
+            connection.channel(), [Queue("control", Exchange("control", "fanout"))], no_ack=True
+        )
+        control.consume()
         raw.execute_command("CLIENT", "KILL", "TYPE", "normal", "SKIPME", "yes")
         with Connection(url) as other, other.SimpleQueue("work") as queue:
             for body in "abc":
@@ -55,23 +55,21 @@ def taken(url: str, transport: str, raw: redis.Redis) -> list[str]:
     return found
 
 
-def test_a_loop_whose_connections_were_dropped_in_its_start_takes_every_message(
+def test_connections_dropped_at_the_start_cost_no_message(
     queue_settings: QueueSettings, raw: redis.Redis
 ) -> None:
-    assert taken(queue_settings.url, OURS, raw) == ["a", "b", "c"]
+    assert consumed(queue_settings.url, OURS, raw) == ["a", "b", "c"]
 
 
-def test_kombu_alone_takes_nothing_more(queue_settings: QueueSettings, raw: redis.Redis) -> None:
-    """If this fails, kombu has learnt it, and
+def test_kombu_alone_consumes_nothing_more(queue_settings: QueueSettings, raw: redis.Redis) -> None:
+    """If this fails, kombu reconnects by itself, and
     `workers.celery_app.transport.channel.Transport.register_with_event_loop` can go.
     """
-    assert taken(queue_settings.url, KOMBUS, raw) != ["a", "b", "c"]
+    assert consumed(queue_settings.url, KOMBUS, raw) != ["a", "b", "c"]
 
 
-def test_a_channel_that_is_closed_takes_its_descriptors_along(
-    queue_settings: QueueSettings, tmp_path: Path
-) -> None:
-    """Regression: the number of its connection came to stand for another file, and the loop broke on it."""
+def test_a_closed_channel_removes_its_descriptors(queue_settings: QueueSettings, tmp_path: Path) -> None:
+    """Regression: its descriptor number was reused for another file, and the loop failed on it."""
     hub = Hub()
     with Connection(queue_settings.url, transport=OURS) as connection, contextlib.ExitStack() as files:
         connection.transport.register_with_event_loop(connection.connection, hub)
@@ -80,11 +78,11 @@ def test_a_channel_that_is_closed_takes_its_descriptors_along(
         work.register_callback(lambda body, _message: found.append(body))
         work.consume()
         channel = connection.channel()
-        Consumer(channel, [Queue("orders", Exchange("orders", "fanout"))], no_ack=True).consume()
+        Consumer(channel, [Queue("control", Exchange("control", "fanout"))], no_ack=True).consume()
         hub.run_once()
         assert len(connection.transport.cycle.fds) == 2
         channel.close()
-        for number in range(20):  # one of them has the number now
+        for number in range(20):  # one of them reuses the number
             files.enter_context((tmp_path / f"{number}").open("w"))
         with Connection(queue_settings.url) as other, other.SimpleQueue("work") as queue:
             queue.put("a")
@@ -94,7 +92,7 @@ def test_a_channel_that_is_closed_takes_its_descriptors_along(
     assert found == ["a"]
 
 
-def test_a_closed_transport_leaves_nothing_in_the_loop(queue_settings: QueueSettings) -> None:
+def test_a_closed_transport_leaves_no_callback_in_the_loop(queue_settings: QueueSettings) -> None:
     hub = Hub()
     for _ in range(2):
         with Connection(queue_settings.url, transport=OURS) as connection:
@@ -103,9 +101,7 @@ def test_a_closed_transport_leaves_nothing_in_the_loop(queue_settings: QueueSett
         assert not hub.on_tick
 
 
-def test_what_redis_could_not_be_told_of_takes_up_no_slot(
-    queue_settings: QueueSettings, raw: redis.Redis
-) -> None:
+def test_a_failed_acknowledgement_frees_the_slot(queue_settings: QueueSettings, raw: redis.Redis) -> None:
     with Connection(queue_settings.url, transport=OURS) as connection:
         channel = connection.default_channel
         channel.basic_qos(0, 1, False)
@@ -126,20 +122,20 @@ def test_what_redis_could_not_be_told_of_takes_up_no_slot(
                 raw.delete("unacked_index")
 
 
-def test_a_connection_whose_other_end_is_gone_is_noticed(queue_settings: QueueSettings) -> None:
+def test_a_dead_peer_is_noticed_within_15_s(queue_settings: QueueSettings) -> None:
     app = make_app(queue_settings)
     with app.connection_for_read() as connection:
-        line = connection.default_channel.client.connection_pool.get_connection()
-        assert 0 < line._sock.getsockopt(socket.IPPROTO_TCP, socket.TCP_USER_TIMEOUT) <= 15_000
+        socket_ = connection.default_channel.client.connection_pool.get_connection()
+        assert 0 < socket_._sock.getsockopt(socket.IPPROTO_TCP, socket.TCP_USER_TIMEOUT) <= 15_000
         waits, every, times = (
-            line._sock.getsockopt(socket.IPPROTO_TCP, option)
+            socket_._sock.getsockopt(socket.IPPROTO_TCP, option)
             for option in (socket.TCP_KEEPIDLE, socket.TCP_KEEPINTVL, socket.TCP_KEEPCNT)
         )
-        assert line._sock.getsockopt(socket.SOL_SOCKET, socket.SO_KEEPALIVE)
+        assert socket_._sock.getsockopt(socket.SOL_SOCKET, socket.SO_KEEPALIVE)
         assert waits + every * times <= 15
 
 
-async def test_the_end_of_a_job_in_a_thread_is_heard_at_once(
+async def test_the_end_of_a_job_in_a_thread_wakes_the_loop(
     obedient: StartWorker, client: QueueClient
 ) -> None:
     obedient("search")

@@ -1,4 +1,4 @@
-"""What a worker gives back is taken before what was posted later, in the order in which it was posted."""
+"""Requeued messages are consumed before what was posted later, in the order in which they were posted."""
 
 from __future__ import annotations
 
@@ -23,7 +23,7 @@ Open = Callable[[], Any]
 
 @pytest.fixture
 def channel(queue_settings: QueueSettings) -> Iterator[Open]:
-    """Makes channels as a worker's, and posts `NAMES` before the first of them."""
+    """Opens channels like a worker's; the requests `NAMES` are already queued."""
     transport.install()
     with redis.Redis.from_url(queue_settings.url) as server:
         for name in NAMES:
@@ -33,36 +33,34 @@ def channel(queue_settings: QueueSettings) -> Iterator[Open]:
         yield connection.channel
 
 
-def taken(channel: Any) -> str:
+def consume(channel: Any) -> str:
     return channel.basic_get("code").properties["correlation_id"]
 
 
-def test_what_is_rejected_is_taken_next(channel: Open) -> None:
-    at_work = channel()
-    at_work.basic_get("code").reject(requeue=True)
-    assert tuple(taken(at_work) for _ in NAMES) == NAMES
+def test_a_rejected_message_is_consumed_next(channel: Open) -> None:
+    other = channel()
+    other.basic_get("code").reject(requeue=True)
+    assert tuple(consume(other) for _ in NAMES) == NAMES
 
 
-def test_what_was_not_begun_at_an_orderly_end_is_taken_next_in_its_order(channel: Open) -> None:
-    ending, at_work = channel(), channel()
-    taken(ending), taken(ending)
-    ending.close()
-    assert tuple(taken(at_work) for _ in NAMES) == NAMES
+def test_messages_of_a_closed_channel_are_consumed_next_in_order(channel: Open) -> None:
+    closing, other = channel(), channel()
+    consume(closing), consume(closing)
+    closing.close()
+    assert tuple(consume(other) for _ in NAMES) == NAMES
 
 
-def test_what_a_silent_worker_held_is_taken_next_in_its_order(channel: Open) -> None:
-    silent, at_work = channel(), channel()
-    taken(silent), taken(silent)
-    at_work.qos.visibility_timeout = 0
-    at_work.qos.restore_visible(num=None, interval=1)
-    assert tuple(taken(at_work) for _ in NAMES) == NAMES
+def test_messages_with_expired_leases_are_consumed_next_in_order(channel: Open) -> None:
+    expired, other = channel(), channel()
+    consume(expired), consume(expired)
+    other.qos.visibility_timeout = 0
+    other.qos.restore_visible(num=None, interval=1)
+    assert tuple(consume(other) for _ in NAMES) == NAMES
 
 
-def test_kombu_alone_puts_what_is_rejected_behind_all_others(
-    channel: Open, monkeypatch: pytest.MonkeyPatch
-) -> None:
+def test_kombu_alone_requeues_behind_all_others(channel: Open, monkeypatch: pytest.MonkeyPatch) -> None:
     """When this fails, `workers.celery_app.transport.qos.WorkerQoS.restore_by_tag` can go."""
-    at_work = channel()
+    other = channel()
     monkeypatch.delattr(WorkerQoS, "restore_by_tag")
-    at_work.basic_get("code").reject(requeue=True)
-    assert tuple(taken(at_work) for _ in NAMES) == ("second", "third", "first")
+    other.basic_get("code").reject(requeue=True)
+    assert tuple(consume(other) for _ in NAMES) == ("second", "third", "first")

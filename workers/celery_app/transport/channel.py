@@ -1,20 +1,20 @@
-"""kombu's Redis transport, which buries what `workers.celery_app.transport.validation` has a problem with
-instead of ending the worker for it, holds messages as `workers.celery_app.transport.qos` does, and goes on
-taking when a connection was made anew.
+"""kombu's Redis transport with what a long-lived worker needs on top.
 
-kombu 5.6 takes an entry off its list, and then reads it outside of any handler: bytes that are no JSON, or
-JSON that is no envelope, raise through the event loop, and are lost; a body that is no task's raises there
-too, and comes again. `_brpop_read` is kombu's own, but for the lines in the middle. It can go when kombu has
-a handler for such messages:
-`tests/integration/test_dead_letters.py::test_kombu_alone_ends_at_what_is_no_message`.
+Three things differ from kombu 5.6:
 
-kombu 5.6 stops asking Redis for messages once any connection of a worker's is gone, and begins again only
-with a new transport. redis-py, however, makes a connection that died while nobody used it anew without a
-word: a worker that is starting when Redis restarts would live on and take nothing. `register_with_event_loop`
-can go when `tests/integration/test_polling.py::test_kombu_alone_takes_nothing_more` fails.
+- Invalid entries of a queue are dead-lettered. kombu removes an entry from its list and then parses it
+  outside of any handler: an entry that is not JSON or not an envelope raises through the event loop and is
+  lost; a body that is not a task's raises too, and is delivered again. `Channel._brpop_read` is kombu's own
+  but for the lines in the middle. It can go when
+  `tests/integration/test_dead_letters.py::test_kombu_alone_raises_at_an_invalid_entry` fails.
+- Consuming goes on after a reconnection. kombu stops polling Redis once any connection of the worker is lost,
+  until Celery makes a new transport; but redis-py replaces an idle connection without an error, so a worker
+  that starts while Redis restarts would consume nothing. `Transport.register_with_event_loop` can go when
+  `tests/integration/test_polling.py::test_kombu_alone_consumes_nothing_more` fails.
+- A closed channel can still acknowledge and reject: a job may outlive the connection that delivered it.
+  kombu's channel fails there (`_connparams`, `_lookup`).
 
-Invariants: what is not buried is delivered as kombu delivers it; a channel that is closed still tells Redis
-what became of the jobs that came by it, where kombu's fails.
+Invariant: a valid message is delivered as kombu delivers it.
 """
 
 from __future__ import annotations
@@ -32,11 +32,11 @@ from redis.exceptions import ConnectionError, RedisError, ResponseError
 from workers.broker.dead_letters import bury
 from workers.broker.retry import once_redis_serves, passes
 from workers.celery_app.transport.qos import WorkerQoS
-from workers.celery_app.transport.validation import order_problem, why_invalid
+from workers.celery_app.transport.validation import why_invalid
+from workers.queues import QUEUES
 from workers.settings import QueueSettings, section
 
 logger = logging.getLogger(__name__)
-_ORDERS, _ANSWERS = ".celery.pidbox", ".reply.celery.pidbox"  # how the queues of orders, and to them, end
 
 
 class Channel(redis.Channel):
@@ -44,12 +44,12 @@ class Channel(redis.Channel):
 
     def __init__(self, *args: Any, **options: Any):
         super().__init__(*args, **options)
-        self._reached_by = super()._connparams()
+        self._last_connparams = super()._connparams()
 
     def close(self) -> None:
         poller = self.connection.cycle if self.connection is not None else None
         super().close()
-        if poller is not None:  # a descriptor's number soon stands for another file
+        if poller is not None:  # the operating system reuses descriptor numbers
             for number in [number for number, (channel, _) in poller.fds.items() if channel is self]:
                 del poller.fds[number]
             for key in [key for key in poller._chan_to_sock if key[0] is self]:
@@ -57,12 +57,12 @@ class Channel(redis.Channel):
 
     def _connparams(self, asynchronous: bool = False) -> dict[str, Any]:
         if self.connection is None:
-            return dict(self._reached_by)
+            return dict(self._last_connparams)
         return dict(super()._connparams(asynchronous))
 
     def _lookup(self, exchange: str, routing_key: str, default: Any = None) -> list[str]:
         if self.connection is None:
-            return [routing_key]  # a request names its queue
+            return [routing_key]  # which is the queue's name
         return list(super()._lookup(exchange, routing_key, default))
 
     def _brpop_read(self, **options: Any) -> bool:
@@ -77,54 +77,44 @@ class Channel(redis.Channel):
             name, entry = found
             queue = bytes_to_str(name).rsplit(self.sep, 1)[0]
             self._queue_cycle.rotate(queue)
-            if why := why_invalid(entry, queue):
-                self._bury(queue, why, entry)
+            if queue in QUEUES and (why := why_invalid(entry, queue)):
+                self._dead_letter(queue, why, entry)
                 return True
             try:
-                self._hand_over(entry, queue)
+                self._deliver(entry, queue)
             except ResponseError as error:
-                if passes(error):  # no room to write down that it is held: else one after the other is lost
-                    self._give_back(bytes_to_str(name), entry)
+                if passes(error):  # Redis refused to record the delivery, as when it has no memory
+                    self._requeue(bytes_to_str(name), entry)
                 raise
             return True
         finally:
             self._in_poll = None
 
-    def _hand_over(self, entry: bytes, queue: str) -> None:
+    def _deliver(self, entry: bytes, queue: str) -> None:
         message: dict[str, Any] = {}
         try:
             message = redis.loads(bytes_to_str(entry))
             self.connection._deliver(message, queue)
         except (*self.connection_errors, RedisError):
             raise
-        except Exception as error:  # whatever Celery trips over in a message must not end the worker
-            logger.exception("what came by the queue %s could not be taken", queue)
-            self._bury(queue, f"not taken: {type(error).__name__}: {error}", entry)
+        except Exception as error:  # no message may end the worker
+            logger.exception("a message of the queue %s could not be consumed", queue)
+            self._dead_letter(queue, f"not consumed: {type(error).__name__}: {error}", entry)
             if message:
                 self.basic_reject(message["properties"]["delivery_tag"], requeue=False)
 
     @once_redis_serves
-    def _give_back(self, key: str, entry: bytes) -> None:
+    def _requeue(self, key: str, entry: bytes) -> None:
         with self.conn_or_acquire() as client:
             client.rpush(key, entry)
 
-    def _bury(self, queue: str, why: str, entry: bytes) -> None:
-        logger.error("buried an entry of the queue %s: %s", queue, why)
+    def _dead_letter(self, queue: str, why: str, entry: bytes) -> None:
+        logger.error("dead-lettered a message of the queue %s: %s", queue, why)
         try:
             with self.conn_or_acquire() as client:
                 bury(client, queue, why, entry, section("queue", QueueSettings).result_ttl_s)
-        except (RedisError, OSError) as error:  # where its line is broken, kombu finds out by itself
-            logger.warning("it is not kept: %s", error)
-
-    def _receive_one(self, connected: Any) -> bool | None:
-        """By a channel: Celery's own orders, such as which jobs to end."""
-        try:
-            return super()._receive_one(connected)
-        except (*self.connection_errors, RedisError, Empty):
-            raise
-        except Exception:  # as above; who sent it waits for no answer
-            logger.exception("what came by a control channel is no order, and is dropped")
-            return None
+        except (RedisError, OSError) as error:  # kombu notices a lost connection by itself
+            logger.warning("the dead letter could not be stored: %s", error)
 
 
 class Transport(redis.Transport):
@@ -132,45 +122,37 @@ class Transport(redis.Transport):
 
     def __init__(self, *args: Any, **options: Any):
         super().__init__(*args, **options)
-        self._stop_asking: Callable[[], None] = lambda: None
+        self._stop_polling: Callable[[], None] = lambda: None
 
     def register_with_event_loop(self, connection: Any, loop: Any) -> None:
-        """Ask for messages in every round of `loop` until this transport is closed. What cannot be read any
-        more raises, and Celery then connects anew with another.
+        """Poll for messages in every round of `loop` until this transport is closed. A connection that cannot
+        be read raises, and Celery then reconnects with a new transport.
         """
-        others = set(loop.on_tick)
+        before = set(loop.on_tick)
         super().register_with_event_loop(connection, loop)
-        self.cycle._on_connection_disconnect = lambda _gone: None
-        (ask,) = loop.on_tick - others
-        self._stop_asking = partial(loop.on_tick.discard, ask)
+        self.cycle._on_connection_disconnect = lambda _connection: None
+        (poll,) = loop.on_tick - before
+        self._stop_polling = partial(loop.on_tick.discard, poll)
 
     def close_connection(self, connection: Any) -> None:
         try:
             super().close_connection(connection)
         finally:
-            self._stop_asking()
+            self._stop_polling()
 
     def on_readable(self, fileno: int) -> None:
-        """kombu reads nothing where no slot is free, were it the end of the line, and is told of it without
-        a pause.
+        """Read a descriptor. While no slot is free kombu reads nothing, so it would not see that the
+        connection was closed, and the loop would call this without a pause: that raises here.
         """
         channel, kind = self.cycle.fds.get(fileno, (None, ""))
         if channel is None:
-            return  # closed in this very round
+            return  # closed in this round of the loop
         if kind == "BRPOP" and not channel._in_poll and not channel.qos.can_consume():
-            raise ConnectionError("the line to Redis was closed while every slot was taken")
+            raise ConnectionError("the connection to Redis was closed while no slot was free")
         super().on_readable(fileno)
-
-    def _deliver(self, message: Any, queue: str) -> None:
-        """An order that raises makes Celery begin its control channel anew, without what was on its way."""
-        orders = queue.endswith(_ORDERS) and not queue.endswith(_ANSWERS)
-        if orders and (why := order_problem(message)):
-            logger.error("what came by the control channel is no order, and is dropped: %s", why)
-        else:
-            super()._deliver(message, queue)
 
 
 def install() -> None:
-    """Have kombu use it for Redis, by its own table of transports."""
+    """Register this transport with kombu for `redis://` and `rediss://` URLs."""
     for scheme in ("redis", "rediss"):
         TRANSPORT_ALIASES[scheme] = "workers.celery_app.transport.channel:Transport"

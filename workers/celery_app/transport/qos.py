@@ -1,11 +1,19 @@
-"""The messages that a worker holds: how many it may take, and what is given back when a line ends.
+"""QoS of one channel: how many messages a worker may hold, and what is requeued when a connection ends.
 
-kombu 5.6 puts a message that was rejected where those lie that were posted last, gives back what runs when
-the line breaks over which it came (it would run twice, and count as an attempt that its worker did not
-survive), forgets that it takes up a slot, and keeps a slot for ever of which Redis could not be told that it
-is free. Invariants: what comes back, for whatever reason, is taken before all that never left its queue,
-since it was posted before; what runs is kept by its lease alone, whatever becomes of the line; a worker never
-takes more than it can run, and what ended takes up no slot. `tests/integration/test_reconnect.py` tells.
+kombu 5.6 differs in four ways, each of which loses or repeats work here:
+
+- It requeues a rejected message behind all others. Here a requeued message is consumed next.
+- When a connection is lost it requeues the messages of running jobs too. They would run twice, and count as
+  attempts that their worker did not survive.
+- After a reconnection it forgets that running jobs occupy slots, so that the worker prefetches one too many.
+- When Redis cannot be reached for an acknowledgement, the slot stays occupied for good.
+
+Invariants:
+- A requeued message, for whatever reason, is consumed before all messages that never left the queue.
+- A running job's message is kept by its lease alone, whatever happens to the connection.
+- A worker never holds more messages than it can run, and a finished job occupies no slot.
+
+`tests/integration/test_reconnect.py` shows when this can go.
 """
 
 from __future__ import annotations
@@ -18,8 +26,6 @@ from kombu.transport import redis
 
 
 class WorkerQoS(redis.QoS):
-    """Of one channel."""
-
     def ack(self, delivery_tag: str) -> None:
         try:
             super().ack(delivery_tag)
@@ -33,10 +39,10 @@ class WorkerQoS(redis.QoS):
             self._quick_ack(delivery_tag)
 
     def restore_by_tag(self, tag: str, client: Any = None, leftmost: bool = False) -> None:
-        super().restore_by_tag(tag, client, leftmost=False)  # BRPOP takes the rightmost
+        super().restore_by_tag(tag, client, leftmost=False)  # BRPOP consumes the rightmost
 
     def restore_unacked(self, client: Any = None) -> None:
-        """What no process has begun; the oldest last, so that it is taken first."""
+        """Requeue what no process has started, the oldest last, so that it is consumed first."""
         running = {request.message.delivery_tag for request in _running()}
         with self.channel.conn_or_acquire(client) as connected:
             for tag in reversed(self._delivered):
@@ -45,8 +51,8 @@ class WorkerQoS(redis.QoS):
         self._delivered.clear()
 
     def can_consume(self) -> bool:
-        """Jobs that outlived their line take up slots too."""
-        slots = self.prefetch_count  # 0 on channels that bring no work
+        """Whether a slot is free. Jobs that outlived their connection occupy slots too."""
+        slots = self.prefetch_count  # 0 on channels that deliver no tasks
         return bool(super().can_consume()) and (not slots or len(state.active_requests) < slots)
 
 

@@ -1,4 +1,4 @@
-"""The door of a queue: what lies in its list is a request of ours, or there is a reason why it is none."""
+"""Validation of queue entries: each is a valid request, or there is a reason why it is not."""
 
 from __future__ import annotations
 
@@ -25,13 +25,13 @@ REQUEST = Request(
 
 
 def opened(entry: str) -> dict[str, Any]:
-    """A message with its body as JSON in place."""
+    """A message with its body decoded."""
     message = json.loads(entry)
     return {**message, "body": json.loads(base64.b64decode(message["body"]))}
 
 
 def closed(message: Any) -> bytes:
-    """The list entry of a message that `opened` gave, whatever has become of it."""
+    """The list entry of a message that `opened` returned, altered or not."""
     if isinstance(message, dict) and "body" in message:
         body = base64.b64encode(fuzz.as_text(message["body"]).encode()).decode()
         message = {**message, "body": body}
@@ -41,12 +41,12 @@ def closed(message: Any) -> bytes:
 GOOD = opened(encode(REQUEST, tag="t", reply_to=REPLY_TO))
 
 
-def test_what_we_post_is_taken() -> None:
+def test_a_posted_message_is_valid() -> None:
     assert why_invalid(closed(GOOD), QUEUE) == ""
 
 
-def test_what_was_given_back_is_taken() -> None:
-    """As kombu puts it into the list again after a lease ran out."""
+def test_a_requeued_message_is_valid() -> None:
+    """As kombu requeues it after its lease expired."""
     again = opened(encode(REQUEST, tag="t", reply_to=REPLY_TO))
     again["headers"]["redelivered"] = again["properties"]["delivery_info"]["redelivered"] = True
     assert why_invalid(closed(again), QUEUE) == ""
@@ -55,15 +55,14 @@ def test_what_was_given_back_is_taken() -> None:
 @settings(max_examples=200)
 @given(
     st.binary(max_size=200) | fuzz.json_values().map(fuzz.as_text).map(str.encode),
-    st.sampled_from([QUEUE, "x"]),
 )
-def test_any_bytes_are_told_apart_from_a_message(entry: bytes, queue: str) -> None:
-    assert why_invalid(entry, queue)
+def test_any_other_bytes_are_invalid(entry: bytes) -> None:
+    assert why_invalid(entry, QUEUE)
 
 
 @settings(max_examples=300)
 @given(fuzz.nearly(GOOD))
-def test_what_is_nearly_a_request_is_one_or_has_a_reason(message: Any) -> None:
+def test_an_altered_request_is_valid_or_has_a_reason(message: Any) -> None:
     entry = closed(message)
     why = why_invalid(entry, QUEUE)
     if why:
@@ -79,15 +78,6 @@ def test_what_is_nearly_a_request_is_one_or_has_a_reason(message: Any) -> None:
     assert seen["headers"].keys() <= {*GOOD["headers"], "redelivered"}
     assert seen["properties"].keys() <= GOOD["properties"].keys()
     assert not any(seen["headers"].get(name) for name in ("eta", "expires", "retries", "stamps", "group"))
-
-
-@settings(max_examples=200)
-@given(fuzz.nearly(json.loads(encode(REQUEST, tag="t", reply_to=REPLY_TO))))
-def test_on_other_lists_only_the_envelope_is_looked_at(message: Any) -> None:
-    why = why_invalid(fuzz.as_text(message).encode(), "someone.reply.celery.pidbox")
-    if not why:
-        assert isinstance(message["body"], str)
-        assert isinstance(message["properties"]["delivery_tag"], str)
 
 
 def changed(path: str, value: Any) -> bytes:
@@ -118,20 +108,20 @@ def changed(path: str, value: Any) -> bytes:
         ("body.0.0.deadline", float("nan"), "deadline"),
         ("body.0.0.deadline", 10**400, "deadline"),
         ("body.0.0.kind", "code", "another request"),
-        ("body.2", {"callbacks": [{"task": "llmi.code"}]}, "nothing may follow"),
+        ("body.2", {"callbacks": [{"task": "llmi.code"}]}, "callbacks"),
     ],
 )
-def test_what_celery_would_trip_over_is_told_by_name(path: str, value: Any, reason: str) -> None:
+def test_the_reason_names_the_field(path: str, value: Any, reason: str) -> None:
     assert reason in why_invalid(changed(path, value), QUEUE)
 
 
-def test_a_long_entry_is_not_read_at_all() -> None:
+def test_a_long_entry_is_refused_unread() -> None:
     assert "at most" in why_invalid(b"[" * (MAX_BYTES + 1), QUEUE)
 
 
-def test_the_reason_repeats_nothing_of_what_was_asked() -> None:
+def test_the_reason_repeats_no_value() -> None:
     assert "secret" not in why_invalid(changed("body.0.0.seed", "a secret"), QUEUE)
 
 
-def test_a_payload_of_its_own_kind_is_the_jobs_to_judge() -> None:
+def test_the_payload_is_validated_by_the_job() -> None:
     assert why_invalid(changed("body.0.0.payload", {"words": "x"}), QUEUE) == ""

@@ -78,7 +78,9 @@ def test_the_command_loads_its_libraries_and_not_what_lies_where_it_is_given(
 
 
 def test_a_command_writes_to_a_terminal_that_lacks_its_signs(tmp_path: Path) -> None:
-    code = "from workers.process import interpreter; interpreter.set_up_process(); print('done \\u2192 \\u2713')"
+    code = (
+        "from workers.process import interpreter; interpreter.set_up_process(); print('done \\u2192 \\u2713')"
+    )
     env = os.environ | {"LC_ALL": "C", "PYTHONCOERCECLOCALE": "0", "PYTHONUTF8": "0"}
     done = subprocess.run([sys.executable, "-c", code], env=env, capture_output=True, timeout=60)
     assert done.stdout == b"done ? ?\n", done.stderr
