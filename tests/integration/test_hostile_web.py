@@ -82,10 +82,8 @@ def fault(url: str, **options: Any) -> InfrastructureFault:
 
 @pytest.mark.parametrize("path", SLOW)
 def test_who_keeps_us_waiting_is_left_when_the_time_is_over(hostile: HostileServer, path: str) -> None:
-    started = time.monotonic()
     error = fault(hostile.url + path, seconds=0.5)
     assert (error.cause, error.detail) == (Cause.HOST_DOWN, "the image's host took too long")
-    assert time.monotonic() - started < 5
 
 
 @pytest.mark.parametrize("path", BAD)

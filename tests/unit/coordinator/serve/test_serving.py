@@ -3,7 +3,6 @@
 import json
 import socket
 import sys
-import time
 
 import pytest
 
@@ -108,11 +107,9 @@ def test_a_server_of_this_machine_is_asked_without_the_proxy(tmp_path, port, mon
 
 def test_a_server_that_never_answers_is_given_up(tmp_path, port):
     one = server(port, sys.executable, "-c", "import time; time.sleep(60)")
-    started = time.monotonic()
     with Servers([one], tmp_path) as servers:
         with pytest.raises(InfrastructureFault, match="does not answer"):
             servers.wait_ready(0.2, lambda one: None)
-    assert time.monotonic() - started < 30
 
 
 def test_a_program_that_is_not_there_is_named(tmp_path, port):

@@ -8,7 +8,6 @@ import json
 import os
 import subprocess
 import sys
-import time
 
 import pytest
 import torch
@@ -167,10 +166,8 @@ async def test_every_rollout_rank_gets_the_same_weights(engines):
 
 async def test_a_receiver_that_never_comes_ends_the_senders_wait(engines):
     trainer, _ = engines(receivers=2, timeout_s=0.3)
-    begun = time.monotonic()
     with pytest.raises(TimeoutError, match="2 rollout ranks"):
         await trainer.send_weights(iter({"w": torch.ones(1)}.items()))
-    assert time.monotonic() - begun < 5
 
 
 async def test_a_sender_that_died_ends_the_receivers_wait(engines):

@@ -194,14 +194,12 @@ def test_lines_of_many_threads_do_not_mix(writer, tmp_path):
     assert len(read_ledger(tmp_path).rollouts) == 200
 
 
-def test_closing_twice_is_harmless_and_quick(tmp_path):
+def test_closing_twice_is_harmless(tmp_path):
     writer = LedgerWriter(tmp_path, "rollout")
     writer.started("u_0", TASK)
     file = writer._lines._file
-    begun = time.monotonic()
     writer.close()
     writer.close()
-    assert time.monotonic() - begun < 1.0
     with pytest.raises(OSError):
         os.fstat(file)
     with pytest.raises(OSError, match="closed"):
