@@ -30,7 +30,7 @@ from evaluation.settings import AuthorSettings
 from policy.data.checked_images import Progress
 from rewards import settings as rewards
 from rewards.settings import JudgeSettings, RewardSettings
-from workers.broker.registry import read_roster
+from workers.broker.registry import read_workers
 from workers.client import blocking as queue
 from workers.client import probe as queue_probe
 from workers.errors import Cause, ConfigError, InfrastructureFault
@@ -338,7 +338,7 @@ def unserved(manifest: Manifest) -> list[str]:
     """What no worker serves right now, of the queues that this evaluation surely needs."""
     needed = [KIND, "judge_rubric"] if manifest.kind == "rubric" else [KIND, "judge_text"]
     with _asking(manifest.queue):
-        served = {name for worker in read_roster(manifest.queue.url) for name in worker.queues}
+        served = {name for worker in read_workers(manifest.queue.url) for name in worker.queues}
     return [
         f"no worker serves the queue {kind!r} yet; `ops/start_workers.sh --queues {kind}` starts one"
         for kind in needed

@@ -14,7 +14,7 @@ from typing import Protocol
 from pydantic import Field, JsonValue, model_validator
 
 from policy.document import Document
-from workers.client.handle import Poster
+from workers.client.handle import RequestClient
 from workers.messages import Failure, Message
 
 
@@ -27,7 +27,7 @@ class Draft:
 
     document: Document
     finished: Awaitable[Document]
-    client: Poster
+    client: RequestClient
     make_again: Callable[[str], Awaitable[Document | None]] | None = None
 
 

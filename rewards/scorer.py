@@ -29,7 +29,7 @@ from rewards.judges import IMAGE_KIND, TEXT_KIND
 from rewards.judges.payloads import JudgeImagePayload, JudgeTextPayload
 from rewards.settings import JudgeSettings, RewardSettings
 from rewards.verdicts import ImageVerdict, TextVerdict, Verdict
-from workers.client.handle import Posted, Poster
+from workers.client.handle import RequestClient, RequestHandle
 from workers.errors import Fault, InfrastructureFault
 from workers.messages import Failure, Outcome, Request, Success
 
@@ -60,7 +60,7 @@ class QueueScorer:
             if failures := masking(document):
                 return Score(reward=None, masked_by=failures)
             facts = Facts.of(document)
-            image: Failure | Posted | None = None
+            image: Failure | RequestHandle | None = None
             if formulas.needs_image_verdict(self.reward, facts):
                 looking = self._looking(document)
                 image = await requests.post(IMAGE_KIND, looking, self.judges.image.timeout_s, owner)
@@ -98,7 +98,7 @@ class _Requests:
     document was `refused` or `shortened`.
     """
 
-    def __init__(self, client: Poster):
+    def __init__(self, client: RequestClient):
         self._client = client
         self._open: set[str] = set()
         self.spoke: dict[str, JsonValue] = {}
@@ -107,7 +107,7 @@ class _Requests:
 
     async def post(
         self, kind: str, payload: BaseModel, limit_s: float, owner: str, request_id: str = ""
-    ) -> Posted | Failure:
+    ) -> RequestHandle | Failure:
         request_id = request_id or f"{owner}.{kind}"
         request = Request.make(
             kind,
@@ -124,7 +124,7 @@ class _Requests:
             self._open.discard(request.request_id)
             return Failure.of(fault)
 
-    async def verdict(self, posted: Posted | Failure, model: type[V]) -> V | Failure:
+    async def verdict(self, posted: RequestHandle | Failure, model: type[V]) -> V | Failure:
         """The judge's verdict, or why there is none."""
         if isinstance(posted, Failure):
             return posted
@@ -153,7 +153,7 @@ class _Requests:
 
 
 @asynccontextmanager
-async def _open_requests(client: Poster) -> AsyncIterator[_Requests]:
+async def _open_requests(client: RequestClient) -> AsyncIterator[_Requests]:
     requests = _Requests(client)
     try:
         yield requests

@@ -19,8 +19,8 @@ import redis
 from coordinator.config.pools import PoolSettings, ScalerSettings
 from coordinator.scale.fleet import Fleet
 from coordinator.scale.scaling import Decision, Sizer
-from workers.broker.blame import Blame
 from workers.broker.depths import TIMEOUT_S, QueueDepth, read_depths
+from workers.broker.outages import RecentOutages
 
 logger = logging.getLogger(__name__)
 RECORD = "scaling.jsonl"
@@ -35,7 +35,7 @@ class Scaler:
         self, url: str, pools: Sequence[PoolSettings], settings: ScalerSettings, fleet: Fleet, run: Path
     ):
         self._url = url
-        self._blame = Blame(url)
+        self._outages = RecentOutages(url)
         self._sizers = {pool.name: Sizer(pool, settings) for pool in pools}
         self._every_s = settings.every_s
         self._fleet = fleet
@@ -56,7 +56,7 @@ class Scaler:
     def poll(self, now: float) -> None:
         """Look once, at `now` in monotonic seconds. Raises `redis.RedisError` while Redis is away."""
         self.depths = read_depths(self._url)
-        down = {provider.kind for provider in self._blame.look()}
+        down = {provider.kind for provider in self._outages.read()}
         states = self._fleet.states()
         for pool, sizer in self._sizers.items():
             current = states[pool].wanted

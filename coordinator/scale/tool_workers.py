@@ -20,7 +20,7 @@ from coordinator.host.signals import StopSignals
 from coordinator.scale.own_workers import own_workers
 from coordinator.state.claim import published
 from policy.document import SOURCES
-from workers.broker.registry import served
+from workers.broker.registry import served_queues
 from workers.errors import ConfigError
 from workers.settings import BlobSettings
 
@@ -45,7 +45,7 @@ def _living(config: ServiceConfig, say: Notify) -> ServiceConfig | None:
     if not config.external_redis:
         return None
     try:
-        there = served(config.queue.url)
+        there = served_queues(config.queue.url)
         lacking = [tool for tool in SOURCES if tool not in there]
         theirs = None if lacking else published(config.queue)
     except ConfigError:

@@ -19,7 +19,7 @@ import psutil
 import redis
 
 from coordinator.config.settings import ServiceConfig
-from workers.broker.registry import read_roster
+from workers.broker.registry import read_workers
 from workers.errors import Cause, ConfigError, InfrastructureFault
 from workers.settings import REDIS_ENV, QueueSettings, fingerprint
 
@@ -101,7 +101,7 @@ class Claim:
     def _strangers(self) -> str:
         """The problem, when workers of this database work by other settings."""
         ours = fingerprint(self._config.model_dump(mode="json"))
-        others = [one for one in read_roster(self._config.queue.url) if one.ready and one.config != ours]
+        others = [one for one in read_workers(self._config.queue.url) if one.ready and one.config != ours]
         if not others:
             return ""
         nodes = ", ".join(sorted({one.node for one in others}))

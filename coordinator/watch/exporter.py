@@ -88,7 +88,7 @@ class QueueCollector(Collector):
             oldest.add_metric([queue], depth.oldest_s)
             finished.add_metric([queue], depth.finished)
             serving.add_metric([queue], live[queue])
-        for down in breakers.down:
+        for down in breakers.outages:
             failing.add_metric([down.kind, down.provider], breakers.now - down.since)
         yield from (up, waiting, running, oldest, finished, serving, failing)
 

@@ -14,7 +14,7 @@ import redis
 from coordinator.watch.progress import Progress
 from policy.ledger.reader import RequestRecord
 from workers.broker.breakers import read_breakers
-from workers.broker.request_status import Whereabouts, find
+from workers.broker.request_status import RequestStatus, find_request
 from workers.settings import QueueSettings
 
 EVERY_S = 5.0
@@ -56,18 +56,19 @@ class RequestStatusPoller:
 def open_circuit(url: str, kind: str) -> str:
     """In words, the provider of `kind` that workers leave alone; empty when there is none."""
     try:
-        return next((str(down) for down in read_breakers(url).down if down.kind == kind), "") if url else ""
+        outages = read_breakers(url).outages if url else []
     except redis.RedisError:
         return ""
+    return next((str(outage) for outage in outages if outage.kind == kind), "")
 
 
-def describe(where: Whereabouts | None, median_s: float | None, lease_s: float, down: str = "") -> str:
+def describe(where: RequestStatus | None, median_s: float | None, lease_s: float, down: str = "") -> str:
     """A request's request_status in words; None: Redis does not answer. `median_s` of its kind's service;
     `down`: its provider, if that is left alone.
     """
     if where is None:
         return "no outcome yet, and Redis does not answer"
-    match where.place:
+    match where.state:
         case "waiting" if down:
             return f"waiting for its provider: {down}"
         case "waiting":
@@ -94,11 +95,11 @@ def _workers(count: int) -> str:
     return "1 worker" if count == 1 else f"{count} workers"
 
 
-def request_status(url: str, queue: QueueSettings, record: RequestRecord) -> Whereabouts | None:
+def request_status(url: str, queue: QueueSettings, record: RequestRecord) -> RequestStatus | None:
     """Where a request is; None when the Redis at `url` does not answer, or none is named."""
     if not url:
         return None
     try:
-        return find(url, queue, record.request.request_id, record.request.kind)
+        return find_request(url, queue, record.request.request_id, record.request.kind)
     except redis.RedisError:
         return None

@@ -190,7 +190,7 @@ def _down(url: str) -> list[str]:
     if not url:
         return []
     try:
-        return [str(down) for down in read_breakers(url).down]
+        return [str(down) for down in read_breakers(url).outages]
     except redis.RedisError:
         return []
 

@@ -2,7 +2,7 @@
 to blame.
 
 Invariants: Redis is asked at most every `LOOK_S`, and one that is away neither begins nor ends a pause; which
-providers count says `workers.broker.blame`; each pause is two lines of the ledger.
+providers count says `workers.broker.outages`; each pause is two lines of the ledger.
 """
 
 from __future__ import annotations
@@ -15,8 +15,8 @@ import redis
 
 from policy.admission.outage import Outage
 from policy.ledger.writer import LedgerWriter
-from workers.broker.blame import Blame
-from workers.broker.breakers import Down
+from workers.broker.breakers import ProviderOutage
+from workers.broker.outages import RecentOutages
 from workers.settings import QueueSettings
 
 logger = logging.getLogger(__name__)
@@ -28,10 +28,10 @@ class Pause:
 
     def __init__(self, outage: Outage, queue: QueueSettings, ledger: LedgerWriter):
         self._outage = outage
-        self._blame = Blame(queue.url)
+        self._outages = RecentOutages(queue.url)
         self._ledger = ledger
         self._looked = 0.0
-        self._down: list[Down] | None = None
+        self._down: list[ProviderOutage] | None = None
         self._seen: AbstractSet[str] = frozenset()
         self._before: AbstractSet[str] = frozenset()  # groups that were asked for before it began
         self.on = False
@@ -67,9 +67,9 @@ class Pause:
         """Whether to ask for one group now, though it pauses."""
         return self._outage.probe(time.monotonic(), open_groups)
 
-    def _ask(self) -> list[Down] | None:
+    def _ask(self) -> list[ProviderOutage] | None:
         try:
-            return self._blame.look()
+            return self._outages.read()
         except (redis.RedisError, OSError) as error:
             logger.debug("no look at the breakers: %s", error)
             return None

@@ -7,12 +7,12 @@ from __future__ import annotations
 from collections.abc import Iterable
 
 from workers.client.client import QueueClient
-from workers.client.handle import Posted
+from workers.client.handle import RequestHandle
 from workers.messages import Outcome, Request
 
 
 class Rejoining:
-    """A `workers.client.handle.Poster` of one rollout. `outcomes`: those the ledger has."""
+    """A `workers.client.handle.RequestClient` of one rollout. `outcomes`: those the ledger has."""
 
     def __init__(self, client: QueueClient, outcomes: Iterable[Outcome]):
         self._client = client
@@ -22,12 +22,12 @@ class Rejoining:
     def wait_s(self) -> float:
         return self._client.wait_s
 
-    async def post(self, request: Request) -> Posted:
+    async def post(self, request: Request) -> RequestHandle:
         """As `QueueClient.post`."""
         known = self._outcomes.get(request.request_id)
         if known is None:
-            return await self._client.take_up(request)
-        posted = Posted(request)
+            return await self._client.reattach(request)
+        posted = RequestHandle(request)
         posted.resolve(known)
         return posted
 

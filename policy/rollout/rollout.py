@@ -23,7 +23,7 @@ from policy.resume.plan import counted
 from policy.rollout.detokenizer import Decode, Detokenizer
 from policy.rollout.tooling import Tooling
 from policy.scoring import Draft, Score, Scorer
-from workers.client.handle import Poster
+from workers.client.handle import RequestClient
 from workers.errors import Cause
 from workers.messages import Failure
 from workers.settings import ToolSettings
@@ -166,7 +166,7 @@ class Rollout:
     generate: Generate
     decode: Decode
     ends: frozenset[int]
-    client: Poster
+    client: RequestClient
     scorer: Scorer
     ledger: LedgerWriter
     limits: Limits

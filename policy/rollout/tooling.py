@@ -19,7 +19,7 @@ from pydantic import BaseModel, ValidationError
 
 from policy.document import ImagePart, InvalidPart, Part, Tag
 from policy.rollout.code_budget import CodeBudget
-from workers.client.handle import Poster
+from workers.client.handle import RequestClient
 from workers.errors import Cause, Fault, InfrastructureFault
 from workers.messages import (
     BlobRef,
@@ -47,7 +47,13 @@ class Tooling:
     """Lives on one event loop, for one rollout. `seed` makes the same tag give the same image."""
 
     def __init__(
-        self, client: Poster, *, rollout_id: str, inputs: Sequence[BlobRef], seed: int, tools: ToolSettings
+        self,
+        client: RequestClient,
+        *,
+        rollout_id: str,
+        inputs: Sequence[BlobRef],
+        seed: int,
+        tools: ToolSettings,
     ):
         self._client = client
         self._tools = tools

@@ -13,7 +13,7 @@ from fake_services import KEY, FakeServices
 
 from workers import jobs
 from workers.broker import breakers
-from workers.broker.breakers import ProviderBreaker, look
+from workers.broker.breakers import ProviderBreaker, fetch_breakers
 from workers.broker.keys import attempts_key
 from workers.celery_app import execution
 from workers.errors import Cause
@@ -48,18 +48,18 @@ def outcome(cause: Cause | None, request_id: str = "r") -> Outcome:
 def open_up(breaker: ProviderBreaker, server: redis.Redis) -> None:
     """Open it, and wait until it is ripe."""
     for _ in range(SETTINGS.failures):
-        breaker.hear(outcome(Cause.PROVIDER_DOWN))
-    assert look(server).down
-    while not look(server).admits("search", SERVICE):
+        breaker.record(outcome(Cause.PROVIDER_DOWN))
+    assert fetch_breakers(server).outages
+    while not fetch_breakers(server).admits("search", SERVICE):
         time.sleep(0.005)
 
 
 def test_failures_told_at_once_by_many_are_all_counted(breaker, server) -> None:
     with ThreadPoolExecutor(SETTINGS.failures) as many:
         list(many.map(breaker.hear, [outcome(Cause.PROVIDER_DOWN)] * SETTINGS.failures))
-    [down] = look(server).down
+    [down] = fetch_breakers(server).outages
     assert (down.kind, down.provider, down.why) == ("search", SERVICE, "provider_down: 503")
-    assert down.since <= down.failed <= look(server).now
+    assert down.since <= down.failed <= fetch_breakers(server).now
 
 
 def test_of_many_that_come_at_once_one_tries(breaker, server) -> None:
@@ -73,7 +73,7 @@ def test_an_answer_leaves_nothing_behind(breaker, server) -> None:
     open_up(breaker, server)
     trying = request()
     assert breaker.admit(trying) is None
-    assert breaker.hear(outcome(None, trying.request_id)) is None
+    assert breaker.record(outcome(None, trying.request_id)) is None
     assert server.hlen(breakers.KEY) == 0
 
 
@@ -81,23 +81,23 @@ def test_who_failed_while_it_is_open_may_wait_but_not_who_tried(breaker, server)
     open_up(breaker, server)
     trying = request()
     breaker.admit(trying)
-    assert breaker.hear(outcome(Cause.PROVIDER_DOWN)) is not None
-    assert breaker.hear(outcome(Cause.PROVIDER_DOWN, trying.request_id)) is None
+    assert breaker.record(outcome(Cause.PROVIDER_DOWN)) is not None
+    assert breaker.record(outcome(Cause.PROVIDER_DOWN, trying.request_id)) is None
 
 
 def test_a_state_that_cannot_be_read_is_as_good_as_none(breaker, server) -> None:
     server.hset(breakers.KEY, f"search {SERVICE}", '{"of": "another version"}')
     assert breaker.admit(request()) is None
-    assert look(server).down == []
-    breaker.hear(outcome(Cause.AUTH))
-    assert next(iter(look(server).states.values())).failures == 1
+    assert fetch_breakers(server).outages == []
+    breaker.record(outcome(Cause.AUTH))
+    assert next(iter(fetch_breakers(server).states.values())).failures == 1
 
 
 def test_a_redis_that_is_away_keeps_nobody() -> None:
     nowhere = redis.Redis(port=1)
     breaker = ProviderBreaker(nowhere, "search", SERVICE, SETTINGS)
     assert breaker.admit(request()) is None
-    assert breaker.hear(outcome(Cause.AUTH)) is None
+    assert breaker.record(outcome(Cause.AUTH)) is None
 
 
 @pytest.fixture
@@ -115,7 +115,7 @@ def asked(server, queue_settings: QueueSettings, monkeypatch: pytest.MonkeyPatch
     searching = jobs.Job("search", SearchPayload, search, provider=lambda: SERVICE)
     monkeypatch.setattr(jobs, "JOBS", {"search": searching})
     patient = ProviderBreaker(server, "search", SERVICE, BreakerSettings(failures=1))
-    patient.hear(outcome(Cause.PROVIDER_DOWN))
+    patient.record(outcome(Cause.PROVIDER_DOWN))
     return ran
 
 
@@ -174,8 +174,8 @@ def test_hosts_of_pictures_open_no_breaker_of_the_search_engine(
 def test_a_search_engine_that_answers_again_is_let_in_whatever_the_hosts_do(searching, server) -> None:
     service = jobs.provider_of("search")
     patient = ProviderBreaker(server, "search", service, BreakerSettings(failures=1, open_s=0.01))
-    patient.hear(outcome(Cause.PROVIDER_DOWN))
-    while not look(server).admits("search", service):
+    patient.record(outcome(Cause.PROVIDER_DOWN))
+    while not fetch_breakers(server).admits("search", service):
         time.sleep(0.005)
     searching("http://127.0.0.1:9/fox.png", times=1)
     assert server.hlen(breakers.KEY) == 0

@@ -154,7 +154,7 @@ async def test_a_request_that_no_worker_would_take_is_not_posted(
 async def test_a_request_that_cannot_be_written_fails_alone(client: QueueClient) -> None:
     """Regression: the encoder's error ended the sender, and with it every later request."""
     odd = request_for(Order()).model_copy(update={"payload": {"act": object()}})
-    for way in (client.post, client.take_up):
+    for way in (client.post, client.reattach):
         with pytest.raises(InfrastructureFault, match="cannot be written") as told:
             await way(odd)
         assert told.value.cause is Cause.BAD_MESSAGE

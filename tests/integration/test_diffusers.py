@@ -23,7 +23,7 @@ from workers.broker.keys import attempts_key
 from workers.broker.outcomes import Attempt
 from workers.client import blocking as submit
 from workers.client.client import QueueClient
-from workers.client.handle import Posted
+from workers.client.handle import RequestHandle
 from workers.errors import Cause, ConfigError, InfrastructureFault
 from workers.jobs import JobContext
 from workers.messages import DiffusionPayload, EditPayload, Request
@@ -201,7 +201,7 @@ async def test_cancelled_images_leave_the_worker_its_pipeline(
     config_file.write_text(json.dumps(document))
     worker(["diffusion"])
 
-    async def draw(seed: int) -> Posted:
+    async def draw(seed: int) -> RequestHandle:
         asked = DiffusionPayload(prompt="a fox")
         return await client.post(Request.make("diffusion", asked, timeout_s=200, limit_s=100, seed=seed))
 

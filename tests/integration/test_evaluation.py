@@ -28,7 +28,7 @@ from evaluation.batch import Batch
 from evaluation.batch.results import ItemResult
 from evaluation.pages import report
 from llmi.demo.prompts.corpus import write_dataset
-from workers.broker.outcomes import Attempt, begin
+from workers.broker.outcomes import Attempt, record_attempt
 from workers.errors import Cause, ConfigError
 from workers.messages import Failure
 from workers.settings import QueueSettings
@@ -375,7 +375,7 @@ def test_an_item_whose_worker_always_dies_ends_with_a_cause(
     request_id = evaluation.manifest.request_id("0001", 0)
     with redis.Redis.from_url(queue_settings.url) as client:
         for attempt in range(queue_settings.max_attempts):
-            begin(client, request_id, Attempt(worker="w", begun=float(attempt)), 60)
+            record_attempt(client, request_id, Attempt(worker="w", begun=float(attempt)), 60)
     worker(["evaluate"], 1)
     status = finished(evaluation)
     assert (status.incomplete, status.failures) == (1, {"worker_lost": 1})

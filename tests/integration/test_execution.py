@@ -30,15 +30,15 @@ def test_a_message_taken_just_before_redis_died_waits_for_it(
         request = Request.make(QUEUE, SearchPayload(query="q"), timeout_s=-1.0)  # too late: no job is run
         server.stop()
         tried = threading.Event()
-        begin = execution.begin
+        record_attempt = execution.record_attempt
 
         def noticed(*arguments):
             try:
-                return begin(*arguments)
+                return record_attempt(*arguments)
             finally:
                 tried.set()
 
-        monkeypatch.setattr(execution, "begin", noticed)
+        monkeypatch.setattr(execution, "record_attempt", noticed)
         back = threading.Thread(target=lambda: tried.wait(30) and server.start())
         back.start()
         outcome = execution.handle(request.request_id, QUEUE, (request.model_dump(mode="json"),))

@@ -93,7 +93,7 @@ def named(services: FakeServices) -> str:
 
 
 def down(settings: QueueSettings) -> list[str]:
-    return [str(one) for one in read_breakers(settings.url).down]
+    return [str(one) for one in read_breakers(settings.url).outages]
 
 
 async def test_requests_for_a_judge_that_is_away_wait_in_their_queue_and_others_go_on(

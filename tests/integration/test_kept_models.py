@@ -12,7 +12,7 @@ from queue_requests import until
 
 from workers import jobs
 from workers.client.client import QueueClient
-from workers.client.handle import Posted
+from workers.client.handle import RequestHandle
 from workers.errors import Cause
 from workers.messages import Failure, Message, Outcome, Request
 from workers.process.worker import WorkerProcess
@@ -51,7 +51,9 @@ def gpu(worker: StartWorker, noted: Callable[[str], list[int]]) -> Callable[...,
     return start
 
 
-async def post(client: QueueClient, kind: str, name: str, steps: int, *, limit_s: float = WAIT_S) -> Posted:
+async def post(
+    client: QueueClient, kind: str, name: str, steps: int, *, limit_s: float = WAIT_S
+) -> RequestHandle:
     request = Request.make(kind, Steps(name=name, steps=steps), timeout_s=WAIT_S + limit_s, limit_s=limit_s)
     return await client.post(request)
 

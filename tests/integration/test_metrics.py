@@ -195,7 +195,7 @@ async def test_a_provider_that_is_down_and_a_run_that_pauses_for_it_are_shown(
 ) -> None:
     breaker = ProviderBreaker(raw, "search", "serpapi", BreakerSettings(failures=1))
     failure = Failure(cause=Cause.QUOTA, provider="serpapi")
-    breaker.hear(Outcome(request_id="r", kind="search", result=failure))
+    breaker.record(Outcome(request_id="r", kind="search", result=failure))
     ledger = LedgerWriter(tmp_path, "trainer")
     ledger.paused(["search"], since=time.time())
     ledger.close()

@@ -26,7 +26,7 @@ from queue_requests import until
 
 from coordinator.host.redis_server import EmbeddedRedis
 from workers.broker.depths import read_depths
-from workers.broker.registry import read_roster
+from workers.broker.registry import read_workers
 from workers.client.client import QueueClient
 from workers.messages import DiffusionPayload, Request
 from workers.settings import QueueSettings
@@ -168,7 +168,7 @@ def test_joining_and_leaving_twice_is_as_once(node, config, queue_settings):
     again = node.joined("--queues", "diffusion")
     assert (first["started"], again["started"]) == (True, False)
     assert again["pid"] == first["pid"]
-    [worker] = read_roster(queue_settings.url)
+    [worker] = read_workers(queue_settings.url)
     assert (worker.node, worker.queues, worker.ready) == ("alpha", ("diffusion",), True)
     other = node.start("--queues", "diffusion", "--role", "cpu")
     assert other.returncode == 2
@@ -178,7 +178,7 @@ def test_joining_and_leaving_twice_is_as_once(node, config, queue_settings):
         assert done.returncode == 0, done.stderr
         assert json.loads(done.stdout)["was_running"] == was_running
         assert node.left == []
-    assert read_roster(queue_settings.url) == []
+    assert read_workers(queue_settings.url) == []
 
 
 def test_the_redis_can_be_named_on_the_command_line(node, config, queue_settings):
@@ -188,7 +188,7 @@ def test_the_redis_can_be_named_on_the_command_line(node, config, queue_settings
     assert "give --redis" in unnamed.stderr
     first = node.joined("--redis", url, "--config", str(config), "--queues", "diffusion")
     assert first["started"]
-    [worker] = read_roster(queue_settings.url)
+    [worker] = read_workers(queue_settings.url)
     assert (worker.node, worker.queues, worker.ready) == ("alpha", ("diffusion",), True)
     assert node.joined("--redis", url, "--queues", "diffusion")["pid"] == first["pid"]
     assert json.loads(node.stop("--redis", url).stdout)["was_running"] is True
@@ -287,7 +287,7 @@ def test_in_the_foreground_sigterm_drains_and_succeeds(node, config, queue_setti
     with subprocess.Popen(
         [*command, "--foreground"], env=node.env, stdout=subprocess.PIPE, stderr=subprocess.STDOUT, text=True
     ) as process:
-        soon(lambda: any(worker.ready for worker in read_roster(queue_settings.url)))
+        soon(lambda: any(worker.ready for worker in read_workers(queue_settings.url)))
         assert node.start("--queues", "diffusion").returncode == 0
         process.terminate()
         output, _ = process.communicate(timeout=CALL_S)

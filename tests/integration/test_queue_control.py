@@ -18,7 +18,7 @@ from queue_jobs import Order
 from queue_requests import Notes, alive, ask, cause_of, request_for
 
 from workers.broker.depths import read_depths
-from workers.broker.outcomes import Attempt, begin
+from workers.broker.outcomes import Attempt, record_attempt
 from workers.client.client import QueueClient
 from workers.client.publisher import encode
 from workers.errors import Cause, ConfigError, InfrastructureFault
@@ -74,7 +74,7 @@ async def test_closing_cancels_what_is_pending(queue_settings: QueueSettings, to
     assert cause_of(await posted.outcome()) is Cause.CANCELLED
     assert told == [await posted.outcome()]
     with redis.Redis.from_url(queue_settings.url) as raw:
-        stored, _ = begin(raw, posted.request.request_id, Attempt(worker="w", begun=1.0), 60)
+        stored, _ = record_attempt(raw, posted.request.request_id, Attempt(worker="w", begun=1.0), 60)
     assert stored is not None, "a worker would still start it"
 
 

@@ -14,7 +14,7 @@ from queue_requests import request_for
 
 from workers.broker import outcomes
 from workers.broker.keys import replies_key
-from workers.broker.outcomes import Attempt, begin, commit, missing
+from workers.broker.outcomes import Attempt, commit, find_lost, record_attempt
 from workers.celery_app.app import make_app
 from workers.celery_app.backend import outcome_of
 from workers.client.publisher import encode, shown
@@ -87,18 +87,18 @@ def test_a_success_may_replace_a_failure_and_nothing_else_anything(
     for result in (first, second):
         shown = commit(raw, Outcome(request_id="r", kind="code", result=result), STREAM, 60)
     assert Outcome.model_validate_json(shown).result == visible
-    stored, _ = begin(raw, "r", Attempt(worker="w", begun=1.0), 60)
+    stored, _ = record_attempt(raw, "r", Attempt(worker="w", begun=1.0), 60)
     assert stored == shown
     assert raw.xrevrange(STREAM, count=1)[0][1][b"outcome"] == shown
 
 
 def test_attempts_are_noted_once_each_until_there_is_an_outcome(raw: redis.Redis) -> None:
     first, second = (Attempt(worker="w", begun=begun) for begun in (1.0, 2.0))
-    assert begin(raw, "r", first, 60) == (None, (first,))
-    assert begin(raw, "r", first, 60) == (None, (first,)), "the answer to the first was lost"
-    assert begin(raw, "r", second, 60) == (None, (first, second))
+    assert record_attempt(raw, "r", first, 60) == (None, (first,))
+    assert record_attempt(raw, "r", first, 60) == (None, (first,)), "the answer to the first was lost"
+    assert record_attempt(raw, "r", second, 60) == (None, (first, second))
     commit(raw, Outcome(request_id="r", kind="code", result=BAD), "", 60)
-    stored, attempts = begin(raw, "r", Attempt(worker="w", begun=3.0), 60)
+    stored, attempts = record_attempt(raw, "r", Attempt(worker="w", begun=3.0), 60)
     assert stored is not None
     assert attempts == ()
     assert raw.llen("llmi:attempts:r") == 2
@@ -139,7 +139,7 @@ async def test_a_request_is_missing_only_when_it_is_nowhere(
         (lost.request_id, ["4"]),
     ]
     async with redis.asyncio.Redis.from_url(queue_settings.url) as client:
-        assert await missing(client, asked, ["code"]) == {lost.request_id}
+        assert await find_lost(client, asked, ["code"]) == {lost.request_id}
 
 
 @pytest.mark.parametrize("character", ["\x01", "🦆", "鹭", '"', "a"])

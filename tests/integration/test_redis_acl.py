@@ -19,7 +19,7 @@ from redis.exceptions import NoPermissionError
 
 from coordinator.host.redis_server import _binary, _free_port
 from workers.broker.depths import read_depths
-from workers.broker.registry import read_roster
+from workers.broker.registry import read_workers
 from workers.client import blocking as submit
 from workers.client.client import QueueClient
 from workers.queues import QUEUES
@@ -112,7 +112,7 @@ async def test_workers_and_runs_do_their_work_under_their_own_users(
         await notes.started(2)
         await client.cancel(cancelled.request.request_id)
         assert not (await cancelled.outcome()).ok
-        taken = await client.take_up(request_for(notes.order(), seed=2))
+        taken = await client.reattach(request_for(notes.order(), seed=2))
         assert (await taken.outcome()).ok
     late = request_for(notes.order(), seed=3)
     with submit.connect(queue_settings) as poster:
@@ -131,7 +131,7 @@ async def test_whoever_watches_sees_the_queues_and_the_workers(
     monkeypatch.setenv(REDIS_ENV, settled("llmi-worker"))
     obedient()
     assert set(read_depths(settled("llmi-watch"))) == set(QUEUES)
-    assert [one.queues for one in read_roster(settled("llmi-watch"))] == [("code",)]
+    assert [one.queues for one in read_workers(settled("llmi-watch"))] == [("code",)]
     assert denied(admin) == []
 
 

@@ -24,7 +24,7 @@ from hypothesis.stateful import (
 
 from coordinator.host.redis_server import EmbeddedRedis
 from workers.broker.keys import STATS, outcome_key, replies_key
-from workers.broker.outcomes import Attempt, begin, commit, missing
+from workers.broker.outcomes import Attempt, commit, find_lost, record_attempt
 from workers.client import blocking as submit
 from workers.errors import Cause
 from workers.messages import Failure, Outcome, Request, SearchPayload, Success
@@ -87,7 +87,7 @@ class Lives(RuleBasedStateMachine):
         self.held.append((request_id, message))
         self.clock += 1.0
         this = Attempt(worker="a worker", begun=self.clock)
-        stored, attempts = begin(self.redis, request_id, this, TTL_S)
+        stored, attempts = record_attempt(self.redis, request_id, this, TTL_S)
         if request_id in self.visible:
             assert stored is not None
             assert Outcome.model_validate_json(stored) == self.visible[request_id]
@@ -155,7 +155,7 @@ class Lives(RuleBasedStateMachine):
     def what_is_nowhere_is_found_missing(self) -> None:
         async def look() -> set[str]:
             async with redis.asyncio.Redis.from_url(self.url) as client:
-                return await missing(client, [(one, [one]) for one in IDS], [KIND])
+                return await find_lost(client, [(one, [one]) for one in IDS], [KIND])
 
         assert asyncio.run(look()) == {one for one in IDS if self.absent(one)}
 

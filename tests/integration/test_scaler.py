@@ -262,10 +262,10 @@ def test_a_backlog_whose_provider_is_down_gets_no_workers(
         breaker = ProviderBreaker(server, "search", "serpapi at serpapi.com", BreakerSettings(failures=1))
         request = request_for(Order(), "search")
         scaler.poll(0.0)
-        breaker.hear(Outcome.failed(request, Cause.PROVIDER_DOWN, provider="serpapi"))
+        breaker.record(Outcome.failed(request, Cause.PROVIDER_DOWN, provider="serpapi"))
         server.lpush("search", *[encode(request, tag=str(number), reply_to="") for number in range(100)])
         scaler.poll(1.0)
         assert fleet.states()["search"].wanted == 1
-        breaker.hear(Outcome(request_id=request.request_id, kind="search", result=Success()))
+        breaker.record(Outcome(request_id=request.request_id, kind="search", result=Success()))
         scaler.poll(2.0)
         assert fleet.states()["search"].wanted == 4

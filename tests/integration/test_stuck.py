@@ -18,7 +18,7 @@ from queue_requests import Notes, request_for, until
 from coordinator.watch.status import read_status as status_of
 from policy.document import Task
 from policy.ledger.writer import LedgerWriter
-from workers.broker.request_status import Whereabouts, find
+from workers.broker.request_status import RequestStatus, find_request
 from workers.client.client import QueueClient
 from workers.messages import Request
 from workers.settings import QueueSettings
@@ -35,19 +35,21 @@ async def test_a_slow_request_runs_and_the_next_waits_for_its_slot(
     for request in behind:
         await client.post(request)
 
-    def look() -> Whereabouts:
-        return find(queue_settings.url, queue_settings, slow.request_id, "code")
+    def look() -> RequestStatus:
+        return find_request(queue_settings.url, queue_settings, slow.request_id, "code")
 
-    seen: list[Whereabouts] = []
+    seen: list[RequestStatus] = []
 
     def runs_on() -> bool:
         seen[:] = [look()]
-        return seen[0].place == "running" and seen[0].for_s > queue_settings.lease_s
+        return seen[0].state == "running" and seen[0].for_s > queue_settings.lease_s
 
     await until(runs_on)  # its lease was renewed
     assert (seen[0].workers, seen[0].attempts, seen[0].stuck) == (1, 1, False)
-    waits = [find(queue_settings.url, queue_settings, request.request_id, "code") for request in behind]
-    assert [(one.place, one.before, one.stuck) for one in waits] == [
+    waits = [
+        find_request(queue_settings.url, queue_settings, request.request_id, "code") for request in behind
+    ]
+    assert [(one.state, one.before, one.stuck) for one in waits] == [
         ("waiting", 0, False),
         ("waiting", 1, False),
     ]
@@ -62,16 +64,16 @@ async def test_a_request_of_a_frozen_worker_is_stuck_until_another_has_it(
     child = await notes.started()
 
     def place() -> str:
-        return find(queue_settings.url, queue_settings, request.request_id, "code").place
+        return find_request(queue_settings.url, queue_settings, request.request_id, "code").state
 
     assert place() == "running"
     for process in (frozen.pid, child):
         os.kill(process, signal.SIGSTOP)
     await until(lambda: place() == "silent")
-    assert find(queue_settings.url, queue_settings, request.request_id, "code").stuck
+    assert find_request(queue_settings.url, queue_settings, request.request_id, "code").stuck
     obedient("code")
     assert (await posted.outcome()).ok
-    assert find(queue_settings.url, queue_settings, request.request_id, "code").place == "ended"
+    assert find_request(queue_settings.url, queue_settings, request.request_id, "code").state == "ended"
     assert psutil.Process(frozen.pid).status() == psutil.STATUS_STOPPED
 
 
@@ -81,9 +83,9 @@ async def test_a_queue_that_nobody_serves_is_told(
     obedient("code")
     request = request_for(Order(), kind="search")
     await client.post(request)
-    seen = find(queue_settings.url, queue_settings, request.request_id, "search")
-    assert (seen.place, seen.workers, seen.stuck) == ("unserved", 0, True)
-    assert find(queue_settings.url, queue_settings, "never-posted", "search").place == "missing"
+    seen = find_request(queue_settings.url, queue_settings, request.request_id, "search")
+    assert (seen.state, seen.workers, seen.stuck) == ("unserved", 0, True)
+    assert find_request(queue_settings.url, queue_settings, "never-posted", "search").state == "missing"
 
 
 @pytest.fixture

@@ -24,7 +24,7 @@ SHOWN = 200  # characters of the last failure
 GRACE_S = 5.0  # after its deadline, a request that tries the provider is given up
 HANGS = 2  # or when it has taken so many times as long as a provider may take to speak
 
-Place = Literal["closed", "open", "ripe", "trying"]
+State = Literal["closed", "open", "ripe", "trying"]
 Verdict = Literal["answered", "down", "silent"]
 
 
@@ -51,7 +51,7 @@ class Breaker(Message):
 CLOSED = Breaker()
 
 
-def place(breaker: Breaker, now: float) -> Place:
+def state_of(breaker: Breaker, now: float) -> State:
     """Where it stands at `now`."""
     if breaker.closed:
         return "closed"
@@ -66,7 +66,7 @@ def admit(
     """Whether the request may run, and the breaker after that: the first that comes when it is ripe tries
     the provider. One that was given to another worker under way tries it anew.
     """
-    where = place(breaker, now)
+    where = state_of(breaker, now)
     if where == "ripe" or (where == "trying" and breaker.trying == request_id):
         # Nobody tells of a try that dies with its worker: it must not keep the queue shut.
         until = min(max(deadline, now) + GRACE_S, now + HANGS * settings.hang_s)
@@ -88,7 +88,7 @@ def verdict(result: Success | Failure, ran_s: float, hang_s: float) -> Verdict:
     return "down" if result.cause in DOWN else "answered"
 
 
-def hear(
+def record(
     breaker: Breaker, request_id: str, said: Verdict, why: str, now: float, settings: BreakerSettings
 ) -> Breaker:
     """The breaker after a job of `request_id` ended; `why`: the failure, if it is one."""

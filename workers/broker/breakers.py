@@ -16,7 +16,7 @@ from typing import Any, TypeVar, cast
 import redis
 from pydantic import ValidationError
 
-from workers.broker.breaker import CLOSED, Breaker, admit, hear, place, verdict
+from workers.broker.breaker import CLOSED, Breaker, admit, record, state_of, verdict
 from workers.messages import Failure, Outcome, Request
 from workers.settings import BreakerSettings
 
@@ -45,7 +45,7 @@ T = TypeVar("T")
 
 
 @dataclass(frozen=True)
-class Down:
+class ProviderOutage:
     """A provider that is left alone, or being tried: it has failed from `since` to `failed` (Unix seconds),
     last by `why`.
     """
@@ -70,16 +70,16 @@ class ProviderBreaker:
         self._kind, self._provider = kind, provider
         self._settings = settings
 
-    def admit(self, request: Request) -> Down | None:
+    def admit(self, request: Request) -> ProviderOutage | None:
         """None: the request may run now. Else what keeps it."""
 
-        def decide(breaker: Breaker, now: float) -> tuple[Breaker, Down | None]:
+        def decide(breaker: Breaker, now: float) -> tuple[Breaker, ProviderOutage | None]:
             may, after = admit(breaker, request.request_id, request.deadline, now, self._settings)
             return after, None if may else self._down(breaker)
 
         return self._change(decide, None)
 
-    def hear(self, outcome: Outcome) -> Down | None:
+    def record(self, outcome: Outcome) -> ProviderOutage | None:
         """Take in how a job ended. What its provider suffers from if this failure may be waited out: the
         breaker is open now, and the request was not the one that tried the provider.
         """
@@ -87,15 +87,15 @@ class ProviderBreaker:
         said = verdict(result, outcome.finished - outcome.started, self._settings.hang_s)
         why = f"{result.cause}: {result.detail}" if isinstance(result, Failure) else ""
 
-        def decide(breaker: Breaker, now: float) -> tuple[Breaker, Down | None]:
-            after = hear(breaker, outcome.request_id, said, why, now, self._settings)
+        def decide(breaker: Breaker, now: float) -> tuple[Breaker, ProviderOutage | None]:
+            after = record(breaker, outcome.request_id, said, why, now, self._settings)
             waits = said == "down" and not after.closed and breaker.trying != outcome.request_id
             return after, self._down(after) if waits else None
 
         return self._change(decide, None)
 
-    def _down(self, breaker: Breaker) -> Down:
-        return Down(self._kind, self._provider, breaker.since, breaker.failed, breaker.why)
+    def _down(self, breaker: Breaker) -> ProviderOutage:
+        return ProviderOutage(self._kind, self._provider, breaker.since, breaker.failed, breaker.why)
 
     def _change(self, decide: Callable[[Breaker, float], tuple[Breaker, T]], otherwise: T) -> T:
         """What `decide` says, once the state that it makes is stored; `otherwise` when that cannot be."""
@@ -130,20 +130,20 @@ class Breakers:
 
     def admits(self, kind: str, provider: str) -> bool:
         """Whether a request that is taken from the queue now would run, or try the provider."""
-        return place(self.states.get((kind, provider), CLOSED), self.now) in ("closed", "ripe")
+        return state_of(self.states.get((kind, provider), CLOSED), self.now) in ("closed", "ripe")
 
     @property
-    def down(self) -> list[Down]:
+    def outages(self) -> list[ProviderOutage]:
         """The providers whose breakers are not closed, the longest first."""
         found = [
-            Down(kind, provider, breaker.since, breaker.failed, breaker.why)
+            ProviderOutage(kind, provider, breaker.since, breaker.failed, breaker.why)
             for (kind, provider), breaker in self.states.items()
             if not breaker.closed
         ]
         return sorted(found, key=lambda down: down.since)
 
 
-def look(client: redis.Redis) -> Breakers:
+def fetch_breakers(client: redis.Redis) -> Breakers:
     """All of them, from one moment. Raises `redis.RedisError`."""
     stored, clock = cast(list[Any], client.eval(READ_ALL, 1, KEY))
     states = {}
@@ -156,7 +156,7 @@ def look(client: redis.Redis) -> Breakers:
 def read_breakers(url: str) -> Breakers:
     """As `look`, on a connection of its own. Blocking; one round trip."""
     with redis.Redis.from_url(url, socket_timeout=TIMEOUT_S, socket_connect_timeout=TIMEOUT_S) as client:
-        return look(client)
+        return fetch_breakers(client)
 
 
 def _read(stored: bytes | None) -> Breaker:

@@ -111,7 +111,7 @@ async def commit_async(client: redis.asyncio.Redis, outcome: Outcome, reply_to: 
     return cast(bytes, await cast(Awaitable[Any], client.eval(COMMIT, len(keys), *keys, *arguments)))
 
 
-def begin(
+def record_attempt(
     client: redis.Redis, request_id: str, attempt: Attempt, ttl_s: int
 ) -> tuple[bytes | None, tuple[Attempt, ...]]:
     """Note that a worker begins a request. Returns the outcome if it already has one (then nothing is noted),
@@ -123,12 +123,12 @@ def begin(
     return stored, tuple(Attempt.model_validate_json(one) for one in noted)
 
 
-def unbegin(client: redis.Redis, request_id: str, attempt: Attempt) -> None:
+def remove_attempt(client: redis.Redis, request_id: str, attempt: Attempt) -> None:
     """Take back one `begin`: the request is put back into its queue, and nothing went wrong with it."""
     client.lrem(attempts_key(request_id), -1, attempt.model_dump_json())
 
 
-async def missing(
+async def find_lost(
     client: redis.asyncio.Redis, requests: Sequence[tuple[str, Sequence[str]]], queues: Sequence[str]
 ) -> set[str]:
     """Of (request id, delivery tags) pairs, the ids that are queued nowhere, held by no worker and have no

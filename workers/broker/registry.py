@@ -17,7 +17,7 @@ TIMEOUT_S = 5.0
 
 
 @dataclass(frozen=True)
-class Listed:
+class WorkerRecord:
     """`name` is unique on its `node`; not `ready`: it still loads what its queues need; `config`: the
     fingerprint of the configuration it works by.
     """
@@ -29,7 +29,7 @@ class Listed:
     config: str = ""
 
 
-def read_roster(url: str) -> list[Listed]:
+def read_workers(url: str) -> list[WorkerRecord]:
     """Every worker, by node and name. Raises `redis.RedisError` when Redis does not answer."""
     prefix = worker_key("")
     with redis.Redis.from_url(url, socket_timeout=TIMEOUT_S, socket_connect_timeout=TIMEOUT_S) as client:
@@ -43,13 +43,13 @@ def read_roster(url: str) -> list[Listed]:
         name, _, node = key.decode().removeprefix(prefix).partition("@")
         served = tuple(queues.decode().split(",")) if queues else ()
         worked_by = config.decode() if config else ""
-        found.append(Listed(name, node, served, consuming is not None, worked_by))
+        found.append(WorkerRecord(name, node, served, consuming is not None, worked_by))
     return sorted(found, key=lambda worker: (worker.node, worker.name))
 
 
-def served(url: str) -> set[str]:
-    """The queues that some ready worker consumes. Raises as `read_roster`."""
-    return {queue for worker in read_roster(url) if worker.ready for queue in worker.queues}
+def served_queues(url: str) -> set[str]:
+    """The queues that some ready worker consumes. Raises as `read_workers`."""
+    return {queue for worker in read_workers(url) if worker.ready for queue in worker.queues}
 
 
 def is_ready(client: redis.Redis, name: str, pid: int, concurrency: int) -> bool:

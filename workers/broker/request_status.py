@@ -16,7 +16,7 @@ import redis
 
 from workers.broker.keys import UNACKED, UNACKED_INDEX, attempts_key, outcome_key, queue_lists
 from workers.broker.leases import beat_s
-from workers.broker.registry import Listed, read_roster
+from workers.broker.registry import WorkerRecord, read_workers
 from workers.settings import QueueSettings
 
 TIMEOUT_S = 2.0
@@ -47,11 +47,11 @@ return {redis.call('EXISTS', KEYS[1]), redis.call('LLEN', KEYS[2]), redis.call('
   renewed, place}
 """
 
-Place = Literal["waiting", "running", "silent", "unserved", "missing", "ended"]
+State = Literal["waiting", "running", "silent", "unserved", "missing", "ended"]
 
 
 @dataclass(frozen=True)
-class Whereabouts:
+class RequestStatus:
     """`waiting` in its queue, behind `before` others; `unserved`: there, and no ready worker serves it;
     `running` on a worker that renews its lease, for `for_s`; `silent`: on one that has not for `for_s`;
     `missing`: none of these, and it has no outcome; `ended`: its outcome is stored.
@@ -60,7 +60,7 @@ class Whereabouts:
     ready yet; `attempts`: how often it was begun.
     """
 
-    place: Place
+    state: State
     for_s: float = 0.0
     before: int = 0
     workers: int = 0
@@ -70,20 +70,20 @@ class Whereabouts:
     @property
     def stuck(self) -> bool:
         """Whether it will not get on until something is done, or its lease runs out."""
-        return self.place in ("silent", "missing") or (self.place == "unserved" and not self.loading)
+        return self.state in ("silent", "missing") or (self.state == "unserved" and not self.loading)
 
 
-def find(url: str, settings: QueueSettings, request_id: str, queue: str) -> Whereabouts:
+def find_request(url: str, settings: QueueSettings, request_id: str, queue: str) -> RequestStatus:
     """Ask the Redis at `url`. Raises `redis.RedisError` when it does not answer."""
     keys = [outcome_key(request_id), attempts_key(request_id), UNACKED, UNACKED_INDEX, *queue_lists(queue)]
     with redis.Redis.from_url(url, socket_timeout=TIMEOUT_S, socket_connect_timeout=TIMEOUT_S) as client:
         found: Any = client.eval(FIND, len(keys), *keys, request_id)
-    return judge(found, read_roster(url), queue, settings, time.time())
+    return judge(found, read_workers(url), queue, settings, time.time())
 
 
 def judge(
-    found: Sequence[Any], roster: Sequence[Listed], queue: str, settings: QueueSettings, now: float
-) -> Whereabouts:
+    found: Sequence[Any], roster: Sequence[WorkerRecord], queue: str, settings: QueueSettings, now: float
+) -> RequestStatus:
     """What the answer of `FIND` and the list of workers say at `now` (Unix seconds)."""
     ended, attempts, forgotten_ms, renewed, before = found
     serving = [worker for worker in roster if queue in worker.queues]
@@ -94,14 +94,14 @@ def judge(
         "attempts": int(attempts),
     }
     if ended:
-        return Whereabouts("ended", **known)
+        return RequestStatus("ended", **known)
     if renewed is not None:
         silent_s = now - float(renewed)
         if silent_s > SILENT_BEATS * beat_s(settings.lease_s):
-            return Whereabouts("silent", for_s=silent_s, **known)
+            return RequestStatus("silent", for_s=silent_s, **known)
         # An attempt is counted when it begins, and its count kept for a known time from then on.
         begun_s = settings.result_ttl_s - forgotten_ms / 1000 if forgotten_ms > 0 else 0.0
-        return Whereabouts("running", for_s=max(0.0, begun_s), **known)
+        return RequestStatus("running", for_s=max(0.0, begun_s), **known)
     if before < 0:
-        return Whereabouts("missing", **known)
-    return Whereabouts("waiting" if ready else "unserved", before=before, **known)
+        return RequestStatus("missing", **known)
+    return RequestStatus("waiting" if ready else "unserved", before=before, **known)

@@ -31,7 +31,7 @@ _REFUSED = (OutOfMemoryError, ReadOnlyError, ClusterDownError, TryAgainError)
 _CODES = re.compile(r"(^|caused error: )(MISCONF|NOREPLICAS|BUSY|LOADING) ")
 
 
-def passes(error: BaseException) -> bool:
+def is_transient(error: BaseException) -> bool:
     """Whether Redis may well answer the same command later."""
     if isinstance(error, ResponseError) and not isinstance(error, _REFUSED):
         return _CODES.search(str(error)) is not None
@@ -46,8 +46,8 @@ def _tell(state: tenacity.RetryCallState) -> None:
 
 # For as long as it takes: whoever asks has nothing else to do without Redis. Not redis-py's own retries: its
 # pool connects before they begin, and fails at once where Redis is down.
-once_redis_serves = tenacity.retry(
-    retry=tenacity.retry_if_exception(passes),
+retry_redis = tenacity.retry(
+    retry=tenacity.retry_if_exception(is_transient),
     wait=tenacity.wait_random_exponential(multiplier=0.05, max=1.0),
     before_sleep=_tell,
     reraise=True,

@@ -16,7 +16,7 @@ from celery import states
 from celery.backends.redis import RedisBackend
 
 from workers.broker.outcomes import commit
-from workers.broker.retry import passes
+from workers.broker.retry import is_transient
 from workers.errors import Cause
 from workers.messages import Failure, Outcome
 from workers.metrics.telemetry import worker_metrics
@@ -56,7 +56,7 @@ class OutcomeBackend(RedisBackend):
 
     def exception_safe_to_retry(self, exc: BaseException) -> bool:
         """Celery knows lost connections only; what it does not know ends in no outcome, and costs a slot."""
-        return bool(super().exception_safe_to_retry(exc)) or passes(exc)
+        return bool(super().exception_safe_to_retry(exc)) or is_transient(exc)
 
     def _store_result(
         self,

@@ -23,12 +23,12 @@ from celery.exceptions import Reject
 from pydantic import ValidationError
 
 from workers import jobs
-from workers.broker.breakers import Down, ProviderBreaker
+from workers.broker.breakers import ProviderBreaker, ProviderOutage
 from workers.broker.cancellation import CancellationCheck
 from workers.broker.dead_letters import bury
-from workers.broker.outcomes import Attempt, begin, unbegin
+from workers.broker.outcomes import Attempt, record_attempt, remove_attempt
 from workers.broker.quarantine import set_aside
-from workers.broker.retry import once_redis_serves
+from workers.broker.retry import retry_redis
 from workers.celery_app.backend import TASK_PREFIX
 from workers.celery_app.transport.validation import first_error
 from workers.errors import Cause
@@ -94,7 +94,7 @@ def handle(task_id: str, kind: str, arguments: tuple[Any, ...]) -> Outcome:
             _hold(request, this, down)
         return _failed(task_id, kind, Cause.PROVIDER_DOWN, f"left alone: {down}", provider)
     outcome = _run(request, arguments)
-    if (down := breaker.hear(outcome)) and waits:
+    if (down := breaker.record(outcome)) and waits:
         _hold(request, this, down)
     return outcome
 
@@ -115,22 +115,22 @@ def _bury(kind: str, reason: str, arguments: tuple[Any, ...]) -> None:
         logger.warning("a message of %s (%s) is not kept: %s", kind, reason, error)
 
 
-def _hold(request: Request, this: Attempt, down: Down) -> None:
+def _hold(request: Request, this: Attempt, down: ProviderOutage) -> None:
     """Raises `Requeued`, unless the request's time is over."""
     left = request.start_by - time.time()
     if left > REQUEUE_DELAY_S:
         time.sleep(REQUEUE_DELAY_S)
         with contextlib.suppress(redis.RedisError):  # then it was an attempt
-            unbegin(_redis(os.getpid()), request.request_id, this)
+            remove_attempt(_redis(os.getpid()), request.request_id, this)
         raise Requeued(str(down))
 
 
-@once_redis_serves
+@retry_redis
 def _begin(request_id: str, this: Attempt, ttl_s: int) -> tuple[bytes | None, tuple[Attempt, ...]]:
-    return begin(_redis(os.getpid()), request_id, this, ttl_s)
+    return record_attempt(_redis(os.getpid()), request_id, this, ttl_s)
 
 
-@once_redis_serves
+@retry_redis
 def _set_aside(request: Request, attempts: tuple[Attempt, ...], ttl_s: int) -> None:
     set_aside(_redis(os.getpid()), request, attempts, ttl_s)
 

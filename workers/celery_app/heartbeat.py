@@ -19,7 +19,7 @@ from celery.concurrency.thread import TaskPool as Threads
 from celery.exceptions import WorkerTerminate
 
 from workers.broker.keys import worker_key
-from workers.broker.retry import once_redis_serves
+from workers.broker.retry import retry_redis
 from workers.jobs import JOBS
 from workers.queues import QUEUES
 from workers.settings import QueueSettings, own_fingerprint, section
@@ -45,7 +45,7 @@ def _say(**fields: Any) -> None:
     _write(fields)
 
 
-@once_redis_serves
+@retry_redis
 def _write(fields: dict[str, Any], forget: bool = False) -> None:
     settings = section("queue", QueueSettings)
     with redis.Redis.from_url(settings.url, socket_timeout=5.0, socket_connect_timeout=5.0) as client:

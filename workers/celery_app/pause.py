@@ -16,7 +16,7 @@ from typing import Any
 import redis
 from celery import bootsteps
 
-from workers.broker.breakers import TIMEOUT_S, look
+from workers.broker.breakers import TIMEOUT_S, fetch_breakers
 from workers.jobs import JOBS, provider_of
 from workers.settings import QueueSettings, section
 
@@ -38,7 +38,7 @@ class BreakerWatch(threading.Thread):
     def run(self) -> None:
         while True:
             try:
-                breakers = look(self._redis)
+                breakers = fetch_breakers(self._redis)
                 self.paused = frozenset(
                     kind for kind, name in self._providers.items() if not breakers.admits(kind, name)
                 )

@@ -21,7 +21,7 @@ logger = logging.getLogger(__name__)
 TIMEOUT_S = 5.0
 
 
-class Revoker:
+class Canceller:
     """`run` is one task of the client."""
 
     def __init__(self, settings: QueueSettings):
@@ -29,7 +29,7 @@ class Revoker:
         self._ids: list[str] = []
         self._wake = asyncio.Event()
 
-    def revoke(self, request_id: str) -> None:
+    def notify(self, request_id: str) -> None:
         self._ids.append(request_id)
         self._wake.set()
 

@@ -21,12 +21,12 @@ from redis.exceptions import RedisError
 
 from workers.broker.keys import replies_key
 from workers.broker.outcomes import commit_async
-from workers.client.cancellation import Revoker
-from workers.client.handle import Posted
+from workers.client.cancellation import Canceller
+from workers.client.handle import RequestHandle
 from workers.client.publisher import DEADLINE_GRACE_S, Publisher
-from workers.client.reattach import take_up
+from workers.client.reattach import reattach
 from workers.client.replies import RETRY_S, Replies
-from workers.client.repost import Recovery
+from workers.client.repost import Reposter
 from workers.errors import Cause, InfrastructureFault
 from workers.messages import Outcome, Request
 from workers.queues import QUEUES
@@ -52,8 +52,8 @@ class QueueClient:
         self._settings = settings
         self._on_posted = on_posted
         self._on_outcome = on_outcome
-        self._pending: dict[str, Posted] = {}
-        self._due: list[Posted] = []  # at their deadlines, without an outcome
+        self._pending: dict[str, RequestHandle] = {}
+        self._due: list[RequestHandle] = []  # at their deadlines, without an outcome
         self._stream = replies_key(uuid.uuid4().hex)
         self._tasks: set[asyncio.Task[None]] = set()
 
@@ -68,14 +68,14 @@ class QueueClient:
         )
         self._publisher = Publisher(self._redis, self._stream, self._settings.max_waiting)
         self._replies = Replies(self._redis, self._stream, self._told, lambda: self._pending)
-        self._revoker = Revoker(self._settings)
-        self._recovery = Recovery(self._redis, self._settings, lambda: self._pending.values(), self._publish)
+        self._canceller = Canceller(self._settings)
+        self._reposter = Reposter(self._redis, self._settings, lambda: self._pending.values(), self._publish)
         work = (
             self._publisher.run,
             self._replies.listen,
             self._replies.sweep,
-            self._recovery.run,
-            self._revoker.run,
+            self._reposter.run,
+            self._canceller.run,
         )
         self._tasks = {asyncio.create_task(_kept(part)) for part in work}
 
@@ -127,9 +127,9 @@ class QueueClient:
         now = time.monotonic()
         return [(posted.request, now - posted.created) for posted in self._pending.values()]
 
-    async def post(self, request: Request) -> Posted:
+    async def post(self, request: Request) -> RequestHandle:
         """Returns once the request is in Redis, which is when its queue has room. Posting an id that is still
-        pending returns the same `Posted`.
+        pending returns the same `RequestHandle`.
 
         Raises `ValueError` for a kind that has no queue, `InfrastructureFault(PROVIDER_DOWN)` when Redis
         could not be reached or the queue had no room before the request's deadline,
@@ -139,20 +139,22 @@ class QueueClient:
         """
         return await self._begin(request, self._publish)
 
-    async def take_up(self, request: Request) -> Posted:
+    async def reattach(self, request: Request) -> RequestHandle:
         """As `post`, of a request that a poster may have posted before it died: joined where it is, or told
         its outcome at once (see `workers.client.reattach`).
         """
         return await self._begin(request, self._join)
 
-    async def _begin(self, request: Request, way: Callable[[Posted], Awaitable[None]]) -> Posted:
+    async def _begin(
+        self, request: Request, way: Callable[[RequestHandle], Awaitable[None]]
+    ) -> RequestHandle:
         if request.kind not in QUEUES:
             raise ValueError(f"kind {request.kind!r} has no queue; there are {', '.join(QUEUES)}")
         if not self._tasks:
             raise RuntimeError("the client is not started")
         posted = self._pending.get(request.request_id)
         if posted is None:
-            posted = Posted(request)
+            posted = RequestHandle(request)
             self._pending[request.request_id] = posted
             delay_s = max(0.0, request.deadline - time.time()) + DEADLINE_GRACE_S
             posted.timer = asyncio.get_running_loop().call_later(delay_s, self._expire, posted)
@@ -175,9 +177,9 @@ class QueueClient:
             self._resolve(posted, Outcome.failed(posted.request, Cause.CANCELLED, "cancelled"))
         else:
             self._told(request_id, visible)
-        self._revoker.revoke(request_id)
+        self._canceller.notify(request_id)
 
-    async def _cancel_later(self, posted: Posted) -> None:
+    async def _cancel_later(self, posted: RequestHandle) -> None:
         """Else a worker might take it up once Redis serves again."""
         while time.time() < posted.request.deadline:
             await asyncio.sleep(RETRY_S)
@@ -191,11 +193,11 @@ class QueueClient:
         self._tasks.add(task)
         task.add_done_callback(self._tasks.discard)
 
-    async def _commit_cancelled(self, posted: Posted) -> bytes:
+    async def _commit_cancelled(self, posted: RequestHandle) -> bytes:
         outcome = Outcome.failed(posted.request, Cause.CANCELLED, "cancelled")
         return await commit_async(self._redis, outcome, "", self._settings.result_ttl_s)
 
-    async def _accept(self, posted: Posted, way: Callable[[Posted], Awaitable[None]]) -> None:
+    async def _accept(self, posted: RequestHandle, way: Callable[[RequestHandle], Awaitable[None]]) -> None:
         patience_s = max(1.0, posted.request.deadline - time.time())
         try:
             async with asyncio.timeout(patience_s):
@@ -211,17 +213,17 @@ class QueueClient:
         else:
             self._confirm(posted)
 
-    async def _publish(self, posted: Posted) -> None:
+    async def _publish(self, posted: RequestHandle) -> None:
         posted.tags.append(uuid.uuid4().hex)
         await self._publisher.publish(posted.request, posted.tags[-1])
 
-    async def _join(self, posted: Posted) -> None:
+    async def _join(self, posted: RequestHandle) -> None:
         """Take the request up, once Redis answers."""
         request, tag = posted.request, uuid.uuid4().hex
         posted.tags.append(tag)
         while True:
             try:
-                state, found = await take_up(self._redis, request, tag=tag, reply_to=self._stream)
+                state, found = await reattach(self._redis, request, tag=tag, reply_to=self._stream)
                 break
             except (RedisError, OSError) as error:
                 logger.warning("%s is not taken up yet: %s", request.request_id, error)
@@ -244,7 +246,7 @@ class QueueClient:
             )
         self._resolve(posted, outcome)
 
-    def _expire(self, posted: Posted) -> None:
+    def _expire(self, posted: RequestHandle) -> None:
         self._due.append(posted)
         if len(self._due) == 1:
             self._do(self._last_look())
@@ -262,7 +264,7 @@ class QueueClient:
                 late = Outcome.failed(posted.request, Cause.TIMEOUT, "no outcome before the deadline")
                 self._resolve(posted, late)
 
-    def _resolve(self, posted: Posted, outcome: Outcome) -> None:
+    def _resolve(self, posted: RequestHandle, outcome: Outcome) -> None:
         if posted.outcome_now is not None:
             return
         self._confirm(posted)  # an outcome may overtake the confirmation that the request was posted
@@ -270,12 +272,12 @@ class QueueClient:
         posted.resolve(outcome)
         self._notify(self._on_outcome, outcome)
 
-    def _confirm(self, posted: Posted) -> None:
+    def _confirm(self, posted: RequestHandle) -> None:
         if not posted.was_posted:
             posted.was_posted = True
             self._notify(self._on_posted, posted.request)
 
-    def _forget(self, posted: Posted) -> None:
+    def _forget(self, posted: RequestHandle) -> None:
         self._pending.pop(posted.request.request_id, None)
         posted.settle()
 

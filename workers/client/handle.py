@@ -13,7 +13,7 @@ from workers.errors import Cause, InfrastructureFault
 from workers.messages import Outcome, Request
 
 
-class Posted:
+class RequestHandle:
     """Made by `QueueClient.post`, which alone writes to it."""
 
     def __init__(self, request: Request):
@@ -62,7 +62,7 @@ class Posted:
             self._acceptance.cancel()
 
 
-class Poster(Protocol):
+class RequestClient(Protocol):
     """What a poster of requests needs; `workers.client.client.QueueClient` is one, and says what each call
     does.
     """
@@ -71,5 +71,5 @@ class Poster(Protocol):
     def wait_s(self) -> float:
         """How long a request may wait in its queue, seconds."""
 
-    async def post(self, request: Request) -> Posted: ...
+    async def post(self, request: Request) -> RequestHandle: ...
     async def cancel(self, request_id: str) -> None: ...

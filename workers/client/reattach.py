@@ -61,7 +61,7 @@ return {'posted', ''}
 """
 
 
-async def take_up(
+async def reattach(
     client: redis.asyncio.Redis, request: Request, *, tag: str, reply_to: str
 ) -> tuple[State, bytes]:
     """The state in which the request is now, with its outcome (`done`) or delivery tag (`running`). Raises

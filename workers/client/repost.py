@@ -19,24 +19,24 @@ from collections.abc import Awaitable, Callable, Iterable
 import redis.asyncio
 from redis.exceptions import RedisError
 
-from workers.broker.outcomes import missing
-from workers.client.handle import Posted
+from workers.broker.outcomes import find_lost
+from workers.client.handle import RequestHandle
 from workers.errors import InfrastructureFault
 from workers.settings import QueueSettings
 
 logger = logging.getLogger(__name__)
-LOOKS_PER_LEASE = 3
+CHECKS_PER_LEASE = 3
 
 
-class Recovery:
+class Reposter:
     """`run` is one task of the client; `publish` puts a request on its queue once more."""
 
     def __init__(
         self,
         client: redis.asyncio.Redis,
         settings: QueueSettings,
-        pending: Callable[[], Iterable[Posted]],
-        publish: Callable[[Posted], Awaitable[None]],
+        pending: Callable[[], Iterable[RequestHandle]],
+        publish: Callable[[RequestHandle], Awaitable[None]],
     ):
         self._redis = client
         self._lease_s = settings.lease_s
@@ -47,7 +47,7 @@ class Recovery:
     async def run(self) -> None:
         """Look every so often until cancelled."""
         while True:
-            await asyncio.sleep(self._lease_s / LOOKS_PER_LEASE)
+            await asyncio.sleep(self._lease_s / CHECKS_PER_LEASE)
             try:
                 await self.look(time.monotonic())
             except (RedisError, OSError, TimeoutError) as error:
@@ -55,20 +55,20 @@ class Recovery:
 
     async def look(self, now: float) -> None:
         """Look once, at `now` (monotonic seconds); post again what was missing in the look before too."""
-        settled = self._lease_s / LOOKS_PER_LEASE
+        settled = self._lease_s / CHECKS_PER_LEASE
         known = {
             p.request.request_id: p for p in self._pending() if p.was_posted and now - p.created > settled
         }
         gone: set[str] = set()
         if known:
             queues = sorted({posted.request.kind for posted in known.values()})
-            gone = await missing(self._redis, [(key, posted.tags) for key, posted in known.items()], queues)
+            gone = await find_lost(self._redis, [(key, posted.tags) for key, posted in known.items()], queues)
         lost = gone & self._missing
         self._missing = gone - lost
         again = [self._again(known[request_id], settled) for request_id in known if request_id in lost]
         await asyncio.gather(*again)  # at once: one whose queue has no room must not hold up the others
 
-    async def _again(self, posted: Posted, patience_s: float) -> None:
+    async def _again(self, posted: RequestHandle, patience_s: float) -> None:
         logger.warning("request %s vanished from Redis; posting it again", posted.request.request_id)
         try:
             async with asyncio.timeout(patience_s):

@@ -163,10 +163,10 @@ def status(redis: Redis = "", as_json: Json = False) -> None:
         from workers.broker.dead_letters import read_dead_letters
         from workers.broker.depths import read_depths
         from workers.broker.quarantine import read_set_aside
-        from workers.broker.registry import read_roster
+        from workers.broker.registry import read_workers
 
         url = joining.reach(redis)
-        roster, depths = read_roster(url), read_depths(url)
+        roster, depths = read_workers(url), read_depths(url)
         ready = {queue: sum(one.ready and queue in one.queues for one in roster) for queue in depths}
         table = Table("node", "worker", "queues", "state", box=None, pad_edge=False)
         for one in roster:

@@ -22,7 +22,7 @@ from coordinator.scale.nodes.needs import drain_s, lacking
 from coordinator.scale.nodes.plan import Role, plan
 from coordinator.scale.nodes.state import NodeState, Record
 from coordinator.state import claim
-from workers.broker.registry import read_roster
+from workers.broker.registry import read_workers
 from workers.client import probe as queue_probe
 from workers.errors import ConfigError
 from workers.redis_url import address, canonical
@@ -127,7 +127,7 @@ def _alone(given: ServiceConfig, url: str) -> None:
     """Nobody in that Redis works by other settings: the same request must not depend on who takes it."""
     queue = QueueSettings(redis_url=address(url))
     ours = fingerprint(given.model_dump(mode="json"))
-    others = sorted({one.node for one in read_roster(url) if one.ready and one.config != ours})
+    others = sorted({one.node for one in read_workers(url) if one.ready and one.config != ours})
     who = [f"workers on {', '.join(others)}"] if others else []
     if claim.held(queue):
         who.append("the run that uses this database")

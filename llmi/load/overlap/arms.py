@@ -22,7 +22,7 @@ from policy.rollout.agent_loop import InterleavedAgentLoop
 from policy.rollout.rollout import Rollout, Written
 from policy.rollout.tooling import Tooling
 from workers.client.client import QueueClient
-from workers.client.handle import Posted
+from workers.client.handle import RequestHandle
 from workers.messages import Request
 
 WIDTHS_ENV = "LLMI_BENCH_WIDTHS"  # rollouts in a batch, tool threads, judge threads
@@ -63,7 +63,7 @@ class Threads:
     def wait_s(self) -> float:
         return self._client.wait_s
 
-    async def post(self, request: Request) -> Posted:
+    async def post(self, request: Request) -> RequestHandle:
         """As `QueueClient.post`, when a thread is free; the deadline counts from then."""
         left_s = request.deadline - time.time()
         threads = self._tools if request.kind in SOURCES else self._judges
@@ -82,7 +82,7 @@ class Threads:
         await self._client.cancel(request_id)
 
     @staticmethod
-    async def _hold(posted: Posted, threads: asyncio.Semaphore) -> None:
+    async def _hold(posted: RequestHandle, threads: asyncio.Semaphore) -> None:
         try:
             await posted.outcome()
         finally:

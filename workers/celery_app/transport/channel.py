@@ -30,7 +30,7 @@ from kombu.utils.encoding import bytes_to_str
 from redis.exceptions import ConnectionError, RedisError, ResponseError
 
 from workers.broker.dead_letters import bury
-from workers.broker.retry import once_redis_serves, passes
+from workers.broker.retry import is_transient, retry_redis
 from workers.celery_app.transport.qos import WorkerQoS
 from workers.celery_app.transport.validation import why_invalid
 from workers.queues import QUEUES
@@ -83,7 +83,7 @@ class Channel(redis.Channel):
             try:
                 self._deliver(entry, queue)
             except ResponseError as error:
-                if passes(error):  # Redis refused to record the delivery, as when it has no memory
+                if is_transient(error):  # Redis refused to record the delivery, as when it has no memory
                     self._requeue(bytes_to_str(name), entry)
                 raise
             return True
@@ -103,7 +103,7 @@ class Channel(redis.Channel):
             if message:
                 self.basic_reject(message["properties"]["delivery_tag"], requeue=False)
 
-    @once_redis_serves
+    @retry_redis
     def _requeue(self, key: str, entry: bytes) -> None:
         with self.conn_or_acquire() as client:
             client.rpush(key, entry)

@@ -16,7 +16,7 @@ from coordinator.watch.request_status import describe
 from coordinator.watch.status import read_status
 from policy.document import Task
 from policy.ledger.writer import LedgerWriter, Posted, Started, Wrote
-from workers.broker.request_status import Whereabouts
+from workers.broker.request_status import RequestStatus
 from workers.errors import ConfigError
 from workers.messages import Request
 from workers.settings import REDIS_ENV, QueueSettings
@@ -75,7 +75,7 @@ def test_a_paused_run_says_for_whom_and_no_more_once_it_goes_on(run):
 
 
 def test_a_request_that_waits_for_its_provider_says_so():
-    where = Whereabouts("waiting", before=3, workers=2)
+    where = RequestStatus("waiting", before=3, workers=2)
     assert describe(where, 1.0, 15.0, "search (serpapi) is down") == (
         "waiting for its provider: search (serpapi) is down"
     )
@@ -100,7 +100,9 @@ def test_redis_is_asked_now_and_then_however_often_the_view_is_drawn(run, monkey
     progress, asked = Progress(run), []
     progress.update()
     monkeypatch.setattr(
-        request_status, "find", lambda url, *_: asked.append(url) or Whereabouts("running", for_s=9.0)
+        request_status,
+        "find_request",
+        lambda url, *_: asked.append(url) or RequestStatus("running", for_s=9.0),
     )
     words = request_status.RequestStatusPoller(progress, lambda: ("redis://h", QueueSettings())).words
     assert [words("g_0-0") for _ in range(3)] == ["running for 9 s on a live worker"] * 3
@@ -118,32 +120,32 @@ def test_a_folder_that_is_no_run_is_refused(tmp_path):
     ("where", "median_s", "words"),
     [
         (None, None, "no outcome yet, and Redis does not answer"),
-        (Whereabouts("waiting", before=3, workers=2), 1.0, "waiting for a slot (3 before it, 2 workers)"),
-        (Whereabouts("waiting", workers=1), 1.0, "waiting for a slot (the next in line, 1 worker)"),
+        (RequestStatus("waiting", before=3, workers=2), 1.0, "waiting for a slot (3 before it, 2 workers)"),
+        (RequestStatus("waiting", workers=1), 1.0, "waiting for a slot (the next in line, 1 worker)"),
         (
-            Whereabouts("running", for_s=12.0),
+            RequestStatus("running", for_s=12.0),
             3.0,
             "running for 12 s on a live worker (slow: median of its kind is 3.0 s)",
         ),
         (
-            Whereabouts("running", for_s=4.0),
+            RequestStatus("running", for_s=4.0),
             3.0,
             "running for 4 s on a live worker (median of its kind is 3.0 s)",
         ),
-        (Whereabouts("running", for_s=4.0), None, "running for 4 s on a live worker"),
-        (Whereabouts("silent", for_s=9.0), 3.0, "stuck: its worker has been silent for 9 s (lease: 15 s)"),
-        (Whereabouts("unserved"), None, "stuck: nobody serves this queue"),
+        (RequestStatus("running", for_s=4.0), None, "running for 4 s on a live worker"),
+        (RequestStatus("silent", for_s=9.0), 3.0, "stuck: its worker has been silent for 9 s (lease: 15 s)"),
+        (RequestStatus("unserved"), None, "stuck: nobody serves this queue"),
         (
-            Whereabouts("unserved", loading=2),
+            RequestStatus("unserved", loading=2),
             None,
             "waiting for 2 workers to be loaded",
         ),
         (
-            Whereabouts("missing"),
+            RequestStatus("missing"),
             None,
             "stuck: a worker took it and fell silent; it is posted again within 15 s",
         ),
-        (Whereabouts("ended"), None, "done: its outcome is on the way"),
+        (RequestStatus("ended"), None, "done: its outcome is on the way"),
     ],
 )
 def test_slow_and_stuck_are_told_in_different_words(where, median_s, words):

@@ -415,7 +415,7 @@ async def test_a_text_that_is_replayed_gives_the_same_rollout_and_asks_only_for_
     written = await finish(running)
 
     class Joined(Queue):
-        take_up = Queue.post
+        reattach = Queue.post
 
     known = written.document.images[0].outcome
     joined = Joined()

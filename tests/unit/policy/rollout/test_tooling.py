@@ -182,7 +182,7 @@ async def test_closing_ends_what_waits_for_the_budget() -> None:
 class Joins(Queue):
     """A queue that a resumed run has joined: what may be under way is taken up."""
 
-    async def take_up(self, request):
+    async def reattach(self, request):
         return await self.post(request)
 
 

@@ -318,7 +318,7 @@ def judge(monkeypatch):
     """A judge that is down for `judge.looks` looks at its breaker more; `judge.asked`: the groups that had
     been asked for at each of them."""
     from policy.admission import pause
-    from workers.broker import blame
+    from workers.broker import outages
 
     class Judge:
         looks = 0
@@ -336,7 +336,7 @@ def judge(monkeypatch):
 
     judge = Judge()
     monkeypatch.setattr(pause, "LOOK_S", 0.0)
-    monkeypatch.setattr(blame, "read_breakers", judge.read)
+    monkeypatch.setattr(outages, "read_breakers", judge.read)
     return judge
 
 

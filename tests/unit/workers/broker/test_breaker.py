@@ -6,7 +6,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from workers.broker.breaker import CLOSED, GRACE_S, HANGS, Breaker, admit, hear, place, verdict
+from workers.broker.breaker import CLOSED, GRACE_S, HANGS, Breaker, admit, record, state_of, verdict
 from workers.errors import STORE, Cause
 from workers.messages import Failure, Success
 from workers.settings import BreakerSettings
@@ -17,7 +17,7 @@ NOW = 1000.0
 
 def failed(breaker: Breaker, times: int = 1, *, now: float = NOW, request_id: str = "r") -> Breaker:
     for _ in range(times):
-        breaker = hear(breaker, request_id, "down", "provider_down: 503", now, SETTINGS)
+        breaker = record(breaker, request_id, "down", "provider_down: 503", now, SETTINGS)
     return breaker
 
 
@@ -34,7 +34,7 @@ def ripe(openings: int = 1) -> tuple[Breaker, float]:
 def test_so_many_failures_in_a_row_open_it_and_one_less_does_not():
     assert failed(CLOSED, 2).closed
     opened = failed(CLOSED, 3)
-    assert (place(opened, NOW), place(opened, NOW + 3.9), place(opened, NOW + 4.0)) == (
+    assert (state_of(opened, NOW), state_of(opened, NOW + 3.9), state_of(opened, NOW + 4.0)) == (
         "open",
         "open",
         "ripe",
@@ -43,7 +43,7 @@ def test_so_many_failures_in_a_row_open_it_and_one_less_does_not():
 
 
 def test_an_answer_between_failures_begins_the_row_anew():
-    answered = hear(failed(CLOSED, 2), "r", "answered", "", NOW, SETTINGS)
+    answered = record(failed(CLOSED, 2), "r", "answered", "", NOW, SETTINGS)
     assert answered == CLOSED
     assert failed(answered, 2).closed
 
@@ -70,8 +70,8 @@ def test_whoever_tries_and_vanishes_leaves_it_to_the_next(left_s, held_s):
 def test_a_try_that_says_nothing_leaves_it_to_the_next_at_once():
     opened, now = ripe()
     _, trying = admit(opened, "a", now + 60, now, SETTINGS)
-    silent = hear(trying, "a", "silent", "", now, SETTINGS)
-    assert place(silent, now) == "ripe"
+    silent = record(trying, "a", "silent", "", now, SETTINGS)
+    assert state_of(silent, now) == "ripe"
 
 
 def test_a_try_that_fails_opens_it_for_twice_as_long_up_to_the_bound():
@@ -82,7 +82,7 @@ def test_a_try_that_fails_opens_it_for_twice_as_long_up_to_the_bound():
 def test_a_try_that_is_answered_closes_it():
     opened, now = ripe(3)
     _, trying = admit(opened, "a", now + 60, now, SETTINGS)
-    assert hear(trying, "a", "answered", "", now, SETTINGS) == CLOSED
+    assert record(trying, "a", "answered", "", now, SETTINGS) == CLOSED
 
 
 def test_those_that_were_under_way_when_it_opened_do_not_keep_it_open_longer():
@@ -130,7 +130,7 @@ def test_any_history(events):
         now += passed
         name = f"r{number}"
         if event == "take":
-            where = place(breaker, now)
+            where = state_of(breaker, now)
             may, breaker = admit(breaker, name, now + 20, now, SETTINGS)
             assert may == (where in ("closed", "ripe"))
             if where == "ripe":
@@ -140,7 +140,7 @@ def test_any_history(events):
         elif running:
             name = running.pop(0)
             row = {"answered": 0, "down": row + 1, "silent": row}[event]
-            after = hear(breaker, name, event, "why", now, SETTINGS)
+            after = record(breaker, name, event, "why", now, SETTINGS)
             tries.pop(name, None)
             if event == "answered":
                 assert after == CLOSED

@@ -13,8 +13,8 @@ from queue_jobs import Order
 from queue_requests import request_for
 
 from workers.client.client import QueueClient
-from workers.client.handle import Posted
-from workers.client.repost import LOOKS_PER_LEASE, Recovery
+from workers.client.handle import RequestHandle
+from workers.client.repost import CHECKS_PER_LEASE, Reposter
 from workers.errors import Cause, InfrastructureFault
 from workers.settings import QueueSettings
 
@@ -22,12 +22,12 @@ from workers.settings import QueueSettings
 class Lost:
     """A request that a worker took off its list, and forgot."""
 
-    def __init__(self, posted: Posted, raw: redis.Redis):
+    def __init__(self, posted: RequestHandle, raw: redis.Redis):
         self.posted = posted
         self.raw = raw
         self.again: list[str] = []
 
-    async def publish(self, posted: Posted) -> None:
+    async def publish(self, posted: RequestHandle) -> None:
         self.again.append(posted.request.request_id)
 
 
@@ -40,30 +40,30 @@ async def lost(client: QueueClient, queue_settings: QueueSettings) -> AsyncItera
 
 
 @pytest.fixture
-async def recovery(lost: Lost, queue_settings: QueueSettings) -> AsyncIterator[Recovery]:
+async def reposter(lost: Lost, queue_settings: QueueSettings) -> AsyncIterator[Reposter]:
     async with redis.asyncio.Redis.from_url(queue_settings.url) as raw:
-        yield Recovery(raw, queue_settings, lambda: [lost.posted], lost.publish)
+        yield Reposter(raw, queue_settings, lambda: [lost.posted], lost.publish)
 
 
 async def test_what_is_missing_twice_is_posted_again_within_a_lease(
-    lost: Lost, recovery: Recovery, queue_settings: QueueSettings
+    lost: Lost, reposter: Reposter, queue_settings: QueueSettings
 ) -> None:
-    every = queue_settings.lease_s / LOOKS_PER_LEASE
+    every = queue_settings.lease_s / CHECKS_PER_LEASE
     now = time.monotonic() + every
-    await recovery.look(now)
+    await reposter.look(now)
     assert lost.again == []
-    await recovery.look(now + every)
+    await reposter.look(now + every)
     assert lost.again == [lost.posted.request.request_id]
     assert 2 * every < queue_settings.lease_s
 
 
 async def test_what_a_worker_holds_by_the_second_look_is_left_to_it(
-    lost: Lost, recovery: Recovery, queue_settings: QueueSettings
+    lost: Lost, reposter: Reposter, queue_settings: QueueSettings
 ) -> None:
     now = time.monotonic() + queue_settings.lease_s
-    await recovery.look(now)
+    await reposter.look(now)
     lost.raw.hset("unacked", lost.posted.tags[0], "taken")
-    await recovery.look(now + queue_settings.lease_s)
+    await reposter.look(now + queue_settings.lease_s)
     assert lost.again == []
 
 
@@ -71,24 +71,24 @@ async def test_what_redis_forgot_is_posted_again_in_its_order(
     client: QueueClient, queue_settings: QueueSettings
 ) -> None:
     posted = [await client.post(request_for(Order())) for _ in range(20)]
-    again: list[Posted] = []
+    again: list[RequestHandle] = []
 
-    async def publish(one: Posted) -> None:
+    async def publish(one: RequestHandle) -> None:
         again.append(one)
 
     async with redis.asyncio.Redis.from_url(queue_settings.url) as raw:
         await raw.flushall()
-        recovery = Recovery(raw, queue_settings, lambda: posted, publish)
+        reposter = Reposter(raw, queue_settings, lambda: posted, publish)
         for look in (1, 2):
-            await recovery.look(time.monotonic() + look * queue_settings.lease_s)
+            await reposter.look(time.monotonic() + look * queue_settings.lease_s)
     assert again == posted
 
 
 async def test_what_has_just_been_posted_is_not_looked_for(
-    lost: Lost, recovery: Recovery, queue_settings: QueueSettings
+    lost: Lost, reposter: Reposter, queue_settings: QueueSettings
 ) -> None:
     for _ in range(3):
-        await recovery.look(time.monotonic())
+        await reposter.look(time.monotonic())
     assert lost.again == []
 
 
@@ -96,29 +96,29 @@ async def test_one_whose_queue_has_no_room_holds_up_no_other(
     client: QueueClient, queue_settings: QueueSettings
 ) -> None:
     *stuck, free = [await client.post(request_for(Order(), seed=seed)) for seed in range(12)]
-    again: list[Posted] = []
+    again: list[RequestHandle] = []
 
-    async def publish(one: Posted) -> None:
+    async def publish(one: RequestHandle) -> None:
         if one in stuck:
             await asyncio.Event().wait()
         again.append(one)
 
     async with redis.asyncio.Redis.from_url(queue_settings.url) as raw:
         await raw.flushall()
-        recovery = Recovery(raw, queue_settings, lambda: [*stuck, free], publish)
+        reposter = Reposter(raw, queue_settings, lambda: [*stuck, free], publish)
         async with asyncio.timeout(2 * queue_settings.lease_s):
             for look in (1, 2):
-                await recovery.look(time.monotonic() + look * queue_settings.lease_s)
+                await reposter.look(time.monotonic() + look * queue_settings.lease_s)
     assert again == [free]
 
 
 async def test_one_that_cannot_be_posted_again_ends_nothing(
     lost: Lost, queue_settings: QueueSettings
 ) -> None:
-    async def publish(_: Posted) -> None:
+    async def publish(_: RequestHandle) -> None:
         raise InfrastructureFault(Cause.BAD_MESSAGE, "too large now")
 
     async with redis.asyncio.Redis.from_url(queue_settings.url) as raw:
-        recovery = Recovery(raw, queue_settings, lambda: [lost.posted], publish)
+        reposter = Reposter(raw, queue_settings, lambda: [lost.posted], publish)
         for look in (1, 2):
-            await recovery.look(time.monotonic() + look * queue_settings.lease_s)
+            await reposter.look(time.monotonic() + look * queue_settings.lease_s)

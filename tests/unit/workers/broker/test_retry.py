@@ -8,7 +8,7 @@ import pytest
 from redis import exceptions
 
 from workers.broker import retry
-from workers.broker.retry import once_redis_serves, passes
+from workers.broker.retry import is_transient, retry_redis
 
 PASSING = [
     exceptions.ConnectionError("Connection refused"),
@@ -35,7 +35,7 @@ LASTING = [
 def test_what_redis_may_answer_later_is_waited_for(error, caplog):
     answers = iter([error, error, "served"])
 
-    @once_redis_serves
+    @retry_redis
     def ask() -> str:
         if isinstance(answer := next(answers), Exception):
             raise answer
@@ -44,16 +44,16 @@ def test_what_redis_may_answer_later_is_waited_for(error, caplog):
     ask.retry.sleep = lambda _s: None
     with caplog.at_level(logging.WARNING, retry.__name__):
         assert ask() == "served"
-    assert passes(error)
+    assert is_transient(error)
     assert [record.getMessage() for record in caplog.records] == [f"Redis is waited for: {error}"]
 
 
 @pytest.mark.parametrize("error", LASTING, ids=str)
 def test_what_lasts_is_told_at_once(error):
-    @once_redis_serves
+    @retry_redis
     def ask() -> None:
         raise error
 
-    assert not passes(error)
+    assert not is_transient(error)
     with pytest.raises(type(error)):
         ask()

@@ -54,7 +54,7 @@ async def test_what_never_reached_redis_is_posted(
     client: QueueClient, obedient: StartWorker, notes: Notes
 ) -> None:
     obedient()
-    posted = await client.take_up(request_for(notes.order()))
+    posted = await client.reattach(request_for(notes.order()))
     assert (await posted.outcome()).ok
     assert len(notes.starts) == 1
 
@@ -66,7 +66,7 @@ async def test_what_waits_keeps_its_place_and_gets_the_new_deadline(
     before, after = request_for(notes.order()), request_for(notes.order())
     for request in (before, expired, after):
         left(server, request)
-    posted = await client.take_up(again(expired))
+    posted = await client.reattach(again(expired))
     waiting = [json.loads(entry)["properties"] for entry in server.lrange("code", 0, -1)]
     assert [entry["correlation_id"] for entry in waiting] == [
         request.request_id for request in (after, expired, before)
@@ -84,7 +84,7 @@ async def test_what_runs_is_joined(
     left(server, request)
     obedient(concurrency=2)
     await notes.started()
-    posted = await client.take_up(again(request))
+    posted = await client.reattach(again(request))
     assert posted.tags[-1] == f"old-{request.request_id}"
     assert server.llen("code") == 0
     assert (await posted.outcome()).ok
@@ -99,7 +99,7 @@ async def test_what_ran_on_a_worker_that_died_too_is_run_again_once(
     worker = obedient()
     await notes.started()
     worker.kill()
-    posted = await client.take_up(again(request))
+    posted = await client.reattach(again(request))
     obedient()
     assert (await posted.outcome()).ok
     assert len(notes.starts) == 2
@@ -118,7 +118,7 @@ async def test_an_answer_nobody_was_told_is_taken_at_once(
     left(server, request)
     obedient()
     await until(lambda: submit.states(server, "code", [request.request_id])[request.request_id] == "done")
-    posted = await client.take_up(again(request))
+    posted = await client.reattach(again(request))
     assert posted.outcome_now is not None
     assert cause_of(posted.outcome_now) is cause
     assert len(notes.starts) == 1
@@ -130,7 +130,7 @@ async def test_a_failure_of_ours_that_nobody_was_told_is_no_answer(
 ) -> None:
     request = request_for(notes.order())
     commit(server, Outcome.failed(request, cause), "", 60)
-    posted = await client.take_up(again(request))
+    posted = await client.reattach(again(request))
     assert posted.outcome_now is None
     assert submit.states(server, "code", [request.request_id]) == {request.request_id: "queued"}
 
@@ -141,7 +141,7 @@ async def test_a_cancelled_message_that_still_waits_runs_once(
     request = request_for(notes.order())
     left(server, request)
     commit(server, Outcome.failed(request, Cause.CANCELLED), "", 60)
-    posted = await client.take_up(again(request))
+    posted = await client.reattach(again(request))
     assert server.llen("code") == 1
     obedient()
     assert (await posted.outcome()).ok
@@ -154,7 +154,7 @@ async def test_what_failed_on_a_worker_that_died_before_it_said_so_is_there_once
     request = request_for(notes.order())
     held(server, request)
     commit(server, Outcome.failed(request, Cause.TIMEOUT), "", 60)
-    posted = await client.take_up(again(request))
+    posted = await client.reattach(again(request))
     assert messages(server) == 1
     obedient()
     assert (await posted.outcome()).ok
@@ -169,7 +169,7 @@ async def test_what_was_cancelled_and_may_still_run_is_joined(
     request = request_for(notes.order())
     tag = held(server, request)
     commit(server, Outcome.failed(request, Cause.CANCELLED), "", 60)
-    posted = await client.take_up(again(request))
+    posted = await client.reattach(again(request))
     assert posted.tags[-1] == tag
     assert messages(server) == 1
 
@@ -184,5 +184,5 @@ async def test_a_worker_that_was_told_to_end_a_request_runs_it_when_it_is_taken_
     await client.cancel(request.request_id)
     assert cause_of(await posted.outcome()) is Cause.CANCELLED
     await until(lambda: not alive(job))
-    assert (await (await client.take_up(again(request))).outcome()).ok
+    assert (await (await client.reattach(again(request))).outcome()).ok
     assert len(notes.starts) == 2
