@@ -31,15 +31,16 @@ def half(n: int) -> int:
 
 
 class PauseSettings(Settings):
-    """When a run asks for no more rollouts because a provider is down. Times in seconds.
-
-    It pauses when more than `share` of the last batch of groups were unusable for `for_s` on end while a
-    breaker (`queue.breaker`) is open; meanwhile one group is asked for every `probe_s` at most.
+    """When a run submits no more groups because a provider is down: while a circuit (`queue.breaker`) is open
+    and too many groups are unusable.
     """
 
     share: float = Field(default=0.5, ge=0, lt=1)
+    """Share of the last batch of groups that must be unusable. Below a half a run still progresses."""
     for_s: float = Field(default=60.0, ge=0)
+    """Seconds for which the share must stay exceeded, so that a short outage pauses nothing."""
     probe_s: float = Field(default=30.0, gt=0)
+    """Least seconds between two groups that are submitted during a pause to find whether it can end."""
 
 
 def _default_correction(known: dict[str, object]) -> Literal["token"] | None:
@@ -49,84 +50,130 @@ def _default_correction(known: dict[str, object]) -> Literal["token"] | None:
 
 
 class TrainSettings(Settings):
-    """One GRPO (or GSPO) run. Lengths in tokens, times in seconds, batch sizes in prompts.
-
-    `mode`: `separate_async` trains and generates on GPUs of their own, the others on the same ones.
-    `old_log_prob`: take the sampler's log-probabilities as the old policy's (`rollout`), which saves a
-    forward pass and lets the clipped ratio correct for staleness, or compute them anew (`recompute`).
-    `rollout_is`: how a recomputed old policy is corrected for the older weights that wrote a sample. `token`
-    multiplies the loss of each token by pi_old / pi_sampler, at most `rollout_is_threshold` (truncated
-    importance sampling, verl's `algorithm.rollout_correction`). It is the default wherever samples can be
-    stale; an asynchronous run without any correction is refused. verl's other level, `sequence`, is the
-    product over all tokens, which vanishes or explodes over thousands of them.
-    `system_prompt`: lead every chat with `policy.grammar.prompts.SYSTEM`; a model that was trained without
-    goes without. `min_valid`: a group with fewer samples that may vote is replaced as a whole, because the
-    baseline of a few says little (default: half of `n`, at least 2). `in_order`: train on groups in the order
-    they were asked for, not as they end; it makes a run more repeatable, and stragglers hold it up.
-    `warmup_batches`: submitted before the first step's own batch. `admission`: let the number of groups under
-    way adapt from there (see `policy.admission.admission`), or keep it. `save_every`: steps between
-    checkpoints, which is what a run that dies loses at most; 0 saves none. On a CPU the GPU counts are
-    logical: one per process.
-    """
+    """One GRPO (or GSPO) run. On a CPU the GPU counts are logical: one per process."""
 
     model: LocalPath
+    """The model that is trained: a folder or a hub id."""
     modality: Literal["text", "vl"] = "text"
+    """Whether the model reads text only, or images too (`vl`)."""
     device: Literal["cpu", "cuda"] = "cuda"
+    """Where the run trains and generates. `cpu` is for tiny models."""
     mode: Literal["separate_async", "colocate_async", "sync"] = "separate_async"
+    """`separate_async`: trains and generates at once, on GPUs of their own. `colocate_async` and `sync`: on
+    the same GPUs in turn; `sync` trains on fresh samples only. The default waits least."""
     seed: int = Field(default=1, ge=0, le=2**32 - 1)
+    """Seed of the order of prompts, of sampling and of the tools."""
 
     steps: int | None = Field(default=None, ge=1)
+    """Training steps; null: as many as the data has for `epochs`."""
     epochs: int = Field(default=1, ge=1)
+    """Passes over the data. One, as published."""
     batch_size: int = Field(default=32, ge=1)
+    """Prompts (groups) of a step. 32 as published for GRPO."""
     n: int = Field(default=8, ge=2)
+    """Samples of a group. 8 as published."""
     min_valid: int = Field(default_factory=lambda known: half(known.get("n", 2)), ge=2)
+    """Least valid samples of a group, at most `n`; a group with fewer is replaced, since the baseline of a
+    few samples says little. By default half of `n`, rounded up, and at least 2."""
     system_prompt: bool = True
+    """Begin every chat with the system prompt that explains the tags. Off for a model that was trained
+    without it."""
     prompt_tokens: int = Field(default=8192, ge=1)
+    """Longest prompt, in tokens. As published for the text models."""
     response_tokens: int = Field(default=24576, ge=1)
+    """Longest document, in tokens. As published for the text models."""
     temperature: float = Field(default=1.0, gt=0)
+    """Temperature of sampling. At 1 the sampler's log-probabilities are the policy's own."""
     image_max_pixels: int = Field(default=1024 * 1024, ge=56 * 56)
+    """Pixels of an input image; larger ones are scaled down. As published."""
     max_input_images: int = Field(default=8, ge=1)
+    """Most input images of a prompt; a data file with more in a row is refused."""
 
     loss: Literal["grpo", "gspo"] = "grpo"
+    """The policy loss: the clipped ratio of each token (`grpo`) or of whole sequences (`gspo`)."""
     aggregation: Literal["token-mean", "seq-mean-token-mean", "seq-mean-token-sum"] = "token-mean"
+    """How the losses of tokens are averaged; the names are verl's (`loss_agg_mode`)."""
     clip_low: float = Field(default=0.2, gt=0)
+    """The ratio is clipped below 1 - `clip_low`."""
     clip_high: float = Field(default=0.2, gt=0)
+    """The ratio is clipped above 1 + `clip_high`."""
     clip_c: float = Field(default=10.0, gt=1)
+    """Bound of the ratio for negative advantages (dual clip). As published."""
     entropy: float = Field(default=0.0, ge=0)
+    """Weight of the entropy bonus. None, as published."""
     old_log_prob: Literal["rollout", "recompute"] = "recompute"
+    """Where the old policy's log-probabilities come from. `rollout`: from the sampler, which saves a forward
+    pass; the clipped ratio then corrects for staleness. `recompute`: from the trainer."""
     rollout_is: Literal["token"] | None = Field(default_factory=lambda known: _default_correction(known))
+    """How samples of older weights are corrected when the old policy is recomputed. `token` multiplies the
+    loss of each token by pi_old / pi_sampler, truncated (verl's `algorithm.rollout_correction`). By default
+    `token` wherever samples can be stale; an asynchronous run without any correction is refused. verl's level
+    `sequence` is not offered: its product over thousands of tokens vanishes or explodes."""
     rollout_is_threshold: float = Field(default=2.0, ge=1)
+    """Where the weights of `rollout_is` are truncated."""
 
     lr: float = Field(default=1e-6, gt=0)
+    """Learning rate. As published."""
     schedule: Literal["constant", "cosine"] = "cosine"
+    """Course of the learning rate after the warm-up. As published."""
     min_lr_ratio: float = Field(default=0.01, ge=0, le=1)
+    """Last learning rate of `cosine`, as a share of `lr`. As published."""
     warmup_steps: int = Field(default=5, ge=0)
+    """Steps in which the learning rate rises to `lr`."""
     weight_decay: float = Field(default=0.1, ge=0)
+    """Weight decay of AdamW. As published."""
     grad_clip: float = Field(default=1.0, gt=0)
+    """Largest norm of the gradient. As published."""
 
     warmup_batches: float = Field(default=1.0, ge=0)
+    """Batches of groups that are submitted before the first step's own."""
     admission: Literal["adaptive", "fixed"] = "adaptive"
+    """Whether the number of groups in flight adapts after the start, or stays. Adaptive fills idle generation
+    slots without making samples older than needed."""
     max_staleness: int = Field(default=4, ge=1)
+    """Oldest sample that is trained on, in weight updates; older ones are dropped."""
     in_order: bool = False
+    """Train on groups in the order of their submission. It makes a run more repeatable, and the slowest group
+    delays it."""
     pause: PauseSettings = PauseSettings()
+    """When admission pauses because a provider is down."""
     rollout_timeout_s: float = Field(default=1800.0, gt=0)
+    """Seconds after which a rollout is masked as late; more than `tools.code.budget_s`. Half an hour holds
+    the longest document, its tools and its judges."""
     rollout_processes: int = Field(default=8, ge=1)
+    """Processes that run the rollouts."""
     poll_s: float = Field(default=0.2, gt=0)
+    """Seconds between two polls of the trainer for finished groups."""
     weight_sync_timeout_s: float = Field(default=300.0, gt=0)
+    """Seconds that sending the weights to the generators may take, on a CPU."""
 
     trainer_nodes: int = Field(default=1, ge=1)
+    """Nodes that train."""
     trainer_gpus: int = Field(default=8, ge=1)
+    """GPUs of each node that trains."""
     rollout_nodes: int = Field(default=1, ge=1)
+    """Nodes that generate, with `separate_async`."""
     rollout_gpus: int = Field(default=8, ge=1)
+    """GPUs of each node that generates, with `separate_async`."""
     tensor_parallel: int = Field(default=2, ge=1)
+    """GPUs of one generator; divides the GPUs that generate. As published."""
     sequence_parallel: int = Field(default=2, ge=1)
+    """GPUs that share a sequence in training (Ulysses); divides the GPUs that train. As published."""
     micro_batch_tokens: int = Field(default=32_768, ge=1)
+    """Tokens of one forward pass on a GPU. Times `sequence_parallel` it must hold one sequence."""
     rollout_seqs: int = Field(default=256, ge=1)
+    """Sequences that a generator writes at once (vLLM's `max_num_seqs`)."""
     rollout_batched_tokens: int = Field(default=8192, ge=1)
+    """Tokens of one generator step (vLLM's `max_num_batched_tokens`). On a CPU it must hold one sequence,
+    because prompts are computed whole there."""
     gpu_memory: float = Field(default=0.8, gt=0, lt=1)
+    """Share of a GPU's memory that vLLM may take."""
     kv_cache_gib: int = Field(default=1, ge=1)
+    """KV cache of vLLM on a CPU, in GiB."""
     weight_bucket_mb: int = Field(default=2048, ge=1)
+    """MiB of weights that are sent to the generators at once."""
     save_every: int = Field(default=20, ge=0)
+    """Steps between two checkpoints, which is the most that a run that dies loses; 0 saves none."""
 
     @model_validator(mode="after")
     def _corrected(self) -> TrainSettings:

@@ -21,12 +21,14 @@ TokensField = Literal["max_tokens", "max_completion_tokens"]
 
 
 class RewardSettings(Settings):
-    """How verdicts become a reward. `vl`: the policy itself reads images (the published weights of L
-    differ).
-    """
+    """How verdicts become a reward."""
 
     formula: Literal["grounded", "llmi"] = "grounded"
+    """The reward formula. `llmi`: as published. `grounded`: ours, in which better documents never score
+    worse."""
     vl: bool = False
+    """Whether the policy reads images; must agree with `train.modality`. The published weights of the text
+    judge differ."""
 
     @classmethod
     def load(cls) -> RewardSettings:
@@ -34,42 +36,50 @@ class RewardSettings(Settings):
 
 
 class JudgeEndpoint(Settings):
-    """One judge. `rules`: the demo's own, from words and pixels. `openai`: a model behind an
-    OpenAI-compatible endpoint.
-
-    `base_url` is the endpoint up to and including its version, such as http://host:8000/v1; the judge's
-    environment variable wins over it. `timeout_s`: for one verdict, beside its time in the queue
-    (`queue.wait_s`). `max_image_pixels`: larger images are scaled down before they are sent.
-    `enable_thinking`: passed to the chat template; None leaves it to the model; a model that thinks needs
-    more `max_tokens`. `max_tokens_field`: the field in which the endpoint takes that number; OpenAI's
-    reasoning models take only `max_completion_tokens`, and no `temperature` but 1.
-    """
+    """One judge."""
 
     provider: Literal["rules", "openai"] = "rules"
+    """`rules`: the demo's judge, from words and pixels, without a model. `openai`: a model behind an
+    OpenAI-compatible endpoint."""
     base_url: PlainUrl = ""
+    """The endpoint up to and including its version, such as `http://host:8000/v1`. `LLM_JUDGE_BASE_URL`
+    (text) and `MLLM_JUDGE_BASE_URL` (image) replace it."""
     model: str = ""
+    """Name under which the endpoint serves the model. By default the published judge."""
     api_key_env: str = ""
+    """Environment variable with the key for the endpoint. When empty, `ARK_API_KEY` is sent to Ark's hosts,
+    `OPENAI_API_KEY` to OpenAI's, and no key to any other."""
     temperature: float = Field(default=0.0, ge=0, le=2)
+    """Temperature of the verdict. 0, so that the same document gets the same verdict. OpenAI's reasoning
+    models take only 1."""
     max_tokens: int = Field(default=64, ge=16)
+    """Longest answer, in tokens. A verdict is short JSON; a model that thinks needs more."""
     max_tokens_field: TokensField = "max_tokens"
+    """Field in which the endpoint takes `max_tokens`. OpenAI's reasoning models take only
+    `max_completion_tokens`."""
     timeout_s: float = Field(default=180.0, gt=0)
+    """Seconds for one verdict. Its time in the queue (`queue.wait_s`) is added."""
     max_image_pixels: int = Field(default=28 * 28 * 1000, ge=28 * 28)
+    """Pixels of an image that the judge sees; larger ones are scaled down. The default is 1000 patches of
+    Qwen2.5-VL."""
     max_images: int = Field(default=20, ge=1)
+    """Images that the judge sees at most. As published."""
     enable_thinking: bool | None = None
+    """Passed to the chat template; null leaves it to the model."""
 
     @property
     def name(self) -> str:
-        """Who speaks: "rules", or the model."""
+        """The model's name, or "rules"."""
         return self.model if self.provider == "openai" else "rules"
 
 
 class JudgeSettings(Settings):
-    """The text judge (the published one: Qwen3-235B-A22B-Instruct-2507) and the image judge
-    (Qwen2.5-VL-72B).
-    """
+    """The two judges of a document."""
 
     text: JudgeEndpoint = JudgeEndpoint(model="Qwen/Qwen3-235B-A22B-Instruct-2507")
+    """The judge that reads the text."""
     image: JudgeEndpoint = JudgeEndpoint(model="Qwen/Qwen2.5-VL-72B-Instruct")
+    """The judge that also sees the images."""
 
     @model_validator(mode="before")
     @classmethod

@@ -37,25 +37,30 @@ JAIL_S = 30.0  # beside the code's own time: for restarting the jail and storing
 
 
 class Settings(BaseModel):
-    """Strict, immutable base of every settings section."""
+    """Strict, immutable base of every settings section.
 
-    model_config = ConfigDict(extra="forbid", frozen=True)
+    The docstring under a field is its description in docs/configuration.md.
+    """
+
+    model_config = ConfigDict(extra="forbid", frozen=True, use_attribute_docstrings=True)
 
 
 class BreakerSettings(Settings):
-    """When a provider that keeps failing is left alone, and what becomes of its requests. Times in seconds.
-
-    After `failures` in a row it is left alone for `open_s`; then one request tries it, and each time that
-    fails too, it is left alone for twice as long, at most `max_open_s`. A provider that said nothing until a
-    request's deadline has failed if it had `hang_s`. `while_open`: requests wait in their queue, each until
-    its own deadline, or fail at once and mask their samples.
-    """
+    """The circuit breaker of each provider: when it opens, and what its requests do meanwhile."""
 
     failures: int = Field(default=5, ge=1)
+    """Failures in a row that open the circuit. A few failures are chance; five are an outage."""
     open_s: float = Field(default=5.0, gt=0)
+    """Seconds until the first trial request (half-open). Each trial that fails doubles it."""
     max_open_s: float = Field(default=60.0, gt=0)
+    """Most seconds between two trial requests; at least `open_s`. A minute finds a recovered provider
+    soon."""
     hang_s: float = Field(default=20.0, ge=0)
+    """Seconds that a request without an answer must have lasted at its deadline to count as a failure. A
+    shorter one may only have been posted late."""
     while_open: Literal["wait", "mask"] = "wait"
+    """`wait`: requests stay in their queue, each until its own deadline, so that a short outage costs no
+    sample. `mask`: they fail at once and mask their samples."""
 
     @model_validator(mode="after")
     def _ordered(self) -> BreakerSettings:
@@ -65,19 +70,25 @@ class BreakerSettings(Settings):
 
 
 class QueueSettings(Settings):
-    """Broker and delivery. `lease_s`: a job whose worker is silent this long is given to another;
-    `wait_s`: how long a request may wait in its queue before it fails as infrastructure's fault, beside the
-    time that its job may then run; `max_waiting`: requests that one queue holds before posters must wait;
-    `result_ttl_s`: how long an outcome can be asked for.
-    """
+    """The broker, and how requests are delivered."""
 
     redis_url: str = "redis://127.0.0.1:6379/0"
+    """`redis://` or `rediss://` URL of the broker, without a password. A URL in `LLMI_REDIS_URL` replaces it.
+    Where neither is given, a run starts a Redis of its own."""
     lease_s: float = Field(default=15.0, gt=0)
+    """Seconds after which the lease of a worker without a heartbeat expires and its jobs are requeued. It
+    covers a few lost heartbeats."""
     wait_s: float = Field(default=600.0, gt=0)
+    """Seconds that a request may wait in its queue before it fails as an infrastructure failure. The run time
+    of its job is added to it."""
     result_ttl_s: int = Field(default=86_400, gt=0)
+    """Seconds that Redis keeps an outcome. A day leaves time to resume a run that died."""
     max_attempts: int = Field(default=3, ge=1)
+    """Times that a request may end the process that runs it before it is quarantined as `worker_lost`."""
     max_waiting: int = Field(default=20_000, ge=1)
+    """Requests that one queue holds before clients wait to post. It bounds the memory of Redis."""
     breaker: BreakerSettings = BreakerSettings()
+    """The circuit breaker of each provider."""
 
     @field_validator("redis_url")
     @classmethod
@@ -130,84 +141,99 @@ LocalPath = Annotated[str, AfterValidator(expanded)]
 
 
 class MetricsSettings(Settings):
-    """Where Prometheus finds metrics. `bind`: the address that every process serves its own on, each on a
-    free port; `port`: the coordinator's, which also lists all the others (0: a free one).
-    """
+    """Where Prometheus finds metrics."""
 
     bind: str = "127.0.0.1"
+    """Address on which each process of the run serves its metrics, on a free port. The default is reached
+    from this machine only."""
     port: int = Field(default=0, ge=0, le=65_535)
+    """Port of the coordinator, which also lists the other endpoints; 0 for a free one, so that two runs do
+    not collide."""
 
 
 class BlobSettings(Settings):
-    """Where images lie: a folder or any fsspec URL."""
+    """The store of images."""
 
     url: LocalPath = "blobs"
+    """A folder (a relative one is in the run's folder) or any fsspec URL. Every node must reach it."""
 
 
 class SearchSettings(Settings):
-    """`library`: a local folder of captioned images; `serpapi`: Google Images through SerpAPI
-    (SERP_API_KEY). `trust_proxy`: the proxy of the environment refuses internal addresses by itself, and so
-    may resolve the names of pictures' hosts, for machines that cannot resolve them.
-    """
+    """The image search."""
 
     provider: Literal["library", "serpapi"] = "library"
+    """`library`: a local folder of captioned images, which needs no network. `serpapi`: Google Images through
+    SerpAPI; the key is in `SERP_API_KEY`."""
     library: LocalPath = ".cache/library"
+    """Folder of captioned images, for the provider `library`."""
     base_url: PlainUrl = "https://serpapi.com"
+    """Address of SerpAPI, for the provider `serpapi`."""
     max_candidates: int = Field(default=5, ge=1, le=50)
+    """Results that are tried in order until one is a good image. Few, since each is a download."""
     allow_private_addresses: bool = False
+    """Fetch images from private addresses too. Off, since a search result could name an internal service."""
     trust_proxy: bool = False
+    """Let the proxy of the environment resolve host names of images, on machines that cannot. Only for a
+    proxy that refuses internal addresses itself."""
 
 
 class ImageModelSettings(Settings):
-    """A diffusion or edit provider.
-
-    `diffusers`: the pipeline at `model` (folder or hub id) in the worker's own process. `openai`: any
-    OpenAI-compatible images endpoint at `base_url` (vLLM-Omni, SGLang, Volcengine Ark, OpenAI).
-    `qwen_server`: a server of the original's shape at `base_url` (QWEN_IMAGE_SERVER_URL /
-    QWEN_EDIT_SERVER_URL). `api_key_env`: the variable whose key `base_url` is sent; without it, ARK_API_KEY
-    goes to Ark's hosts, OPENAI_API_KEY to OpenAI's, and no key to any other. `trust_proxy`: as for search,
-    for pictures that an answer names by URL.
-    """
+    """The image models of the tools diffusion and edit."""
 
     provider: Literal["diffusers", "openai", "qwen_server"] = "diffusers"
+    """`diffusers`: a pipeline in the worker's own process. `openai`: any OpenAI-compatible images endpoint
+    (vLLM-Omni, SGLang, Volcengine Ark, OpenAI). `qwen_server`: the image server of the original LLM-I, also
+    named by `QWEN_IMAGE_SERVER_URL` (diffusion) and `QWEN_EDIT_SERVER_URL` (edit)."""
     model: LocalPath = ".cache/tiny-image"
+    """Folder or hub id of a diffusers pipeline, or the model's name at the endpoint."""
     pipeline: str = "QwenImagePipeline"
+    """Class of the diffusers pipeline. The one of edit must take an image."""
     base_url: PlainUrl = ""
+    """Address of the endpoint, for the providers `openai` and `qwen_server`."""
     api_key_env: str = ""
+    """Environment variable with the key for `base_url`. When empty, `ARK_API_KEY` is sent to Ark's hosts,
+    `OPENAI_API_KEY` to OpenAI's, and no key to any other."""
     size: str = "1024x1024"
+    """Width and height of a new image, in pixels."""
     steps: int = Field(default=50, ge=1)
+    """Denoising steps; 50 is Qwen-Image's own default."""
     guidance: float = Field(default=4.0, ge=0)
+    """Scale of classifier-free guidance; 4 is Qwen-Image's own default."""
     negative_prompt: str = " "
+    """What an image should not show. A blank switches guidance on without excluding anything."""
     device: Literal["auto", "cpu", "cuda"] = "auto"
+    """Where a diffusers pipeline runs; `auto`: a GPU where there is one."""
     dtype: Literal["auto", "float32", "bfloat16"] = "auto"
+    """Number format of a diffusers pipeline; `auto`: bfloat16 on a GPU, float32 on a CPU."""
     allow_private_addresses: bool = False
+    """Fetch images that an answer names by URL from private addresses too."""
     trust_proxy: bool = False
+    """As for search, for images that an answer names by URL."""
 
 
 class CodeSettings(Settings):
-    """Limits of one job. Of its figures it keeps the first `max_figures`, as many as have `max_pixels`
-    together; as PNG they may take `output_mb`, and so may its files. `require`: what of the jail must hold,
-    or the worker refuses to run code: all of its inner layer (landlock, seccomp), of its outer one, that
-    the code runs as an unprivileged user, and that the kernel bounds its folder (files; without, it has none,
-    and code that writes a file fails), unless a configuration says less.
+    """The limits and the jail of the model's code. A job that exceeds a limit is a model failure.
 
-    `budget_s`: how long the code of all tags of one document may run together. A tag is posted while what is
-    left covers `wall_s`, which is reserved for it until it ends; further ones fail as the model's fault.
-
-    `wall_s` counts what the code computes, sleeps and waits for itself, and not the time in which others kept
-    it from a CPU. The job's own time limit is longer, so code that sleeps always runs into `wall_s` first.
-    Running into a limit is the model's fault. A machine on which code is not done after ten times `wall_s`,
-    or when the job's time is over, is too busy; that is not the model's fault, unless the code had half of
-    `cpu_s` by then.
+    A machine is too busy when code is not done after ten times `wall_s`, or when the job's time limit ends.
+    That is an infrastructure failure, unless the code has used half of `cpu_s` by then.
     """
 
     cpu_s: float = Field(default=10.0, gt=0)
+    """Seconds of CPU time of one job: many times what a chart takes, and the most that a loop costs."""
     wall_s: float = Field(default=15.0, gt=0)
+    """Seconds that one job may compute, sleep and wait. Time in which other processes kept it from a CPU does
+    not count. The time limit of the job is longer, so that code that sleeps exceeds this limit first."""
     budget_s: float = Field(default=60.0, gt=0)
+    """Seconds that the code of all tags of one document may run together; at least `wall_s`. A tag reserves
+    `wall_s` until it ends; one for which too little is left fails as a model failure."""
     memory_mb: int = Field(default=1024, ge=256)
+    """Memory of one job, in MiB."""
     output_mb: int = Field(default=16, ge=1, le=32)
+    """Most MiB of one job's figures as PNG, and of the files that it writes."""
     max_figures: int = Field(default=8, ge=1, le=1000)
+    """Figures that are kept of one job, the first ones."""
     max_pixels: int = Field(default=16_000_000, ge=10_000, le=50_000_000)
+    """Pixels of all kept figures together; further figures are dropped."""
     require: tuple[
         Literal["landlock", "seccomp", "netns", "private_root", "processes", "unprivileged", "files"], ...
     ] = (
@@ -216,6 +242,9 @@ class CodeSettings(Settings):
         "unprivileged",
         "files",
     )
+    """Layers of the jail without which a worker refuses to run code: the inner layer (`landlock`, `seccomp`),
+    the outer one (`netns`, `private_root`, `processes`), a user without privileges, and a folder with a limit
+    that the kernel enforces (`files`; without it, code that writes a file fails). All by default."""
 
     @model_validator(mode="after")
     def _a_job_fits(self) -> CodeSettings:
@@ -228,18 +257,22 @@ class CodeSettings(Settings):
 
 
 class ToolSettings(Settings):
-    """The four tools. `max_requests`: how many tags of one document are posted; further ones are invalid.
-    Raise it where prompts ask for more images.
-    """
+    """The four tools."""
 
     max_requests: int = Field(default=11, ge=1)
+    """Tags of one document that are posted; further ones are invalid. Raise it where prompts ask for more
+    images."""
     search: SearchSettings = SearchSettings()
+    """The image search."""
     diffusion: ImageModelSettings = ImageModelSettings()
+    """The model that makes an image."""
     edit: ImageModelSettings = ImageModelSettings(pipeline="QwenImageEditPlusPipeline")
+    """The model that changes an image."""
     code: CodeSettings = CodeSettings()
+    """The jail that draws charts."""
 
     def limit_s(self, tool: str) -> float:
-        """How long a job of `tool` may run."""
+        """The time limit of a job of `tool`, in seconds."""
         most = QUEUES[tool].limit_s
         return max(most, self.code.wall_s + JAIL_S) if tool == "code" else most
 

@@ -1,6 +1,6 @@
 """Typed settings of the worker pools, and of the scaler that sizes them: the section "workers".
 
-Invariants: queues of one pool can share a process; a queue stands in one pool only.
+Invariants: queues of one pool can share a process; a queue is in one pool only.
 """
 
 from __future__ import annotations
@@ -14,21 +14,24 @@ MEMORY_MB = 4096
 
 
 class PoolSettings(Settings):
-    """Workers that serve the same queues, each a Celery process that runs `concurrency` jobs at once.
-
-    The scaler keeps between `low` and `high` of them; `cpus` and `gpus` are what each declares to Ray, also
-    fractions. A worker that declares no part of a GPU sees none. A process that takes more than `memory_mb`
-    makes way for a new one after its job (0: never; none given: `MEMORY_MB`, and never where a model may be
-    loaded).
-    """
+    """Workers that serve the same queues. Each is a Ray actor with one Celery worker."""
 
     queues: tuple[str, ...] = Field(min_length=1)
+    """Queues that these workers serve. A queue is in one pool only; network-bound queues share no pool with
+    others."""
     concurrency: int = Field(default=1, ge=1)
+    """Jobs that one worker runs at once."""
     low: int = Field(default=1, ge=0)
+    """Least workers that the scaler keeps. With 0 there are none while nothing waits."""
     high: int = Field(default=1, ge=1)
+    """Most workers that the scaler starts; at least `low`."""
     cpus: float = Field(default=1.0, ge=0)
+    """CPUs that a worker declares to Ray, also fractions."""
     gpus: float = Field(default=0.0, ge=0)
+    """GPUs that a worker declares to Ray, also fractions. A worker that declares none sees none."""
     memory_mb: int | None = Field(default=None, ge=0)
+    """MiB above which a process is replaced after its job; 0: never. By default 4096, and never where a model
+    may be loaded."""
 
     @property
     def name(self) -> str:
@@ -36,7 +39,7 @@ class PoolSettings(Settings):
 
     @property
     def limit_mb(self) -> int:
-        """Memory at which a process makes way for a new one; 0 for never."""
+        """MiB above which a process is replaced after its job; 0 for never."""
         if self.memory_mb is not None:
             return self.memory_mb
         loads = any(QUEUES[queue].resource == "gpu" or QUEUES[queue].waits for queue in self.queues)
@@ -57,35 +60,35 @@ class PoolSettings(Settings):
 
 
 class ScalerSettings(Settings):
-    """How pools grow and shrink.
-
-    `every_s`: between looks; `drain_s`: in which a backlog should be worked off; `utilization`: the share of
-    its time that a worker should be busy; `idle_s`: how long fewer workers must have been enough before one
-    goes.
-    """
+    """How pools grow and shrink."""
 
     every_s: float = Field(default=1.0, gt=0)
+    """Seconds between two decisions."""
     drain_s: float = Field(default=30.0, gt=0)
+    """Seconds in which a backlog should be worked off. Less starts more workers sooner."""
     utilization: float = Field(default=0.8, gt=0, le=1)
+    """Share of its time that a worker should be busy. The rest absorbs bursts."""
     idle_s: float = Field(default=60.0, ge=0)
+    """Seconds for which fewer workers must be enough before one is stopped, so that a pause between steps
+    stops none."""
 
 
 NETWORK = tuple(name for name, spec in QUEUES.items() if spec.resource == "network" and not spec.waits)
 
 
 class WorkerSettings(Settings):
-    """The pools that a run keeps on its Ray cluster; an empty list means all workers run elsewhere.
-
-    `ready_s`: how long a worker may take to load what it needs before it counts as failed.
-    """
+    """The pools of workers that a run keeps on its Ray cluster."""
 
     pools: tuple[PoolSettings, ...] = (
         PoolSettings(queues=("diffusion", "edit")),
         PoolSettings(queues=("code",)),
         PoolSettings(queues=NETWORK, concurrency=16),
     )
+    """The pools. An empty list: all workers run elsewhere."""
     scaler: ScalerSettings = ScalerSettings()
+    """How pools grow and shrink."""
     ready_s: float = Field(default=900.0, gt=0)
+    """Seconds that a worker may take to load its models before it counts as failed."""
 
     @field_validator("pools")
     @classmethod
@@ -93,5 +96,5 @@ class WorkerSettings(Settings):
         names = [name for pool in pools for name in pool.queues]
         twice = sorted({name for name in names if names.count(name) > 1})
         if twice:
-            raise ValueError(f"queue {twice[0]!r} stands in two pools; the scaler needs one pool for each")
+            raise ValueError(f"queue {twice[0]!r} is in two pools; name it in one")
         return pools

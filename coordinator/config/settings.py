@@ -44,12 +44,12 @@ CONFIG_FILE, AGAIN_FILE = "config.json", "config.yaml"
 
 
 class DataSettings(Settings):
-    """Parquet files in the LLM-I schema, one or a list; rows with and without images may be mixed. verl wants
-    a test file too: without one, the first of `train`.
-    """
+    """The data of a training run: Parquet files in the LLM-I schema."""
 
     train: tuple[LocalPath, ...] = Field(min_length=1)
+    """One file or a list. Rows with and without images may be mixed."""
     test: tuple[LocalPath, ...] = ()
+    """Test files, which verl requires; without one, the first of `train`."""
 
     @field_validator("train", "test", mode="before")
     @classmethod
@@ -58,14 +58,13 @@ class DataSettings(Settings):
 
 
 class RaySettings(Settings):
-    """The Ray that is started here. With RAY_ADDRESS set, that cluster is used and none of this applies.
-
-    `num_cpus`: logical CPUs (None: as many as the machine has, at least 16 on a CPU run); object store in
-    MiB.
-    """
+    """The Ray that is started for a run. `RAY_ADDRESS` names a cluster instead, and none of this applies."""
 
     num_cpus: int | None = Field(default=None, ge=1)
+    """Logical CPUs, more than the workers' pools declare; null: as many as the machine has. A CPU run has at
+    least 16 beside its workers', for verl's actors."""
     object_store_mb: int | None = Field(default=None, ge=100)
+    """MiB of the object store; null: Ray's own default, a share of the machine's memory."""
 
 
 class ServiceConfig(Settings):
@@ -75,15 +74,26 @@ class ServiceConfig(Settings):
     """
 
     name: str = ""
+    """Name of the run and of its folder: letters, digits, dots, dashes and underscores, at most 100. By
+    default the command chooses one."""
     queue: QueueSettings = QueueSettings()
+    """The broker, and how requests are delivered."""
     blobs: BlobSettings = BlobSettings()
+    """The store of images."""
     tools: ToolSettings = ToolSettings()
+    """The four tools."""
     reward: RewardSettings = RewardSettings()
+    """How verdicts become a reward."""
     judges: JudgeSettings = JudgeSettings()
+    """The two judges of a document."""
     author: AuthorSettings = AuthorSettings()
+    """The model that writes documents outside of training."""
     rubric: RubricSettings = RubricSettings()
+    """The judge of benchmark criteria."""
     workers: WorkerSettings = WorkerSettings()
+    """The pools of workers that a run keeps on its Ray cluster."""
     metrics: MetricsSettings = MetricsSettings()
+    """Where Prometheus finds metrics."""
 
     @field_validator("name")
     @classmethod
@@ -107,11 +117,14 @@ class ServiceConfig(Settings):
 
 
 class RunConfig(ServiceConfig):
-    """Everything a run is made of."""
+    """The configuration of a training run."""
 
     train: TrainSettings
+    """The GRPO run."""
     data: DataSettings
+    """The data of the run."""
     ray: RaySettings = RaySettings()
+    """The Ray that is started for the run."""
 
     def save_for_people(self, run: Path) -> None:
         """Write `config.yaml` into the run's folder: this configuration with every default spelt out, to be

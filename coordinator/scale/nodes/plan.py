@@ -29,17 +29,21 @@ WAITING = 4  # evaluations at once; each keeps many requests under way
 
 
 class Planned(Settings):
-    """A pool of this node, of fixed size. `devices`: one for each worker; empty where they need none."""
+    """A pool of this node, of fixed size."""
 
     pool: PoolSettings
+    """Its queues and its workers."""
     devices: tuple[str, ...] = ()
+    """One GPU for each worker, as in CUDA_VISIBLE_DEVICES; empty where they need none."""
 
 
 class Plan(Settings):
-    """`left_out`: queues not served here, with the reason."""
+    """The workers of a node."""
 
     pools: tuple[Planned, ...]
+    """The pools of this node."""
     left_out: dict[str, str]
+    """Queues that are not served here, with the reason."""
 
     @property
     def queues(self) -> tuple[str, ...]:

@@ -33,13 +33,16 @@ SLOTS = {"diffusion": 16, "edit": 16, "search": 8, "code": 8, "judge_text": 16, 
 
 
 class ServiceSettings(Settings):
-    """Log-normal service times: `mean_s` by queue, `sigma` of the logarithm. `slots`: jobs that a queue's
-    workers run at once."""
+    """The simulated services: log-normal service times."""
 
     mean_s: Mapping[str, float] = MEAN_S
+    """Mean seconds of a job, for each queue."""
     sigma: float = Field(default=0.6, ge=0)
+    """Standard deviation of the logarithm of the seconds."""
     slots: Mapping[str, int] = SLOTS
+    """Jobs that the workers of each queue run at once."""
     seed: int = 0
+    """Seed of the service times."""
 
     @model_validator(mode="after")
     def _complete(self) -> ServiceSettings:
@@ -61,12 +64,14 @@ class ServiceSettings(Settings):
 
 
 class ArmSettings(Settings):
-    """`warm` steps are left out, then come `repeats` times `steps`, then `cool` that are left out: in the
-    last ones a run has nothing more to ask for."""
+    """The steps of one arm."""
 
     warm: int = Field(ge=1)
+    """First steps, which are not measured."""
     steps: int = Field(ge=1)
+    """Measured steps of each repeat."""
     cool: int = Field(default=0, ge=0)
+    """Last steps, which are not measured: a run has nothing more to submit in them."""
 
     def total(self, repeats: int) -> int:
         return self.warm + repeats * self.steps + self.cool
@@ -81,18 +86,26 @@ ARMS: Mapping[ArmName, ArmSettings] = {
 
 
 class OverlapSettings(Settings):
-    """`batch` prompts of `n` rollouts a step; `fast`: the factor by which services are faster in the second
-    mix."""
+    """What `llmi bench overlap` runs."""
 
     batch: int = Field(default=4, ge=1)
+    """Prompts of a step."""
     n: int = Field(default=8, ge=2)
+    """Rollouts of a prompt."""
     max_staleness: int = Field(default=6, ge=1)
+    """Oldest sample that is trained on, in weight updates."""
     response_tokens: int = Field(default=256, ge=1)
+    """Longest document, in tokens."""
     seed: int = Field(default=1, ge=0)
+    """Seed of the run."""
     repeats: int = Field(default=3, ge=1)
+    """Times that the measured steps of an arm are repeated."""
     services: ServiceSettings = ServiceSettings()
+    """The simulated services of the first mix."""
     fast: float = Field(default=20.0, gt=1)
+    """Factor by which services are faster in the second mix."""
     arms: Mapping[ArmName, ArmSettings] = ARMS
+    """The steps of each arm."""
 
     @field_validator("arms")
     @classmethod
