@@ -34,7 +34,7 @@ KEPT_S = 600
 TIMEOUT_S = 2.0
 
 
-class Writers:
+class InFlightCounter:
     """Counts, in one rollout process, the rollouts that the generator writes for."""
 
     def __init__(self) -> None:
@@ -67,13 +67,13 @@ class Writers:
                 await asyncio.sleep(TELL_S)
 
 
-class RequestStatusPoller:
-    """What the sampler sees: `(writing, pressed)` as `policy.admission.admission.Flight` has them."""
+class QueueWatcher:
+    """What the sampler sees: `(writing, pressed)` as `policy.admission.window.InFlight` has them."""
 
     def __init__(self, settings: QueueSettings):
         self._settings = settings
         self._looked = 0.0
-        self._told = Told()
+        self._told = PublishedCounts()
 
     def look(self) -> tuple[int | None, frozenset[str] | None] | None:
         """None when the last look is less than `LOOK_S` ago; `(None, None)` while Redis does not answer."""
@@ -93,7 +93,7 @@ class RequestStatusPoller:
         return self._told.writing(told, time.monotonic()), pressed
 
 
-class Told:
+class PublishedCounts:
     """What processes told, and when it changed last; needs no clock of theirs."""
 
     def __init__(self) -> None:

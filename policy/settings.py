@@ -229,7 +229,7 @@ class TrainSettings(Settings):
 
     @property
     def adapts(self) -> bool:
-        """Whether prompts are submitted as `policy.admission.admission` decides."""
+        """Whether prompts are submitted as `policy.admission.window` decides."""
         return self.admission == "adaptive" and self.mode != "sync"
 
     @property

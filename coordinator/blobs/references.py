@@ -19,7 +19,7 @@ from coordinator.blobs.queue_references import named_in, named_in_redis
 from coordinator.config.settings import CONFIG_FILE
 from coordinator.watch.status import ENDPOINTS, SUMMARY, redis_url
 from evaluation.batch.batch import Batch
-from policy.ledger.writer import LEDGER
+from policy.ledger.entries import LEDGER
 from workers.errors import Cause, ConfigError, InfrastructureFault
 from workers.settings import BlobSettings, QueueSettings
 

@@ -30,9 +30,9 @@ from coordinator.watch.request_status import RequestStatusPoller
 from coordinator.watch.status import SUMMARY
 from coordinator.watch.summary import Summary, lost_requests, read_metrics, summarize
 from policy.ledger.reader import close_open, read_ledger
-from policy.ledger.run_lock import alone, writing
+from policy.ledger.run_lock import exclusive, shared
 from policy.ledger.writer import LedgerWriter
-from policy.resume.completions import Texts
+from policy.resume.completions import CompletionStore
 from policy.settings import METRICS
 from workers.errors import ConfigError
 from workers.storage.listing import BlobListing
@@ -66,14 +66,14 @@ def launch(
 
 def _new(run: Path, held: ExitStack) -> Beginning:
     run.mkdir(parents=True)
-    held.enter_context(writing(run))
+    held.enter_context(shared(run))
     return Beginning()
 
 
 def _resumed(config: RunConfig, run: Path, held: ExitStack) -> Beginning:
     """Raises `ConfigError` while processes of the run are alive."""
     try:
-        held.enter_context(alone(run, PATIENCE_S))
+        held.enter_context(exclusive(run, PATIENCE_S))
     except TimeoutError as error:
         raise ConfigError(f"{error}; stop them, or wait for their end") from error
     beginning = prepare(config, run)
@@ -140,7 +140,7 @@ def _finish(run: Path) -> None:
     writer = LedgerWriter(run, COORDINATOR)
     writer.finished()
     writer.close()
-    Texts(run).forget_all()
+    CompletionStore(run).forget_all()
 
 
 def _conclude(run: Path, config: RunConfig, memory: MemoryWatch, restarts: int, began: float) -> Summary:

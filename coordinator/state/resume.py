@@ -17,20 +17,13 @@ from pathlib import Path
 
 from coordinator.config.settings import AGAIN_FILE, RunConfig, load
 from coordinator.state.claim import connect
-from policy.ledger.reader import Ledger, merge, read_ledger
-from policy.ledger.writer import (
-    ENTRY,
-    LEDGER,
-    Abandoned,
-    Closed,
-    Ended,
-    Entry,
-    Finished,
-    LedgerWriter,
-    Resumed,
-)
-from policy.resume.completions import Texts
-from policy.resume.plan import Plan, plan
+from policy.ledger.entries import ENTRY, LEDGER, Abandoned, Closed, Ended, Entry, Finished, Resumed
+from policy.ledger.merge import merge
+from policy.ledger.reader import read_ledger
+from policy.ledger.records import Ledger
+from policy.ledger.writer import LedgerWriter
+from policy.resume.completions import CompletionStore
+from policy.resume.plan import ResumeDecision, plan_resume
 from policy.settings import METRICS, PAST_METRICS, checkpoint
 from workers.broker.outcomes import commit
 from workers.errors import Cause, ConfigError
@@ -101,7 +94,7 @@ def prepare(config: RunConfig, run: Path) -> Beginning:
     entry = Resumed(time=max(now, math.nextafter(ledger.last, math.inf)), step=step)
     merge(ledger, entry)
     allowed = 1 if config.train.mode == "sync" else config.train.max_staleness
-    decided = plan(ledger, Texts(run).load, allowed=allowed)
+    decided = plan_resume(ledger, CompletionStore(run).load, allowed=allowed)
     writer = LedgerWriter(run, COORDINATOR)
     try:
         writer.append(entry)
@@ -132,7 +125,7 @@ def cancel(queue: QueueSettings, orphans: Sequence[Request]) -> None:
                 commit(client, _cancelled(request), "", queue.result_ttl_s)
 
 
-def entries(decided: Plan, now: float) -> list[Entry]:
+def entries(decided: ResumeDecision, now: float) -> list[Entry]:
     """What the ledger is told of a plan, after `Resumed`."""
     return [
         *(Abandoned(time=now, rollout_id=name, reason=why) for name, why in decided.abandoned.items()),

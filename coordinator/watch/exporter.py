@@ -25,8 +25,8 @@ from prometheus_client.registry import Collector
 from coordinator.host.processes import MemoryWatch
 from coordinator.scale.fleet import PoolState
 from coordinator.watch.progress import Progress
+from policy.ledger.entries import State
 from policy.ledger.masked import DROPPED
-from policy.ledger.writer import State
 from workers.broker.breakers import read_breakers
 from workers.broker.depths import read_depths
 from workers.errors import ConfigError

@@ -8,8 +8,8 @@ from itertools import groupby
 
 from pydantic import BaseModel
 
-from policy.ledger.masked import DROPPED, Masked, masked
-from policy.ledger.reader import Ledger
+from policy.ledger.masked import DROPPED, MaskedSample, masked_samples
+from policy.ledger.records import Ledger
 
 EXAMPLES = 3  # ids for each cause
 SHORT = 8  # characters of a group's id
@@ -38,8 +38,8 @@ class Masks(BaseModel):
 
 def list_masked(ledger: Ledger, run: str) -> Masks:
     """The most frequent cause first, those dropped with their groups last."""
-    samples = masked(ledger)
-    found: dict[tuple[str, str], list[Masked]] = defaultdict(list)
+    samples = masked_samples(ledger)
+    found: dict[tuple[str, str], list[MaskedSample]] = defaultdict(list)
     for one in samples:
         for key in _keys(one):
             found[key].append(one)
@@ -89,7 +89,7 @@ def short_id(rollout_id: str) -> str:
     return f"{group[:SHORT]}_{sibling}" if group else rollout_id
 
 
-def _keys(one: Masked) -> Sequence[tuple[str, str]]:
+def _keys(one: MaskedSample) -> Sequence[tuple[str, str]]:
     """(cause, what failed) of a sample, each once."""
-    named = [(blame.failure.cause.value, blame.by) for blame in one.blames]
+    named = [(blame.failure.cause.value, blame.by) for blame in one.reasons]
     return list(dict.fromkeys(named)) or [(cause, "") for cause in one.causes]

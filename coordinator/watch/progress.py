@@ -20,8 +20,7 @@ from coordinator.watch.idle.spans import Span
 from coordinator.watch.idle.tracker import IdleTracker
 from coordinator.watch.masking_answers import MaskingAnswers
 from coordinator.watch.summary import STEP, idle_ratio
-from policy.ledger.masked import DROPPED, causes_of
-from policy.ledger.writer import (
+from policy.ledger.entries import (
     ENTRY,
     LEDGER,
     Abandoned,
@@ -37,6 +36,7 @@ from policy.ledger.writer import (
     Started,
     State,
 )
+from policy.ledger.masked import DROPPED, causes_of
 from policy.settings import METRICS
 from workers.messages import Failure
 

@@ -16,7 +16,8 @@ from coordinator.watch.summary import Summary
 from evaluation.pages.curve import Point, draw
 from evaluation.pages.page import KeyFigure, Page, Table, write
 from evaluation.pages.samples import Sample, pairs
-from policy.ledger.reader import Ledger, reward_curve
+from policy.ledger.reader import reward_curve
+from policy.ledger.records import Ledger
 from workers.storage.blobs import BlobStore
 
 GIB = 1024**3

@@ -6,8 +6,8 @@ from coordinator.watch.masks import Masks, in_ranges, short_id
 from coordinator.watch.summary import Summary
 from evaluation.pages.page import Table
 from evaluation.pages.samples import Sample
-from policy.ledger.masked import masked
-from policy.ledger.reader import Ledger
+from policy.ledger.masked import masked_samples
+from policy.ledger.records import Ledger
 
 SHOWN = 6  # samples
 STEPS = 12  # rows of the table by step
@@ -48,18 +48,18 @@ def masked_tables(masks: Masks, summary: Summary) -> list[Table]:
 def examples(ledger: Ledger, run: str) -> list[Sample]:
     """Masked samples, the first of each set of causes and the commonest set first."""
     by_causes: dict[tuple[str, ...], list[Sample]] = {}
-    for one in masked(ledger):
+    for one in masked_samples(ledger):
         rollout = one.rollout
         if one.dropped or rollout.document is None or rollout.score is None:
             continue
-        key = tuple(sorted({f"{blame.by} {blame.failure.cause}" for blame in one.blames}))
+        key = tuple(sorted({f"{blame.by} {blame.failure.cause}" for blame in one.reasons}))
         shown = Sample(
             document=rollout.document,
             step=one.step,
             reward=None,
             state="masked",
             masked_by=rollout.score.masked_by,
-            by=tuple(blame.by for blame in one.blames),
+            by=tuple(blame.by for blame in one.reasons),
             more=f"llmi why {run} {rollout.rollout_id}",
         )
         by_causes.setdefault(key, []).append(shown)

@@ -12,7 +12,7 @@ from collections.abc import Callable
 import redis
 
 from coordinator.watch.progress import Progress
-from policy.ledger.reader import RequestRecord
+from policy.ledger.records import RequestRecord
 from workers.broker.breakers import read_breakers
 from workers.broker.request_status import RequestStatus, find_request
 from workers.settings import QueueSettings

@@ -19,8 +19,8 @@ from coordinator.watch.exporter import ENDPOINTS, without_password
 from coordinator.watch.idle.spans import rounded
 from coordinator.watch.progress import Progress
 from coordinator.watch.request_status import RequestStatusPoller, describe, open_circuit, request_status
-from policy.ledger.reader import RequestRecord
-from policy.ledger.writer import LEDGER
+from policy.ledger.entries import LEDGER
+from policy.ledger.records import RequestRecord
 from policy.settings import METRICS
 from workers.broker.breakers import read_breakers
 from workers.broker.depths import read_depths

@@ -16,9 +16,10 @@ from pydantic import BaseModel, JsonValue
 from coordinator.watch.idle.report import Idleness
 from coordinator.watch.idle.spans import rounded
 from coordinator.watch.masking_answers import MaskingAnswers
-from policy.ledger.groups import groups
-from policy.ledger.masked import by_cause, by_step, masked
-from policy.ledger.reader import Ledger, RequestRecord, reward_curve
+from policy.ledger.groups import group_summary
+from policy.ledger.masked import by_cause, by_step, masked_samples
+from policy.ledger.reader import reward_curve
+from policy.ledger.records import Ledger, RequestRecord
 from workers.messages import Success
 
 WAIT, STEP = "timing_s/gen", "timing_s/step"
@@ -41,7 +42,7 @@ class Summary(BaseModel):
     `masked` counts samples that infrastructure masked, `dropped_with_group` those that have a reward and were
     dropped because their group had too few valid samples; `rollouts["masked"]` is the sum of both.
     `masked_by_cause` counts a sample once for each of its causes. For `n_valid` to `dropped_by_latency` see
-    `policy.ledger.groups.Groups`. `trainer_idle_s` and `generator_idle_s`: seconds by cause
+    `policy.ledger.groups.GroupSummary`. `trainer_idle_s` and `generator_idle_s`: seconds by cause
     (`coordinator.watch.idle.path.CAUSES`); the trainer's hold those in which weights were sent.
     `generator_idle_ratio`: share of the time from the first rollout to the last batch. `masking_answers`:
     answers of providers that masked samples and that waiting does not cure, by kind, with how often each came
@@ -158,9 +159,9 @@ def summarize(
             name_of = result.fault.value
             setattr(counts, name_of, getattr(counts, name_of) + 1)
     first, last = first_and_last(list(reward_curve(ledger).values()))
-    states, masks = ledger.states(), masked(ledger)
+    states, masks = ledger.states(), masked_samples(ledger)
     masked_by_step, dropped_by_step = by_step(masks), by_step(masks, dropped=True)
-    became = groups(ledger)
+    became = group_summary(ledger)
     idle = Idleness(ledger, metrics).report()
     return Summary(
         name=name,

@@ -12,9 +12,10 @@ from pathlib import Path
 from pydantic import BaseModel, JsonValue
 
 from coordinator.config.settings import CONFIG_FILE
-from policy.ledger.masked import blames, failed_requests, group_steps
-from policy.ledger.reader import Ledger, RequestRecord, RolloutRecord, read_ledger
-from policy.ledger.writer import LEDGER
+from policy.ledger.entries import LEDGER
+from policy.ledger.masked import failed_requests, group_steps, mask_reasons
+from policy.ledger.reader import read_ledger
+from policy.ledger.records import Ledger, RequestRecord, RolloutRecord
 from workers.errors import ConfigError
 from workers.messages import Success
 from workers.text.names import near_names
@@ -130,7 +131,7 @@ def describe(ledger: Ledger, rollout: RolloutRecord) -> SampleReport:
         breakdown=rollout.score.breakdown if rollout.score else {},
         masked_by=[
             (one.by, one.failure.cause.value, one.failure.detail)
-            for one in blames(failed_requests(ledger), rollout)
+            for one in mask_reasons(failed_requests(ledger), rollout)
         ],
         requests=[_request(record) for record in sorted(requests, key=lambda record: record.posted)],
         siblings={one.rollout_id: (one.reward, _ended(one)) for one in siblings},

@@ -37,7 +37,7 @@ from llmi.load.simulated.model import END, PROMPT_TOKENS, PlayedModel
 from llmi.load.targets import Target
 from policy.document import SOURCES, Task
 from policy.ledger.writer import LedgerWriter
-from policy.rollout.freeze_gc import settle
+from policy.rollout.freeze_gc import freeze_gc
 from policy.rollout.rollout import Limits, Rollout
 from rewards.scorer import QueueScorer
 from rewards.settings import JudgeSettings, RewardSettings
@@ -226,7 +226,7 @@ async def measure(rollouts: int, seconds: float, folder: Path, say: Notify, seed
             begun = max(1, int(FEW * rollouts))
             await load.begin(begun, 1.0)
             await load.have_done(begun)  # what is made on first use is there
-            settle()
+            freeze_gc()
             say("a bare round trip, nearly idle")
             message = load.message().encode()
             numbers.message_bytes = len(message)

@@ -1,6 +1,6 @@
 """How many groups a run asks verl for, and when.
 
-With a window as `policy.admission.admission` decides; without one, as many as verl has thrown away.
+With a window as `policy.admission.window` decides; without one, as many as verl has thrown away.
 Invariants: nobody else submits a prompt of a run with a window; while `policy.admission.pause` holds
 admission nothing is asked for but groups that try the provider, and those that verl would have put in the
 place of others are owed.
@@ -13,13 +13,13 @@ from collections.abc import Set as AbstractSet
 from dataclasses import replace
 from typing import Any
 
-from policy.admission.admission import Flight, Window
 from policy.admission.pause import Pause
-from policy.inflight import RequestStatusPoller
+from policy.admission.window import InFlight, Window
+from policy.inflight import QueueWatcher
 from workers.settings import QueueSettings
 
 
-class Asking:
+class PromptFeeder:
     """`ask_for`: verl's own `refill_fn`, which submits so many."""
 
     def __init__(
@@ -28,7 +28,7 @@ class Asking:
         self.ask_for = ask_for
         self.window = window
         self.pause = pause
-        self.lookout = RequestStatusPoller(queue)
+        self.lookout = QueueWatcher(queue)
         self._writing: int | None = None
         self._owed = 0
 
@@ -46,12 +46,12 @@ class Asking:
             owed, self._owed = self._owed, 0
             self.ask_for(owed)
 
-    def begin(self, step: int, flight: Flight, stale: int) -> None:
+    def begin(self, step: int, flight: InFlight, stale: int) -> None:
         """Submit what is missing as `step` begins. `stale`: groups that came too late since the last."""
         if self.window is not None:
             self._submit(self.window.begin(step, flight, stale))
 
-    def wait(self, step: int, flight: Flight) -> None:
+    def wait(self, step: int, flight: InFlight) -> None:
         """While the trainer waits, submit others for groups that have ended, and more if that helps."""
         if self.pause.on:
             if self.pause.probes(flight.open):
@@ -65,7 +65,7 @@ class Asking:
             flight = replace(flight, writing=self._writing, pressed=pressed)
         self._submit(self.window.wait(step, flight))
 
-    def metrics(self, flight: Flight, sampled: int) -> dict[str, int]:
+    def metrics(self, flight: InFlight, sampled: int) -> dict[str, int]:
         """What is under way beside the `sampled` groups that are trained on now."""
         if self.window is None:
             return {}

@@ -11,14 +11,14 @@ from collections import Counter, defaultdict
 from dataclasses import dataclass
 from itertools import pairwise
 
-from policy.ledger.reader import Ledger, RolloutRecord
+from policy.ledger.records import Ledger, RolloutRecord
 
 QUARTERS = 4
 Members = list[RolloutRecord]
 
 
 @dataclass(frozen=True)
-class Groups:
+class GroupSummary:
     """`n_valid` of `n_total` samples of the groups that were trained on could vote. `replaced`: groups by
     cause (`stale`, `failed`, `too_few`). `dropped_by_latency`: of all groups that were written to their end,
     from the fastest quarter to the slowest, the share that was thrown away as stale; empty with fewer than
@@ -30,7 +30,7 @@ class Groups:
     dropped_by_latency: list[float]
 
 
-def groups(ledger: Ledger) -> Groups:
+def group_summary(ledger: Ledger) -> GroupSummary:
     """Counted over the whole run."""
     by_uid: dict[str, Members] = defaultdict(list)
     for rollout in ledger.rollouts.values():
@@ -44,7 +44,7 @@ def groups(ledger: Ledger) -> Groups:
         if fate in ("trained", "stale")
     ]
     replaced = Counter(fate for fate in fates.values() if fate in ("stale", "failed", "too_few"))
-    return Groups(
+    return GroupSummary(
         n_valid=sum(rollout.state == "trained" for members in trained for rollout in members),
         n_total=sum(map(len, trained)),
         replaced=dict(sorted(replaced.items())),

@@ -11,8 +11,8 @@ from collections import Counter, defaultdict
 from collections.abc import Sequence
 from dataclasses import dataclass
 
-from policy.ledger.reader import Ledger, RolloutRecord
-from policy.ledger.writer import Closed
+from policy.ledger.entries import Closed
+from policy.ledger.records import Ledger, RolloutRecord
 from workers.errors import Cause
 from workers.messages import Failure
 
@@ -24,7 +24,7 @@ FailedRequests = dict[str, list[tuple[Failure, str]]]  # by owner: the failure, 
 
 
 @dataclass(frozen=True)
-class Blame:
+class MaskReason:
     """One failure that masks a sample. `by`: the tool or judge that failed, else the provider, else
     `rollout`."""
 
@@ -33,12 +33,12 @@ class Blame:
 
 
 @dataclass(frozen=True)
-class Masked:
-    """A masked sample. `blames` is empty for one that was dropped with its group. `step`: the trainer's step
+class MaskedSample:
+    """A masked sample. `reasons` is empty for one that was dropped with its group. `step`: the trainer's step
     in which its group was trained on or dropped, else the step that asked for it."""
 
     rollout: RolloutRecord
-    blames: tuple[Blame, ...]
+    reasons: tuple[MaskReason, ...]
     step: int
 
     @property
@@ -51,14 +51,16 @@ class Masked:
         """Each once, in order; one at least."""
         if self.dropped:
             return (DROPPED,)
-        return tuple(dict.fromkeys(blame.failure.cause.value for blame in self.blames)) or (UNKNOWN,)
+        return tuple(dict.fromkeys(blame.failure.cause.value for blame in self.reasons)) or (UNKNOWN,)
 
 
-def masked(ledger: Ledger) -> list[Masked]:
+def masked_samples(ledger: Ledger) -> list[MaskedSample]:
     """All masked samples, in order of their steps and ids."""
     steps, requests = group_steps(ledger), failed_requests(ledger)
     found = [
-        Masked(rollout, blames(requests, rollout), steps.get(rollout.uid) or rollout.asked_in_step)
+        MaskedSample(
+            rollout, mask_reasons(requests, rollout), steps.get(rollout.uid) or rollout.asked_in_step
+        )
         for rollout in ledger.rollouts.values()
         if rollout.state == "masked"
     ]
@@ -81,7 +83,7 @@ def failed_requests(ledger: Ledger) -> FailedRequests:
     return failed
 
 
-def blames(requests: FailedRequests, rollout: RolloutRecord) -> tuple[Blame, ...]:
+def mask_reasons(requests: FailedRequests, rollout: RolloutRecord) -> tuple[MaskReason, ...]:
     """The failures that mask a rollout, each with the tool or judge that failed; empty when none does."""
     if rollout.score is None:
         return ()
@@ -92,23 +94,23 @@ def blames(requests: FailedRequests, rollout: RolloutRecord) -> tuple[Blame, ...
     return tuple(_blamed(failure, by) for failure in rollout.score.masked_by)
 
 
-def _blamed(failure: Failure, by: list[tuple[Failure, str]]) -> Blame:
+def _blamed(failure: Failure, by: list[tuple[Failure, str]]) -> MaskReason:
     """Takes the match off `by`, so that equal failures of two requests name both."""
     for place, (known, kind) in enumerate(by):
         if known == failure:
             del by[place]
-            return Blame(failure, kind)
-    return Blame(failure, failure.provider or ROLLOUT)
+            return MaskReason(failure, kind)
+    return MaskReason(failure, failure.provider or ROLLOUT)
 
 
-def by_cause(samples: Sequence[Masked]) -> dict[str, int]:
+def by_cause(samples: Sequence[MaskedSample]) -> dict[str, int]:
     """Samples that infrastructure masked, by cause, the most frequent first. One with several causes counts
     for each."""
     counts = Counter(cause for one in samples if not one.dropped for cause in one.causes)
     return dict(sorted(counts.items(), key=lambda item: (-item[1], item[0])))
 
 
-def by_step(samples: Sequence[Masked], *, dropped: bool = False) -> dict[int, int]:
+def by_step(samples: Sequence[MaskedSample], *, dropped: bool = False) -> dict[int, int]:
     """Samples that infrastructure masked, by step; or those `dropped` with their groups."""
     return dict(sorted(Counter(one.step for one in samples if one.dropped is dropped).items()))
 

@@ -19,7 +19,7 @@ POLL_S = 0.2
 
 
 @contextlib.contextmanager
-def alone(run: Path, patience_s: float) -> Iterator[None]:
+def exclusive(run: Path, patience_s: float) -> Iterator[None]:
     """As `writing`, once no other process takes part in the run, as far as locks reach: on this machine, and
     on others where the folder's file system has them. Raises `TimeoutError` when some still do after
     `patience_s`.
@@ -38,7 +38,7 @@ def alone(run: Path, patience_s: float) -> Iterator[None]:
 
 
 @contextlib.contextmanager
-def writing(run: Path) -> Iterator[None]:
+def shared(run: Path) -> Iterator[None]:
     """This process takes part in the run: nobody else can resume it within."""
     lock = _lock(run)
     try:

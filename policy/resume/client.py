@@ -11,7 +11,7 @@ from workers.client.handle import RequestHandle
 from workers.messages import Outcome, Request
 
 
-class Rejoining:
+class ResumeClient:
     """A `workers.client.handle.RequestClient` of one rollout. `outcomes`: those the ledger has."""
 
     def __init__(self, client: QueueClient, outcomes: Iterable[Outcome]):

@@ -25,7 +25,7 @@ SUFFIX = ".json"
 Versions = tuple[int, int]
 
 
-class Piece(Message):
+class CompletionSegment(Message):
     """One segment: token ids and log-probabilities (32 bits each, base64), and the trainer steps of the
     oldest and newest weights that wrote it."""
 
@@ -34,7 +34,9 @@ class Piece(Message):
     version: Versions | None
 
     @classmethod
-    def of(cls, token_ids: Sequence[int], log_probs: Sequence[float], version: Versions | None) -> Piece:
+    def of(
+        cls, token_ids: Sequence[int], log_probs: Sequence[float], version: Versions | None
+    ) -> CompletionSegment:
         return cls(token_ids=_packed("i", token_ids), log_probs=_packed("f", log_probs), version=version)
 
     def ids(self) -> list[int]:
@@ -44,11 +46,11 @@ class Piece(Message):
         return _unpacked("f", self.log_probs)
 
 
-class Text(Message):
+class Completion(Message):
     """What the generator wrote, in order; `time`: when it was complete, in Unix seconds."""
 
     time: float
-    pieces: tuple[Piece, ...]
+    pieces: tuple[CompletionSegment, ...]
 
     @property
     def versions(self) -> Versions | None:
@@ -59,7 +61,7 @@ class Text(Message):
         return min(oldest for oldest, _ in known), max(newest for _, newest in known)
 
 
-class Texts:
+class CompletionStore:
     """Of one run. Blocking, quick but for a slow disk."""
 
     def __init__(self, run: Path):
@@ -67,7 +69,7 @@ class Texts:
         self._folder = run / TEXTS
         self._syncing = ThreadPoolExecutor(max_workers=1, thread_name_prefix="texts-sync")
 
-    def save(self, rollout_id: str, text: Text) -> None:
+    def save(self, rollout_id: str, text: Completion) -> None:
         path = file_of(self._run, rollout_id, SUFFIX)
         part = path.with_suffix(".part")
         path.parent.mkdir(parents=True, exist_ok=True)
@@ -75,10 +77,10 @@ class Texts:
         part.replace(path)
         self._syncing.submit(_sync, path)
 
-    def load(self, rollout_id: str) -> Text | None:
+    def load(self, rollout_id: str) -> Completion | None:
         """None when there is none, or only what the death of the machine left of it."""
         try:
-            return Text.model_validate_json(file_of(self._run, rollout_id, SUFFIX).read_bytes())
+            return Completion.model_validate_json(file_of(self._run, rollout_id, SUFFIX).read_bytes())
         except (FileNotFoundError, ValidationError):
             return None
 

@@ -18,15 +18,15 @@ from pathlib import Path
 
 from pydantic import Field
 
-from policy.ledger.reader import Ledger, RequestRecord, RolloutRecord
-from policy.resume.completions import Text, Versions
-from policy.resume.state import Continued
+from policy.ledger.records import Ledger, RequestRecord, RolloutRecord
+from policy.resume.completions import Completion, Versions
+from policy.resume.state import ResumeState
 from workers.messages import Message, Request
 
 FILE = "resumption.json"
 
 
-class Resumption(Message):
+class ResumePlan(Message):
     """`step`: of the checkpoint. `ids`: what the rollout of this place (`<group>_<sibling>`) is called, where
     it is not called after its place; `masked`: masked before the death, and still; `continued`: goes on;
     `steps`: by group, the step from which its age counts. There is nothing of groups that were over when the
@@ -39,7 +39,7 @@ class Resumption(Message):
     steps: dict[str, int] = Field(default_factory=dict)
 
     @classmethod
-    def load(cls, run: Path) -> Resumption:
+    def load(cls, run: Path) -> ResumePlan:
         """Of a run that was never resumed: nothing to go on with."""
         try:
             return cls.model_validate_json((run / FILE).read_bytes())
@@ -53,34 +53,34 @@ class Resumption(Message):
 
     def name(self, uid: str, session: int | str) -> str:
         """The id of the rollout of this place."""
-        place = f"{uid}_{session}"
-        return self.ids.get(place, place)
+        slot = f"{uid}_{session}"
+        return self.ids.get(slot, slot)
 
 
-class Plan(Message):
+class ResumeDecision(Message):
     """`continued`: what is known of each rollout that goes on; `abandoned`: those that cannot, with the
     reason; `masked`: those that were, but died before they said so; `orphans`: requests that nobody waits for
     any more."""
 
-    resumption: Resumption
-    continued: dict[str, Continued]
+    resumption: ResumePlan
+    continued: dict[str, ResumeState]
     abandoned: dict[str, str]
     masked: dict[str, str]
     orphans: tuple[Request, ...]
 
 
-def place(rollout_id: str) -> str:
+def slot_of(rollout_id: str) -> str:
     """`<group>_<sibling>`, whichever attempt it is."""
     uid, _, sibling = rollout_id.rpartition("_")
     return f"{uid}_{sibling.partition('.')[0]}"
 
 
-def group(rollout_id: str) -> str:
+def group_of(rollout_id: str) -> str:
     """The group of a rollout, or of a place."""
     return rollout_id.rpartition("_")[0]
 
 
-def counted(versions: Versions, cut: Sequence[int]) -> Versions:
+def effective_versions(versions: Versions, cut: Sequence[int]) -> Versions:
     """Weights by their place on the branch that survived. Those that a death cut off lie as many updates
     beyond the checkpoint as they are counted before it, since the way from them to later weights leads back
     over it.
@@ -92,7 +92,7 @@ def counted(versions: Versions, cut: Sequence[int]) -> Versions:
     return oldest, newest
 
 
-def plan(ledger: Ledger, texts: Callable[[str], Text | None], *, allowed: int) -> Plan:
+def plan_resume(ledger: Ledger, texts: Callable[[str], Completion | None], *, allowed: int) -> ResumeDecision:
     """Decide, right after the last entry of `ledger` said from where the run goes on. `texts` gives the text
     of a rollout; `allowed`: how old it may be, as `train.max_staleness`.
     """
@@ -101,13 +101,13 @@ def plan(ledger: Ledger, texts: Callable[[str], Text | None], *, allowed: int) -
     held = ledger.held.get(step, frozenset())  # verl does not ask for these again, so they keep their ids
     ids = {where: rollout.rollout_id for where, rollout in latest.items() if where != rollout.rollout_id}
     requests = _by_owner(ledger)
-    continued: dict[str, Continued] = {}
+    continued: dict[str, ResumeState] = {}
     steps: dict[str, int] = {}
     masked: dict[str, str] = {}
     abandoned = {
         rollout.rollout_id: "another was begun in its place when the run was resumed"
         for rollout in ledger.open
-        if latest[place(rollout.rollout_id)] is not rollout
+        if latest[slot_of(rollout.rollout_id)] is not rollout
     }
     for where, rollout in latest.items():
         name, reason = rollout.rollout_id, ""
@@ -119,7 +119,7 @@ def plan(ledger: Ledger, texts: Callable[[str], Text | None], *, allowed: int) -
             if text is not None:
                 asked = max(0, rollout.asked_in_step - 1)  # the weights that were there then
                 versions = text.versions or (asked, asked)
-                began = counted(versions, cut)[0] + 1
+                began = effective_versions(versions, cut)[0] + 1
                 # Of one that has its score the sampler decides, as of any other, unless weights that are gone
                 # wrote it: too many of those would be thrown away at once.
                 undecided = rollout.score is None or any(versions[1] > at for at in cut)
@@ -137,23 +137,25 @@ def plan(ledger: Ledger, texts: Callable[[str], Text | None], *, allowed: int) -
         if reason or rollout.abandoned:
             ids[where] = f"{where}.{len(ledger.resumed)}"
     by_itself = {r.rollout_id for r in ledger.rollouts.values() if r.state == "masked" and not r.step}
-    resumption = Resumption(
+    resumption = ResumePlan(
         step=step,
-        ids={where: name for where, name in ids.items() if group(where) not in over},
-        masked=frozenset(name for name in by_itself | masked.keys() if group(name) not in over),
+        ids={where: name for where, name in ids.items() if group_of(where) not in over},
+        masked=frozenset(name for name in by_itself | masked.keys() if group_of(name) not in over),
         continued=frozenset(continued),
         steps=steps,
     )
     orphans = tuple(r.request for r in ledger.pending if r.request.owner not in continued)
-    return Plan(
+    return ResumeDecision(
         resumption=resumption, continued=continued, abandoned=abandoned, masked=masked, orphans=orphans
     )
 
 
-def _continued(rollout: RolloutRecord, requests: Sequence[RequestRecord], cut: tuple[int, ...]) -> Continued:
+def _continued(
+    rollout: RolloutRecord, requests: Sequence[RequestRecord], cut: tuple[int, ...]
+) -> ResumeState:
     if rollout.score is not None:
-        return Continued(cut=cut, document=rollout.document, score=rollout.score)
-    return Continued(
+        return ResumeState(cut=cut, document=rollout.document, score=rollout.score)
+    return ResumeState(
         cut=cut,
         outcomes=tuple(record.outcome for record in requests if record.outcome is not None),
     )
@@ -163,7 +165,7 @@ def _latest(ledger: Ledger) -> dict[str, RolloutRecord]:
     """Of each place the rollout that was begun last."""
     latest: dict[str, RolloutRecord] = {}
     for rollout in ledger.rollouts.values():
-        where = place(rollout.rollout_id)
+        where = slot_of(rollout.rollout_id)
         if where not in latest or _attempt(rollout.rollout_id) > _attempt(latest[where].rollout_id):
             latest[where] = rollout
     return latest

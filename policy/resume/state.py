@@ -17,10 +17,13 @@ from workers.messages import Message, Outcome
 SUFFIX = ".continued.json"
 
 
-class Continued(Message):
-    """A rollout whose text is complete. `cut`: the checkpoints' steps of all resumes since it was written,
-    see `policy.resume.plan.counted`; `outcomes`: of its requests; with its `document` and `score`, nothing is
-    left to do."""
+class ResumeState(Message):
+    """What is known of a rollout whose text is complete.
+
+    `cut`: the checkpoint steps of all resumes since the text was written
+    (see `policy.resume.plan.effective_versions`). `outcomes`: of its requests. With `document` and `score`
+    set, nothing is left to do.
+    """
 
     cut: tuple[int, ...]
     outcomes: tuple[Outcome, ...] = ()
@@ -28,7 +31,7 @@ class Continued(Message):
     score: Score | None = None
 
     @classmethod
-    def load(cls, run: Path, rollout_id: str) -> Continued:
+    def load(cls, run: Path, rollout_id: str) -> ResumeState:
         """Raises `FileNotFoundError`."""
         return cls.model_validate_json(file_of(run, rollout_id, SUFFIX).read_bytes())
 

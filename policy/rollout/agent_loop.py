@@ -28,14 +28,15 @@ from verl.experimental.agent_loop.agent_loop import AgentLoopBase, AgentLoopMetr
 
 from policy.document import Task
 from policy.grammar.tags import CLOSE
-from policy.inflight import Writers
+from policy.inflight import InFlightCounter
 from policy.ledger.writer import LedgerWriter
-from policy.resume.client import Rejoining
-from policy.resume.completions import Text, Texts
-from policy.resume.plan import Resumption
-from policy.resume.state import Continued
-from policy.rollout.freeze_gc import settle
-from policy.rollout.rollout import Limits, Rollout, Segment, Written, replay, revived
+from policy.resume.client import ResumeClient
+from policy.resume.completions import Completion, CompletionStore
+from policy.resume.plan import ResumePlan
+from policy.resume.state import ResumeState
+from policy.rollout.freeze_gc import freeze_gc
+from policy.rollout.result import RolloutResult, Segment, replay, restored
+from policy.rollout.rollout import Limits, Rollout
 from policy.scoring import Scorer
 from workers.client.client import QueueClient
 from workers.messages import BlobRef, Outcome, Request
@@ -48,7 +49,7 @@ if TYPE_CHECKING:
     from PIL import Image
 
 logger = logging.getLogger(__name__)
-Left = tuple[Continued, Text]
+Left = tuple[ResumeState, Completion]
 
 
 @dataclass(frozen=True)
@@ -58,13 +59,13 @@ class _Process:
     client: QueueClient
     scorer: Scorer
     ledger: LedgerWriter
-    texts: Texts
-    resumption: Resumption
+    texts: CompletionStore
+    resumption: ResumePlan
     blobs: BlobStore
     ends: frozenset[int]
     tools: ToolSettings
     metrics: ProducerMetrics
-    writers: Writers
+    writers: InFlightCounter
     tasks: tuple[asyncio.Task[None], ...]  # that tell others about this process, for as long as it lives
 
 
@@ -87,7 +88,7 @@ async def _start(run: Path, scorer: str, model: str, tokenizer: Any) -> _Process
     # Ray ends these processes without telling the loop; the ledger's lines are written by then, this makes
     # them last.
     atexit.register(process.ledger.close)
-    settle()
+    freeze_gc()
     return process
 
 
@@ -98,7 +99,7 @@ async def _made(
     ledger = LedgerWriter(run, "rollout")
     undo.callback(ledger.close)
     metrics = producer_metrics()
-    resumption = await asyncio.to_thread(Resumption.load, run)
+    resumption = await asyncio.to_thread(ResumePlan.load, run)
 
     def posted(request: Request) -> None:
         ledger.posted(request)
@@ -115,14 +116,14 @@ async def _made(
     scores = resolve_name(scorer)()
     blobs = BlobStore(section("blobs", BlobSettings).url)
     ends = await asyncio.to_thread(_end_tokens, model, tokenizer)
-    writers = Writers()
+    writers = InFlightCounter()
     announcing = await _announced(queue)  # the last that may fail
     telling = asyncio.create_task(writers.tell(queue))
     return _Process(
         client=client,
         scorer=scores,
         ledger=ledger,
-        texts=Texts(run),
+        texts=CompletionStore(run),
         resumption=resumption,
         blobs=blobs,
         ends=ends,
@@ -196,7 +197,7 @@ class InterleavedAgentLoop(AgentLoopBase):
             shared.ledger.broken(rollout_id, f"{type(error).__name__}: {error}")
             raise
         if left and (done := left[0]).document and done.score:
-            return _trajectory(revived(prompt_ids, left[1], done.document, done.score, done.cut), images)
+            return _trajectory(restored(prompt_ids, left[1], done.document, done.score, done.cut), images)
         generate = partial(
             self._generate,
             writers=shared.writers,
@@ -236,7 +237,7 @@ class InterleavedAgentLoop(AgentLoopBase):
         left: int,
         number: int,
         *,
-        writers: Writers,
+        writers: InFlightCounter,
         request_id: str,
         sampling: dict[str, Any],
         images: list[Image.Image],
@@ -271,23 +272,23 @@ class InterleavedAgentLoop(AgentLoopBase):
         return image
 
 
-def _left(run: Path, texts: Texts, rollout_id: str) -> Left:
+def _left(run: Path, texts: CompletionStore, rollout_id: str) -> Left:
     """What the dead run has left of a rollout that goes on. Raises `FileNotFoundError` when it is gone."""
     if (text := texts.load(rollout_id)) is None:
         raise FileNotFoundError(f"the text of rollout {rollout_id} is gone")
-    return Continued.load(run, rollout_id), text
+    return ResumeState.load(run, rollout_id), text
 
 
-def _going_on(client: QueueClient, continued: Continued, text: Text) -> dict[str, Any]:
+def _going_on(client: QueueClient, continued: ResumeState, text: Completion) -> dict[str, Any]:
     """The parts of a rollout that are others when its text is complete."""
     return {
         "generate": replay(text, continued.cut),
-        "client": Rejoining(client, continued.outcomes),
+        "client": ResumeClient(client, continued.outcomes),
         "replayed": True,
     }
 
 
-def _trajectory(written: Written, images: list[Image.Image]) -> AgentLoopOutput:
+def _trajectory(written: RolloutResult, images: list[Image.Image]) -> AgentLoopOutput:
     assert written.document is not None
     oldest, newest = written.versions or (0, 0)
     numbers = {

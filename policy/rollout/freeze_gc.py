@@ -11,7 +11,7 @@ import gc
 YOUNG = 5000  # objects made, and not gone, between two collections of the youngest; Python's own is 700
 
 
-def settle() -> None:
+def freeze_gc() -> None:
     """Leave out of every later collection what exists, and collect less often. Once, when all is imported."""
     gc.collect()
     gc.freeze()

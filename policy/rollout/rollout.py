@@ -8,19 +8,17 @@ outlives it but its text, from which a resumed run can go on.
 
 from __future__ import annotations
 
-import array
 import asyncio
 import logging
 import time
-from collections.abc import Awaitable, Callable, Sequence
 from dataclasses import dataclass, field
 
 from policy.document import Document, Part, Task
 from policy.grammar.tags import CLOSE, TagReader
-from policy.ledger.writer import LedgerWriter, Span
-from policy.resume.completions import Piece, Text, Texts
-from policy.resume.plan import counted
+from policy.ledger.writer import LedgerWriter
+from policy.resume.completions import CompletionStore
 from policy.rollout.detokenizer import Decode, Detokenizer
+from policy.rollout.result import Generate, RolloutResult
 from policy.rollout.tooling import Tooling
 from policy.scoring import Draft, Score, Scorer
 from workers.client.handle import RequestClient
@@ -32,127 +30,12 @@ logger = logging.getLogger(__name__)
 
 
 @dataclass(frozen=True)
-class Segment:
-    """What one call of the generator wrote: it ended at `</imgen>`, at the model's end token or at its limit.
-
-    `log_probs` has one entry per token id; `version` is the trainer step of the oldest and newest weights
-    used.
-    """
-
-    token_ids: list[int]
-    log_probs: list[float]
-    version: tuple[int, int] | None = None
-
-
-# (all token ids so far, how many more may be written, number of the segment) -> what was written
-Generate = Callable[[list[int], int, int], Awaitable[Segment]]
-
-
-def replay(text: Text, cut: Sequence[int]) -> Generate:
-    """A generator that brings what was written before. `cut` as in `policy.resume.plan.Continued`."""
-
-    async def generate(_ids: list[int], _left: int, number: int) -> Segment:
-        return _segment(text.pieces[number], cut)
-
-    return generate
-
-
-def _segment(piece: Piece, cut: Sequence[int]) -> Segment:
-    version = None if piece.version is None else counted(piece.version, cut)
-    return Segment(piece.ids(), piece.probs(), version)
-
-
-@dataclass(frozen=True)
 class Limits:
     """`response_tokens`: the budget of all segments together; `timeout_s`: from the first token to the
     score."""
 
     response_tokens: int
     timeout_s: float
-
-
-@dataclass
-class Written:
-    """A scored rollout. `reward` is None when infrastructure's failures mask it."""
-
-    prompt_ids: list[int]
-    versions: tuple[int, int] | None = None
-    segments: int = 0
-    spans: list[Span] = field(default_factory=list)  # when the generator wrote each
-    parts: list[Part] = field(default_factory=list)
-    truncated: bool = False
-    generated_s: float = 0.0
-    scored_s: float = 0.0
-    document: Document | None = None
-    score: Score | None = None
-    # One list, made anew by each segment: the generator holds on to the one it was given while it writes, and
-    # a list that grows in place takes an eighth more than it needs.
-    _context: list[int] = field(init=False, repr=False)
-    # Doubles: 8 bytes for each token, where a list of floats takes 32 and time of the garbage collector.
-    _log_probs: array.array[float] = field(default_factory=lambda: array.array("d"), init=False, repr=False)
-
-    _segments: list[tuple[int, tuple[int, int] | None]] = field(default_factory=list, init=False, repr=False)
-
-    def __post_init__(self) -> None:
-        self._context = list(self.prompt_ids)
-
-    @property
-    def context(self) -> list[int]:
-        """The prompt and what was written so far. A segment makes another list, and leaves this one be."""
-        return self._context
-
-    @property
-    def tokens(self) -> int:
-        """How many were written."""
-        return len(self._log_probs)
-
-    @property
-    def token_ids(self) -> list[int]:
-        """What was written."""
-        return self._context[len(self.prompt_ids) :]
-
-    @property
-    def log_probs(self) -> list[float]:
-        """One for each of `token_ids`."""
-        return self._log_probs.tolist()
-
-    @property
-    def reward(self) -> float | None:
-        return self.score.reward if self.score else None
-
-    @property
-    def text(self) -> Text:
-        """For a resumed run; of a text that is complete."""
-        pieces, at, ids = [], 0, self.token_ids
-        for length, version in self._segments:
-            end = at + length
-            pieces.append(Piece.of(ids[at:end], self._log_probs[at:end], version))
-            at = end
-        return Text(time=time.time(), pieces=tuple(pieces))
-
-    def extend(self, segment: Segment) -> None:
-        if len(segment.token_ids) != len(segment.log_probs):
-            raise ValueError(
-                f"{len(segment.token_ids)} tokens came with {len(segment.log_probs)} log-probabilities"
-            )
-        self._segments.append((len(segment.token_ids), segment.version))
-        self._context = self._context + segment.token_ids
-        self._log_probs.extend(segment.log_probs)
-        self.segments += 1
-        if segment.version is not None:
-            oldest, newest = self.versions or segment.version
-            self.versions = min(oldest, segment.version[0]), max(newest, segment.version[1])
-
-
-def revived(
-    prompt_ids: list[int], text: Text, document: Document, score: Score, cut: Sequence[int]
-) -> Written:
-    """A rollout that was scored before, as `Rollout.run` would have returned it."""
-    written = Written(prompt_ids=prompt_ids)
-    for piece in text.pieces:
-        written.extend(_segment(piece, cut))
-    written.document, written.score, written.truncated = document, score, document.truncated
-    return written
 
 
 @dataclass(frozen=True)
@@ -172,10 +55,10 @@ class Rollout:
     limits: Limits
     seed: int = 0
     tools: ToolSettings = field(default_factory=ToolSettings)
-    texts: Texts | None = None
+    texts: CompletionStore | None = None
     replayed: bool = False
 
-    async def run(self, prompt_ids: list[int]) -> Written:
+    async def run(self, prompt_ids: list[int]) -> RolloutResult:
         """Write and score one document, which the caller has recorded as started.
 
         The ledger hears the score and the terminal state; a rollout that is to be trained on stays open for
@@ -188,7 +71,7 @@ class Rollout:
             seed=self.seed,
             tools=self.tools,
         )
-        written = Written(prompt_ids=prompt_ids)
+        written = RolloutResult(prompt_ids=prompt_ids)
         try:
             async with asyncio.timeout(self.limits.timeout_s):
                 await self._write(written, tooling)
@@ -206,7 +89,7 @@ class Rollout:
         self._record(written)
         return written
 
-    async def _write(self, written: Written, tooling: Tooling) -> None:
+    async def _write(self, written: RolloutResult, tooling: Tooling) -> None:
         begun = time.monotonic()
         text, tags = Detokenizer(self.decode), TagReader(len(self.task.inputs))
         while not await self._write_on(written, text, tags, tooling):
@@ -217,14 +100,16 @@ class Rollout:
             await self._keep(written)
             self.ledger.wrote(self.rollout_id, written.spans)
 
-    async def _keep(self, written: Written) -> None:
+    async def _keep(self, written: RolloutResult) -> None:
         if self.texts is not None:
             try:
                 await asyncio.to_thread(self.texts.save, self.rollout_id, written.text)
             except OSError as error:  # a resumed run would begin it anew; this one goes on
                 logger.warning("the text of %s is not kept: %s", self.rollout_id, error)
 
-    async def _write_on(self, written: Written, text: Detokenizer, tags: TagReader, tooling: Tooling) -> bool:
+    async def _write_on(
+        self, written: RolloutResult, text: Detokenizer, tags: TagReader, tooling: Tooling
+    ) -> bool:
         """Generate one segment and read it. Returns whether it was the last.
 
         By itself, so that while the next one is being generated nothing of this one is held but what was
@@ -244,10 +129,10 @@ class Rollout:
         written.truncated = len(segment.token_ids) >= left
         return written.truncated or CLOSE not in piece  # or it stopped for a reason of its own
 
-    def _read(self, parts: list[Part], written: Written, tooling: Tooling) -> None:
+    def _read(self, parts: list[Part], written: RolloutResult, tooling: Tooling) -> None:
         written.parts += tooling.take(parts)
 
-    async def _score(self, written: Written, tooling: Tooling) -> None:
+    async def _score(self, written: RolloutResult, tooling: Tooling) -> None:
         begun = time.monotonic()
         document = self._document(written, tuple(written.parts))
         finished = asyncio.create_task(self._finish(written, tooling))
@@ -266,20 +151,20 @@ class Rollout:
         written.score = score
         written.scored_s = time.monotonic() - begun
 
-    async def _finish(self, written: Written, tooling: Tooling) -> Document:
+    async def _finish(self, written: RolloutResult, tooling: Tooling) -> Document:
         return self._document(written, await tooling.finish(written.parts))
 
-    def _document(self, written: Written, parts: tuple[Part, ...]) -> Document:
+    def _document(self, written: RolloutResult, parts: tuple[Part, ...]) -> Document:
         return Document(rollout_id=self.rollout_id, task=self.task, parts=parts, truncated=written.truncated)
 
-    def _mask_late(self, written: Written) -> None:
+    def _mask_late(self, written: RolloutResult) -> None:
         failure = Failure(
             cause=Cause.TIMEOUT, detail=f"the rollout took longer than {self.limits.timeout_s} s"
         )
         written.document = self._document(written, tuple(written.parts))
         written.score = Score(reward=None, masked_by=(failure,))
 
-    def _record(self, written: Written) -> None:
+    def _record(self, written: RolloutResult) -> None:
         assert written.document is not None
         assert written.score is not None
         self.ledger.scored(written.document, written.score, tokens=written.tokens, versions=written.versions)

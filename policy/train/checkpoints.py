@@ -13,7 +13,7 @@ from typing import Any
 from verl.trainer.ppo.checkpoint_callback import CheckpointCallback
 
 
-class SavedCallback(CheckpointCallback):
+class CheckpointRecorder(CheckpointCallback):
     """Tells the sampler, which writes it into the ledger."""
 
     def on_save(

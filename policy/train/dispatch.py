@@ -15,12 +15,12 @@ from verl.trainer.ppo.v1 import AgentLoopManagerTQ
 from verl.utils import tensordict_utils as tu
 
 
-def spread(prompts: int, processes: int, first: int) -> list[list[int]]:
+def round_robin(prompts: int, processes: int, first: int) -> list[list[int]]:
     """The rows of a batch that each process gets, when the turn is that of process `first`."""
     return [list(range((process - first) % processes, prompts, processes)) for process in range(processes)]
 
 
-class SpreadingManager(AgentLoopManagerTQ):
+class RoundRobinManager(AgentLoopManagerTQ):
     """Gives prompts to rollout processes in turn."""
 
     def __init__(self, *arguments: Any, **options: Any):
@@ -30,7 +30,7 @@ class SpreadingManager(AgentLoopManagerTQ):
     def generate_sequences(self, prompts: Any) -> None:
         """Start the rollouts of a batch (a `TensorDict`); returns when every process has its prompts."""
         processes = self.agent_loop_workers
-        shares = spread(len(prompts), len(processes), self._turn)
+        shares = round_robin(len(prompts), len(processes), self._turn)
         self._turn = (self._turn + len(prompts)) % len(processes)
         ray.get(
             [

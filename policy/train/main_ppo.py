@@ -25,7 +25,7 @@ _py_executable = ""  # how Ray is to start workers, when not as usual
 _Runner: Any = main_ppo.TaskRunnerV1.__ray_metadata__.modified_class.__ray_actor_class__
 
 
-class AdmittingTaskRunner(_Runner):
+class RegisteringTaskRunner(_Runner):
     """verl's task runner, which knows our trainers."""
 
     def run(self, config: Any) -> None:
@@ -45,7 +45,7 @@ def main(config: Any) -> None:
         use_reference_policy=need_reference_policy(config),
         use_critic=need_critic(config),
     )
-    main_ppo.run_ppo(config, task_runner_class=ray.remote(AdmittingTaskRunner))
+    main_ppo.run_ppo(config, task_runner_class=ray.remote(RegisteringTaskRunner))
 
 
 if __name__ == "__main__":

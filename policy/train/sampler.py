@@ -23,13 +23,14 @@ from typing import TYPE_CHECKING, Any, Literal
 
 from verl.trainer.ppo.v1.replay_buffer import ReplayBuffer, ReplayBufferAsync
 
-from policy.admission.admission import Flight, Window
-from policy.admission.feeder import Asking
+from policy.admission.feeder import PromptFeeder
 from policy.admission.outage import Outage
 from policy.admission.pause import Pause
-from policy.ledger.writer import LedgerWriter, State
-from policy.resume.completions import Texts
-from policy.resume.plan import Resumption
+from policy.admission.window import InFlight, Window
+from policy.ledger.entries import State
+from policy.ledger.writer import LedgerWriter
+from policy.resume.completions import CompletionStore
+from policy.resume.plan import ResumePlan
 from workers.settings import QueueSettings, section
 
 if TYPE_CHECKING:
@@ -66,8 +67,8 @@ class _Siblings(_Base):
         self._stall_s = float(sampler_kwargs.stall_s)
         run = Path(sampler_kwargs.run)
         self._ledger = LedgerWriter(run, "trainer")
-        self._texts = Texts(run)
-        self._resumption = Resumption.load(run)
+        self._texts = CompletionStore(run)
+        self._resumption = ResumePlan.load(run)
         self._saves = bool(sampler_kwargs.saves)
         self._done: set[str] = set()  # groups that are over, but in no checkpoint yet
         self._in_order = bool(sampler_kwargs.in_order)
@@ -81,7 +82,7 @@ class _Siblings(_Base):
         window = sampler_kwargs.get("window")
         queue = section("queue", QueueSettings)
         self._pause = Pause(Outage(**sampler_kwargs.pause), queue, self._ledger)
-        self._asking = Asking(self.refill_fn, Window(**window) if window else None, self._pause, queue)
+        self._asking = PromptFeeder(self.refill_fn, Window(**window) if window else None, self._pause, queue)
         self.refill_fn = self._asking.refill
 
     def saved(self, step: int) -> None:
@@ -169,17 +170,17 @@ class _Siblings(_Base):
             open_=self.pending_keys[TRAIN] | self.running_keys[TRAIN],
         )
 
-    def _flight(self) -> Flight:
+    def _flight(self) -> InFlight:
         """By the snapshot of the last poll."""
-        return Flight(
+        return InFlight(
             ready=len(self.finished_keys[TRAIN]),
             open=len(self.pending_keys[TRAIN]) + len(self.running_keys[TRAIN]),
         )
 
-    def _flight_after_refills(self, replaced: set[str]) -> Flight:
+    def _flight_after_refills(self, replaced: set[str]) -> InFlight:
         """As it will be when verl has replaced these groups, which are of no use."""
         flight = self._flight()
-        return Flight(ready=len(self.finished_keys[TRAIN] - replaced), open=flight.open + len(replaced))
+        return InFlight(ready=len(self.finished_keys[TRAIN] - replaced), open=flight.open + len(replaced))
 
     def _validity(self) -> dict[str, int]:
         """What the step that was sampled last is made of, and what was replaced on the way to it."""
@@ -251,7 +252,7 @@ def _place(key: str, uids: list[str]) -> tuple[int, int, int]:
     return uids.index(uid) if uid in uids else len(uids), int(session), int(index)
 
 
-class SiblingSamplerAsync(_Siblings, ReplayBufferAsync):
+class GroupSamplerAsync(_Siblings, ReplayBufferAsync):
     """For `separate_async` and `colocate_async`, where a checkpoint has what was under way."""
 
     def _held(self) -> tuple[str, ...]:
@@ -260,7 +261,7 @@ class SiblingSamplerAsync(_Siblings, ReplayBufferAsync):
         return tuple(rollout_id for group in members.values() for rollout_id in group)
 
 
-class SiblingSampler(_Siblings, ReplayBuffer):
+class GroupSampler(_Siblings, ReplayBuffer):
     """For `sync`, where verl replaces unusable groups only when told to."""
 
     def __init__(self, **kwargs: Any):

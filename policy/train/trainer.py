@@ -4,7 +4,7 @@ Registered by being imported. `lasting_*` differ from verl's own in the ids of t
 the prompt and how often it was asked before, so that a group read again after a resume is the same group.
 `admitting_*` submit nothing at the beginning of a step, where stock verl submits a batch, so that the number
 of groups under way never changes: `policy.train.sampler` submits, through the `refill_fn` that verl gives it,
-as `policy.admission.admission` decides.
+as `policy.admission.window` decides.
 """
 
 from __future__ import annotations
@@ -34,7 +34,7 @@ IDENTITY = "identity"
 
 
 @functools.cache
-def identity(run: Path) -> uuid.UUID:
+def run_uuid(run: Path) -> uuid.UUID:
     """What tells this run's groups from those of every other run, also of one that had the same folder."""
     path = run / IDENTITY
     if not path.exists():
@@ -53,7 +53,7 @@ def group_id(run: uuid.UUID, index: int, visit: int) -> str:
 class _Lasting(_Base):
     def _fetch_one_gen_batch(self) -> Any:
         batch = super()._fetch_one_gen_batch()
-        run = identity(Path(self.config.trainer.v1.sampler.sampler_kwargs.run))
+        run = run_uuid(Path(self.config.trainer.v1.sampler.sampler_kwargs.run))
         rows = zip(batch["index"], batch["visit"], strict=True)
         names = [group_id(run, int(index), int(visit)) for index, visit in rows]
         tu.assign_non_tensor_stack(batch, "uid", names)
@@ -79,7 +79,7 @@ class _Lasting(_Base):
 
 class _Admitting(_Base):
     def prepare_step(self) -> dict:
-        """Submit nothing: `SiblingSamplerAsync.sample` does."""
+        """Submit nothing: `GroupSamplerAsync.sample` does."""
         return {}
 
 

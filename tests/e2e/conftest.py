@@ -18,8 +18,9 @@ from rich.console import Console
 
 from llmi.demo.build import Parts, build, cache_folder
 from llmi.demo.run import configure
-from policy.ledger.reader import Ledger, read_ledger
-from policy.resume.plan import Resumption
+from policy.ledger.reader import read_ledger
+from policy.ledger.records import Ledger
+from policy.resume.plan import ResumePlan
 
 LLMI = str(Path(sys.executable).with_name("llmi"))
 STEPS = 3
@@ -65,7 +66,7 @@ class Resumed:
     and what became of it.
     """
 
-    resumption: Resumption
+    resumption: ResumePlan
     died: Ledger
     demo: Demo
 
@@ -77,7 +78,7 @@ def resumed(runs: Path) -> Resumed:
     command = [LLMI, "train", str(configured(runs)), "--runs", str(runs), "--json"]
     died = killed_in_step(2, command, folder, runs / "text.log")
     demo = finished("text", runs, [*command, "--resume"])
-    return Resumed(resumption=Resumption.load(folder), died=died, demo=demo)
+    return Resumed(resumption=ResumePlan.load(folder), died=died, demo=demo)
 
 
 @pytest.fixture(scope="session")

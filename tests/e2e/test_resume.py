@@ -11,9 +11,9 @@ import pytest
 import redis
 
 from coordinator.host.redis_server import EmbeddedRedis
-from policy.ledger.reader import Ledger
-from policy.ledger.writer import ENTRY, Scored
-from policy.resume.plan import place
+from policy.ledger.entries import ENTRY, Scored
+from policy.ledger.records import Ledger
+from policy.resume.plan import slot_of
 from workers.broker.keys import attempts_key
 
 pytestmark = [pytest.mark.heavy, pytest.mark.timeout(900)]
@@ -34,7 +34,7 @@ def test_it_goes_on_from_its_checkpoint(resumed):
 def test_every_rollout_has_one_state_and_no_sample_is_trained_on_twice(ledger):
     assert ledger.violations == ledger.open == ledger.pending == []
     trained = [rollout for rollout in ledger.rollouts.values() if rollout.state == "trained"]
-    assert max(Counter(place(rollout.rollout_id) for rollout in trained).values()) == 1
+    assert max(Counter(slot_of(rollout.rollout_id) for rollout in trained).values()) == 1
     groups = {
         step: {rollout.uid for rollout in trained if rollout.step == step} for step in range(1, STEPS + 1)
     }

@@ -20,7 +20,8 @@ from queue_requests import cause_of, until
 from policy.document import Document, ImagePart, Tag, Task, TextPart
 from policy.ledger.reader import read_ledger
 from policy.ledger.writer import LedgerWriter
-from policy.rollout.rollout import Limits, Rollout, Segment
+from policy.rollout.result import Segment
+from policy.rollout.rollout import Limits, Rollout
 from rewards.judges import IMAGE_KIND, TEXT_KIND
 from rewards.judges.payloads import JudgeImagePayload, JudgeTextPayload
 from rewards.scorer import QueueScorer

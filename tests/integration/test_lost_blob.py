@@ -12,7 +12,8 @@ from conftest import StartWorker
 from policy.document import Task
 from policy.ledger.reader import read_ledger
 from policy.ledger.writer import LedgerWriter
-from policy.rollout.rollout import Limits, Rollout, Segment
+from policy.rollout.result import Segment
+from policy.rollout.rollout import Limits, Rollout
 from policy.scoring import Draft, Score
 from rewards.scorer import QueueScorer
 from rewards.settings import JudgeSettings, RewardSettings

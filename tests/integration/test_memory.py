@@ -17,7 +17,8 @@ from prometheus_client import CollectorRegistry
 from llmi.load.simulated import workers as played_workers
 from policy.document import Task
 from policy.ledger.writer import LedgerWriter
-from policy.rollout.rollout import Limits, Rollout, Segment
+from policy.rollout.result import Segment
+from policy.rollout.rollout import Limits, Rollout
 from rewards.scorer import QueueScorer
 from rewards.settings import JudgeSettings, RewardSettings
 from workers.client.client import QueueClient

@@ -24,7 +24,8 @@ from coordinator.host.redis_server import EmbeddedRedis
 from coordinator.scale.fleet import PoolState
 from coordinator.watch.exporter import Exporter, RunState
 from coordinator.watch.progress import Progress
-from policy.ledger.writer import LedgerWriter, Waited
+from policy.ledger.entries import Waited
+from policy.ledger.writer import LedgerWriter
 from workers.broker.breakers import ProviderBreaker
 from workers.client.client import QueueClient
 from workers.client.publisher import encode

@@ -18,12 +18,15 @@ from queue_requests import until
 
 from coordinator.state.resume import entries
 from policy.document import Task
-from policy.ledger.reader import merge, read_ledger
-from policy.ledger.writer import LedgerWriter, Resumed
-from policy.resume.client import Rejoining
-from policy.resume.completions import Texts
-from policy.resume.plan import Plan, plan
-from policy.rollout.rollout import Limits, Rollout, Segment, Written, replay, revived
+from policy.ledger.entries import Resumed
+from policy.ledger.merge import merge
+from policy.ledger.reader import read_ledger
+from policy.ledger.writer import LedgerWriter
+from policy.resume.client import ResumeClient
+from policy.resume.completions import CompletionStore
+from policy.resume.plan import ResumeDecision, plan_resume
+from policy.rollout.result import RolloutResult, Segment, replay, restored
+from policy.rollout.rollout import Limits, Rollout
 from policy.scoring import Draft, Score
 from rewards.scorer import QueueScorer
 from rewards.settings import JudgeSettings, RewardSettings
@@ -67,9 +70,9 @@ class Process:
     def __init__(self, run: Path, queue: QueueSettings):
         self.loop = asyncio.new_event_loop()
         self.ledger = LedgerWriter(run, "rollout")
-        self.texts = Texts(run)
+        self.texts = CompletionStore(run)
         self.client = QueueClient(queue, on_posted=self.ledger.posted, on_outcome=self.ledger.ended)
-        self.begun: list[asyncio.Task[Written]] = []
+        self.begun: list[asyncio.Task[RolloutResult]] = []
         self.until(self.client.start())
 
     def until(self, event: Awaitable[Any]) -> Any:
@@ -82,7 +85,7 @@ class Process:
     def until_true(self, condition: Callable[[], bool]) -> None:
         self.until(until(condition, WAIT_S))
 
-    def begin(self, name: str, scorer: Any, **others: Any) -> asyncio.Task[Written]:
+    def begin(self, name: str, scorer: Any, **others: Any) -> asyncio.Task[RolloutResult]:
         parts: dict[str, Any] = {"generate": write, "client": self.client, "texts": self.texts, **others}
         rollout = Rollout(
             rollout_id=name, task=TASK, decode=decode, ends=frozenset({END}), scorer=scorer,
@@ -131,11 +134,11 @@ def at_work(config_file: Path, tmp_path: Path, worker: StartWorker) -> Callable[
     return lambda: worker(["search", "judge_text", "judge_image"], 4)
 
 
-def resume(run: Path) -> Plan:
+def resume(run: Path) -> ResumeDecision:
     ledger = read_ledger(run)
     entry = Resumed(time=max(time.time(), ledger.last), step=0)
     merge(ledger, entry)
-    decided = plan(ledger, Texts(run).load, allowed=4)
+    decided = plan_resume(ledger, CompletionStore(run).load, allowed=4)
     writer = LedgerWriter(run, "coordinator")
     for told in (entry, *entries(decided, entry.time)):
         writer.append(told)
@@ -143,11 +146,11 @@ def resume(run: Path) -> Plan:
     return decided
 
 
-def go_on(process: Process, name: str, decided: Plan) -> asyncio.Task[Written]:
+def go_on(process: Process, name: str, decided: ResumeDecision) -> asyncio.Task[RolloutResult]:
     continued = decided.continued[name]
     text = process.texts.load(name)
     assert text is not None
-    client = Rejoining(process.client, continued.outcomes)
+    client = ResumeClient(process.client, continued.outcomes)
     scorer = QueueScorer(RewardSettings(), JudgeSettings())
     return process.begin(
         name, scorer, generate=replay(text, continued.cut), client=client, texts=None, replayed=True
@@ -188,7 +191,7 @@ def test_each_goes_on_from_where_it_was(
     assert (brought.document, brought.score) == (whole.document, whole.score)
     text = alive.texts.load(SCORED)
     assert text is not None
-    again = revived(PROMPT, text, whole.document, whole.score, brought.cut)
+    again = restored(PROMPT, text, whole.document, whole.score, brought.cut)
     assert whole.reward is not None
     for one in (again, *written):
         assert one.reward == whole.reward

@@ -3,8 +3,8 @@
 from __future__ import annotations
 
 from llmi.load.overlap.run import ArmRun
-from policy.ledger.reader import Ledger, RequestRecord, RolloutRecord
-from policy.ledger.writer import Span, State, Waited
+from policy.ledger.entries import Span, State, Waited
+from policy.ledger.records import Ledger, RequestRecord, RolloutRecord
 from workers.messages import Outcome, Request, Success
 
 SLOTS = {"search": 2, "diffusion": 4, "edit": 1, "code": 1, "judge_text": 2, "judge_image": 2}

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import asyncio
 
-from policy.rollout.rollout import Segment
+from policy.rollout.result import Segment
 from policy.scoring import Score
 from workers.errors import Cause, InfrastructureFault
 from workers.messages import BlobRef, Failure, Outcome, Success

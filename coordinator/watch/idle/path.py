@@ -12,7 +12,7 @@ import math
 from collections.abc import Sequence
 
 from coordinator.watch.idle.spans import Span
-from policy.ledger.reader import RequestRecord, RolloutRecord
+from policy.ledger.records import RequestRecord, RolloutRecord
 from rewards.judges import IMAGE_KIND, TEXT_KIND
 from workers.errors import Cause, Fault
 from workers.messages import Failure, Success

@@ -29,8 +29,8 @@ from coordinator.watch.idle.path import (
     writing,
 )
 from coordinator.watch.idle.spans import Interval, Span, gaps, merged, totals, within
-from policy.ledger.reader import Ledger, RequestRecord, RolloutRecord
-from policy.ledger.writer import Waited
+from policy.ledger.entries import Waited
+from policy.ledger.records import Ledger, RequestRecord, RolloutRecord
 
 STEP, SYNC = "timing_s/step", "timing_s/update_weights"
 Metrics = Mapping[str, object]

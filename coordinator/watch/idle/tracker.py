@@ -16,8 +16,9 @@ from typing import Any
 
 from coordinator.watch.idle.path import end_of
 from coordinator.watch.idle.report import STEP, SYNC, Idleness, IdleReport
-from policy.ledger.reader import Ledger, RequestRecord, RolloutRecord, fail, merge
-from policy.ledger.writer import Ended, Entry, GroupFailed, Posted, Scored, Waited
+from policy.ledger.entries import Ended, Entry, GroupFailed, Posted, Scored, Waited
+from policy.ledger.merge import fail_rollout, merge
+from policy.ledger.records import Ledger, RequestRecord, RolloutRecord
 
 LAG_S = 3600.0  # whatever has been under way for longer died without a word
 LATE_S = 1.0  # lines of another process may be read so much later than their time
@@ -117,7 +118,7 @@ class IdleTracker:
             case GroupFailed():
                 for rollout in self._ledger.open:
                     if rollout.uid == entry.uid:
-                        fail(rollout, entry)
+                        fail_rollout(rollout, entry)
             case Waited():
                 self._settle(entry.time)
 

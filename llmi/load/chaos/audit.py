@@ -11,7 +11,7 @@ from collections.abc import Collection, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 
 from llmi.load.chaos.load import Sample
-from policy.ledger.reader import Ledger, RequestRecord
+from policy.ledger.records import Ledger, RequestRecord
 from workers.errors import Cause, Fault
 from workers.messages import BlobRef, Failure, Outcome, Success
 

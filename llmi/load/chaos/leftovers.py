@@ -16,7 +16,8 @@ import redis
 
 from llmi.load.chaos.audit import Evidence, images
 from llmi.load.chaos.load import Sample
-from policy.ledger.reader import Ledger, read_ledger
+from policy.ledger.reader import read_ledger
+from policy.ledger.records import Ledger
 from workers.broker.depths import read_depths
 from workers.broker.keys import attempts_key
 from workers.client import blocking as submit

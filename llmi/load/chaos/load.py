@@ -17,7 +17,8 @@ from pathlib import Path
 from llmi.load.simulated.model import END, PROMPT_TOKENS, PlayedModel, PlayedText
 from policy.document import SOURCES, Task
 from policy.ledger.writer import LedgerWriter
-from policy.rollout.rollout import Limits, Rollout, Written
+from policy.rollout.result import RolloutResult
+from policy.rollout.rollout import Limits, Rollout
 from rewards.scorer import QueueScorer
 from rewards.settings import JudgeSettings, RewardSettings
 from workers.client.client import QueueClient
@@ -107,7 +108,7 @@ class Load:
                 reason = "dropped with its group, which had too few valid samples"
                 self._ledger.closed(rollout_id, "masked", reason=reason, step=self._groups)
 
-    async def _rollout(self, rollout_id: str, text: PlayedText) -> Written:
+    async def _rollout(self, rollout_id: str, text: PlayedText) -> RolloutResult:
         task = Task(question="A question of one line. Use images.", image_num=2, tools=SOURCES)
         rollout = Rollout(
             rollout_id=rollout_id,

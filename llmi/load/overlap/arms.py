@@ -19,7 +19,8 @@ from typing import Any
 
 from policy.document import SOURCES, Part
 from policy.rollout.agent_loop import InterleavedAgentLoop
-from policy.rollout.rollout import Rollout, Written
+from policy.rollout.result import RolloutResult
+from policy.rollout.rollout import Rollout
 from policy.rollout.tooling import Tooling
 from workers.client.client import QueueClient
 from workers.client.handle import RequestHandle
@@ -31,14 +32,14 @@ WIDTHS_ENV = "LLMI_BENCH_WIDTHS"  # rollouts in a batch, tool threads, judge thr
 class CoupledRollout(Rollout):
     """Tools after the text, judges after the tools."""
 
-    def _read(self, parts: list[Part], written: Written, tooling: Tooling) -> None:
+    def _read(self, parts: list[Part], written: RolloutResult, tooling: Tooling) -> None:
         written.parts += parts
 
-    async def _score(self, written: Written, tooling: Tooling) -> None:
+    async def _score(self, written: RolloutResult, tooling: Tooling) -> None:
         await self._use_tools(written, tooling)
         await super()._score(written, tooling)
 
-    async def _use_tools(self, written: Written, tooling: Tooling) -> None:
+    async def _use_tools(self, written: RolloutResult, tooling: Tooling) -> None:
         written.parts = tooling.take(written.parts)
         await tooling.finish(written.parts)
 
@@ -135,7 +136,7 @@ class BlockingRollout(CoupledRollout):
     step: int = 0
     phases: Phases = field(default_factory=lambda: Phases((1, 1, 1)))
 
-    async def run(self, prompt_ids: list[int]) -> Written:
+    async def run(self, prompt_ids: list[int]) -> RolloutResult:
         """As `Rollout.run`; one that breaks keeps nobody waiting."""
         try:
             return await super().run(prompt_ids)
@@ -143,7 +144,7 @@ class BlockingRollout(CoupledRollout):
             for gate in self._gates:
                 gate.come(self.rollout_id)
 
-    async def _use_tools(self, written: Written, tooling: Tooling) -> None:
+    async def _use_tools(self, written: RolloutResult, tooling: Tooling) -> None:
         texts, images = self._gates
         await texts.wait(self.rollout_id)
         await super()._use_tools(written, tooling)

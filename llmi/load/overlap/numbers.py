@@ -15,7 +15,7 @@ from typing import Any
 from llmi.load.gauges import Spread
 from llmi.load.overlap.run import ArmRun, Step
 from llmi.load.overlap.spans import covered_s
-from policy.ledger.reader import RequestRecord
+from policy.ledger.records import RequestRecord
 
 WEIGHT_SYNC = "timing_s/update_weights"
 REWARD = "critic/score/mean"

@@ -13,7 +13,7 @@ from coordinator.watch.summary import STEP
 from llmi.load.overlap.numbers import WEIGHT_SYNC, ArmNumbers, measure
 from llmi.load.overlap.run import ArmRun, Step
 from llmi.load.overlap.spans import clipped, lanes, running
-from policy.ledger.writer import Span
+from policy.ledger.entries import Span
 
 QUEUES = ("search", "diffusion", "edit", "code", "judge_text", "judge_image")  # from the top
 Parts = tuple[list[Span], list[Span]]

@@ -16,7 +16,7 @@ from evaluation.pages.curve import FAINT, INK
 from llmi.load.overlap.panel import QUEUES, Panel
 from llmi.load.overlap.run import ArmRun
 from llmi.load.overlap.spans import lanes, running
-from policy.ledger.writer import Span
+from policy.ledger.entries import Span
 
 TRAINER, GENERATOR = "trainer", "generator"
 # Of the bar, of the word in it, of its edge.

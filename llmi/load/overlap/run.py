@@ -15,8 +15,8 @@ from pydantic import JsonValue
 
 from coordinator.watch.summary import STEP
 from policy.document import SOURCES
-from policy.ledger.reader import Ledger, RequestRecord
-from policy.ledger.writer import Span
+from policy.ledger.entries import Span
+from policy.ledger.records import Ledger, RequestRecord
 
 
 @dataclass(frozen=True)

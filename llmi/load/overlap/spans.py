@@ -10,7 +10,7 @@ import heapq
 from collections.abc import Iterable, Sequence
 
 from coordinator.watch.idle.spans import merged
-from policy.ledger.writer import Span
+from policy.ledger.entries import Span
 
 
 def clipped(spans: Iterable[Span], window: Span) -> list[Span]:

@@ -32,7 +32,8 @@ from llmi.load.overlap.settings import (
     widths,
 )
 from policy.document import SOURCES
-from policy.ledger.reader import Ledger, close_open
+from policy.ledger.reader import close_open
+from policy.ledger.records import Ledger
 from policy.settings import LOOP
 from workers.process.worker import WorkerProcess
 

@@ -16,7 +16,7 @@ from llmi.demo.prompts.specimens import PERFECT, write
 from llmi.demo.prompts.topics import ANY, NONE, draw_topic
 from policy.document import SOURCES
 from policy.grammar.tags import CLOSE
-from policy.rollout.rollout import Segment
+from policy.rollout.result import Segment
 
 PACE_S = (0.5, 3.0)  # a segment takes this long, evenly drawn
 PROMPT_TOKENS = 200
@@ -85,7 +85,7 @@ class PlayedModel:
     async def generate(
         self, ids: list[int], left: int, number: int, *, rollout_id: str, text: PlayedText
     ) -> Segment:
-        """The next segment of `text`, after the time a model takes. For `policy.rollout.rollout.Generate`."""
+        """The next segment of `text`, after the time a model takes. For `policy.rollout.result.Generate`."""
         self.written[rollout_id] = len(ids)
         await asyncio.sleep(self._random.uniform(*PACE_S))
         segment = list((END,) if self.finishing else text.segments[number])

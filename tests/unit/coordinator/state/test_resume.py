@@ -16,12 +16,13 @@ from coordinator.state.claim import CLAIM_S, RUN_KEY, Claim
 from coordinator.state.resume import cancel, last_checkpoint, prepare, problems
 from coordinator.watch.progress import Progress
 from policy.document import Document, Task
+from policy.ledger.entries import Resumed
 from policy.ledger.reader import close_open, read_ledger
-from policy.ledger.run_lock import alone, writing
-from policy.ledger.writer import LedgerWriter, Resumed
-from policy.resume.completions import Piece, Text, Texts
-from policy.resume.plan import Resumption
-from policy.resume.state import Continued
+from policy.ledger.run_lock import exclusive, shared
+from policy.ledger.writer import LedgerWriter
+from policy.resume.completions import Completion, CompletionSegment, CompletionStore
+from policy.resume.plan import ResumePlan
+from policy.resume.state import ResumeState
 from policy.scoring import Score
 from workers.broker.outcomes import commit
 from workers.client import blocking as submit
@@ -111,7 +112,9 @@ def test_later_steps_are_undone_and_what_is_complete_goes_on(run, writer):
     writer.closed("t_0", "trained", step=2)
     saved(run, writer, 2)
     document = Document(rollout_id="u_0", task=TASK, parts=())
-    Texts(run).save("u_0", Text(time=time.time(), pieces=(Piece.of([1], [-1.0], (1, 1)),)))
+    CompletionStore(run).save(
+        "u_0", Completion(time=time.time(), pieces=(CompletionSegment.of([1], [-1.0], (1, 1)),))
+    )
     writer.scored(document, Score(reward=0.5), tokens=1, versions=(1, 1))
     writer.posted(asked)
     writer.closed("u_0", "trained", step=3)
@@ -124,9 +127,9 @@ def test_later_steps_are_undone_and_what_is_complete_goes_on(run, writer):
     }  # fmt: skip
     assert ledger.requests["v_0-0"].outcome.result.cause is Cause.CANCELLED
     assert ledger.violations == []
-    resumption = Resumption.load(run)
+    resumption = ResumePlan.load(run)
     assert (list(resumption.continued), resumption.name("v", 0)) == (["u_0"], "v_0.1")
-    assert Continued.load(run, "u_0").score == Score(reward=0.5)
+    assert ResumeState.load(run, "u_0").score == Score(reward=0.5)
     for name in ("metrics.jsonl", "metrics.past.jsonl"):
         assert [json.loads(line)["step"] for line in (run / name).read_text().splitlines()] == [1, 2]
 
@@ -136,22 +139,24 @@ def test_later_steps_are_undone_and_what_is_complete_goes_on(run, writer):
 def test_in_sync_mode_only_texts_of_the_checkpoints_own_weights_go_on(mode, version, score, run, writer):
     saved(run, writer, 2)
     writer.started("u_0", TASK, step=version + 1)
-    piece = Piece.of([1], [-1.0], (version, version))
-    Texts(run).save("u_0", Text(time=time.time(), pieces=(piece,)))
+    piece = CompletionSegment.of([1], [-1.0], (version, version))
+    CompletionStore(run).save("u_0", Completion(time=time.time(), pieces=(piece,)))
     if score is not None:
         document = Document(rollout_id="u_0", task=TASK, parts=())
         writer.scored(document, Score(reward=score), tokens=1, versions=(version, version))
         writer.closed("u_0", "trained", step=version + 1)
     prepare(configured(mode=mode), run)
     goes_on = mode != "sync" or version == 2
-    assert ("u_0" in Resumption.load(run).continued) == goes_on
+    assert ("u_0" in ResumePlan.load(run).continued) == goes_on
     assert read_ledger(run).violations == []
 
 
 def test_an_orderly_stop_is_undone_too(run, writer):
     asked = Request.make("search", SearchPayload(query="cat"), timeout_s=60, owner="u_0", request_id="u_0-0")
     writer.started("u_0", TASK, step=1)
-    Texts(run).save("u_0", Text(time=time.time(), pieces=(Piece.of([1], [-1.0], (0, 0)),)))
+    CompletionStore(run).save(
+        "u_0", Completion(time=time.time(), pieces=(CompletionSegment.of([1], [-1.0], (0, 0)),))
+    )
     writer.posted(asked)
     close_open(run)
     beginning = prepare(configured(), run)
@@ -166,11 +171,13 @@ def test_an_orderly_stop_is_undone_too(run, writer):
 def test_resuming_again_after_a_death_in_between_changes_nothing(run, writer):
     for name in ("u_0", "v_0"):
         writer.started(name, TASK, step=1)
-    Texts(run).save("u_0", Text(time=time.time(), pieces=(Piece.of([1], [-1.0], (0, 0)),)))
+    CompletionStore(run).save(
+        "u_0", Completion(time=time.time(), pieces=(CompletionSegment.of([1], [-1.0], (0, 0)),))
+    )
     prepare(configured(), run)
-    first = Resumption.load(run)
+    first = ResumePlan.load(run)
     prepare(configured(), run)
-    second = Resumption.load(run)
+    second = ResumePlan.load(run)
     assert list(second.continued) == list(first.continued) == ["u_0"]
     assert second.name("v", 0) == "v_0.2"
     assert read_ledger(run).violations == []
@@ -182,10 +189,10 @@ def test_a_run_whose_processes_live_is_not_resumed(run):
     holding += "time.sleep(60)"
     with subprocess.Popen([sys.executable, "-c", holding, str(run)], stdout=subprocess.PIPE) as other:
         assert other.stdout.readline() == b"writing\n"
-        with pytest.raises(TimeoutError, match="still alive"), alone(run, 0.3):
+        with pytest.raises(TimeoutError, match="still alive"), exclusive(run, 0.3):
             pass
         other.kill()
-    with alone(run, 5.0), writing(run):
+    with exclusive(run, 5.0), shared(run):
         pass
 
 

@@ -13,8 +13,8 @@ from coordinator.watch.idle.path import CAUSES, critical_path
 from coordinator.watch.idle.report import Idleness
 from coordinator.watch.idle.spans import Span, merged, totals
 from policy.document import Task
-from policy.ledger.reader import Ledger, RequestRecord, RolloutRecord
-from policy.ledger.writer import Waited
+from policy.ledger.entries import Waited
+from policy.ledger.records import Ledger, RequestRecord, RolloutRecord
 from workers.errors import Cause
 from workers.messages import BlobRef, Failure, Outcome, Request, Success
 

@@ -12,18 +12,9 @@ from coordinator.watch.idle.tracker import IdleTracker
 from coordinator.watch.progress import Progress
 from coordinator.watch.summary import read_metrics
 from policy.document import Document, Task, TextPart
+from policy.ledger.entries import Closed, Ended, GroupFailed, Posted, Scored, Started, Waited, Wrote
 from policy.ledger.reader import read_ledger
-from policy.ledger.writer import (
-    Closed,
-    Ended,
-    GroupFailed,
-    LedgerWriter,
-    Posted,
-    Scored,
-    Started,
-    Waited,
-    Wrote,
-)
+from policy.ledger.writer import LedgerWriter
 from policy.scoring import Score
 from workers.messages import Outcome, Request, Success
 

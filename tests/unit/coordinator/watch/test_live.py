@@ -14,7 +14,8 @@ from coordinator.scale.fleet import PoolState
 from coordinator.watch.live import FIRST, LOADING, TRAINING, LiveView, sparkline, worker_counts
 from coordinator.watch.progress import Progress
 from policy.document import Document, Task
-from policy.ledger.writer import LedgerWriter, Posted, Started, Wrote
+from policy.ledger.entries import Posted, Started, Wrote
+from policy.ledger.writer import LedgerWriter
 from policy.scoring import Score
 from workers.messages import Request
 

@@ -13,7 +13,8 @@ from coordinator.cli.commands.status import _show
 from coordinator.watch.masking_answers import LEAST, LISTED, RECENT, MaskingAnswers
 from coordinator.watch.status import read_status
 from policy.document import Task
-from policy.ledger.writer import Ended, LedgerWriter, Posted, Started
+from policy.ledger.entries import Ended, Posted, Started
+from policy.ledger.writer import LedgerWriter
 from workers.errors import Cause
 from workers.messages import Failure, Outcome, Request, Success
 

@@ -11,7 +11,8 @@ from coordinator.watch.report import points, write_report
 from coordinator.watch.summary import Summary, summarize
 from evaluation.pages.curve import Point, draw
 from policy.document import Document, Task, TextPart
-from policy.ledger.reader import Ledger, read_ledger
+from policy.ledger.reader import read_ledger
+from policy.ledger.records import Ledger
 from policy.ledger.writer import LedgerWriter
 from policy.scoring import Score
 from workers.errors import Cause

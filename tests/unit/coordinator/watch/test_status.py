@@ -15,7 +15,8 @@ from coordinator.watch.progress import Progress
 from coordinator.watch.request_status import describe
 from coordinator.watch.status import read_status
 from policy.document import Task
-from policy.ledger.writer import LedgerWriter, Posted, Started, Wrote
+from policy.ledger.entries import Posted, Started, Wrote
+from policy.ledger.writer import LedgerWriter
 from workers.broker.request_status import RequestStatus
 from workers.errors import ConfigError
 from workers.messages import Request

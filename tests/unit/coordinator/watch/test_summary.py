@@ -9,8 +9,9 @@ from coordinator.watch.progress import Progress
 from coordinator.watch.report import samples, write_report
 from coordinator.watch.summary import first_and_last, idle_ratio, lost_requests, read_metrics, summarize
 from policy.document import Document, Task, TextPart
+from policy.ledger.entries import Closed, Resumed, Scored, Started, Waited, Wrote
 from policy.ledger.reader import close_open, read_ledger
-from policy.ledger.writer import Closed, LedgerWriter, Resumed, Scored, Started, Waited, Wrote
+from policy.ledger.writer import LedgerWriter
 from policy.scoring import Score
 from workers.errors import Cause
 from workers.messages import DiffusionPayload, Failure, Outcome, Request, SearchPayload, Success

@@ -16,9 +16,10 @@ from coordinator.cli.commands.why import show, show_masked
 from coordinator.watch.masks import in_ranges, list_masked
 from coordinator.watch.why import describe, find, ledger_of
 from policy.document import Document, ImagePart, Tag, Task, TextPart
-from policy.ledger.masked import causes_of, masked
+from policy.ledger.entries import Closed, Posted, Scored, Started, Wrote
+from policy.ledger.masked import causes_of, masked_samples
 from policy.ledger.reader import read_ledger
-from policy.ledger.writer import Closed, LedgerWriter, Posted, Scored, Started, Wrote
+from policy.ledger.writer import LedgerWriter
 from policy.scoring import Score
 from workers.errors import Cause, ConfigError
 from workers.messages import Failure, Outcome, Request, Success
@@ -256,7 +257,7 @@ def test_equal_failures_of_two_tools_are_blamed_on_both(run: Path, writer: Ledge
     sample(
         writer, "g_0", Score(reward=None, masked_by=(late, late)), state="masked", reason="timeout", step=0
     )
-    [one] = masked(read_ledger(run))
+    [one] = masked_samples(read_ledger(run))
     assert [blame.by for blame in one.blames] == ["judge_text", "judge_image"]
 
 
@@ -264,7 +265,7 @@ def test_the_entry_that_masks_a_sample_tells_the_same_causes(
     run: Path, trained: str, lost: str, dropped: str
 ) -> None:
     ledger = read_ledger(run)
-    for one in masked(ledger):
+    for one in masked_samples(ledger):
         rollout = one.rollout
         entry = Closed(
             time=1, rollout_id=rollout.rollout_id, state="masked", reason=rollout.reason, step=rollout.step

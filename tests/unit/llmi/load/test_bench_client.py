@@ -16,7 +16,7 @@ from llmi.load.simulated.workers import result
 from llmi.load.targets import Target
 from policy.document import ImagePart
 from policy.grammar.tags import CLOSE, TagReader
-from policy.rollout.freeze_gc import YOUNG, settle
+from policy.rollout.freeze_gc import YOUNG, freeze_gc
 from rewards.verdicts import ImageVerdict
 
 
@@ -93,7 +93,7 @@ def test_ratios_are_medians_against_medians():
 def test_a_settled_heap_is_left_out_of_collections():
     before = gc.get_threshold()
     try:
-        settle()
+        freeze_gc()
         assert gc.get_freeze_count() > 10_000
         assert gc.get_threshold() == (YOUNG, *before[1:])
     finally:

@@ -9,7 +9,7 @@ import pytest
 from llmi.load.chaos.audit import Evidence, Rule, audit
 from llmi.load.chaos.load import Sample
 from policy.document import Document, Task, TextPart
-from policy.ledger.reader import Ledger, RequestRecord, RolloutRecord
+from policy.ledger.records import Ledger, RequestRecord, RolloutRecord
 from policy.scoring import Score
 from workers.errors import Cause
 from workers.messages import BlobRef, Failure, Outcome, Request, SearchPayload, Success

@@ -9,8 +9,8 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from policy.admission.admission import Flight, Window
-from policy.inflight import FRESH_S, Told
+from policy.admission.window import InFlight, Window
+from policy.inflight import FRESH_S, PublishedCounts
 
 NOTHING: frozenset[str] = frozenset()
 
@@ -20,29 +20,29 @@ def window(**changed) -> Window:
     return Window(**{**options, **changed})
 
 
-def starving(**changed) -> Flight:
+def starving(**changed) -> InFlight:
     """The trainer waits, the generator has room, the queues have workers to spare."""
-    return Flight(**{"ready": 0, "open": 16, "writing": 3, "pressed": NOTHING, **changed})
+    return InFlight(**{"ready": 0, "open": 16, "writing": 3, "pressed": NOTHING, **changed})
 
 
 def test_as_many_groups_are_kept_open_as_the_window_says():
-    assert window().begin(1, Flight(ready=0, open=0), stale=0) == 16
-    assert window().begin(2, Flight(ready=3, open=5), stale=0) == 11
+    assert window().begin(1, InFlight(ready=0, open=0), stale=0) == 16
+    assert window().begin(2, InFlight(ready=3, open=5), stale=0) == 11
 
 
 def test_no_more_are_under_way_than_could_be_trained_on_in_time():
-    assert window(first=32).begin(2, Flight(ready=20, open=5), stale=0) == 7
-    assert window(max_staleness=2).begin(2, Flight(ready=7, open=9), stale=0) == 0
+    assert window(first=32).begin(2, InFlight(ready=20, open=5), stale=0) == 7
+    assert window(max_staleness=2).begin(2, InFlight(ready=7, open=9), stale=0) == 0
 
 
 def test_no_more_than_a_batch_lies_ready_beside_those_that_are_open():
-    assert window().begin(2, Flight(ready=12, open=5), stale=0) == 7
-    assert window().wait(2, Flight(ready=7, open=16)) == 0
+    assert window().begin(2, InFlight(ready=12, open=5), stale=0) == 7
+    assert window().wait(2, InFlight(ready=7, open=16)) == 0
 
 
 def test_at_least_a_batch_is_under_way():
     small = window(first=8)
-    assert small.begin(1, Flight(ready=0, open=0), stale=0) == 8
+    assert small.begin(1, InFlight(ready=0, open=0), stale=0) == 8
 
 
 def test_rollouts_that_are_missing_are_added_a_part_of_a_batch_at_a_time():
@@ -69,7 +69,7 @@ def test_more_rollouts_are_not_added_where_they_would_only_wait(flight):
 
 def test_groups_that_came_too_late_shrink_the_window_until_those_from_before_have_passed():
     late = window()
-    assert late.begin(5, Flight(ready=0, open=10), stale=1) == 4
+    assert late.begin(5, InFlight(ready=0, open=10), stale=1) == 4
     assert late.size == 14
     late.wait(8, starving(open=14))
     assert late.size == 14
@@ -79,15 +79,15 @@ def test_groups_that_came_too_late_shrink_the_window_until_those_from_before_hav
 
 def test_whole_batches_that_lie_ready_shrink_the_window():
     full = window()
-    assert full.begin(5, Flight(ready=16, open=15), stale=0) == 0
+    assert full.begin(5, InFlight(ready=16, open=15), stale=0) == 0
     assert full.size == 15
 
 
 def test_the_last_steps_ask_for_no_more_than_they_need():
     last = window(steps=10)
-    assert last.begin(9, Flight(ready=0, open=9), stale=0) == 7
-    assert last.begin(10, Flight(ready=2, open=6), stale=0) == 0
-    assert last.begin(10, Flight(ready=2, open=5), stale=0) == 1
+    assert last.begin(9, InFlight(ready=0, open=9), stale=0) == 7
+    assert last.begin(10, InFlight(ready=2, open=6), stale=0) == 0
+    assert last.begin(10, InFlight(ready=2, open=5), stale=0) == 1
 
 
 @given(
@@ -107,7 +107,7 @@ def test_the_last_steps_ask_for_no_more_than_they_need():
 def test_the_window_stays_between_one_batch_and_the_staleness_bound(batch, staleness, looks):
     bounded = Window(batch=batch, max_staleness=staleness, slots=64, first=2 * batch, steps=None)
     for ready, open_, writers, pressed, stale, waiting in looks:
-        flight = Flight(ready, open_, writers, pressed)
+        flight = InFlight(ready, open_, writers, pressed)
         asked = bounded.wait(1, flight) if waiting else bounded.begin(1, flight, stale)
         assert batch <= bounded.size <= batch * staleness
         assert 0 <= asked <= max(0, batch * staleness - ready - open_)
@@ -116,7 +116,7 @@ def test_the_window_stays_between_one_batch_and_the_staleness_bound(batch, stale
 
 @given(st.lists(st.integers(0, 12), min_size=1))
 def test_fewer_ready_groups_never_ask_for_fewer(readies):
-    asked = [window().begin(1, Flight(ready, 4), stale=0) for ready in sorted(readies)]
+    asked = [window().begin(1, InFlight(ready, 4), stale=0) for ready in sorted(readies)]
     assert asked == sorted(asked, reverse=True)
 
 
@@ -134,12 +134,12 @@ class Run:
             heapq.heappush(self.ends, self.now + self.write_s + self.wait_s)
             self.writers.append(self.now + self.write_s)
 
-    def flight(self) -> Flight:
+    def flight(self) -> InFlight:
         while self.ends and self.ends[0] <= self.now:
             heapq.heappop(self.ends)
             self.ready += 1
         self.writers = [end for end in self.writers if end > self.now]
-        return Flight(self.ready, len(self.ends), 8 * len(self.writers), NOTHING)
+        return InFlight(self.ready, len(self.ends), 8 * len(self.writers), NOTHING)
 
     def step(self, number: int) -> None:
         self.submit(self.window.begin(number, self.flight(), stale=0))
@@ -170,7 +170,7 @@ def test_in_a_run_whose_rollouts_wait_for_judges_the_trainer_stops_waiting():
 
 
 def test_what_a_dead_process_told_is_forgotten():
-    told = Told()
+    told = PublishedCounts()
     assert told.writing({b"a": b"[3, 0]", b"b": b"[4, 7]"}, now=0.0) == 7
     assert told.writing({b"a": b"[2, 1]", b"b": b"[4, 7]"}, now=FRESH_S / 2) == 6
     assert told.writing({b"a": b"[5, 2]", b"b": b"[4, 7]"}, now=FRESH_S) == 5

@@ -7,9 +7,11 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from policy.document import Document, Task, TextPart
-from policy.ledger.groups import dropped_by_quarter, groups
-from policy.ledger.reader import Ledger, read_ledger
-from policy.ledger.writer import Abandoned, Closed, LedgerWriter, Scored, Started
+from policy.ledger.entries import Abandoned, Closed, Scored, Started
+from policy.ledger.groups import dropped_by_quarter, group_summary
+from policy.ledger.reader import read_ledger
+from policy.ledger.records import Ledger
+from policy.ledger.writer import LedgerWriter
 from policy.scoring import Score
 
 TASK = Task(question="Write.")
@@ -40,7 +42,7 @@ def ledger(tmp_path):
 
 
 def test_every_group_is_counted_by_its_fate(ledger):
-    became = groups(
+    became = group_summary(
         ledger(
             {
                 "a_0": (1, "trained"), "a_1": (1, "trained"), "a_2": (1, "masked"),
@@ -57,7 +59,7 @@ def test_every_group_is_counted_by_its_fate(ledger):
 
 
 def test_a_rollout_that_a_resume_replaced_is_in_no_count(ledger):
-    became = groups(
+    became = group_summary(
         ledger(
             {
                 "a_0": (1, "trained"), "a_1": (1, "abandoned"), "a_1.1": (1, "masked"),
@@ -73,7 +75,7 @@ def test_a_group_is_as_slow_as_its_slowest_rollout(ledger):
     rollouts = {}
     for place, state in enumerate(["trained", "trained", "trained", "stale"]):
         rollouts |= {f"g{place}_0": (1.0, state), f"g{place}_1": (10.0 * place, state)}
-    assert groups(ledger(rollouts)).dropped_by_latency == [0, 0, 0, 1]
+    assert group_summary(ledger(rollouts)).dropped_by_latency == [0, 0, 0, 1]
 
 
 def test_shares_of_eight_groups_by_hand():

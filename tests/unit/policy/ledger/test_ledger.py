@@ -20,8 +20,9 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from policy.document import Document, Task, TextPart
-from policy.ledger import lines
+from policy.ledger import append_log
 from policy.ledger import writer as ledger_writer
+from policy.ledger.entries import LEDGER
 from policy.ledger.reader import close_open, read_ledger, reward_curve
 from policy.ledger.writer import LedgerWriter
 from policy.scoring import Score
@@ -197,7 +198,7 @@ def test_lines_of_many_threads_do_not_mix(writer, tmp_path):
 def test_closing_twice_is_harmless(tmp_path):
     writer = LedgerWriter(tmp_path, "rollout")
     writer.started("u_0", TASK)
-    file = writer._lines._file
+    file = writer._log._file
     writer.close()
     writer.close()
     with pytest.raises(OSError):
@@ -217,13 +218,13 @@ def test_any_text_keeps_to_one_line(tmp_path_factory, text):
 
 
 def test_a_full_file_is_followed_by_another(tmp_path, monkeypatch):
-    monkeypatch.setattr(lines, "FULL_BYTES", 2_000)
+    monkeypatch.setattr(append_log, "FULL_BYTES", 2_000)
     writer = LedgerWriter(tmp_path, "rollout")
     for number in range(30):
         writer.started(f"u_{number}", TASK, step=number)
         writer.closed(f"u_{number}", "failed", reason="x" * (1_900 if number == 7 else 5))
     writer.close()
-    files = sorted((tmp_path / ledger_writer.LEDGER).glob("rollout-*.jsonl"))
+    files = sorted((tmp_path / LEDGER).glob("rollout-*.jsonl"))
     assert len(files) > 3
     assert max(file.stat().st_size for file in files) < 2_200, "a long entry has a file of its own"
     ledger = read_ledger(tmp_path)
@@ -248,7 +249,7 @@ def files_of_at_most(size: int) -> Iterator[None]:
 def test_a_disk_that_fills_in_the_middle_of_a_line_and_empties_again_costs_nothing(writer, tmp_path):
     """Regression: the next entry was written into the torn line, and the run could not be read any more."""
     writer.started("u_0", TASK)
-    [file] = (tmp_path / ledger_writer.LEDGER).glob("*.jsonl")
+    [file] = (tmp_path / LEDGER).glob("*.jsonl")
     with files_of_at_most(file.stat().st_size + 40):
         writer.started("u_1", TASK)
         writer.started("u_2", TASK)
@@ -259,8 +260,8 @@ def test_a_disk_that_fills_in_the_middle_of_a_line_and_empties_again_costs_nothi
 
 def test_a_disk_that_stays_full_is_an_error_in_the_end(writer, tmp_path, monkeypatch):
     writer.started("u_0", TASK)
-    monkeypatch.setattr(lines, "FULL_BYTES", 1_000)
-    [file] = (tmp_path / ledger_writer.LEDGER).glob("*.jsonl")
+    monkeypatch.setattr(append_log, "FULL_BYTES", 1_000)
+    [file] = (tmp_path / LEDGER).glob("*.jsonl")
     with files_of_at_most(file.stat().st_size), pytest.raises(OSError):
         writer.started("u_1", Task(question="?" * 1_000))
 
@@ -274,8 +275,8 @@ def test_a_disk_that_refuses_to_make_it_durable_is_asked_again(tmp_path, monkeyp
         if asked.qsize() == 1:
             raise OSError(errno.EIO, "try later")
 
-    monkeypatch.setattr(lines, "SYNC_S", 0.01)
-    monkeypatch.setattr(lines.os, "fsync", fsync)
+    monkeypatch.setattr(append_log, "SYNC_S", 0.01)
+    monkeypatch.setattr(append_log.os, "fsync", fsync)
     writer = LedgerWriter(tmp_path, "rollout")
     writer.started("u_0", TASK)
     deadline = time.monotonic() + 10.0

@@ -17,8 +17,7 @@ from hypothesis import strategies as st
 
 from coordinator.state.resume import entries
 from policy.document import Document, Task
-from policy.ledger.reader import Ledger, merge, settle
-from policy.ledger.writer import (
+from policy.ledger.entries import (
     Broken,
     Closed,
     Ended,
@@ -32,9 +31,11 @@ from policy.ledger.writer import (
     Waited,
     Wrote,
 )
-from policy.resume.completions import Piece, Text, Texts
-from policy.resume.plan import Resumption, counted, place, plan
-from policy.resume.state import Continued
+from policy.ledger.merge import apply_group_failures, merge
+from policy.ledger.records import Ledger
+from policy.resume.completions import Completion, CompletionSegment, CompletionStore
+from policy.resume.plan import ResumePlan, effective_versions, plan_resume, slot_of
+from policy.resume.state import ResumeState
 from policy.scoring import Score
 from workers.errors import Cause
 from workers.messages import Failure, Outcome, Request, Success
@@ -47,7 +48,7 @@ def merged(written: list[Entry]) -> Ledger:
     ledger = Ledger()
     for entry in written:
         merge(ledger, entry)
-    settle(ledger)
+    apply_group_failures(ledger)
     return ledger
 
 
@@ -63,12 +64,12 @@ class World:
 
     chance: random.Random
     written: list[Entry] = field(default_factory=list)
-    texts: dict[str, Text] = field(default_factory=dict)
+    texts: dict[str, Completion] = field(default_factory=dict)
     checkpoints: list[tuple[int, int, dict[str, Group]]] = field(default_factory=lambda: [(0, 0, {})])
     asked: Counter[str] = field(default_factory=Counter)
     queue: set[str] = field(default_factory=set)
-    resumption: Resumption = field(default_factory=Resumption)
-    continued: dict[str, Continued] = field(default_factory=dict)
+    resumption: ResumePlan = field(default_factory=ResumePlan)
+    continued: dict[str, ResumeState] = field(default_factory=dict)
 
     def say(self, kind: type[Any], **fields: Any) -> None:
         self.written.append(kind(time=float(len(self.written) + 1), **fields))
@@ -123,8 +124,8 @@ class World:
                 self.say(Broken, rollout_id=name, reason="no luck")
                 group.ended[session] = "broken"
                 return
-            piece = Piece.of([1], [-1.0], (step, step))
-            self.texts[name] = Text(time=float(len(self.written)), pieces=(piece,))
+            piece = CompletionSegment.of([1], [-1.0], (step, step))
+            self.texts[name] = Completion(time=float(len(self.written)), pieces=(piece,))
             yield
             self.say(Wrote, rollout_id=name, segments=())
             yield
@@ -195,7 +196,7 @@ class World:
         elif len(self.checkpoints) > 1 and self.chance.random() < 0.2:
             self.checkpoints.pop()  # its files are gone, and with the word of it so are texts from before
         self.say(Resumed, step=self.checkpoints[-1][0])
-        decided = plan(merged(self.written), self.texts.get, allowed=ALLOWED)
+        decided = plan_resume(merged(self.written), self.texts.get, allowed=ALLOWED)
         self.written += entries(decided, float(len(self.written) + 1))
         self.resumption, self.continued = decided.resumption, decided.continued
 
@@ -231,7 +232,7 @@ def test_a_run_may_die_at_any_moment_and_as_often_as_it_likes(seed, deaths):
     assert ledger.open == ledger.pending == []
     trained = [rollout for rollout in ledger.rollouts.values() if rollout.state == "trained"]
     assert all(rollout.task is not None and rollout.reward is not None for rollout in trained)
-    places = Counter(place(rollout.rollout_id) for rollout in trained)
+    places = Counter(slot_of(rollout.rollout_id) for rollout in trained)
     assert set(places.values()) == {1}
     by_step = {step: {r.uid for r in trained if r.step == step} for step in range(1, STEPS + 1)}
     assert all(len(uids) == 1 for uids in by_step.values())
@@ -252,7 +253,7 @@ def test_a_run_may_die_at_any_moment_and_as_often_as_it_likes(seed, deaths):
     ],
 )
 def test_weights_that_are_gone_are_as_old_as_the_way_back_from_them(versions, cut, place_on_branch):
-    assert counted(versions, cut) == place_on_branch
+    assert effective_versions(versions, cut) == place_on_branch
 
 
 def dead(*later: Entry) -> Ledger:
@@ -267,12 +268,14 @@ def dead(*later: Entry) -> Ledger:
     ])  # fmt: skip
 
 
-def text(*versions: tuple[int, int]) -> Text:
-    return Text(time=2.0, pieces=tuple(Piece.of([1], [-1.0], version) for version in versions))
+def text(*versions: tuple[int, int]) -> Completion:
+    return Completion(
+        time=2.0, pieces=tuple(CompletionSegment.of([1], [-1.0], version) for version in versions)
+    )
 
 
 def test_a_complete_text_goes_on_and_its_open_request_is_no_orphan():
-    decided = plan(dead(), lambda name: text((2, 2)), allowed=4)
+    decided = plan_resume(dead(), lambda name: text((2, 2)), allowed=4)
     assert decided.resumption.continued == decided.continued.keys() == {"u_0"}
     assert decided.resumption.steps == {"u": 3}
     assert (decided.abandoned, decided.orphans) == ({}, ())
@@ -280,7 +283,7 @@ def test_a_complete_text_goes_on_and_its_open_request_is_no_orphan():
 
 
 def test_half_a_text_is_begun_anew_under_another_id_and_its_request_is_an_orphan():
-    decided = plan(dead(), lambda name: None, allowed=4)
+    decided = plan_resume(dead(), lambda name: None, allowed=4)
     assert decided.resumption.continued == decided.continued.keys() == set()
     assert list(decided.abandoned) == ["u_0"]
     assert [request.request_id for request in decided.orphans] == ["u_0-0"]
@@ -289,16 +292,16 @@ def test_half_a_text_is_begun_anew_under_another_id_and_its_request_is_an_orphan
 
 def test_a_text_that_is_too_old_to_be_trained_on_is_begun_anew():
     ledger = dead()
-    assert plan(ledger, lambda name: text((0, 2)), allowed=3).abandoned == {}
-    assert list(plan(ledger, lambda name: text((0, 2)), allowed=2).abandoned) == ["u_0"]
-    assert list(plan(ledger, lambda name: text((4, 4)), allowed=2).abandoned) == ["u_0"]
+    assert plan_resume(ledger, lambda name: text((0, 2)), allowed=3).abandoned == {}
+    assert list(plan_resume(ledger, lambda name: text((0, 2)), allowed=2).abandoned) == ["u_0"]
+    assert list(plan_resume(ledger, lambda name: text((4, 4)), allowed=2).abandoned) == ["u_0"]
 
 
 def test_a_document_that_has_its_score_brings_it_along():
     document = Document(rollout_id="u_0", task=TASK, parts=())
     scored = Scored(time=5, document=document, score=Score(reward=0.25), tokens=1, versions=(2, 2))
     trained = Closed(time=6, rollout_id="u_0", state="trained", step=3)
-    decided = plan(dead(scored, trained), lambda name: text((2, 2)), allowed=1)
+    decided = plan_resume(dead(scored, trained), lambda name: text((2, 2)), allowed=1)
     [continued] = decided.continued.values()
     assert (continued.document, continued.score) == (document, Score(reward=0.25))
 
@@ -308,8 +311,8 @@ def test_a_score_of_weights_that_are_gone_is_brought_along_only_while_it_is_youn
     scored = Scored(time=5, document=document, score=Score(reward=0.25), tokens=1, versions=(4, 4))
     trained = Closed(time=6, rollout_id="u_0", state="trained", step=5)
     ledger = dead(scored, trained)
-    assert plan(ledger, lambda name: text((4, 4)), allowed=3).abandoned == {}
-    assert list(plan(ledger, lambda name: text((4, 4)), allowed=2).abandoned) == ["u_0"]
+    assert plan_resume(ledger, lambda name: text((4, 4)), allowed=3).abandoned == {}
+    assert list(plan_resume(ledger, lambda name: text((4, 4)), allowed=2).abandoned) == ["u_0"]
 
 
 @pytest.mark.parametrize("lost", [None, text((0, 2))], ids=["gone", "too old"])
@@ -318,7 +321,7 @@ def test_what_verl_has_in_its_checkpoint_keeps_its_id_whatever_became_of_its_tex
     scored = Scored(time=5, document=document, score=Score(reward=0.25), tokens=1, versions=(2, 2))
     trained = Closed(time=8, rollout_id="u_0", state="trained", step=3)
     ledger = dead(scored, Resumed(time=6, step=1), Saved(time=7, step=2, held=("u_0",)), trained)
-    decided = plan(ledger, lambda name: lost, allowed=1)
+    decided = plan_resume(ledger, lambda name: lost, allowed=1)
     assert decided.abandoned == {}
     assert decided.resumption.name("u", 0) == "u_0"
 
@@ -327,14 +330,16 @@ def test_of_groups_that_the_checkpoint_is_done_with_nothing_is_kept():
     other = Started(time=3, rollout_id="u_1.1", task=TASK, step=2)
     masked = Closed(time=5, rollout_id="u_1.1", state="masked")
     trained = Closed(time=6, rollout_id="u_0", state="trained", step=2)
-    assert plan(dead(other, masked, trained), lambda name: None, allowed=4).resumption == Resumption(step=2)
-    assert plan(dead(other, masked), lambda name: None, allowed=4).resumption.masked == {"u_1.1"}
+    assert plan_resume(dead(other, masked, trained), lambda name: None, allowed=4).resumption == ResumePlan(
+        step=2
+    )
+    assert plan_resume(dead(other, masked), lambda name: None, allowed=4).resumption.masked == {"u_1.1"}
 
 
 def test_what_the_checkpoint_holds_stays_as_it_was():
     trained = Closed(time=6, rollout_id="u_0", state="trained", step=2)
-    decided = plan(dead(trained), lambda name: text((2, 2)), allowed=4)
-    assert decided.resumption == Resumption(step=2)
+    decided = plan_resume(dead(trained), lambda name: text((2, 2)), allowed=4)
+    assert decided.resumption == ResumePlan(step=2)
     assert [request.request_id for request in decided.orphans] == ["u_0-0"]
 
 
@@ -342,18 +347,18 @@ def test_a_masked_score_whose_state_was_not_written_is_masked():
     failure = Failure(cause=Cause.QUOTA)
     document = Document(rollout_id="u_0", task=TASK, parts=())
     scored = Scored(time=5, document=document, score=Score(reward=None, masked_by=(failure,)), tokens=1)
-    decided = plan(dead(scored), lambda name: text((2, 2)), allowed=4)
+    decided = plan_resume(dead(scored), lambda name: text((2, 2)), allowed=4)
     assert decided.masked == {"u_0": "quota"}
     assert decided.resumption.masked == {"u_0"}
 
 
 def test_a_plan_is_read_as_it_was_written(tmp_path):
-    assert Resumption.load(tmp_path) == Resumption()
-    decided = plan(dead(), lambda name: text((2, 2)), allowed=4)
+    assert ResumePlan.load(tmp_path) == ResumePlan()
+    decided = plan_resume(dead(), lambda name: text((2, 2)), allowed=4)
     decided.resumption.save(tmp_path)
     decided.continued["u_0"].save(tmp_path, "u_0")
-    assert Resumption.load(tmp_path) == decided.resumption
-    assert Continued.load(tmp_path, "u_0") == decided.continued["u_0"]
-    Texts(tmp_path).forget({"u"})
+    assert ResumePlan.load(tmp_path) == decided.resumption
+    assert ResumeState.load(tmp_path, "u_0") == decided.continued["u_0"]
+    CompletionStore(tmp_path).forget({"u"})
     with pytest.raises(FileNotFoundError):
-        Continued.load(tmp_path, "u_0")
+        ResumeState.load(tmp_path, "u_0")

@@ -8,28 +8,34 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from policy.resume.completions import Piece, Text, Texts
+from policy.resume.completions import Completion, CompletionSegment, CompletionStore
 
 
 @pytest.fixture
 def texts(tmp_path):
-    return Texts(tmp_path)
+    return CompletionStore(tmp_path)
 
 
 @given(st.lists(st.tuples(st.integers(0, 2**31 - 1), st.floats(-1e4, 0.0, width=32)), max_size=20))
 def test_ids_and_log_probabilities_come_back(tokens):
-    piece = Piece.of([token for token, _ in tokens], [prob for _, prob in tokens], (1, 2))
-    again = Piece.model_validate_json(piece.model_dump_json())
+    piece = CompletionSegment.of([token for token, _ in tokens], [prob for _, prob in tokens], (1, 2))
+    again = CompletionSegment.model_validate_json(piece.model_dump_json())
     assert list(zip(again.ids(), again.probs(), strict=True)) == tokens
 
 
 def test_a_log_probability_keeps_the_precision_in_which_it_is_trained_on():
-    [kept] = Piece.of([1], [-0.1], None).probs()
+    [kept] = CompletionSegment.of([1], [-0.1], None).probs()
     assert kept == struct.unpack("f", struct.pack("f", -0.1))[0]
 
 
 def test_a_text_is_kept_until_its_group_is_forgotten(texts):
-    text = Text(time=5.0, pieces=(Piece.of([7], [-1.0], (0, 3)), Piece.of([8, 9], [-2.0, -3.0], (2, 4))))
+    text = Completion(
+        time=5.0,
+        pieces=(
+            CompletionSegment.of([7], [-1.0], (0, 3)),
+            CompletionSegment.of([8, 9], [-2.0, -3.0], (2, 4)),
+        ),
+    )
     for name in ("a-b_0", "a-b_1.2", "c_0"):
         texts.save(name, text)
     assert texts.load("a-b_1.2") == text
@@ -39,6 +45,6 @@ def test_a_text_is_kept_until_its_group_is_forgotten(texts):
 
 
 def test_what_a_dying_machine_left_of_a_text_is_none(texts, tmp_path):
-    texts.save("a_0", Text(time=5.0, pieces=()))
+    texts.save("a_0", Completion(time=5.0, pieces=()))
     (tmp_path / "texts" / "a" / "a_0.json").write_bytes(b"")
     assert texts.load("a_0") is None

@@ -14,9 +14,9 @@ from PIL import Image
 from policy.document import Document, Task
 from policy.ledger.reader import read_ledger
 from policy.ledger.writer import LedgerWriter
-from policy.resume.completions import Piece, Text, Texts
-from policy.resume.plan import Resumption
-from policy.resume.state import Continued
+from policy.resume.completions import Completion, CompletionSegment, CompletionStore
+from policy.resume.plan import ResumePlan
+from policy.resume.state import ResumeState
 from policy.rollout.rollout import Limits
 from policy.scoring import Score
 from workers.settings import ToolSettings
@@ -71,11 +71,11 @@ def ask(tmp_path, monkeypatch, blobs, task):
             assert [image.size for image in images] == [(20, 10)]
             return list(PROMPT)
 
-    async def asked(resumption: Resumption) -> Any:
+    async def asked(resumption: ResumePlan) -> Any:
         ledger = LedgerWriter(tmp_path, "rollout")
         shared = SimpleNamespace(
-            client=None, scorer=Judge(), ledger=ledger, texts=Texts(tmp_path), resumption=resumption,
-            blobs=blobs, ends=frozenset({END}), writers=None, tools=ToolSettings(),
+            client=None, scorer=Judge(), ledger=ledger, texts=CompletionStore(tmp_path),
+            resumption=resumption, blobs=blobs, ends=frozenset({END}), writers=None, tools=ToolSettings(),
             metrics=SimpleNamespace(rollout=contextlib.nullcontext),
         )  # fmt: skip
 
@@ -99,11 +99,11 @@ def ask(tmp_path, monkeypatch, blobs, task):
 def left(tmp_path, task):
     """Leaves a text of the weights of step 1, and what was known of its rollout."""
 
-    def leave(**known: Any) -> Resumption:
-        pieces = (Piece.of(SAID, [-0.5] * len(SAID), (1, 1)),)
-        Texts(tmp_path).save(NAME, Text(time=1.0, pieces=pieces))
-        Continued(cut=(), **known).save(tmp_path, NAME)
-        return Resumption(step=2, continued=frozenset({NAME}))
+    def leave(**known: Any) -> ResumePlan:
+        pieces = (CompletionSegment.of(SAID, [-0.5] * len(SAID), (1, 1)),)
+        CompletionStore(tmp_path).save(NAME, Completion(time=1.0, pieces=pieces))
+        ResumeState(cut=(), **known).save(tmp_path, NAME)
+        return ResumePlan(step=2, continued=frozenset({NAME}))
 
     return leave
 
@@ -133,7 +133,7 @@ async def test_what_has_no_score_is_read_again_and_scored(ask, left, tmp_path):
 
 
 async def test_what_was_masked_stays_masked(ask, tmp_path):
-    assert await ask(Resumption(step=2, masked=frozenset({NAME}))) == []
+    assert await ask(ResumePlan(step=2, masked=frozenset({NAME}))) == []
     assert read_ledger(tmp_path).rollouts == {}
 
 

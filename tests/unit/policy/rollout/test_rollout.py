@@ -15,10 +15,11 @@ from scripted import END, PATIENCE_S, PROMPT, Judge, Model, Queue, blob, decode,
 from policy.document import InvalidPart, Task, TextPart
 from policy.ledger.reader import read_ledger
 from policy.ledger.writer import LedgerWriter
-from policy.resume.client import Rejoining
-from policy.resume.completions import Texts
+from policy.resume.client import ResumeClient
+from policy.resume.completions import CompletionStore
 from policy.rollout.detokenizer import Detokenizer
-from policy.rollout.rollout import Limits, Rollout, Segment, replay, revived
+from policy.rollout.result import Segment, replay, restored
+from policy.rollout.rollout import Limits, Rollout
 from workers.errors import Cause
 from workers.messages import Failure, Success
 
@@ -406,7 +407,7 @@ def test_half_a_character_at_the_end_is_not_lost():
 
 
 async def test_a_text_that_is_replayed_gives_the_same_rollout_and_asks_only_for_what_is_open(build, tmp_path):
-    texts, queue = Texts(tmp_path), Queue()
+    texts, queue = CompletionStore(tmp_path), Queue()
     began = dataclasses.replace(build(f"{search('x')} and {search('y')} ö", queue=queue), texts=texts)
     running = asyncio.create_task(began.run(PROMPT))
     await queue.seen("u_0-0", "u_0-1")
@@ -422,7 +423,7 @@ async def test_a_text_that_is_replayed_gives_the_same_rollout_and_asks_only_for_
     again = dataclasses.replace(
         began,
         generate=replay(texts.load("u_0"), ()),
-        client=Rejoining(joined, [known]),
+        client=ResumeClient(joined, [known]),
         scorer=Judge(),
         texts=None,
         replayed=True,
@@ -435,7 +436,7 @@ async def test_a_text_that_is_replayed_gives_the_same_rollout_and_asks_only_for_
     assert (replayed.document, replayed.score) == (written.document, written.score)
     assert (replayed.token_ids, replayed.log_probs) == (written.token_ids, written.log_probs)
     assert (replayed.versions, replayed.segments) == (written.versions, written.segments)
-    scored = revived(PROMPT, texts.load("u_0"), written.document, written.score, ())
+    scored = restored(PROMPT, texts.load("u_0"), written.document, written.score, ())
     assert (scored.token_ids, scored.log_probs, scored.reward) == (
         written.token_ids,
         written.log_probs,
@@ -444,7 +445,7 @@ async def test_a_text_that_is_replayed_gives_the_same_rollout_and_asks_only_for_
 
 
 async def test_a_replayed_text_is_as_old_as_the_weights_on_the_branch_that_survived(build, tmp_path):
-    texts = Texts(tmp_path)
+    texts = CompletionStore(tmp_path)
     await dataclasses.replace(build("Só texto."), texts=texts).run(PROMPT)  # by weights of steps 0 and 1
     segment = await replay(texts.load("u_0"), (0,))(PROMPT, 100, 0)
     assert segment.version == (-1, 0)
@@ -452,6 +453,6 @@ async def test_a_replayed_text_is_as_old_as_the_weights_on_the_branch_that_survi
 
 async def test_a_text_that_cannot_be_kept_does_not_break_the_rollout(build, tmp_path, caplog):
     (tmp_path / "texts").write_text("a file where a folder should be")
-    written = await dataclasses.replace(build("x"), texts=Texts(tmp_path)).run(PROMPT)
+    written = await dataclasses.replace(build("x"), texts=CompletionStore(tmp_path)).run(PROMPT)
     assert written.reward == 1.0
     assert "is not kept" in caplog.text

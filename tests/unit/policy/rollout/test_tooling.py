@@ -12,7 +12,7 @@ from scripted import PATIENCE_S, Queue, blob, edit, search
 
 from policy.document import ImagePart, InvalidPart, Part
 from policy.grammar.tags import read as read_tags
-from policy.resume.client import Rejoining
+from policy.resume.client import ResumeClient
 from policy.rollout.code_budget import CodeBudget, decide
 from policy.rollout.tooling import Tooling
 from workers.errors import Cause, Fault
@@ -193,7 +193,7 @@ async def test_a_resumed_document_has_only_the_seconds_that_are_left() -> None:
         Outcome(request_id=f"u_0-{n}", kind="code", result=DRAWN, started=1000.0, finished=1014.5)
         for n in range(3)
     ]
-    document = tooling(Rejoining(queue, before), tools(budget_s=60.0))
+    document = tooling(ResumeClient(queue, before), tools(budget_s=60.0))
     parts = document.take(read(CODE * 6))
     await queue.seen("u_0-3")  # it was under way
     queue.answer("u_0-3", DRAWN, ran_s=14.5)

@@ -10,7 +10,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from policy.train.dispatch import SpreadingManager, spread
+from policy.train.dispatch import RoundRobinManager, round_robin
 
 PROCESSES = 3
 
@@ -19,7 +19,7 @@ PROCESSES = 3
 def test_no_process_gets_two_prompts_more_than_another(processes: int, batches: list[int]) -> None:
     given_to, first = [0] * processes, 0
     for prompts in batches:
-        shares = spread(prompts, processes, first)
+        shares = round_robin(prompts, processes, first)
         assert sorted(row for rows in shares for row in rows) == list(range(prompts)), "each once"
         given_to = [count + len(rows) for count, rows in zip(given_to, shares, strict=True)]
         assert max(given_to) - min(given_to) <= 1
@@ -27,7 +27,7 @@ def test_no_process_gets_two_prompts_more_than_another(processes: int, batches: 
 
 
 @pytest.fixture(scope="module")
-def spreading() -> Iterator[SpreadingManager]:
+def spreading() -> Iterator[RoundRobinManager]:
     """A manager as verl makes it, with three of Ray's processes that only keep what they were given."""
     import ray
     from omegaconf import OmegaConf
@@ -45,7 +45,7 @@ def spreading() -> Iterator[SpreadingManager]:
         async def seen(self) -> list[str]:
             return self.uids
 
-    class Manager(SpreadingManager):
+    class Manager(RoundRobinManager):
         def __init__(self, **options: Any):
             super().__init__(**options)
             self.agent_loop_workers_class = Process
@@ -70,7 +70,7 @@ def batch(*uids: str) -> Any:
 
 
 @pytest.mark.heavy
-def test_single_prompts_reach_every_process(spreading: SpreadingManager) -> None:
+def test_single_prompts_reach_every_process(spreading: RoundRobinManager) -> None:
     import ray
 
     for n in range(6):

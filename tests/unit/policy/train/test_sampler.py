@@ -9,8 +9,8 @@ from omegaconf import OmegaConf
 from policy.document import Task
 from policy.ledger.reader import read_ledger
 from policy.ledger.writer import LedgerWriter
-from policy.resume.completions import Text, Texts
-from policy.resume.plan import Resumption
+from policy.resume.completions import Completion, CompletionStore
+from policy.resume.plan import ResumePlan
 from workers.broker.breaker import Breaker
 from workers.broker.breakers import Breakers
 
@@ -53,7 +53,7 @@ def rollouts(tmp_path):
 
 @pytest.fixture
 def sampler(store, tmp_path, rollouts):
-    from policy.train.sampler import SiblingSampler, SiblingSamplerAsync
+    from policy.train.sampler import GroupSampler, GroupSamplerAsync
 
     refilled: list[int] = []
 
@@ -72,7 +72,7 @@ def sampler(store, tmp_path, rollouts):
                 uid = f"new{sum(refilled)}{len(store.items['train'])}"
                 store.group(uid, "finished", range(4), step=9)
 
-        cls = SiblingSampler if mode == "sync" else SiblingSamplerAsync
+        cls = GroupSampler if mode == "sync" else GroupSamplerAsync
         options = {
             "run": str(tmp_path),
             "n": 4,
@@ -401,9 +401,9 @@ def test_groups_without_votes_end_the_run_when_no_provider_is_to_blame(store, sa
 
 
 def test_a_checkpoint_is_told_and_what_was_trained_on_needs_its_text_no_more(store, sampler, tmp_path):
-    texts = Texts(tmp_path)
+    texts = CompletionStore(tmp_path)
     for name in ("a_0", "b_0"):
-        texts.save(name, Text(time=1.0, pieces=()))
+        texts.save(name, Completion(time=1.0, pieces=()))
     store.group("a", "finished", range(4))
     made = sampler()
     made.sample(2, "train", 1)
@@ -415,7 +415,7 @@ def test_a_checkpoint_is_told_and_what_was_trained_on_needs_its_text_no_more(sto
 
 @pytest.mark.parametrize(("mode", "held"), [("separate_async", {"a_0", "a_2.1"}), ("sync", set())])
 def test_a_checkpoint_names_what_verl_saves_of_groups_that_ended(mode, held, store, sampler, tmp_path):
-    Resumption(ids={"a_2": "a_2.1"}).save(tmp_path)
+    ResumePlan(ids={"a_2": "a_2.1"}).save(tmp_path)
     made = sampler(mode)
     store.group("a", "finished", [0, 2])
     store.group("b", "running", [0])
@@ -424,15 +424,15 @@ def test_a_checkpoint_names_what_verl_saves_of_groups_that_ended(mode, held, sto
 
 
 def test_without_checkpoints_nobody_needs_the_text_of_what_was_trained_on(store, sampler, tmp_path):
-    texts = Texts(tmp_path)
-    texts.save("a_0", Text(time=1.0, pieces=()))
+    texts = CompletionStore(tmp_path)
+    texts.save("a_0", Completion(time=1.0, pieces=()))
     store.group("a", "finished", range(4))
     sampler(saves=False).sample(2, "train", 1)
     assert texts.load("a_0") is None
 
 
 def test_a_group_is_as_old_as_what_it_brought_over_a_resume(store, sampler, tmp_path):
-    Resumption(step=4, steps={"a": 2}).save(tmp_path)
+    ResumePlan(step=4, steps={"a": 2}).save(tmp_path)
     store.group("a", "finished", range(4), step=5)  # submitted again
     store.group("b", "finished", range(4), step=5)
     batch, metrics = sampler().sample(5, "train", 1)
@@ -442,7 +442,7 @@ def test_a_group_is_as_old_as_what_it_brought_over_a_resume(store, sampler, tmp_
 
 @pytest.mark.parametrize("mode", ["separate_async", "colocate_async", "sync"])
 def test_a_rollout_begun_anew_is_closed_under_its_own_id(mode, store, sampler, tmp_path):
-    Resumption(step=1, ids={"a_1": "a_1.1"}).save(tmp_path)
+    ResumePlan(step=1, ids={"a_1": "a_1.1"}).save(tmp_path)
     store.group("a", "finished", [0, 1], step=2)
     sampler(mode).sample(2, "train", 1)
     assert states(tmp_path) == {"a_0": "trained", "a_1.1": "trained"}

@@ -19,7 +19,7 @@ def trainer(tmp_path):
     from policy.train import trainer
 
     def make(name: str):
-        trainer.identity.cache_clear()  # a process of its own
+        trainer.run_uuid.cache_clear()  # a process of its own
         made = object.__new__(get_trainer_cls(name))
         sampler = {"sampler_kwargs": {"run": str(tmp_path)}}
         made.config = OmegaConf.create({"trainer": {"v1": {"sampler": sampler}}})

@@ -32,7 +32,7 @@ def _own_file(folder: Path, name: str) -> int:
     raise AssertionError("unreachable")
 
 
-class Lines:
+class AppendLog:
     """`append` from any thread; `close` makes everything durable."""
 
     def __init__(self, folder: Path, name: str):

@@ -21,7 +21,7 @@ EIGHTH = 8  # a batch is grown by so many parts at each look
 
 
 @dataclass(frozen=True)
-class Flight:
+class InFlight:
     """What is under way at one moment. `ready`: groups to be trained on; `open`: groups that have not ended;
     `writing`: rollouts that hold a generation slot, None when nobody told; `pressed`: queues in which more
     requests wait than run, None when Redis did not answer."""
@@ -46,7 +46,7 @@ class Window:
         self._calm = 0  # the first step after a loss in which the window may grow again
         self.size = self._within(first)
 
-    def begin(self, step: int, flight: Flight, stale: int) -> int:
+    def begin(self, step: int, flight: InFlight, stale: int) -> int:
         """Groups to submit as `step` begins. `stale`: groups that came too late since the step before."""
         if stale:
             self.size = self._within(self.size - max(self._part, self.size // 8))
@@ -55,14 +55,14 @@ class Window:
             self.size = self._within(self.size - self._part)
         return self._missing(step, flight)
 
-    def wait(self, step: int, flight: Flight) -> int:
+    def wait(self, step: int, flight: InFlight) -> int:
         """Groups to submit while the trainer waits for those of `step`; to be asked every second or so."""
         starving = flight.writing is not None and flight.writing < ROOM * self._slots
         if starving and flight.pressed == frozenset() and flight.ready < self._batch and step >= self._calm:
             self.size = self._within(self.size + self._part)
         return self._missing(step, flight)
 
-    def _missing(self, step: int, flight: Flight) -> int:
+    def _missing(self, step: int, flight: InFlight) -> int:
         under_way = flight.ready + flight.open
         most = min(self._most, self.size + self._batch)
         missing = min(max(self.size - flight.open, self._batch - under_way), most - under_way)

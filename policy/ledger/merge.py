@@ -1,0 +1,149 @@
+"""Merge entries into a `Ledger`, one at a time, in the order of their times. Pure.
+
+Invariants:
+- a rollout has exactly one terminal state, and a request exactly one outcome;
+- the first one counts; a second one is recorded in `Ledger.violations` and changes nothing;
+- a resume (`Resumed`) undoes the steps after its checkpoint: what they did may be done again.
+"""
+
+from __future__ import annotations
+
+import math
+
+from policy.ledger.entries import (
+    Abandoned,
+    Broken,
+    Closed,
+    Ended,
+    Entry,
+    Finished,
+    GroupDropped,
+    GroupFailed,
+    Paused,
+    PauseEnded,
+    Posted,
+    Resumed,
+    Saved,
+    Scored,
+    Started,
+    Waited,
+    Wrote,
+)
+from policy.ledger.records import Ledger, RequestRecord, RolloutRecord
+from workers.errors import Cause
+from workers.messages import Failure
+
+
+def apply_group_failures(ledger: Ledger) -> None:
+    """End what is open of the groups that failed. Only once all that was written of them is merged: their
+    rollouts may have states of their own."""
+    if ledger.failed:
+        for rollout in ledger.open:
+            if rollout.uid in ledger.failed:
+                fail_rollout(rollout, ledger.failed[rollout.uid])
+
+
+def fail_rollout(rollout: RolloutRecord, entry: GroupFailed) -> None:
+    """End a rollout that is open with its group."""
+    rollout.state, rollout.step, rollout.closed = "failed", entry.step, entry.time
+    rollout.reason = rollout.reason or "a sibling failed"
+
+
+def merge(ledger: Ledger, entry: Entry) -> None:
+    """Add one entry; they come in the order of their times. Failed groups are left to `settle`."""
+    ledger.last = max(ledger.last, entry.time)
+    match entry:
+        case Started():
+            rollout = _rollout(ledger, entry.rollout_id)
+            if rollout.task is not None:
+                ledger.violations.append(f"rollout {entry.rollout_id} started twice")
+            rollout.task, rollout.started, rollout.asked_in_step = entry.task, entry.time, entry.step
+        case Posted():
+            # A resumed run takes the same id up with another deadline: it is still one request.
+            record = ledger.requests.get(entry.request.request_id)
+            if record is None:
+                ledger.requests[entry.request.request_id] = RequestRecord(entry.request, entry.time)
+            elif record.outcome is None:
+                record.request = entry.request
+        case Ended():
+            record = ledger.requests.get(entry.outcome.request_id)
+            if record is None:
+                ledger.violations.append(
+                    f"outcome of request {entry.outcome.request_id}, which was never posted"
+                )
+            elif record.outcome is not None:
+                ledger.violations.append(f"request {entry.outcome.request_id} has two outcomes")
+            else:
+                record.outcome, record.ended = entry.outcome, entry.time
+        case Wrote():
+            rollout = _rollout(ledger, entry.rollout_id)
+            rollout.segments, rollout.wrote = entry.segments, entry.time
+        case Waited():
+            ledger.waits.append(entry)
+        case Paused():
+            ledger.pauses.append((entry.time, math.inf))
+        case PauseEnded() if ledger.pauses:
+            ledger.pauses[-1] = ledger.pauses[-1][0], entry.time
+        case Scored():
+            rollout = _rollout(ledger, entry.document.rollout_id)
+            if rollout.document is not None:
+                ledger.violations.append(f"rollout {rollout.rollout_id} was scored twice")
+            rollout.document, rollout.score, rollout.scored = entry.document, entry.score, entry.time
+            rollout.tokens, rollout.versions = entry.tokens, entry.versions
+        case Closed():
+            rollout = _rollout(ledger, entry.rollout_id)
+            if rollout.state is not None:
+                ledger.violations.append(f"rollout {entry.rollout_id} is {rollout.state} and {entry.state}")
+            else:
+                rollout.state, rollout.reason, rollout.step = entry.state, entry.reason, entry.step
+                rollout.closed = entry.time
+        case Broken():
+            _rollout(ledger, entry.rollout_id).reason = entry.reason
+        case GroupFailed():
+            ledger.failed[entry.uid] = entry
+        case GroupDropped():
+            ledger.dropped[entry.uid] = entry
+        case Saved():
+            ledger.saved.append(entry.step)
+            ledger.held[entry.step] = frozenset(entry.held)
+        case Resumed():
+            _undo(ledger, entry)
+        case Abandoned():
+            rollout = _rollout(ledger, entry.rollout_id)
+            if rollout.state is not None:
+                ledger.violations.append(f"rollout {entry.rollout_id} is {rollout.state} and abandoned")
+            rollout.state, rollout.reason, rollout.closed = "cancelled", entry.reason, entry.time
+            rollout.abandoned = True
+        case Finished():
+            ledger.finished = True
+
+
+def _undo(ledger: Ledger, entry: Resumed) -> None:
+    """Open again what steps after the checkpoint ended, and what the run's end cancelled. A request that was
+    cancelled is open again if its rollout is: no worker has an answer for it yet."""
+    apply_group_failures(ledger)
+    ledger.failed.clear()
+    ledger.dropped = {uid: drop for uid, drop in ledger.dropped.items() if drop.step <= entry.step}
+    for rollout in ledger.rollouts.values():
+        if rollout.step > entry.step or (rollout.state == "cancelled" and not rollout.abandoned):
+            rollout.state, rollout.step, rollout.closed = None, 0, 0.0
+        if rollout.state is None:
+            rollout.reason = ""
+    for record in ledger.requests.values():
+        owner = ledger.rollouts.get(record.request.owner)
+        if owner is not None and owner.state is None and _cancelled(record):
+            record.outcome, record.ended = None, 0.0
+    ledger.waits = [wait for wait in ledger.waits if wait.step <= entry.step]
+    ledger.pauses = [(began, min(ended, entry.time)) for began, ended in ledger.pauses]
+    ledger.saved = [step for step in ledger.saved if step <= entry.step]
+    ledger.resumed.append(entry)
+    ledger.finished = False
+
+
+def _cancelled(record: RequestRecord) -> bool:
+    result = record.outcome.result if record.outcome else None
+    return isinstance(result, Failure) and result.cause is Cause.CANCELLED
+
+
+def _rollout(ledger: Ledger, rollout_id: str) -> RolloutRecord:
+    return ledger.rollouts.setdefault(rollout_id, RolloutRecord(rollout_id))

@@ -1,0 +1,90 @@
+"""The merged view of a run ledger: a record per rollout and per request, and what concerns the whole run."""
+
+from __future__ import annotations
+
+from collections import Counter
+from dataclasses import dataclass, field
+
+from policy.document import Document, Task
+from policy.ledger.entries import GroupDropped, GroupFailed, Resumed, Span, State, Waited
+from policy.scoring import Score
+from workers.messages import Outcome, Request
+
+
+@dataclass
+class RolloutRecord:
+    """All that the ledger knows of one rollout. `state` is None while it is open. `started`, `wrote` (its
+    text was complete), `scored` and `closed` (it got its state) are Unix seconds, 0 for never; `segments`:
+    when the generator wrote it."""
+
+    rollout_id: str
+    task: Task | None = None
+    started: float = 0.0
+    asked_in_step: int = 0
+    segments: tuple[Span, ...] = ()
+    wrote: float = 0.0
+    document: Document | None = None
+    score: Score | None = None
+    scored: float = 0.0
+    tokens: int = 0
+    versions: tuple[int, int] | None = None
+    state: State | None = None
+    reason: str = ""
+    step: int = 0
+    closed: float = 0.0
+    abandoned: bool = False  # by a resumed run
+
+    @property
+    def reward(self) -> float | None:
+        return self.score.reward if self.score else None
+
+    @property
+    def uid(self) -> str:
+        """The group it belongs to."""
+        return self.rollout_id.rpartition("_")[0]
+
+
+@dataclass
+class RequestRecord:
+    """One request and its outcome (None: none seen yet). Times are Unix seconds at the producer."""
+
+    request: Request
+    posted: float
+    outcome: Outcome | None = None
+    ended: float = 0.0
+
+
+@dataclass
+class Ledger:
+    """The merged view of a run. `waits`: when the trainer waited for groups, in order; `pauses`: from when to
+    when it asked for none because a provider was down, the last one without an end while it goes on; `saved`:
+    steps with a checkpoint; `held`: by such a step, the rollouts whose trajectories the checkpoint has;
+    `resumed`: in order; `last`: time of the last entry. `violations` name what the
+    invariants forbid; empty is healthy."""
+
+    rollouts: dict[str, RolloutRecord] = field(default_factory=dict)
+    requests: dict[str, RequestRecord] = field(default_factory=dict)
+    waits: list[Waited] = field(default_factory=list)
+    pauses: list[Span] = field(default_factory=list)
+    saved: list[int] = field(default_factory=list)
+    held: dict[int, frozenset[str]] = field(default_factory=dict)
+    resumed: list[Resumed] = field(default_factory=list)
+    finished: bool = False
+    last: float = 0.0
+    violations: list[str] = field(default_factory=list)
+    failed: dict[str, GroupFailed] = field(default_factory=dict)  # by group; see `settle`
+    dropped: dict[str, GroupDropped] = field(default_factory=dict)  # by group
+
+    @property
+    def open(self) -> list[RolloutRecord]:
+        """Rollouts without a terminal state."""
+        return [rollout for rollout in self.rollouts.values() if rollout.state is None]
+
+    @property
+    def pending(self) -> list[RequestRecord]:
+        """Requests without an outcome."""
+        return [record for record in self.requests.values() if record.outcome is None]
+
+    def states(self) -> Counter[str]:
+        """How many rollouts ended in which state (`open` for none)."""
+        return Counter(rollout.state or "open" for rollout in self.rollouts.values())
