@@ -91,5 +91,5 @@ def short_id(rollout_id: str) -> str:
 
 def _keys(one: MaskedSample) -> Sequence[tuple[str, str]]:
     """(cause, what failed) of a sample, each once."""
-    named = [(blame.failure.cause.value, blame.by) for blame in one.reasons]
+    named = [(reason.failure.cause.value, reason.by) for reason in one.reasons]
     return list(dict.fromkeys(named)) or [(cause, "") for cause in one.causes]

@@ -52,14 +52,14 @@ def examples(ledger: Ledger, run: str) -> list[Sample]:
         rollout = one.rollout
         if one.dropped or rollout.document is None or rollout.score is None:
             continue
-        key = tuple(sorted({f"{blame.by} {blame.failure.cause}" for blame in one.reasons}))
+        key = tuple(sorted({f"{reason.by} {reason.failure.cause}" for reason in one.reasons}))
         shown = Sample(
             document=rollout.document,
             step=one.step,
             reward=None,
             state="masked",
             masked_by=rollout.score.masked_by,
-            by=tuple(blame.by for blame in one.reasons),
+            by=tuple(reason.by for reason in one.reasons),
             more=f"llmi why {run} {rollout.rollout_id}",
         )
         by_causes.setdefault(key, []).append(shown)

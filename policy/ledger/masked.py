@@ -51,7 +51,7 @@ class MaskedSample:
         """Each once, in order; one at least."""
         if self.dropped:
             return (DROPPED,)
-        return tuple(dict.fromkeys(blame.failure.cause.value for blame in self.reasons)) or (UNKNOWN,)
+        return tuple(dict.fromkeys(reason.failure.cause.value for reason in self.reasons)) or (UNKNOWN,)
 
 
 def masked_samples(ledger: Ledger) -> list[MaskedSample]:

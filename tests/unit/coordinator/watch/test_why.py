@@ -258,7 +258,7 @@ def test_equal_failures_of_two_tools_are_blamed_on_both(run: Path, writer: Ledge
         writer, "g_0", Score(reward=None, masked_by=(late, late)), state="masked", reason="timeout", step=0
     )
     [one] = masked_samples(read_ledger(run))
-    assert [blame.by for blame in one.blames] == ["judge_text", "judge_image"]
+    assert [reason.by for reason in one.reasons] == ["judge_text", "judge_image"]
 
 
 def test_the_entry_that_masks_a_sample_tells_the_same_causes(
