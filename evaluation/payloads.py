@@ -1,7 +1,8 @@
-"""What the two jobs of an evaluation are sent: one item of a batch; one criterion on one document.
+"""The payloads of an evaluation's two jobs: one item of a batch, and one criterion on one document.
 
-Invariants: no bytes, images by reference; a criterion says which judge it wants, so that the verdicts of two
-judges are never mixed in one batch.
+Invariants:
+- Images are references, never bytes.
+- A criterion names its judge, so that the verdicts of two judges are never mixed in one batch.
 """
 
 from __future__ import annotations
@@ -11,12 +12,15 @@ from pydantic import Field
 from evaluation.settings import RubricSettings
 from policy.document import Document
 from rewards.judges import shorten
-from rewards.judges.payloads import ImagePiece, ShownImage, image_piece
+from rewards.judges.parts import ImagePiece, ShownImage
+from rewards.judges.payloads import image_piece
 from workers.messages import BlobRef, Message
+
+EVALUATE_KIND, RUBRIC_KIND = "evaluate", "judge_rubric"
 
 
 class EvaluatePayload(Message):
-    """`batch`: the batch's URL; `batch_id`: which batch must be found there."""
+    """`batch`: the batch's URL; `batch_id`: the id that its manifest must have; `round`: from 0."""
 
     batch: str
     batch_id: str
@@ -25,7 +29,7 @@ class EvaluatePayload(Message):
 
 
 class RubricPayload(Message):
-    """The document with its pictures in place, what it was written for, and the one criterion to judge."""
+    """The task, the document with its pictures in place, and the criterion to judge."""
 
     question: str
     inputs: tuple[BlobRef, ...] = ()
@@ -35,7 +39,7 @@ class RubricPayload(Message):
 
     @property
     def images(self) -> tuple[ShownImage, ...]:
-        """The images that are there."""
+        """The images that were made."""
         return tuple(part for part in self.parts if isinstance(part, ShownImage) and part.blob is not None)
 
     @classmethod
@@ -51,5 +55,5 @@ class RubricPayload(Message):
 
 
 def judge_name(rubric: RubricSettings) -> str:
-    """The judge that settings name: "rules", or the model."""
+    """The name of the judge: "rules", or the model."""
     return rubric.model if rubric.provider == "openai" else "rules"

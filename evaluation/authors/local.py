@@ -16,7 +16,7 @@ from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
 from typing import Any
 
-from evaluation.authors.registry import Ending, conversation
+from evaluation.authors.base import Finish, conversation
 from evaluation.settings import AuthorSettings
 from policy.document import Task
 from policy.rollout.detokenizer import Detokenizer
@@ -35,8 +35,8 @@ class LocalAuthor:
     def __init__(self, settings: AuthorSettings):
         self._settings = settings
 
-    async def write(self, task: Task, images: Sequence[bytes], seed: int) -> AsyncGenerator[str | Ending]:
-        """See `evaluation.authors.registry.Author`."""
+    async def write(self, task: Task, images: Sequence[bytes], seed: int) -> AsyncGenerator[str | Finish]:
+        """See `evaluation.authors.base.Author`."""
         loop = asyncio.get_running_loop()
         pieces: asyncio.Queue[str | None] = asyncio.Queue()
         stop = threading.Event()
@@ -61,7 +61,7 @@ class LocalAuthor:
             stop.set()
             if not working.cancel() and not working.done():
                 await asyncio.wait([asyncio.wrap_future(working)], timeout=STOP_S)
-        yield Ending(model=self._settings.model, truncated=truncated)
+        yield Finish(model=self._settings.model, truncated=truncated)
 
 
 async def _next(pieces: asyncio.Queue[str | None], deadline: float) -> str | None:

@@ -17,8 +17,8 @@ from typing import Any
 
 import aiohttp
 
+from evaluation.authors.base import Finish, conversation
 from evaluation.authors.event_stream import EventStream
-from evaluation.authors.registry import Ending, conversation
 from evaluation.settings import AuthorSettings
 from policy.document import Task
 from rewards.judges.pictures import jpeg_uri
@@ -39,8 +39,8 @@ class OpenAIAuthor:
     def __init__(self, settings: AuthorSettings):
         self._settings = settings
 
-    async def write(self, task: Task, images: Sequence[bytes], seed: int) -> AsyncGenerator[str | Ending]:
-        """See `evaluation.authors.registry.Author`."""
+    async def write(self, task: Task, images: Sequence[bytes], seed: int) -> AsyncGenerator[str | Finish]:
+        """See `evaluation.authors.base.Author`."""
         decoding = functools.partial(self._call, task, tuple(images), seed)
         call = await gate.aside("store", decoding)
         model, reason, stream = self._settings.model, "", EventStream()
@@ -60,7 +60,7 @@ class OpenAIAuthor:
                         break
             finally:
                 response.close()
-        yield Ending(model=model, truncated=_truncated(reason))
+        yield Finish(model=model, truncated=_truncated(reason))
 
     def _call(self, task: Task, images: tuple[bytes, ...], seed: int) -> api.Call:
         settings = self._settings

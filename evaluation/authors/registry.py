@@ -1,50 +1,21 @@
-"""The author outside of training: a model that writes one document's text, read as it streams.
+"""The author that the configuration names: make it, check its settings.
 
-Invariants: authors know nothing of tools, tags or queues; the chat is the one of training; what is missing is
-found by `check` before anything is started; a text that is not whole is an exception, never a shorter text.
+Invariant: `check` finds missing settings before anything is started.
 """
 
 from __future__ import annotations
 
 import os
-from collections.abc import AsyncGenerator, Sequence
-from dataclasses import dataclass
 from pathlib import Path
-from typing import Protocol
 from urllib.parse import urlsplit
 
+from evaluation.authors.base import Author
 from evaluation.settings import AUTHOR_URL_ENV, AuthorSettings
-from policy.data.dataset import place_images
-from policy.document import Task
-from policy.grammar.prompts import SYSTEM, chat
 from workers.providers.http import keys
 
 
-@dataclass(frozen=True)
-class Ending:
-    """Comes after the last piece of text. `model`: as it names itself; `truncated`: the token budget ended
-    it.
-    """
-
-    model: str
-    truncated: bool = False
-
-
-class Author(Protocol):
-    """`write` may be closed or cancelled at any time, and then stops the model's work."""
-
-    def write(self, task: Task, images: Sequence[bytes], seed: int) -> AsyncGenerator[str | Ending]:
-        """The text in pieces, then its `Ending`. `images`: the encoded ones of `task.inputs`, in order.
-
-        Raises `InfrastructureFault` when the model cannot be asked or its answer breaks off,
-        `ModelFault(PROMPT_REFUSED)` when the prompt or the text is not allowed to pass, and `ConfigError`
-        for images that this model cannot read.
-        """
-        ...
-
-
 def make_author(settings: AuthorSettings) -> Author:
-    """The configured author. Loads nothing and asks nobody yet."""
+    """The configured author. Loads no model and makes no request yet."""
     if settings.provider == "openai":
         from evaluation.authors.openai import OpenAIAuthor
 
@@ -54,16 +25,8 @@ def make_author(settings: AuthorSettings) -> Author:
     return LocalAuthor(settings)
 
 
-def conversation(task: Task, images: int, *, system_prompt: bool) -> list[dict]:
-    """The chat as in training. With images the user's content lists {type: image} and {type: text}."""
-    messages: list[dict] = [{"role": "user", "content": task.question}]
-    if images:
-        messages = place_images(messages, images)
-    return chat(messages, SYSTEM if system_prompt else "")
-
-
 def check(settings: AuthorSettings) -> list[str]:
-    """What would stop the author from writing, each problem with its cure. Asks nobody."""
+    """The problems of the author's settings, each with its cure. No network."""
     return _endpoint(settings) if settings.provider == "openai" else _folder(settings)
 
 
@@ -73,7 +36,7 @@ def _endpoint(settings: AuthorSettings) -> list[str]:
     if not settings.url:
         problems.append(f"author.base_url is empty; set it, or {AUTHOR_URL_ENV}, to the model's endpoint")
     elif url.scheme not in {"http", "https"} or not url.hostname:
-        problems.append(f"{AUTHOR_URL_ENV} is no http(s) URL; set it to one such as http://host:8000/v1")
+        problems.append(f"{AUTHOR_URL_ENV} is not an http(s) URL; set it to one such as http://host:8000/v1")
     if not settings.model:
         problems.append("author.model is empty; set it to the name under which the endpoint serves the model")
     variable = keys.key_env(settings.api_key_env, settings.url)
@@ -83,14 +46,14 @@ def _endpoint(settings: AuthorSettings) -> list[str]:
 
 
 def _folder(settings: AuthorSettings) -> list[str]:
-    """A hub id is left to the hub."""
+    """Problems of a model folder. A hub id is not checked."""
     if not settings.model:
         return ["author.model is empty; name a model folder or a hub id such as Qwen/Qwen3-4B-Instruct-2507"]
     folder = Path(settings.model).expanduser()
     is_path = folder.exists() or settings.model.startswith((".", "/", "~"))
     if is_path and not (folder / "config.json").is_file():
         return [
-            f"author.model: {settings.model} holds no config.json; name a model folder, or a hub id such as "
+            f"author.model: {settings.model} has no config.json; name a model folder, or a hub id such as "
             "Qwen/Qwen3-4B-Instruct-2507"
         ]
     return []

@@ -11,7 +11,7 @@ import asyncio
 import time
 from contextlib import aclosing
 
-from evaluation.authors.registry import Author, Ending
+from evaluation.authors.base import Author, Finish
 from policy.document import Document, Part, Task
 from policy.grammar.tags import TagReader
 from policy.rollout.tooling import Tooling
@@ -43,7 +43,7 @@ async def write_document(
     try:
         async with asyncio.timeout(timeout_s):
             images = [await asyncio.to_thread(blobs.get, ref) for ref in task.inputs]
-            parts, ending = await _write(author, task, images, seed, tooling)
+            parts, finish = await _write(author, task, images, seed, tooling)
             written_s = time.monotonic() - began
             finished = await tooling.finish(parts)
     except TimeoutError as error:
@@ -56,9 +56,9 @@ async def write_document(
         rollout_id=document_id,
         task=task,
         parts=finished,
-        truncated=ending.truncated,
+        truncated=finish.truncated,
         extra={
-            "author": ending.model,
+            "author": finish.model,
             "seed": seed,
             "written_s": round(written_s, 3),
             "seconds": round(time.monotonic() - began, 3),
@@ -68,15 +68,15 @@ async def write_document(
 
 async def _write(
     author: Author, task: Task, images: list[bytes], seed: int, tooling: Tooling
-) -> tuple[list[Part], Ending]:
-    tags, ending = TagReader(len(task.inputs)), Ending(model="")
+) -> tuple[list[Part], Finish]:
+    tags, finish = TagReader(len(task.inputs)), Finish(model="")
     parts: list[Part] = []
 
     async with aclosing(author.write(task, images, seed)) as pieces:
         async for piece in pieces:
-            if isinstance(piece, Ending):
-                ending = piece
+            if isinstance(piece, Finish):
+                finish = piece
             else:
                 parts += tooling.take(tags.feed(piece))
     parts += tooling.take(tags.close())
-    return parts, ending
+    return parts, finish

@@ -19,13 +19,13 @@ from typing import Any
 import fsspec
 import tenacity
 
-from evaluation.authors.process_loop import ProcessLoop, process_loop
 from evaluation.batch.authoring import write_document
 from evaluation.batch.batch import Batch, Manifest
+from evaluation.batch.process_loop import ProcessLoop, process_loop
 from evaluation.batch.results import ItemResult, Missing, Refused, Verdict, unwritten
 from evaluation.formats.benchmark import Item
-from evaluation.payloads import EvaluatePayload, RubricPayload
-from evaluation.rubric import grade as rubric
+from evaluation.payloads import EVALUATE_KIND, RUBRIC_KIND, EvaluatePayload, RubricPayload
+from evaluation.rubric.verdict import judgement
 from policy.document import Document
 from policy.scoring import Draft, Score
 from rewards.facts import masking
@@ -39,7 +39,6 @@ from workers.queues import QUEUES
 from workers.settings import ToolSettings, section
 from workers.storage.blobs import BlobStore
 
-KIND, RUBRIC_KIND = "evaluate", "judge_rubric"
 TRIES = 3
 POLL_S = 0.5
 GRACE_S = 10.0  # for writing down what there is when the time is up
@@ -64,7 +63,7 @@ def run(payload: EvaluatePayload, ctx: JobContext) -> Success:
     batch = Batch(payload.batch)
     manifest = _manifest(batch, payload, ctx)
     loop = process_loop()
-    deadline = min(ctx.deadline, time.time() + QUEUES[KIND].limit_s)
+    deadline = min(ctx.deadline, time.time() + QUEUES[EVALUATE_KIND].limit_s)
     work = ItemWork(batch, manifest, manifest.item(payload.item_id), payload.round, ctx.blobs, loop, deadline)
     result = loop.run(work.evaluate(), deadline + GRACE_S)
     if result.failure is not None and not result.unwritten:
@@ -196,7 +195,7 @@ class ItemWork:
             try:
                 outcome = await (await self.loop.client.post(request)).outcome()
                 if not isinstance(outcome.result, Failure):
-                    return rubric.read(outcome)
+                    return judgement(outcome)
                 failure = outcome.result
             except InfrastructureFault as fault:
                 failure = Failure.of(fault)

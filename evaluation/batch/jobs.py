@@ -5,14 +5,14 @@ Invariant: importing this registers the jobs and loads nothing heavy.
 
 from __future__ import annotations
 
-from evaluation.payloads import EvaluatePayload, RubricPayload
+from evaluation.payloads import EVALUATE_KIND, RUBRIC_KIND, EvaluatePayload, RubricPayload
 from evaluation.settings import RubricSettings
 from workers.jobs import JobContext, job
 from workers.messages import Success
 from workers.providers.http import keys
 
 
-@job("evaluate", EvaluatePayload)
+@job(EVALUATE_KIND, EvaluatePayload)
 def evaluate(payload: EvaluatePayload, ctx: JobContext) -> Success:
     """Write the item's document and have it judged; the result lies in the batch before this returns."""
     from evaluation.batch.item import run
@@ -26,9 +26,9 @@ def rubric_judge() -> str:
     return keys.service(settings.provider, settings.url) if settings.provider == "openai" else ""
 
 
-@job("judge_rubric", RubricPayload, provider=rubric_judge)
+@job(RUBRIC_KIND, RubricPayload, provider=rubric_judge)
 def judge_rubric(payload: RubricPayload, ctx: JobContext) -> Success:
     """The configured judge's verdict on one criterion."""
-    from evaluation.rubric.grade import judge
+    from evaluation.rubric.judge import judge
 
     return judge(payload, ctx)

@@ -15,22 +15,13 @@ from typing import Annotated, Literal
 import numpy as np
 from pydantic import Field
 
+from evaluation.rubric.verdict import MAX_SCORE, Judgement
 from policy.scoring import Score
 from workers.errors import Cause, Fault
 from workers.messages import Failure, Message
 
 TOP = 10.0  # LLMI-Bench's scale: every criterion fulfilled
-BEST = 2
 RESAMPLES, SEED, LEVEL = 10_000, 0, 0.95
-
-
-class Judgement(Message):
-    """A judged criterion. `judge`: the model as it names itself, or "rules"."""
-
-    status: Literal["judged"] = "judged"
-    score: int = Field(strict=True, ge=0, le=BEST)
-    reason: str
-    judge: str
 
 
 class Missing(Message):
@@ -114,7 +105,7 @@ class ItemResult(Message):
         if self.score is not None:
             return [] if self.score.reward is None else [self.score.reward]
         return [
-            TOP * one.score / BEST if isinstance(one, Judgement) else 0.0
+            TOP * one.score / MAX_SCORE if isinstance(one, Judgement) else 0.0
             for one in self.verdicts.values()
             if not isinstance(one, Missing)
         ]

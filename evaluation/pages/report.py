@@ -14,7 +14,6 @@ from typing import Any
 
 from evaluation.batch.batch import Batch, Manifest
 from evaluation.batch.results import (
-    BEST,
     LEVEL,
     RESAMPLES,
     SEED,
@@ -34,6 +33,7 @@ from evaluation.pages.samples import Sample
 from evaluation.pages.view import card, reason
 from evaluation.pages.view import terms as shown_terms
 from evaluation.payloads import judge_name
+from evaluation.rubric.verdict import MAX_SCORE
 from policy.data.dataset import PLACEHOLDER
 from policy.document import Document
 from workers.messages import Failure
@@ -128,7 +128,7 @@ def render(
         for item, row in zip(manifest.items[:SHOWN], numbers["items"], strict=False)
     ]
     return html.render(
-        "evaluation.pages.html.j2",
+        "evaluation.html.j2",
         ("page.css", "evaluation.css"),
         title=manifest.name,
         lead=_lead(manifest),
@@ -141,7 +141,7 @@ def render(
         beyond=max(0, len(manifest.items) - SHOWN),
         shown_ids={item["id"] for item in items},
         method=METHOD,
-        top=BEST,
+        top=MAX_SCORE,
         placeholder=PLACEHOLDER,
         made=time.strftime("%Y-%m-%d %H:%M UTC", time.gmtime()),
     )

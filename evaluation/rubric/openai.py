@@ -1,7 +1,7 @@
-"""Criteria judged by a model that sees images, behind any OpenAI-compatible chat endpoint.
+"""Judge criteria with a model that reads images, behind any OpenAI-compatible chat endpoint.
 
-Invariant: everything the criteria of one document have in common (instructions, task, given images, document)
-stands before the criterion, so that a server with prefix caching reads the document once.
+Invariant: what the criteria of one document share (instructions, task, given images, document) stands before
+the criterion, so that a server with prefix caching computes it once.
 """
 
 from __future__ import annotations
@@ -10,7 +10,7 @@ from collections.abc import Callable
 from typing import Any
 
 from evaluation.payloads import RubricPayload
-from evaluation.rubric.grade import CriterionVerdict
+from evaluation.rubric.verdict import CriterionVerdict
 from evaluation.settings import RubricSettings
 from rewards.judges.openai import shorter
 from rewards.judges.pictures import data_uri
@@ -45,8 +45,8 @@ SCHEMA: dict[str, Any] = {
 }
 
 
-def ask(payload: RubricPayload, settings: RubricSettings, ctx: JobContext) -> Success:
-    """The model's verdict. Raises as `structured.answer`."""
+def judge(payload: RubricPayload, settings: RubricSettings, ctx: JobContext) -> Success:
+    """Get the model's verdict. Raises as `structured.answer`."""
 
     def chat(shown: RubricPayload, pixels: int, most_images: int) -> Chat:
         return rubric_chat(shown, lambda ref: data_uri(ctx.blobs, ref, pixels), most_images)
@@ -59,7 +59,7 @@ def ask(payload: RubricPayload, settings: RubricSettings, ctx: JobContext) -> Su
 
 
 def rubric_chat(payload: RubricPayload, show: Callable[[BlobRef], str], max_images: int) -> Chat:
-    """The prompt: what all criteria share first. `show` and `max_images` as for `prompts.seen`."""
+    """The prompt. `show` and `max_images` as in `prompts.seen`."""
     content = seen(payload.question, payload.inputs, payload.parts, show, max_images)
     content.append(text(f"# The criterion\n{payload.criterion}\n\n# Your verdict"))
     return [

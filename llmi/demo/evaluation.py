@@ -13,14 +13,14 @@ from typing import Any
 
 from rich.console import Console
 
-from coordinator import evaluations
 from coordinator.check import checks
 from coordinator.config.settings import SHIPPED, ServiceConfig, load_services
 from coordinator.console.terminal import Notify
-from coordinator.evaluations import Evaluation, Status
 from coordinator.host.signals import StopSignals
 from coordinator.scale.fleet import Fleet
 from coordinator.scale.own_workers import own_workers
+from evaluation.batch import submission
+from evaluation.batch.progress import Evaluation, Status
 from evaluation.pages import report
 from llmi.demo.build import Parts, build, cache_folder
 from llmi.demo.parts import SEED
@@ -52,7 +52,7 @@ def demo(
     bench = write_bench(parts.cache / "specimen-bench")
     config = configure(parts, policy, home)
     with own_workers(config, home, signals, say) as fleet:
-        evaluation, _ = evaluations.submit(config, bench, name, str(folder), None, say)
+        evaluation, _ = submission.submit(config, bench, name, str(folder), None, say)
         _wait(evaluation, fleet, show)
     page, _, numbers = report.write(evaluation.batch)
     return page, numbers
@@ -74,7 +74,7 @@ def configure(parts: Parts, policy: Path, home: Path) -> ServiceConfig:
 
 def _wait(evaluation: Evaluation, fleet: Fleet, show: Callable[[Status], None]) -> None:
     while True:
-        status = evaluation.look()
+        status = evaluation.poll()
         show(status)
         if not status.under_way:
             return

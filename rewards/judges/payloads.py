@@ -1,64 +1,27 @@
-"""What the judges are sent: the task and the document's parts in order, images by reference.
+"""The payloads of the judges' jobs: the task and the document's parts in order.
 
-Invariants: the order of parts is the document's; a payload holds nothing that differs between two equal
-documents (no ids, no times), so that equal questions have equal keys; no bytes; a payload fits into a message
-of the queue (`rewards.judges.shorten` cuts what is too long); a payload says which judge it wants (`judge`,
-empty: whichever the worker has), so that verdicts of two judges never mix.
+Invariants:
+- The order of parts is the document's.
+- Equal documents give equal payloads: no ids, no times.
+- Images are references, never bytes.
+- A payload fits into a message of the queue; `rewards.judges.shorten` cuts what is too long.
+- A payload names its judge (`judge`; empty: any), so that verdicts of two judges never mix.
 """
 
 from __future__ import annotations
 
 from collections.abc import Mapping
-from typing import Annotated, Literal
 
 from pydantic import Field, JsonValue, model_validator
 
-from policy.document import Document, ImagePart, InvalidPart, Source, TextPart
+from policy.document import Document, ImagePart, InvalidPart, TextPart
 from rewards.judges import shorten
+from rewards.judges.parts import ImagePiece, ShownImage, ShownInvalid, ShownTag, ShownText, TextPiece
 from workers.messages import BlobRef, Message, Success
 
 
-class ShownText(Message):
-    type: Literal["text"] = "text"
-    text: str
-
-
-class ShownTag(Message):
-    """A valid tag as the model wrote it."""
-
-    type: Literal["tag"] = "tag"
-    source: Source
-    description: str
-    params: dict[str, str | int]
-
-
-class ShownInvalid(Message):
-    """Something that opened as a tag and is none, with the reason."""
-
-    type: Literal["invalid"] = "invalid"
-    raw: str
-    reason: str
-
-
-class ShownImage(Message):
-    """Where an image belongs: the picture (None when it failed), the tag behind it, the provider's caption
-    if any.
-    """
-
-    type: Literal["image"] = "image"
-    tag: ShownTag
-    blob: BlobRef | None = None
-    caption: str = ""
-
-
-TextPiece = Annotated[ShownText | ShownTag | ShownInvalid, Field(discriminator="type")]
-ImagePiece = Annotated[ShownText | ShownImage | ShownInvalid, Field(discriminator="type")]
-
-
 class JudgeTextPayload(Message):
-    """For the text judge: the prose and the tags, without any picture. `inputs` counts the user's own
-    images.
-    """
+    """For the text judge: the prose and the tags, without pictures. `inputs`: number of the user's images."""
 
     question: str
     tools: tuple[str, ...] = ()
@@ -77,10 +40,10 @@ class JudgeTextPayload(Message):
 
 
 class JudgeImagePayload(Message):
-    """For the image judge: the user's own images and the document with its pictures in place, at least one.
+    """For the image judge: the user's images and the document with its pictures in place, at least one.
 
-    `failures_lower`: a failed image lowers the grades, as the published formula has it; the `grounded` one
-    counts failures itself.
+    `failures_lower`: a failed image lowers the grades (the published formula); otherwise the formula counts
+    failures itself.
     """
 
     question: str
@@ -90,14 +53,14 @@ class JudgeImagePayload(Message):
     judge: str = ""
 
     @model_validator(mode="after")
-    def _something_to_see(self) -> JudgeImagePayload:
+    def _has_an_image(self) -> JudgeImagePayload:
         if not self.images:
             raise ValueError("the document has no image to judge")
         return self
 
     @property
     def images(self) -> tuple[ShownImage, ...]:
-        """The images that are there."""
+        """The images that were made."""
         return tuple(part for part in self.parts if isinstance(part, ShownImage) and part.blob is not None)
 
     @classmethod
@@ -122,7 +85,7 @@ def _text_piece(part: TextPart | ImagePart | InvalidPart) -> ShownText | ShownTa
 
 
 def image_piece(part: TextPart | ImagePart | InvalidPart) -> ShownText | ShownImage | ShownInvalid:
-    """A part of a document as a judge that sees pictures gets it."""
+    """A part of a document as the image judge gets it."""
     if isinstance(part, TextPart):
         return ShownText(text=part.text)
     if isinstance(part, InvalidPart):
@@ -137,7 +100,7 @@ def _tag(part: ImagePart) -> ShownTag:
 
 
 def _caption(source: Mapping[str, JsonValue]) -> str:
-    """What the provider says the picture shows: its caption, or the title of the page it was found on."""
+    """The provider's caption, or the title of the page where the picture was found."""
     for key in ("caption", "title"):
         value = source.get(key)
         if isinstance(value, str) and value:

@@ -11,15 +11,8 @@ import json
 from collections.abc import Callable, Sequence
 from typing import Any
 
-from rewards.judges.payloads import (
-    ImagePiece,
-    JudgeImagePayload,
-    JudgeTextPayload,
-    ShownImage,
-    ShownInvalid,
-    ShownTag,
-    ShownText,
-)
+from rewards.judges.parts import ImagePiece, ShownImage, ShownInvalid, ShownTag, ShownText
+from rewards.judges.payloads import JudgeImagePayload, JudgeTextPayload
 from rewards.judges.rubrics import IMAGE_RUBRIC, TEXT_RUBRIC
 from workers.messages import BlobRef
 from workers.providers.image.control_tokens import inert

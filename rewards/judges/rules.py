@@ -33,14 +33,8 @@ from collections.abc import Sequence
 from PIL import Image, ImageFilter, ImageStat
 
 from policy.grammar.python_text import strings
-from rewards.judges.payloads import (
-    JudgeImagePayload,
-    JudgeTextPayload,
-    ShownImage,
-    ShownInvalid,
-    ShownTag,
-    ShownText,
-)
+from rewards.judges.parts import ShownImage, ShownInvalid, ShownTag, ShownText
+from rewards.judges.payloads import JudgeImagePayload, JudgeTextPayload
 from rewards.judges.pictures import fitted
 from rewards.judges.wording import all_words, announces, grade, overlap, subject
 from rewards.verdicts import ImageVerdict, TextVerdict

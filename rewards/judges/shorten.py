@@ -1,40 +1,40 @@
-"""A document made shorter for a judge, by one rule. Pure.
+"""Shorten a document for a judge. Pure functions.
 
-Text is kept from the beginning as far as it fits; where it stops, a line says how many characters are left
-out. A tag that does not fit is left out with it; an image keeps its place, its description cut to
-`DESCRIPTION` characters. The task is cut by the same rule.
+Text is kept from the beginning as far as it fits; a line then states how many characters are left out. A tag
+that does not fit is left out. An image keeps its place, its description cut to `DESCRIPTION` characters. The
+task is cut by the same rule.
 
-Two sizes: what a message of the queue may hold (`for_message`, applied to every payload), and what a judge is
-shown that refused the whole (`for_judge`): at most `SHORT_BYTES` of the document, or half of it if that is
-less, `SHORT_TASK` of the task, the user's own images left out, and images of `SHORT_PIXELS` pixels.
+Two limits:
+- `for_message`, applied to every payload: the size of a message of the queue.
+- `for_judge`, for a judge that refused the whole document: at most `SHORT_BYTES` of it, or half of it if that
+  is less, `SHORT_TASK` of the task, none of the user's images, and images of `SHORT_PIXELS` pixels.
 """
 
 from __future__ import annotations
 
 import json
 from collections.abc import Callable, Mapping, Sequence
-from typing import TYPE_CHECKING, Any, Protocol, Self, TypeAlias, TypeVar
+from typing import Any, Protocol, Self, TypeAlias, TypeVar
 
-if TYPE_CHECKING:
-    from rewards.judges.payloads import ShownImage, ShownInvalid, ShownTag, ShownText
+from rewards.judges.parts import ShownImage, ShownInvalid, ShownTag, ShownText
 
-    Piece: TypeAlias = ShownText | ShownTag | ShownInvalid | ShownImage
+Piece: TypeAlias = ShownText | ShownTag | ShownInvalid | ShownImage
 
-# Of JSON in ASCII. A message has 1 MiB, of which base64 leaves three quarters.
+# Bytes of JSON in ASCII. A message has 1 MiB, and base64 leaves three quarters of it.
 MESSAGE_BYTES = 500_000
 MESSAGE_TASK = 200_000
-# Of UTF-8: about 4,000 tokens, and never more than 16,000.
+# Bytes of UTF-8: about 4,000 tokens, never more than 16,000.
 SHORT_BYTES = 16_000
 SHORT_TASK = 4_000
 SHORT_PIXELS = 28 * 28 * 100
-DESCRIPTION = 200
+DESCRIPTION = 200  # characters
 
-PART = 100  # what a part costs besides its text: names and brackets
+PART = 100  # bytes of a part beside its text: names and brackets
 Size = Callable[[str], int]
 
 
 class Payload(Protocol):
-    """What a judge is sent: the task and the document's parts."""
+    """A payload with a task and the document's parts."""
 
     @property
     def question(self) -> str: ...
@@ -52,24 +52,24 @@ def utf8(text: str) -> int:
 
 
 def escaped(text: str) -> int:
-    """Bytes in JSON of ASCII letters."""
+    """Bytes as ASCII JSON."""
     return len(json.dumps(text)) - 2
 
 
 def for_message(payload: M) -> M:
-    """`payload` (with `question` and `parts`), short enough for a message of the queue."""
+    """`payload`, short enough for a message of the queue."""
     return _shorter(payload, MESSAGE_TASK, MESSAGE_BYTES, escaped)
 
 
 def for_judge(payload: M) -> M:
-    """`payload` for a judge that refused the whole of it, the user's own images left out."""
+    """`payload` for a judge that refused the whole of it; without the user's images."""
     room = min(SHORT_BYTES, sum(PART + _length(part, utf8) for part in payload.parts) // 2)
-    return _without_images_given(_shorter(payload, SHORT_TASK, room, utf8))
+    return _without_inputs(_shorter(payload, SHORT_TASK, room, utf8))
 
 
 def without_document(payload: M) -> M:
-    """The short payload with nothing of the document left: what shows whether the judge takes requests."""
-    short = _without_images_given(_shorter(payload, SHORT_TASK, SHORT_BYTES, utf8))
+    """The short payload without the document: shows whether the judge accepts requests at all."""
+    short = _without_inputs(_shorter(payload, SHORT_TASK, SHORT_BYTES, utf8))
     return short.model_copy(update={"parts": ()})
 
 
@@ -99,16 +99,14 @@ def _shorter(payload: M, task: int, room: int, size: Size) -> M:
     return payload.model_copy(update={"question": asked, "parts": kept})
 
 
-def _without_images_given(payload: M) -> M:
-    """For the text judge `inputs` is but their number."""
+def _without_inputs(payload: M) -> M:
+    """Without the user's images. The text judge's `inputs` is only their number, and stays."""
     given = getattr(payload, "inputs", ())
     return payload.model_copy(update={"inputs": ()}) if isinstance(given, tuple) else payload
 
 
 def cut_parts(parts: Sequence[Piece], room: int, size: Size) -> tuple[Piece, ...]:
     """The parts of a document within `room`, in order."""
-    from rewards.judges.payloads import ShownText  # which imports this
-
     kept: list[Piece] = []
     missing, closed, broken = 0, False, False
     for part in parts:
@@ -123,7 +121,7 @@ def cut_parts(parts: Sequence[Piece], room: int, size: Size) -> tuple[Piece, ...
             missing += len(part.text) - len(beginning)
             kept.append(part.model_copy(update={"text": beginning}))
         elif part.type == "image":
-            kept.append(_little(part))
+            kept.append(_small(part))
         elif part.type == "invalid" and not broken:
             kept.append(part.model_copy(update={"raw": part.raw[:DESCRIPTION]}))
             broken = True
@@ -133,8 +131,8 @@ def cut_parts(parts: Sequence[Piece], room: int, size: Size) -> tuple[Piece, ...
     return (*kept, ShownText(text=left_out(missing))) if missing else tuple(kept)
 
 
-def _little(image: ShownImage) -> ShownImage:
-    """The image in its place, its texts cut to `DESCRIPTION` characters."""
+def _small(image: ShownImage) -> ShownImage:
+    """The image with its texts cut to `DESCRIPTION` characters."""
     tag = image.tag
     params = {n: value[:DESCRIPTION] if isinstance(value, str) else value for n, value in tag.params.items()}
     short = tag.model_copy(update={"description": tag.description[:DESCRIPTION], "params": params})

@@ -9,7 +9,8 @@ import pytest
 from fake_services import png
 
 from evaluation.authors import local as author_local
-from evaluation.authors.registry import Ending, make_author
+from evaluation.authors.base import Finish
+from evaluation.authors.registry import make_author
 from evaluation.settings import AuthorSettings
 from llmi.demo.policy.build import build_policy
 from llmi.demo.policy.recipe import Recipe
@@ -36,7 +37,7 @@ def author(model: str, **fields):
     return make_author(AuthorSettings.model_validate({**chosen, **fields}))
 
 
-async def written(writer, task=TASK, images=(), seed=1) -> tuple[str, Ending]:
+async def written(writer, task=TASK, images=(), seed=1) -> tuple[str, Finish]:
     *pieces, ending = [piece async for piece in writer.write(task, images, seed)]
     return "".join(pieces), ending
 

@@ -20,11 +20,11 @@ import yaml
 from conftest import StartWorker
 from fake_services import KEY, Chat, FakeServices, png
 
-from coordinator import evaluations
 from coordinator.config.settings import ServiceConfig
-from coordinator.evaluations import Evaluation, Status
 from coordinator.host.redis_server import EmbeddedRedis
-from evaluation.batch import Batch
+from evaluation.batch import submission
+from evaluation.batch.batch import Batch
+from evaluation.batch.progress import Evaluation, Status
 from evaluation.batch.results import ItemResult
 from evaluation.pages import report
 from llmi.demo.prompts.corpus import write_dataset
@@ -90,14 +90,14 @@ Submit = Callable[..., tuple[Evaluation, list[str]]]
 @pytest.fixture
 def submit(config: ServiceConfig, bench: Path, tmp_path: Path) -> Submit:
     def run(name: str = "e", benchmark: Path = bench, limit: int | None = None) -> Any:
-        return evaluations.submit(config, benchmark, name, str(tmp_path / "evals"), limit, lambda line: None)
+        return submission.submit(config, benchmark, name, str(tmp_path / "evals"), limit, lambda line: None)
 
     return run
 
 
 def until(evaluation: Evaluation, done: Callable[[Status], bool]) -> Status:
     deadline = time.monotonic() + WAIT_S
-    while not done(now := evaluation.look()):
+    while not done(now := evaluation.poll()):
         assert time.monotonic() < deadline, now
         time.sleep(0.1)
     return now
@@ -178,7 +178,7 @@ def test_a_full_queue_is_waited_for(
     narrow = config.model_copy(update={"queue": config.queue.model_copy(update={"max_waiting": 1})})
     said: list[str] = []
     submitting = threading.Thread(
-        target=evaluations.submit, args=(narrow, bench, "e", str(tmp_path / "evals"), None, said.append)
+        target=submission.submit, args=(narrow, bench, "e", str(tmp_path / "evals"), None, said.append)
     )
     submitting.start()
     deadline = time.monotonic() + WAIT_S
@@ -220,7 +220,7 @@ def test_the_death_of_a_worker_that_judges_loses_no_criterion_and_counts_none_tw
     victim = worker(["judge_rubric"], 16)
     evaluation, _ = submit()
     until(evaluation, lambda status: len(asked(services)) == 9)
-    assert evaluation.look().judged == 0, "all nine were to be under way"
+    assert evaluation.poll().judged == 0, "all nine were to be under way"
     victim.kill()
     services.judge.delay_s = 0.0
     worker(["judge_rubric"], 16)
@@ -244,9 +244,9 @@ def test_a_redis_that_is_killed_and_comes_back_loses_nothing(
         worker(["search", "judge_rubric"], 4)
         worker(["evaluate"], 2)
         folder = str(tmp_path / "evals")
-        evaluation, _ = evaluations.submit(ours, bench, "e", folder, None, lambda line: None)
+        evaluation, _ = submission.submit(ours, bench, "e", folder, None, lambda line: None)
         until(evaluation, lambda status: len(asked(services)) >= 4)
-        assert evaluation.look().complete == 0
+        assert evaluation.poll().complete == 0
         os.kill(server.pid, signal.SIGKILL)
         until_dead(server)
         server.start()
@@ -390,7 +390,7 @@ def test_a_message_that_redis_lost_is_posted_again(
     evaluation, _ = submit(limit=1)
     with redis.Redis.from_url(queue_settings.url) as client:
         client.delete("evaluate")
-    assert evaluation.look().lost == 1
+    assert evaluation.poll().lost == 1
     until(evaluation, lambda status: status.queued == 1)
     worker(["search", "judge_rubric"], 8)
     worker(["evaluate"], 1)
@@ -408,11 +408,11 @@ def test_a_second_round_that_is_in_no_queue_and_with_no_worker_is_under_way_all_
     with redis.Redis.from_url(queue_settings.url) as client:
         client.delete("evaluate")
         evaluation.batch.save_result(ItemResult(item_id="0001", round=0, failure=Failure(cause=Cause.AUTH)))
-        assert evaluation.look().incomplete == 1
+        assert evaluation.poll().incomplete == 1
         evaluation, posted = submit(limit=1)
         assert posted == ["0001"]
         client.delete("evaluate")
-        status = evaluation.look()
+        status = evaluation.poll()
         assert (status.under_way, status.lost, status.incomplete) == (True, 1, 0)
     until(evaluation, lambda status: status.queued == 1)
 
@@ -447,7 +447,7 @@ def test_workers_with_other_judges_than_the_evaluations_give_no_verdict(
     worker(["search", "judge_text", "judge_image"], 8)
     worker(["evaluate"])
     folder = str(tmp_path / "evals")
-    evaluation, _ = evaluations.submit(ours, parquet, "e", folder, None, lambda line: None)
+    evaluation, _ = submission.submit(ours, parquet, "e", folder, None, lambda line: None)
     status = finished(evaluation)
     assert (status.complete, status.judged, status.failures) == (0, 0, {"bad_message": 1})
 

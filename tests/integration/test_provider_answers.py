@@ -18,8 +18,8 @@ from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 from PIL import Image
 
+from evaluation.authors.base import Finish
 from evaluation.authors.openai import OpenAIAuthor
-from evaluation.authors.registry import Ending
 from evaluation.payloads import RubricPayload
 from evaluation.rubric import openai as rubric_openai
 from evaluation.settings import AuthorSettings, RubricSettings
@@ -180,7 +180,7 @@ def test_a_judge_of_criteria(services: FakeServices, tmp_path: Path, answer: Ans
         provider="openai", base_url=f"{services.url}/v1", model="j", api_key_env="IMAGES_KEY"
     )
     payload = RubricPayload(question="Why?", parts=(), criterion="It says why.", judge="j")
-    given = ended(lambda: rubric_openai.ask(payload, chosen, context(tmp_path)))
+    given = ended(lambda: rubric_openai.judge(payload, chosen, context(tmp_path)))
     if given is not None:
         assert given.verdict["score"] in (0, 1, 2)
 
@@ -201,7 +201,7 @@ async def test_an_author(services: FakeServices, events: list[str], finish: str 
         async for piece in author.write(Task(question="Why?"), (), seed=1):
             pieces.append(piece)
     except JobError as error:
-        pieces.append(Ending(f"{error} {error.detail}"))
+        pieces.append(Finish(f"{error} {error.detail}"))
     *texts, ending = pieces
     assert all(isinstance(text, str) for text in texts)
     assert KEY not in ending.model

@@ -19,19 +19,19 @@ from metrics_pages import get, get_json
 from coordinator.host.redis_server import EmbeddedRedis
 from coordinator.watch.exporter import Exporter
 from evaluation.batch.batch import Batch, Manifest
-from evaluation.batch.item import RUBRIC_KIND
 from evaluation.batch.results import ItemResult, Missing, Verdict
 from evaluation.formats.benchmark import Item, fingerprint
 from evaluation.pages import page, reader, report
 from evaluation.pages.samples import Pair, Sample
-from evaluation.payloads import RubricPayload
-from evaluation.rubric import grade as rubric
+from evaluation.payloads import RUBRIC_KIND, RubricPayload
+from evaluation.rubric.verdict import judgement
 from evaluation.settings import AuthorSettings, RubricSettings
 from policy.document import Document, ImagePart, Tag, Task
 from policy.ledger.writer import LedgerWriter
 from policy.scoring import Score
 from rewards.judges import TEXT_KIND
-from rewards.judges.payloads import JudgeTextPayload, ShownText
+from rewards.judges.parts import ShownText
+from rewards.judges.payloads import JudgeTextPayload
 from rewards.settings import JudgeSettings, RewardSettings
 from workers.client.client import QueueClient
 from workers.messages import CodePayload, DiffusionPayload, Failure, Outcome, Request, SearchPayload, Success
@@ -194,7 +194,7 @@ def write_pages(outcomes: list[Outcome], blobs: BlobStore, run: Path) -> Documen
     page.write(run / "index.html", page.Page("run", "", [], [Pair(sample)]), blobs)
     reader.write(run / "document.html", document, blobs)
     verdicts: dict[str, Verdict] = {
-        f"r{number}": rubric.read(one) if one.ok else Missing(failure=one.result, attempts=1)  # type: ignore[arg-type]
+        f"r{number}": judgement(one) if one.ok else Missing(failure=one.result, attempts=1)  # type: ignore[arg-type]
         for number, one in enumerate((one for one in outcomes if one.kind == RUBRIC_KIND), start=1)
     }
     item = Item(item_id="0001", task=document.task, criteria=dict.fromkeys(verdicts, "It says why."))

@@ -18,7 +18,7 @@ from coordinator.config import parts
 from coordinator.config.settings import RAY_ENV, ServiceConfig
 from coordinator.state import claim
 from evaluation.authors import registry as author
-from evaluation.rubric import grade as rubric
+from evaluation.rubric import judge as rubric
 from evaluation.settings import AUTHOR_URL_ENV, RUBRIC_URL_ENV, AuthorSettings, RubricSettings
 from rewards.settings import IMAGE_URL_ENV, TEXT_URL_ENV, JudgeEndpoint
 from workers.client import probe as queue_probe

@@ -14,7 +14,7 @@ from coordinator.console.stages import Stages, image_progress
 from coordinator.console.terminal import make_console
 
 if TYPE_CHECKING:
-    from coordinator.evaluations import Evaluation, Status
+    from evaluation.batch.progress import Evaluation, Status
 
 app = typer.Typer(no_args_is_help=True, help="Evaluate a model on a benchmark, through the queues.")
 WATCH_S = 1.0
@@ -54,12 +54,13 @@ def submit(
     verdicts alone where the document is there.
     """
     with output(as_json) as (console, result):
-        from coordinator import evaluations
+        from coordinator.state.published import service_config
+        from evaluation.batch import submission
 
-        settings = evaluations.configuration(config)
+        settings = service_config(config)
         with Stages(make_console(stderr=True)) as stages:
             stages.step("checking the benchmark and posting its items")
-            evaluation, posted = evaluations.submit(
+            evaluation, posted = submission.submit(
                 settings,
                 bench,
                 name or stamp(bench.stem),
@@ -68,7 +69,7 @@ def submit(
                 stages.say,
                 image_progress(stages.step),
             )
-        status = evaluation.look()
+        status = evaluation.poll()
         result.update(status.as_dict(), posted=len(posted), batch=evaluation.batch.url)
         console.print(
             f"[bold green]posted[/] {len(posted)} of {status.items} items; {status.complete} are complete. "
@@ -88,7 +89,7 @@ def status(
     """Count what is done, queued and running; post again what was lost."""
     with output(as_json) as (console, result):
         evaluation = _find(name, folder)
-        now = evaluation.patient_look(_saying(console))
+        now = evaluation.poll_confirmed(_saying(console))
         if watch and now.under_way:
             with Stages(make_console(stderr=True)) as stages:
                 now = _watch(evaluation, now, stages)
@@ -115,8 +116,8 @@ def _url(name: str, folder: str) -> str:
 
 
 def _find(name: str, folder: str) -> Evaluation:
-    from coordinator.evaluations import Evaluation
     from evaluation.batch.batch import Batch
+    from evaluation.batch.progress import Evaluation
 
     return Evaluation(Batch(_url(name, folder)))
 
@@ -128,7 +129,7 @@ def _watch(evaluation: Evaluation, now: Status, stages: Stages) -> Status:
         if not now.under_way:
             return now
         time.sleep(WATCH_S)
-        now = evaluation.look()
+        now = evaluation.poll()
 
 
 def show_status(stages: Stages, now: Status) -> None:

@@ -16,7 +16,7 @@ from rewards_documents import I, P, document
 from evaluation.authors.event_stream import EventStream, UnreadableStream
 from evaluation.pages.view import prose
 from evaluation.payloads import RubricPayload
-from evaluation.rubric.rules import ask
+from evaluation.rubric.rules import judge as ask
 from evaluation.settings import RubricSettings
 from policy.document import Tag
 from policy.grammar.literal import MAX_CHARS

@@ -10,7 +10,7 @@ from rich.console import Console
 
 from coordinator.cli.commands import evaluate
 from coordinator.console.stages import Stages
-from coordinator.evaluations import Status
+from evaluation.batch.progress import Status
 
 
 def status(complete: int, judged: int, running: int = 0, lost: int = 0, incomplete: int = 0) -> Status:
@@ -27,7 +27,7 @@ def watched(monkeypatch: pytest.MonkeyPatch) -> Callable[..., list[str]]:
         monkeypatch.setattr(evaluate.time, "sleep", lambda _: now.__setitem__(0, now[0] + 10.0))
 
         class Evaluation:
-            def look(self) -> Status:
+            def poll(self) -> Status:
                 return next(coming)
 
         console = Console(file=io.StringIO(), width=10_000)

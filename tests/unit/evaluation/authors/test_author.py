@@ -14,7 +14,8 @@ import pytest
 from fake_services import Chat, FakeServices, png
 from PIL import Image
 
-from evaluation.authors.registry import Ending, check, conversation, make_author
+from evaluation.authors.base import Finish, conversation
+from evaluation.authors.registry import check, make_author
 from evaluation.settings import AUTHOR_URL_ENV, AuthorSettings
 from policy.document import Task
 from policy.grammar.prompts import SYSTEM
@@ -37,9 +38,9 @@ def configured(services: FakeServices, **fields: Any) -> AuthorSettings:
     return AuthorSettings.model_validate({**chosen, **fields})
 
 
-async def written(settings: AuthorSettings, task: Task = TASK, images=(), seed=3) -> tuple[str, Ending]:
+async def written(settings: AuthorSettings, task: Task = TASK, images=(), seed=3) -> tuple[str, Finish]:
     *pieces, ending = [piece async for piece in make_author(settings).write(task, images, seed)]
-    assert isinstance(ending, Ending)
+    assert isinstance(ending, Finish)
     return "".join(pieces), ending
 
 
@@ -52,7 +53,7 @@ async def failure(settings: AuthorSettings) -> JobError:
 @pytest.mark.parametrize("cut", [0, 1, 7])
 async def test_the_text_is_whole_however_it_is_cut(services, cut):
     services.chat = Chat(["Fähre ", "⛴ <img", "en>{'sou", "rce'"], cut=cut)
-    assert await written(configured(services)) == ("Fähre ⛴ <imgen>{'source'", Ending("served-author"))
+    assert await written(configured(services)) == ("Fähre ⛴ <imgen>{'source'", Finish("served-author"))
 
 
 async def test_what_is_asked_is_what_is_configured(services):
@@ -109,7 +110,7 @@ async def test_the_key_travels_in_the_header_and_in_no_message(services, monkeyp
 
 async def test_the_token_limit_truncates(services):
     services.chat = Chat(["Once"], finish="length")
-    assert await written(configured(services)) == ("Once", Ending("served-author", truncated=True))
+    assert await written(configured(services)) == ("Once", Finish("served-author", truncated=True))
 
 
 async def test_thoughts_that_the_server_keeps_apart_are_no_text(services):

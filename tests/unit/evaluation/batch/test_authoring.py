@@ -10,7 +10,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 from PIL import Image
 
-from evaluation.authors.registry import Ending
+from evaluation.authors.base import Finish
 from evaluation.batch.authoring import write_document
 from policy.document import Document, ImagePart, Task
 from policy.grammar.tags import read
@@ -105,7 +105,7 @@ def write(author: Script, queue: Queue, blobs: BlobStore, timeout_s: float = 20.
 
 async def cut(blobs: BlobStore, edges: list[int]) -> Document:
     pieces = [TEXT[a:b] for a, b in zip([0, *edges], [*edges, len(TEXT)], strict=True)]
-    return await write(Script(*pieces, Ending("served")), Queue(Success(images=(blob_of(blobs),))), blobs)
+    return await write(Script(*pieces, Finish("served")), Queue(Success(images=(blob_of(blobs),))), blobs)
 
 
 @given(st.sets(st.integers(0, len(TEXT)), max_size=10).map(sorted))
@@ -120,7 +120,7 @@ def test_any_cutting_gives_the_same_document(blobs, edges):
 
 
 async def test_the_document_says_who_wrote_it_and_how_long_it_took(blobs):
-    document = await write(Script("Hi", Ending("served", truncated=True)), Queue(None), blobs)
+    document = await write(Script("Hi", Finish("served", truncated=True)), Queue(None), blobs)
     assert document.truncated
     assert document.rollout_id == "d"
     assert (document.extra["author"], document.extra["seed"]) == ("served", 4)

@@ -8,8 +8,9 @@ from pathlib import Path
 import pytest
 import yaml
 
-from coordinator import evaluations
 from coordinator.config.settings import ServiceConfig
+from coordinator.state.published import service_config
+from evaluation.batch import submission
 from llmi.demo.prompts.corpus import write_dataset
 from workers.errors import ConfigError
 from workers.settings import QueueSettings
@@ -38,7 +39,7 @@ def config(**sections: object) -> ServiceConfig:
 
 def test_all_problems_are_told_at_once(bench: Path) -> None:
     with pytest.raises(ConfigError) as caught:
-        evaluations.check(config(rubric={"provider": "openai"}), bench, None)
+        submission.check(config(rubric={"provider": "openai"}), bench, None)
     told = str(caught.value).splitlines()
     assert len(told) == 3
     assert "author.model" in told[0]
@@ -51,24 +52,24 @@ def test_the_judge_of_rewards_is_not_needed_for_a_rubric(bench: Path) -> None:
         author={"provider": "openai", "base_url": "http://a/v1", "model": "m"},
         judges={"text": {"provider": "openai"}},
     )
-    assert evaluations.check(settings, bench, 1).kind == "rubric"
+    assert submission.check(settings, bench, 1).kind == "rubric"
 
 
 def test_an_author_that_is_known_to_be_blind_gets_no_pictures(bench: Path, tmp_path: Path) -> None:
     (tmp_path / "model").mkdir()
     (tmp_path / "model" / "config.json").write_text('{"model_type": "qwen3"}')
     settings = config(author={"model": str(tmp_path / "model")})
-    assert evaluations.check(settings, bench, 1)
+    assert submission.check(settings, bench, 1)
     with pytest.raises(ConfigError, match=r"reads no images, and .*item 2 has some"):
-        evaluations.check(settings, bench, None)
+        submission.check(settings, bench, None)
 
 
 def test_a_redis_must_be_named_and_answer(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     with pytest.raises(ConfigError, match=r"LLMI_REDIS_URL .*`llmi redis` starts one"):
-        evaluations.configuration("")
+        service_config("")
     monkeypatch.setenv("LLMI_REDIS_URL", "redis://:hunter2@127.0.0.1:1/0")
     with pytest.raises(ConfigError, match="no Redis answers") as caught:
-        evaluations.configuration("")
+        service_config("")
     assert "hunter2" not in str(caught.value)
 
 
@@ -79,10 +80,10 @@ def test_without_a_configuration_that_of_the_workers_is_taken(
 
     monkeypatch.setenv("LLMI_REDIS_URL", queue_settings.redis_url)
     with pytest.raises(ConfigError, match="no worker has published its configuration"):
-        evaluations.configuration("")
+        service_config("")
     with connect(queue_settings) as client:
         client.set(CONFIG_KEY, config(blobs={"url": "/somewhere"}, author={"model": "m"}).model_dump_json())
-    taken = evaluations.configuration("")
+    taken = service_config("")
     assert (taken.blobs.url, taken.author.model) == ("/somewhere", "m")
 
 
@@ -92,7 +93,7 @@ def test_images_are_kept_where_the_command_was_given(
     monkeypatch.setenv("LLMI_REDIS_URL", queue_settings.redis_url)
     monkeypatch.chdir(tmp_path)
     (tmp_path / "e.yaml").write_text(yaml.safe_dump({"blobs": {"url": "pictures"}}))
-    assert evaluations.configuration("e.yaml").blobs.url == str(tmp_path / "pictures")
+    assert service_config("e.yaml").blobs.url == str(tmp_path / "pictures")
 
 
 def test_a_problem_leaves_nothing_behind(
@@ -101,7 +102,7 @@ def test_a_problem_leaves_nothing_behind(
     monkeypatch.setenv("LLMI_REDIS_URL", queue_settings.redis_url)
     settings = config(blobs={"url": str(tmp_path / "blobs")}, author={"model": "m"})
     with pytest.raises(ConfigError):
-        evaluations.submit(settings, bench, "e", str(tmp_path / "evals"), None, print)
+        submission.submit(settings, bench, "e", str(tmp_path / "evals"), None, print)
     assert sorted(path.name for path in tmp_path.iterdir()) == ["bench.json"]
 
 
@@ -116,7 +117,7 @@ def rewards(tmp_path: Path, queue_settings: QueueSettings):
         blobs = {"url": str(tmp_path / "blobs")}
         settings = config(**{"author": author, "queue": queue, "blobs": blobs} | sections)
         evals = str(tmp_path / "evals")
-        return evaluations.submit(settings, files[file], f"e-{file}", evals, None, lambda line: None)[0]
+        return submission.submit(settings, files[file], f"e-{file}", evals, None, lambda line: None)[0]
 
     return submit
 

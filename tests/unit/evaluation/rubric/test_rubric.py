@@ -15,7 +15,7 @@ from rewards_documents import F, I, P, X, document
 
 from evaluation.payloads import RubricPayload
 from evaluation.rubric import rules as rubric_rules
-from evaluation.rubric.grade import check
+from evaluation.rubric.judge import check
 from evaluation.rubric.openai import INSTRUCTIONS, SCHEMA, rubric_chat
 from evaluation.settings import RubricSettings
 from policy.document import Document
@@ -29,7 +29,7 @@ RULES = RubricSettings()
 
 
 def ask_rules(doc: Document, criterion: str) -> Success:
-    return rubric_rules.ask(RubricPayload.of(doc, criterion, RULES))
+    return rubric_rules.judge(RubricPayload.of(doc, criterion, RULES))
 
 
 def score_of(success: Success) -> int:

@@ -326,7 +326,7 @@ def rubric(judge: Judge, store: BlobStore, doc: Document, **fields: Any) -> Succ
     settings = RubricSettings(provider="openai", base_url=judge.url, model="judge", **fields)
     payload = RubricPayload.of(doc, "It shows a heron.", settings)
     ctx = JobContext(Request.make("judge_rubric", payload, timeout_s=30), store)
-    return rubric_openai.ask(payload, settings, ctx)
+    return rubric_openai.judge(payload, settings, ctx)
 
 
 def test_the_judge_of_criteria_goes_by_the_same_rules(judge: Judge, store: BlobStore) -> None:

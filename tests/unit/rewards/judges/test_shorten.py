@@ -11,14 +11,8 @@ from evaluation.payloads import RubricPayload
 from evaluation.settings import RubricSettings
 from policy.document import Document, InvalidPart
 from rewards.judges import shorten
-from rewards.judges.payloads import (
-    JudgeImagePayload,
-    JudgeTextPayload,
-    ShownImage,
-    ShownInvalid,
-    ShownTag,
-    ShownText,
-)
+from rewards.judges.parts import ShownImage, ShownInvalid, ShownTag, ShownText
+from rewards.judges.payloads import JudgeImagePayload, JudgeTextPayload
 from rewards.judges.prompts import text_chat
 from workers.client.publisher import encode
 from workers.messages import Request

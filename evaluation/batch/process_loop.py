@@ -15,7 +15,8 @@ from typing import Any, TypeVar
 
 import redis
 
-from evaluation.authors.registry import Author, make_author
+from evaluation.authors.base import Author
+from evaluation.authors.registry import make_author
 from evaluation.settings import AuthorSettings
 from workers.client.blocking import connect
 from workers.client.client import QueueClient
