@@ -31,7 +31,7 @@ from workers import images
 from workers.client.client import QueueClient
 from workers.errors import Cause, ConfigError, Fault, InfrastructureFault, JobError
 from workers.messages import Failure, Success
-from workers.providers import preflight
+from workers.providers import registry as providers
 from workers.storage.blobs import BlobStore
 from workers.storage.cache import cache_folder
 
@@ -64,7 +64,7 @@ def prepare(order: Order, console: Console) -> Prepared:
     """
     pictures = _pictures(order)
     config = _named(order) if order.config else _demo(order, console)
-    if problems := [*authors.check(config.author), *preflight.check(config.tools)]:
+    if problems := [*authors.check(config.author), *providers.check(config.tools)]:
         raise ConfigError("\n".join(problems))
     return Prepared(order, config, tuple(pictures))
 

@@ -55,7 +55,7 @@ class JobContext:
 class Job:
     """`warm` loads what should be loaded once per process (a pipeline, the jail's zygote) before the first
     request. `provider` names the outside service that the job asks as this process is configured, "" when it
-    asks none.
+    asks none. `holds_model`: whether the process keeps a model, by the configuration; None: by its queue.
     """
 
     kind: str
@@ -63,6 +63,7 @@ class Job:
     call: Callable[[Any, JobContext], Success]
     warm: Callable[[], None] | None = None
     provider: Callable[[], str] | None = None
+    holds_model: Callable[[], bool] | None = None
 
 
 JOBS: dict[str, Job] = {}
@@ -74,13 +75,14 @@ def job(
     *,
     warm: Callable[[], None] | None = None,
     provider: Callable[[], str] | None = None,
+    holds_model: Callable[[], bool] | None = None,
 ) -> Callable[[Callable[[Any, JobContext], Success]], Callable[[Any, JobContext], Success]]:
     """Register the decorated function as the job of `kind`, which must be in the queue table."""
     if kind not in QUEUES:
         raise ValueError(f"kind {kind!r} is not in workers.queues.QUEUES")
 
     def register(call: Callable[[Any, JobContext], Success]) -> Callable[[Any, JobContext], Success]:
-        JOBS[kind] = Job(kind, payload, call, warm, provider)
+        JOBS[kind] = Job(kind, payload, call, warm, provider, holds_model)
         return call
 
     return register
@@ -100,9 +102,12 @@ def provider_of(kind: str) -> str:
 
 
 def holds_model(kind: str) -> bool:
-    """Whether a process that serves `kind` keeps a model on its accelerator, which takes minutes to load:
-    jobs of a GPU's queue do, unless an outside service works for them.
+    """Whether a process that serves `kind` keeps a model, which takes minutes to load: as its job says, else
+    when its queue needs a GPU and no outside service does the work.
     """
+    entry = JOBS.get(kind)
+    if entry is not None and entry.holds_model is not None:
+        return entry.holds_model()
     return kind in QUEUES and QUEUES[kind].resource == "gpu" and not provider_of(kind)
 
 

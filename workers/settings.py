@@ -22,6 +22,7 @@ from pydantic import (
     BaseModel,
     ConfigDict,
     Field,
+    JsonValue,
     ValidationError,
     field_validator,
     model_validator,
@@ -158,38 +159,47 @@ class BlobSettings(Settings):
     """A folder (a relative one is in the run's folder) or any fsspec URL. Every node must reach it."""
 
 
-class SearchSettings(Settings):
-    """The image search."""
+class ProviderSettings(Settings):
+    """What the providers of all tools have."""
 
-    provider: Literal["library", "serpapi"] = "library"
-    """`library`: a local folder of captioned images, which needs no network. `serpapi`: Google Images through
-    SerpAPI; the key is in `SERP_API_KEY`."""
-    library: LocalPath = ".cache/library"
-    """Folder of captioned images, for the provider `library`."""
-    base_url: PlainUrl = "https://serpapi.com"
-    """Address of SerpAPI, for the provider `serpapi`."""
-    max_candidates: int = Field(default=5, ge=1, le=50)
-    """Results that are tried in order until one is a good image. Few, since each is a download."""
+    provider: str
+    """Name of the provider."""
+    base_url: PlainUrl = ""
+    """Address of the service. Empty for the provider's own."""
     allow_private_addresses: bool = False
-    """Fetch images from private addresses too. Off, since a search result could name an internal service."""
+    """Fetch images from private addresses too. Off, since an answer could name an internal service."""
     trust_proxy: bool = False
     """Let the proxy of the environment resolve host names of images, on machines that cannot. Only for a
     proxy that refuses internal addresses itself."""
+    options: dict[str, JsonValue] = {}
+    """Settings of a provider from another package, which validates them."""
 
 
-class ImageModelSettings(Settings):
+class SearchSettings(ProviderSettings):
+    """The image search."""
+
+    provider: str = "library"
+    """`library`: a local folder of captioned images, which needs no network. `serpapi`: Google Images through
+    SerpAPI; the key is in `SERP_API_KEY`. Packages add others."""
+    library: LocalPath = ""
+    """Folder of captioned images, for the provider `library`. Empty for `.cache/library`."""
+    max_candidates: int = Field(default=5, ge=1, le=50)
+    """Results that are tried in order until one is a good image. Few, since each is a download."""
+
+
+class ImageModelSettings(ProviderSettings):
     """The image models of the tools diffusion and edit."""
 
-    provider: Literal["diffusers", "openai", "qwen_server"] = "diffusers"
+    provider: str = "diffusers"
     """`diffusers`: a pipeline in the worker's own process. `openai`: any OpenAI-compatible images endpoint
     (vLLM-Omni, SGLang, Volcengine Ark, OpenAI). `qwen_server`: the image server of the original LLM-I, also
-    named by `QWEN_IMAGE_SERVER_URL` (diffusion) and `QWEN_EDIT_SERVER_URL` (edit)."""
-    model: LocalPath = ".cache/tiny-image"
-    """Folder or hub id of a diffusers pipeline, or the model's name at the endpoint."""
-    pipeline: str = "QwenImagePipeline"
-    """Class of the diffusers pipeline. The one of edit must take an image."""
-    base_url: PlainUrl = ""
-    """Address of the endpoint, for the providers `openai` and `qwen_server`."""
+    named by `QWEN_IMAGE_SERVER_URL` (diffusion) and `QWEN_EDIT_SERVER_URL` (edit). Packages add others."""
+    model: LocalPath = ""
+    """Folder or hub id of a diffusers pipeline (empty: `.cache/tiny-image`), or the model's name at the
+    endpoint."""
+    pipeline: str = ""
+    """Class of the diffusers pipeline. The one of edit must take an image. Empty for `QwenImagePipeline`, and
+    for edit `QwenImageEditPlusPipeline`."""
     api_key_env: str = ""
     """Environment variable with the key for `base_url`. When empty, `ARK_API_KEY` is sent to Ark's hosts,
     `OPENAI_API_KEY` to OpenAI's, and no key to any other."""
@@ -205,10 +215,6 @@ class ImageModelSettings(Settings):
     """Where a diffusers pipeline runs; `auto`: a GPU where there is one."""
     dtype: Literal["auto", "float32", "bfloat16"] = "auto"
     """Number format of a diffusers pipeline; `auto`: bfloat16 on a GPU, float32 on a CPU."""
-    allow_private_addresses: bool = False
-    """Fetch images that an answer names by URL from private addresses too."""
-    trust_proxy: bool = False
-    """As for search, for images that an answer names by URL."""
 
 
 class CodeSettings(Settings):
@@ -266,7 +272,7 @@ class ToolSettings(Settings):
     """The image search."""
     diffusion: ImageModelSettings = ImageModelSettings()
     """The model that makes an image."""
-    edit: ImageModelSettings = ImageModelSettings(pipeline="QwenImageEditPlusPipeline")
+    edit: ImageModelSettings = ImageModelSettings()
     """The model that changes an image."""
     code: CodeSettings = CodeSettings()
     """The jail that draws charts."""
@@ -275,17 +281,6 @@ class ToolSettings(Settings):
         """The time limit of a job of `tool`, in seconds."""
         most = QUEUES[tool].limit_s
         return max(most, self.code.wall_s + JAIL_S) if tool == "code" else most
-
-    @model_validator(mode="before")
-    @classmethod
-    def _an_edit_pipeline(cls, data: object) -> object:
-        """An edit section that names no pipeline means the default of edit, which takes an image."""
-        if not isinstance(data, dict):
-            return data
-        given = data.get("edit")
-        if not isinstance(given, dict) or "pipeline" in given:
-            return data
-        return {**data, "edit": {**given, "pipeline": cls.model_fields["edit"].default.pipeline}}
 
 
 S = TypeVar("S", bound=Settings)

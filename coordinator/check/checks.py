@@ -18,7 +18,7 @@ from coordinator.state import resume as resuming
 from policy.data.checked_images import Progress
 from rewards import settings as rewards_settings
 from workers.errors import ConfigError, InfrastructureFault
-from workers.providers import preflight
+from workers.providers import registry as providers
 from workers.settings import REDIS_ENV, QueueSettings
 from workers.storage.cache import CACHE_ENV
 
@@ -89,7 +89,7 @@ def missing(config: RunConfig) -> list[str]:
     """Keys, addresses and local folders that the chosen providers, judges and model need and that are not
     there.
     """
-    return [*preflight.check(config.tools), *rewards_settings.check(config.judges), *model(config)]
+    return [*providers.check(config.tools), *rewards_settings.check(config.judges), *model(config)]
 
 
 def folder(run: Path) -> list[str]:

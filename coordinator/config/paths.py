@@ -10,6 +10,7 @@ from pathlib import Path
 from typing import TypeVar
 
 from coordinator.config.settings import RunConfig, ServiceConfig
+from workers.providers import registry as providers
 
 C = TypeVar("C", bound=ServiceConfig)
 
@@ -19,17 +20,17 @@ def placed(config: C, blobs: Path | None = None) -> C:
     not the working directory.
     """
     tools = config.tools
-    search = tools.search
-    if search.provider == "library":  # else nothing reads it, and it must not differ between nodes
-        search = search.model_copy(update={"library": str(Path(search.library).absolute())})
-    images = {
-        name: getattr(tools, name).model_copy(update={"model": model(getattr(tools, name).model)})
-        for name in ("diffusion", "edit")
-        if getattr(tools, name).provider == "diffusers"
-    }
+    # Only what a provider reads: the rest must not differ between nodes.
+    chosen = {tool: provider.settings for tool, provider in providers.of_tools(tools).items()}
+    if chosen["search"].provider == "library":
+        library = str(Path(chosen["search"].library).absolute())
+        chosen["search"] = chosen["search"].model_copy(update={"library": library})
+    for tool in ("diffusion", "edit"):
+        if chosen[tool].provider == "diffusers":
+            chosen[tool] = chosen[tool].model_copy(update={"model": model(chosen[tool].model)})
     update: dict[str, object] = {
         "blobs": config.blobs.model_copy(update={"url": store(config.blobs.url, blobs or Path.cwd())}),
-        "tools": tools.model_copy(update={"search": search, **images}),
+        "tools": tools.model_copy(update=chosen),
     }
     if config.author.provider == "local":
         update["author"] = config.author.model_copy(update={"model": model(config.author.model)})

@@ -13,7 +13,7 @@ import os
 import re
 from collections.abc import Collection, Mapping
 from pathlib import Path
-from typing import TypeVar
+from typing import Self, TypeVar
 
 import yaml
 from pydantic import Field, ValidationError, field_validator, model_validator
@@ -26,6 +26,7 @@ from evaluation.settings import AuthorSettings, RubricSettings
 from policy.settings import TrainSettings
 from rewards.settings import JudgeSettings, RewardSettings
 from workers.errors import ConfigError
+from workers.providers import registry as providers
 from workers.settings import (
     REDIS_ENV,
     BlobSettings,
@@ -103,6 +104,11 @@ class ServiceConfig(Settings):
         if len(name) > _LONGEST_NAME:
             raise ValueError(f"is longer than {_LONGEST_NAME} characters; shorten it")
         return name
+
+    @model_validator(mode="after")
+    def _known_providers(self) -> Self:
+        providers.of_tools(self.tools)
+        return self
 
     @property
     def external_redis(self) -> bool:

@@ -11,7 +11,8 @@ from PIL import Image
 
 from coordinator.serve.serving import Served
 from workers.errors import Cause, InfrastructureFault, ModelFault
-from workers.providers.image import openai_images
+from workers.providers.image.openai import OpenAIImages
+from workers.providers.provider import ProviderRequest
 from workers.settings import ImageModelSettings
 
 PROBE_S = 600.0  # the first image also compiles what the later ones use
@@ -32,12 +33,11 @@ def prove(one: Served) -> float:
     )
     begun = time.monotonic()
     deadline = time.time() + PROBE_S
+    ground = Image.new("RGB", (SIDE, SIDE), "white") if "edit" in one.model.lower() else None
     try:
-        if "edit" in one.model.lower():
-            ground = Image.new("RGB", (SIDE, SIDE), "white")
-            openai_images.edit(PROMPT, ground, settings, seed=0, deadline=deadline)
-        else:
-            openai_images.generate(PROMPT, settings, seed=0, deadline=deadline)
+        OpenAIImages(settings, "edit" if ground else "diffusion").call(
+            ProviderRequest(PROMPT, deadline=deadline, image=ground)
+        )
     except ModelFault as refused:
         raise InfrastructureFault(
             Cause.BAD_ANSWER, f"{one.name} refused to make an image: {refused}"

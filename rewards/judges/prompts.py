@@ -15,7 +15,7 @@ from rewards.judges.parts import ImagePiece, ShownImage, ShownInvalid, ShownTag,
 from rewards.judges.payloads import JudgeImagePayload, JudgeTextPayload
 from rewards.judges.rubrics import IMAGE_RUBRIC, TEXT_RUBRIC
 from workers.messages import BlobRef
-from workers.providers.image.control_tokens import inert
+from workers.text.control_tokens import inert
 
 FAILURES_LOWER = "Every place marked [NO PICTURE lowers all three grades strongly."
 FAILURES_ELSEWHERE = "Do not lower a grade for a place marked [NO PICTURE; it is counted elsewhere."

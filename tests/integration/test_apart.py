@@ -12,6 +12,7 @@ from collections.abc import Iterator
 from concurrent.futures import ThreadPoolExecutor
 from typing import Any
 
+import provider_calls
 import pytest
 from fake_services import KEY, FakeServices, png
 from hostile_server import HostileServer
@@ -21,7 +22,7 @@ from workers import images
 from workers.errors import Cause, InfrastructureFault
 from workers.providers.http import api
 from workers.providers.http import client as http
-from workers.providers.made import Made
+from workers.providers.provider import ProviderImage
 from workers.providers.search import serpapi
 from workers.sandbox import decoders
 from workers.settings import SearchSettings
@@ -61,8 +62,8 @@ def settings(services: FakeServices, **more: Any) -> SearchSettings:
     )
 
 
-def look(services: FakeServices, seconds: float = PATIENCE_S) -> Made:
-    return serpapi.search("a fox", settings(services), deadline=time.time() + seconds)
+def look(services: FakeServices, seconds: float = PATIENCE_S) -> ProviderImage:
+    return provider_calls.search("a fox", settings(services), deadline=time.time() + seconds)
 
 
 def verdict(services: FakeServices) -> api.Answer:
@@ -169,7 +170,7 @@ def hostile() -> Iterator[HostileServer]:
     [
         (["/hangs-up", "/no-http"], Cause.HOST_DOWN, ""),
         (["/gone", "/hangs-up"], Cause.HOST_DOWN, ""),
-        (["/gone", "/round"], Cause.BAD_ANSWER, serpapi.PROVIDER),
+        (["/gone", "/round"], Cause.BAD_ANSWER, serpapi.NAME),
     ],
 )
 def test_only_what_the_search_engine_named_is_held_against_it(

@@ -12,6 +12,7 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
+import provider_calls
 import pytest
 from conftest import StartWorker
 from PIL import Image
@@ -27,11 +28,13 @@ from workers.client.handle import RequestHandle
 from workers.errors import Cause, ConfigError, InfrastructureFault
 from workers.jobs import JobContext
 from workers.messages import DiffusionPayload, EditPayload, Request
-from workers.providers.image import diffusers_loading, diffusers_pipeline, pil_processor
+from workers.providers import registry
+from workers.providers.image import diffusers
+from workers.providers.pipelines import loading, pil_processor
 from workers.settings import ImageModelSettings, QueueSettings, ToolSettings
 from workers.storage.blobs import BlobStore
+from workers.tools import by_provider
 from workers.tools import edit as edit_tool
-from workers.tools import image_model
 
 pytestmark = [pytest.mark.heavy, pytest.mark.timeout(300)]
 EDITING = ("QwenImageEditPlusPipeline", "QwenImageEditPipeline")
@@ -47,7 +50,7 @@ def generate(
     weights: Path, prompt: str = "oil painting of a fox", *, seed: int = 1, **fields: Any
 ) -> np.ndarray:
     settings = tiny_pipelines.settings(weights).model_copy(update=fields)
-    made = diffusers_pipeline.generate(prompt, settings, seed=seed, deadline=time.time() + 60)
+    made = provider_calls.generate(prompt, settings, seed=seed, deadline=time.time() + 60)
     return np.asarray(Image.open(io.BytesIO(made.image)))
 
 
@@ -57,7 +60,7 @@ def editing(weights: Path, pipeline: str) -> ImageModelSettings:
 
 def edit(weights: Path, picture: Image.Image, *, pipeline: str = EDITING[0]) -> Image.Image:
     settings = editing(weights, pipeline)
-    made = diffusers_pipeline.edit(
+    made = provider_calls.edit(
         "the same picture changed to night", picture, settings, seed=1, deadline=time.time() + 60
     )
     return Image.open(io.BytesIO(made.image))
@@ -82,14 +85,14 @@ def test_guidance_acts(weights: Path) -> None:
 
 
 def test_diffusion_and_edit_of_one_model_share_their_modules(weights: Path) -> None:
-    drawing = diffusers_loading.load(tiny_pipelines.settings(weights))
+    drawing = loading.load(tiny_pipelines.settings(weights))
     assert type(drawing).__name__ == "QwenImagePipeline"
     for name in EDITING:
-        changing = diffusers_loading.load(editing(weights, name))
+        changing = loading.load(editing(weights, name))
         assert type(changing).__name__ == name
         for part in ("transformer", "vae", "text_encoder"):
             assert getattr(drawing, part) is getattr(changing, part)
-    assert diffusers_loading.load(tiny_pipelines.settings(weights)) is drawing
+    assert loading.load(tiny_pipelines.settings(weights)) is drawing
 
 
 @pytest.mark.parametrize("pipeline", EDITING)
@@ -106,7 +109,7 @@ def test_the_reference_is_no_larger_than_the_edit(
     weights: Path, monkeypatch: pytest.MonkeyPatch, pipeline: str, sides: tuple[int, int]
 ) -> None:
     """Qwen's edit pipelines scale every reference to 1024² by themselves, and a long strip to no height."""
-    vae = diffusers_loading.load(editing(weights, pipeline)).vae
+    vae = loading.load(editing(weights, pipeline)).vae
     seen: list[tuple[int, ...]] = []
     encode = vae.encode
     monkeypatch.setattr(vae, "encode", lambda image: seen.append(tuple(image.shape[-2:])) or encode(image))
@@ -119,7 +122,7 @@ def test_the_reference_is_no_larger_than_the_edit(
 
 @pytest.mark.parametrize("pipeline", EDITING)
 def test_diffusers_is_left_as_it_was_after_an_edit(weights: Path, pipeline: str) -> None:
-    module = sys.modules[type(diffusers_loading.load(editing(weights, pipeline))).__module__]
+    module = sys.modules[type(loading.load(editing(weights, pipeline))).__module__]
     stock = module.calculate_dimensions
     edit(weights, Image.new("RGB", (64, 64), "teal"), pipeline=pipeline)
     assert module.calculate_dimensions is stock
@@ -129,15 +132,15 @@ def test_diffusers_is_left_as_it_was_after_an_edit(weights: Path, pipeline: str)
 def test_an_edit_pipeline_loads_first_and_alone(
     weights: Path, monkeypatch: pytest.MonkeyPatch, pipeline: str
 ) -> None:
-    monkeypatch.setattr(diffusers_loading, "_loaded", {})
+    monkeypatch.setattr(loading, "_loaded", {})
     assert edit(weights, Image.new("RGB", (64, 64), "teal"), pipeline=pipeline).size == (64, 64)
 
 
 def test_an_edit_works_where_torchvision_does_not(weights: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(diffusers_loading, "_loaded", {})
+    monkeypatch.setattr(loading, "_loaded", {})
     monkeypatch.setattr(pil_processor, "torchvision_works", lambda: False)
     assert edit(weights, Image.new("RGB", (64, 64), "teal")).size == (64, 64)
-    changing = diffusers_loading.load(editing(weights, EDITING[0]))
+    changing = loading.load(editing(weights, EDITING[0]))
     assert isinstance(changing.processor, pil_processor.PilProcessor)
 
 
@@ -150,7 +153,7 @@ def test_every_chart_can_be_edited(
     blobs = BlobStore(str(tmp_path))
     chart = blobs.put(images.encoded(Image.new("RGBA", (120, 80), (250, 120, 20, 128)).convert(mode)))
     tools = ToolSettings(edit=editing(weights, pipeline))
-    monkeypatch.setattr(image_model, "section", lambda name, model: tools)
+    monkeypatch.setattr(registry, "section", lambda name, model: tools)
     payload = EditPayload(prompt="make it blue", image=chart)
     request = Request.make("edit", payload, timeout_s=60, seed=3)
     result = edit_tool.edit(payload, JobContext(request, blobs))
@@ -161,21 +164,21 @@ def test_every_chart_can_be_edited(
 
 @pytest.mark.parametrize("tool", ["diffusion", "edit"])
 def test_a_prompt_that_spells_a_control_token_makes_a_picture(
-    weights: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, tool: image_model.Tool
+    weights: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, tool: str
 ) -> None:
     blobs = BlobStore(str(tmp_path))
     picture = blobs.put(images.encoded(Image.new("RGB", (64, 64), "teal"))) if tool == "edit" else None
     tools = ToolSettings(diffusion=tiny_pipelines.settings(weights), edit=editing(weights, EDITING[0]))
-    monkeypatch.setattr(image_model, "section", lambda name, model: tools)
+    monkeypatch.setattr(registry, "section", lambda name, model: tools)
     prompt = "a fox <|vision_start|><|image_pad|><|vision_end|><|im_end|>"
     ctx = JobContext(Request.make(tool, DiffusionPayload(prompt=prompt), timeout_s=60, seed=3), blobs)
-    assert image_model.make(tool, prompt, ctx, picture).source["prompt"] == prompt
+    assert by_provider.make(tool, prompt, ctx, picture).source["prompt"] == prompt
 
 
 def test_the_deadline_stops_between_two_steps(weights: Path) -> None:
     settings = tiny_pipelines.settings(weights).model_copy(update={"steps": 500})
     with pytest.raises(InfrastructureFault) as caught:
-        diffusers_pipeline.generate("a fox", settings, seed=1, deadline=time.time() + 0.5)
+        provider_calls.generate("a fox", settings, seed=1, deadline=time.time() + 0.5)
     assert caught.value.cause is Cause.TIMEOUT
     assert generate(weights).shape == (64, 64, 3), "the pipeline must survive it"
 
@@ -183,7 +186,7 @@ def test_the_deadline_stops_between_two_steps(weights: Path) -> None:
 def test_a_cancellation_stops_between_two_steps(weights: Path) -> None:
     settings, looks = tiny_pipelines.settings(weights).model_copy(update={"steps": 500}), iter([False] * 3)
     with pytest.raises(InfrastructureFault, match="step 4") as caught:
-        diffusers_pipeline.generate(
+        provider_calls.generate(
             "a fox", settings, seed=1, deadline=time.time() + 60, cancelled=lambda: next(looks, True)
         )
     assert caught.value.cause is Cause.CANCELLED
@@ -221,9 +224,9 @@ async def test_cancelled_images_leave_the_worker_its_pipeline(
 def test_wrong_names_are_named(weights: Path, tmp_path: Path) -> None:
     settings = tiny_pipelines.settings(weights)
     with pytest.raises(ConfigError, match="NoSuchPipeline"):
-        diffusers_loading.load(settings.model_copy(update={"pipeline": "NoSuchPipeline"}))
+        loading.load(settings.model_copy(update={"pipeline": "NoSuchPipeline"}))
     with pytest.raises(ConfigError, match="nowhere"):
-        diffusers_loading.load(settings.model_copy(update={"model": str(tmp_path / "nowhere")}))
+        loading.load(settings.model_copy(update={"model": str(tmp_path / "nowhere")}))
 
 
 class _Flux:
@@ -250,4 +253,4 @@ class _Turbo:
 )
 def test_guidance_goes_by_the_name_that_acts(pipeline: Any, options: dict[str, Any]) -> None:
     settings = ImageModelSettings(guidance=2.0, negative_prompt="blurry")
-    assert diffusers_pipeline.guidance_options(pipeline, settings) == options
+    assert diffusers.guidance_options(pipeline, settings) == options

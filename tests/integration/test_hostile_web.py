@@ -10,6 +10,7 @@ from collections.abc import Iterator
 from dataclasses import replace
 from typing import Any
 
+import provider_calls
 import pytest
 from fake_services import KEY, FakeServices, png
 from hostile_images import FOREIGN, POLYGLOTS, REFUSED, SVG, jpeg_of_scans
@@ -19,8 +20,7 @@ from PIL import Image
 from workers import images
 from workers.errors import Cause, InfrastructureFault
 from workers.providers.http import client as http
-from workers.providers.image import openai_images
-from workers.providers.made import Made
+from workers.providers.provider import ProviderImage
 from workers.providers.search import serpapi
 from workers.sandbox import decoders
 from workers.settings import ImageModelSettings, SearchSettings
@@ -48,13 +48,13 @@ def services(monkeypatch: pytest.MonkeyPatch) -> Iterator[FakeServices]:
         yield running
 
 
-def look(services: FakeServices, urls: list[str]) -> Made:
+def look(services: FakeServices, urls: list[str]) -> ProviderImage:
     """A search that finds pictures at `urls`."""
     services.results = [{"title": "A fox", "original": url} for url in urls]
     settings = SearchSettings(
         provider="serpapi", base_url=services.url, allow_private_addresses=True, max_candidates=50
     )
-    return serpapi.search("a fox", settings, deadline=time.time() + PATIENCE_S)
+    return provider_calls.search("a fox", settings, deadline=time.time() + PATIENCE_S)
 
 
 def had(url: str, *, seconds: float = PATIENCE_S, allow_private: bool = True) -> bytes:
@@ -99,7 +99,7 @@ def test_who_speaks_no_proper_http_is_down(hostile: HostileServer, path: str) ->
     assert hostile.sent < BUFFERS
 
 
-def made_at(services: FakeServices, url: str, *, allow_private: bool = True) -> Made:
+def made_at(services: FakeServices, url: str, *, allow_private: bool = True) -> ProviderImage:
     """What an images service has drawn, and keeps at `url`."""
     services.script["/v1/images/generations"] = [(200, {}, json.dumps({"data": [{"url": url}]}))]
     settings = ImageModelSettings(
@@ -108,7 +108,7 @@ def made_at(services: FakeServices, url: str, *, allow_private: bool = True) -> 
         model="m",
         allow_private_addresses=allow_private,
     )
-    return openai_images.generate("a fox", settings, seed=1, deadline=time.time() + PATIENCE_S)
+    return provider_calls.generate("a fox", settings, seed=1, deadline=time.time() + PATIENCE_S)
 
 
 @pytest.mark.parametrize("path", [*BAD, *BROKEN])

@@ -16,6 +16,7 @@ from workers.client.handle import RequestHandle
 from workers.errors import Cause
 from workers.messages import Failure, Message, Outcome, Request
 from workers.process.worker import WorkerProcess
+from workers.providers import registry
 from workers.settings import QueueSettings, ToolSettings
 
 NOTES_ENV = "LLMI_TEST_NOTES"
@@ -163,13 +164,12 @@ async def test_code_alone_is_ended_at_once(
 def test_a_model_is_kept_where_the_settings_name_a_pipeline_of_ours(
     monkeypatch: pytest.MonkeyPatch, kind: str, provider: str, keeps: bool
 ) -> None:
-    from workers.tools import image_model
 
     monkeypatch.setenv("QWEN_IMAGE_SERVER_URL", "http://images:1")
     monkeypatch.setenv("QWEN_EDIT_SERVER_URL", "http://images:1")
     tools = ToolSettings.model_validate(
         {tool: {"provider": provider, "base_url": "http://images:1/v1"} for tool in ("diffusion", "edit")}
     )
-    monkeypatch.setattr(image_model, "section", lambda _name, _model: tools)
+    monkeypatch.setattr(registry, "section", lambda _name, _model: tools)
     jobs.load_jobs()
     assert jobs.holds_model(kind) is keeps

@@ -12,6 +12,7 @@ from pathlib import Path
 from typing import Any
 
 import fuzz
+import provider_calls
 import pytest
 from fake_services import KEY, Chat, FakeServices, png
 from hypothesis import HealthCheck, given, settings
@@ -31,8 +32,6 @@ from workers.errors import JobError
 from workers.jobs import JobContext
 from workers.messages import Failure, Outcome, Request, Success
 from workers.providers.http import api
-from workers.providers.image import openai_images, qwen_server
-from workers.providers.search import serpapi
 from workers.settings import ImageModelSettings, SearchSettings
 from workers.storage.blobs import BlobStore
 
@@ -110,7 +109,7 @@ def test_serpapi(services: FakeServices, answer: Answer) -> None:
     chosen = SearchSettings.model_validate(
         {"provider": "serpapi", "base_url": services.url, "allow_private_addresses": True}
     )
-    is_picture(ended(lambda: serpapi.search("a fox", chosen, deadline=time.time() + SECONDS)))
+    is_picture(ended(lambda: provider_calls.search("a fox", chosen, deadline=time.time() + SECONDS)))
 
 
 @EXAMPLES
@@ -132,7 +131,9 @@ def test_an_images_endpoint(services: FakeServices, answer: Answer) -> None:
             "allow_private_addresses": True,
         }
     )
-    is_picture(ended(lambda: openai_images.generate("a fox", chosen, seed=1, deadline=time.time() + SECONDS)))
+    is_picture(
+        ended(lambda: provider_calls.generate("a fox", chosen, seed=1, deadline=time.time() + SECONDS))
+    )
 
 
 @EXAMPLES
@@ -142,7 +143,7 @@ def test_a_server_of_the_originals_shape(services: FakeServices, answer: Answer)
     chosen = ImageModelSettings.model_validate({"provider": "qwen_server", "base_url": services.url})
     picture = Image.new("RGB", (16, 16))
     deadline = time.time() + SECONDS
-    is_picture(ended(lambda: qwen_server.edit("at night", picture, chosen, seed=1, deadline=deadline)))
+    is_picture(ended(lambda: provider_calls.edit("at night", picture, chosen, seed=1, deadline=deadline)))
 
 
 def chat(verdict: Any) -> dict[str, Any]:
@@ -220,13 +221,13 @@ def failed(ask: Callable[[], Any]) -> str:
 
 def search(services: FakeServices) -> Callable[[], Any]:
     chosen = SearchSettings.model_validate({"provider": "serpapi", "base_url": services.url})
-    return lambda: serpapi.search("a fox", chosen, deadline=time.time() + SECONDS)
+    return lambda: provider_calls.search("a fox", chosen, deadline=time.time() + SECONDS)
 
 
 def paint(services: FakeServices) -> Callable[[], Any]:
     url = f"{services.url}/v1"
     chosen = ImageModelSettings(provider="openai", base_url=url, model="m", api_key_env="IMAGES_KEY")
-    return lambda: openai_images.generate("a fox", chosen, seed=1, deadline=time.time() + SECONDS)
+    return lambda: provider_calls.generate("a fox", chosen, seed=1, deadline=time.time() + SECONDS)
 
 
 def judge(services: FakeServices, folder: Path) -> Callable[[], Any]:
@@ -279,6 +280,8 @@ def test_half_a_character_is_told_as_a_whole_one(services: FakeServices) -> None
     found = {"title": "a fox \ud83d", "original": f"{HERE}/picture.png"}
     script(services, "/search", (200, {}, json.dumps({"images_results": [found]})))
     chosen = {"provider": "serpapi", "base_url": services.url, "allow_private_addresses": True}
-    made = serpapi.search("a fox", SearchSettings.model_validate(chosen), deadline=time.time() + SECONDS)
+    made = provider_calls.search(
+        "a fox", SearchSettings.model_validate(chosen), deadline=time.time() + SECONDS
+    )
     told = Outcome(request_id="r", kind="search", result=Success(source=made.source)).model_dump_json()
     assert "a fox \ufffd" in told

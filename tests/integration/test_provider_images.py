@@ -10,6 +10,7 @@ import time
 from collections.abc import Iterator
 from typing import Any
 
+import provider_calls
 import pytest
 from fake_services import FakeServices, png
 from PIL import Image
@@ -19,8 +20,8 @@ from coordinator.serve.serving import Served
 from workers.errors import Cause, InfrastructureFault, JobError, ModelFault
 from workers.metrics import telemetry
 from workers.providers.http import api, keys
-from workers.providers.image import openai_images, qwen_server
-from workers.providers.made import Made
+from workers.providers.image import openai
+from workers.providers.provider import ProviderImage
 from workers.settings import ImageModelSettings
 
 SEEDREAM = "doubao-seedream-5-0-260128"
@@ -45,12 +46,12 @@ def configured(services: FakeServices, **fields: Any) -> ImageModelSettings:
     return ImageModelSettings.model_validate({**chosen, "allow_private_addresses": True, **fields})
 
 
-def generate(settings: ImageModelSettings, seed: int = 7) -> Made:
-    return openai_images.generate("a fox", settings, seed=seed, deadline=time.time() + 20)
+def generate(settings: ImageModelSettings, seed: int = 7) -> ProviderImage:
+    return provider_calls.generate("a fox", settings, seed=seed, deadline=time.time() + 20)
 
 
-def edit(settings: ImageModelSettings) -> Made:
-    return openai_images.edit("make it night", PICTURE, settings, seed=7, deadline=time.time() + 20)
+def edit(settings: ImageModelSettings) -> ProviderImage:
+    return provider_calls.edit("make it night", PICTURE, settings, seed=7, deadline=time.time() + 20)
 
 
 def failure(settings: ImageModelSettings) -> JobError:
@@ -129,10 +130,8 @@ def test_another_host_is_not_sent_the_keys_of_ark_and_openai(
     ],
 )
 def test_a_key_goes_by_itself_only_to_the_host_of_its_service(url: str, variable: str) -> None:
-    settings = ImageModelSettings(provider="openai", base_url=url, model=SEEDREAM)
-    assert keys.images_key_env(settings) == variable
-    named = settings.model_copy(update={"api_key_env": "OTHER_KEY"})
-    assert keys.images_key_env(named) == "OTHER_KEY"
+    assert keys.key_env("", url) == variable
+    assert keys.key_env("OTHER_KEY", url) == "OTHER_KEY"
 
 
 def test_a_key_that_is_named_and_not_set_fails_before_any_call(services: FakeServices) -> None:
@@ -179,7 +178,7 @@ def test_a_form_can_be_sent_again_after_a_stumble(services: FakeServices) -> Non
     ],
 )
 def test_the_dialect_follows_host_and_model(url: str, model: str, dialect: str) -> None:
-    assert openai_images.dialect(ImageModelSettings(provider="openai", base_url=url, model=model)) == dialect
+    assert openai.dialect(ImageModelSettings(provider="openai", base_url=url, model=model)) == dialect
 
 
 def test_an_answer_by_url_is_fetched(services: FakeServices) -> None:
@@ -281,9 +280,9 @@ def qwen(services: FakeServices, **fields: Any) -> ImageModelSettings:
 
 def test_the_originals_servers_get_prompt_and_image_and_no_more(services: FakeServices) -> None:
     deadline = time.time() + 20
-    made = qwen_server.generate("a fox", qwen(services), seed=1, deadline=deadline)
+    made = provider_calls.generate("a fox", qwen(services), seed=1, deadline=deadline)
     assert Image.open(io.BytesIO(made.image)).size == (96, 64)
-    qwen_server.edit("make it night", PICTURE, qwen(services), seed=1, deadline=deadline)
+    provider_calls.edit("make it night", PICTURE, qwen(services), seed=1, deadline=deadline)
     (first, second) = services.seen
     assert (first.path, first.body) == ("/generate/", {"prompt": "a fox"})
     assert second.path == "/edit/"
@@ -295,7 +294,7 @@ def test_the_originals_servers_may_be_named_by_the_environment(
     services: FakeServices, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setenv("QWEN_IMAGE_SERVER_URL", services.url + "/")
-    qwen_server.generate("a fox", qwen(services, base_url=""), seed=1, deadline=time.time() + 20)
+    provider_calls.generate("a fox", qwen(services, base_url=""), seed=1, deadline=time.time() + 20)
     assert services.seen[0].path == "/generate/"
 
 
@@ -305,7 +304,7 @@ def test_the_originals_servers_may_be_named_by_the_environment(
 def test_an_answer_without_an_image_is_a_bad_answer(services: FakeServices, answer: Any) -> None:
     services.script["/generate/"] = [(200, {}, answer)]
     with pytest.raises(InfrastructureFault) as caught:
-        qwen_server.generate("a fox", qwen(services), seed=1, deadline=time.time() + 20)
+        provider_calls.generate("a fox", qwen(services), seed=1, deadline=time.time() + 20)
     assert caught.value.cause is Cause.BAD_ANSWER
 
 
@@ -326,8 +325,8 @@ def test_the_originals_servers_refuse_prompt_or_picture(
 ) -> None:
     services.script["/generate/"] = services.script["/edit/"] = [(status, {}, answer)] * 2
     for ask in (
-        lambda: qwen_server.generate("a fox", qwen(services), seed=1, deadline=time.time() + 20),
-        lambda: qwen_server.edit("night", PICTURE, qwen(services), seed=1, deadline=time.time() + 20),
+        lambda: provider_calls.generate("a fox", qwen(services), seed=1, deadline=time.time() + 20),
+        lambda: provider_calls.edit("night", PICTURE, qwen(services), seed=1, deadline=time.time() + 20),
     ):
         with pytest.raises(ModelFault) as caught:
             ask()
@@ -355,7 +354,7 @@ def test_what_else_ails_the_originals_servers_is_infrastructures(
     monkeypatch.setattr(api, "MAX_TRIES", 1)
     services.script["/generate/"] = [(status, {}, answer)]
     with pytest.raises(InfrastructureFault) as caught:
-        qwen_server.generate("a fox", qwen(services), seed=1, deadline=time.time() + 20)
+        provider_calls.generate("a fox", qwen(services), seed=1, deadline=time.time() + 20)
     assert caught.value.cause is cause
 
 
@@ -367,11 +366,11 @@ def test_what_a_service_repeats_of_the_prompt_does_not_decide_whose_fault_it_is(
     for said in (f"no: {prompt}", f"no: {prompt[:-2]}…"):
         services.script["/v1/images/generations"] = [refused("x", message=said)]
         with pytest.raises(InfrastructureFault) as unknown:
-            openai_images.generate(prompt, configured(services), seed=7, deadline=time.time() + 20)
+            provider_calls.generate(prompt, configured(services), seed=7, deadline=time.time() + 20)
         assert unknown.value.cause is Cause.BAD_ANSWER
         services.script["/generate/"] = [(400, {}, {"detail": said})]
         with pytest.raises(ModelFault):
-            qwen_server.generate(prompt, qwen(services), seed=1, deadline=time.time() + 20)
+            provider_calls.generate(prompt, qwen(services), seed=1, deadline=time.time() + 20)
 
 
 def test_an_unknown_refusal_is_counted_and_logged_once(

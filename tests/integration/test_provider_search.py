@@ -8,13 +8,14 @@ import time
 from collections.abc import Iterator
 from typing import Any
 
+import provider_calls
 import pytest
 from fake_services import KEY, FakeServices
 from PIL import Image
 
 from workers.errors import Cause, InfrastructureFault, ModelFault
 from workers.providers.http import api
-from workers.providers.made import Made
+from workers.providers.provider import ProviderImage
 from workers.providers.search import serpapi
 from workers.settings import SearchSettings
 
@@ -26,9 +27,11 @@ def services(monkeypatch: pytest.MonkeyPatch) -> Iterator[FakeServices]:
         yield running
 
 
-def look(services: FakeServices, *, seconds: float = 20, **settings: Any) -> Made:
+def look(services: FakeServices, *, seconds: float = 20, **settings: Any) -> ProviderImage:
     chosen = {"provider": "serpapi", "base_url": services.url, "allow_private_addresses": True, **settings}
-    return serpapi.search("a fox", SearchSettings.model_validate(chosen), deadline=time.time() + seconds)
+    return provider_calls.search(
+        "a fox", SearchSettings.model_validate(chosen), deadline=time.time() + seconds
+    )
 
 
 def result(services: FakeServices, original: str | None, **more: str | None) -> dict[str, Any]:
@@ -116,11 +119,11 @@ def test_of_results_that_are_there_at_once_the_one_ranked_best_is_taken(
 ) -> None:
     all_asked_for = asyncio.Event()
 
-    async def obtain(_: Any, candidate: serpapi.Candidate, *__: Any) -> Made:
+    async def obtain(_: Any, candidate: serpapi.Candidate, *__: Any) -> ProviderImage:
         if candidate.rank == 7:
             all_asked_for.set()
         await all_asked_for.wait()
-        return Made(b"", {"rank": candidate.rank})
+        return ProviderImage(b"", {"rank": candidate.rank})
 
     monkeypatch.setattr(serpapi, "HEAD_START_S", 0.0)
     monkeypatch.setattr(serpapi, "_obtain", obtain)

@@ -11,6 +11,7 @@ from pathlib import Path
 from typing import Any
 
 import aiohttp
+import provider_calls
 import pytest
 from connect_proxy import ConnectProxy, Listening, make_certificate
 from fake_services import KEY, FakeServices, png
@@ -22,8 +23,6 @@ from policy.document import Task
 from workers.errors import Cause, InfrastructureFault
 from workers.providers.http import api, proxies
 from workers.providers.http import client as http
-from workers.providers.image import openai_images
-from workers.providers.search import serpapi
 from workers.settings import ImageModelSettings, SearchSettings
 
 PUBLIC = "93.184.216.34"
@@ -110,7 +109,7 @@ def test_a_service_in_the_internet_is_asked_through_the_proxy(
     services: FakeServices, proxy: ConnectProxy
 ) -> None:
     settings = ImageModelSettings(provider="openai", base_url="http://api.example.com/v1", model="m")
-    assert openai_images.generate("a fox", settings, seed=1, deadline=time.time() + 20).image
+    assert provider_calls.generate("a fox", settings, seed=1, deadline=time.time() + 20).image
     assert proxy.asked == ["POST http://api.example.com/v1/images/generations"]
     assert services.seen[0].body["prompt"] == "a fox"
 
@@ -225,7 +224,7 @@ def test_a_whole_search_through_the_proxy(
 ) -> None:
     services.results = [{"title": "A fox", "original": PICTURE}]
     settings = SearchSettings(provider="serpapi", base_url="http://serpapi.example.com", trust_proxy=True)
-    made = serpapi.search("a fox", settings, deadline=time.time() + 20)
+    made = provider_calls.search("a fox", settings, deadline=time.time() + 20)
     assert made.source["url"] == PICTURE
     assert [one.partition("?")[0] for one in proxy.asked] == ["GET http://serpapi.example.com/search"]
     assert tunnel.asked == ["CONNECT pictures.example.com:443"]

@@ -16,7 +16,7 @@ import subprocess
 import time
 from collections.abc import Mapping, Sequence
 from pathlib import Path
-from typing import Literal
+from typing import Any, Literal
 
 import psutil
 import redis
@@ -27,8 +27,9 @@ from workers.metrics.folder import MetricsFolder
 from workers.metrics.telemetry import FOLDER_ENV
 from workers.process.interpreter import PYTHON
 from workers.process.parent_death import start_child
-from workers.queues import QUEUES, sharing_problem
-from workers.settings import CONFIG_ENV, REDIS_ENV, QueueSettings
+from workers.providers.registry import pool_type
+from workers.queues import sharing_problem
+from workers.settings import CONFIG_ENV, REDIS_ENV, QueueSettings, ToolSettings
 
 POLL_S = 0.05
 LOG_TAIL = 2000
@@ -65,7 +66,7 @@ class WorkerProcess:
         self.concurrency = concurrency
         self.name = name
         self.log = log
-        self._pool = pool or QUEUES[queues[0]].pool
+        self._pool = pool
         self._memory_mb = memory_mb
         self._config = config
         self._redis_url = redis_url
@@ -85,11 +86,12 @@ class WorkerProcess:
             env[REDIS_ENV] = self._redis_url
         # Threads that spin for cores which the trainer uses made a 0.1 s diffusion take 1.5 s.
         env.setdefault("OMP_NUM_THREADS", "1")
-        if self._pool == "threads":
+        pool = self._pool or pool_type(self.queues, self._tools())
+        if pool == "threads":
             for name, value in _THREADS_ENV.items():
                 env.setdefault(name, value)
         command = [*PYTHON, "-m", "workers.process.program", self._app, "worker"]
-        command += ["-P", self._pool, "-c", str(self.concurrency), "-Q", ",".join(self.queues)]
+        command += ["-P", pool, "-c", str(self.concurrency), "-Q", ",".join(self.queues)]
         command += ["-n", f"{self.name}@{self.node}", "-l", "info"]
         command += ["--without-gossip", "--without-mingle"]  # its heartbeat is what dashboards see
         if self._memory_mb:
@@ -167,8 +169,13 @@ class WorkerProcess:
     def _url(self) -> str:
         if self._redis_url is not None:
             return self._redis_url
-        document = json.loads(self._config.read_text(encoding="utf-8"))
-        return QueueSettings.model_validate(document.get("queue", {})).url
+        return QueueSettings.model_validate(self._section("queue")).url
+
+    def _tools(self) -> ToolSettings:
+        return ToolSettings.model_validate(self._section("tools"))
+
+    def _section(self, name: str) -> Any:
+        return json.loads(self._config.read_text(encoding="utf-8")).get(name, {})
 
     def _log_tail(self) -> str:
         return self.log.read_text(errors="replace", encoding="utf-8")[-LOG_TAIL:]

@@ -1,1 +1,4 @@
-"""Ways of doing a tool: each module drives one service, model or library, and knows nothing of queues."""
+"""Providers: each module of `search/` and `image/` drives one service, model or library and knows no queue.
+
+May import the contracts of `workers`, `workers.images` and `workers.text`.
+"""

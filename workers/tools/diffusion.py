@@ -2,19 +2,14 @@
 
 from __future__ import annotations
 
-from functools import partial
-
 from workers.jobs import JobContext, job
 from workers.messages import DiffusionPayload, Success
-from workers.tools import image_model
+from workers.tools.by_provider import hooks, make
 
 
-@job(
-    "diffusion",
-    DiffusionPayload,
-    warm=partial(image_model.warm, "diffusion"),
-    provider=partial(image_model.outside, "diffusion"),
-)
+@job("diffusion", DiffusionPayload, **hooks("diffusion"))
 def diffusion(payload: DiffusionPayload, ctx: JobContext) -> Success:
-    """Generate with the configured provider and store the picture."""
-    return image_model.make("diffusion", payload.prompt, ctx)
+    """Generate with the configured provider and store the image. Raises `ModelFault(BAD_PARAMS)` for a blank
+    prompt, and what the provider raises.
+    """
+    return make("diffusion", payload.prompt, ctx)

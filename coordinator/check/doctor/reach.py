@@ -24,8 +24,8 @@ from rewards.settings import IMAGE_URL_ENV, TEXT_URL_ENV, JudgeEndpoint
 from workers.client import probe as queue_probe
 from workers.errors import ConfigError, InfrastructureFault
 from workers.process.interpreter import PYTHON, child_environment
-from workers.providers import preflight
-from workers.providers.http import keys, proxies
+from workers.providers import registry as providers
+from workers.providers.http import proxies
 from workers.settings import REDIS_ENV
 from workers.storage.cache import CACHE_ENV
 
@@ -33,7 +33,7 @@ RAY_S = 30.0
 VERDICT_S = 60.0
 VARIABLES = (
     *(REDIS_ENV, RAY_ENV, CACHE_ENV),
-    *(keys.SERP_KEY_ENV, keys.ARK_KEY_ENV, keys.OPENAI_KEY_ENV, keys.GENERATE_URL_ENV, keys.EDIT_URL_ENV),
+    *providers.environment(),
     *(TEXT_URL_ENV, IMAGE_URL_ENV, AUTHOR_URL_ENV, RUBRIC_URL_ENV),
 )
 
@@ -73,7 +73,9 @@ def _proxies(config: ServiceConfig) -> Iterator[Finding]:
         if proxy := proxies.named(f"{scheme}://example.com"):
             where = f"outside services by {scheme} are asked through {proxies.shown(proxy)}"
             yield ok("environment", f"{scheme} proxy", f"{where}; private addresses never are")
-    pictures = config.tools.search.provider == "serpapi" and not config.tools.search.trust_proxy
+    pictures = (
+        bool(providers.make("search", config.tools.search).service()) and not config.tools.search.trust_proxy
+    )
     if pictures and proxies.named("https://example.com"):
         yield note(
             *("environment", "pictures", "fetched by https from hosts that this machine can resolve"),
@@ -166,14 +168,18 @@ def _ray() -> Iterator[Finding]:
 
 def _tools(config: ServiceConfig) -> Mapping[str, list[str]]:
     found: dict[str, list[str]] = {"search": [], "diffusion": [], "edit": []}
-    for problem in preflight.check(config.tools):
+    for problem in providers.check(config.tools):
         found[next(name for name in found if f"tools.{name}" in problem)].append(problem)
     return found
 
 
 def _provider(config: ServiceConfig, name: str) -> str:
     settings = getattr(config.tools, name)
-    model = f" ({settings.model})" if settings.provider == "diffusers" else ""
+    try:
+        provider = providers.make(name, settings)
+    except ConfigError as error:
+        return str(error)
+    model = f" ({provider.settings.model})" if provider.holds_model else ""
     return f"{settings.provider}{model}; settings and keys are there"
 
 

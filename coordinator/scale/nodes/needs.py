@@ -11,7 +11,7 @@ from evaluation.authors import registry as author
 from evaluation.rubric import judge as rubric
 from rewards import settings as judges
 from rewards.settings import JudgeEndpoint
-from workers.providers import preflight
+from workers.providers import registry as providers
 from workers.queues import QUEUES
 
 GRACE_S = 30.0  # for storing and answering, beyond the longest time of a job
@@ -40,7 +40,7 @@ def lacking(config: ServiceConfig) -> dict[str, str]:
     """
     alone = JudgeEndpoint()  # by rules, which lack nothing
     problems = {
-        **{tool: _of(tool, preflight.check(config.tools)) for tool in ("search", "diffusion", "edit")},
+        **{tool: _of(tool, providers.check(config.tools)) for tool in ("search", "diffusion", "edit")},
         "judge_text": judges.check(config.judges.model_copy(update={"image": alone})),
         "judge_image": judges.check(config.judges.model_copy(update={"text": alone})),
         "judge_rubric": rubric.check(config.rubric),

@@ -16,8 +16,10 @@ from coordinator.config.pools import PoolSettings
 from coordinator.config.settings import ServiceConfig
 from coordinator.host.hardware import Machine
 from workers.errors import ConfigError
+from workers.providers import registry as providers
+from workers.providers.provider import Provider
 from workers.queues import QUEUES
-from workers.settings import ImageModelSettings, Settings
+from workers.settings import Settings
 
 Role = Literal["gpu", "cpu", "all"]
 IMAGES = ("diffusion", "edit")
@@ -80,8 +82,8 @@ def plan(
 
 def needs_gpu(queue: str, config: ServiceConfig) -> bool:
     """Whether its jobs run a model in the worker's own process, on a GPU."""
-    model = _model(queue, config)
-    return model is not None and model.provider == "diffusers" and model.device != "cpu"
+    provider = _provider(queue, config)
+    return provider.holds_model and provider.settings.device != "cpu" if provider else False
 
 
 def _why_not(
@@ -125,7 +127,8 @@ def _pools(machine: Machine, config: ServiceConfig, served: Sequence[str]) -> tu
 
 def _network(config: ServiceConfig, queues: Sequence[str]) -> list[tuple[str, ...]]:
     """Searches of the web apart from judges: slow hosts of pictures hold threads and decoders."""
-    web = [queue for queue in queues if queue == SEARCH and config.tools.search.provider == "serpapi"]
+    search = _provider(SEARCH, config)
+    web = [queue for queue in queues if queue == SEARCH and search and search.service()]
     rest = [queue for queue in queues if queue not in web]
     return [tuple(group) for group in (web, rest) if group]
 
@@ -158,7 +161,7 @@ def _plain_image_pools(config: ServiceConfig, queues: Sequence[str]) -> list[Pla
     """On the CPU one process for each model; an endpoint elsewhere takes as many as the configuration
     says.
     """
-    local = [queue for queue in queues if _image_model(queue, config).provider == "diffusers"]
+    local = [queue for queue in queues if (provider := _provider(queue, config)) and provider.holds_model]
     remote = tuple(queue for queue in queues if queue not in local)
     pools = [_pool(group) for group in _same_model(config, local)]
     if remote:
@@ -170,8 +173,9 @@ def _same_model(config: ServiceConfig, queues: Sequence[str]) -> list[tuple[str,
     """Queues whose pipelines share their weights, together: those of one model, device and dtype."""
     groups: dict[tuple[str, str, str], tuple[str, ...]] = {}
     for queue in queues:
-        model = _image_model(queue, config)
-        key = (model.model, model.device, model.dtype)
+        provider = _provider(queue, config)
+        assert provider is not None
+        key = (provider.settings.model, provider.settings.device, provider.settings.dtype)
         groups[key] = (*groups.get(key, ()), queue)
     return list(groups.values())
 
@@ -196,9 +200,6 @@ def _pool(
     return Planned(pool=pool, devices=devices)
 
 
-def _model(queue: str, config: ServiceConfig) -> ImageModelSettings | None:
-    return _image_model(queue, config) if queue in IMAGES else None
-
-
-def _image_model(queue: str, config: ServiceConfig) -> ImageModelSettings:
-    return config.tools.diffusion if queue == "diffusion" else config.tools.edit
+def _provider(queue: str, config: ServiceConfig) -> Provider | None:
+    """None for queues that have no provider."""
+    return providers.make(queue, getattr(config.tools, queue)) if queue in providers.TOOLS else None

@@ -214,7 +214,7 @@ def _transformer() -> Any:
 def _image_processor(tokenizer: Any) -> Any:
     from transformers.models.qwen2_vl.image_processing_pil_qwen2_vl import Qwen2VLImageProcessorPil
 
-    from workers.providers.image.pil_processor import PilProcessor
+    from workers.providers.pipelines.pil_processor import PilProcessor
 
     area = 28 * 28
     return PilProcessor(tokenizer, Qwen2VLImageProcessorPil(min_pixels=4 * area, max_pixels=16 * area))

@@ -29,7 +29,8 @@ from workers import images
 from workers.errors import JobError
 from workers.providers.http import api
 from workers.providers.http.client import check_url
-from workers.providers.search import full_text, serpapi
+from workers.providers.search import serpapi
+from workers.text import full_text
 from workers.tools.code import unfenced
 
 ROUNDS, LEAST_S, MOST, TRIES = 5, 0.05, 2.5, 3

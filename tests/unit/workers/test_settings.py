@@ -6,7 +6,7 @@ import pytest
 from pydantic import ValidationError
 
 from rewards.settings import JudgeEndpoint
-from workers.settings import ImageModelSettings, QueueSettings, SearchSettings, ToolSettings
+from workers.settings import ImageModelSettings, QueueSettings, SearchSettings
 
 
 @pytest.mark.parametrize("settings", [ImageModelSettings, SearchSettings, JudgeEndpoint])
@@ -25,14 +25,3 @@ def test_a_base_url_is_an_http_url(settings, url):
 def test_a_redis_url_in_a_file_holds_no_password():
     with pytest.raises(ValidationError, match="LLMI_REDIS_URL"):
         QueueSettings(redis_url="redis://:secret@host:6379/0")
-
-
-@pytest.mark.parametrize("given", [{}, {"edit": {"model": "Qwen/Qwen-Image-Edit-2509"}}])
-def test_an_edit_section_without_a_pipeline_still_edits(given):
-    assert ToolSettings.model_validate(given).edit.pipeline == "QwenImageEditPlusPipeline"
-
-
-def test_a_pipeline_that_is_named_is_taken():
-    given = {"edit": {"pipeline": "QwenImageEditPipeline"}, "diffusion": {"model": "m"}}
-    tools = ToolSettings.model_validate(given)
-    assert (tools.edit.pipeline, tools.diffusion.pipeline) == ("QwenImageEditPipeline", "QwenImagePipeline")

@@ -10,7 +10,6 @@ import os
 from urllib.parse import quote, urlsplit
 
 from workers.errors import Cause, InfrastructureFault
-from workers.settings import ImageModelSettings
 
 SERP_KEY_ENV = "SERP_API_KEY"
 GENERATE_URL_ENV = "QWEN_IMAGE_SERVER_URL"
@@ -66,15 +65,3 @@ def key_env(named: str, url: str) -> str:
     if is_ark(url):
         return ARK_KEY_ENV
     return OPENAI_KEY_ENV if is_openai(url) else ""
-
-
-def images_key_env(settings: ImageModelSettings) -> str:
-    """`key_env` of an images endpoint."""
-    return key_env(settings.api_key_env, settings.base_url)
-
-
-def qwen_url(settings: ImageModelSettings, env: str) -> str:
-    """Base URL of a server of the original's shape, from the settings or else from `env`; "" when neither is
-    set.
-    """
-    return (settings.base_url or os.environ.get(env, "")).strip().rstrip("/")

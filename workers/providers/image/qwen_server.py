@@ -10,38 +10,58 @@ else from QWEN_IMAGE_SERVER_URL or QWEN_EDIT_SERVER_URL.
 from __future__ import annotations
 
 import base64
+import os
 from urllib.parse import urlsplit
-
-from PIL import Image
 
 from workers import images
 from workers.errors import Cause, InfrastructureFault
 from workers.providers.http import api, keys
 from workers.providers.http.client import run_until
-from workers.providers.made import Made
+from workers.providers.http.endpoint import address_problems
+from workers.providers.provider import Provider, ProviderImage, ProviderRequest
 from workers.settings import ImageModelSettings
 
-PROVIDER = "qwen_server"
+NAME = "qwen_server"
 
 
-def generate(prompt: str, settings: ImageModelSettings, *, seed: int, deadline: float) -> Made:
-    """An image for `prompt`. Blocking, at most until `deadline` (Unix seconds); `seed` has no effect."""
-    base = keys.qwen_url(settings, keys.GENERATE_URL_ENV)
-    return run_until(deadline, _ask(f"{base}/generate/", {"prompt": prompt}, deadline))
+class QwenServer(Provider[ImageModelSettings]):
+    """A server at `base_url` of the tool, or else at QWEN_IMAGE_SERVER_URL or QWEN_EDIT_SERVER_URL. The seed
+    has no effect.
+    """
+
+    environment = (keys.GENERATE_URL_ENV, keys.EDIT_URL_ENV)
+
+    @property
+    def variable(self) -> str:
+        return keys.EDIT_URL_ENV if self.tool == "edit" else keys.GENERATE_URL_ENV
+
+    @property
+    def url(self) -> str:
+        """Base URL, "" when neither the settings nor the environment name one."""
+        return (self.settings.base_url or os.environ.get(self.variable, "")).strip().rstrip("/")
+
+    def service(self) -> str:
+        return keys.service(NAME, self.url)
+
+    def check(self) -> list[str]:
+        return address_problems(f"{self.field}.base_url (or environment variable {self.variable})", self.url)
+
+    def call(self, request: ProviderRequest) -> ProviderImage:
+        if request.image is None:
+            return run_until(
+                request.deadline, _ask(f"{self.url}/generate/", {"prompt": request.text}, request.deadline)
+            )
+        encoded = base64.b64encode(images.encoded(request.image)).decode()
+        body = {"prompt": request.text, "image_b64": encoded}
+        return run_until(request.deadline, _ask(f"{self.url}/edit/", body, request.deadline))
 
 
-def edit(
-    prompt: str, picture: Image.Image, settings: ImageModelSettings, *, seed: int, deadline: float
-) -> Made:
-    """`picture` (RGB) changed as `prompt` says. Blocking, at most until `deadline`; `seed` has no effect."""
-    base = keys.qwen_url(settings, keys.EDIT_URL_ENV)
-    body = {"prompt": prompt, "image_b64": base64.b64encode(images.encoded(picture)).decode()}
-    return run_until(deadline, _ask(f"{base}/edit/", body, deadline))
+PROVIDER = QwenServer
 
 
-async def _ask(url: str, body: dict[str, str], deadline: float) -> Made:
+async def _ask(url: str, body: dict[str, str], deadline: float) -> ProviderImage:
     call = api.Call(
-        provider=PROVIDER,
+        provider=NAME,
         method="POST",
         url=url,
         body=body,
@@ -57,10 +77,10 @@ async def _ask(url: str, body: dict[str, str], deadline: float) -> Made:
         failure = api.refused(call, 200, answer)
         if isinstance(failure, api.Refused):
             detail = f"status {call.said(status)!r}: {failure.detail}"
-            raise InfrastructureFault(Cause.BAD_ANSWER, detail, provider=PROVIDER)
+            raise InfrastructureFault(Cause.BAD_ANSWER, detail, provider=NAME)
         raise failure
-    data = images.from_base64(first, provider=PROVIDER)
-    return Made(
-        await images.checked_aside(data, provider=PROVIDER),
-        {"provider": PROVIDER, "host": urlsplit(url).hostname or ""},
+    data = images.from_base64(first, provider=NAME)
+    return ProviderImage(
+        await images.checked_aside(data, provider=NAME),
+        {"provider": NAME, "host": urlsplit(url).hostname or ""},
     )

@@ -11,19 +11,21 @@ from __future__ import annotations
 import hashlib
 import sqlite3
 import uuid
+from collections.abc import Mapping
 from contextlib import closing
 from functools import lru_cache
 from pathlib import Path
+from typing import Any
 
 from pydantic import BaseModel, ValidationError
 
 from workers import images
 from workers.errors import Cause, ConfigError, InfrastructureFault, ModelFault
-from workers.providers.made import Made
-from workers.providers.search import full_text
+from workers.providers.provider import Provider, ProviderImage, ProviderRequest
 from workers.settings import SearchSettings
+from workers.text import full_text
 
-PROVIDER = "library"
+NAME = "library"
 CAPTIONS = "captions.jsonl"
 
 
@@ -35,33 +37,51 @@ class Entry(BaseModel):
     origin: str = ""
 
 
-def search(query: str, settings: SearchSettings, *, deadline: float) -> Made:
-    """The library's best match for `query`; the same query always gives the same image.
+class Library(Provider[SearchSettings]):
+    """The library at `tools.search.library`. The same query always gives the same image."""
 
-    Raises `ModelFault(NO_HIT)` when no caption shares a content word with the query.
-    """
-    folder = Path(settings.library)
-    found = best(folder, query)
-    if found is None:
-        raise ModelFault(Cause.NO_HIT, "the library has nothing about that", provider=PROVIDER)
-    path = _inside(folder, found.file)
-    try:
-        data = path.read_bytes()
-    except OSError as error:
-        raise InfrastructureFault(
-            Cause.BAD_ANSWER, f"{found.file} cannot be read", provider=PROVIDER
-        ) from error
-    origin = found.origin or "local image library"
-    return Made(
-        images.checked(data, provider=PROVIDER),
-        {
-            "provider": PROVIDER,
-            "caption": found.caption,
-            "title": found.caption,
-            "origin": origin,
-            "file": found.file,
-        },
-    )
+    @classmethod
+    def defaults(cls, tool: str) -> Mapping[str, Any]:
+        return {"library": ".cache/library"}
+
+    def check(self) -> list[str]:
+        captions = Path(self.settings.library) / CAPTIONS
+        if captions.is_file():
+            return []
+        return [
+            f"{self.field}.library: {captions} is missing; name a folder of images with that file in it, "
+            'one JSON object per line: {"file": ..., "caption": ...}'
+        ]
+
+    def warm(self) -> None:
+        ensure_index(Path(self.settings.library))
+
+    def call(self, request: ProviderRequest) -> ProviderImage:
+        """The best match. Raises `ModelFault(NO_HIT)` when no caption shares a word with the query."""
+        folder = Path(self.settings.library)
+        found = best(folder, request.text)
+        if found is None:
+            raise ModelFault(Cause.NO_HIT, "no caption of the library matches", provider=NAME)
+        path = _inside(folder, found.file)
+        try:
+            data = path.read_bytes()
+        except OSError as error:
+            raise InfrastructureFault(
+                Cause.BAD_ANSWER, f"{found.file} cannot be read", provider=NAME
+            ) from error
+        return ProviderImage(
+            images.checked(data, provider=NAME),
+            {
+                "provider": NAME,
+                "caption": found.caption,
+                "title": found.caption,
+                "origin": found.origin or "local image library",
+                "file": found.file,
+            },
+        )
+
+
+PROVIDER = Library
 
 
 def best(folder: Path, query: str) -> Entry | None:
@@ -130,5 +150,5 @@ def _build_index(index: Path, entries: tuple[Entry, ...]) -> None:
 def _inside(folder: Path, file: str) -> Path:
     path = None if "\0" in file else (folder / file).resolve()
     if path is None or not path.is_relative_to(folder.resolve()):
-        raise InfrastructureFault(Cause.BAD_ANSWER, f"{file} lies outside the library", provider=PROVIDER)
+        raise InfrastructureFault(Cause.BAD_ANSWER, f"{file} lies outside the library", provider=NAME)
     return path

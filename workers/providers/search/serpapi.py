@@ -18,8 +18,9 @@ from __future__ import annotations
 import asyncio
 import contextlib
 import time
-from collections.abc import AsyncIterator
+from collections.abc import AsyncIterator, Mapping
 from dataclasses import dataclass
+from typing import Any
 
 import aiohttp
 from pydantic import BaseModel, ConfigDict, ValidationError
@@ -28,11 +29,12 @@ from workers import images
 from workers.errors import Cause, InfrastructureFault, ModelFault
 from workers.providers.http import api, keys
 from workers.providers.http.client import FetchLimits, fetch, guarded_session, run_until
-from workers.providers.made import Made
-from workers.providers.search import full_text
+from workers.providers.http.endpoint import address_problems, key_problems
+from workers.providers.provider import Provider, ProviderImage, ProviderRequest
 from workers.settings import SearchSettings
+from workers.text import full_text
 
-PROVIDER = "serpapi"
+NAME = "serpapi"
 TRY_TIMEOUT_S = 20.0
 LIMITS = FetchLimits(max_bytes=images.DEFAULT_LIMITS.max_bytes, timeout_s=10.0)
 # With status 200, parts of the error of a search without a result.
@@ -61,19 +63,41 @@ class Candidate:
     result: Result
 
 
-def search(query: str, settings: SearchSettings, *, deadline: float) -> Made:
-    """The best usable image for `query`. Blocking, at most until `deadline` (Unix seconds).
+class SerpApi(Provider[SearchSettings]):
+    """SerpAPI at `tools.search.base_url`. Its key is in the environment variable SERP_API_KEY."""
 
-    Raises `ModelFault`, NO_HIT for a search without results and PROMPT_REFUSED for a query that is refused,
-    and `InfrastructureFault` for all else.
-    """
-    key = keys.required(keys.SERP_KEY_ENV, PROVIDER)
-    return run_until(deadline, _search(query, settings, key, deadline))
+    environment = (keys.SERP_KEY_ENV,)
+
+    @classmethod
+    def defaults(cls, tool: str) -> Mapping[str, Any]:
+        return {"base_url": "https://serpapi.com"}
+
+    def service(self) -> str:
+        return keys.service(NAME, self.settings.base_url)
+
+    def check(self) -> list[str]:
+        return [
+            *address_problems(f"{self.field}.base_url", self.settings.base_url),
+            *key_problems(f"{self.field}.provider", keys.SERP_KEY_ENV),
+        ]
+
+    def warm(self) -> None:
+        keys.required(keys.SERP_KEY_ENV, NAME)
+
+    def call(self, request: ProviderRequest) -> ProviderImage:
+        """The best usable image. Raises `ModelFault`, NO_HIT for a search without results and PROMPT_REFUSED
+        for a query that is refused.
+        """
+        key = keys.required(keys.SERP_KEY_ENV, NAME)
+        return run_until(request.deadline, _search(request.text, self.settings, key, request.deadline))
 
 
-async def _search(query: str, settings: SearchSettings, key: str, deadline: float) -> Made:
+PROVIDER = SerpApi
+
+
+async def _search(query: str, settings: SearchSettings, key: str, deadline: float) -> ProviderImage:
     call = api.Call(
-        provider=PROVIDER,
+        provider=NAME,
         method="GET",
         url=f"{settings.base_url.rstrip('/')}/search",
         params={"engine": "google_images", "q": query, "api_key": key},
@@ -91,7 +115,7 @@ async def _search(query: str, settings: SearchSettings, key: str, deadline: floa
         detail = "no picture of a result arrived before the deadline"
         raise InfrastructureFault(Cause.HOST_DOWN, detail) from error
     told = {name: keys.blanked(v, key) if isinstance(v, str) else v for name, v in made.source.items()}
-    return Made(made.image, told)
+    return ProviderImage(made.image, told)
 
 
 def candidates(call: api.Call, answer: api.Answer, query: str, limit: int) -> list[Candidate]:
@@ -103,18 +127,18 @@ def candidates(call: api.Call, answer: api.Answer, query: str, limit: int) -> li
     entries = answer.get("images_results")
     if entries is None and "error" in answer:
         if any(words in call.said(answer["error"]).lower() for words in NOTHING):
-            raise ModelFault(Cause.NO_HIT, "the search found nothing", provider=PROVIDER)
+            raise ModelFault(Cause.NO_HIT, "the search found nothing", provider=NAME)
         raise api.refused(call, 200, answer)
     if not isinstance(entries, list):
-        raise InfrastructureFault(Cause.BAD_ANSWER, "images_results is not a list", provider=PROVIDER)
+        raise InfrastructureFault(Cause.BAD_ANSWER, "images_results is not a list", provider=NAME)
     try:
         results = [Result.model_validate(entry) for entry in entries]
     except ValidationError as error:
         where = ".".join(str(part) for part in error.errors()[0]["loc"])
-        raise InfrastructureFault(Cause.BAD_ANSWER, f"images_results: {where}", provider=PROVIDER) from error
+        raise InfrastructureFault(Cause.BAD_ANSWER, f"images_results: {where}", provider=NAME) from error
     usable = [result for result in results if result.original or result.thumbnail]
     if not usable:
-        raise ModelFault(Cause.NO_HIT, "the search found nothing", provider=PROVIDER)
+        raise ModelFault(Cause.NO_HIT, "the search found nothing", provider=NAME)
     named = full_text.sharing(query, [result.title or "" for result in usable])
     ranked = sorted(enumerate(usable), key=lambda entry: entry[0] not in named)[:limit]
     return [
@@ -129,7 +153,7 @@ def _urls(ranked: list[tuple[int, Result]]) -> list[Candidate]:
     return first + last
 
 
-async def _first_good(ranked: list[Candidate], settings: SearchSettings, deadline: float) -> Made:
+async def _first_good(ranked: list[Candidate], settings: SearchSettings, deadline: float) -> ProviderImage:
     failures: list[InfrastructureFault] = []
     decoding = asyncio.Semaphore(DECODING_AT_ONCE)
     async with (
@@ -161,13 +185,13 @@ def _none_had(failures: list[InfrastructureFault]) -> InfrastructureFault:
     detail = f"none of the results could be had; the last failure: {failures[-1].detail}"
     if telling:
         return InfrastructureFault(telling[0], detail)
-    return InfrastructureFault(Cause.BAD_ANSWER, detail, provider=PROVIDER)
+    return InfrastructureFault(Cause.BAD_ANSWER, detail, provider=NAME)
 
 
 @contextlib.asynccontextmanager
-async def _cancelled_at_end() -> AsyncIterator[list[asyncio.Task[Made]]]:
+async def _cancelled_at_end() -> AsyncIterator[list[asyncio.Task[ProviderImage]]]:
     """A list of tasks that are cancelled, and waited for, when the block ends however it ends."""
-    tasks: list[asyncio.Task[Made]] = []
+    tasks: list[asyncio.Task[ProviderImage]] = []
     try:
         yield tasks
     finally:
@@ -182,7 +206,7 @@ async def _obtain(
     settings: SearchSettings,
     deadline: float,
     decoding: asyncio.Semaphore,
-) -> Made:
+) -> ProviderImage:
     data = await fetch(
         session,
         candidate.url,
@@ -192,11 +216,11 @@ async def _obtain(
         limits=LIMITS,
     )
     async with decoding:
-        image = await images.checked_aside(data, provider=PROVIDER)
-    return Made(
+        image = await images.checked_aside(data, provider=NAME)
+    return ProviderImage(
         image,
         {
-            "provider": PROVIDER,
+            "provider": NAME,
             "url": candidate.url,
             "page": candidate.result.link or "",
             "title": candidate.result.title or "",

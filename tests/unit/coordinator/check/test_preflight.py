@@ -21,8 +21,9 @@ from llmi.demo.policy.build import policy_folder
 from llmi.demo.prompts.corpus import write_dataset
 from llmi.demo.run import configure, demo
 from workers.errors import Cause, ConfigError, InfrastructureFault
-from workers.providers import preflight
+from workers.providers import registry as providers
 from workers.providers.http import keys
+from workers.providers.http.endpoint import address_problems
 from workers.sandbox import client
 from workers.settings import REDIS_ENV, ToolSettings
 from workers.storage.cache import CACHE_ENV, cache_folder
@@ -69,7 +70,7 @@ def problems(**changed: Any) -> list[str]:
         "diffusion": {"model": "model"},
         "edit": {"model": "model"},
     }
-    return preflight.check(ToolSettings.model_validate(sound | changed))
+    return providers.check(ToolSettings.model_validate(sound | changed))
 
 
 def test_nothing_is_said_when_nothing_is_missing() -> None:
@@ -344,8 +345,8 @@ def test_a_file_that_is_called_demo_is_not_taken_for_the_demos_configuration(tmp
 
 
 @pytest.mark.parametrize(
-    ("url", "said"), [("", " is empty; give an address"), ("h:1", ": 'h:1' is no address")]
+    ("url", "wrong"), [("", " is empty; set it to one"), ("h:1", ": 'h:1' is no http(s) URL; set it")]
 )
-def test_an_address_that_is_missing_or_wrong_is_told_as_such(url: str, said: str) -> None:
-    [problem] = preflight._url("tools.edit.base_url", url)
-    assert problem.startswith(f"tools.edit.base_url{said}")
+def test_an_address_that_is_missing_or_wrong_is_named(url: str, wrong: str) -> None:
+    [problem] = address_problems("tools.edit.base_url", url)
+    assert problem.startswith(f"tools.edit.base_url{wrong}")

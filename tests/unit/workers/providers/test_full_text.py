@@ -6,7 +6,7 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from workers.providers.search.full_text import STOP_WORDS, sharing
+from workers.text.full_text import STOP_WORDS, sharing
 
 
 @pytest.mark.parametrize(

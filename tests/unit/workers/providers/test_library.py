@@ -9,6 +9,7 @@ import shutil
 import time
 from pathlib import Path
 
+import provider_calls
 import pytest
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
@@ -16,8 +17,9 @@ from PIL import Image
 
 from llmi.demo.library import build_library
 from workers.errors import Cause, ConfigError, InfrastructureFault, ModelFault
-from workers.providers.search import full_text, library
+from workers.providers.search import library
 from workers.settings import SearchSettings
+from workers.text import full_text
 
 
 @pytest.fixture(scope="module")
@@ -26,7 +28,7 @@ def folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 
 def look(folder: Path, query: str) -> library.Made:
-    return library.search(query, SearchSettings(library=str(folder)), deadline=time.time() + 5)
+    return provider_calls.search(query, SearchSettings(library=str(folder)), deadline=time.time() + 5)
 
 
 def words(caption: str) -> list[str]:

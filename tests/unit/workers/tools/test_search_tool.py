@@ -10,7 +10,7 @@ import pytest
 
 from llmi.demo.library import build_library
 from workers.errors import Cause, InfrastructureFault, ModelFault
-from workers.jobs import JobContext
+from workers.jobs import JOBS, JobContext
 from workers.messages import Request, SearchPayload
 from workers.settings import CONFIG_ENV
 from workers.storage.blobs import BlobStore
@@ -40,7 +40,7 @@ def test_warming_up_makes_no_search(configured, monkeypatch):
     with socket.create_server(("127.0.0.1", 0)) as server:
         configured(provider="serpapi", base_url=f"http://127.0.0.1:{server.getsockname()[1]}")
         monkeypatch.setenv("SERP_API_KEY", "key")
-        search.warm()
+        JOBS["search"].warm()
         server.setblocking(False)
         with pytest.raises(BlockingIOError):
             server.accept()
@@ -50,7 +50,7 @@ def test_warming_up_without_a_key_names_the_variable(configured, monkeypatch):
     configured(provider="serpapi")
     monkeypatch.delenv("SERP_API_KEY", raising=False)
     with pytest.raises((InfrastructureFault, ValueError), match="SERP_API_KEY"):
-        search.warm()
+        JOBS["search"].warm()
 
 
 def test_a_blank_query_is_the_models_fault(configured, tmp_path):
@@ -62,7 +62,7 @@ def test_a_blank_query_is_the_models_fault(configured, tmp_path):
 
 def test_a_hit_is_stored_with_where_it_is_from(configured, tmp_path):
     configured(provider="library", library=str(build_library(tmp_path / "library")))
-    search.warm()
+    JOBS["search"].warm()
     payload, ctx = context(tmp_path, "landmarks in Kyoto")
     made = search.search(payload, ctx)
     assert ctx.blobs.get(made.images[0])

@@ -14,61 +14,88 @@ import math
 import sys
 import threading
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Mapping
 from functools import partial
 from pathlib import Path
 from typing import Any
 
-from PIL import Image
 from pydantic import JsonValue
 
 from workers import images
 from workers.errors import Cause, ConfigError, InfrastructureFault
-from workers.providers.image.diffusers_loading import load
-from workers.providers.made import Made
+from workers.providers.pipelines import source
+from workers.providers.pipelines.loading import load
+from workers.providers.provider import Provider, ProviderImage, ProviderRequest
 from workers.settings import ImageModelSettings
 
-PROVIDER = "diffusers"
+NAME = "diffusers"
+EDIT_PIPELINE = "QwenImageEditPlusPipeline"
 STEP = 16  # widths and heights are multiples of this: 8 for the autoencoder, 2 for its patches
 REFERENCE_STEP = 32  # what Qwen's edit pipelines round the sides of a reference to
 
 _lock = threading.Lock()
 
 
-def generate(
-    prompt: str,
-    settings: ImageModelSettings,
-    *,
-    seed: int,
-    deadline: float,
-    cancelled: Callable[[], bool] = lambda: False,
-) -> Made:
-    """An image for `prompt`. Raises `InfrastructureFault`, of cause TIMEOUT when `deadline` (Unix seconds)
-    passes between steps, of cause CANCELLED when `cancelled` says so.
-    """
-    width, height = pixel_size(settings.size)
-    stop = partial(_stop, deadline, cancelled)
-    return _call(settings, seed, stop, prompt=prompt, width=width, height=height)
+class Diffusers(Provider[ImageModelSettings]):
+    """The pipeline that the settings name, loaded once per process."""
+
+    holds_model = True
+
+    @classmethod
+    def defaults(cls, tool: str) -> Mapping[str, Any]:
+        pipeline = EDIT_PIPELINE if tool == "edit" else "QwenImagePipeline"
+        return {"model": ".cache/tiny-image", "pipeline": pipeline}
+
+    def check(self) -> list[str]:
+        problems = []
+        try:
+            pixel_size(self.settings.size)
+        except ConfigError as error:
+            problems.append(f"{self.field}.{error}")
+        model = self.settings.model
+        if _is_path(model) and not (Path(model) / "model_index.json").is_file():
+            problems.append(
+                f"{self.field}.model: {model} holds no model_index.json; name a diffusers folder or a hub id"
+            )
+        if self.tool == "edit":
+            problems += self._takes_an_image()
+        return problems
+
+    def _takes_an_image(self) -> list[str]:
+        """A pipeline that takes no image cannot change one: each edit would fail, and mask its sample."""
+        taken = source.arguments(self.settings.pipeline)
+        if taken is None or "image" in taken:
+            return []
+        return [
+            f"{self.field}.pipeline: {self.settings.pipeline} takes no image; name one that does, such as "
+            f"{EDIT_PIPELINE}"
+        ]
+
+    def warm(self) -> None:
+        load(self.settings)
+
+    def call(self, request: ProviderRequest) -> ProviderImage:
+        """A new image of `settings.size`, or `request.image` changed: its own proportions, about the pixels
+        of `settings.size`. Raises `InfrastructureFault` between two steps, TIMEOUT when the deadline has
+        passed and CANCELLED when the request was cancelled.
+        """
+        width, height = pixel_size(self.settings.size)
+        arguments: dict[str, Any] = {"prompt": request.text}
+        if request.image is not None:
+            ratio = request.image.width / request.image.height
+            sides = (math.sqrt(width * height * ratio), math.sqrt(width * height / ratio))
+            width, height = (max(STEP, round(side / STEP) * STEP) for side in sides)
+            arguments["image"] = request.image
+        stop = partial(_stop, request.deadline, request.cancelled)
+        return _call(self.settings, request.seed, stop, **arguments, width=width, height=height)
 
 
-def edit(
-    prompt: str,
-    picture: Image.Image,
-    settings: ImageModelSettings,
-    *,
-    seed: int,
-    deadline: float,
-    cancelled: Callable[[], bool] = lambda: False,
-) -> Made:
-    """`picture` (RGB) changed as `prompt` says: its own proportions, about the pixels of `settings.size`.
-    Raises as `generate` does.
-    """
-    width, height = pixel_size(settings.size)
-    ratio = picture.width / picture.height
-    sides = (math.sqrt(width * height * ratio), math.sqrt(width * height / ratio))
-    width, height = (max(STEP, round(side / STEP) * STEP) for side in sides)
-    stop = partial(_stop, deadline, cancelled)
-    return _call(settings, seed, stop, prompt=prompt, image=picture, width=width, height=height)
+PROVIDER = Diffusers
+
+
+def _is_path(model: str) -> bool:
+    """A hub id is `owner/name`; anything that exists or begins like a path is a folder."""
+    return Path(model).exists() or model.startswith((".", "/", "~")) or model.count("/") != 1
 
 
 def pixel_size(size: str) -> tuple[int, int]:
@@ -107,12 +134,14 @@ def guidance_options(pipeline: Any, settings: ImageModelSettings) -> dict[str, A
 def _stop(deadline: float, cancelled: Callable[[], bool], step: int) -> None:
     """Raises `InfrastructureFault` when the job is to end after `step`."""
     if time.time() >= deadline:
-        raise InfrastructureFault(Cause.TIMEOUT, f"its time was over at step {step}", provider=PROVIDER)
+        raise InfrastructureFault(Cause.TIMEOUT, f"its time was over at step {step}", provider=NAME)
     if cancelled():
-        raise InfrastructureFault(Cause.CANCELLED, f"cancelled at step {step}", provider=PROVIDER)
+        raise InfrastructureFault(Cause.CANCELLED, f"cancelled at step {step}", provider=NAME)
 
 
-def _call(settings: ImageModelSettings, seed: int, stop: Callable[[int], None], **arguments: Any) -> Made:
+def _call(
+    settings: ImageModelSettings, seed: int, stop: Callable[[int], None], **arguments: Any
+) -> ProviderImage:
     import torch
 
     def after_step(pipeline: Any, step: int, timestep: Any, kept: dict[str, Any]) -> dict[str, Any]:
@@ -134,15 +163,15 @@ def _call(settings: ImageModelSettings, seed: int, stop: Callable[[int], None], 
                 )
         except torch.OutOfMemoryError as error:
             torch.cuda.empty_cache()
-            raise InfrastructureFault(Cause.PROVIDER_DOWN, "out of GPU memory", provider=PROVIDER) from error
-    source: dict[str, JsonValue] = {
-        "provider": PROVIDER,
+            raise InfrastructureFault(Cause.PROVIDER_DOWN, "out of GPU memory", provider=NAME) from error
+    shown: dict[str, JsonValue] = {
+        "provider": NAME,
         "model": Path(settings.model).name,
         "pipeline": settings.pipeline,
         "seed": seed,
         "steps": settings.steps,
     }
-    return Made(images.encoded(result.images[0].convert("RGB")), source)
+    return ProviderImage(images.encoded(result.images[0].convert("RGB")), shown)
 
 
 @contextlib.contextmanager

@@ -14,7 +14,7 @@ from pathlib import Path
 from typing import Any
 
 from workers.errors import ConfigError
-from workers.providers.image import pil_processor
+from workers.providers.pipelines import pil_processor
 from workers.settings import ImageModelSettings
 
 logger = logging.getLogger(__name__)

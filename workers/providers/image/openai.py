@@ -14,17 +14,17 @@ from typing import Any, Literal
 from urllib.parse import urlsplit
 
 import aiohttp
-from PIL import Image
 from pydantic import JsonValue
 
 from workers import images
 from workers.errors import Cause, InfrastructureFault
 from workers.providers.http import api, keys
 from workers.providers.http.client import fetch, guarded_session, run_until
-from workers.providers.made import Made
+from workers.providers.http.endpoint import address_problems, key_problems, model_problems
+from workers.providers.provider import Provider, ProviderImage, ProviderRequest
 from workers.settings import ImageModelSettings
 
-PROVIDER = "openai"
+NAME = "openai"
 ARK_MODELS = ("doubao-", "seedream", "seededit")
 Dialect = Literal["ark", "openai", "server"]
 
@@ -36,22 +36,39 @@ def dialect(settings: ImageModelSettings) -> Dialect:
     return "openai" if keys.is_openai(settings.base_url) else "server"
 
 
-def generate(prompt: str, settings: ImageModelSettings, *, seed: int, deadline: float) -> Made:
-    """An image for `prompt`. Blocking, at most until `deadline` (Unix seconds)."""
-    fields = _fields(prompt, settings, seed)
-    return run_until(deadline, _ask(settings, deadline, "/images/generations", body=fields))
+class OpenAIImages(Provider[ImageModelSettings]):
+    """The endpoint at `base_url` of the tool, which serves `model`."""
+
+    environment = (keys.ARK_KEY_ENV, keys.OPENAI_KEY_ENV)
+
+    def service(self) -> str:
+        return keys.service(NAME, self.settings.base_url)
+
+    def check(self) -> list[str]:
+        problems = address_problems(f"{self.field}.base_url", self.settings.base_url)
+        problems += model_problems(f"{self.field}.model", self.settings.model)
+        return problems + key_problems(f"{self.field}.api_key_env", _key_env(self.settings))
+
+    def call(self, request: ProviderRequest) -> ProviderImage:
+        return run_until(request.deadline, self._call(request))
+
+    async def _call(self, request: ProviderRequest) -> ProviderImage:
+        fields = _fields(request.text, self.settings, request.seed)
+        deadline = request.deadline
+        if request.image is None:
+            return await _ask(self.settings, deadline, "/images/generations", body=fields)
+        if dialect(self.settings) == "ark":
+            fields["image"] = images.data_uri(request.image)
+            return await _ask(self.settings, deadline, "/images/generations", body=fields)
+        encoded = images.encoded(request.image)
+        return await _ask(self.settings, deadline, "/images/edits", form_fields=fields, picture=encoded)
 
 
-def edit(
-    prompt: str, picture: Image.Image, settings: ImageModelSettings, *, seed: int, deadline: float
-) -> Made:
-    """`picture` (RGB) changed as `prompt` says. Blocking, at most until `deadline` (Unix seconds)."""
-    fields = _fields(prompt, settings, seed)
-    if dialect(settings) == "ark":
-        fields["image"] = images.data_uri(picture)
-        return run_until(deadline, _ask(settings, deadline, "/images/generations", body=fields))
-    encoded = images.encoded(picture)
-    return run_until(deadline, _ask(settings, deadline, "/images/edits", form_fields=fields, picture=encoded))
+PROVIDER = OpenAIImages
+
+
+def _key_env(settings: ImageModelSettings) -> str:
+    return keys.key_env(settings.api_key_env, settings.base_url)
 
 
 def _fields(prompt: str, settings: ImageModelSettings, seed: int) -> dict[str, Any]:
@@ -80,9 +97,9 @@ async def _ask(
     body: dict[str, Any] | None = None,
     form_fields: dict[str, Any] | None = None,
     picture: bytes = b"",
-) -> Made:
-    variable = keys.images_key_env(settings)
-    key = keys.required(variable, PROVIDER) if variable else ""
+) -> ProviderImage:
+    variable = _key_env(settings)
+    key = keys.required(variable, NAME) if variable else ""
 
     def form() -> aiohttp.FormData:
         data = aiohttp.FormData({name: str(value) for name, value in (form_fields or {}).items()})
@@ -90,7 +107,7 @@ async def _ask(
         return data
 
     call = api.Call(
-        provider=PROVIDER,
+        provider=NAME,
         method="POST",
         url=settings.base_url.rstrip("/") + path,
         deadline=deadline,
@@ -103,14 +120,14 @@ async def _ask(
     )
     data = await _bytes(call, await api.ask(call), settings)
     source: dict[str, JsonValue] = {
-        "provider": PROVIDER,
+        "provider": NAME,
         "model": settings.model,
         "host": urlsplit(settings.base_url).hostname or "",
     }
     sent = body or form_fields or {}
     if "seed" in sent:  # only where it has an effect
         source |= {"seed": sent["seed"], "steps": settings.steps}
-    return Made(await images.checked_aside(data, provider=PROVIDER), source)
+    return ProviderImage(await images.checked_aside(data, provider=NAME), source)
 
 
 async def _bytes(call: api.Call, answer: api.Answer, settings: ImageModelSettings) -> bytes:
@@ -121,7 +138,7 @@ async def _bytes(call: api.Call, answer: api.Answer, settings: ImageModelSetting
             continue
         encoded, url = (_filled(entry.get(name)) for name in ("b64_json", "url"))
         if encoded or url.startswith("data:"):
-            return images.from_base64(encoded or url, provider=PROVIDER)
+            return images.from_base64(encoded or url, provider=NAME)
         if url:
             allow = settings.allow_private_addresses
             async with guarded_session(allow_private=allow) as session:
@@ -135,7 +152,7 @@ async def _bytes(call: api.Call, answer: api.Answer, settings: ImageModelSetting
     # Services answer 200 with an error in the place of a refused picture, or beside the empty list.
     if isinstance(entries, list) and any(entries):
         raise api.refused(call, 200, answer)
-    raise InfrastructureFault(Cause.BAD_ANSWER, "the answer holds no image", provider=PROVIDER)
+    raise InfrastructureFault(Cause.BAD_ANSWER, "the answer holds no image", provider=NAME)
 
 
 def _filled(value: object) -> str:
