@@ -23,7 +23,13 @@ from hypothesis import strategies as st
 from queue_jobs import Order
 from queue_requests import Notes, ask, cause_of, request_for, until
 
-from workers.broker.dead_letters import KEPT, KEY, MAX_BYTES, bury, read_dead_letters
+from workers.broker.dead_letters import (
+    KEY,
+    MAX_ENTRIES,
+    MAX_MESSAGE_BYTES,
+    dead_letter_message,
+    read_dead_letters,
+)
 from workers.broker.keys import outcome_key
 from workers.celery_app.transport.validation import why_invalid
 from workers.client.client import QueueClient
@@ -62,7 +68,7 @@ NO_MESSAGE = {
     "an empty object": b"{}",
     "a number": b"7",
     "deep": b"[" * 100_000,
-    "oversized": b'{"body": "' + b"x" * MAX_BYTES + b'"}',
+    "oversized": b'{"body": "' + b"x" * MAX_MESSAGE_BYTES + b'"}',
 }
 NO_TASK: dict[str, tuple[Change, str]] = {
     "no delivery tag": (lambda m: m["properties"].pop("delivery_tag") and m, "delivery_tag"),
@@ -78,7 +84,7 @@ NO_TASK: dict[str, tuple[Change, str]] = {
 }
 
 
-async def test_what_is_no_message_is_buried_and_the_worker_goes_on(
+async def test_an_invalid_message_is_dead_lettered_and_the_worker_continues(
     obedient: StartWorker, client: QueueClient, notes: Notes, raw: redis.Redis, queue_settings: QueueSettings
 ) -> None:
     worker = obedient()
@@ -87,15 +93,15 @@ async def test_what_is_no_message_is_buried_and_the_worker_goes_on(
         await until(lambda number=number: raw.llen(KEY) == number + 1)
         [newest, *_] = read_dead_letters(queue_settings.url)
         assert newest.queue == "code", name
-        assert ("at most 1048576" if name == "oversized" else "invalid message: ") in newest.reason, name
+        assert ("at most 1048576" if name == "oversized" else "invalid message: ") in newest.detail, name
         assert newest.size == len(entry), name
-        assert newest.message.startswith(entry[:5].decode(errors="replace")), name
+        assert newest.payload.startswith(entry[:5].decode(errors="replace")), name
     assert (await ask(client, notes.order())).ok
     assert worker.alive
     await until(lambda: raw.hlen("unacked") == 0)
 
 
-async def test_what_is_no_task_is_buried_and_its_poster_is_told(
+async def test_an_invalid_task_is_dead_lettered_and_its_client_notified(
     obedient: StartWorker, client: QueueClient, notes: Notes, raw: redis.Redis, queue_settings: QueueSettings
 ) -> None:
     worker = obedient()
@@ -107,23 +113,25 @@ async def test_what_is_no_task_is_buried_and_its_poster_is_told(
         assert stored["result"]["cause"] == Cause.BAD_MESSAGE.value, name
         await until(lambda number=number: raw.llen(KEY) == number + 1)
         [newest, *_] = read_dead_letters(queue_settings.url)
-        assert reason in newest.reason, name
+        assert reason in newest.detail, name
     assert (await ask(client, notes.order())).ok
     assert worker.alive
     await until(lambda: raw.hlen("unacked") == 0)
 
 
-def test_a_reason_in_half_characters_is_kept_and_a_long_one_cut(queue_settings: QueueSettings) -> None:
+def test_a_detail_in_half_characters_is_kept_and_a_long_one_cut(queue_settings: QueueSettings) -> None:
     """Regression: the letter could not be written, and the error ended the worker."""
     with redis.Redis.from_url(queue_settings.url) as raw:
-        bury(raw, "co\ud800de", "no task is called \ud800" + "x" * 5_000, b'{"correlation_id": "r"}', 60)
+        dead_letter_message(
+            raw, "co\ud800de", "no task is called \ud800" + "x" * 5_000, b'{"correlation_id": "r"}', 60
+        )
     [letter] = read_dead_letters(queue_settings.url)
     assert letter.queue == "co\ufffdde"
-    assert letter.reason.startswith("no task is called \ufffdxxx")
-    assert len(letter.reason) == 2_000
+    assert letter.detail.startswith("no task is called \ufffdxxx")
+    assert len(letter.detail) == 2_000
 
 
-async def test_a_request_that_came_too_late_is_buried(
+async def test_an_expired_request_is_dead_lettered(
     obedient: StartWorker, client: QueueClient, queue_settings: QueueSettings
 ) -> None:
     obedient()
@@ -135,15 +143,15 @@ async def test_a_request_that_came_too_late_is_buried(
     obedient("search")
     await until(lambda: bool(read_dead_letters(queue_settings.url)))
     [letter] = read_dead_letters(queue_settings.url)
-    assert letter.queue == "search"
-    assert "deadline" in letter.reason
-    assert late.request_id in letter.message
+    assert (letter.queue, letter.reason) == ("search", "expired")
+    assert "deadline" in letter.detail
+    assert late.request_id in letter.payload
 
 
 async def test_a_request_that_no_worker_would_take_is_not_posted(
     client: QueueClient, queue_settings: QueueSettings
 ) -> None:
-    large = Request.make("code", Order(notes="x" * MAX_BYTES), timeout_s=60.0)
+    large = Request.make("code", Order(notes="x" * MAX_MESSAGE_BYTES), timeout_s=60.0)
     with pytest.raises(InfrastructureFault, match="at most") as told:
         await client.post(large)
     assert told.value.cause is Cause.BAD_MESSAGE
@@ -166,7 +174,7 @@ async def test_a_poster_that_gives_up_while_it_is_its_turn_ends_nobody(
     queue_settings: QueueSettings, raw: redis.Redis
 ) -> None:
     """Regression: its fault was told to a future that was cancelled, and the sender ended."""
-    large = Request.make("code", Order(notes="x" * MAX_BYTES), timeout_s=60.0)
+    large = Request.make("code", Order(notes="x" * MAX_MESSAGE_BYTES), timeout_s=60.0)
 
     class Hesitant(Publisher):
         async def _look_for_room(self) -> None:
@@ -187,24 +195,31 @@ async def test_a_poster_that_gives_up_while_it_is_its_turn_ends_nobody(
 
 def test_only_the_newest_are_kept(queue_settings: QueueSettings) -> None:
     with redis.Redis.from_url(queue_settings.url) as raw:
-        for number in range(KEPT + 3):
-            bury(raw, "code", f"reason {number}", b"m" * 5_000, 60)
+        for number in range(MAX_ENTRIES + 3):
+            dead_letter_message(raw, "code", f"reason {number}", b"m" * 5_000, 60)
         assert 0 < raw.ttl(KEY) <= 60
     letters = read_dead_letters(queue_settings.url)
-    assert (len(letters), letters[0].reason) == (KEPT, f"reason {KEPT + 2}")
-    assert (letters[0].size, len(letters[0].message)) == (5_000, 2_000)
+    assert (len(letters), letters[0].detail) == (MAX_ENTRIES, f"reason {MAX_ENTRIES + 2}")
+    assert (letters[0].size, len(letters[0].payload)) == (5_000, 2_000)
+
+
+def test_entries_of_another_version_are_skipped(queue_settings: QueueSettings) -> None:
+    with redis.Redis.from_url(queue_settings.url) as raw:
+        dead_letter_message(raw, "code", "kept", b"m", 60)
+        raw.lpush(KEY, json.dumps({"queue": "code", "reason": "old", "since": 0, "size": 1, "message": "m"}))
+    assert [letter.detail for letter in read_dead_letters(queue_settings.url)] == ["kept"]
 
 
 def test_dead_letters_are_shown(queue_settings: QueueSettings) -> None:
     with redis.Redis.from_url(queue_settings.url) as raw:
-        bury(raw, "code", "no message: [red]x[/]", b"hello", 60)
+        dead_letter_message(raw, "code", "no message: [red]x[/]", b"hello", 60)
     command = [sys.executable, "-c", "from coordinator.cli.main import main; main()"]
     command += ["workers", "status", "--redis", queue_settings.url]
     told = subprocess.run([*command, "--json"], capture_output=True, text=True, check=True)
     [letter] = json.loads(told.stdout)["dead_letters"]
-    assert (letter["queue"], letter["message"]) == ("code", "hello")
+    assert (letter["queue"], letter["payload"]) == ("code", "hello")
     read = subprocess.run(command, capture_output=True, text=True, check=True)
-    assert "dead letter in code" in read.stdout
+    assert "dead letter (invalid) in code" in read.stdout
     assert "no message: [red]x[/]" in read.stdout
 
 

@@ -22,8 +22,8 @@ from queue_jobs import Order
 from queue_requests import Notes, alive, ask, cause_of, request_for, until
 
 from coordinator.host.redis_server import EmbeddedRedis
+from workers.broker.dead_letters import KEY, MAX_ENTRIES, dead_letter_poison, read_dead_letters
 from workers.broker.outcomes import Attempt
-from workers.broker.quarantine import KEPT, read_set_aside, set_aside
 from workers.client.client import QueueClient
 from workers.errors import Cause
 from workers.messages import Outcome
@@ -88,16 +88,17 @@ async def test_a_job_that_kills_every_worker_is_given_up(
     assert (await ask(client, Order())).ok, "the worker no longer works"
 
 
-async def test_what_was_given_up_is_set_aside_with_its_history(
+async def test_a_poison_message_is_dead_lettered_with_its_attempts(
     obedient: StartWorker, client: QueueClient, notes: Notes, queue_settings: QueueSettings
 ) -> None:
     obedient()
     began = time.time()
     deadly = request_for(notes.order(act="die")).model_copy(update={"owner": "g_0"})
     await (await client.post(deadly)).outcome()
-    [one] = read_set_aside(queue_settings.url)
-    assert (one.request_id, one.kind, one.owner) == (deadly.request_id, "code", "g_0")
-    assert "act='die'" in one.asked
+    [one] = read_dead_letters(queue_settings.url)
+    assert (one.request_id, one.queue, one.owner) == (deadly.request_id, "code", "g_0")
+    assert (one.reason, one.detail) == ("poison", f"ended its worker {len(notes.starts)} times")
+    assert "act='die'" in one.payload
     host = socket.gethostname()
     assert [attempt.worker for attempt in one.attempts] == [f"{host}:{pid}" for pid in notes.starts]
     times = [began, *(attempt.begun for attempt in one.attempts), one.since]
@@ -105,19 +106,19 @@ async def test_what_was_given_up_is_set_aside_with_its_history(
     command = [sys.executable, "-c", "from coordinator.cli.main import main; main()"]
     command += ["workers", "status", "--redis", queue_settings.url]
     told = await asyncio.to_thread(subprocess.run, [*command, "--json"], capture_output=True, check=True)
-    assert json.loads(told.stdout)["set_aside"] == [one.model_dump(mode="json")]
+    assert json.loads(told.stdout)["dead_letters"] == [one.model_dump(mode="json")]
     read = await asyncio.to_thread(subprocess.run, command, capture_output=True, text=True, check=True)
-    assert "set aside" in read.stdout
+    assert "dead letter (poison) in code" in read.stdout
     assert f"{host}:{notes.starts[-1]}" in read.stdout
 
 
-def test_only_the_newest_are_kept_each_once(queue_settings: QueueSettings) -> None:
-    requests = [request_for(Order(), seed=number) for number in range(KEPT + 1)]
+def test_only_the_newest_poison_messages_are_kept_each_once(queue_settings: QueueSettings) -> None:
+    requests = [request_for(Order(), seed=number) for number in range(MAX_ENTRIES + 1)]
     with redis.Redis.from_url(queue_settings.url) as raw:
         for request in [*requests, requests[-1]]:
-            set_aside(raw, request, (Attempt(worker="w", begun=1.0),), 60)
-        assert 0 < raw.ttl("llmi:set-aside") <= 60
-    kept = [one.request_id for one in read_set_aside(queue_settings.url)]
+            dead_letter_poison(raw, request, (Attempt(worker="w", begun=1.0),), 60)
+        assert 0 < raw.ttl(KEY) <= 60
+    kept = [one.request_id for one in read_dead_letters(queue_settings.url)]
     assert kept == [request.request_id for request in reversed(requests[2:])]
 
 

@@ -113,8 +113,8 @@ async def test_a_bad_payload_is_a_bad_message_and_is_kept(
     assert isinstance(outcome.result, Failure)
     assert outcome.result.cause is Cause.BAD_MESSAGE
     [letter] = read_dead_letters(queue_settings.url)
-    assert (letter.queue, letter.reason) == ("code", outcome.result.detail)
-    assert request.request_id in letter.message
+    assert (letter.queue, letter.reason, letter.detail) == ("code", "invalid", outcome.result.detail)
+    assert request.request_id in letter.payload
 
 
 @pytest.mark.parametrize(

@@ -13,11 +13,12 @@ from queue_jobs import Order
 from queue_requests import request_for
 
 from workers.broker import outcomes
+from workers.broker.dead_letters import payload_summary
 from workers.broker.keys import replies_key
 from workers.broker.outcomes import Attempt, commit, find_lost, record_attempt
 from workers.celery_app.app import make_app
 from workers.celery_app.backend import outcome_of
-from workers.client.publisher import encode, shown
+from workers.client.publisher import encode
 from workers.errors import Cause
 from workers.messages import CodePayload, Failure, Outcome, Request, Success
 from workers.settings import QueueSettings
@@ -51,7 +52,7 @@ def test_messages_are_those_of_apply_async(queue_settings: QueueSettings, raw: r
             task_id=request.request_id,
             reply_to=STREAM,
             time_limit=limit_s,
-            argsrepr=shown(request),
+            argsrepr=payload_summary(request),
             kwargsrepr="",
             ignore_result=False,
         )

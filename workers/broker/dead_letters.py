@@ -1,68 +1,133 @@
-"""Messages that no worker could take for a request, kept for people to look at, with the reason.
+"""The list of dead letters: requests that are not tried again, each with the reason.
 
-Invariants: the newest comes first; at most `KEPT` are kept, each and its reason cut to `SHOWN`, and they are
-forgotten with outcomes; a poster who can be found in what is left of its message is told at once
-(BAD_MESSAGE) instead of waiting for its deadline.
+A dead letter is for people to look at (`llmi workers status`); the client gets an outcome like that of any
+other request.
+
+Invariants: the newest entry comes first; at most `MAX_ENTRIES` are kept, each detail and payload cut to
+`MAX_CHARS`; the list expires like outcomes do. The client of an invalid message gets BAD_MESSAGE at once, not
+at its deadline, if the message still names the request.
 """
 
 from __future__ import annotations
 
 import re
+import reprlib
 import time
-from typing import Any
+from collections.abc import Sequence
+from typing import Any, Literal
 
 import redis
+from pydantic import ValidationError
 
-from workers.broker.outcomes import commit
+from workers.broker.outcomes import Attempt, commit
 from workers.errors import Cause
-from workers.messages import Failure, Message, Outcome, Text
+from workers.messages import Failure, Message, Outcome, Request, Text
 
 KEY = "llmi:dead-letters"
-KEPT = 1_000
-SHOWN = 2_000
-MAX_BYTES = 1 << 20  # of a message; the longest tag (100,000 characters) takes 0.8 MB at most
+MAX_ENTRIES = 1_000
+MAX_CHARS = 2_000
+MAX_SUMMARY_CHARS = 300
+MAX_MESSAGE_BYTES = 1 << 20  # of a queue entry; the longest tag (100,000 characters) takes 0.8 MB at most
 TIMEOUT_S = 5.0
 _ID = re.compile(rb'"correlation_id": ?"([^"\\]{1,128})"')
 _REPLY_TO = re.compile(rb'"reply_to": ?"(llmi:replies:[0-9a-f]{32})"')
+_SHORT = reprlib.Repr()
+_SHORT.maxstring, _SHORT.maxother, _SHORT.maxlevel, _SHORT.maxdict, _SHORT.maxlist = 80, 40, 3, 4, 3
+
+Reason = Literal["invalid", "expired", "poison"]
 
 
 class DeadLetter(Message):
-    """`since`: Unix seconds; `message`: its beginning, as text."""
+    """One entry.
 
+    `reason`: `invalid` (the message or its payload does not validate), `expired` (a worker received it after
+    its start deadline) or `poison` (it ended its worker as often as `queue.max_attempts` allows).
+    `detail`: what was wrong. `since`: Unix seconds. `size`: bytes of the whole message. `payload`: its first
+    characters; of a poison message a summary of its fields. `request_id`, `owner` and `attempts` (in order)
+    are known of poison messages only.
+    """
+
+    reason: Reason
+    detail: Text
     queue: Text
-    reason: Text
     since: float
     size: int
-    message: str
+    payload: str
+    request_id: str = ""
+    owner: str = ""
+    attempts: tuple[Attempt, ...] = ()
 
 
-def bury(client: redis.Redis, queue: str, reason: str, message: bytes, ttl_s: int) -> None:
-    """Keep it, and tell its poster if it names one. Raises `redis.RedisError`."""
-    reason = reason[:SHOWN]
+def payload_summary(request: Request) -> str:
+    """The payload on one line: every field, long ones cut in the middle."""
+    fields = (f"{name}={_SHORT.repr(value)}" for name, value in request.payload.items())
+    return ", ".join(fields)[:MAX_SUMMARY_CHARS]
+
+
+def dead_letter_message(
+    client: redis.Redis, queue: str, detail: str, message: bytes, ttl_s: int, reason: Reason = "invalid"
+) -> None:
+    """Add a message that is not run, and store a BAD_MESSAGE outcome if it names a request.
+
+    Raises `redis.RedisError`.
+    """
+    detail = detail[:MAX_CHARS]
+    payload = message[:MAX_CHARS].decode(errors="replace")
     letter = DeadLetter(
-        queue=queue,
-        reason=reason,
-        since=time.time(),
-        size=len(message),
-        message=message[:SHOWN].decode(errors="replace"),
+        reason=reason, detail=detail, queue=queue, since=time.time(), size=len(message), payload=payload
     )
-    pipeline: Any = client.pipeline()
-    pipeline.lpush(KEY, letter.model_dump_json())
-    pipeline.ltrim(KEY, 0, KEPT - 1)
-    pipeline.expire(KEY, ttl_s)
-    pipeline.execute()
-    if named := _ID.search(message):
-        answered = _REPLY_TO.search(message)
+    _add(client, letter, ttl_s)
+    if found := _ID.search(message):
+        reply_to = _REPLY_TO.search(message)
         outcome = Outcome(
-            request_id=named[1].decode(errors="replace"),
+            request_id=found[1].decode(errors="replace"),
             kind=queue,
-            result=Failure(cause=Cause.BAD_MESSAGE, detail=reason),
+            result=Failure(cause=Cause.BAD_MESSAGE, detail=detail),
         )
-        commit(client, outcome, answered[1].decode() if answered else "", ttl_s)
+        commit(client, outcome, reply_to[1].decode() if reply_to else "", ttl_s)
+
+
+def dead_letter_poison(
+    client: redis.Redis, request: Request, attempts: Sequence[Attempt], ttl_s: int
+) -> None:
+    """Add a request that ended its worker in each of `attempts`. Raises `redis.RedisError`."""
+    letter = DeadLetter(
+        reason="poison",
+        detail=f"ended its worker {len(attempts)} times",
+        queue=request.kind,
+        since=time.time(),
+        size=len(request.model_dump_json()),
+        payload=payload_summary(request),
+        request_id=request.request_id,
+        owner=request.owner,
+        attempts=tuple(attempts),
+    )
+    _add(client, letter, ttl_s)
 
 
 def read_dead_letters(url: str) -> list[DeadLetter]:
-    """All that are kept. Raises `redis.RedisError` when Redis does not answer."""
+    """Every entry, newest first. Raises `redis.RedisError` when Redis does not answer."""
     with redis.Redis.from_url(url, socket_timeout=TIMEOUT_S, socket_connect_timeout=TIMEOUT_S) as client:
-        letters: Any = client.lrange(KEY, 0, -1)
-    return [DeadLetter.model_validate_json(letter) for letter in letters]
+        entries: Any = client.lrange(KEY, 0, -1)
+    letters: list[DeadLetter] = []
+    poison: set[str] = set()
+    for entry in entries:
+        try:
+            letter = DeadLetter.model_validate_json(entry)
+        except ValidationError:  # written by another version
+            continue
+        # A worker that died between adding the entry and storing the outcome left a second entry.
+        if letter.reason == "poison":
+            if letter.request_id in poison:
+                continue
+            poison.add(letter.request_id)
+        letters.append(letter)
+    return letters
+
+
+def _add(client: redis.Redis, letter: DeadLetter, ttl_s: int) -> None:
+    pipeline: Any = client.pipeline()
+    pipeline.lpush(KEY, letter.model_dump_json())
+    pipeline.ltrim(KEY, 0, MAX_ENTRIES - 1)
+    pipeline.expire(KEY, ttl_s)
+    pipeline.execute()

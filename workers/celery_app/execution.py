@@ -25,9 +25,8 @@ from pydantic import ValidationError
 from workers import jobs
 from workers.broker.breakers import ProviderBreaker, ProviderOutage
 from workers.broker.cancellation import CancellationCheck
-from workers.broker.dead_letters import bury
+from workers.broker.dead_letters import Reason, dead_letter_message, dead_letter_poison
 from workers.broker.outcomes import Attempt, record_attempt, remove_attempt
-from workers.broker.quarantine import set_aside
 from workers.broker.retry import retry_redis
 from workers.celery_app.backend import TASK_PREFIX
 from workers.celery_app.transport.validation import first_error
@@ -69,7 +68,7 @@ def handle(task_id: str, kind: str, arguments: tuple[Any, ...]) -> Outcome:
             )
     except ValueError as error:
         detail = first_error(error) if isinstance(error, ValidationError) else str(error)
-        _bury(kind, detail, arguments)
+        _dead_letter(kind, detail, arguments)
         return _failed(task_id, kind, Cause.BAD_MESSAGE, detail)
     settings = section("queue", QueueSettings)
     this = Attempt(worker=_worker(), begun=time.time())
@@ -77,14 +76,14 @@ def handle(task_id: str, kind: str, arguments: tuple[Any, ...]) -> Outcome:
     if stored is not None:
         return Outcome.model_validate_json(stored)
     if len(attempts) > settings.max_attempts:
-        _set_aside(request, attempts[:-1], settings.result_ttl_s)
+        _dead_letter_poison(request, attempts[:-1], settings.result_ttl_s)
         detail = f"given to a worker {settings.max_attempts} times, and none finished it"
         return _failed(task_id, kind, Cause.WORKER_LOST, detail)
     provider = jobs.provider_of(kind)
     late_s = time.time() - request.start_by
     late = late_s >= 0
     if late:
-        _bury(kind, f"its start deadline had passed {late_s:.0f} s before", arguments)
+        _dead_letter(kind, f"its start deadline had passed {late_s:.0f} s before", arguments, "expired")
     if not provider or late:
         return _run(request, arguments)
     breaker = ProviderBreaker(_redis(os.getpid()), kind, provider, settings.breaker)
@@ -102,17 +101,18 @@ def handle(task_id: str, kind: str, arguments: tuple[Any, ...]) -> Outcome:
 def _run(request: Request, arguments: tuple[Any, ...]) -> Outcome:
     outcome = jobs.run(request, _blobs(), CancellationCheck(request.request_id, os.getpid()))
     if isinstance(outcome.result, Failure) and outcome.result.cause is Cause.BAD_MESSAGE:
-        _bury(request.kind, outcome.result.detail, arguments)
+        _dead_letter(request.kind, outcome.result.detail, arguments)
     return outcome
 
 
-def _bury(kind: str, reason: str, arguments: tuple[Any, ...]) -> None:
-    """Keep what was asked; its poster is told by the outcome."""
+def _dead_letter(kind: str, detail: str, arguments: tuple[Any, ...], reason: Reason = "invalid") -> None:
+    """Add it to the dead letters; the client gets the outcome."""
     text = json.dumps(arguments, default=str).encode(errors="replace")
     try:
-        bury(_redis(os.getpid()), kind, reason, text, section("queue", QueueSettings).result_ttl_s)
+        ttl_s = section("queue", QueueSettings).result_ttl_s
+        dead_letter_message(_redis(os.getpid()), kind, detail, text, ttl_s, reason)
     except redis.RedisError as error:
-        logger.warning("a message of %s (%s) is not kept: %s", kind, reason, error)
+        logger.warning("the dead letter of %s (%s) could not be stored: %s", kind, detail, error)
 
 
 def _hold(request: Request, this: Attempt, down: ProviderOutage) -> None:
@@ -131,8 +131,8 @@ def _begin(request_id: str, this: Attempt, ttl_s: int) -> tuple[bytes | None, tu
 
 
 @retry_redis
-def _set_aside(request: Request, attempts: tuple[Attempt, ...], ttl_s: int) -> None:
-    set_aside(_redis(os.getpid()), request, attempts, ttl_s)
+def _dead_letter_poison(request: Request, attempts: tuple[Attempt, ...], ttl_s: int) -> None:
+    dead_letter_poison(_redis(os.getpid()), request, attempts, ttl_s)
 
 
 def _failed(request_id: str, kind: str, cause: Cause, detail: str, provider: str = "") -> Outcome:

@@ -15,7 +15,6 @@ import base64
 import contextlib
 import json
 import logging
-import reprlib
 import time
 from dataclasses import dataclass
 from typing import Any
@@ -24,7 +23,7 @@ import redis.asyncio
 from celery import Celery
 from redis.exceptions import RedisError
 
-from workers.broker.dead_letters import MAX_BYTES
+from workers.broker.dead_letters import MAX_MESSAGE_BYTES, payload_summary
 from workers.errors import Cause, InfrastructureFault
 from workers.messages import Request
 from workers.queues import QUEUES
@@ -35,16 +34,7 @@ DEADLINE_GRACE_S = 2.0  # a worker's own verdict on a deadline may come this muc
 RETRY_S = (0.1, 0.2, 0.5, 1.0)
 ROOM_S = 0.1  # between looks at queues that are full
 
-SHOWN = 300  # characters of a request's arguments
-_SHORT = reprlib.Repr()
-_SHORT.maxstring, _SHORT.maxother, _SHORT.maxlevel, _SHORT.maxdict, _SHORT.maxlist = 80, 40, 3, 4, 3
-
 _AMQP = Celery("llmi-producer", set_as_current=False).amqp
-
-
-def shown(request: Request) -> str:
-    """The payload as dashboards show it: every field, long ones cut in the middle."""
-    return ", ".join(f"{name}={_SHORT.repr(value)}" for name, value in request.payload.items())[:SHOWN]
 
 
 def encode(request: Request, *, tag: str, reply_to: str) -> str:
@@ -57,9 +47,9 @@ def encode(request: Request, *, tag: str, reply_to: str) -> str:
     except Exception as error:  # of any kind: one request's, and whoever sends it sends for others too
         why = f"it cannot be written as a message: {type(error).__name__}: {error}"
         raise InfrastructureFault(Cause.BAD_MESSAGE, why[:300]) from error
-    if len(entry) > MAX_BYTES:
+    if len(entry) > MAX_MESSAGE_BYTES:
         raise InfrastructureFault(
-            Cause.BAD_MESSAGE, f"a message of {len(entry)} bytes; at most {MAX_BYTES} are taken"
+            Cause.BAD_MESSAGE, f"a message of {len(entry)} bytes; at most {MAX_MESSAGE_BYTES} are taken"
         )
     return entry
 
@@ -72,7 +62,7 @@ def _written(request: Request, tag: str, reply_to: str) -> str:
         f"llmi.{request.kind}",
         [request.model_dump(mode="json")],
         {},
-        argsrepr=shown(request),
+        argsrepr=payload_summary(request),
         kwargsrepr="",
         time_limit=limit_s,
     )

@@ -19,9 +19,8 @@ from workers.errors import ConfigError
 if TYPE_CHECKING:
     from coordinator.scale.nodes.plan import Plan
     from workers.broker.dead_letters import DeadLetter
-    from workers.broker.quarantine import SetAside
 
-SHOWN = 10  # of the requests that were set aside, and of dead letters
+SHOWN = 10  # dead letters
 
 app = typer.Typer(no_args_is_help=True, help="Join this machine to the queues of a Redis, or leave them.")
 
@@ -155,14 +154,11 @@ def stop(
 
 @app.command()
 def status(redis: Redis = "", as_json: Json = False) -> None:
-    """Who serves what, on every node, how full each queue is, and what was set aside: requests that ended
-    every worker that ran them.
-    """
+    """Who serves what, on every node, how full each queue is, and the dead letters with their reasons."""
     with output(as_json) as (console, result):
         from coordinator.scale.nodes import joining
         from workers.broker.dead_letters import read_dead_letters
         from workers.broker.depths import read_depths
-        from workers.broker.quarantine import read_set_aside
         from workers.broker.registry import read_workers
 
         url = joining.reach(redis)
@@ -187,11 +183,6 @@ def status(redis: Redis = "", as_json: Json = False) -> None:
         unserved = [queue for queue, depth in depths.items() if depth.waiting and not ready[queue]]
         for queue in unserved:
             console.print(f"[bold yellow]nobody serves[/] {queue}, and requests wait there")
-        aside = read_set_aside(url)
-        for given_up in aside[:SHOWN]:
-            _show_set_aside(console, given_up)
-        if len(aside) > SHOWN:
-            console.print(f"and {len(aside) - SHOWN} more; --json has them all", highlight=False)
         letters = read_dead_letters(url)
         for letter in letters[:SHOWN]:
             _show_dead_letter(console, letter)
@@ -201,7 +192,6 @@ def status(redis: Redis = "", as_json: Json = False) -> None:
             workers=[asdict(one) for one in roster],
             queues={queue: {"waiting": d.waiting, "running": d.running} for queue, d in depths.items()},
             unserved=unserved,
-            set_aside=[one.model_dump(mode="json") for one in aside],
             dead_letters=[letter.model_dump(mode="json") for letter in letters],
         )
 
@@ -224,21 +214,19 @@ def _show(console: Console, node: str, redis: str, plan: Plan) -> None:
 
 
 def _show_dead_letter(console: Console, letter: DeadLetter) -> None:
-    when = time.strftime("%d.%m. %H:%M:%S", time.localtime(letter.since))
-    console.print(
-        f"[bold yellow]dead letter[/] in {plain(letter.queue)}, {when}: {plain(letter.reason[:200])}",
-        highlight=False,
-        soft_wrap=True,
+    def line(text: str) -> None:
+        console.print(text, highlight=False, soft_wrap=True)
+
+    when = time.strftime("%F %T", time.localtime(letter.since))
+    line(
+        f"[bold yellow]dead letter[/] ({letter.reason}) in {plain(letter.queue)}, {when}: "
+        f"{plain(letter.detail[:200])}"
     )
-
-
-def _show_set_aside(console: Console, one: SetAside) -> None:
-    def line(what: str, words: str) -> None:
-        console.print(f"{what:<10}{words}", markup=False, highlight=False, soft_wrap=True)
-
-    line("set aside", f"{one.request_id}, {one.kind}, for {one.owner or 'nobody'}: {one.asked}")
-    for attempt in one.attempts:
-        line("", f"{time.strftime('%F %T', time.localtime(attempt.begun))} begun by {attempt.worker}")
+    if letter.request_id:
+        line(f"  {plain(letter.request_id)} of {plain(letter.owner or 'nobody')}: {plain(letter.payload)}")
+    for attempt in letter.attempts:
+        started = time.strftime("%F %T", time.localtime(attempt.begun))
+        line(f"  {started} started by {plain(attempt.worker)}")
 
 
 def _saying(console: Console) -> Notify:

@@ -29,7 +29,7 @@ from kombu.transport import TRANSPORT_ALIASES, redis
 from kombu.utils.encoding import bytes_to_str
 from redis.exceptions import ConnectionError, RedisError, ResponseError
 
-from workers.broker.dead_letters import bury
+from workers.broker.dead_letters import dead_letter_message
 from workers.broker.retry import is_transient, retry_redis
 from workers.celery_app.transport.qos import WorkerQoS
 from workers.celery_app.transport.validation import why_invalid
@@ -112,7 +112,7 @@ class Channel(redis.Channel):
         logger.error("dead-lettered a message of the queue %s: %s", queue, why)
         try:
             with self.conn_or_acquire() as client:
-                bury(client, queue, why, entry, section("queue", QueueSettings).result_ttl_s)
+                dead_letter_message(client, queue, why, entry, section("queue", QueueSettings).result_ttl_s)
         except (RedisError, OSError) as error:  # kombu notices a lost connection by itself
             logger.warning("the dead letter could not be stored: %s", error)
 

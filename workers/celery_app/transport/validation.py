@@ -15,7 +15,7 @@ from typing import Any, Literal
 from kombu.utils.json import loads
 from pydantic import BaseModel, ConfigDict, Field, FiniteFloat, ValidationError
 
-from workers.broker.dead_letters import MAX_BYTES
+from workers.broker.dead_letters import MAX_MESSAGE_BYTES
 from workers.celery_app.backend import TASK_PREFIX
 from workers.messages import Request
 
@@ -76,8 +76,8 @@ class _Envelope(_Strict):
 
 def why_invalid(entry: bytes, queue: str) -> str:
     """Why a list entry of one of our queues is not a valid message; an empty string when it is one."""
-    if len(entry) > MAX_BYTES:
-        return f"{len(entry)} bytes, and a message has at most {MAX_BYTES}"
+    if len(entry) > MAX_MESSAGE_BYTES:
+        return f"{len(entry)} bytes, and a message has at most {MAX_MESSAGE_BYTES}"
     try:
         _check(_Envelope.model_validate_json(entry), queue)
     except ValidationError as error:

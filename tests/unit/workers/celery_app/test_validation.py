@@ -12,7 +12,7 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from workers.broker.dead_letters import MAX_BYTES, DeadLetter
+from workers.broker.dead_letters import MAX_MESSAGE_BYTES, DeadLetter
 from workers.celery_app.transport.validation import why_invalid
 from workers.client.publisher import encode
 from workers.messages import Request
@@ -66,8 +66,8 @@ def test_an_altered_request_is_valid_or_has_a_reason(message: Any) -> None:
     entry = closed(message)
     why = why_invalid(entry, QUEUE)
     if why:
-        letter = DeadLetter(queue=QUEUE, reason=why, since=0.0, size=len(entry), message="")
-        assert DeadLetter.model_validate_json(letter.model_dump_json()).reason == why
+        letter = DeadLetter(reason="invalid", detail=why, queue=QUEUE, since=0.0, size=len(entry), payload="")
+        assert DeadLetter.model_validate_json(letter.model_dump_json()).detail == why
         return
     seen = opened(entry.decode())
     [arguments, named, after] = seen["body"]
@@ -116,7 +116,7 @@ def test_the_reason_names_the_field(path: str, value: Any, reason: str) -> None:
 
 
 def test_a_long_entry_is_refused_unread() -> None:
-    assert "at most" in why_invalid(b"[" * (MAX_BYTES + 1), QUEUE)
+    assert "at most" in why_invalid(b"[" * (MAX_MESSAGE_BYTES + 1), QUEUE)
 
 
 def test_the_reason_repeats_no_value() -> None:

@@ -8,8 +8,8 @@ from hypothesis import given
 from hypothesis import strategies as st
 from prometheus_client import CollectorRegistry
 
+from workers.broker.dead_letters import MAX_SUMMARY_CHARS, payload_summary
 from workers.celery_app.request import JobTask, event_summary
-from workers.client.publisher import SHOWN, shown
 from workers.errors import Cause
 from workers.messages import Failure, Outcome, Request, Success
 from workers.metrics.telemetry import ProducerMetrics, WorkerMetrics
@@ -174,12 +174,12 @@ JSON = st.recursive(
 @given(st.dictionaries(st.text(), JSON))
 def test_any_payload_is_shown_short(payload: dict) -> None:
     request = Request(request_id="r", kind="code", payload=payload, deadline=1.0)
-    assert len(shown(request)) <= SHOWN
+    assert len(payload_summary(request)) <= MAX_SUMMARY_CHARS
 
 
 def test_a_long_prompt_is_shown_by_its_ends() -> None:
     request = Request(
         request_id="r", kind="code", payload={"prompt": "a" * 500 + "the end", "n": 3}, deadline=1
     )
-    assert shown(request).startswith("prompt='aaa")
-    assert shown(request).endswith("the end', n=3")
+    assert payload_summary(request).startswith("prompt='aaa")
+    assert payload_summary(request).endswith("the end', n=3")
