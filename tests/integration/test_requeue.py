@@ -50,12 +50,15 @@ def test_messages_of_a_closed_channel_are_consumed_next_in_order(channel: Open) 
     assert tuple(consume(other) for _ in NAMES) == NAMES
 
 
-def test_messages_with_expired_leases_are_consumed_next_in_order(channel: Open) -> None:
+def test_messages_with_expired_leases_are_consumed_next_in_order(
+    channel: Open, caplog: pytest.LogCaptureFixture
+) -> None:
     expired, other = channel(), channel()
     consume(expired), consume(expired)
     other.qos.visibility_timeout = 0
     other.qos.restore_visible(num=None, interval=1)
     assert tuple(consume(other) for _ in NAMES) == NAMES
+    assert caplog.text.count("lease expired") == 2
 
 
 def test_kombu_alone_requeues_behind_all_others(channel: Open, monkeypatch: pytest.MonkeyPatch) -> None:

@@ -1,9 +1,10 @@
-"""The Celery application that workers run (by `workers.process.program`): JSON only, late acknowledgement,
-short leases.
+"""The Celery application of worker processes (`workers.process.program` starts it).
 
-Invariants: a message is acknowledged after its outcome is stored; a worker holds no more messages than it
-runs; the job of a silent worker is given to another within `lease_s` (`workers.celery_app.lease` renews the
-leases of jobs that run on).
+Invariants:
+- Messages are JSON.
+- A message is acknowledged after its outcome is stored.
+- A worker holds no more messages than it runs.
+- The job of a silent worker is requeued within `lease_s` (`workers.celery_app.lease`).
 """
 
 from __future__ import annotations
@@ -23,9 +24,9 @@ from workers.settings import QueueSettings, section
 
 SOCKET_TIMEOUT_S = 10.0
 CONNECT_TIMEOUT_S = 5.0
-# A worker waits for messages without a time-out of its own: the kernel must notice that the other end has
-# gone without a word. Linux alone would try for a quarter of an hour.
-_NOTICE = {
+# A worker waits for messages without a time-out, so the kernel must detect a dead peer. Linux' defaults take
+# a quarter of an hour.
+_KEEPALIVE = {
     socket.TCP_KEEPIDLE: 5,  # seconds, as the next
     socket.TCP_KEEPINTVL: 5,
     socket.TCP_KEEPCNT: 2,
@@ -34,9 +35,7 @@ _NOTICE = {
 
 
 def make_app(settings: QueueSettings) -> Celery:
-    """A Celery application on the broker of `settings`; `url` wins over everything in Celery's own
-    environment.
-    """
+    """A Celery application on the broker of `settings`, whatever Celery's own environment variables say."""
     channel.install()
     app = Celery(
         "llmi",
@@ -54,13 +53,13 @@ def make_app(settings: QueueSettings) -> Celery:
         task_reject_on_worker_lost=True,
         worker_prefetch_multiplier=1,
         worker_disable_prefetch=True,
-        worker_proc_alive_timeout=3600.0,  # a child is not up before its jobs are warm, which may be minutes
+        worker_proc_alive_timeout=3600.0,  # a pool process is up once its jobs are warm: minutes
         worker_cancel_long_running_tasks_on_connection_loss=False,
-        worker_send_task_events=False,  # a dashboard asks for them when it is there
+        worker_send_task_events=False,  # a dashboard enables them when it connects
         broker_connection_retry_on_startup=True,
         broker_connection_max_retries=None,
-        broker_channel_error_retry=True,  # Redis that has no memory or disk answers with errors; they pass
-        worker_enable_prefetch_count_reduction=False,  # `transport.qos` counts what outlived a connection
+        broker_channel_error_retry=True,  # a Redis without memory or disk answers with errors for a while
+        worker_enable_prefetch_count_reduction=False,  # `transport.qos` counts the running jobs
         broker_connection_timeout=CONNECT_TIMEOUT_S,
         broker_transport_options=_transport_options(settings),
         result_backend_always_retry=True,
@@ -80,17 +79,17 @@ def _transport_options(settings: QueueSettings) -> dict[str, Any]:
         "socket_timeout": SOCKET_TIMEOUT_S,
         "socket_connect_timeout": CONNECT_TIMEOUT_S,
         "socket_keepalive": True,
-        "socket_keepalive_options": _NOTICE,
+        "socket_keepalive_options": _KEEPALIVE,
         "health_check_interval": 10,
     }
 
 
-for chatty in ("celery.app.trace", "celery.worker.strategy"):  # they print every outcome and every message
-    logging.getLogger(chatty).setLevel(logging.WARNING)
+for name in ("celery.app.trace", "celery.worker.strategy"):  # they log every outcome and every message
+    logging.getLogger(name).setLevel(logging.WARNING)
 app = make_app(section("queue", QueueSettings))
 app.conf.imports = ("workers.celery_app.tasks",)
 app.steps["consumer"].update((lease.LeaseSweep, wakeup.WakeUp, pause.PauseQueues, maintenance.Maintenance))
-reporting.connect()  # first: the first beat of the leases lists the metrics too
+reporting.connect()  # first: the first lease renewal lists the metrics endpoint too
 lease.connect()
 heartbeat.connect()
 cancel_command.connect()

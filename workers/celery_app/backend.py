@@ -1,9 +1,10 @@
-"""Celery's result backend: every end of a task becomes one `Outcome`, stored and told to its producer at
-once, and counted.
+"""Celery's result backend: stores one `Outcome` for every finished task, notifies its producer and counts it.
 
-Invariants: what Celery itself reports (worker lost, time limit, revoked, exceptions) passes here too and gets
-its typed cause; the commit waits for Redis to come back rather than lose an outcome; see
-`workers.broker.outcomes` for who wins.
+Invariants:
+- What Celery itself reports (lost worker, time limit, revoked, exceptions) is stored here too, with its
+  cause.
+- Storing is retried until Redis answers, so no outcome is lost.
+- The first success wins (`workers.broker.outcomes`).
 """
 
 from __future__ import annotations
@@ -34,8 +35,8 @@ TASK_PREFIX = "llmi."
 
 
 def outcome_of(task_id: str, task_name: str, result: Any, state: str) -> Outcome:
-    """The outcome of a finished task; `result` is the job's outcome as JSON, or an exception as Celery
-    encodes it.
+    """The outcome of a finished task. `result`: the job's outcome as JSON, or an exception as Celery encodes
+    it.
     """
     if state == states.SUCCESS:
         return Outcome.model_validate(result)
@@ -52,10 +53,12 @@ def outcome_of(task_id: str, task_name: str, result: Any, state: str) -> Outcome
 
 
 class OutcomeBackend(RedisBackend):
-    """Named in `workers.celery_app.app` as the result backend; used by worker processes only."""
+    """The result backend of worker processes, named in `workers.celery_app.app`."""
 
     def exception_safe_to_retry(self, exc: BaseException) -> bool:
-        """Celery knows lost connections only; what it does not know ends in no outcome, and costs a slot."""
+        """Whether to retry. Celery retries lost connections only; any other error would lose the outcome and
+        the slot.
+        """
         return bool(super().exception_safe_to_retry(exc)) or is_transient(exc)
 
     def _store_result(
@@ -89,5 +92,5 @@ class OutcomeBackend(RedisBackend):
             )
             if request is not None:
                 request.counted = True
-        except Exception:  # the outcome is stored; a full disk of metrics must not undo that
-            logger.exception("the end of %s was not counted", outcome.request_id)
+        except Exception:  # the outcome is stored; a full disk must not undo that
+            logger.exception("metrics of %s could not be written", outcome.request_id)

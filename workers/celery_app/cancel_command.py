@@ -1,9 +1,10 @@
-"""The command by which a worker is told to end running requests (`workers.client.cancellation` sends it).
+"""Control command that kills the jobs of cancelled requests; `workers.client.cancellation` sends it.
 
-Celery's own (`revoke`) makes every worker remember the ids for hours and throw away what comes under them,
-also a request that a resumed run has taken up. Invariant: nothing is remembered and no outcome is made up;
-what keeps a cancelled request from being run, by whichever worker, is its stored outcome
-(`workers.celery_app.execution`).
+Celery's own `revoke` makes every worker remember the ids for hours and discard later messages with these ids,
+also those of a resumed run that posts the same request again.
+
+Invariant: nothing is remembered, and no outcome is stored here. A cancelled request is not run because its
+outcome is already stored (`workers.celery_app.execution`).
 """
 
 from __future__ import annotations
@@ -19,13 +20,13 @@ from workers.broker.cancellation import CANCEL_COMMAND, CANCEL_SIGNAL
 
 
 def connect() -> None:
-    """Make it a command of this worker: called once, where the app is made."""
-    control_command(name=CANCEL_COMMAND)(end)
+    """Register the command with this worker."""
+    control_command(name=CANCEL_COMMAND)(kill_jobs)
 
 
-def end(panel: Any, ids: Sequence[str]) -> None:
-    """End those that run here in a process of their own; a thread cannot be ended, and a process that keeps a
-    model is not (`workers.celery_app.request`).
+def kill_jobs(panel: Any, ids: Sequence[str]) -> None:
+    """Kill those of the requests that run here in a prefork pool. A thread cannot be killed, and a process
+    that keeps a model is not (`workers.celery_app.request`).
     """
     pool = panel.consumer.pool
     if isinstance(pool, Threads):

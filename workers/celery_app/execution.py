@@ -1,9 +1,14 @@
-"""What a worker does with one message: check it, count the attempt, run the job, return the outcome as JSON.
+"""The life of one message in a pool process: parse, count the attempt, run the job, return its outcome.
 
-Invariants: no message, however bad, makes the task raise; a request that already has an outcome (a cancelled
-one, a second delivery) is not run again; one that took its worker down `max_attempts` times is set aside
-with its history and not tried once more; one whose provider has an open circuit is requeued, which is
-no attempt, or fails at once, as `queue.breaker` says.
+Before: `transport.channel` validates the queue entry, Celery receives it, and `lease` sets its time limit and
+holds its lease. After: Celery passes the outcome to `backend`, which stores it and notifies the producer;
+then Celery acknowledges the message.
+
+Invariants:
+- No message makes the task raise, however malformed.
+- A request that already has an outcome (cancelled, or delivered twice) is not run again.
+- A request that ended its worker `max_attempts` times is quarantined with its attempts.
+- A request that is requeued because a circuit is open has used no attempt.
 """
 
 from __future__ import annotations
@@ -36,102 +41,111 @@ from workers.settings import BlobSettings, QueueSettings, section
 from workers.storage.blobs import BlobStore
 
 logger = logging.getLogger(__name__)
-REQUEUE_DELAY_S = (
-    0.5  # by then `workers.celery_app.pause` has seen it, and the request is not taken again at once
-)
+REQUEUE_DELAY_S = 0.5  # time for `workers.celery_app.pause` to stop consuming the queue
 
 
 class Requeued(Exception):
-    """The request waits in its queue, for its provider is left alone."""
+    """The circuit of the request's provider is open, and the request goes back to its queue."""
 
 
 def register(app: Celery, kind: str) -> None:
-    """Make `kind` a task of `app`, named `llmi.<kind>`; it runs whatever job is registered for that kind."""
+    """Make `kind` a task of `app` with the name `llmi.<kind>`."""
 
     @app.task(name=f"{TASK_PREFIX}{kind}", bind=True)
     def run(task: Task, *arguments: Any, **_: Any) -> dict[str, Any]:
         try:
             return handle(task.request.id, kind, arguments).model_dump(mode="json")
-        except Requeued as held:
-            raise Reject(str(held), requeue=True) from None
+        except Requeued as requeued:
+            raise Reject(str(requeued), requeue=True) from None
 
 
 def handle(task_id: str, kind: str, arguments: tuple[Any, ...]) -> Outcome:
-    """Run the request in a task's arguments to its outcome. Raises `Requeued`."""
+    """Run the request in a task's arguments and return its outcome. Raises `Requeued`."""
     try:
-        if len(arguments) != 1:
-            raise ValueError(f"expected one argument, the request; got {len(arguments)}")
-        request = Request.model_validate(arguments[0])
-        if (request.request_id, request.kind) != (task_id, kind):
-            raise ValueError(
-                f"request {request.request_id!r} of kind {request.kind!r} in task {task_id!r} of {kind!r}"
-            )
+        request = _parse(task_id, kind, arguments)
     except ValueError as error:
         detail = first_error(error) if isinstance(error, ValidationError) else str(error)
         _dead_letter(kind, detail, arguments)
         return _failed(task_id, kind, Cause.BAD_MESSAGE, detail)
+
     settings = section("queue", QueueSettings)
-    this = Attempt(worker=_worker(), begun=time.time())
-    stored, attempts = _begin(request.request_id, this, settings.result_ttl_s)
+    attempt = Attempt(worker=_worker(), begun=time.time())
+    stored, attempts = _begin(task_id, attempt, settings.result_ttl_s)
     if stored is not None:
         return Outcome.model_validate_json(stored)
     if len(attempts) > settings.max_attempts:
-        _dead_letter_poison(request, attempts[:-1], settings.result_ttl_s)
-        detail = f"given to a worker {settings.max_attempts} times, and none finished it"
+        _quarantine(request, attempts[:-1], settings.result_ttl_s)
+        detail = f"{settings.max_attempts} workers were lost while they ran it"
         return _failed(task_id, kind, Cause.WORKER_LOST, detail)
+
     provider = jobs.provider_of(kind)
     late_s = time.time() - request.start_by
-    late = late_s >= 0
-    if late:
-        _dead_letter(kind, f"its start deadline had passed {late_s:.0f} s before", arguments, "expired")
-    if not provider or late:
-        return _run(request, arguments)
+    if late_s >= 0:
+        _dead_letter(kind, f"delivered {late_s:.0f} s after its start deadline", arguments, "expired")
+    if late_s >= 0 or not provider:
+        return _run(request, arguments)  # a late request ends in TIMEOUT without a run
+
     breaker = ProviderBreaker(_redis(os.getpid()), kind, provider, settings.breaker)
-    waits = settings.breaker.while_open == "wait"
+    may_wait = settings.breaker.while_open == "wait"
     if down := breaker.admit(request):
-        if waits:
-            _hold(request, this, down)
-        return _failed(task_id, kind, Cause.PROVIDER_DOWN, f"left alone: {down}", provider)
+        if may_wait:
+            _requeue(request, attempt, down)
+        return _failed(task_id, kind, Cause.PROVIDER_DOWN, f"circuit open: {down}", provider)
     outcome = _run(request, arguments)
-    if (down := breaker.record(outcome)) and waits:
-        _hold(request, this, down)
+    if (down := breaker.record(outcome)) and may_wait:
+        _requeue(request, attempt, down)
     return outcome
 
 
+def _parse(task_id: str, kind: str, arguments: tuple[Any, ...]) -> Request:
+    """The request of a task. Raises `ValueError`, also as pydantic's `ValidationError`."""
+    if len(arguments) != 1:
+        raise ValueError(f"expected one argument, the request; got {len(arguments)}")
+    request = Request.model_validate(arguments[0])
+    if (request.request_id, request.kind) != (task_id, kind):
+        raise ValueError(
+            f"request {request.request_id!r} of kind {request.kind!r} in task {task_id!r} of {kind!r}"
+        )
+    return request
+
+
 def _run(request: Request, arguments: tuple[Any, ...]) -> Outcome:
+    """Run the job; dead-letter the message if the job's payload is invalid."""
     outcome = jobs.run(request, _blobs(), CancellationCheck(request.request_id, os.getpid()))
     if isinstance(outcome.result, Failure) and outcome.result.cause is Cause.BAD_MESSAGE:
         _dead_letter(request.kind, outcome.result.detail, arguments)
     return outcome
 
 
+def _requeue(request: Request, attempt: Attempt, down: ProviderOutage) -> None:
+    """Raise `Requeued` and uncount the attempt. Returns when no time is left to wait for the provider."""
+    left_s = request.start_by - time.time()
+    if left_s > REQUEUE_DELAY_S:
+        time.sleep(REQUEUE_DELAY_S)
+        with contextlib.suppress(redis.RedisError):  # the attempt then counts
+            remove_attempt(_redis(os.getpid()), request.request_id, attempt)
+        raise Requeued(f"circuit open: {down}")
+
+
 def _dead_letter(kind: str, detail: str, arguments: tuple[Any, ...], reason: Reason = "invalid") -> None:
-    """Add it to the dead letters; the client gets the outcome."""
+    """Keep the message for an operator. The client gets the outcome."""
+    logger.error("dead-lettered a message of the queue %s: %s", kind, detail)
     text = json.dumps(arguments, default=str).encode(errors="replace")
     try:
         ttl_s = section("queue", QueueSettings).result_ttl_s
         dead_letter_message(_redis(os.getpid()), kind, detail, text, ttl_s, reason)
     except redis.RedisError as error:
-        logger.warning("the dead letter of %s (%s) could not be stored: %s", kind, detail, error)
-
-
-def _hold(request: Request, this: Attempt, down: ProviderOutage) -> None:
-    """Raises `Requeued`, unless the request's time is over."""
-    left = request.start_by - time.time()
-    if left > REQUEUE_DELAY_S:
-        time.sleep(REQUEUE_DELAY_S)
-        with contextlib.suppress(redis.RedisError):  # then it was an attempt
-            remove_attempt(_redis(os.getpid()), request.request_id, this)
-        raise Requeued(str(down))
+        logger.warning("the dead letter could not be stored: %s", error)
 
 
 @retry_redis
-def _begin(request_id: str, this: Attempt, ttl_s: int) -> tuple[bytes | None, tuple[Attempt, ...]]:
-    return record_attempt(_redis(os.getpid()), request_id, this, ttl_s)
+def _begin(request_id: str, attempt: Attempt, ttl_s: int) -> tuple[bytes | None, tuple[Attempt, ...]]:
+    return record_attempt(_redis(os.getpid()), request_id, attempt, ttl_s)
 
 
 @retry_redis
-def _dead_letter_poison(request: Request, attempts: tuple[Attempt, ...], ttl_s: int) -> None:
+def _quarantine(request: Request, attempts: tuple[Attempt, ...], ttl_s: int) -> None:
+    logger.error("quarantined %s (%s): %d workers were lost", request.request_id, request.kind, len(attempts))
     dead_letter_poison(_redis(os.getpid()), request, attempts, ttl_s)
 
 

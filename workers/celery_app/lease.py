@@ -1,10 +1,15 @@
-"""Leases on messages: a worker renews those it holds, and requeues those whose worker is silent.
+"""Leases on messages: a worker renews those of its running jobs, and requeues those that have expired.
 
-A lease is kombu's score of a delivery in `unacked_index`. Invariants: renewal never brings back a delivery
-that was acknowledged; it runs in its own thread, so neither a busy loop nor a shutdown that waits for a job
-lets a lease expire; it ends when the job's time is over, so a worker that hangs gives its job up; what no
-pool process has begun is not renewed, for Celery drops what waits for a process when its line to Redis
-breaks, and trusts the broker to send it again: kombu's score, of when it came, is its lease.
+A lease is the score of a delivery in kombu's `unacked_index`, in Unix seconds.
+
+Invariants:
+- Renewing never restores a delivery that was acknowledged.
+- Renewing runs in its own thread. Neither a busy event loop nor a shutdown that waits for a job lets a lease
+  expire.
+- Renewing stops when the job's time is over, so a worker that hangs loses the job.
+- A message that no pool process has started is not renewed: when the connection to Redis is lost, Celery
+  drops such messages and relies on the broker to deliver them again. Its lease is the time at which it
+  arrived.
 """
 
 from __future__ import annotations
@@ -24,11 +29,11 @@ from workers.celery_app.request import keeps_model
 from workers.settings import QueueSettings, section
 
 logger = logging.getLogger(__name__)
-GRACE_S = 5.0  # a job may use this long after its time is over to end by itself
+GRACE_S = 5.0  # how long a job may run over its time before it is killed or its lease expires
 
 
 class LeaseRenewer(threading.Thread):
-    """Renews the leases of every request that runs here."""
+    """Renews the leases of all requests that run in this worker, and sends its heartbeat."""
 
     def __init__(self, settings: QueueSettings):
         super().__init__(name="leases", daemon=True)
@@ -42,7 +47,7 @@ class LeaseRenewer(threading.Thread):
         self._held[request.message.delivery_tag] = request
 
     def stop(self) -> None:
-        """Beat no more; returns when none is under way."""
+        """Renew no more. Returns when no renewal is in progress."""
         with self._renewing:
             self._stopped = True
 
@@ -54,12 +59,12 @@ class LeaseRenewer(threading.Thread):
                         self.renew()
             except (redis.RedisError, OSError) as error:
                 logger.warning("leases not renewed: %s", error)
-            except Exception:  # of any kind: without this thread, every running job is given to another
+            except Exception:  # of any kind: without this thread, every running job would be requeued
                 logger.exception("leases not renewed")
             time.sleep(beat_s(self._settings.lease_s))
 
     def renew(self) -> None:
-        """Renew once, and say that this worker lives and where its metrics are."""
+        """Renew all leases, the worker's heartbeat and its listed metrics endpoint in one round trip."""
         now = time.time()
         for tag, request in list(self._held.items()):
             if request.acknowledged or now > must_end_by(request, request.time_start) + GRACE_S:
@@ -74,7 +79,7 @@ class LeaseRenewer(threading.Thread):
 
 
 class LeaseSweep(bootsteps.StartStopStep):
-    """Gives back deliveries whose lease ran out. kombu has the means, but looks only every 100 s."""
+    """Requeues deliveries with expired leases. kombu does so too, but only every 100 s."""
 
     requires = ("celery.worker.consumer.tasks:Tasks",)
 
@@ -97,8 +102,9 @@ class LeaseSweep(bootsteps.StartStopStep):
 
 
 def must_end_by(request: Any, started: float | None) -> float:
-    """When the job of a Celery request must have ended, Unix seconds: a deadline counts from posting, what
-    the job may run from its start (None: it has not started). Infinity when the message says neither.
+    """When the job of a Celery request must end, in Unix seconds: the request's deadline or the job's time
+    limit after `started` (None: not started), whichever comes first. Infinity for a message without
+    either.
     """
     try:
         message = request.args[0]
@@ -109,7 +115,7 @@ def must_end_by(request: Any, started: float | None) -> float:
 
 
 def set_time_limit(request: Any) -> None:
-    """Make the hard limit what the job may run if it starts now; none where the process keeps a model."""
+    """Set Celery's hard time limit for a job that starts now. None where the process keeps a model."""
     if keeps_model(request.app):
         request.time_limits = (None, None)
         return
@@ -120,7 +126,7 @@ def set_time_limit(request: Any) -> None:
 
 
 def connect() -> None:
-    """Hook into the worker: called once, where the app is made."""
+    """Connect to Celery's worker signals."""
     leases: list[LeaseRenewer] = []
 
     def start(**_: Any) -> None:
@@ -131,12 +137,11 @@ def connect() -> None:
         set_time_limit(request)
         leases[0].add(request)
 
-    def ended(**_: Any) -> None:
+    def stopped(**_: Any) -> None:
         for one in leases:
             one.stop()
 
     signals.worker_ready.connect(start, weak=False)
-    signals.worker_shutdown.connect(
-        ended, weak=False
-    )  # before `workers.celery_app.heartbeat` takes its leave
+    # Connected before `workers.celery_app.heartbeat`, which removes the worker's key.
+    signals.worker_shutdown.connect(stopped, weak=False)
     signals.task_received.connect(received, weak=False)

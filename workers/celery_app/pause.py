@@ -1,9 +1,12 @@
-"""Leaves requests in their queue while their provider is left alone, so that they hold no worker's slot.
+"""Pauses consuming a queue while the circuit breaker of its provider is open.
 
-A slot that slept until the provider is back would be missing for other queues of the same process.
-Invariants: a queue is left unserved only while its breaker is open or a request tries the provider; where
-requests are to fail at once (`mask`), and while Redis does not answer, every queue is served; Celery's loop
-is never blocked: a thread looks, the loop's timer acts.
+Requests then wait in Redis. A slot that waited for the provider would be missing for the worker's other
+queues.
+
+Invariants:
+- A queue is paused only while its breaker is open or a trial request runs (half-open).
+- With `while_open: mask`, and while Redis does not answer, every queue is consumed.
+- Celery's event loop never blocks: a thread polls the breakers, a timer of the loop applies the result.
 """
 
 from __future__ import annotations
@@ -21,11 +24,11 @@ from workers.jobs import JOBS, provider_of
 from workers.settings import QueueSettings, section
 
 logger = logging.getLogger(__name__)
-LOOK_S = 0.25
+POLL_S = 0.25
 
 
 class BreakerWatch(threading.Thread):
-    """Looks at the breakers of `providers`, by queue; `shut` are the queues to leave alone."""
+    """Polls the breakers of `providers` (provider by queue). `paused` holds the queues not to consume."""
 
     def __init__(self, settings: QueueSettings, providers: dict[str, str]):
         super().__init__(name="breakers", daemon=True)
@@ -43,19 +46,19 @@ class BreakerWatch(threading.Thread):
                     kind for kind, name in self._providers.items() if not breakers.admits(kind, name)
                 )
             except (redis.RedisError, OSError) as error:
-                logger.debug("no look at the breakers: %s", error)
+                logger.debug("circuit breakers could not be read: %s", error)
                 self.paused = frozenset()
-            except Exception:  # of any kind: without this thread, what is shut now would stay so
-                logger.exception("no look at the breakers")
+            except Exception:  # of any kind: without this thread, a paused queue would stay paused
+                logger.exception("circuit breakers could not be read")
                 self.paused = frozenset()
-            time.sleep(LOOK_S)
+            time.sleep(POLL_S)
 
 
 class PauseQueues(bootsteps.StartStopStep):
-    """Stops and takes up consuming as `BreakerWatch` says; after a reconnection Celery consumes all again."""
+    """Cancels and adds consumers by what `BreakerWatch` found. A reconnection adds all of them."""
 
     requires = ("celery.worker.consumer.tasks:Tasks",)
-    _watch: BreakerWatch | None = None  # one for the life of the worker, whatever becomes of its connection
+    _watch: BreakerWatch | None = None  # one for the life of the worker, across reconnections
 
     def __init__(self, consumer: Any, **options: Any):
         super().__init__(consumer, **options)
@@ -70,23 +73,23 @@ class PauseQueues(bootsteps.StartStopStep):
         if PauseQueues._watch is None:
             PauseQueues._watch = BreakerWatch(settings, providers)
             PauseQueues._watch.start()
-        self._timer = consumer.timer.call_repeatedly(LOOK_S, self._set, (consumer, tuple(providers)))
+        self._timer = consumer.timer.call_repeatedly(POLL_S, self._apply, (consumer, tuple(providers)))
 
     def stop(self, consumer: Any) -> None:
         if self._timer is not None:
             self._timer.cancel()
 
     @staticmethod
-    def _set(consumer: Any, kinds: tuple[str, ...]) -> None:
-        taking = consumer.task_consumer
-        if taking is None or PauseQueues._watch is None:
+    def _apply(consumer: Any, kinds: tuple[str, ...]) -> None:
+        tasks = consumer.task_consumer
+        if tasks is None or PauseQueues._watch is None:
             return
-        shut = PauseQueues._watch.paused
+        paused = PauseQueues._watch.paused
         for kind in kinds:
-            if kind in shut and taking.consuming_from(kind):
-                taking.cancel_by_queue(kind)
-                logger.warning("%s is left in its queue: its provider is down", kind)
-            elif kind not in shut and not taking.consuming_from(kind):
-                taking.add_queue(consumer.app.amqp.queues[kind])
-                taking.consume()
-                logger.warning("%s is taken again", kind)
+            if kind in paused and tasks.consuming_from(kind):
+                tasks.cancel_by_queue(kind)
+                logger.warning("circuit open: paused the queue %s", kind)
+            elif kind not in paused and not tasks.consuming_from(kind):
+                tasks.add_queue(consumer.app.amqp.queues[kind])
+                tasks.consume()
+                logger.warning("circuit closed or half-open: resumed the queue %s", kind)

@@ -1,6 +1,6 @@
-"""A worker reports what it does: hooks its metrics into Celery, serves them, and keeps its address listed.
+"""Records a worker's metrics from Celery's signals, serves them, and keeps the endpoint listed in Redis.
 
-Invariant: a worker that cannot serve its metrics says so in its log, and works.
+Invariant: a worker that cannot serve its metrics logs that and works on.
 """
 
 from __future__ import annotations
@@ -23,11 +23,11 @@ from workers.queues import QUEUES
 from workers.settings import MetricsSettings, QueueSettings, section
 
 logger = logging.getLogger(__name__)
-_listed: list[Target] = []  # this worker's, once it serves
+_endpoints: list[Target] = []  # of this worker, once it serves; one at most
 
 
 class RunningTasks(Collector):
-    """Tasks that a process of this worker runs now, by kind, asked of Celery when Prometheus asks."""
+    """The tasks that this worker runs now, by kind, read from Celery at each scrape."""
 
     def __init__(self, kinds: Sequence[str]):
         self._kinds = kinds
@@ -44,24 +44,24 @@ def _active() -> list[str]:
     while True:
         try:
             return [request.name for request in state.active_requests]
-        except RuntimeError:  # Celery's own thread changed the set under way: look again
+        except RuntimeError:  # another thread changed the set during the iteration
             continue
 
 
 def renew(pipeline: Any, lease_s: float) -> None:
-    """Add to `pipeline` what keeps this worker's metrics listed."""
-    for target in _listed:
+    """Add to `pipeline` what keeps this worker's metrics endpoint listed."""
+    for target in _endpoints:
         target.renew(pipeline, lease_s)
 
 
 def connect() -> None:
-    """Hook into the worker: called once, where the app is made."""
+    """Connect to Celery's worker signals."""
     kinds: list[str] = []
 
     def setup(instance: Any, **_: Any) -> None:
         kinds.extend(kind for kind in instance.app.amqp.queues.consume_from if kind in QUEUES)
         for kind in kinds:
-            worker_metrics().expect(kind)
+            worker_metrics().show_zeros(kind)
 
     def claimed(task: Any, **_: Any) -> None:
         task.request.update(claimed=time.time())
@@ -71,11 +71,11 @@ def connect() -> None:
         name, _at, node = sender.hostname.partition("@")
         labels = {"role": "worker", "node": node, "process": name, "queues": ",".join(kinds)}
         try:
-            _listed.append(
+            _endpoints.append(
                 serve_process(settings, section("queue", QueueSettings), labels, RunningTasks(kinds))
             )
         except OSError as error:
-            logger.warning("metrics.bind: %s cannot serve metrics: %s", settings.bind, error)
+            logger.warning("metrics.bind: cannot serve metrics on %s: %s", settings.bind, error)
 
     signals.celeryd_after_setup.connect(setup, weak=False)
     signals.task_prerun.connect(claimed, weak=False)

@@ -1,8 +1,11 @@
-"""A task as dashboards show it: its route stands in its events, and a failed job counts as failed.
+"""Celery's request and task classes of our jobs.
 
-Our jobs end in an outcome, never in an exception, so to Celery each of them succeeds. Events are changed
-here; what Celery does with a task is not, but for two things: its loop is woken at the end of each, and a
-process that keeps a model is never killed for a task.
+They change three things of Celery:
+
+- A job that ended in a `Failure` counts as failed in events and dashboards. Our jobs never raise, so to
+  Celery each of them succeeds.
+- The event loop is woken when a message is acknowledged or rejected.
+- A process that keeps a model is never killed for a task.
 """
 
 from __future__ import annotations
@@ -22,16 +25,14 @@ from workers.metrics.telemetry import worker_metrics
 
 logger = logging.getLogger(__name__)
 
-# In a printed outcome, which is cut after `JobTask.resultrepr_maxsize` characters.
+# These match a printed outcome that is cut after `JobTask.resultrepr_maxsize` characters.
 RESULT = re.compile(r"'result': \{'status': '(\w+)', (?P<rest>.*)", re.DOTALL)
 FAILURE = re.compile(r"'cause': '(\w+)'(?:, 'detail': (['\"])(.*?)(?:\2, 'provider'|$))?", re.DOTALL)
 MADE = re.compile(r"'verdict': (None|\{.*?\}), 'source': \{(.*?)(?:\}\}, 'worker'|$)", re.DOTALL)
 
 
 def event_summary(printed: str) -> tuple[bool, str]:
-    """Whether a printed outcome is a success, and what to show of it: cause and detail, or verdict and
-    source.
-    """
+    """Whether a printed outcome is a success, and a summary: its cause and detail, or verdict and source."""
     result = RESULT.search(printed)
     if result is None:
         return True, printed
@@ -45,23 +46,23 @@ def event_summary(printed: str) -> tuple[bool, str]:
 
 
 def keeps_model(app: Celery) -> bool:
-    """Whether a process of this worker keeps a model for one of the queues that it consumes. Then no job in
-    it is killed, of whatever queue: the next job would wait for the model to be loaded again.
+    """Whether a process of this worker keeps a model for one of its queues. Then no job in it is killed, of
+    whatever queue: the next job would wait until the model is loaded again.
     """
     return any(jobs.holds_model(queue) for queue in app.amqp.queues.consume_from)
 
 
 class JobRequest(Request):
-    """Named by `JobTask` as what a worker makes of each message."""
+    """A worker's view of one message; `JobTask` names it as its request class."""
 
-    _held = False
+    _circuit_open = False
 
     def terminate(self, pool: Any, signal: Any = None) -> None:
-        """Kill the job's process, for a cancellation or from a dashboard. One that keeps a model is not
-        killed: its job stops by itself or runs to its end, and the stored outcome does not change.
+        """Kill the job's process (cancellation, or a dashboard's command) unless it keeps a model. Such a job
+        stops by itself or runs to its end, and the stored outcome does not change.
         """
         if keeps_model(self.app):
-            logger.info("%s is not ended by force: its process keeps a model", self.id)
+            logger.info("%s is not killed: its process keeps a model", self.id)
         else:
             super().terminate(pool, signal)
 
@@ -71,17 +72,20 @@ class JobRequest(Request):
             if not success:
                 type = "task-failed"
                 fields.update(exception=fields["result"], traceback="")
-        # Name and arguments too: a dashboard that was started later has not seen this task come.
+        # Name and arguments again, for a dashboard that started after the task was received.
         route = (self.delivery_info or {}).get("routing_key")
         super().send_event(type, name=self.name, args=self.argsrepr, routing_key=route, **fields)
 
     def on_failure(self, exc_info: Any, *arguments: Any, **options: Any) -> Any:
         error = exc_info.exception
-        self._held = isinstance(getattr(error, "exc", error), Reject)  # it waits, and nobody died
+        self._circuit_open = isinstance(getattr(error, "exc", error), Reject)  # see `execution.Requeued`
         return super().on_failure(exc_info, *arguments, **options)
 
     def reject(self, requeue: bool = False) -> None:
-        if requeue and not self.acknowledged and not self._held:
+        if requeue and not self.acknowledged and self._circuit_open:
+            logger.warning("requeued %s (%s): circuit open", self.id, self.name)
+        elif requeue and not self.acknowledged:
+            logger.warning("requeued %s (%s): the process that ran it died", self.id, self.name)
             worker_metrics().requeued(self.name.removeprefix(TASK_PREFIX))
         try:
             super().reject(requeue=requeue)
@@ -96,7 +100,7 @@ class JobRequest(Request):
 
 
 class JobTask(Task):
-    """The base of every task."""
+    """Base class of our tasks."""
 
     abstract = True
     Request = "workers.celery_app.request:JobRequest"

@@ -1,4 +1,4 @@
-"""Imported by worker processes only: registers one Celery task for every job there is."""
+"""Registers one Celery task for every job. Imported by worker processes only."""
 
 from __future__ import annotations
 

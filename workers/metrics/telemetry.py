@@ -67,7 +67,7 @@ class WorkerMetrics:
             registry=registry,
         )
 
-    def expect(self, kind: str) -> None:
+    def show_zeros(self, kind: str) -> None:
         """Show zeros for `kind` before its first task, so that a rate sees the first one."""
         self._wait.labels(kind)
         self._service.labels(kind, SUCCESS)

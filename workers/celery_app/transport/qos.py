@@ -18,14 +18,19 @@ Invariants:
 
 from __future__ import annotations
 
+import logging
 from collections.abc import Iterator
 from typing import Any
 
 from celery.worker import state
 from kombu.transport import redis
 
+logger = logging.getLogger(__name__)
+
 
 class WorkerQoS(redis.QoS):
+    _sweeping = False
+
     def ack(self, delivery_tag: str) -> None:
         try:
             super().ack(delivery_tag)
@@ -40,6 +45,16 @@ class WorkerQoS(redis.QoS):
 
     def restore_by_tag(self, tag: str, client: Any = None, leftmost: bool = False) -> None:
         super().restore_by_tag(tag, client, leftmost=False)  # BRPOP consumes the rightmost
+        if self._sweeping:
+            logger.warning("lease expired: requeued the message with delivery tag %s", tag)
+
+    def restore_visible(self, *arguments: Any, **options: Any) -> None:
+        """Requeue the messages with expired leases, of whichever worker."""
+        self._sweeping = True
+        try:
+            super().restore_visible(*arguments, **options)
+        finally:
+            self._sweeping = False
 
     def restore_unacked(self, client: Any = None) -> None:
         """Requeue what no process has started, the oldest last, so that it is consumed first."""

@@ -39,7 +39,7 @@ def restore_pool_state(pool: Any) -> None:
 
 
 class WakeUp(bootsteps.StartStopStep):
-    """For a thread pool an eventfd in the loop; for a prefork pool a check of its processes every `CHECK_S`."""
+    """For a thread pool an eventfd in the loop; for a prefork pool a check of its processes."""
 
     requires = ("celery.worker.consumer.tasks:Tasks",)
     _timer: Any = None

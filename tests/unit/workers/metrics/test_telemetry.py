@@ -83,7 +83,7 @@ def test_only_kinds_of_the_queue_table_become_labels(kind: str, registry: Collec
 
 
 def test_an_expected_kind_shows_zeros_before_its_first_task(registry: CollectorRegistry) -> None:
-    WorkerMetrics(registry).expect("edit")
+    WorkerMetrics(registry).show_zeros("edit")
     labels = {"kind": "edit", "result": "success", "cause": ""}
     assert registry.get_sample_value("llmi_task_outcomes_total", labels) == 0.0
     assert registry.get_sample_value("llmi_task_wait_seconds_count", {"kind": "edit"}) == 0.0
