@@ -9,12 +9,12 @@ import os
 import signal
 import subprocess
 import sys
-import time
 from dataclasses import dataclass
 from pathlib import Path
 
 import pytest
 from rich.console import Console
+from waiting import wait_until
 
 from llmi.demo.build import Parts, build, cache_folder
 from llmi.demo.run import configure
@@ -141,11 +141,12 @@ def killed_in_step(step: int, command: list[str], folder: Path, log: Path) -> Le
             command, stdout=output, stderr=output, env={**os.environ, **KEYS}, start_new_session=True
         ) as process,
     ):
-        deadline = time.monotonic() + LIMIT_S
-        while not drawn(folder, step):
+
+        def reached() -> bool:
             assert process.poll() is None, log.read_text(errors="replace")[-3000:]
-            assert time.monotonic() < deadline
-            time.sleep(0.2)
+            return drawn(folder, step)
+
+        wait_until(reached, LIMIT_S, every_s=0.2)
         os.killpg(process.pid, signal.SIGKILL)
     return read_ledger(folder)
 

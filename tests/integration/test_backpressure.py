@@ -9,7 +9,8 @@ import pytest
 import redis
 from conftest import StartWorker
 from queue_jobs import Order
-from queue_requests import Notes, request_for, until
+from queue_requests import Notes, request_for
+from waiting import until
 
 from workers.client.client import QueueClient
 from workers.client.publisher import BATCH

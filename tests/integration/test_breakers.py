@@ -3,13 +3,13 @@
 from __future__ import annotations
 
 import json
-import time
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 
 import pytest
 import redis
 from fake_services import KEY, FakeServices
+from waiting import wait_until
 
 from workers import jobs
 from workers.broker import breakers
@@ -50,8 +50,7 @@ def open_up(breaker: ProviderBreaker, server: redis.Redis) -> None:
     for _ in range(SETTINGS.failures):
         breaker.record(outcome(Cause.PROVIDER_DOWN))
     assert fetch_breakers(server).outages
-    while not fetch_breakers(server).admits("search", SERVICE):
-        time.sleep(0.005)
+    wait_until(lambda: fetch_breakers(server).admits("search", SERVICE), every_s=0.005)
 
 
 def test_failures_told_at_once_by_many_are_all_counted(breaker, server) -> None:
@@ -175,8 +174,7 @@ def test_a_search_engine_that_answers_again_is_let_in_whatever_the_hosts_do(sear
     service = jobs.provider_of("search")
     patient = ProviderBreaker(server, "search", service, BreakerSettings(failures=1, open_s=0.01))
     patient.record(outcome(Cause.PROVIDER_DOWN))
-    while not fetch_breakers(server).admits("search", service):
-        time.sleep(0.005)
+    wait_until(lambda: fetch_breakers(server).admits("search", service), every_s=0.005)
     searching("http://127.0.0.1:9/fox.png", times=1)
     assert server.hlen(breakers.KEY) == 0
 

@@ -10,7 +10,8 @@ import pytest
 import redis
 from conftest import StartWorker
 from queue_jobs import Order
-from queue_requests import Notes, ask, cause_of, request_for, until
+from queue_requests import Notes, ask, cause_of, request_for
+from waiting import until
 
 from workers.broker.outcomes import commit
 from workers.client import replies

@@ -21,7 +21,8 @@ from conftest import StartWorker
 from metrics_pages import get, get_json
 from places import REPOSITORY
 from queue_jobs import Order
-from queue_requests import ask, request_for, until
+from queue_requests import ask, request_for
+from waiting import until
 
 from coordinator.host.processes import MemoryWatch
 from coordinator.scale.fleet import PoolState

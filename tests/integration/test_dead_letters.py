@@ -21,7 +21,8 @@ from conftest import StartWorker
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 from queue_jobs import Order
-from queue_requests import Notes, ask, cause_of, request_for, until
+from queue_requests import Notes, ask, cause_of, request_for
+from waiting import until, wait_until
 
 from workers.broker.dead_letters import (
     KEY,
@@ -266,10 +267,7 @@ def test_forged_messages_all_end_as_outcomes_or_dead_letters(
         letters = raw.lrange(KEY, 0, -1)
         return sum(not any(words in letter for words in of_jobs) for letter in letters)
 
-    deadline = time.monotonic() + 30.0
-    while by_validation() < len(refused) or not all(raw.exists(outcome_key(one)) for one in taken):
-        assert time.monotonic() < deadline, (raw.llen("code"), raw.hgetall("unacked"), taken)
-        time.sleep(0.01)
+    wait_until(lambda: by_validation() >= len(refused) and all(raw.exists(outcome_key(one)) for one in taken))
     assert by_validation() == len(refused)
     for one in taken:
         Outcome.model_validate_json(raw.get(outcome_key(one)))
@@ -283,10 +281,7 @@ def forged_to(obedient: StartWorker, raw: redis.Redis) -> Iterator[WorkerProcess
     yield worker
     honest = request_for(Order())
     raw.lpush("code", encode(honest, tag="honest", reply_to=""))
-    deadline = time.monotonic() + 20.0
-    while not (stored := raw.get(outcome_key(honest.request_id))):
-        assert time.monotonic() < deadline
-        time.sleep(0.01)
+    stored = wait_until(lambda: raw.get(outcome_key(honest.request_id)))
     assert Outcome.model_validate_json(stored).ok
 
 

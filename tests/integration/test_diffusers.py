@@ -16,7 +16,7 @@ import provider_calls
 import pytest
 from conftest import StartWorker
 from PIL import Image
-from queue_requests import until
+from waiting import until
 
 from llmi.demo.image_models import pipelines as tiny_pipelines
 from workers import images

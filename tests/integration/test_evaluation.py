@@ -9,7 +9,6 @@ import signal
 import subprocess
 import sys
 import threading
-import time
 from collections import Counter
 from collections.abc import Callable, Iterator
 from pathlib import Path
@@ -19,6 +18,7 @@ import pytest
 import yaml
 from conftest import StartWorker
 from fake_services import KEY, Chat, FakeServices, png
+from waiting import wait_until
 
 from coordinator.config.settings import ServiceConfig
 from coordinator.host.redis_server import EmbeddedRedis
@@ -95,23 +95,20 @@ def submit(config: ServiceConfig, bench: Path, tmp_path: Path) -> Submit:
     return run
 
 
-def until(evaluation: Evaluation, done: Callable[[Status], bool]) -> Status:
-    deadline = time.monotonic() + WAIT_S
-    while not done(now := evaluation.poll()):
-        assert time.monotonic() < deadline, now
-        time.sleep(0.1)
-    return now
+def status_when(evaluation: Evaluation, done: Callable[[Status], bool]) -> Status:
+    """The first status of which `done` is true."""
+    seen: list[Status] = []
+
+    def ended() -> bool:
+        seen.append(evaluation.poll())
+        return done(seen[-1])
+
+    wait_until(ended, every_s=0.1)
+    return seen[-1]
 
 
 def finished(evaluation: Evaluation) -> Status:
-    return until(evaluation, lambda status: not status.under_way)
-
-
-def until_dead(server: EmbeddedRedis) -> None:
-    deadline = time.monotonic() + WAIT_S
-    while server.running:
-        assert time.monotonic() < deadline
-        time.sleep(0.01)
+    return status_when(evaluation, lambda status: not status.under_way)
 
 
 def asked(services: FakeServices) -> Counter[str]:
@@ -166,7 +163,7 @@ def test_all_items_are_written_at_the_same_time(
     services.chat = Chat(pieces=TEXT[:1], finish=None, then="stall")
     evaluation, _ = submit()
     worker(["evaluate"], 4)
-    status = until(evaluation, lambda status: written(services) == 3)
+    status = status_when(evaluation, lambda status: written(services) == 3)
     assert services.gone == 0, "a text was given up"
     assert status.complete == 0
 
@@ -181,10 +178,7 @@ def test_a_full_queue_is_waited_for(
         target=submission.submit, args=(narrow, bench, "e", str(tmp_path / "evals"), None, said.append)
     )
     submitting.start()
-    deadline = time.monotonic() + WAIT_S
-    while not said:
-        assert time.monotonic() < deadline
-        time.sleep(0.05)
+    wait_until(lambda: said)
     assert "2 items wait for room" in said[0]
     worker(["search", "judge_rubric"], 8)
     worker(["evaluate"], 4)
@@ -200,7 +194,7 @@ def test_the_death_of_a_worker_repeats_no_verdict(
     worker(["search", "judge_rubric"], 16)
     evaluation, _ = submit()
     first = worker(["evaluate"], 4)
-    until(evaluation, lambda status: len(asked(services)) >= 5)
+    status_when(evaluation, lambda status: len(asked(services)) >= 5)
     first.kill()
     worker(["evaluate"], 4)
     status = finished(evaluation)
@@ -219,7 +213,7 @@ def test_the_death_of_a_worker_that_judges_loses_no_criterion_and_counts_none_tw
     worker(["evaluate"], 4)
     victim = worker(["judge_rubric"], 16)
     evaluation, _ = submit()
-    until(evaluation, lambda status: len(asked(services)) == 9)
+    status_when(evaluation, lambda status: len(asked(services)) == 9)
     assert evaluation.poll().judged == 0, "all nine were to be under way"
     victim.kill()
     services.judge.delay_s = 0.0
@@ -245,10 +239,10 @@ def test_a_redis_that_is_killed_and_comes_back_loses_nothing(
         worker(["evaluate"], 2)
         folder = str(tmp_path / "evals")
         evaluation, _ = submission.submit(ours, bench, "e", folder, None, lambda line: None)
-        until(evaluation, lambda status: len(asked(services)) >= 4)
+        status_when(evaluation, lambda status: len(asked(services)) >= 4)
         assert evaluation.poll().complete == 0
         os.kill(server.pid, signal.SIGKILL)
-        until_dead(server)
+        wait_until(lambda: not server.running)
         server.start()
         status = finished(evaluation)
         assert (status.complete, status.judged, status.criteria, status.failures) == (3, 9, 9, {})
@@ -265,7 +259,7 @@ def test_what_a_judge_that_is_down_leaves_missing_is_all_that_is_done_again(
     worker(["search", "judge_rubric"], 8)
     worker(["evaluate"], 4)
     evaluation, _ = submit()
-    until(evaluation, lambda status: len(asked(services)) == 9 or not status.under_way)
+    status_when(evaluation, lambda status: len(asked(services)) == 9 or not status.under_way)
     status = finished(evaluation)
     assert (status.complete, status.incomplete, status.judged) == (0, 3, 0)
     assert status.failures == {"bad_answer": 9}
@@ -391,7 +385,7 @@ def test_a_message_that_redis_lost_is_posted_again(
     with redis.Redis.from_url(queue_settings.url) as client:
         client.delete("evaluate")
     assert evaluation.poll().lost == 1
-    until(evaluation, lambda status: status.queued == 1)
+    status_when(evaluation, lambda status: status.queued == 1)
     worker(["search", "judge_rubric"], 8)
     worker(["evaluate"], 1)
     assert finished(evaluation).complete == 1
@@ -414,7 +408,7 @@ def test_a_second_round_that_is_in_no_queue_and_with_no_worker_is_under_way_all_
         client.delete("evaluate")
         status = evaluation.poll()
         assert (status.under_way, status.lost, status.incomplete) == (True, 1, 0)
-    until(evaluation, lambda status: status.queued == 1)
+    status_when(evaluation, lambda status: status.queued == 1)
 
 
 @pytest.mark.parametrize(("file", "weights"), [("test", (1.4, 0.6)), ("test_mm", (1.5, 0.5))])

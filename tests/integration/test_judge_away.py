@@ -15,7 +15,8 @@ import pytest
 from conftest import StartWorker
 from fake_services import FakeServices
 from PIL import Image
-from queue_requests import cause_of, until
+from queue_requests import cause_of
+from waiting import until
 
 from policy.document import Document, ImagePart, Tag, Task, TextPart
 from policy.ledger.reader import read_ledger

@@ -8,7 +8,7 @@ from pathlib import Path
 
 import pytest
 from conftest import StartWorker
-from queue_requests import until
+from waiting import until
 
 from workers import jobs
 from workers.client.client import QueueClient

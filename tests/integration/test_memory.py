@@ -71,7 +71,7 @@ class Run:
         self.ledger.ended(outcome)
         self.metrics.ended(outcome)
 
-    async def until(self, images: int) -> None:
+    async def produce(self, images: int) -> None:
         """Roll out until so many images have come."""
 
         async def slot() -> None:
@@ -117,9 +117,9 @@ async def test_ten_thousand_images_leave_nothing_behind(queue_settings: QueueSet
     run = Run(queue_settings, tmp_path)
     tasks = len(asyncio.all_tasks())
     async with run.client:
-        await run.until(WARM_UP)
+        await run.produce(WARM_UP)
         size, blocks = held()
-        await run.until(WARM_UP + IMAGES)
+        await run.produce(WARM_UP + IMAGES)
         grown, more = held()
         assert run.images >= WARM_UP + IMAGES
         assert run.client.in_flight == 0

@@ -10,9 +10,8 @@ import os
 import signal
 import subprocess
 import threading
-import time
 import uuid
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from pathlib import Path
 from typing import Any
@@ -22,7 +21,7 @@ import pytest
 import yaml
 from fake_services import png
 from places import REPOSITORY
-from queue_requests import until
+from waiting import until, wait_until
 
 from coordinator.host.redis_server import EmbeddedRedis
 from workers.broker.depths import read_depths
@@ -156,13 +155,6 @@ def phase(node: Node) -> str:
     return json.loads(next(node.state.glob("*/node.json")).read_text())["phase"]
 
 
-def soon(true: Callable[[], object]) -> None:
-    deadline = time.monotonic() + 30.0
-    while not true():
-        assert time.monotonic() < deadline, "did not happen in time"
-        time.sleep(0.05)
-
-
 def test_joining_and_leaving_twice_is_as_once(node, config, queue_settings):
     first = node.joined("--config", str(config), "--queues", "diffusion")
     again = node.joined("--queues", "diffusion")
@@ -255,7 +247,7 @@ async def test_a_worker_that_is_killed_is_replaced(node, config, painter, queue_
 def test_nothing_outlives_a_supervisor_that_is_killed(node, config):
     pid = node.joined("--config", str(config), "--queues", "diffusion")["pid"]
     os.kill(pid, signal.SIGKILL)
-    soon(lambda: node.left == [])
+    wait_until(lambda: node.left == [])
     assert json.loads(node.stop().stdout)["was_running"] is False
     assert node.joined("--queues", "diffusion")["started"] is True
 
@@ -263,7 +255,7 @@ def test_nothing_outlives_a_supervisor_that_is_killed(node, config):
 def test_ctrl_c_while_workers_start_leaves_nothing(node, config, queue_settings):
     command = [OPS / "start_workers.sh", "--node", "alpha", "--config", config, "--queues", "diffusion"]
     with subprocess.Popen(command, env=node.env, stderr=subprocess.PIPE, stdout=subprocess.PIPE) as process:
-        soon(lambda: node.left)
+        wait_until(lambda: node.left)
         process.send_signal(signal.SIGINT)
         output = process.communicate(timeout=CALL_S)
     assert process.returncode == 130, output
@@ -287,7 +279,7 @@ def test_in_the_foreground_sigterm_drains_and_succeeds(node, config, queue_setti
     with subprocess.Popen(
         [*command, "--foreground"], env=node.env, stdout=subprocess.PIPE, stderr=subprocess.STDOUT, text=True
     ) as process:
-        soon(lambda: any(worker.ready for worker in read_workers(queue_settings.url)))
+        wait_until(lambda: any(worker.ready for worker in read_workers(queue_settings.url)))
         assert node.start("--queues", "diffusion").returncode == 0
         process.terminate()
         output, _ = process.communicate(timeout=CALL_S)

@@ -12,6 +12,7 @@ import provider_calls
 import pytest
 from fake_services import KEY, FakeServices
 from PIL import Image
+from waiting import wait_until
 
 from workers.errors import Cause, InfrastructureFault, ModelFault
 from workers.providers.http import api
@@ -108,9 +109,7 @@ def test_a_title_that_fits_is_found_beyond_the_results_that_are_tried(services: 
 def test_a_slow_host_holds_nothing_up_and_its_download_is_ended(services: FakeServices) -> None:
     services.results = [result(services, "/slow.png"), result(services, "/picture.png")]
     assert look(services).source["rank"] == 1
-    deadline = time.monotonic() + 5
-    while not services.gone and time.monotonic() < deadline:
-        time.sleep(0.02)
+    wait_until(lambda: services.gone, 5.0)
     assert services.gone == 1
 
 

@@ -8,7 +8,6 @@ import asyncio
 import signal
 import subprocess
 import sys
-import time
 from pathlib import Path
 
 import pytest
@@ -16,6 +15,7 @@ import redis
 from conftest import StartWorker
 from queue_jobs import Order
 from queue_requests import Notes, alive, ask, cause_of, request_for
+from waiting import until
 
 from workers.broker.depths import read_depths
 from workers.broker.outcomes import Attempt, record_attempt
@@ -131,10 +131,7 @@ def test_a_worker_dies_with_its_owner(tmp_path: Path, config_file: Path) -> None
         pid = int(owner.stdout.readline())
         assert alive(pid)
         owner.send_signal(signal.SIGKILL)
-    deadline = time.monotonic() + 5.0
-    while alive(pid):
-        assert time.monotonic() < deadline, "the worker outlived its owner"
-        time.sleep(0.02)
+    await until(lambda: not alive(pid), 5.0)
 
 
 def test_a_worker_that_cannot_start_says_why(tmp_path: Path, config_file: Path) -> None:

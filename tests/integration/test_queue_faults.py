@@ -19,7 +19,8 @@ import pytest
 import redis
 from conftest import StartWorker
 from queue_jobs import Order
-from queue_requests import Notes, alive, ask, cause_of, request_for, until
+from queue_requests import Notes, alive, ask, cause_of, request_for
+from waiting import until
 
 from coordinator.host.redis_server import EmbeddedRedis
 from workers.broker.dead_letters import KEY, MAX_ENTRIES, dead_letter_poison, read_dead_letters

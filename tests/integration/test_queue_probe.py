@@ -5,13 +5,13 @@ from __future__ import annotations
 import contextlib
 import socket
 import subprocess
-import time
 from collections.abc import Callable, Iterator
 from pathlib import Path
 
 import pytest
 import redis
 from places import REPOSITORY
+from waiting import wait_until
 
 from coordinator.check import checks
 from coordinator.config.settings import RunConfig
@@ -36,15 +36,18 @@ def server(tmp_path: Path) -> Iterator[Server]:
             command = [str(_binary()), "--port", str(port), "--bind", "127.0.0.1", "--save", "", *options]
             process = stack.enter_context(subprocess.Popen(command, cwd=folder, stdout=subprocess.DEVNULL))
             stack.callback(process.kill)
-            deadline = time.monotonic() + 20
             with redis.Redis(port=port) as client:
-                while True:
-                    with contextlib.suppress(redis.AuthenticationError, redis.ConnectionError):
-                        with contextlib.suppress(redis.AuthenticationError):
-                            client.ping()
-                        return port
-                    assert time.monotonic() < deadline
-                    time.sleep(0.02)
+
+                def answers() -> bool:
+                    try:
+                        return bool(client.ping())
+                    except redis.AuthenticationError:
+                        return True
+                    except redis.ConnectionError:
+                        return False
+
+                wait_until(answers)
+            return port
 
         yield start
 

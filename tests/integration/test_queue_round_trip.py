@@ -10,7 +10,8 @@ import pytest
 import redis
 from conftest import StartWorker
 from queue_jobs import Order
-from queue_requests import ask, request_for, until
+from queue_requests import ask, request_for
+from waiting import until
 
 from workers.broker.dead_letters import KEY, read_dead_letters
 from workers.client.client import QueueClient

@@ -9,7 +9,8 @@ from collections.abc import Iterator
 import pytest
 import redis
 from conftest import StartWorker
-from queue_requests import WAIT_S, Notes, alive, cause_of, request_for, until
+from queue_requests import WAIT_S, Notes, alive, cause_of, request_for
+from waiting import until
 
 from workers.broker.keys import replies_key
 from workers.broker.outcomes import commit

@@ -14,7 +14,8 @@ import pytest
 import redis
 from conftest import StartWorker
 from queue_jobs import Order
-from queue_requests import Notes, alive, ask, cause_of, request_for, until
+from queue_requests import Notes, alive, ask, cause_of, request_for
+from waiting import until
 
 from workers.broker.keys import attempts_key, outcome_key, worker_key
 from workers.client.client import QueueClient

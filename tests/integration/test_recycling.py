@@ -5,7 +5,8 @@ from __future__ import annotations
 import asyncio
 
 from conftest import StartWorker
-from queue_requests import Notes, ask, until
+from queue_requests import Notes, ask
+from waiting import until
 
 from workers.client.client import QueueClient
 

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import os
 import subprocess
-import time
 from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any
@@ -14,8 +13,9 @@ import redis
 from conftest import StartWorker
 from metrics_pages import get_json
 from places import REPOSITORY
-from queue_requests import Notes, ask, request_for, until
+from queue_requests import Notes, ask, request_for
 from redis.exceptions import NoPermissionError
+from waiting import until, wait_until
 
 from coordinator.host.redis_server import _binary, _free_port
 from workers.broker.depths import read_depths
@@ -50,17 +50,19 @@ def port(tmp_path_factory: pytest.TempPathFactory) -> Iterator[int]:
     with (folder / "log").open("wb") as log:
         server = subprocess.Popen([*command, "--aclfile", "users.acl"], cwd=folder, stdout=log)
     try:
-        deadline = time.monotonic() + 20
         with redis.Redis(port=port) as client:
-            while True:
+
+            def refuses() -> bool:
+                """Whether it answers, and to no user without a password."""
                 try:
                     client.ping()
-                except redis.AuthenticationError:  # it asks everybody who they are
-                    break
+                except redis.AuthenticationError:
+                    return True
                 except redis.ConnectionError:
                     assert server.poll() is None, (folder / "log").read_text()
-                    assert time.monotonic() < deadline
-                    time.sleep(0.02)
+                return False
+
+            wait_until(refuses)
         yield port
     finally:
         server.kill()

@@ -14,7 +14,7 @@ from typing import Any
 import pytest
 from conftest import StartWorker
 from PIL import Image
-from queue_requests import until
+from waiting import until
 
 from coordinator.state.resume import entries
 from policy.document import Task
@@ -65,7 +65,7 @@ def decode(ids: Any) -> str:
 
 
 class Process:
-    """A rollout process: a loop of its own, on which nothing happens once nobody waits in `until`: dead."""
+    """A rollout process: a loop of its own, on which nothing happens once nobody waits in `run`: dead."""
 
     def __init__(self, run: Path, queue: QueueSettings):
         self.loop = asyncio.new_event_loop()
@@ -73,17 +73,17 @@ class Process:
         self.texts = CompletionStore(run)
         self.client = QueueClient(queue, on_posted=self.ledger.posted, on_outcome=self.ledger.ended)
         self.begun: list[asyncio.Task[RolloutResult]] = []
-        self.until(self.client.start())
+        self.run(self.client.start())
 
-    def until(self, event: Awaitable[Any]) -> Any:
+    def run(self, event: Awaitable[Any]) -> Any:
         async def waiting() -> Any:
             async with asyncio.timeout(WAIT_S):
                 return await event
 
         return self.loop.run_until_complete(waiting())
 
-    def until_true(self, condition: Callable[[], bool]) -> None:
-        self.until(until(condition, WAIT_S))
+    def wait_for(self, condition: Callable[[], bool]) -> None:
+        self.run(until(condition, WAIT_S))
 
     def begin(self, name: str, scorer: Any, **others: Any) -> asyncio.Task[RolloutResult]:
         parts: dict[str, Any] = {"generate": write, "client": self.client, "texts": self.texts, **others}
@@ -101,7 +101,7 @@ class Process:
             await asyncio.gather(*self.begun, return_exceptions=True)
             await self.client.close()
 
-        self.until(end())
+        self.run(end())
         self.ledger.close()
         self.loop.close()
 
@@ -166,23 +166,23 @@ def test_each_goes_on_from_where_it_was(
     first, dying = at_work(), process()
     for name in (SCORED, PICTURED, WAITING, ANSWERED):
         dying.ledger.started(name, TASK, step=1)
-    whole = dying.until(dying.begin(SCORED, QueueScorer(RewardSettings(), JudgeSettings())))
+    whole = dying.run(dying.begin(SCORED, QueueScorer(RewardSettings(), JudgeSettings())))
     dying.begin(PICTURED, Never())
-    dying.until_true(lambda: has_outcome(tmp_path, f"{PICTURED}-0"))
+    dying.wait_for(lambda: has_outcome(tmp_path, f"{PICTURED}-0"))
     first.kill()
     asked = [f"{name}-0" for name in (WAITING, ANSWERED)]
     dying.begin(WAITING, Never())
     dying.begin(ANSWERED, Never())
     with submit.connect(queue_settings) as server:
-        dying.until_true(lambda: posted(tmp_path) >= {*asked})
+        dying.wait_for(lambda: posted(tmp_path) >= {*asked})
         decided = resume(tmp_path)  # from here on nothing happens in the dead process
         alive = process()
         going = [go_on(alive, WAITING, decided)]
-        alive.until_true(lambda: alive.client.in_flight == 2)  # its picture and its judge
+        alive.wait_for(lambda: alive.client.in_flight == 2)  # its picture and its judge
         at_work()
-        alive.until_true(lambda: bool(server.exists(outcome_key(f"{ANSWERED}-0"))))
+        alive.wait_for(lambda: bool(server.exists(outcome_key(f"{ANSWERED}-0"))))
         going += [go_on(alive, name, decided) for name in (PICTURED, ANSWERED)]
-        written = [alive.until(task) for task in going]
+        written = [alive.run(task) for task in going]
         attempts = {name: server.llen(attempts_key(name)) for name in posted(tmp_path)}
         ended = {name.decode(): int(n) for name, n in server.hgetall(STATS).items() if name.endswith(b":n")}
 

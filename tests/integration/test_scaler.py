@@ -16,7 +16,8 @@ import ray
 import redis
 from places import SUPPORT
 from queue_jobs import Order
-from queue_requests import Notes, alive, request_for, until
+from queue_requests import Notes, alive, request_for
+from waiting import until
 
 from coordinator.config.pools import PoolSettings, ScalerSettings
 from coordinator.config.settings import ServiceConfig

@@ -8,7 +8,6 @@ import os
 import signal
 import subprocess
 import sys
-import time
 from collections.abc import Callable, Iterator
 from pathlib import Path
 
@@ -19,6 +18,7 @@ import pytest
 import yaml
 from PIL import Image
 from places import SUPPORT
+from waiting import wait_until
 
 from coordinator.check import checks
 from coordinator.config.settings import load
@@ -43,13 +43,6 @@ WORKER = ("workers.process.program", "celeryd")
 STOP_S = 60.0
 
 
-def until(true: Callable[[], object], timeout_s: float = START_S) -> None:
-    deadline = time.monotonic() + timeout_s
-    while not true():
-        assert time.monotonic() < deadline, "did not happen in time"
-        time.sleep(0.05)
-
-
 def alive(processes: list[psutil.Process]) -> list[psutil.Process]:
     found = []
     for one in processes:
@@ -63,7 +56,7 @@ def alive(processes: list[psutil.Process]) -> list[psutil.Process]:
 
 def until_training(process: subprocess.Popen[str], tmp_path: Path) -> None:
     begun = tmp_path / "runs" / "run" / "begun"
-    until(lambda: begun.exists() or process.poll() is not None)
+    wait_until(lambda: begun.exists() or process.poll() is not None, START_S)
     assert begun.exists(), process.communicate()[0]
 
 
@@ -78,7 +71,7 @@ def until_all_runs(process: subprocess.Popen[str], tmp_path: Path, own_ray: bool
         names = " ".join(" ".join(one.cmdline()) for one in alive(below))
         return all(any(part in names for part in one) for one in wanted)
 
-    until(complete)
+    wait_until(complete, START_S)
     return below
 
 
@@ -193,7 +186,7 @@ def test_nothing_outlives_a_coordinator_that_is_killed(start, tmp_path, own_ray)
     below = [one for one in below if not any(name in " ".join(one.cmdline()) for name in later)]
     process.kill()
     process.communicate()
-    until(lambda: not alive(below), STOP_S)
+    wait_until(lambda: not alive(below), STOP_S)
 
 
 def test_a_run_that_succeeds_leaves_its_report_and_no_process(start, tmp_path):
@@ -352,6 +345,6 @@ def test_trainer_that_cannot_start_says_why(tmp_path, monkeypatch):
     monkeypatch.setattr("coordinator.run.trainer.MODULE", "no_such_trainer")
     trainer = Trainer([], {}, tmp_path / "trainer.log", tmp_path / "work")
     trainer.start()
-    until(lambda: not trainer.running)
+    wait_until(lambda: not trainer.running, START_S)
     with pytest.raises(TrainerDied, match="No module named no_such_trainer"):
         trainer.check()

@@ -13,7 +13,8 @@ import psutil
 import pytest
 from conftest import StartWorker
 from queue_jobs import Order
-from queue_requests import Notes, request_for, until
+from queue_requests import Notes, request_for
+from waiting import until
 
 from coordinator.watch.status import read_status as status_of
 from policy.document import Task

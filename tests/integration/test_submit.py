@@ -7,7 +7,8 @@ from collections.abc import Iterator
 import pytest
 import redis
 from conftest import StartWorker
-from queue_requests import Notes, request_for, until
+from queue_requests import Notes, request_for
+from waiting import until
 
 from workers.client import blocking as submit
 from workers.messages import Request

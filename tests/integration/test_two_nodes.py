@@ -12,14 +12,14 @@ import os
 import shutil
 import subprocess
 import sys
-import time
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Iterator, Sequence
 from pathlib import Path
 
 import psutil
 import pytest
 import yaml
 from places import REPOSITORY
+from waiting import wait_until
 
 pytestmark = pytest.mark.long
 
@@ -143,13 +143,6 @@ def environment(tmp_path: Path) -> Iterator[dict[str, str]]:
                 left.kill()
 
 
-def soon(true: Callable[[], object], why: Callable[[], str]) -> None:
-    deadline = time.monotonic() + 30.0
-    while not true():
-        assert time.monotonic() < deadline, why()
-        time.sleep(0.05)
-
-
 def answer(node: Namespace, env: dict[str, str], *command: str) -> dict:
     done = subprocess.run([*node.inside, *command], env=env, capture_output=True, text=True, timeout=CALL_S)
     assert done.returncode == 0, done.stdout + done.stderr
@@ -166,7 +159,7 @@ def test_jobs_are_done_on_both_nodes_and_both_leave_clean(network, environment, 
             env=environment, stdout=out, stderr=out,
         )  # fmt: skip
     try:
-        soon(lambda: "ready" in log.read_text() or server.poll() is not None, log.read_text)
+        wait_until(lambda: "ready" in log.read_text() or server.poll() is not None)
         config = tmp_path / "node.yaml"
         # These nodes are user namespaces, whose root can become nobody else.
         code = {"require": ["landlock", "seccomp", "netns", "private_root", "processes"]}

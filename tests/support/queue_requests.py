@@ -5,19 +5,19 @@ from __future__ import annotations
 import asyncio
 import contextlib
 import time
-from collections.abc import AsyncIterator, Callable
+from collections.abc import AsyncIterator
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
 import psutil
 from queue_jobs import Order
+from waiting import WAIT_S, until
 
 from workers.client.client import QueueClient
 from workers.errors import Cause
 from workers.messages import Failure, Outcome, Request
 
-WAIT_S = 30.0
 BEAT_S = 0.005
 
 
@@ -57,15 +57,6 @@ class Notes:
         """Wait for so many starts. Returns the process id of the last."""
         await until(lambda: len(self.starts) == times, timeout_s)
         return self.starts[-1]
-
-
-async def until(condition: Callable[[], bool], timeout_s: float = WAIT_S) -> float:
-    """Seconds until `condition` held. Fails when it never does."""
-    began = time.monotonic()
-    while not condition():
-        assert time.monotonic() - began < timeout_s, "the condition never held"
-        await asyncio.sleep(0.02)
-    return time.monotonic() - began
 
 
 def alive(pid: int) -> bool:

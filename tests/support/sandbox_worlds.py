@@ -15,7 +15,6 @@ import functools
 import os
 import shutil
 import subprocess
-import time
 from collections.abc import Callable, Iterator
 from typing import NamedTuple
 
@@ -157,11 +156,3 @@ def failure(renderer: client.Renderer, code: str, settings: CodeSettings) -> Job
     with pytest.raises(JobError) as caught:
         renderer.render(code, settings)
     return caught.value
-
-
-def eventually(true: Callable[[], bool]) -> bool:
-    """Whether it is, within some seconds."""
-    deadline = time.monotonic() + POLL_S
-    while not (held := true()) and time.monotonic() < deadline:
-        time.sleep(0.01)
-    return held

@@ -9,7 +9,6 @@ import re
 import shutil
 import socket
 import subprocess
-import time
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
@@ -21,6 +20,7 @@ import redis
 import yaml
 from places import REPOSITORY
 from typer.testing import CliRunner
+from waiting import wait_until
 
 from coordinator.cli.main import app
 from coordinator.config.settings import load, load_services
@@ -100,14 +100,13 @@ def started(compose: dict[str, Any], tmp_path: Path) -> Iterator[tuple[int, int]
     script = script.replace("$$", "$").replace("valkey-server -", here)
     environment = {"PATH": f"{_binary().parent}:{os.environ['PATH']}", "REDISCLI_AUTH": PASSWORD}
     with subprocess.Popen([shell, option, script], env=environment) as process:
-        deadline = time.monotonic() + 30.0
-        while True:
-            with socket.socket() as probe:
-                if not probe.connect_ex((LOOPBACK, port)):
-                    break
-            assert time.monotonic() < deadline
+
+        def listens() -> bool:
             assert process.poll() is None
-            time.sleep(0.02)
+            with socket.socket() as probe:
+                return not probe.connect_ex((LOOPBACK, port))
+
+        wait_until(listens)
         yield port, process.pid
         process.terminate()
 

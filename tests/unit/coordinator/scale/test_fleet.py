@@ -4,11 +4,11 @@ from __future__ import annotations
 
 import threading
 import time
-from collections.abc import Callable
 from functools import partial
 from itertools import pairwise
 
 import pytest
+from waiting import wait_until
 
 from coordinator.config.pools import PoolSettings
 from coordinator.config.settings import ServiceConfig, check
@@ -21,13 +21,6 @@ from workers.queues import QUEUES
 
 WAIT_S = 5.0
 BY_DEFAULT = partial(drain_s, ServiceConfig())
-
-
-def until(true: Callable[[], object]) -> None:
-    deadline = time.monotonic() + WAIT_S
-    while not true():
-        assert time.monotonic() < deadline, "did not happen in time"
-        time.sleep(0.002)
 
 
 class Hand:
@@ -83,7 +76,7 @@ def fleet_of(crew: Crew, low: int = 1, high: int = 4) -> Fleet:
 
 
 def ready(fleet: Fleet, count: int) -> None:
-    until(lambda: (fleet.reconcile(), fleet.states()["code"].ready == count)[1])
+    wait_until(lambda: (fleet.reconcile(), fleet.states()["code"].ready == count)[1])
 
 
 def test_start_returns_with_the_low_of_every_pool_ready(crew):
@@ -134,11 +127,11 @@ def test_who_leaves_is_the_newest_and_may_finish_a_job_of_full_length(crew):
     fleet.resize("code", 1)
     fleet.reconcile()
     first, second = crew.hands
-    until(lambda: second.drained_s is not None)
+    wait_until(lambda: second.drained_s is not None)
     assert second.drained_s == QUEUES["code"].limit_s + GRACE_S
     assert (fleet.states()["code"].ready, fleet.states()["code"].draining) == (1, 1)
     second.idle.set()
-    until(lambda: (fleet.reconcile(), fleet.states()["code"].draining == 0)[1])
+    wait_until(lambda: (fleet.reconcile(), fleet.states()["code"].draining == 0)[1])
     assert first.drained_s is None
     assert first.alive
 
@@ -148,11 +141,11 @@ def test_a_judge_that_the_configuration_gives_more_time_may_use_it_when_it_leave
     pool = PoolSettings(queues=("judge_text", "search"), low=1, high=2)
     fleet = Fleet([pool], crew, 1.0, partial(drain_s, config))
     fleet.resize(pool.name, 2)
-    until(lambda: (fleet.reconcile(), fleet.states()[pool.name].ready == 2)[1])
+    wait_until(lambda: (fleet.reconcile(), fleet.states()[pool.name].ready == 2)[1])
     crew.hands[1].idle.clear()
     fleet.resize(pool.name, 1)
     fleet.reconcile()
-    until(lambda: crew.hands[1].drained_s is not None)
+    wait_until(lambda: crew.hands[1].drained_s is not None)
     assert crew.hands[1].drained_s == 600 + GRACE_S
     crew.hands[1].idle.set()
 
@@ -184,11 +177,11 @@ def test_a_dead_worker_is_replaced_by_one_of_another_name_and_counted(crew, monk
     fleet = fleet_of(crew)
     fleet.start()
     crew.hands[0].alive = False
-    until(lambda: (fleet.reconcile(), fleet.restarts == 1)[1])
+    wait_until(lambda: (fleet.reconcile(), fleet.restarts == 1)[1])
     ready(fleet, 1)
     assert fleet.restarts == 1
     assert crew.hands[0].name != crew.hands[1].name
-    until(lambda: crew.hands[0].killed)
+    wait_until(lambda: crew.hands[0].killed)
 
 
 def test_a_dead_worker_that_is_not_wanted_any_more_is_not_replaced(crew):
@@ -214,7 +207,7 @@ def test_workers_that_keep_dying_are_replaced_ever_more_seldom(crew, monkeypatch
         replaced += [second] * (len(crew.hands) - before)
         crew.hands[-1].alive = False
         monkeypatch.undo()
-        until(lambda: fleet.states()["code"].ready == 0)
+        wait_until(lambda: fleet.states()["code"].ready == 0)
     gaps = [later - earlier for earlier, later in pairwise(replaced)]
     assert gaps == sorted(gaps)
     assert 4 <= len(replaced) <= 8

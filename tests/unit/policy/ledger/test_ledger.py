@@ -18,6 +18,7 @@ from types import SimpleNamespace
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
+from waiting import wait_until
 
 from policy.document import Document, Task, TextPart
 from policy.ledger import append_log
@@ -279,10 +280,7 @@ def test_a_disk_that_refuses_to_make_it_durable_is_asked_again(tmp_path, monkeyp
     monkeypatch.setattr(append_log.os, "fsync", fsync)
     writer = LedgerWriter(tmp_path, "rollout")
     writer.started("u_0", TASK)
-    deadline = time.monotonic() + 10.0
-    while asked.qsize() < 2 and time.monotonic() < deadline:
-        time.sleep(0.01)
-    assert asked.qsize() >= 2
+    wait_until(lambda: asked.qsize() >= 2)
     writer.close()
 
 

@@ -6,7 +6,6 @@ import re
 import signal
 import subprocess
 import sys
-import time
 from collections.abc import Callable, Iterator
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import replace
@@ -17,6 +16,7 @@ import pytest
 from hostile_images import coded, jpeg_of_scans
 from PIL import Image
 from sandbox_worlds import forking, world
+from waiting import wait_until
 
 from workers.errors import Cause, InfrastructureFault
 from workers.sandbox import decoders, protocol
@@ -66,13 +66,14 @@ def zygote(one: Decoders) -> psutil.Process:
 
 def at_work(one: psutil.Process) -> psutil.Process:
     """The process in which a zygote's picture is being decoded, its jail on."""
-    deadline = time.monotonic() + 30
-    while time.monotonic() < deadline:
-        for child in one.children(recursive=True):
-            if "Seccomp:\t2" in _told(child, "status"):  # the last layer that is put on
-                return child
-        time.sleep(0.005)
-    raise AssertionError("no picture is being decoded")
+
+    def jailed() -> psutil.Process | None:
+        below = one.children(recursive=True)  # seccomp is the last layer that is put on
+        return next((child for child in below if "Seccomp:\t2" in _told(child, "status")), None)
+
+    found = wait_until(jailed, every_s=0.005)
+    assert found is not None
+    return found
 
 
 def _told(process: psutil.Process, name: str) -> str:

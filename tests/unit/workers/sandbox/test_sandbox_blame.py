@@ -13,7 +13,8 @@ from pathlib import Path
 
 import pytest
 from sandbox_blame import ATTEMPTS
-from sandbox_worlds import CHART, eventually, failure, shared, started, zygote
+from sandbox_worlds import CHART, failure, shared, started, zygote
+from waiting import wait_until
 
 from workers.errors import Cause, JobError, ModelFault
 from workers.sandbox.client import Renderer
@@ -59,7 +60,7 @@ def killed(request: pytest.FixtureRequest) -> Iterator[Callable[[str], JobError]
 
     def run(code: str) -> JobError:
         def kill() -> None:
-            assert eventually(lambda: any(job.num_fds() > 4 for job in zygote(renderer).children()))
+            wait_until(lambda: any(job.num_fds() > 4 for job in zygote(renderer).children()))
             zygote(renderer).children()[0].kill()
 
         killing = threading.Thread(target=kill)
@@ -87,9 +88,9 @@ def test_a_job_is_the_first_to_be_killed_when_memory_runs_out() -> None:
     running = threading.Thread(target=failure, args=(renderer, "import time; time.sleep(9)", SETTINGS))
     running.start()
     forks = zygote(renderer)
-    assert eventually(lambda: bool(forks.children()))
+    wait_until(lambda: bool(forks.children()))
     [job] = forks.children()
     score = Path(f"/proc/{job.pid}/oom_score_adj")
-    assert eventually(lambda: score.read_text().strip() == "1000")
+    wait_until(lambda: score.read_text().strip() == "1000")
     assert Path(f"/proc/{forks.pid}/oom_score_adj").read_text().strip() != "1000"
     running.join()

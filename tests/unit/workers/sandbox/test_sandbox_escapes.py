@@ -11,7 +11,8 @@ from collections.abc import Iterator
 
 import pytest
 from sandbox_attempts import CALLS, REACH, SECRET, WITHIN
-from sandbox_worlds import CHART, eventually, failure, shared, started, zygote
+from sandbox_worlds import CHART, failure, shared, started, zygote
+from waiting import wait_until
 
 from workers.errors import Cause
 from workers.sandbox.client import Renderer
@@ -116,7 +117,7 @@ def test_a_neighbours_folder_is_out_of_reach() -> None:
     running.start()
     pattern = f"{tempfile.gettempdir()}/llmi-code-*/job-*/its-own"
     try:
-        assert eventually(lambda: bool(glob.glob(pattern)))
+        wait_until(lambda: bool(glob.glob(pattern)))
         [path] = glob.glob(pattern)
         for attempt in (f"open({path!r}).read()", f"import glob; assert glob.glob({pattern!r})"):
             assert not _escapes(renderer, attempt)

@@ -10,7 +10,8 @@ from concurrent.futures import ThreadPoolExecutor
 
 import psutil
 import pytest
-from sandbox_worlds import CHART, eventually, failure, shared, started, zygote
+from sandbox_worlds import CHART, failure, shared, started, zygote
+from waiting import wait_until
 
 from workers.errors import Cause, InfrastructureFault, ModelFault
 from workers.sandbox import client
@@ -245,7 +246,7 @@ def test_a_bomb_of_threads_keeps_no_neighbour_from_its_own(machine: str) -> None
     running = threading.Thread(target=failure, args=(bombed, bomb, SETTINGS))
     running.start()
     try:
-        assert eventually(lambda: any(job.num_fds() > 10 for job in zygote(bombed).children()))
+        wait_until(lambda: any(job.num_fds() > 10 for job in zygote(bombed).children()))
         assert neighbour.render(few, SETTINGS).images
     finally:
         bombed.close()

@@ -13,7 +13,8 @@ from pathlib import Path
 
 import psutil
 import pytest
-from sandbox_worlds import CHART, MACHINES, eventually, started, zygote
+from sandbox_worlds import CHART, MACHINES, started, zygote
+from waiting import wait_until
 
 from workers.errors import Cause, InfrastructureFault
 from workers.sandbox import client
@@ -113,7 +114,7 @@ def test_a_killed_zygote_is_replaced(renderer: Renderer) -> None:
     _zygote(renderer).kill()
     assert renderer._zygote is not None
     first = renderer._zygote
-    assert eventually(lambda: not first.alive)
+    wait_until(lambda: not first.alive)
     assert renderer.render(CHART, SETTINGS)
 
 
@@ -137,7 +138,7 @@ def test_a_zygote_that_does_not_answer_is_replaced(
     with pytest.raises(InfrastructureFault, match="TimeoutError"):
         renderer.render(CHART, SETTINGS, wall_s=0.1)
     monkeypatch.undo()
-    assert eventually(lambda: _gone(forks))
+    wait_until(lambda: _gone(forks))
     assert renderer.render(CHART, SETTINGS)
 
 
@@ -158,12 +159,12 @@ def test_a_killed_worker_leaves_no_process() -> None:
     assert worker.stdout is not None
     count = int(worker.stdout.readline())
     process = psutil.Process(worker.pid)
-    assert eventually(lambda: len(process.children(recursive=True)) == count)
+    wait_until(lambda: len(process.children(recursive=True)) == count)
     below = process.children(recursive=True)
     worker.kill()
     worker.wait()
     worker.stdout.close()
-    assert eventually(lambda: all(map(_gone, below)))
+    wait_until(lambda: all(map(_gone, below)))
 
 
 def test_nothing_is_left_on_disk(monkeypatch: pytest.MonkeyPatch) -> None:
