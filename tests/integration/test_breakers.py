@@ -55,7 +55,7 @@ def open_up(breaker: ProviderBreaker, server: redis.Redis) -> None:
 
 def test_failures_told_at_once_by_many_are_all_counted(breaker, server) -> None:
     with ThreadPoolExecutor(SETTINGS.failures) as many:
-        list(many.map(breaker.hear, [outcome(Cause.PROVIDER_DOWN)] * SETTINGS.failures))
+        list(many.map(breaker.record, [outcome(Cause.PROVIDER_DOWN)] * SETTINGS.failures))
     [down] = fetch_breakers(server).outages
     assert (down.kind, down.provider, down.why) == ("search", SERVICE, "provider_down: 503")
     assert down.since <= down.failed <= fetch_breakers(server).now
