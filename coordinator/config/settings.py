@@ -18,7 +18,7 @@ from typing import Self, TypeVar
 import yaml
 from pydantic import Field, ValidationError, field_validator, model_validator
 
-from coordinator.config import parts
+from coordinator.config import files, parts
 from coordinator.config.errors import explain
 from coordinator.config.overrides import apply
 from coordinator.config.pools import WorkerSettings
@@ -38,9 +38,7 @@ from workers.settings import (
 )
 
 RAY_ENV = "RAY_ADDRESS"
-SHIPPED = Path(__file__).resolve().parents[2] / "configs"
 _LONGEST_NAME = 100  # characters; a file system takes 255 of a folder's name, and more is appended to it
-_TOO_DEEP = "is nested too deeply, or refers to itself; write it flat, without anchors"
 CONFIG_FILE, AGAIN_FILE = "config.json", "config.yaml"
 
 
@@ -176,25 +174,11 @@ def load_services(path: str | Path, overrides: Mapping[str, object] | None = Non
 
 
 def _read(path: str | Path, overrides: Mapping[str, object] | None) -> tuple[dict, str]:
-    file = find(path)
+    raw, source = files.read(path)
     try:
-        raw = yaml.load(file.read_text(encoding="utf-8"), _Loader)
-    except (OSError, UnicodeDecodeError) as error:
-        raise ConfigError(f"{file}: cannot be read ({error}); name a YAML file") from error
-    except yaml.YAMLError as error:
-        mark = getattr(error, "problem_mark", None)
-        where = f"{file}:{mark.line + 1}" if mark else str(file)
-        problem = getattr(error, "problem", None) or "bad syntax"
-        raise ConfigError(f"{where}: not valid YAML: {problem}; mend this line") from error
+        return parts.resolved(apply(raw, overrides or {}), source), source
     except RecursionError as error:
-        raise ConfigError(f"{file}: {_TOO_DEEP}") from error
-    if not isinstance(raw, dict):
-        raise ConfigError(f"{file}: must hold a mapping of sections, such as tools, judges, train and data")
-    raw = apply(raw, overrides or {})
-    try:
-        return parts.resolved(raw, str(file)), str(file)
-    except RecursionError as error:
-        raise ConfigError(f"{file}: {_TOO_DEEP}") from error
+        raise ConfigError(f"{source}: {files.TOO_DEEP}") from error
 
 
 def check(raw: object, source: str) -> RunConfig:
@@ -210,34 +194,3 @@ def _checked(model: type[C], raw: object, source: str, overrides: Collection[str
         return model.model_validate(raw)
     except ValidationError as error:
         raise ConfigError("\n".join(explain(model, error, source, overrides))) from error
-
-
-def shipped() -> list[str]:
-    """The names of the configurations that come with llmi."""
-    return sorted(file.stem for file in SHIPPED.glob("*.yaml"))
-
-
-def find(path: str | Path) -> Path:
-    """The file at `path`, or the shipped configuration of that name; a path is never read as a name."""
-    given = Path(path).expanduser()
-    if given.is_file():
-        return given
-    if str(path) in shipped():
-        return SHIPPED / f"{path}.yaml"
-    raise ConfigError(f"{given}: no such configuration; name a YAML file or one of {', '.join(shipped())}")
-
-
-class _Loader(yaml.SafeLoader):
-    """YAML that refuses a key given twice, of which the stock loader silently takes the last."""
-
-    def construct_mapping(self, node: yaml.MappingNode, deep: bool = False) -> dict:
-        seen = set()
-        for key, _ in node.value:
-            if not isinstance(key, yaml.ScalarNode):
-                continue  # a list or mapping as key: the stock loader says so
-            if key.value in seen:
-                raise yaml.MarkedYAMLError(
-                    problem=f"key {key.value!r} stands twice", problem_mark=key.start_mark
-                )
-            seen.add(key.value)
-        return super().construct_mapping(node, deep)

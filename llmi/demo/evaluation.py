@@ -14,7 +14,8 @@ from typing import Any
 from rich.console import Console
 
 from coordinator.check import checks
-from coordinator.config.settings import SHIPPED, ServiceConfig, load_services
+from coordinator.config.files import SHIPPED
+from coordinator.config.settings import ServiceConfig, load_services
 from coordinator.console.terminal import Notify
 from coordinator.host.signals import StopSignals
 from coordinator.scale.fleet import Fleet

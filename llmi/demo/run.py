@@ -11,7 +11,8 @@ from pathlib import Path
 
 from rich.console import Console
 
-from coordinator.config.settings import SHIPPED, RunConfig, load
+from coordinator.config.files import SHIPPED
+from coordinator.config.settings import RunConfig, load
 from coordinator.host.processes import MemoryWatch
 from coordinator.host.signals import StopSignals
 from coordinator.watch.summary import Summary

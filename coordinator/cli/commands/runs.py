@@ -35,7 +35,8 @@ def train(
     QWEN_EDIT_SERVER_URL, ARK_API_KEY, LLM_JUDGE_BASE_URL, MLLM_JUDGE_BASE_URL, LLMI_REDIS_URL).
     """
     with output(as_json) as (console, result):
-        from coordinator.config.settings import find, load
+        from coordinator.config.files import find
+        from coordinator.config.settings import load
 
         settings = load(config)
         chosen = name or settings.name or (required_name("") if resume else stamp(find(config).stem))

@@ -7,10 +7,10 @@ from importlib import resources
 from pathlib import Path
 
 import pytest
-import yaml
 from pydantic import ValidationError
 
-from coordinator.config.settings import find, load, shipped
+from coordinator.config.files import read, shipped
+from coordinator.config.settings import load
 from policy.settings import TrainSettings, agent_loop_config, environment
 from policy.train.verl_options import hydra_overrides
 
@@ -29,7 +29,7 @@ CPU = {
 }
 
 # The shipped files that train; the others are evaluations.
-RUNS = [name for name in shipped() if "train" in yaml.safe_load(find(name).read_text())]
+RUNS = [name for name in shipped() if "train" in read(name)[0]]
 
 
 def compose(settings: TrainSettings, run: Path):

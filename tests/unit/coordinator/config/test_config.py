@@ -10,6 +10,7 @@ from fake_services import png
 
 from coordinator.check import checks
 from coordinator.config import settings as config
+from coordinator.config.files import read, shipped
 from policy.train.verl_options import hydra_overrides
 from workers.errors import ConfigError
 from workers.settings import QueueSettings, ToolSettings, section
@@ -27,10 +28,10 @@ def file(tmp_path):
     return write
 
 
-RUNS = [name for name in config.shipped() if "train" in yaml.safe_load(config.find(name).read_text())]
+RUNS = [name for name in shipped() if "train" in read(name)[0]]
 
 
-@pytest.mark.parametrize("name", config.shipped())
+@pytest.mark.parametrize("name", shipped())
 def test_every_shipped_configuration_is_one_that_workers_can_go_by(name):
     assert config.load_services(name).workers.pools
 
@@ -115,7 +116,7 @@ def test_all_problems_are_named_at_once(file):
 
 
 def test_key_given_twice_is_refused(file):
-    with pytest.raises(ConfigError, match="'lr' stands twice"):
+    with pytest.raises(ConfigError, match="'lr' is given twice"):
         config.load(file("train:\n  lr: 1\n  lr: 2\n"))
 
 

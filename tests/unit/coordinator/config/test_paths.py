@@ -9,8 +9,9 @@ import yaml
 from rich.console import Console
 
 from coordinator.check import checks, dry_run
+from coordinator.config.files import SHIPPED, find
 from coordinator.config.paths import placed
-from coordinator.config.settings import SHIPPED, find, load, load_services
+from coordinator.config.settings import load, load_services
 from workers.errors import ConfigError
 from workers.settings import expanded
 
