@@ -24,8 +24,8 @@ class RewardSettings(Settings):
     """How verdicts become a reward."""
 
     formula: Literal["grounded", "llmi"] = "grounded"
-    """The reward formula. `llmi`: as published. `grounded`: ours, in which better documents never score
-    worse."""
+    """The reward formula. `llmi`: as published. `grounded`: this project's, in which better documents never
+    score worse."""
     vl: bool = False
     """Whether the policy reads images; must agree with `train.modality`. The published weights of the text
     judge differ."""

@@ -65,7 +65,7 @@ def keys_at(model: type[BaseModel], path: Sequence[str | int]) -> list[str]:
         if isinstance(part, int):
             continue
         field = here.model_fields.get(part) if here else None
-        here = _section(field.annotation) if field else None
+        here = section(field.annotation) if field else None
     return list(here.model_fields) if here else []
 
 
@@ -73,17 +73,17 @@ def paths(model: type[BaseModel], prefix: str = "") -> Iterator[str]:
     """Every dotted key of the model and its sections."""
     for name, field in model.model_fields.items():
         yield f"{prefix}{name}"
-        inner = _section(field.annotation)
+        inner = section(field.annotation)
         if inner:
             yield from paths(inner, f"{prefix}{name}.")
 
 
-def _section(annotation: object) -> type[BaseModel] | None:
+def section(annotation: object) -> type[BaseModel] | None:
     """The model in an annotation, through tuples and optionals."""
     if isinstance(annotation, type) and issubclass(annotation, BaseModel):
         return annotation
     for inner in typing.get_args(annotation):
-        found = _section(inner)
+        found = section(inner)
         if found:
             return found
     return None
