@@ -1,19 +1,19 @@
 #!/usr/bin/env bash
 # Start Flower (workers, tasks, queues in the browser) on a run's Redis, or on any, until Ctrl-C.
-#   ops/flower.sh [RUN_FOLDER | --redis URL] [--port 5555] [--bind 127.0.0.1]
+#   ops/flower.sh [RUN_FOLDER | --redis URL] [--port 5555] [--host 127.0.0.1]
 # Without either it takes LLMI_REDIS_URL, the place for a URL with a password. Bound to anything but loopback it asks for
 # FLOWER_BASIC_AUTH=user:password.
 set -euo pipefail
 here=$(dirname "$(readlink -f "$0")")
 python=$here/../.venv/bin/python
 fail() { echo "flower: $*" >&2; exit 2; }
-run='' redis='' port=5555 bind=127.0.0.1
+run='' redis='' port=5555 host=127.0.0.1
 while [ $# -gt 0 ]; do
     case $1 in
-    --redis | --port | --bind) [ $# -gt 1 ] || fail "$1 needs a value" ;;&
+    --redis | --port | --host) [ $# -gt 1 ] || fail "$1 needs a value" ;;&
     --redis) redis=$2; shift 2 ;;
     --port) port=$2; shift 2 ;;
-    --bind) bind=$2; shift 2 ;;
+    --host) host=$2; shift 2 ;;
     -h | --help) sed -n '2,5s/^# \?//p' "$0"; exit ;;
     -*) fail "no option $1; -h lists them" ;;
     *) run=$1; shift ;;
@@ -27,11 +27,11 @@ if [ -n "$run" ]; then
 fi
 export LLMI_REDIS_URL=${redis:-${LLMI_REDIS_URL:-}}
 [ -n "$LLMI_REDIS_URL" ] || fail "which Redis? Name a run's folder, or --redis URL, or set LLMI_REDIS_URL"
-case $bind in
+case $host in
 127.* | localhost | ::1) ;;
-*) [ -n "${FLOWER_BASIC_AUTH:-}" ] || fail "--bind $bind lets others in, who could stop workers; set FLOWER_BASIC_AUTH=user:password" ;;
+*) [ -n "${FLOWER_BASIC_AUTH:-}" ] || fail "--host $host lets others in, who could stop workers; set FLOWER_BASIC_AUTH=user:password" ;;
 esac
-echo "Flower: http://$bind:$port" >&2
+echo "Flower: http://$host:$port" >&2
 export PYTHONSAFEPATH=1 PYTHONUTF8=1 # nothing is imported from where this was called
-exec "$python" -m workers.process.program workers.celery_app.app --quiet flower --address="$bind" --port="$port" --logging=warning \
+exec "$python" -m workers.process.program workers.celery_app.app --quiet flower --address="$host" --port="$port" --logging=warning \
     --tasks_columns=name,routing_key,state,runtime,worker,args,result,received

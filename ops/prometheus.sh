@@ -1,21 +1,21 @@
 #!/usr/bin/env bash
 # Start Prometheus on a run's metrics, or on an exporter's (llmi metrics), until Ctrl-C. Graphs, targets, alerts in the browser.
-#   ops/prometheus.sh RUN_FOLDER | --metrics URL  [--port 9090] [--bind 127.0.0.1] [--every 5s] [--data DIR]
+#   ops/prometheus.sh RUN_FOLDER | --metrics URL  [--port 9090] [--host 127.0.0.1] [--every 5s] [--dir DIR]
 # Bound to anything but loopback it asks for --web-config FILE, which is Prometheus' own, with its basic_auth_users:
 #   basic_auth_users: {someone: BCRYPT_HASH}        (htpasswd -nB someone)
 # Takes the prometheus on PATH; on Debian or Ubuntu, without one, fetches the distribution's, which needs no root.
 set -euo pipefail
 here=$(dirname "$(readlink -f "$0")")
 fail() { echo "prometheus: $*" >&2; exit 2; }
-run='' url='' port=9090 bind=127.0.0.1 every=5s data='' web=''
+run='' url='' port=9090 host=127.0.0.1 every=5s data='' web=''
 while [ $# -gt 0 ]; do
     case $1 in
-    --metrics | --port | --bind | --every | --data | --web-config) [ $# -gt 1 ] || fail "$1 needs a value" ;;&
+    --metrics | --port | --host | --every | --dir | --web-config) [ $# -gt 1 ] || fail "$1 needs a value" ;;&
     --metrics) url=${2%/}; url=${url%/metrics}; shift 2 ;;
     --port) port=$2; shift 2 ;;
-    --bind) bind=$2; shift 2 ;;
+    --host) host=$2; shift 2 ;;
     --every) every=$2; shift 2 ;;
-    --data) data=$2; shift 2 ;;
+    --dir) data=$2; shift 2 ;;
     --web-config) web=$2; shift 2 ;;
     -h | --help) sed -n '2,6s/^# \?//p' "$0"; exit ;;
     -*) fail "no option $1; -h lists them" ;;
@@ -30,10 +30,10 @@ if [ -n "$run" ]; then
 fi
 [ -n "$url" ] || fail "what to watch? Name a run's folder, or --metrics URL of llmi metrics"
 data=${data:-$cache/data}
-case $bind in
+case $host in
 127.* | localhost | ::1) ;;
 *) grep -qs '^basic_auth_users:' "$web" ||
-    fail "--bind $bind lets others in, and asks for a password; name a --web-config FILE with basic_auth_users (-h)" ;;
+    fail "--host $host lets others in, and asks for a password; name a --web-config FILE with basic_auth_users (-h)" ;;
 esac
 
 program=$(command -v prometheus || true)
@@ -60,8 +60,8 @@ cp "$here/prometheus/alerts.yml" "$data/"
 assets=()
 [ -d "$cache/usr/share/prometheus/web" ] && [ "$program" = "$cache/usr/bin/prometheus" ] &&
     assets=(--web.local-assets="$cache/usr/share/prometheus/web")
-echo "Prometheus on $url: http://$bind:$port/graph; its data lies in $data" >&2
+echo "Prometheus on $url: http://$host:$port/graph; its data lies in $data" >&2
 options=()
 [ -n "$web" ] && options=(--web.config.file="$web")
 exec "$program" --config.file="$data/prometheus.yml" --storage.tsdb.path="$data/tsdb" --log.level=warn \
-    --web.listen-address="$bind:$port" "${options[@]}" "${assets[@]}"
+    --web.listen-address="$host:$port" "${options[@]}" "${assets[@]}"

@@ -17,7 +17,8 @@ import redis
 
 from coordinator.blobs.queue_references import named_in, named_in_redis
 from coordinator.config.settings import CONFIG_FILE
-from coordinator.watch.status import ENDPOINTS, SUMMARY, redis_url
+from coordinator.watch.status import ENDPOINTS, redis_url
+from coordinator.watch.summary import SUMMARY
 from evaluation.batch.batch import Batch
 from policy.ledger.entries import LEDGER
 from workers.errors import Cause, ConfigError, InfrastructureFault

@@ -70,7 +70,7 @@ def serves(config: ServiceConfig) -> bool:
 
 def resumable(config: RunConfig, run: Path) -> list[str]:
     """The run in this folder can go on with this configuration, and its folder be written."""
-    return resuming.problems(config, run) or [f"--runs: {problem}" for problem in _unwritable(run)]
+    return resuming.problems(config, run) or [f"--dir: {problem}" for problem in _unwritable(run)]
 
 
 def unbuilt(config: ServiceConfig) -> list[str]:
@@ -97,7 +97,7 @@ def folder(run: Path) -> list[str]:
     if os.path.exists(run):  # says no, other than Path.exists, below a folder that may not be entered
         cures = "choose another name with --name, remove it, or go on with that run with --resume"
         return [f"{run}: this run folder exists already; {cures}"]
-    return [f"--runs: {problem}" for problem in _unwritable(run)]
+    return [f"--dir: {problem}" for problem in _unwritable(run)]
 
 
 def cache(path: Path) -> list[str]:

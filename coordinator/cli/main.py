@@ -1,19 +1,20 @@
-"""The `llmi` command: gathers the commands, turns errors into messages and exit codes.
+"""The `llmi` command: gather the commands, turn errors into messages and exit codes.
 
-Invariants: exit code 2 means wrong input (nothing was started), 1 something that failed, 128 + n a signal.
-Starts fast: no heavy import up here, nor in `coordinator.cli.commands`.
+Exit codes are listed in `coordinator.cli.commands.output`. Invariant: starts fast, so nothing heavy is
+imported here, nor at the top of the modules in `coordinator.cli.commands`.
 """
 
 from __future__ import annotations
 
-import logging
+import signal
 import sys
 from importlib.metadata import entry_points, version
-from typing import TYPE_CHECKING, Annotated
+from typing import Annotated
 
 import typer
-from rich.logging import RichHandler
+from typer import rich_utils
 
+from coordinator.cli import verbosity
 from coordinator.cli.commands import (
     blobs,
     doctor,
@@ -24,30 +25,30 @@ from coordinator.cli.commands import (
     runs,
     serve,
     status,
+    train,
     why,
     workers,
 )
-from coordinator.cli.commands.output import fail
+from coordinator.cli.commands.output import fail, print_error
 from coordinator.console.terminal import make_console
 from workers.errors import ConfigError, InfrastructureFault
 from workers.process import interpreter
 
-if TYPE_CHECKING:
-    from rich.console import Console
-
 ENTRY_POINTS = "llmi.commands"
+INTERRUPTED = 128 + signal.SIGINT
 PANEL = "Demo and benchmarks"  # of the commands of other packages
 
 app = typer.Typer(
     no_args_is_help=True,
-    add_completion=False,
     pretty_exceptions_enable=False,
     rich_markup_mode="rich",
     context_settings={"help_option_names": ["-h", "--help"]},
     help="Trains language models to write illustrated documents: GRPO with tools and judges behind a queue.",
 )
-app.command()(runs.train)
+app.command()(train.train)
+app.add_typer(runs.app, name="runs")
 app.command()(status.status)
+app.command()(runs.report)
 app.command()(why.why)
 app.command()(generate.generate)
 app.command()(doctor.doctor)
@@ -79,6 +80,7 @@ def add_commands() -> None:
 
 
 add_commands()
+verbosity.add_options(app)
 
 
 def _version(wanted: bool) -> None:
@@ -92,19 +94,11 @@ def options(
     show: Annotated[
         bool, typer.Option("--version", callback=_version, is_eager=True, help="Print the version and exit.")
     ] = False,
+    verbose: verbosity.Verbose = False,
+    quiet: verbosity.Quiet = False,
 ) -> None:
     """Options before the command."""
-
-
-def _log_to(console: Console) -> None:
-    """Warnings in colour on a terminal; elsewhere plain lines, since rich pads and wraps its own."""
-    if console.is_terminal:
-        handler: logging.Handler = RichHandler(console=console, show_path=False)
-        handler.setFormatter(logging.Formatter("%(message)s"))
-    else:
-        handler = logging.StreamHandler(sys.stderr)
-        handler.setFormatter(logging.Formatter("%(asctime)s %(levelname)s %(message)s", "%H:%M:%S"))
-    logging.basicConfig(level=logging.WARNING, handlers=[handler])
+    verbosity.apply(verbose, quiet)
 
 
 def main() -> None:
@@ -114,12 +108,28 @@ def main() -> None:
     interpreter.restart_if_needed()
     interpreter.set_up_process()
     console = make_console(stderr=True)
-    _log_to(console)
+    verbosity.configure_logging(console)
+    as_json = "--json" in sys.argv[1:]
     try:
-        app()
+        code = app(standalone_mode=False)
     except ConfigError as error:
-        fail(console, str(error), 2)
+        fail(console, str(error), 2, "configuration", as_json)
     except Stopped as stop:
-        fail(console, f"stopped by {stop}; nothing it started is left", stop.exit_code)
+        message = f"stopped by {stop}; nothing it started is left"
+        fail(console, message, stop.exit_code, "interrupted", as_json)
+    except (KeyboardInterrupt, typer.Abort):
+        fail(console, "stopped by SIGINT", INTERRUPTED, "interrupted", as_json)
+    except typer.TyperException as error:
+        rich_utils.rich_format_error(error)  # type: ignore[arg-type]  # every one is a ClickException
+        if as_json:
+            print_error(error.format_message(), error.exit_code, "usage")
+        sys.exit(error.exit_code)
     except (InfrastructureFault, RuntimeError, OSError) as error:
-        fail(console, str(error), 1)
+        fail(console, str(error), 1, "failed", as_json)
+    except Exception as error:
+        if as_json:
+            print_error(f"{type(error).__name__}: {error}", 1, "failed")
+        raise
+    if code == INTERRUPTED and as_json:
+        print_error("stopped by SIGINT", INTERRUPTED, "interrupted")
+    sys.exit(code or 0)

@@ -25,11 +25,21 @@ USUAL = 80
 WORD = 20  # a longer word may be folded
 
 
+_quiet = False
+
+
+def hide_progress() -> None:
+    """Make every later console on stderr silent, for --quiet."""
+    global _quiet
+    _quiet = True
+
+
 def make_console(stderr: bool = False) -> Console:
     """A console on stdout, or on stderr."""
     terminal = (sys.stderr if stderr else sys.stdout).isatty()
     coloured = bool(os.environ.get("FORCE_COLOR")) and not terminal
     console = Console(stderr=stderr, force_terminal=terminal, color_system="standard" if coloured else "auto")
+    console.quiet = stderr and _quiet
     named = os.environ.get("COLUMNS", "")
     if not (named.isdecimal() and int(named) >= LEAST):
         if not terminal:

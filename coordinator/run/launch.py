@@ -27,8 +27,7 @@ from coordinator.watch.live import TRAINING, LiveView
 from coordinator.watch.progress import Progress
 from coordinator.watch.report import REPORT, write_report
 from coordinator.watch.request_status import RequestStatusPoller
-from coordinator.watch.status import SUMMARY
-from coordinator.watch.summary import Summary, lost_requests, read_metrics, summarize
+from coordinator.watch.summary import SUMMARY, Summary, lost_requests, read_metrics, summarize
 from policy.ledger.reader import close_open, read_ledger
 from policy.ledger.run_lock import exclusive, shared
 from policy.ledger.writer import LedgerWriter

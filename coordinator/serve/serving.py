@@ -82,8 +82,8 @@ def judges(
     need = tensor_parallel * len(wanted)
     if gpus is not None and need > len(gpus):
         raise ConfigError(
-            f"--tensor-parallel: {len(wanted)} judges on {tensor_parallel} GPUs each need {need}, and this "
-            f"machine has {len(gpus)}; lower it, name one judge with --only, or try --device cpu"
+            f"--tensor-parallel-size: {len(wanted)} judges on {tensor_parallel} GPUs each need {need}, and "
+            f"this machine has {len(gpus)}; lower it, name one judge with --only, or try --device cpu"
         )
     served = []
     for place, judge in enumerate(wanted):

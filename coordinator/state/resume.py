@@ -29,7 +29,6 @@ from workers.broker.outcomes import commit
 from workers.errors import Cause, ConfigError
 from workers.messages import Outcome, Request
 from workers.settings import QueueSettings
-from workers.storage.atomic import save
 
 COORDINATOR = "coordinator"
 AHEAD_S = 2.0  # clocks of a cluster differ by less
@@ -56,7 +55,7 @@ class Beginning:
 def recorded(run: Path) -> RunConfig:
     """The configuration that the run began with. Raises `ConfigError` when no run began there."""
     if not (run / AGAIN_FILE).is_file():
-        raise ConfigError(f"{run}: there is no run to resume; name another by --name or --runs")
+        raise ConfigError(f"{run}: there is no run to resume; name another by --name or --dir")
     return load(run / AGAIN_FILE)
 
 
@@ -66,7 +65,7 @@ def problems(config: RunConfig, run: Path) -> list[str]:
         before = recorded(run)
     except ConfigError as error:
         return [str(error)]
-    if _finished(run):
+    if finished(run):
         return [f"{run}: this run is finished; there is nothing to resume"]
     old, new = (dict(_fields(c.model_dump(mode="json"))) for c in (before, config))
     return [
@@ -152,7 +151,9 @@ def _cut_metrics(run: Path, step: int) -> None:
         rows.update({at: line for line in lines if (at := _step(line)) <= step})
     text = "".join(f"{rows[at]}\n" for at in sorted(rows))
     for name in (PAST_METRICS, METRICS):
-        save(run / name, text)
+        part = run / f"{name}.part"
+        part.write_text(text, encoding="utf-8")
+        part.replace(run / name)
 
 
 def _step(line: str) -> float:
@@ -163,7 +164,7 @@ def _step(line: str) -> float:
         return math.inf
 
 
-def _finished(run: Path) -> bool:
+def finished(run: Path) -> bool:
     """Whether the last that its coordinators wrote of its course is that it was finished."""
     written: list[Entry] = []
     for path in (run / LEDGER).glob(f"{COORDINATOR}-*.jsonl"):

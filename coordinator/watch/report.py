@@ -1,23 +1,29 @@
-"""What a run leaves behind for people: summary.json, reward.png and index.html.
+"""The report of a run: summary.json, reward.png and index.html.
 
-Invariant: made from the run's folder alone, so that it can be made again at any time.
+Invariant: written from the run's folder alone, so that `rebuild` can write it again at any time.
 """
 
 from __future__ import annotations
 
+import time
 from collections.abc import Mapping
 from pathlib import Path
 
-from coordinator.config.settings import RunConfig
+from pydantic import ValidationError
+
+from coordinator.config.settings import CONFIG_FILE, RunConfig
 from coordinator.console.stages import duration
 from coordinator.watch.masks import list_masked
 from coordinator.watch.report_masked import examples, masked_note, masked_tables
-from coordinator.watch.summary import Summary
+from coordinator.watch.summary import SUMMARY, Summary, lost_requests, read_metrics, summarize
+from coordinator.watch.why import ledger_of
 from evaluation.pages.curve import Point, draw
 from evaluation.pages.page import KeyFigure, Page, Table, write
 from evaluation.pages.samples import Sample, pairs
 from policy.ledger.reader import reward_curve
 from policy.ledger.records import Ledger
+from policy.settings import METRICS
+from workers.errors import ConfigError
 from workers.storage.blobs import BlobStore
 
 GIB = 1024**3
@@ -27,7 +33,44 @@ REPORT = "index.html"
 
 def write_report(run: Path, config: RunConfig, ledger: Ledger, summary: Summary) -> Path:
     """Write the three files into `run`; returns the page's path. Without any step there is no curve."""
-    (run / "summary.json").write_text(summary.model_dump_json(indent=1) + "\n", encoding="utf-8")
+    (run / SUMMARY).write_text(summary.model_dump_json(indent=1) + "\n", encoding="utf-8")
+    return write_page(run, config, ledger, summary)
+
+
+def rebuild(run: Path) -> tuple[Path, Summary]:
+    """Write the page of a run again; returns its path and the numbers.
+
+    What only the run's own process knew (restarts, memory, duration) is read from summary.json. A run without
+    that file has not ended: its page shows it so far, and summary.json is not written. Raises `ConfigError`
+    for a folder without a run, or with one of another version.
+    """
+    ledger = ledger_of(run)
+    try:
+        config = RunConfig.model_validate_json((run / CONFIG_FILE).read_bytes())
+        ended = (
+            Summary.model_validate_json((run / SUMMARY).read_bytes()) if (run / SUMMARY).exists() else None
+        )
+    except ValidationError as error:
+        what = error.errors()[0]
+        raise ConfigError(
+            f"{run}: written by another version of llmi: {'.'.join(map(str, what['loc']))}: {what['msg']}"
+        ) from error
+    starts = [rollout.started for rollout in ledger.rollouts.values() if rollout.started]
+    summary = summarize(
+        ledger,
+        read_metrics(run / METRICS),
+        name=config.name,
+        seed=config.train.seed,
+        lost=ended.lost if ended else len(lost_requests(ledger, time.time())),
+        worker_restarts=ended.worker_restarts if ended else 0,
+        peak_rss_bytes=ended.peak_rss_bytes if ended else 0,
+        seconds=ended.seconds if ended else ledger.last - min(starts, default=ledger.last),
+    )
+    return (write_report if ended else write_page)(run, config, ledger, summary), summary
+
+
+def write_page(run: Path, config: RunConfig, ledger: Ledger, summary: Summary) -> Path:
+    """Write reward.png and index.html into `run`; returns the page's path."""
     steps = points(ledger, summary)
     curve = draw(steps, run / "reward.png").read_bytes() if steps else None
     page = Page(

@@ -19,6 +19,7 @@ from coordinator.watch.exporter import ENDPOINTS, without_password
 from coordinator.watch.idle.spans import rounded
 from coordinator.watch.progress import Progress
 from coordinator.watch.request_status import RequestStatusPoller, describe, open_circuit, request_status
+from coordinator.watch.summary import SUMMARY
 from policy.ledger.entries import LEDGER
 from policy.ledger.records import RequestRecord
 from policy.settings import METRICS
@@ -27,7 +28,6 @@ from workers.broker.depths import read_depths
 from workers.errors import ConfigError
 from workers.settings import QueueSettings
 
-SUMMARY = "summary.json"
 SHOWN = 300  # characters of a prompt
 
 
@@ -93,7 +93,7 @@ def read_status(run: Path) -> Status:
     if not (run / CONFIG_FILE).is_file() or (evaluation and not (run / LEDGER).is_dir()):
         hint = "; of an evaluation see `llmi evaluate status`" if evaluation else ""
         raise ConfigError(
-            f"{run}: no run has begun there; name a run's folder, or its name under --runs{hint}"
+            f"{run}: no run has begun there; name a run's folder, or its name under --dir{hint}"
         )
     config = json.loads((run / CONFIG_FILE).read_text(encoding="utf-8"))
     ended, now = (run / SUMMARY).exists(), time.time()

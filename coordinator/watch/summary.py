@@ -22,6 +22,7 @@ from policy.ledger.reader import reward_curve
 from policy.ledger.records import Ledger, RequestRecord
 from workers.messages import Success
 
+SUMMARY = "summary.json"
 WAIT, STEP = "timing_s/gen", "timing_s/step"
 
 

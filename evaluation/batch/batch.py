@@ -84,7 +84,7 @@ class Batch:
         manifest = self._read("batch.json", Manifest)
         if manifest is None:
             raise ConfigError(
-                f"{self.url}: no such evaluation; `llmi evaluate submit` makes one (--name, --folder)"
+                f"{self.url}: no such evaluation; `llmi evaluate submit` makes one (--name, --dir)"
             )
         return manifest
 

@@ -10,7 +10,7 @@ import typer
 
 from coordinator.cli.commands.evaluate import show_report, show_status
 from coordinator.cli.commands.output import MAX_SEED, Json, Runs, output, stamp
-from coordinator.cli.commands.runs import Resume, conclude, exit_without_report, required_name
+from coordinator.cli.commands.train import Resume, conclude, exit_without_report, required_name
 from coordinator.console.stages import Stages
 from coordinator.console.terminal import make_console
 
@@ -55,9 +55,9 @@ def demo(
 
 def evaluate_demo(
     name: Annotated[str, typer.Option(help="Name of the evaluation.")] = "demo",
-    folder: Annotated[Path, typer.Option(metavar="DIR", help="Folder that holds the evaluations.")] = Path(
-        "evals"
-    ),
+    folder: Annotated[
+        Path, typer.Option("--dir", metavar="DIR", help="Folder that holds the evaluations.")
+    ] = Path("evals"),
     as_json: Json = False,
 ) -> None:
     """Try it on this machine: no GPU, no key and no network needed.

@@ -19,7 +19,6 @@ from pathlib import Path
 from pydantic import ValidationError
 
 from workers.messages import Message
-from workers.storage.atomic import save
 
 TEXTS = "texts"
 SUFFIX = ".json"
@@ -72,7 +71,10 @@ class CompletionStore:
 
     def save(self, rollout_id: str, text: Completion) -> None:
         path = file_of(self._run, rollout_id, SUFFIX)
-        save(path, text.model_dump_json())
+        part = path.with_suffix(".part")
+        path.parent.mkdir(parents=True, exist_ok=True)
+        part.write_text(text.model_dump_json(), encoding="utf-8")
+        part.replace(path)
         self._syncing.submit(_sync, path)
 
     def load(self, rollout_id: str) -> Completion | None:

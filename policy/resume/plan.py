@@ -22,7 +22,6 @@ from policy.ledger.records import Ledger, RequestRecord, RolloutRecord
 from policy.resume.completions import Completion, Versions
 from policy.resume.state import ResumeState
 from workers.messages import Message, Request
-from workers.storage.atomic import save
 
 FILE = "resumption.json"
 
@@ -48,7 +47,9 @@ class ResumePlan(Message):
             return cls()
 
     def save(self, run: Path) -> None:
-        save(run / FILE, self.model_dump_json())
+        part = run / f"{FILE}.part"
+        part.write_text(self.model_dump_json(), encoding="utf-8")
+        part.replace(run / FILE)
 
     def name(self, uid: str, session: int | str) -> str:
         """The id of the rollout of this place."""

@@ -75,7 +75,7 @@ class Resumed:
 def resumed(runs: Path) -> Resumed:
     """The run of the tiny Qwen3, made once per session."""
     folder = runs / "text"
-    command = [LLMI, "train", str(configured(runs)), "--runs", str(runs), "--json"]
+    command = [LLMI, "train", str(configured(runs)), "--dir", str(runs), "--json"]
     died = killed_in_step(2, command, folder, runs / "text.log")
     demo = finished("text", runs, [*command, "--resume"])
     return Resumed(resumption=ResumePlan.load(folder), died=died, demo=demo)
@@ -94,7 +94,7 @@ def vl(runs: Path) -> Demo:
 
 def demo(kind: str, runs: Path) -> Demo:
     command = [LLMI, "demo", "--steps", str(STEPS), "--json"]
-    return finished(kind, runs, [*command, "--model", kind, "--name", kind, "--runs", str(runs)])
+    return finished(kind, runs, [*command, "--model", kind, "--name", kind, "--dir", str(runs)])
 
 
 def finished(name: str, runs: Path, command: list[str]) -> Demo:

@@ -15,7 +15,7 @@ LIMIT_S = 840.0  # building the tiny models takes minutes when the cache is cold
 
 
 def evaluate(folder: Path) -> tuple[dict, str]:
-    command = [LLMI, "evaluate", "demo", "--folder", str(folder), "--json"]
+    command = [LLMI, "evaluate", "demo", "--dir", str(folder), "--json"]
     ended = subprocess.run(command, capture_output=True, text=True, timeout=LIMIT_S, check=False)
     assert ended.returncode == 0, ended.stderr[-3000:]
     return json.loads(ended.stdout), ended.stderr

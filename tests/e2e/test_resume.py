@@ -71,7 +71,7 @@ def test_no_document_is_scored_twice(resumed):
 def test_what_is_kept_for_a_resume_is_gone_when_the_run_is_finished(resumed):
     folder = resumed.demo.folder
     assert not (folder / "texts").exists()
-    again = [LLMI, "train", str(folder / "config.yaml"), "--runs", str(folder.parent), "--resume"]
+    again = [LLMI, "train", str(folder / "config.yaml"), "--dir", str(folder.parent), "--resume"]
     refused = subprocess.run(again, capture_output=True, text=True, timeout=120, check=False)
     assert refused.returncode == 2
     assert "finished" in refused.stderr

@@ -20,7 +20,7 @@ from PIL import Image
 from queue_requests import Notes, request_for
 
 from coordinator.blobs.collector import collect
-from coordinator.watch.status import SUMMARY
+from coordinator.watch.summary import SUMMARY
 from evaluation.batch.results import ItemResult
 from policy.document import Document, Task
 from policy.ledger.writer import LedgerWriter
@@ -289,7 +289,7 @@ def test_a_dry_run_of_the_command_removes_nothing_and_says_what_it_would(
         "from coordinator.cli.main import main; main()",
         "blobs",
         "run",
-        "--runs",
+        "--dir",
         ".",
     ]
 
@@ -300,6 +300,6 @@ def test_a_dry_run_of_the_command_removes_nothing_and_says_what_it_would(
     told = llmi("--dry-run")
     assert (told["garbage"], told["removed"], told["dry_run"]) == (1, 0, True)
     assert shelf.path(unnamed).exists()
-    assert llmi("--older-than", "72")["garbage"] == 0
+    assert llmi("--older-than-hours", "72")["garbage"] == 0
     assert llmi()["removed"] == 1
     assert not shelf.path(unnamed).exists()

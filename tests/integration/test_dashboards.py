@@ -130,7 +130,7 @@ async def test_flower_lists_workers_routes_and_tasks_with_their_causes(
 @pytest.mark.parametrize(
     ("arguments", "says"),
     [
-        (("--redis", "redis://127.0.0.1:1", "--bind", "0.0.0.0"), "set FLOWER_BASIC_AUTH=user:password"),
+        (("--redis", "redis://127.0.0.1:1", "--host", "0.0.0.0"), "set FLOWER_BASIC_AUTH=user:password"),
         ((), "set LLMI_REDIS_URL"),
         (("nowhere",), "nowhere/endpoints.json does not exist"),
         (("--bad",), "no option --bad"),
@@ -219,7 +219,7 @@ async def test_prometheus_beyond_loopback_asks_for_its_password(
         "basic_auth_users:\n  someone: $2b$05$abcdefghijklmnopqrstuuOQiyCxlgf/oeuTqixKmWdcYUh4Hjl0a\n"
     )
     url = f"http://127.0.0.1:{(port := free_port())}"
-    options = ("--port", str(port), "--bind", "0.0.0.0", "--web-config", str(web))
+    options = ("--port", str(port), "--host", "0.0.0.0", "--web-config", str(web))
     process = script("prometheus.sh", str(run_folder), *options)
     await there(process, url, tmp_path / "prometheus.sh.log", USER)
     with pytest.raises(HTTPError, match="401"):

@@ -84,7 +84,7 @@ def test_the_command_says_where_it_is_keeps_what_it_had_and_ends_on_a_signal(tmp
 
 def test_the_command_wants_a_password_for_another_address(tmp_path):
     done = subprocess.run(
-        [LLMI, "redis", "--dir", tmp_path / "data", "--bind", OTHER],
+        [LLMI, "redis", "--dir", tmp_path / "data", "--host", OTHER],
         capture_output=True,
         text=True,
         timeout=60,

@@ -155,7 +155,7 @@ def test_jobs_are_done_on_both_nodes_and_both_leave_clean(network, environment, 
     log = tmp_path / "redis.out"
     with log.open("w") as out:
         server = subprocess.Popen(
-            [*hub.inside, str(LLMI), "redis", "--dir", str(tmp_path / "redis"), "--bind", REDIS],
+            [*hub.inside, str(LLMI), "redis", "--dir", str(tmp_path / "redis"), "--host", REDIS],
             env=environment, stdout=out, stderr=out,
         )  # fmt: skip
     try:

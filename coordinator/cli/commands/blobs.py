@@ -1,4 +1,4 @@
-"""`llmi blobs`: clear up the place where images lie."""
+"""`llmi blobs`: remove images that nothing refers to."""
 
 from __future__ import annotations
 
@@ -21,29 +21,29 @@ def blobs(
         list[str],
         typer.Argument(
             metavar="RUN",
-            help="Runs (folders, or names under --runs) or evaluations (folders, URLs) that share one place.",
+            help="Runs (folders, or names under --dir) and evaluations (folders, URLs) that share one store.",
         ),
     ],
     runs: Runs = Path("runs"),
-    older_than: Annotated[
+    older_than_hours: Annotated[
         float,
         typer.Option(
-            metavar="HOURS", min=2.0, help="Leave what is younger; no job takes as long as the least allowed."
+            metavar="HOURS", min=2.0, help="Keep younger images. The minimum is longer than any job takes."
         ),
     ] = 24.0,
     forget: Annotated[
         list[str] | None,
-        typer.Option(metavar="PLACE", help="A run or evaluation that is gone for good. May be given again."),
+        typer.Option(metavar="USER", help="A run or evaluation that no longer exists; may be repeated."),
     ] = None,
     dry_run: Annotated[
-        bool, typer.Option("--dry-run", help="Say what would be removed; remove nothing.")
+        bool, typer.Option("--dry-run", help="Print what would be removed; remove nothing.")
     ] = False,
     as_json: Json = False,
 ) -> None:
-    """Remove images that nobody names any more, and half-written ones. Safe while runs go on.
+    """Remove images that nothing refers to, and partly written ones. Safe while runs go on.
 
-    An image stays when a ledger, an evaluation, a request or an outcome names it. A place that several runs
-    use has a list of them; all must be readable from here, else nothing is removed.
+    An image is kept when a ledger, an evaluation, a request or an outcome refers to it. A store that several
+    runs share lists them; all of them must be readable from here, else nothing is removed.
     """
     with output(as_json) as (console, result):
         from coordinator.blobs.collector import collect
@@ -51,15 +51,15 @@ def blobs(
         with Stages(make_console(stderr=True)) as stages:
             done = collect(
                 [_place(user, runs) for user in users],
-                keep_s=older_than * HOUR_S,
+                keep_s=older_than_hours * HOUR_S,
                 forget=forget or (),
                 dry_run=dry_run,
                 step=stages.step,
             )
         result.update(asdict(done), dry_run=dry_run)
-        what = f"{done.garbage:,} of no use ({done.garbage_bytes / MIB:.1f} MiB)"
+        what = f"{done.garbage:,} unused ({done.garbage_bytes / MIB:.1f} MiB)"
         console.print(
-            f"{done.url}: {done.named:,} images in use, {done.young:,} too young to tell, {what}; "
+            f"{done.url}: {done.named:,} images in use, {done.young:,} too young to remove, {what}; "
             + ("nothing was removed (--dry-run)" if dry_run else f"removed {done.removed:,}"),
             highlight=False,
             soft_wrap=True,
@@ -67,7 +67,7 @@ def blobs(
 
 
 def _place(user: str, runs: Path) -> str:
-    """As it stands on a store's list: a URL, or the whole path."""
+    """A user as the store lists it: a URL, or an absolute path."""
     if "://" in user:
         return user.rstrip("/")
     return str(run_folder(user, runs).absolute())

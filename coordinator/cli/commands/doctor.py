@@ -1,4 +1,4 @@
-"""`llmi doctor`: everything it looked at on one screen, worst last."""
+"""`llmi doctor`: check this machine and a configuration, and print what to fix."""
 
 from __future__ import annotations
 
@@ -14,15 +14,15 @@ from coordinator.console.terminal import make_console, print_table
 
 def doctor(
     config: Annotated[
-        str, typer.Option(help="A YAML file or a shipped configuration \\[default: the demo's providers].")
+        str, typer.Option(metavar="CONFIG", help="A YAML file, or the name of a shipped configuration.")
     ] = "demo",
     runs: Runs = Path("runs"),
     as_json: Json = False,
 ) -> None:
-    """Tell what of this machine and configuration works, what does not, and what to do.
+    """Check what works on this machine with this configuration, and print how to fix the rest.
 
-    Asks Redis, Ray and the judges for real; of a training configuration it reads model and data. Exit code 1
-    when something that the configuration needs fails.
+    Connects to Redis, Ray, judges and providers. Reads model and data of a training configuration. Exit code
+    1 when something that the configuration needs fails.
     """
     with output(as_json) as (console, result):
         from rich.table import Table
@@ -34,8 +34,8 @@ def doctor(
         settings = load_services(config)
         found: list[Finding] = []
         areas = [
-            ("looking at this machine", machine.examine(runs, settings.tools.code)),
-            ("asking Redis, Ray, judges and providers", reach.examine(settings)),
+            ("checking this machine", machine.examine(runs, settings.tools.code)),
+            ("checking Redis, Ray, judges and providers", reach.examine(settings)),
         ]
         if isinstance(settings, RunConfig):
             folder = runs / (settings.name or stamp("run"))
@@ -55,8 +55,8 @@ def doctor(
         print_table(console, table)
         failed = [finding for finding in found if finding.state is State.FAIL]
         noted = [finding for finding in found if finding.state is State.NOTE]
-        verdict = f"[bold red]{len(failed)} to mend[/]" if failed else "[bold green]ready[/]"
-        console.print(f"{verdict} for [bold]{_plain(config)}[/], {len(noted)} to know", highlight=False)
+        verdict = f"[bold red]{len(failed)} to fix[/]" if failed else "[bold green]ready[/]"
+        console.print(f"{verdict} for [bold]{_plain(config)}[/], {len(noted)} notes", highlight=False)
         result.update(config=config, ready=not failed, findings=[finding.document() for finding in found])
     if failed:
         raise typer.Exit(1)

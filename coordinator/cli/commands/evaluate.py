@@ -1,4 +1,4 @@
-"""`llmi evaluate`: post a benchmark to the queue, see how far it is, write its report."""
+"""`llmi evaluate`: post a benchmark to the queues, show its progress, write its report."""
 
 from __future__ import annotations
 
@@ -20,9 +20,12 @@ app = typer.Typer(no_args_is_help=True, help="Evaluate a model on a benchmark, t
 WATCH_S = 1.0
 
 Folder = Annotated[
-    str, typer.Option(metavar="DIR", help="Folder or URL that holds the evaluations; workers must reach it.")
+    str,
+    typer.Option(
+        "--dir", metavar="DIR", help="Folder or URL that holds the evaluations; workers must reach it."
+    ),
 ]
-Name = Annotated[str, typer.Argument(help="The evaluation, as it was submitted.")]
+Name = Annotated[str, typer.Argument(metavar="NAME", help="Name of the evaluation.")]
 
 
 @app.command()
@@ -31,27 +34,28 @@ def submit(
         Path,
         typer.Argument(
             metavar="BENCH",
-            help=".json or .jsonl: LLMI-Bench's format, every criterion judged 0, 1 or 2. .parquet: prompts "
-            "in the LLM-I schema, every document given the training reward.",
+            help=".json or .jsonl: LLMI-Bench's format; each criterion judged 0, 1 or 2. .parquet: prompts "
+            "in the LLM-I schema; each document gets the training reward.",
         ),
     ],
     config: Annotated[
         str,
         typer.Option(
             metavar="CONFIG",
-            help="A YAML file or a shipped configuration \\[default: what the workers have published in the "
-            "Redis of LLMI_REDIS_URL].",
+            help="A YAML file, or the name of a shipped configuration \\[default: the one that the workers "
+            "published in the Redis of LLMI_REDIS_URL].",
         ),
     ] = "",
-    name: Annotated[str, typer.Option(help="Name of it \\[default: the file's and the time].")] = "",
+    name: Annotated[
+        str, typer.Option(help="Name of the evaluation \\[default: the file's and the time].")
+    ] = "",
     folder: Folder = "evals",
-    limit: Annotated[int | None, typer.Option(min=1, help="Only the first items.")] = None,
+    limit: Annotated[int | None, typer.Option(min=1, help="Only so many items, from the first.")] = None,
     as_json: Json = False,
 ) -> None:
-    """Check everything, post all items and return; workers do the rest, whatever dies meanwhile.
+    """Check everything, post all items and return. Workers do the rest, even when some of them die.
 
-    The same name again posts what has no complete result and is not under way: items that failed, and missing
-    verdicts alone where the document is there.
+    With a name that exists, posts only items that failed, and missing verdicts of documents that are written.
     """
     with output(as_json) as (console, result):
         from coordinator.state.published import service_config
@@ -83,10 +87,12 @@ def submit(
 def status(
     name: Name,
     folder: Folder = "evals",
-    watch: Annotated[bool, typer.Option("--watch", help="Stay until nothing is under way.")] = False,
+    watch: Annotated[
+        bool, typer.Option("--watch", help="Show it again and again until nothing is under way.")
+    ] = False,
     as_json: Json = False,
 ) -> None:
-    """Count what is done, queued and running; post again what was lost."""
+    """Count what is done, queued and running, and repost what was lost."""
     with output(as_json) as (console, result):
         evaluation = _find(name, folder)
         now = evaluation.poll_confirmed(_saying(console))
@@ -99,7 +105,7 @@ def status(
 
 @app.command()
 def report(name: Name, folder: Folder = "evals", as_json: Json = False) -> None:
-    """Write report.html, with every document as its reader sees it, and report.json."""
+    """Write report.html, which shows every document, and report.json."""
     with output(as_json) as (console, result):
         from evaluation.batch.batch import Batch
         from evaluation.pages import report as writer
@@ -177,7 +183,7 @@ def _show(console: Console, now: Status) -> None:
         causes = ", ".join(f"{cause} {count}" for cause, count in now.failures.items())
         console.print(f"missing, by cause: {causes}", highlight=False, soft_wrap=True)
     if now.incomplete and not now.under_way:
-        console.print("submit it again, under the same name, to do what is missing", highlight=False)
+        console.print("submit it again with the same name to do what is missing", highlight=False)
 
 
 def _saying(console: Console) -> Any:

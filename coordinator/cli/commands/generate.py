@@ -15,50 +15,46 @@ from coordinator.console.terminal import make_console, print_table
 
 
 def generate(
-    prompt: Annotated[
-        str, typer.Option(help="What the document should be about; <image> stands for an image given.")
-    ],
+    prompt: Annotated[str, typer.Option(help="What to write about; <image> stands for the next --image.")],
     image: Annotated[
-        list[Path] | None, typer.Option(metavar="FILE", help="An image to write about; may be repeated.")
+        list[Path] | None, typer.Option(metavar="FILE", help="An input image; may be repeated.")
     ] = None,
     config: Annotated[
         str,
         typer.Option(
-            metavar="FILE", help="A YAML file with author and tools, a shipped one, or a run's config.json."
+            metavar="CONFIG",
+            help="A YAML file with author and tools, the name of a shipped configuration, or a run's "
+            "config.json \\[default: tiny models built on this machine].",
         ),
     ] = "",
     model: Annotated[
         str,
         typer.Option(
-            metavar="FOLDER_OR_ID", help="The author: a model folder, a hub id, or its name at the endpoint."
+            metavar="MODEL", help="The author: a model folder, a hub id, or its name at the endpoint."
         ),
     ] = "",
     out: Annotated[
         Path | None,
-        typer.Option(metavar="FILE.html", help="The page to write \\[default: the prompt and the time]."),
+        typer.Option(metavar="FILE", help="The HTML page to write \\[default: the prompt and the time]."),
     ] = None,
     seed: Annotated[
         int, typer.Option(min=0, max=MAX_SEED, help="Repeats the text and the generated images.")
     ] = 1,
     as_json: Json = False,
 ) -> None:
-    """Write one document, and show it as one HTML page.
+    """Write one document as an HTML page that shows the source of every image.
 
-    Under each image stands where it comes from: page, prompt and seed, or code.
-
-    Without [b]--config[/b] everything is tiny and built on this machine, as for
-    [b]llmi demo[/b]: image models, a drawn picture library, and an author that knows
-    a few dozen sentences. It answers prompts of its own kind, such as
+    Without [b]--config[/b] the models are tiny and built on this machine, as for [b]llmi demo[/b]. The tiny
+    author answers prompts of its own kind, such as
 
         llmi generate --prompt "Write photos of landmarks in Kyoto. Use images."
 
-    and writes nonsense about all else. Name a real author by [b]--model[/b] (it is
-    loaded in this process), by LLMI_AUTHOR_BASE_URL and its name there (any
-    OpenAI-compatible endpoint), or in the section [b]author[/b] of a [b]--config[/b],
-    which names real tools too.
+    and writes nonsense about everything else. A real author is named by [b]--model[/b] (loaded in this
+    process), by LLMI_AUTHOR_BASE_URL with [b]--model[/b] (an OpenAI-compatible endpoint), or in the section
+    [b]author[/b] of [b]--config[/b], which names real tools too.
 
-    Workers that are alive on the Redis of LLMI_REDIS_URL are used; else they are
-    started for this document and stopped after it.
+    Uses the workers of the Redis in LLMI_REDIS_URL when all tools are served there. Otherwise it starts
+    workers and stops them at the end.
     """
     with output(as_json) as (console, result):
         from coordinator.generate import Order, prepare, summary
@@ -96,5 +92,4 @@ def _show(console: Console, result: dict[str, Any]) -> None:
 def _outcome(row: dict[str, Any]) -> str:
     if row["fault"] is None:
         return "ok"
-    whose = "the author's fault" if row["fault"] == "model" else "not the author's fault"
-    return f"{row['outcome'].replace('_', ' ')} ({whose}): {plain(row['detail'])}"
+    return f"{row['outcome'].replace('_', ' ')} ({row['fault']}): {plain(row['detail'])}"

@@ -1,4 +1,4 @@
-"""`llmi redis`: a queue server of your own for several machines, where none is at hand."""
+"""`llmi redis`: run a Redis-compatible server for the queues."""
 
 from __future__ import annotations
 
@@ -12,48 +12,49 @@ import typer
 from coordinator.console.terminal import make_console
 
 PASSWORD_ENV = "LLMI_REDIS_PASSWORD"
-LOOK_S = 0.5
+POLL_S = 0.5
 
 
 def redis(
-    folder: Annotated[Path, typer.Option("--dir", metavar="DIR", help="Where its data lie.")] = Path("redis"),
-    port: Annotated[int, typer.Option(min=1, max=65_535)] = 6379,
-    bind: Annotated[
+    folder: Annotated[Path, typer.Option("--dir", metavar="DIR", help="Folder for its data.")] = Path(
+        "redis"
+    ),
+    port: Annotated[int, typer.Option(min=1, max=65_535, help="Port to listen on.")] = 6379,
+    host: Annotated[
         str,
         typer.Option(
-            metavar="ADDRESS",
-            help="An address of this machine that other machines reach; wants a password in "
-            "LLMI_REDIS_PASSWORD. Without it only this machine does.",
+            help="Address to listen on. One that other machines reach needs a password, in "
+            "LLMI_REDIS_PASSWORD."
         ),
     ] = "127.0.0.1",
 ) -> None:
-    """Run a Redis-compatible server until Ctrl-C; started again on the same folder it has what it had.
+    """Run a Redis-compatible server until Ctrl-C. Its data survive a restart on the same folder.
 
-    Needs no installation and no root. The queue's other machines name it by
-    redis://:PASSWORD@ADDRESS:PORT/0 in LLMI_REDIS_URL.
+    Needs no installation and no root. Other machines name it as redis://:PASSWORD@HOST:PORT/0 in
+    LLMI_REDIS_URL.
     """
     from coordinator.host.redis_server import LOOPBACK, EmbeddedRedis
     from coordinator.host.signals import Stopped, StopSignals
     from workers.errors import Cause, ConfigError, InfrastructureFault
 
     password = os.environ.get(PASSWORD_ENV, "")
-    if bind != LOOPBACK and not password:
+    if host != LOOPBACK and not password:
         raise ConfigError(
-            f"--bind {bind}: whoever reaches that address could read and write the queues; set {PASSWORD_ENV}"
+            f"--host {host}: everyone who reaches that address could change the queues; set {PASSWORD_ENV}"
         )
     console = make_console(stderr=True)
-    server = EmbeddedRedis(folder, port, bind, password)
+    server = EmbeddedRedis(folder, port, host, password)
     try:
         with StopSignals(), server:
             user = ":PASSWORD@" if password else ""
             console.print(
-                f"[bold green]ready[/]: redis://{user}{bind}:{port}/0, data in [bold]{folder}[/]; "
-                "Ctrl-C ends it",
+                f"[bold green]ready[/]: redis://{user}{host}:{port}/0, data in [bold]{folder}[/]; "
+                "Ctrl-C stops it",
                 highlight=False,
                 soft_wrap=True,
             )
             while server.running:
-                time.sleep(LOOK_S)
+                time.sleep(POLL_S)
             raise InfrastructureFault(Cause.INTERNAL, f"the server ended; see {folder / 'redis.log'}")
     except Stopped:
-        console.print("the server has written everything and ended")
+        console.print("stopped; all data are written")

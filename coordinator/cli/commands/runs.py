@@ -1,96 +1,55 @@
-"""`llmi train`: launch a run."""
+"""`llmi runs list` and `llmi report`: the runs of a folder, and the page of one."""
 
 from __future__ import annotations
 
-import time
 from pathlib import Path
-from typing import Annotated, Any
+from typing import Annotated
 
 import typer
-from rich.console import Console
 
-from coordinator.cli.commands.output import Json, Runs, output, stamp
-from coordinator.console.terminal import make_console
+from coordinator.cli.commands.output import RUN_HELP, Json, Runs, output, run_folder
+from coordinator.console.terminal import print_table
 
-Resume = Annotated[
-    bool, typer.Option("--resume", help="Go on with the run of this name that died or was stopped.")
-]
+app = typer.Typer(no_args_is_help=True, help="See which runs there are.")
 
 
-def train(
-    config: Annotated[str, typer.Argument(help="A YAML file, or the name of a shipped configuration.")],
-    dry_run: Annotated[
-        bool, typer.Option("--dry-run", help="Resolve, check and print everything; start nothing.")
-    ] = False,
-    name: Annotated[
-        str, typer.Option(help="Name of the run \\[default: the config's, or file and time].")
-    ] = "",
-    resume: Resume = False,
+@app.callback()
+def group() -> None:
+    """See which runs there are."""
+
+
+@app.command("list")
+def list_all(runs: Runs = Path("runs"), as_json: Json = False) -> None:
+    """List the runs of a folder, the newest first: name, state, step, reward and start."""
+    with output(as_json) as (console, result):
+        from rich.table import Table
+
+        from coordinator.watch.run_list import list_runs
+
+        rows = list_runs(runs)
+        result["runs"] = [row.model_dump(mode="json") for row in rows]
+        if not rows:
+            console.print(f"no run in {runs}", highlight=False)
+            return
+        table = Table("run", "state", "step", "reward", "started", box=None, pad_edge=False)
+        for row in rows:
+            reward = "-" if row.reward is None else f"{row.reward:.3f}"
+            table.add_row(row.name, row.state, f"{row.step}/{row.steps or '?'}", reward, row.started or "-")
+        print_table(console, table)
+
+
+def report(
+    run: Annotated[str, typer.Argument(metavar="RUN", help=RUN_HELP)],
     runs: Runs = Path("runs"),
     as_json: Json = False,
 ) -> None:
-    """Train as a configuration says, on this machine or on the Ray cluster that RAY_ADDRESS names.
+    """Write the page of a run again from its folder, and print where it is.
 
-    Outside services are named by environment variables (SERP_API_KEY, QWEN_IMAGE_SERVER_URL,
-    QWEN_EDIT_SERVER_URL, ARK_API_KEY, LLM_JUDGE_BASE_URL, MLLM_JUDGE_BASE_URL, LLMI_REDIS_URL).
+    Works while the run goes on: then the page shows the run so far.
     """
     with output(as_json) as (console, result):
-        from coordinator.config.files import find
-        from coordinator.config.settings import load
+        from coordinator.watch.report import rebuild
 
-        settings = load(config)
-        chosen = name or settings.name or (required_name("") if resume else stamp(find(config).stem))
-        settings = load(config, {"name": chosen})
-        if dry_run:
-            from coordinator.check.dry_run import resolve
-
-            result.update(resolve(settings, runs, console, resume))
-            return
-        from coordinator.host.processes import MemoryWatch
-        from coordinator.host.signals import StopSignals
-        from coordinator.run.launch import launch
-
-        began = time.monotonic()
-        with StopSignals() as signals, MemoryWatch() as memory:
-            summary = launch(settings, runs, make_console(stderr=True), signals, memory, began, resume)
-        result.update(summary.model_dump(mode="json"))
-        conclude(console, runs / chosen, result)
-    exit_without_report(result)
-
-
-def required_name(name: str) -> str:
-    """The name of the run to resume. Raises `ConfigError` if it is empty."""
-    if not name:
-        from workers.errors import ConfigError
-
-        raise ConfigError("--resume: which run? Name it by --name")
-    return name
-
-
-def conclude(console: Console, run: Path, result: dict[str, Any]) -> None:
-    """Print the summary of a finished run and the page of its report, and put that page into `result`."""
-    page = run / "index.html"
-    there = page.is_file() and page.stat().st_size > 0
-    result["report"] = str(page) if there else None
-    first, last = result["reward_first"], result["reward_last"]
-    rise = f"reward {first:.3f} → {last:.3f}, " if first is not None and last is not None else ""
-    see = f"see [bold]{page}[/]" if there else f"[bold red]no report[/], {page} could not be written"
-    console.print(
-        f"[bold green]done[/]: {result['steps']} steps, {rise}{result['requests_posted']:,} requests, "
-        f"{result['lost']} lost, {_masked(run, result)}; {see}",
-        highlight=False,
-        soft_wrap=True,
-    )
-
-
-def _masked(run: Path, result: dict[str, Any]) -> str:
-    from coordinator.watch.masks import counts_in_words
-
-    words = counts_in_words(result["masked"], result["masked_by_cause"], result["dropped_with_group"])
-    return f"masked {words}" + (f" (see llmi why {run})" if result["masked"] else "")
-
-
-def exit_without_report(result: dict[str, Any]) -> None:
-    """Exit with code 1 if the run wrote no report."""
-    if "report" in result and result["report"] is None:
-        raise typer.Exit(1)
+        page, summary = rebuild(run_folder(run, runs))
+        result.update(summary.model_dump(mode="json"), report=str(page))
+        console.print(f"[bold]{page}[/]", highlight=False, soft_wrap=True)

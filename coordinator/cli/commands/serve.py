@@ -1,4 +1,4 @@
-"""`llmi serve judges` and `llmi serve images`: model servers on this machine (ops/serve_*.sh call them)."""
+"""`llmi serve`: judges and image models on this machine (ops/serve_*.sh call it)."""
 
 from __future__ import annotations
 
@@ -20,11 +20,13 @@ if TYPE_CHECKING:
 
 app = typer.Typer(no_args_is_help=True, help="Serve the judges or an image model on this machine.")
 Host = Annotated[str, typer.Option(help="Address to listen on; 0.0.0.0 for every node.")]
-Wait = Annotated[float, typer.Option("--ready-s", min=1, help="How long loading may take, in seconds.")]
+Timeout = Annotated[
+    float, typer.Option("--timeout-s", min=1, metavar="SECONDS", help="How long loading may take.")
+]
 Dry = Annotated[bool, typer.Option("--dry-run", help="Print the commands; start nothing.")]
-Logs = Annotated[Path, typer.Option(metavar="DIR", help="Folder for the servers' logs.")]
+Logs = Annotated[Path, typer.Option("--dir", metavar="DIR", help="Folder for the servers' logs.")]
 LOGS = Path("runs/servers")
-LINE_EVERY_S, LINE = 30.0, 120  # of a server's log: every so many seconds, so many characters
+LINE_EVERY_S, LINE = 30.0, 120  # seconds between two lines of a server's log, and characters of one
 
 
 class Device(StrEnum):
@@ -44,17 +46,21 @@ class Server(StrEnum):
 
 @app.command()
 def judges(
-    only: Annotated[Which | None, typer.Option(help="One judge, where each has a node of its own.")] = None,
+    only: Annotated[Which | None, typer.Option(help="Serve one judge only.")] = None,
     text_model: Annotated[str, typer.Option(help="The text judge \\[default: the published one].")] = "",
     image_model: Annotated[str, typer.Option(help="The image judge \\[default: the published one].")] = "",
-    text_port: Annotated[int, typer.Option(min=1, max=65_535)] = 8001,
-    image_port: Annotated[int, typer.Option(min=1, max=65_535)] = 8002,
+    text_port: Annotated[int, typer.Option(min=1, max=65_535, help="Port of the text judge.")] = 8001,
+    image_port: Annotated[int, typer.Option(min=1, max=65_535, help="Port of the image judge.")] = 8002,
     host: Host = "127.0.0.1",
-    tensor_parallel: Annotated[int, typer.Option(min=1, help="GPUs for each judge.")] = 8,
-    images: Annotated[int, typer.Option(min=1, help="Images in one prompt, at most.")] = 20,
-    tokens: Annotated[int, typer.Option(min=1024, help="Length of a prompt with its answer.")] = 32_768,
-    device: Annotated[Device, typer.Option(help="cpu: tiny untaught models, to try the path.")] = Device.cuda,
-    ready_s: Wait = 3600.0,
+    tensor_parallel_size: Annotated[int, typer.Option(min=1, help="GPUs for each judge.")] = 8,
+    max_images: Annotated[int, typer.Option(min=1, help="Most images in one prompt.")] = 20,
+    max_model_len: Annotated[
+        int, typer.Option(min=1024, metavar="TOKENS", help="Most tokens of a prompt with its answer.")
+    ] = 32_768,
+    device: Annotated[
+        Device, typer.Option(help="cpu: tiny models with random weights, to try the path.")
+    ] = Device.cuda,
+    timeout_s: Timeout = 3600.0,
     logs: Logs = LOGS,
     dry_run: Dry = False,
     as_json: Json = False,
@@ -71,53 +77,56 @@ def judges(
             models={"text": text_model, "image": image_model},
             ports={"text": text_port, "image": image_port},
             host=host,
-            tensor_parallel=tensor_parallel,
-            images=images,
-            tokens=tokens,
+            tensor_parallel=tensor_parallel_size,
+            images=max_images,
+            tokens=max_model_len,
             device=device.value,
             dry_run=dry_run,
         )
         if dry_run and device is Device.cuda:
-            result["lacking"] = judge_servers.lacking(len(served), tensor_parallel)
+            result["lacking"] = judge_servers.lacking(len(served), tensor_parallel_size)
             if result["lacking"]:
                 _say(
                     console,
-                    f"would not start here: {result['lacking']}; lower --tensor-parallel, name one "
+                    f"would not start here: {result['lacking']}; lower --tensor-parallel-size, serve one "
                     "judge with --only, or try --device cpu",
                 )
-        _serve(served, logs, ready_s, dry_run, console, result, judge_servers.prove, "gave a verdict")
+        _serve(served, logs, timeout_s, dry_run, console, result, judge_servers.prove, "gave a verdict")
+    if result.get("lacking"):
+        raise typer.Exit(1)
 
 
 @app.command()
 def images(
-    model: Annotated[str, typer.Argument(help="A model that the server knows, such as Qwen/Qwen-Image.")],
+    model: Annotated[
+        str, typer.Argument(metavar="MODEL", help="A model of the server, such as Qwen/Qwen-Image.")
+    ],
     server: Annotated[Server, typer.Option(help="The program that serves it.")] = Server.vllm_omni,
-    port: Annotated[int, typer.Option(min=1, max=65_535)] = 8091,
+    port: Annotated[int, typer.Option(min=1, max=65_535, help="Port to listen on.")] = 8091,
     host: Host = "127.0.0.1",
     gpus: Annotated[int, typer.Option(min=1, help="GPUs that share the model.")] = 1,
-    ready_s: Wait = 3600.0,
+    timeout_s: Timeout = 3600.0,
     logs: Logs = LOGS,
     dry_run: Dry = False,
     as_json: Json = False,
 ) -> None:
     """Serve an image model behind an OpenAI-compatible images endpoint, until Ctrl-C.
 
-    Waits until it has made an image, then prints what to write into the configuration.
-    Name the address as base_url of tools.diffusion or tools.edit, with provider openai. Only where an
-    endpoint is wanted: workers run diffusers pipelines in their own processes without one.
+    Waits until it has made an image, then prints the address: base_url of tools.diffusion or tools.edit, with
+    provider openai. Workers that run diffusers pipelines in their own processes need no endpoint.
     """
     with output(as_json) as (console, result):
         from coordinator.serve import image_servers
         from coordinator.serve.serving import image_model
 
         served = [image_model(server.value, model, host=host, port=port, gpus=gpus)]
-        _serve(served, logs, ready_s, dry_run, console, result, image_servers.prove, "made an image")
+        _serve(served, logs, timeout_s, dry_run, console, result, image_servers.prove, "made an image")
 
 
 def _serve(
     served: Sequence[Served],
     logs: Path,
-    ready_s: float,
+    timeout_s: float,
     dry_run: bool,
     console: Console,
     result: dict[str, Any],
@@ -144,17 +153,19 @@ def _serve(
                     _say(console, f"starting the {one.name}: {one.model} (log: {servers.log(one)})")
                 with Stages(make_console(stderr=True), LINE_EVERY_S) as stages:
 
-                    def look(one: Served) -> None:
+                    def show_loading(one: Served) -> None:
                         line = plain(servers.last_line(one))[:LINE]
-                        stages.step(f"the {one.name} is being loaded", None, line)
+                        stages.step(f"loading the {one.name}", None, line)
 
-                    servers.wait_ready(ready_s, lambda one: stages.say(f"the {one.name} is up"), look)
+                    servers.wait_ready(
+                        timeout_s, lambda one: stages.say(f"the {one.name} is up"), show_loading
+                    )
                 for one in served:
                     seconds = prove(one)
                     _say(console, f"the {one.name} {proven} in {seconds:.1f} s")
                 for one in served:
-                    said = f"export {one.variable}={one.url}" if one.variable else f"base_url: {one.url}"
-                    _say(console, f"  {said}    # model: {one.model}")
+                    setting = f"export {one.variable}={one.url}" if one.variable else f"base_url: {one.url}"
+                    _say(console, f"  {setting}    # model: {one.model}")
                 _say(console, "ready; Ctrl-C stops them")
                 servers.watch()
         except Stopped:

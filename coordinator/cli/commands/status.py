@@ -2,50 +2,86 @@
 
 from __future__ import annotations
 
+import time
+from contextlib import nullcontext
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated
 
 import typer
 from rich.console import Console
 
-from coordinator.cli.commands.output import Json, Runs, output, run_folder
+from coordinator.cli.commands.output import RUN_HELP, Json, Runs, output, run_folder
+from coordinator.console.terminal import can_redraw
 
 if TYPE_CHECKING:
     from coordinator.watch.status import Status
 
 QUIET_S = 60.0
-TOLD_S = 0.1  # what took less is in the JSON alone
+SHOWN_S = 0.1  # shorter idle times are in the JSON only
+WATCH_S, LINES_S = 2.0, 30.0  # between two views on a terminal, and elsewhere
 
 
 def status(
-    run: Annotated[str, typer.Argument(metavar="RUN", help="A run's folder, or its name under --runs.")],
+    run: Annotated[str, typer.Argument(metavar="RUN", help=RUN_HELP)],
+    watch: Annotated[
+        bool, typer.Option("--watch", help="Show it again and again until the run has ended.")
+    ] = False,
     runs: Runs = Path("runs"),
     as_json: Json = False,
 ) -> None:
-    """Say where a run stands: step, reward, why its trainer and generator were idle, and what is stuck.
+    """Show where a run stands: step, reward, why trainer and generator were idle, and what is stuck.
 
-    Works while it goes on, and after.
+    Works while the run goes on, and after.
     """
     with output(as_json) as (console, result):
         from coordinator.watch.status import read_status
 
         folder = run_folder(run, runs)
         now = read_status(folder)
+        if watch:
+            now = _watch(console, now, folder)
         result.update(now.model_dump(mode="json"))
         _show(console, now, folder)
 
 
+def _watch(console: Console, now: Status, folder: Path) -> Status:
+    """Show the status until the run has ended or no process of it is left; returns the last one."""
+    from rich.live import Live
+    from rich.text import Text
+
+    from coordinator.watch.run_list import in_use
+    from coordinator.watch.status import read_status
+
+    view = Live(console=console, auto_refresh=False, transient=True) if can_redraw(console) else None
+    with view or nullcontext():
+        while not now.ended and (now.quiet_s < QUIET_S or in_use(folder)):
+            if view is not None:
+                view.update(Text("\n".join(_lines(now, folder))), refresh=True)
+            else:
+                _show(console, now, folder)
+            time.sleep(LINES_S if view is None else WATCH_S)
+            now = read_status(folder)
+    return now
+
+
 def _show(console: Console, now: Status, folder: Path) -> None:
+    for line in _lines(now, folder):
+        console.print(line, markup=False, highlight=False, soft_wrap=True)
+
+
+def _lines(now: Status, folder: Path) -> list[str]:
     from coordinator.console.stages import duration
     from coordinator.watch.status import in_words
 
+    lines: list[str] = []
+
     def line(what: str, words: str) -> None:
-        console.print(f"{what:<16}{words}", markup=False, highlight=False, soft_wrap=True)
+        lines.append(f"{what:<16}{words}")
 
     if now.quiet_s > QUIET_S and not now.ended:
         line(now.name, f"no end is recorded, and nothing was written for {now.quiet_s:.0f} s")
     else:
-        line(now.name, "ended" if now.ended else "under way")
+        line(now.name, "ended" if now.ended else "running")
     left = f", about {duration(now.left_s)} left" if now.left_s else ""
     line("step", f"{now.step}/{now.steps or '?'}{left}")
     line("reward", "-" if now.reward is None else f"{now.reward:.3f}")
@@ -55,12 +91,12 @@ def _show(console: Console, now: Status, folder: Path) -> None:
         causes = ", ".join(f"{count:,} {cause.replace('_', ' ')}" for cause, count in now.masked.items())
         line("masked", f"{causes}; `llmi why {folder}` lists them")
     if now.waiting:
-        line("waits now for", in_words(now.waiting))
+        line("waiting for", in_words(now.waiting))
     for words in now.paused:
         line("paused", words)
     for words in now.down:
         if words not in now.paused:
-            line("left alone", words)
+            line("circuit open", words)
     for words in now.advisories:
         line("masking answers", words)
     if now.queues is not None:
@@ -72,9 +108,10 @@ def _show(console: Console, now: Status, folder: Path) -> None:
     if one := now.longest_pending:
         line("longest pending", f"{one.request_id}, {one.tool}, for {one.age_s:.0f} s: {one.state}")
         line("", f"for {one.rollout}: {one.prompt}")
+    return lines
 
 
 def _causes(ratio: float | None, seconds: dict[str, float]) -> str:
     share = "-" if ratio is None else f"{ratio:.0%}"
-    told = (f"{cause} {value:.1f} s" for cause, value in seconds.items() if value >= TOLD_S)
-    return ", ".join([share, *told])
+    shown = (f"{cause} {value:.1f} s" for cause, value in seconds.items() if value >= SHOWN_S)
+    return ", ".join([share, *shown])

@@ -1,4 +1,4 @@
-"""`llmi why`: what happened to one sample, and which samples of a run were masked."""
+"""`llmi why`: why one sample got its reward, and which samples of a run were masked."""
 
 from __future__ import annotations
 
@@ -8,26 +8,25 @@ from typing import TYPE_CHECKING, Annotated
 import typer
 from rich.console import Console
 
-from coordinator.cli.commands.output import Json, Runs, output, plain, run_folder
+from coordinator.cli.commands.output import RUN_HELP, Json, Runs, output, plain, run_folder
 from coordinator.console.terminal import print_table
 
 if TYPE_CHECKING:
     from coordinator.watch.masks import Masks
     from coordinator.watch.why import RequestReport, SampleReport
 
-PROMPT = 200  # characters of a prompt, or of a detail, that are shown; --json has them whole
-SIBLINGS = 16
-EXACT = 1e-6
+PROMPT = 200  # most characters of a prompt, or of a detail; --json has all
+SIBLINGS = 16  # most samples of a group
+EXACT = 1e-6  # a difference of rewards that is only rounding
 
 
 def why(
-    run: Annotated[str, typer.Argument(metavar="RUN", help="A run's folder, or its name under --runs.")],
+    run: Annotated[str, typer.Argument(metavar="RUN", help=RUN_HELP)],
     rollout: Annotated[
         str,
         typer.Argument(
             metavar="ROLLOUT",
-            help="A sample's id, the beginning of one, or the id of a request \\[default: list the masked "
-            "samples].",
+            help="Id of a sample, the start of one, or id of a request \\[default: list the masked samples].",
         ),
     ] = "",
     runs: Runs = Path("runs"),

@@ -1,4 +1,4 @@
-"""`llmi workers`: join this machine to the queues, leave them, and see who serves what."""
+"""`llmi workers`: start and stop this machine's workers, and list all workers of a Redis."""
 
 from __future__ import annotations
 
@@ -12,7 +12,7 @@ import typer
 from rich.console import Console
 from rich.table import Table
 
-from coordinator.cli.commands.output import Json, output, plain
+from coordinator.cli.commands.output import Json, Redis, output, plain
 from coordinator.console.terminal import Notify, print_table
 from workers.errors import ConfigError
 
@@ -22,7 +22,7 @@ if TYPE_CHECKING:
 
 SHOWN = 10  # dead letters
 
-app = typer.Typer(no_args_is_help=True, help="Join this machine to the queues of a Redis, or leave them.")
+app = typer.Typer(no_args_is_help=True, help="Start, stop and list workers of the queues of a Redis.")
 
 
 class Role(StrEnum):
@@ -31,18 +31,7 @@ class Role(StrEnum):
     cpu = "cpu"
 
 
-Redis = Annotated[
-    str,
-    typer.Option(
-        "--redis",
-        metavar="URL",
-        help="The queues' Redis \\[default: LLMI_REDIS_URL, the better place for one with a password: "
-        "arguments are seen by everyone on this machine].",
-    ),
-]
-Node = Annotated[
-    str, typer.Option("--node", metavar="NAME", help="This machine's name there \\[default: its host name].")
-]
+Node = Annotated[str, typer.Option(metavar="NAME", help="Name of this machine \\[default: its host name].")]
 
 
 @app.command()
@@ -53,14 +42,14 @@ def start(
         typer.Option(metavar="A,B", help="Only these queues \\[default: all that this machine can serve]."),
     ] = "",
     role: Annotated[
-        Role, typer.Option(help="gpu: only queues whose model needs one; cpu: only the others.")
+        Role, typer.Option(help="gpu: only queues with a model that needs one; cpu: only the others.")
     ] = Role.all,
     config: Annotated[
         str,
         typer.Option(
             metavar="CONFIG",
-            help="A YAML file or a shipped configuration \\[default: what the run, or the first node, has "
-            "published in that Redis].",
+            help="A YAML file, or the name of a shipped configuration \\[default: the one that a run or the "
+            "first node published in that Redis].",
         ),
     ] = "",
     node: Node = "",
@@ -69,14 +58,16 @@ def start(
     ] = False,
     foreground: Annotated[
         bool,
-        typer.Option("--foreground", help="Stay and print; for containers and systemd. SIGTERM drains."),
+        typer.Option(
+            "--foreground", help="Stay in the foreground, for containers and systemd. SIGTERM drains."
+        ),
     ] = False,
     as_json: Json = False,
 ) -> None:
-    """Start this machine's workers and keep them alive: one for each GPU, the rest for its cores.
+    """Start this machine's workers: one for each GPU, the others for its cores.
 
-    Returns when all are ready; a supervisor goes on in the background. Called again it changes nothing.
-    Keys of services come from the environment, as for [b]llmi train[/b].
+    Returns when all are ready. A supervisor in the background replaces workers that die. A second call
+    changes nothing. Keys of services come from the environment, as for [b]llmi train[/b].
     """
     with output(as_json) as (console, result):
         from coordinator.host.hardware import look
@@ -91,14 +82,14 @@ def start(
         record = control.running(wanted, bool(config))
         if record is not None and not dry_run:
             if foreground:
-                raise ConfigError(f"{record.node} runs already; stop it first with `llmi workers stop`")
-            console.print(f"[bold]{record.node}[/] runs already; nothing is changed", highlight=False)
+                raise ConfigError(f"{record.node} is running already; stop it first with `llmi workers stop`")
+            console.print(f"[bold]{record.node}[/] is running already; nothing is changed", highlight=False)
             record = control.wait_ready(control.state_of(record), _saying(console), anew=False)
             _show(console, record.node, record.redis, record.plan)
             result.update(record.model_dump(mode="json"), started=False)
             return
-        whose = f"as in {config}" if config else f"as published there {wanted.config.name}".strip()
-        console.print(f"tools and judges {whose}", highlight=False, soft_wrap=True)
+        source = config or f"published in this Redis {wanted.config.name}".strip()
+        console.print(f"configuration: {source}", highlight=False, soft_wrap=True)
         found = ", ".join(f"{gpu.name} ({gpu.memory_mib:,} MiB)" for gpu in machine.gpus) or "no GPU"
         console.print(
             f"found {found}, {machine.cores} cores, {machine.memory_mib:,} MiB of memory",
@@ -132,13 +123,16 @@ def stop(
     redis: Redis = "",
     node: Node = "",
     now: Annotated[
-        bool, typer.Option("--now", help="Do not wait for running jobs; others get them after a lease.")
+        bool,
+        typer.Option(
+            "--now", help="Do not wait for running jobs; they are redelivered when their lease expires."
+        ),
     ] = False,
     as_json: Json = False,
 ) -> None:
-    """Drain this machine's workers: they finish what they run and give back what they have not begun.
+    """Drain this machine's workers: running jobs are finished, prefetched ones are requeued.
 
-    Ctrl-C stops the waiting, not the draining. Says so and succeeds when none runs.
+    Ctrl-C ends the waiting, not the draining. Exit code 0 when no worker runs.
     """
     with output(as_json) as (console, result):
         from coordinator.scale.nodes import control, joining
@@ -182,7 +176,7 @@ def status(redis: Redis = "", as_json: Json = False) -> None:
             print_table(console, table)
         unserved = [queue for queue, depth in depths.items() if depth.waiting and not ready[queue]]
         for queue in unserved:
-            console.print(f"[bold yellow]nobody serves[/] {queue}, and requests wait there")
+            console.print(f"[bold yellow]no worker serves[/] {queue}, and requests wait there")
         letters = read_dead_letters(url)
         for letter in letters[:SHOWN]:
             _show_dead_letter(console, letter)
@@ -197,11 +191,11 @@ def status(redis: Redis = "", as_json: Json = False) -> None:
 
 
 def _show(console: Console, node: str, redis: str, plan: Plan) -> None:
-    """What is served by how many processes, and what is not."""
+    """Print the planned pools, and the queues that are left out."""
     from coordinator.host.hardware import called
 
     table = Table(title=f"{node} on {redis}", title_justify="left", box=None, pad_edge=False)
-    for name in ("queues", "workers", "jobs at once", "runs on"):
+    for name in ("queues", "workers", "concurrency", "device"):
         table.add_column(name, overflow="fold")
     for planned in plan.pools:
         pool = planned.pool
@@ -230,7 +224,7 @@ def _show_dead_letter(console: Console, letter: DeadLetter) -> None:
 
 
 def _saying(console: Console) -> Notify:
-    """For lines of the supervisor's log, as they come."""
+    """Print each line of the supervisor's log."""
 
     def say(line: str) -> None:
         console.print(line, style="dim", markup=False, highlight=False, soft_wrap=True)

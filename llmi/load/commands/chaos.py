@@ -26,7 +26,8 @@ def chaos(
     workers: Annotated[int, typer.Option(min=2, max=64, help="Celery workers.")] = 4,
     seed: Annotated[int, typer.Option(min=0, max=MAX_SEED, help="Chooses faults and documents.")] = 1,
     folder: Annotated[
-        Path | None, typer.Option(metavar="DIR", help="Where to put it \\[default: chaos/ and the time].")
+        Path | None,
+        typer.Option("--dir", metavar="DIR", help="Folder for the results \\[default: chaos/ and the time]."),
     ] = None,
     as_json: Json = False,
 ) -> None:
@@ -41,7 +42,7 @@ def chaos(
 
         place = (folder or Path("chaos") / stamp("seed")).absolute()
         if place.exists():
-            raise ConfigError(f"--folder: {place} already exists; name another one")
+            raise ConfigError(f"--dir: {place} already exists; name another one")
         place.mkdir(parents=True)
         wanted = trial.Wanted(requests=requests, workers=workers, seconds=60 * minutes, seed=seed)
         with StopSignals() as signals, Stages(make_console(stderr=True)) as stages:

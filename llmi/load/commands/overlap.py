@@ -21,14 +21,16 @@ GIB = 2**30
 def overlap(
     folder: Annotated[
         Path | None,
-        typer.Option(metavar="DIR", help="Where to put it \\[default: bench/overlap and the time]."),
+        typer.Option(
+            "--dir", metavar="DIR", help="Folder for the results \\[default: bench/overlap and the time]."
+        ),
     ] = None,
     settings: Annotated[
         Path | None,
-        typer.Option("--settings", metavar="FILE", help="A YAML file with other services, slots or lengths."),
+        typer.Option("--config", metavar="FILE", help="A YAML file with other services, slots or lengths."),
     ] = None,
     fast: Annotated[
-        bool, typer.Option(help="Also the mix of fast services, for which nothing should be lost.")
+        bool, typer.Option(help="Measure fast services as well, where overlapping should cost nothing.")
     ] = True,
     dry_run: Annotated[
         bool, typer.Option("--dry-run", help="Print the settings and the arms' lengths; start nothing.")

@@ -25,7 +25,10 @@ def soak(
     workers: Annotated[int, typer.Option(min=2, max=64, help="Celery workers.")] = 4,
     seed: Annotated[int, typer.Option(min=0, max=MAX_SEED, help="Chooses documents.")] = 1,
     folder: Annotated[
-        Path | None, typer.Option(metavar="DIR", help="Where to put it \\[default: bench/soak and the time].")
+        Path | None,
+        typer.Option(
+            "--dir", metavar="DIR", help="Folder for the results \\[default: bench/soak and the time]."
+        ),
     ] = None,
     as_json: Json = False,
 ) -> None:
@@ -41,7 +44,7 @@ def soak(
 
         place = (folder or Path("bench") / stamp("soak")).absolute()
         if place.exists():
-            raise ConfigError(f"--folder: {place} already exists; name another one")
+            raise ConfigError(f"--dir: {place} already exists; name another one")
         place.mkdir(parents=True)
         with StopSignals() as signals, Stages(make_console(stderr=True), LINE_EVERY_S) as stages:
 

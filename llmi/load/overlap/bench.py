@@ -39,7 +39,7 @@ def read(file: Path | None) -> OverlapSettings:
     try:
         return OverlapSettings.model_validate(yaml.safe_load(file.read_text(encoding="utf-8")) or {})
     except (OSError, yaml.YAMLError) as error:
-        raise ConfigError(f"--settings: {file} cannot be read ({error}); name a YAML file") from error
+        raise ConfigError(f"--config: {file} cannot be read ({error}); name a YAML file") from error
     except ValidationError as error:
         first = error.errors()[0]
         where = ".".join(map(str, first["loc"]))
@@ -52,7 +52,7 @@ def run(
     """Run everything in `folder`, which must not be there. Raises as `run_arm`."""
     began = time.monotonic()
     if folder.exists():
-        raise ConfigError(f"--folder: {folder} exists already; name another, or remove it")
+        raise ConfigError(f"--dir: {folder} exists already; name another, or remove it")
     for variable in (REDIS_ENV, RAY_ENV):
         if os.environ.get(variable):
             raise ConfigError(f"{variable} is set, and each arm has a Redis and a Ray of its own; unset it")

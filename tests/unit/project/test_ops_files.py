@@ -248,7 +248,7 @@ def test_panels_have_names_of_their_own_and_do_not_overlap() -> None:
     assert all(not a & b for a, b in itertools.combinations(taken, 2))
 
 
-OPEN = ("--metrics", "http://127.0.0.1:1", "--bind", "0.0.0.0")
+OPEN = ("--metrics", "http://127.0.0.1:1", "--host", "0.0.0.0")
 
 
 @pytest.mark.parametrize(

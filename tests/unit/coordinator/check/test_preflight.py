@@ -310,9 +310,7 @@ def test_a_disk_without_room_for_a_run_is_named(
     monkeypatch.setattr(checks.shutil, "disk_usage", lambda path: SimpleNamespace(free=free))
     said = checks.folder(tmp_path / "runs" / "x")
     assert len(said) == problems
-    assert all(
-        f"--runs: {tmp_path}/runs/x: {tmp_path} has {checks.FREE_MIB - 1} MiB" in line for line in said
-    )
+    assert all(f"--dir: {tmp_path}/runs/x: {tmp_path} has {checks.FREE_MIB - 1} MiB" in line for line in said)
 
 
 @pytest.mark.parametrize(("cpus", "fits"), [(2, False), (3, True), (None, True)])

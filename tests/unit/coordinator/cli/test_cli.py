@@ -1,12 +1,16 @@
 """The command: fast to start, clear about bad input, and with --json nothing but JSON on stdout."""
 
 import json
+import signal
 import subprocess
 import sys
 from pathlib import Path
 
 import pytest
 import yaml
+
+from coordinator.host.signals import Stopped
+from workers.errors import Cause, ConfigError, InfrastructureFault
 
 LLMI = [sys.executable, "-c", "from coordinator.cli.main import main; main()"]
 NAMES = ("RAY_ADDRESS", "SERP_API_KEY", "LLM_JUDGE_BASE_URL", "MLLM_JUDGE_BASE_URL", "LLMI_REDIS_URL",
@@ -54,9 +58,10 @@ def test_starting_imports_nothing_heavy():
 )
 def test_dry_run_needs_no_model_no_data_and_no_service(llmi, name, tmp_path):
     result = llmi("train", name, "--dry-run", "--json")
-    assert result.returncode == 0, result.stderr
     [line] = result.stdout.splitlines()
     answer = json.loads(line)
+    assert result.returncode == 1, "no model, no data and no keys are here"
+    assert answer["problems"]
     assert answer["config"]["train"]["model"]
     assert any(option.startswith("algorithm.adv_estimator=") for option in answer["overrides"])
     assert list(tmp_path.iterdir()) == []
@@ -72,7 +77,7 @@ def test_dry_run_shows_no_key(llmi, monkeypatch):
     monkeypatch.setenv("SERP_API_KEY", "hunter2")
     monkeypatch.setenv("LLMI_REDIS_URL", "redis://:hunter2@h:1/0")
     result = llmi("train", "qwen3_4b_grpo", "--dry-run")
-    assert result.returncode == 0
+    assert result.returncode == 1
     assert "hunter2" not in result.stdout + result.stderr
 
 
@@ -90,7 +95,10 @@ def test_wrong_configuration_exits_with_two_and_names_the_field(llmi, tmp_path, 
     (tmp_path / "c.yaml").write_text(yaml.safe_dump(good | change))
     result = llmi("train", "c.yaml", "--json")
     assert result.returncode == 2
-    assert result.stdout == ""
+    error = json.loads(result.stdout)["error"]
+    assert error["exit_code"] == 2
+    assert error["kind"] == "configuration"
+    assert f"c.yaml: {expected}" in error["message"]
     assert f"c.yaml: {expected}" in result.stderr
 
 
@@ -136,7 +144,7 @@ def test_dry_run_follows_min_valid_and_a_file_of_any_name(llmi, tmp_path):
     document = {"train": {"model": "m", "min_valid": 5}, "data": {"train": ["x.parquet"]}}
     (tmp_path / "my config.yaml").write_text(yaml.safe_dump(document))
     result = llmi("train", "my config.yaml", "--dry-run", "--json")
-    assert result.returncode == 0, result.stderr
+    assert result.returncode == 1, result.stderr
     answer = json.loads(result.stdout)
     assert "+trainer.v1.sampler.sampler_kwargs.min_valid=5" in answer["overrides"]
     assert answer["name"].startswith("my-config-")
@@ -145,7 +153,7 @@ def test_dry_run_follows_min_valid_and_a_file_of_any_name(llmi, tmp_path):
 def test_error_of_the_system_is_a_message_and_exits_with_one(monkeypatch, capsys):
     from coordinator.cli import main as cli
 
-    def app():
+    def app(**options):
         raise PermissionError(13, "Permission denied", "some/folder")
 
     monkeypatch.setattr(cli, "app", app)
@@ -177,7 +185,6 @@ def test_json_is_the_only_thing_on_stdout_whatever_writes_there(capfd):
 
 def test_option_that_verl_does_not_know_is_found_by_the_dry_run():
     from coordinator.check.dry_run import compose
-    from workers.errors import ConfigError
 
     with pytest.raises(ConfigError, match="no_such_option"):
         compose(["trainer.no_such_option=1"])
@@ -185,38 +192,37 @@ def test_option_that_verl_does_not_know_is_found_by_the_dry_run():
 
 @pytest.mark.parametrize("as_json", [True, False])
 def test_progress_goes_to_stderr(monkeypatch, tmp_path, as_json):
-    from coordinator.cli.commands import runs
+    from coordinator.cli.commands import train
     from coordinator.run import launch
-    from workers.errors import ConfigError
 
     def begin(config, runs, console, *rest):
         raise ConfigError("stderr" if console.stderr else "stdout")
 
     monkeypatch.setattr(launch, "launch", begin)
     with pytest.raises(ConfigError, match="stderr"):
-        runs.train("demo", dry_run=False, name="x", runs=tmp_path, as_json=as_json)
+        train.train("demo", dry_run=False, name="x", runs=tmp_path, as_json=as_json)
 
 
 def test_a_dry_run_of_the_judges_shows_the_commands_and_what_this_machine_lacks(llmi, monkeypatch):
     monkeypatch.setenv("CUDA_VISIBLE_DEVICES", "")
-    result = llmi("serve", "judges", "--dry-run", "--tensor-parallel", "2", "--json")
-    told = json.loads(result.stdout)
-    assert result.returncode == 0
-    assert told["lacking"] == "this machine has 0 GPUs, and these judges need 4"
-    assert [server["env"]["CUDA_VISIBLE_DEVICES"] for server in told["servers"]] == ["0,1", "2,3"]
+    result = llmi("serve", "judges", "--dry-run", "--tensor-parallel-size", "2", "--json")
+    shown = json.loads(result.stdout)
+    assert result.returncode == 1
+    assert shown["lacking"] == "this machine has 0 GPUs, and these judges need 4"
+    assert [server["env"]["CUDA_VISIBLE_DEVICES"] for server in shown["servers"]] == ["0,1", "2,3"]
 
 
 @pytest.mark.parametrize(
-    ("arguments", "told"),
+    ("arguments", "shown"),
     [
-        (("train", "demo", "--resume"), "which run? Name it by --name"),
+        (("train", "demo", "--resume"), "no run is named; give its --name"),
         (("demo", "--resume", "--name", "none"), "there is no run to resume"),
     ],
 )
-def test_a_run_that_nobody_can_find_is_not_resumed(llmi, arguments, told):
+def test_a_run_that_nobody_can_find_is_not_resumed(llmi, arguments, shown):
     result = llmi(*arguments)
     assert result.returncode == 2
-    assert told in result.stderr
+    assert shown in result.stderr
 
 
 def test_a_dry_run_in_a_pipe_has_no_padding_and_no_rules(llmi, monkeypatch):
@@ -230,7 +236,7 @@ def test_a_dry_run_in_a_pipe_has_no_padding_and_no_rules(llmi, monkeypatch):
 def test_a_report_is_announced_only_when_it_is_there(monkeypatch, tmp_path, capsys, page):
     import typer
 
-    from coordinator.cli.commands import runs
+    from coordinator.cli.commands import train
     from coordinator.run import launch
 
     class Ended:
@@ -247,11 +253,91 @@ def test_a_report_is_announced_only_when_it_is_there(monkeypatch, tmp_path, caps
 
     monkeypatch.setattr(launch, "launch", run)
     if page:
-        runs.train("demo", dry_run=False, name="x", runs=tmp_path, as_json=False)
+        train.train("demo", dry_run=False, name="x", runs=tmp_path, as_json=False)
     else:
         with pytest.raises(typer.Exit) as ended:
-            runs.train("demo", dry_run=False, name="x", runs=tmp_path, as_json=False)
+            train.train("demo", dry_run=False, name="x", runs=tmp_path, as_json=False)
         assert ended.value.exit_code == 1
-    told = capsys.readouterr().out
-    assert ("; see " in told) == bool(page)
-    assert ("no report" in told) == (not page)
+    shown = capsys.readouterr().out
+    assert ("; see " in shown) == bool(page)
+    assert ("no report" in shown) == (not page)
+
+
+@pytest.mark.parametrize(
+    ("arguments", "kind", "words"),
+    [
+        (("status",), "usage", "Missing argument 'RUN'"),
+        (("status", "x", "--bogus"), "usage", "No such option: --bogus"),
+        (("status", "x", "-v", "-q"), "usage", "exclude each other"),
+        (("status", "nope"), "configuration", "no run has begun there"),
+        (("train", "demo", "train.learning_rat=1", "--dry-run"), "configuration", "train.learning_rat"),
+        (("train", "demo", "train.lr", "--dry-run"), "configuration", "write KEY=VALUE"),
+    ],
+)
+def test_json_has_an_error_object_for_wrong_input(llmi, arguments, kind, words):
+    result = llmi(*arguments, "--json")
+    error = json.loads(result.stdout)["error"]
+    assert (result.returncode, error["exit_code"], error["kind"]) == (2, 2, kind)
+    assert words in error["message"]
+
+
+def test_an_override_sets_any_key(llmi):
+    arguments = ("train.lr=2e-6", "tools.search.provider=serpapi", "data.train=[a.parquet, b.parquet]")
+    answer = json.loads(llmi("train", "qwen3_4b_grpo", *arguments, "--dry-run", "--json").stdout)
+    assert answer["config"]["train"]["lr"] == 2e-6
+    assert answer["config"]["data"]["train"] == ["a.parquet", "b.parquet"]
+    assert "actor_rollout_ref.actor.optim.lr=2e-06" in answer["overrides"]
+
+
+@pytest.mark.parametrize(
+    ("error", "code", "kind"),
+    [
+        (KeyboardInterrupt(), 130, "interrupted"),
+        (Stopped(signal.SIGINT), 130, "interrupted"),
+        (Stopped(signal.SIGTERM), 143, "interrupted"),
+        (InfrastructureFault(Cause.WORKER_LOST, "gone"), 1, "failed"),
+        (ConfigError("wrong"), 2, "configuration"),
+    ],
+)
+def test_exit_codes_and_error_objects(monkeypatch, capsys, error, code, kind):
+    from coordinator.cli import main as cli
+
+    def app(**options):
+        raise error
+
+    monkeypatch.setattr(cli, "app", app)
+    monkeypatch.setattr(sys, "argv", ["llmi", "anything", "--json"])
+    with pytest.raises(SystemExit) as caught:
+        cli.main()
+    assert caught.value.code == code
+    found = json.loads(capsys.readouterr().out)["error"]
+    assert (found["exit_code"], found["kind"]) == (code, kind)
+
+
+def test_an_error_that_nobody_expected_has_an_error_object_and_a_traceback(monkeypatch, capsys):
+    from coordinator.cli import main as cli
+
+    monkeypatch.setattr(cli, "app", lambda **options: 1 // 0)
+    monkeypatch.setattr(sys, "argv", ["llmi", "--json"])
+    with pytest.raises(ZeroDivisionError):
+        cli.main()
+    assert "ZeroDivisionError" in json.loads(capsys.readouterr().out)["error"]["message"]
+
+
+def test_quiet_hides_progress_and_verbose_logs(monkeypatch):
+    import logging
+
+    from coordinator.cli import verbosity
+    from coordinator.console import terminal
+
+    root, ours = logging.getLogger(), logging.getLogger("coordinator")
+    monkeypatch.setattr(terminal, "_quiet", False)
+    monkeypatch.setattr(root, "level", root.level)
+    monkeypatch.setattr(ours, "level", ours.level)
+    verbosity.apply(verbose=True, quiet=False)
+    assert ours.level == logging.INFO
+    assert not terminal.make_console(stderr=True).quiet
+    verbosity.apply(verbose=False, quiet=True)
+    assert root.level == logging.ERROR
+    assert terminal.make_console(stderr=True).quiet
+    assert not terminal.make_console().quiet

@@ -285,7 +285,7 @@ def test_an_image_store_in_the_run_or_elsewhere_is_not_looked_at(file, monkeypat
 def test_a_run_folder_below_a_file_is_named(tmp_path):
     (tmp_path / "runs").write_text("")
     [problem] = checks.folder(tmp_path / "runs" / "x")
-    assert problem.startswith("--runs")
+    assert problem.startswith("--dir")
     assert "is no folder" in problem
 
 

@@ -290,7 +290,7 @@ def test_the_command_prints_one_json_object_and_fails_with_two(run: Path, traine
     def llmi(*words: str) -> subprocess.CompletedProcess[str]:
         code = "from coordinator.cli.main import main; main()"
         return subprocess.run(
-            [sys.executable, "-c", code, "why", *words, "--runs", str(run.parent)],
+            [sys.executable, "-c", code, "why", *words, "--dir", str(run.parent)],
             capture_output=True, text=True, timeout=60,
         )  # fmt: skip
 
