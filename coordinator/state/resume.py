@@ -29,6 +29,7 @@ from workers.broker.outcomes import commit
 from workers.errors import Cause, ConfigError
 from workers.messages import Outcome, Request
 from workers.settings import QueueSettings
+from workers.storage.atomic import save
 
 COORDINATOR = "coordinator"
 AHEAD_S = 2.0  # clocks of a cluster differ by less
@@ -151,9 +152,7 @@ def _cut_metrics(run: Path, step: int) -> None:
         rows.update({at: line for line in lines if (at := _step(line)) <= step})
     text = "".join(f"{rows[at]}\n" for at in sorted(rows))
     for name in (PAST_METRICS, METRICS):
-        part = run / f"{name}.part"
-        part.write_text(text, encoding="utf-8")
-        part.replace(run / name)
+        save(run / name, text)
 
 
 def _step(line: str) -> float:

@@ -19,6 +19,7 @@ from pathlib import Path
 from pydantic import ValidationError
 
 from workers.messages import Message
+from workers.storage.atomic import save
 
 TEXTS = "texts"
 SUFFIX = ".json"
@@ -71,10 +72,7 @@ class CompletionStore:
 
     def save(self, rollout_id: str, text: Completion) -> None:
         path = file_of(self._run, rollout_id, SUFFIX)
-        part = path.with_suffix(".part")
-        path.parent.mkdir(parents=True, exist_ok=True)
-        part.write_text(text.model_dump_json(), encoding="utf-8")
-        part.replace(path)
+        save(path, text.model_dump_json())
         self._syncing.submit(_sync, path)
 
     def load(self, rollout_id: str) -> Completion | None:

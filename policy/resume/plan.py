@@ -22,6 +22,7 @@ from policy.ledger.records import Ledger, RequestRecord, RolloutRecord
 from policy.resume.completions import Completion, Versions
 from policy.resume.state import ResumeState
 from workers.messages import Message, Request
+from workers.storage.atomic import save
 
 FILE = "resumption.json"
 
@@ -47,9 +48,7 @@ class ResumePlan(Message):
             return cls()
 
     def save(self, run: Path) -> None:
-        part = run / f"{FILE}.part"
-        part.write_text(self.model_dump_json(), encoding="utf-8")
-        part.replace(run / FILE)
+        save(run / FILE, self.model_dump_json())
 
     def name(self, uid: str, session: int | str) -> str:
         """The id of the rollout of this place."""

@@ -13,6 +13,7 @@ from policy.document import Document
 from policy.resume.completions import file_of
 from policy.scoring import Score
 from workers.messages import Message, Outcome
+from workers.storage.atomic import save
 
 SUFFIX = ".continued.json"
 
@@ -36,8 +37,4 @@ class ResumeState(Message):
         return cls.model_validate_json(file_of(run, rollout_id, SUFFIX).read_bytes())
 
     def save(self, run: Path, rollout_id: str) -> None:
-        path = file_of(run, rollout_id, SUFFIX)
-        path.parent.mkdir(parents=True, exist_ok=True)
-        part = path.with_suffix(".part")
-        part.write_text(self.model_dump_json(), encoding="utf-8")
-        part.replace(path)
+        save(file_of(run, rollout_id, SUFFIX), self.model_dump_json())

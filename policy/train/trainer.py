@@ -24,6 +24,7 @@ from verl.utils import tensordict_utils as tu
 
 from policy.settings import PAST_METRICS
 from policy.train.sampler import TRAIN
+from workers.storage.atomic import save
 
 if TYPE_CHECKING:
     _Base = Any  # mixed in before one of verl's trainers, which type checkers do not see
@@ -38,9 +39,7 @@ def run_uuid(run: Path) -> uuid.UUID:
     """What tells this run's groups from those of every other run, also of one that had the same folder."""
     path = run / IDENTITY
     if not path.exists():
-        part = path.with_suffix(".part")
-        part.write_text(str(uuid.uuid4()), encoding="utf-8")
-        part.replace(path)
+        save(path, str(uuid.uuid4()))
     return uuid.UUID(path.read_text(encoding="utf-8"))
 
 

@@ -13,7 +13,6 @@ import json
 import os
 import re
 import shutil
-import tempfile
 import time
 from datetime import UTC, datetime
 from pathlib import Path
@@ -26,6 +25,7 @@ from coordinator.scale.nodes.plan import Plan, Role
 from workers.errors import ConfigError
 from workers.redis_url import address
 from workers.settings import Settings
+from workers.storage.atomic import save
 
 STATE_ENV = "LLMI_STATE"
 POLL_S = 0.02
@@ -139,11 +139,4 @@ class NodeState:
         self.logs.mkdir(mode=0o700)
 
     def _replace(self, name: str, text: str) -> None:
-        handle, temporary = tempfile.mkstemp(dir=self.folder, prefix=f".{name}-")  # 0600
-        try:
-            with os.fdopen(handle, "w", encoding="utf-8") as file:
-                file.write(text + "\n")
-            os.replace(temporary, self.folder / name)
-        except OSError:
-            os.unlink(temporary)
-            raise
+        save(self.folder / name, text + "\n", mode=0o600)
