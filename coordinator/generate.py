@@ -15,7 +15,7 @@ from typing import Any
 
 from rich.console import Console
 
-from coordinator.check.checks import cache as cache_problems
+from coordinator.check.folders import cache as cache_problems
 from coordinator.config import parts
 from coordinator.config.settings import RunConfig, ServiceConfig, load_services
 from coordinator.console.terminal import Notify

@@ -16,7 +16,7 @@ import yaml
 from rich.console import Console
 from rich.syntax import Syntax
 
-from coordinator.check import checks
+from coordinator.check import inputs, preflight
 from coordinator.config.paths import placed
 from coordinator.config.settings import RunConfig
 from policy.train.verl_options import hydra_overrides
@@ -40,8 +40,8 @@ def resolve(config: RunConfig, runs: Path, console: Console, resume: bool = Fals
     compose(overrides)
     absent = [f"data: {file} does not exist" for file in (*data.train, *data.test) if not Path(file).exists()]
     problems = [
-        *checks.local(config, run, resume),
-        *(checks.unbuilt(config) or [*checks.missing(config), *absent]),
+        *preflight.local(config, run, resume),
+        *(inputs.unbuilt(config) or [*preflight.missing(config), *absent]),
     ]
     _title(console, "configuration")
     text = yaml.safe_dump(document, sort_keys=False, allow_unicode=True)

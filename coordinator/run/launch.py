@@ -14,7 +14,7 @@ from pathlib import Path
 
 from rich.console import Console
 
-from coordinator.check import checks
+from coordinator.check import preflight
 from coordinator.config.paths import placed
 from coordinator.config.settings import RunConfig
 from coordinator.console.stages import Stages, image_progress
@@ -57,7 +57,7 @@ def launch(
     run = (runs / config.name).absolute()
     with Stages(console) as stages:
         stages.step("checking folders, services, model and data")
-        checks.check(config, run, resume, image_progress(stages.step))
+        preflight.check(config, run, resume, image_progress(stages.step))
     with Exporter(config.metrics) as exporter, ExitStack() as held:
         beginning = _resumed(config, run, held) if resume else _new(run, held)
         return _launch(config, run, beginning, console, signals, memory, began, exporter)

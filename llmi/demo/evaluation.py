@@ -13,7 +13,7 @@ from typing import Any
 
 from rich.console import Console
 
-from coordinator.check import checks
+from coordinator.check import folders
 from coordinator.config.files import SHIPPED
 from coordinator.config.settings import ServiceConfig, load_services
 from coordinator.console.terminal import Notify
@@ -47,7 +47,7 @@ def demo(
     """
     parts = Parts(cache_folder(), "vl", SEED)
     home = (folder / name).absolute()
-    if problems := checks.cache(parts.cache):
+    if problems := folders.cache(parts.cache):
         raise ConfigError("\n".join(problems))
     policy = build(parts, console)
     bench = write_bench(parts.cache / "specimen-bench")

@@ -27,14 +27,14 @@ def demo(
     """Build and run. Raises as `coordinator.run.launch.launch`, or `BuildFailed`."""
     began = time.monotonic()
     with StopSignals() as signals, MemoryWatch() as memory:
-        from coordinator.check import checks
+        from coordinator.check import folders, preflight
         from coordinator.run.launch import launch
         from workers.errors import ConfigError
 
         parts = Parts(cache_folder(), kind, seed)
         # Building takes minutes: what is wrong with arguments or environment is said before.
         unbuilt = configure(parts, Path("unbuilt"), name, steps)
-        if problems := [*checks.cache(parts.cache), *checks.surroundings(unbuilt, runs / name)]:
+        if problems := [*folders.cache(parts.cache), *preflight.surroundings(unbuilt, runs / name)]:
             raise ConfigError("\n".join(problems))
         config = configure(parts, build(parts, console), name, steps)
         return config, launch(config, runs, console, signals, memory, began)

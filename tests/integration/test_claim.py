@@ -3,7 +3,7 @@
 import pytest
 from places import SUPPORT
 
-from coordinator.check import checks
+from coordinator.check import services
 from coordinator.config.settings import ServiceConfig
 from coordinator.host.redis_server import EmbeddedRedis
 from coordinator.state import claim
@@ -46,9 +46,9 @@ def test_claim_of_a_dead_run_ends_by_itself_and_renewing_keeps_one_alive(config,
 
 
 def test_preflight_names_the_run_that_has_the_database(config):
-    assert checks.claimed(config.queue) == []
+    assert services.claimed(config.queue) == []
     Claim(config).take()
-    [problem] = checks.claimed(config.queue)
+    [problem] = services.claimed(config.queue)
     assert "'mine'" in problem
 
 

@@ -13,7 +13,7 @@ import redis
 from places import REPOSITORY
 from waiting import wait_until
 
-from coordinator.check import checks
+from coordinator.check import preflight, services
 from coordinator.config.settings import RunConfig
 from coordinator.host.redis_server import EmbeddedRedis, _binary, _free_port
 from coordinator.scale.nodes import joining
@@ -134,7 +134,7 @@ def test_a_key_that_others_use_is_named(server: Server) -> None:
 
 def test_a_server_that_evicts_is_refused_by_preflight(server: Server) -> None:
     port = server("--maxmemory-policy", "allkeys-lru")
-    [problem] = checks.redis(QueueSettings(redis_url=f"redis://127.0.0.1:{port}/0"))
+    [problem] = services.redis(QueueSettings(redis_url=f"redis://127.0.0.1:{port}/0"))
     assert problem.endswith("maxmemory-policy is allkeys-lru; set it to noeviction, or requests are lost")
 
 
@@ -201,8 +201,8 @@ def test_a_form_that_celery_does_not_read_is_told_before_anything_connects(
     monkeypatch: pytest.MonkeyPatch, tmp_path: Path
 ) -> None:
     monkeypatch.setenv(REDIS_ENV, "unix:///run/redis.sock")
-    [problem] = checks.redis(QueueSettings())
+    [problem] = services.redis(QueueSettings())
     assert "write redis://127.0.0.1:6379/0" in problem
     config = RunConfig.model_validate({"name": "r", "train": {"model": "m"}, "data": {"train": ["a"]}})
-    assert checks.local(config, tmp_path / "r") == [problem]  # a dry run tells it too
-    assert checks.surroundings(config, tmp_path / "r").count(problem) == 1
+    assert preflight.local(config, tmp_path / "r") == [problem]  # a dry run tells it too
+    assert preflight.surroundings(config, tmp_path / "r").count(problem) == 1

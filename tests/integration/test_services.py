@@ -20,7 +20,7 @@ from PIL import Image
 from places import SUPPORT
 from waiting import wait_until
 
-from coordinator.check import checks
+from coordinator.check import preflight
 from coordinator.config.settings import load
 from coordinator.host.ray_cluster import AUTH_ENV
 from coordinator.host.signals import StopSignals
@@ -251,7 +251,7 @@ def test_a_run_can_be_run_again_from_the_configuration_it_leaves(start, config, 
     again = load(run / "config.yaml", {"name": "again"})
     assert not again.external_redis
     assert again.model_copy(update={"name": "run"}) == load(config)
-    checks.check(again, tmp_path / "runs" / "again")
+    preflight.check(again, tmp_path / "runs" / "again")
 
 
 def test_a_trainer_that_fails_is_explained_by_the_end_of_its_log(start):

@@ -12,7 +12,7 @@ from typing import Any
 
 import redis
 
-from coordinator.check import checks
+from coordinator.check import services
 from coordinator.check.doctor.finding import Finding, fail, note, of_problems, ok
 from coordinator.config import parts
 from coordinator.config.settings import RAY_ENV, ServiceConfig
@@ -87,7 +87,7 @@ def _redis(config: ServiceConfig) -> Iterator[Finding]:
     if not config.external_redis:
         yield _embedded()
         return
-    if problems := queue_probe.problems(config.queue, checks.serves(config)):
+    if problems := queue_probe.problems(config.queue, services.starts_workers(config)):
         yield from of_problems("queue", "Redis", problems, "")
         return
     try:
@@ -145,7 +145,7 @@ def _ray() -> Iterator[Finding]:
     if not address:
         yield note("cluster", "Ray", f"none is named ({RAY_ENV}); a run starts its own")
         return
-    if problems := checks.head():
+    if problems := services.ray_head():
         yield from of_problems("cluster", "Ray", problems, "")
         return
     if address.startswith("ray://"):

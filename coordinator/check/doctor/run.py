@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Iterator
 from pathlib import Path
 
-from coordinator.check import checks
+from coordinator.check import inputs, preflight
 from coordinator.check.doctor.finding import Finding, note, of_problems
 from coordinator.config import parts
 from coordinator.config.settings import RunConfig
@@ -16,17 +16,17 @@ AREA = "run"
 def examine(config: RunConfig, run: Path) -> Iterator[Finding]:
     """`run`: the folder that the run would make."""
     yield from of_problems(
-        AREA, "folders", checks.local(config, run), f"{run.parent} and the image store can be written"
+        AREA, "folders", preflight.local(config, run), f"{run.parent} and the image store can be written"
     )
-    if problems := checks.unbuilt(config):
+    if problems := inputs.unbuilt(config):
         fields = problems[0].partition(":")[0]
         yield note(
             AREA, "model and data", f"{fields}: not built yet", parts.command(config.model_dump(mode="json"))
         )
         return
-    if Path(config.train.model).expanduser().exists() or checks.model(config):
-        yield from of_problems(AREA, "model", checks.model(config), f"{config.train.model} is there")
+    if Path(config.train.model).expanduser().exists() or inputs.model(config):
+        yield from of_problems(AREA, "model", inputs.model(config), f"{config.train.model} is there")
     else:
         yield note(AREA, "model", f"{config.train.model} is no folder here; the hub is asked for it")
     rows = f"{len(config.data.train) + len(config.data.test)} files, every row and image read"
-    yield from of_problems(AREA, "data", checks.data(config), rows)
+    yield from of_problems(AREA, "data", inputs.data(config), rows)

@@ -12,7 +12,7 @@ from typing import Any
 import pytest
 from rich.console import Console
 
-from coordinator.check import checks, dry_run
+from coordinator.check import dry_run, folders, inputs, preflight, services
 from coordinator.config import settings as config
 from coordinator.scale.nodes.needs import lacking
 from llmi.demo import evaluation as evaluation_demo
@@ -148,7 +148,7 @@ def test_the_parts_of_the_demo_are_said_to_be_built_by_the_demo(
 ) -> None:
     shipped = config.load(name, {"name": "x"})
     with pytest.raises(ConfigError) as caught:
-        checks.check(shipped, tmp_path / "runs" / "x")
+        preflight.check(shipped, tmp_path / "runs" / "x")
     [said] = str(caught.value).splitlines()
     assert said.startswith("train.model")
     assert command in said
@@ -160,8 +160,8 @@ def test_a_demo_given_other_parts_is_told_what_they_lack(tmp_path: Path) -> None
     own = config.load("demo", {"train.model": "owner/model", "data.train": ["a"], "data.test": [], **{
         f"tools.{name}.{key}": value for name, one in tools.items() for key, value in one.items()
     }})  # fmt: skip
-    assert checks.unbuilt(own) == []
-    assert any("captions.jsonl" in said for said in checks.missing(own))
+    assert inputs.unbuilt(own) == []
+    assert any("captions.jsonl" in said for said in preflight.missing(own))
 
 
 def build_parts(cache: Path, kind: Kind, seed: int) -> None:
@@ -192,8 +192,8 @@ def test_the_shipped_configurations_name_what_the_demo_builds(
     built = configure(Parts(cache_folder(), kind, seed), policy, "", None)
     assert shipped.train.model == built.train.model
     assert (shipped.data, shipped.tools) == (built.data, built.tools)
-    assert checks.unbuilt(shipped) == []
-    assert [*checks.missing(shipped), *checks.data(shipped)] == []
+    assert inputs.unbuilt(shipped) == []
+    assert [*preflight.missing(shipped), *inputs.data(shipped)] == []
 
 
 def test_a_node_of_the_demos_evaluation_serves_its_authors_queue_once_it_is_built(tmp_path: Path) -> None:
@@ -225,14 +225,14 @@ def test_a_part_that_no_demo_builds_is_named(tmp_path: Path) -> None:
 def test_a_part_that_was_removed_after_the_demo_is_named_with_its_command(tmp_path: Path) -> None:
     build_parts(cache_folder(), "text", 7)
     shutil.rmtree(Parts(cache_folder(), "text", 7).library)
-    [said] = checks.unbuilt(config.load("demo", {"train.seed": 7}))
+    [said] = inputs.unbuilt(config.load("demo", {"train.seed": 7}))
     assert said.startswith("tools.search.library: ")
     assert "`llmi demo --seed 7`" in said
 
 
 def test_a_demo_beside_other_problems_still_tells_them(tmp_path: Path) -> None:
     with pytest.raises(ConfigError, match=r"run folder exists[^\n]*\n[^\n]*llmi demo"):
-        checks.check(config.load("demo"), tmp_path)
+        preflight.check(config.load("demo"), tmp_path)
 
 
 def start_demo(runs: Path) -> None:
@@ -256,19 +256,19 @@ def test_a_jail_that_cannot_even_be_tried_is_a_problem_too(monkeypatch: pytest.M
         raise InfrastructureFault(Cause.SANDBOX, "the zygote failed (EOFError)")
 
     monkeypatch.setattr(client, "probe", broken)
-    [said] = checks.jail(config.load("demo"))
+    [said] = services.jail(config.load("demo"))
     assert said.startswith("tools.code: the zygote failed (EOFError); it needs Linux")
 
 
 def test_the_jail_is_tried_only_where_code_will_run(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(client, "probe", lambda: held("landlock"))
     shipped = config.load("demo")
-    assert checks.jail(shipped)
+    assert services.jail(shipped)
     weaker = config.load("demo", {"tools.code": {"require": []}})
     elsewhere = config.load("demo", {"workers.pools": [{"queues": ["search"]}]})
-    assert checks.jail(weaker) == checks.jail(elsewhere) == []
+    assert services.jail(weaker) == services.jail(elsewhere) == []
     monkeypatch.setenv(config.RAY_ENV, "head:6379")
-    assert checks.jail(shipped) == []
+    assert services.jail(shipped) == []
 
 
 def test_a_cache_that_may_not_be_written_stops_the_demo_before_it_builds(
@@ -279,7 +279,7 @@ def test_a_cache_that_may_not_be_written_stops_the_demo_before_it_builds(
     may = os.access
     # Not by permissions: root, as tests in a container are, may write everywhere.
     monkeypatch.setattr(
-        checks.os, "access", lambda path, mode: path != tmp_path / "locked" and may(path, mode)
+        folders.os, "access", lambda path, mode: path != tmp_path / "locked" and may(path, mode)
     )
     with pytest.raises(ConfigError) as caught:
         start_demo(tmp_path / "runs")
@@ -306,29 +306,31 @@ def test_a_cache_that_permissions_allow_and_the_file_system_refuses_is_named() -
 def test_a_disk_without_room_for_a_run_is_named(
     lacking: int, problems: int, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    free = checks.FREE_MIB * checks.MIB - lacking
-    monkeypatch.setattr(checks.shutil, "disk_usage", lambda path: SimpleNamespace(free=free))
-    said = checks.folder(tmp_path / "runs" / "x")
+    free = folders.FREE_MIB * folders.MIB - lacking
+    monkeypatch.setattr(folders.shutil, "disk_usage", lambda path: SimpleNamespace(free=free))
+    said = folders.run_folder(tmp_path / "runs" / "x")
     assert len(said) == problems
-    assert all(f"--dir: {tmp_path}/runs/x: {tmp_path} has {checks.FREE_MIB - 1} MiB" in line for line in said)
+    assert all(
+        f"--dir: {tmp_path}/runs/x: {tmp_path} has {folders.FREE_MIB - 1} MiB" in line for line in said
+    )
 
 
 @pytest.mark.parametrize(("cpus", "fits"), [(2, False), (3, True), (None, True)])
 def test_workers_must_leave_cpus_for_the_trainer(cpus: int | None, fits: bool) -> None:
     pools = [{"queues": ["code"], "low": 2, "high": 8}, {"queues": ["search"], "low": 0}]
     shipped = config.load("demo", {"workers.pools": pools, "ray.num_cpus": cpus})
-    assert [problem.startswith("ray.num_cpus: 2") for problem in checks.cluster(shipped)] == [True] * (
+    assert [problem.startswith("ray.num_cpus: 2") for problem in services.cluster(shipped)] == [True] * (
         not fits
     )
 
 
 def test_a_ray_cluster_that_is_not_there_is_named(monkeypatch: pytest.MonkeyPatch) -> None:
-    assert checks.head() == []
+    assert services.ray_head() == []
     with socket.create_server(("127.0.0.1", 0)) as server:
         address = f"127.0.0.1:{server.getsockname()[1]}"
         monkeypatch.setenv(config.RAY_ENV, address)
-        assert checks.head() == []
-    [problem] = checks.head()
+        assert services.ray_head() == []
+    [problem] = services.ray_head()
     assert f"RAY_ADDRESS: {address} is not reached" in problem
 
 

@@ -8,7 +8,7 @@ import pytest
 import yaml
 from fake_services import png
 
-from coordinator.check import checks
+from coordinator.check import folders, inputs, preflight, services
 from coordinator.config import settings as config
 from coordinator.config.files import read, shipped
 from policy.train.verl_options import hydra_overrides
@@ -206,7 +206,7 @@ def test_redis_is_external_only_when_named(file, monkeypatch):
 )
 def test_unreachable_redis_is_named_without_its_password(monkeypatch, url, said):
     monkeypatch.setenv("LLMI_REDIS_URL", url)
-    [problem] = checks.redis(QueueSettings())
+    [problem] = services.redis(QueueSettings())
     assert said in problem
     assert "LLMI_REDIS_URL" in problem
     assert "hunt" not in problem
@@ -215,10 +215,10 @@ def test_unreachable_redis_is_named_without_its_password(monkeypatch, url, said)
 def test_a_ray_cluster_needs_a_redis_that_it_can_reach(file, monkeypatch):
     run = config.load(file(MINIMAL))
     monkeypatch.delenv("LLMI_REDIS_URL", raising=False)
-    assert checks.cluster(run) == []
+    assert services.cluster(run) == []
     monkeypatch.setenv("RAY_ADDRESS", "head:6379")
-    assert "LLMI_REDIS_URL" in checks.cluster(run)[0]
-    assert checks.cluster(config.load(file(MINIMAL), {"queue.redis_url": "redis://h:1/0"})) == []
+    assert "LLMI_REDIS_URL" in services.cluster(run)[0]
+    assert services.cluster(config.load(file(MINIMAL), {"queue.redis_url": "redis://h:1/0"})) == []
 
 
 def parquet(path, images):
@@ -230,17 +230,17 @@ def parquet(path, images):
 
 def test_images_for_a_model_that_sees_none_are_named(file, tmp_path):
     rows = parquet(tmp_path / "mm.parquet", [png()])
-    [problem] = checks.data(config.load(file(MINIMAL), {"data.train": [rows]}))
+    [problem] = inputs.data(config.load(file(MINIMAL), {"data.train": [rows]}))
     assert rows in problem
     assert "train.modality" in problem
     sees = {"data.train": [rows], "train.modality": "vl", "reward.vl": True}
-    assert checks.data(config.load(file(MINIMAL), sees)) == []
+    assert inputs.data(config.load(file(MINIMAL), sees)) == []
 
 
 def test_an_image_file_that_is_not_there_is_named_with_file_and_row(file, tmp_path):
     rows = parquet(tmp_path / "mm.parquet", ["gone.png"])
     sees = {"data.train": [rows], "train.modality": "vl", "reward.vl": True}
-    [problem] = checks.data(config.load(file(MINIMAL), sees))
+    [problem] = inputs.data(config.load(file(MINIMAL), sees))
     for expected in ("data.train", rows, "row 0", "gone.png"):
         assert expected in problem
 
@@ -253,7 +253,7 @@ def test_one_data_file_needs_no_list(file):
 def test_bytes_that_are_no_image_are_named_with_file_and_row(file, tmp_path):
     rows = parquet(tmp_path / "mm.parquet", [b"hello"])
     sees = {"data.train": [rows], "train.modality": "vl", "reward.vl": True}
-    [problem] = checks.data(config.load(file(MINIMAL), sees))
+    [problem] = inputs.data(config.load(file(MINIMAL), sees))
     assert problem.startswith(f"data.train: {rows}: row 0: images[0]: image refused: not a readable image")
 
 
@@ -262,29 +262,29 @@ def test_a_row_with_more_images_than_the_model_is_given_is_named(file, tmp_path)
     row = {"prompt": "What?", "images": [png()] * 3, "data_source": "interleaved_mm", "extra_info": info}
     pd.DataFrame([row]).to_parquet(tmp_path / "mm.parquet")
     sees = {"data.train": [str(tmp_path / "mm.parquet")], "train.modality": "vl", "reward.vl": True}
-    [problem] = checks.data(config.load(file(MINIMAL), sees | {"train.max_input_images": 2}))
+    [problem] = inputs.data(config.load(file(MINIMAL), sees | {"train.max_input_images": 2}))
     assert "row 0: has 3 images, and train.max_input_images is 2" in problem
 
 
 @pytest.mark.parametrize("prefix", ["", "file://"])
 def test_an_image_store_that_cannot_be_written_is_named(file, tmp_path, monkeypatch, prefix):
     run = config.load(file(MINIMAL), {"blobs.url": f"{prefix}{tmp_path}/a/b"})
-    assert checks.blobs(run) == []
-    monkeypatch.setattr(checks.os, "access", lambda path, mode: False)
-    [problem] = checks.blobs(run)
+    assert folders.blobs(run) == []
+    monkeypatch.setattr(folders.os, "access", lambda path, mode: False)
+    [problem] = folders.blobs(run)
     assert problem.startswith("blobs.url")
     assert f"may not write in {tmp_path};" in problem
 
 
 @pytest.mark.parametrize("url", ["blobs", "s3://bucket/blobs"])
 def test_an_image_store_in_the_run_or_elsewhere_is_not_looked_at(file, monkeypatch, url):
-    monkeypatch.setattr(checks.os, "access", lambda path, mode: False)
-    assert checks.blobs(config.load(file(MINIMAL), {"blobs.url": url})) == []
+    monkeypatch.setattr(folders.os, "access", lambda path, mode: False)
+    assert folders.blobs(config.load(file(MINIMAL), {"blobs.url": url})) == []
 
 
 def test_a_run_folder_below_a_file_is_named(tmp_path):
     (tmp_path / "runs").write_text("")
-    [problem] = checks.folder(tmp_path / "runs" / "x")
+    [problem] = folders.run_folder(tmp_path / "runs" / "x")
     assert problem.startswith("--dir")
     assert "is no folder" in problem
 
@@ -306,7 +306,7 @@ def test_preflight_reports_every_problem_at_once(tmp_path, file, monkeypatch):
     )
     (tmp_path / "runs").mkdir()
     with pytest.raises(ConfigError) as caught:
-        checks.check(run, tmp_path / "runs")
+        preflight.check(run, tmp_path / "runs")
     for expected in ("run folder exists", "SERP_API_KEY", "QWEN_IMAGE_SERVER_URL", "LLM_JUDGE_BASE_URL",
                      "train.model", "broken.parquet"):  # fmt: skip
         assert expected in str(caught.value)

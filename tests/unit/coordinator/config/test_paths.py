@@ -8,7 +8,7 @@ import pytest
 import yaml
 from rich.console import Console
 
-from coordinator.check import checks, dry_run
+from coordinator.check import dry_run, folders, preflight
 from coordinator.config.files import SHIPPED, find
 from coordinator.config.paths import placed
 from coordinator.config.settings import load, load_services
@@ -49,7 +49,7 @@ def written(root: str) -> dict:
 def test_every_path_of_a_configuration_is_one_place(root: str, tmp_path: Path, home: Path) -> None:
     (tmp_path / "run.yaml").write_text(yaml.safe_dump(written(root)))
     config = load("run.yaml")
-    assert [*checks.missing(config), *checks.blobs(config)] == []
+    assert [*preflight.missing(config), *folders.blobs(config)] == []
     used = placed(config)
     assert used.train.model == str(home / "models/x")
     assert used.author.model == str(home / "models/x")
