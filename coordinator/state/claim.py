@@ -21,6 +21,7 @@ import redis
 from coordinator.config.settings import ServiceConfig
 from workers.broker.registry import read_workers
 from workers.errors import Cause, ConfigError, InfrastructureFault
+from workers.redis_script import Script
 from workers.settings import REDIS_ENV, QueueSettings, fingerprint
 
 logger = logging.getLogger(__name__)
@@ -29,8 +30,8 @@ CLAIM_S = 30.0
 TIMEOUT_S = 5.0
 
 # Ours to renew or to give back only while nobody else has taken it.
-RENEW = "return redis.call('GET', KEYS[1]) == ARGV[1] and redis.call('PEXPIRE', KEYS[1], ARGV[2]) or 0"
-RELEASE = "return redis.call('GET', KEYS[1]) == ARGV[1] and redis.call('DEL', KEYS[1]) or 0"
+RENEW = Script("coordinator.state", "renew_claim")
+RELEASE = Script("coordinator.state", "release_claim")
 
 
 class Claim:
@@ -70,7 +71,7 @@ class Claim:
             return
         self._renewed = time.monotonic()
         try:
-            ours = self._redis.eval(RENEW, 1, RUN_KEY, self._value, str(round(CLAIM_S * 1000)))
+            ours = RENEW(self._redis, [RUN_KEY], [self._value, round(CLAIM_S * 1000)])
             problem = "" if ours or self._claimed() else held(self._config.queue)
         except redis.RedisError as error:
             logger.warning("the claim on the Redis database was not renewed: %s", error)
@@ -83,7 +84,7 @@ class Claim:
     def release(self) -> None:
         """Give the database back. The configuration stays, for workers that join later."""
         try:
-            self._redis.eval(RELEASE, 1, RUN_KEY, self._value)
+            RELEASE(self._redis, [RUN_KEY], [self._value])
         except redis.RedisError as error:
             logger.warning("the claim on the Redis database runs out by itself: %s", error)
         self._redis.close()
@@ -95,7 +96,7 @@ class Claim:
         value: Any = self._redis.get(RUN_KEY)
         if value is None or not _left(json.loads(value), self._heir):
             return False
-        self._redis.eval(RELEASE, 1, RUN_KEY, value)
+        RELEASE(self._redis, [RUN_KEY], [value])
         return self._claimed()
 
     def _strangers(self) -> str:

@@ -11,13 +11,14 @@ import logging
 import time
 from collections.abc import Callable
 from dataclasses import dataclass
-from typing import Any, TypeVar, cast
+from typing import TypeVar
 
 import redis
 from pydantic import ValidationError
 
 from workers.broker.breaker import CLOSED, Breaker, admit, record, state_of, verdict
 from workers.messages import Failure, Outcome, Request
+from workers.redis_script import Script
 from workers.settings import BreakerSettings
 
 logger = logging.getLogger(__name__)
@@ -26,21 +27,9 @@ KEPT_S = 86_400
 TRIES = 50
 TIMEOUT_S = 2.0
 
-# KEYS: the hash. ARGV: the field. Returns its state or false, and the time in seconds and microseconds.
-READ = "return {redis.call('HGET', KEYS[1], ARGV[1]), redis.call('TIME')}"
-READ_ALL = "return {redis.call('HGETALL', KEYS[1]), redis.call('TIME')}"
-
-# KEYS: the hash. ARGV: the field, the state it was decided on and the new one ('' for none), seconds to live.
-SWAP = """
-if (redis.call('HGET', KEYS[1], ARGV[1]) or '') ~= ARGV[2] then return 0 end
-if ARGV[3] == '' then
-  redis.call('HDEL', KEYS[1], ARGV[1])
-else
-  redis.call('HSET', KEYS[1], ARGV[1], ARGV[3])
-  redis.call('EXPIRE', KEYS[1], ARGV[4])
-end
-return 1
-"""
+READ_BREAKER = Script("workers.broker.scripts", "read_breaker")
+READ_BREAKERS = Script("workers.broker.scripts", "read_breakers")
+SWAP_BREAKER = Script("workers.broker.scripts", "swap_breaker")
 T = TypeVar("T")
 
 
@@ -101,13 +90,13 @@ class ProviderBreaker:
         """What `decide` says, once the state that it makes is stored; `otherwise` when that cannot be."""
         try:
             for _ in range(TRIES):
-                stored, clock = cast(list[Any], self._redis.eval(READ, 1, KEY, self._field))
+                stored, clock = READ_BREAKER(self._redis, [KEY], [self._field])
                 before = _read(stored)
                 after, answer = decide(before, _seconds(clock))
                 if after == before:
                     return answer
                 new = "" if after == CLOSED else after.model_dump_json()
-                if self._redis.eval(SWAP, 1, KEY, self._field, stored or "", new, str(KEPT_S)):
+                if SWAP_BREAKER(self._redis, [KEY], [self._field, stored or "", new, KEPT_S]):
                     self._tell(before, after)
                     return answer
         except (redis.RedisError, OSError) as error:
@@ -145,7 +134,7 @@ class Breakers:
 
 def fetch_breakers(client: redis.Redis) -> Breakers:
     """All of them, from one moment. Raises `redis.RedisError`."""
-    stored, clock = cast(list[Any], client.eval(READ_ALL, 1, KEY))
+    stored, clock = READ_BREAKERS(client, [KEY])
     states = {}
     for field, state in zip(stored[::2], stored[1::2], strict=True):
         kind, _, provider = field.decode().partition(" ")

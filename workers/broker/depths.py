@@ -15,20 +15,11 @@ import redis
 
 from workers.broker.keys import PRIORITY_STEPS, STATS, UNACKED, queue_lists
 from workers.queues import QUEUES
+from workers.redis_script import Script
 
 TIMEOUT_S = 5.0
 
-# Counts what workers hold, without sending messages: kombu stores [message, exchange, routing key].
-RUNNING = """
-local held = {}
-for _, entry in ipairs(redis.call('HVALS', KEYS[1])) do
-  local queue = string.match(entry, '"([^"]*)"%]$')
-  if queue then held[queue] = (held[queue] or 0) + 1 end
-end
-local answer = {}
-for queue, count in pairs(held) do table.insert(answer, queue); table.insert(answer, count) end
-return answer
-"""
+COUNT_RUNNING = Script("workers.broker.scripts", "count_running")
 
 
 @dataclass(frozen=True)
@@ -52,7 +43,7 @@ def read_depths(url: str) -> dict[str, QueueDepth]:
     lists = [key for queue in QUEUES for key in queue_lists(queue)]
     with redis.Redis.from_url(url, socket_timeout=TIMEOUT_S, socket_connect_timeout=TIMEOUT_S) as client:
         pipeline: Any = client.pipeline()
-        pipeline.eval(RUNNING, 1, UNACKED)
+        pipeline.eval(COUNT_RUNNING.source, 1, UNACKED)
         for key in lists:
             pipeline.llen(key)
         for key in lists:

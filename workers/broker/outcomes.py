@@ -7,75 +7,22 @@ counted once. Keys start with `llmi:` and expire.
 
 from __future__ import annotations
 
-from collections.abc import Awaitable, Sequence
-from typing import Any, cast
+from collections.abc import Sequence
+from typing import cast
 
 import redis
 import redis.asyncio
 
 from workers.broker.keys import NO_REPLIES, STATS, UNACKED, attempts_key, outcome_key, queue_lists
 from workers.messages import Message, Outcome
+from workers.redis_script import Script
 
 REPLIES_KEPT = 10_000  # entries of one reply stream; whoever fell further behind finds outcomes by key
 
 
-# KEYS: outcome, reply stream (NO_REPLIES for none), totals. ARGV: outcome JSON, '1' if a success, seconds to
-# live, id, entries kept in the stream, kind, seconds it ran ('' if it never did).
-# Returns the outcome that is visible now, which may be an earlier one; the producer is told that one.
-COMMIT = """
-local visible = redis.call('GET', KEYS[1])
-if not visible then
-  redis.call('HINCRBY', KEYS[3], ARGV[6] .. ':n', 1)
-  if ARGV[7] ~= '' then
-    redis.call('HINCRBY', KEYS[3], ARGV[6] .. ':ran', 1)
-    redis.call('HINCRBYFLOAT', KEYS[3], ARGV[6] .. ':service_s', ARGV[7])
-  end
-  redis.call('EXPIRE', KEYS[3], ARGV[3])
-end
-if not visible or (ARGV[2] == '1' and cjson.decode(visible).result.status ~= 'success') then
-  visible = ARGV[1]
-  redis.call('SET', KEYS[1], visible, 'EX', ARGV[3])
-end
-if KEYS[2] ~= 'llmi:replies:-' then
-  redis.call('XADD', KEYS[2], 'MAXLEN', '~', ARGV[5], '*', 'id', ARGV[4], 'outcome', visible)
-  redis.call('EXPIRE', KEYS[2], ARGV[3])
-end
-return visible
-"""
-
-# KEYS: outcome, attempts. ARGV: time to live in s, this attempt. Returns {stored outcome or false, attempts
-# with this one}.
-BEGIN = """
-local stored = redis.call('GET', KEYS[1])
-if stored then return {stored, {}} end
-if redis.call('LINDEX', KEYS[2], -1) ~= ARGV[2] then redis.call('RPUSH', KEYS[2], ARGV[2]) end
-redis.call('EXPIRE', KEYS[2], ARGV[1])
-return {false, redis.call('LRANGE', KEYS[2], 0, -1)}
-"""
-
-# KEYS: the unacked hash, then the lists of every queue concerned. ARGV: request ids, each with its delivery
-# tags: id, n, tag 1 .. tag n. Returns the ids that are in none of them and have no outcome.
-MISSING = """
-local suspects, i = {}, 1
-while i <= #ARGV do
-  local id, n, held = ARGV[i], tonumber(ARGV[i + 1]), false
-  for t = i + 2, i + 1 + n do
-    if redis.call('HEXISTS', KEYS[1], ARGV[t]) == 1 then held = true end
-  end
-  if not held and redis.call('EXISTS', 'llmi:outcome:' .. id) == 0 then suspects[id] = true end
-  i = i + 2 + n
-end
-if next(suspects) == nil then return {} end
-for k = 2, #KEYS do
-  for _, message in ipairs(redis.call('LRANGE', KEYS[k], 0, -1)) do
-    local id = string.match(message, '"correlation_id": ?"([^"]*)"')
-    if id then suspects[id] = nil end
-  end
-end
-local missing = {}
-for id in pairs(suspects) do table.insert(missing, id) end
-return missing
-"""
+COMMIT = Script("workers.broker.scripts", "commit")
+RECORD_ATTEMPT = Script("workers.broker.scripts", "record_attempt")
+FIND_LOST = Script("workers.broker.scripts", "find_lost")
 
 
 class Attempt(Message):
@@ -102,13 +49,13 @@ def _commit_arguments(outcome: Outcome, reply_to: str, ttl_s: int) -> tuple[list
 def commit(client: redis.Redis, outcome: Outcome, reply_to: str, ttl_s: int) -> bytes:
     """Store `outcome` unless a better one is there, tell the producer; returns the visible one's JSON."""
     keys, arguments = _commit_arguments(outcome, reply_to, ttl_s)
-    return cast(bytes, client.eval(COMMIT, len(keys), *keys, *arguments))
+    return cast(bytes, COMMIT(client, keys, arguments))
 
 
 async def commit_async(client: redis.asyncio.Redis, outcome: Outcome, reply_to: str, ttl_s: int) -> bytes:
     """`commit` for the event loop."""
     keys, arguments = _commit_arguments(outcome, reply_to, ttl_s)
-    return cast(bytes, await cast(Awaitable[Any], client.eval(COMMIT, len(keys), *keys, *arguments)))
+    return cast(bytes, await COMMIT.call_async(client, keys, arguments))
 
 
 def record_attempt(
@@ -119,7 +66,7 @@ def record_attempt(
     """
     keys = [outcome_key(request_id), attempts_key(request_id)]
     this = attempt.model_dump_json()
-    stored, noted = cast(list[Any], client.eval(BEGIN, len(keys), *keys, str(ttl_s), this))
+    stored, noted = RECORD_ATTEMPT(client, keys, [ttl_s, this])
     return stored, tuple(Attempt.model_validate_json(one) for one in noted)
 
 
@@ -138,5 +85,5 @@ async def find_lost(
     arguments: list[str] = []
     for request_id, tags in requests:
         arguments += [request_id, str(len(tags)), *tags]
-    found = await cast(Awaitable[Any], client.eval(MISSING, len(keys), *keys, *arguments))
+    found = await FIND_LOST.call_async(client, keys, arguments)
     return {request_id.decode() for request_id in found}

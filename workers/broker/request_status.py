@@ -17,35 +17,13 @@ import redis
 from workers.broker.keys import UNACKED, UNACKED_INDEX, attempts_key, outcome_key, queue_lists
 from workers.broker.leases import beat_s
 from workers.broker.registry import WorkerRecord, read_workers
+from workers.redis_script import Script
 from workers.settings import QueueSettings
 
 TIMEOUT_S = 2.0
 SILENT_BEATS = 2.5  # a lease is renewed once a beat; whoever missed two is silent, not late
 
-# KEYS: outcome, attempts, the unacked hash, its index, then the lists of the queue, first taken first.
-# ARGV: the id as messages hold it. Returns {1 if it has an outcome, attempts, ms until these are forgotten,
-# when its lease was renewed or false, how many are taken before it or -1}.
-FIND = """
-local function names(message)
-  return string.find(message, '"correlation_id": "' .. ARGV[1] .. '"', 1, true)
-    or string.find(message, '"correlation_id":"' .. ARGV[1] .. '"', 1, true)
-end
-local renewed = false
-local held = redis.call('HGETALL', KEYS[3])
-for i = 1, #held, 2 do
-  if names(held[i + 1]) then renewed = redis.call('ZSCORE', KEYS[4], held[i]) end
-end
-local before, place = 0, -1
-for k = 5, #KEYS do
-  local messages = redis.call('LRANGE', KEYS[k], 0, -1)
-  for i = #messages, 1, -1 do
-    if place < 0 and names(messages[i]) then place = before end
-    before = before + 1
-  end
-end
-return {redis.call('EXISTS', KEYS[1]), redis.call('LLEN', KEYS[2]), redis.call('PTTL', KEYS[2]),
-  renewed, place}
-"""
+FIND_REQUEST = Script("workers.broker.scripts", "find_request")
 
 State = Literal["waiting", "running", "silent", "unserved", "missing", "ended"]
 
@@ -77,14 +55,14 @@ def find_request(url: str, settings: QueueSettings, request_id: str, queue: str)
     """Ask the Redis at `url`. Raises `redis.RedisError` when it does not answer."""
     keys = [outcome_key(request_id), attempts_key(request_id), UNACKED, UNACKED_INDEX, *queue_lists(queue)]
     with redis.Redis.from_url(url, socket_timeout=TIMEOUT_S, socket_connect_timeout=TIMEOUT_S) as client:
-        found: Any = client.eval(FIND, len(keys), *keys, request_id)
+        found: Any = FIND_REQUEST(client, keys, [request_id])
     return judge(found, read_workers(url), queue, settings, time.time())
 
 
 def judge(
     found: Sequence[Any], roster: Sequence[WorkerRecord], queue: str, settings: QueueSettings, now: float
 ) -> RequestStatus:
-    """What the answer of `FIND` and the list of workers say at `now` (Unix seconds)."""
+    """What the answer of `find_request.lua` and the list of workers say at `now` (Unix seconds)."""
     ended, attempts, forgotten_ms, renewed, before = found
     serving = [worker for worker in roster if queue in worker.queues]
     ready = sum(worker.ready for worker in serving)

@@ -10,50 +10,20 @@ reads the queue inside Redis, some ms per 1,000 waiting messages.
 from __future__ import annotations
 
 from collections.abc import Sequence
-from typing import Any, Literal, cast
+from typing import Literal, cast
 
 import redis
 
 from workers.broker.keys import UNACKED, outcome_key, queue_lists
 from workers.messages import Outcome, Request
+from workers.redis_script import Script
 from workers.settings import QueueSettings
 
 State = Literal["absent", "posted", "queued", "running", "done"]
 TIMEOUT_S = 10.0
 AT_ONCE = 256  # requests per call of the script
 
-# KEYS: the unacked hash, then the lists of the queue. ARGV: requests that the queue may hold (0: post none),
-# then id, message pairs. Returns id, state pairs: what was 'absent' is 'posted' while there is room.
-SCRIPT = """
-local state = {}
-for i = 2, #ARGV, 2 do
-  state[ARGV[i]] = redis.call('EXISTS', 'llmi:outcome:' .. ARGV[i]) == 1 and 'done' or 'absent'
-end
-local function mark(entries, name)
-  for _, entry in ipairs(entries) do
-    local id = string.match(entry, '"correlation_id": ?"([^"]*)"')
-    if id and state[id] == 'absent' then state[id] = name end
-  end
-end
-mark(redis.call('HVALS', KEYS[1]), 'running')
-for k = 2, #KEYS do mark(redis.call('LRANGE', KEYS[k], 0, -1), 'queued') end
-local answer = {}
-local room = tonumber(ARGV[1])
-if room > 0 then
-  for k = 2, #KEYS do room = room - redis.call('LLEN', KEYS[k]) end
-end
-for i = 2, #ARGV, 2 do
-  local id = ARGV[i]
-  if state[id] == 'absent' and room > 0 then
-    redis.call('LPUSH', KEYS[2], ARGV[i + 1])
-    state[id] = 'posted'
-    room = room - 1
-  end
-  table.insert(answer, id)
-  table.insert(answer, state[id])
-end
-return answer
-"""
+SUBMIT = Script("workers.client.scripts", "submit")
 
 
 def connect(settings: QueueSettings) -> redis.Redis:
@@ -104,7 +74,7 @@ def outcomes(client: redis.Redis, request_ids: Sequence[str]) -> dict[str, Outco
 def _ask(client: redis.Redis, kind: str, may_hold: int, pairs: Sequence[tuple[str, str]]) -> dict[str, State]:
     keys = [UNACKED, *queue_lists(kind)]
     flat = [text for pair in pairs for text in pair]
-    answer = cast(list[Any], client.eval(SCRIPT, len(keys), *keys, str(may_hold), *flat))
+    answer = SUBMIT(client, keys, [may_hold, *flat])
     found: dict[str, State] = {}
     for request_id, state in zip(answer[::2], answer[1::2], strict=True):
         found[request_id.decode()] = cast(State, state.decode())

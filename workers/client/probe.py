@@ -22,6 +22,7 @@ from redis.exceptions import (
 
 from workers.errors import ConfigError
 from workers.queues import QUEUES
+from workers.redis_script import Script
 from workers.redis_url import address
 from workers.settings import REDIS_ENV, QueueSettings
 
@@ -30,57 +31,7 @@ FIELD = f"queue.redis_url (or {REDIS_ENV})"
 PIDBOX = "celery.pidbox"
 _CURE = "start it, correct the address, or name none and one is started for the run"
 _RIGHTS = "give its user the rights that ops/redis/users.acl lists"
-# Every command that scripts and clients of the queue send, on keys of the probe (prefix ARGV[1]); then on
-# each key of the queues (pairs from ARGV[2]) a command that removes a member that is not there. Keys are not
-# declared, so that the rights to each are checked and reported command by command.
-PROBE = """
-local failed = {}
-local function try(...)
-  local answer = redis.pcall(...)
-  if type(answer) == 'table' and answer.err then
-    local command, key = ...
-    failed[#failed + 1] = {command, key or '', answer.err}
-  end
-end
-local p = ARGV[1]
-try('TIME')
-try('SET', p .. 's', '1', 'NX', 'PX', '5000')
-try('GET', p .. 's')
-try('MGET', p .. 's')
-try('EXISTS', p .. 's')
-try('EXPIRE', p .. 's', '5')
-try('PEXPIRE', p .. 's', '5000')
-try('PTTL', p .. 's')
-try('HSET', p .. 'h', 'a', '1')
-try('HGET', p .. 'h', 'a')
-try('HGETALL', p .. 'h')
-try('HVALS', p .. 'h')
-try('HEXISTS', p .. 'h', 'a')
-try('HINCRBY', p .. 'h', 'a', '1')
-try('HINCRBYFLOAT', p .. 'h', 'a', '1')
-try('HDEL', p .. 'h', 'a')
-try('LPUSH', p .. 'l', '1')
-try('RPUSH', p .. 'l', '2')
-try('LSET', p .. 'l', '0', '1')
-try('LINDEX', p .. 'l', '0')
-try('LRANGE', p .. 'l', '0', '-1')
-try('LLEN', p .. 'l')
-try('LREM', p .. 'l', '1', '2')
-try('ZADD', p .. 'z', '1', 'a')
-try('ZINCRBY', p .. 'z', '1', 'a')
-try('ZSCORE', p .. 'z', 'a')
-try('ZRANGE', p .. 'z', '0', '-1')
-try('ZREVRANGEBYSCORE', p .. 'z', '1', '0')
-try('ZREMRANGEBYSCORE', p .. 'z', '0', '9')
-try('SADD', p .. 'm', 'a')
-try('SMEMBERS', p .. 'm')
-try('XADD', p .. 'x', 'MAXLEN', '~', '10', '*', 'a', '1')
-try('DEL', p .. 's', p .. 'h', p .. 'l', p .. 'z', p .. 'm', p .. 'x')
-for i = 2, #ARGV, 2 do
-  if ARGV[i] == 'LREM' then try('LREM', ARGV[i + 1], '1', p) else try(ARGV[i], ARGV[i + 1], p) end
-end
-return failed
-"""
+PROBE = Script("workers.client.scripts", "probe")
 
 
 def problems(settings: QueueSettings, serves: bool = False) -> list[str]:
@@ -150,7 +101,7 @@ def _commands(client: redis.Redis, serves: bool) -> list[str]:
     named += [("HDEL", "unacked"), ("SREM", f"_kombu.binding.{PIDBOX}")]
     if serves:
         named += [("ZREM", "unacked_index"), *(("SREM", f"_kombu.binding.{queue}") for queue in QUEUES)]
-    failed: Any = client.eval(PROBE, 0, prefix, *(part for pair in named for part in pair))
+    failed = PROBE(client, arguments=[prefix, *(part for pair in named for part in pair)])
     found = [_failure(command, key.replace(prefix, "llmi:"), text) for command, key, text in failed]
     if found:
         return list(dict.fromkeys(found))[:3]

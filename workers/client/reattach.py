@@ -13,8 +13,7 @@ old ones, and its outcome is found by its key. Limits as in `workers.client.bloc
 
 from __future__ import annotations
 
-from collections.abc import Awaitable
-from typing import Any, Literal, cast
+from typing import Literal
 
 import redis.asyncio
 
@@ -22,43 +21,11 @@ from workers.broker.keys import UNACKED, attempts_key, outcome_key, queue_lists
 from workers.client.publisher import encode
 from workers.errors import Cause, Fault
 from workers.messages import Request
+from workers.redis_script import Script
 
 State = Literal["done", "running", "queued", "posted"]
 
-# KEYS: outcome, attempts, the unacked hash, then the lists of the queue. ARGV: id, message, causes that are
-# the model's. Returns the state, and with it the outcome (done) or the delivery tag (running). kombu itself
-# takes a tag without a message from its index.
-SCRIPT = """
-local stored, over = redis.call('GET', KEYS[1]), false
-if stored then
-  local result = cjson.decode(stored).result
-  local counts = result.status == 'success'
-  for i = 3, #ARGV do counts = counts or result.cause == ARGV[i] end
-  if counts then return {'done', stored} end
-  redis.call('DEL', KEYS[1], KEYS[2])
-  over = result.cause ~= 'cancelled'
-end
-local function ours(entry)
-  return string.match(entry, '"correlation_id": ?"([^"]*)"') == ARGV[1]
-end
-local held = redis.call('HGETALL', KEYS[3])
-for i = 1, #held, 2 do
-  if ours(held[i + 1]) then
-    if not over then return {'running', held[i]} end
-    redis.call('HDEL', KEYS[3], held[i])
-  end
-end
-for k = 4, #KEYS do
-  for i, entry in ipairs(redis.call('LRANGE', KEYS[k], 0, -1)) do
-    if ours(entry) then
-      redis.call('LSET', KEYS[k], i - 1, ARGV[2])
-      return {'queued', ''}
-    end
-  end
-end
-redis.call('LPUSH', KEYS[4], ARGV[2])
-return {'posted', ''}
-"""
+REATTACH = Script("workers.client.scripts", "reattach")
 
 
 async def reattach(
@@ -71,6 +38,5 @@ async def reattach(
     keys += queue_lists(request.kind)
     message = encode(request, tag=tag, reply_to=reply_to)
     blamed = [cause.value for cause in Cause if cause.fault is Fault.MODEL]
-    answer = client.eval(SCRIPT, len(keys), *keys, request.request_id, message, *blamed)
-    state, with_it = await cast(Awaitable[Any], answer)
+    state, with_it = await REATTACH.call_async(client, keys, [request.request_id, message, *blamed])
     return state.decode(), with_it

@@ -26,6 +26,7 @@ from prometheus_client.multiprocess import MultiProcessCollector
 from prometheus_client.registry import Collector
 
 from workers.metrics.telemetry import FOLDER_ENV, registry
+from workers.redis_script import Script
 from workers.settings import MetricsSettings, QueueSettings
 
 logger = logging.getLogger(__name__)
@@ -34,17 +35,8 @@ WILDCARDS = ("0.0.0.0", "::", "")
 CONNECT_S = 5.0
 BEATS_PER_LEASE = 5
 
-# KEYS: the targets. ARGV: one target as JSON, seconds to live.
-RENEW = """
-redis.call('ZADD', KEYS[1], redis.call('TIME')[1] + ARGV[2], ARGV[1])
-redis.call('EXPIRE', KEYS[1], 2 * ARGV[2])
-return 1
-"""
-LIST = """
-local now = redis.call('TIME')[1]
-redis.call('ZREMRANGEBYSCORE', KEYS[1], '-inf', '(' .. now)
-return redis.call('ZRANGE', KEYS[1], 0, -1)
-"""
+RENEW_TARGET = Script("workers.metrics", "renew_target")
+LIST_TARGETS = Script("workers.metrics", "list_targets")
 
 
 @dataclass(frozen=True)
@@ -57,12 +49,12 @@ class Target:
     def renew(self, pipeline: Any, lease_s: float) -> None:
         """Add to `pipeline` (blocking or asyncio) what keeps this target listed for one more lease."""
         value = json.dumps({"address": self.address, "labels": dict(self.labels)}, sort_keys=True)
-        pipeline.eval(RENEW, 1, TARGETS_KEY, value, str(max(1, round(lease_s))))
+        pipeline.eval(RENEW_TARGET.source, 1, TARGETS_KEY, value, str(max(1, round(lease_s))))
 
 
 def targets(client: redis.Redis) -> list[Target]:
     """Every process that serves metrics now. Raises `redis.RedisError`."""
-    listed: Any = client.eval(LIST, 1, TARGETS_KEY)
+    listed: Any = LIST_TARGETS(client, [TARGETS_KEY])
     return [Target(**json.loads(value)) for value in listed]
 
 

@@ -23,6 +23,7 @@ from llmi.load.chaos.provider import Provider
 from llmi.load.chaos.proxy import Proxy
 from llmi.load.chaos.workers import Crew
 from workers.broker.keys import UNACKED_INDEX
+from workers.redis_script import Script
 
 DELAY_S = 0.1  # of each packet
 FULL_BYTES = 512  # no file may grow beyond: less than any picture has
@@ -30,12 +31,7 @@ LEASE_CLOCK_S = 3600
 REFUSALS = (("maxmemory", "1"), ("min-replicas-to-write", "1"))  # "0" undoes either
 REST_S = 60.0  # what was begun has ended by then
 
-# KEYS: kombu's index of leases. ARGV: seconds. As if every holder had been silent for so long.
-EXPIRE = """
-for _, tag in ipairs(redis.call('ZRANGE', KEYS[1], 0, -1)) do
-  redis.call('ZINCRBY', KEYS[1], -tonumber(ARGV[1]), tag)
-end
-"""
+EXPIRE_LEASES = Script("llmi.load.chaos", "expire_leases")
 
 
 class Monkey:
@@ -158,7 +154,7 @@ class Monkey:
 
     def _expire(self) -> None:
         with redis.Redis.from_url(self._server.url, socket_timeout=5.0, socket_connect_timeout=5.0) as client:
-            client.eval(EXPIRE, 1, UNACKED_INDEX, str(LEASE_CLOCK_S))
+            EXPIRE_LEASES(client, [UNACKED_INDEX], [LEASE_CLOCK_S])
 
 
 def _signal_group(pid: int, signum: signal.Signals) -> None:

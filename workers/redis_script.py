@@ -1,0 +1,49 @@
+"""Lua scripts in `.lua` files, called in Redis by their SHA-1.
+
+The header of each file documents its keys, its arguments and what it returns.
+"""
+
+from __future__ import annotations
+
+import hashlib
+from collections.abc import Awaitable, Sequence
+from importlib.resources import files
+from typing import Any, cast
+
+import redis
+import redis.asyncio
+from redis.exceptions import NoScriptError
+
+Argument = str | bytes | int | float
+
+
+class Script:
+    """The script `NAME.lua` in the folder of `package`.
+
+    A call sends the SHA-1. A server that does not have the script, for example after a restart, gets the
+    source once. Use `source` with `pipeline.eval` in a pipeline, where a missing script cannot be sent again.
+    """
+
+    def __init__(self, package: str, name: str):
+        self.source = files(package).joinpath(f"{name}.lua").read_text(encoding="utf-8")
+        self.sha = hashlib.sha1(self.source.encode()).hexdigest()
+
+    def __call__(
+        self, client: redis.Redis, keys: Sequence[str] = (), arguments: Sequence[Argument] = ()
+    ) -> Any:
+        """Run it; returns what the script returns. Raises `redis.RedisError`."""
+        try:
+            return client.evalsha(self.sha, len(keys), *keys, *arguments)  # type: ignore[arg-type]
+        except NoScriptError:
+            return client.eval(self.source, len(keys), *keys, *arguments)  # type: ignore[arg-type]
+
+    async def call_async(
+        self, client: redis.asyncio.Redis, keys: Sequence[str] = (), arguments: Sequence[Argument] = ()
+    ) -> Any:
+        """As `__call__`, on the event loop."""
+        try:
+            found = client.evalsha(self.sha, len(keys), *keys, *arguments)  # type: ignore[arg-type]
+            return await cast(Awaitable[Any], found)
+        except NoScriptError:
+            found = client.eval(self.source, len(keys), *keys, *arguments)  # type: ignore[arg-type]
+            return await cast(Awaitable[Any], found)
