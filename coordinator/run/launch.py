@@ -106,7 +106,7 @@ def _launch(
         depths = lambda: services.depths() if services else {}  # noqa: E731 - bound below
         workers = lambda: services.fleet.states() if services else {}  # noqa: E731
         queue = lambda: (services.config.queue.url, services.config.queue) if services else None  # noqa: E731
-        where = RequestStatusPoller(progress, queue).words
+        where = RequestStatusPoller(progress, queue).describe
         with LiveView(
             console, config.name, config.train.steps, progress, memory, depths, workers, where
         ) as view:

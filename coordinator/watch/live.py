@@ -1,6 +1,6 @@
-"""The live view of a run: a small panel on a terminal, plain lines elsewhere. All of it goes to stderr.
+"""The live view of a run on stderr: a small panel on a terminal, plain lines elsewhere.
 
-Invariant: showing never disturbs a run; a queue that cannot be asked shows no depth, and the run goes on.
+Invariant: the view never stops the run; a queue that does not answer shows no depth.
 """
 
 from __future__ import annotations
@@ -31,8 +31,8 @@ logger = logging.getLogger(__name__)
 BARS = "▁▂▃▄▅▆▇█"
 LINE_EVERY_S = 30.0
 TRAINING = "training"
-LOADING = "verl and vLLM load the model; the first rollouts follow"
-FIRST = "the first rollouts are written and scored"
+LOADING = "verl and vLLM load the model"
+FIRST = "generating and scoring the first rollouts"
 
 
 def sparkline(values: list[float], width: int = 40) -> str:
@@ -46,7 +46,7 @@ def sparkline(values: list[float], width: int = 40) -> str:
 
 
 def worker_counts(states: Mapping[str, PoolState]) -> str:
-    """Workers ready of those wanted, by pool, and between which bounds where these leave a choice."""
+    """`POOL READY/WANTED (LOW–HIGH)` of every pool; the bounds only where they differ."""
     shown = []
     for name, state in states.items():
         first, *others = name.split("-")
@@ -57,14 +57,16 @@ def worker_counts(states: Mapping[str, PoolState]) -> str:
 
 
 def masked_in_words(progress: Progress) -> str:
-    """Samples that infrastructure masked, by cause, and those that were dropped with their groups."""
+    """Describe masked samples by cause, and those dropped with their groups."""
     causes = {cause: count for cause, count in progress.masked.most_common() if cause != DROPPED}
     return counts_in_words(progress.masked_rollouts, causes, progress.masked[DROPPED])
 
 
 class LiveView:
-    """Shows the run's progress whenever `show` is called. `total`: steps, None when the data decides;
-    `where`: tells in words where the request of an id is, empty when nobody knows."""
+    """A context manager that shows the run's progress at each call of `show`.
+
+    `total`: number of steps, None when the data decides; `where`: describes the request of an id.
+    """
 
     def __init__(
         self,
@@ -108,23 +110,21 @@ class LiveView:
         return time.monotonic() - self._started
 
     def say(self, stage: str) -> None:
-        """Name what is going on now."""
+        """Show the name of the current stage."""
         self.stage = stage
         self.show(force=True)
 
     def show(self, force: bool = False) -> None:
-        """Read what is new and draw it; off a terminal, one line per step, per stage or per half minute."""
+        """Update and draw; off a terminal, print a line at each step and stage, and every `LINE_EVERY_S`."""
         self._progress.update()
         self._written(partial(self._draw, force))
 
     def _written(self, write: Callable[[], object]) -> None:
-        """A terminal that is gone, a pipe that nobody reads (rich exits for that) or a full disk does not end
-        the run: from then on it is silent.
-        """
+        """Call `write`. After an error (terminal gone, closed pipe, full disk) the view stays silent."""
         try:
             write()
         except (OSError, SystemExit) as error:
-            logger.warning("the run's state is shown no more: %r", error)
+            logger.warning("the live view stops: %r", error)
             self._console.quiet = True
 
     def _draw(self, force: bool) -> None:
@@ -138,7 +138,7 @@ class LiveView:
 
     @property
     def _doing(self) -> str:
-        """The stage, and in a run's first minutes what it is that takes so long."""
+        """The stage; before the first step, what takes so long."""
         if self.stage != TRAINING or self._progress.steps:
             return self.stage
         if not self._progress.begun:
@@ -148,7 +148,7 @@ class LiveView:
     def _facts(self) -> dict[str, str]:
         progress = self._progress
         idle = progress.idle_ratio
-        failed = {"model": "model's fault", "infrastructure": "ours"}
+        failed = {"model": "model faults", "infrastructure": "infrastructure faults"}
         outcomes = [f"{progress.outcomes['success']:,} ok"]
         outcomes += [f"{progress.outcomes[k]:,} {word}" for k, word in failed.items() if progress.outcomes[k]]
         workers = self._workers()

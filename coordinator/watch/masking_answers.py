@@ -1,7 +1,8 @@
-"""Answers of providers that masked samples and that waiting does not cure: refusals for unknown reasons,
-answers and verdicts that cannot be read. Listed by kind and provider; pure.
+"""Answers of providers that mask samples and that a retry does not fix, counted by kind. Pure.
 
-No breaker opens for them, so without these lists a run could mask the same kind of document unnoticed.
+These are refusals without a known reason, and answers and verdicts that cannot be parsed. No circuit opens
+for them, so without this list a run could mask one kind of document unnoticed.
+
 Invariant: what is kept is bounded, whatever the answers say.
 """
 
@@ -13,14 +14,14 @@ from workers.errors import Cause
 from workers.messages import Failure, Outcome
 
 CAUSES = frozenset({Cause.BAD_ANSWER, Cause.VERDICT_UNREADABLE})
-RECENT = 200  # outcomes of a kind, of which the share is taken
-SHARE, LEAST = 0.05, 5  # more than this share of them, and at least so many, raise an advisory
-LISTED = 50  # different answers of a kind
-SHOWN = 300  # characters of one
+RECENT = 200  # outcomes of a kind that the share is computed from
+SHARE, LEAST = 0.05, 5  # an advisory needs more than this share of them, and at least this many
+LISTED = 50  # most different answers of a kind
+SHOWN = 300  # most characters of an answer
 
 
 class MaskingAnswers:
-    """Takes the outcomes of a run in any order."""
+    """Counts the outcomes of a run, in any order."""
 
     def __init__(self) -> None:
         self._recent: dict[str, deque[bool]] = {}
@@ -41,12 +42,12 @@ class MaskingAnswers:
 
     @property
     def counts(self) -> dict[str, dict[str, int]]:
-        """How often each answer came, by kind, the most frequent first."""
+        """Count of each answer, by kind, the most frequent first."""
         return {kind: dict(answers.most_common()) for kind, answers in sorted(self._answers.items())}
 
     @property
     def advisories(self) -> list[str]:
-        """A line for each kind of request of which too many masked their samples so."""
+        """One line for each kind of request that masked too many samples this way."""
         found = []
         for kind, recent in sorted(self._recent.items()):
             refused = sum(recent)
@@ -55,6 +56,6 @@ class MaskingAnswers:
             ((answer, times),) = self._answers[kind].most_common(1)
             found.append(
                 f"{kind}: {refused} of the last {len(recent)} requests masked their samples by answers that "
-                f"waiting does not cure; {times} times {answer}"
+                f"a retry does not fix; {times} times {answer}"
             )
         return found

@@ -1,4 +1,4 @@
-"""Which samples of a run were masked, by cause and by what failed, as users see it. Pure."""
+"""The masked samples of a run, by cause and by what failed. Pure."""
 
 from __future__ import annotations
 
@@ -16,7 +16,7 @@ SHORT = 8  # characters of a group's id
 
 
 class MaskedCause(BaseModel):
-    """Masked samples of one cause. `by`: what failed; `steps` in which; `examples`: ids of some."""
+    """Masked samples of one cause. `by`: what failed; `steps`: where; `examples`: ids of some samples."""
 
     cause: str
     by: str
@@ -26,8 +26,11 @@ class MaskedCause(BaseModel):
 
 
 class Masks(BaseModel):
-    """`total` of `rollouts` samples were masked by infrastructure; `dropped` went with their groups, though
-    each has a reward. A sample with several causes counts for each."""
+    """Masked samples of a run.
+
+    `total` of `rollouts` samples were masked by infrastructure; `dropped` more have a reward and were dropped
+    with their groups. A sample with several causes counts for each of them.
+    """
 
     run: str
     rollouts: int
@@ -37,7 +40,7 @@ class Masks(BaseModel):
 
 
 def list_masked(ledger: Ledger, run: str) -> Masks:
-    """The most frequent cause first, those dropped with their groups last."""
+    """List the causes, the most frequent first; samples dropped with their groups come last."""
     samples = masked_samples(ledger)
     found: dict[tuple[str, str], list[MaskedSample]] = defaultdict(list)
     for one in samples:
@@ -64,7 +67,7 @@ def list_masked(ledger: Ledger, run: str) -> Masks:
 
 
 def in_ranges(numbers: Iterable[int], most: int = 8) -> str:
-    """`1–4, 7`; of more than `most` ranges the first."""
+    """Format numbers as ranges, such as `1–4, 7`; at most `most` of them."""
     ordered = sorted(set(numbers))
     runs = [
         [number for _, number in part]
@@ -75,8 +78,10 @@ def in_ranges(numbers: Iterable[int], most: int = 8) -> str:
 
 
 def counts_in_words(masked: int, causes: Mapping[str, int], dropped: int) -> str:
-    """`3 (2 timeout, 1 quota), 1 dropped with their groups`, from samples that infrastructure masked, their
-    causes (a sample with several counts for each), and samples that were dropped with their groups.
+    """Format as `3 (2 timeout, 1 quota), 1 dropped with their groups`.
+
+    `masked`: samples masked by infrastructure; `causes`: count of each cause; `dropped`: samples dropped with
+    their groups.
     """
     by_cause = ", ".join(f"{count:,} {cause.replace('_', ' ')}" for cause, count in causes.items() if count)
     words = f"{masked:,}" + (f" ({by_cause})" if by_cause else "")
@@ -84,12 +89,12 @@ def counts_in_words(masked: int, causes: Mapping[str, int], dropped: int) -> str
 
 
 def short_id(rollout_id: str) -> str:
-    """The beginning of the group's id, and the sibling: enough for `llmi why`."""
+    """A shorter id that `llmi why` accepts: the start of the group's id, and the sibling."""
     group, _, sibling = rollout_id.rpartition("_")
     return f"{group[:SHORT]}_{sibling}" if group else rollout_id
 
 
 def _keys(one: MaskedSample) -> Sequence[tuple[str, str]]:
-    """(cause, what failed) of a sample, each once."""
+    """Distinct pairs of cause and what failed."""
     named = [(reason.failure.cause.value, reason.by) for reason in one.reasons]
     return list(dict.fromkeys(named)) or [(cause, "") for cause in one.causes]

@@ -1,7 +1,9 @@
-"""How far a run is, read from the files it writes while it goes on.
+"""The progress of a run, read from its files while it goes on.
 
-Invariants: each line of a file is read once, however often `update` is called; an unfinished last line waits
-for its end; nothing here touches a process of the run.
+Invariants:
+- Each line of a file is read once, however often `update` is called.
+- A line without its end is read later.
+- No process of the run is touched.
 """
 
 from __future__ import annotations
@@ -42,8 +44,8 @@ from workers.messages import Failure
 
 logger = logging.getLogger(__name__)
 REWARD = "critic/score/mean"
-LAST_STEPS = 10  # by which the time left is estimated
-JUDGE_EVERY_S = 2.0  # some ms of work for a thousand rollouts under way
+LAST_STEPS = 10  # steps from which the time left is estimated
+IDLE_EVERY_S = 2.0  # some ms of work for a thousand rollouts in flight
 
 
 class Progress:
@@ -78,32 +80,32 @@ class Progress:
         self.waiting: list[Span] = []
         self.paused: Paused | None = None
         self.masking_answers = MaskingAnswers()
-        self._judged_at = 0.0
+        self._idle_at = 0.0
         self._timing: list[dict[str, Any]] = []
-        # By rollout, its state and the step of that; only what no checkpoint holds yet.
-        self._undoable: dict[str, tuple[State, int]] = {}
+        # State and step of each rollout that no checkpoint holds yet: a resumed run starts before them.
+        self._uncommitted: dict[str, tuple[State, int]] = {}
 
     @property
     def idle_ratio(self) -> float | None:
-        """The trainer's share of waiting over the steps so far."""
+        """Share of the steps' time that the trainer waited; None before the first step."""
         return idle_ratio(self._timing)
 
     @property
     def left_s(self) -> float | None:
-        """About how many seconds the steps that are left take, by the last ones; None while it is unknown."""
+        """Estimated seconds of the steps that are left, from the last ones; None when unknown."""
         last = [row[STEP] for row in self._timing[-LAST_STEPS:] if isinstance(row.get(STEP), int | float)]
         if not last or self._total is None:
             return None
         return max(0, self._total - self.steps) * sum(last) / len(last)
 
     def update(self) -> None:
-        """Take in what was written since the last call."""
+        """Read what was written since the last call."""
         now = time.time()
         for line in self._new_lines(self._run / METRICS):
             try:
                 entry = json.loads(line)
             except ValueError:  # torn by a disk that was full: the trainer's own file
-                logger.warning("%s: a line of it cannot be read, and is not shown", METRICS)
+                logger.warning("%s: a line cannot be parsed and is skipped", METRICS)
                 continue
             self.steps = entry["step"]
             self._timing.append(entry["data"])
@@ -111,18 +113,18 @@ class Progress:
             if isinstance(entry["data"].get(REWARD), int | float):
                 self.rewards.append(entry["data"][REWARD])
         self.idle_tracker.add(self._new_entries(), now)
-        if now - self._judged_at > JUDGE_EVERY_S:
-            self._judged_at = now
-            self._judge(now)
+        if now - self._idle_at > IDLE_EVERY_S:
+            self._idle_at = now
+            self._update_idle(now)
 
     def conclude(self) -> None:
-        """Of a run that has ended: nothing more is written, and nothing is waited for."""
+        """Read the rest of a run that has ended; nothing is waited for any more."""
         self.update()
         self.idle_tracker.add([])
         self.waiting, self.paused = [], None
         self.idle = self.idle_tracker.report(self.idle_tracker.idleness())
 
-    def _judge(self, now: float) -> None:
+    def _update_idle(self, now: float) -> None:
         if self._total is not None and self.steps >= self._total:
             self.waiting, self.idle = [], self.idle_tracker.report(self.idle_tracker.idleness())
             return
@@ -146,7 +148,7 @@ class Progress:
                 self.begun += 1
             case Scored():
                 self.scored += 1
-            case Posted():  # one that a resumed run takes up is known
+            case Posted():  # a resumed run posts known requests again
                 self.posted += self.idle_tracker.request(entry.request.request_id) is None
             case Ended():
                 result = entry.outcome.result
@@ -154,7 +156,7 @@ class Progress:
                 self.masking_answers.add(entry.outcome)
             case Closed():
                 self.states[entry.state] += 1
-                self._undoable[entry.rollout_id] = entry.state, entry.step
+                self._uncommitted[entry.rollout_id] = entry.state, entry.step
                 if entry.state == "masked":
                     self._masked(entry)
             case Paused():
@@ -164,14 +166,14 @@ class Progress:
             case Abandoned():
                 self.states["cancelled"] += 1
             case Saved():
-                kept = self._undoable.items()
-                self._undoable = {name: end for name, end in kept if end[1] > entry.step}
+                kept = self._uncommitted.items()
+                self._uncommitted = {name: end for name, end in kept if end[1] > entry.step}
             case Resumed():
-                for state, step in self._undoable.values():
+                for state, step in self._uncommitted.values():
                     if step > entry.step or state == "cancelled":
                         self.states[state] -= 1
                         self.masked[DROPPED] -= state == "masked"
-                self._undoable.clear()
+                self._uncommitted.clear()
                 self.paused = None
                 self.begun = self.scored = 0
 

@@ -87,8 +87,7 @@ def write_page(run: Path, config: RunConfig, ledger: Ledger, summary: Summary) -
 
 
 def points(ledger: Ledger, summary: Summary) -> list[Point]:
-    """The steps of the curve: those with a reward, and those whose samples were masked or dropped. Step 0
-    holds what belongs to none."""
+    """The steps of the curve: those with a reward, and those with masked or dropped samples."""
     rewards, masked, dropped = reward_curve(ledger), summary.masked_by_step, summary.dropped_by_step
     return [
         Point(step, rewards.get(step), masked.get(step, 0), dropped.get(step, 0))
@@ -97,7 +96,7 @@ def points(ledger: Ledger, summary: Summary) -> list[Point]:
 
 
 def samples(ledger: Ledger) -> list[Sample]:
-    """The documents that were trained on, in the order of their steps."""
+    """The documents that were trained on, by step."""
     found = [
         Sample(
             document=rollout.document,
@@ -141,7 +140,7 @@ def figures(summary: Summary) -> list[KeyFigure]:
 def tables(summary: Summary) -> list[Table]:
     kinds = Table(
         "Requests",
-        ["kind", "posted", "success", "model's fault", "ours"],
+        ["kind", "posted", "success", "model", "infrastructure"],
         [
             [kind.replace("_", " "), *(f"{n:,}" for n in (c.posted, c.success, c.model, c.infrastructure))]
             for kind, c in summary.by_tool.items()
@@ -168,17 +167,17 @@ def tables(summary: Summary) -> list[Table]:
 
 
 def largest(causes: Mapping[str, float]) -> dict[str, float]:
-    """The `CAUSES_SHOWN` with the most seconds, and the rest together; summary.json has them all."""
+    """The `CAUSES_SHOWN` largest causes, and the sum of the others; summary.json has all."""
     ordered = sorted(causes.items(), key=lambda item: -item[1])
     rest = sum(seconds for _, seconds in ordered[CAUSES_SHOWN:])
     return dict(ordered[:CAUSES_SHOWN]) | ({"everything else": rest} if rest else {})
 
 
 def notes(config: RunConfig) -> list[str]:
-    """What a reader must know to judge the scores and pictures."""
+    """What a reader must know about the scores and images."""
     found = [f"Reward formula: {config.reward.formula}."]
     if "rules" in (config.judges.text.provider, config.judges.image.provider):
-        found.append("Scores come from the rule-based judge: no judge model is configured.")
+        found.append("Scores come from the rule-based judge; no judge model is configured.")
     if config.train.device == "cpu" and config.tools.diffusion.provider == "diffusers":
-        found.append("Generated pictures come from tiny weights trained for seconds.")
+        found.append("Generated images come from tiny weights trained for seconds.")
     return found

@@ -1,4 +1,4 @@
-"""The part of a run's page about masked samples: how many, by cause and by step, and one of each cause."""
+"""The tables of masked samples on a run's page, by cause and by step, and one example of each cause."""
 
 from __future__ import annotations
 
@@ -9,12 +9,12 @@ from evaluation.pages.samples import Sample
 from policy.ledger.masked import masked_samples
 from policy.ledger.records import Ledger
 
-SHOWN = 6  # samples
+SHOWN = 6  # most samples
 STEPS = 12  # rows of the table by step
 
 
 def masked_note(summary: Summary) -> str:
-    """Beside the number of masked samples."""
+    """The text beside the number of masked samples."""
     dropped = (
         f"; {summary.dropped_with_group:,} dropped with their groups" if summary.dropped_with_group else ""
     )
@@ -22,7 +22,7 @@ def masked_note(summary: Summary) -> str:
 
 
 def masked_tables(masks: Masks, summary: Summary) -> list[Table]:
-    """By cause, with ids for `llmi why`, and by step; none where nothing was masked."""
+    """Tables by cause (with ids for `llmi why`) and by step; none when nothing was masked."""
     if not masks.causes:
         return []
     causes = [
@@ -38,7 +38,9 @@ def masked_tables(masks: Masks, summary: Summary) -> list[Table]:
         [str(step) if step else "none", f"{infrastructure.get(step, 0):,}", f"{group.get(step, 0):,}"]
         for step in sorted(steps[:STEPS])
     ]
-    title = "Masked, by step" if len(steps) <= STEPS else f"Masked, the worst {STEPS} of {len(steps)} steps"
+    title = (
+        "Masked, by step" if len(steps) <= STEPS else f"Masked, {STEPS} steps with the most of {len(steps)}"
+    )
     return [
         Table("Masked, by cause", ["cause", "by", "samples", "steps", "such as"], causes),
         Table(title, ["step", "by infrastructure", "with its group"], rows),
@@ -46,7 +48,7 @@ def masked_tables(masks: Masks, summary: Summary) -> list[Table]:
 
 
 def examples(ledger: Ledger, run: str) -> list[Sample]:
-    """Masked samples, the first of each set of causes and the commonest set first."""
+    """One masked sample for each set of causes, the most frequent set first."""
     by_causes: dict[tuple[str, ...], list[Sample]] = {}
     for one in masked_samples(ledger):
         rollout = one.rollout

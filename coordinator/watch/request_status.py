@@ -1,7 +1,7 @@
-"""Tells in words where a request is, so that what is slow and what is stuck look different.
+"""Describe the state of a request, so that slow and stuck requests look different.
 
-Invariant: however often the live view asks, Redis is asked every `EVERY_S` at most, and one that is away
-makes no more than a silence.
+Invariants: the live view makes at most one query of Redis every `EVERY_S`; a Redis that does not answer gives
+an empty description.
 """
 
 from __future__ import annotations
@@ -23,23 +23,23 @@ Queue = tuple[str, QueueSettings]  # with the URL under which its Redis is reach
 
 
 class RequestStatusPoller:
-    """`queue` gives the run's queue once there is one."""
+    """Describes requests of a run. `queue`: returns the run's queue, None before it exists."""
 
     def __init__(self, progress: Progress, queue: Callable[[], Queue | None]):
         self._progress = progress
         self._queue = queue
         self._seen: tuple[str, float, str] = ("", -EVERY_S, "")
 
-    def words(self, request_id: str) -> str:
-        """Where it is; empty when nobody can tell."""
-        known, at, words = self._seen
+    def describe(self, request_id: str) -> str:
+        """Describe the request; empty when its state is unknown."""
+        known, at, text = self._seen
         if time.monotonic() - at < EVERY_S:
-            return words if known == request_id else ""
-        words = self._ask(request_id)
-        self._seen = request_id, time.monotonic(), words
-        return words
+            return text if known == request_id else ""
+        text = self._query(request_id)
+        self._seen = request_id, time.monotonic(), text
+        return text
 
-    def _ask(self, request_id: str) -> str:
+    def _query(self, request_id: str) -> str:
         record, queue = self._progress.idle_tracker.request(request_id), self._queue()
         if record is None or queue is None:
             return ""
@@ -54,7 +54,7 @@ class RequestStatusPoller:
 
 
 def open_circuit(url: str, kind: str) -> str:
-    """In words, the provider of `kind` that workers leave alone; empty when there is none."""
+    """Describe the provider of `kind` with an open circuit; empty without one."""
     try:
         outages = read_breakers(url).outages if url else []
     except redis.RedisError:
@@ -63,32 +63,33 @@ def open_circuit(url: str, kind: str) -> str:
 
 
 def describe(where: RequestStatus | None, median_s: float | None, lease_s: float, down: str = "") -> str:
-    """A request's request_status in words; None: Redis does not answer. `median_s` of its kind's service;
-    `down`: its provider, if that is left alone.
+    """Describe a status; None: Redis does not answer.
+
+    `median_s`: median service time of its kind; `down`: its provider, if the circuit is open.
     """
     if where is None:
         return "no outcome yet, and Redis does not answer"
     match where.state:
         case "waiting" if down:
-            return f"waiting for its provider: {down}"
+            return f"queued; circuit open: {down}"
         case "waiting":
-            ahead = f"{where.before} before it" if where.before else "the next in line"
-            return f"waiting for a slot ({ahead}, {_workers(where.workers)})"
+            ahead = f"{where.before} ahead" if where.before else "next"
+            return f"queued ({ahead}, {_workers(where.workers)})"
         case "running":
-            usual = f"median of its kind is {median_s:.1f} s" if median_s is not None else ""
+            usual = f"the median of its kind is {median_s:.1f} s" if median_s is not None else ""
             slow = "slow: " if median_s is not None and where.for_s > SLOW * median_s else ""
             note = f" ({slow}{usual})" if usual else ""
-            return f"running for {where.for_s:.0f} s on a live worker{note}"
+            return f"running for {where.for_s:.0f} s{note}"
         case "silent":
-            return f"stuck: its worker has been silent for {where.for_s:.0f} s (lease: {lease_s:.0f} s)"
+            return f"stuck: lease not renewed for {where.for_s:.0f} s (it expires after {lease_s:.0f} s)"
         case "unserved" if where.loading:
-            return f"waiting for {_workers(where.loading)} to be loaded"
+            return f"queued: {_workers(where.loading)} {'is' if where.loading == 1 else 'are'} loading"
         case "unserved":
-            return "stuck: nobody serves this queue"
+            return "stuck: no worker serves this queue"
         case "missing":
-            return f"stuck: a worker took it and fell silent; it is posted again within {lease_s:.0f} s"
+            return f"stuck: lost with its worker; reposted within {lease_s:.0f} s"
         case _:
-            return "done: its outcome is on the way"
+            return "done: its outcome is being delivered"
 
 
 def _workers(count: int) -> str:
@@ -96,7 +97,7 @@ def _workers(count: int) -> str:
 
 
 def request_status(url: str, queue: QueueSettings, record: RequestRecord) -> RequestStatus | None:
-    """Where a request is; None when the Redis at `url` does not answer, or none is named."""
+    """Query the status of a request; None when `url` is empty or its Redis does not answer."""
     if not url:
         return None
     try:

@@ -1,7 +1,6 @@
-"""Where a run stands, from its folder and its Redis: what is waited for, and what is stuck.
+"""The status of a run, read from its folder and its Redis: what is waited for, and what is stuck.
 
-Invariants: nothing of the run is changed; it may go on or have ended; a Redis that does not answer leaves its
-part out.
+Invariants: nothing of the run is changed; it may go on or have ended; without Redis its part is left out.
 """
 
 from __future__ import annotations
@@ -32,8 +31,11 @@ SHOWN = 300  # characters of a prompt
 
 
 class Waiting(BaseModel):
-    """What the trainer waits for now: `cause`, for `seconds` of the `of_s` that it has waited. `request_id`:
-    of the request behind it, if there is one; `state`: where that is, in words."""
+    """What the trainer waits for now.
+
+    `cause` explains `seconds` of the `of_s` seconds waited so far. `request_id` and `state` (in words): the
+    request that causes it, empty without one.
+    """
 
     cause: str
     seconds: float
@@ -43,8 +45,11 @@ class Waiting(BaseModel):
 
 
 class Pending(BaseModel):
-    """The request that has been without an outcome for longest. `age_s`: since it was posted; `prompt`: what
-    waits for it; `state` in words; `stuck`: None where nobody can tell."""
+    """The request that has been without an outcome for longest.
+
+    `age_s`: seconds since it was posted; `prompt`: of the rollout that waits for it; `state`: in words;
+    `stuck`: None when unknown.
+    """
 
     request_id: str
     tool: str
@@ -58,12 +63,14 @@ class Pending(BaseModel):
 class Status(BaseModel):
     """Where a run stands.
 
-    `quiet_s`: since the run's last line; `left_s`: about how long it still takes; `masked`: samples so far,
-    as `Progress.masked`; `waiting`: None while it trains; `queues`: None without Redis; `paused`: the
-    providers, in words, because of which it asks for no rollouts now; `down`: those with an open circuit.
-    `advisories`: in words, kinds of requests of which too many masked their samples by answers that waiting
-    does not cure; `masking_answers`: all such answers, by kind, with how often each came. Idle times as in
-    `Summary`.
+    - `quiet_s`: seconds since the run wrote its last line; `left_s`: estimated seconds to its end.
+    - `masked`: samples so far, as `Progress.masked`.
+    - `waiting`: None while the trainer trains. `queues`: None without Redis.
+    - `paused`: the providers, in words, for which admission is paused; `down`: those with an open circuit.
+    - `advisories`: kinds of requests that masked too many samples by answers that a retry does not fix.
+    - `masking_answers`: count of each such answer, by kind.
+
+    Idle times are those of `Summary`.
     """
 
     name: str
@@ -88,7 +95,7 @@ class Status(BaseModel):
 
 
 def read_status(run: Path) -> Status:
-    """Read it all. Raises `ConfigError` for a folder that is no run's."""
+    """Read the status of the run in this folder. Raises `ConfigError` when there is no run."""
     evaluation = (run / "batch.json").is_file()
     if not (run / CONFIG_FILE).is_file() or (evaluation and not (run / LEDGER).is_dir()):
         hint = "; of an evaluation see `llmi evaluate status`" if evaluation else ""
@@ -117,7 +124,7 @@ def read_status(run: Path) -> Status:
         generator_idle_ratio=progress.idle.generator_ratio,
         generator_idle_s=rounded(progress.idle.generator),
         masked={cause: n for cause, n in progress.masked.most_common() if n},
-        waiting=waiting(progress, RequestStatusPoller(progress, lambda: (url, queue)).words),
+        waiting=waiting(progress, RequestStatusPoller(progress, lambda: (url, queue)).describe),
         paused=list(progress.paused.providers) if progress.paused else [],
         down=_down(url),
         advisories=progress.masking_answers.advisories,
@@ -142,7 +149,7 @@ def _progress(run: Path, steps: int | None, ended: bool) -> Progress:
 
 
 def waiting(progress: Progress, where: Callable[[str], str]) -> Waiting | None:
-    """What the trainer waits for, as its last span tells. `where`: in words, where a request is."""
+    """What the trainer waits for, by its last span. `where`: describes the request of an id."""
     spans = progress.waiting
     if not spans:
         return None
@@ -157,7 +164,7 @@ def waiting(progress: Progress, where: Callable[[str], str]) -> Waiting | None:
 
 
 def in_words(wait: Waiting) -> str:
-    """For a line of text."""
+    """One line of text."""
     where = f", {wait.request_id} is {wait.state}" if wait.state else ""
     return f"{wait.cause} ({wait.seconds:.0f} of {wait.of_s:.0f} s){where}"
 
@@ -178,7 +185,7 @@ def _longest(record: RequestRecord, progress: Progress, url: str, queue: QueueSe
 
 
 def redis_url(run: Path, queue: QueueSettings) -> str:
-    """The URL of the run's Redis, with its password when the environment has it; empty before it has one."""
+    """The URL of the run's Redis, with the password of the environment; empty before the run has one."""
     try:
         named = json.loads((run / ENDPOINTS).read_text(encoding="utf-8"))["redis"]
     except FileNotFoundError:

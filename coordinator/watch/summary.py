@@ -1,7 +1,8 @@
-"""The numbers of a run, from its metrics file and its ledger.
+"""The numbers of a run, from its metrics file and its ledger. Pure.
 
-Invariants: pure; every number is counted from what the run recorded, none is assumed; a request is lost when
-nobody can tell what became of it although its rollout ended or its deadline passed.
+Invariants:
+- Every number is counted from what the run recorded.
+- A request is lost when it has no outcome although its rollout ended or its deadline passed.
 """
 
 from __future__ import annotations
@@ -36,19 +37,20 @@ class KindCounts(BaseModel):
 
 
 class Summary(BaseModel):
-    """The figures of a run. Rewards in [0, 1]; `trainer_idle_ratio`: share of the steps' time spent waiting
-    for samples.
+    """The numbers of a run. Rewards lie in [0, 1].
 
-    `outcomes` counts requests by `success` or the cause of the failure; `rollouts` by terminal state.
-    `masked` counts samples that infrastructure masked, `dropped_with_group` those that have a reward and were
-    dropped because their group had too few valid samples; `rollouts["masked"]` is the sum of both.
-    `masked_by_cause` counts a sample once for each of its causes. For `n_valid` to `dropped_by_latency` see
-    `policy.ledger.groups.GroupSummary`. `trainer_idle_s` and `generator_idle_s`: seconds by cause
-    (`coordinator.watch.idle.path.CAUSES`); the trainer's hold those in which weights were sent.
-    `generator_idle_ratio`: share of the time from the first rollout to the last batch. `masking_answers`:
-    answers of providers that masked samples and that waiting does not cure, by kind, with how often each came
-    (`coordinator.watch.masking_answers`). `peak_rss_bytes`: of all processes together; a page that several
-    share counts once (Linux's PSS).
+    - `outcomes`: requests by `success` or the cause of the failure; `rollouts`: by terminal state.
+    - `masked`: samples masked by infrastructure. `dropped_with_group`: samples with a reward, dropped because
+      their group had too few valid samples. `rollouts["masked"]` is the sum of both.
+    - `masked_by_cause` counts a sample once for each of its causes.
+    - `n_valid` to `dropped_by_latency`: see `policy.ledger.groups.Groups`.
+    - `trainer_idle_ratio`: share of the steps' time spent waiting for samples. `generator_idle_ratio`: share
+      of the time from the first rollout to the last batch.
+    - `trainer_idle_s`, `generator_idle_s`: seconds by cause (`coordinator.watch.idle.path.CAUSES`); the
+      trainer's include weight syncs.
+    - `masking_answers`: count of each answer that masked samples, by kind
+      (`coordinator.watch.masking_answers`).
+    - `peak_rss_bytes`: of all processes together; a shared page counts once (Linux's PSS).
     """
 
     name: str
@@ -82,7 +84,7 @@ class Summary(BaseModel):
 
 
 def read_metrics(path: Path) -> list[dict[str, JsonValue]]:
-    """verl's metrics, one flat mapping per step with `step` in it; a torn line is skipped."""
+    """Read verl's metrics: one flat mapping for each step, with its `step`. A torn line is skipped."""
     if not path.exists():
         return []
     rows = []
@@ -96,7 +98,7 @@ def read_metrics(path: Path) -> list[dict[str, JsonValue]]:
 
 
 def first_and_last(values: Sequence[float], share: float = 0.2) -> tuple[float | None, float | None]:
-    """The means over the first and the last `share` of the values (at least one each); None without any."""
+    """Means of the first and the last `share` of the values (at least one each); None without values."""
     if not values:
         return None, None
     width = max(1, int(len(values) * share))
@@ -104,7 +106,7 @@ def first_and_last(values: Sequence[float], share: float = 0.2) -> tuple[float |
 
 
 def idle_ratio(metrics: Iterable[dict[str, JsonValue]]) -> float | None:
-    """Seconds the trainer waited for samples over the seconds of its steps; None before the first step."""
+    """Seconds that the trainer waited for samples, over the seconds of its steps; None before a step."""
     waited = total = 0.0
     for row in metrics:
         wait, step = row.get(WAIT), row.get(STEP)
@@ -116,7 +118,7 @@ def idle_ratio(metrics: Iterable[dict[str, JsonValue]]) -> float | None:
 def lost_requests(ledger: Ledger, now: float) -> list[RequestRecord]:
     """Requests without an outcome though their deadline passed or their rollout ended. `now` in Unix seconds.
 
-    To be asked before the ledger is closed: closing gives every open request an outcome.
+    Call this before the ledger is closed, since closing gives every open request an outcome.
     """
     return [
         record
@@ -141,7 +143,7 @@ def summarize(
     peak_rss_bytes: int,
     seconds: float,
 ) -> Summary:
-    """Add everything up. `ledger` after it was closed, `lost` from before."""
+    """Compute the summary from a closed `ledger`. `lost`: counted before it was closed."""
     outcomes: Counter[str] = Counter()
     kinds: dict[str, KindCounts] = {}
     masking = MaskingAnswers()

@@ -123,12 +123,12 @@ async def test_the_status_of_a_run_tells_slow_from_stuck(
         assert (one.tool, one.rollout, one.prompt) == ("code", "g_0", "Write about cats.")
         return one.state
 
-    await until(lambda: re.search(r"\(slow: median of its kind is \d\.\d s\)", state()))
+    await until(lambda: re.search(r"\(slow: the median of its kind is \d\.\d s\)", state()))
     assert state().startswith("running for ")
     assert status_of(run).queues["code"] == {"waiting": 0, "running": 1}
     for process in (worker.pid, child):
         os.kill(process, signal.SIGSTOP)
-    await until(lambda: state().startswith("stuck: its worker has been silent for "))
+    await until(lambda: state().startswith("stuck: lease not renewed for "))
     assert status_of(run).longest_pending.stuck
 
 
@@ -139,6 +139,6 @@ async def test_the_status_of_a_run_names_a_queue_that_nobody_serves(
 
     def one() -> bool:
         seen = status_of(config_file.parent).longest_pending
-        return seen is not None and seen.state == "stuck: nobody serves this queue"
+        return seen is not None and seen.state == "stuck: no worker serves this queue"
 
     await until(one)

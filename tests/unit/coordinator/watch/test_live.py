@@ -27,7 +27,7 @@ def view(tmp_path):
         depths = {"search": 3, "code": 0}
         workers = {"code": PoolState(wanted=2, ready=1, restarts=3, low=1, high=4)}
         progress, memory = Progress(tmp_path, 10), MemoryWatch()
-        where = "stuck: nobody serves this queue".format
+        where = "stuck: no worker serves this queue".format
         shown = LiveView(console, "run", 10, progress, memory, lambda: depths, lambda: workers, where)
         return shown, console
 
@@ -65,7 +65,7 @@ def test_what_the_trainer_waits_for_is_shown_and_where_it_is(view, tmp_path, ter
         shown.say(TRAINING)
     text = " ".join(console.file.getvalue().split())
     assert "waiting for" in text
-    assert "pending code (20 of 30 s), g_0-0 is stuck: nobody serves this queue" in text
+    assert "pending code (20 of 30 s), g_0-0 is stuck: no worker serves this queue" in text
 
 
 @pytest.mark.parametrize("terminal", [True, False])

@@ -1,4 +1,4 @@
-"""Answers that mask samples and that waiting does not cure are listed, and a share of them is an advisory."""
+"""Answers that mask samples and that a retry does not fix are counted, and a share of them is an advisory."""
 
 from __future__ import annotations
 
@@ -40,7 +40,7 @@ def test_a_share_of_refusals_is_an_advisory_that_names_provider_and_answer(cause
         *[refusal(cause=cause)] * 5, refusal("HTTP 422: x", cause), *[Success()] * 14
     ).advisories
     assert advisory == (
-        "judge_text: 6 of the last 20 requests masked their samples by answers that waiting does not cure; "
+        "judge_text: 6 of the last 20 requests masked their samples by answers that a retry does not fix; "
         f"5 times text judge answered {cause}: HTTP 400: no"
     )
 

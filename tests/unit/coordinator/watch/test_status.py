@@ -57,7 +57,7 @@ def test_a_run_under_way_names_what_it_waits_for_and_who_asked(run):
     assert (one.state, one.stuck) == ("no outcome yet, and Redis does not answer", None)
     console = Console(file=io.StringIO(), width=200)
     _show(console, now, run)
-    for expected in ("under way", "0/8", "pending diffusion (20 of 30 s)", "Redis does not answer", "cats"):
+    for expected in ("running", "0/8", "pending diffusion (20 of 30 s)", "Redis does not answer", "cats"):
         assert expected in console.file.getvalue()
 
 
@@ -78,7 +78,7 @@ def test_a_paused_run_says_for_whom_and_no_more_once_it_goes_on(run):
 def test_a_request_that_waits_for_its_provider_says_so():
     where = RequestStatus("waiting", before=3, workers=2)
     assert describe(where, 1.0, 15.0, "search (serpapi) is down") == (
-        "waiting for its provider: search (serpapi) is down"
+        "queued; circuit open: search (serpapi) is down"
     )
 
 
@@ -105,11 +105,11 @@ def test_redis_is_asked_now_and_then_however_often_the_view_is_drawn(run, monkey
         "find_request",
         lambda url, *_: asked.append(url) or RequestStatus("running", for_s=9.0),
     )
-    words = request_status.RequestStatusPoller(progress, lambda: ("redis://h", QueueSettings())).words
-    assert [words("g_0-0") for _ in range(3)] == ["running for 9 s on a live worker"] * 3
+    words = request_status.RequestStatusPoller(progress, lambda: ("redis://h", QueueSettings())).describe
+    assert [words("g_0-0") for _ in range(3)] == ["running for 9 s"] * 3
     assert asked == ["redis://h"]
     assert words("unknown") == ""
-    assert request_status.RequestStatusPoller(progress, lambda: None).words("g_0-0") == ""
+    assert request_status.RequestStatusPoller(progress, lambda: None).describe("g_0-0") == ""
 
 
 def test_a_folder_that_is_no_run_is_refused(tmp_path):
@@ -121,32 +121,32 @@ def test_a_folder_that_is_no_run_is_refused(tmp_path):
     ("where", "median_s", "words"),
     [
         (None, None, "no outcome yet, and Redis does not answer"),
-        (RequestStatus("waiting", before=3, workers=2), 1.0, "waiting for a slot (3 before it, 2 workers)"),
-        (RequestStatus("waiting", workers=1), 1.0, "waiting for a slot (the next in line, 1 worker)"),
+        (RequestStatus("waiting", before=3, workers=2), 1.0, "queued (3 ahead, 2 workers)"),
+        (RequestStatus("waiting", workers=1), 1.0, "queued (next, 1 worker)"),
         (
             RequestStatus("running", for_s=12.0),
             3.0,
-            "running for 12 s on a live worker (slow: median of its kind is 3.0 s)",
+            "running for 12 s (slow: the median of its kind is 3.0 s)",
         ),
         (
             RequestStatus("running", for_s=4.0),
             3.0,
-            "running for 4 s on a live worker (median of its kind is 3.0 s)",
+            "running for 4 s (the median of its kind is 3.0 s)",
         ),
-        (RequestStatus("running", for_s=4.0), None, "running for 4 s on a live worker"),
-        (RequestStatus("silent", for_s=9.0), 3.0, "stuck: its worker has been silent for 9 s (lease: 15 s)"),
-        (RequestStatus("unserved"), None, "stuck: nobody serves this queue"),
+        (RequestStatus("running", for_s=4.0), None, "running for 4 s"),
+        (RequestStatus("silent", for_s=9.0), 3.0, "stuck: lease not renewed for 9 s (it expires after 15 s)"),
+        (RequestStatus("unserved"), None, "stuck: no worker serves this queue"),
         (
             RequestStatus("unserved", loading=2),
             None,
-            "waiting for 2 workers to be loaded",
+            "queued: 2 workers are loading",
         ),
         (
             RequestStatus("missing"),
             None,
-            "stuck: a worker took it and fell silent; it is posted again within 15 s",
+            "stuck: lost with its worker; reposted within 15 s",
         ),
-        (RequestStatus("ended"), None, "done: its outcome is on the way"),
+        (RequestStatus("ended"), None, "done: its outcome is being delivered"),
     ],
 )
 def test_slow_and_stuck_are_told_in_different_words(where, median_s, words):
