@@ -1,4 +1,5 @@
-"""Rewards: rules, judges (as queue jobs), the formulas that combine them, and which samples may vote.
+"""Rewards: rules, judge axes, judges as queue jobs, formulas, and which samples are masked.
 
-A failure of infrastructure is never a number here: it masks the sample.
+May import `policy` and `workers`.
+Invariant: an infrastructure failure is never a number; it masks the sample.
 """

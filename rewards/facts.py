@@ -1,7 +1,9 @@
-"""What a finished document did, counted: images, failures of the model, invalid tags, tools.
+"""Counts of a finished document: images, model failures, invalid tags, tools.
 
-Invariants: a failure of infrastructure is never counted, it masks (`masking`); the literal text `<image>`
-is only text; every tag, valid or not, is an attempt.
+Invariants:
+- An infrastructure failure is never counted: it masks the sample (`masking`).
+- The literal text `<image>` is only text.
+- Every tag, valid or not, is an attempt.
 """
 
 from __future__ import annotations
@@ -14,7 +16,7 @@ from workers.messages import Failure, Message
 
 
 class Facts(Message):
-    """Counts of one document: `images` were made; `failed` are valid tags that the model made fail."""
+    """Counts of one document. `images`: made; `failed`: valid tags that failed by the model's fault."""
 
     image_num: int = Field(ge=-1)
     split: str = "train"
@@ -34,7 +36,7 @@ class Facts(Message):
 
     @property
     def tags(self) -> int:
-        """Valid tags, whatever became of them."""
+        """Valid tags, successful or not."""
         return self.images + self.failed
 
     @property
@@ -48,9 +50,9 @@ class Facts(Message):
 
     @classmethod
     def of(cls, document: Document) -> Facts:
-        """Count a finished document. Raises ValueError when a failure of infrastructure masks it."""
+        """Count a finished document. Raises ValueError when an infrastructure failure masks it."""
         if masking(document):
-            raise ValueError("a document that is masked must not be counted")
+            raise ValueError("a masked document must not be counted")
         made = [part for part in document.images if part.blob is not None]
         return cls(
             image_num=document.task.image_num,
@@ -66,7 +68,7 @@ class Facts(Message):
 
 
 def masking(document: Document) -> tuple[Failure, ...]:
-    """The failures of infrastructure among the document's images, in order; empty when it may be judged."""
+    """The infrastructure failures of the document's images, in order; empty when it may be judged."""
     failures = []
     for part in document.images:
         failure = part.failure

@@ -1,7 +1,7 @@
-"""The two published rules: does the number of images fit what was asked, and were the required tools used?
+"""The two published rules: the number of images, and the use of the required tools.
 
-Invariants: pure functions; every score lies in [0, 1]. Source: LLM-I (arXiv 2509.13642), where the tool
-score is computed and then not used; here the `grounded` formula uses it.
+Invariants: pure functions; every score is in [0, 1]. Source: LLM-I (arXiv 2509.13642), which computes the
+tool score and does not use it; the `grounded` formula uses it.
 """
 
 from __future__ import annotations
@@ -17,18 +17,18 @@ EXCESS_COST = 0.3
 
 
 def count_score(image_num: int, images: int, split: str = "train") -> float:
-    """The published r_num of a document with `images` images, when `image_num` were asked for.
+    """The published r_num of a document with `images` images.
 
-    -1: none allowed; 0: free; 99: at least one; N: exactly N. On the split "test" a wrong number earns
-    nothing; on any other, too few earn their share and each one too many costs 0.3. Raises ValueError for
-    another negative number.
+    `image_num`: the number asked for. -1: none allowed; 0: any; 99: at least one; N: exactly N. On the split
+    "test" a wrong number scores 0; on any other, too few score their share and each one too many costs 0.3.
+    Raises ValueError for another negative number.
     """
     return count_score_of_attempts(image_num, images, images, split)
 
 
 def count_score_of_attempts(image_num: int, images: int, attempts: int, split: str = "train") -> float:
-    """r_num where some tags gave no image: only `images` fill what was asked, but every tag counts as one
-    too many.
+    """r_num where some tags gave no image: only `images` count towards the number asked for, but every tag
+    can be one too many.
 
     With `images == attempts` this is the published r_num. It never falls when a failed tag becomes an image.
     """
@@ -51,10 +51,10 @@ def count_score_of_attempts(image_num: int, images: int, attempts: int, split: s
 def tool_score(
     required: Collection[str], attempted: Collection[str], succeeded: Collection[str]
 ) -> float | None:
-    """How well the required tools were used: half for a valid tag of each, half for an image from each.
+    """The score of the required tools: half for a valid tag of each, half for an image from each.
 
-    Tools weigh code .4, edit .3, search .2, diffusion .1, relative to those required. None when none of the
-    four is required. All three arguments hold names of tools; order and repetition do not matter.
+    The weights are relative to the required tools. None when no known tool is required. The arguments are
+    names of tools; order and repetition do not matter.
     """
     wanted = [tool for tool in sorted(set(required)) if tool in TOOL_WEIGHTS]
     if not wanted:

@@ -1,13 +1,16 @@
-"""The scorer: from a draft to its score, over the judges' queues.
+"""Score a draft: post the judges' requests, await the verdicts, apply the formula.
 
-Invariants: the text judge is posted at once and never waits for an image; the image judge is posted when
-the last image is in, and only when there is an image whose grade can matter; an image that this judge finds
-lost is made again, and the judge asked once more; any other failure of infrastructure, of a tool or of a
-judge, masks the sample and is never a number; a document that a judge refuses by the model's fault (its
-content, its length) gets the worst grades on that judge's axes, and the breakdown says so (`refused`);
-whatever ends the scoring early cancels what is still open; the ids of the requests follow from the
-document's, so that a score asked for again after the death of who asked finds the verdicts there are; the
-breakdown says which judges spoke, as they name themselves.
+Invariants:
+- The text judge's request is posted at once; it never waits for an image. The image judge's is posted when
+  the last image has arrived, and only when its verdict can change the reward.
+- When the image judge finds an image lost, the image is made again and a second request posted. Any other
+  infrastructure failure, of a tool or a judge, masks the sample. It is never a number.
+- A document that a judge refuses by the model's fault (content, length) gets the worst grades on that judge's
+  axes, and the breakdown has `refused`.
+- Whatever ends the scoring early cancels the open requests.
+- Request ids are derived from the document's id, so that scoring again after a crash finds the verdicts that
+  exist.
+- The breakdown names the judges as they name themselves.
 """
 
 from __future__ import annotations
@@ -23,12 +26,13 @@ from pydantic import BaseModel, JsonValue
 
 from policy.document import Document
 from policy.scoring import Draft, Score
-from rewards import formulas
+from rewards import axes, formulas
 from rewards.facts import Facts, masking
+from rewards.formula import Formula
 from rewards.judges import IMAGE_KIND, TEXT_KIND
 from rewards.judges.payloads import JudgeImagePayload, JudgeTextPayload
 from rewards.settings import JudgeSettings, RewardSettings
-from rewards.verdicts import ImageVerdict, TextVerdict, Verdict
+from rewards.verdicts import ImageVerdict, TextVerdict, Verdict, with_axes
 from workers.client.handle import RequestClient, RequestHandle
 from workers.errors import Fault, InfrastructureFault
 from workers.messages import Failure, Outcome, Request, Success
@@ -40,68 +44,77 @@ V = TypeVar("V", bound=Verdict)
 
 @dataclass(frozen=True)
 class QueueScorer:
-    """Implements `policy.scoring.Scorer`. Holds no connection: the draft brings its client."""
+    """Implements `policy.scoring.Scorer` over the judges' queues. Holds no connection: the draft has one."""
 
     reward: RewardSettings
     judges: JudgeSettings
 
     @classmethod
     def from_config(cls) -> QueueScorer:
-        """From the sections "reward" and "judges" of the run's configuration. Raises ConfigError."""
+        """From the sections "reward" and "judges" of the configuration. Raises ConfigError."""
         return cls(RewardSettings.load(), JudgeSettings.load())
 
     async def score(self, draft: Draft) -> Score:
-        """The draft's score; masked when a tool or a judge failed by infrastructure's fault."""
-        owner = draft.document.rollout_id
-        async with _open_requests(draft.client) as requests:
-            reading = JudgeTextPayload.of(draft.document, judge=self.judges.text.name)
-            text = await requests.post(TEXT_KIND, reading, self.judges.text.timeout_s, owner)
+        """The draft's score; masked when infrastructure failed a tool or a judge."""
+        owner, formula = draft.document.rollout_id, formulas.get(self.reward.formula)
+        text_axes = axes.added(formula.axes, "text")
+        image_axes = axes.added(formula.axes, "image")
+        async with _judge_requests(draft.client) as requests:
+            payload = JudgeTextPayload.of(draft.document, judge=self.judges.text.name, axes=text_axes)
+            text_handle = await requests.post(TEXT_KIND, payload, self.judges.text.timeout_s, owner)
             document = await draft.finished
             if failures := masking(document):
                 return Score(reward=None, masked_by=failures)
             facts = Facts.of(document)
-            image: Failure | RequestHandle | None = None
-            if formulas.needs_image_verdict(self.reward, facts):
-                looking = self._looking(document)
-                image = await requests.post(IMAGE_KIND, looking, self.judges.image.timeout_s, owner)
-            read = await requests.verdict(text, TextVerdict)
-            looked = await requests.verdict(image, ImageVerdict) if image is not None else None
-            lost = looked.blob if isinstance(looked, Failure) and not isinstance(read, Failure) else ""
+            image_handle: Failure | RequestHandle | None = None
+            if formula.needs_image_verdict(facts):
+                shown = self._image_payload(document, formula)
+                image_handle = await requests.post(IMAGE_KIND, shown, self.judges.image.timeout_s, owner)
+            text_class, image_class = with_axes(TextVerdict, text_axes), with_axes(ImageVerdict, image_axes)
+            text = await requests.verdict(text_handle, text_class)
+            image = await requests.verdict(image_handle, image_class) if image_handle is not None else None
+            lost = image.blob if isinstance(image, Failure) and not isinstance(text, Failure) else ""
             if lost and draft.make_again is not None:
-                whole = await draft.make_again(lost)
-                looked = await self._look_again(requests, whole, owner) if whole is not None else looked
-        if isinstance(read, Failure) or isinstance(looked, Failure):
-            return Score(reward=None, masked_by=tuple(v for v in (read, looked) if isinstance(v, Failure)))
-        score = formulas.reward(self.reward, facts, read, looked)
-        breakdown: dict[str, JsonValue] = {**score.breakdown, "judges": requests.spoke}
+                remade = await draft.make_again(lost)
+                if remade is not None:
+                    handle = await self._post_again(requests, remade, formula, owner)
+                    image = await requests.verdict(handle, image_class)
+        if isinstance(text, Failure) or isinstance(image, Failure):
+            return Score(reward=None, masked_by=tuple(v for v in (text, image) if isinstance(v, Failure)))
+        score = formula.score(facts, text, image, vl=self.reward.vl)
+        breakdown: dict[str, JsonValue] = {**score.breakdown, "judges": requests.answered_by}
         if requests.refused:
             breakdown["refused"] = requests.refused
         if requests.shortened:
             breakdown["shortened"] = requests.shortened
         return score.model_copy(update={"breakdown": breakdown})
 
-    def _looking(self, document: Document) -> JudgeImagePayload:
-        failures_lower = self.reward.formula == "llmi"
-        return JudgeImagePayload.of(document, failures_lower=failures_lower, judge=self.judges.image.name)
+    def _image_payload(self, document: Document, formula: Formula) -> JudgeImagePayload:
+        return JudgeImagePayload.of(
+            document,
+            failures_lower=formula.failures_lower,
+            judge=self.judges.image.name,
+            axes=axes.added(formula.axes, "image"),
+        )
 
-    async def _look_again(
-        self, requests: _Requests, document: Document, owner: str
-    ) -> ImageVerdict | Failure:
-        """Ask the image judge once more, about a document whose lost image was made again."""
-        looking, limit_s = self._looking(document), self.judges.image.timeout_s
-        again = await requests.post(IMAGE_KIND, looking, limit_s, owner, f"{owner}.{IMAGE_KIND}.1")
-        return await requests.verdict(again, ImageVerdict)
+    async def _post_again(
+        self, requests: _JudgeRequests, document: Document, formula: Formula, owner: str
+    ) -> RequestHandle | Failure:
+        """Post the image judge's second request, for the document with its lost image made again."""
+        payload, limit_s = self._image_payload(document, formula), self.judges.image.timeout_s
+        return await requests.post(IMAGE_KIND, payload, limit_s, owner, f"{owner}.{IMAGE_KIND}.1")
 
 
-class _Requests:
-    """The judges' requests of one draft; knows which are still open, and by kind who `spoke`, and why a
-    document was `refused` or `shortened`.
+class _JudgeRequests:
+    """The judges' requests of one draft.
+
+    By kind: the judge that answered (`answered_by`), and why a document was `refused` or `shortened`.
     """
 
     def __init__(self, client: RequestClient):
         self._client = client
         self._open: set[str] = set()
-        self.spoke: dict[str, JsonValue] = {}
+        self.answered_by: dict[str, JsonValue] = {}
         self.refused: dict[str, JsonValue] = {}
         self.shortened: dict[str, JsonValue] = {}
 
@@ -125,14 +138,14 @@ class _Requests:
             return Failure.of(fault)
 
     async def verdict(self, posted: RequestHandle | Failure, model: type[V]) -> V | Failure:
-        """The judge's verdict, or why there is none."""
+        """The judge's verdict, or the failure."""
         if isinstance(posted, Failure):
             return posted
         outcome = await posted.outcome()
         self._open.discard(outcome.request_id)
         if isinstance(outcome.result, Success):
             source = outcome.result.source
-            self.spoke[outcome.kind] = source.get("model") or source.get("judge", "")
+            self.answered_by[outcome.kind] = source.get("model") or source.get("judge", "")
             if source.get("shortened"):
                 self.shortened[outcome.kind] = source["shortened"]
         elif outcome.result.fault is Fault.MODEL:
@@ -140,8 +153,8 @@ class _Requests:
         return _read(outcome, model)
 
     async def cancel_open(self) -> None:
-        """Cancel what has no outcome yet; a queue that does not answer in time keeps them until their
-        deadline.
+        """Cancel the requests without an outcome. If Redis does not answer in time, they run until their
+        deadlines.
         """
         if not self._open:
             return
@@ -149,12 +162,16 @@ class _Requests:
             async with asyncio.timeout(CANCEL_S):
                 await asyncio.gather(*(self._client.cancel(request_id) for request_id in self._open))
         except (TimeoutError, InfrastructureFault) as error:
-            logger.warning("%d judge requests were left to their deadlines: %s", len(self._open), error)
+            logger.warning(
+                "%d judge requests were not cancelled and run until their deadlines: %s",
+                len(self._open),
+                error,
+            )
 
 
 @asynccontextmanager
-async def _open_requests(client: RequestClient) -> AsyncIterator[_Requests]:
-    requests = _Requests(client)
+async def _judge_requests(client: RequestClient) -> AsyncIterator[_JudgeRequests]:
+    requests = _JudgeRequests(client)
     try:
         yield requests
     finally:

@@ -10,8 +10,12 @@ import os
 from typing import Literal
 from urllib.parse import urlsplit
 
-from pydantic import Field, model_validator
+from pydantic import Field, field_validator, model_validator
 
+from rewards import formulas
+from rewards.axes import PUBLISHED
+from rewards.formula import Formula
+from workers.extensions import unknown
 from workers.providers.http import keys
 from workers.settings import PlainUrl, Settings, section
 
@@ -23,12 +27,19 @@ TokensField = Literal["max_tokens", "max_completion_tokens"]
 class RewardSettings(Settings):
     """How verdicts become a reward."""
 
-    formula: Literal["grounded", "llmi"] = "grounded"
-    """The reward formula. `llmi`: as published. `grounded`: this project's, in which better documents never
-    score worse."""
+    formula: str = "grounded"
+    """The reward formula. `llmi`: as published. `grounded`: better documents never score worse. Installed
+    packages may add more (entry-point group `llmi.formulas`)."""
     vl: bool = False
     """Whether the policy reads images; must agree with `train.modality`. The published weights of the text
     judge differ."""
+
+    @field_validator("formula")
+    @classmethod
+    def _known(cls, name: str) -> str:
+        if name not in (known := formulas.names()):
+            raise ValueError(unknown("reward formula", name, known, formulas.GROUP))
+        return name
 
     @classmethod
     def load(cls) -> RewardSettings:
@@ -115,11 +126,12 @@ def _url(url: str) -> str:
     return f"{trimmed}/v1" if trimmed and not urlsplit(trimmed).path else trimmed
 
 
-def check(judges: JudgeSettings) -> list[str]:
-    """What would stop the judges from working, each problem with its cure; empty when nothing would. No
-    network.
+def check(judges: JudgeSettings, reward: RewardSettings | None = None) -> list[str]:
+    """The problems of the judges' settings, each with its cure. No network.
+
+    `reward`: its formula may read axes that the rule-based judge cannot grade.
     """
-    problems = []
+    problems = _without_rules(judges, formulas.get(reward.formula)) if reward is not None else []
     for name, judge, url, variable in (
         ("text", judges.text, judges.text_url, TEXT_URL_ENV),
         ("image", judges.image, judges.image_url, IMAGE_URL_ENV),
@@ -140,3 +152,14 @@ def check(judges: JudgeSettings) -> list[str]:
         if variable and not os.environ.get(variable):
             problems.append(f"{variable}, the key of judges.{name}'s endpoint, is not set; export it")
     return problems
+
+
+def _without_rules(judges: JudgeSettings, formula: Formula) -> list[str]:
+    """One problem for each axis that its judge, by rules, cannot grade."""
+    by_rules = {"text": judges.text.provider == "rules", "image": judges.image.provider == "rules"}
+    return [
+        f"judges.{axis.judge}.provider: the rules cannot grade the axis {axis.name!r} of the formula "
+        f"{formula.name}; name a judge model"
+        for axis in formula.axes
+        if axis not in PUBLISHED and axis.by_rules is None and by_rules[axis.judge]
+    ]

@@ -1,24 +1,28 @@
-"""What the judges say, as data: integers from 1 to 5 on named axes.
+"""The judges' verdicts: one integer from 1 to 5 for each axis.
 
-Invariant: a verdict with a missing axis, or with anything but an integer from 1 to 5, is refused as
-`Cause.VERDICT_UNREADABLE`; it is never clipped, rounded or used.
+Invariant: a verdict that lacks an axis, or has anything but an integer from 1 to 5, is refused as
+`Cause.VERDICT_UNREADABLE`. It is never clipped, rounded or used.
 """
 
 from __future__ import annotations
 
-from typing import Annotated, Self
+import functools
+from typing import Annotated, Any, Self, TypeVar, cast
 
-from pydantic import Field, ValidationError
+from pydantic import Field, ValidationError, create_model
 
 from workers.errors import Cause, InfrastructureFault
 from workers.messages import Message
 
-WORST = 1
-Axis = Annotated[int, Field(strict=True, ge=1, le=5)]
+WORST, BEST = 1, 5
+Grade = Annotated[int, Field(strict=True, ge=WORST, le=BEST)]
 
 
 def unreadable(error: ValidationError, verdict: type[Message], provider: str) -> InfrastructureFault:
-    """What is wrong with a judge's answer, in our words only: its own may be long, or hold a key."""
+    """The fault for a judge's answer that does not validate.
+
+    The detail does not quote the answer, which may be long or hold a key.
+    """
     first = error.errors(include_url=False, include_context=False, include_input=False)[0]
     known = first["loc"] and first["loc"][0] in verdict.model_fields
     where = first["loc"][0] if known else "verdict"
@@ -26,7 +30,7 @@ def unreadable(error: ValidationError, verdict: type[Message], provider: str) ->
 
 
 class Verdict(Message):
-    """Base of both verdicts: one `Axis` per field."""
+    """Base of both verdicts: one `Grade` per field."""
 
     @classmethod
     def axes(cls) -> tuple[str, ...]:
@@ -34,7 +38,7 @@ class Verdict(Message):
 
     @classmethod
     def read(cls, data: object, *, provider: str = "") -> Self:
-        """A judge's answer as a verdict. Raises InfrastructureFault(VERDICT_UNREADABLE)."""
+        """Validate a judge's answer. Raises InfrastructureFault(VERDICT_UNREADABLE)."""
         try:
             return cls.model_validate(data)
         except ValidationError as error:
@@ -45,31 +49,37 @@ class Verdict(Message):
         """The verdict on a document that the judge refuses."""
         return cls.model_validate(dict.fromkeys(cls.axes(), WORST))
 
+    @classmethod
+    def best(cls) -> Self:
+        return cls.model_validate(dict.fromkeys(cls.axes(), BEST))
+
     @property
     def scores(self) -> dict[str, int]:
         return {axis: getattr(self, axis) for axis in self.axes()}
 
-    @property
-    def mean(self) -> float:
-        return sum(self.scores.values()) / len(self.scores)
-
 
 class TextVerdict(Verdict):
-    """The text judge: the prose, and the tags as written (relevant, specific, right source, well placed)."""
+    """The text judge's published axes: the prose, and the tags as written."""
 
-    text: Axis
-    image_tags: Axis
+    text: Grade
+    image_tags: Grade
 
 
 class ImageVerdict(Verdict):
-    """The image judge: the pictures themselves, their use for the task, and how they fit the text around
-    them.
-    """
+    """The image judge's published axes: the pictures, their use for the task, their fit to the text."""
 
-    image_quality: Axis
-    task_relevance: Axis
-    text_image_relevance: Axis
+    image_quality: Grade
+    task_relevance: Grade
+    text_image_relevance: Grade
 
 
-WORST_IMAGES = ImageVerdict(image_quality=1, task_relevance=1, text_image_relevance=1)
-BEST_IMAGES = ImageVerdict(image_quality=5, task_relevance=5, text_image_relevance=5)
+V = TypeVar("V", bound=Verdict)
+
+
+@functools.cache
+def with_axes(verdict: type[V], added: tuple[str, ...]) -> type[V]:
+    """`verdict` with further axes; `verdict` itself for none."""
+    if not added:
+        return verdict
+    fields: dict[str, Any] = dict.fromkeys(added, (Grade, ...))
+    return cast(type[V], create_model(verdict.__name__, __base__=verdict, **fields))

@@ -46,4 +46,5 @@ def local(config: RunConfig, run: Path, resume: bool = False) -> list[str]:
 
 def missing(config: RunConfig) -> list[str]:
     """Missing keys, addresses and local folders of the configured providers, judges and model."""
-    return [*providers.check(config.tools), *rewards_settings.check(config.judges), *inputs.model(config)]
+    judges = rewards_settings.check(config.judges, config.reward)
+    return [*providers.check(config.tools), *judges, *inputs.model(config)]

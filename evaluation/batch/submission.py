@@ -103,7 +103,7 @@ def check(
         if benchmark.kind == "rubric":
             problems += rubric.check(config.rubric)
         else:
-            problems += rewards.check(config.judges)
+            problems += rewards.check(config.judges, config.reward)
         with_images = [entry.where for entry in benchmark.entries if entry.images]
         if with_images and reads_no_images(config.author):
             problems.append(

@@ -11,15 +11,15 @@ import time
 from evaluation.payloads import RUBRIC_KIND, RubricPayload
 from evaluation.rubric.openai import judge
 from evaluation.settings import RubricSettings
-from rewards.judges.probe import context, refusals_are_ours, specimen
+from rewards.judges.probe import context, refusals_as_infrastructure, sample_document
 from workers.storage.blobs import BlobStore
 
 
 def probe(settings: RubricSettings, timeout_s: float) -> float:
     """Seconds that a verdict took. Raises `InfrastructureFault` when there was none."""
     started = time.monotonic()
-    with tempfile.TemporaryDirectory(prefix="llmi-probe-") as folder, refusals_are_ours():
+    with tempfile.TemporaryDirectory(prefix="llmi-probe-") as folder, refusals_as_infrastructure():
         blobs = BlobStore(folder)
-        payload = RubricPayload.of(specimen(blobs), "It shows an orange square.", settings)
+        payload = RubricPayload.of(sample_document(blobs), "It shows an orange square.", settings)
         judge(payload, settings, context(RUBRIC_KIND, payload, blobs, timeout_s))
     return time.monotonic() - started

@@ -13,7 +13,7 @@ from evaluation.payloads import RubricPayload
 from evaluation.rubric.verdict import CriterionVerdict
 from rewards.judges.parts import ShownImage, ShownText
 from rewards.judges.rules import READ_CHARS, meaning
-from rewards.judges.wording import grade, subject
+from rewards.judges.words import grade, subject
 from workers.errors import Cause, InfrastructureFault
 from workers.messages import Success
 from workers.text.patterns import PICTURES

@@ -1,15 +1,19 @@
-"""The judges as queue jobs: `judge_text` reads the document, `judge_image` also looks at its pictures.
+"""The judges as queue jobs: `judge_text` grades the text, `judge_image` the images.
 
-Invariants: a verdict is integers from 1 to 5 on the axes of `rewards.verdicts`, or a typed failure; a job
-says which judge spoke (`Success.source`), and a judge that was not asked for says nothing. Importing this
-registers the jobs and loads nothing heavy.
+May import `rewards.{axes,settings,verdicts}`, `policy.{document,grammar}` and `workers`.
+
+Invariants:
+- A verdict is an integer from 1 to 5 for each axis, or a typed failure.
+- An outcome names its judge (`Success.source`). A judge that the payload does not name gives no verdict.
+- Importing this registers the jobs and loads nothing heavy.
 """
 
 from __future__ import annotations
 
+from rewards import axes
 from rewards.judges.payloads import JudgeImagePayload, JudgeTextPayload
 from rewards.settings import JudgeEndpoint, JudgeSettings
-from workers.errors import Cause, InfrastructureFault
+from workers.errors import Cause, ConfigError, InfrastructureFault
 from workers.jobs import JobContext, job
 from workers.messages import Success
 from workers.providers.http import keys
@@ -19,7 +23,7 @@ IMAGE_KIND = "judge_image"
 
 
 def warm_image() -> None:
-    """Start a decoder before the first picture."""
+    """Start an image decoder before the first request."""
     from workers import images
 
     images.warm("store")
@@ -30,13 +34,13 @@ def _outside(judge: JudgeEndpoint, url: str) -> str:
 
 
 def text_judge() -> str:
-    """The service that judges texts, "" where rules do."""
+    """The outside service of the text judge; "" for rules."""
     settings = JudgeSettings.load()
     return _outside(settings.text, settings.text_url)
 
 
 def image_judge() -> str:
-    """The service that judges pictures, "" where rules do."""
+    """The outside service of the image judge; "" for rules."""
     settings = JudgeSettings.load()
     return _outside(settings.image, settings.image_url)
 
@@ -45,7 +49,7 @@ def image_judge() -> str:
 def judge_text(payload: JudgeTextPayload, ctx: JobContext) -> Success:
     """The configured text judge's verdict."""
     settings = JudgeSettings.load()
-    _wanted(payload.judge, settings.text)
+    _check(payload, settings.text)
     if settings.text.provider == "openai":
         from rewards.judges import openai
 
@@ -59,7 +63,7 @@ def judge_text(payload: JudgeTextPayload, ctx: JobContext) -> Success:
 def judge_image(payload: JudgeImagePayload, ctx: JobContext) -> Success:
     """The configured image judge's verdict."""
     settings = JudgeSettings.load()
-    _wanted(payload.judge, settings.image)
+    _check(payload, settings.image)
     if settings.image.provider == "openai":
         from rewards.judges import openai
 
@@ -69,10 +73,17 @@ def judge_image(payload: JudgeImagePayload, ctx: JobContext) -> Success:
     return rules.judge_image(payload, ctx)
 
 
-def _wanted(name: str, judge: JudgeEndpoint) -> None:
-    if name not in ("", judge.name):
+def _check(payload: JudgeTextPayload | JudgeImagePayload, judge: JudgeEndpoint) -> None:
+    """Raises `InfrastructureFault` when this worker does not have the judge and the axes of the request."""
+    if payload.judge not in ("", judge.name):
         raise InfrastructureFault(
             Cause.BAD_MESSAGE,
-            f"the judge {name!r} is wanted and this worker's configuration names {judge.name!r}; start the "
-            "worker with the configuration of the run or evaluation",
+            f"the request names the judge {payload.judge!r} and this worker's configuration names "
+            f"{judge.name!r}; start the worker with the configuration of the run or evaluation",
         )
+    try:
+        axes.named(payload.axes)
+    except ConfigError as error:
+        raise InfrastructureFault(
+            Cause.BAD_MESSAGE, f"{error}; install on this worker the package that has the axis"
+        ) from error

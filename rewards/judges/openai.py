@@ -1,8 +1,8 @@
 """The judges as models behind any OpenAI-compatible chat endpoint (vLLM, SGLang, OpenAI).
 
-The answer is bound to a JSON schema whose axes may only be 1 to 5, so a server that enforces schemas cannot
-answer unreadably. Start vLLM with `--structured-outputs-config.disable_any_whitespace true`, or a weak
-model may fill its tokens with blanks. `rewards.judges.structured` asks, and types what fails.
+A JSON schema limits each axis to 1..5, so a server that enforces schemas cannot give an unreadable answer.
+Start vLLM with `--structured-outputs-config.disable_any_whitespace true`, else a weak model may fill its
+tokens with blanks. `rewards.judges.structured` sends the request and types the failures.
 """
 
 from __future__ import annotations
@@ -18,7 +18,7 @@ from rewards.judges.pictures import blank_uri, data_uri
 from rewards.judges.prompts import Chat, image, image_chat, text_chat
 from rewards.judges.structured import Shorter, answer
 from rewards.settings import JudgeEndpoint, JudgeSettings
-from rewards.verdicts import ImageVerdict, TextVerdict, Verdict
+from rewards.verdicts import ImageVerdict, TextVerdict, Verdict, with_axes
 from workers.jobs import JobContext
 from workers.messages import Success
 
@@ -26,18 +26,20 @@ P = TypeVar("P", bound=shorten.Payload)
 
 
 def judge_text(payload: JudgeTextPayload, settings: JudgeSettings, ctx: JobContext) -> Success:
-    """Ask the text judge."""
+    """Get the text judge's verdict."""
 
     def chat(shown: JudgeTextPayload, pixels: int, most_images: int) -> Chat:
         return text_chat(shown)
 
     judge, whole = settings.text, text_chat(payload)
     smaller = shorter(payload, chat, judge.max_image_pixels, judge.max_images)
-    return verdict_of(judge, settings.text_url, whole, TextVerdict, ctx, "text judge", smaller)
+    return verdict_of(
+        judge, settings.text_url, whole, with_axes(TextVerdict, payload.axes), ctx, "text judge", smaller
+    )
 
 
 def judge_image(payload: JudgeImagePayload, settings: JudgeSettings, ctx: JobContext) -> Success:
-    """Ask the image judge, the pictures resized here."""
+    """Get the image judge's verdict; pictures are scaled down here."""
 
     def chat(shown: JudgeImagePayload, pixels: int, most_images: int) -> Chat:
         return image_chat(shown, lambda ref: data_uri(ctx.blobs, ref, pixels), most_images)
@@ -45,17 +47,23 @@ def judge_image(payload: JudgeImagePayload, settings: JudgeSettings, ctx: JobCon
     judge = settings.image
     whole = chat(payload, judge.max_image_pixels, judge.max_images)
     smaller = shorter(payload, chat, judge.max_image_pixels, judge.max_images)
-    return verdict_of(judge, settings.image_url, whole, ImageVerdict, ctx, "image judge", smaller)
+    return verdict_of(
+        judge, settings.image_url, whole, with_axes(ImageVerdict, payload.axes), ctx, "image judge", smaller
+    )
 
 
 def shorter(payload: P, chat: Callable[[P, int, int], Chat], pixels: int, most_images: int) -> Shorter:
-    """`payload` made smaller for a judge that refuses it. `chat` writes the prompt of a payload, with at most
-    so many pixels an image and so many images; `pixels` and `most_images`: the configured ones.
+    """`payload` made smaller, for a judge that refuses it.
+
+    `chat`: the prompt of a payload, with at most so many pixels an image and so many images. `pixels`,
+    `most_images`: the configured limits.
     """
 
     def without_document() -> Chat:
         bare = chat(shorten.without_document(payload), shorten.SHORT_PIXELS, 1)
-        if getattr(payload, "images", ()):  # a judge that takes no images is not refusing the document
+        if getattr(
+            payload, "images", ()
+        ):  # else a judge that takes no images would seem to refuse the document
             bare[-1]["content"].insert(-1, image(blank_uri()))
         return bare
 
@@ -69,7 +77,7 @@ def shorter(payload: P, chat: Callable[[P, int, int], Chat], pixels: int, most_i
 
 
 def schema(verdict: type[Verdict]) -> dict[str, Any]:
-    """The JSON schema of a verdict: every axis required, each one of 1, 2, 3, 4, 5."""
+    """The JSON schema of a verdict: every axis is required, and is one of 1, 2, 3, 4, 5."""
     return {
         "type": "object",
         "properties": {axis: {"type": "integer", "enum": [1, 2, 3, 4, 5]} for axis in verdict.axes()},
@@ -87,9 +95,9 @@ def verdict_of(
     name: str,
     shorter: Shorter | None = None,
 ) -> Success:
-    """Ask the model at `url` for a verdict on `chat`. Raises as `structured.answer`."""
-    said = answer(judge, url, chat, schema(verdict), verdict.__name__, ctx, name, shorter)
-    source: dict[str, JsonValue] = {"judge": "openai", "model": said.model}
-    if said.shortened:
-        source["shortened"] = said.shortened
-    return Success(verdict=verdict.read(said.data, provider=name).scores, source=source)
+    """Get the verdict of the model at `url` on `chat`. Raises as `structured.answer`."""
+    answered = answer(judge, url, chat, schema(verdict), verdict.__name__, ctx, name, shorter)
+    source: dict[str, JsonValue] = {"judge": "openai", "model": answered.model}
+    if answered.shortened:
+        source["shortened"] = answered.shortened
+    return Success(verdict=verdict.read(answered.data, provider=name).scores, source=source)

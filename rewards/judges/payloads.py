@@ -5,7 +5,8 @@ Invariants:
 - Equal documents give equal payloads: no ids, no times.
 - Images are references, never bytes.
 - A payload fits into a message of the queue; `rewards.judges.shorten` cuts what is too long.
-- A payload names its judge (`judge`; empty: any), so that verdicts of two judges never mix.
+- A payload names its judge (`judge`; empty: any), so that verdicts of two judges never mix, and the axes to
+  grade beside the published ones (`axes`).
 """
 
 from __future__ import annotations
@@ -28,13 +29,19 @@ class JudgeTextPayload(Message):
     inputs: int = Field(default=0, ge=0)
     parts: tuple[TextPiece, ...]
     judge: str = ""
+    axes: tuple[str, ...] = ()
 
     @classmethod
-    def of(cls, document: Document, *, judge: str = "") -> JudgeTextPayload:
+    def of(cls, document: Document, *, judge: str = "", axes: tuple[str, ...] = ()) -> JudgeTextPayload:
         task = document.task
         parts = tuple(_text_piece(part) for part in document.parts)
         whole = cls(
-            question=task.question, tools=task.tools, inputs=len(task.inputs), parts=parts, judge=judge
+            question=task.question,
+            tools=task.tools,
+            inputs=len(task.inputs),
+            parts=parts,
+            judge=judge,
+            axes=axes,
         )
         return shorten.for_message(whole)
 
@@ -51,6 +58,7 @@ class JudgeImagePayload(Message):
     parts: tuple[ImagePiece, ...]
     failures_lower: bool = False
     judge: str = ""
+    axes: tuple[str, ...] = ()
 
     @model_validator(mode="after")
     def _has_an_image(self) -> JudgeImagePayload:
@@ -64,7 +72,9 @@ class JudgeImagePayload(Message):
         return tuple(part for part in self.parts if isinstance(part, ShownImage) and part.blob is not None)
 
     @classmethod
-    def of(cls, document: Document, *, failures_lower: bool = False, judge: str = "") -> JudgeImagePayload:
+    def of(
+        cls, document: Document, *, failures_lower: bool = False, judge: str = "", axes: tuple[str, ...] = ()
+    ) -> JudgeImagePayload:
         task = document.task
         whole = cls(
             question=task.question,
@@ -72,6 +82,7 @@ class JudgeImagePayload(Message):
             parts=tuple(image_piece(part) for part in document.parts),
             failures_lower=failures_lower,
             judge=judge,
+            axes=axes,
         )
         return shorten.for_message(whole)
 

@@ -1,6 +1,6 @@
-"""Images as a served judge gets them: scaled down here, without transparency, as a data URI.
+"""Images for a served judge: scaled down, without transparency, as data URIs.
 
-Invariants: never enlarged; proportions kept; a JPEG that is small enough travels byte for byte. Raises
+Invariants: never enlarged; proportions kept; a JPEG that is small enough is sent unchanged. Raises
 InfrastructureFault: BLOB_MISSING for an image that is gone, BAD_ANSWER for one that cannot be decoded.
 """
 
@@ -29,7 +29,7 @@ def data_uri(blobs: BlobStore, ref: BlobRef, max_pixels: int) -> str:
 
 
 def jpeg_uri(data: bytes, max_pixels: int) -> str:
-    """An encoded image of any size and type, as `data_uri` has it."""
+    """`data_uri` for an encoded image of any size and type."""
     return _uri(_jpeg(fitted(images.rgb(data), max_pixels)))
 
 
@@ -48,7 +48,7 @@ def fitted(image: Image.Image, max_pixels: int) -> Image.Image:
 
 
 def _jpeg(image: Image.Image) -> bytes:
-    """Full colour resolution: thin coloured lines of charts must survive."""
+    """JPEG with full colour resolution, which keeps thin coloured lines of charts."""
     buffer = io.BytesIO()
     image.save(buffer, "JPEG", quality=JPEG_QUALITY, subsampling=0)
     return buffer.getvalue()

@@ -1,6 +1,6 @@
-"""Asks a judge one small real question, so that "it answers" means that a verdict came back that parses.
+"""Request one small verdict from a judge and check that it parses.
 
-Invariant: the same prompt, schema and client as in training; nothing is queued and nothing is kept.
+Invariant: same prompt, schema and client as in training. Nothing is queued or stored.
 """
 
 from __future__ import annotations
@@ -29,27 +29,27 @@ SIDE = 56
 
 
 def probe(kind: Literal["text", "image"], judge: JudgeEndpoint, url: str, timeout_s: float) -> float:
-    """Seconds that a verdict took. Raises `InfrastructureFault` saying why there was none."""
+    """Seconds that a verdict took. Raises `InfrastructureFault` when there was none."""
     started = time.monotonic()
-    with tempfile.TemporaryDirectory(prefix="llmi-probe-") as folder, refusals_are_ours():
+    with tempfile.TemporaryDirectory(prefix="llmi-probe-") as folder, refusals_as_infrastructure():
         blobs = BlobStore(folder)
-        document = specimen(blobs)
+        document = sample_document(blobs)
         if kind == "text":
-            reading = JudgeTextPayload.of(document)
-            ctx = context(TEXT_KIND, reading, blobs, timeout_s)
-            verdict_of(judge, url, text_chat(reading), TextVerdict, ctx, "text judge")
+            text = JudgeTextPayload.of(document)
+            ctx = context(TEXT_KIND, text, blobs, timeout_s)
+            verdict_of(judge, url, text_chat(text), TextVerdict, ctx, "text judge")
         else:
-            looking = JudgeImagePayload.of(document)
-            ctx = context(IMAGE_KIND, looking, blobs, timeout_s)
+            shown = JudgeImagePayload.of(document)
+            ctx = context(IMAGE_KIND, shown, blobs, timeout_s)
             chat = image_chat(
-                looking, lambda ref: data_uri(blobs, ref, judge.max_image_pixels), judge.max_images
+                shown, lambda ref: data_uri(blobs, ref, judge.max_image_pixels), judge.max_images
             )
             verdict_of(judge, url, chat, ImageVerdict, ctx, "image judge")
     return time.monotonic() - started
 
 
 @contextmanager
-def refusals_are_ours() -> Iterator[None]:
+def refusals_as_infrastructure() -> Iterator[None]:
     """Turn a refusal of the probe's own document into an `InfrastructureFault`."""
     try:
         yield
@@ -58,12 +58,12 @@ def refusals_are_ours() -> Iterator[None]:
 
 
 def context(kind: str, payload: Message, blobs: BlobStore, timeout_s: float) -> JobContext:
-    """As a worker would give it to the job, had this been queued."""
+    """The context that a worker would give to the job."""
     return JobContext(Request.make(kind, payload, timeout_s=timeout_s), blobs)
 
 
-def specimen(blobs: BlobStore) -> Document:
-    """A sentence and the picture it speaks of, an orange square."""
+def sample_document(blobs: BlobStore) -> Document:
+    """A sentence about an orange square, and its picture."""
     from PIL import Image
 
     encoded = io.BytesIO()

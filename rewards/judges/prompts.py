@@ -1,8 +1,9 @@
-"""From payload to chat messages: the rubric first, then the task, then the document.
+"""The judges' prompts: from payload to chat messages.
 
-Invariants: everything two documents have in common stands before what differs (rubric, task, given images,
-document), for prefix caching; the order of parts is the document's; control tokens in what others wrote are
-broken up.
+Invariants:
+- The order is rubric, task, given images, document: what documents share stands first, for prefix caching.
+- The order of parts is the document's.
+- Control tokens in text that a model or a service wrote are broken up.
 """
 
 from __future__ import annotations
@@ -13,7 +14,7 @@ from typing import Any
 
 from rewards.judges.parts import ImagePiece, ShownImage, ShownInvalid, ShownTag, ShownText
 from rewards.judges.payloads import JudgeImagePayload, JudgeTextPayload
-from rewards.judges.rubrics import IMAGE_RUBRIC, TEXT_RUBRIC
+from rewards.judges.rubrics import image_rubric, text_rubric
 from workers.messages import BlobRef
 from workers.text.control_tokens import inert
 
@@ -24,7 +25,7 @@ Chat = list[dict[str, Any]]
 
 
 def text_chat(payload: JudgeTextPayload) -> Chat:
-    """The text judge's prompt: plain text throughout."""
+    """The text judge's prompt, plain text."""
     task = [f"# The task\n{payload.question}"]
     if payload.inputs:
         task.append(f"[The user gave {payload.inputs} picture(s), not shown to you.]")
@@ -32,15 +33,18 @@ def text_chat(payload: JudgeTextPayload) -> Chat:
         task.append(f"[The right tools for this task: {', '.join(payload.tools)}.]")
     document = "".join(_as_text(part) for part in payload.parts) or "[empty]"
     user = inert("\n".join([*task, "", "# The document", document, "", "# Your grades"]))
-    return [{"role": "system", "content": TEXT_RUBRIC}, {"role": "user", "content": user}]
+    return [{"role": "system", "content": text_rubric(payload.axes)}, {"role": "user", "content": user}]
 
 
 def image_chat(payload: JudgeImagePayload, show: Callable[[BlobRef], str], max_images: int) -> Chat:
-    """The image judge's prompt; `show` and `max_images` as for `seen`."""
+    """The image judge's prompt. `show` and `max_images` as in `seen`."""
     content = seen(payload.question, payload.inputs, payload.parts, show, max_images)
     content.append(text(FAILURES_LOWER if payload.failures_lower else FAILURES_ELSEWHERE))
     content.append(text("# Your grades"))
-    return [{"role": "system", "content": [text(IMAGE_RUBRIC)]}, {"role": "user", "content": content}]
+    return [
+        {"role": "system", "content": [text(image_rubric(payload.axes))]},
+        {"role": "user", "content": content},
+    ]
 
 
 def seen(
@@ -52,8 +56,8 @@ def seen(
 ) -> list[dict[str, Any]]:
     """Task, given images and document with its pictures in place, as chat content.
 
-    `show` gives an image's URL (a data URI). At most `max_images` images are shown; the document's pictures
-    have precedence over given ones, and what is left out is said.
+    `show`: returns an image's URL (a data URI). At most `max_images` images are included, the document's
+    before the given ones; a line states what is left out.
     """
     pictures = sum(isinstance(part, ShownImage) and part.blob is not None for part in parts)
     room = max(0, max_images - pictures)
@@ -89,10 +93,10 @@ def _as_text(part: ShownText | ShownTag | ShownInvalid) -> str:
 
 
 def text(words: str) -> dict[str, Any]:
-    """A piece of text in a chat message's content."""
+    """A text part of a chat message."""
     return {"type": "text", "text": inert(words)}
 
 
 def image(url: str) -> dict[str, Any]:
-    """An image in a chat message's content."""
+    """An image part of a chat message."""
     return {"type": "image_url", "image_url": {"url": url}}

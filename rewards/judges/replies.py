@@ -1,8 +1,10 @@
-"""The JSON verdict in a chat endpoint's answer, or why there is none. Pure.
+"""Read the JSON verdict from a chat endpoint's answer. Pure functions.
 
-Invariants: what does not parse is VERDICT_UNREADABLE, never repaired; a content filter's finish reason, a
-`refusal` and an apology in the place of a verdict are the model's fault (`PROMPT_REFUSED`); a readable
-verdict counts whatever else the answer says.
+Invariants:
+- An answer that does not parse is VERDICT_UNREADABLE. It is never repaired.
+- A content filter's finish reason, a `refusal`, and an apology in place of a verdict are the model's fault
+  (`PROMPT_REFUSED`).
+- A verdict that parses counts, whatever else the answer has.
 """
 
 from __future__ import annotations
@@ -25,7 +27,7 @@ APOLOGIES = (
 
 
 def content(call: api.Call, said: Mapping[str, Any]) -> object:
-    """The answer's JSON, the key blanked out of the texts at its top level."""
+    """The answer's JSON, with the API key blanked out of its top-level strings."""
     choices = said.get("choices")
     choice = choices[0] if isinstance(choices, list) and choices else None
     message = choice.get("message") if isinstance(choice, dict) else None
@@ -48,7 +50,7 @@ def content(call: api.Call, said: Mapping[str, Any]) -> object:
 
 
 def _text(message: Mapping[str, Any]) -> tuple[str, str]:
-    """What a message says and with which words it refuses, "" for none. Some servers answer in parts."""
+    """A message's text and its refusal, "" for none. Some servers answer in parts."""
     body, declined = message.get("content"), message.get("refusal")
     parts = body if isinstance(body, list) else [{"text": body}]
     texts = [part.get("text") for part in parts if isinstance(part, dict)]

@@ -1,29 +1,23 @@
-"""The rule-based judges of the demo: grades from words and pixels, no model. They say so: source {"judge":
-"rules"}.
+"""The rule-based judges of the demo: grades from words and pixels, without a model.
 
-They read no meaning. What they can tell is whether a document speaks of what was asked, whether its tags
-ask for something specific from the right tool, and whether its pictures show anything; graded over 1 to 5,
-so that a policy can climb. Invariants: deterministic; equal documents get equal verdicts; a wrong tool or a
-blank picture never raises a grade.
+They do not understand meaning. They measure whether a document is about what was asked, whether its tags are
+specific and use the right tool, and whether its pictures show anything. Grades spread over 1 to 5, so that a
+policy can learn from them.
 
-Text: 1 without words; else 2, and one more each for 12 words or more; a subject shared with the question by
-a quarter; by half. One less for announcing pictures, and one less when over two thirds of the words are
-repetitions.
+Invariants: deterministic; equal documents get equal verdicts; a wrong tool or a blank picture never raises a
+grade; the source of a verdict is {"judge": "rules"}.
 
-Image tags: 5 without tags, 1 with an invalid one; else the weakest tag, from 5: two less for a tool the
-task does not call for; one less when its words touch the question and the passage by less than half, two
-when by less than a fifth; one less with fewer than 3 words that say something; one less when it stands
-between two other tags.
+| axis | grade |
+|---|---|
+| text | 1 without words. Else 2, plus 1 each for: at least 12 words; a quarter of the subject words shared with the question; half of them. Minus 1 for announcing pictures, minus 1 when over two thirds of the words are repeated. |
+| image_tags | 5 without tags, 1 with an invalid one. Else the weakest tag, from 5: minus 2 for a tool that the task does not ask for; minus 1 when less than half of its words are in the question or the passage, minus 2 when less than a fifth; minus 1 for fewer than 3 subject words; minus 1 between two other tags. |
+| image_quality | 1 for a blank picture. Else 2, plus 1 each for contrast, for detail, and for 64 pixels a side. |
+| task_relevance, text_image_relevance | 1 for no shared word, up to 5 for three fifths of the picture's words (caption of a found picture, else the tag) shared with the question, or with the passages around it. |
 
-Image quality: 1 for a blank picture; else 2, and one more each for contrast, for detail, and for 64 pixels
-a side. Task relevance and text-image relevance: 1 for no shared word; up to 5 for three fifths of what the
-picture shows (a found picture's own caption; otherwise what the tag asked for) shared with the question, or
-with the passages around. Several pictures: their mean, halves rounded down; a failed one counts as 1 where
-failures are to lower grades.
-
-Length: the first 50,000 characters are read of the question, of the prose as a whole, of the prose beside a
-picture, and of a tag. What comes later neither raises nor lowers a grade.
-"""
+Several pictures: their mean, halves rounded down. A failed picture counts as 1 where `failures_lower` is set.
+Only the first 50,000 characters are read of the question, the prose, the prose beside a picture, and a tag.
+An axis from elsewhere is graded by its own `by_rules`.
+"""  # noqa: E501
 
 from __future__ import annotations
 
@@ -33,40 +27,41 @@ from collections.abc import Sequence
 from PIL import Image, ImageFilter, ImageStat
 
 from policy.grammar.python_text import strings
+from rewards.axes import named
 from rewards.judges.parts import ShownImage, ShownInvalid, ShownTag, ShownText
 from rewards.judges.payloads import JudgeImagePayload, JudgeTextPayload
 from rewards.judges.pictures import fitted
-from rewards.judges.wording import all_words, announces, grade, overlap, subject
-from rewards.verdicts import ImageVerdict, TextVerdict
+from rewards.judges.words import all_words, announces, grade, overlap, subject
+from rewards.verdicts import ImageVerdict, TextVerdict, with_axes
 from workers import images
+from workers.errors import Cause, InfrastructureFault
 from workers.jobs import JobContext
 from workers.messages import Success
 
 SOURCE = {"judge": "rules"}
 ENOUGH_WORDS = 12
-SAYS_SOMETHING = 3
+SUBJECT_WORDS = 3
 TOPIC_STEPS = (0.25, 0.5)
 TAG_STEPS = (0.2, 0.5)
 IMAGE_STEPS = (1e-9, 0.2, 0.4, 0.6)
 BLANK_STD, CONTRAST_STD = 2.0, 12.0  # grey levels of 0 to 255
 EDGE_LEVEL, DETAIL_SHARE = 32, 0.01
 SMALLEST_SIDE = 64
-LOOKED_AT_PIXELS = 256 * 256
+GRADED_PIXELS = 256 * 256
 READ_CHARS = 50_000
 
 Piece = ShownText | ShownTag | ShownImage | ShownInvalid
 
 
 def judge_text(payload: JudgeTextPayload) -> Success:
-    """Grades the prose and the tags."""
-    verdict = TextVerdict(text=text_grade(payload), image_tags=tags_grade(payload))
+    """Grade the prose and the tags."""
+    grades = {"text": text_grade(payload), "image_tags": tags_grade(payload)} | _added(payload, payload)
+    verdict = with_axes(TextVerdict, payload.axes).read(grades, provider="rules")
     return Success(verdict=verdict.scores, source=dict(SOURCE))
 
 
 def judge_image(payload: JudgeImagePayload, ctx: JobContext) -> Success:
-    """Grades the pictures from their pixels and words. Raises InfrastructureFault for one that cannot be
-    read.
-    """
+    """Grade the pictures by their pixels and words. Raises InfrastructureFault for an unreadable one."""
     asked = subject(payload.question[:READ_CHARS])
     quality, task, passage = [], [], []
     for position, part in enumerate(payload.parts):
@@ -78,14 +73,29 @@ def judge_image(payload: JudgeImagePayload, ctx: JobContext) -> Success:
             around = subject(_around(payload.parts, position))
             passage.append(1 + grade(overlap(shows, around), IMAGE_STEPS))
         elif isinstance(part, ShownImage) and payload.failures_lower:
-            for grades in (quality, task, passage):
-                grades.append(1)
-    verdict = ImageVerdict(
-        image_quality=_together(quality),
-        task_relevance=_together(task),
-        text_image_relevance=_together(passage),
-    )
+            for one in (quality, task, passage):
+                one.append(1)
+    grades = {
+        "image_quality": _mean(quality),
+        "task_relevance": _mean(task),
+        "text_image_relevance": _mean(passage),
+    } | _added(payload, payload, ctx)
+    verdict = with_axes(ImageVerdict, payload.axes).read(grades, provider="rules")
     return Success(verdict=verdict.scores, source=dict(SOURCE))
+
+
+def _added(payload: JudgeTextPayload | JudgeImagePayload, *arguments: object) -> dict[str, int]:
+    """The grades of axes beside the published ones."""
+    grades = {}
+    for axis in named(payload.axes):
+        if axis.by_rules is None:
+            raise InfrastructureFault(
+                Cause.INTERNAL,
+                f"the axis {axis.name!r} has no rules; configure a judge model",
+                provider="rules",
+            )
+        grades[axis.name] = axis.by_rules(*arguments)
+    return grades
 
 
 def text_grade(payload: JudgeTextPayload) -> int:
@@ -102,7 +112,7 @@ def text_grade(payload: JudgeTextPayload) -> int:
 
 
 def tags_grade(payload: JudgeTextPayload) -> int:
-    """The axis `image_tags`: the weakest tag decides."""
+    """The axis `image_tags`: the grade of the weakest tag."""
     grades = [5]
     asked = subject(payload.question[:READ_CHARS])
     for position, part in enumerate(payload.parts):
@@ -114,21 +124,19 @@ def tags_grade(payload: JudgeTextPayload) -> int:
 
 
 def tag_grade(tag: ShownTag, asked: frozenset[str], tools: Sequence[str], passage: str) -> int:
-    """One tag. `asked`: the words of the question; `passage`: the prose on both sides of the tag."""
+    """The grade of one tag. `asked`: the question's words; `passage`: the prose before and after the tag."""
     shows = subject(meaning(tag))
     points = 5
     if tools and tag.source not in tools:
         points -= 2
     points -= 2 - grade(overlap(shows, asked | subject(passage)), TAG_STEPS)
-    points -= len(shows) < SAYS_SOMETHING
+    points -= len(shows) < SUBJECT_WORDS
     points -= not all_words(passage)
     return max(1, points)
 
 
 def meaning(tag: ShownTag) -> str:
-    """What a tag says its picture shows: description and parameters; of code, only the texts it writes on
-    the chart.
-    """
+    """A tag's description and parameters; of code, only the strings that it writes on the chart."""
     said = [tag.description]
     for name, value in tag.params.items():
         if name == "code":
@@ -140,13 +148,13 @@ def meaning(tag: ShownTag) -> str:
 
 def quality_grade(image: Image.Image) -> int:
     """The axis `image_quality` of one picture, from its pixels."""
-    grey = fitted(image, LOOKED_AT_PIXELS).convert("L")
+    grey = fitted(image, GRADED_PIXELS).convert("L")
     spread = ImageStat.Stat(grey).stddev[0]
     if spread < BLANK_STD:
         return 1
-    # The filter leaves the outermost pixels as they are.
+    # The filter does not change the outermost pixels.
     edges = grey.filter(ImageFilter.FIND_EDGES).crop((1, 1, grey.width - 1, grey.height - 1)).histogram()
-    detail = sum(edges[EDGE_LEVEL:]) / max(sum(edges), 1)  # a picture of two rows has nothing but its rim
+    detail = sum(edges[EDGE_LEVEL:]) / max(sum(edges), 1)  # a picture of two rows has only outermost pixels
     return 2 + (spread >= CONTRAST_STD) + (detail >= DETAIL_SHARE) + (min(image.size) >= SMALLEST_SIDE)
 
 
@@ -163,5 +171,5 @@ def _around(parts: Sequence[Piece], position: int) -> str:
     return "\n".join((*before, *after))
 
 
-def _together(grades: Sequence[int]) -> int:
+def _mean(grades: Sequence[int]) -> int:
     return max(1, math.ceil(sum(grades) / len(grades) - 0.5))

@@ -1,14 +1,18 @@
-"""One question to a judge behind an OpenAI-compatible chat endpoint, its answer bound to a JSON schema.
+"""Send one request to a judge behind an OpenAI-compatible chat endpoint; a JSON schema limits its answer.
 
 Invariants: never past the request's deadline; network failures are typed and retried by
-`workers.providers.http.api`; a key stays in its header.
+`workers.providers.http.api`; a key is only in its header.
 
-A judge that refuses the words or the pictures of a document refuses them by the model's fault. Any other 4xx
-but those of keys and quotas (too long, too many images, a parameter, a status that nobody documents) is
-settled by asking, since an answer may repeat what the document says: once more with the document shortened
-(`rewards.judges.shorten`), with fewer images where the judge named its limit, and in the end without any
-document. A judge that takes the last and not the one before has refused the document: the model's fault. One
-that refuses even that is not set up for these requests: infrastructure's.
+A refusal of a document's words or pictures is the model's fault. For any other 4xx except those of keys and
+quotas (too long, too many images, a parameter, an unknown status), the error text does not decide, since it
+may quote the document. Up to three more requests decide:
+
+1. with fewer images, where the judge named its limit;
+2. with the document shortened (`rewards.judges.shorten`);
+3. without a document.
+
+If only the last is accepted, the document is refused: the model's fault. If that is refused too, the judge is
+not configured for these requests: an infrastructure failure.
 """
 
 from __future__ import annotations
@@ -33,7 +37,7 @@ DETAIL = 500  # characters
 
 
 class Endpoint(Protocol):
-    """What a judge's settings say about its model."""
+    """The settings of a judge's endpoint."""
 
     @property
     def model(self) -> str: ...
@@ -48,7 +52,7 @@ class Endpoint(Protocol):
 
 
 class Answered(NamedTuple):
-    """`data`: the JSON; `model`: as the server names it; `shortened`: why the whole was refused, or ""."""
+    """`data`: the JSON; `model`: its name by the server; `shortened`: why the whole was refused, or ""."""
 
     data: object
     model: str
@@ -57,8 +61,8 @@ class Answered(NamedTuple):
 
 @dataclass(frozen=True)
 class Shorter:
-    """The same question made smaller. `document`: shortened or not, with at most so many images (None: as
-    many as are configured); `without_document`: nothing of it is left.
+    """Smaller versions of a request. `document(short, most_images)`: with the document, shortened or not, and
+    at most so many images (None: as configured); `without_document()`: without it.
     """
 
     document: Callable[[bool, int | None], Chat]
@@ -75,21 +79,21 @@ def answer(
     name: str,
     shorter: Shorter | None = None,
 ) -> Answered:
-    """What the model answered, parsed.
+    """The model's answer, parsed.
 
-    `url`: the endpoint up to its version; `name`: the judge in messages; `shorter`: None where the question
-    holds no document. Raises `InfrastructureFault`, and `ModelFault(PROMPT_REFUSED)` for what is refused.
+    `url`: the endpoint up to its version; `name`: the judge's in messages; `shorter`: None for a request
+    without a document. Raises `InfrastructureFault`, and `ModelFault(PROMPT_REFUSED)` for a refusal.
     """
     if not url:
         raise InfrastructureFault(Cause.PROVIDER_DOWN, "no base_url is configured", provider=name)
     call = _call(judge, url, schema, schema_name, ctx, name)
     shortened = ""
     try:
-        said = _post(call, chat)
+        reply = _post(call, chat)
     except (TooLarge, Refused) as refusal:
-        said, shortened = _shortened(call, refusal, shorter), refusal.detail
-    model = call.said(said.get("model")) or judge.model
-    return Answered(replies.content(call, said), model, shortened)
+        reply, shortened = _shortened(call, refusal, shorter), refusal.detail
+    model = call.said(reply.get("model")) or judge.model
+    return Answered(replies.content(call, reply), model, shortened)
 
 
 def _call(
@@ -107,7 +111,7 @@ def _call(
             "json_schema": {"name": schema_name, "strict": True, "schema": schema},
         },
     }
-    thinking = getattr(judge, "enable_thinking", None)  # not every judge's settings have it
+    thinking = getattr(judge, "enable_thinking", None)  # RubricSettings has no such field
     if thinking is not None:
         body["chat_template_kwargs"] = {"enable_thinking": thinking}
     return Call(
@@ -128,10 +132,10 @@ def _post(call: Call, chat: Chat) -> Answer:
 
 
 def _shortened(call: Call, refusal: TooLarge | Refused, shorter: Shorter | None) -> Answer:
-    """The answer to the shortened question. Raises as the module's docstring says."""
+    """The answer to a smaller request. Raises as the module's docstring says."""
     if shorter is None:
         raise _configuration(call, refusal)
-    logger.info("%s is asked about a shortened document: %s", call.provider, refusal.detail)
+    logger.info("%s refused a request; sending a shortened document: %s", call.provider, refusal.detail)
     short, most_images = False, None
     while True:
         named = image_limit(refusal.detail)
@@ -154,7 +158,7 @@ def _shortened(call: Call, refusal: TooLarge | Refused, shorter: Shorter | None)
 
 
 def _configuration(call: Call, refusal: TooLarge | Refused | ModelFault) -> InfrastructureFault:
-    """What a judge refuses that would be refused whatever the document."""
+    """The fault for a judge that refuses every request."""
     if isinstance(refusal, Refused):
         return refusal
     detail = f"it refuses a request without a document too; correct its settings: {refusal.detail}"

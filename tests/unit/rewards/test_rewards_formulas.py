@@ -11,11 +11,12 @@ from rewards_documents import BLOB, F, I, P, X, document
 
 from policy.document import Document, ImagePart, InvalidPart, Part, Source
 from policy.scoring import Score
+from rewards import formulas
 from rewards.facts import Facts
-from rewards.formulas import grounded, llmi, needs_image_verdict, reward
-from rewards.settings import RewardSettings
 from rewards.verdicts import ImageVerdict, TextVerdict
 from workers.errors import Cause, Fault
+
+grounded, llmi = formulas.get("grounded").score, formulas.get("llmi").score
 
 
 def text(prose: int, tags: int) -> TextVerdict:
@@ -210,9 +211,8 @@ def documents(draw: st.DrawFn) -> Document:
 def test_every_reward_is_bounded_and_explained(
     doc: Document, read: TextVerdict, looked: ImageVerdict, formula: str, vl: bool
 ) -> None:
-    settings = RewardSettings.model_validate({"formula": formula, "vl": vl})
-    facts = Facts.of(doc)
-    score = reward(settings, facts, read, looked if needs_image_verdict(settings, facts) else None)
+    facts, chosen = Facts.of(doc), formulas.get(formula)
+    score = chosen.score(facts, read, looked if chosen.needs_image_verdict(facts) else None, vl=vl)
     assert 0 <= value(score) <= 1
     assert {"formula", "r_num", "L", "M", "tools", "weights", "axes", "verdicts", "counts"} <= set(
         score.breakdown

@@ -21,7 +21,7 @@ from policy.document import Document
 from rewards.judges import IMAGE_KIND, TEXT_KIND
 from rewards.judges.payloads import JudgeImagePayload, JudgeTextPayload
 from rewards.judges.prompts import FAILURES_ELSEWHERE, FAILURES_LOWER
-from rewards.judges.rubrics import IMAGE_RUBRIC, TEXT_RUBRIC
+from rewards.judges.rubrics import image_rubric, text_rubric
 from rewards.settings import JudgeSettings, check
 from workers import jobs
 from workers.errors import Cause
@@ -175,7 +175,7 @@ def test_the_rubric_opens_the_prompt_and_siblings_share_all_but_the_document(
     for prose in ("One.", "Two."):
         read(store, document(P(prose), I("search", "heron"), X(), tools=("search",)))
     first, second = (body["messages"] for body in server.seen)
-    assert first[0] == second[0] == {"role": "system", "content": TEXT_RUBRIC}
+    assert first[0] == second[0] == {"role": "system", "content": text_rubric()}
     head, tail = first[1]["content"].split("One.")
     assert second[1]["content"].split("Two.") == [head, tail]
     assert "grey heron and its nest" in head
@@ -196,7 +196,7 @@ def test_the_image_judge_sees_given_and_made_pictures_in_order(
     assert isinstance(result, Success)
     assert result.verdict == {"image_quality": 5, "task_relevance": 4, "text_image_relevance": 3}
     system, user = server.seen[0]["messages"]
-    assert system["content"] == [{"type": "text", "text": IMAGE_RUBRIC}]
+    assert system["content"] == [{"type": "text", "text": image_rubric()}]
     kinds = [part["type"] if part["type"] == "image_url" else part["text"] for part in user["content"]]
     assert kinds == [
         "# The task\nTell me about the grey heron and its nest.",

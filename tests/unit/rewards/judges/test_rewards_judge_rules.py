@@ -16,7 +16,7 @@ from policy.document import Document
 from rewards.judges import IMAGE_KIND, TEXT_KIND
 from rewards.judges.payloads import JudgeImagePayload, JudgeTextPayload
 from rewards.judges.rules import READ_CHARS, judge_text, quality_grade
-from rewards.judges.wording import announces, overlap, subject
+from rewards.judges.words import announces, overlap, subject
 from workers import jobs
 from workers.errors import Cause
 from workers.messages import BlobRef, Failure, Request, Success

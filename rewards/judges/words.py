@@ -1,7 +1,7 @@
-"""Words that carry a subject, and how much two texts share of them. For the rule-based judges; deterministic.
+"""Subject words of a text, and how many of them two texts share. For the rule-based judges.
 
-Invariants: no input raises; the literal text `<image>` and tags carry no words; Chinese and Japanese
-characters count singly, since no space separates their words.
+Invariants: deterministic; no input raises; the literal text `<image>` and tags have no words; each Chinese or
+Japanese character is a word, since no space separates words there.
 """
 
 from __future__ import annotations
@@ -10,7 +10,7 @@ from collections.abc import Sequence
 
 from workers.text.patterns import ANNOUNCEMENT, MARKUP, WORD
 
-# Too common to name a subject, or words of the assignment and not of its subject.
+# Words too common to name a subject, or words of the assignment itself.
 _COMMON = """
 a about above after all also am an and any are as at be been before being below between both but by
 can could did do does each few for from further had has have her here him his how i if in into is it
@@ -23,7 +23,7 @@ photograph photos picture pictures plot search show showing shows story tell tex
 using view write
 的 了 和 是 在 一 有 我 你 请 与 及 或 个
 """
-_EMPTY = frozenset(_COMMON.split())
+_STOPWORDS = frozenset(_COMMON.split())
 
 
 def prose(text: str) -> str:
@@ -37,24 +37,26 @@ def all_words(text: str) -> list[str]:
 
 
 def subject(text: str) -> frozenset[str]:
-    """The words that carry the subject: lower case, plural s cut, without those that say nothing."""
-    return frozenset(_singular(word) for word in all_words(text) if word not in _EMPTY)
+    """The subject words: lower case, without plural s and without common words."""
+    return frozenset(_singular(word) for word in all_words(text) if word not in _STOPWORDS)
 
 
 def overlap(one: frozenset[str], other: frozenset[str]) -> float:
-    """Shared words over the smaller set's size, 0 to 1. A set of one or two words counts as three, or as
-    many as the other has, so that a single word does not cover a subject. 0 when either is empty."""
+    """Shared words over the size of the smaller set, 0 to 1; 0 when either is empty.
+
+    A set of one or two words counts as three, or as many as the other has: one word does not make a subject.
+    """
     smaller, larger = sorted((len(one), len(other)))
     return len(one & other) / min(larger, max(3, smaller)) if smaller else 0.0
 
 
 def announces(text: str) -> bool:
-    """Whether the prose announces a picture ("here is an image"), speaks of tags, or fences them."""
+    """Whether the prose announces a picture ("here is an image"), mentions tags, or fences them."""
     return bool(ANNOUNCEMENT.search(text))
 
 
 def grade(value: float, steps: Sequence[float]) -> int:
-    """How many of the ascending `steps` `value` reaches."""
+    """The number of the ascending `steps` that `value` reaches."""
     return sum(value >= step for step in steps)
 
 

@@ -1,0 +1,115 @@
+"""The base class of reward formulas, and the arithmetic that they share. Pure functions.
+
+A formula turns the counts of a document and the judges' verdicts into a reward in [0, 1]. Both shipped
+formulas have the published terms (LLM-I, arXiv 2509.13642):
+
+    L = unit(weighted mean of the text judge's axes)     unit(x) = (x - 1) / 4, from 1..5 to 0..1
+    M = unit(weighted mean of the image judge's axes)
+    R = 0.2·r_num + 0.3·M·r_num + 0.5·L
+"""
+
+from __future__ import annotations
+
+from abc import ABC, abstractmethod
+from collections.abc import Mapping, Sequence
+from typing import ClassVar
+
+from pydantic import JsonValue
+
+from policy.scoring import Score
+from rewards.axes import PUBLISHED, Axis
+from rewards.facts import Facts
+from rewards.verdicts import ImageVerdict, TextVerdict
+
+COUNT, IMAGES, TEXT, TOOLS = 0.2, 0.3, 0.5, 0.2
+MAX_IMAGES = 10
+
+
+class Formula(ABC):
+    """One reward formula.
+
+    `name`: its name in the configuration (`reward.formula`) and in the breakdown. `failures_lower`: whether
+    the image judge lowers its grades for failed images; False where the formula counts failures itself.
+    """
+
+    name: ClassVar[str]
+    failures_lower: ClassVar[bool] = False
+
+    @property
+    def axes(self) -> tuple[Axis, ...]:
+        """The axes that it reads. The published ones are graded in any case."""
+        return PUBLISHED
+
+    @abstractmethod
+    def needs_image_verdict(self, facts: Facts) -> bool:
+        """Whether the image judge is asked. False where its answer could not change the reward."""
+
+    @abstractmethod
+    def score(
+        self, facts: Facts, text: TextVerdict, image: ImageVerdict | None, *, vl: bool = False
+    ) -> Score:
+        """The score of a document that is not masked.
+
+        `image` may be None only where `needs_image_verdict` is False. `vl`: the policy reads images. Raises
+        `ValueError` when a verdict is missing.
+        """
+
+
+def unit(grade: float) -> float:
+    """A grade of 1..5 mapped to 0..1."""
+    return (grade - 1) / 4
+
+
+def weighted_mean(grades: Sequence[tuple[float, int]]) -> float:
+    """The mean of (weight, grade) pairs; of one pair its grade, exactly."""
+    if len(grades) == 1:
+        return grades[0][1]
+    return sum(weight * grade for weight, grade in grades) / sum(weight for weight, _ in grades)
+
+
+def graded(
+    axes: Sequence[Axis], grades: Mapping[str, int | None], judge: str, vl: bool
+) -> list[tuple[float, int]]:
+    """(weight, grade) of each of this judge's axes that has a grade."""
+    pairs = [(axis.weight_for(vl), grades.get(axis.name)) for axis in axes if axis.judge == judge]
+    return [(weight, grade) for weight, grade in pairs if grade is not None]
+
+
+def present(image: ImageVerdict | None) -> ImageVerdict:
+    """Raises `ValueError` for a verdict that is missing."""
+    if image is None:
+        raise ValueError("the document has images, so the image judge's verdict is needed")
+    return image
+
+
+def explained(
+    formula: Formula,
+    value: float,
+    facts: Facts,
+    terms: Mapping[str, float | None],
+    used: Mapping[str, int | None],
+    vl: bool,
+    text: TextVerdict,
+    image: ImageVerdict | None,
+) -> Score:
+    """The reward with its breakdown: terms (None: not in the sum), grades as used, verdicts, counts."""
+    weights = {"r_num": COUNT, "M": IMAGES, "L": TEXT, "tools": TOOLS}
+    shown = [axis for axis in formula.axes if axis.judge == "text" or axis not in PUBLISHED]
+    breakdown: dict[str, JsonValue] = {
+        "formula": formula.name,
+        **terms,
+        "weights": {name: weight for name, weight in weights.items() if terms[name] is not None},
+        "axis_weights": {axis.name: axis.weight_for(vl) for axis in shown},
+        "axes": dict(used),
+        "verdicts": {"text": dict(text.scores), "image": dict(image.scores) if image else None},
+        "counts": {
+            "asked": facts.image_num,
+            "images": facts.images,
+            "failed": facts.failed,
+            "invalid": facts.invalid,
+        },
+        "tools_required": list(facts.tools),
+        "tools_attempted": list(facts.attempted),
+        "tools_succeeded": list(facts.succeeded),
+    }
+    return Score(reward=min(1.0, max(0.0, value)), breakdown=breakdown)

@@ -1,0 +1,33 @@
+"""The reward formulas: one module each, with the class `FORMULA`, and their registry.
+
+The modules may import `rewards.{formula,axes,facts,rules,verdicts}`.
+
+A built-in formula has the name of its module. Another package adds one in the entry-point group
+`llmi.formulas`: the name of the entry point is the formula's, its value is a subclass of `Formula`.
+"""
+
+from __future__ import annotations
+
+from rewards.formula import Formula
+from workers.errors import ConfigError
+from workers.extensions import loaders, unknown
+
+GROUP = "llmi.formulas"
+
+
+def names() -> tuple[str, ...]:
+    """The names of the known formulas; imports none of them."""
+    return tuple(loaders(__name__, "FORMULA", GROUP))
+
+
+def get(name: str) -> Formula:
+    """The formula of this name. Raises `ConfigError`, which lists the known ones, for an unknown name."""
+    known = loaders(__name__, "FORMULA", GROUP)
+    if name not in known:
+        raise ConfigError(f"reward.formula: {unknown('reward formula', name, known, GROUP)}")
+    found = known[name]()
+    if not (isinstance(found, type) and issubclass(found, Formula) and found.name == name):
+        raise ConfigError(
+            f"reward.formula: {name!r} is registered as {found!r}, not as a Formula of that name"
+        )
+    return found()

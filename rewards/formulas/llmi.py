@@ -1,0 +1,64 @@
+"""The published formula (LLM-I, arXiv 2509.13642), with its gaps.
+
+    R = 0.2·r_num + 0.3·M·r_num + 0.5·L
+    L = unit((a·text + b·image_tags) / (a + b))   (a, b) = (1.4, 0.6), for models that read images (1.5, 0.5)
+    M = unit(mean of image_quality, task_relevance, text_image_relevance)
+
+One count of images serves r_num, "more than 10" and "no image": the images that were made, as the published
+code counts the placeholders that its tools left in the text. Failed and invalid tags do not count. More than
+10 images: M from 1, 1, 1. No image: M from 5, 5, 5. No prose: text = 1.
+
+Invariant: reads the published axes only, so that a new axis cannot change it.
+"""
+
+from __future__ import annotations
+
+from policy.scoring import Score
+from rewards import rules
+from rewards.facts import Facts
+from rewards.formula import (
+    COUNT,
+    IMAGES,
+    MAX_IMAGES,
+    TEXT,
+    Formula,
+    explained,
+    graded,
+    present,
+    unit,
+    weighted_mean,
+)
+from rewards.verdicts import WORST, ImageVerdict, TextVerdict
+
+
+class FORMULA(Formula):
+    """See the module."""
+
+    name = "llmi"
+    failures_lower = True
+
+    def needs_image_verdict(self, facts: Facts) -> bool:
+        return 0 < facts.images <= MAX_IMAGES
+
+    def score(
+        self, facts: Facts, text: TextVerdict, image: ImageVerdict | None, *, vl: bool = False
+    ) -> Score:
+        r_num = rules.count_score(facts.image_num, facts.images, facts.split)
+        if facts.images > MAX_IMAGES:
+            judged = ImageVerdict.worst()
+        elif facts.images == 0:
+            judged = ImageVerdict.best()
+        else:
+            judged = present(image)
+        used: dict[str, int | None] = {
+            "text": text.text if facts.has_text else WORST,
+            "image_tags": text.image_tags,
+            "image_quality": judged.image_quality,
+            "task_relevance": judged.task_relevance,
+            "text_image_relevance": judged.text_image_relevance,
+        }
+        language = unit(weighted_mean(graded(self.axes, used, "text", vl)))
+        pictures = unit(weighted_mean(graded(self.axes, used, "image", vl)))
+        value = COUNT * r_num + IMAGES * pictures * r_num + TEXT * language
+        terms = {"r_num": r_num, "L": language, "M": pictures, "tools": None}
+        return explained(self, value, facts, terms, used, vl, text, image)

@@ -1,0 +1,131 @@
+"""Axes and formulas of other packages, registered by entry points."""
+
+from __future__ import annotations
+
+import hashlib
+import sys
+from collections.abc import Callable, Iterator, Mapping
+from pathlib import Path
+
+import pytest
+from packages import install
+from pydantic import ValidationError
+from rewards_documents import I, P, document
+
+from rewards import axes, formulas
+from rewards.facts import Facts
+from rewards.judges import rules
+from rewards.judges.openai import schema
+from rewards.judges.payloads import JudgeTextPayload
+from rewards.judges.rubrics import image_rubric, text_rubric
+from rewards.settings import JudgeSettings, RewardSettings, check
+from rewards.verdicts import ImageVerdict, TextVerdict, with_axes
+from workers.errors import ConfigError
+from workers.extensions import loaders
+
+Install = Callable[[str, Mapping[str, str], Mapping[str, Mapping[str, str]]], None]
+
+AXIS = """
+from rewards.axes import Axis
+
+def rules(payload):
+    return 5 if payload.question.isascii() else 1
+
+TONE = Axis("tone", "prose", '"tone": how it sounds.\\n5: kind. 1: rude.\\n', weight=2.0, by_rules=rules)
+"""
+FORMULA = """
+from policy.scoring import Score
+from rewards.formula import Formula
+
+class Shortest(Formula):
+    name = "shortest"
+
+    def needs_image_verdict(self, facts):
+        return False
+
+    def score(self, facts, text, image, *, vl=False):
+        return Score(reward=1.0 / (1 + facts.attempts), breakdown={"formula": self.name})
+"""
+
+
+@pytest.fixture
+def install_package(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[Install]:
+    """`install_package(name, modules, entry_points)` for one test."""
+    loaders.cache_clear()
+    yield lambda name, modules, points: install(monkeypatch, tmp_path, modules, points, name)
+    loaders.cache_clear()
+    for module in ("kind_axis", "brief"):
+        sys.modules.pop(module, None)
+
+
+@pytest.fixture
+def tone(install_package: Install) -> None:
+    install_package("kind", {"kind_axis": AXIS}, {"llmi.axes": {"tone": "kind_axis:TONE"}})
+
+
+def test_the_published_prompts_have_not_changed() -> None:
+    """Other prompts would give other grades: a change here is a change of the reward."""
+    digests = [hashlib.sha256(text.encode()).hexdigest()[:16] for text in (text_rubric(), image_rubric())]
+    assert digests == ["958376af146206bb", "5114bb5f723a3eb6"]
+
+
+def test_a_new_axis_is_judged_and_counts_in_grounded_alone(tone: None) -> None:
+    grounded, llmi = formulas.get("grounded"), formulas.get("llmi")
+    added = axes.added(grounded.axes, "text")
+    assert added == ("tone",)
+    assert axes.added(llmi.axes, "text") == ()
+    rubric = text_rubric(added)
+    assert "Give three whole numbers" in rubric
+    assert '"tone": how it sounds.' in rubric
+    assert rubric.endswith('{"text": <1-5>, "image_tags": <1-5>, "tone": <1-5>}\n')
+    assert schema(with_axes(TextVerdict, added))["required"] == ["text", "image_tags", "tone"]
+
+    doc = document(P("A heron in the reeds."), I(), image_num=1)
+    payload = JudgeTextPayload.of(doc, axes=added)
+    verdict = rules.judge_text(payload).verdict
+    assert verdict is not None
+    assert verdict["tone"] == 5
+
+    facts, image = Facts.of(doc), ImageVerdict.best()
+    rude = with_axes(TextVerdict, added).read({"text": 5, "image_tags": 5, "tone": 1})
+    score = grounded.score(facts, rude, image)
+    assert score.breakdown["axis_weights"] == {"text": 1.4, "image_tags": 0.6, "tone": 2.0}
+    assert score.breakdown["L"] == pytest.approx(0.5)
+    published = llmi.score(facts, rude, image)
+    assert published.reward == 1.0
+    assert published.breakdown["axes"] == {"text": 5, "image_tags": 5, **image.scores}
+
+
+def test_an_axis_without_rules_needs_a_judge_model(install_package: Install) -> None:
+    source = AXIS.replace(", by_rules=rules", "")
+    install_package("kind", {"kind_axis": source}, {"llmi.axes": {"tone": "kind_axis:TONE"}})
+    [problem] = check(JudgeSettings(), RewardSettings())
+    assert "cannot grade the axis 'tone'" in problem
+    assert check(JudgeSettings(), RewardSettings(formula="llmi")) == []
+
+
+def test_an_unknown_axis_is_refused_with_the_known_ones() -> None:
+    with pytest.raises(ConfigError, match=r"'tone' is not a judge axis; known are text, .*llmi\.axes"):
+        axes.named(("tone",))
+
+
+def test_a_formula_of_another_package_scores_a_document(install_package: Install) -> None:
+    install_package("brief", {"brief": FORMULA}, {"llmi.formulas": {"shortest": "brief:Shortest"}})
+    assert formulas.names() == ("grounded", "llmi", "shortest")
+    formula = formulas.get(RewardSettings(formula="shortest").formula)
+    facts = Facts.of(document(P("x"), I(), image_num=1))
+    assert formula.score(facts, TextVerdict.best(), None).reward == 0.5
+
+
+def test_an_unknown_formula_is_refused_with_the_known_ones() -> None:
+    known = r"'best' is not a reward formula; known are grounded, llmi .*llmi\.formulas"
+    with pytest.raises(ValidationError, match=known):
+        RewardSettings(formula="best")
+    with pytest.raises(ConfigError, match=rf"reward\.formula: {known}"):
+        formulas.get("best")
+
+
+def test_two_implementations_of_one_name_are_refused(install_package: Install) -> None:
+    install_package("brief", {"brief": FORMULA}, {"llmi.formulas": {"llmi": "brief:Shortest"}})
+    with pytest.raises(ConfigError, match="rename it"):
+        formulas.names()
