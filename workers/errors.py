@@ -1,35 +1,40 @@
-"""Typed failures: what went wrong and whose fault it is.
+"""Typed failures: what failed, and whether it counts against the document.
 
-Invariants: every failure has one `Cause`; the cause alone decides the fault; a failure of infrastructure is
-never turned into a number. Code raises `ModelFault` or `InfrastructureFault` at the boundary where the
-cause is known; anything else that escapes a job is `Cause.INTERNAL`.
+Invariants:
+- Every failure has one `Cause`, and the cause alone decides the `Fault`.
+- An infrastructure failure is never turned into a number.
+
+Raise `ModelFault` or `InfrastructureFault` where the cause is known. Any other exception of a job becomes
+`Cause.INTERNAL`.
 """
 
 from __future__ import annotations
 
 from enum import StrEnum
 
-STORE = "blobs"  # the blob store, where a failure names who failed
+STORE = "blobs"  # the provider named by failures of the blob store
 
 
 class Fault(StrEnum):
-    """Who is to blame: the model counts against the document, infrastructure masks the sample."""
+    """The fault of a failure: `model` counts against the document, `infrastructure` masks the sample."""
 
     MODEL = "model"
     INFRASTRUCTURE = "infrastructure"
 
 
 class Cause(StrEnum):
-    """Why a request failed. The first block is the model's, the second infrastructure's."""
+    """Why a request failed. The first block is the model's fault, the second infrastructure's."""
 
     TAG_INVALID = "tag_invalid"  # the tag does not parse
-    BAD_PARAMS = "bad_params"  # parses, but asks for something impossible (index ahead, empty query)
-    INPUT_FAILED = "input_failed"  # an edit of an image that itself failed by the model's fault
-    CODE_RAISED = "code_raised"  # the chart code raised
-    CODE_LIMIT = "code_limit"  # the chart code ran over its CPU, memory, time or output limit
-    CODE_BUDGET = "code_budget"  # the code of the document has used its budget of seconds
-    NO_FIGURE = "no_figure"  # the chart code drew nothing
-    GLYPH_MISSING = "glyph_missing"  # the chart has characters that no installed font has
+    BAD_PARAMS = (
+        "bad_params"  # impossible parameters (a later image, an empty query)
+    )
+    INPUT_FAILED = "input_failed"  # an edit of an image that failed by the model's fault
+    CODE_RAISED = "code_raised"  # the code raised an exception
+    CODE_LIMIT = "code_limit"  # the code exceeded its CPU, memory, time or output limit
+    CODE_BUDGET = "code_budget"  # the document's code has used its budget of seconds
+    NO_FIGURE = "no_figure"  # the code drew no figure
+    GLYPH_MISSING = "glyph_missing"  # the figure has characters that no installed font has
     PROMPT_REFUSED = "prompt_refused"  # a provider refused the prompt, or a judge the document
     NO_HIT = "no_hit"  # a search without a usable result
 
@@ -38,15 +43,15 @@ class Cause(StrEnum):
     QUOTA = "quota"  # 429 or an exhausted plan
     AUTH = "auth"  # 401, 403, missing key
     PROVIDER_DOWN = "provider_down"  # 5xx, refused connection, network time-out
-    HOST_DOWN = "host_down"  # as provider_down, of a host that an answer named, such as a picture's
+    HOST_DOWN = "host_down"  # like provider_down, for a host named in an answer, such as an image's
     BAD_ANSWER = "bad_answer"  # the provider answered with something unreadable
-    VERDICT_UNREADABLE = "verdict_unreadable"  # a judge answered, but not with scores from 1 to 5
+    VERDICT_UNREADABLE = "verdict_unreadable"  # a judge answered without scores from 1 to 5
     BLOB_MISSING = "blob_missing"
     BAD_MESSAGE = "bad_message"  # unknown kind or version, or a payload that does not validate
-    SANDBOX = "sandbox"  # the jail itself failed
+    SANDBOX = "sandbox"  # the sandbox itself failed
     INPUT_UNAVAILABLE = "input_unavailable"  # an edit of an image that failed by infrastructure's fault
     CANCELLED = "cancelled"
-    INTERNAL = "internal"  # a bug of ours
+    INTERNAL = "internal"  # a bug in this program
 
     @property
     def fault(self) -> Fault:
@@ -70,12 +75,12 @@ _MODEL_CAUSES = frozenset(
 
 
 class ConfigError(ValueError):
-    """The user's configuration or environment is wrong. The message names the field and the cure."""
+    """The configuration or environment is wrong. The message names the field and what to do."""
 
 
 class JobError(Exception):
-    """A job's typed failure; becomes a `Failure` outcome. `retry_after_s` is a provider's own wish, in
-    seconds.
+    """A job's typed failure, which becomes a `Failure` outcome. `retry_after_s`: seconds after which the
+    provider asked to retry.
     """
 
     def __init__(self, cause: Cause, detail: str, *, provider: str = "", retry_after_s: float | None = None):
@@ -87,7 +92,7 @@ class JobError(Exception):
 
 
 class ModelFault(JobError):
-    """The model asked for something that cannot be done. Counts against the document; never retried."""
+    """A failure by the model's fault. Counts against the document; never retried."""
 
     def __init__(self, cause: Cause, detail: str, *, provider: str = ""):
         if cause.fault is not Fault.MODEL:
@@ -96,7 +101,7 @@ class ModelFault(JobError):
 
 
 class InfrastructureFault(JobError):
-    """Something of ours or of a provider failed. Masks the sample; retried within the request's deadline."""
+    """A failure of this program or a provider. Masks the sample; retried within the request's deadline."""
 
     def __init__(self, cause: Cause, detail: str, *, provider: str = "", retry_after_s: float | None = None):
         if cause.fault is not Fault.INFRASTRUCTURE:
@@ -105,7 +110,7 @@ class InfrastructureFault(JobError):
 
 
 class BlobMissing(InfrastructureFault):
-    """The blob `sha256` is gone or damaged. Whoever needs it can have it made again."""
+    """The blob `sha256` is missing or damaged. Its request can be run again."""
 
     def __init__(self, sha256: str, detail: str):
         super().__init__(Cause.BLOB_MISSING, detail)

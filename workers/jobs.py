@@ -1,8 +1,10 @@
-"""The registry of jobs and how one runs, free of Celery: request in, outcome out.
+"""The registry of jobs, and how one job runs: request in, outcome out. Independent of Celery.
 
-A package adds jobs with `@job(kind, Payload)` in a module named by the entry-point group `llmi.jobs`.
-Invariants: a job either returns a `Success` or raises a `JobError`; whatever else it raises becomes
-`Cause.INTERNAL`; `run` never raises.
+A package registers jobs with `@job(kind, Payload)` in a module named by the entry-point group `llmi.jobs`.
+
+Invariants:
+- A job returns a `Success` or raises a `JobError`. Any other exception becomes `Cause.INTERNAL`.
+- `run` never raises.
 """
 
 from __future__ import annotations
@@ -29,9 +31,10 @@ ENTRY_POINTS = "llmi.jobs"
 
 @dataclass(frozen=True)
 class JobContext:
-    """What a running job may use besides its payload. `started`: when it began, Unix seconds; `cancelled`:
-    whether the request was cancelled, for jobs that can stop early; `waits`: the job appends the seconds for
-    which other jobs or processes kept it waiting.
+    """What a running job gets besides its payload.
+
+    `started`: Unix seconds. `cancelled`: returns whether the request was cancelled, for jobs that can stop
+    early. `waits`: the job appends the seconds that it waited for other jobs or processes.
     """
 
     request: Request
@@ -42,20 +45,23 @@ class JobContext:
 
     @property
     def deadline(self) -> float:
-        """Unix seconds until which the job may run: its own time, which begins when it begins."""
+        """Unix seconds until which the job may run; its time limit counts from its start."""
         return self.request.job_deadline(self.started)
 
     @property
     def remaining_s(self) -> float:
-        """Seconds that the job may still run (negative when past)."""
+        """Seconds that the job may still run; negative after the deadline."""
         return self.deadline - time.time()
 
 
 @dataclass(frozen=True)
 class Job:
-    """`warm` loads what should be loaded once per process (a pipeline, the jail's zygote) before the first
-    request. `provider` names the outside service that the job asks as this process is configured, "" when it
-    asks none. `holds_model`: whether the process keeps a model, by the configuration; None: by its queue.
+    """One kind of job.
+
+    `warm`: loads what a process needs once (a pipeline, the sandbox's zygote), before its first request.
+    `provider`: returns the name of the outside service that the job calls under the current configuration, ""
+    for none. `holds_model`: returns whether the process keeps a model under the current configuration; None:
+    decided by its queue.
     """
 
     kind: str
@@ -96,7 +102,7 @@ def load_jobs() -> dict[str, Job]:
 
 
 def provider_of(kind: str) -> str:
-    """The outside service that jobs of `kind` ask, "" for none."""
+    """The outside service that jobs of `kind` call, "" for none."""
     entry = JOBS.get(kind)
     return entry.provider() if entry is not None and entry.provider is not None else ""
 
@@ -112,7 +118,7 @@ def holds_model(kind: str) -> bool:
 
 
 def run(request: Request, blobs: BlobStore, cancelled: Callable[[], bool] = lambda: False) -> Outcome:
-    """Run one request to its outcome. Never raises; one that has waited for too long is not started."""
+    """Run one request and return its outcome. Never raises. A request past its start deadline is not run."""
     started, clock = time.time(), time.monotonic()
     waits: list[float] = []
     result: Success | Failure
@@ -121,7 +127,7 @@ def run(request: Request, blobs: BlobStore, cancelled: Callable[[], bool] = lamb
         if entry is None:
             raise InfrastructureFault(Cause.BAD_MESSAGE, f"no job of kind {request.kind!r} in this worker")
         if started >= request.start_by:
-            raise InfrastructureFault(Cause.TIMEOUT, "it waited in its queue until its time was over")
+            raise InfrastructureFault(Cause.TIMEOUT, "it waited in its queue until its start deadline")
         try:
             payload = entry.payload.model_validate(request.payload)
         except ValidationError as error:
@@ -129,7 +135,7 @@ def run(request: Request, blobs: BlobStore, cancelled: Callable[[], bool] = lamb
         result = entry.call(payload, JobContext(request, blobs, started, cancelled, waits))
     except JobError as error:
         result = Failure.of(error)
-    except Exception as error:  # a bug in a job is our failure, and must reach the waiting rollout
+    except Exception as error:  # a bug in a job is an infrastructure failure, and the rollout waits for it
         logger.exception("job %s of kind %s failed", request.request_id, request.kind)
         result = Failure(cause=Cause.INTERNAL, detail=f"{type(error).__name__}: {error}"[:2000])
     return Outcome(
@@ -138,6 +144,6 @@ def run(request: Request, blobs: BlobStore, cancelled: Callable[[], bool] = lamb
         result=result,
         worker=f"{socket.gethostname()}:{os.getpid()}",
         started=started,
-        finished=started + time.monotonic() - clock,  # whatever happens to the machine's clock meanwhile
+        finished=started + time.monotonic() - clock,  # unaffected by changes of the machine's clock
         waited_s=sum(waits),
     )

@@ -1,8 +1,11 @@
-"""The messages on the queue: requests out, outcomes back. JSON, validated, versioned.
+"""The messages on the queue: requests and their outcomes. Versioned JSON, validated.
 
-Invariants: bytes never travel in messages (images are `BlobRef`s); a request carries its own absolute
-deadline; a request ends in exactly one visible `Outcome`, a `Success` or a `Failure` whose cause says whose
-fault it is; what a message holds, JSON in UTF-8 can hold (no half characters, no NaN), whoever wrote it.
+Invariants:
+- Bytes never travel in messages; images are `BlobRef`s.
+- A request carries its absolute deadline.
+- A request ends in exactly one visible `Outcome`: a `Success`, or a `Failure` with a cause that decides the
+  fault.
+- Every message can be encoded as UTF-8 JSON: no lone surrogates, no NaN.
 """
 
 from __future__ import annotations
@@ -30,7 +33,7 @@ Sha256 = Annotated[str, Field(pattern=r"^[0-9a-f]{64}$")]
 
 
 def valid_unicode(text: str) -> str:
-    """`text`, its half characters (lone surrogates, which escapes in JSON can spell) paired or replaced."""
+    """`text` with lone surrogates (JSON escapes can contain them) paired or replaced."""
     try:
         text.encode()
     except UnicodeEncodeError:
@@ -39,7 +42,7 @@ def valid_unicode(text: str) -> str:
 
 
 def _storable(value: JsonValue) -> JsonValue:
-    """`value` as JSON in UTF-8 can hold it: whole characters, and None for numbers that are none."""
+    """`value` without lone surrogates, and with None for NaN and infinity."""
     if isinstance(value, str):
         return valid_unicode(value)
     if isinstance(value, float):
@@ -56,7 +59,7 @@ Details = Annotated[dict[str, JsonValue], AfterValidator(_storable)]
 
 
 class Message(BaseModel):
-    """Strict, immutable base of everything that travels."""
+    """Strict, immutable base class of all messages."""
 
     model_config = ConfigDict(extra="forbid", frozen=True)
 
@@ -72,12 +75,11 @@ class BlobRef(Message):
 
 
 class Request(Message):
-    """One tool or judge job.
+    """A request for one job of a tool or judge.
 
-    `kind` names the job and so its queue (`workers.queues`); `payload` is validated by the job's own model.
-    `deadline` (Unix seconds) is when its poster stops waiting. `limit_s` is how long the job may run once a
-    worker has begun it; None: until the deadline. `owner` is the rollout (or evaluation item) that waits for
-    it.
+    `kind`: the job, and the queue of the same name (`workers.queues`). `payload`: validated by the job's
+    model. `deadline`: Unix seconds at which the client stops waiting. `limit_s`: how long the job may run
+    from its start; None: until the deadline. `owner`: id of the rollout or evaluation item that waits for it.
     """
 
     version: Literal[1] = 1
@@ -101,7 +103,7 @@ class Request(Message):
         owner: str = "",
         request_id: str | None = None,
     ) -> Request:
-        """A request that expires `timeout_s` seconds from now, of which its job may run for `limit_s`."""
+        """A request with its deadline in `timeout_s` seconds. Its job may run for `limit_s` of them."""
         return cls(
             request_id=request_id or uuid.uuid4().hex,
             kind=kind,
@@ -114,23 +116,23 @@ class Request(Message):
 
     @property
     def start_by(self) -> float:
-        """Unix seconds until which a worker may begin it: then its job has all of `limit_s`."""
+        """Unix seconds by which a worker must start it, so that the job has all of `limit_s`."""
         return self.deadline - (self.limit_s or 0.0)
 
     def job_deadline(self, started: float) -> float:
-        """Unix seconds until which a job that began at `started` may run."""
+        """Unix seconds until which a job that started at `started` may run."""
         return self.deadline if self.limit_s is None else min(self.deadline, started + self.limit_s)
 
     @property
     def key(self) -> str:
-        """Same kind, payload and seed, same key: what makes two requests ask for the same effect."""
+        """A hash of kind, payload and seed: equal for two requests with the same effect."""
         text = json.dumps([self.kind, self.payload, self.seed], sort_keys=True, ensure_ascii=False)
         return hashlib.sha256(text.encode()).hexdigest()
 
 
 class Success(Message):
-    """What a job made: images (the first is *the* image), or a judge's verdict; `source` says where it came
-    from.
+    """A job's result. `images`: the first is the main one. `verdict`: a judge's scores. `source`: where the
+    result came from.
     """
 
     status: Literal["success"] = "success"
@@ -140,8 +142,8 @@ class Success(Message):
 
 
 class Failure(Message):
-    """Why a job made nothing. The fault follows from the cause. `blob`: with BLOB_MISSING, the one that is
-    gone or damaged.
+    """Why a job failed. The cause decides the fault. `blob`: with BLOB_MISSING, the hash of the missing or
+    damaged blob.
     """
 
     status: Literal["failure"] = "failure"
@@ -161,8 +163,10 @@ class Failure(Message):
 
 
 class Outcome(Message):
-    """The one visible end of a request. `started` and `finished` are Unix seconds at the worker (0: never
-    started); `waited_s`: the part of the time between in which other jobs or processes kept it waiting.
+    """The one visible result of a request.
+
+    `started`, `finished`: Unix seconds by the worker's clock (0: never started). `waited_s`: how long of that
+    the job waited for other jobs or processes.
     """
 
     version: Literal[1] = 1
@@ -177,7 +181,7 @@ class Outcome(Message):
     @model_validator(mode="after")
     def _ordered(self) -> Outcome:
         if self.started and self.finished and self.finished < self.started:
-            raise ValueError("finished lies before started")
+            raise ValueError("finished is before started")
         return self
 
     @property
@@ -186,18 +190,18 @@ class Outcome(Message):
 
     @property
     def run_s(self) -> float:
-        """How long the job ran, without waiting for its queue or for others; 0 when no worker began it."""
+        """Seconds that the job ran, without waiting; 0 when no worker started it."""
         ran = self.finished - self.started - self.waited_s if self.started and self.finished else 0.0
         return max(0.0, ran)
 
     @classmethod
     def failed(cls, request: Request, cause: Cause, detail: str = "", *, provider: str = "") -> Outcome:
-        """A failure known without a worker's answer (deadline, cancellation, invalid tag)."""
+        """A failure that no worker reported (deadline, cancellation, invalid tag)."""
         failure = Failure(cause=cause, detail=detail[:2000], provider=provider)
         return cls(request_id=request.request_id, kind=request.kind, result=failure)
 
 
-# What the four tools are asked for. The judges' payloads live in `rewards.judges`.
+# Payloads of the four tools. Those of the judges are in `rewards.judges`.
 
 
 class SearchPayload(Message):

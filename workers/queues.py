@@ -1,7 +1,9 @@
-"""The queue table: which kinds of job there are, which queue each travels on, and what a worker of it needs.
+"""The queue table: the kinds of jobs, and what a worker of each needs.
 
-Invariants: one kind, one queue of the same name; adding a kind is one line here and one registered job; a job
-that waits for other jobs runs in a process that serves nothing else, so that it cannot take their place.
+Invariants:
+- One kind, one queue of the same name. Adding a kind is one line here and one registered job.
+- A job that waits for other jobs runs in a process that serves no other queue, so that it occupies none of
+  their slots.
 """
 
 from __future__ import annotations
@@ -15,8 +17,8 @@ Resource = Literal["cpu", "gpu", "network"]
 
 @dataclass(frozen=True)
 class QueueSpec:
-    """`resource` is what a worker slot occupies; `limit_s`: how long a job may run, unless the configuration
-    says so; time in the queue does not count. `waits`: its jobs post others and wait for them.
+    """One queue. `resource`: what a worker's slot occupies. `limit_s`: default time limit of a job, from its
+    start. `waits`: its jobs post requests and wait for them.
     """
 
     name: str
@@ -26,7 +28,7 @@ class QueueSpec:
 
     @property
     def pool(self) -> Literal["prefork", "threads"]:
-        """Network-bound jobs share one process; the others need a process they can lose."""
+        """Network-bound jobs share one process. Others need a process that may be killed."""
         return "threads" if self.resource == "network" else "prefork"
 
 
@@ -46,15 +48,15 @@ QUEUES: dict[str, QueueSpec] = {
 
 
 def sharing_problem(queues: Sequence[str]) -> str:
-    """Why `queues` cannot be served by one worker process; empty when they can."""
+    """Why one worker cannot serve all of `queues`; empty when it can."""
     unknown = [name for name in queues if name not in QUEUES]
     if unknown or not queues:
         return (
-            f"no queue {unknown[0]!r}; the queues are {', '.join(QUEUES)}" if unknown else "no queue is named"
+            f"no queue {unknown[0]!r}; the queues are {', '.join(QUEUES)}" if unknown else "no queue is given"
         )
     if len({QUEUES[name].pool for name in queues}) > 1:
-        return "network-bound queues and the others cannot share one process; list them apart"
+        return "network-bound queues and other queues cannot share one process; list them separately"
     waiting = [name for name in queues if QUEUES[name].waits]
     if waiting and len(queues) > 1:
-        return f"{waiting[0]} waits for the other queues and needs a process of its own; list it apart"
+        return f"{waiting[0]} waits for the other queues and needs a process of its own; list it separately"
     return ""

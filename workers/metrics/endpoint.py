@@ -1,7 +1,9 @@
-"""Where a process serves its metrics, and how Prometheus finds it: HTTP on a free port, its address in Redis.
+"""The metrics endpoint of a process: HTTP on a free port, listed in Redis for Prometheus' service discovery.
 
-Invariants: serving happens in threads of its own and never delays the work; an address is listed from its
-first beat until one lease after its last, on Redis' own clock; nothing listed is a secret.
+Invariants:
+- Serving runs in threads of its own and never delays the work.
+- An endpoint is listed from its first heartbeat until one lease after its last, by Redis' clock.
+- Nothing listed is secret.
 """
 
 from __future__ import annotations
@@ -30,7 +32,7 @@ from workers.redis_script import Script
 from workers.settings import MetricsSettings, QueueSettings
 
 logger = logging.getLogger(__name__)
-TARGETS_KEY = "llmi:metrics"  # a sorted set: what serves metrics, by the second at which it is forgotten
+TARGETS_KEY = "llmi:metrics"  # sorted set: endpoint as JSON -> Unix second at which it expires
 WILDCARDS = ("0.0.0.0", "::", "")
 CONNECT_S = 5.0
 BEATS_PER_LEASE = 5
@@ -41,25 +43,25 @@ LIST_TARGETS = Script("workers.metrics", "list_targets")
 
 @dataclass(frozen=True)
 class Target:
-    """One process that serves metrics: `host:port` as Prometheus reaches it, and what tells it apart."""
+    """One endpoint: `host:port` as Prometheus reaches it, and its labels."""
 
     address: str
     labels: Mapping[str, str] = field(default_factory=dict)
 
     def renew(self, pipeline: Any, lease_s: float) -> None:
-        """Add to `pipeline` (blocking or asyncio) what keeps this target listed for one more lease."""
+        """Add to `pipeline` (blocking or asyncio) the command that lists this target for one more lease."""
         value = json.dumps({"address": self.address, "labels": dict(self.labels)}, sort_keys=True)
         pipeline.eval(RENEW_TARGET.source, 1, TARGETS_KEY, value, str(max(1, round(lease_s))))
 
 
 def targets(client: redis.Redis) -> list[Target]:
-    """Every process that serves metrics now. Raises `redis.RedisError`."""
+    """All listed endpoints. Raises `redis.RedisError`."""
     listed: Any = LIST_TARGETS(client, [TARGETS_KEY])
     return [Target(**json.loads(value)) for value in listed]
 
 
 class Server(ThreadingMixIn, WSGIServer):
-    """A small HTTP server with a thread for each request. `close` ends it."""
+    """A small HTTP server with one thread per request."""
 
     daemon_threads = True
 
@@ -72,15 +74,15 @@ class _Server6(Server):
     address_family = socket.AF_INET6
 
 
-class _Quiet(WSGIRequestHandler):
-    def log_message(self, *_: Any) -> None:  # a line per scrape would fill the log
+class _QuietHandler(WSGIRequestHandler):
+    def log_message(self, *_: Any) -> None:  # one line per scrape would fill the log
         pass
 
 
 def serve(app: Callable[..., Iterable[bytes]], bind: str, port: int = 0) -> Server:
-    """Serve a WSGI application from a thread. Raises `OSError` when the address cannot be had."""
+    """Serve a WSGI application from a thread. Raises `OSError` if the address cannot be bound."""
     kind = _Server6 if ":" in bind else Server
-    server = make_server(bind, port, app, server_class=kind, handler_class=_Quiet)
+    server = make_server(bind, port, app, server_class=kind, handler_class=_QuietHandler)
     threading.Thread(target=server.serve_forever, name="metrics", daemon=True).start()
     return server
 
@@ -88,9 +90,9 @@ def serve(app: Callable[..., Iterable[bytes]], bind: str, port: int = 0) -> Serv
 def serve_process(
     metrics: MetricsSettings, queue: QueueSettings, labels: Mapping[str, str], *extra: Collector
 ) -> Target:
-    """Serve this process's metrics (those of its pool's processes too) and `extra` on a free port.
+    """Serve the metrics of this process and its pool, and those of `extra`, on a free port.
 
-    Raises `OSError` when `metrics.bind` is no address of this machine, or Redis cannot be reached.
+    Raises `OSError` if `metrics.bind` is not an address of this machine, or Redis cannot be reached.
     """
     if os.environ.get(FOLDER_ENV):
         served = CollectorRegistry()
@@ -104,17 +106,20 @@ def serve_process(
 
 
 def advertised(bind: str, port: int, queue: QueueSettings) -> str:
-    """`host:port` for other machines: a wildcard becomes the address from which this one reaches Redis."""
+    """`host:port` for other machines. For a wildcard `bind`, the address from which this one reaches
+    Redis.
+    """
     host = bind
     if bind in WILDCARDS:
         parts = urlsplit(queue.url)
-        with socket.create_connection((parts.hostname or "127.0.0.1", parts.port or 6379), CONNECT_S) as way:
-            host = str(way.getsockname()[0])
+        server = (parts.hostname or "127.0.0.1", parts.port or 6379)
+        with socket.create_connection(server, CONNECT_S) as connection:
+            host = str(connection.getsockname()[0])
     return f"[{host}]:{port}" if ":" in host else f"{host}:{port}"
 
 
 async def announce(target: Target, queue: QueueSettings) -> None:
-    """Keep `target` listed until cancelled. A Redis that is away for a while is only logged."""
+    """Keep `target` listed until cancelled. Errors of Redis are logged and retried."""
     beat_s = queue.lease_s / BEATS_PER_LEASE
     client = redis.asyncio.Redis.from_url(
         queue.url, socket_timeout=CONNECT_S, socket_connect_timeout=CONNECT_S
@@ -126,5 +131,5 @@ async def announce(target: Target, queue: QueueSettings) -> None:
             try:
                 await pipeline.execute()
             except (redis.RedisError, OSError) as error:
-                logger.warning("metrics at %s are not listed: %s", target.address, error)
+                logger.warning("metrics endpoint %s could not be listed: %s", target.address, error)
             await asyncio.sleep(beat_s)

@@ -1,7 +1,8 @@
-"""The folder in which the processes of one worker add up their metrics, in the system's temporary one.
+"""The folder in which the processes of one worker add up their metrics, in the temporary folder.
 
-Invariants: it is gone when its owner has ended; where the owner was killed, the next owner on this machine
-removes it. Whether an owner lives is told by a lock that ends with it, not by a process id.
+Invariants:
+- It is removed when its owner has ended. After a killed owner, the next owner on this machine removes it.
+- An owner is alive while it holds a file lock; process ids are not used.
 """
 
 from __future__ import annotations
@@ -18,15 +19,15 @@ OWNER = "owner"
 
 
 class MetricsFolder:
-    """Made and owned by this process until `remove`, which also happens when nobody holds it any more."""
+    """A folder owned by this process until `remove`, which also runs when the object is garbage-collected."""
 
     def __init__(self) -> None:
         remove_orphans()
         self.path = Path(tempfile.mkdtemp(prefix=PREFIX))
-        making = self.path / "making"
-        lock = os.open(making, os.O_CREAT | os.O_RDWR | os.O_CLOEXEC, 0o600)
+        unfinished = self.path / "unfinished"
+        lock = os.open(unfinished, os.O_CREAT | os.O_RDWR | os.O_CLOEXEC, 0o600)
         fcntl.flock(lock, fcntl.LOCK_EX)
-        making.rename(self.path / OWNER)  # only now may another sweep look at it
+        unfinished.rename(self.path / OWNER)  # from here on `remove_orphans` of others may see it
         self.remove = weakref.finalize(self, _remove, self.path, lock)
 
 
@@ -36,16 +37,16 @@ def _remove(path: Path, lock: int) -> None:
 
 
 def remove_orphans() -> None:
-    """Remove the folders of owners that have died."""
+    """Remove the folders of owners that were killed."""
     for owner in Path(tempfile.gettempdir()).glob(f"{PREFIX}*/{OWNER}"):
         try:
             lock = os.open(owner, os.O_RDWR | os.O_CLOEXEC)
-        except OSError:  # removed by its owner meanwhile, or another user's
+        except OSError:  # its owner removed it, or it is another user's
             continue
         try:
             fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
         except BlockingIOError:
-            pass  # its owner lives
+            pass  # its owner is alive
         else:
             shutil.rmtree(owner.parent, ignore_errors=True)
         finally:

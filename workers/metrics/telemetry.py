@@ -1,8 +1,12 @@
-"""What is measured, for Prometheus: every metric of producers and workers, and how an event becomes numbers.
+"""The Prometheus metrics of producers and workers.
 
-Invariants: recording never blocks and knows no server; a finished task is counted once, where it finished; a
-label is a kind, a result or a cause, never an id. In a process that was started with PROMETHEUS_MULTIPROC_DIR
-the numbers lie in files there, so that a pool's processes add up, and outlive them.
+Invariants:
+- Recording never blocks, and needs no server.
+- A finished task is counted once, by the worker that finished it.
+- A label is a kind, a result or a cause, never an id.
+
+In a process started with PROMETHEUS_MULTIPROC_DIR the values are files in that folder, so that the processes
+of a pool add up and their values outlive them.
 """
 
 from __future__ import annotations
@@ -19,19 +23,19 @@ from workers.queues import QUEUES
 
 FOLDER_ENV = "PROMETHEUS_MULTIPROC_DIR"
 SUCCESS = "success"
-# From an answer out of a cache to the longest time-out of a queue that serves rollouts, in seconds.
+# Seconds, from a cached answer to the longest time limit of a queue that serves rollouts.
 BUCKETS = (0.005, 0.01, 0.025, 0.05, 0.1, 0.25, 0.5, 1.0, 2.5, 5.0, 10.0, 20.0, 40.0, 60.0, 120.0, 300.0)
 
 
 def verdict(outcome: Outcome) -> tuple[str, str]:
-    """An outcome's labels, result and cause: ("success", "") or the fault and the cause of a failure."""
+    """The labels result and cause of an outcome: ("success", ""), or the fault and cause of a failure."""
     if isinstance(outcome.result, Success):
         return SUCCESS, ""
     return outcome.result.fault.value, outcome.result.cause.value
 
 
 class WorkerMetrics:
-    """What one worker process (all its pool processes together) did."""
+    """The metrics of one worker, all pool processes together."""
 
     def __init__(self, registry: CollectorRegistry):
         self._wait = Histogram(
@@ -56,7 +60,7 @@ class WorkerMetrics:
         )
         self._requeued = Counter(
             "llmi_tasks_given_back",
-            "Tasks put back into the queue because the process that ran them died.",
+            "Tasks requeued because the process that ran them died.",
             ["kind"],
             registry=registry,
         )
@@ -68,15 +72,16 @@ class WorkerMetrics:
         )
 
     def show_zeros(self, kind: str) -> None:
-        """Show zeros for `kind` before its first task, so that a rate sees the first one."""
+        """Export zeros for `kind` before its first task, so that a rate includes the first one."""
         self._wait.labels(kind)
         self._service.labels(kind, SUCCESS)
         self._outcomes.labels(kind, SUCCESS, "")
         self._requeued.labels(kind)
 
     def ended(self, outcome: Outcome, *, posted: float, claimed: float) -> None:
-        """One task ended with `outcome`. `posted`, `claimed`: Unix seconds when it was posted and when a
-        process here took it up (0: unknown). An outcome from before `claimed` is an earlier one, given again.
+        """Record a finished task. `posted`, `claimed`: Unix seconds when it was posted and when a process of
+        this worker claimed it (0: unknown). An outcome older than `claimed` was returned again and is not
+        counted.
         """
         if outcome.kind not in QUEUES or (claimed and outcome.finished and outcome.finished < claimed):
             return
@@ -88,16 +93,17 @@ class WorkerMetrics:
             self._service.labels(outcome.kind, result).observe(outcome.finished - outcome.started)
 
     def requeued(self, kind: str) -> None:
+        """Record a task that was requeued because its process died."""
         if kind in QUEUES:
             self._requeued.labels(kind).inc()
 
     def refused(self, provider: str, status: int) -> None:
-        """A provider refused a request for a reason that is not known. `status`: of HTTP."""
+        """Record a refusal of a provider for an unknown reason. `status`: HTTP status."""
         self._refusals.labels(provider, str(status)).inc()
 
 
 class ProducerMetrics:
-    """What one process that posts requests waits for. `posted` and `ended` are hooks for `QueueClient`."""
+    """The metrics of one process that posts requests. `posted` and `ended` are hooks of `QueueClient`."""
 
     def __init__(self, registry: CollectorRegistry, clock: Callable[[], float] = time.monotonic):
         self._clock = clock
@@ -125,7 +131,7 @@ class ProducerMetrics:
         )
         self._rollouts = Gauge(
             "llmi_rollouts_in_progress",
-            "Rollouts being written or waiting for their score.",
+            "Rollouts that are generating or waiting for their score.",
             registry=registry,
             multiprocess_mode="livesum",
         )
@@ -146,7 +152,7 @@ class ProducerMetrics:
 
     @contextlib.contextmanager
     def rollout(self) -> Iterator[None]:
-        """A rollout is in progress within."""
+        """Count a rollout as in progress inside the block."""
         self._rollouts.inc()
         try:
             yield

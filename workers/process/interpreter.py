@@ -1,9 +1,13 @@
-"""The environment of every Python process of this program, independent of the folder and the shell around it.
+"""The environment of every Python process of this program.
 
-A folder `verl/` or a file `redis.py` where a command was given would be imported in place of the library, a
-Latin-1 locale would garble files, a notebook's MPLBACKEND names a module that is not there, a HOME that is
-`/` takes no cache. Invariants: nothing is imported from the working directory unless PYTHONPATH names it;
-text is UTF-8; every value that the user set and that works is kept.
+It does not depend on the working directory or the shell: a folder `verl/` or a file `redis.py` there would be
+imported instead of the library, a Latin-1 locale would garble files, a notebook's MPLBACKEND names a module
+that does not exist here, and no cache can be written to a HOME of `/`.
+
+Invariants:
+- Nothing is imported from the working directory unless PYTHONPATH names it.
+- Text is UTF-8.
+- A value that the user set and that works is kept.
 """
 
 from __future__ import annotations
@@ -22,16 +26,16 @@ from pathlib import Path
 
 logger = logging.getLogger(__name__)
 PYTHON = (sys.executable, "-P")  # -P: the working directory is not on the path
-# With PYTHONSAFEPATH every interpreter below is started as by -P.
+# PYTHONSAFEPATH does for child interpreters what -P does.
 VARIABLES = {"PYTHONSAFEPATH": "1", "PYTHONUTF8": "1", "MPLBACKEND": "Agg"}
-SOCKET_BYTES = 107  # of the path of a Unix socket, at most
-VLLM_ROOM = 38  # a slash and a UUID, below VLLM_RPC_BASE_PATH
-SHORT = ("/tmp", "/var/tmp", "/dev/shm")
+SOCKET_BYTES = 107  # longest path of a Unix socket
+VLLM_ROOM = 38  # vLLM appends a slash and a UUID to VLLM_RPC_BASE_PATH
+SHORT_FOLDERS = ("/tmp", "/var/tmp", "/dev/shm")
 
 
 def restart_if_needed() -> None:
-    """Replace this process by the same command with other variables, if it reads and writes files in another
-    encoding than UTF-8 or imports modules from the working directory.
+    """Execute the same command again with the right environment, if this process uses another encoding than
+    UTF-8 or imports modules from the working directory.
     """
     utf8 = locale.getpreferredencoding(False).lower().replace("-", "") == "utf8"
     entries = os.environ.get("PYTHONPATH", "").split(os.pathsep)
@@ -43,35 +47,35 @@ def restart_if_needed() -> None:
 
 
 def set_up_process() -> None:
-    """Set the variables of this process; call it before anything heavy is imported.
+    """Set the variables of this process. Call it before large imports.
 
-    On a terminal of another encoding, characters that it lacks are replaced and do not end the command.
+    Characters that the terminal's encoding lacks are replaced instead of raising.
     """
     set_up(os.environ)
-    tempfile.tempdir = None  # as TMPDIR is now
+    tempfile.tempdir = None  # read TMPDIR again
     for stream in (sys.stdout, sys.stderr):
         with contextlib.suppress(AttributeError, ValueError):  # replaced by a test, or closed
             stream.reconfigure(errors="replace")  # type: ignore[union-attr]
 
 
 def set_up(env: MutableMapping[str, str]) -> None:
-    """Change `env` so that a process started with it meets the invariants above; HOME is left as it is."""
+    """Change `env` so that a process started with it meets the invariants above. HOME is unchanged."""
     env.update(VARIABLES)
-    env.pop("PYTHONIOENCODING", None)  # it would win over PYTHONUTF8
+    env.pop("PYTHONIOENCODING", None)  # it overrides PYTHONUTF8
     path = [os.path.abspath(entry) for entry in env.get("PYTHONPATH", "").split(os.pathsep) if entry]
     if path:
         env["PYTHONPATH"] = os.pathsep.join(path)
     else:
         env.pop("PYTHONPATH", None)
     if (named := env.get("TMPDIR")) is not None and not _writable(named):
-        env["TMPDIR"] = next((folder for folder in SHORT if _writable(folder)), "/tmp")
-        logger.warning("TMPDIR: %s is no folder that can be written; %s is used", named, env["TMPDIR"])
+        env["TMPDIR"] = next((folder for folder in SHORT_FOLDERS if _writable(folder)), "/tmp")
+        logger.warning("TMPDIR: %s is not a writable folder; using %s", named, env["TMPDIR"])
 
 
 def child_environment(env: Mapping[str, str]) -> dict[str, str]:
-    """The environment of a process to be started: as `set_up`, and with a HOME that can be written.
+    """The environment for a child process: as by `set_up`, with a writable HOME.
 
-    A model cache in the old HOME is still read.
+    A model cache in the old HOME is still used.
     """
     found = dict(env)
     set_up(found)
@@ -88,32 +92,32 @@ def child_environment(env: Mapping[str, str]) -> dict[str, str]:
         found.setdefault("VLLM_RPC_BASE_PATH", str(link))
     try:
         getpass.getuser()
-    except (KeyError, OSError):  # a container's user without a name, for which torch asks
+    except (KeyError, OSError):  # a container's user without a name; torch needs one
         found["USER"] = f"uid{os.getuid()}"
     return found
 
 
 def private_folder(name: str) -> Path:
-    """A folder for `name` below the temporary folder that is this user's alone; the same for each call."""
+    """A folder for `name` in the temporary folder, private to this user, the same for each call."""
     folder = Path(tempfile.gettempdir()) / f"llmi-{name}-{os.getuid()}"
     with contextlib.suppress(FileExistsError):
         folder.mkdir(mode=0o700)
     found = folder.lstat()
     if stat.S_ISDIR(found.st_mode) and found.st_uid == os.getuid() and not found.st_mode & 0o077:
         return folder
-    return Path(tempfile.mkdtemp(prefix=f"llmi-{name}-"))  # somebody else made it
+    return Path(tempfile.mkdtemp(prefix=f"llmi-{name}-"))  # another user created it
 
 
 def short_path(target: Path, room: int) -> Path:
-    """A path to `target` that is short enough for a socket's name of `room` bytes below it.
+    """A path to `target` that leaves `room` bytes for the name of a Unix socket in it.
 
-    A folder whose path is too long is reached through a link, so that what is written still lies in it.
+    If the path of `target` is too long, this is a symbolic link to it.
     """
     target = target.absolute()
     if len(os.fsencode(target)) + room <= SOCKET_BYTES:
         return target
     mark = hashlib.sha256(os.fsencode(target)).hexdigest()[:8]
-    for above in filter(_writable, SHORT):
+    for above in filter(_writable, SHORT_FOLDERS):
         link = Path(above) / f"llmi-{os.getuid()}-{mark}"
         with contextlib.suppress(FileExistsError):
             link.symlink_to(target)
@@ -123,7 +127,7 @@ def short_path(target: Path, room: int) -> Path:
 
 
 def _home() -> str:
-    """By the table of users, where HOME is not set; empty where it has no such user."""
+    """The home folder in the user database; empty for an unknown user."""
     home = os.path.expanduser("~")
     return "" if home == "~" else home
 

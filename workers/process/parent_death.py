@@ -1,8 +1,8 @@
-"""Starts a program that dies with the process that started it, however that one ends.
+"""Starts a program with a parent-death signal: it is killed when the process that started it ends.
 
-The kernel ties a child's death signal to the *thread* that made it, so all children are made by one thread
-that lives as long as this process. The signal is set by a small launcher in the child itself, not by Python
-code between fork and exec, which may deadlock in a process with threads.
+The kernel binds this signal to the *thread* that created the child, so one thread that lives as long as this
+process creates all children. A small launcher in the child sets the signal: Python code between fork and exec
+may deadlock in a process with threads.
 """
 
 from __future__ import annotations
@@ -20,21 +20,22 @@ _LAUNCHER = """
 import ctypes, os, signal, sys
 ctypes.CDLL(None).prctl(1, signal.SIGKILL)  # PR_SET_PDEATHSIG; survives exec
 if os.getppid() != int(sys.argv[1]):
-    sys.exit("the parent is gone")
+    sys.exit("the parent process has ended")
 os.execvp(sys.argv[2], sys.argv[2:])
 """
 
 
 @functools.cache
 def _starter(_pid: int) -> ThreadPoolExecutor:
-    """The thread that starts children, one per process: it is not there any more in a fork."""
-    return ThreadPoolExecutor(max_workers=1, thread_name_prefix="tether")
+    """The thread that starts children. One per process: threads do not survive a fork."""
+    return ThreadPoolExecutor(max_workers=1, thread_name_prefix="child-starter")
 
 
 def start_child(
     command: Sequence[str], *, log: Path, env: Mapping[str, str] | None = None, cwd: Path | None = None
 ) -> subprocess.Popen[bytes]:
-    """Start `command` in its own session, output appended to `log`; SIGKILLed when this process ends.
+    """Start `command` in its own session, appending its output to `log`. It gets SIGKILL when this process
+    ends.
 
     `env` is passed through `workers.process.interpreter.child_environment`.
     """

@@ -1,9 +1,10 @@
-"""`python -P -m workers.process.program MODULE ARGUMENTS…`: Celery's command line with the application of
-`MODULE`.
+"""Celery's command line for the application in `MODULE`.
 
-`celery -A MODULE` puts the working directory on the path while it imports the application and its tasks, so
-that a folder `verl/` or a file `redis.py` there would be loaded in place of the library. Here both are
-imported before Celery's command line begins, and it finds them loaded.
+Usage: `python -P -m workers.process.program MODULE ARGUMENTS…`
+
+`celery -A MODULE` puts the working directory on the path while it imports the application and its tasks: a
+folder `verl/` or a file `redis.py` there would be imported instead of the library. Here both are imported
+before Celery's command line starts.
 """
 
 from __future__ import annotations
@@ -15,7 +16,7 @@ from workers.process import interpreter
 
 
 def main(module: str, arguments: list[str]) -> int:
-    """The exit code of Celery's command line."""
+    """Run the command line and return its exit code."""
     interpreter.set_up_process()
     app = importlib.import_module(module).app
     if "worker" in arguments:

@@ -1,8 +1,10 @@
 """One Celery worker process (a parent with its pool), owned by the process that started it.
 
-Invariants: it dies with its owner; ready means seen to consume with every pool process warm; drained means
-that what ran was finished and the rest is back in the queue; the folder in which its processes
-add up their metrics is gone when it has ended.
+Invariants:
+- It ends with its owner (parent-death signal).
+- Ready: it consumes and every pool process is warm, as its heartbeat in Redis says.
+- Drained: running jobs have finished and the rest is requeued.
+- The folder of its metrics is removed when it has ended.
 """
 
 from __future__ import annotations
@@ -33,17 +35,20 @@ from workers.settings import CONFIG_ENV, REDIS_ENV, QueueSettings, ToolSettings
 
 POLL_S = 0.05
 LOG_TAIL = 2000
-# Of glibc: it keeps a heap for each thread, and what once held a picture stays in it; with these, few heaps
-# are shared, and memory of a picture's size goes back to the system at once.
+# For glibc, which keeps a heap per thread and does not return the memory of an image. With these values
+# threads share two heaps, and blocks of an image's size are returned at once.
 _THREADS_ENV = {"MALLOC_ARENA_MAX": "2", "MALLOC_MMAP_THRESHOLD_": str(1 << 20)}
-GONE_S = 5.0  # killed processes that take longer are held by the kernel, and nothing here can help
+KILL_WAIT_S = 5.0  # a killed process that takes longer is stuck in the kernel
 
 
 class WorkerProcess:
-    """`name` with `node` (the host's name, or one given to it) must be unique among the workers of one Redis;
-    `extra_env` is added to its environment; `app` is the module of the Celery application; `pool`: another
-    than the queues' own; `memory_mb`: what one of its processes may take before it is replaced between two
-    jobs (0: anything; see `workers.celery_app.maintenance`).
+    """A worker of `queues` with `concurrency` slots.
+
+    `config`: the resolved configuration of the run. `name` with `node` (default: the host name) must be
+    unique among the workers of one Redis. `redis_url`: overrides that of `config`. `app`: module of the
+    Celery application. `extra_env`: added to its environment. `pool`: overrides that of the queues.
+    `memory_mb`: memory of one process above which it is replaced between two jobs (0: no limit; see
+    `workers.celery_app.maintenance`). Raises `ConfigError` for queues that cannot share a process.
     """
 
     def __init__(
@@ -77,14 +82,14 @@ class WorkerProcess:
         self._metrics: MetricsFolder | None = None
 
     def start(self) -> None:
-        """Start it; returns at once."""
-        self._forget_metrics()
+        """Start the process and return at once."""
+        self._remove_metrics()
         self._metrics = MetricsFolder()
         env = {**os.environ, CONFIG_ENV: str(self._config.resolve()), FOLDER_ENV: str(self._metrics.path)}
         env.update(self._extra_env)
         if self._redis_url is not None:
             env[REDIS_ENV] = self._redis_url
-        # Threads that spin for cores which the trainer uses made a 0.1 s diffusion take 1.5 s.
+        # More threads spin for cores that the trainer uses: a diffusion of 0.1 s took 1.5 s.
         env.setdefault("OMP_NUM_THREADS", "1")
         pool = self._pool or pool_type(self.queues, self._tools())
         if pool == "threads":
@@ -93,14 +98,14 @@ class WorkerProcess:
         command = [*PYTHON, "-m", "workers.process.program", self._app, "worker"]
         command += ["-P", pool, "-c", str(self.concurrency), "-Q", ",".join(self.queues)]
         command += ["-n", f"{self.name}@{self.node}", "-l", "info"]
-        command += ["--without-gossip", "--without-mingle"]  # its heartbeat is what dashboards see
+        command += ["--without-gossip", "--without-mingle"]  # dashboards need only its heartbeat
         if self._memory_mb:
             command += ["--max-memory-per-child", str(self._memory_mb << 10)]
         self._process = start_child(command, log=self.log, env=env)
 
     def wait_ready(self, timeout_s: float) -> None:
-        """Returns when it consumes with every pool process warm. Raises `InfrastructureFault(WORKER_LOST)` if
-        not.
+        """Return when the worker is ready. Raises `InfrastructureFault(WORKER_LOST)` if it ends or is not
+        ready in time.
         """
         deadline = time.monotonic() + timeout_s
         node = f"{self.name}@{self.node}"
@@ -110,11 +115,11 @@ class WorkerProcess:
                     if is_ready(client, node, self.pid, self.concurrency):
                         return
                 except redis.RedisError:
-                    pass  # Redis may itself be starting; the deadline decides
+                    pass  # Redis may be starting too
                 time.sleep(POLL_S)
         why = f"not ready after {timeout_s:.0f} s" if self.alive else "ended while starting"
         raise InfrastructureFault(
-            Cause.WORKER_LOST, f"worker {self.name} {why}; {self.log} ends: {self._log_tail()}"
+            Cause.WORKER_LOST, f"worker {self.name} {why}; end of {self.log}: {self._log_tail()}"
         )
 
     @property
@@ -123,17 +128,17 @@ class WorkerProcess:
 
     @property
     def pid(self) -> int:
-        """Of the Celery parent. Raises `RuntimeError` before `start`."""
+        """Process id of the Celery parent. Raises `RuntimeError` before `start`."""
         if self._process is None:
             raise RuntimeError(f"worker {self.name} was not started")
         return self._process.pid
 
     def drain(self, timeout_s: float) -> bool:
-        """Let it finish what it runs and give back the rest; killed after `timeout_s`. Returns whether it
+        """Warm shutdown: finish running jobs, requeue the rest. Killed after `timeout_s`. Returns whether it
         ended by itself.
         """
         if not self.alive:
-            self._forget_metrics()
+            self._remove_metrics()
             return True
         assert self._process is not None
         self._process.send_signal(signal.SIGTERM)
@@ -142,13 +147,13 @@ class WorkerProcess:
         except subprocess.TimeoutExpired:
             self.kill()
             return False
-        self._forget_metrics()
+        self._remove_metrics()
         return True
 
     def kill(self) -> None:
-        """End it and its pool at once. Its jobs go to another worker when their leases run out.
+        """Kill the worker and its pool. Its jobs are requeued when their leases expire.
 
-        Returns when they are gone: who starts a new worker then finds the memory of this one free.
+        Returns when the processes have ended and their memory is free.
         """
         if self._process is None:
             return
@@ -158,10 +163,10 @@ class WorkerProcess:
         with contextlib.suppress(ProcessLookupError):
             os.killpg(self._process.pid, signal.SIGKILL)  # its own session, so only what it started
         self._process.wait()
-        psutil.wait_procs(pool, timeout=GONE_S)
-        self._forget_metrics()
+        psutil.wait_procs(pool, timeout=KILL_WAIT_S)
+        self._remove_metrics()
 
-    def _forget_metrics(self) -> None:
+    def _remove_metrics(self) -> None:
         if self._metrics is not None:
             self._metrics.remove()
             self._metrics = None

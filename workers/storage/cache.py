@@ -1,4 +1,4 @@
-"""The folder for what can be made again at any time: parts of the demo, images that passed the gate."""
+"""The cache folder: what can be computed again at any time, such as parts of the demo."""
 
 from __future__ import annotations
 

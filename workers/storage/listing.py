@@ -1,8 +1,11 @@
-"""What lies in a blob store, how old it is, and who keeps references to it: for those that clear it up.
+"""Lists the blobs of a store, their age, and the runs that use the store, for garbage collection.
 
-Runs and evaluations whose store lies outside of their own folder stand on a list in it, `<url>/users/`.
-Invariants: listing changes nothing; only blobs and half-written ones are listed, whatever else lies there is
-left alone; what was put again since it was listed is not removed.
+Runs and evaluations with a store outside their own folder are registered in it, in `<url>/users/`.
+
+Invariants:
+- Listing changes nothing.
+- Only blobs and unfinished blobs are listed; other files are ignored.
+- A blob that was put again after it was listed is not removed.
 """
 
 from __future__ import annotations
@@ -29,8 +32,8 @@ _BLOB = re.compile(
 
 @dataclass(frozen=True)
 class ListedBlob:
-    """`path` in the store's file system; `sha256`: its name; `size` in bytes; `modified`: Unix seconds by the
-    store's clock; `part`: a writer has not ended, or was killed.
+    """`path`: in the store's file system. `sha256`: its name. `size`: bytes. `modified`: Unix seconds by the
+    store's clock. `part`: unfinished; its writer is running or was killed.
     """
 
     path: str
@@ -41,15 +44,15 @@ class ListedBlob:
 
 
 class User(Message):
-    """A run or an evaluation that keeps references. `place`: its folder or URL, as seen from `host`."""
+    """A run or an evaluation that refers to blobs. `place`: its folder or URL, as seen from `host`."""
 
     place: str
     host: str
 
 
 class BlobListing:
-    """Of the store at `url`. Blocking. Every call raises `InfrastructureFault(PROVIDER_DOWN)` when the store
-    does not do what it is asked.
+    """The blobs and users of the store at `url`. Blocking. Every method raises
+    `InfrastructureFault(PROVIDER_DOWN)` when the store fails.
     """
 
     def __init__(self, url: str):
@@ -58,10 +61,10 @@ class BlobListing:
         self._root = root.rstrip("/")
 
     def blobs(self) -> list[ListedBlob]:
-        """Every blob and half-written blob, from one listing."""
+        """All blobs and unfinished blobs, from one listing."""
         self._fs.invalidate_cache()
         found = []
-        with store_errors(self.url, "does not say what lies in it"):
+        with store_errors(self.url, "could not be listed"):
             for path, info in self._fs.find(self._root, detail=True).items():
                 match = _BLOB.fullmatch(path.removeprefix(self._root).lstrip("/"))
                 if match is not None:
@@ -71,10 +74,10 @@ class BlobListing:
         return found
 
     def remove(self, one: ListedBlob) -> bool:
-        """Remove it, unless it is gone or was put again since. Returns whether it was removed."""
+        """Remove a blob unless it is gone or was put again. Returns whether it was removed."""
         self._fs.invalidate_cache(one.path)
         try:
-            with store_errors(self.url, "removes no image", passing=FileNotFoundError):
+            with store_errors(self.url, "could not remove an image", passing=FileNotFoundError):
                 if self._modified(one.path, self._fs.info(one.path)) != one.modified:
                     return False
                 self._fs.rm_file(one.path)
@@ -83,33 +86,33 @@ class BlobListing:
         return True
 
     def users(self) -> list[User]:
-        """Who stands on the store's list. Raises `ConfigError` when a part of it is damaged."""
+        """The registered users. Raises `ConfigError` when an entry is damaged."""
         self._fs.invalidate_cache()
-        with store_errors(self.url, "does not say who uses it"):
+        with store_errors(self.url, "could not list its users"):
             files = sorted(self._fs.find(f"{self._root}/users"))
             texts = {file: self._fs.cat_file(file) for file in files}
         return [_user(file, text) for file, text in texts.items()]
 
     def register_user(self, place: str) -> None:
-        """Put the folder of a run or an evaluation on the list. Nothing to do for a store in that folder."""
+        """Register the folder of a run or an evaluation. Does nothing for a store inside that folder."""
         if "://" in self.url or not Path(self.url).is_relative_to(place):
             user = User(place=place, host=socket.gethostname())
-            with store_errors(self.url, "takes nobody on its list"):
+            with store_errors(self.url, "could not register a user"):
                 write(self._fs, self._entry(place), user.model_dump_json().encode())
 
     def unregister_user(self, place: str) -> None:
-        """Take it off the list. Raises `FileNotFoundError` when it is not there."""
+        """Remove the entry of a run or an evaluation. Raises `FileNotFoundError` when there is none."""
         entry = self._entry(place)
         self._fs.invalidate_cache()
-        with store_errors(self.url, "takes nobody off its list", passing=FileNotFoundError):
-            self._fs.info(entry)  # S3 removes what is not there too, and says nothing
+        with store_errors(self.url, "could not remove a user", passing=FileNotFoundError):
+            self._fs.info(entry)  # S3 does not report that an object to remove is missing
             self._fs.rm_file(entry)
 
     def _entry(self, place: str) -> str:
         return f"{self._root}/users/{hashlib.sha256(place.encode()).hexdigest()[:16]}.json"
 
     def _modified(self, path: str, info: dict[str, Any]) -> float:
-        """Listings of folders and of S3 have it; others are asked for each file."""
+        """Listings of folders and of S3 include it; other stores need one call per file."""
         value: Any = info.get("mtime", info.get("LastModified")) or self._fs.modified(path)
         return value.timestamp() if isinstance(value, datetime) else float(value)
 
@@ -119,6 +122,6 @@ def _user(file: str, text: bytes) -> User:
         return User.model_validate_json(text)
     except ValueError as error:
         raise ConfigError(
-            f"{file}: damaged, so nobody knows who uses these images; nothing is removed. Write into it "
+            f"{file}: damaged, so it is unknown who uses these images, and nothing is removed. Write into it "
             '{"place": FOLDER, "host": NAME} of the run or evaluation, or remove it if that is gone for good'
         ) from error

@@ -142,7 +142,7 @@ def test_a_home_made_by_somebody_else_is_not_used(tmp_path: Path, monkeypatch: p
 def test_a_temporary_folder_that_is_none_is_replaced(named: str) -> None:
     env = {"TMPDIR": named}
     interpreter.set_up(env)
-    assert env["TMPDIR"] in interpreter.SHORT
+    assert env["TMPDIR"] in interpreter.SHORT_FOLDERS
 
 
 def test_a_path_too_long_for_sockets_is_reached_by_a_link(tmp_path: Path) -> None:

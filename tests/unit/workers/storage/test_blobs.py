@@ -20,8 +20,7 @@ from PIL import Image
 
 from workers.errors import BlobMissing, Cause, InfrastructureFault
 from workers.messages import BlobRef
-from workers.storage import atomic
-from workers.storage import timeouts as remote
+from workers.storage import atomic, timeouts
 from workers.storage.blobs import BlobStore
 
 
@@ -186,7 +185,7 @@ class Silent(Elsewhere):
 def test_a_store_in_trouble_of_any_kind_is_to_blame(
     fs: type[Elsewhere], why: str, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(remote, "ANSWER_S", 0.05)
+    monkeypatch.setattr(timeouts, "CALL_TIMEOUT_S", 0.05)
     fsspec.register_implementation("elsewhere", fs, clobber=True)
     store = BlobStore("elsewhere://bucket/blobs")
     ref = BlobRef(sha256="0" * 64, media_type="image/png", size=1, width=1, height=1)
