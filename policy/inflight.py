@@ -20,9 +20,9 @@ from collections.abc import Iterator, Mapping
 from typing import Any
 
 import redis
-import redis.asyncio
 
 from workers.broker.depths import read_depths
+from workers.redis_client import POLL_TIMEOUT_S, connect_redis, connect_redis_async
 from workers.settings import QueueSettings
 
 logger = logging.getLogger(__name__)
@@ -31,7 +31,6 @@ TELL_S = 0.5
 LOOK_S = 1.0
 FRESH_S = 5.0
 KEPT_S = 600
-TIMEOUT_S = 2.0
 
 
 class InFlightCounter:
@@ -52,9 +51,7 @@ class InFlightCounter:
     async def tell(self, settings: QueueSettings) -> None:
         """Tell until cancelled. A Redis that is away is told when it is back."""
         field, number = f"{socket.gethostname()}:{os.getpid()}", itertools.count()
-        client = redis.asyncio.Redis.from_url(
-            settings.url, socket_timeout=TIMEOUT_S, socket_connect_timeout=TIMEOUT_S
-        )
+        client = connect_redis_async(settings.url, POLL_TIMEOUT_S)
         async with client:
             while True:
                 pipeline = client.pipeline(transaction=False)
@@ -82,9 +79,7 @@ class QueueWatcher:
         self._looked = time.monotonic()
         try:
             depths = read_depths(self._settings.url)
-            with redis.Redis.from_url(
-                self._settings.url, socket_timeout=TIMEOUT_S, socket_connect_timeout=TIMEOUT_S
-            ) as client:
+            with connect_redis(self._settings.url, POLL_TIMEOUT_S) as client:
                 told: Any = client.hgetall(KEY)
         except redis.RedisError as error:
             logger.debug("no look at the queues: %s", error)

@@ -58,11 +58,15 @@ def canonical(url: str) -> str:
 
 def address(url: str) -> str:
     """The canonical form of `url` without user, password and options, with one spelling for each database."""
-    parts = urlsplit(canonical(url))
-    place = parts.netloc.rpartition("@")[2]
-    if parts.hostname == "localhost":
-        place = f"127.0.0.1:{parts.port}"
-    return f"{parts.scheme}://{place}{parts.path}"
+    parts = urlsplit(without_password(canonical(url)))
+    host = f"127.0.0.1:{parts.port}" if parts.hostname == "localhost" else parts.netloc
+    return f"{parts.scheme}://{host}{parts.path}"
+
+
+def without_password(url: str) -> str:
+    """`url` without user and password."""
+    parts = urlsplit(url)
+    return parts._replace(netloc=parts.netloc.rpartition("@")[2]).geturl()
 
 
 def _user(parts: SplitResult) -> str:

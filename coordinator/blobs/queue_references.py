@@ -12,12 +12,10 @@ import re
 from collections.abc import Iterator
 from typing import Any
 
-import redis
-
 from workers.broker.keys import UNACKED, outcome_key, queue_lists
 from workers.queues import QUEUES
+from workers.redis_client import SCAN_TIMEOUT_S, connect_redis
 
-TIMEOUT_S = 30.0
 AT_ONCE = 500
 _NAME = re.compile(rb"(?<![0-9a-f])[0-9a-f]{64}(?![0-9a-f])")
 
@@ -34,7 +32,7 @@ def named_in_redis(url: str) -> set[str]:
     Raises `redis.RedisError` when Redis does not answer.
     """
     found: set[str] = set()
-    with redis.Redis.from_url(url, socket_timeout=TIMEOUT_S, socket_connect_timeout=TIMEOUT_S) as client:
+    with connect_redis(url, SCAN_TIMEOUT_S) as client:
         for text in _texts(client):
             found |= named_in(text)
     return found

@@ -24,6 +24,7 @@ import redis
 
 from workers.errors import ConfigError
 from workers.process.parent_death import start_child
+from workers.redis_client import START_POLL_TIMEOUT_S, connect_redis
 
 logger = logging.getLogger(__name__)
 POLL_S = 0.02
@@ -161,7 +162,7 @@ class EmbeddedRedis:
     def _answers(self) -> bool:
         assert self._process is not None
         deadline = time.monotonic() + START_S
-        with redis.Redis.from_url(self.url, socket_timeout=1.0, socket_connect_timeout=1.0) as client:
+        with connect_redis(self.url, START_POLL_TIMEOUT_S) as client:
             while time.monotonic() < deadline and self._process.poll() is None:
                 try:
                     client.ping()  # refused while it loads its file; INFO is not
@@ -176,9 +177,9 @@ class EmbeddedRedis:
         """Ask for the password from now on, and only then listen beyond loopback."""
         if not self._password:
             return
-        with redis.Redis.from_url(self.url, socket_timeout=5.0) as client:
+        with connect_redis(self.url) as client:
             client.config_set("requirepass", self._password)
-        with redis.Redis.from_url(self.url, password=self._password, socket_timeout=5.0) as client:
+        with connect_redis(self.url, password=self._password) as client:
             try:
                 client.config_set("bind", " ".join(dict.fromkeys((LOOPBACK, self.bind))))
             except redis.ResponseError as error:

@@ -19,8 +19,9 @@ import redis
 from coordinator.config.pools import PoolSettings, ScalerSettings
 from coordinator.scale.fleet import Fleet
 from coordinator.scale.scaling import Decision, Sizer
-from workers.broker.depths import TIMEOUT_S, QueueDepth, read_depths
+from workers.broker.depths import QueueDepth, read_depths
 from workers.broker.outages import RecentOutages
+from workers.redis_client import COMMAND_TIMEOUT_S
 
 logger = logging.getLogger(__name__)
 RECORD = "scaling.jsonl"
@@ -51,7 +52,7 @@ class Scaler:
         """No size changes after this."""
         self._stop.set()
         if self._thread.is_alive():
-            self._thread.join(TIMEOUT_S + self._every_s)
+            self._thread.join(COMMAND_TIMEOUT_S + self._every_s)
 
     def poll(self, now: float) -> None:
         """Look once, at `now` in monotonic seconds. Raises `redis.RedisError` while Redis is away."""

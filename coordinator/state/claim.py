@@ -21,13 +21,13 @@ import redis
 from coordinator.config.settings import ServiceConfig
 from workers.broker.registry import read_workers
 from workers.errors import Cause, ConfigError, InfrastructureFault
+from workers.redis_client import connect_redis
 from workers.redis_script import Script
 from workers.settings import REDIS_ENV, QueueSettings, fingerprint
 
 logger = logging.getLogger(__name__)
 RUN_KEY, CONFIG_KEY = "llmi:run", "llmi:config"
 CLAIM_S = 30.0
-TIMEOUT_S = 5.0
 
 # Ours to renew or to give back only while nobody else has taken it.
 RENEW = Script("coordinator.state", "renew_claim")
@@ -48,7 +48,7 @@ class Claim:
         self._config = config
         self._heir = config.name if heir else ""
         self._value = json.dumps(holder)
-        self._redis = connect(config.queue)
+        self._redis = connect_redis(config.queue.url)
         self._renewed = 0.0
 
     def take(self) -> None:
@@ -113,14 +113,9 @@ class Claim:
         )
 
 
-def connect(settings: QueueSettings) -> redis.Redis:
-    """A blocking client that waits for an answer no longer than `TIMEOUT_S`."""
-    return redis.Redis.from_url(settings.url, socket_timeout=TIMEOUT_S, socket_connect_timeout=TIMEOUT_S)
-
-
 def forget(settings: QueueSettings) -> None:
     """End whatever claim there is. Raises `redis.RedisError`."""
-    with connect(settings) as client:
+    with connect_redis(settings.url) as client:
         client.delete(RUN_KEY)
 
 
@@ -128,7 +123,7 @@ def held(settings: QueueSettings, heir: str = "") -> str:
     """The problem, when a run holds the database that `heir` cannot take over; empty when none does. Raises
     `redis.RedisError`.
     """
-    with connect(settings) as client:
+    with connect_redis(settings.url) as client:
         value: Any = client.get(RUN_KEY)
     if value is None:
         return ""
@@ -152,6 +147,6 @@ def _left(holder: dict[str, Any], heir: str) -> bool:
 
 def published(settings: QueueSettings) -> dict[str, Any] | None:
     """The configuration that a run, or whoever joined first, published. Raises `redis.RedisError`."""
-    with connect(settings) as client:
+    with connect_redis(settings.url) as client:
         value: Any = client.get(CONFIG_KEY)
     return None if value is None else json.loads(value)

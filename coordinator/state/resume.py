@@ -16,7 +16,6 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from coordinator.config.settings import AGAIN_FILE, RunConfig, load
-from coordinator.state.claim import connect
 from policy.ledger.entries import ENTRY, LEDGER, Abandoned, Closed, Ended, Entry, Finished, Resumed
 from policy.ledger.merge import merge
 from policy.ledger.reader import read_ledger
@@ -28,6 +27,7 @@ from policy.settings import METRICS, PAST_METRICS, checkpoint
 from workers.broker.outcomes import commit
 from workers.errors import Cause, ConfigError
 from workers.messages import Outcome, Request
+from workers.redis_client import connect_redis
 from workers.settings import QueueSettings
 from workers.storage.atomic import save
 
@@ -121,7 +121,7 @@ def last_checkpoint(ledger: Ledger, run: Path) -> int:
 def cancel(queue: QueueSettings, orphans: Sequence[Request]) -> None:
     """No worker begins these any more. Raises `redis.RedisError`."""
     if orphans:
-        with connect(queue) as client:
+        with connect_redis(queue.url) as client:
             for request in orphans:
                 commit(client, _cancelled(request), "", queue.result_ttl_s)
 

@@ -31,11 +31,12 @@ from workers.broker.breakers import read_breakers
 from workers.broker.depths import read_depths
 from workers.errors import ConfigError
 from workers.metrics.endpoint import Server, Target, advertised, serve, targets
+from workers.redis_client import CHECK_TIMEOUT_S, connect_redis
+from workers.redis_url import without_password
 from workers.settings import MetricsSettings, QueueSettings
 
 logger = logging.getLogger(__name__)
 ENDPOINTS = "endpoints.json"
-TIMEOUT_S = 3.0  # Prometheus gives a scrape up after ten seconds
 
 
 @dataclass(frozen=True)
@@ -235,13 +236,5 @@ class Exporter:
 
 def listed(settings: QueueSettings) -> list[Target]:
     """Every process that serves its metrics now. Raises `redis.RedisError`."""
-    with redis.Redis.from_url(
-        settings.url, socket_timeout=TIMEOUT_S, socket_connect_timeout=TIMEOUT_S
-    ) as client:
+    with connect_redis(settings.url, CHECK_TIMEOUT_S) as client:
         return targets(client)
-
-
-def without_password(url: str) -> str:
-    """A URL without user and password."""
-    parts = urlsplit(url)
-    return parts._replace(netloc=parts.netloc.rpartition("@")[2]).geturl()

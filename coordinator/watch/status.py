@@ -14,7 +14,7 @@ import redis
 from pydantic import BaseModel, ValidationError
 
 from coordinator.config.settings import CONFIG_FILE
-from coordinator.watch.exporter import ENDPOINTS, without_password
+from coordinator.watch.exporter import ENDPOINTS
 from coordinator.watch.idle.spans import rounded
 from coordinator.watch.progress import Progress
 from coordinator.watch.request_status import RequestStatusPoller, describe, open_circuit, request_status
@@ -25,6 +25,7 @@ from policy.settings import METRICS
 from workers.broker.breakers import read_breakers
 from workers.broker.depths import read_depths
 from workers.errors import ConfigError
+from workers.redis_url import without_password
 from workers.settings import QueueSettings
 
 SHOWN = 300  # characters of a prompt

@@ -18,9 +18,9 @@ import redis
 from evaluation.authors.base import Author
 from evaluation.authors.registry import make_author
 from evaluation.settings import AuthorSettings
-from workers.client.blocking import connect
 from workers.client.client import QueueClient
 from workers.errors import Cause, InfrastructureFault
+from workers.redis_client import SUBMIT_TIMEOUT_S, connect_redis
 from workers.settings import QueueSettings, section
 
 T = TypeVar("T")
@@ -35,7 +35,7 @@ class ProcessLoop:
         self._loop = asyncio.new_event_loop()
         self._authors: dict[AuthorSettings, Author] = {}
         self.client = QueueClient(settings)
-        self.redis: redis.Redis = connect(settings)
+        self.redis: redis.Redis = connect_redis(settings.url, SUBMIT_TIMEOUT_S)
         threading.Thread(target=self._loop.run_forever, name="evaluations", daemon=True).start()
         self.run(self.client.start(), time.time() + START_S)
 

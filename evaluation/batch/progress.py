@@ -23,6 +23,7 @@ from evaluation.payloads import EVALUATE_KIND, EvaluatePayload
 from workers.client import blocking as queue
 from workers.errors import Cause, InfrastructureFault
 from workers.messages import Failure, Request
+from workers.redis_client import SUBMIT_TIMEOUT_S, connect_redis
 from workers.settings import REDIS_ENV, QueueSettings
 
 QUEUE_S = 7 * 86_400.0  # how long an item may wait in the queue
@@ -207,7 +208,7 @@ class Evaluation:
 @contextmanager
 def connection(settings: QueueSettings) -> Iterator[redis.Redis]:
     """A connection to the queue's Redis. Raises `InfrastructureFault` for its errors."""
-    client = queue.connect(settings)
+    client = connect_redis(settings.url, SUBMIT_TIMEOUT_S)
     try:
         yield client
     except redis.RedisError as error:

@@ -18,6 +18,8 @@ from dataclasses import dataclass
 import psutil
 import redis.asyncio
 
+from workers.redis_client import connect_redis_async
+
 BEAT_S = 0.010
 RAW_PAUSE_S = 0.050
 RAW_LIST = "llmi:bench:raw"
@@ -80,7 +82,7 @@ async def round_trip(connection: redis.asyncio.Redis, message: bytes) -> float:
 @contextlib.asynccontextmanager
 async def connect(url: str) -> AsyncIterator[redis.asyncio.Redis]:
     """A connection of its own."""
-    connection = redis.asyncio.Redis.from_url(url, socket_timeout=5.0, single_connection_client=True)
+    connection = connect_redis_async(url, single=True)
     try:
         yield connection
     finally:

@@ -10,6 +10,7 @@ from coordinator.state import claim
 from coordinator.state.claim import Claim
 from workers.errors import ConfigError, InfrastructureFault
 from workers.process.worker import WorkerProcess
+from workers.redis_client import connect_redis
 from workers.settings import QueueSettings, SearchSettings, ToolSettings
 
 
@@ -34,7 +35,7 @@ def test_claim_of_a_dead_run_ends_by_itself_and_renewing_keeps_one_alive(config,
     monkeypatch.setattr(claim, "CLAIM_S", 0.5)
     living = Claim(config)
     living.take()
-    with claim.connect(config.queue) as client:
+    with connect_redis(config.queue.url) as client:
         monkeypatch.setattr(claim, "CLAIM_S", 30.0)
         living._renewed = 0.0
         living.renew()
@@ -55,7 +56,7 @@ def test_preflight_names_the_run_that_has_the_database(config):
 def test_release_leaves_the_claim_of_another(config):
     first = Claim(config)
     first.take()
-    with claim.connect(config.queue) as client:
+    with connect_redis(config.queue.url) as client:
         client.set(claim.RUN_KEY, '{"name": "other", "host": "h", "pid": 1}')
     first.release()
     assert "'other'" in claim.held(config.queue)
@@ -88,7 +89,7 @@ def test_a_run_that_lost_its_claim_to_another_ends_and_says_to_whom(config):
     """Regression: it went on, and two runs took each other's requests."""
     first, second = Claim(config), Claim(config.model_copy(update={"name": "other"}))
     first.take()
-    with claim.connect(config.queue) as client:
+    with connect_redis(config.queue.url) as client:
         client.delete(claim.RUN_KEY)  # ran out while this process was suspended
     second.take()
     first._renewed = 0.0

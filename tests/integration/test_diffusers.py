@@ -22,7 +22,6 @@ from llmi.demo.image_models import pipelines as tiny_pipelines
 from workers import images
 from workers.broker.keys import attempts_key
 from workers.broker.outcomes import Attempt
-from workers.client import blocking as submit
 from workers.client.client import QueueClient
 from workers.client.handle import RequestHandle
 from workers.errors import Cause, ConfigError, InfrastructureFault
@@ -31,6 +30,7 @@ from workers.messages import DiffusionPayload, EditPayload, Request
 from workers.providers import registry
 from workers.providers.image import diffusers
 from workers.providers.pipelines import loading, pil_processor
+from workers.redis_client import connect_redis
 from workers.settings import ImageModelSettings, QueueSettings, ToolSettings
 from workers.storage.blobs import BlobStore
 from workers.tools import by_provider
@@ -209,7 +209,7 @@ async def test_cancelled_images_leave_the_worker_its_pipeline(
         return await client.post(Request.make("diffusion", asked, timeout_s=200, limit_s=100, seed=seed))
 
     processes = set()
-    with submit.connect(queue_settings) as server:
+    with connect_redis(queue_settings.url) as server:
         for seed in range(3):
             posted = await draw(seed)
             attempts = attempts_key(posted.request.request_id)

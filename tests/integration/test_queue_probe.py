@@ -189,7 +189,7 @@ def test_each_right_that_is_missing_is_told(server: Server, rules: tuple[str, ..
 
 
 def test_a_port_that_is_no_redis_and_one_that_is_silent_are_refused(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(queue_probe, "TIMEOUT_S", 0.3)
+    monkeypatch.setattr(queue_probe, "CHECK_TIMEOUT_S", 0.3)
     with socket.create_server(("127.0.0.1", 0)) as silent:
         [problem] = problems(silent.getsockname()[1])
         assert "TimeoutError" in problem

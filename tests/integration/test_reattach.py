@@ -19,12 +19,13 @@ from workers.client.client import QueueClient
 from workers.client.publisher import encode
 from workers.errors import Cause
 from workers.messages import Outcome, Request
+from workers.redis_client import connect_redis
 from workers.settings import QueueSettings
 
 
 @pytest.fixture
 def server(queue_settings: QueueSettings) -> Iterator[redis.Redis]:
-    with submit.connect(queue_settings) as client:
+    with connect_redis(queue_settings.url) as client:
         yield client
 
 

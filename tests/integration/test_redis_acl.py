@@ -23,6 +23,7 @@ from workers.broker.registry import read_workers
 from workers.client import blocking as submit
 from workers.client.client import QueueClient
 from workers.queues import QUEUES
+from workers.redis_client import connect_redis
 from workers.settings import REDIS_ENV, QueueSettings
 
 FILE = REPOSITORY / "ops/redis/users.acl"
@@ -117,7 +118,7 @@ async def test_workers_and_runs_do_their_work_under_their_own_users(
         taken = await client.reattach(request_for(notes.order(), seed=2))
         assert (await taken.outcome()).ok
     late = request_for(notes.order(), seed=3)
-    with submit.connect(queue_settings) as poster:
+    with connect_redis(queue_settings.url) as poster:
         assert submit.post(poster, [late], 10) == {late.request_id: "posted"}
         await until(lambda: submit.states(poster, "code", [late.request_id])[late.request_id] == "done")
     assert worker.drain(20.0)

@@ -31,9 +31,9 @@ from policy.scoring import Draft, Score
 from rewards.scorer import QueueScorer
 from rewards.settings import JudgeSettings, RewardSettings
 from workers.broker.keys import STATS, attempts_key, outcome_key
-from workers.client import blocking as submit
 from workers.client.client import QueueClient
 from workers.process.worker import WorkerProcess
+from workers.redis_client import connect_redis
 from workers.settings import QueueSettings
 
 WAIT_S = 40.0
@@ -173,7 +173,7 @@ def test_each_goes_on_from_where_it_was(
     asked = [f"{name}-0" for name in (WAITING, ANSWERED)]
     dying.begin(WAITING, Never())
     dying.begin(ANSWERED, Never())
-    with submit.connect(queue_settings) as server:
+    with connect_redis(queue_settings.url) as server:
         dying.wait_for(lambda: posted(tmp_path) >= {*asked})
         decided = resume(tmp_path)  # from here on nothing happens in the dead process
         alive = process()

@@ -35,6 +35,7 @@ from workers.client import blocking as submit
 from workers.errors import Cause, ConfigError
 from workers.messages import Request, SearchPayload
 from workers.process.worker import WorkerProcess
+from workers.redis_client import connect_redis
 from workers.settings import QueueSettings
 
 START_S = 90.0
@@ -321,7 +322,7 @@ def test_a_run_is_resumed_on_a_redis_and_beside_a_worker_that_outlived_it(
         assert joined.alive
     finally:
         joined.kill()
-    with submit.connect(queue_settings) as client:
+    with connect_redis(queue_settings.url) as client:
         [outcome] = submit.outcomes(client, [request.request_id]).values()
     assert outcome.result.cause is Cause.CANCELLED  # no worker begins what nobody waits for
     ledger = read_ledger(run)

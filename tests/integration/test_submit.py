@@ -12,12 +12,13 @@ from waiting import until
 
 from workers.client import blocking as submit
 from workers.messages import Request
+from workers.redis_client import connect_redis
 from workers.settings import QueueSettings
 
 
 @pytest.fixture
 def server(queue_settings: QueueSettings) -> Iterator[redis.Redis]:
-    with submit.connect(queue_settings) as client:
+    with connect_redis(queue_settings.url) as client:
         yield client
 
 

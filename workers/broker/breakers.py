@@ -18,6 +18,7 @@ from pydantic import ValidationError
 
 from workers.broker.breaker import CLOSED, Breaker, admit, record, state_of, verdict
 from workers.messages import Failure, Outcome, Request
+from workers.redis_client import POLL_TIMEOUT_S, connect_redis
 from workers.redis_script import Script
 from workers.settings import BreakerSettings
 
@@ -25,7 +26,6 @@ logger = logging.getLogger(__name__)
 KEY = "llmi:breakers"  # a hash; a field is queue and provider, with a blank between
 KEPT_S = 86_400
 TRIES = 50
-TIMEOUT_S = 2.0
 
 READ_BREAKER = Script("workers.broker.scripts", "read_breaker")
 READ_BREAKERS = Script("workers.broker.scripts", "read_breakers")
@@ -144,7 +144,7 @@ def fetch_breakers(client: redis.Redis) -> Breakers:
 
 def read_breakers(url: str) -> Breakers:
     """As `look`, on a connection of its own. Blocking; one round trip."""
-    with redis.Redis.from_url(url, socket_timeout=TIMEOUT_S, socket_connect_timeout=TIMEOUT_S) as client:
+    with connect_redis(url, POLL_TIMEOUT_S) as client:
         return fetch_breakers(client)
 
 

@@ -16,13 +16,13 @@ import time
 import redis
 
 from workers.broker.keys import outcome_key
+from workers.redis_client import JOB_TIMEOUT_S, connect_redis
 from workers.settings import QueueSettings, section
 
 CANCEL_COMMAND = "llmi_end"  # Celery control command: kill the jobs of these request ids
 CANCEL_SIGNAL = "SIGKILL"
 POLL_S = 0.5
 BACKOFF_S = 10.0
-TIMEOUT_S = 1.0
 
 
 class CancellationCheck:
@@ -51,4 +51,4 @@ class CancellationCheck:
 @functools.cache
 def _redis(_process: int) -> redis.Redis:
     settings = section("queue", QueueSettings)
-    return redis.Redis.from_url(settings.url, socket_timeout=TIMEOUT_S, socket_connect_timeout=TIMEOUT_S)
+    return connect_redis(settings.url, JOB_TIMEOUT_S)

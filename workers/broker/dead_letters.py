@@ -22,13 +22,13 @@ from pydantic import ValidationError
 from workers.broker.outcomes import Attempt, commit
 from workers.errors import Cause
 from workers.messages import Failure, Message, Outcome, Request, Text
+from workers.redis_client import connect_redis
 
 KEY = "llmi:dead-letters"
 MAX_ENTRIES = 1_000
 MAX_CHARS = 2_000
 MAX_SUMMARY_CHARS = 300
 MAX_MESSAGE_BYTES = 1 << 20  # of a queue entry; the longest tag (100,000 characters) takes 0.8 MB at most
-TIMEOUT_S = 5.0
 _ID = re.compile(rb'"correlation_id": ?"([^"\\]{1,128})"')
 _REPLY_TO = re.compile(rb'"reply_to": ?"(llmi:replies:[0-9a-f]{32})"')
 _SHORT = reprlib.Repr()
@@ -107,7 +107,7 @@ def dead_letter_poison(
 
 def read_dead_letters(url: str) -> list[DeadLetter]:
     """Every entry, newest first. Raises `redis.RedisError` when Redis does not answer."""
-    with redis.Redis.from_url(url, socket_timeout=TIMEOUT_S, socket_connect_timeout=TIMEOUT_S) as client:
+    with connect_redis(url) as client:
         entries: Any = client.lrange(KEY, 0, -1)
     letters: list[DeadLetter] = []
     poison: set[str] = set()

@@ -11,13 +11,10 @@ import time
 from dataclasses import dataclass
 from typing import Any
 
-import redis
-
 from workers.broker.keys import PRIORITY_STEPS, STATS, UNACKED, queue_lists
 from workers.queues import QUEUES
+from workers.redis_client import connect_redis
 from workers.redis_script import Script
-
-TIMEOUT_S = 5.0
 
 COUNT_RUNNING = Script("workers.broker.scripts", "count_running")
 
@@ -41,7 +38,7 @@ class QueueDepth:
 def read_depths(url: str) -> dict[str, QueueDepth]:
     """Every queue's depth, by name. Raises `redis.RedisError` when Redis does not answer."""
     lists = [key for queue in QUEUES for key in queue_lists(queue)]
-    with redis.Redis.from_url(url, socket_timeout=TIMEOUT_S, socket_connect_timeout=TIMEOUT_S) as client:
+    with connect_redis(url) as client:
         pipeline: Any = client.pipeline()
         pipeline.eval(COUNT_RUNNING.source, 1, UNACKED)
         for key in lists:

@@ -12,8 +12,7 @@ from typing import Any
 import redis
 
 from workers.broker.keys import worker_key
-
-TIMEOUT_S = 5.0
+from workers.redis_client import connect_redis
 
 
 @dataclass(frozen=True)
@@ -32,7 +31,7 @@ class WorkerRecord:
 def read_workers(url: str) -> list[WorkerRecord]:
     """Every worker, by node and name. Raises `redis.RedisError` when Redis does not answer."""
     prefix = worker_key("")
-    with redis.Redis.from_url(url, socket_timeout=TIMEOUT_S, socket_connect_timeout=TIMEOUT_S) as client:
+    with connect_redis(url) as client:
         keys = sorted(client.scan_iter(f"{prefix}*", count=1000))
         pipeline: Any = client.pipeline(transaction=False)
         for key in keys:

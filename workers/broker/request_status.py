@@ -12,15 +12,13 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Any, Literal
 
-import redis
-
 from workers.broker.keys import UNACKED, UNACKED_INDEX, attempts_key, outcome_key, queue_lists
 from workers.broker.leases import beat_s
 from workers.broker.registry import WorkerRecord, read_workers
+from workers.redis_client import POLL_TIMEOUT_S, connect_redis
 from workers.redis_script import Script
 from workers.settings import QueueSettings
 
-TIMEOUT_S = 2.0
 SILENT_BEATS = 2.5  # a lease is renewed once a beat; whoever missed two is silent, not late
 
 FIND_REQUEST = Script("workers.broker.scripts", "find_request")
@@ -54,7 +52,7 @@ class RequestStatus:
 def find_request(url: str, settings: QueueSettings, request_id: str, queue: str) -> RequestStatus:
     """Ask the Redis at `url`. Raises `redis.RedisError` when it does not answer."""
     keys = [outcome_key(request_id), attempts_key(request_id), UNACKED, UNACKED_INDEX, *queue_lists(queue)]
-    with redis.Redis.from_url(url, socket_timeout=TIMEOUT_S, socket_connect_timeout=TIMEOUT_S) as client:
+    with connect_redis(url, POLL_TIMEOUT_S) as client:
         found: Any = FIND_REQUEST(client, keys, [request_id])
     return judge(found, read_workers(url), queue, settings, time.time())
 

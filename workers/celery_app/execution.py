@@ -37,6 +37,7 @@ from workers.celery_app.backend import TASK_PREFIX
 from workers.celery_app.transport.validation import first_error
 from workers.errors import Cause
 from workers.messages import Failure, Outcome, Request
+from workers.redis_client import connect_redis
 from workers.settings import BlobSettings, QueueSettings, section
 from workers.storage.blobs import BlobStore
 
@@ -161,9 +162,7 @@ def _worker() -> str:
 @functools.cache
 def _redis(_pid: int) -> redis.Redis:
     """One connection pool per process: sockets must not be shared across a fork."""
-    return redis.Redis.from_url(
-        section("queue", QueueSettings).url, socket_timeout=5.0, socket_connect_timeout=5.0
-    )
+    return connect_redis(section("queue", QueueSettings).url)
 
 
 @functools.cache

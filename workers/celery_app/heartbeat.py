@@ -15,7 +15,6 @@ import os
 import signal
 from typing import Any
 
-import redis
 from celery import signals
 from celery.concurrency.thread import TaskPool as Threads
 from celery.exceptions import WorkerTerminate
@@ -24,6 +23,7 @@ from workers.broker.keys import worker_key
 from workers.broker.retry import retry_redis
 from workers.jobs import JOBS
 from workers.queues import QUEUES
+from workers.redis_client import connect_redis
 from workers.settings import QueueSettings, own_fingerprint, section
 
 logger = logging.getLogger(__name__)
@@ -50,7 +50,7 @@ def _publish(**fields: Any) -> None:
 @retry_redis
 def _write(fields: dict[str, Any], forget: bool = False) -> None:
     settings = section("queue", QueueSettings)
-    with redis.Redis.from_url(settings.url, socket_timeout=5.0, socket_connect_timeout=5.0) as client:
+    with connect_redis(settings.url) as client:
         pipeline = client.pipeline()
         if forget:
             pipeline.delete(worker_key(_self["name"]))
@@ -97,7 +97,7 @@ def connect() -> None:
 
     def shut_down(**_: Any) -> None:
         settings = section("queue", QueueSettings)
-        with redis.Redis.from_url(settings.url, socket_timeout=5.0, socket_connect_timeout=5.0) as client:
+        with connect_redis(settings.url) as client:
             client.delete(worker_key(_self["name"]))
 
     signals.celeryd_after_setup.connect(setup, weak=False)

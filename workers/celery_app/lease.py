@@ -26,6 +26,7 @@ from workers.broker.keys import UNACKED_INDEX
 from workers.broker.leases import beat_s
 from workers.celery_app import heartbeat, reporting
 from workers.celery_app.request import keeps_model
+from workers.redis_client import POLL_TIMEOUT_S, connect_redis
 from workers.settings import QueueSettings, section
 
 logger = logging.getLogger(__name__)
@@ -41,7 +42,7 @@ class LeaseRenewer(threading.Thread):
         self._renewing = threading.Lock()
         self._stopped = False
         self._held: dict[str, Any] = {}  # delivery tag -> Celery's request
-        self._redis = redis.Redis.from_url(settings.url, socket_timeout=2.0, socket_connect_timeout=2.0)
+        self._redis = connect_redis(settings.url, POLL_TIMEOUT_S)
 
     def add(self, request: Any) -> None:
         self._held[request.message.delivery_tag] = request

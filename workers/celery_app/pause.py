@@ -19,8 +19,9 @@ from typing import Any
 import redis
 from celery import bootsteps
 
-from workers.broker.breakers import TIMEOUT_S, fetch_breakers
+from workers.broker.breakers import fetch_breakers
 from workers.jobs import JOBS, provider_of
+from workers.redis_client import POLL_TIMEOUT_S, connect_redis
 from workers.settings import QueueSettings, section
 
 logger = logging.getLogger(__name__)
@@ -32,9 +33,7 @@ class BreakerWatch(threading.Thread):
 
     def __init__(self, settings: QueueSettings, providers: dict[str, str]):
         super().__init__(name="breakers", daemon=True)
-        self._redis = redis.Redis.from_url(
-            settings.url, socket_timeout=TIMEOUT_S, socket_connect_timeout=TIMEOUT_S
-        )
+        self._redis = connect_redis(settings.url, POLL_TIMEOUT_S)
         self._providers = providers
         self.paused: frozenset[str] = frozenset()
 

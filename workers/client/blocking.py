@@ -17,18 +17,11 @@ import redis
 from workers.broker.keys import UNACKED, outcome_key, queue_lists
 from workers.messages import Outcome, Request
 from workers.redis_script import Script
-from workers.settings import QueueSettings
 
 State = Literal["absent", "posted", "queued", "running", "done"]
-TIMEOUT_S = 10.0
 AT_ONCE = 256  # requests per call of the script
 
 SUBMIT = Script("workers.client.scripts", "submit")
-
-
-def connect(settings: QueueSettings) -> redis.Redis:
-    """A blocking client; use it as a context manager."""
-    return redis.Redis.from_url(settings.url, socket_timeout=TIMEOUT_S, socket_connect_timeout=TIMEOUT_S)
 
 
 def post(client: redis.Redis, requests: Sequence[Request], max_waiting: int) -> dict[str, State]:

@@ -15,7 +15,6 @@ import uuid
 from collections.abc import Awaitable, Callable, Coroutine
 from typing import Any, Self
 
-import redis.asyncio
 from pydantic import ValidationError
 from redis.exceptions import RedisError
 
@@ -30,10 +29,10 @@ from workers.client.repost import Reposter
 from workers.errors import Cause, InfrastructureFault
 from workers.messages import Outcome, Request
 from workers.queues import QUEUES
+from workers.redis_client import COMMAND_TIMEOUT_S, connect_redis_async
 from workers.settings import QueueSettings
 
 logger = logging.getLogger(__name__)
-COMMAND_TIMEOUT_S = 5.0
 STOP_POLL_S = 0.1
 CANCELLED_AT_ONCE = 64  # each takes a connection
 LAST_LOOK_S = 1.0  # at its deadline, for an outcome that was not heard of
@@ -59,13 +58,7 @@ class QueueClient:
 
     async def start(self) -> None:
         """Open the connections. Does not fail when Redis is away: `post` will, at the request's deadline."""
-        self._redis = redis.asyncio.Redis.from_url(
-            self._settings.url,
-            socket_timeout=COMMAND_TIMEOUT_S,
-            socket_connect_timeout=COMMAND_TIMEOUT_S,
-            socket_keepalive=True,
-            health_check_interval=10,
-        )
+        self._redis = connect_redis_async(self._settings.url, keep_open=True)
         self._publisher = Publisher(self._redis, self._stream, self._settings.max_waiting)
         self._replies = Replies(self._redis, self._stream, self._told, lambda: self._pending)
         self._canceller = Canceller(self._settings)

@@ -22,11 +22,11 @@ from redis.exceptions import (
 
 from workers.errors import ConfigError
 from workers.queues import QUEUES
+from workers.redis_client import CHECK_TIMEOUT_S, connect_redis
 from workers.redis_script import Script
 from workers.redis_url import address
 from workers.settings import REDIS_ENV, QueueSettings
 
-TIMEOUT_S = 3.0
 FIELD = f"queue.redis_url (or {REDIS_ENV})"
 PIDBOX = "celery.pidbox"
 _CURE = "start it, correct the address, or name none and one is started for the run"
@@ -44,7 +44,7 @@ def problems(settings: QueueSettings, serves: bool = False) -> list[str]:
         return [str(error)]
     where = address(url)
     try:
-        with _connected(url) as client:
+        with _connect(url) as client:
             client.ping()
             found = _kind(client) or _commands(client, serves) or _channels(client)
         found = found or _as_workers(url)
@@ -57,17 +57,15 @@ def evicts(settings: QueueSettings) -> str:
     """The problem, when the server may drop keys to make room; empty also when it does not tell. Raises
     `redis.RedisError`.
     """
-    with _connected(settings.url) as client:
+    with _connect(settings.url) as client:
         policy = _info(client, "memory").get("maxmemory_policy", "noeviction")
     if policy == "noeviction":
         return ""
     return f"maxmemory-policy is {policy}; set it to noeviction, or requests are lost"
 
 
-def _connected(url: str) -> redis.Redis:
-    return redis.Redis.from_url(
-        url, socket_timeout=TIMEOUT_S, socket_connect_timeout=TIMEOUT_S, decode_responses=True
-    )
+def _connect(url: str) -> redis.Redis:
+    return connect_redis(url, CHECK_TIMEOUT_S, decode=True)
 
 
 def _info(client: redis.Redis, section: str) -> dict[str, Any]:
@@ -134,7 +132,7 @@ def _channels(client: redis.Redis) -> list[str]:
         client.publish("celery.llmi-probe", "")  # no subscriber
         with client.pubsub() as channel:
             channel.subscribe(name)
-            channel.get_message(timeout=TIMEOUT_S)
+            channel.get_message(timeout=CHECK_TIMEOUT_S)
     except NoPermissionError:
         return [f"does not let its user publish and subscribe to {name}; {_RIGHTS}"]
     return []
@@ -145,7 +143,7 @@ def _as_workers(url: str) -> list[str]:
     from kombu import Connection
     from kombu.exceptions import OperationalError
 
-    options = {"socket_timeout": TIMEOUT_S, "socket_connect_timeout": TIMEOUT_S}
+    options = {"socket_timeout": CHECK_TIMEOUT_S, "socket_connect_timeout": CHECK_TIMEOUT_S}
     try:
         with Connection(url, transport_options=options) as connection:
             connection.default_channel.client.ping()

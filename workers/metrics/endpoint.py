@@ -22,19 +22,18 @@ from urllib.parse import urlsplit
 from wsgiref.simple_server import WSGIRequestHandler, WSGIServer, make_server
 
 import redis
-import redis.asyncio
 from prometheus_client import CollectorRegistry, make_wsgi_app
 from prometheus_client.multiprocess import MultiProcessCollector
 from prometheus_client.registry import Collector
 
 from workers.metrics.telemetry import FOLDER_ENV, registry
+from workers.redis_client import COMMAND_TIMEOUT_S, connect_redis_async
 from workers.redis_script import Script
 from workers.settings import MetricsSettings, QueueSettings
 
 logger = logging.getLogger(__name__)
 TARGETS_KEY = "llmi:metrics"  # sorted set: endpoint as JSON -> Unix second at which it expires
 WILDCARDS = ("0.0.0.0", "::", "")
-CONNECT_S = 5.0
 BEATS_PER_LEASE = 5
 
 RENEW_TARGET = Script("workers.metrics", "renew_target")
@@ -113,7 +112,7 @@ def advertised(bind: str, port: int, queue: QueueSettings) -> str:
     if bind in WILDCARDS:
         parts = urlsplit(queue.url)
         server = (parts.hostname or "127.0.0.1", parts.port or 6379)
-        with socket.create_connection(server, CONNECT_S) as connection:
+        with socket.create_connection(server, COMMAND_TIMEOUT_S) as connection:
             host = str(connection.getsockname()[0])
     return f"[{host}]:{port}" if ":" in host else f"{host}:{port}"
 
@@ -121,9 +120,7 @@ def advertised(bind: str, port: int, queue: QueueSettings) -> str:
 async def announce(target: Target, queue: QueueSettings) -> None:
     """Keep `target` listed until cancelled. Errors of Redis are logged and retried."""
     beat_s = queue.lease_s / BEATS_PER_LEASE
-    client = redis.asyncio.Redis.from_url(
-        queue.url, socket_timeout=CONNECT_S, socket_connect_timeout=CONNECT_S
-    )
+    client = connect_redis_async(queue.url)
     async with client:
         while True:
             pipeline = client.pipeline(transaction=False)

@@ -31,6 +31,7 @@ from workers.process.interpreter import PYTHON
 from workers.process.parent_death import start_child
 from workers.providers.registry import pool_type
 from workers.queues import sharing_problem
+from workers.redis_client import connect_redis
 from workers.settings import CONFIG_ENV, REDIS_ENV, QueueSettings, ToolSettings
 
 POLL_S = 0.05
@@ -109,7 +110,7 @@ class WorkerProcess:
         """
         deadline = time.monotonic() + timeout_s
         node = f"{self.name}@{self.node}"
-        with redis.Redis.from_url(self._url(), socket_timeout=5.0, socket_connect_timeout=5.0) as client:
+        with connect_redis(self._url()) as client:
             while time.monotonic() < deadline and self.alive:
                 try:
                     if is_ready(client, node, self.pid, self.concurrency):

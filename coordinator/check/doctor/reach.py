@@ -26,6 +26,7 @@ from workers.errors import ConfigError, InfrastructureFault
 from workers.process.interpreter import PYTHON, child_environment
 from workers.providers import registry as providers
 from workers.providers.http import proxies
+from workers.redis_client import CHECK_TIMEOUT_S, connect_redis
 from workers.settings import REDIS_ENV
 from workers.storage.cache import CACHE_ENV
 
@@ -106,7 +107,7 @@ def _embedded() -> Finding:
         with (
             tempfile.TemporaryDirectory(prefix="llmi-doctor-") as folder,
             EmbeddedRedis(Path(folder)) as server,
-            redis.Redis.from_url(server.url, socket_timeout=queue_probe.TIMEOUT_S) as client,
+            connect_redis(server.url, CHECK_TIMEOUT_S) as client,
         ):
             client.ping()
     except (ConfigError, redis.RedisError) as error:
@@ -115,7 +116,7 @@ def _embedded() -> Finding:
 
 
 def _about(config: ServiceConfig) -> Iterator[Finding]:
-    with claim.connect(config.queue) as client:
+    with connect_redis(config.queue.url) as client:
         started = time.monotonic()
         client.ping()
         trip_ms = (time.monotonic() - started) * 1000

@@ -26,8 +26,9 @@ def metrics(
     import redis
 
     from coordinator.host.signals import Stopped, StopSignals
-    from coordinator.watch.exporter import Exporter, listed, without_password
+    from coordinator.watch.exporter import Exporter, listed
     from workers.errors import ConfigError
+    from workers.redis_url import without_password
     from workers.settings import REDIS_ENV, MetricsSettings, QueueSettings
 
     if redis_url:

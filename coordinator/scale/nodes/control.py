@@ -21,6 +21,7 @@ from coordinator.scale.nodes.state import NodeState, Record
 from coordinator.state import claim
 from workers.errors import Cause, ConfigError, InfrastructureFault
 from workers.process.interpreter import PYTHON, child_environment
+from workers.redis_client import connect_redis
 
 POLL_S = 0.1
 BEGIN_S = 60.0  # for the supervisor to say that it is there
@@ -177,7 +178,7 @@ def _write(state: NodeState, joining: Joining) -> None:
     if not joining.publish:
         return
     try:
-        with claim.connect(joining.config.queue) as client:
+        with connect_redis(joining.config.queue.url) as client:
             client.set(claim.CONFIG_KEY, joining.config.model_dump_json())
     except redis.RedisError as error:
         raise InfrastructureFault(

@@ -23,6 +23,7 @@ from llmi.load.chaos.provider import Provider
 from llmi.load.chaos.proxy import Proxy
 from llmi.load.chaos.workers import Crew
 from workers.broker.keys import UNACKED_INDEX
+from workers.redis_client import connect_redis
 from workers.redis_script import Script
 
 DELAY_S = 0.1  # of each packet
@@ -149,11 +150,11 @@ class Monkey:
             await asyncio.to_thread(self._configure, name, "0")
 
     def _configure(self, name: str, value: str) -> None:
-        with redis.Redis.from_url(self._server.url, socket_timeout=5.0, socket_connect_timeout=5.0) as client:
+        with connect_redis(self._server.url) as client:
             client.config_set(name, value)
 
     def _expire(self) -> None:
-        with redis.Redis.from_url(self._server.url, socket_timeout=5.0, socket_connect_timeout=5.0) as client:
+        with connect_redis(self._server.url) as client:
             EXPIRE_LEASES(client, [UNACKED_INDEX], [LEASE_CLOCK_S])
 
 

@@ -22,6 +22,7 @@ from workers.broker.depths import read_depths
 from workers.broker.keys import attempts_key
 from workers.client import blocking as submit
 from workers.errors import InfrastructureFault
+from workers.redis_client import SUBMIT_TIMEOUT_S, connect_redis
 from workers.settings import QueueSettings
 from workers.storage.blobs import BlobStore
 
@@ -38,7 +39,7 @@ def gather(
     left = _settled(url, mend)
     ledger = read_ledger(folder)
     ids = list(ledger.requests)
-    with submit.connect(QueueSettings(redis_url=url)) as client:
+    with connect_redis(QueueSettings(redis_url=url).url, SUBMIT_TIMEOUT_S) as client:
         stored, starts = submit.outcomes(client, ids), _starts(client, ids)
     return Evidence(ledger, batch, stored, starts, _broken(ledger, store), left)
 

@@ -24,6 +24,7 @@ from workers.celery_app.app import app
 from workers.celery_app.execution import register
 from workers.jobs import JobContext, job
 from workers.messages import CodePayload, DiffusionPayload, EditPayload, SearchPayload, Success
+from workers.redis_client import SCAN_TIMEOUT_S, connect_redis
 from workers.settings import QueueSettings, section
 
 DRAWS = "llmi:bench:draws"
@@ -37,7 +38,7 @@ def _services() -> ServiceSettings:
 
 @functools.cache
 def _redis() -> redis.Redis:
-    return redis.Redis.from_url(section("queue", QueueSettings).url)
+    return connect_redis(section("queue", QueueSettings).url, SCAN_TIMEOUT_S)
 
 
 @functools.cache

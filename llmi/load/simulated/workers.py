@@ -29,6 +29,7 @@ from workers.messages import BlobRef, Outcome, Success
 from workers.process.interpreter import PYTHON
 from workers.process.parent_death import start_child
 from workers.queues import QUEUES
+from workers.redis_client import SCAN_TIMEOUT_S, connect_redis
 
 POLL_S = 0.005
 TAKEN_AT_ONCE = 200
@@ -94,7 +95,7 @@ class PlayedWorkers:
 
 
 def main(url: str, seed: int, least_s: float, most_s: float) -> None:
-    with redis.Redis.from_url(url) as client:
+    with connect_redis(url, SCAN_TIMEOUT_S) as client:
         workers = PlayedWorkers(client, seed, (least_s, most_s))
         while True:
             workers.turn(time.time())

@@ -28,6 +28,7 @@ from coordinator.host.redis_server import _binary
 from coordinator.scale.nodes.joining import alike, prepare
 from coordinator.state import claim
 from workers.errors import ConfigError
+from workers.redis_client import connect_redis
 from workers.settings import QueueSettings
 
 OPS = REPOSITORY / "ops"
@@ -154,7 +155,7 @@ def test_workers_take_the_configuration_of_a_run(
     assert substituted(named, {"LLMI_CONFIG_NAME": ""}) == ""
     with pytest.raises(ConfigError, match="nobody has published one"):
         prepare(redis_url=url, config="", queues=["code"], role="all", node="n")
-    with claim.connect(queue_settings) as client:
+    with connect_redis(queue_settings.url) as client:
         client.set(claim.CONFIG_KEY, load("qwen3_4b_grpo").model_dump_json())
     joined = prepare(redis_url=url, config="", queues=["code"], role="all", node="n")
     assert alike(joined.config, load("qwen3_4b_grpo"))

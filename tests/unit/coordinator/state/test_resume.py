@@ -28,6 +28,7 @@ from workers.broker.outcomes import commit
 from workers.client import blocking as submit
 from workers.errors import Cause, ConfigError
 from workers.messages import Failure, Outcome, Request, SearchPayload, Success
+from workers.redis_client import connect_redis
 
 TASK = Task(question="q")
 
@@ -224,7 +225,7 @@ def test_progress_counts_a_rollout_in_the_state_that_survives(run, writer):
 
 @pytest.fixture
 def server(queue_settings):
-    with submit.connect(queue_settings) as client:
+    with connect_redis(queue_settings.url) as client:
         yield client
 
 

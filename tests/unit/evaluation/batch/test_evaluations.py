@@ -76,12 +76,13 @@ def test_a_redis_must_be_named_and_answer(tmp_path: Path, monkeypatch: pytest.Mo
 def test_without_a_configuration_that_of_the_workers_is_taken(
     queue_settings: QueueSettings, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    from coordinator.state.claim import CONFIG_KEY, connect
+    from coordinator.state.claim import CONFIG_KEY
+    from workers.redis_client import connect_redis
 
     monkeypatch.setenv("LLMI_REDIS_URL", queue_settings.redis_url)
     with pytest.raises(ConfigError, match="no worker has published its configuration"):
         service_config("")
-    with connect(queue_settings) as client:
+    with connect_redis(queue_settings.url) as client:
         client.set(CONFIG_KEY, config(blobs={"url": "/somewhere"}, author={"model": "m"}).model_dump_json())
     taken = service_config("")
     assert (taken.blobs.url, taken.author.model) == ("/somewhere", "m")
