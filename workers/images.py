@@ -135,7 +135,7 @@ def _decode(data: bytes, origin: decoders.Origin, provider: str, limits: ImageLi
         raise _refused("no bytes", provider)
     if len(data) > limits.max_bytes:
         raise _refused(f"{len(data)} bytes are over the limit of {limits.max_bytes}", provider)
-    order = decoders.Order(limits.max_pixels, limits.min_side, limits.max_side)
+    order = decoders.DecodeOptions(limits.max_pixels, limits.min_side, limits.max_side)
     try:
         return decoders.of_this_process(origin).decode(data, order)
     except InfrastructureFault as error:

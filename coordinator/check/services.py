@@ -103,10 +103,10 @@ def jail(config: RunConfig) -> list[str]:
     """
     if os.environ.get(RAY_ENV) or not any("code" in pool.queues for pool in config.workers.pools):
         return []
-    from workers.sandbox import client
+    from workers.sandbox import jail_report
 
     try:
-        problem = client.lacking(config.tools.code, client.probe().layers)
+        problem = jail_report.missing_layers(config.tools.code, jail_report.probe().layers)
     except InfrastructureFault as fault:
         problem = f"{fault.detail}; it needs Linux on x86_64 or aarch64, or pools that do not serve code"
     return [f"tools.code: {problem}"] if problem else []

@@ -20,7 +20,8 @@ from llmi.load.gauges import Spread
 from llmi.load.targets import Target
 from workers.errors import ModelFault
 from workers.process.interpreter import PYTHON
-from workers.sandbox.client import Held, Renderer
+from workers.sandbox.jail_report import JailReport
+from workers.sandbox.renderer import Renderer
 from workers.settings import CodeSettings
 
 CHART = "plt.plot([1, 3, 2])"
@@ -50,7 +51,7 @@ class Numbers:
     lanes: int
     cold_per_s: float
     charts_per_s: float
-    held: Held
+    held: JailReport
     wall_s: float
 
     @property
@@ -95,7 +96,7 @@ def measure(rounds: int, seconds: float, step: Step) -> Numbers:
         cold_per_s = _throughput([cold_chart] * lanes, seconds)
         step(f"{lanes} warm ones at once, for {seconds:g} s", None, "")
         charts_per_s = _throughput([lambda one=one: warm_chart(one, settings) for one in renderers], seconds)  # type: ignore[misc]
-        held = first.held
+        held = first.jail
     finally:
         for renderer in renderers:
             renderer.close()

@@ -129,7 +129,7 @@ def one_decoder(monkeypatch: pytest.MonkeyPatch) -> Iterator[None]:
 
 
 def test_pictures_from_outside_keep_no_judge_waiting(one_decoder: None) -> None:
-    with decoders.of_this_process("outside")._one():
+    with decoders.of_this_process("outside")._zygote():
         assert jpeg_uri(png(), 10_000)
         with pytest.raises(InfrastructureFault) as caught:
             images.checked(png())

@@ -8,7 +8,7 @@ import pytest
 from PIL import Image, ImageChops, ImageStat
 
 from llmi.load.code_bench import WARM_PER_COLD, cold_chart, measure, warm_chart
-from workers.sandbox.client import Renderer
+from workers.sandbox.renderer import Renderer
 from workers.settings import CodeSettings
 
 pytestmark = pytest.mark.long

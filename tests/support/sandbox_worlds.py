@@ -23,8 +23,9 @@ import pytest
 from sandbox_attempts import SECRET, SECRET_NAME
 
 from workers.errors import JobError
-from workers.sandbox import client, process
+from workers.sandbox import process
 from workers.sandbox.layers import kernel, seccomp
+from workers.sandbox.renderer import Renderer
 from workers.settings import CodeSettings
 
 _CAP_SYS_ADMIN = 21
@@ -123,15 +124,15 @@ def world(name: str) -> Iterator[None]:
         yield
 
 
-def started(name: str) -> client.Renderer:
+def started(name: str) -> Renderer:
     """A renderer whose zygote lives on such a machine."""
-    renderer = client.Renderer()
+    renderer = Renderer()
     with world(name):
         renderer.start(CodeSettings(require=()))
     return renderer
 
 
-def zygote(renderer: client.Renderer) -> psutil.Process:
+def zygote(renderer: Renderer) -> psutil.Process:
     """The process that forks the jobs."""
     assert renderer._zygote is not None
     return forking(renderer._zygote)
@@ -144,14 +145,14 @@ def forking(started: process.ZygoteProcess) -> psutil.Process:
 
 
 @functools.cache
-def shared(name: str) -> client.Renderer:
+def shared(name: str) -> Renderer:
     """One renderer per kind of machine for all tests of a process: starting a zygote costs seconds."""
     renderer = started(name)
     atexit.register(renderer.close)
     return renderer
 
 
-def failure(renderer: client.Renderer, code: str, settings: CodeSettings) -> JobError:
+def failure(renderer: Renderer, code: str, settings: CodeSettings) -> JobError:
     """The failure that code ends in."""
     with pytest.raises(JobError) as caught:
         renderer.render(code, settings)

@@ -1,6 +1,5 @@
-"""The jail: warm zygotes that fork one jailed child per job, to draw the charts of code that the model wrote,
-or to decode pictures from outside.
+"""The jail: zygotes that fork one jailed child per job, which draws a chart or decodes an image.
 
-`client.Renderer` and `decoders.Decoders` own the zygotes; `client.probe` says which layers of the jail this
-machine gives. Nothing here imports matplotlib outside the zygote's own process.
+Holds the worker's side: `renderer.Renderer`, `decoders.Decoders`, `jail_report.probe`. May import
+`workers.settings`, `workers.errors` and its subfolders; only the zygote's process imports matplotlib.
 """

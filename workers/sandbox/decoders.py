@@ -1,10 +1,14 @@
-"""The worker's side of decoding: zygotes that decode pictures in jailed forks, and what their answers mean.
+"""Decode images in the jail: zygotes that fork one child per image, and what their answers mean.
 
-Invariants: a picture is decoded in a process of its own, which is forked for it and ends with it, with
-bounded memory, CPU and time, without keys, files or network; nothing that it says is believed but pixels
-whose number fits the size they claim; whatever becomes of it, the next picture finds a decoder; pictures from
-outside have decoders of their own, so that those of the blob store do not wait for them. The layers of
-the jail that this machine gives are put on, and those that it lacks are told in the log.
+Invariants:
+- each image is decoded in a process of its own, with limits on memory, CPU and time, without keys, files or
+  network;
+- of what that process sends only pixels are used, if their number fits the size they claim;
+- however decoding one image ends, the next one finds a decoder;
+- images from outside and images of the blob store have separate decoders, so that neither waits for the
+  other.
+
+Layers of the jail that this machine lacks are logged as a warning; the others are used.
 """
 
 from __future__ import annotations
@@ -30,18 +34,18 @@ from workers.sandbox.verdict import Verdict
 
 logger = logging.getLogger(__name__)
 Origin = Literal["outside", "store"]
-AT_ONCE = 4  # decoders of a process for each origin; each takes about 30 MB while it waits
+AT_ONCE = 4  # decoders per process and origin; an idle one takes about 30 MB
 LIMITS = Limits(  # output: see `decode`
     cpu_s=5.0, run_s=30.0, wall_s=30.0, memory_mb=1024, output_mb=1, files_mb=0
 )
-_GRACE_S = 10.0  # beyond the wall limit, for the zygote to kill, clean up and answer
-_WAIT_S = 30.0  # for a decoder, while others use them all
+_GRACE_S = 10.0  # beyond the wall limit, for the zygote to kill the job, clean up and answer
+_WAIT_S = 30.0  # for a free decoder
 _BANDS = {"L": 1, "RGB": 3, "RGBA": 4}
 
 
-class Order(NamedTuple):
-    """Pixels that a header may claim; the smallest side it must, and the largest that comes out, in
-    pixels.
+class DecodeOptions(NamedTuple):
+    """`max_pixels`: most pixels that a header may claim. `min_side`: smallest side it may claim, in pixels.
+    `max_side`: larger images are scaled down to it.
     """
 
     max_pixels: int
@@ -50,14 +54,14 @@ class Order(NamedTuple):
 
 
 class Decoded(NamedTuple):
-    """L, RGB or RGBA, without anything but its pixels; `lossy`: it was a photograph, as JPEG or WebP."""
+    """An image in mode L, RGB or RGBA, without metadata. `lossy`: it came as JPEG or opaque WebP."""
 
     image: Image.Image
     lossy: bool
 
 
 class _Report(BaseModel):
-    """A decoder's own words about its picture. Untrusted."""
+    """The header of a decoder's frame. Untrusted."""
 
     status: Literal["decoded", "refused", "memory"]
     detail: str = Field(default="", max_length=300)
@@ -67,8 +71,9 @@ class _Report(BaseModel):
 
 
 class Decoders:
-    """Up to `AT_ONCE` zygotes, each started when it is first needed. Use them in the process that made them:
-    they end with it.
+    """Up to `AT_ONCE` zygotes, started on demand.
+
+    They end with the process that made them; use them there.
     """
 
     def __init__(self, limits: Limits = LIMITS) -> None:
@@ -78,40 +83,40 @@ class Decoders:
 
     def warm(self) -> None:
         """Start the first zygote. Raises `InfrastructureFault(SANDBOX)` when it does not start."""
-        with self._one():
+        with self._zygote():
             pass
 
-    def decode(self, data: bytes, order: Order) -> Decoded:
-        """The picture in `data`.
+    def decode(self, data: bytes, options: DecodeOptions) -> Decoded:
+        """Decode an image.
 
-        Raises `InfrastructureFault`: BAD_ANSWER for what is no picture, not a wanted one, or too much for
-        the limits; SANDBOX when the jail itself fails; TIMEOUT when others keep every decoder busy.
+        Raises `InfrastructureFault`: BAD_ANSWER for data that is no image, an image that `options` exclude,
+        or one that exceeds the limits; SANDBOX when the jail fails; TIMEOUT when every decoder is busy.
         """
-        most = math.ceil(order.max_side**2 * max(_BANDS.values()) / MEBIBYTE)
+        most = math.ceil(options.max_side**2 * max(_BANDS.values()) / MEBIBYTE)
         limits = replace(self._limits, output_mb=most)
-        request = protocol.pack({"limits": asdict(limits), "order": order._asdict()}, data)
-        with self._one() as zygote:
+        request = protocol.pack({"limits": asdict(limits), "options": options._asdict()}, data)
+        with self._zygote() as zygote:
             answer, frame = zygote.exchange(request, limits.wall_s + _GRACE_S)
         verdict = Verdict.model_validate(answer)
         if not verdict.armed:
-            detail = f"a decoder could not put on its jail: {verdict.reason}"
+            detail = f"a decoder could not enter its jail: {verdict.reason}"
             raise InfrastructureFault(Cause.SANDBOX, detail)
         if verdict.end != "frame":
             raise InfrastructureFault(Cause.BAD_ANSWER, _end(verdict, limits))
-        return _decoded(frame, order, limits)
+        return _decoded(frame, options, limits)
 
     def close(self) -> None:
-        """End the zygotes that no thread is using."""
+        """Kill the idle zygotes."""
         while self._idle:
             self._idle.pop().close()
 
     @contextlib.contextmanager
-    def _one(self) -> Iterator[ZygoteProcess]:
-        """A zygote that nobody else has until the block ends."""
+    def _zygote(self) -> Iterator[ZygoteProcess]:
+        """Reserve a zygote for the block."""
         if not self._free.acquire(timeout=_WAIT_S):
-            raise InfrastructureFault(Cause.TIMEOUT, f"every decoder of pictures was busy for {_WAIT_S:g} s")
+            raise InfrastructureFault(Cause.TIMEOUT, f"every image decoder was busy for {_WAIT_S:g} s")
         try:
-            zygote = self._taken() or _started()
+            zygote = self._idle_zygote() or _start()
             try:
                 yield zygote
             finally:
@@ -122,8 +127,8 @@ class Decoders:
         finally:
             self._free.release()
 
-    def _taken(self) -> ZygoteProcess | None:
-        """One of those at rest that are not dead, None when there is none."""
+    def _idle_zygote(self) -> ZygoteProcess | None:
+        """Take an idle zygote that is alive; None when there is none."""
         while True:
             try:
                 zygote = self._idle.pop()
@@ -139,20 +144,20 @@ _lock = threading.Lock()
 
 
 def of_this_process(origin: Origin = "outside") -> Decoders:
-    """This process's decoders of pictures of that origin; a fork makes its own."""
+    """This process's decoders for images of `origin`; a forked process makes its own."""
     with _lock:
         return _of_processes.setdefault((os.getpid(), origin), Decoders())
 
 
-def _started() -> ZygoteProcess:
-    zygote = ZygoteProcess("pictures")
+def _start() -> ZygoteProcess:
+    zygote = ZygoteProcess("images")
     if missing := [name for name, held in zygote.layers.items() if not held]:
-        logger.warning("pictures are decoded without these layers of the jail: %s", ", ".join(missing))
+        logger.warning("images are decoded without these layers of the jail: %s", ", ".join(missing))
     return zygote
 
 
 def _end(verdict: Verdict, limits: Limits) -> str:
-    """How a decoder ended that did not report, and which limit that was."""
+    """Why a decoder returned no frame, as a message."""
     if verdict.end in ("run", "wall"):
         return f"decoding it took longer than {limits.wall_s:g} s"
     if verdict.end in ("output", "files"):
@@ -164,8 +169,8 @@ def _end(verdict: Verdict, limits: Limits) -> str:
     return "its decoder ended without a result"
 
 
-def _decoded(frame: bytes | memoryview, order: Order, limits: Limits) -> Decoded:
-    """The pixels of a decoder's frame, if it is one that `decoding.decode` would have written."""
+def _decoded(frame: bytes | memoryview, options: DecodeOptions, limits: Limits) -> Decoded:
+    """Read the pixels of a decoder's frame; refuse one that `decoding.decode` would not have written."""
     try:
         header, body = protocol.unpack(frame)
         report = _Report.model_validate(header)
@@ -177,7 +182,7 @@ def _decoded(frame: bytes | memoryview, order: Order, limits: Limits) -> Decoded
     if report.status == "refused":
         raise InfrastructureFault(Cause.BAD_ANSWER, report.detail)
     width, height = report.size
-    fits = 0 < width <= order.max_side and 0 < height <= order.max_side
+    fits = 0 < width <= options.max_side and 0 < height <= options.max_side
     if not fits or len(body) != width * height * _BANDS[report.mode]:
         raise InfrastructureFault(Cause.BAD_ANSWER, "its decoder was tampered with")
     return Decoded(Image.frombytes(report.mode, report.size, body), report.lossy)

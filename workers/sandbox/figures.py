@@ -1,8 +1,9 @@
-"""What a job's frame holds: figures, or why there are none.
+"""Read the frame of a chart job: its figures, or why there are none.
 
-Invariants: nothing that a child sends is believed but pixels whose number fits the size they claim; what
-leaves here was encoded here, from pixels, and is a picture that a judge can look at; a frame that
-`drawing.draw` would not have written is the code's tampering.
+Invariants:
+- of what a child sends only pixels are used, if their number fits the size they claim;
+- every image is encoded here, from pixels, and large enough for a judge;
+- a frame that `drawing.draw` would not have written counts as tampering by the code.
 """
 
 from __future__ import annotations
@@ -20,7 +21,7 @@ from workers.sandbox import protocol
 from workers.sandbox.layers.limits import MEBIBYTE
 from workers.settings import CodeSettings
 
-_COMPRESSION = 1  # of zlib: the same pixels in two thirds of the time, and some 15% more bytes
+_COMPRESSION = 1  # zlib level: two thirds of the time of the default, for some 15% more bytes
 _CAUSES = {
     "empty": Cause.NO_FIGURE,
     "limit": Cause.CODE_LIMIT,
@@ -31,8 +32,9 @@ _Side = Annotated[int, Field(ge=1, lt=2**31)]
 
 
 class Drawing(NamedTuple):
-    """`images`: the figures that were kept, as PNG, in order of creation, at least one; `drawn`: how many the
-    code drew.
+    """`images`: the figures that were kept, at least one, as PNG in order of creation.
+
+    `drawn`: the number of all.
     """
 
     images: list[bytes]
@@ -40,7 +42,7 @@ class Drawing(NamedTuple):
 
 
 class _Report(BaseModel):
-    """A child's own words about its job. Untrusted. `figures`: mode, width and height of each."""
+    """The header of a child's frame. Untrusted. `figures`: mode, width and height of each."""
 
     status: Literal["drawn", "empty", "limit", "raised", "glyphs"]
     detail: str = Field(default="", max_length=4000)
@@ -48,9 +50,10 @@ class _Report(BaseModel):
     drawn: int = Field(default=0, ge=0, lt=2**31)
 
 
-def opened(frame: memoryview, settings: CodeSettings) -> Drawing:
-    """The figures of a child's frame. Raises `ModelFault`: NO_FIGURE, GLYPH_MISSING,
-    CODE_LIMIT, or CODE_RAISED.
+def read_figures(frame: memoryview, settings: CodeSettings) -> Drawing:
+    """The figures of a child's frame.
+
+    Raises `ModelFault`: NO_FIGURE, GLYPH_MISSING, CODE_LIMIT or CODE_RAISED.
     """
     try:
         header, body = protocol.unpack(frame)
@@ -68,8 +71,10 @@ def opened(frame: memoryview, settings: CodeSettings) -> Drawing:
 
 
 def _pictures(report: _Report, body: memoryview, settings: CodeSettings) -> Iterator[Image.Image]:
-    """One after the other, since each may be large; all are measured before the first is made. Raises
-    `ModelFault` where the first, which is the document's image, is no picture; others are left out.
+    """The figures one at a time, since each may be large; all sizes are checked before the first.
+
+    Raises `ModelFault` if the first, which is the document's image, is too small or too oblong; others are
+    skipped.
     """
     sizes = [width * height * len(mode) for mode, width, height in report.figures]
     pixels = sum(width * height for _, width, height in report.figures)
@@ -78,7 +83,7 @@ def _pictures(report: _Report, body: memoryview, settings: CodeSettings) -> Iter
         raise _tampered()
     start = 0
     for (mode, width, height), size in zip(report.figures, sizes, strict=True):
-        # What no judge can look at would be masked as if a judge had failed.
+        # A judge would fail on such an image, and the sample would be masked.
         if not no_picture(width, height):
             yield Image.frombytes(mode, (width, height), body[start : start + size])
         elif start == 0:

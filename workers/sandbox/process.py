@@ -1,8 +1,9 @@
-"""A zygote's process, seen from the worker: start it, exchange frames with it, end it.
+"""The process of a zygote: start it, exchange frames with it, kill it.
 
-Invariants: it starts with a clean environment in a session of its own; every exchange has a deadline; a
-zygote that fails at an exchange, or whose exchange is interrupted, is killed, so that no answer is ever
-taken for another job's.
+Invariants:
+- it starts with a clean environment, in a session of its own;
+- every exchange has a deadline;
+- a zygote is killed when an exchange fails or is interrupted, so that an answer never goes to another job.
 """
 
 from __future__ import annotations
@@ -23,21 +24,23 @@ from workers.errors import Cause, InfrastructureFault
 from workers.sandbox import protocol
 from workers.sandbox.layers import paths
 from workers.sandbox.layers.folder import remove_tree
-from workers.sandbox.layers.world import Maker
+from workers.sandbox.layers.outer import Maker
 
-_DYING_S = 2.0  # for a job whose zygote was killed
+_EXIT_S = 2.0  # for a job to exit after its zygote was killed
 _BOOT_S = 120.0  # a cold disk under load; warm it takes about two seconds
 
 
 class ZygoteProcess:
-    """Starts at once; `trade` is what it is for (`zygote.TRADES`, or `probe`); `layers` and `maker` (of the
-    outer ones) are what its hello says. `pid` may be of the process that waits for it. Raises
-    `InfrastructureFault(SANDBOX)`.
+    """A running zygote.
+
+    `kind`: one of `zygote.JOB_KINDS`, or `probe`. `layers` and `maker` come from its first message
+    (see `jail_report.JailReport`). `pid` may be that of a parent that only waits for it. Raises
+    `InfrastructureFault(SANDBOX)` when it does not start.
     """
 
-    def __init__(self, trade: str) -> None:
+    def __init__(self, kind: str) -> None:
         bubblewrap = shutil.which("bwrap")
-        options = (trade, "--bubblewrap", bubblewrap) if bubblewrap else (trade,)
+        options = (kind, "--bubblewrap", bubblewrap) if bubblewrap else (kind,)
         self._folder = os.path.join(tempfile.gettempdir(), f"llmi-code-{uuid.uuid4().hex}")
         self._stderr = tempfile.TemporaryFile()  # noqa: SIM115 - lives as long as the process that writes it
         self._process = subprocess.Popen(
@@ -65,8 +68,10 @@ class ZygoteProcess:
         return self._process.poll() is None
 
     def exchange(self, request: bytes, timeout_s: float) -> tuple[dict[str, Any], memoryview]:
-        """Send a request and read its answer. Raises `InfrastructureFault(SANDBOX)` and kills it when it
-        fails.
+        """Send a request and return the header and body of its answer.
+
+        `timeout_s`: seconds for both. Raises `InfrastructureFault(SANDBOX)` when it fails, after killing the
+        zygote.
         """
         assert self._process.stdin is not None
         assert self._process.stdout is not None
@@ -77,16 +82,16 @@ class ZygoteProcess:
             size = protocol.length(_read(output, protocol.LENGTH_BYTES, deadline))
             return protocol.unpack(_read(output, size, deadline))
         except (OSError, EOFError, protocol.FrameError) as error:  # a time-out is an OSError
-            words = self._last_words()
+            printed = self._last_output()
             self.close()
-            detail = f"the zygote failed ({type(error).__name__}) and is replaced: {words}"
+            detail = f"the zygote failed ({type(error).__name__}) and is replaced: {printed}"
             raise InfrastructureFault(Cause.SANDBOX, detail) from error
         except BaseException:  # a soft time limit, Ctrl-C
             self.close()
             raise
 
     def close(self) -> None:
-        """Kill it and whatever it runs, and remove the folder that it made where it had no private root."""
+        """Kill the zygote and its job, and remove its folder if it made one (without a private root)."""
         with contextlib.suppress(ProcessLookupError):
             os.killpg(self.pid, signal.SIGKILL)
         self._process.wait()
@@ -96,8 +101,8 @@ class ZygoteProcess:
         self._remove_folder()
 
     def _remove_folder(self) -> None:
-        """Its job, if it has one, is dying, and may still create a file or two."""
-        deadline = time.monotonic() + _DYING_S
+        """Retry while a job that is being killed still creates files."""
+        deadline = time.monotonic() + _EXIT_S
         while time.monotonic() < deadline:
             try:
                 return remove_tree(self._folder)
@@ -107,7 +112,7 @@ class ZygoteProcess:
                 time.sleep(0.01)
         return None
 
-    def _last_words(self) -> str:
+    def _last_output(self) -> str:
         if self._stderr.closed:
             return ""
         self._stderr.seek(max(0, self._stderr.seek(0, os.SEEK_END) - 1000))
@@ -117,15 +122,15 @@ class ZygoteProcess:
 def _environment() -> dict[str, str]:
     environment = dict.fromkeys(("OPENBLAS_NUM_THREADS", "OMP_NUM_THREADS", "MKL_NUM_THREADS"), "1")
     environment |= {"PYTHONPATH": paths.PROJECT, "PYTHONHASHSEED": "0"}
-    environment["MALLOC_ARENA_MAX"] = "1"  # else a thread takes 128 MB of a job's address space for its own
+    environment["MALLOC_ARENA_MAX"] = "1"  # else each thread reserves 128 MB of a job's address space
     environment |= {"LANG": "C.UTF-8", "HOME": "/nonexistent"}
-    if "LD_LIBRARY_PATH" in os.environ:  # where some machines keep what Python is linked against
+    if "LD_LIBRARY_PATH" in os.environ:  # Python may be linked against libraries there
         environment["LD_LIBRARY_PATH"] = os.environ["LD_LIBRARY_PATH"]
     return environment
 
 
 def _write(descriptor: int, data: bytes, deadline: float) -> None:
-    """All of `data` before the deadline, to a pipe that does not block. Raises `OSError`."""
+    """Write all of `data` to a non-blocking pipe before the deadline. Raises `OSError`."""
     view = memoryview(data)
     poll = select.poll()
     poll.register(descriptor, select.POLLOUT)
@@ -137,7 +142,7 @@ def _write(descriptor: int, data: bytes, deadline: float) -> None:
 
 
 def _read(descriptor: int, count: int, deadline: float) -> bytearray:
-    """Exactly `count` bytes before the deadline. Raises `EOFError` or `TimeoutError`."""
+    """Read exactly `count` bytes before the deadline. Raises `EOFError` or `TimeoutError`."""
     content = bytearray(count)
     view = memoryview(content)
     poll = select.poll()

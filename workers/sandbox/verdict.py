@@ -1,4 +1,4 @@
-"""What a zygote says of a job: how it ended, and what it took."""
+"""The verdict of a zygote on one job: how it ended, and what it used."""
 
 from __future__ import annotations
 
@@ -8,10 +8,13 @@ from pydantic import BaseModel
 
 
 class Verdict(BaseModel):
-    """How a job ended (`frame` when the child reported, whatever it reported; `run`, `wall`: by which of
-    these limits), and what it used: `run_s` on the clock, clean-up included, but not the time in which others
-    kept it from a CPU; `peak_mb` of memory at once, beyond the zygote's own. `armed`: the child had its jail
-    on; if not, `reason` says what failed.
+    """How a job ended, and what it used.
+
+    `end`: `frame`: the child returned a frame, whatever is in it; `closed`: it ended without one; `silent`:
+    it closed its pipe and lives on; `run`, `wall`, `output`, `files`: it exceeded that limit. `armed`: the
+    child had entered its jail; if not, `reason` says what failed. `signal`: the one that ended it, 0 for
+    none. `run_s`: wall-clock seconds including the clean-up, without those in which other processes kept it
+    from a CPU; `wall_s`: with them. `peak_mb`: most memory at once, beyond the zygote's own.
     """
 
     end: Literal["frame", "closed", "silent", "run", "wall", "output", "files"]

@@ -17,7 +17,7 @@ from pydantic import JsonValue
 from workers.errors import Cause, InfrastructureFault
 from workers.jobs import JobContext, job
 from workers.messages import CodePayload, Success
-from workers.sandbox.client import Renderer
+from workers.sandbox.renderer import Renderer
 from workers.settings import ToolSettings, section
 from workers.text import fences
 
@@ -39,8 +39,8 @@ def warm() -> None:
     """
     renderer = _renderer()
     renderer.start(section("tools", ToolSettings).code)
-    level = logging.INFO if all(renderer.held.layers.values()) else logging.WARNING
-    logger.log(level, "the jail of the code tool: %s", renderer.held)
+    level = logging.INFO if all(renderer.jail.layers.values()) else logging.WARNING
+    logger.log(level, "the jail of the code tool: %s", renderer.jail)
 
 
 def unfenced(code: str) -> str:

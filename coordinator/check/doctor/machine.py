@@ -108,7 +108,7 @@ def _gpus() -> Finding:
 
 
 def _jail(code: CodeSettings) -> Iterator[Finding]:
-    from workers.sandbox.client import probe
+    from workers.sandbox.jail_report import probe
 
     try:
         held = probe()

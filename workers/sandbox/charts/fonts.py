@@ -1,13 +1,14 @@
-"""Glyphs for every script, whatever family the code names (matplotlib 3.11).
+"""Fallback fonts for every script, after the family that the code names (matplotlib 3.11).
 
-Invariants: fonts from the packages come before those of the machine, so that charts look alike everywhere;
-they act after the family that the code named; a character without a glyph in any installed font is an error,
-never a box; a font file is opened only where a text needs it (jobs may open few).
+Invariants:
+- fonts of the packages come before those of the machine, so that charts look the same everywhere;
+- a character without a glyph in any installed font is an error, never a box;
+- a font file is opened only when a text needs it, because jobs may open few files.
 
-matplotlib has no setting for a last font of every family. So `Text.set_text` is wrapped, to see what is
-needed, and two private names: `FontManager._find_fonts_by_props` (plain text) and `UnicodeFonts._get_glyph`
-(mathtext). This can go when tests/unit/workers/sandbox/test_sandbox_fonts.py passes with `install` doing
-nothing.
+matplotlib has no setting for fallback fonts of every family. So `Text.set_text` is wrapped to see which
+characters are used, and two private names are overridden: `FontManager._find_fonts_by_props` (plain text) and
+`UnicodeFonts._get_glyph` (mathtext). Remove this when tests/unit/workers/sandbox/test_sandbox_fonts.py passes
+with an empty `install`.
 """
 
 from __future__ import annotations
@@ -18,17 +19,17 @@ from collections.abc import Callable, Iterable
 from pathlib import Path
 from typing import Any
 
-# SIL Open Font License. Noto Sans for 20 scripts, emoji and symbols; and one font of Han, Kana and Hangul.
+# SIL Open Font License: Noto Sans for 20 scripts, emoji and symbols; one font for Han, Kana and Hangul.
 PACKAGES = ("manimgx_fonts", "noto_cjk_sans_jp_regular")
 DEBIAN = "fonts-noto-core (most scripts) or fonts-noto-cjk (Chinese, Japanese, Korean)"
 _MOST_FONTS = 2000  # of the machine, searched for a rare character
-_FIRST = "\u0250"  # before it stand Latin letters, which every font has
+_FIRST = "\u0250"  # the characters before it are Latin, which every font has
 _LAST_RESORT = "Last Resort"  # matplotlib's own, whose glyphs are boxes
-_BOX = 0xA4  # what mathtext draws in place of a missing character: the currency sign
+_BOX = 0xA4  # mathtext draws the currency sign for a missing character
 
 
 def packaged() -> list[Path]:
-    """The font files of the packages, in a fixed order; none of a package that is not installed."""
+    """The font files of the installed packages, in a fixed order."""
     files: list[Path] = []
     for name in PACKAGES:
         spec = importlib.util.find_spec(name)
@@ -39,25 +40,25 @@ def packaged() -> list[Path]:
 
 
 class Fallback:
-    """The fonts that are tried after the ones that the code named."""
+    """The fonts that are tried after those that the code names."""
 
     def __init__(self) -> None:
         from matplotlib import font_manager
 
         self._manager = font_manager.fontManager
         self._get = font_manager.get_font
-        # The font of each character that was asked for; "" where none has it.
+        # The font for each character used so far; "" if no font has it.
         self._where: dict[int, str] = {}
         self._paths: list[str] = []
 
     def install(self) -> None:
-        """Make matplotlib use them in this process, for plain text and for mathtext."""
+        """Make matplotlib use these fonts in this process, for plain text and mathtext."""
         from matplotlib import _mathtext, text
         from matplotlib.ft2font import FT2Font
 
         for path in (self._manager.findfont("DejaVu Sans"), *map(str, packaged())):
             self._manager.addfont(path)  # so that the code may name its family
-            for code in FT2Font(path).get_charmap():  # closed at once, while `get_font` keeps its file open
+            for code in FT2Font(path).get_charmap():  # closes the file at once; `get_font` keeps it open
                 self._where.setdefault(code, str(path))
         manager: Any = self._manager
         artist: Any = text.Text
@@ -72,14 +73,14 @@ class Fallback:
         _mathtext.UnicodeFonts._get_glyph = self._mathtext_glyph(_mathtext.UnicodeFonts._get_glyph)
 
     def missing(self, figure: Any) -> set[str]:
-        """The characters of its texts that no installed font has."""
+        """The characters in the figure's texts that no installed font has."""
         from matplotlib.text import Text
 
         texts = [text.get_text() for text in figure.findobj(Text) if text.get_visible()]
         return {char for char in set("".join(texts)) if _visible(char) and self._where.get(ord(char)) == ""}
 
     def _need(self, string: str) -> None:
-        """Have the fonts of these characters tried from now on."""
+        """Add the fonts for these characters to the fallback fonts."""
         for code in {ord(char) for char in string if char >= _FIRST and _visible(char)}:
             if code not in self._where:
                 self._where[code] = self._search(code)
@@ -88,7 +89,7 @@ class Fallback:
                 self._paths.append(path)
 
     def _search(self, code: int) -> str:
-        """The first font of the machine that has the character; "" where none has."""
+        """The first font of the machine that has the character; "" if none has."""
         for entry in self._manager.ttflist[:_MOST_FONTS]:
             if not entry.name.startswith(_LAST_RESORT) and self._has(entry.fname, code):
                 return entry.fname
@@ -99,7 +100,7 @@ class Fallback:
 
         try:
             return bool(FT2Font(path).get_char_index(code))
-        except (OSError, RuntimeError):  # removed since it was listed, or no font
+        except (OSError, RuntimeError):  # removed since it was listed, or not a font
             return False
 
     def _mathtext_glyph(self, original: Callable[..., tuple]) -> Callable[..., tuple]:
@@ -114,7 +115,7 @@ class Fallback:
 
 
 def explain(missing: Iterable[str]) -> str:
-    """Which characters have no glyph, and what to install."""
+    """A message that names the characters without a glyph and what to install."""
     chars = sorted(missing)
     shown = ", ".join(f"{char} (U+{ord(char):04X} {unicodedata.name(char, 'unnamed')})" for char in chars[:5])
     more = f" and {len(chars) - 5} more" if len(chars) > 5 else ""
@@ -122,11 +123,11 @@ def explain(missing: Iterable[str]) -> str:
 
 
 def lacking() -> list[str]:
-    """The packages whose fonts are not installed."""
+    """The font packages that are not installed."""
     return [name for name in PACKAGES if not importlib.util.find_spec(name)]
 
 
 def _visible(char: str) -> bool:
-    """Whether it has a glyph of its own: no control character, space, joiner or variation selector."""
+    """Whether the character has a glyph: it is no control character, space, joiner or variation selector."""
     selector = "\ufe00" <= char <= "\ufe0f" or "\U000e0100" <= char <= "\U000e01ef"
     return not selector and unicodedata.category(char) not in ("Cc", "Cf", "Zs", "Zl", "Zp")

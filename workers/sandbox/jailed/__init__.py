@@ -1,4 +1,4 @@
 """The jailed side: the zygote, and the children it forks to run code or decode images.
 
-May import `workers.sandbox.layers`, `workers.sandbox.charts` and the protocol.
+May import `workers.sandbox.layers`, `workers.sandbox.charts` and `workers.sandbox.protocol`.
 """

@@ -1,8 +1,10 @@
-"""What runs in the forked child: put on the jail, do the job, hand back its result in one frame.
+"""The forked child: enter the jail, do the job, return its result in one frame.
 
-Invariants: not a byte of what is untrusted is looked at before every layer holds and the child has said so;
-standard input and output are /dev/null, so printing cannot reach the frame; the environment is empty; the
-process always ends here and never returns into the zygote.
+Invariants:
+- no untrusted byte is read before every layer is active and the child has reported that (`protocol.ARMED`);
+- standard input and output are /dev/null, so printing cannot reach the frame;
+- the environment is empty;
+- the process always ends here and never returns into the zygote.
 """
 
 from __future__ import annotations
@@ -19,7 +21,7 @@ from workers.sandbox.layers import creations, kernel, landlock, limits, seccomp
 
 
 class Report(NamedTuple):
-    """What a job ends in: the header of its frame, and its body in pieces of so many bytes in all."""
+    """The result of a job: the header of its frame, and its body in `pieces` of `size` bytes in total."""
 
     header: dict[str, Any]
     size: int = 0
@@ -28,9 +30,10 @@ class Report(NamedTuple):
 
 @dataclass(frozen=True)
 class Jail:
-    """Which layers a child puts on, found by the zygote's probe, the user it becomes (None: it stays who the
-    zygote is), and the paths it may read. `threads`: it may start some, since the kernel counts them apart
-    from everybody else's.
+    """The layers that a child enters, as found by the zygote's probe.
+
+    `user`: the user id it takes (None: the zygote's). `threads`: it may start threads, because the kernel
+    counts them separately from other processes'. `readable`, `devices`: the paths it may use.
     """
 
     landlock: bool
@@ -44,8 +47,11 @@ class Jail:
 def confine(
     jail: Jail, limit: limits.Limits, base_bytes: int, folder: str | None, channel: int, parent: int
 ) -> None:
-    """Put every layer on this process, which works in `folder`, or in none. Raises `OSError` when one that
-    the probe found does not hold.
+    """Enter every layer of the jail with this process.
+
+    `base_bytes`: address space of the warm libraries. `folder`: where it may write; None: nowhere. `channel`:
+    the one descriptor that stays open. `parent`: the zygote's process id. Raises `OSError` when a layer
+    fails.
     """
     os.setsid()
     null = os.open(os.devnull, os.O_RDWR)
@@ -55,11 +61,11 @@ def confine(
     os.environ.clear()
     os.umask(0o077)
     os.chdir(folder or "/")
-    tempfile.tempdir = folder  # a library may have made it look for /tmp before the fork
+    tempfile.tempdir = folder  # a library may have looked for /tmp before the fork
     limits.drop_privileges(jail.user, parent)
     if jail.landlock:
         landlock.restrict(jail.readable, jail.devices, folder)
-    # Without a filter a task may be a process, with memory and CPU of its own.
+    # Without seccomp a task may be a process, with memory and CPU of its own.
     limits.apply(limit, base_bytes, limits.TASKS if jail.seccomp else 1)
     if jail.seccomp:
         if folder is None:
@@ -77,7 +83,10 @@ def run(
     work: Callable[[], Report],
     counted: int | None,
 ) -> NoReturn:
-    """The child's whole life. `counted`: the channel for `creations.submit`; None: nothing is counted."""
+    """Run the child from its fork to its exit.
+
+    `counted`: the channel for `creations.submit`, None for no counting.
+    """
     status = 1
     try:
         signal.signal(signal.SIGINT, signal.SIG_DFL)
@@ -85,7 +94,7 @@ def run(
             if counted is not None:
                 creations.submit(counted)
             confine(jail, limit, base_bytes, folder, channel, parent)
-        except Exception as error:  # noqa: BLE001 - whatever it is, the jail does not hold
+        except Exception as error:  # noqa: BLE001 - any failure means that the jail is not active
             protocol.write_all(channel, protocol.UNARMED + str(error).encode())
         else:
             protocol.write_all(channel, protocol.ARMED)

@@ -1,8 +1,8 @@
-"""A job's time, on the clock and of CPU, and how much of it other processes took.
+"""The wall-clock time of a job, and how long it waited for a CPU.
 
-Invariant: a job cannot make its own waiting time longer. The CPU time of its other threads is subtracted from
-what its first one waited; and without the filter of system calls, where a job could lower its own priority,
-no waiting is counted at all.
+Invariant: a job cannot lengthen its own waiting time. The CPU time of its other threads is subtracted from
+what its first one waited. Without seccomp, where a job could lower its own priority, waiting is not counted
+at all.
 """
 
 from __future__ import annotations
@@ -16,16 +16,19 @@ _PER_PROCESS = 2  # the clock that counts the CPU of all threads of a process
 
 
 class Clock:
-    """Of the child `pid`, from now on. `proc` is a descriptor of the machine's /proc. `excuses`: whether
-    waiting for a CPU is counted.
+    """Times the child `pid` from now on.
+
+    `proc`: a descriptor of the machine's /proc. `count_waiting`: whether waiting for a CPU is counted.
     """
 
-    def __init__(self, proc: int, pid: int, excuses: bool) -> None:
+    def __init__(self, proc: int, pid: int, count_waiting: bool) -> None:
         self._proc, self._pid = proc, pid
         self._began = time.monotonic()
         self._outside = ""
-        if excuses:
-            with contextlib.suppress(OSError, IndexError):  # a /proc that hides, a kernel without this file
+        if count_waiting:
+            with contextlib.suppress(
+                OSError, IndexError
+            ):  # a /proc that hides processes, a kernel without this file
                 self._outside = read_at(proc, "thread-self/children").split()[0].decode()
 
     @property
@@ -33,8 +36,9 @@ class Clock:
         return time.monotonic() - self._began
 
     def waited_s(self) -> float:
-        """How long the child, which may be dead but is not reaped, was ready to run and others had the CPU;
-        0 where the kernel does not tell.
+        """Seconds in which the child was ready to run and other processes had the CPU.
+
+        The child may be dead but not reaped. 0 where the kernel does not report it.
         """
         if not self._outside:
             return 0.0
@@ -46,11 +50,11 @@ class Clock:
         return max(0.0, int(waited) * _NANO - max(0.0, used_by_all - int(used) * _NANO))
 
     def run_s(self) -> float:
-        """Seconds in which the job computed, slept or waited for its own threads."""
+        """Wall-clock seconds in which the job computed, slept or waited for its own threads."""
         return self.wall_s - self.waited_s()
 
 
 def read_at(folder: int, path: str) -> bytes:
-    """A small file below the descriptor `folder`."""
+    """Read a small file below the descriptor `folder`."""
     with open(os.open(path, os.O_RDONLY, dir_fd=folder), "rb") as file:
         return file.read()

@@ -1,8 +1,10 @@
-"""The job of the image gate, in the jail: encoded bytes of unknown origin in, plain pixels out.
+"""The job that decodes an image: untrusted encoded bytes in, plain pixels out.
 
-Invariants: the type is taken from the bytes and must be on the list (no SVG, no TIFF, no PDF); the number of
-pixels is checked before anything is decoded; only the first frame is kept, turned as its EXIF says; it is
-decoded to its last row; what goes out is L, RGB or RGBA and nothing else of what came in.
+Invariants:
+- the type is read from the bytes and must be in `FORMATS` (no SVG, no TIFF, no PDF);
+- the number of pixels is checked before decoding;
+- only the first frame is kept, rotated as its EXIF data say, and decoded to its last row;
+- the result is pixels in mode L, RGB or RGBA, and nothing else of the input.
 """
 
 from __future__ import annotations
@@ -17,37 +19,36 @@ if TYPE_CHECKING:
     from PIL import Image
 
 FORMATS = ("PNG", "JPEG", "WEBP", "GIF", "BMP")
-_LOSSY = ("JPEG", "MPO")  # MPO: a JPEG with others behind it, as some phones write
+_LOSSY = ("JPEG", "MPO")  # MPO: several JPEGs in one file, as some phones write
 
 
 class _Refused(Exception):
-    """An image that is well formed and not wanted."""
+    """A well-formed image that the options exclude."""
 
 
 def warm(_: str) -> Any:
-    """Load Pillow with every decoder that a job may need, and use it once; returns `decode`."""
+    """Import Pillow with every decoder that a job may need, use each once, and return `decode`."""
     from PIL import Image
-    from PIL import MpoImagePlugin as _mpo  # noqa: F401 - the JPEG decoder asks for it now and then
+    from PIL import MpoImagePlugin as _mpo  # noqa: F401 - the JPEG decoder may need it
     from PIL import TiffImagePlugin as _tiff  # noqa: F401 - reads EXIF
     from PIL import WebPImagePlugin as _webp  # noqa: F401 - else the first WebP loads all of Pillow's formats
 
-    order = {"max_pixels": 1024, "min_side": 1, "max_side": 8}
+    options = {"max_pixels": 1024, "min_side": 1, "max_side": 8}
     for name in FORMATS:
         buffer = io.BytesIO()
         Image.new("RGB", (16, 16)).save(buffer, name)
-        decode(order, buffer.getvalue())
+        decode(options, buffer.getvalue())
     return decode
 
 
-def decode(order: dict[str, Any], data: bytes | memoryview) -> Report:
-    """The pixels of `data`, row after row, under their mode and size; or why there are none.
+def decode(options: dict[str, Any], data: bytes | memoryview) -> Report:
+    """Decode `data`: the pixels row by row with their mode and size, or why there are none.
 
-    `order`: `max_pixels` that the header may claim, `min_side` it must, `max_side` that comes out, larger
-    images being scaled down in proportion.
+    `options`: the fields of `workers.sandbox.decoders.DecodeOptions`.
     """
     try:
-        image, lossy = _first_frame(data, order["max_pixels"], order["min_side"])
-        image.thumbnail((order["max_side"], order["max_side"]), _lanczos())
+        image, lossy = _first_frame(data, options["max_pixels"], options["min_side"])
+        image.thumbnail((options["max_side"], options["max_side"]), _lanczos())
         header = {"status": "decoded", "mode": image.mode, "size": image.size, "lossy": lossy}
         pixels = image.tobytes()
         return Report(header, len(pixels), (pixels,))
@@ -55,15 +56,15 @@ def decode(order: dict[str, Any], data: bytes | memoryview) -> Report:
         return Report({"status": "memory"})
     except _Refused as error:
         return Report({"status": "refused", "detail": str(error)})
-    except Exception as error:  # noqa: BLE001 - decoders raise anything on bytes that are no image
-        if type(error).__name__ == "UnidentifiedImageError":  # its own words name an address in memory
+    except Exception as error:  # noqa: BLE001 - decoders raise anything on malformed bytes
+        if type(error).__name__ == "UnidentifiedImageError":  # its message contains a memory address
             return Report({"status": "refused", "detail": f"not a readable image of {', '.join(FORMATS)}"})
         detail = f"not a readable image: {type(error).__name__}: {error}"
         return Report({"status": "refused", "detail": detail.encode(errors="replace").decode()[:300]})
 
 
 def _first_frame(data: bytes | memoryview, max_pixels: int, min_side: int) -> tuple[Image.Image, bool]:
-    """The first frame in a plain mode, and whether it came from a lossy photograph."""
+    """The first frame in a plain mode, and whether it came from a lossy format."""
     from PIL import Image, ImageOps
 
     with warnings.catch_warnings():
@@ -73,7 +74,7 @@ def _first_frame(data: bytes | memoryview, max_pixels: int, min_side: int) -> tu
             if width * height > max_pixels:
                 raise _Refused(f"{width}x{height} pixels are over the limit")
             if min(width, height) < min_side:
-                raise _Refused(f"{width}x{height} pixels are too few to be a picture")
+                raise _Refused(f"{width}x{height} pixels are too few for an image")
             lossy = source.format in _LOSSY or (source.format == "WEBP" and source.mode == "RGB")
             source.load()
             ImageOps.exif_transpose(source, in_place=True)
@@ -81,7 +82,7 @@ def _first_frame(data: bytes | memoryview, max_pixels: int, min_side: int) -> tu
 
 
 def _plain(image: Image.Image) -> Image.Image:
-    """L, RGB or RGBA, whatever came: palettes, grey with alpha, CMYK, 1 and 16 bits."""
+    """Convert any mode (palettes, grey with alpha, CMYK, 1 and 16 bits) to L, RGB or RGBA."""
     if image.mode == "RGBA" or (image.mode in ("L", "RGB") and not image.has_transparency_data):
         return image
     if image.has_transparency_data:

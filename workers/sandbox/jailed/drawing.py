@@ -1,6 +1,6 @@
-"""The job of the code tool, in the jail: run the model's code, collect the figures it left open.
+"""The job that draws charts: run the model's code, and collect the figures it drew.
 
-Invariant: whatever the code raises is its result, with the line of the code that it came from.
+Invariant: an exception of the code is a result, with its message and the line of the code that raised it.
 """
 
 from __future__ import annotations
@@ -16,7 +16,7 @@ import traceback
 import types
 from typing import Any
 
-from workers.sandbox.charts import drawn
+from workers.sandbox.charts import collect
 from workers.sandbox.charts import style as charts
 from workers.sandbox.jailed.child import Report
 
@@ -27,22 +27,25 @@ _DISK_FULL = (errno.ENOSPC, errno.EFBIG, errno.EDQUOT)
 
 
 def warm(base: str) -> functools.partial[Report]:
-    """Load the libraries, with a folder for matplotlib below `base`; returns `draw` with their names."""
+    """Import the libraries, with a folder for matplotlib below `base`, and return `draw` bound to them."""
     os.environ["MPLCONFIGDIR"] = tempfile.mkdtemp(prefix="matplotlib-", dir=base)
     return functools.partial(draw, charts.warm())
 
 
-def draw(warm: charts.Warm, order: dict[str, Any], code: memoryview) -> Report:
-    """Run the code and collect its figures: what happened, and the pixels of one after the other."""
+def draw(warm: charts.Warm, options: dict[str, Any], code: memoryview) -> Report:
+    """Run the code and collect its figures: what happened, and the pixels of each figure in turn.
+
+    `options`: `seed`, `max_figures` (kept), `max_pixels` (of all of them together).
+    """
     text = str(code, "utf-8", "surrogatepass")
     reserve = mmap.mmap(-1, _RESERVE_BYTES)
-    random.seed(order["seed"])
-    warm.names["np"].random.seed(order["seed"] % (1 << 32))
+    random.seed(options["seed"])
+    warm.names["np"].random.seed(options["seed"] % (1 << 32))
     module = types.ModuleType("__main__")
     module.__dict__.update(warm.names)
     sys.modules["__main__"] = module
     sys.argv = [_SOURCE]
-    saved = drawn.Saved(warm.fallback, order["max_pixels"])
+    saved = collect.SavedFigures(warm.fallback, options["max_pixels"])
     saved.install()
     try:
         try:
@@ -50,15 +53,15 @@ def draw(warm: charts.Warm, order: dict[str, Any], code: memoryview) -> Report:
         except SystemExit as error:
             if error.code not in (None, 0):
                 raise
-        pictures, count = drawn.figures(saved, order["max_figures"], order["max_pixels"])
+        pictures, count = collect.figures(saved, options["max_figures"], options["max_pixels"])
         pixels = [picture.tobytes() for picture in pictures]
-    except charts.Nothing as error:
+    except charts.NoFigure as error:
         return Report({"status": "empty", "detail": str(error)})
     except charts.MissingGlyphs as error:
         return Report({"status": "glyphs", "detail": str(error)})
     except charts.TooLarge as error:
         return Report({"status": "limit", "detail": str(error)})
-    except BaseException as error:  # noqa: BLE001 - whatever the code raises is its result
+    except BaseException as error:  # noqa: BLE001 - an exception of the code is its result
         reserve.close()
         return Report(_failure(error, text))
     figures = [(picture.mode, picture.width, picture.height) for picture in pictures]
@@ -66,7 +69,7 @@ def draw(warm: charts.Warm, order: dict[str, Any], code: memoryview) -> Report:
 
 
 def _failure(error: BaseException, code: str) -> dict[str, str]:
-    """The error's type, message and the line of the code it came from."""
+    """The header for an exception: its type, message and the line of the code that raised it."""
     try:
         message = (error.msg if isinstance(error, SyntaxError) else str(error))[:1000]
     except Exception:  # noqa: BLE001 - the code may define its own, broken, exception
@@ -82,7 +85,7 @@ def _failure(error: BaseException, code: str) -> dict[str, str]:
 
 
 def _line(error: BaseException) -> int:
-    """The deepest line of the model's code that the error passed, 0 when none."""
+    """The deepest line of the model's code in the traceback, 0 when there is none."""
     if isinstance(error, SyntaxError) and error.filename == _SOURCE:
         return error.lineno or 0
     line = 0

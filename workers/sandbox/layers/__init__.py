@@ -1,4 +1,4 @@
-"""The layers of the jail, one kernel mechanism each, and the folder a job works in.
+"""The layers of the jail, one kernel mechanism a module, and the folder of a job.
 
-Runs on both sides of the jail. May import nothing else of this project.
+Used on both sides of the jail. May import nothing else of this project.
 """

@@ -1,9 +1,11 @@
-"""Bubblewrap around the zygote, where it is installed: namespaces, a read-only root that holds only what
-chart code needs, and one private folder.
+"""Outer layer by bubblewrap, where it is installed: namespaces, a read-only root with only what jobs need,
+and one private folder.
 
-The zygote starts itself anew inside, its own modules in an archive that it removes as soon as they are
-loaded, so that no code of ours is visible to jobs. Invariants: bubblewrap is tried before it is relied on;
-where it does not work, `enter` returns, and the zygote makes its namespaces by itself.
+The zygote restarts itself inside. Its modules are in an archive that it removes once they are loaded, so that
+jobs do not see this project's code.
+
+Invariants: bubblewrap is tried before it is used; where it does not work, `enter` returns, and the zygote
+makes its namespaces itself (`namespaces`).
 """
 
 from __future__ import annotations
@@ -16,23 +18,25 @@ import zipfile
 from pathlib import Path
 
 from workers.sandbox.layers import kernel, paths
-from workers.sandbox.layers.world import World
+from workers.sandbox.layers.outer import OuterLayer
 
 logger = logging.getLogger(__name__)
 INSIDE, USERS = "--inside", "--users"
-_BASE = "/llmi-jobs"  # a name below which nothing is installed
+_BASE = "/llmi-jobs"  # nothing is installed below this name
 _ARCHIVE = f"{_BASE}/zygote.zip"
 _TRIAL_S = 30.0
-# Of the zygote, in these namespaces: to mount jobs' folders, to seal the root, and as root to make a job
-# somebody else and clean up after it. Jobs give up all of them.
+# Of the zygote in these namespaces: to mount job folders, to make the root read-only, and as root to change a
+# job's user and clean up after it. Jobs give up all of them.
 _CAPABILITIES = ("SYS_ADMIN", "SYS_CHROOT", "SETUID", "SETGID", "CHOWN", "DAC_OVERRIDE", "FOWNER", "KILL")
-# Root does without a user namespace, in which it could become nobody else; unless it is root of a container.
+# Root needs no user namespace, in which it could not change to another user. The root of a container may need
+# one.
 _VARIANTS: tuple[tuple[str, ...], ...] = ((), ("--unshare-user",))
 
 
 def enter(program: str, arguments: list[str], kept: int) -> None:
-    """Become, by exec, the same zygote inside of `program`, with the descriptor `kept`; return where that
-    does not work.
+    """Restart this zygote inside bubblewrap, by exec. Returns only if that does not work.
+
+    `program`: bubblewrap's path. `arguments`: the zygote's. `kept`: a descriptor to keep open.
     """
     archive = _archive()
     os.set_inheritable(kept, True)
@@ -50,21 +54,23 @@ def enter(program: str, arguments: list[str], kept: int) -> None:
         )
         if trial.returncode == 0:
             os.lseek(archive, 0, os.SEEK_SET)
-            inside = [f"{INSIDE}={kept}", *([USERS] if variant or os.geteuid() != 0 else [])]
-            os.execv(program, [*python, "-m", "workers.sandbox.jailed.zygote", *arguments, *inside])
+            options = [f"{INSIDE}={kept}", *([USERS] if variant or os.geteuid() != 0 else [])]
+            os.execv(program, [*python, "-m", "workers.sandbox.jailed.zygote", *arguments, *options])
         why = trial.stderr
     os.close(archive)
     logger.warning("bubblewrap does not work here: %s", why.decode(errors="replace").strip()[-300:])
 
 
-def arrive(users: bool) -> World:
-    """The world inside, once every module of the zygote is loaded. `users`: it is a user namespace."""
+def inside(users: bool) -> OuterLayer:
+    """Finish the start inside bubblewrap, once all modules are loaded. `users`: it made a user namespace."""
     os.unlink(_ARCHIVE)
-    return World("bubblewrap", network=True, processes=True, users=users, base=_BASE, mounts=_can_mount())
+    return OuterLayer(
+        "bubblewrap", network=True, processes=True, users=users, base=_BASE, mounts=_can_mount()
+    )
 
 
 def _command(program: str, variant: tuple[str, ...], archive: int) -> list[str]:
-    """Everything before the program to run, its environment but for the import path as it is here."""
+    """The command up to the program to run. The environment is kept, except for the import path."""
     readable = paths.readable()
     command = [program, *variant, "--unshare-ipc", "--unshare-net", "--unshare-pid", "--unshare-uts"]
     command += ["--unshare-cgroup-try", "--as-pid-1"]
@@ -73,7 +79,7 @@ def _command(program: str, variant: tuple[str, ...], archive: int) -> list[str]:
     files = [*readable, *_interpreter(readable)]
     devices = [device for device in paths.DEVICES if os.path.exists(device)]
     for folder in sorted({str(parent) for path in (*files, *devices) for parent in Path(path).parents}):
-        command += ["--dir", folder]  # which nobody may enter; those that bubblewrap adds are its own user's
+        command += ["--dir", folder]  # mode 0755; folders that bubblewrap adds itself belong to its user only
     for path in files:
         command += ["--ro-bind", path, path]
     for device in devices:
@@ -83,7 +89,7 @@ def _command(program: str, variant: tuple[str, ...], archive: int) -> list[str]:
 
 
 def _interpreter(readable: list[str]) -> list[str]:
-    """Python's own program, and what marks a virtual environment, where they are not readable anyway."""
+    """Python's executable and the file of a virtual environment, unless they are in `readable`."""
     needed = (sys.executable, os.path.join(sys.prefix, "pyvenv.cfg"))
     return [
         path
@@ -93,7 +99,7 @@ def _interpreter(readable: list[str]) -> list[str]:
 
 
 def _archive() -> int:
-    """A descriptor of the zygote's modules, as a zip that Python can import from."""
+    """A descriptor of a zip archive with the zygote's modules, which Python can import from."""
     descriptor = os.memfd_create("zygote", 0)
     sources = [Path("workers/__init__.py")]
     sources += [path.relative_to(paths.PROJECT) for path in Path(__file__).parents[1].rglob("*.py")]
@@ -104,8 +110,9 @@ def _archive() -> int:
 
 
 def _can_mount() -> bool:
-    """Whether jobs' folders can be mounts: not where the machine lets bubblewrap make namespaces, and nobody
-    inside use them.
+    """Whether job folders can be mounts.
+
+    Some machines let bubblewrap make namespaces, but nothing mount in them.
     """
     try:
         kernel.mount("tmpfs", _BASE, "tmpfs", kernel.MS_NOSUID | kernel.MS_NODEV)
@@ -114,6 +121,6 @@ def _can_mount() -> bool:
         finally:
             kernel.unmount(_BASE)
     except OSError as error:
-        logger.warning("jobs' folders are not mounts of their own: %s", error)
+        logger.warning("job folders are not separate mounts: %s", error)
         return False
     return True

@@ -1,10 +1,11 @@
-"""Counts the files that a job creates, where its folder is no mount of bounded size: the kernel stops each
-call that would create a file or a folder, and asks the zygote (seccomp user notification).
+"""Limit the files that a job creates, where its folder is not a mount of limited size.
 
-The answer depends only on how many were created before, which the job cannot change meanwhile. With the limit
-on the size of a file, `most` bounds the bytes on disk too, also of files in deep folders and of removed files
-that are still open. Invariants: a job whose calls are not answered creates nothing; it never holds the
-descriptor that answers. Needs Linux 5.5, and no other listener of this process's filters.
+The kernel stops each call that would create a file or folder and notifies the zygote (seccomp user
+notification). The answer depends only on the number created before, which the job cannot change. Together
+with the limit on file size this limits the bytes on disk, including those of removed files that are still
+open. Needs Linux 5.5, and no other listener for the filters of this process.
+
+Invariants: a job gets no file without an answer; it never holds the descriptor that answers.
 """
 
 from __future__ import annotations
@@ -24,9 +25,9 @@ _NEW_LISTENER, _SET_MODE_FILTER = 1 << 3, 1
 _SECCOMP = 317 if kernel.X86 else 277
 _NOTIFY = 0x7FC00000
 _CREATES = os.O_CREAT | 0x400000  # and O_TMPFILE, without the bit that it shares with O_DIRECTORY
-# Calls that create where a flag says so, and where that flag is; calls that always do.
+# Calls that create files if a flag is set, with the index of the flags; calls that always do.
 _BY_FLAG = (((2, None), 1), ((257, 56), 2))  # open, openat
-_ALWAYS = ((83, None), (258, 34))  # mkdir, mkdirat; the filter of all calls refuses nodes and links
+_ALWAYS = ((83, None), (258, 34))  # mkdir, mkdirat; the main filter refuses nodes and links
 _NOTIFICATION, _ANSWER = struct.Struct("=QII64s"), struct.Struct("=QqiI")
 _RECEIVE, _SEND = (
     3 << 30 | size << 16 | ord("!") << 8 | number
@@ -36,7 +37,7 @@ _CONTINUE = 1
 
 
 def program(answer: int) -> list[seccomp.Instruction]:
-    """A filter that answers calls that create, and allows all others."""
+    """A filter that returns `answer` for calls that create files, and allows all others."""
     allow, ask = (seccomp.RET, 0, 0, seccomp.ALLOW), (seccomp.RET, 0, 0, answer)
     code: list[seccomp.Instruction] = [(seccomp.LD, 0, 0, 0)]
     for pair, argument in _BY_FLAG:
@@ -51,7 +52,8 @@ def program(answer: int) -> list[seccomp.Instruction]:
 
 
 def submit(channel: int) -> None:
-    """Put this process under the filter, and send the descriptor that answers through the socket `channel`.
+    """Install the filter in this process, and send the notification descriptor through the socket `channel`.
+
     Raises `OSError` where the kernel has no notifications, or another process listens already.
     """
     kernel.prctl("no_new_privs", kernel.PR_SET_NO_NEW_PRIVS, 1)
@@ -65,15 +67,17 @@ def submit(channel: int) -> None:
 
 
 def forbid() -> None:
-    """Let this process, which has no folder, create nothing. Needs no_new_privs. Raises `OSError` where the
-    kernel has no filters.
+    """Let this process, which has no folder, create nothing.
+
+    Needs no_new_privs. Raises `OSError` without seccomp.
     """
     seccomp.install(program(seccomp.ERRNO | errno.EACCES))
 
 
-class Counter:
-    """The zygote's side: it allows `most` creations. `channel` is for the child to `submit` to; close it here
-    once the child has it.
+class CreationCounter:
+    """The zygote's side: allows `most` creations.
+
+    `channel`: a socket for the child's `submit`; close it here once the child has it.
     """
 
     def __init__(self, most: int) -> None:
@@ -84,12 +88,12 @@ class Counter:
         self._poll: select.poll | None = None
 
     def watch(self, poll: select.poll) -> None:
-        """Let `poll` wake up for the child's questions."""
+        """Register the notifications of the child with `poll`."""
         self._poll = poll
         poll.register(self._inward, select.POLLIN)
 
     def serve(self, descriptor: int, event: int) -> bool:
-        """Whether an event was for this counter, which has then been dealt with."""
+        """Handle an event of `poll`. Returns whether it was for this counter."""
         assert self._poll is not None
         if descriptor == self._inward.fileno():
             self._poll.unregister(descriptor)
@@ -107,17 +111,17 @@ class Counter:
         return True
 
     def close(self) -> None:
-        """Stop answering: further calls that create are refused."""
+        """Stop answering: further calls that create files are refused."""
         self._inward.close()
         if self._listener >= 0:
             os.close(self._listener)
 
     def _answer(self) -> None:
-        question = bytearray(_NOTIFICATION.size)
-        with contextlib.suppress(FileNotFoundError):  # it died meanwhile, or its call was interrupted
-            fcntl.ioctl(self._listener, _RECEIVE, question)
-            cookie = _NOTIFICATION.unpack(question)[0]
+        notification = bytearray(_NOTIFICATION.size)
+        with contextlib.suppress(FileNotFoundError):  # the child died, or its call was interrupted
+            fcntl.ioctl(self._listener, _RECEIVE, notification)
+            cookie = _NOTIFICATION.unpack(notification)[0]
             allowed = self._left > 0
             self._left -= allowed
-            verdict = (0, _CONTINUE) if allowed else (-errno.EDQUOT, 0)
-            fcntl.ioctl(self._listener, _SEND, _ANSWER.pack(cookie, 0, *verdict))
+            answer = (0, _CONTINUE) if allowed else (-errno.EDQUOT, 0)
+            fcntl.ioctl(self._listener, _SEND, _ANSWER.pack(cookie, 0, *answer))

@@ -1,10 +1,12 @@
-"""The folder of one job: a small tmpfs where the zygote can mount one, else a folder on disk in which the
-kernel asks before it creates anything (`creations`).
+"""The folder of one job: a small tmpfs where the zygote can mount, else a folder on disk with counted
+creations.
 
-Invariants: fresh for each job, gone afterwards whatever the code left in it, and bounded in bytes and in
-entries by mechanism (the watch on a folder on disk only ends a job earlier); names that code chose do not
-affect what is removed, or how; of a private root without mounts, everything that jobs could write to is
-emptied.
+Invariants:
+- it is new for each job, and removed afterwards whatever the code left in it;
+- the kernel limits its bytes and entries (`creations` for a folder on disk; checking its size only ends a job
+  sooner);
+- names that the code chose do not affect what is removed, or how;
+- in a private root without mounts, everything that jobs can write to is emptied.
 """
 
 from __future__ import annotations
@@ -18,21 +20,21 @@ from collections.abc import Iterator
 
 from workers.sandbox.layers import kernel
 from workers.sandbox.layers.limits import MAX_ENTRIES, MEBIBYTE
-from workers.sandbox.layers.world import JOB, World
+from workers.sandbox.layers.outer import JOB, OuterLayer
 
 _FOLDER = os.O_RDONLY | os.O_DIRECTORY | os.O_NOFOLLOW | os.O_CLOEXEC
 
 
 class Folder:
-    """`path` is where the child works. Open it with `make`, close it with `remove`."""
+    """`path`: where the child works, between `make` and `remove`. `megabytes`: most bytes in it, in MiB."""
 
-    def __init__(self, base: str, world: World, megabytes: int):
-        self._base, self._mounted, self._megabytes = base, world.mounts, megabytes
-        self._private = bool(world.base)
+    def __init__(self, base: str, outer: OuterLayer, megabytes: int):
+        self._base, self._mounted, self._megabytes = base, outer.mounts, megabytes
+        self._private = bool(outer.base)
         self.path = ""
 
     def make(self, user: int | None) -> None:
-        """Create it, owned by who the child will be, if that is another."""
+        """Create it for `user`, the child's (None: this process's)."""
         owner, group = (os.geteuid(), os.getegid()) if user is None else (user, user)
         if self._mounted:
             self.path = os.path.join(self._base, JOB)
@@ -50,8 +52,9 @@ class Folder:
                 raise
 
     def full(self) -> bool:
-        """Whether a folder on disk has outgrown its limits (a tmpfs cannot), or cannot be read any more.
-        Looks at no more entries than are allowed.
+        """Whether a folder on disk exceeds its limits (a tmpfs cannot), or cannot be read any more.
+
+        Reads no more entries than are allowed.
         """
         if self._mounted:
             return False
@@ -67,7 +70,7 @@ class Folder:
         return False
 
     def remove(self) -> None:
-        """Take it away. All processes of the job must be dead."""
+        """Remove it. All processes of the job must be dead."""
         if self._mounted:
             kernel.unmount(self.path)
         elif self._private:
@@ -77,7 +80,7 @@ class Folder:
 
 
 def _statuses(top: str) -> Iterator[os.stat_result]:
-    """The status of everything below, at any depth, also while a job changes it."""
+    """The status of everything below `top`, at any depth, while a job may change it."""
     pending = [os.open(top, _FOLDER)]
     try:
         while pending:
@@ -98,7 +101,7 @@ def _statuses(top: str) -> Iterator[os.stat_result]:
 
 
 def _enter(folder: int, name: str) -> int:
-    """A descriptor of a subfolder, also of one without any permission (this user owns it)."""
+    """Open a subfolder, even one without permissions (this user owns it)."""
     with contextlib.suppress(PermissionError):
         return os.open(name, _FOLDER, dir_fd=folder)
     os.chmod(name, 0o700, dir_fd=folder)
@@ -113,29 +116,30 @@ def remove_tree(top: str) -> None:
 
 
 def empty(top: str) -> None:
-    """Remove all that lies below, without recursion and without a path longer than one name: what lies in a
-    subfolder is moved up, under a random name, then the subfolder is removed.
+    """Remove everything below `top`, without recursion and without a path longer than one name.
+
+    The content of a subfolder is moved up under random names, then the subfolder is removed.
     """
     folder = os.open(top, _FOLDER)
     try:
         while names := os.listdir(folder):
             for name in names:
                 if _is_folder(folder, name):
-                    _take_apart(folder, name)
+                    _dissolve(folder, name)
                 else:
                     os.unlink(name, dir_fd=folder)
     finally:
         os.close(folder)
 
 
-def _take_apart(folder: int, name: str) -> None:
-    """Remove the subfolder `name`; the folders in it are moved into its parent."""
+def _dissolve(folder: int, name: str) -> None:
+    """Remove the subfolder `name` and its files, and move the folders in it to its parent."""
     os.chmod(name, 0o700, dir_fd=folder)
     inside = os.open(name, _FOLDER, dir_fd=folder)
     try:
         for inner in os.listdir(inside):
             if _is_folder(inside, inner):
-                os.chmod(inner, 0o700, dir_fd=inside)  # one that may not be written cannot be moved
+                os.chmod(inner, 0o700, dir_fd=inside)  # a folder without write permission cannot be moved
                 os.rename(inner, secrets.token_hex(16), src_dir_fd=inside, dst_dir_fd=folder)
             else:
                 os.unlink(inner, dir_fd=inside)

@@ -1,8 +1,8 @@
-"""Thin typed access to the system calls the jail needs and Python does not offer. ctypes only, x86_64 and
-aarch64.
+"""Typed access to the system calls that the jail needs and Python does not offer (ctypes, x86_64 and
+aarch64).
 
-Invariants: a failing call raises `OSError` with its errno and the call's name; an unknown machine raises
-`OSError` (ENOSYS) rather than issuing a wrong call number.
+Invariants: a failing call raises `OSError` with its errno and name; an unknown machine raises `OSError`
+(ENOSYS) instead of issuing a wrong call number.
 """
 
 from __future__ import annotations
@@ -21,7 +21,7 @@ VERSION = tuple(
     int("".join(itertools.takewhile(str.isdigit, part)) or 0) for part in platform.release().split(".")[:2]
 )
 
-# Call numbers: those from 424 on are the same on every machine.
+# Call numbers. Those from 424 on are the same on every machine.
 _PIVOT_ROOT = 155 if X86 else 41
 _CAPSET = 126 if X86 else 91
 _CLOSE_RANGE = 436
@@ -48,7 +48,7 @@ def _check(result: int, what: str) -> int:
 
 
 def syscall(what: str, number: int, *args: int | bytes | ctypes.Array | None) -> int:
-    """A raw system call; integers are passed as C longs, bytes and arrays as pointers."""
+    """Issue a system call; integers are passed as C longs, bytes and arrays as pointers."""
     if not SUPPORTED:
         raise OSError(errno.ENOSYS, f"{what}: no call numbers for {MACHINE}")
     values = [ctypes.c_long(arg) if isinstance(arg, int) else arg for arg in args]
@@ -89,7 +89,7 @@ def make_read_only(target: str) -> None:
 
 
 def pivot_root_here() -> None:
-    """Make the working directory, which must be a mount, the root of this mount namespace and drop the old
+    """Make the working directory, which must be a mount, the root of this mount namespace; detach the old
     root.
     """
     syscall("pivot_root", _PIVOT_ROOT, b".", b".")

@@ -1,8 +1,10 @@
-"""Landlock: which files a jailed child may reach at all, enforced by path, without privileges.
+"""Landlock: limit by path which files a jailed child may access. Needs no privileges.
 
-Invariants: what the kernel can handle is handled and what is not granted is refused; nothing may be
-executed, and no link, device, socket or pipe be made in the file system. Degrades by the kernel's ABI
-version; raises where it is 0.
+Invariants:
+- every right that the kernel's Landlock version knows is handled, and refused unless granted;
+- nothing may be executed, and no link, device, socket or pipe created in the file system.
+
+Older versions handle fewer rights; without Landlock `restrict` raises.
 """
 
 from __future__ import annotations
@@ -24,7 +26,7 @@ _OWN = _READ | WRITE_FILE | REMOVE_DIR | REMOVE_FILE | MAKE_DIR | MAKE_REG | REF
 
 
 def abi() -> int:
-    """The kernel's Landlock version, 0 where there is none or it is switched off."""
+    """The kernel's Landlock version; 0 without Landlock, or where it is disabled."""
     try:
         return kernel.syscall("landlock", _CREATE, None, 0, 1)
     except OSError:
@@ -32,8 +34,9 @@ def abi() -> int:
 
 
 def _handled(version: int) -> tuple[int, bytes]:
-    """All rights this version knows, and the ruleset's attributes: files, TCP (4), signals and abstract
-    sockets (6).
+    """The file rights that this version knows, and the ruleset's attributes.
+
+    Those are for files, TCP (since version 4), and signals and abstract sockets (since 6).
     """
     files = (1 << 13) - 1
     files |= REFER if version >= 2 else 0
@@ -46,10 +49,9 @@ def _handled(version: int) -> tuple[int, bytes]:
 
 
 def restrict(readable: Iterable[str], devices: Iterable[str], own: str | None) -> None:
-    """Confine this process: read below `readable`, read and write `devices`, do as it likes in the folder
-    `own`, if it has one.
+    """Restrict this process: read below `readable`, read and write `devices`, everything in the folder `own`.
 
-    Paths that do not exist are left out. Needs no_new_privs. Raises `OSError` where Landlock is missing.
+    Paths that do not exist are skipped. Needs no_new_privs. Raises `OSError` without Landlock.
     """
     version = kernel.syscall("landlock", _CREATE, None, 0, 1)
     handled, attributes = _handled(version)

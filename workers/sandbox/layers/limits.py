@@ -1,7 +1,7 @@
-"""What one job may use, and how a jailed child gives up what it must not have.
+"""Resource limits of a job, and dropping the privileges of a jailed child.
 
-Invariants: limits are hard (a child cannot raise them); once `drop_privileges` returns, no capability is
-left and none can be regained.
+Invariants: limits are hard (a child cannot raise them); once `drop_privileges` returns, the process has no
+capability and cannot regain one.
 """
 
 from __future__ import annotations
@@ -16,18 +16,20 @@ from dataclasses import dataclass
 from workers.sandbox.layers import kernel
 
 NOBODY = 65534
-_USERS = range(0x70000000, 0x7FFE0000)  # which nobody else uses (https://systemd.io/UIDS-GIDS)
+_USERS = range(0x70000000, 0x7FFE0000)  # unused range (https://systemd.io/UIDS-GIDS)
 MEBIBYTE = 1 << 20
-MAX_ENTRIES = 128  # files and folders: at once on a tmpfs, in all where their creation is counted
+MAX_ENTRIES = 128  # files and folders: at once on a tmpfs, in total where creations are counted
 _OPEN_FILES = 32
-TASKS = 64  # threads, the first included; and processes, where no filter of system calls refuses them
+TASKS = 64  # threads, including the first; without seccomp, processes too
 
 
 @dataclass(frozen=True)
 class Limits:
-    """Of one job: seconds of CPU; seconds on the clock without those in which others kept it from a CPU
-    (`run_s`), and with them (`wall_s`); MiB of memory beyond the zygote's own, of what it hands back, and of
-    files (0: it has no folder, and can write nowhere).
+    """Limits of one job.
+
+    `cpu_s`: seconds of CPU. `wall_s`: wall-clock seconds; `run_s`: without those in which other processes
+    kept it from a CPU. `memory_mb`: MiB beyond the zygote's own. `output_mb`: MiB of its frame. `files_mb`:
+    MiB of files (0: it has no folder, and can write nowhere).
     """
 
     cpu_s: float
@@ -39,8 +41,10 @@ class Limits:
 
 
 def apply(limits: Limits, base_bytes: int, tasks: int) -> None:
-    """Set the resource limits of this process; `base_bytes` of address space are the warm libraries' and not
-    counted; `tasks` of its user may live at once.
+    """Set the resource limits of this process.
+
+    `base_bytes`: address space of the warm libraries, which is not counted. `tasks`: most tasks of its user
+    at once.
     """
     cpu_s = math.ceil(limits.cpu_s)
     files = limits.files_mb * MEBIBYTE
@@ -61,21 +65,22 @@ def apply(limits: Limits, base_bytes: int, tasks: int) -> None:
 
 
 def own_user() -> int:
-    """For the jobs of one zygote, drawn by chance: the kernel counts tasks by user, and lets processes of one
-    user signal each other.
+    """A random user id for the jobs of one zygote.
+
+    The kernel counts tasks by user, and lets processes of one user signal each other.
     """
     return secrets.choice(_USERS)
 
 
 def drop_privileges(user: int | None, parent: int) -> None:
-    """Become `user` (if any), without capabilities, unable to gain any, and die with the zygote `parent`."""
+    """Become `user` (if any), drop all capabilities for good, and die with the zygote `parent`."""
     if user is not None:
         os.setgroups([])
         os.setresgid(user, user, user)
         os.setresuid(user, user, user)
     kernel.drop_capabilities()
     kernel.prctl("no_new_privs", kernel.PR_SET_NO_NEW_PRIVS, 1)
-    kernel.prctl("not dumpable", kernel.PR_SET_DUMPABLE, 0)  # else collecting a core dump delays its end
+    kernel.prctl("not dumpable", kernel.PR_SET_DUMPABLE, 0)  # else writing a core dump delays its exit
     kernel.prctl("parent death signal", kernel.PR_SET_PDEATHSIG, int(signal.SIGKILL))
     if os.getppid() != parent:
         os._exit(1)

@@ -1,9 +1,11 @@
-"""The zygote's own world where bubblewrap does not make it: no network, no process but its own, and a root
-that holds only what chart code needs.
+"""Outer layer by namespaces, where bubblewrap is not used: no network, no other processes, and a root that
+holds only what jobs need.
 
-Entered once, before anything heavy is imported; children inherit it. Invariants: nothing mounted here is
-visible outside, and the kernel takes it all away when the zygote ends; where the machine gives no namespaces
-(a container without them) `enter` says so, and the other layers still hold.
+Entered once, before anything heavy is imported; children inherit it.
+
+Invariants: nothing mounted here is visible outside, and the kernel removes it when the zygote ends; on a
+machine without namespaces (some containers) `enter` returns `OuterLayer("none")`, and the other layers still
+apply.
 """
 
 from __future__ import annotations
@@ -14,35 +16,33 @@ import signal
 from pathlib import Path
 
 from workers.sandbox.layers import kernel, paths
-from workers.sandbox.layers.world import World
+from workers.sandbox.layers.outer import OuterLayer
 
 logger = logging.getLogger(__name__)
-# A folder that exists on every machine, that nothing chart code needs lies below: the new root is built
-# there.
+# The new root is built here: it exists on every machine, and jobs need nothing below it.
 _SITE = "/sys"
 _FLAGS = kernel.NEWNS | kernel.NEWNET | kernel.NEWIPC | kernel.NEWUTS | kernel.NEWPID
 
 
-def enter() -> World:
-    """Leave the machine's namespaces, as root directly, else through a user namespace; then build the
-    private root.
-    """
+def enter() -> OuterLayer:
+    """Enter new namespaces, through a user namespace unless this is root, and build the private root."""
     users = _unshare()
     if users is None:
-        return World("none")
+        return OuterLayer("none")
     _become_first()
     try:
         kernel.mount("none", "/", None, kernel.MS_REC | kernel.MS_PRIVATE)
         _build(_SITE)
     except OSError as error:
         logger.warning("no private root: %s", error)
-        return World("namespaces", network=True, processes=True, users=users)
-    return World("namespaces", network=True, processes=True, users=users, base="/", mounts=True)
+        return OuterLayer("namespaces", network=True, processes=True, users=users)
+    return OuterLayer("namespaces", network=True, processes=True, users=users, base="/", mounts=True)
 
 
 def _become_first() -> None:
-    """Go on as the first process of the new namespace, with which all others there end. The one that was
-    started waits, and ends with it.
+    """Continue as the first process of the new process namespace, whose end ends all others in it.
+
+    The original process waits for it and exits with its status.
     """
     pid = os.fork()
     if pid:
@@ -52,7 +52,10 @@ def _become_first() -> None:
 
 
 def _unshare() -> bool | None:
-    """Whether it took a user namespace; None where there are no namespaces."""
+    """Enter new namespaces.
+
+    Returns whether a user namespace was needed; None where there are no namespaces.
+    """
     uid, gid = os.geteuid(), os.getegid()
     if uid == 0:
         try:
@@ -75,9 +78,7 @@ def _unshare() -> bool | None:
 
 
 def _build(site: str) -> None:
-    """A tmpfs with read-only views of the readable paths, the harmless devices, and nothing else; then make
-    it `/`.
-    """
+    """Build a tmpfs with read-only mounts of the readable paths and the harmless devices, and make it `/`."""
     sources = paths.readable()
     kernel.mount("tmpfs", site, "tmpfs", kernel.MS_NOSUID | kernel.MS_NODEV, "mode=0755,size=32m")
     try:

@@ -1,7 +1,6 @@
-"""Which files chart code needs: Python and its packages, shared libraries, fonts, time zones.
+"""The paths that jobs may read: Python and its packages, shared libraries, fonts, time zones.
 
-Invariant: the project's own folder is not among them, and neither are /proc, /sys, home folders nor
-configuration.
+Invariant: this project's folder, /proc, /sys, home folders and configuration are not among them.
 """
 
 from __future__ import annotations
@@ -19,13 +18,13 @@ PROJECT = str(Path(__file__).resolve().parents[3])
 
 
 def packages() -> list[str]:
-    """The import path without the project's own folder, unless that is where packages are installed."""
+    """The import path without this project's folder, unless packages are installed there."""
     installed = PROJECT in (sysconfig.get_path("purelib"), sysconfig.get_path("platlib"))
     return [path for path in sys.path if path and (installed or path != PROJECT)]
 
 
 def readable() -> list[str]:
-    """Existing paths, each as written and resolved, shortest first, none inside another."""
+    """The existing paths, both as written and resolved, shortest first, none inside another."""
     libraries = os.environ.get("LD_LIBRARY_PATH", "").split(":")
     prefixes = [f"{prefix}/lib" for prefix in {sys.prefix, sys.base_prefix, sys.exec_prefix}]
     wanted = [*packages(), *libraries, *prefixes, *_SYSTEM, *_FONTS, *_DATA]

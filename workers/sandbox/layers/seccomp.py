@@ -1,9 +1,11 @@
-"""The system-call filter of the jail: an allow list, compiled to classic BPF.
+"""seccomp: the system-call filter of the jail, an allow list compiled to classic BPF.
 
-Invariants: what is not listed is refused (EPERM, or ENOSYS for calls newer than the list, so that the C
-library falls back); a call of a foreign architecture kills the process; processes may not start, and threads
-only where the kernel counts them; the only signal a child can send is SIGABRT to itself, so it never sends a
-SIGKILL.
+Invariants:
+- a call that is not listed is refused: EPERM, or ENOSYS for calls newer than the list, so that the C library
+  falls back;
+- a call of a foreign architecture kills the process;
+- no process may start, and threads only where the kernel counts them;
+- the only signal that a child can send is SIGABRT to itself, so a SIGKILL is never its own.
 """
 
 from __future__ import annotations
@@ -22,9 +24,9 @@ _AUDIT_ARCH = {"x86_64": 0xC000003E, "aarch64": 0xC00000B7}
 _X32 = 0x40000000
 _NEWEST = 424  # numbers from here on came with Linux 5.1 and later
 
-# name: (x86_64, aarch64); None where the machine has no such call.
+# name: (x86_64, aarch64); None where that machine has no such call.
 ALLOWED: dict[str, tuple[int | None, int | None]] = {
-    # files, by descriptor or by a path that Landlock judges
+    # files, by descriptor or by a path that Landlock checks
     "read": (0, 63), "write": (1, 64), "readv": (19, 65), "writev": (20, 66), "pread64": (17, 67),
     "pwrite64": (18, 68), "preadv": (295, 69), "pwritev": (296, 70), "lseek": (8, 62), "close": (3, 57),
     "close_range": (436, 436), "open": (2, None), "openat": (257, 56), "stat": (4, None),
@@ -52,7 +54,7 @@ ALLOWED: dict[str, tuple[int | None, int | None]] = {
     "restart_syscall": (219, 128), "clock_gettime": (228, 113), "clock_getres": (229, 114),
     "clock_nanosleep": (230, 115), "nanosleep": (35, 101), "gettimeofday": (96, 169), "time": (201, None),
     "times": (100, 153), "exit": (60, 93), "exit_group": (231, 94),
-    # what it may know
+    # information
     "getpid": (39, 172), "getppid": (110, 173), "gettid": (186, 178), "getuid": (102, 174),
     "geteuid": (107, 175),
     "getgid": (104, 176), "getegid": (108, 177), "getresuid": (118, 148), "getresgid": (120, 150),
@@ -60,9 +62,9 @@ ALLOWED: dict[str, tuple[int | None, int | None]] = {
     "sysinfo": (99, 179), "getrusage": (98, 165), "getrlimit": (97, 163), "getrandom": (318, 278),
 }  # fmt: skip
 
-# Calls that return 0 and do nothing: a process that waits for a disk cannot be killed meanwhile, and only the
-# job reads what it writes.
-_IDLE = {"fsync": (74, 82), "fdatasync": (75, 83), "msync": (26, 227)}
+# Calls that return 0 and do nothing. A process that waits for a disk cannot be killed, and nothing but the
+# job reads its files.
+_NO_OPS = {"fsync": (74, 82), "fdatasync": (75, 83), "msync": (26, 227)}
 
 Instruction = tuple[int, int, int, int]
 
@@ -81,12 +83,12 @@ def _refuse(code: int = errno.EPERM) -> Instruction:
 
 
 def only(number: int, body: list[Instruction]) -> list[Instruction]:
-    """`body`, which must return on every way, for this call alone."""
+    """Apply `body`, which must return on every path, to this call only."""
     return [(_JEQ, 0, len(body), number), *body]
 
 
 def _one_of(argument: int, values: tuple[int, ...], otherwise: Instruction) -> list[Instruction]:
-    """Allow the call when an argument's low word is one of `values`."""
+    """Allow the call if the low word of an argument is one of `values`."""
     body: list[Instruction] = [load(argument)]
     for value in values:
         body += [(_JEQ, 0, 1, value), (RET, 0, 0, ALLOW)]
@@ -94,11 +96,11 @@ def _one_of(argument: int, values: tuple[int, ...], otherwise: Instruction) -> l
 
 
 def _conditional(pid: int, threads: bool) -> list[Instruction]:
-    """The calls that are allowed for some arguments only; `pid` is the process the filter is for."""
+    """Rules for calls that are allowed for some arguments only. `pid`: the process that the filter is for."""
     x86 = kernel.X86
     thread, new_namespace = 0x00010000, 0x7E020000
     allow: Instruction = (RET, 0, 0, ALLOW)
-    # As the kernel refuses one thread too many.
+    # The error that the kernel returns for one thread too many.
     start = allow if threads else _refuse(errno.EAGAIN)
     clone = [load(0), (JSET, 0, 2, thread), (JSET, 1, 0, new_namespace), start, _refuse()]
     tgkill = [load(0), (_JEQ, 0, 3, pid), load(2), (_JEQ, 0, 1, signal.SIGABRT), allow, _refuse()]
@@ -115,10 +117,8 @@ def _conditional(pid: int, threads: bool) -> list[Instruction]:
     program: list[Instruction] = []
     for number, body in (
         (56 if x86 else 220, clone),
-        (
-            435,
-            [_refuse(errno.ENOSYS)],
-        ),  # clone3 hides its flags behind a pointer; the C library falls back to clone
+        # clone3 passes its flags by pointer, which a filter cannot read; the C library falls back to clone.
+        (435, [_refuse(errno.ENOSYS)]),
         (234 if x86 else 131, tgkill),
         (302 if x86 else 261, prlimit),
         (72 if x86 else 25, fcntl),
@@ -130,8 +130,9 @@ def _conditional(pid: int, threads: bool) -> list[Instruction]:
 
 
 def program(pid: int, threads: bool) -> list[Instruction]:
-    """The filter for one child, which may start `threads` or may not, as (code, jump if true, jump if false,
-    constant).
+    """The filter for the child `pid`, as (code, jump if true, jump if false, constant).
+
+    `threads`: whether it may start threads.
     """
     code: list[Instruction] = [
         *((LD, 0, 0, 4), (_JEQ, 1, 0, _AUDIT_ARCH[kernel.MACHINE]), (RET, 0, 0, _KILL), (LD, 0, 0, 0)),
@@ -142,14 +143,14 @@ def program(pid: int, threads: bool) -> list[Instruction]:
         number = number_of(pair)
         if number is not None:
             code += [(_JEQ, 0, 1, number), (RET, 0, 0, ALLOW)]
-    for pair in _IDLE.values():
+    for pair in _NO_OPS.values():
         code += only(pair[0 if kernel.X86 else 1], [_refuse(0)])
     code += _conditional(pid, threads)
     return [*code, (_JGE, 0, 1, _NEWEST), _refuse(errno.ENOSYS), _refuse()]
 
 
 def assembled(instructions: list[Instruction]) -> bytes:
-    """As the kernel reads them."""
+    """Encode instructions for the kernel."""
     return b"".join(struct.pack("<HBBI", *instruction) for instruction in instructions)
 
 
@@ -161,7 +162,7 @@ def install(instructions: list[Instruction]) -> None:
 
 
 def restrict(*, threads: bool) -> None:
-    """Put this process under the filter. Raises `OSError` where the kernel has none."""
+    """Install the filter in this process. Raises `OSError` without seccomp."""
     if not kernel.SUPPORTED:
         raise OSError(errno.ENOSYS, f"seccomp: no call numbers for {kernel.MACHINE}")
     install(program(os.getpid(), threads))

@@ -24,7 +24,7 @@ from workers.errors import Cause, ConfigError, InfrastructureFault
 from workers.providers import registry as providers
 from workers.providers.http import keys
 from workers.providers.http.endpoint import address_problems
-from workers.sandbox import client
+from workers.sandbox import jail_report
 from workers.settings import REDIS_ENV, ToolSettings
 from workers.storage.cache import CACHE_ENV, cache_folder
 
@@ -47,9 +47,9 @@ ARK = {
 OWN = {"provider": "openai", "base_url": "http://127.0.0.1:8091/v1", "model": "m"}
 
 
-def held(*missing: str) -> client.Held:
+def held(*missing: str) -> jail_report.JailReport:
     layers = ("landlock", "seccomp", "netns", "private_root", "processes")
-    return client.Held({name: name not in missing for name in layers}, "namespaces")
+    return jail_report.JailReport({name: name not in missing for name in layers}, "namespaces")
 
 
 @pytest.fixture(autouse=True)
@@ -57,7 +57,7 @@ def clean(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
     monkeypatch.chdir(tmp_path)
     for name in NAMES:
         monkeypatch.delenv(name, raising=False)
-    monkeypatch.setattr(client, "probe", lambda: held())
+    monkeypatch.setattr(jail_report, "probe", lambda: held())
     (tmp_path / "pictures").mkdir()
     (tmp_path / "pictures" / "captions.jsonl").write_text("{}")
     (tmp_path / "model").mkdir()
@@ -242,7 +242,7 @@ def start_demo(runs: Path) -> None:
 def test_a_jail_that_does_not_hold_stops_the_demo_before_it_builds(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(client, "probe", lambda: held("landlock", "netns"))
+    monkeypatch.setattr(jail_report, "probe", lambda: held("landlock", "netns"))
     with pytest.raises(ConfigError) as caught:
         start_demo(tmp_path / "runs")
     [said] = str(caught.value).splitlines()
@@ -252,16 +252,16 @@ def test_a_jail_that_does_not_hold_stops_the_demo_before_it_builds(
 
 
 def test_a_jail_that_cannot_even_be_tried_is_a_problem_too(monkeypatch: pytest.MonkeyPatch) -> None:
-    def broken() -> client.Held:
+    def broken() -> jail_report.JailReport:
         raise InfrastructureFault(Cause.SANDBOX, "the zygote failed (EOFError)")
 
-    monkeypatch.setattr(client, "probe", broken)
+    monkeypatch.setattr(jail_report, "probe", broken)
     [said] = services.jail(config.load("demo"))
     assert said.startswith("tools.code: the zygote failed (EOFError); it needs Linux")
 
 
 def test_the_jail_is_tried_only_where_code_will_run(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(client, "probe", lambda: held("landlock"))
+    monkeypatch.setattr(jail_report, "probe", lambda: held("landlock"))
     shipped = config.load("demo")
     assert services.jail(shipped)
     weaker = config.load("demo", {"tools.code": {"require": []}})

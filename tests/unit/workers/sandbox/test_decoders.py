@@ -20,9 +20,9 @@ from waiting import wait_until
 
 from workers.errors import Cause, InfrastructureFault
 from workers.sandbox import decoders, protocol
-from workers.sandbox.decoders import LIMITS, Decoders, Order
+from workers.sandbox.decoders import LIMITS, DecodeOptions, Decoders
 
-ORDER = Order(max_pixels=50_000_000, min_side=8, max_side=2048)
+ORDER = DecodeOptions(max_pixels=50_000_000, min_side=8, max_side=2048)
 PICTURE = coded(Image.new("RGB", (40, 30), "teal"))
 LABOUR = jpeg_of_scans(3000, 20_000)
 SECRET = "do-not-leak-this"
@@ -201,14 +201,14 @@ def test_who_waits_too_long_for_a_decoder_is_told(
     monkeypatch.setattr(decoders, "AT_ONCE", 1)
     monkeypatch.setattr(decoders, "_WAIT_S", 0.05)
     one = limited()
-    with one._one():
+    with one._zygote():
         assert fault(one, PICTURE).cause is Cause.TIMEOUT
 
 
 FORKS = """
 import os, sys
-from workers.sandbox.decoders import Order, of_this_process
-order, picture = Order(10_000, 1, 99), bytes.fromhex(sys.argv[1])
+from workers.sandbox.decoders import DecodeOptions, of_this_process
+order, picture = DecodeOptions(10_000, 1, 99), bytes.fromhex(sys.argv[1])
 of_this_process().decode(picture, order)
 pid = os.fork()
 for _ in range(20):
@@ -231,11 +231,11 @@ ORPHAN = """
 import sys
 from dataclasses import replace
 from pathlib import Path
-from workers.sandbox.decoders import LIMITS, Decoders, Order
+from workers.sandbox.decoders import LIMITS, Decoders, DecodeOptions
 one = Decoders(replace(LIMITS, cpu_s=60.0, wall_s=60.0))
 one.warm()
 print(one._idle[0].pid, flush=True)
-one.decode(sys.stdin.buffer.read(), Order(50_000_000, 8, 2048))
+one.decode(sys.stdin.buffer.read(), DecodeOptions(50_000_000, 8, 2048))
 """
 
 

@@ -17,7 +17,7 @@ from sandbox_worlds import CHART, failure, shared, started, zygote
 from waiting import wait_until
 
 from workers.errors import Cause, JobError, ModelFault
-from workers.sandbox.client import Renderer
+from workers.sandbox.renderer import Renderer
 from workers.settings import CodeSettings
 
 SETTINGS = CodeSettings(cpu_s=1, wall_s=1.5, memory_mb=256, output_mb=2, require=())

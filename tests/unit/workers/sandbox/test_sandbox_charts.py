@@ -12,7 +12,7 @@ from sandbox_worlds import failure, shared
 from policy.grammar.prompts import SYSTEM
 from workers.errors import Cause
 from workers.sandbox.charts import style as charts
-from workers.sandbox.client import Renderer
+from workers.sandbox.renderer import Renderer
 from workers.settings import CodeSettings
 
 SETTINGS = CodeSettings(require=())

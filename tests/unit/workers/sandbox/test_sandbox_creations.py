@@ -19,9 +19,9 @@ from sandbox_worlds import CHART, failure, shared
 
 from workers.errors import Cause, InfrastructureFault
 from workers.sandbox import decoders, protocol
-from workers.sandbox.jailed import child, zygote
+from workers.sandbox.jailed import child, job, zygote
 from workers.sandbox.layers import folder, limits
-from workers.sandbox.layers.world import World
+from workers.sandbox.layers.outer import OuterLayer
 from workers.settings import CodeSettings
 
 SETTINGS = CodeSettings(cpu_s=5, wall_s=20, memory_mb=384, output_mb=2, require=())
@@ -159,14 +159,14 @@ def test_a_folder_that_cannot_be_removed_costs_the_zygote_and_not_its_jobs_answe
             raise OSError("stuck")
 
     answer = {"run_s": 0.0}
-    monkeypatch.setattr(zygote, "Folder", Stuck)
-    monkeypatch.setattr(zygote.Zygote, "_watch", lambda *_: (answer, memoryview(b"frame")))
+    monkeypatch.setattr(job, "Folder", Stuck)
+    monkeypatch.setattr(job.Jobs, "_watch", lambda *_: (answer, memoryview(b"frame")))
     jail = child.Jail(False, False, None, False, (), ())
-    one = zygote.Zygote(jail, World("none"), True, lambda *_: child.Report({}), "/", 0, 0, 0)
+    jobs = job.Jobs(jail, OuterLayer("none"), True, "/", 0, 0, 0)
     (read_order, write_order), (read_answer, write_answer) = os.pipe(), os.pipe()
-    os.write(write_order, protocol.pack({"limits": asdict(decoders.LIMITS) | {"files_mb": 1}, "order": {}}))
-    with pytest.raises(zygote.NotRemoved):
-        zygote._serve_one(one, read_order, write_answer)
+    os.write(write_order, protocol.pack({"limits": asdict(decoders.LIMITS) | {"files_mb": 1}, "options": {}}))
+    with pytest.raises(job.FolderNotRemoved):
+        zygote._serve_one(jobs, lambda *_: child.Report({}), read_order, write_answer)
     size = protocol.length(protocol.read_exactly(read_answer, protocol.LENGTH_BYTES))
     header, body = protocol.unpack(protocol.read_exactly(read_answer, size))
     assert bytes(body) == b"frame"

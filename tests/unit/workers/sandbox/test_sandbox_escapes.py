@@ -15,8 +15,8 @@ from sandbox_worlds import CHART, failure, shared, started, zygote
 from waiting import wait_until
 
 from workers.errors import Cause
-from workers.sandbox.client import Renderer
 from workers.sandbox.layers import kernel
+from workers.sandbox.renderer import Renderer
 from workers.settings import CodeSettings
 
 SETTINGS = CodeSettings(cpu_s=5, wall_s=20, memory_mb=512, output_mb=4, require=())

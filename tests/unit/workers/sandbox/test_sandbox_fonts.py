@@ -10,7 +10,7 @@ from sandbox_worlds import failure, shared
 
 from workers.errors import Cause
 from workers.sandbox.charts import fonts
-from workers.sandbox.client import Renderer
+from workers.sandbox.renderer import Renderer
 from workers.settings import CodeSettings
 
 SETTINGS = CodeSettings(require=())

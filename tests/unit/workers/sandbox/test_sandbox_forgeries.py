@@ -11,7 +11,7 @@ import pytest
 from sandbox_worlds import CHART, failure, shared
 
 from workers.errors import Cause
-from workers.sandbox.client import Renderer
+from workers.sandbox.renderer import Renderer
 from workers.settings import CodeSettings
 
 SETTINGS = CodeSettings(cpu_s=5, wall_s=20, memory_mb=512, output_mb=4, require=())

@@ -14,8 +14,8 @@ from sandbox_worlds import CHART, failure, shared, started, zygote
 from waiting import wait_until
 
 from workers.errors import Cause, InfrastructureFault, ModelFault
-from workers.sandbox import client
-from workers.sandbox.client import Renderer
+from workers.sandbox import failures
+from workers.sandbox.renderer import Renderer
 from workers.settings import CodeSettings
 
 SETTINGS = CodeSettings(
@@ -193,7 +193,7 @@ def test_loops_are_no_excuse_for_each_other() -> None:
 def test_a_machine_too_busy_for_the_code_is_not_the_models_fault(
     renderer: Renderer, crowded: None, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(client, "_BUSY", 1.0)
+    monkeypatch.setattr(failures, "BUSY_FACTOR", 1.0)
     error = failure(renderer, LABOUR, SETTINGS.model_copy(update={"wall_s": 1.5}))
     assert isinstance(error, InfrastructureFault)
     assert error.cause is Cause.SANDBOX

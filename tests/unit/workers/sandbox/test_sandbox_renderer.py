@@ -17,9 +17,9 @@ from sandbox_worlds import CHART, MACHINES, started, zygote
 from waiting import wait_until
 
 from workers.errors import Cause, InfrastructureFault
-from workers.sandbox import client
-from workers.sandbox.client import Renderer
+from workers.sandbox import renderer as module
 from workers.sandbox.layers import folder, paths
+from workers.sandbox.renderer import Renderer
 from workers.settings import CodeSettings
 
 SETTINGS = CodeSettings(require=())
@@ -65,8 +65,8 @@ def test_what_holds_is_known_and_draws(machine: str) -> None:
     assert set(HELD) | {"here"} == set(MACHINES)
     jailed = started(machine)
     try:
-        assert jailed.held.maker == maker
-        assert {name for name, held in jailed.held.layers.items() if not held} == missing
+        assert jailed.jail.maker == maker
+        assert {name for name, held in jailed.jail.layers.items() if not held} == missing
         assert jailed.render(CHART, SETTINGS)
     finally:
         jailed.close()
@@ -88,17 +88,18 @@ def test_a_required_layer_that_is_missing_refuses_all_code() -> None:
 
 BARE = """
 import os, sys
-from workers.sandbox import child, paths, probe
+from workers.sandbox.jailed import child, probe
+from workers.sandbox.layers import paths
 from workers.sandbox.layers.folder import Folder
-from workers.sandbox.layers.world import World
+from workers.sandbox.layers.outer import OuterLayer
 bare = child.Jail(False, False, None, False, tuple(paths.readable()), paths.DEVICES)
 base = sys.argv[1]
 for check in (
     probe._files_are_refused, probe._calls_are_refused, probe._is_that_user_and_can_read,
     probe._network_is_unreachable, probe._nobody_else_is_there, probe._creations_are_counted,
 ):
-    print(probe._holds(bare, check, Folder(base, World("none"), 1), None))
-found = probe.probe(World("none"), base, 1)
+    print(probe._holds(bare, check, Folder(base, OuterLayer("none"), 1), None))
+found = probe.probe(OuterLayer("none"), base, 1)
 print(found.layers["netns"], found.layers["private_root"], found.layers["processes"])
 """
 
@@ -134,7 +135,7 @@ def test_a_zygote_that_does_not_answer_is_replaced(
 ) -> None:
     forks = _zygote(renderer)
     forks.suspend()
-    monkeypatch.setattr(client, "_GRACE_S", 0.2)
+    monkeypatch.setattr(module, "_GRACE_S", 0.2)
     with pytest.raises(InfrastructureFault, match="TimeoutError"):
         renderer.render(CHART, SETTINGS, wall_s=0.1)
     monkeypatch.undo()
@@ -143,12 +144,12 @@ def test_a_zygote_that_does_not_answer_is_replaced(
 
 
 ORPHAN = """
-from workers.sandbox.client import Renderer
+from workers.sandbox.renderer import Renderer
 from workers.settings import CodeSettings
 renderer = Renderer()
 settings = CodeSettings(wall_s=50, require=())
 renderer.start(settings)
-print(2 + renderer.held.layers["processes"], flush=True)
+print(2 + renderer.jail.layers["processes"], flush=True)
 renderer.render("import time; time.sleep(600)", settings)
 """
 

@@ -1,7 +1,7 @@
-"""The figures that code has drawn: those it left open, and those it saved.
+"""Collect the figures that code drew: those it left open, and those it saved.
 
-Invariants: figures that show something are kept in order of creation, up to a limit, and all are counted; one
-that is closed or empty at the end counts as it was when it was saved.
+Invariants: figures with content are kept in order of creation, up to a limit, and all of them are counted; a
+figure that is closed or empty at the end is kept as it was when the code saved it.
 """
 
 from __future__ import annotations
@@ -17,28 +17,28 @@ if TYPE_CHECKING:
     from PIL import Image
 
 
-class Saved:
-    """Figures as they were when the code saved them, in `max_pixels` together."""
+class SavedFigures:
+    """The figures that the code saved, as they were then, of `max_pixels` in total."""
 
     def __init__(self, fallback: fonts.Fallback, max_pixels: int):
         self._fallback, self._max_pixels = fallback, max_pixels
-        self._pictures: dict[Any, Image.Image | Exception] = {}  # or why there is none
+        self._pictures: dict[Any, Image.Image | Exception] = {}  # or why it was not kept
 
     def install(self) -> None:
-        """From now on keep every figure that is saved in this process, and number all."""
+        """Patch matplotlib to number every figure of this process, and to keep those that the code saves."""
         from matplotlib.figure import Figure
 
         kind: Any = Figure
         start, save, count = kind.__init__, kind.savefig, itertools.count()
 
         def begin(figure: Any, *args: Any, **kwargs: Any) -> None:
-            figure.llmi_order = next(count)  # its number is given again once it is closed
+            figure.llmi_order = next(count)  # matplotlib reuses the number of a closed figure
             start(figure, *args, **kwargs)
 
         def savefig(figure: Any, *args: Any, **kwargs: Any) -> None:
-            with contextlib.suppress(FileNotFoundError, PermissionError):  # as of /tmp or /mnt/data
+            with contextlib.suppress(FileNotFoundError, PermissionError):  # such as /tmp or /mnt/data
                 save(figure, *args, **kwargs)
-            kind.savefig = save  # keeping it saves, too
+            kind.savefig = save  # `_keep` calls it too
             try:
                 self._keep(figure)
             finally:
@@ -47,11 +47,12 @@ class Saved:
         kind.__init__, kind.savefig = begin, savefig
 
     def besides(self, figures: list[Any]) -> list[Any]:
-        """The saved figures that are not among `figures`."""
+        """The saved figures that are not in `figures`."""
         return [figure for figure in self._pictures if figure not in figures]
 
     def picture(self, figure: Any, max_pixels: int) -> Image.Image:
-        """The figure as it is, or as it was saved where it has not changed since or shows nothing any more.
+        """Draw the figure; use the saved state if it has not changed since, or is empty now.
+
         Raises `TooLarge` or `MissingGlyphs`.
         """
         kept = self._pictures.get(figure)
@@ -74,21 +75,25 @@ class Saved:
         except (charts.TooLarge, charts.MissingGlyphs) as error:
             self._pictures[figure] = error
         finally:
-            figure.dpi = dpi  # the code goes on with the figure that it had
+            figure.dpi = dpi  # drawing must not change the figure
             figure.set_layout_engine(engine)
             figure.stale = False
 
 
-def figures(saved: Saved, max_figures: int, max_pixels: int) -> tuple[list[Image.Image], int]:
-    """The first `max_figures` figures, as RGB or RGBA, as many as have `max_pixels` together, and how many
-    there are. Raises `Nothing` without one, `MissingGlyphs`, and `TooLarge` where the first has more pixels.
+def figures(saved: SavedFigures, max_figures: int, max_pixels: int) -> tuple[list[Image.Image], int]:
+    """The first figures as RGB or RGBA, and the number of all.
+
+    Keeps at most `max_figures`, and as many as fit in `max_pixels` together. Raises `NoFigure` if there is
+    none, `MissingGlyphs`, and `TooLarge` if the first has too many pixels.
     """
     import matplotlib.pyplot as plt
 
-    still = [figure for figure in map(plt.figure, plt.get_fignums()) if charts.shows(figure)]
-    drawn = sorted([*still, *saved.besides(still)], key=lambda figure: getattr(figure, "llmi_order", -1))
+    open_figures = [figure for figure in map(plt.figure, plt.get_fignums()) if charts.shows(figure)]
+    drawn = sorted(
+        [*open_figures, *saved.besides(open_figures)], key=lambda figure: getattr(figure, "llmi_order", -1)
+    )
     if not drawn:
-        raise charts.Nothing("the code left no figure with anything in it, and saved none by savefig")
+        raise charts.NoFigure("the code left no figure with anything in it, and saved none by savefig")
     pictures: list[Image.Image] = []
     for figure in drawn[:max_figures]:
         left = max_pixels - sum(picture.width * picture.height for picture in pictures)
