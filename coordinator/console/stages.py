@@ -1,8 +1,10 @@
-"""Shows which step of a command is running, how much of it is done, and about how long the rest takes.
+"""Show the current step of a command, how much of it is done, and about how long the rest takes.
 
-Invariants: on a terminal it is one line, drawn again and gone at the end; elsewhere a line when a step
-begins, and later ones at most every `every_s` seconds and only if what they say has changed, but always for
-the end of a step; showing never ends the command.
+Invariants:
+- On a terminal it is one line, redrawn, and gone at the end.
+- Elsewhere a line is printed when a step starts and when it ends; between, at most every `every_s` seconds
+  and only when the text has changed.
+- An error of the output never ends the command.
 """
 
 from __future__ import annotations
@@ -21,28 +23,27 @@ from coordinator.console.terminal import can_redraw
 
 logger = logging.getLogger(__name__)
 EVERY_S = 15.0
-TELLING_S = 2.0  # an estimate from less means nothing
-TELLING_SHARE = 0.02
+ESTIMATE_S, ESTIMATE_SHARE = 2.0, 0.02  # an estimate needs this much time, and this share done
 
-# (name of the step, share of it that is done from 0 to 1 or None, what else there is to say)
+# (name of the step, share done from 0 to 1 or None, details)
 Step = Callable[[str, float | None, str], None]
 
 
 def image_progress(step: Step) -> Callable[[int, int], None]:
-    """Report how many images of how many are checked as a step of its own."""
+    """A callback that shows how many images are checked."""
     return lambda done, of: step("checking the images", done / of if of else None, f"{done:,} of {of:,}")
 
 
 def seconds_left(elapsed_s: float, share: float | None, first: float = 0.0) -> float | None:
-    """How long the rest takes at the pace so far, when `first` was done at the beginning; None while too
-    little is done to say."""
-    if share is None or share > 1.0 or share - first < TELLING_SHARE or elapsed_s < TELLING_S:
+    """Seconds until the end at the pace so far; None while too little is done. `first`: share done at the
+    start."""
+    if share is None or share > 1.0 or share - first < ESTIMATE_SHARE or elapsed_s < ESTIMATE_S:
         return None
     return elapsed_s * (1 - share) / (share - first)
 
 
 def duration(seconds: float) -> str:
-    """`48 s`, `3 min 20 s`, `2 h 05 min`."""
+    """Format seconds as `48 s`, `3 min 20 s` or `2 h 05 min`."""
     whole = round(seconds)
     if whole < 60:
         return f"{whole} s"
@@ -52,8 +53,8 @@ def duration(seconds: float) -> str:
 
 
 class Stages:
-    """A context manager. `every_s`: the least time between two lines of a step where lines cannot be drawn
-    again; `clock`: seconds that only grow."""
+    """A context manager that shows steps. `every_s`: least seconds between two lines of a step, where lines
+    cannot be redrawn; `clock`: monotonic seconds."""
 
     def __init__(
         self, console: Console, every_s: float = EVERY_S, clock: Callable[[], float] = time.monotonic
@@ -62,9 +63,9 @@ class Stages:
         self._every_s = every_s
         self._clock = clock
         self._name = ""
-        self._began = self._told_at = self._moved = 0.0
+        self._began = self._printed_at = self._moved = 0.0
         self._first: float | None = None  # share that was done at `_moved`, from where the pace is taken
-        self._told: tuple[float | None, str] = (None, "")
+        self._printed: tuple[float | None, str] = (None, "")
         self._bars: Progress | None = None
         self._bar: TaskID | None = None
         if can_redraw(console):
@@ -79,7 +80,7 @@ class Stages:
             )
 
     def __enter__(self) -> Stages:
-        return self  # nothing is drawn before the first step: only one line of a console can move at a time
+        return self  # drawn from the first step on: a console redraws only one line at a time
 
     def __exit__(
         self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
@@ -87,21 +88,21 @@ class Stages:
         self._written(self._bars.stop if self._bars else None)
 
     def step(self, name: str, share: float | None = None, detail: str = "") -> None:
-        """`name` is running, and `share` of it is done; `detail` says more, such as "3 of 7 workers"."""
+        """Show that `name` runs and `share` of it is done. `detail`: such as "3 of 7 workers"."""
         now = self._clock()
         if name != self._name:
             self._name, self._first, self._moved = name, share, now
-            self._began, self._told_at, self._told = now, now, (share, detail)
+            self._began, self._printed_at, self._printed = now, now, (share, detail)
             self._written(lambda: self._begin(name, share, detail))
             return
-        if self._first is None:  # the time before the first share, such as an import, is no part of the pace
+        if self._first is None:  # time before the first share, such as an import, does not count for the pace
             self._first, self._moved = share, now
         left = seconds_left(now - self._moved, share, self._first or 0.0)
         rest = "" if left is None or share == 1 else f"about {duration(left)} left"
         self._written(lambda: self._go_on(now, share, detail, rest))
 
     def say(self, line: str) -> None:
-        """A line that stays."""
+        """Print a line that stays."""
         self._written(
             lambda: self._console.print(line, style="dim", markup=False, highlight=False, soft_wrap=True)
         )
@@ -123,10 +124,10 @@ class Stages:
             words = _described(self._name, detail)
             self._bars.update(self._bar, description=words, total=total, completed=share or 0, left=rest)
             return
-        early = now - self._told_at < self._every_s and (share is None or share < 1)
-        if early or (share, detail) == self._told:
+        early = now - self._printed_at < self._every_s and (share is None or share < 1)
+        if early or (share, detail) == self._printed:
             return
-        self._told_at, self._told = now, (share, detail)
+        self._printed_at, self._printed = now, (share, detail)
         done = detail or ("" if share is None else f"{share:.0%}")
         facts = (done, duration(now - self._began), rest)
         self._line(f"{self._name}: {', '.join(fact for fact in facts if fact)}")
@@ -135,14 +136,12 @@ class Stages:
         self._console.print(words, markup=False, highlight=False, soft_wrap=True)
 
     def _written(self, write: Callable[[], object] | None) -> None:
-        """Call `write`. If the terminal is gone, the pipe is closed (rich exits for that) or the disk is
-        full, the command goes on and shows no more progress.
-        """
+        """Call `write`. After an error (terminal gone, closed pipe, full disk) no more progress is shown."""
         try:
             if write is not None:
                 write()
         except (OSError, SystemExit) as error:
-            logger.warning("progress cannot be shown any more: %r", error)
+            logger.warning("progress stops: %r", error)
             self._console.quiet = True
 
 

@@ -1,8 +1,9 @@
 """The consoles and tables of all commands.
 
-Invariants: no cell of a table is cut, whatever the width; where the output is no terminal, a line is as long
-as its text, unless COLUMNS names a width; NO_COLOR and FORCE_COLOR act as rich documents them, and
-FORCE_COLOR alone never makes a pipe a terminal.
+Invariants:
+- No cell of a table is cut, whatever the width.
+- Off a terminal a line is as long as its text, unless COLUMNS names a width.
+- NO_COLOR and FORCE_COLOR work as rich documents them; FORCE_COLOR alone does not make a pipe a terminal.
 """
 
 from __future__ import annotations
@@ -19,8 +20,8 @@ from rich.text import Text
 
 Notify = Callable[[str], None]  # prints or logs one line
 
-UNBOUNDED = 10_000  # columns of an output that is no terminal
-LEAST = 20  # columns; a smaller COLUMNS is a mistake
+UNBOUNDED = 10_000  # columns off a terminal
+LEAST = 20  # columns; a smaller COLUMNS is ignored
 USUAL = 80
 WORD = 20  # a longer word may be folded
 
@@ -50,12 +51,12 @@ def make_console(stderr: bool = False) -> Console:
 
 
 def can_redraw(console: Console) -> bool:
-    """Whether it is a terminal with control codes, on which a line can be drawn again."""
+    """Whether lines can be redrawn: a terminal with control codes."""
     return console.is_terminal and not console.is_dumb_terminal
 
 
 def print_table(console: Console, table: Table) -> None:
-    """Print `table` whole: long cells folded, and where even words do not fit, each row as a list."""
+    """Print a table without cutting it: long cells are folded; when words do not fit, rows become lists."""
     for column in table.columns:
         column.overflow = "fold"
     if not table.show_header or _least_width(console, table) <= console.width:
@@ -75,7 +76,7 @@ def print_table(console: Console, table: Table) -> None:
 
 
 def _print(console: Console, table: Table) -> None:
-    """Without the blanks that rich puts at the end of each line."""
+    """Print without the blanks that rich puts at the end of each line."""
     for line in console.render_lines(table, pad=False):
         while line and not line[-1].text.strip():
             line.pop()
@@ -86,7 +87,7 @@ def _print(console: Console, table: Table) -> None:
 
 
 def _least_width(console: Console, table: Table) -> int:
-    """Columns that the table needs when no word of up to `WORD` characters is broken."""
+    """Columns that the table needs so that no word of up to `WORD` characters is broken."""
     edge = table.padding[1] + table.padding[3]
     return sum(
         edge + max((_longest_word(console, cell) for cell in (column.header, *column.cells)), default=0)

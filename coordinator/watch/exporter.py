@@ -1,8 +1,8 @@
-"""The coordinator's metrics for Prometheus, and the list of every other process that serves its own.
+"""The coordinator's metrics for Prometheus (`/metrics`), and HTTP service discovery (`/targets`).
 
-`/metrics`: queues, workers by pool, and how the run is doing; `/targets`: HTTP service discovery. Invariants:
-all is read when Prometheus asks, in threads of the server, so that a run neither waits for a scrape nor pays
-for none; while Redis is away the queues' numbers are missing, never zero.
+Invariants:
+- Values are read at each scrape, in the server's threads, so a run never waits for a scrape.
+- While Redis does not answer, the queues' metrics are missing, never zero.
 """
 
 from __future__ import annotations
@@ -41,7 +41,7 @@ ENDPOINTS = "endpoints.json"
 
 @dataclass(frozen=True)
 class RunState:
-    """What of a run is exported; each part is read while the run changes it, one number at a time."""
+    """The parts of a run that are exported. They are read while the run changes them."""
 
     progress: Progress
     memory: MemoryWatch
@@ -49,7 +49,7 @@ class RunState:
 
 
 class QueueCollector(Collector):
-    """Every queue as Redis has it now."""
+    """Metrics of every queue, read from Redis."""
 
     def __init__(self, settings: QueueSettings):
         self._settings = settings
@@ -58,15 +58,15 @@ class QueueCollector(Collector):
         waiting = GaugeMetricFamily("llmi_queue_waiting", "Requests in the queue.", labels=["queue"])
         running = GaugeMetricFamily("llmi_queue_running", "Requests held by workers.", labels=["queue"])
         oldest = GaugeMetricFamily(
-            "llmi_queue_oldest_seconds", "Age of the request that is next, 0 without one.", labels=["queue"]
+            "llmi_queue_oldest_seconds", "Age of the oldest waiting request, 0 without one.", labels=["queue"]
         )
         finished = CounterMetricFamily("llmi_queue_finished", "Requests with an outcome.", labels=["queue"])
         serving = GaugeMetricFamily(
-            "llmi_queue_workers", "Worker processes that serve the queue, however started.", labels=["queue"]
+            "llmi_queue_workers", "Worker processes that serve the queue.", labels=["queue"]
         )
         failing = GaugeMetricFamily(
             "llmi_provider_down_seconds",
-            "For how long a provider that workers leave alone has been failing.",
+            "For how long a provider with an open circuit has been failing.",
             labels=["queue", "provider"],
         )
         up = GaugeMetricFamily("llmi_redis_up", "Whether Redis answers.")
@@ -75,7 +75,7 @@ class QueueCollector(Collector):
             depths = read_depths(self._settings.url)
             live = Counter(
                 queue
-                for target in listed(self._settings)
+                for target in read_targets(self._settings)
                 for queue in target.labels.get("queues", "").split(",")
             )
         except redis.RedisError:
@@ -95,7 +95,7 @@ class QueueCollector(Collector):
 
 
 class RunCollector(Collector):
-    """A run's workers and its training."""
+    """Metrics of a run: its workers and its training."""
 
     def __init__(self, run: RunState):
         self._run = run
@@ -107,7 +107,7 @@ class RunCollector(Collector):
             labels=["pool", "state"],
         )
         restarts = CounterMetricFamily(
-            "llmi_worker_restarts", "Workers that died and were started again.", labels=["pool"]
+            "llmi_worker_restarts", "Workers that replaced a dead one.", labels=["pool"]
         )
         for pool, state in self._run.pools().items():
             for name in ("wanted", "ready", "starting", "draining"):
@@ -123,8 +123,8 @@ class RunCollector(Collector):
             rollouts.add_metric([name], progress.states[name])
         masked = CounterMetricFamily(
             "llmi_masked",
-            "Masked samples by the cause of infrastructure, one of several causes counting for each; "
-            "dropped_with_group: those that have a reward, in a group with too few valid samples.",
+            "Masked samples by cause; a sample with several causes counts for each. "
+            "dropped_with_group: samples with a reward, in a group with too few valid samples.",
             labels=["cause"],
         )
         for cause in (DROPPED, *sorted(progress.masked.keys() - {DROPPED})):
@@ -137,7 +137,7 @@ class RunCollector(Collector):
             )
         if (ratio := progress.idle_ratio) is not None:
             yield GaugeMetricFamily(
-                "llmi_trainer_idle_ratio", "The trainer's share of waiting over all steps.", value=ratio
+                "llmi_trainer_idle_ratio", "Share of the steps' time that the trainer waited.", value=ratio
             )
         idle = GaugeMetricFamily(
             "llmi_idle_seconds",
@@ -150,7 +150,7 @@ class RunCollector(Collector):
         yield idle
         paused = float(progress.paused is not None)
         yield GaugeMetricFamily(
-            "llmi_paused", "Whether no rollouts are asked for, since a provider is down.", value=paused
+            "llmi_paused", "Whether admission is paused because a provider is down.", value=paused
         )
         yield GaugeMetricFamily(
             "llmi_memory_bytes", "Resident memory of the run on this machine.", value=self._run.memory.now
@@ -158,10 +158,9 @@ class RunCollector(Collector):
 
 
 class Exporter:
-    """A context manager: serves from entry to exit, on `metrics.bind` and `metrics.port`.
+    """A context manager that serves metrics on `metrics.bind` and `metrics.port`; empty before `watch`.
 
-    `watch` says what of; before it there is nothing to see. Raises `ConfigError` when the address cannot be
-    had.
+    Raises `ConfigError` when it cannot listen there.
     """
 
     def __init__(self, metrics: MetricsSettings):
@@ -173,7 +172,7 @@ class Exporter:
 
     @property
     def url(self) -> str:
-        """Where Prometheus finds it. Raises `RuntimeError` before it serves."""
+        """The address for Prometheus. Raises `RuntimeError` before it serves."""
         if self._server is None:
             raise RuntimeError("the exporter does not serve")
         queue = self._queue or QueueSettings()
@@ -196,24 +195,24 @@ class Exporter:
             self._server.close()
 
     def watch(self, queue: QueueSettings, name: str = "", run: RunState | None = None) -> None:
-        """Export the queues at `queue`, and `run` if there is one. To be called once."""
+        """Export the queues at `queue`, and `run` if there is one. Call it once."""
         self._queue, self._name = queue, name
         self._registry.register(QueueCollector(queue))
         if run is not None:
             self._registry.register(RunCollector(run))
 
     def write(self, run: Path) -> None:
-        """Say in the run's folder where its Redis (without a password) and its metrics are."""
+        """Write the addresses of Redis (without password) and metrics into the run's folder."""
         assert self._queue is not None
         endpoints = {"redis": without_password(self._queue.url), "metrics": self.url}
         (run / ENDPOINTS).write_text(json.dumps(endpoints, indent=1) + "\n", encoding="utf-8")
 
     def _targets(self) -> list[dict[str, Any]]:
-        """This process and every listed one, as Prometheus' HTTP service discovery wants them."""
+        """This process and all registered ones, in the format of Prometheus' HTTP service discovery."""
         if self._queue is None:
             return []
         own = Target(urlsplit(self.url).netloc, {"role": "coordinator", "process": "coordinator"})
-        found = [own, *listed(self._queue)]
+        found = [own, *read_targets(self._queue)]
         run = {"run": self._name} if self._name else {}
         return [{"targets": [t.address], "labels": {**t.labels, **run}} for t in found]
 
@@ -225,7 +224,7 @@ class Exporter:
                 return metrics(environ, start_response)
             try:
                 body = json.dumps(self._targets()).encode()
-            except (redis.RedisError, OSError) as error:  # Prometheus then keeps the list that it has
+            except (redis.RedisError, OSError) as error:  # Prometheus then keeps its last list
                 start_response("503 Service Unavailable", [("Content-Type", "text/plain; charset=utf-8")])
                 return [f"Redis does not answer: {type(error).__name__}".encode()]
             start_response("200 OK", [("Content-Type", "application/json")])
@@ -234,7 +233,7 @@ class Exporter:
         return application
 
 
-def listed(settings: QueueSettings) -> list[Target]:
-    """Every process that serves its metrics now. Raises `redis.RedisError`."""
+def read_targets(settings: QueueSettings) -> list[Target]:
+    """All processes that serve metrics now. Raises `redis.RedisError`."""
     with connect_redis(settings.url, CHECK_TIMEOUT_S) as client:
         return targets(client)

@@ -1,7 +1,7 @@
-"""What happened to one sample, from the files of its run's ledger.
+"""What happened to one sample, read from the ledger of its run.
 
-Invariants: nothing but the run's folder is read, so that a run may go on, have ended or have died; a request
-that has no outcome says so.
+Invariants: nothing but the run's folder is read, so the run may go on, have ended or have died; a request
+without an outcome is shown as pending.
 """
 
 from __future__ import annotations
@@ -25,8 +25,11 @@ PREFIX = 4  # characters; ids that share so many with the wanted one are near
 
 
 class RequestReport(BaseModel):
-    """One request. `queue_s`: from posting until a worker began; `run_s`: from then to its end; None where
-    unknown. `outcome`: `success`, a cause, or `pending`; `fault` is empty but for failures."""
+    """One request.
+
+    `outcome`: `success`, a cause, or `pending`; `fault`: of a failure, else empty. `queue_s`: seconds from
+    post to start; `run_s`: seconds from start to end; None when unknown.
+    """
 
     request_id: str
     kind: str
@@ -41,9 +44,12 @@ class RequestReport(BaseModel):
 
 
 class SampleReport(BaseModel):
-    """What the ledger holds about a sample. `versions`: the oldest and newest weights that wrote it; `step`:
-    in which its group was trained on or dropped, 0 for not yet; `masked_by`: `(what failed, cause, detail)`
-    of each failure; `siblings`: rewards (None: none) and states of its whole group, by id.
+    """What the ledger holds about a sample.
+
+    - `versions`: oldest and newest weights that generated it.
+    - `step`: in which its group was trained on or dropped; 0 before that.
+    - `masked_by`: `(what failed, cause, detail)` of each failure that masked it.
+    - `siblings`: reward (or None) and state of every sample of its group, by id.
     """
 
     rollout: str
@@ -65,7 +71,7 @@ class SampleReport(BaseModel):
 
 
 def ledger_of(run: Path) -> Ledger:
-    """Raises `ConfigError` for a folder that is no run's, or holds another version's ledger."""
+    """Read the ledger of a run. Raises `ConfigError` when there is none, or one of another version."""
     if not (run / CONFIG_FILE).is_file() or not (run / LEDGER).is_dir():
         hint = "; of an evaluation see `llmi evaluate report`" if (run / "batch.json").is_file() else ""
         cure = f"name a run's folder, or its name under --dir{hint}"
@@ -79,8 +85,8 @@ def ledger_of(run: Path) -> Ledger:
 
 
 def find(ledger: Ledger, wanted: str) -> RolloutRecord:
-    """The rollout of this id, of this beginning of an id, of this sibling in a group that begins so
-    (`5f3a_2`), or that posted the request of this id. Raises `ConfigError` that names near ones."""
+    """Find a rollout by its id, the start of its id, the start of its group's id with the sibling's number
+    (`5f3a_2`), or the id of one of its requests. Raises `ConfigError` that names similar ids."""
     if wanted in ledger.rollouts:
         return ledger.rollouts[wanted]
     if wanted in ledger.requests:
@@ -91,19 +97,19 @@ def find(ledger: Ledger, wanted: str) -> RolloutRecord:
     if len(begins) == 1:
         return ledger.rollouts[begins[0]]
     if begins:
-        raise ConfigError(f"ROLLOUT: {wanted} begins {len(begins)} ids: {_some(begins)}; give more of it")
+        raise ConfigError(f"ROLLOUT: {len(begins)} ids start with {wanted}: {_some(begins)}; give more of it")
     if not ledger.rollouts:
-        raise ConfigError(f"ROLLOUT: {wanted}: this run has begun no rollout yet")
+        raise ConfigError(f"ROLLOUT: {wanted}: this run has started no rollout yet")
     near = near_names(wanted, ledger.rollouts, most=NEAR, prefix=PREFIX)
     raise ConfigError(
-        f"ROLLOUT: no id begins with {wanted or 'nothing'}; "
-        + (f"near ones: {_some(near)}" if near else f"such as: {_some(sorted(ledger.rollouts))}")
+        f"ROLLOUT: no id starts with {wanted or 'nothing'}; "
+        + (f"similar ids: {_some(near)}" if near else f"such as: {_some(sorted(ledger.rollouts))}")
         + "; `llmi why RUN` lists the masked ones"
     )
 
 
 def _meant(wanted: str, name: str) -> bool:
-    """Whether the id `name` begins so, or its group does and it is that sibling."""
+    """Whether `name`, or its group with that sibling's number, starts with `wanted`."""
     if not wanted:
         return False
     group, _, sibling = wanted.rpartition("_")
@@ -112,7 +118,7 @@ def _meant(wanted: str, name: str) -> bool:
 
 
 def describe(ledger: Ledger, rollout: RolloutRecord) -> SampleReport:
-    """Everything that the ledger holds about `rollout`."""
+    """Collect what the ledger holds about `rollout`."""
     requests = [r for r in ledger.requests.values() if r.request.owner == rollout.rollout_id]
     siblings = sorted((r for r in ledger.rollouts.values() if r.uid == rollout.uid), key=_age)
     return SampleReport(
@@ -164,7 +170,7 @@ def _request(record: RequestRecord) -> RequestReport:
 
 
 def _ended(rollout: RolloutRecord) -> str:
-    """Its state; a masked sample that has a reward was dropped with its group."""
+    """The state; a masked sample with a reward was dropped with its group."""
     if rollout.state == "masked" and rollout.reward is not None:
         return "dropped with its group"
     return rollout.state or "open"

@@ -26,7 +26,7 @@ def metrics(
     import redis
 
     from coordinator.host.signals import Stopped, StopSignals
-    from coordinator.watch.exporter import Exporter, listed
+    from coordinator.watch.exporter import Exporter, read_targets
     from workers.errors import ConfigError
     from workers.redis_url import without_password
     from workers.settings import REDIS_ENV, MetricsSettings, QueueSettings
@@ -38,7 +38,7 @@ def metrics(
     queue = QueueSettings()
     where = without_password(queue.url)
     try:
-        listed(queue)
+        read_targets(queue)
     except (redis.RedisError, ValueError) as error:
         raise ConfigError(f"--redis (or {REDIS_ENV}): {where} does not answer: {error}") from error
     console = make_console(stderr=True)

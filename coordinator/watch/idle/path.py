@@ -1,9 +1,10 @@
-"""What one rollout waited for from its start to its score: its critical path, from the ledger.
+"""The critical path of a rollout: what it waited for from its start to its score, from the ledger. Pure.
 
-Found backwards: a score waits for the request that ended last; an image judge for the tool that ended last,
-an edit for the image it changes, and both, like every other request, for the text. Invariants: pure; the
-spans are in order, without a gap or an overlap, and reach from the rollout's start to its end; every cause
-is one of `CAUSES`, some with the kind of a request behind it.
+The path is found backwards. A score waits for the request that ended last, an image judge for the tool that
+ended last, an edit for the image that it changes, and all of them for the text.
+
+Invariants: the spans are ordered, without gap or overlap, and reach from the rollout's start to its end;
+every cause is one of `CAUSES`, some with the kind of a request.
 """
 
 from __future__ import annotations
@@ -22,45 +23,45 @@ QUEUE, RUNNING, PENDING, DELIVERY = "queue", "running", "pending", "delivery"
 REFILL, NOT_ADMITTED, WEIGHT_SYNC, UNEXPLAINED = "refill", "not admitted", "weight sync", "unexplained"
 PAUSED = "paused"
 CAUSES: dict[str, str] = {
-    GENERATION: "its text is being written",
-    QUEUE: "a request waits for a slot of a worker (with its kind)",
-    RUNNING: "a worker runs it (with its kind)",
-    PENDING: "it has no outcome yet, or one that no worker gave: the ledger cannot tell where it is (ditto)",
-    DELIVERY: "its outcome is on the way from the worker (ditto)",
-    BOOKKEEPING: "reading, posting, collecting: whatever passes between the others",
-    REFILL: "a group in the place of one that was thrown away is begun and written",
-    NOT_ADMITTED: "no rollout is under way, or the one that is waited for had not begun",
-    PAUSED: "ditto, since a provider is down and the run asks for none until it is back",
-    WEIGHT_SYNC: "the generator loads new weights",
-    UNEXPLAINED: "the ledger does not tell what the trainer waited for",
+    GENERATION: "its text is generated",
+    QUEUE: "a request waits for a worker (with its kind)",
+    RUNNING: "a worker runs the request (with its kind)",
+    PENDING: "the request has no outcome, or one that no worker stored (with its kind)",
+    DELIVERY: "the outcome is delivered from the worker (with its kind)",
+    BOOKKEEPING: "parsing, posting, collecting: the time between the others",
+    REFILL: "a group that replaces a discarded one is started and generated",
+    NOT_ADMITTED: "no rollout is in flight, or the awaited one had not started",
+    PAUSED: "not admitted, because admission is paused while a provider is down",
+    WEIGHT_SYNC: "weights are sent to the generator",
+    UNEXPLAINED: "the ledger does not say what the trainer waited for",
 }
 
 
 def end_of(rollout: RolloutRecord) -> float:
-    """When it was ready: its score, else its terminal state; infinite while it goes on."""
+    """When the rollout was scored, else when it reached its terminal state; infinite before."""
     return max(rollout.started, rollout.scored or rollout.closed or math.inf)
 
 
 def writing(rollout: RolloutRecord, now: float) -> list[tuple[float, float]]:
-    """When the generator wrote it; without its segments, which are told when the text is complete, all the
-    time."""
+    """When its text was generated. Segments are recorded when the text is complete; until then the whole time
+    counts."""
     if rollout.segments:
         return [(began, ended) for began, ended in rollout.segments if began < ended]
     return [(rollout.started, min(rollout.wrote or math.inf, end_of(rollout), now))]
 
 
 def critical_path(rollout: RolloutRecord, requests: Sequence[RequestRecord], now: float) -> list[Span]:
-    """The spans from the rollout's start to its end, or to `now` while it goes on."""
+    """Return the spans from the rollout's start to its end, or to `now` while it goes on."""
     walk = _Walk(rollout.started, min(end_of(rollout), now))
     record = None
-    if rollout.wrote or end_of(rollout) < math.inf:  # else nobody can tell what it will wait for at its end
+    if rollout.wrote or end_of(rollout) < math.inf:  # before that its last request is not known
         record = _last(_awaited(requests), walk.at)
     if record is not None and _ended(record) < rollout.wrote:
         record = None
     while record is not None and record.posted < walk.at:
         walk.through(record)
         before = _last(_needed(record, requests), walk.at)
-        # What was there last let it be posted: the outcome it needs, or the text.
+        # It was posted when the last of these was there: the outcome that it needs, or the text.
         record = before if before and _ended(before) >= _text(rollout, record, walk.at) else None
     for began, ended in reversed(writing(rollout, now)):
         walk.back(BOOKKEEPING, ended)
@@ -70,7 +71,7 @@ def critical_path(rollout: RolloutRecord, requests: Sequence[RequestRecord], now
 
 
 class _Walk:
-    """Goes back in time from `at`, never further than `start`, and notes what it passed."""
+    """Walks back in time from `at` to `start`, and collects the spans on the way."""
 
     def __init__(self, start: float, at: float):
         self._start = start
@@ -99,13 +100,13 @@ def _ended(record: RequestRecord) -> float:
 
 
 def _last(records: Sequence[RequestRecord], at: float) -> RequestRecord | None:
-    """The one that ended last as seen at `at`; of those that had not, the oldest."""
+    """The request that ended last, as seen at `at`; the oldest of those that had not ended."""
     known = [record for record in records if record.posted < at]
     return max(known, key=lambda record: (min(_ended(record), at), -record.posted), default=None)
 
 
 def _awaited(requests: Sequence[RequestRecord]) -> list[RequestRecord]:
-    """Those that its score may have waited for: with a failure of ours, what was open is cancelled."""
+    """The requests that its score may have waited for: an infrastructure failure cancels the open ones."""
     causes = [_failure(record) for record in requests]
     if any(
         cause and cause is not Cause.CANCELLED and cause.fault is Fault.INFRASTRUCTURE for cause in causes
@@ -120,7 +121,7 @@ def _failure(record: RequestRecord) -> Cause | None:
 
 
 def _needed(record: RequestRecord, requests: Sequence[RequestRecord]) -> list[RequestRecord]:
-    """The requests without whose outcome this one could not be posted."""
+    """The requests that had to end before this one could be posted."""
     kind = record.request.kind
     earlier = [other for other in requests if other.posted < record.posted and _ended(other) < math.inf]
     if kind == IMAGE_KIND:
@@ -137,7 +138,7 @@ def _images(record: RequestRecord) -> set[str]:
 
 
 def _text(rollout: RolloutRecord, record: RequestRecord, at: float) -> float:
-    """Since when the text that a request, posted at `at`, is made from was there."""
+    """When the text of a request that was posted at `at` was complete."""
     if record.request.kind in (TEXT_KIND, IMAGE_KIND):
         return rollout.wrote
     return max((ended for _, ended in rollout.segments if ended <= at), default=rollout.started)

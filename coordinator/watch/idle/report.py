@@ -1,9 +1,10 @@
-"""Why the trainer and the generator were idle: seconds by cause, from a run's ledger and its metrics.
+"""Why the trainer and the generator were idle: seconds by cause, from the ledger and the metrics. Pure.
 
-The trainer is idle while it waits for a batch and while weights are sent; what a batch waited for is the
-critical path of the rollout that was ready last. The generator is idle while nothing is written; what it
-waits for is the critical path of the oldest rollout under way. Invariants: pure; the seconds of all causes
-add up to the seconds of idleness, each of which is counted once; no cause has less than none.
+The trainer is idle while it waits for a batch and while weights are synchronised. A batch waits for the
+critical path of its last rollout. The generator is idle while nothing is generated. It waits for the critical
+path of the oldest rollout in flight.
+
+Invariants: every idle second is counted once, so the causes add up to the idle time; no cause is negative.
 """
 
 from __future__ import annotations
@@ -38,7 +39,7 @@ Metrics = Mapping[str, object]
 
 @dataclass(frozen=True)
 class IdleReport:
-    """Seconds by cause, the largest first; `observed_s`: of how many seconds the generator's are."""
+    """Idle seconds by cause, the largest first. `observed_s`: time over which the generator is observed."""
 
     trainer: dict[str, float]
     generator: dict[str, float]
@@ -46,13 +47,15 @@ class IdleReport:
 
     @property
     def generator_ratio(self) -> float | None:
-        """The generator's share of idleness; None when nothing was observed."""
+        """Share of the observed time that the generator was idle; None before any."""
         return sum(self.generator.values()) / self.observed_s if self.observed_s else None
 
 
 class Idleness:
-    """Of one ledger and the metrics of its steps. `now`: until when (Unix seconds), for a run that goes on;
-    `waiting`: what the trainer waits for now."""
+    """Idle times of one ledger and the metrics of its steps.
+
+    `now` (Unix seconds): the end, for a run that goes on; `waiting`: the trainer's wait that goes on.
+    """
 
     def __init__(
         self,
@@ -72,21 +75,21 @@ class Idleness:
             key=lambda rollout: rollout.started,
         )
         self._batches: dict[int, list[RolloutRecord]] = defaultdict(list)
-        self._thrown: dict[int, list[float]] = defaultdict(list)
+        self._discarded: dict[int, list[float]] = defaultdict(list)
         self._groups: dict[str, list[RolloutRecord]] = defaultdict(list)
         for rollout in self._rollouts:
             self._groups[rollout.uid].append(rollout)
             if rollout.state == "trained":
                 self._batches[rollout.step].append(rollout)
             elif rollout.state in ("stale", "failed", "masked"):  # one that masked itself was in no step
-                self._thrown[rollout.step].append(rollout.closed)
+                self._discarded[rollout.step].append(rollout.closed)
         self._requests: dict[str, list[RequestRecord]] = defaultdict(list)
         for record in ledger.requests.values():
             self._requests[record.request.owner].append(record)
         self._path = cache(self._find_path)
 
     def report(self, since: float = 0.0, until: float = math.inf) -> IdleReport:
-        """Of what lies between `since` and `until`; the generator's ends with the last wait or `now`."""
+        """Idle times between `since` and `until`; the generator's end with the last wait or `now`."""
         trainer = [span for wait in self.waits for span in self.why(wait)]
         trainer += [Span(WEIGHT_SYNC, *sync) for sync in self.syncs]
         begun = [wait.began for wait in self.waits[:1]] + [r.started for r in self._rollouts[:1]]
@@ -114,7 +117,7 @@ class Idleness:
         return self._paused(within(spans, wait.began, wait.time))
 
     def _paused(self, spans: list[Span]) -> list[Span]:
-        """The same, with what lies in a pause of those in which nothing was under way renamed."""
+        """The same spans, with `NOT_ADMITTED` renamed to `PAUSED` while admission was paused."""
         found = []
         for span in spans:
             if span.cause != NOT_ADMITTED:
@@ -127,12 +130,12 @@ class Idleness:
         return found
 
     def oldest(self) -> RolloutRecord | None:
-        """Of the rollouts that are under way, the one that began first."""
+        """The rollout in flight that started first."""
         return next((r for r in self._rollouts if r.started < self.now < end_of(r)), None)
 
     def _awaited(self, wait: Waited) -> RolloutRecord | None:
-        """The rollout that was ready last of the groups that the wait ended with; of a wait that goes on, the
-        oldest, since batches are made of the oldest groups."""
+        """The last rollout of the batch that the wait ended with. For a wait that goes on: the oldest, since
+        batches are made of the oldest groups."""
         if wait == self._open_wait:
             return self.oldest()
         batch = {r.uid for r in self._batches[wait.step] if wait.began <= r.closed <= wait.time}
@@ -140,9 +143,9 @@ class Idleness:
         return max(ended, key=end_of, default=None)
 
     def _replaces(self, rollout: RolloutRecord, wait: Waited) -> bool:
-        """Whether it was begun after a group had been thrown away in this step."""
-        thrown = min(self._thrown[wait.step], default=math.inf)
-        return wait.began <= rollout.started and thrown <= rollout.started
+        """Whether it was started after a group had been discarded in this step."""
+        discarded = min(self._discarded[wait.step], default=math.inf)
+        return wait.began <= rollout.started and discarded <= rollout.started
 
     def _find_path(self, rollout_id: str) -> list[Span]:
         rollout = self._ledger.rollouts[rollout_id]
@@ -158,7 +161,7 @@ class Idleness:
         for began, ended in idle:
             at = began
             while at < ended:
-                first = bisect_right(ends, at)  # all before it had ended
+                first = bisect_right(ends, at)  # all before it have ended
                 if first == len(begins) or begins[first] > at:
                     until = min(ended, begins[first] if first < len(begins) else ended)
                     spans.append(Span(NOT_ADMITTED, at, until))
@@ -170,7 +173,7 @@ class Idleness:
 
 
 def _apart(waits: list[Waited]) -> list[Waited]:
-    """In order, none beginning before the last one's end, nor ending before its own beginning."""
+    """The waits in order, cut so that none overlaps another or ends before it starts."""
     found: list[Waited] = []
     for wait in sorted(waits, key=lambda wait: (wait.time, wait.began)):
         earliest = found[-1].time if found else -math.inf
@@ -182,7 +185,7 @@ def _apart(waits: list[Waited]) -> list[Waited]:
 
 
 def _syncs(waits: Sequence[Waited], metrics: Iterable[Metrics]) -> list[Interval]:
-    """When weights were sent. verl does it at a step's end and tells for how long; a step begins with its
+    """When weights were sent: at the end of each step, for as long as verl reports. A step starts with its
     wait."""
     rows = {row.get("step"): row for row in metrics}
     found = []

@@ -1,4 +1,4 @@
-"""Spans of time with a cause, and intervals without: cut, merged and added up. Times are Unix seconds."""
+"""Spans of time with a cause, and intervals without one: cut, merge and add them. Times are Unix seconds."""
 
 from __future__ import annotations
 
@@ -11,7 +11,7 @@ Interval = tuple[float, float]
 
 @dataclass(frozen=True)
 class Span:
-    """From `began` to `ended` (Unix seconds) all waited for `cause`; `request_id`: of the request in it."""
+    """A wait for `cause` from `began` to `ended` (Unix seconds). `request_id`: of the awaited request."""
 
     cause: str
     began: float
@@ -32,12 +32,12 @@ def totals(spans: Iterable[Span]) -> dict[str, float]:
 
 
 def rounded(seconds: Mapping[str, float]) -> dict[str, float]:
-    """To milliseconds, for people and files."""
+    """Seconds by cause, rounded to milliseconds."""
     return {cause: round(value, 3) for cause, value in seconds.items()}
 
 
 def merged(intervals: Iterable[Interval], low: float, high: float) -> list[Interval]:
-    """What any of them covers between `low` and `high`, in order and apart."""
+    """The union of intervals between `low` and `high`, ordered and disjoint."""
     found: list[Interval] = []
     for began, ended in sorted(intervals):
         began, ended = max(began, low), min(ended, high)
@@ -51,12 +51,12 @@ def merged(intervals: Iterable[Interval], low: float, high: float) -> list[Inter
 
 
 def gaps(covered: Sequence[Interval], low: float, high: float) -> list[Interval]:
-    """What lies between `covered`, which is in order and apart."""
+    """The parts between `low` and `high` that `covered` (ordered, disjoint) leaves."""
     edges = [low, *(edge for interval in covered for edge in interval), high]
     return [(a, b) for a, b in zip(edges[::2], edges[1::2], strict=True) if a < b]
 
 
 def within(spans: Iterable[Span], low: float, high: float) -> list[Span]:
-    """What of them lies between `low` and `high`."""
+    """The parts of the spans between `low` and `high`."""
     cut = (Span(s.cause, max(s.began, low), min(s.ended, high), s.request_id) for s in spans)
     return [span for span in cut if span.began < span.ended]

@@ -1,8 +1,10 @@
-"""Why trainer and generator were idle, kept up while a run goes on, from the entries of its ledger.
+"""Why trainer and generator were idle, kept up to date from the ledger while a run goes on.
 
-Invariants: each entry is taken once; what cannot change any more is added up and forgotten, so that memory
-is that of a few steps however long the run; after the last entry the sums are those of `Idleness` on the
-whole ledger, but for moments of rollouts that outlived their failed group.
+Invariants:
+- Each entry is added once.
+- What cannot change any more is summed and dropped, so memory holds a few steps however long the run.
+- After the last entry the sums equal those of `Idleness` on the whole ledger, except for moments of rollouts
+  that outlived their failed group.
 """
 
 from __future__ import annotations
@@ -20,14 +22,14 @@ from policy.ledger.entries import Ended, Entry, GroupFailed, Posted, Scored, Wai
 from policy.ledger.merge import fail_rollout, merge
 from policy.ledger.records import Ledger, RequestRecord, RolloutRecord
 
-LAG_S = 3600.0  # whatever has been under way for longer died without a word
-LATE_S = 1.0  # lines of another process may be read so much later than their time
-OVERDUE_S = 30.0  # whoever waits for a request gives it up soon after its deadline
+LAG_S = 3600.0  # a rollout in flight for longer is taken to be dead
+LATE_S = 1.0  # lines of another process may be read this much later than their time
+OVERDUE_S = 30.0  # after its deadline nothing waits for a request
 SERVICES = 200  # last service times of a kind, for its median
 
 
 class IdleTracker:
-    """`add` what was written, then ask. All times are Unix seconds."""
+    """Idle times of a run. All times are Unix seconds."""
 
     def __init__(self) -> None:
         self._ledger = Ledger()
@@ -40,12 +42,12 @@ class IdleTracker:
         self._services: dict[str, deque[float]] = defaultdict(lambda: deque(maxlen=SERVICES))
 
     def add_step(self, step: int, data: dict[str, Any]) -> None:
-        """The metrics of a step; before the entries of the next one are taken."""
+        """Add the metrics of a step, before the entries of the next step."""
         self._steps[step] = {"step": step, STEP: data.get(STEP), SYNC: data.get(SYNC)}
 
     def add(self, entries: Iterable[Entry], now: float = math.inf) -> None:
-        """Take entries, in the order of their times; those of the last moment before `now` wait for the next
-        call, since others may come between them."""
+        """Add entries, ordered by time. Those of the last `LATE_S` before `now` are kept for the next call,
+        since earlier ones may still arrive."""
         late, self._late = self._late, []
         for entry in heapq.merge(late, entries, key=lambda entry: entry.time):
             if entry.time > now - LATE_S:
@@ -59,8 +61,8 @@ class IdleTracker:
         return self._ledger.waits[-1] if self._ledger.waits else None
 
     def waiting(self, steps: int, since: float, now: float) -> Waited | None:
-        """What the trainer waits for at `now`, when `steps` were done, the last of them at `since`; None
-        while it trains."""
+        """The trainer's wait that goes on at `now`; None while it trains. `steps` are done, the last at
+        `since`."""
         last = self.last_wait
         if last is None:
             since = min((rollout.started for rollout in self._begun()), default=math.inf)
@@ -70,11 +72,11 @@ class IdleTracker:
         return Waited(time=now, began=began, step=steps + 1) if began < now else None
 
     def idleness(self, now: float | None = None, waiting: Waited | None = None) -> Idleness:
-        """Of what is not forgotten: the last few steps, up to `now`."""
+        """Idle times of the last few steps, up to `now`."""
         return Idleness(self._ledger, list(self._steps.values()), now=now, waiting=waiting)
 
     def report(self, idleness: Idleness) -> IdleReport:
-        """Of the whole run, with its last steps as in `idleness`."""
+        """Idle times of the whole run, with its last steps from `idleness`."""
         rest = idleness.report(since=self._since, until=idleness.now)
         return IdleReport(
             _sum(self._trainer, rest.trainer),
@@ -83,13 +85,12 @@ class IdleTracker:
         )
 
     def pending(self, now: float) -> list[RequestRecord]:
-        """Requests without an outcome, the oldest first; not those long past their deadlines, for which
-        nobody waits any more."""
+        """Requests without an outcome, the oldest first, except those long past their deadlines."""
         waited_for = (r for r in self._ledger.pending if r.request.deadline + OVERDUE_S > now)
         return sorted(waited_for, key=lambda record: record.posted)
 
     def request(self, request_id: str) -> RequestRecord | None:
-        """The request of this id, unless it is forgotten."""
+        """The request of this id, None once it was dropped."""
         return self._ledger.requests.get(request_id)
 
     def owner(self, record: RequestRecord) -> RolloutRecord | None:
@@ -97,7 +98,7 @@ class IdleTracker:
         return self._ledger.rollouts.get(record.request.owner)
 
     def median_s(self, kind: str) -> float | None:
-        """Of how long workers took for the last requests of this kind, in seconds; None before the first."""
+        """Median service time of the last requests of this kind (seconds); None before the first."""
         return median(self._services[kind]) if self._services.get(kind) else None
 
     def _begun(self) -> list[RolloutRecord]:
@@ -120,24 +121,24 @@ class IdleTracker:
                     if rollout.uid == entry.uid:
                         fail_rollout(rollout, entry)
             case Waited():
-                self._settle(entry.time)
+                self._sum_up(entry.time)
 
-    def _settle(self, now: float) -> None:
-        """Add up what lies before the last wait's end that no rollout under way reaches back to."""
+    def _sum_up(self, now: float) -> None:
+        """Sum the time up to the last wait that ended before every rollout in flight started."""
         open_ones = [rollout.started for rollout in self._begun() if end_of(rollout) == math.inf]
         limit = max(min(open_ones, default=math.inf), now - LAG_S)
         past = [wait for wait in self._ledger.waits if self._since < wait.time <= limit]
         if not past:
             return
         cut = past[-1]
-        settled = self.idleness().report(since=self._since, until=cut.time)
-        self._trainer = _sum(self._trainer, settled.trainer)
-        self._generator = _sum(self._generator, settled.generator)
-        self._observed_s += settled.observed_s
+        summed = self.idleness().report(since=self._since, until=cut.time)
+        self._trainer = _sum(self._trainer, summed.trainer)
+        self._generator = _sum(self._generator, summed.generator)
+        self._observed_s += summed.observed_s
         self._since = cut.time
-        self._forget(cut)
+        self._drop(cut)
 
-    def _forget(self, cut: Waited) -> None:
+    def _drop(self, cut: Waited) -> None:
         ledger = self._ledger
         ledger.violations.clear()
         ledger.dropped.clear()
@@ -153,7 +154,7 @@ class IdleTracker:
 
 
 def _over(rollout: RolloutRecord, cut: Waited) -> bool:
-    """Whether nothing after `cut` can depend on it. The wait of its own step is the last that may."""
+    """Whether nothing after `cut` can depend on it. The wait of its own step is the last that can."""
     lost = rollout.started < cut.time - LAG_S
     return lost or (rollout.state is not None and end_of(rollout) <= cut.time and rollout.step < cut.step)
 

@@ -212,11 +212,11 @@ def test_the_id_of_a_request_finds_its_sample(run: Path, trained: str, lost: str
 @pytest.mark.parametrize(
     ("wanted", "says"),
     [
-        (GROUP, f"begins 2 ids: {GROUP}_0, {GROUP}_1; give more of it"),
-        (f"{GROUP}_7", f"near ones: {GROUP}_0, {GROUP}_1;"),
-        (f"{GROUP[:-1]}9_0", f"near ones: {GROUP}_0"),
+        (GROUP, f"2 ids start with {GROUP}: {GROUP}_0, {GROUP}_1; give more of it"),
+        (f"{GROUP}_7", f"similar ids: {GROUP}_0, {GROUP}_1;"),
+        (f"{GROUP[:-1]}9_0", f"similar ids: {GROUP}_0"),
         ("zzz", "such as: "),
-        ("", "no id begins with nothing"),
+        ("", "no id starts with nothing"),
         ("[bold]", "such as: "),
     ],
 )
@@ -299,4 +299,4 @@ def test_the_command_prints_one_json_object_and_fails_with_two(run: Path, traine
     assert json.loads(llmi("mine", "--json").stdout)["total"] == 1
     wrong = llmi("mine", "nope")
     assert (wrong.returncode, wrong.stdout) == (2, "")
-    assert "no id begins with nope" in wrong.stderr
+    assert "no id starts with nope" in wrong.stderr
