@@ -17,7 +17,7 @@ import fsspec
 from pydantic import BaseModel, Field, ValidationError
 
 from evaluation.batch.results import ItemResult
-from evaluation.formats.benchmark import Item, Kind
+from evaluation.benchmark import Item, Kind
 from evaluation.settings import AuthorSettings, RubricSettings
 from policy.document import Document
 from rewards.settings import JudgeSettings, RewardSettings

@@ -23,7 +23,7 @@ from evaluation.batch.authoring import write_document
 from evaluation.batch.batch import Batch, Manifest
 from evaluation.batch.process_loop import ProcessLoop, process_loop
 from evaluation.batch.results import ItemResult, Missing, Refused, Verdict, unwritten
-from evaluation.formats.benchmark import Item
+from evaluation.benchmark import Item
 from evaluation.payloads import EVALUATE_KIND, RUBRIC_KIND, EvaluatePayload, RubricPayload
 from evaluation.rubric.verdict import judgement
 from policy.document import Document

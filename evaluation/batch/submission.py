@@ -15,7 +15,8 @@ from typing import Protocol
 from evaluation.authors import registry as authors
 from evaluation.batch.batch import Batch, Manifest
 from evaluation.batch.progress import Evaluation, Notify, connection
-from evaluation.formats.benchmark import Benchmark, Item, fingerprint, load
+from evaluation.benchmark import Benchmark, Item, fingerprint
+from evaluation.formats import load
 from evaluation.payloads import EVALUATE_KIND, RUBRIC_KIND, judge_name
 from evaluation.rubric import judge as rubric
 from evaluation.settings import AuthorSettings, RubricSettings
@@ -56,17 +57,19 @@ def submit(
     limit: int | None,
     notify: Notify,
     progress: Progress | None = None,
+    format_name: str = "",
 ) -> tuple[Evaluation, list[str]]:
     """Check, write the batch `folder`/`name` unless it exists, post what is not complete.
 
     `bench`: the benchmark's file; `limit`: only its first items; `notify`: receives messages for the user;
-    `progress`: of the check of its images. Returns the evaluation and the ids of the items posted now. Raises
-    `ConfigError` before anything is written, `InfrastructureFault` when Redis goes away; the same call again
-    then does the rest.
+    `progress`: of the check of its images; `format_name`: see `formats.load`.
+
+    Returns the evaluation and the ids of the items posted now. Raises `ConfigError` before anything is
+    written, `InfrastructureFault` when Redis goes away; the same call again then does the rest.
     """
     if problems := queue_probe.problems(config.queue):
         raise ConfigError("\n".join(problems))
-    benchmark = check(config, bench, limit, progress)
+    benchmark = check(config, bench, limit, progress, format_name)
     items = benchmark.store(BlobStore(config.blobs.url))
     batch = Batch(_absolute(f"{folder.rstrip('/')}/{name}"))
     exists = batch.exists()
@@ -86,7 +89,11 @@ def submit(
 
 
 def check(
-    config: EvaluationConfig, bench: Path, limit: int | None, progress: Progress | None = None
+    config: EvaluationConfig,
+    bench: Path,
+    limit: int | None,
+    progress: Progress | None = None,
+    format_name: str = "",
 ) -> Benchmark:
     """Read the benchmark and check what submitting it needs.
 
@@ -95,7 +102,7 @@ def check(
     problems = authors.check(config.author)
     benchmark: Benchmark | None = None
     try:
-        benchmark = load(bench, limit)
+        benchmark = load(bench, limit, format_name)
         benchmark.check(progress)
     except ConfigError as error:
         problems.append(str(error))

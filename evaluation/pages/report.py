@@ -25,7 +25,7 @@ from evaluation.batch.results import (
     overall,
     terms,
 )
-from evaluation.formats.benchmark import Item
+from evaluation.benchmark import Item
 from evaluation.pages import html
 from evaluation.pages.page import KeyFigure
 from evaluation.pages.pictures import data_uri

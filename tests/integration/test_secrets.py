@@ -20,7 +20,7 @@ from coordinator.host.redis_server import EmbeddedRedis
 from coordinator.watch.exporter import Exporter
 from evaluation.batch.batch import Batch, Manifest
 from evaluation.batch.results import ItemResult, Missing, Verdict
-from evaluation.formats.benchmark import Item, fingerprint
+from evaluation.benchmark import Item, fingerprint
 from evaluation.pages import page, reader, report
 from evaluation.pages.samples import Pair, Sample
 from evaluation.payloads import RUBRIC_KIND, RubricPayload

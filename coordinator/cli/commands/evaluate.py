@@ -51,6 +51,9 @@ def submit(
     ] = "",
     folder: Folder = "evals",
     limit: Annotated[int | None, typer.Option(min=1, help="Only so many items, from the first.")] = None,
+    format_name: Annotated[
+        str, typer.Option("--format", help="Format of the file \\[default: by its name and content].")
+    ] = "",
     as_json: Json = False,
 ) -> None:
     """Check everything, post all items and return. Workers do the rest, even when some of them die.
@@ -72,6 +75,7 @@ def submit(
                 limit,
                 stages.say,
                 image_progress(stages.step),
+                format_name,
             )
         status = evaluation.poll()
         result.update(status.as_dict(), posted=len(posted), batch=evaluation.batch.url)

@@ -4,16 +4,19 @@ from __future__ import annotations
 
 import base64
 import json
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any
 
 import pytest
 from fake_services import png
+from packages import install
 
-from evaluation.formats.benchmark import fingerprint, load
+from evaluation.benchmark import fingerprint
+from evaluation.formats import load
 from llmi.demo.prompts.corpus import write_dataset
 from workers.errors import ConfigError
+from workers.extensions import loaders
 from workers.storage.blobs import BlobStore
 from workers.storage.cache import CACHE_ENV
 
@@ -100,13 +103,13 @@ def test_images_are_files_data_uris_or_base64(write: Write, tmp_path: Path) -> N
         ([item(R2="x")], r"item 1: R2: criteria are named r1 to r10"),
         ([item(r_2="x")], r"item 1: r_2: criteria are named r1 to r10"),
         ([item(r01="x")], r"item 1: r01: criteria are named r1 to r10"),
-        ([], r"holds no item"),
+        ([], r"has no item"),
         ("", r"is empty; write or download it again"),
-        (" \n", r"holds no item"),
+        (" \n", r"has no item"),
         ('[{"prompt": "x",\n "r1" 3}]', r"bench\.json:2: not valid JSON"),
         ('{"prompt": "x", "r1": "y"}\n{"prompt"', r"line 2: not valid JSON"),
-        ('{"prompt": "x", "prompt": "y", "r1": "z"}', r"line 1: key prompt stands twice"),
-        ('[{"prompt": "x", "r1": "y", "r1": "z"}]', r"bench\.json: key r1 stands twice"),
+        ('{"prompt": "x", "prompt": "y", "r1": "z"}', r"line 1: key prompt is there twice"),
+        ('[{"prompt": "x", "r1": "y", "r1": "z"}]', r"bench\.json: key r1 is there twice"),
         ('{"a":' * 100_000, r"line 1: is nested too deeply"),
         ("[" * 100_000, r"is nested too deeply"),
         (f'{{"prompt": {"1" * 5000}}}', r"line 1: not valid JSON: Exceeds the limit"),
@@ -161,7 +164,7 @@ def test_a_folder_is_no_benchmark(tmp_path: Path) -> None:
 def test_keys_that_are_not_read_are_named_once(write: Write, caplog: pytest.LogCaptureFixture) -> None:
     load(write([item(category="birds"), item(category="cats", level=2)]))
     [record] = caplog.records
-    assert record.getMessage().endswith("keys that are not read: category, level")
+    assert record.getMessage().endswith("ignored keys: category, level")
 
 
 def test_half_a_character_in_a_prompt_is_read(write: Write) -> None:
@@ -210,3 +213,50 @@ def test_equal_items_have_equal_fingerprints(write: Write, tmp_path: Path) -> No
     same = load(write([item()], "b.json")).store(blobs)
     other = load(write([item(r1="It names the owl.")], "c.json")).store(blobs)
     assert fingerprint(one) == fingerprint(same) != fingerprint(other)
+
+
+CSV = """
+import csv
+from evaluation.benchmark import Entry, Format
+from policy.document import Task
+
+class Csv(Format):
+    kind = "rubric"
+    files = "a .csv file"
+
+    def matches(self, path, head):
+        return path.suffix == ".csv"
+
+    def read(self, path):
+        with open(path, encoding="utf-8") as file:
+            rows = list(csv.reader(file))
+        return [
+            Entry(f"{n:04d}", Task(question=prompt, split="test"), {"r1": criterion}, (), f"row {n}")
+            for n, (prompt, criterion) in enumerate(rows, start=1)
+        ]
+"""
+
+
+@pytest.fixture
+def csv_format(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[None]:
+    loaders.cache_clear()
+    (tmp_path / "package").mkdir()
+    install(monkeypatch, tmp_path / "package", {"csv_bench": CSV}, {"llmi.formats": {"csv": "csv_bench:Csv"}})
+    yield
+    loaders.cache_clear()
+
+
+def test_a_format_of_another_package_is_found_by_the_file_or_by_name(csv_format: None, write: Write) -> None:
+    text = "Herons,It names the heron.\nBoats,It names a boat.\n"
+    for bench in (load(write(text, "b.csv")), load(write(text, "b.txt"), format_name="csv")):
+        assert bench.kind == "rubric"
+        assert [(one.item_id, one.task.question) for one in bench.entries] == [
+            ("0001", "Herons"),
+            ("0002", "Boats"),
+        ]
+    assert load(write([item()])).kind == "rubric"
+
+
+def test_an_unknown_format_is_refused_with_the_known_ones(write: Write) -> None:
+    with pytest.raises(ConfigError, match=r"'csv' is not a benchmark format; known are llmi_bench, parquet "):
+        load(write([item()]), format_name="csv")

@@ -14,7 +14,7 @@ from rewards_documents import F, I, P, document
 
 from evaluation.batch.batch import Batch, Manifest
 from evaluation.batch.results import ItemResult, Judgement, Missing, Refused, unwritten
-from evaluation.formats.benchmark import Item, fingerprint
+from evaluation.benchmark import Item, fingerprint
 from evaluation.pages import report
 from evaluation.settings import AuthorSettings, RubricSettings
 from policy.document import Task

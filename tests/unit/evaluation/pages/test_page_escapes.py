@@ -13,7 +13,7 @@ from fake_services import png
 
 from evaluation.batch.batch import Batch, Manifest
 from evaluation.batch.results import ItemResult, Judgement, Missing
-from evaluation.formats.benchmark import Item, fingerprint
+from evaluation.benchmark import Item, fingerprint
 from evaluation.pages import page as run_page
 from evaluation.pages import reader, report
 from evaluation.pages.page import KeyFigure, Page, Table

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from pathlib import Path
 
-from evaluation.formats.benchmark import load
+from evaluation.formats import load
 from llmi.demo.specimen_bench import PICTURE_ITEMS, TEXT_ITEMS, write_bench
 
 

@@ -1,7 +1,7 @@
-"""The items of a JSON file: one array of them, or JSON lines.
+"""Read the items of a JSON file: one array, or JSON lines.
 
-Invariants: lines end at line feeds only, since strings may hold every other separator (U+2028, U+0085);
-whatever cannot be read is a short `ConfigError` that names file, line and cure.
+Invariants: lines end at line feeds only, since strings may contain the other separators (U+2028, U+0085); a
+file that cannot be read is a short `ConfigError` that names file, line and cure.
 """
 
 from __future__ import annotations
@@ -15,12 +15,12 @@ from workers.errors import ConfigError
 CURE = "write one item a line, or one array of items"
 
 
-class _Twice(ValueError):
-    """A key that stands twice in an object, where `json` would take the last."""
+class _DuplicateKey(ValueError):
+    """A key that an object has twice; `json` would use the last."""
 
 
 def read(path: Path) -> list[tuple[str, object]]:
-    """Every item with its place for messages. Raises `ConfigError`."""
+    """Every item with its place, for messages. Raises `ConfigError`."""
     try:
         text = path.read_bytes().decode("utf-8-sig")
     except OSError as error:
@@ -29,7 +29,7 @@ def read(path: Path) -> list[tuple[str, object]]:
         raise ConfigError(f"{path}: byte {error.start:,} is not UTF-8; save the file as UTF-8") from error
     found = _array(path, text) if text.lstrip().startswith("[") else _lines(path, text)
     if not found:
-        raise ConfigError(f"{path}: holds no item; {CURE}")
+        raise ConfigError(f"{path}: has no item; {CURE}")
     return found
 
 
@@ -68,11 +68,11 @@ def _object(pairs: list[tuple[str, object]]) -> dict[str, object]:
     if len(found) < len(pairs):
         names = [name for name, _ in pairs]
         twice = next(name for name in names if names.count(name) > 1)
-        raise _Twice(f"key {shown(twice)} stands twice; leave one out")
+        raise _DuplicateKey(f"key {shown(twice)} is there twice; remove one")
     return found
 
 
 def _why(error: Exception) -> str:
     if isinstance(error, RecursionError):
         return f"is nested too deeply to be items; {CURE}"
-    return str(error) if isinstance(error, _Twice) else f"not valid JSON: {shown(str(error))}; {CURE}"
+    return str(error) if isinstance(error, _DuplicateKey) else f"not valid JSON: {shown(str(error))}; {CURE}"
