@@ -26,9 +26,7 @@ class Cause(StrEnum):
     """Why a request failed. The first block is the model's fault, the second infrastructure's."""
 
     TAG_INVALID = "tag_invalid"  # the tag does not parse
-    BAD_PARAMS = (
-        "bad_params"  # impossible parameters (a later image, an empty query)
-    )
+    BAD_PARAMS = "bad_params"  # impossible parameters (a later image, an empty query)
     INPUT_FAILED = "input_failed"  # an edit of an image that failed by the model's fault
     CODE_RAISED = "code_raised"  # the code raised an exception
     CODE_LIMIT = "code_limit"  # the code exceeded its CPU, memory, time or output limit

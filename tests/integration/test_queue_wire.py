@@ -69,8 +69,8 @@ def test_messages_are_those_of_apply_async(queue_settings: QueueSettings, raw: r
 
 def test_a_stream_of_replies_keeps_the_last_ones(raw: redis.Redis, monkeypatch: pytest.MonkeyPatch) -> None:
     """Regression: an hour's soak had all of its 100,000 outcomes in one stream, at the end 60 MB of Redis."""
-    assert outcomes.REPLIES_KEPT <= 10_000
-    monkeypatch.setattr(outcomes, "REPLIES_KEPT", 200)
+    assert outcomes.MAX_REPLIES <= 10_000
+    monkeypatch.setattr(outcomes, "MAX_REPLIES", 200)
     for number in range(600):
         commit(raw, Outcome(request_id=f"r{number}", kind="code", result=GOOD), STREAM, 60)
     assert 200 <= raw.xlen(STREAM) <= 300  # Redis removes whole blocks of 100

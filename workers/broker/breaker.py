@@ -1,12 +1,15 @@
-"""A circuit breaker: when a provider that keeps failing is left alone, and when it is tried again. Pure.
+"""The state of one circuit breaker, and how it changes. Pure.
 
-Closed, its requests run. After so many failures in a row it is open, and none runs. When its time is over it
-is ripe: the next request tries the provider, alone; an answer closes the breaker, another failure opens it
-for twice as long. Invariants: one request tries at a time, unless it says nothing for long; whatever the
-provider answered, were it a refusal, closes it; what says nothing of the provider changes nothing; it is
-never open for longer than `max_open_s` at once. Only what passes without a change of ours counts as a
-failure: a provider that is down, a quota, a key that is refused, a silence. An answer that cannot be read
-does not pass by waiting.
+States: `closed`, requests run; `open`, no request runs; `half-open`, the next request runs as a trial;
+`trial`, one trial request runs. `settings.failures` failures in a row open the circuit. A successful trial
+closes it, a failed trial opens it for twice as long.
+
+Invariants:
+- One trial runs at a time. A trial that does not end is given up after a limit.
+- A circuit is never open for longer than `max_open_s` at once.
+- Any answer of the provider closes the circuit, even a refusal. Only failures that pass by waiting count: a
+  provider that is down, a quota, a refused key, no answer within `hang_s`. An unreadable answer is not one.
+- An outcome that says nothing about the provider changes nothing.
 """
 
 from __future__ import annotations
@@ -20,18 +23,19 @@ from workers.messages import Failure, Message, Success
 from workers.settings import BreakerSettings
 
 DOWN = frozenset({Cause.PROVIDER_DOWN, Cause.QUOTA, Cause.AUTH})
-SHOWN = 200  # characters of the last failure
-GRACE_S = 5.0  # after its deadline, a request that tries the provider is given up
-HANGS = 2  # or when it has taken so many times as long as a provider may take to speak
+MAX_WHY = 200  # characters of the last failure
+GRACE_S = 5.0  # a trial is given up this long after its deadline ..
+HANGS = 2  # .. or after this many times `hang_s`, whichever comes first
 
-State = Literal["closed", "open", "ripe", "trying"]
-Verdict = Literal["answered", "down", "silent"]
+State = Literal["closed", "open", "half-open", "trial"]
+Verdict = Literal["up", "down", "unknown"]
 
 
 class Breaker(Message):
-    """The state of one. Times are Unix seconds of one clock, 0 for never. `failures` in a row, from `since`
-    to `failed`, the last of them `why`; open until `until`, for the `openings`th time; `trying`: the id of
-    the request that tries the provider, until `try_until` at the latest.
+    """The state of one circuit breaker, as stored. Times are Unix seconds of one clock, 0 for never.
+
+    `failures` in a row, the first at `since`, the last at `failed` with the reason `why`. Open until `until`,
+    for the `openings`th time. `trying`: request id of the trial, which is given up at `try_until`.
     """
 
     failures: int = Field(default=0, ge=0)
@@ -52,61 +56,64 @@ CLOSED = Breaker()
 
 
 def state_of(breaker: Breaker, now: float) -> State:
-    """Where it stands at `now`."""
+    """The state at `now` (Unix seconds)."""
     if breaker.closed:
         return "closed"
     if breaker.trying and now < breaker.try_until:
-        return "trying"
-    return "open" if now < breaker.until else "ripe"
+        return "trial"
+    return "open" if now < breaker.until else "half-open"
 
 
 def admit(
     breaker: Breaker, request_id: str, deadline: float, now: float, settings: BreakerSettings
 ) -> tuple[bool, Breaker]:
-    """Whether the request may run, and the breaker after that: the first that comes when it is ripe tries
-    the provider. One that was given to another worker under way tries it anew.
+    """Decide whether a request may run; returns that and the new state.
+
+    The first request at a half-open circuit becomes the trial. A trial that was redelivered to another worker
+    starts again.
     """
-    where = state_of(breaker, now)
-    if where == "ripe" or (where == "trying" and breaker.trying == request_id):
-        # Nobody tells of a try that dies with its worker: it must not keep the queue shut.
+    state = state_of(breaker, now)
+    if state == "half-open" or (state == "trial" and breaker.trying == request_id):
+        # A trial whose worker dies reports nothing: the limit lets another one run.
         until = min(max(deadline, now) + GRACE_S, now + HANGS * settings.hang_s)
         return True, breaker.model_copy(update={"trying": request_id, "try_until": until})
-    return where == "closed", breaker
+    return state == "closed", breaker
 
 
 def verdict(result: Success | Failure, ran_s: float, hang_s: float) -> Verdict:
-    """What the end of a job that ran for `ran_s` says of its provider. Failures that are the provider's name
-    it; one that said nothing until the deadline has failed if it had `hang_s` to speak. A host that only its
-    answer named (`HOST_DOWN`) shows that it answered.
+    """What the result of a job that ran for `ran_s` says about its provider.
+
+    Failures of the provider name it. A time-out counts as down if the job ran for at least `hang_s`. A failed
+    host that the provider's answer named (`HOST_DOWN`) shows that the provider is up.
     """
     if isinstance(result, Success) or result.cause is Cause.HOST_DOWN:
-        return "answered"
+        return "up"
     if result.provider in ("", STORE):
-        return "silent"
+        return "unknown"
     if result.cause is Cause.TIMEOUT:
-        return "down" if ran_s >= hang_s else "silent"
-    return "down" if result.cause in DOWN else "answered"
+        return "down" if ran_s >= hang_s else "unknown"
+    return "down" if result.cause in DOWN else "up"
 
 
 def record(
-    breaker: Breaker, request_id: str, said: Verdict, why: str, now: float, settings: BreakerSettings
+    breaker: Breaker, request_id: str, provider: Verdict, why: str, now: float, settings: BreakerSettings
 ) -> Breaker:
-    """The breaker after a job of `request_id` ended; `why`: the failure, if it is one."""
-    if said == "answered":
+    """The state after a job ended. `provider`: its `verdict`; `why`: the failure, if it is one."""
+    if provider == "up":
         return CLOSED
-    tried = breaker.trying == request_id
-    freed = breaker.model_copy(update={"trying": "", "try_until": 0.0}) if tried else breaker
-    if said == "silent":
-        return freed
-    failed = freed.model_copy(
+    was_trial = breaker.trying == request_id
+    free = breaker.model_copy(update={"trying": "", "try_until": 0.0}) if was_trial else breaker
+    if provider == "unknown":
+        return free
+    failed = free.model_copy(
         update={
-            "failures": freed.failures + 1,
-            "since": freed.since if freed.failures else now,
+            "failures": free.failures + 1,
+            "since": free.since if free.failures else now,
             "failed": now,
-            "why": why[:SHOWN],
+            "why": why[:MAX_WHY],
         }
     )
-    if not tried and not (failed.closed and failed.failures >= settings.failures):
+    if not was_trial and not (failed.closed and failed.failures >= settings.failures):
         return failed
     open_s = min(settings.open_s * 2**failed.openings, settings.max_open_s)
     return failed.model_copy(update={"openings": failed.openings + 1, "until": now + open_s})

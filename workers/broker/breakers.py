@@ -1,8 +1,10 @@
-"""The breakers of all providers, in Redis: one for each queue and the outside service that its jobs ask.
+"""The circuit breakers of all providers, stored in Redis: one per queue and provider.
 
-`workers.broker.breaker` decides; here a decision is swapped in only if nothing has changed since it was made,
-else it is made anew. Invariants: all processes of all nodes see one state, by Redis' clock; a Redis that is
-away, or a state that cannot be read, never keeps a job from running.
+`workers.broker.breaker` decides. Here a decision is stored if the state has not changed since it was read;
+otherwise the decision is made again on the new state.
+
+Invariants: all processes of all nodes share one state, by the clock of Redis; a Redis that does not answer,
+or a state that cannot be parsed, never keeps a job from running.
 """
 
 from __future__ import annotations
@@ -23,9 +25,9 @@ from workers.redis_script import Script
 from workers.settings import BreakerSettings
 
 logger = logging.getLogger(__name__)
-KEY = "llmi:breakers"  # a hash; a field is queue and provider, with a blank between
-KEPT_S = 86_400
-TRIES = 50
+KEY = "llmi:breakers"  # hash: "QUEUE PROVIDER" -> state as JSON
+TTL_S = 86_400
+MAX_TRIES = 50
 
 READ_BREAKER = Script("workers.broker.scripts", "read_breaker")
 READ_BREAKERS = Script("workers.broker.scripts", "read_breakers")
@@ -35,8 +37,8 @@ T = TypeVar("T")
 
 @dataclass(frozen=True)
 class ProviderOutage:
-    """A provider that is left alone, or being tried: it has failed from `since` to `failed` (Unix seconds),
-    last by `why`.
+    """A provider with an open or half-open circuit: its queue, since when it fails, its last failure (Unix
+    seconds), and why.
     """
 
     kind: str
@@ -51,7 +53,7 @@ class ProviderOutage:
 
 
 class ProviderBreaker:
-    """The breaker of the jobs of `kind` that ask `provider`."""
+    """The breaker of jobs of `kind` that call `provider`."""
 
     def __init__(self, client: redis.Redis, kind: str, provider: str, settings: BreakerSettings):
         self._redis = client
@@ -60,100 +62,104 @@ class ProviderBreaker:
         self._settings = settings
 
     def admit(self, request: Request) -> ProviderOutage | None:
-        """None: the request may run now. Else what keeps it."""
+        """None if the request may run now, otherwise the outage."""
 
         def decide(breaker: Breaker, now: float) -> tuple[Breaker, ProviderOutage | None]:
             may, after = admit(breaker, request.request_id, request.deadline, now, self._settings)
-            return after, None if may else self._down(breaker)
+            return after, None if may else self._outage(breaker)
 
         return self._change(decide, None)
 
     def record(self, outcome: Outcome) -> ProviderOutage | None:
-        """Take in how a job ended. What its provider suffers from if this failure may be waited out: the
-        breaker is open now, and the request was not the one that tried the provider.
+        """Record how a job ended.
+
+        Returns the outage if the request may be requeued because of it: the circuit is open, and the request
+        was not the trial.
         """
         result = outcome.result
-        said = verdict(result, outcome.finished - outcome.started, self._settings.hang_s)
+        found = verdict(result, outcome.finished - outcome.started, self._settings.hang_s)
         why = f"{result.cause}: {result.detail}" if isinstance(result, Failure) else ""
 
         def decide(breaker: Breaker, now: float) -> tuple[Breaker, ProviderOutage | None]:
-            after = record(breaker, outcome.request_id, said, why, now, self._settings)
-            waits = said == "down" and not after.closed and breaker.trying != outcome.request_id
-            return after, self._down(after) if waits else None
+            after = record(breaker, outcome.request_id, found, why, now, self._settings)
+            may_wait = found == "down" and not after.closed and breaker.trying != outcome.request_id
+            return after, self._outage(after) if may_wait else None
 
         return self._change(decide, None)
 
-    def _down(self, breaker: Breaker) -> ProviderOutage:
+    def _outage(self, breaker: Breaker) -> ProviderOutage:
         return ProviderOutage(self._kind, self._provider, breaker.since, breaker.failed, breaker.why)
 
-    def _change(self, decide: Callable[[Breaker, float], tuple[Breaker, T]], otherwise: T) -> T:
-        """What `decide` says, once the state that it makes is stored; `otherwise` when that cannot be."""
+    def _change(self, decide: Callable[[Breaker, float], tuple[Breaker, T]], default: T) -> T:
+        """Store the state that `decide` returns; returns its answer, or `default` if that is not possible."""
         try:
-            for _ in range(TRIES):
+            for _ in range(MAX_TRIES):
                 stored, clock = READ_BREAKER(self._redis, [KEY], [self._field])
-                before = _read(stored)
+                before = _parse(stored)
                 after, answer = decide(before, _seconds(clock))
                 if after == before:
                     return answer
                 new = "" if after == CLOSED else after.model_dump_json()
-                if SWAP_BREAKER(self._redis, [KEY], [self._field, stored or "", new, KEPT_S]):
-                    self._tell(before, after)
+                if SWAP_BREAKER(self._redis, [KEY], [self._field, stored or "", new, TTL_S]):
+                    self._log(before, after)
                     return answer
         except (redis.RedisError, OSError) as error:
-            logger.warning("the breaker of %s was not asked: %s", self._field, error)
-        return otherwise
+            logger.warning("circuit breaker of %s not available: %s", self._field, error)
+        return default
 
-    def _tell(self, before: Breaker, after: Breaker) -> None:
+    def _log(self, before: Breaker, after: Breaker) -> None:
         if before.closed and not after.closed:
-            logger.warning("%s; it is left alone", self._down(after))
+            logger.warning("circuit open: %s", self._outage(after))
         elif after.closed and not before.closed:
-            logger.warning("%s (%s) answers again", self._kind, self._provider)
+            logger.warning("circuit closed: %s (%s) answers", self._kind, self._provider)
+        elif after.trying != before.trying and after.trying:
+            logger.info("circuit half-open: %s tries %s (%s)", after.trying, self._kind, self._provider)
 
 
 @dataclass(frozen=True)
 class Breakers:
-    """All of them at `now`, by Redis' clock (Unix seconds)."""
+    """All breakers at `now`, by the clock of Redis (Unix seconds)."""
 
     states: dict[tuple[str, str], Breaker]
     now: float
 
     def admits(self, kind: str, provider: str) -> bool:
-        """Whether a request that is taken from the queue now would run, or try the provider."""
-        return state_of(self.states.get((kind, provider), CLOSED), self.now) in ("closed", "ripe")
+        """Whether a request that is consumed now would run."""
+        return state_of(self.states.get((kind, provider), CLOSED), self.now) in ("closed", "half-open")
 
     @property
     def outages(self) -> list[ProviderOutage]:
-        """The providers whose breakers are not closed, the longest first."""
+        """The providers whose circuits are not closed, the longest outage first."""
         found = [
             ProviderOutage(kind, provider, breaker.since, breaker.failed, breaker.why)
             for (kind, provider), breaker in self.states.items()
             if not breaker.closed
         ]
-        return sorted(found, key=lambda down: down.since)
+        return sorted(found, key=lambda outage: outage.since)
 
 
 def fetch_breakers(client: redis.Redis) -> Breakers:
-    """All of them, from one moment. Raises `redis.RedisError`."""
+    """All breakers at one moment. Raises `redis.RedisError`."""
     stored, clock = READ_BREAKERS(client, [KEY])
     states = {}
     for field, state in zip(stored[::2], stored[1::2], strict=True):
         kind, _, provider = field.decode().partition(" ")
-        states[kind, provider] = _read(state)
+        states[kind, provider] = _parse(state)
     return Breakers(states, _seconds(clock))
 
 
 def read_breakers(url: str) -> Breakers:
-    """As `look`, on a connection of its own. Blocking; one round trip."""
+    """As `fetch_breakers`, on a connection of its own. Blocking; one round trip."""
     with connect_redis(url, POLL_TIMEOUT_S) as client:
         return fetch_breakers(client)
 
 
-def _read(stored: bytes | None) -> Breaker:
+def _parse(stored: bytes | None) -> Breaker:
     if not stored:
         return CLOSED
     try:
         return Breaker.model_validate_json(stored)
-    except ValidationError:  # of another version
+    except ValidationError:  # written by another version
         return CLOSED
 
 

@@ -1,5 +1,4 @@
-"""How full the queues are, how long the next request has waited, how many ended and how long they ran.
-Blocking; one round trip of a few ms.
+"""Queue depths, age of the next request, and totals of ended requests. Blocking; one round trip of a few ms.
 
 Invariant: the numbers of all queues come from one moment.
 """
@@ -21,10 +20,10 @@ COUNT_RUNNING = Script("workers.broker.scripts", "count_running")
 
 @dataclass(frozen=True)
 class QueueDepth:
-    """`running`: held by workers; `oldest_s`: age in seconds of the request that is next (0: none).
+    """One queue. `running`: held by workers; `oldest_s`: age in seconds of the next request (0: none).
 
-    Totals since Redis was empty: `finished` requests have an outcome; `ran` of them were started, and ran for
-    `service_s` seconds together.
+    Totals since the database was empty: `finished` requests have an outcome; `ran` of them were started, and
+    ran for `service_s` seconds in total.
     """
 
     waiting: int
@@ -36,7 +35,7 @@ class QueueDepth:
 
 
 def read_depths(url: str) -> dict[str, QueueDepth]:
-    """Every queue's depth, by name. Raises `redis.RedisError` when Redis does not answer."""
+    """The depth of every queue, by name. Raises `redis.RedisError`."""
     lists = [key for queue in QUEUES for key in queue_lists(queue)]
     with connect_redis(url) as client:
         pipeline: Any = client.pipeline()
@@ -73,4 +72,4 @@ def _age(message: bytes, now: float) -> float:
     try:
         return max(0.0, now - float(json.loads(message)["headers"]["posted"]))
     except (ValueError, KeyError, TypeError):
-        return 0.0  # not ours: posted by another producer
+        return 0.0  # not a message of this program

@@ -1,7 +1,7 @@
-"""Which providers are down, for somebody who asks now and then. Blocking; one round trip.
+"""Providers that are down now, for a poller. Blocking; one round trip.
 
-Invariant: a provider counts while its breaker is not closed and it has failed since the first look, in the
-last `FRESH_S`: a breaker stays open when nobody asks its provider any more.
+Invariant: an outage counts while its circuit is not closed and the provider has failed since the first read,
+within the last `FRESH_S`: a circuit stays open when no request calls its provider any more.
 """
 
 from __future__ import annotations
@@ -12,15 +12,15 @@ FRESH_S = 3600.0
 
 
 class RecentOutages:
-    """On the Redis at `url`."""
+    """Reads outages from the Redis at `url`."""
 
     def __init__(self, url: str):
         self._url = url
-        self._born: float | None = None  # by Redis' clock
+        self._first_read: float | None = None  # by the clock of Redis
 
     def read(self) -> list[ProviderOutage]:
-        """The longest first. Raises `redis.RedisError`."""
+        """The longest outage first. Raises `redis.RedisError`."""
         breakers = read_breakers(self._url)
-        self._born = breakers.now if self._born is None else self._born
-        since = max(self._born, breakers.now - FRESH_S)
-        return [down for down in breakers.outages if down.failed >= since]
+        self._first_read = breakers.now if self._first_read is None else self._first_read
+        since = max(self._first_read, breakers.now - FRESH_S)
+        return [outage for outage in breakers.outages if outage.failed >= since]

@@ -1,8 +1,8 @@
-"""Where requests and their outcomes lie in Redis: key names, and the scripts that change them atomically.
+"""Outcomes and attempts of requests in Redis, each changed by one atomic script.
 
 Invariants: one request id has one stored outcome; a success may replace a failure, never the other way round;
-storing an outcome, counting it and telling the producer's reply stream is one transaction; each request is
-counted once. Keys start with `llmi:` and expire.
+storing an outcome, counting it and adding it to the reply stream of its client is one step; each request is
+counted once.
 """
 
 from __future__ import annotations
@@ -17,8 +17,7 @@ from workers.broker.keys import NO_REPLIES, STATS, UNACKED, attempts_key, outcom
 from workers.messages import Message, Outcome
 from workers.redis_script import Script
 
-REPLIES_KEPT = 10_000  # entries of one reply stream; whoever fell further behind finds outcomes by key
-
+MAX_REPLIES = 10_000  # entries of one reply stream; a client further behind reads outcomes by key
 
 COMMIT = Script("workers.broker.scripts", "commit")
 RECORD_ATTEMPT = Script("workers.broker.scripts", "record_attempt")
@@ -26,7 +25,7 @@ FIND_LOST = Script("workers.broker.scripts", "find_lost")
 
 
 class Attempt(Message):
-    """A worker began a request. `worker`: host and process; `begun` in Unix seconds, by its clock."""
+    """One start of a request. `worker`: host and process id; `begun`: Unix seconds, by its clock."""
 
     worker: str
     begun: float
@@ -40,20 +39,23 @@ def _commit_arguments(outcome: Outcome, reply_to: str, ttl_s: int) -> tuple[list
         str(int(outcome.ok)),
         str(ttl_s),
         outcome.request_id,
-        str(REPLIES_KEPT),
+        str(MAX_REPLIES),
         outcome.kind,
         f"{outcome.finished - outcome.started:.6f}" if ran else "",
     ]
 
 
 def commit(client: redis.Redis, outcome: Outcome, reply_to: str, ttl_s: int) -> bytes:
-    """Store `outcome` unless a better one is there, tell the producer; returns the visible one's JSON."""
+    """Store `outcome` unless a better one is stored, and notify the client through its reply stream.
+
+    Returns the stored outcome as JSON. Raises `redis.RedisError`.
+    """
     keys, arguments = _commit_arguments(outcome, reply_to, ttl_s)
     return cast(bytes, COMMIT(client, keys, arguments))
 
 
 async def commit_async(client: redis.asyncio.Redis, outcome: Outcome, reply_to: str, ttl_s: int) -> bytes:
-    """`commit` for the event loop."""
+    """As `commit`, on the event loop."""
     keys, arguments = _commit_arguments(outcome, reply_to, ttl_s)
     return cast(bytes, await COMMIT.call_async(client, keys, arguments))
 
@@ -61,25 +63,28 @@ async def commit_async(client: redis.asyncio.Redis, outcome: Outcome, reply_to: 
 def record_attempt(
     client: redis.Redis, request_id: str, attempt: Attempt, ttl_s: int
 ) -> tuple[bytes | None, tuple[Attempt, ...]]:
-    """Note that a worker begins a request. Returns the outcome if it already has one (then nothing is noted),
-    and every attempt so far, this one last. Asked twice about one attempt, it is noted once.
+    """Record that a worker starts a request; a repeated call records the attempt once.
+
+    Returns the outcome as JSON if there is one (then nothing is recorded), and all attempts, this one last.
+    Raises `redis.RedisError`.
     """
     keys = [outcome_key(request_id), attempts_key(request_id)]
     this = attempt.model_dump_json()
-    stored, noted = RECORD_ATTEMPT(client, keys, [ttl_s, this])
-    return stored, tuple(Attempt.model_validate_json(one) for one in noted)
+    stored, attempts = RECORD_ATTEMPT(client, keys, [ttl_s, this])
+    return stored, tuple(Attempt.model_validate_json(one) for one in attempts)
 
 
 def remove_attempt(client: redis.Redis, request_id: str, attempt: Attempt) -> None:
-    """Take back one `begin`: the request is put back into its queue, and nothing went wrong with it."""
+    """Undo `record_attempt`, for a request that is requeued. Raises `redis.RedisError`."""
     client.lrem(attempts_key(request_id), -1, attempt.model_dump_json())
 
 
 async def find_lost(
     client: redis.asyncio.Redis, requests: Sequence[tuple[str, Sequence[str]]], queues: Sequence[str]
 ) -> set[str]:
-    """Of (request id, delivery tags) pairs, the ids that are queued nowhere, held by no worker and have no
-    outcome.
+    """The ids that are queued nowhere, held by no worker and have no outcome.
+
+    `requests`: pairs of request id and its delivery tags. Raises `redis.RedisError`.
     """
     keys = [UNACKED, *(key for queue in queues for key in queue_lists(queue))]
     arguments: list[str] = []

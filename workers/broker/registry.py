@@ -1,7 +1,6 @@
-"""Who is at work on the queues: the workers that have announced themselves in Redis. Blocking; a few ms.
+"""The workers registered in Redis by their heartbeats. Blocking; a few ms.
 
-A worker that was killed stays listed until its lease has run out; one that died while it loaded its models,
-for an hour.
+A killed worker stays listed until its lease expires; one that died while it loaded its models, for an hour.
 """
 
 from __future__ import annotations
@@ -17,8 +16,8 @@ from workers.redis_client import connect_redis
 
 @dataclass(frozen=True)
 class WorkerRecord:
-    """`name` is unique on its `node`; not `ready`: it still loads what its queues need; `config`: the
-    fingerprint of the configuration it works by.
+    """One worker. `name` is unique on its `node`; a worker that is not `ready` still loads its models;
+    `config` is the fingerprint of its configuration.
     """
 
     name: str
@@ -29,7 +28,7 @@ class WorkerRecord:
 
 
 def read_workers(url: str) -> list[WorkerRecord]:
-    """Every worker, by node and name. Raises `redis.RedisError` when Redis does not answer."""
+    """All workers, by node and name. Raises `redis.RedisError`."""
     prefix = worker_key("")
     with connect_redis(url) as client:
         keys = sorted(client.scan_iter(f"{prefix}*", count=1000))
@@ -41,13 +40,13 @@ def read_workers(url: str) -> list[WorkerRecord]:
     for key, (queues, consuming, config) in zip(keys, states, strict=True):
         name, _, node = key.decode().removeprefix(prefix).partition("@")
         served = tuple(queues.decode().split(",")) if queues else ()
-        worked_by = config.decode() if config else ""
-        found.append(WorkerRecord(name, node, served, consuming is not None, worked_by))
+        fingerprint = config.decode() if config else ""
+        found.append(WorkerRecord(name, node, served, consuming is not None, fingerprint))
     return sorted(found, key=lambda worker: (worker.node, worker.name))
 
 
 def served_queues(url: str) -> set[str]:
-    """The queues that some ready worker consumes. Raises as `read_workers`."""
+    """The queues that at least one ready worker consumes. Raises `redis.RedisError`."""
     return {queue for worker in read_workers(url) if worker.ready for queue in worker.queues}
 
 

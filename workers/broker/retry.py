@@ -1,8 +1,10 @@
-"""Which of Redis' errors pass by waiting, and waiting for them.
+"""Errors of Redis that pass by waiting, and the retry for them.
 
-Redis that is away raises where a connection is made or used; one that is there, but has no memory, no disk,
-no replica or no time, answers each command with an error. Invariants: neither is taken for the fault of a
-request; a password or a right that is missing is not waited for; who waits says so.
+A Redis that is down raises when a connection is made or used. One that is up but has no memory, disk, replica
+or time answers each command with an error.
+
+Invariants: neither counts as a failure of a request; a missing password or right is not retried; the first
+retry, and every `LOG_EVERY`th, is logged.
 """
 
 from __future__ import annotations
@@ -24,31 +26,31 @@ from redis.exceptions import (
 )
 
 logger = logging.getLogger(__name__)
-TOLD_EVERY = 60  # attempts, up to a second apart
-_AWAY = (ConnectionError, TimeoutError, OSError)
+LOG_EVERY = 60  # attempts, up to a second apart
+_DOWN = (ConnectionError, TimeoutError, OSError)
 _REFUSED = (OutOfMemoryError, ReadOnlyError, ClusterDownError, TryAgainError)
-# redis-py has no classes for these, and writes more in front of what came out of a pipeline.
+# redis-py has no classes for these, and prefixes the error of a pipeline.
 _CODES = re.compile(r"(^|caused error: )(MISCONF|NOREPLICAS|BUSY|LOADING) ")
 
 
 def is_transient(error: BaseException) -> bool:
-    """Whether Redis may well answer the same command later."""
+    """Whether Redis may accept the same command later."""
     if isinstance(error, ResponseError) and not isinstance(error, _REFUSED):
         return _CODES.search(str(error)) is not None
-    denied = isinstance(error, (AuthenticationError, AuthorizationError))  # to redis-py, lost connections
-    return isinstance(error, (*_AWAY, *_REFUSED)) and not denied
+    denied = isinstance(error, (AuthenticationError, AuthorizationError))  # subclasses of ConnectionError
+    return isinstance(error, (*_DOWN, *_REFUSED)) and not denied
 
 
-def _tell(state: tenacity.RetryCallState) -> None:
-    if state.attempt_number % TOLD_EVERY == 1 and state.outcome is not None:
-        logger.warning("Redis is waited for: %s", state.outcome.exception())
+def _log(state: tenacity.RetryCallState) -> None:
+    if state.attempt_number % LOG_EVERY == 1 and state.outcome is not None:
+        logger.warning("waiting for Redis: %s", state.outcome.exception())
 
 
-# For as long as it takes: whoever asks has nothing else to do without Redis. Not redis-py's own retries: its
-# pool connects before they begin, and fails at once where Redis is down.
+# Retries without a limit: a worker can do nothing else without Redis. redis-py's own retries do not help: its
+# pool connects before they apply, and fails at once where Redis is down.
 retry_redis = tenacity.retry(
     retry=tenacity.retry_if_exception(is_transient),
     wait=tenacity.wait_random_exponential(multiplier=0.05, max=1.0),
-    before_sleep=_tell,
+    before_sleep=_log,
     reraise=True,
 )

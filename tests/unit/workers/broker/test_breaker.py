@@ -1,4 +1,4 @@
-"""When a provider is left alone, and when it is tried again: by hand, and as properties of any history."""
+"""When a circuit opens, is half-open and closes: examples, and properties of any history."""
 
 from __future__ import annotations
 
@@ -21,8 +21,8 @@ def failed(breaker: Breaker, times: int = 1, *, now: float = NOW, request_id: st
     return breaker
 
 
-def ripe(openings: int = 1) -> tuple[Breaker, float]:
-    """A breaker that was opened so many times, was tried each time as soon as it was ripe, and is again."""
+def half_open(openings: int = 1) -> tuple[Breaker, float]:
+    """A breaker that is half-open for the `openings`th time, and when. Each trial before failed."""
     breaker, now = failed(CLOSED, 3), NOW
     for _ in range(openings - 1):
         now = breaker.until
@@ -31,24 +31,24 @@ def ripe(openings: int = 1) -> tuple[Breaker, float]:
     return breaker, breaker.until
 
 
-def test_so_many_failures_in_a_row_open_it_and_one_less_does_not():
+def test_failures_in_a_row_open_the_circuit_and_one_less_does_not():
     assert failed(CLOSED, 2).closed
     opened = failed(CLOSED, 3)
     assert (state_of(opened, NOW), state_of(opened, NOW + 3.9), state_of(opened, NOW + 4.0)) == (
         "open",
         "open",
-        "ripe",
+        "half-open",
     )
     assert (opened.since, opened.failed, opened.why) == (NOW, NOW, "provider_down: 503")
 
 
-def test_an_answer_between_failures_begins_the_row_anew():
-    answered = record(failed(CLOSED, 2), "r", "answered", "", NOW, SETTINGS)
-    assert answered == CLOSED
-    assert failed(answered, 2).closed
+def test_an_answer_resets_the_count_of_failures():
+    reset = record(failed(CLOSED, 2), "r", "up", "", NOW, SETTINGS)
+    assert reset == CLOSED
+    assert failed(reset, 2).closed
 
 
-def test_while_it_is_open_nobody_asks_and_when_it_is_ripe_one_tries():
+def test_an_open_circuit_admits_nothing_and_a_half_open_one_a_single_trial():
     opened = failed(CLOSED, 3)
     assert admit(opened, "a", NOW + 60, NOW, SETTINGS) == (False, opened)
     may, trying = admit(opened, "a", NOW + 60, NOW + 4, SETTINGS)
@@ -60,64 +60,64 @@ def test_while_it_is_open_nobody_asks_and_when_it_is_ripe_one_tries():
 
 
 @pytest.mark.parametrize(("left_s", "held_s"), [(7.0, 7.0 + GRACE_S), (3600.0, HANGS * 20.0)])
-def test_whoever_tries_and_vanishes_leaves_it_to_the_next(left_s, held_s):
-    opened, now = ripe()
+def test_a_lost_trial_is_given_up_after_its_limit(left_s, held_s):
+    opened, now = half_open()
     _, trying = admit(opened, "a", now + left_s, now, SETTINGS)
     assert not admit(trying, "b", now + 9000, now + held_s - 0.1, SETTINGS)[0]
     assert admit(trying, "b", now + 9000, now + held_s, SETTINGS)[0]
 
 
-def test_a_try_that_says_nothing_leaves_it_to_the_next_at_once():
-    opened, now = ripe()
+def test_a_trial_with_an_unknown_verdict_frees_the_circuit_for_the_next():
+    opened, now = half_open()
     _, trying = admit(opened, "a", now + 60, now, SETTINGS)
-    silent = record(trying, "a", "silent", "", now, SETTINGS)
-    assert state_of(silent, now) == "ripe"
+    free = record(trying, "a", "unknown", "", now, SETTINGS)
+    assert state_of(free, now) == "half-open"
 
 
-def test_a_try_that_fails_opens_it_for_twice_as_long_up_to_the_bound():
-    waits = [breaker.until - breaker.failed for breaker, _ in map(ripe, (1, 2, 3, 4))]
+def test_a_failed_trial_opens_the_circuit_for_twice_as_long_up_to_the_limit():
+    waits = [breaker.until - breaker.failed for breaker, _ in map(half_open, (1, 2, 3, 4))]
     assert waits == [4.0, 8.0, 10.0, 10.0]
 
 
-def test_a_try_that_is_answered_closes_it():
-    opened, now = ripe(3)
+def test_a_successful_trial_closes_the_circuit():
+    opened, now = half_open(3)
     _, trying = admit(opened, "a", now + 60, now, SETTINGS)
-    assert record(trying, "a", "answered", "", now, SETTINGS) == CLOSED
+    assert record(trying, "a", "up", "", now, SETTINGS) == CLOSED
 
 
-def test_those_that_were_under_way_when_it_opened_do_not_keep_it_open_longer():
+def test_failures_of_running_requests_do_not_extend_an_open_circuit():
     opened = failed(CLOSED, 3)
     assert failed(opened, 5, now=NOW + 2).until == opened.until
 
 
 @pytest.mark.parametrize(
-    ("result", "ran_s", "said"),
+    ("result", "ran_s", "expected"),
     [
-        (Success(), 1.0, "answered"),
+        (Success(), 1.0, "up"),
         (Failure(cause=Cause.PROVIDER_DOWN, provider="p"), 1.0, "down"),
         (Failure(cause=Cause.QUOTA, provider="p"), 1.0, "down"),
         (Failure(cause=Cause.AUTH, provider="p"), 1.0, "down"),
-        (Failure(cause=Cause.PROMPT_REFUSED, provider="p"), 1.0, "answered"),
-        (Failure(cause=Cause.NO_HIT, provider="p"), 1.0, "answered"),
-        (Failure(cause=Cause.BAD_ANSWER, provider="p"), 1.0, "answered"),
-        (Failure(cause=Cause.VERDICT_UNREADABLE, provider="p"), 1.0, "answered"),
-        (Failure(cause=Cause.PROVIDER_DOWN), 1.0, "silent"),
-        (Failure(cause=Cause.BAD_PARAMS), 1.0, "silent"),  # the provider was never asked
-        (Failure(cause=Cause.BLOB_MISSING), 1.0, "silent"),
-        (Failure(cause=Cause.PROVIDER_DOWN, provider=STORE), 1.0, "silent"),  # nowhere to put the picture
-        (Failure(cause=Cause.INTERNAL), 1.0, "silent"),
+        (Failure(cause=Cause.PROMPT_REFUSED, provider="p"), 1.0, "up"),
+        (Failure(cause=Cause.NO_HIT, provider="p"), 1.0, "up"),
+        (Failure(cause=Cause.BAD_ANSWER, provider="p"), 1.0, "up"),
+        (Failure(cause=Cause.VERDICT_UNREADABLE, provider="p"), 1.0, "up"),
+        (Failure(cause=Cause.PROVIDER_DOWN), 1.0, "unknown"),
+        (Failure(cause=Cause.BAD_PARAMS), 1.0, "unknown"),  # the provider was never asked
+        (Failure(cause=Cause.BLOB_MISSING), 1.0, "unknown"),
+        (Failure(cause=Cause.PROVIDER_DOWN, provider=STORE), 1.0, "unknown"),  # nowhere to put the picture
+        (Failure(cause=Cause.INTERNAL), 1.0, "unknown"),
         (Failure(cause=Cause.TIMEOUT, provider="p"), 20.0, "down"),
-        (Failure(cause=Cause.TIMEOUT, provider="p"), 19.9, "silent"),  # it came to a worker too late
-        (Failure(cause=Cause.TIMEOUT), 60.0, "silent"),  # decoders were busy, or the job was slow by itself
-        (Failure(cause=Cause.HOST_DOWN), 60.0, "answered"),  # with a host that did not
+        (Failure(cause=Cause.TIMEOUT, provider="p"), 19.9, "unknown"),  # it came to a worker too late
+        (Failure(cause=Cause.TIMEOUT), 60.0, "unknown"),  # decoders were busy, or the job was slow by itself
+        (Failure(cause=Cause.HOST_DOWN), 60.0, "up"),  # with a host that did not
     ],
 )
-def test_what_an_end_says_of_the_provider(result, ran_s, said):
-    assert verdict(result, ran_s, hang_s=20.0) == said
+def test_verdict_on_the_provider(result, ran_s, expected):
+    assert verdict(result, ran_s, hang_s=20.0) == expected
 
 
 EVENTS = st.lists(
-    st.tuples(st.sampled_from(["take", "answered", "down", "silent"]), st.floats(0, 30)), max_size=80
+    st.tuples(st.sampled_from(["take", "up", "down", "unknown"]), st.floats(0, 30)), max_size=80
 )
 
 
@@ -125,29 +125,29 @@ EVENTS = st.lists(
 def test_any_history(events):
     breaker, now, row = CLOSED, NOW, 0
     running: list[str] = []
-    tries: dict[str, float] = {}  # who may be trying, and until when
+    tries: dict[str, float] = {}  # trials, and until when
     for number, (event, passed) in enumerate(events):
         now += passed
         name = f"r{number}"
         if event == "take":
             where = state_of(breaker, now)
             may, breaker = admit(breaker, name, now + 20, now, SETTINGS)
-            assert may == (where in ("closed", "ripe"))
-            if where == "ripe":
-                assert not [until for until in tries.values() if now < until], "two tried at once"
+            assert may == (where in ("closed", "half-open"))
+            if where == "half-open":
+                assert not [until for until in tries.values() if now < until], "two trials at once"
                 tries = {name: now + 20 + GRACE_S}
             running += [name] * may
         elif running:
             name = running.pop(0)
-            row = {"answered": 0, "down": row + 1, "silent": row}[event]
+            row = {"up": 0, "down": row + 1, "unknown": row}[event]
             after = record(breaker, name, event, "why", now, SETTINGS)
             tries.pop(name, None)
-            if event == "answered":
+            if event == "up":
                 assert after == CLOSED
                 tries = {}
             elif breaker.closed and not after.closed:
                 assert row >= SETTINGS.failures
-            elif event == "silent":
+            elif event == "unknown":
                 assert (after.openings, after.until) == (breaker.openings, breaker.until)
             assert after.until <= now + SETTINGS.max_open_s or after.until == breaker.until
             breaker = after

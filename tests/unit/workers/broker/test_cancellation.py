@@ -1,4 +1,4 @@
-"""A job asks Redis whether it was cancelled, seldom, and never waits for a Redis that is away."""
+"""A job polls Redis for its cancellation, rarely, and does not wait for a Redis that is down."""
 
 from __future__ import annotations
 
@@ -12,17 +12,17 @@ from workers.broker.cancellation import BACKOFF_S, POLL_S, CancellationCheck
 
 
 class Server:
-    """What Redis answers, and when it was asked."""
+    """A client of Redis; `polls` counts the calls."""
 
     def __init__(self) -> None:
         self.keys: set[str] = set()
-        self.away = False
-        self.asked = 0
+        self.down = False
+        self.polls = 0
 
     def exists(self, key: str) -> int:
-        self.asked += 1
-        if self.away:
-            raise redis.ConnectionError("away")
+        self.polls += 1
+        if self.down:
+            raise redis.ConnectionError("down")
         return int(key in self.keys)
 
 
@@ -48,37 +48,37 @@ def clock(monkeypatch: pytest.MonkeyPatch) -> Clock:
     return made
 
 
-def test_a_stored_outcome_ends_a_job_and_that_stays_so(server: Server, clock: Clock) -> None:
-    look = CancellationCheck("r", 1)
-    assert not look()
+def test_a_stored_outcome_cancels_a_job_for_good(server: Server, clock: Clock) -> None:
+    check = CancellationCheck("r", 1)
+    assert not check()
     server.keys.add("llmi:outcome:r")
     clock.now += POLL_S
-    assert look()
+    assert check()
     server.keys.clear()
     clock.now += POLL_S
-    assert look()
+    assert check()
 
 
-def test_another_requests_outcome_says_nothing(server: Server, clock: Clock) -> None:
+def test_the_outcome_of_another_request_does_not_count(server: Server, clock: Clock) -> None:
     server.keys.add("llmi:outcome:other")
     assert not CancellationCheck("r", 1)()
 
 
-def test_redis_is_asked_seldom_however_short_the_steps_are(server: Server, clock: Clock) -> None:
-    look = CancellationCheck("r", 1)
+def test_redis_is_polled_rarely_however_short_the_steps_are(server: Server, clock: Clock) -> None:
+    check = CancellationCheck("r", 1)
     for _ in range(1000):
-        look()
+        check()
         clock.now += POLL_S / 100
-    assert server.asked <= 11
+    assert server.polls <= 11
 
 
-def test_a_redis_that_is_away_means_no_and_holds_up_once(server: Server, clock: Clock) -> None:
-    look, server.away = CancellationCheck("r", 1), True
-    assert not look()
+def test_a_redis_that_is_down_means_not_cancelled_and_delays_once(server: Server, clock: Clock) -> None:
+    check, server.down = CancellationCheck("r", 1), True
+    assert not check()
     clock.now += BACKOFF_S / 2
-    assert not look()
-    assert server.asked == 1
-    server.away = False
+    assert not check()
+    assert server.polls == 1
+    server.down = False
     server.keys.add("llmi:outcome:r")
     clock.now += BACKOFF_S
-    assert look()
+    assert check()

@@ -1,11 +1,11 @@
-"""What Redis' answer about one request means."""
+"""Request status from the answer of the script and the worker registry."""
 
 from __future__ import annotations
 
 import pytest
 
 from workers.broker.registry import WorkerRecord
-from workers.broker.request_status import RequestStatus, judge
+from workers.broker.request_status import RequestStatus, status_of
 from workers.settings import QueueSettings
 
 SETTINGS = QueueSettings(lease_s=15.0, result_ttl_s=1000)
@@ -15,7 +15,7 @@ OTHER = WorkerRecord("u", "n", ("search",), ready=True)
 
 
 @pytest.mark.parametrize(
-    ("found", "roster", "expected"),
+    ("found", "workers", "expected"),
     [
         ([1, 1, 9000, None, -1], [READY], RequestStatus("ended", workers=1, attempts=1)),
         ([0, 0, -2, None, 3], [READY, OTHER], RequestStatus("waiting", before=3, workers=1)),
@@ -31,11 +31,11 @@ OTHER = WorkerRecord("u", "n", ("search",), ready=True)
         ([0, 1, 1, None, -1], [READY], RequestStatus("missing", workers=1, attempts=1)),
     ],
 )
-def test_a_request_is_where_redis_has_it(found, roster, expected):
-    assert judge(found, roster, "code", SETTINGS, now=1000.0) == expected
+def test_status_of_a_request(found, workers, expected):
+    assert status_of(found, workers, "code", SETTINGS, now=1000.0) == expected
 
 
-def test_what_waits_for_a_worker_that_loads_is_not_stuck():
+def test_a_request_for_a_worker_that_loads_is_not_stuck():
     assert RequestStatus("unserved").stuck
     assert not RequestStatus("unserved", loading=1).stuck
     assert not RequestStatus("running", for_s=1e6).stuck

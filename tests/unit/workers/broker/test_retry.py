@@ -1,4 +1,4 @@
-"""What passes by waiting, and what does not."""
+"""Transient errors of Redis are retried, others are raised."""
 
 from __future__ import annotations
 
@@ -10,7 +10,7 @@ from redis import exceptions
 from workers.broker import retry
 from workers.broker.retry import is_transient, retry_redis
 
-PASSING = [
+TRANSIENT = [
     exceptions.ConnectionError("Connection refused"),
     exceptions.TimeoutError("Timeout reading from socket"),
     exceptions.BusyLoadingError("Redis is loading the dataset in memory"),
@@ -21,7 +21,7 @@ PASSING = [
     exceptions.ResponseError("Command # 1 (HSET k f v) of pipeline caused error: NOREPLICAS Not enough"),
     OSError("Network is unreachable"),
 ]
-LASTING = [
+PERMANENT = [
     exceptions.AuthenticationError("invalid username-password pair or user is disabled."),
     exceptions.NoPermissionError("this user has no permissions to run the 'eval' command"),
     exceptions.ResponseError("WRONGTYPE Operation against a key holding the wrong kind of value"),
@@ -31,29 +31,29 @@ LASTING = [
 ]
 
 
-@pytest.mark.parametrize("error", PASSING, ids=str)
-def test_what_redis_may_answer_later_is_waited_for(error, caplog):
+@pytest.mark.parametrize("error", TRANSIENT, ids=str)
+def test_a_transient_error_is_retried_and_logged_once(error, caplog):
     answers = iter([error, error, "served"])
 
     @retry_redis
-    def ask() -> str:
+    def command() -> str:
         if isinstance(answer := next(answers), Exception):
             raise answer
         return answer
 
-    ask.retry.sleep = lambda _s: None
+    command.retry.sleep = lambda _s: None
     with caplog.at_level(logging.WARNING, retry.__name__):
-        assert ask() == "served"
+        assert command() == "served"
     assert is_transient(error)
-    assert [record.getMessage() for record in caplog.records] == [f"Redis is waited for: {error}"]
+    assert [record.getMessage() for record in caplog.records] == [f"waiting for Redis: {error}"]
 
 
-@pytest.mark.parametrize("error", LASTING, ids=str)
-def test_what_lasts_is_told_at_once(error):
+@pytest.mark.parametrize("error", PERMANENT, ids=str)
+def test_a_permanent_error_is_raised_at_once(error):
     @retry_redis
-    def ask() -> None:
+    def command() -> None:
         raise error
 
     assert not is_transient(error)
     with pytest.raises(type(error)):
-        ask()
+        command()
