@@ -26,7 +26,8 @@ from evaluation.batch.authoring import write_document
 from evaluation.pages import reader
 from evaluation.pages.provenance import figure
 from evaluation.settings import AUTHOR_URL_ENV, AuthorSettings
-from policy.document import SOURCES, Document, ImagePart, InvalidPart, Task, TextPart
+from policy.document import Document, ImagePart, InvalidPart, Task, TextPart
+from policy.tools import registry as tools
 from workers import images
 from workers.client.client import QueueClient
 from workers.errors import Cause, ConfigError, Fault, InfrastructureFault, JobError
@@ -64,7 +65,7 @@ def prepare(order: Order, console: Console) -> Prepared:
     """
     pictures = _pictures(order)
     config = _named(order) if order.config else _demo(order, console)
-    if problems := [*authors.check(config.author), *providers.check(config.tools)]:
+    if problems := [*tools.check(), *authors.check(config.author), *providers.check(config.tools)]:
         raise ConfigError("\n".join(problems))
     return Prepared(order, config, tuple(pictures))
 
@@ -195,7 +196,7 @@ async def _write(prepared: Prepared, config: ServiceConfig, say: Notify) -> tupl
             tools=config.tools,
             timeout_s=config.author.timeout_s
             + config.queue.wait_s
-            + max(config.tools.limit_s(tool) for tool in SOURCES),
+            + max(config.tools.limit_s(tool) for tool in tools.tool_names()),
             seed=prepared.order.seed,
         )
     return document, blobs

@@ -12,16 +12,13 @@ from pydantic import Field
 
 from workers.messages import BlobRef, Details, Failure, Message, Outcome, Success, Text
 
-Source = Literal["search", "diffusion", "code", "edit"]
-SOURCES: tuple[Source, ...] = ("search", "diffusion", "code", "edit")
-
 
 class Tag(Message):
-    """A valid tag: one of the four sources, what the image should show, and exactly that source's
+    """A valid tag: the name of its tool (`policy.tools`), what the image should show, and exactly that tool's
     parameters.
     """
 
-    source: Source
+    source: str
     description: str
     params: dict[str, str | int]
 

@@ -8,11 +8,12 @@ from __future__ import annotations
 
 from collections.abc import Collection
 
+from policy.tools.registry import weights
+
 NONE_ALLOWED = -1
 FREE = 0
 AT_LEAST_ONE = 99
 
-TOOL_WEIGHTS = {"code": 0.4, "edit": 0.3, "search": 0.2, "diffusion": 0.1}
 EXCESS_COST = 0.3
 
 
@@ -53,13 +54,13 @@ def tool_score(
 ) -> float | None:
     """The score of the required tools: half for a valid tag of each, half for an image from each.
 
-    The weights are relative to the required tools. None when no known tool is required. The arguments are
-    names of tools; order and repetition do not matter.
+    Tools have the weights of `policy.tools` (published: code .4, edit .3, search .2, diffusion .1), relative
+    to the required tools. None when no known tool is required. The arguments are names of tools; order and
+    repetition do not matter.
     """
-    wanted = [tool for tool in sorted(set(required)) if tool in TOOL_WEIGHTS]
+    weight = weights()
+    wanted = [tool for tool in sorted(set(required)) if tool in weight]
     if not wanted:
         return None
-    earned = sum(
-        TOOL_WEIGHTS[tool] * (0.5 * (tool in attempted) + 0.5 * (tool in succeeded)) for tool in wanted
-    )
-    return min(1.0, earned / sum(TOOL_WEIGHTS[tool] for tool in wanted))
+    earned = sum(weight[tool] * (0.5 * (tool in attempted) + 0.5 * (tool in succeeded)) for tool in wanted)
+    return min(1.0, earned / sum(weight[tool] for tool in wanted))

@@ -1,16 +1,22 @@
 """The queue table: the kinds of jobs, and what a worker of each needs.
 
+A package adds a queue with an entry point of the group `llmi.queues`: a `QueueSpec` under its name.
+
 Invariants:
-- One kind, one queue of the same name. Adding a kind is one line here and one registered job.
+- One kind, one queue of the same name, one registered job.
 - A job that waits for other jobs runs in a process that serves no other queue, so that it occupies none of
   their slots.
 """
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+import functools
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
+from importlib.metadata import entry_points
 from typing import Literal
+
+from workers.errors import ConfigError
 
 Resource = Literal["cpu", "gpu", "network"]
 
@@ -32,19 +38,50 @@ class QueueSpec:
         return "threads" if self.resource == "network" else "prefork"
 
 
-QUEUES: dict[str, QueueSpec] = {
-    spec.name: spec
-    for spec in (
-        QueueSpec("search", "network", 60.0),
-        QueueSpec("diffusion", "gpu", 300.0),
-        QueueSpec("edit", "gpu", 300.0),
-        QueueSpec("code", "cpu", 60.0),
-        QueueSpec("judge_text", "network", 180.0),
-        QueueSpec("judge_image", "network", 180.0),
-        QueueSpec("judge_rubric", "network", 180.0),
-        QueueSpec("evaluate", "network", 3600.0, waits=True),
-    )
-}
+GROUP = "llmi.queues"
+_BUILT_IN = (
+    QueueSpec("search", "network", 60.0),
+    QueueSpec("diffusion", "gpu", 300.0),
+    QueueSpec("edit", "gpu", 300.0),
+    QueueSpec("code", "cpu", 60.0),
+    QueueSpec("judge_text", "network", 180.0),
+    QueueSpec("judge_image", "network", 180.0),
+    QueueSpec("judge_rubric", "network", 180.0),
+    QueueSpec("evaluate", "network", 3600.0, waits=True),
+)
+
+
+class QueueTable(Mapping[str, QueueSpec]):
+    """The queues by name: the built-in ones, then those of installed packages, which are loaded at the first
+    look-up. Raises `ConfigError` then for an entry point that is no queue of its name.
+    """
+
+    @functools.cached_property
+    def _specs(self) -> dict[str, QueueSpec]:
+        specs = {spec.name: spec for spec in _BUILT_IN}
+        for point in entry_points(group=GROUP):
+            try:
+                spec = point.load()
+            except AttributeError as error:
+                raise ConfigError(
+                    f"entry point {point.name!r} of {GROUP}: {error}; define the queue before its job"
+                ) from error
+            if not isinstance(spec, QueueSpec) or spec.name != point.name or point.name in specs:
+                raise ConfigError(f"entry point {point.name!r} of {GROUP}: no new QueueSpec of that name")
+            specs[point.name] = spec
+        return specs
+
+    def __getitem__(self, name: str) -> QueueSpec:
+        return self._specs[name]
+
+    def __iter__(self) -> Iterator[str]:
+        return iter(self._specs)
+
+    def __len__(self) -> int:
+        return len(self._specs)
+
+
+QUEUES = QueueTable()
 
 
 def sharing_problem(queues: Sequence[str]) -> str:

@@ -11,6 +11,7 @@ from pathlib import Path
 from coordinator.check import folders, inputs, services
 from coordinator.config.settings import RunConfig
 from policy.data.checked_images import Progress
+from policy.tools import registry as tools
 from rewards import settings as rewards_settings
 from workers.errors import ConfigError
 from workers.providers import registry as providers
@@ -47,4 +48,4 @@ def local(config: RunConfig, run: Path, resume: bool = False) -> list[str]:
 def missing(config: RunConfig) -> list[str]:
     """Missing keys, addresses and local folders of the configured providers, judges and model."""
     judges = rewards_settings.check(config.judges, config.reward)
-    return [*providers.check(config.tools), *judges, *inputs.model(config)]
+    return [*tools.check(), *providers.check(config.tools), *judges, *inputs.model(config)]

@@ -19,7 +19,7 @@ from coordinator.console.terminal import Notify
 from coordinator.host.signals import StopSignals
 from coordinator.scale.own_workers import own_workers
 from coordinator.state.claim import published
-from policy.document import SOURCES
+from policy.tools.registry import tool_names
 from workers.broker.registry import served_queues
 from workers.errors import ConfigError
 from workers.settings import BlobSettings
@@ -46,7 +46,7 @@ def _living(config: ServiceConfig, say: Notify) -> ServiceConfig | None:
         return None
     try:
         there = served_queues(config.queue.url)
-        lacking = [tool for tool in SOURCES if tool not in there]
+        lacking = [tool for tool in tool_names() if tool not in there]
         theirs = None if lacking else published(config.queue)
     except ConfigError:
         raise
@@ -81,8 +81,8 @@ def tool_pools(config: ServiceConfig) -> tuple[PoolSettings, ...]:
     """A worker for each pool of the configuration that serves tools, and for each tool that none serves."""
     kept = []
     for pool in config.workers.pools:
-        queues = tuple(queue for queue in pool.queues if queue in SOURCES)
+        queues = tuple(queue for queue in pool.queues if queue in tool_names())
         if queues:
             kept.append(PoolSettings(queues=queues, concurrency=min(pool.concurrency, SLOTS)))
     there = {queue for pool in kept for queue in pool.queues}
-    return (*kept, *(PoolSettings(queues=(tool,)) for tool in SOURCES if tool not in there))
+    return (*kept, *(PoolSettings(queues=(tool,)) for tool in tool_names() if tool not in there))

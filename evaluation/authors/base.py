@@ -14,7 +14,7 @@ from typing import Protocol
 
 from policy.data.dataset import place_images
 from policy.document import Task
-from policy.grammar.prompts import SYSTEM, chat
+from policy.grammar import prompts
 
 
 @dataclass(frozen=True)
@@ -45,4 +45,4 @@ def conversation(task: Task, images: int, *, system_prompt: bool) -> list[dict]:
     messages: list[dict] = [{"role": "user", "content": task.question}]
     if images:
         messages = place_images(messages, images)
-    return chat(messages, SYSTEM if system_prompt else "")
+    return prompts.chat(messages, prompts.system_prompt() if system_prompt else "")

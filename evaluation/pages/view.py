@@ -18,6 +18,7 @@ from pydantic import JsonValue
 from evaluation.pages.pictures import data_uri
 from evaluation.pages.samples import Sample
 from policy.document import ImagePart, InvalidPart, TextPart
+from policy.tools.registry import caption
 from workers.errors import Fault
 from workers.messages import Failure
 from workers.storage.blobs import BlobStore
@@ -40,7 +41,6 @@ TERMS = {
     "M": "image judge (M)",
     "tools": "tools asked for",
 }
-TOOLS = {"search": "Found", "diffusion": "Generated", "code": "Plotted", "edit": "Edited"}
 _markdown = MarkdownIt("js-default", {"html": False, "linkify": False}).disable(["image", "link", "autolink"])
 
 
@@ -146,7 +146,7 @@ def _plain(value: JsonValue) -> str:
 
 def _image(part: ImagePart, blobs: BlobStore) -> Piece:
     params = part.tag.params
-    origin = TOOLS[part.tag.source] if part.blob else part.tag.source
+    origin = caption(part.tag.source) if part.blob else part.tag.source
     if part.tag.source == "edit":
         origin = f"{origin} from image {params.get('img_index')}"
     piece = Piece(

@@ -12,7 +12,7 @@ from pathlib import Path
 from typing import Any
 
 from llmi.demo.prompts.corpus import Prompt, prompts
-from policy.document import Source
+from llmi.tools import Source
 
 TEXT_ITEMS, PICTURE_ITEMS = 4, 2
 _WANTED: dict[Source, str] = {

@@ -35,7 +35,8 @@ from llmi.load.gauges import Gauges, Spread, connect, resident, round_trip
 from llmi.load.simulated import workers as played_workers
 from llmi.load.simulated.model import END, PROMPT_TOKENS, PlayedModel
 from llmi.load.targets import Target
-from policy.document import SOURCES, Task
+from llmi.tools import SOURCES
+from policy.document import Task
 from policy.ledger.writer import LedgerWriter
 from policy.rollout.freeze_gc import freeze_gc
 from policy.rollout.rollout import Limits, Rollout

@@ -20,8 +20,9 @@ from typing import Any, cast
 from policy.data.files import shown, some
 from policy.data.input_images import InputImage, of_cell
 from policy.data.table import read_table, records
-from policy.document import SOURCES, Task
+from policy.document import Task
 from policy.grammar.prompts import chat
+from policy.tools.registry import tool_names
 from workers.errors import ConfigError
 from workers.messages import BlobRef
 
@@ -70,7 +71,7 @@ def load_rows(path: str | Path) -> list[Row]:
         _row(path, index, record, _images(path, index, images[index] if images is not None else None))
         for index, record in enumerate(records(path, table))
     ]
-    unknown = sorted({tool for row in rows for tool in row.tools} - set(SOURCES))
+    unknown = sorted({tool for row in rows for tool in row.tools} - set(tool_names()))
     if unknown:
         logger.warning("%s: extra_info.tools: %s: no such tool; required of no document", path, some(unknown))
         rows = [_without(row, unknown) for row in rows]
@@ -194,7 +195,9 @@ def _tools(where: str, value: object) -> tuple[str, ...]:
     if isinstance(value, str):
         value = re.split(r"[\s,;]+", value.strip("[]() ").replace("'", "").replace('"', ""))
     if not isinstance(value, list) or not all(isinstance(tool, str) for tool in value):
-        raise ConfigError(f"{where}: extra_info.tools: must be a list of tool names ({', '.join(SOURCES)})")
+        raise ConfigError(
+            f"{where}: extra_info.tools: must be a list of tool names ({', '.join(tool_names())})"
+        )
     return tuple(dict.fromkeys(tool.strip().lower() for tool in value if tool.strip()))
 
 

@@ -15,7 +15,7 @@ from torch.utils.data import Dataset
 
 from policy.data.checked_images import CheckedImages
 from policy.data.dataset import Row, load_rows
-from policy.grammar.prompts import SYSTEM
+from policy.grammar.prompts import system_prompt
 from workers.errors import ConfigError
 from workers.messages import BlobRef
 from workers.settings import BlobSettings, section
@@ -45,7 +45,7 @@ class InterleavedDataset(Dataset):
         max_samples: int = -1,
     ):
         files = [data_files] if isinstance(data_files, str) else list(data_files)
-        self._system = SYSTEM if config.system_prompt else ""
+        self._system = system_prompt() if config.system_prompt else ""
         self._tokenizer = tokenizer
         self._limit = int(config.max_prompt_length)
         rows = [row for file in files for row in load_rows(file)]

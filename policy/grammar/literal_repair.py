@@ -7,19 +7,14 @@ own. Invariants: as in `policy.grammar.literal`.
 
 from __future__ import annotations
 
+from itertools import chain
+
 from policy.grammar.marks import QUOTES
 from policy.grammar.python_text import closing, meant, quote_at, unescaped
+from policy.tools.registry import tools
 from workers.text.patterns import CONSTANT, ESCAPE_OR_QUOTE, NUMBER, SPACE, Pattern
 
 _OUTER = ("source", "description", "params")
-_PARAMS = {
-    "search": ("query",),
-    "diffusion": ("prompt",),
-    "code": ("code",),
-    "edit": ("img_index", "prompt"),
-}
-_INNER = ("prompt", "query", "code", "img_index")
-_NAMES = (*_OUTER, *_INNER)
 _CONSTANTS = {"True": True, "true": True, "False": False, "false": False, "None": None, "null": None}
 _MAX_COMMENTS, _MAX_COMMENT = 3, 300  # in a row, and characters each; more is no comment of a tag
 
@@ -36,6 +31,10 @@ def repaired(text: str) -> dict:
 class _Dictionary:
     def __init__(self, text: str):
         self._text = text
+        self._params = {name: tuple(tool.params.model_fields) for name, tool in tools().items()}
+        self._all_params = tuple(dict.fromkeys(chain.from_iterable(self._params.values())))
+        # The longest first: an unquoted key may begin like another.
+        self._names = tuple(sorted((*_OUTER, *self._all_params), key=len, reverse=True))
         self._outer: dict[str, object] = {}
         self._inner: dict[str, object] | None = None  # the params while they are read
 
@@ -70,12 +69,12 @@ class _Dictionary:
         inside[name], end = self._value(name, at)
         return end
 
-    def _key(self, at: int, names: tuple[str, ...] = _NAMES) -> tuple[str, int]:
+    def _key(self, at: int, names: tuple[str, ...] | None = None) -> tuple[str, int]:
         """A known key at `at` and where its value begins, or 0."""
         at = self._space(at)
         quoted = at < len(self._text) and self._text[at] in QUOTES
         at += quoted
-        for name in names:
+        for name in self._names if names is None else names:
             if self._text.startswith(name, at):
                 end = at + len(name)
                 if quoted and not (end < len(self._text) and self._text[end] in QUOTES):
@@ -165,7 +164,7 @@ class _Dictionary:
             missing = tuple(key for key in _OUTER if key not in self._outer and key != name)
             return self._ends(self._closed(at)) or self._next(at, missing)
         source = self._outer.get("source")
-        keys = _PARAMS.get(source, _INNER) if isinstance(source, str) else _INNER
+        keys = self._params.get(source, self._all_params) if isinstance(source, str) else self._all_params
         missing = tuple(key for key in keys if key not in self._inner and key != name)
         if self._next(at, missing):
             return True

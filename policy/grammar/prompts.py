@@ -6,17 +6,11 @@ parser.
 
 from __future__ import annotations
 
-from importlib.metadata import version
+import functools
 
-from workers.sandbox.charts.style import LIBRARIES
+from policy.tools.registry import tools
 
-
-def _libraries() -> str:
-    """What chart code may import, such as "matplotlib 3.11, numpy 2.3": the versions that are installed."""
-    return ", ".join(f"{name} {'.'.join(version(name).split('.')[:2])}" for name in LIBRARIES)
-
-
-SYSTEM = """\
+_FRAME = """\
 You write documents that live from words and pictures together. You do not paint the pictures yourself: \
 where one belongs, you write a tag, and a tool makes the picture and puts it exactly there.
 
@@ -25,16 +19,7 @@ A tag is one line of this form, a dictionary with exactly these three keys:
 
 'description' says in a sentence what the reader will see. 'source' chooses the tool, and 'params' is \
 what it needs:
-- 'search' with {'query': TEXT}: finds a real photograph. For actual places, people, objects and events, \
-and for whatever must be authentic or current.
-- 'diffusion' with {'prompt': TEXT}: paints a new picture. For stories, styles, concepts and anything \
-imagined.
-- 'code' with {'code': TEXT}: runs Python 3.11 that draws a chart, with LIBRARIES and no network. plt, pd, \
-sns and np are already imported. Draw one figure; do not call plt.show or plt.savefig. Labels may be in any \
-language: leave the font as it is. For numbers, comparisons and trends.
-- 'edit' with {'img_index': NUMBER, 'prompt': TEXT}: changes an earlier picture. Pictures are counted \
-from 0: first the ones the user gave, then one for every tag, in the order you wrote them. Only pictures \
-before this tag can be edited.
+TOOLS
 
 Rules:
 - Give as many pictures as the user asks for, and none when none are wanted. When nothing is said, add \
@@ -51,7 +36,14 @@ A lighthouse stands at the end of the pier, and its keeper knows every ship.
 Each winter fewer of them pass.
 <imgen>{'source': 'code', 'description': 'Ships counted each winter', 'params': {'code': 'plt.plot([2021,\
  2022, 2023], [48, 41, 30])\\nplt.title("Ships per winter")'}}</imgen>
-""".replace("LIBRARIES", _libraries())
+"""
+
+
+@functools.cache
+def system_prompt() -> str:
+    """The system prompt, with a line for every tool."""
+    lines = (f"- '{tool.name}' with {tool.signature}: {tool.prompt}" for tool in tools().values())
+    return _FRAME.replace("TOOLS", "\n".join(lines))
 
 
 def chat(messages: list[dict], system: str) -> list[dict]:

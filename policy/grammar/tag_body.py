@@ -8,57 +8,27 @@ from __future__ import annotations
 from dataclasses import dataclass
 from typing import Annotated
 
-from pydantic import AfterValidator, ConfigDict, Field, ValidationError
+from pydantic import BeforeValidator, ConfigDict, ValidationError
 
-from policy.document import SOURCES, Source, Tag
+from policy.document import Tag
 from policy.grammar.literal import Unreadable, read_dict
+from policy.tools.base import Prose
+from policy.tools.registry import tool_names, tools
 from workers.messages import Message, valid_unicode
 
 
-def _written(text: str) -> str:
-    if not text.strip():
-        raise ValueError("must not be blank")
-    return text
+def _known(source: object) -> object:
+    if not isinstance(source, str) or source not in tools():
+        raise ValueError(f"must be one of {', '.join(tool_names())}")
+    return source
 
 
-Prose = Annotated[str, Field(max_length=8000), AfterValidator(_written)]
-Query = Annotated[str, Field(max_length=2000), AfterValidator(_written)]
-Code = Annotated[str, Field(max_length=100_000), AfterValidator(_written)]
-
-
-class _Strict(Message):
+class _Body(Message):
     model_config = ConfigDict(extra="forbid", frozen=True, strict=True)
 
-
-class _Body(_Strict):
-    source: Source
+    source: Annotated[str, BeforeValidator(_known)]
     description: Prose
     params: dict
-
-
-class _Diffusion(_Strict):
-    prompt: Prose
-
-
-class _Search(_Strict):
-    query: Query
-
-
-class _Code(_Strict):
-    code: Code
-
-
-class _Edit(_Strict):
-    img_index: Annotated[int, Field(ge=0)]
-    prompt: Prose
-
-
-PARAMS: dict[Source, type[_Strict]] = {
-    "search": _Search,
-    "diffusion": _Diffusion,
-    "code": _Code,
-    "edit": _Edit,
-}
 
 
 @dataclass(frozen=True)
@@ -72,7 +42,8 @@ def parse_tag(body: str, *, index: int, inputs: int) -> Tag | Invalid:
     """What stands between `<imgen>` and `</imgen>`.
 
     `index` is the tag's place among all tags of the document, from 0; `inputs` the number of images in the
-    prompt. An edit's `img_index` counts the inputs first, then every tag, and must point before this one.
+    prompt. The number of an image to change counts the inputs first, then every tag, and must lie before this
+    tag.
     """
     try:
         value = _clean(read_dict(body))
@@ -82,14 +53,13 @@ def parse_tag(body: str, *, index: int, inputs: int) -> Tag | Invalid:
         outer = _Body.model_validate(value)
     except ValidationError as error:
         return Invalid(_reason(error))
+    tool = tools()[outer.source]
     try:
-        params = PARAMS[outer.source].model_validate(outer.params)
+        params = tool.params.model_validate(outer.params)
     except ValidationError as error:
         return Invalid(_reason(error, f"{outer.source} params."))
-    if isinstance(params, _Edit) and params.img_index >= inputs + index:
-        return Invalid(
-            f"params.img_index: {params.img_index} does not lie before this tag ({inputs + index})"
-        )
+    if tool.image_param and (number := getattr(params, tool.image_param)) >= inputs + index:
+        return Invalid(f"params.{tool.image_param}: {number} does not lie before this tag ({inputs + index})")
     return Tag(source=outer.source, description=outer.description, params=params.model_dump())
 
 
@@ -108,6 +78,4 @@ def _reason(error: ValidationError, prefix: str = "") -> str:
     cure = {"missing": "is missing", "extra_forbidden": "is not one of its keys"}.get(
         first["type"], first["msg"].removeprefix("Value error, ")
     )
-    if where == "source" and first["type"] == "literal_error":
-        cure = f"must be one of {', '.join(SOURCES)}"
     return f"{prefix}{where}: {cure}"

@@ -19,28 +19,14 @@ from pydantic import BaseModel, ValidationError
 
 from policy.document import ImagePart, InvalidPart, Part, Tag
 from policy.rollout.code_budget import CodeBudget
+from policy.tools.registry import tools
 from workers.client.handle import RequestClient
 from workers.errors import Cause, Fault, InfrastructureFault
-from workers.messages import (
-    BlobRef,
-    CodePayload,
-    DiffusionPayload,
-    EditPayload,
-    Failure,
-    Outcome,
-    Request,
-    SearchPayload,
-    Success,
-)
+from workers.messages import BlobRef, Failure, Outcome, Request, Success
 from workers.settings import ToolSettings
 
 logger = logging.getLogger(__name__)
 CANCEL_S = 5.0
-_PAYLOADS: dict[str, type[BaseModel]] = {
-    "search": SearchPayload,
-    "diffusion": DiffusionPayload,
-    "code": CodePayload,
-}
 
 
 class Tooling:
@@ -133,7 +119,7 @@ class Tooling:
         """Ask for the image. An edit whose image was lost is asked for once more when that is there again."""
         outcome = await self._ask(part)
         lost = outcome.result.blob if isinstance(outcome.result, Failure) else ""
-        if part.tag.source == "edit" and lost and await self.make_again(lost):
+        if tools()[part.tag.source].image_param and lost and await self.make_again(lost):
             outcome = await self._ask(part)
         return outcome
 
@@ -144,17 +130,18 @@ class Tooling:
         request_id = self.request_id(index) + (f".{times}" if times else "")
         self._asked[index] += 1
         image: BlobRef | None = None
-        if tag.source == "edit":
-            needed = await self._dependency(int(tag.params["img_index"]))
+        tool = tools()[tag.source]
+        if tool.image_param:
+            needed = await self._dependency(int(tag.params[tool.image_param]))
             if isinstance(needed, Failure):
                 return _failed(request_id, tag, needed)
             image = needed
         try:
-            payload = _payload(tag, image)
+            payload = tool.payload(tag.params, image)
         except ValidationError as error:
             failure = Failure(cause=Cause.BAD_PARAMS, detail=error.errors()[0]["msg"])
             return _failed(request_id, tag, failure)
-        if tag.source != "code" or times:  # making a lost image again is not the document's time
+        if not tool.code_budget or times:  # making a lost image again is not the document's time
             return await self._outcome(tag, payload, request_id)
         async with self._budget.share() as share:
             if not share.granted:
@@ -217,9 +204,3 @@ def _image(outcome: Outcome) -> str:
     """The name of its image, empty where it made none."""
     result = outcome.result
     return result.images[0].sha256 if isinstance(result, Success) and result.images else ""
-
-
-def _payload(tag: Tag, image: BlobRef | None) -> BaseModel:
-    if tag.source == "edit":
-        return EditPayload.model_validate({"prompt": tag.params["prompt"], "image": image})
-    return _PAYLOADS[tag.source].model_validate(tag.params)

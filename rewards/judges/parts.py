@@ -6,7 +6,6 @@ from typing import Annotated, Literal
 
 from pydantic import Field
 
-from policy.document import Source
 from workers.messages import BlobRef, Message
 
 
@@ -19,7 +18,7 @@ class ShownTag(Message):
     """A valid tag as the model wrote it."""
 
     type: Literal["tag"] = "tag"
-    source: Source
+    source: str
     description: str
     params: dict[str, str | int]
 

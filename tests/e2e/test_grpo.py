@@ -11,7 +11,7 @@ import pytest
 from PIL import Image
 
 from coordinator.config.settings import check
-from policy.document import SOURCES
+from llmi.tools import SOURCES
 from policy.ledger.reader import reward_curve
 from workers.errors import Fault
 from workers.messages import Failure

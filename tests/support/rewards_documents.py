@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from policy.document import Document, ImagePart, InvalidPart, Part, Source, Tag, Task, TextPart
+from llmi.tools import Source
+from policy.document import Document, ImagePart, InvalidPart, Part, Tag, Task, TextPart
 from workers.errors import Cause
 from workers.messages import BlobRef, Failure, Outcome, Success
 

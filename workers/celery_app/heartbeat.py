@@ -63,7 +63,10 @@ def _warm() -> bool:
     """Load what the jobs of this worker need. Returns whether all of it could be loaded."""
     for kind in _self["kinds"]:
         entry = JOBS.get(kind)
-        if entry is not None and entry.warm is not None:
+        if entry is None:
+            logger.error("no job is registered for queue %s (entry points llmi.jobs); shutting down", kind)
+            return False
+        if entry.warm is not None:
             try:
                 entry.warm()
             except Exception:  # of any kind: Celery would log it and keep a worker that can run nothing

@@ -127,7 +127,7 @@ def _needed(record: RequestRecord, requests: Sequence[RequestRecord]) -> list[Re
     if kind == IMAGE_KIND:
         return [other for other in earlier if other.request.kind not in (TEXT_KIND, IMAGE_KIND)]
     image = record.request.payload.get("image")
-    if kind == "edit" and isinstance(image, dict):
+    if isinstance(image, dict):  # of a tool that changes an image
         return [other for other in earlier if image.get("sha256") in _images(other)]
     return []
 

@@ -15,7 +15,7 @@ from typing import Any
 
 from llmi.demo.prompts.pictures import draw_picture
 from llmi.demo.prompts.topics import Split, Topic, ask, draw_image_num, draw_topic, required_tools
-from policy.document import SOURCES, Source
+from llmi.tools import SOURCES, Source
 
 FILES = ("train.parquet", "test.parquet", "train_mm.parquet", "test_mm.parquet")
 

@@ -21,7 +21,7 @@ from llmi.demo.prompts.topics import (
     Topic,
     article,
 )
-from policy.document import SOURCES, Source
+from llmi.tools import SOURCES, Source
 
 MAX_IMAGES = 4
 STYLES = ("watercolor", "oil", "pixel", "charcoal", "neon", "pastel")

@@ -11,7 +11,7 @@ from dataclasses import dataclass
 from random import Random
 from typing import Literal
 
-from policy.document import Source
+from llmi.tools import Source
 
 CITIES = ("Paris", "Kyoto", "Cairo", "Lima", "Oslo", "Quito", "Delhi", "Rome")
 ANIMALS = ("fox", "owl", "whale", "tiger", "panda", "heron", "otter", "lynx")

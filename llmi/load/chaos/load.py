@@ -15,7 +15,8 @@ from functools import partial
 from pathlib import Path
 
 from llmi.load.simulated.model import END, PROMPT_TOKENS, PlayedModel, PlayedText
-from policy.document import SOURCES, Task
+from llmi.tools import SOURCES
+from policy.document import Task
 from policy.ledger.writer import LedgerWriter
 from policy.rollout.result import RolloutResult
 from policy.rollout.rollout import Limits, Rollout

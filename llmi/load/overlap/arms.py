@@ -17,7 +17,8 @@ from collections import defaultdict
 from dataclasses import dataclass, field
 from typing import Any
 
-from policy.document import SOURCES, Part
+from llmi.tools import SOURCES
+from policy.document import Part
 from policy.rollout.agent_loop import InterleavedAgentLoop
 from policy.rollout.result import RolloutResult
 from policy.rollout.rollout import Rollout

@@ -14,7 +14,7 @@ from functools import cached_property
 from pydantic import JsonValue
 
 from coordinator.watch.summary import STEP
-from policy.document import SOURCES
+from llmi.tools import SOURCES
 from policy.ledger.entries import Span
 from policy.ledger.records import Ledger, RequestRecord
 

@@ -31,7 +31,7 @@ from llmi.load.overlap.settings import (
     ServiceSettings,
     widths,
 )
-from policy.document import SOURCES
+from llmi.tools import SOURCES
 from policy.ledger.reader import close_open
 from policy.ledger.records import Ledger
 from policy.settings import LOOP

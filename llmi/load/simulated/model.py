@@ -14,7 +14,7 @@ from random import Random
 
 from llmi.demo.prompts.specimens import PERFECT, write
 from llmi.demo.prompts.topics import ANY, NONE, draw_topic
-from policy.document import SOURCES
+from llmi.tools import SOURCES
 from policy.grammar.tags import CLOSE
 from policy.rollout.result import Segment
 

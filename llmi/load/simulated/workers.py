@@ -21,7 +21,7 @@ from typing import Any
 
 import redis
 
-from policy.document import SOURCES
+from llmi.tools import SOURCES
 from rewards.judges import IMAGE_KIND, TEXT_KIND
 from rewards.verdicts import ImageVerdict, TextVerdict, Verdict
 from workers.broker.outcomes import commit

@@ -20,7 +20,8 @@ from coordinator.generate import Order, prepare, summary
 from coordinator.scale.tool_workers import tool_pools
 from evaluation.settings import AUTHOR_URL_ENV
 from llmi.demo.prompts.topics import ANY, Topic, ask
-from policy.document import SOURCES, Document, Task
+from llmi.tools import SOURCES
+from policy.document import Document, Task
 from policy.grammar.tags import read
 from workers.errors import ConfigError
 from workers.messages import Outcome, Success

@@ -9,7 +9,8 @@ from hypothesis import assume, given
 from hypothesis import strategies as st
 from rewards_documents import BLOB, F, I, P, X, document
 
-from policy.document import Document, ImagePart, InvalidPart, Part, Source
+from llmi.tools import Source
+from policy.document import Document, ImagePart, InvalidPart, Part
 from policy.scoring import Score
 from rewards import formulas
 from rewards.facts import Facts

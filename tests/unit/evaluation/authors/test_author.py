@@ -19,7 +19,7 @@ from evaluation.authors.base import Finish, conversation
 from evaluation.authors.registry import check, make_author
 from evaluation.settings import AUTHOR_URL_ENV, AuthorSettings
 from policy.document import Task
-from policy.grammar.prompts import SYSTEM
+from policy.grammar.prompts import system_prompt
 from workers.errors import Cause, JobError, ModelFault
 from workers.providers.http import api
 
@@ -62,7 +62,10 @@ async def test_what_is_asked_is_what_is_configured(services):
     [seen] = services.calls(PATH)
     assert seen.body == {
         "model": "m",
-        "messages": [{"role": "system", "content": SYSTEM}, {"role": "user", "content": TASK.question}],
+        "messages": [
+            {"role": "system", "content": system_prompt()},
+            {"role": "user", "content": TASK.question},
+        ],
         "stream": True,
         "temperature": 0.3,
         "max_tokens": 99,

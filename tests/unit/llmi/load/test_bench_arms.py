@@ -10,7 +10,8 @@ from scripted import END, PATIENCE_S, PROMPT, Judge, Model, Queue, blob, decode,
 
 from llmi.load.overlap.arms import BlockingRollout, CoupledRollout, Gate, Phases, Threads
 from llmi.load.overlap.settings import OverlapSettings, ServiceSettings, widths
-from policy.document import SOURCES, Task
+from llmi.tools import SOURCES
+from policy.document import Task
 from policy.ledger.writer import LedgerWriter
 from policy.rollout.rollout import Limits, Rollout
 from workers.errors import InfrastructureFault

@@ -11,7 +11,7 @@ from hypothesis import strategies as st
 
 from policy.document import ImagePart, InvalidPart, Tag, TextPart
 from policy.grammar.literal import MAX_CHARS
-from policy.grammar.prompts import SYSTEM
+from policy.grammar.prompts import system_prompt
 from policy.grammar.tags import Invalid, TagReader, parse_tag, read
 
 DIFFUSION = {"source": "diffusion", "description": "A fox", "params": {"prompt": "a red fox"}}
@@ -211,7 +211,7 @@ def test_a_tag_is_known_the_moment_it_closes():
 
 
 def test_the_examples_of_the_system_prompt_are_valid():
-    example = SYSTEM[SYSTEM.index("Example:") :]
+    example = system_prompt()[system_prompt().index("Example:") :]
     images = [part for part in read(example, inputs=0) if not isinstance(part, TextPart)]
     assert len(images) == 2
     assert all(isinstance(part, ImagePart) for part in images)

@@ -9,7 +9,7 @@ import pytest
 from PIL import Image, ImageChops, ImageStat
 from sandbox_worlds import failure, shared
 
-from policy.grammar.prompts import SYSTEM
+from policy.grammar.prompts import system_prompt
 from workers.errors import Cause
 from workers.sandbox.charts import style as charts
 from workers.sandbox.renderer import Renderer
@@ -63,8 +63,8 @@ def test_what_a_chart_may_use(renderer: Renderer, code: str) -> None:
 def test_what_the_prompt_promises_can_be_imported(renderer: Renderer) -> None:
     modules = [{"pillow": "PIL"}.get(name, name) for name in charts.LIBRARIES]
     renderer.render(f"import {', '.join(modules)}; plt.plot([1])", SETTINGS)
-    assert all(f"{name} {version(name).rsplit('.', 1)[0]}" in SYSTEM for name in ("numpy", "pandas"))
-    assert all(name in SYSTEM for name in charts.LIBRARIES)
+    assert all(f"{name} {version(name).rsplit('.', 1)[0]}" in system_prompt() for name in ("numpy", "pandas"))
+    assert all(name in system_prompt() for name in charts.LIBRARIES)
 
 
 def test_text_that_is_not_ascii_survives(renderer: Renderer) -> None:
