@@ -11,7 +11,7 @@ import time
 from collections.abc import Sequence
 from dataclasses import dataclass
 
-from coordinator.blobs.garbage import sort
+from coordinator.blobs.garbage import classify
 from coordinator.blobs.references import Records
 from coordinator.console.stages import Step
 from workers.errors import ConfigError
@@ -68,7 +68,7 @@ def collect(
                 f"{user} (of {listed.get(user, 'this machine')}) keeps images in {inventory.url}, and cannot "
                 f"be read here: {error}; nothing is removed. If it is gone for good, add --forget {user}"
             ) from error
-    found = sort(stored, names, now=time.time(), keep_s=keep_s)
+    found = classify(stored, names, now=time.time(), keep_s=keep_s)
     removed = 0
     if not dry_run:
         for place in forget:

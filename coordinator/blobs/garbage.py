@@ -13,7 +13,7 @@ from workers.storage.listing import ListedBlob
 
 
 @dataclass(frozen=True)
-class Sorted:
+class Classified:
     """Everything that is stored, each once: `named` by a reference, `young`, or `garbage`."""
 
     named: tuple[ListedBlob, ...]
@@ -21,7 +21,7 @@ class Sorted:
     garbage: tuple[ListedBlob, ...]
 
 
-def sort(stored: Iterable[ListedBlob], names: Set[str], *, now: float, keep_s: float) -> Sorted:
+def classify(stored: Iterable[ListedBlob], names: Set[str], *, now: float, keep_s: float) -> Classified:
     """`names`: every blob that a ledger, a document, a request or an outcome names; `now` in Unix seconds."""
     named, young, garbage = [], [], []
     for one in stored:
@@ -31,4 +31,4 @@ def sort(stored: Iterable[ListedBlob], names: Set[str], *, now: float, keep_s: f
             young.append(one)
         else:
             garbage.append(one)
-    return Sorted(tuple(named), tuple(young), tuple(garbage))
+    return Classified(tuple(named), tuple(young), tuple(garbage))

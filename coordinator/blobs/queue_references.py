@@ -20,12 +20,12 @@ AT_ONCE = 500
 _NAME = re.compile(rb"(?<![0-9a-f])[0-9a-f]{64}(?![0-9a-f])")
 
 
-def named_in(text: bytes) -> set[str]:
+def references_in(text: bytes) -> set[str]:
     """The names in `text`."""
     return {name.decode() for name in _NAME.findall(text)}
 
 
-def named_in_redis(url: str) -> set[str]:
+def references_in_redis(url: str) -> set[str]:
     """The names in every request that is queued or held by a worker, and in every stored outcome.
 
     Read in the order in which a request goes through them, so that one that moves meanwhile is not missed.
@@ -34,7 +34,7 @@ def named_in_redis(url: str) -> set[str]:
     found: set[str] = set()
     with connect_redis(url, SCAN_TIMEOUT_S) as client:
         for text in _texts(client):
-            found |= named_in(text)
+            found |= references_in(text)
     return found
 
 

@@ -15,7 +15,7 @@ from typing import Any
 import fsspec
 import redis
 
-from coordinator.blobs.queue_references import named_in, named_in_redis
+from coordinator.blobs.queue_references import references_in, references_in_redis
 from coordinator.config.settings import CONFIG_FILE
 from coordinator.watch.status import ENDPOINTS, redis_url
 from coordinator.watch.summary import SUMMARY
@@ -119,7 +119,7 @@ class Records:
                 return set()  # nothing was posted, or nothing is any more
             raise ConfigError(f"{run / ENDPOINTS} is missing, and the run has not ended")
         try:
-            return named_in_redis(url)
+            return references_in_redis(url)
         except redis.RedisError as error:
             if ended:
                 return set()
@@ -136,7 +136,7 @@ def _location(url: str) -> tuple[str, str]:
 def _named(lines: Iterable[bytes]) -> set[str]:
     names: set[str] = set()
     for line in lines:
-        names |= named_in(line)
+        names |= references_in(line)
     return names
 
 

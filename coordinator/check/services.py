@@ -48,10 +48,10 @@ def claimed(queue: QueueSettings, resuming: str = "") -> list[str]:
     """The problem when another run uses this Redis database. `resuming`: name of the run that is resumed."""
     from redis import RedisError
 
-    from coordinator.state.claim import held
+    from coordinator.state.claim import conflict
 
     try:
-        problem = held(queue, resuming)
+        problem = conflict(queue, resuming)
     except RedisError as error:  # it answered a moment ago
         problem = (
             f"queue.redis_url (or {REDIS_ENV}): reading its run failed with {type(error).__name__}; try again"

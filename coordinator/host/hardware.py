@@ -36,7 +36,7 @@ class Machine:
     memory_mib: int
 
 
-def look(environ: Mapping[str, str] = os.environ) -> Machine:
+def detect(environ: Mapping[str, str] = os.environ) -> Machine:
     """This machine, as a process with `environ` may use it."""
     allowed = limits()
     return Machine(gpus(environ), cores(allowed), memory_mib(allowed))
@@ -56,7 +56,7 @@ def gpus(environ: Mapping[str, str]) -> tuple[Gpu, ...]:
     return tuple(every) if visible is None else _visible(visible, every)
 
 
-def called(device: str) -> str:
+def display_name(device: str) -> str:
     """A device for people: "GPU 0", or the beginning of its UUID."""
     return f"GPU {device}" if device.isdecimal() else device[:SHOWN]
 

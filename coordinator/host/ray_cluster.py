@@ -18,7 +18,7 @@ from pathlib import Path
 
 from coordinator.config.pools import PoolSettings
 from coordinator.config.settings import RAY_ENV, RaySettings
-from coordinator.host.hardware import look
+from coordinator.host.hardware import detect
 from coordinator.host.processes import descendants
 from policy.settings import RAY_WORKER_ENV, TrainSettings
 from workers.process import interpreter
@@ -74,7 +74,7 @@ class RayCluster:
         with _environment(), contextlib.chdir(self._folder):
             ray.init(
                 address="local",
-                num_cpus=self._settings.num_cpus or (max(slots, look().cores) if cpu else None),
+                num_cpus=self._settings.num_cpus or (max(slots, detect().cores) if cpu else None),
                 num_gpus=self._train.gpus if cpu else None,
                 object_store_memory=size * MIB if size else None,
                 include_dashboard=False,
@@ -83,7 +83,7 @@ class RayCluster:
             )
         return ray.get_runtime_context().gcs_address
 
-    def next_worker(self) -> dict[str, str]:
+    def next_worker_env(self) -> dict[str, str]:
         """What Ray will tell the workers of the next program that connects, in their environment; nothing
         where the cluster is not ours. A guess: whoever relies on it compares it with what they were told.
         """

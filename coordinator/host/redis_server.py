@@ -31,7 +31,7 @@ POLL_S = 0.02
 START_S = 60.0  # a large append-only file takes its time to load
 STOP_S = 15.0
 ATTEMPTS = 5
-MEND_S = 5.0  # between attempts to start it again
+RESTART_S = 5.0  # between attempts to start it again
 LOOPBACK = "127.0.0.1"
 
 
@@ -90,13 +90,13 @@ class EmbeddedRedis:
             f"the embedded Redis did not start on port {self.port}; {self._log} ends: {self._log_tail()}"
         )
 
-    def mend(self) -> None:
+    def ensure_running(self) -> None:
         """Start it again if it died: everyone connects anew, and its file has what was accepted. One that
         cannot be started is tried again by a later call. Returns when it answers, or after `START_S`.
         """
         if self.running or time.monotonic() < self._due:
             return
-        self._due = time.monotonic() + MEND_S
+        self._due = time.monotonic() + RESTART_S
         logger.error("the embedded Redis died; it is started again")
         try:
             self.start()

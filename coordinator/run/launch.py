@@ -21,7 +21,7 @@ from coordinator.console.stages import Stages, image_progress
 from coordinator.host.processes import MemoryWatch
 from coordinator.host.signals import StopSignals
 from coordinator.run.services import Services
-from coordinator.state.resume import COORDINATOR, PATIENCE_S, Beginning, prepare
+from coordinator.state.resume import COORDINATOR, EXIT_WAIT_S, StartPoint, prepare
 from coordinator.watch.exporter import ENDPOINTS, Exporter, RunState
 from coordinator.watch.live import TRAINING, LiveView
 from coordinator.watch.progress import Progress
@@ -59,32 +59,32 @@ def launch(
         stages.step("checking folders, services, model and data")
         preflight.check(config, run, resume, image_progress(stages.step))
     with Exporter(config.metrics) as exporter, ExitStack() as held:
-        beginning = _resumed(config, run, held) if resume else _new(run, held)
-        return _launch(config, run, beginning, console, signals, memory, began, exporter)
+        start_point = _resumed(config, run, held) if resume else _new(run, held)
+        return _launch(config, run, start_point, console, signals, memory, began, exporter)
 
 
-def _new(run: Path, held: ExitStack) -> Beginning:
+def _new(run: Path, held: ExitStack) -> StartPoint:
     run.mkdir(parents=True)
     held.enter_context(shared(run))
-    return Beginning()
+    return StartPoint()
 
 
-def _resumed(config: RunConfig, run: Path, held: ExitStack) -> Beginning:
+def _resumed(config: RunConfig, run: Path, held: ExitStack) -> StartPoint:
     """Raises `ConfigError` while processes of the run are alive."""
     try:
-        held.enter_context(exclusive(run, PATIENCE_S))
+        held.enter_context(exclusive(run, EXIT_WAIT_S))
     except TimeoutError as error:
         raise ConfigError(f"{error}; stop them, or wait for their end") from error
-    beginning = prepare(config, run)
+    start_point = prepare(config, run)
     for name in (SUMMARY, REPORT):  # it has not ended yet
         (run / name).unlink(missing_ok=True)
-    return beginning
+    return start_point
 
 
 def _launch(
     config: RunConfig,
     run: Path,
-    beginning: Beginning,
+    start_point: StartPoint,
     console: Console,
     signals: StopSignals,
     memory: MemoryWatch,
@@ -110,9 +110,9 @@ def _launch(
         with LiveView(
             console, config.name, config.train.steps, progress, memory, depths, workers, where
         ) as view:
-            if beginning.resumed:
-                view.say(f"resuming after step {beginning.step}")
-            services = Services(config, run, signals, view.say, beginning=beginning)
+            if start_point.resumed:
+                view.say(f"resuming after step {start_point.step}")
+            services = Services(config, run, signals, view.say, start_point=start_point)
             with services:
                 exporter.watch(
                     services.config.queue, config.name, RunState(progress, memory, services.fleet.states)

@@ -27,8 +27,8 @@ from coordinator.scale.fleet import Fleet
 from coordinator.scale.nodes.needs import drain_s
 from coordinator.scale.ray_worker import ray_worker
 from coordinator.scale.scaler import Scaler
-from coordinator.state.claim import Claim, forget
-from coordinator.state.resume import Beginning, cancel
+from coordinator.state.claim import Claim, delete
+from coordinator.state.resume import StartPoint, cancel
 from policy.settings import AGENT_CONFIG, LOOP, agent_loop_config, environment
 from policy.train.verl_options import hydra_overrides
 from workers.process.log_rotation import rotate
@@ -42,7 +42,7 @@ WORK = "work"  # where trainer and Ray run: a folder without anything to import
 
 class Services:
     """A context manager: on entry all runs and the trainer has begun, on exit nothing is left. `loop`: the
-    class that runs a rollout; `beginning`: of a resumed run."""
+    class that runs a rollout; `start_point`: of a resumed run."""
 
     def __init__(
         self,
@@ -51,10 +51,10 @@ class Services:
         signals: StopSignals,
         say: Notify,
         loop: str = LOOP,
-        beginning: Beginning | None = None,
+        start_point: StartPoint | None = None,
     ):
         self.config = config
-        self._beginning = beginning or Beginning()
+        self._start_point = start_point or StartPoint()
         self._loop = loop
         self._run = run
         self._signals = signals
@@ -101,7 +101,7 @@ class Services:
         if self.trainer is not None:
             rotate(self.trainer.log)
         if self._server is not None:
-            self._server.mend()
+            self._server.ensure_running()
         self.fleet.reconcile()
 
     def depths(self) -> Mapping[str, int]:
@@ -114,10 +114,10 @@ class Services:
             self._say("starting Redis")
             self._start_redis()
         self.config.save(self._run)
-        claim = self._claim = Claim(self.config, heir=self._beginning.resumed)
-        claim.take()
+        claim = self._claim = Claim(self.config, resuming=self._start_point.resumed)
+        claim.acquire()
         self._stack.callback(claim.release)
-        cancel(self.config.queue, self._beginning.orphans)
+        cancel(self.config.queue, self._start_point.orphans)
         self._say("starting Ray")
         cluster = RayCluster(self.config.ray, self.config.train, self.config.workers.pools, self._run / WORK)
         self._stack.callback(self._ending("Ray", cluster.stop))
@@ -126,14 +126,14 @@ class Services:
         self._say("starting the trainer and the workers")
         self._stack.callback(self._ending("the workers", self.fleet.stop))
         self.fleet.begin()
-        self.trainer = self._make_trainer(address, cluster.next_worker(), self._run / "logs")
+        self.trainer = self._make_trainer(address, cluster.next_worker_env(), self._run / "logs")
         self._stack.callback(self._ending("the trainer", self.trainer.stop))
         self.trainer.start()
         told = 0
         while not self.fleet.check() and self.training:
             claim.renew()
             if self._server is not None:
-                self._server.mend()
+                self._server.ensure_running()
             states = self.fleet.states().values()
             ready, wanted = sum(state.ready for state in states), sum(state.wanted for state in states)
             if ready > told:
@@ -155,7 +155,7 @@ class Services:
         server.start()
         queue = self.config.queue.model_copy(update={"redis_url": server.url})
         self.config = self.config.model_copy(update={"queue": queue})
-        forget(queue)  # nobody else can have a claim on this one
+        delete(queue)  # nobody else can have a claim on this one
 
     def _make_trainer(self, ray_address: str, worker: Mapping[str, str], logs: Path) -> Trainer:
         train = self.config.train
@@ -167,7 +167,7 @@ class Services:
             run=self._run,
             data_train=[Path(file) for file in data.train],
             data_test=[Path(file) for file in data.test or data.train[:1]],
-            resume_from=self._beginning.step,
+            resume_from=self._start_point.step,
         )
         env = {**environment(train, run=self._run), RAY_ENV: ray_address, **worker}
         return Trainer(overrides, env, logs / "trainer.log", self._run / WORK)

@@ -9,7 +9,7 @@ import time
 
 from PIL import Image
 
-from coordinator.serve.serving import Served
+from coordinator.serve.serving import ServerSpec
 from workers.errors import Cause, InfrastructureFault, ModelFault
 from workers.providers.image.openai import OpenAIImages
 from workers.providers.provider import ProviderRequest
@@ -20,7 +20,7 @@ PROMPT = "A red square on a white ground"
 SIDE = 256
 
 
-def prove(one: Served) -> float:
+def probe_server(one: ServerSpec) -> float:
     """Seconds that a real image took. Raises `InfrastructureFault` when there was none."""
     settings = ImageModelSettings(
         provider="openai",

@@ -7,7 +7,7 @@ from typing import Literal
 
 from coordinator.config import parts
 from coordinator.serve import serving
-from coordinator.serve.serving import Judge, JudgeName, Served
+from coordinator.serve.serving import Judge, JudgeName, ServerSpec
 from rewards.settings import TEXT_URL_ENV, JudgeEndpoint, JudgeSettings
 
 PROBE_S = 120.0
@@ -24,7 +24,7 @@ def plan(
     tokens: int,
     device: Literal["cuda", "cpu"],
     dry_run: bool = False,
-) -> list[Served]:
+) -> list[ServerSpec]:
     """What to start. On the CPU without a model named, a tiny untaught one is built in the cache.
 
     Raises `ConfigError` when there are too few GPUs; with `dry_run`, which may be on another machine than the
@@ -50,13 +50,13 @@ def plan(
     )
 
 
-def lacking(judges: int, tensor_parallel: int) -> str:
+def missing_gpus(judges: int, tensor_parallel: int) -> str:
     """What would keep the judges from starting on this machine's GPUs; empty when there are enough."""
     need, have = judges * tensor_parallel, len(_gpus())
     return f"this machine has {have} GPUs, and these judges need {need}" if have < need else ""
 
 
-def prove(one: Served) -> float:
+def probe_server(one: ServerSpec) -> float:
     """Seconds that a real verdict took. Raises `InfrastructureFault` when there was none."""
     from rewards.judges.probe import probe
 
@@ -73,5 +73,5 @@ def _gpus(at_least: int = 0) -> list[str]:
     """The ids of this machine's, and as many more as `at_least` asks for."""
     from coordinator.host import hardware
 
-    found = [gpu.device for gpu in hardware.look().gpus]
+    found = [gpu.device for gpu in hardware.detect().gpus]
     return found + [str(number) for number in range(len(found), at_least)]

@@ -19,7 +19,7 @@ from collections.abc import Callable, Sequence
 from pathlib import Path
 from types import TracebackType
 
-from coordinator.serve.serving import Served
+from coordinator.serve.serving import ServerSpec
 from workers.errors import Cause, ConfigError, InfrastructureFault
 from workers.process.parent_death import start_child
 
@@ -32,10 +32,10 @@ TAIL = 3000
 class Servers:
     """A context manager: on entry all are being started, on exit none is left. Logs are `<name>.log`."""
 
-    def __init__(self, served: Sequence[Served], logs: Path):
+    def __init__(self, served: Sequence[ServerSpec], logs: Path):
         self._served = served
         self._logs = logs
-        self._running: list[tuple[Served, subprocess.Popen[bytes]]] = []
+        self._running: list[tuple[ServerSpec, subprocess.Popen[bytes]]] = []
 
     def __enter__(self) -> Servers:
         for one in self._served:
@@ -66,14 +66,14 @@ class Servers:
                 os.killpg(process.pid, signal.SIGKILL)  # what is left of its own session
             process.wait()
 
-    def log(self, one: Served) -> Path:
+    def log(self, one: ServerSpec) -> Path:
         return self._logs / f"{one.name.split(' (')[0].replace(' ', '-')}.log"
 
     def wait_ready(
         self,
         timeout_s: float,
-        say: Callable[[Served], None],
-        look: Callable[[Served], None] = lambda one: None,
+        say: Callable[[ServerSpec], None],
+        look: Callable[[ServerSpec], None] = lambda one: None,
     ) -> None:
         """Returns when all are healthy; `say` gets each as it comes up, `look` at each poll one that has not.
         Raises `InfrastructureFault`."""
@@ -91,7 +91,7 @@ class Servers:
                 raise InfrastructureFault(Cause.PROVIDER_DOWN, f"{why}; {self._tail(waiting[0])}")
             time.sleep(POLL_S if waiting else 0)
 
-    def last_line(self, one: Served) -> str:
+    def last_line(self, one: ServerSpec) -> str:
         """The last line of its log, which shows how far loading is; empty without a log."""
         try:
             with self.log(one).open("rb") as log:
@@ -114,7 +114,7 @@ class Servers:
             self.check()
             time.sleep(POLL_S)
 
-    def _tail(self, one: Served) -> str:
+    def _tail(self, one: ServerSpec) -> str:
         log = self.log(one)
         return f"{log} ends:\n{log.read_text(errors='replace', encoding='utf-8')[-TAIL:]}"
 
@@ -123,7 +123,7 @@ class Servers:
 _DIRECT = urllib.request.build_opener(urllib.request.ProxyHandler({}))
 
 
-def _answers(one: Served) -> bool:
+def _answers(one: ServerSpec) -> bool:
     try:
         with _DIRECT.open(one.health, timeout=ASK_S) as answer:
             return bool(answer.status == 200)

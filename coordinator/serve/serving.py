@@ -41,7 +41,7 @@ TINY = (
 
 
 @dataclass(frozen=True)
-class Served:
+class ServerSpec:
     """One server: how it is started, where it answers (`url`, with /v1), and what its users export."""
 
     name: str
@@ -74,7 +74,7 @@ def judges(
     images: int,
     tokens: int,
     gpus: Sequence[str] | None,
-) -> list[Served]:
+) -> list[ServerSpec]:
     """One vLLM server for each judge. `gpus`: the ids of this machine's, dealt out in order; None: on a CPU.
 
     Raises `ConfigError` when there are too few.
@@ -101,12 +101,14 @@ def judges(
             env = {"CUDA_VISIBLE_DEVICES": ",".join(mine)}
         variable = TEXT_URL_ENV if judge.name == "text" else IMAGE_URL_ENV
         served.append(
-            Served(f"{judge.name} judge", tuple(command), _url(host, judge.port), judge.model, variable, env)
+            ServerSpec(
+                f"{judge.name} judge", tuple(command), _url(host, judge.port), judge.model, variable, env
+            )
         )
     return served
 
 
-def image_model(server: ImageServer, model: str, *, host: str, port: int, gpus: int) -> Served:
+def image_model(server: ImageServer, model: str, *, host: str, port: int, gpus: int) -> ServerSpec:
     """One OpenAI-compatible images endpoint (`/v1/images/generations`, `/v1/images/edits`)."""
     if server == "vllm-omni":
         command = ["vllm", "serve", model, "--omni", "--host", host, "--port", str(port)]
@@ -114,7 +116,7 @@ def image_model(server: ImageServer, model: str, *, host: str, port: int, gpus: 
     else:
         command = ["sglang", "serve", "--model-path", model, "--host", host, "--port", str(port)]
         command += ["--num-gpus", str(gpus)]
-    return Served(f"{server} ({model})", tuple(command), _url(host, port), model, "")
+    return ServerSpec(f"{server} ({model})", tuple(command), _url(host, port), model, "")
 
 
 def _url(host: str, port: int) -> str:

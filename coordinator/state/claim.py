@@ -1,8 +1,10 @@
-"""A run's claim on its Redis database, and the configuration it publishes there for workers that join.
+"""A run's claim on its Redis database, and the configuration that it publishes there for workers that join.
 
-Invariants: one run per database at a time, since two would take each other's requests; no worker there works
-by other settings than the run's, since its verdicts and images would enter the rewards; a claim whose holder
-died ends by itself after `CLAIM_S`; the published configuration holds no secret (`Settings` refuse them).
+Invariants:
+- One run uses a database at a time, since two would consume each other's requests.
+- All its workers have the settings of the run, since their verdicts and images enter the rewards.
+- A claim expires `CLAIM_S` after its run died.
+- The published configuration holds no secret (`Settings` refuse them).
 """
 
 from __future__ import annotations
@@ -29,16 +31,18 @@ logger = logging.getLogger(__name__)
 RUN_KEY, CONFIG_KEY = "llmi:run", "llmi:config"
 CLAIM_S = 30.0
 
-# Ours to renew or to give back only while nobody else has taken it.
+# Both change the key only while it holds this run's value.
 RENEW = Script("coordinator.state", "renew_claim")
 RELEASE = Script("coordinator.state", "release_claim")
 
 
 class Claim:
-    """`take`, `renew` at least every `CLAIM_S`, `release`. `heir`: this is the run of that name resumed, and
-    takes over the claim of its coordinator that died on this machine."""
+    """One run's claim: `acquire`, `renew` at least every `CLAIM_S`, `release`.
 
-    def __init__(self, config: ServiceConfig, heir: bool = False):
+    `resuming`: the run is resumed, and replaces the claim of its own coordinator that died on this machine.
+    """
+
+    def __init__(self, config: ServiceConfig, resuming: bool = False):
         holder = {
             "name": config.name,
             "host": socket.gethostname(),
@@ -46,33 +50,34 @@ class Claim:
             "id": uuid.uuid4().hex,
         }
         self._config = config
-        self._heir = config.name if heir else ""
+        self._resuming = config.name if resuming else ""
         self._value = json.dumps(holder)
         self._redis = connect_redis(config.queue.url)
         self._renewed = 0.0
 
-    def take(self) -> None:
-        """Claim the database and publish the configuration. Raises `ConfigError` while another run has it, or
-        workers that joined it work by other settings.
+    def acquire(self) -> None:
+        """Claim the database and publish the configuration. Raises `ConfigError` while another run holds it,
+        or workers there have other settings.
         """
-        if not self._claimed() and not self._inherited():
-            raise ConfigError(held(self._config.queue) or f"{RUN_KEY} was just given back; try again")
-        if problem := self._strangers():
+        if not self._set() and not self._replaced():
+            raise ConfigError(conflict(self._config.queue) or f"{RUN_KEY} was just released; try again")
+        if problem := self._other_workers():
             self.release()
             raise ConfigError(problem)
         self._redis.set(CONFIG_KEY, self._config.model_dump_json())
         self._renewed = time.monotonic()
 
     def renew(self) -> None:
-        """Keep the claim; cheap to call often. A Redis that is away for a while is only logged. Raises
-        `InfrastructureFault(WORKER_LOST)` when another run has taken the database, since this one was silent.
+        """Keep the claim; cheap to call often. A Redis that does not answer is only logged.
+
+        Raises `InfrastructureFault(WORKER_LOST)` when the claim expired and another run has the database.
         """
         if time.monotonic() - self._renewed < CLAIM_S / 3:
             return
         self._renewed = time.monotonic()
         try:
             ours = RENEW(self._redis, [RUN_KEY], [self._value, round(CLAIM_S * 1000)])
-            problem = "" if ours or self._claimed() else held(self._config.queue)
+            problem = "" if ours or self._set() else conflict(self._config.queue)
         except redis.RedisError as error:
             logger.warning("the claim on the Redis database was not renewed: %s", error)
             return
@@ -82,25 +87,25 @@ class Claim:
             )
 
     def release(self) -> None:
-        """Give the database back. The configuration stays, for workers that join later."""
+        """End the claim. The configuration stays, for workers that join later."""
         try:
             RELEASE(self._redis, [RUN_KEY], [self._value])
         except redis.RedisError as error:
-            logger.warning("the claim on the Redis database runs out by itself: %s", error)
+            logger.warning("the claim on the Redis database expires, since it was not released: %s", error)
         self._redis.close()
 
-    def _claimed(self) -> bool:
+    def _set(self) -> bool:
         return bool(self._redis.set(RUN_KEY, self._value, nx=True, px=round(CLAIM_S * 1000)))
 
-    def _inherited(self) -> bool:
+    def _replaced(self) -> bool:
         value: Any = self._redis.get(RUN_KEY)
-        if value is None or not _left(json.loads(value), self._heir):
+        if value is None or not _replaceable(json.loads(value), self._resuming):
             return False
         RELEASE(self._redis, [RUN_KEY], [value])
-        return self._claimed()
+        return self._set()
 
-    def _strangers(self) -> str:
-        """The problem, when workers of this database work by other settings."""
+    def _other_workers(self) -> str:
+        """The problem when workers of this database have other settings."""
         ours = fingerprint(self._config.model_dump(mode="json"))
         others = [one for one in read_workers(self._config.queue.url) if one.ready and one.config != ours]
         if not others:
@@ -109,26 +114,27 @@ class Claim:
         return (
             f"queue.redis_url (or {REDIS_ENV}): {len(others)} workers (on {nodes}) were started there with "
             "other tools, judges, rewards or blobs than this run's; stop them with ops/stop_workers.sh and "
-            "start them again once the run has begun, or give this run a database of its own"
+            "start them again after the run has started, or give this run a database of its own"
         )
 
 
-def forget(settings: QueueSettings) -> None:
-    """End whatever claim there is. Raises `redis.RedisError`."""
+def delete(settings: QueueSettings) -> None:
+    """Delete any claim. Raises `redis.RedisError`."""
     with connect_redis(settings.url) as client:
         client.delete(RUN_KEY)
 
 
-def held(settings: QueueSettings, heir: str = "") -> str:
-    """The problem, when a run holds the database that `heir` cannot take over; empty when none does. Raises
-    `redis.RedisError`.
+def conflict(settings: QueueSettings, resuming: str = "") -> str:
+    """The problem when another run holds the database; empty when none does. Raises `redis.RedisError`.
+
+    `resuming`: name of the run that is resumed, which may replace its own claim.
     """
     with connect_redis(settings.url) as client:
         value: Any = client.get(RUN_KEY)
     if value is None:
         return ""
     holder = json.loads(value)
-    if _left(holder, heir):
+    if _replaceable(holder, resuming):
         return ""
     return (
         f"queue.redis_url (or {REDIS_ENV}): the run {holder['name']!r} (on {holder['host']}, process "
@@ -137,16 +143,16 @@ def held(settings: QueueSettings, heir: str = "") -> str:
     )
 
 
-def _left(holder: dict[str, Any], heir: str) -> bool:
-    """Whether it is the claim of a dead process of this machine, left to the run `heir`."""
+def _replaceable(holder: dict[str, Any], resuming: str) -> bool:
+    """Whether it is the claim of a dead coordinator of the run `resuming` on this machine."""
     here = holder["host"] == socket.gethostname()
-    pid = int(holder["pid"])  # a container that was started again has the host and the pid of the one before
+    pid = int(holder["pid"])  # a restarted container has the host and the pid of the one before
     dead = pid == os.getpid() or not psutil.pid_exists(pid)
-    return bool(heir) and holder["name"] == heir and here and dead
+    return bool(resuming) and holder["name"] == resuming and here and dead
 
 
 def published(settings: QueueSettings) -> dict[str, Any] | None:
-    """The configuration that a run, or whoever joined first, published. Raises `redis.RedisError`."""
+    """The published configuration: of a run, or of the node that joined first. Raises `redis.RedisError`."""
     with connect_redis(settings.url) as client:
         value: Any = client.get(CONFIG_KEY)
     return None if value is None else json.loads(value)

@@ -1,9 +1,9 @@
-"""How a run that died goes on in its folder: which checkpoint it begins from, what it takes over, what it may
-not change.
+"""Resuming a run that died in its folder: from which checkpoint, with which requests, and what may change.
 
-Invariants: nothing is written before all problems are ruled out and no process of the run is left; the ledger
-says from which step the run goes on before anything else is done; killed at any moment of this, it can be
-resumed again.
+Invariants:
+- Nothing is written before all problems are ruled out and no process of the run is left.
+- The step from which the run resumes is written to the ledger first.
+- A resume that is killed at any moment can be repeated.
 """
 
 from __future__ import annotations
@@ -32,9 +32,9 @@ from workers.settings import QueueSettings
 from workers.storage.atomic import save
 
 COORDINATOR = "coordinator"
-AHEAD_S = 2.0  # clocks of a cluster differ by less
-PATIENCE_S = 30.0  # for what a killed run leaves: its processes notice within seconds
-# Sections and fields that a resumed run may set anew: where and how fast it works, not what comes out of it.
+CLOCK_SKEW_S = 2.0  # the clocks of a cluster differ by less
+EXIT_WAIT_S = 30.0  # for the processes of a killed run, which end within seconds
+# Sections and fields that may differ in a resumed run: where and how fast it runs, not what it produces.
 MAY_CHANGE = (
     "workers", "ray", "metrics", "queue", "train.steps", "train.epochs", "train.save_every", "train.poll_s",
     "train.admission", "train.warmup_batches", "train.weight_sync_timeout_s", "train.rollout_timeout_s",
@@ -44,9 +44,11 @@ MAY_CHANGE = (
 
 
 @dataclass(frozen=True)
-class Beginning:
-    """Where a run begins: at its start, or after `step` of a run that died; `orphans`: requests of that one
-    which nobody waits for any more."""
+class StartPoint:
+    """Where a run starts: at step 0, or after `step` of a run that died.
+
+    `orphans`: requests of the dead run that no rollout waits for.
+    """
 
     resumed: bool = False
     step: int = 0
@@ -54,14 +56,14 @@ class Beginning:
 
 
 def recorded(run: Path) -> RunConfig:
-    """The configuration that the run began with. Raises `ConfigError` when no run began there."""
+    """The configuration with which the run was started. Raises `ConfigError` for a folder without a run."""
     if not (run / AGAIN_FILE).is_file():
         raise ConfigError(f"{run}: there is no run to resume; name another by --name or --dir")
     return load(run / AGAIN_FILE)
 
 
 def problems(config: RunConfig, run: Path) -> list[str]:
-    """What keeps the run from being resumed with this configuration."""
+    """Why the run cannot be resumed with this configuration."""
     try:
         before = recorded(run)
     except ConfigError as error:
@@ -70,26 +72,27 @@ def problems(config: RunConfig, run: Path) -> list[str]:
         return [f"{run}: this run is finished; there is nothing to resume"]
     old, new = (dict(_fields(c.model_dump(mode="json"))) for c in (before, config))
     return [
-        f"{name}: is {new.get(name)!r}, and the run began with {old.get(name)!r}; put it back, or start "
-        "another run"
+        f"{name}: is {new.get(name)!r}, and the run was started with {old.get(name)!r}; set that again, or "
+        "start another run"
         for name in sorted(old.keys() | new.keys())
         if old.get(name) != new.get(name) and not _may_change(name)
     ]
 
 
-def prepare(config: RunConfig, run: Path) -> Beginning:
-    """Make the run's folder ready to go on. To be called while no process of the run is alive. Raises
-    `ConfigError` for a ledger that cannot be read.
+def prepare(config: RunConfig, run: Path) -> StartPoint:
+    """Make the run's folder ready to resume. Call it while no process of the run is alive.
+
+    Raises `ConfigError` for a ledger that cannot be read.
     """
     try:
         ledger = read_ledger(run)
     except ValueError as error:
-        raise ConfigError(f"{error}; mend or remove that line to resume the run") from error
+        raise ConfigError(f"{error}; fix or remove that line to resume the run") from error
     now = time.time()
-    if ledger.last > now + AHEAD_S:
+    if ledger.last > now + CLOCK_SKEW_S:
         raise ConfigError(
-            f"{run}: its ledger goes on for {ledger.last - now:.0f} s from now; this machine's clock is "
-            "wrong, or was: put it right to resume the run"
+            f"{run}: its ledger ends {ledger.last - now:.0f} s in the future; this machine's clock is wrong, "
+            "or was: correct it to resume the run"
         )
     step = last_checkpoint(ledger, run)
     entry = Resumed(time=max(now, math.nextafter(ledger.last, math.inf)), step=step)
@@ -107,11 +110,11 @@ def prepare(config: RunConfig, run: Path) -> Beginning:
     for name, continued in decided.continued.items():
         continued.save(run, name)
     decided.resumption.save(run)
-    return Beginning(resumed=True, step=step, orphans=decided.orphans)
+    return StartPoint(resumed=True, step=step, orphans=decided.orphans)
 
 
 def last_checkpoint(ledger: Ledger, run: Path) -> int:
-    """The last step with a checkpoint that is there; 0 without any."""
+    """The last step of which a checkpoint exists; 0 for none."""
     for step in reversed(ledger.saved):
         if (checkpoint(run, step) / "actor").is_dir():
             return step
@@ -119,7 +122,7 @@ def last_checkpoint(ledger: Ledger, run: Path) -> int:
 
 
 def cancel(queue: QueueSettings, orphans: Sequence[Request]) -> None:
-    """No worker begins these any more. Raises `redis.RedisError`."""
+    """Store a cancelled outcome for each, so that no worker starts it. Raises `redis.RedisError`."""
     if orphans:
         with connect_redis(queue.url) as client:
             for request in orphans:
@@ -127,7 +130,7 @@ def cancel(queue: QueueSettings, orphans: Sequence[Request]) -> None:
 
 
 def entries(decided: ResumeDecision, now: float) -> list[Entry]:
-    """What the ledger is told of a plan, after `Resumed`."""
+    """The ledger entries of a plan, after `Resumed`."""
     return [
         *(Abandoned(time=now, rollout_id=name, reason=why) for name, why in decided.abandoned.items()),
         *(
@@ -143,8 +146,8 @@ def _cancelled(request: Request) -> Outcome:
 
 
 def _cut_metrics(run: Path, step: int) -> None:
-    """Keep the metrics of the steps that the checkpoint holds; verl makes its own file anew, and our trainer
-    writes them into it again."""
+    """Keep the metrics of the steps that the checkpoint holds. verl overwrites its file; our trainer restores
+    the kept lines."""
     rows: dict[float, str] = {}
     for name in (PAST_METRICS, METRICS):
         path = run / name
@@ -156,7 +159,7 @@ def _cut_metrics(run: Path, step: int) -> None:
 
 
 def _step(line: str) -> float:
-    """The step of a line of metrics; infinitely far for one that the death of the machine has torn."""
+    """The step of a line of metrics; infinite for a line that was cut off when the machine died."""
     try:
         return int(json.loads(line)["step"])
     except (ValueError, LookupError, TypeError):
@@ -164,7 +167,7 @@ def _step(line: str) -> float:
 
 
 def finished(run: Path) -> bool:
-    """Whether the last that its coordinators wrote of its course is that it was finished."""
+    """Whether the last state that its coordinators recorded is finished."""
     written: list[Entry] = []
     for path in (run / LEDGER).glob(f"{COORDINATOR}-*.jsonl"):
         lines = path.read_bytes().split(b"\n")[:-1]

@@ -15,7 +15,7 @@ from dataclasses import asdict, dataclass
 from typing import Any
 
 from coordinator.console.stages import Step
-from coordinator.host.hardware import look
+from coordinator.host.hardware import detect
 from llmi.load.gauges import Spread
 from llmi.load.targets import Target
 from workers.errors import ModelFault
@@ -77,7 +77,7 @@ def measure(rounds: int, seconds: float, step: Step) -> Numbers:
     on every core. Raises `InfrastructureFault(SANDBOX)` where the jail does not hold.
     """
     began = time.monotonic()
-    lanes = look().cores
+    lanes = detect().cores
     settings = CodeSettings()
     renderers = [Renderer() for _ in range(lanes)]
     try:

@@ -23,18 +23,18 @@ def config(tmp_path, monkeypatch):
 
 def test_second_run_is_refused_until_the_first_gives_the_database_back(config):
     first, second = Claim(config), Claim(config.model_copy(update={"name": "other"}))
-    first.take()
+    first.acquire()
     with pytest.raises(ConfigError, match=r"the run 'mine'.*another one"):
-        second.take()
+        second.acquire()
     first.release()
-    second.take()
-    assert "'other'" in claim.held(config.queue)
+    second.acquire()
+    assert "'other'" in claim.conflict(config.queue)
 
 
 def test_claim_of_a_dead_run_ends_by_itself_and_renewing_keeps_one_alive(config, monkeypatch):
     monkeypatch.setattr(claim, "CLAIM_S", 0.5)
     living = Claim(config)
-    living.take()
+    living.acquire()
     with connect_redis(config.queue.url) as client:
         monkeypatch.setattr(claim, "CLAIM_S", 30.0)
         living._renewed = 0.0
@@ -43,28 +43,28 @@ def test_claim_of_a_dead_run_ends_by_itself_and_renewing_keeps_one_alive(config,
         client.delete(claim.RUN_KEY)  # ran out while this process was suspended
         living._renewed = 0.0
         living.renew()
-    assert "'mine'" in claim.held(config.queue)
+    assert "'mine'" in claim.conflict(config.queue)
 
 
 def test_preflight_names_the_run_that_has_the_database(config):
     assert services.claimed(config.queue) == []
-    Claim(config).take()
+    Claim(config).acquire()
     [problem] = services.claimed(config.queue)
     assert "'mine'" in problem
 
 
 def test_release_leaves_the_claim_of_another(config):
     first = Claim(config)
-    first.take()
+    first.acquire()
     with connect_redis(config.queue.url) as client:
         client.set(claim.RUN_KEY, '{"name": "other", "host": "h", "pid": 1}')
     first.release()
-    assert "'other'" in claim.held(config.queue)
+    assert "'other'" in claim.conflict(config.queue)
 
 
 def test_workers_that_join_find_the_configuration(config):
     assert claim.published(config.queue) is None
-    Claim(config).take()
+    Claim(config).acquire()
     assert ServiceConfig.model_validate(claim.published(config.queue)) == config
 
 
@@ -78,9 +78,9 @@ def test_workers_that_work_by_other_settings_are_refused(config, tmp_path, monke
     try:
         worker.wait_ready(60)
         with pytest.raises(ConfigError, match=r"1 workers \(on node-a\).*other tools"):
-            Claim(config).take()
-        assert claim.held(config.queue) == ""
-        Claim(other).take()
+            Claim(config).acquire()
+        assert claim.conflict(config.queue) == ""
+        Claim(other).acquire()
     finally:
         worker.kill()
 
@@ -88,10 +88,10 @@ def test_workers_that_work_by_other_settings_are_refused(config, tmp_path, monke
 def test_a_run_that_lost_its_claim_to_another_ends_and_says_to_whom(config):
     """Regression: it went on, and two runs took each other's requests."""
     first, second = Claim(config), Claim(config.model_copy(update={"name": "other"}))
-    first.take()
+    first.acquire()
     with connect_redis(config.queue.url) as client:
         client.delete(claim.RUN_KEY)  # ran out while this process was suspended
-    second.take()
+    second.acquire()
     first._renewed = 0.0
     with pytest.raises(InfrastructureFault, match=r"lost its claim; .*'other'"):
         first.renew()

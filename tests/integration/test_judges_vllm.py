@@ -17,7 +17,7 @@ from PIL import Image
 
 from coordinator.serve import judge_servers
 from coordinator.serve.servers import Servers
-from coordinator.serve.serving import Served
+from coordinator.serve.serving import ServerSpec
 from policy.document import Document, ImagePart, Tag, Task, TextPart
 from rewards.judges import IMAGE_KIND, TEXT_KIND
 from rewards.judges.payloads import JudgeImagePayload, JudgeTextPayload
@@ -38,14 +38,14 @@ def free_port() -> int:
 
 
 @pytest.fixture(scope="module")
-def served(tmp_path_factory: pytest.TempPathFactory) -> Iterator[dict[str, Served]]:
+def served(tmp_path_factory: pytest.TempPathFactory) -> Iterator[dict[str, ServerSpec]]:
     """Both judges as `ops/serve_judges.sh --device cpu` serves them, by name."""
     folder = tmp_path_factory.mktemp("judges")
     both = judge_servers.plan(
         ["text", "image"], models={"text": "", "image": ""}, device="cpu", host="127.0.0.1",
         ports={"text": free_port(), "image": free_port()}, tensor_parallel=8, images=20, tokens=4096,
     )  # fmt: skip
-    said: list[Served] = []
+    said: list[ServerSpec] = []
     with Servers(both, folder) as servers:
         servers.wait_ready(START_S, said.append)
         assert sorted(one.name for one in said) == ["image judge", "text judge"]
@@ -59,7 +59,7 @@ def store(tmp_path: Path) -> BlobStore:
 
 
 @pytest.fixture(autouse=True)
-def _config(served: dict[str, Served], tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def _config(served: dict[str, ServerSpec], tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     """Both judges served, and hot, so that they say whatever they are allowed to."""
     judges = {
         name: {"provider": "openai", "model": one.model, "temperature": 1.0, "max_image_pixels": 100 * 100}
@@ -111,12 +111,12 @@ def test_the_image_judge_sees_pictures_and_always_gives_readable_scores(store: B
 
 
 @pytest.mark.parametrize("name", ["text", "image"])
-def test_a_served_judge_proves_itself_with_a_verdict(served: dict[str, Served], name: str) -> None:
-    assert 0 < judge_servers.prove(served[name]) < judge_servers.PROBE_S
+def test_a_served_judge_proves_itself_with_a_verdict(served: dict[str, ServerSpec], name: str) -> None:
+    assert 0 < judge_servers.probe_server(served[name]) < judge_servers.PROBE_S
 
 
 def test_seeded_requests_that_come_at_once_do_not_kill_the_engine(
-    served: dict[str, Served], store: BlobStore
+    served: dict[str, ServerSpec], store: BlobStore
 ) -> None:
     """More prompt tokens than one pass of the engine takes: vLLM 0.27.1 would take a part of one of them."""
     parts = (TextPart(text="The heron stands in the reeds. " * 120),)

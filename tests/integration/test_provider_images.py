@@ -16,7 +16,7 @@ from fake_services import FakeServices, png
 from PIL import Image
 
 from coordinator.serve import image_servers
-from coordinator.serve.serving import Served
+from coordinator.serve.serving import ServerSpec
 from workers.errors import Cause, InfrastructureFault, JobError, ModelFault
 from workers.metrics import telemetry
 from workers.providers.http import api, keys
@@ -394,8 +394,8 @@ def count(provider: str, status: int) -> float:
 # What `ops/serve_images.sh` waits for.
 
 
-def served(services: FakeServices, model: str) -> Served:
-    return Served("vllm-omni", ("vllm",), f"{services.url}/v1", model, "")
+def served(services: FakeServices, model: str) -> ServerSpec:
+    return ServerSpec("vllm-omni", ("vllm",), f"{services.url}/v1", model, "")
 
 
 @pytest.mark.parametrize(
@@ -403,7 +403,7 @@ def served(services: FakeServices, model: str) -> Served:
     [("Qwen/Qwen-Image", "/v1/images/generations"), ("Qwen/Qwen-Image-Edit-2509", "/v1/images/edits")],
 )
 def test_a_served_model_proves_itself_with_an_image(services: FakeServices, model: str, path: str) -> None:
-    assert 0 < image_servers.prove(served(services, model)) < 20
+    assert 0 < image_servers.probe_server(served(services, model)) < 20
     assert [call.path for call in services.seen] == [path]
 
 
@@ -411,4 +411,4 @@ def test_a_served_model_proves_itself_with_an_image(services: FakeServices, mode
 def test_a_server_that_is_up_but_makes_no_image_is_not_ready(services: FakeServices, answer: Any) -> None:
     services.script["/v1/images/generations"] = [answer] * 3
     with pytest.raises(InfrastructureFault):
-        image_servers.prove(served(services, "Qwen/Qwen-Image"))
+        image_servers.probe_server(served(services, "Qwen/Qwen-Image"))

@@ -113,11 +113,11 @@ def test_one_that_died_is_started_again_where_it_was_with_what_it_held(tmp_path)
         with redis.Redis.from_url(server.url) as client:
             client.set("kept", "x")
             client.waitaof(1, 0, 5_000)
-        server.mend()
+        server.ensure_running()
         pid, url = server.pid, server.url
         os.kill(pid, signal.SIGKILL)
         psutil.Process(pid).wait(10.0)
-        server.mend()
+        server.ensure_running()
         assert (server.running, server.url) == (True, url)
         with redis.Redis.from_url(url) as client:
             assert client.get("kept") == b"x"

@@ -289,10 +289,10 @@ def test_a_run_publishes_its_configuration_and_gives_its_database_back(
     config.write_text(yaml.safe_dump({**document, "queue": {"redis_url": queue_settings.redis_url}}))
     process = start("trainer_stub")
     until_training(process, tmp_path)
-    assert "the run 'run'" in claim.held(queue_settings)
+    assert "the run 'run'" in claim.conflict(queue_settings)
     process.send_signal(signal.SIGTERM)
     process.communicate(timeout=STOP_S)
-    assert claim.held(queue_settings) == ""
+    assert claim.conflict(queue_settings) == ""
     published = claim.published(queue_settings)
     assert published["workers"]["pools"][0]["queues"] == ["search"]
 
@@ -332,14 +332,14 @@ def test_a_run_is_resumed_on_a_redis_and_beside_a_worker_that_outlived_it(
 
 def test_a_run_whose_database_was_taken_meanwhile_starts_nothing(config, tmp_path, queue_settings):
     settings = load(config, {"queue.redis_url": queue_settings.redis_url})
-    Claim(settings.model_copy(update={"name": "other"})).take()
+    Claim(settings.model_copy(update={"name": "other"})).acquire()
     run = tmp_path / "runs" / "run"
     run.mkdir(parents=True)
     said = []
     with pytest.raises(ConfigError, match="the run 'other'"):
         Services(settings, run, StopSignals(), said.append).__enter__()
     assert said == []
-    assert "'other'" in claim.held(queue_settings)
+    assert "'other'" in claim.conflict(queue_settings)
 
 
 def test_trainer_that_cannot_start_says_why(tmp_path, monkeypatch):

@@ -10,7 +10,7 @@ from pathlib import Path
 
 from coordinator.check.doctor.finding import Finding, fail, note, ok
 from coordinator.host.cgroup import limits
-from coordinator.host.hardware import free_bytes, look
+from coordinator.host.hardware import detect, free_bytes
 from workers.errors import InfrastructureFault
 from workers.settings import CodeSettings
 
@@ -86,7 +86,7 @@ def _installed(name: str) -> bool:
 
 def _resources(folder: Path) -> Finding:
     free = free_bytes(limits())
-    here = look()
+    here = detect()
     nearest = next(above for above in (folder.absolute(), *folder.absolute().parents) if above.exists())
     disk = shutil.disk_usage(nearest)
     detail = (
@@ -101,7 +101,7 @@ def _resources(folder: Path) -> Finding:
 
 
 def _gpus() -> Finding:
-    found = look().gpus
+    found = detect().gpus
     if not found:
         return note(AREA, "GPUs", "none", "everything runs on the CPU with tiny models (train.device: cpu)")
     return ok(AREA, "GPUs", ", ".join(f"{gpu.name} ({gpu.memory_mib / 1024:.0f} GiB)" for gpu in found))

@@ -136,7 +136,7 @@ def _about(config: ServiceConfig) -> Iterator[Finding]:
         yield note(
             "queue", "workers", "none has joined", "llmi train starts its own; else ops/start_workers.sh"
         )
-    if holder := claim.held(config.queue):
+    if holder := claim.conflict(config.queue):
         yield note("queue", "database", holder.partition(": ")[2])
 
 

@@ -16,7 +16,7 @@ from coordinator.console.stages import Stages
 from coordinator.console.terminal import make_console
 
 if TYPE_CHECKING:
-    from coordinator.serve.serving import Served
+    from coordinator.serve.serving import ServerSpec
 
 app = typer.Typer(no_args_is_help=True, help="Serve the judges or an image model on this machine.")
 Host = Annotated[str, typer.Option(help="Address to listen on; 0.0.0.0 for every node.")]
@@ -84,14 +84,16 @@ def judges(
             dry_run=dry_run,
         )
         if dry_run and device is Device.cuda:
-            result["lacking"] = judge_servers.lacking(len(served), tensor_parallel_size)
+            result["lacking"] = judge_servers.missing_gpus(len(served), tensor_parallel_size)
             if result["lacking"]:
                 _say(
                     console,
                     f"would not start here: {result['lacking']}; lower --tensor-parallel-size, serve one "
                     "judge with --only, or try --device cpu",
                 )
-        _serve(served, logs, timeout_s, dry_run, console, result, judge_servers.prove, "gave a verdict")
+        _serve(
+            served, logs, timeout_s, dry_run, console, result, judge_servers.probe_server, "gave a verdict"
+        )
     if result.get("lacking"):
         raise typer.Exit(1)
 
@@ -120,17 +122,17 @@ def images(
         from coordinator.serve.serving import image_model
 
         served = [image_model(server.value, model, host=host, port=port, gpus=gpus)]
-        _serve(served, logs, timeout_s, dry_run, console, result, image_servers.prove, "made an image")
+        _serve(served, logs, timeout_s, dry_run, console, result, image_servers.probe_server, "made an image")
 
 
 def _serve(
-    served: Sequence[Served],
+    served: Sequence[ServerSpec],
     logs: Path,
     timeout_s: float,
     dry_run: bool,
     console: Console,
     result: dict[str, Any],
-    prove: Callable[[Served], float],
+    probe_server: Callable[[ServerSpec], float],
     proven: str,
 ) -> None:
     result["servers"] = [
@@ -153,7 +155,7 @@ def _serve(
                     _say(console, f"starting the {one.name}: {one.model} (log: {servers.log(one)})")
                 with Stages(make_console(stderr=True), LINE_EVERY_S) as stages:
 
-                    def show_loading(one: Served) -> None:
+                    def show_loading(one: ServerSpec) -> None:
                         line = plain(servers.last_line(one))[:LINE]
                         stages.step(f"loading the {one.name}", None, line)
 
@@ -161,7 +163,7 @@ def _serve(
                         timeout_s, lambda one: stages.say(f"the {one.name} is up"), show_loading
                     )
                 for one in served:
-                    seconds = prove(one)
+                    seconds = probe_server(one)
                     _say(console, f"the {one.name} {proven} in {seconds:.1f} s")
                 for one in served:
                     setting = f"export {one.variable}={one.url}" if one.variable else f"base_url: {one.url}"

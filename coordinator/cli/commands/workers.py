@@ -70,12 +70,12 @@ def start(
     changes nothing. Keys of services come from the environment, as for [b]llmi train[/b].
     """
     with output(as_json) as (console, result):
-        from coordinator.host.hardware import look
+        from coordinator.host.hardware import detect
         from coordinator.host.signals import StopSignals
         from coordinator.scale.nodes import control, joining
 
         names = tuple(name.strip() for name in queues.split(",") if name.strip())
-        machine = look()
+        machine = detect()
         wanted = joining.prepare(
             redis_url=redis, config=config, queues=names, role=role.value, node=node, machine=machine
         )
@@ -192,14 +192,14 @@ def status(redis: Redis = "", as_json: Json = False) -> None:
 
 def _show(console: Console, node: str, redis: str, plan: Plan) -> None:
     """Print the planned pools, and the queues that are left out."""
-    from coordinator.host.hardware import called
+    from coordinator.host.hardware import display_name
 
     table = Table(title=f"{node} on {redis}", title_justify="left", box=None, pad_edge=False)
     for name in ("queues", "workers", "concurrency", "device"):
         table.add_column(name, overflow="fold")
     for planned in plan.pools:
         pool = planned.pool
-        where = ", ".join(called(device) for device in planned.devices) or "CPU"
+        where = ", ".join(display_name(device) for device in planned.devices) or "CPU"
         table.add_row(", ".join(pool.queues), str(pool.low), str(pool.low * pool.concurrency), where)
     print_table(console, table)
     for why in dict.fromkeys(plan.left_out.values()):

@@ -17,7 +17,7 @@ from pydantic import ValidationError
 from coordinator.config.errors import explain
 from coordinator.config.paths import placed
 from coordinator.config.settings import ServiceConfig, load_services
-from coordinator.host.hardware import Machine, look
+from coordinator.host.hardware import Machine, detect
 from coordinator.scale.nodes.needs import drain_s, lacking
 from coordinator.scale.nodes.plan import Role, plan
 from coordinator.scale.nodes.state import NodeState, Record
@@ -58,7 +58,7 @@ def prepare(
     settings, publish = _settled(given, url)
     if problems := queue_probe.problems(settings.queue, serves=True):
         raise ConfigError("\n".join(problems))
-    machine = machine or look()
+    machine = machine or detect()
     what = plan(machine, settings, lacking(settings), queues, role)
     record = Record(
         node=node,
@@ -129,7 +129,7 @@ def _alone(given: ServiceConfig, url: str) -> None:
     ours = fingerprint(given.model_dump(mode="json"))
     others = sorted({one.node for one in read_workers(url) if one.ready and one.config != ours})
     who = [f"workers on {', '.join(others)}"] if others else []
-    if claim.held(queue):
+    if claim.conflict(queue):
         who.append("the run that uses this database")
     if who:
         raise ConfigError(

@@ -13,7 +13,7 @@ from collections.abc import Sequence
 from pathlib import Path
 
 from coordinator.config.pools import PoolSettings
-from coordinator.host.hardware import DEVICES_ENV, called
+from coordinator.host.hardware import DEVICES_ENV, display_name
 from coordinator.scale.fleet import Make, Worker
 from coordinator.scale.nodes.plan import Planned
 from workers.errors import Cause, InfrastructureFault
@@ -52,7 +52,7 @@ class NodeWorker(WorkerProcess):
 
     def start(self) -> None:
         where = self.devices.start_on_free(self) if self.devices else self.start_on("")
-        logger.info("%s starts%s", self.name, f" on {called(where)}" if where else "")
+        logger.info("%s starts%s", self.name, f" on {display_name(where)}" if where else "")
 
     def start_on(self, device: str) -> str:
         self._extra_env = {**self._extra_env, DEVICES_ENV: device}

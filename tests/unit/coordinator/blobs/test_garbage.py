@@ -14,8 +14,8 @@ from hypothesis import given
 from hypothesis import strategies as st
 from PIL import Image
 
-from coordinator.blobs.garbage import sort
-from coordinator.blobs.queue_references import named_in
+from coordinator.blobs.garbage import classify
+from coordinator.blobs.queue_references import references_in
 from workers.errors import InfrastructureFault
 from workers.storage.blobs import BlobStore
 from workers.storage.listing import BlobListing, ListedBlob
@@ -34,7 +34,7 @@ STORED = st.builds(
 
 @given(st.lists(STORED, max_size=20), st.sets(st.sampled_from(NAMES)))
 def test_each_file_is_in_use_or_young_or_garbage(stored: list[ListedBlob], names: set[str]) -> None:
-    found = sort(stored, names, now=NOW, keep_s=KEEP_S)
+    found = classify(stored, names, now=NOW, keep_s=KEEP_S)
     assert sorted(map(id, (*found.named, *found.young, *found.garbage))) == sorted(map(id, stored))
     assert all(one.part or one.sha256 not in names for one in found.garbage)
     assert all(NOW - one.modified >= KEEP_S for one in found.garbage)
@@ -45,12 +45,12 @@ def test_each_file_is_in_use_or_young_or_garbage(stored: list[ListedBlob], names
 @pytest.mark.parametrize(("age_s", "goes"), [(KEEP_S, True), (KEEP_S - 0.1, False), (-5.0, False)])
 def test_the_age_decides_to_the_second(age_s: float, goes: bool) -> None:
     one = ListedBlob("p", NAMES[0], 1, NOW - age_s)
-    assert (sort([one], set(), now=NOW, keep_s=KEEP_S).garbage == (one,)) == goes
+    assert (classify([one], set(), now=NOW, keep_s=KEEP_S).garbage == (one,)) == goes
 
 
 def test_names_are_found_wherever_they_stand() -> None:
     text = f'{{"sha256":"{NAMES[0]}","detail":"blob {NAMES[1]} is gone","longer":"{NAMES[2]}0"}}'
-    assert named_in(text.encode()) == {NAMES[0], NAMES[1]}
+    assert references_in(text.encode()) == {NAMES[0], NAMES[1]}
 
 
 def picture(colour: str) -> bytes:

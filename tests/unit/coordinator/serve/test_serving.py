@@ -7,7 +7,7 @@ import sys
 import pytest
 
 from coordinator.serve.servers import Servers
-from coordinator.serve.serving import Judge, Served, image_model, judges
+from coordinator.serve.serving import Judge, ServerSpec, image_model, judges
 from workers.errors import ConfigError, InfrastructureFault
 
 BOTH = [Judge("text", "owner/reads", 8001), Judge("image", "owner/sees", 8002)]
@@ -74,7 +74,7 @@ def port():
 
 
 def server(port, *command):
-    return Served("stand-in", command, f"http://127.0.0.1:{port}/v1", "m", "")
+    return ServerSpec("stand-in", command, f"http://127.0.0.1:{port}/v1", "m", "")
 
 
 def test_ready_is_seen_and_nothing_is_left_afterwards(tmp_path, port):

@@ -85,7 +85,7 @@ def test_a_finished_run_is_not_resumed(run):
 def test_each_field_that_must_not_change_is_named_with_what_it_was(run):
     found = problems(configured(lr=1e-3, n=4), run)
     assert [problem.split(":")[0] for problem in found] == ["train.lr", "train.min_valid", "train.n"]
-    assert "is 0.001, and the run began with 1e-06" in found[0]
+    assert "is 0.001, and the run was started with 1e-06" in found[0]
 
 
 @pytest.mark.parametrize("train", [{"steps": 7}, {"save_every": 3}, {"admission": "fixed"}])
@@ -242,9 +242,9 @@ def on(queue_settings):
 
 def test_the_claim_of_the_dead_coordinator_is_taken_over(server, queue_settings):
     claimed_by(server)
-    heir = Claim(on(queue_settings), heir=True)
-    heir.take()
-    assert claim.held(queue_settings)
+    heir = Claim(on(queue_settings), resuming=True)
+    heir.acquire()
+    assert claim.conflict(queue_settings)
     heir.release()
 
 
@@ -252,8 +252,8 @@ def test_the_claim_of_the_dead_coordinator_is_taken_over(server, queue_settings)
 def test_no_other_claim_is(changes, server, queue_settings):
     claimed_by(server, **changes)
     with pytest.raises(ConfigError, match="uses this database"):
-        Claim(on(queue_settings), heir=True).take()
-    assert claim.held(queue_settings, "run")
+        Claim(on(queue_settings), resuming=True).acquire()
+    assert claim.conflict(queue_settings, "run")
 
 
 def test_what_nobody_waits_for_is_cancelled_unless_it_has_ended(server, queue_settings):
