@@ -1,4 +1,4 @@
-"""However a run ends, its error is the one that is told."""
+"""A run that fails raises its own error, also when the ledger cannot be read."""
 
 from __future__ import annotations
 
@@ -14,14 +14,14 @@ from coordinator.host.signals import StopSignals
 from coordinator.run import launch
 
 
-def test_a_ledger_that_cannot_be_read_hides_not_what_ended_the_run(tmp_path, monkeypatch, caplog):
+def test_the_error_of_a_run_is_raised_though_its_ledger_cannot_be_read(tmp_path, monkeypatch, caplog):
     def ended(*_, **__):
         raise RuntimeError("the trainer ended")
 
     def unreadable(_):
         raise OSError("the ledger is damaged")
 
-    monkeypatch.setattr(launch.checks, "check", lambda *_: None)
+    monkeypatch.setattr(launch.preflight, "check", lambda *_: None)
     monkeypatch.setattr(launch, "Services", ended)
     monkeypatch.setattr(launch, "read_ledger", unreadable)
     run = config.check({"name": "x", "train": {"model": "m"}, "data": {"train": ["a"]}}, "here")
