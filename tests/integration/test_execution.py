@@ -17,7 +17,7 @@ from workers.settings import CONFIG_ENV, REDIS_ENV
 QUEUE = "search"
 
 
-def test_a_message_taken_just_before_redis_died_waits_for_it(
+def test_a_message_received_just_before_redis_died_waits_for_it(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     config = tmp_path / "config.json"

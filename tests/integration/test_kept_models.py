@@ -71,7 +71,7 @@ async def answered_by(client: QueueClient, kind: str) -> int:
     return int(str(outcome.result.source["pid"]))
 
 
-async def test_images_cancelled_in_mid_flight_leave_the_process_and_its_model(
+async def test_cancelling_running_images_keeps_the_process_and_its_model(
     gpu: Callable[..., WorkerProcess], client: QueueClient, noted: Callable[[str], list[int]]
 ) -> None:
     gpu("diffusion", "edit")
@@ -86,7 +86,7 @@ async def test_images_cancelled_in_mid_flight_leave_the_process_and_its_model(
     assert noted("load diffusion") == [process]
 
 
-async def test_a_job_that_cannot_be_stopped_runs_to_its_end_and_its_result_is_dropped(
+async def test_a_job_that_cannot_stop_runs_to_its_end_and_its_result_is_discarded(
     gpu: Callable[..., WorkerProcess], client: QueueClient, noted: Callable[[str], list[int]]
 ) -> None:
     gpu("diffusion", "edit")
@@ -99,7 +99,7 @@ async def test_a_job_that_cannot_be_stopped_runs_to_its_end_and_its_result_is_dr
 
 
 @pytest.mark.parametrize("kind", ["diffusion", "edit"])
-async def test_a_job_that_is_late_leaves_the_process_and_its_model(
+async def test_a_job_over_its_limit_keeps_the_process_and_its_model(
     gpu: Callable[..., WorkerProcess], client: QueueClient, noted: Callable[[str], list[int]], kind: str
 ) -> None:
     gpu("diffusion", "edit")
@@ -111,7 +111,7 @@ async def test_a_job_that_is_late_leaves_the_process_and_its_model(
     assert cause(await late.outcome()) is (Cause.CANCELLED if kind == "diffusion" else None)
 
 
-async def test_code_beside_a_model_is_not_ended_by_force_either(
+async def test_code_in_a_process_with_a_model_is_not_killed(
     gpu: Callable[..., WorkerProcess], client: QueueClient, noted: Callable[[str], list[int]]
 ) -> None:
     gpu("diffusion", "code")
@@ -122,7 +122,7 @@ async def test_code_beside_a_model_is_not_ended_by_force_either(
     assert len(noted("load diffusion")) == 1
 
 
-async def test_a_dashboards_order_to_terminate_leaves_the_process_too(
+async def test_terminating_from_a_dashboard_keeps_the_process(
     gpu: Callable[..., WorkerProcess],
     client: QueueClient,
     queue_settings: QueueSettings,
@@ -138,7 +138,7 @@ async def test_a_dashboards_order_to_terminate_leaves_the_process_too(
     assert await answered_by(client, "edit") == noted("end edit")[0] == noted("load edit")[0]
 
 
-async def test_code_alone_is_ended_at_once(
+async def test_code_in_its_own_process_is_killed_at_once(
     gpu: Callable[..., WorkerProcess], client: QueueClient, noted: Callable[[str], list[int]]
 ) -> None:
     gpu("code")
@@ -161,7 +161,7 @@ async def test_code_alone_is_ended_at_once(
         ("video", "diffusers", False),
     ],
 )
-def test_a_model_is_kept_where_the_settings_name_a_pipeline_of_ours(
+def test_a_model_is_kept_only_with_a_local_pipeline(
     monkeypatch: pytest.MonkeyPatch, kind: str, provider: str, keeps: bool
 ) -> None:
 

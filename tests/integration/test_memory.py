@@ -112,7 +112,7 @@ def held() -> tuple[int, int]:
 
 
 @pytest.mark.usefixtures("workers")
-async def test_ten_thousand_images_leave_nothing_behind(queue_settings: QueueSettings, tmp_path: Path):
+async def test_ten_thousand_images_leave_no_memory_behind(queue_settings: QueueSettings, tmp_path: Path):
     fill_string_cache()
     run = Run(queue_settings, tmp_path)
     tasks = len(asyncio.all_tasks())

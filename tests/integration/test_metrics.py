@@ -61,7 +61,7 @@ def folder(worker: WorkerProcess) -> Path:
     return next(Path(part.path).parent for part in maps if part.path.endswith(f"_{worker.pid}.db"))
 
 
-async def test_a_workers_numbers_are_those_of_what_was_posted(
+async def test_a_workers_metrics_agree_with_what_was_posted(
     obedient: StartWorker, client: QueueClient, raw: redis.Redis
 ) -> None:
     obedient("code", concurrency=2)
@@ -124,7 +124,7 @@ async def test_running_jobs_are_shown_while_they_run(
     assert scrape(at)["llmi_task_outcomes_total  search success"] == 3
 
 
-async def test_who_stops_serving_is_forgotten_within_a_lease(
+async def test_an_endpoint_that_stops_is_unlisted_within_a_lease(
     queue_settings: QueueSettings, raw: redis.Redis
 ) -> None:
     short = queue_settings.model_copy(update={"lease_s": 1.0})
@@ -192,7 +192,7 @@ async def test_the_exporter_shows_queues_workers_and_the_run(
     assert endpoints == {"redis": queue_settings.redis_url, "metrics": exporter.url}
 
 
-async def test_a_provider_that_is_down_and_a_run_that_pauses_for_it_are_shown(
+async def test_the_exporter_shows_an_outage_and_the_paused_run(
     queue_settings: QueueSettings, raw: redis.Redis, run: RunState, tmp_path: Path
 ) -> None:
     breaker = ProviderBreaker(raw, "search", "serpapi", BreakerSettings(failures=1))
@@ -223,7 +223,7 @@ async def test_workers_are_listed_with_their_node_and_queues(
     assert page["llmi_queue_workers search"] == 1
 
 
-def test_without_redis_the_queues_numbers_are_missing_and_not_zero(
+def test_without_redis_queue_metrics_are_missing_not_zero(
     tmp_path: Path, run: RunState, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     with EmbeddedRedis(tmp_path / "redis") as server:
@@ -238,7 +238,7 @@ def test_without_redis_the_queues_numbers_are_missing_and_not_zero(
     assert not [name for name in page if name.startswith("llmi_queue")]
 
 
-def test_an_address_that_is_taken_is_named_with_its_cure() -> None:
+def test_an_address_in_use_is_named_with_what_to_do() -> None:
     with Exporter(MetricsSettings()) as first:
         port = int(first.url.rpartition(":")[2])
         with pytest.raises(ConfigError, match=r"metrics: 127\.0\.0\.1:\d+ .*metrics\.port"):

@@ -56,7 +56,7 @@ async def test_cancelling_what_has_an_outcome_changes_nothing(
     assert await posted.outcome() is before
 
 
-async def test_what_was_cancelled_is_run_by_no_worker_that_joins_later(
+async def test_a_cancelled_request_is_not_run_by_a_worker_that_starts_later(
     tmp_path: Path, obedient: StartWorker, client: QueueClient
 ) -> None:
     never = Notes(tmp_path / "never")
@@ -78,7 +78,7 @@ async def test_closing_cancels_what_is_pending(queue_settings: QueueSettings, to
     assert stored is not None, "a worker would still start it"
 
 
-async def test_draining_finishes_what_runs_and_gives_back_the_rest(
+async def test_draining_finishes_running_jobs_and_requeues_the_rest(
     obedient: StartWorker, client: QueueClient, notes: Notes, queue_settings: QueueSettings
 ) -> None:
     process = obedient()

@@ -66,7 +66,7 @@ def confined() -> Iterator[Callable[[int], None]]:
     group.rmdir()
 
 
-async def test_a_job_that_the_kernel_kills_for_its_memory_is_tried_again(
+async def test_a_job_killed_for_its_memory_is_run_again(
     obedient: StartWorker, client: QueueClient, notes: Notes, tmp_path: Path, confined: Callable[[int], None]
 ) -> None:
     obedient()
@@ -80,7 +80,7 @@ async def test_a_job_that_the_kernel_kills_for_its_memory_is_tried_again(
     assert not alive(eater)
 
 
-async def test_a_job_that_kills_every_worker_is_given_up(
+async def test_a_job_that_ends_every_worker_fails_as_worker_lost(
     obedient: StartWorker, client: QueueClient, notes: Notes, queue_settings: QueueSettings
 ) -> None:
     obedient()
@@ -123,7 +123,7 @@ def test_only_the_newest_poison_messages_are_kept_each_once(queue_settings: Queu
     assert kept == [request.request_id for request in reversed(requests[2:])]
 
 
-async def test_a_killed_workers_job_goes_to_another(
+async def test_the_job_of_a_killed_worker_is_requeued(
     obedient: StartWorker, client: QueueClient, notes: Notes, told: list[Outcome]
 ) -> None:
     workers = [obedient() for _ in range(2)]
@@ -163,7 +163,7 @@ async def test_a_job_past_its_deadline_is_killed_and_frees_its_worker(
     assert not alive(notes.starts[0])
 
 
-async def test_a_request_that_waited_too_long_is_never_started(
+async def test_a_request_past_its_start_deadline_is_not_started(
     obedient: StartWorker, client: QueueClient, notes: Notes
 ) -> None:
     obedient()
@@ -172,11 +172,11 @@ async def test_a_request_that_waited_too_long_is_never_started(
     assert notes.starts == []
 
 
-async def test_without_any_worker_the_deadline_decides(client: QueueClient) -> None:
+async def test_without_a_worker_a_request_ends_at_its_deadline(client: QueueClient) -> None:
     assert cause_of(await ask(client, Order(), timeout_s=0.2)) is Cause.TIMEOUT
 
 
-async def test_a_message_lost_in_a_frozen_worker_is_posted_again(
+async def test_a_message_lost_in_a_frozen_worker_is_reposted(
     obedient: StartWorker, client: QueueClient, queue_settings: QueueSettings
 ) -> None:
     frozen = obedient()
@@ -190,7 +190,7 @@ async def test_a_message_lost_in_a_frozen_worker_is_posted_again(
     assert (await posted.outcome()).ok
 
 
-async def test_what_waits_and_what_runs_outlives_two_restarts_of_redis_and_a_killed_process(
+async def test_waiting_and_running_requests_survive_two_restarts_of_redis_and_a_killed_process(
     tmp_path: Path,
     obedient: StartWorker,
     queue_settings: QueueSettings,

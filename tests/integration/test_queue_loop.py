@@ -16,7 +16,9 @@ STALL_S = 0.25
 BURSTS = 3  # the best one counts: others use this machine too, but a call that blocks does so in each
 
 
-async def test_no_wait_for_slow_jobs_stalls_the_loop(obedient: StartWorker, client: QueueClient) -> None:
+async def test_waiting_for_slow_jobs_does_not_block_the_loop(
+    obedient: StartWorker, client: QueueClient
+) -> None:
     """Regression: the original made blocking calls inside `async def`."""
     obedient("search", THREADS)
     assert (await ask(client, Order(), "search")).ok

@@ -67,7 +67,7 @@ def asked(port: int) -> redis.Redis:
     return redis.Redis(port=port, decode_responses=True)
 
 
-def test_a_server_of_its_own_is_fine_and_nothing_is_left_in_it(redis_server: EmbeddedRedis) -> None:
+def test_a_usable_server_passes_and_nothing_is_left_in_it(redis_server: EmbeddedRedis) -> None:
     with redis.Redis.from_url(redis_server.url) as client:
         client.flushall()
         assert problems(redis_server.port, database=1) == []
@@ -101,14 +101,14 @@ def test_a_primary_that_is_short_of_replicas_is_refused(server: Server) -> None:
     assert "replicas" in problem
 
 
-def test_a_database_that_is_not_there_is_named(server: Server) -> None:
+def test_a_database_that_does_not_exist_is_refused(server: Server) -> None:
     port = server("--databases", "2")
     assert problems(port, database=1) == []
     [problem] = problems(port, database=2)
     assert "has no database 2" in problem
 
 
-def test_a_password_that_is_wrong_or_missing_is_told_without_it(server: Server) -> None:
+def test_a_wrong_or_missing_password_is_reported_without_showing_it(server: Server) -> None:
     port = server("--requirepass", "secret")
     for user in ("", ":hunter2@", "me:hunter2@"):
         [problem] = problems(port, user=user)
@@ -123,7 +123,7 @@ def test_a_server_without_memory_is_refused(server: Server) -> None:
     assert "memory" in problem
 
 
-def test_a_key_that_others_use_is_named(server: Server) -> None:
+def test_a_key_of_another_program_is_named(server: Server) -> None:
     port = server()
     with asked(port) as client:
         client.set("search", "someone's")
@@ -149,7 +149,7 @@ def users(server: Server) -> int:
     return port
 
 
-def test_users_as_shipped_may_do_what_their_role_does(users: int) -> None:
+def test_the_shipped_users_have_the_rights_of_their_role(users: int) -> None:
     assert problems(users, user="llmi-run:pass@", serves=False) == []
     assert problems(users, user="llmi-worker:pass@") == []
 
@@ -158,7 +158,7 @@ def test_users_as_shipped_may_do_what_their_role_does(users: int) -> None:
     ("user", "lacking"),
     [("llmi-run", "unacked_index"), ("llmi-watch", "SET"), ("llmi-flower", "llmi:")],
 )
-def test_a_user_without_the_rights_is_refused_by_what_it_lacks(users: int, user: str, lacking: str) -> None:
+def test_a_user_without_a_right_is_refused_and_the_right_named(users: int, user: str, lacking: str) -> None:
     found = problems(users, user=f"{user}:pass@")
     assert found
     assert lacking.lower() in found[0].lower()
@@ -179,7 +179,7 @@ def test_a_user_without_the_rights_is_refused_by_what_it_lacks(users: int, user:
         (("~*", "&*", "+@all", "-scan"), "scan"),
     ],
 )
-def test_each_right_that_is_missing_is_told(server: Server, rules: tuple[str, ...], lacking: str) -> None:
+def test_each_missing_right_is_reported(server: Server, rules: tuple[str, ...], lacking: str) -> None:
     port = server()
     with asked(port) as client:
         client.execute_command("ACL", "SETUSER", "me", "on", ">pass", *rules)
@@ -188,7 +188,7 @@ def test_each_right_that_is_missing_is_told(server: Server, rules: tuple[str, ..
     assert lacking.lower() in found[0].lower()
 
 
-def test_a_port_that_is_no_redis_and_one_that_is_silent_are_refused(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_a_port_without_redis_and_a_silent_port_are_refused(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(queue_probe, "CHECK_TIMEOUT_S", 0.3)
     with socket.create_server(("127.0.0.1", 0)) as silent:
         [problem] = problems(silent.getsockname()[1])
@@ -197,7 +197,7 @@ def test_a_port_that_is_no_redis_and_one_that_is_silent_are_refused(monkeypatch:
     assert "no Redis answers at that address (ConnectionError)" in problem
 
 
-def test_a_form_that_celery_does_not_read_is_told_before_anything_connects(
+def test_a_url_that_celery_cannot_read_is_refused_before_connecting(
     monkeypatch: pytest.MonkeyPatch, tmp_path: Path
 ) -> None:
     monkeypatch.setenv(REDIS_ENV, "unix:///run/redis.sock")

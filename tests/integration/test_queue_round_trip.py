@@ -60,9 +60,7 @@ async def test_200_requests_at_once_each_get_their_own_outcome(
         assert mine == ["posted", "ended"]
 
 
-async def test_jobs_in_threads_follow_each_other_at_once(
-    worker: StartWorker, queue_settings: QueueSettings
-) -> None:
+async def test_jobs_in_threads_run_back_to_back(worker: StartWorker, queue_settings: QueueSettings) -> None:
     worker(["search"], app="queue_app")
     async with QueueClient(queue_settings) as client:
         began = time.monotonic()
@@ -104,7 +102,7 @@ async def test_an_outcome_may_be_awaited_by_several_and_again(
         assert first is second is await posted.outcome()
 
 
-async def test_a_bad_payload_is_a_bad_message_and_is_kept(
+async def test_an_invalid_payload_is_dead_lettered(
     worker: StartWorker, queue_settings: QueueSettings
 ) -> None:
     worker(["code"], app="queue_app")
@@ -126,7 +124,7 @@ async def test_a_bad_payload_is_a_bad_message_and_is_kept(
     ],
     ids=["unknown task", "odd envelope"],
 )
-async def test_the_worker_outlives_a_message_it_does_not_know(
+async def test_a_worker_survives_a_message_of_an_unknown_task(
     old: str, new: str, worker: StartWorker, queue_settings: QueueSettings
 ) -> None:
     process = worker(["code"], app="queue_app")
@@ -140,7 +138,7 @@ async def test_the_worker_outlives_a_message_it_does_not_know(
     assert process.alive
 
 
-async def test_a_request_the_worker_cannot_read_is_a_bad_message(
+async def test_an_unreadable_request_is_a_bad_message(
     worker: StartWorker, queue_settings: QueueSettings
 ) -> None:
     worker(["code"], app="queue_app")
@@ -160,7 +158,7 @@ async def test_an_unknown_kind_is_refused_before_it_is_posted(queue_settings: Qu
         assert client.in_flight == 0
 
 
-async def test_redis_out_of_reach_is_said_at_the_deadline(queue_settings: QueueSettings) -> None:
+async def test_unreachable_redis_is_reported_at_the_deadline(queue_settings: QueueSettings) -> None:
     nowhere = QueueSettings(redis_url="redis://127.0.0.1:1/0")
     told: list[object] = []
     async with QueueClient(nowhere, on_posted=told.append, on_outcome=told.append) as client:
@@ -171,7 +169,7 @@ async def test_redis_out_of_reach_is_said_at_the_deadline(queue_settings: QueueS
     assert told == []
 
 
-async def test_half_a_character_is_a_bad_message_and_harms_nobody(
+async def test_a_lone_surrogate_is_a_bad_message_and_affects_no_other_request(
     worker: StartWorker, queue_settings: QueueSettings
 ) -> None:
     worker(["code"], app="queue_app")

@@ -14,7 +14,7 @@ from coordinator.host.redis_server import EmbeddedRedis
 from workers.errors import ConfigError
 
 
-def test_it_keeps_its_data_through_a_kill(tmp_path: Path) -> None:
+def test_data_survives_a_kill(tmp_path: Path) -> None:
     with EmbeddedRedis(tmp_path) as server:
         url = server.url
         with redis.Redis.from_url(url) as client:
@@ -43,7 +43,7 @@ def test_a_port_in_use_is_a_clear_error(tmp_path: Path) -> None:
             EmbeddedRedis(tmp_path, port).start()
 
 
-def test_a_redis_of_somebody_else_is_not_taken_for_ours(tmp_path: Path) -> None:
+def test_another_redis_on_the_port_is_not_used(tmp_path: Path) -> None:
     with EmbeddedRedis(tmp_path / "one") as other:
         with pytest.raises(ConfigError, match="did not start"):
             EmbeddedRedis(tmp_path / "two", other.port).start()

@@ -24,7 +24,7 @@ def raw(queue_settings: QueueSettings) -> Iterator[redis.Redis]:
         yield client
 
 
-def test_a_request_counts_once_however_often_it_ends(raw: redis.Redis, queue_settings: QueueSettings) -> None:
+def test_a_request_with_several_outcomes_counts_once(raw: redis.Redis, queue_settings: QueueSettings) -> None:
     for result in (Failure(cause=Cause.QUOTA), Success(), Success()):
         ended = Outcome(request_id="a", kind="code", result=result, started=100.0, finished=102.5)
         commit(raw, ended, "", 60)
@@ -32,7 +32,7 @@ def test_a_request_counts_once_however_often_it_ends(raw: redis.Redis, queue_set
     assert (depth.finished, depth.ran, depth.service_s) == (1, 1, 2.5)
 
 
-def test_what_never_ran_has_no_share_in_the_service_time(
+def test_a_request_that_never_ran_adds_no_service_time(
     raw: redis.Redis, queue_settings: QueueSettings
 ) -> None:
     commit(raw, Outcome(request_id="a", kind="code", result=Failure(cause=Cause.CANCELLED)), "", 60)

@@ -67,7 +67,7 @@ def test_messages_are_those_of_apply_async(queue_settings: QueueSettings, raw: r
     assert limit_s == pytest.approx(100.0, abs=5.0)
 
 
-def test_a_stream_of_replies_keeps_the_last_ones(raw: redis.Redis, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_a_reply_stream_keeps_the_newest_entries(raw: redis.Redis, monkeypatch: pytest.MonkeyPatch) -> None:
     """Regression: an hour's soak had all of its 100,000 outcomes in one stream, at the end 60 MB of Redis."""
     assert outcomes.MAX_REPLIES <= 10_000
     monkeypatch.setattr(outcomes, "MAX_REPLIES", 200)
@@ -82,7 +82,7 @@ def test_a_stream_of_replies_keeps_the_last_ones(raw: redis.Redis, monkeypatch: 
     [(GOOD, BAD, GOOD), (BAD, GOOD, GOOD), (BAD, Failure(cause=Cause.TIMEOUT), BAD), (GOOD, Success(), GOOD)],
     ids=["failure after success", "success after failure", "second failure", "second success"],
 )
-def test_a_success_may_replace_a_failure_and_nothing_else_anything(
+def test_only_a_success_replaces_a_failure(
     first: Success | Failure, second: Success | Failure, visible: Success | Failure, raw: redis.Redis
 ) -> None:
     for result in (first, second):
@@ -93,7 +93,7 @@ def test_a_success_may_replace_a_failure_and_nothing_else_anything(
     assert raw.xrevrange(STREAM, count=1)[0][1][b"outcome"] == shown
 
 
-def test_attempts_are_noted_once_each_until_there_is_an_outcome(raw: redis.Redis) -> None:
+def test_each_attempt_is_recorded_once_until_there_is_an_outcome(raw: redis.Redis) -> None:
     first, second = (Attempt(worker="w", begun=begun) for begun in (1.0, 2.0))
     assert record_attempt(raw, "r", first, 60) == (None, (first,))
     assert record_attempt(raw, "r", first, 60) == (None, (first,)), "the answer to the first was lost"
@@ -124,7 +124,7 @@ def test_what_celery_reports_gets_a_cause(exception: str, cause: Cause) -> None:
     assert "why" in outcome.result.detail
 
 
-async def test_a_request_is_missing_only_when_it_is_nowhere(
+async def test_a_request_is_missing_only_if_it_is_in_no_place(
     queue_settings: QueueSettings, raw: redis.Redis
 ) -> None:
     queued, held, ended, lost = (request_for(Order()) for _ in range(4))

@@ -13,7 +13,7 @@ from workers.client.client import QueueClient
 TOO_LITTLE_MB = 1  # every process takes more
 
 
-async def test_each_job_gets_a_pool_process_of_its_own(
+async def test_a_pool_process_above_its_memory_limit_is_replaced_after_each_job(
     obedient: StartWorker, client: QueueClient, notes: Notes
 ) -> None:
     worker = obedient("code", memory_mb=TOO_LITTLE_MB)
@@ -23,7 +23,7 @@ async def test_each_job_gets_a_pool_process_of_its_own(
     assert worker.alive
 
 
-async def test_a_worker_of_threads_ends_after_its_jobs_and_another_goes_on(
+async def test_a_thread_worker_above_its_memory_limit_finishes_its_jobs_and_ends(
     obedient: StartWorker, client: QueueClient, notes: Notes
 ) -> None:
     first = obedient("search", memory_mb=TOO_LITTLE_MB)

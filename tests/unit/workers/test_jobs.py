@@ -47,7 +47,7 @@ def cause_of(outcome: Outcome) -> Cause | None:
     return outcome.result.cause if isinstance(outcome.result, Failure) else None
 
 
-def test_a_success_says_who_made_it_and_when(perform: Callable[..., Outcome]) -> None:
+def test_an_outcome_names_worker_and_times(perform: Callable[..., Outcome]) -> None:
     before = time.time()
     outcome = perform(succeed)
     assert isinstance(outcome.result, Success)
@@ -92,7 +92,7 @@ def limited(limit_s: float, *, deadline_s: float) -> Request:
     return Request.make("search", payload, timeout_s=deadline_s, limit_s=limit_s)
 
 
-def test_a_jobs_time_begins_when_it_begins(tmp_path: Path) -> None:
+def test_a_jobs_time_limit_counts_from_its_start(tmp_path: Path) -> None:
     """However long it waited: its own limit counts from its start, and the deadline bounds both."""
     blobs, request = BlobStore(str(tmp_path)), limited(20.0, deadline_s=600.0)
     assert JobContext(request, blobs, request.deadline - 400).deadline == request.deadline - 380
@@ -101,7 +101,7 @@ def test_a_jobs_time_begins_when_it_begins(tmp_path: Path) -> None:
     assert JobContext(unlimited, blobs, request.deadline - 400).deadline == request.deadline
 
 
-def test_a_request_that_could_not_have_its_whole_time_is_not_started(
+def test_a_request_without_time_for_its_whole_limit_is_not_started(
     perform: Callable[..., Outcome], monkeypatch: pytest.MonkeyPatch, tmp_path: Path
 ) -> None:
     monkeypatch.setattr("workers.jobs.JOBS", {"search": Job("search", SearchPayload, succeed)})
@@ -110,7 +110,7 @@ def test_a_request_that_could_not_have_its_whole_time_is_not_started(
     assert run(limited(20.0, deadline_s=30.0), BlobStore(str(tmp_path))).ok
 
 
-def test_run_time_is_measured_whatever_the_clock_does(
+def test_run_time_does_not_depend_on_the_system_clock(
     perform: Callable[..., Outcome], monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """A clock that was set back while a job ran made its outcome invalid."""
@@ -131,7 +131,9 @@ def test_a_kind_without_a_job_is_a_bad_message(perform: Callable[..., Outcome]) 
 
 @settings(suppress_health_check=[HealthCheck.function_scoped_fixture], max_examples=50)
 @given(st.dictionaries(st.text(max_size=5), st.none() | st.integers() | st.text(max_size=5), max_size=3))
-def test_no_payload_makes_it_raise(perform: Callable[..., Outcome], payload: dict[str, object]) -> None:
+def test_run_never_raises_whatever_the_payload(
+    perform: Callable[..., Outcome], payload: dict[str, object]
+) -> None:
     outcome = perform(succeed, payload=payload)
     assert outcome.ok or cause_of(outcome) is Cause.BAD_MESSAGE
 
@@ -141,7 +143,7 @@ def test_a_job_needs_a_queue() -> None:
         job("video", SearchPayload)
 
 
-def test_registering_keeps_what_to_warm(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_registering_keeps_the_warm_hook(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.delitem(JOBS, "search", raising=False)
 
     def warm() -> None: ...

@@ -74,7 +74,7 @@ ANY_JSON = fuzz.json_values().filter(lambda value: fuzz.DEEP not in json.dumps(v
 
 @settings(max_examples=200)
 @given(st.dictionaries(st.text(st.characters()), ANY_JSON, max_size=3), st.text(st.characters()))
-def test_whatever_was_said_can_be_told(said: dict, words: str) -> None:
+def test_any_text_of_a_job_can_be_stored(said: dict, words: str) -> None:
     """Regression: half a character in what a service or a job said, and its outcome could not be stored."""
     asked = request(said, owner=words)
     assert Request.model_validate_json(asked.model_dump_json()) == asked
@@ -84,7 +84,7 @@ def test_whatever_was_said_can_be_told(said: dict, words: str) -> None:
         assert Outcome.model_validate_json(told.model_dump_json()) == told
 
 
-def test_pairs_of_half_characters_are_joined_and_others_replaced() -> None:
+def test_surrogate_pairs_are_joined_and_lone_ones_replaced() -> None:
     assert valid_unicode("\ud83e\udd8a and \ud83e") == "🦊 and \ufffd"
     assert Success(source={"a": [float("nan"), {"\ud83e": 1.5}]}).source == {"a": [None, {"\ufffd": 1.5}]}
 
@@ -130,15 +130,13 @@ def test_an_outcome_cannot_finish_before_it_started() -> None:
         (BlobRef, {"sha256": "0" * 64, "media_type": "image/png", "size": 0, "width": 1, "height": 1}),
     ],
 )
-def test_a_payload_that_asks_for_nothing_is_refused(
-    model: type[BaseModel], values: dict[str, object]
-) -> None:
+def test_an_empty_payload_is_refused(model: type[BaseModel], values: dict[str, object]) -> None:
     with pytest.raises(ValidationError):
         model.model_validate(values)
 
 
 @pytest.mark.parametrize("cause", Cause)
-def test_only_the_right_error_carries_a_cause(cause: Cause) -> None:
+def test_a_fault_accepts_only_its_own_causes(cause: Cause) -> None:
     right, wrong = (
         (ModelFault, InfrastructureFault) if cause.fault is Fault.MODEL else (InfrastructureFault, ModelFault)
     )

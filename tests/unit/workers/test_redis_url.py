@@ -44,7 +44,7 @@ from workers.settings import REDIS_ENV, QueueSettings
         ),
     ],
 )
-def test_what_every_client_reads_is_written_in_one_form(given: str, meant: str) -> None:
+def test_a_url_is_written_in_canonical_form(given: str, meant: str) -> None:
     assert canonical(given) == meant
     assert canonical(meant) == meant
 
@@ -86,7 +86,7 @@ def test_a_certificate_is_found_from_any_folder(monkeypatch: pytest.MonkeyPatch)
         ("rediss://h?ssl_cert_reqs=maybe", "required, optional or none"),
     ],
 )
-def test_any_other_form_is_refused_with_the_form_to_write(
+def test_any_other_url_is_refused_with_the_form_to_write(
     url: str, cure: str, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     with pytest.raises(ValidationError, match="redis_url"):
@@ -104,7 +104,9 @@ hosts = st.from_regex(r"[a-z][a-z0-9-]{0,9}(\.[a-z]{2,3})?|\[::1\]|10\.0\.0\.[1-
 
 
 @given(hosts, st.integers(1, 65_535), st.integers(0, 99), st.text(max_size=8), st.text(max_size=8))
-def test_clients_read_the_form_alike(host: str, port: int, database: int, user: str, password: str) -> None:
+def test_all_clients_read_the_canonical_form_alike(
+    host: str, port: int, database: int, user: str, password: str
+) -> None:
     name = f"{quote(user, safe='')}:{quote(password, safe='')}@" if password else ""
     url = canonical(f"redis://{name}{host}:{port}?db={database}")
     one, other = redis_reads(url), kombu_reads(url)

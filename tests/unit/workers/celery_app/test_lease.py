@@ -33,18 +33,18 @@ def asked(deadline: float, limit_s: float | None) -> SimpleNamespace:
     ("limit_s", "started", "over"),
     [(20.0, 100.0, 120.0), (20.0, None, 1000.0), (None, 100.0, 1000.0), (20.0, 995.0, 1000.0)],
 )
-def test_a_lease_ends_with_the_time_of_its_job(
+def test_a_lease_ends_with_the_time_limit_of_its_job(
     limit_s: float | None, started: float | None, over: float
 ) -> None:
     assert must_end_by(asked(1000.0, limit_s), started) == over
 
 
 @pytest.mark.parametrize("message", [None, 7, [], {}, {"deadline": "soon"}, {"deadline": 1, "limit_s": "x"}])
-def test_a_lease_of_a_message_that_says_nothing_ends_never(message: object) -> None:
+def test_the_lease_of_a_message_without_limits_never_ends(message: object) -> None:
     assert must_end_by(SimpleNamespace(args=[message]), 0.0) == float("inf")
 
 
-def test_the_hard_limit_is_the_jobs_own_time() -> None:
+def test_celerys_hard_limit_is_the_time_limit_of_the_job() -> None:
     request = asked(time.time() + 600.0, 20.0)
     lease.set_time_limit(request)
     assert request.time_limits[0] == pytest.approx(20.0, abs=lease.GRACE_S)
@@ -59,9 +59,7 @@ def test_a_process_that_keeps_a_model_has_no_hard_limit(queues: dict[str, None])
     assert request.time_limits == (None, None)
 
 
-def test_whatever_a_beat_meets_the_next_one_comes(
-    leases: LeaseRenewer, monkeypatch: pytest.MonkeyPatch
-) -> None:
+def test_renewing_goes_on_after_any_exception(leases: LeaseRenewer, monkeypatch: pytest.MonkeyPatch) -> None:
     beats, again = iter([ZeroDivisionError("a bug"), OSError("away")]), threading.Event()
 
     def beat() -> None:
@@ -77,9 +75,7 @@ def test_whatever_a_beat_meets_the_next_one_comes(
     assert not leases.is_alive()
 
 
-def test_an_end_waits_for_the_beat_that_is_under_way(
-    leases: LeaseRenewer, monkeypatch: pytest.MonkeyPatch
-) -> None:
+def test_stop_waits_for_a_renewal_in_progress(leases: LeaseRenewer, monkeypatch: pytest.MonkeyPatch) -> None:
     under_way, may_end, order = threading.Event(), threading.Event(), []
 
     def beat() -> None:

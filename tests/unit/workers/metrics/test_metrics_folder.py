@@ -26,7 +26,7 @@ def _apart(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(tempfile, "tempdir", None)
 
 
-def test_it_is_gone_once_removed_and_removing_twice_is_harmless() -> None:
+def test_remove_removes_the_folder_and_may_be_called_twice() -> None:
     folder = MetricsFolder()
     assert folder.path.is_dir()
     folder.remove()
@@ -34,12 +34,12 @@ def test_it_is_gone_once_removed_and_removing_twice_is_harmless() -> None:
     assert not folder.path.exists()
 
 
-def test_it_is_gone_when_nobody_holds_it() -> None:
+def test_the_folder_is_removed_when_its_owner_is_garbage_collected() -> None:
     path = MetricsFolder().path
     assert not path.exists()
 
 
-def test_a_sweep_leaves_the_folder_of_a_living_owner_and_takes_that_of_a_killed_one() -> None:
+def test_only_folders_of_killed_owners_are_removed() -> None:
     mine = MetricsFolder()
     with subprocess.Popen([sys.executable, "-c", OWNER], stdout=subprocess.PIPE, text=True) as other:
         assert other.stdout is not None

@@ -63,13 +63,13 @@ def test_a_worker_counts_waits_service_and_outcomes(registry: CollectorRegistry)
     }
 
 
-def test_an_earlier_outcome_given_again_is_not_counted(registry: CollectorRegistry) -> None:
+def test_an_outcome_that_is_returned_again_is_not_counted(registry: CollectorRegistry) -> None:
     metrics = WorkerMetrics(registry)
     metrics.ended(outcome(started=1.0, finished=2.0), posted=0.5, claimed=3.0)
     assert numbers(registry) == {}
 
 
-def test_clocks_that_differ_make_no_negative_wait(registry: CollectorRegistry) -> None:
+def test_differing_clocks_give_no_negative_wait(registry: CollectorRegistry) -> None:
     WorkerMetrics(registry).ended(outcome(started=1.0, finished=2.0), posted=5.0, claimed=1.0)
     assert registry.get_sample_value("llmi_task_wait_seconds_sum", {"kind": "code"}) == 0.0
 
@@ -82,7 +82,7 @@ def test_only_kinds_of_the_queue_table_become_labels(kind: str, registry: Collec
     assert numbers(registry) == {}
 
 
-def test_an_expected_kind_shows_zeros_before_its_first_task(registry: CollectorRegistry) -> None:
+def test_a_kind_shows_zeros_before_its_first_task(registry: CollectorRegistry) -> None:
     WorkerMetrics(registry).show_zeros("edit")
     labels = {"kind": "edit", "result": "success", "cause": ""}
     assert registry.get_sample_value("llmi_task_outcomes_total", labels) == 0.0
@@ -135,7 +135,7 @@ def test_a_failed_job_is_shown_as_failed_with_its_cause(detail: str, shows: str)
     assert event_summary(printed(Failure(cause=Cause.NO_HIT, detail=detail, provider="p"))) == (False, shows)
 
 
-def test_a_detail_that_was_cut_is_shown_as_far_as_it_goes() -> None:
+def test_a_detail_that_was_cut_is_shown_up_to_the_cut() -> None:
     success, shows = event_summary(printed(Failure(cause=Cause.INTERNAL, detail="x" * 1000)))
     assert not success
     assert shows.startswith("internal: xxx")
@@ -154,13 +154,13 @@ def test_a_success_is_shown_by_its_verdict_and_source(result: Success, shows: st
     assert event_summary(printed(result)) == (True, shows)
 
 
-def test_a_source_that_was_cut_is_shown_as_far_as_it_goes() -> None:
+def test_a_source_that_was_cut_is_shown_up_to_the_cut() -> None:
     success, shows = event_summary(printed(Success(source={"provider": "x" * 1000})))
     assert success
     assert shows.startswith("'provider': 'xxx")
 
 
-def test_what_is_no_outcome_is_shown_as_it_is() -> None:
+def test_a_result_that_is_not_an_outcome_is_shown_unchanged() -> None:
     assert event_summary("'pong'") == (True, "'pong'")
 
 
@@ -172,12 +172,12 @@ JSON = st.recursive(
 
 
 @given(st.dictionaries(st.text(), JSON))
-def test_any_payload_is_shown_short(payload: dict) -> None:
+def test_any_payload_is_shortened(payload: dict) -> None:
     request = Request(request_id="r", kind="code", payload=payload, deadline=1.0)
     assert len(payload_summary(request)) <= MAX_SUMMARY_CHARS
 
 
-def test_a_long_prompt_is_shown_by_its_ends() -> None:
+def test_a_long_prompt_is_shortened_in_the_middle() -> None:
     request = Request(
         request_id="r", kind="code", payload={"prompt": "a" * 500 + "the end", "n": 3}, deadline=1
     )

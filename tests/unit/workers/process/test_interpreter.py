@@ -35,7 +35,7 @@ SHOWS = (
 
 
 @pytest.mark.parametrize("path", [None, "", ":", ":/x", "/x::/y", "/x:"])
-def test_a_child_imports_nothing_from_where_it_is_started(
+def test_a_child_imports_nothing_from_its_working_directory(
     tmp_path: Path, path: str | None, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     hostile = tmp_path / "hostile"
@@ -64,9 +64,7 @@ def test_a_child_imports_nothing_from_where_it_is_started(
 
 
 @pytest.mark.parametrize("path", ["", ":"])
-def test_the_command_loads_its_libraries_and_not_what_lies_where_it_is_given(
-    tmp_path: Path, path: str
-) -> None:
+def test_the_command_imports_nothing_from_its_working_directory(tmp_path: Path, path: str) -> None:
     # With an empty entry, its first modules are loaded before it can do anything about it.
     shadow(tmp_path, *(("verl", "torch", "celery") if path else LIBRARIES))
     llmi = Path(sys.executable).with_name("llmi")
@@ -77,7 +75,7 @@ def test_the_command_loads_its_libraries_and_not_what_lies_where_it_is_given(
     assert json.loads(done.stdout)["name"] == "x"
 
 
-def test_a_command_writes_to_a_terminal_that_lacks_its_signs(tmp_path: Path) -> None:
+def test_characters_that_the_terminal_lacks_are_replaced(tmp_path: Path) -> None:
     code = (
         "from workers.process import interpreter; interpreter.set_up_process(); print('done \\u2192 \\u2713')"
     )
@@ -101,7 +99,7 @@ def test_a_command_reads_and_writes_utf_8_in_any_locale() -> None:
 
 
 @pytest.mark.parametrize("home", ["/", "", "/nonexistent", "/proc/sys"])
-def test_a_home_that_takes_nothing_is_replaced(
+def test_a_home_that_is_not_writable_is_replaced(
     home: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr(interpreter, "_home", lambda: "/")
@@ -112,7 +110,7 @@ def test_a_home_that_takes_nothing_is_replaced(
     assert interpreter.child_environment({"HOME": home})["HOME"] == str(found)
 
 
-def test_a_home_that_serves_is_kept_and_one_that_is_not_set_is_looked_up(
+def test_a_writable_home_is_kept_and_an_unset_one_looked_up(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     assert interpreter.child_environment({"HOME": str(tmp_path)})["HOME"] == str(tmp_path)
@@ -120,9 +118,7 @@ def test_a_home_that_serves_is_kept_and_one_that_is_not_set_is_looked_up(
     assert interpreter.child_environment({})["HOME"] == str(tmp_path)
 
 
-def test_models_in_a_home_that_is_read_only_are_still_found(
-    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
+def test_the_model_cache_in_a_read_only_home_is_used(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     (tmp_path / ".cache" / "huggingface").mkdir(parents=True)
     monkeypatch.setattr(interpreter, "_writable", lambda folder: folder != str(tmp_path))
     env = interpreter.child_environment({"HOME": str(tmp_path)})
@@ -130,7 +126,9 @@ def test_models_in_a_home_that_is_read_only_are_still_found(
     assert interpreter.child_environment({"HOME": str(tmp_path), "HF_HOME": "/hub"})["HF_HOME"] == "/hub"
 
 
-def test_a_home_made_by_somebody_else_is_not_used(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_a_private_folder_of_another_user_is_not_used(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
     monkeypatch.setattr(interpreter.tempfile, "gettempdir", lambda: str(tmp_path))
     foreign = tmp_path / f"llmi-home-{os.getuid()}"
     (tmp_path / "elsewhere").mkdir()
@@ -139,13 +137,13 @@ def test_a_home_made_by_somebody_else_is_not_used(tmp_path: Path, monkeypatch: p
 
 
 @pytest.mark.parametrize("named", ["/nonexistent/tmp", "/proc/sys", "", "/etc/passwd"])
-def test_a_temporary_folder_that_is_none_is_replaced(named: str) -> None:
+def test_an_unusable_tmpdir_is_replaced(named: str) -> None:
     env = {"TMPDIR": named}
     interpreter.set_up(env)
     assert env["TMPDIR"] in interpreter.SHORT_FOLDERS
 
 
-def test_a_path_too_long_for_sockets_is_reached_by_a_link(tmp_path: Path) -> None:
+def test_a_path_too_long_for_sockets_gets_a_symbolic_link(tmp_path: Path) -> None:
     long = tmp_path / ("x" * 90)
     long.mkdir()
     assert interpreter.short_path(Path("/tmp"), 72) == Path("/tmp")

@@ -60,7 +60,7 @@ def lying_in(store: BlobStore) -> dict[str, bytes]:
 @pytest.mark.parametrize(
     ("kind", "media_type"), [("PNG", "image/png"), ("JPEG", "image/jpeg"), ("WEBP", "image/webp")]
 )
-def test_bytes_come_back_under_their_hash(kind: str, media_type: str, any_store: BlobStore) -> None:
+def test_a_stored_image_is_read_by_its_hash(kind: str, media_type: str, any_store: BlobStore) -> None:
     data, store = encoded(kind), any_store
     ref = store.put(data)
     assert ref == BlobRef(
@@ -69,7 +69,7 @@ def test_bytes_come_back_under_their_hash(kind: str, media_type: str, any_store:
     assert store.get(ref) == data
 
 
-def test_the_same_image_is_stored_once_and_nothing_beside_it(any_store: BlobStore) -> None:
+def test_the_same_image_is_stored_once(any_store: BlobStore) -> None:
     ref = any_store.put(encoded())
     assert any_store.put(encoded()) == ref
     assert lying_in(any_store) == {any_store.location(ref.sha256): encoded()}
@@ -82,7 +82,7 @@ def flip(fs: fsspec.AbstractFileSystem, name: str) -> None:
 
 
 @pytest.mark.parametrize("harm", [flip, lambda fs, name: fs.rm_file(name)], ids=["flipped", "removed"])
-def test_what_was_lost_is_found_and_put_again(harm: object, any_store: BlobStore) -> None:
+def test_a_lost_or_damaged_blob_is_reported_and_can_be_put_again(harm: object, any_store: BlobStore) -> None:
     ref = any_store.put(encoded())
     fs, _ = fsspec.core.url_to_fs(any_store.url)
     harm(fs, any_store.location(ref.sha256))  # type: ignore[operator]
@@ -93,14 +93,14 @@ def test_what_was_lost_is_found_and_put_again(harm: object, any_store: BlobStore
     assert any_store.get(ref) == encoded()
 
 
-def test_what_is_put_again_is_young_again(store: BlobStore) -> None:
+def test_putting_a_blob_again_renews_its_age(store: BlobStore) -> None:
     path = Path(store.location(store.put(encoded()).sha256))
     os.utime(path, (1, 1))
     store.put(encoded())
     assert path.stat().st_mtime > 1
 
 
-def test_a_blob_is_on_the_disk_before_it_is_told(store: BlobStore, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_a_blob_is_on_the_disk_before_put_returns(store: BlobStore, monkeypatch: pytest.MonkeyPatch) -> None:
     steps: list[str] = []
     sync, replace = os.fsync, Path.replace
 
@@ -119,7 +119,7 @@ def test_a_blob_is_on_the_disk_before_it_is_told(store: BlobStore, monkeypatch: 
     assert steps[:3] == ["file", "rename", "folder"]
 
 
-def test_a_full_disk_is_the_stores_fault_and_leaves_nothing(
+def test_a_full_disk_is_a_fault_of_the_store_and_leaves_no_file(
     store: BlobStore, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     sync = os.fsync
@@ -136,7 +136,7 @@ def test_a_full_disk_is_the_stores_fault_and_leaves_nothing(
     assert files(store) == []
 
 
-def test_on_a_file_server_a_whole_file_is_moved_to_its_place() -> None:
+def test_on_a_file_server_the_complete_file_is_renamed() -> None:
     class Server(MemoryFileSystem):
         """One whose writes are seen as they come, so that only its rename is atomic."""
 
@@ -182,7 +182,7 @@ class Silent(Elsewhere):
 
 
 @pytest.mark.parametrize(("fs", "why"), [(Refusing, "no credentials"), (Silent, "FSTimeoutError")])
-def test_a_store_in_trouble_of_any_kind_is_to_blame(
+def test_every_failure_of_the_store_is_a_fault_of_the_store(
     fs: type[Elsewhere], why: str, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr(timeouts, "CALL_TIMEOUT_S", 0.05)
@@ -195,7 +195,7 @@ def test_a_store_in_trouble_of_any_kind_is_to_blame(
         assert (raised.value.cause, raised.value.provider) == (Cause.PROVIDER_DOWN, "blobs")
 
 
-def test_many_writers_of_one_image_leave_one_whole_file(store: BlobStore) -> None:
+def test_many_writers_of_one_image_leave_one_complete_file(store: BlobStore) -> None:
     data = encoded(size=(300, 300))
     with ThreadPoolExecutor(8) as writers:
         refs = set(writers.map(store.put, [data] * 40))
@@ -206,7 +206,7 @@ def test_many_writers_of_one_image_leave_one_whole_file(store: BlobStore) -> Non
 @pytest.mark.parametrize(
     "data", [b"", b"no image", encoded("GIF"), encoded()[:20]], ids=["empty", "text", "gif", "header only"]
 )
-def test_what_is_no_image_is_refused(data: bytes, store: BlobStore) -> None:
+def test_bytes_that_are_not_an_image_are_refused(data: bytes, store: BlobStore) -> None:
     with pytest.raises(InfrastructureFault) as raised:
         store.put(data)
     assert raised.value.cause is Cause.BAD_ANSWER
@@ -220,7 +220,7 @@ def test_an_absent_blob_is_missing(store: BlobStore) -> None:
     assert raised.value.cause is Cause.BLOB_MISSING
 
 
-def test_a_damaged_blob_is_never_handed_out(store: BlobStore) -> None:
+def test_a_damaged_blob_is_never_returned(store: BlobStore) -> None:
     ref = store.put(encoded())
     Path(store.location(ref.sha256)).write_bytes(encoded(colour="red"))
     with pytest.raises(InfrastructureFault, match="damaged") as raised:
