@@ -20,7 +20,7 @@ from typing import Any
 
 from pydantic import BaseModel, ValidationError
 
-from workers.errors import Cause, InfrastructureFault, JobError
+from workers.errors import Cause, ConfigError, InfrastructureFault, JobError
 from workers.messages import Failure, Outcome, Request, Success
 from workers.queues import QUEUES
 from workers.storage.blobs import BlobStore
@@ -85,7 +85,9 @@ def job(
 ) -> Callable[[Callable[[Any, JobContext], Success]], Callable[[Any, JobContext], Success]]:
     """Register the decorated function as the job of `kind`, which must be in the queue table."""
     if kind not in QUEUES:
-        raise ValueError(f"kind {kind!r} is not in workers.queues.QUEUES")
+        raise ConfigError(
+            f"job {kind!r} has no queue of its name; register a QueueSpec in the entry points llmi.queues"
+        )
 
     def register(call: Callable[[Any, JobContext], Success]) -> Callable[[Any, JobContext], Success]:
         JOBS[kind] = Job(kind, payload, call, warm, provider, holds_model)
@@ -95,9 +97,12 @@ def job(
 
 
 def load_jobs() -> dict[str, Job]:
-    """Import every module of the entry-point group, so that all jobs are registered."""
+    """Import every module of the entry-point group, and those that define a queue, so that all jobs are
+    registered.
+    """
     for point in entry_points(group=ENTRY_POINTS):
         point.load()
+    list(QUEUES)
     return JOBS
 
 

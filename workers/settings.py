@@ -276,6 +276,8 @@ class ToolSettings(Settings):
     """The model that changes an image."""
     code: CodeSettings = CodeSettings()
     """The jail that draws charts."""
+    options: dict[str, dict[str, JsonValue]] = {}
+    """Settings of tools from other packages, by tool name. Each tool validates its own."""
 
     def limit_s(self, tool: str) -> float:
         """The time limit of a job of `tool`, in seconds."""

@@ -1,7 +1,7 @@
 """The tools by name: one per module of this folder, and those of installed packages.
 
-A package adds a tool by three entry points with the tool's name: `llmi.tools` (a `Tool`), `llmi.queues` (a
-`QueueSpec`) and `llmi.jobs` (the module that registers the job). `check` names what is missing.
+A package adds a tool by two entry points with the tool's name: a `Tool` in `llmi.tools`, and in `llmi.queues`
+a `QueueSpec` of the module that registers the job. `check` names what is missing.
 """
 
 from __future__ import annotations
@@ -57,11 +57,13 @@ def check() -> list[str]:
     """Tools that have no queue or no job, each with what to do; empty when all are complete."""
     from workers.jobs import load_jobs  # imports every provider's libraries
 
-    registered = load_jobs()
-    problems = []
-    for name in tools():
-        if name not in QUEUES:
-            problems.append(f"tool {name!r} has no queue; register a QueueSpec as {name} in llmi.queues")
-        elif name not in registered:
-            problems.append(f"tool {name!r} has no job; name the module that registers it in llmi.jobs")
-    return problems
+    try:
+        registered = load_jobs()
+        unqueued = [name for name in tools() if name not in QUEUES]
+        idle = [name for name in tools() if name in QUEUES and name not in registered]
+    except ConfigError as error:
+        return [str(error)]
+    return [
+        *(f"tool {name!r} has no queue; register its QueueSpec in llmi.queues" for name in unqueued),
+        *(f"tool {name!r} has no job; register it in the module of its QueueSpec" for name in idle),
+    ]

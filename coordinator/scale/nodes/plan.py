@@ -113,15 +113,14 @@ def _pools(machine: Machine, config: ServiceConfig, served: Sequence[str]) -> tu
     if CODE in served:
         busy = sum(planned.pool.low for planned in pools) + bool(others)
         pools.append(_pool((CODE,), concurrency=_code_processes(machine, config, busy)))
+    alone = [queue for queue in others if QUEUES[queue].waits or QUEUES[queue].pool == "prefork"]
     pools += [
         _pool(network, concurrency=_configured(network, config, THREADS))
-        for network in _network(config, [queue for queue in others if not QUEUES[queue].waits])
+        for network in _network(config, [queue for queue in others if queue not in alone])
     ]
-    pools += [
-        _pool((queue,), concurrency=_configured((queue,), config, WAITING))
-        for queue in others
-        if QUEUES[queue].waits
-    ]
+    for queue in alone:
+        default = WAITING if QUEUES[queue].waits else 1
+        pools.append(_pool((queue,), concurrency=_configured((queue,), config, default)))
     return tuple(_bounded(planned, config) for planned in pools)
 
 

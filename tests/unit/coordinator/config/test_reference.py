@@ -35,7 +35,7 @@ def test_a_table_shows_type_default_and_range():
         "| `blobs` | section |  |  | The store of images. |",
         "| `train` | list of path | required | at least 1 |",
         "| `memory_mb` | integer, null | null | ≥ 0 |",
-        "| `pipeline` | text | tools.diffusion: `QwenImagePipeline`; tools.edit: `QwenImageEdit",
+        "| `model` | text | judges.text: `Qwen/Qwen3-235B-A22B-Instruct-2507`; judges.image: `Qwen/",
     ):
         assert line in text
 
