@@ -23,7 +23,7 @@ from coordinator.host.signals import StopSignals
 from coordinator.scale.tool_workers import tool_workers
 from evaluation.authors import registry as authors
 from evaluation.batch.authoring import write_document
-from evaluation.pages import reader
+from evaluation.pages import document_page
 from evaluation.pages.provenance import figure
 from evaluation.settings import AUTHOR_URL_ENV, AuthorSettings
 from policy.document import Document, ImagePart, InvalidPart, Task, TextPart
@@ -87,7 +87,7 @@ def generate(prepared: Prepared, signals: StopSignals, say: Notify) -> Document:
             whose = "the author's fault" if error.cause.fault is Fault.MODEL else "not the author's fault"
             cause = error.cause.value.replace("_", " ")
             raise NotWritten(f"no document was written: {cause} ({whose}): {error.detail}") from error
-        reader.write(prepared.order.page, document, blobs)
+        document_page.write(prepared.order.page, document, blobs)
     return document
 
 
@@ -95,7 +95,7 @@ def summary(document: Document, page: Path) -> dict[str, Any]:
     """The document in short, for people and programs; seconds as the workers measured them."""
     return {
         "page": str(page),
-        "title": reader.title(document),
+        "title": document_page.title(document),
         **document.extra,
         "truncated": document.truncated,
         "text": document.text,

@@ -18,7 +18,7 @@ from coordinator.watch.report_masked import examples, masked_note, masked_tables
 from coordinator.watch.summary import SUMMARY, Summary, lost_requests, read_metrics, summarize
 from coordinator.watch.why import ledger_of
 from evaluation.pages.curve import Point, draw
-from evaluation.pages.page import KeyFigure, Page, Table, write
+from evaluation.pages.run_page import KeyFigure, Page, Table, write
 from evaluation.pages.samples import Sample, pairs
 from policy.ledger.reader import reward_curve
 from policy.ledger.records import Ledger

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from coordinator.watch.masks import Masks, in_ranges, short_id
 from coordinator.watch.summary import Summary
-from evaluation.pages.page import Table
+from evaluation.pages.run_page import Table
 from evaluation.pages.samples import Sample
 from policy.ledger.masked import masked_samples
 from policy.ledger.records import Ledger

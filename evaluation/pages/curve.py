@@ -14,8 +14,8 @@ INK, FAINT, ACCENT, WARN = "#1f2430", "#9aa1af", "#0f766e", "#c2410c"
 
 @dataclass(frozen=True)
 class Point:
-    """One training step, from 1. `reward` in [0, 1] is the mean over the samples that counted, None if none
-    did; `masked` (by infrastructure) and `dropped` (with their groups) are counts of samples.
+    """One training step, from 1. `reward`: mean in [0, 1] over its valid samples, None if there are none;
+    `masked` (by infrastructure), `dropped` (with their groups): numbers of samples.
     """
 
     step: int
@@ -25,7 +25,7 @@ class Point:
 
 
 def smooth(values: Sequence[float], alpha: float = 0.25) -> list[float]:
-    """An exponential moving average, corrected for its start (so that the first value is the first value)."""
+    """An exponential moving average, corrected for its start: the first mean is the first value."""
     total, weight, result = 0.0, 0.0, []
     for value in values:
         total = (1 - alpha) * total + alpha * value

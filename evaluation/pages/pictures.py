@@ -1,13 +1,14 @@
 """Images of the blob store as data URIs, small enough for a page.
 
-Invariants: what goes into a page is encoded anew (no metadata, no bytes we did not write) unless it is
-already a small PNG or JPEG that Pillow decodes; an image that cannot be read is None, never an exception.
+Invariants: an image is encoded again, without metadata, unless it is already small and Pillow decodes it; an
+image that cannot be read is None, never an exception.
 """
 
 from __future__ import annotations
 
 import base64
 import io
+from collections.abc import Sequence
 
 from PIL import Image
 
@@ -33,6 +34,11 @@ def data_uri(blobs: BlobStore, ref: BlobRef) -> str | None:
     except (InfrastructureFault, OSError, ValueError, Image.DecompressionBombError):
         return None
     return _uri("image/webp", out.getvalue())
+
+
+def data_uris(blobs: BlobStore, refs: Sequence[BlobRef]) -> list[str]:
+    """Those of `refs` that can be read, as `data_uri`."""
+    return [uri for uri in (data_uri(blobs, ref) for ref in refs) if uri]
 
 
 def _uri(media_type: str, data: bytes) -> str:

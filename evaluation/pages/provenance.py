@@ -1,6 +1,6 @@
-"""Where an image comes from, in words for a reader.
+"""The provenance of an image, in words.
 
-Invariants: pure; only what the tool itself reported or was asked for; an address is text, never a link.
+Invariants: pure; only what the tool reported or was asked for; an address is text, never a link.
 """
 
 from __future__ import annotations
@@ -31,17 +31,17 @@ class Provenance:
 
 
 def figure(index: int) -> str:
-    """The name of the tag with this index (from 0, over all tags of a document)."""
+    """The name of a tag by its index (from 0, over all tags of a document)."""
     return f"Figure {index + 1}"
 
 
 def place(img_index: int, inputs: int) -> str:
-    """What an edit's `img_index` points to: inputs are counted first, then every tag."""
+    """The image that an edit's `img_index` points to: inputs are counted first, then every tag."""
     return f"given image {img_index + 1}" if img_index < inputs else figure(img_index - inputs)
 
 
 def provenance(part: ImagePart, inputs: int) -> Provenance:
-    """Of an image that is there, or of one that was only asked for. `inputs`: images in the prompt."""
+    """The provenance of an image, made or only asked for. `inputs`: number of images in the prompt."""
     result = part.outcome.result if part.outcome else None
     source: dict[str, JsonValue] = result.source if isinstance(result, Success) else {}
     made, params = bool(source), part.tag.params

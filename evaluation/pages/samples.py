@@ -1,8 +1,8 @@
-"""Which documents of a run to show: early ones beside late ones, the typical ones and not the best.
+"""Choose the documents of a run to show: early ones beside late ones, the typical and not the best.
 
-Invariants: pure; the same samples give the same choice; a pair shows the same prompt on both sides where the
-run saw it twice, else prompts of the same kind (inputs, image count, tools); where nothing can be paired, as
-after a single step, each shows alone.
+Invariants: pure; the same samples give the same choice; a pair has the same prompt where the run saw it
+twice, else prompts of the same kind (inputs, image count, tools); without pairs, as after a single step,
+single documents are shown.
 """
 
 from __future__ import annotations
@@ -20,8 +20,11 @@ from workers.messages import Failure
 
 @dataclass(frozen=True)
 class Sample:
-    """One rollout as shown. `reward` is None when infrastructure masked it, for the failures `masked_by`, of
-    the tools or judges `by`; `step` counts from 1; `more`: the command that shows details."""
+    """One rollout.
+
+    `step`: from 1; `reward`: None when infrastructure masked it; `masked_by`: the failures, of the tools or
+    judges `by`; `more`: the command that shows details.
+    """
 
     document: Document
     step: int
@@ -40,7 +43,7 @@ class Sample:
 
 @dataclass(frozen=True)
 class Pair:
-    """Without `late` there is nothing to compare with: `early` shows alone."""
+    """Two documents, or a single one (`late` is None)."""
 
     early: Sample
     late: Sample | None = None
@@ -51,7 +54,7 @@ class Pair:
 
 
 def typical(samples: Iterable[Sample]) -> Sample:
-    """The sample nearest to the median reward (the first of equals), so that nobody picks the cherries."""
+    """The sample nearest to the median reward; the first of equals."""
     scored = [(sample, sample.reward) for sample in samples if sample.reward is not None]
     middle = statistics.median(reward for _, reward in scored)
     return min(scored, key=lambda item: (abs(item[1] - middle), item[0].document.rollout_id))[0]

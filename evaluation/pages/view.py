@@ -1,9 +1,8 @@
-"""A sample turned into what the page's template shows: plain strings, data URIs and numbers, nothing to
-compute.
+"""Documents and samples as values for the templates: strings, data URIs and numbers.
 
-Invariants: every part of the document appears, in order, failed and invalid ones as a labelled box with the
-reason; prose is rendered as Markdown without raw HTML, links or images, so that a document can show nothing
-but itself.
+Invariants: every part of the document appears, in order; a failed or invalid one is a box with its reason.
+Prose is rendered as Markdown without raw HTML, links or images, so that a document can show nothing but
+itself.
 """
 
 from __future__ import annotations
@@ -16,8 +15,9 @@ from markupsafe import Markup
 from pydantic import JsonValue
 
 from evaluation.pages.pictures import data_uri
+from evaluation.pages.provenance import figure
 from evaluation.pages.samples import Sample
-from policy.document import ImagePart, InvalidPart, TextPart
+from policy.document import Document, ImagePart, InvalidPart, Part, TextPart
 from policy.tools.registry import caption
 from workers.errors import Fault
 from workers.messages import Failure
@@ -46,12 +46,16 @@ _markdown = MarkdownIt("js-default", {"html": False, "linkify": False}).disable(
 
 @dataclass(frozen=True)
 class Piece:
-    """`kind` text: `html`; image: `src` and where it came from; missing: `reason`, `detail` and what was
-    wanted.
+    """One part of a document.
+
+    `kind`: text (`html`), image (`src`) or missing (`reason`, `detail`). `figure`: its name among the tags.
+    `asked`: the query or prompt; `code`: the chart's code, or the text of a tag that does not parse.
+    `infrastructure`: a failure by infrastructure, not by the author. `part`: the image's part.
     """
 
     kind: str
     html: Markup = field(default_factory=Markup)
+    figure: str = ""
     src: str = ""
     caption: str = ""
     origin: str = ""
@@ -59,11 +63,14 @@ class Piece:
     code: str = ""
     reason: str = ""
     detail: str = ""
-    ours: bool = False
+    infrastructure: bool = False
+    part: ImagePart | None = None
 
 
 @dataclass(frozen=True)
 class Card:
+    """One sample with its scores. `terms`, `details`: as the functions of these names."""
+
     step: int
     reward: float | None
     state: str
@@ -76,27 +83,39 @@ class Card:
 
 
 def card(sample: Sample, blobs: BlobStore) -> Card:
-    """One document with its scores, ready for the template."""
-    pieces: list[Piece] = []
-    for part in sample.document.parts:
-        if isinstance(part, TextPart):
-            if part.text.strip():
-                pieces.append(Piece("text", html=prose(part.text)))
-        elif isinstance(part, InvalidPart):
-            pieces.append(Piece("missing", reason=REASONS["tag_invalid"], detail=part.reason, code=part.raw))
-        else:
-            pieces.append(_image(part, blobs))
+    """A sample as values for the template."""
     return Card(
         step=sample.step,
         reward=sample.reward,
         state=sample.state,
-        pieces=pieces,
+        pieces=pieces(sample.document, blobs),
         terms=terms(sample.breakdown),
         details=details(sample.breakdown),
         truncated=sample.document.truncated,
-        masked_by=[_blame(failure, by) for failure, by in zip_longest(sample.masked_by, sample.by)],
+        masked_by=[_failed(failure, by) for failure, by in zip_longest(sample.masked_by, sample.by)],
         more=sample.more,
     )
+
+
+def pieces(document: Document, blobs: BlobStore) -> list[Piece]:
+    """The parts of a document, in order; blank text is left out."""
+    return [
+        _piece(part, blobs) for part in document.parts if not isinstance(part, TextPart) or part.text.strip()
+    ]
+
+
+def _piece(part: Part, blobs: BlobStore) -> Piece:
+    if isinstance(part, TextPart):
+        return Piece("text", html=prose(part.text))
+    if isinstance(part, InvalidPart):
+        return Piece(
+            "missing",
+            figure=figure(part.index),
+            reason=REASONS["tag_invalid"],
+            detail=part.reason,
+            code=part.raw,
+        )
+    return _image(part, blobs)
 
 
 def prose(text: str) -> Markup:
@@ -105,20 +124,20 @@ def prose(text: str) -> Markup:
 
 
 def reason(failure: Failure) -> str:
-    """A failure in words for a reader."""
+    """A failure's cause in words."""
     return REASONS.get(
         failure.cause.value, f"Infrastructure failed ({failure.cause.value.replace('_', ' ')})"
     )
 
 
-def _blame(failure: Failure, by: str | None) -> str:
-    """Who failed, why, and in its own words."""
+def _failed(failure: Failure, by: str | None) -> str:
+    """The tool or judge that failed, the reason and the detail."""
     words = [by.replace("_", " ") if by else "", reason(failure), failure.detail]
     return ": ".join(word for word in words if word)
 
 
 def terms(breakdown: dict[str, JsonValue]) -> list[tuple[str, str, float | None]]:
-    """The reward's own terms, the numbers at the top: (name, value, share of a bar in [0, 1] or None)."""
+    """The reward's terms: (name, value, length of the bar in [0, 1] or None)."""
     return [
         (TERMS.get(name, name), f"{value:.2f}", float(value) if 0 <= value <= 1 else None)
         for name, value in breakdown.items()
@@ -127,7 +146,7 @@ def terms(breakdown: dict[str, JsonValue]) -> list[tuple[str, str, float | None]
 
 
 def details(breakdown: dict[str, JsonValue], prefix: str = "") -> list[tuple[str, str]]:
-    """All the rest as (name, value), nested names joined with a dot; what is empty is left out."""
+    """The rest of the breakdown: (name, value). Nested names are joined with a dot; empty values left out."""
     rows: list[tuple[str, str]] = []
     for name, value in breakdown.items():
         label = f"{prefix}{name.replace('_', ' ')}"
@@ -151,18 +170,21 @@ def _image(part: ImagePart, blobs: BlobStore) -> Piece:
         origin = f"{origin} from image {params.get('img_index')}"
     piece = Piece(
         "missing",
+        figure=figure(part.index),
         caption=part.tag.description,
         origin=origin,
         asked=str(params.get("query", params.get("prompt", ""))),
         code=str(params.get("code", "")),
-        ours=True,
+        infrastructure=True,
+        part=part,
     )
     if part.failure is not None:
-        ours = part.failure.fault is Fault.INFRASTRUCTURE
-        return replace(piece, reason=reason(part.failure), detail=part.failure.detail, ours=ours)
+        infrastructure = part.failure.fault is Fault.INFRASTRUCTURE
+        why, detail = reason(part.failure), part.failure.detail
+        return replace(piece, reason=why, detail=detail, infrastructure=infrastructure)
     if part.blob is None:
         return replace(piece, reason="No outcome was recorded")
     src = data_uri(blobs, part.blob)
     if src is None:
         return replace(piece, reason="The stored image cannot be read")
-    return replace(piece, kind="image", src=src, ours=False)
+    return replace(piece, kind="image", src=src, infrastructure=False)

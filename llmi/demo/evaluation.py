@@ -22,7 +22,7 @@ from coordinator.scale.fleet import Fleet
 from coordinator.scale.own_workers import own_workers
 from evaluation.batch import submission
 from evaluation.batch.progress import Evaluation, Status
-from evaluation.pages import report
+from evaluation.pages import evaluation_page
 from llmi.demo.build import Parts, build, cache_folder
 from llmi.demo.parts import SEED
 from llmi.demo.specimen_bench import write_bench
@@ -55,7 +55,7 @@ def demo(
     with own_workers(config, home, signals, say) as fleet:
         evaluation, _ = submission.submit(config, bench, name, str(folder), None, say)
         _wait(evaluation, fleet, show)
-    page, _, numbers = report.write(evaluation.batch)
+    page, _, numbers = evaluation_page.write(evaluation.batch)
     return page, numbers
 
 

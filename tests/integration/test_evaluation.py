@@ -26,7 +26,7 @@ from evaluation.batch import submission
 from evaluation.batch.batch import Batch
 from evaluation.batch.progress import Evaluation, Status
 from evaluation.batch.results import ItemResult
-from evaluation.pages import report
+from evaluation.pages import evaluation_page
 from llmi.demo.prompts.corpus import write_dataset
 from workers.broker.outcomes import Attempt, record_attempt
 from workers.errors import Cause, ConfigError
@@ -146,7 +146,7 @@ def test_items_are_written_and_judged_and_shown(
     pictures = [part for part in judge["messages"][1]["content"] if part["type"] == "image_url"]
     assert len(pictures) == 2  # the given boat and the found heron
 
-    page, _, numbers = report.write(evaluation.batch)
+    page, _, numbers = evaluation_page.write(evaluation.batch)
     assert numbers["score"]["value"] == 10.0
     assert (numbers["score"]["judged"], numbers["score"]["of"]) == (9, 9)
     assert numbers["judges_that_spoke"] == ["served-judge"]
@@ -221,7 +221,7 @@ def test_the_death_of_a_worker_that_judges_loses_no_criterion_and_counts_none_tw
     status = finished(evaluation)
     assert (status.complete, status.judged, status.criteria, status.failures) == (3, 9, 9, {})
     assert set(asked(services).values()) == {2}  # once by each worker
-    numbers = report.write(evaluation.batch)[2]
+    numbers = evaluation_page.write(evaluation.batch)[2]
     assert (numbers["score"]["judged"], numbers["score"]["of"]) == (9, 9)
     assert written(services) == 3
 
@@ -248,7 +248,7 @@ def test_a_redis_that_is_killed_and_comes_back_loses_nothing(
         assert (status.complete, status.judged, status.criteria, status.failures) == (3, 9, 9, {})
         assert len(asked(services)) == 9
         assert written(services) >= 3
-        numbers = report.write(evaluation.batch)[2]
+        numbers = evaluation_page.write(evaluation.batch)[2]
         assert (numbers["score"]["judged"], numbers["score"]["of"]) == (9, 9)
 
 
@@ -263,7 +263,7 @@ def test_what_a_judge_that_is_down_leaves_missing_is_all_that_is_done_again(
     status = finished(evaluation)
     assert (status.complete, status.incomplete, status.judged) == (0, 3, 0)
     assert status.failures == {"bad_answer": 9}
-    numbers = report.write(evaluation.batch)[2]
+    numbers = evaluation_page.write(evaluation.batch)[2]
     assert numbers["score"]["value"] is None
     assert (numbers["score"]["judged"], numbers["score"]["of"]) == (0, 9)
 
@@ -322,7 +322,7 @@ def test_a_document_that_cannot_be_written_is_missing_and_not_judged(
     status = finished(evaluation)
     assert (status.incomplete, status.judged, status.failures) == (1, 0, {"auth": 1})
     assert not asked(services)
-    page, _, numbers = report.write(evaluation.batch)
+    page, _, numbers = evaluation_page.write(evaluation.batch)
     assert numbers["items"][0]["failure"]["cause"] == "auth"
     assert "No document" in Path(page).read_text()
 
@@ -341,7 +341,7 @@ def test_an_author_that_refuses_an_item_gets_0_for_it_and_is_not_asked_again(
     status = finished(evaluation)
     assert (status.complete, status.judged, status.refused, status.failures) == (2, 6, 3, {})
     assert submit(limit=2)[1] == []
-    numbers = report.write(evaluation.batch)[2]
+    numbers = evaluation_page.write(evaluation.batch)[2]
     assert (numbers["score"]["value"], numbers["score"]["judged"]) == (5.0, 6)
     assert numbers["refused"] == {"documents": 1, "points": 3}
 
@@ -422,7 +422,7 @@ def test_the_training_reward_as_a_benchmark(
     evaluation, _ = submit("rewards", parquet)
     status = finished(evaluation)
     assert (status.complete, status.judged, status.criteria) == (2, 2, 2)
-    page, _, numbers = report.write(evaluation.batch)
+    page, _, numbers = evaluation_page.write(evaluation.batch)
     assert 0 <= numbers["score"]["value"] <= 1
     assert set(numbers["terms"]) >= {"r_num", "L"}
     assert numbers["score"]["of"] == 2

@@ -21,7 +21,7 @@ from coordinator.watch.exporter import Exporter
 from evaluation.batch.batch import Batch, Manifest
 from evaluation.batch.results import ItemResult, Missing, Verdict
 from evaluation.benchmark import Item, fingerprint
-from evaluation.pages import page, reader, report
+from evaluation.pages import document_page, evaluation_page, run_page
 from evaluation.pages.samples import Pair, Sample
 from evaluation.payloads import RUBRIC_KIND, RubricPayload
 from evaluation.rubric.verdict import judgement
@@ -191,8 +191,8 @@ def write_pages(outcomes: list[Outcome], blobs: BlobStore, run: Path) -> Documen
     spoke = {"judges": [result.source for result in judged if isinstance(result, Success)]}
     masked = tuple(result for result in judged if isinstance(result, Failure))
     sample = Sample(document, 1, 0.5, spoke, masked_by=masked)
-    page.write(run / "index.html", page.Page("run", "", [], [Pair(sample)]), blobs)
-    reader.write(run / "document.html", document, blobs)
+    run_page.write(run / "index.html", run_page.Page("run", "", [], [Pair(sample)]), blobs)
+    document_page.write(run / "document.html", document, blobs)
     verdicts: dict[str, Verdict] = {
         f"r{number}": judgement(one) if one.ok else Missing(failure=one.result, attempts=1)  # type: ignore[arg-type]
         for number, one in enumerate((one for one in outcomes if one.kind == RUBRIC_KIND), start=1)
@@ -217,7 +217,7 @@ def write_pages(outcomes: list[Outcome], blobs: BlobStore, run: Path) -> Documen
     )
     batch.save_document("0001", document)
     batch.save_result(ItemResult(item_id="0001", round=0, document_id="d", verdicts=verdicts))
-    report.write(batch)
+    evaluation_page.write(batch)
     return document
 
 

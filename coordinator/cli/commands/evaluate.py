@@ -112,7 +112,7 @@ def report(name: Name, folder: Folder = "evals", as_json: Json = False) -> None:
     """Write report.html, which shows every document, and report.json."""
     with output(as_json) as (console, result):
         from evaluation.batch.batch import Batch
-        from evaluation.pages import report as writer
+        from evaluation.pages import evaluation_page as writer
 
         with Stages(make_console(stderr=True)) as stages:
             stages.step("writing the report, with every document and its images")

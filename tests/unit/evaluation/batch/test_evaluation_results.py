@@ -8,15 +8,14 @@ from hypothesis import strategies as st
 
 from evaluation.batch.results import (
     ItemResult,
-    Judgement,
     Missing,
     Refused,
     failures,
-    mean,
-    overall,
-    terms,
     unwritten,
 )
+from evaluation.batch.summary import terms
+from evaluation.rubric.verdict import Judgement
+from evaluation.stats import mean, overall
 from policy.scoring import Score
 from workers.errors import Cause
 from workers.messages import Failure

@@ -12,12 +12,12 @@ import pytest
 from fake_services import png
 
 from evaluation.batch.batch import Batch, Manifest
-from evaluation.batch.results import ItemResult, Judgement, Missing
+from evaluation.batch.results import ItemResult, Missing
 from evaluation.benchmark import Item, fingerprint
-from evaluation.pages import page as run_page
-from evaluation.pages import reader, report
-from evaluation.pages.page import KeyFigure, Page, Table
+from evaluation.pages import document_page, evaluation_page, run_page
+from evaluation.pages.run_page import KeyFigure, Page, Table
 from evaluation.pages.samples import Pair, Sample
+from evaluation.rubric.verdict import Judgement
 from evaluation.settings import AuthorSettings, RubricSettings
 from policy.document import Document, ImagePart, InvalidPart, Tag, Task, TextPart
 from rewards.settings import JudgeSettings, RewardSettings
@@ -119,7 +119,7 @@ def of_a_run(blobs: BlobStore, folder: Path) -> str:
 
 
 def of_a_document(blobs: BlobStore, folder: Path) -> str:
-    return reader.page(document(blobs), blobs)
+    return document_page.page(document(blobs), blobs)
 
 
 def of_an_evaluation(blobs: BlobStore, folder: Path) -> str:
@@ -159,7 +159,7 @@ def of_an_evaluation(blobs: BlobStore, folder: Path) -> str:
         )
     )
     batch.save_result(ItemResult(item_id="0002", round=0, failure=gone))
-    report.write(batch)
+    evaluation_page.write(batch)
     return (folder / "evaluation" / "report.html").read_text()
 
 

@@ -8,7 +8,7 @@ import re
 import pytest
 from fake_services import png
 
-from evaluation.pages import reader
+from evaluation.pages import document_page
 from evaluation.pages.provenance import provenance
 from policy.document import Document, ImagePart, Tag, Task, TextPart
 from policy.grammar.tags import read
@@ -58,7 +58,7 @@ def document(*parts, question="Write about ferries.", inputs=()) -> Document:
 
 
 def page_of(*parts, blobs: BlobStore, **fields) -> str:
-    return reader.page(document(*parts, **fields), blobs)
+    return document_page.page(document(*parts, **fields), blobs)
 
 
 def visible(page: str) -> str:
@@ -130,11 +130,11 @@ def test_the_page_loads_nothing_and_runs_nothing(blobs):
     ],
 )
 def test_the_title_is_the_first_heading_else_the_question(text, expected):
-    assert reader.title(document(TextPart(text=text))) == expected
+    assert document_page.title(document(TextPart(text=text))) == expected
 
 
 def test_a_long_question_gives_a_short_title():
-    assert len(reader.title(document(question="word " * 100))) <= 80
+    assert len(document_page.title(document(question="word " * 100))) <= 80
 
 
 def test_given_images_and_the_facts_are_shown(blobs):

@@ -1,7 +1,6 @@
-"""The report of a batch: numbers for programs, and a page with every document as its reader sees it.
+"""The page of an evaluation, with every document beside its verdicts.
 
-Invariants: what is missing is shown as missing with its cause, never as a number; every number says how many
-it is over; the page is one file without outside references, and shows nothing but what is in it.
+Invariants: those of `evaluation.pages.template`; what is missing is shown with its cause, never as a number.
 """
 
 from __future__ import annotations
@@ -13,109 +12,32 @@ from pathlib import Path
 from typing import Any
 
 from evaluation.batch.batch import Batch, Manifest
-from evaluation.batch.results import (
-    LEVEL,
-    RESAMPLES,
-    SEED,
-    TOP,
-    ItemResult,
-    Mean,
-    failures,
-    mean,
-    overall,
-    terms,
-)
+from evaluation.batch.results import ItemResult
+from evaluation.batch.summary import METHOD, summary
 from evaluation.benchmark import Item
-from evaluation.pages import html
-from evaluation.pages.page import KeyFigure
-from evaluation.pages.pictures import data_uri
-from evaluation.pages.samples import Sample
-from evaluation.pages.view import card, reason
+from evaluation.pages import template
+from evaluation.pages.pictures import data_uris
+from evaluation.pages.run_page import KeyFigure
+from evaluation.pages.view import pieces, reason
 from evaluation.pages.view import terms as shown_terms
 from evaluation.payloads import judge_name
 from evaluation.rubric.verdict import MAX_SCORE
+from evaluation.stats import LEVEL
 from policy.data.dataset import PLACEHOLDER
 from policy.document import Document
 from workers.messages import Failure
 from workers.storage.blobs import BlobStore
 
-SHOWN = 100  # documents on one page; all items are in its table and in report.json
-METHOD = (
-    f"{LEVEL:.0%} interval: percentile bootstrap over items, {RESAMPLES:,} resamples, seed {SEED}. "
-    "What is missing is in no mean; what was refused is in it as 0."
-)
+SHOWN = 100  # documents on one page; its table and report.json have all items
 
 
 def write(batch: Batch) -> tuple[str, str, dict[str, Any]]:
-    """Write `report.html` and `report.json` into the batch; returns where they lie, and the numbers."""
+    """Write `report.html` and `report.json` into the batch; returns their paths and the numbers."""
     manifest, results = batch.manifest(), batch.results()
     numbers = summary(manifest, results)
     text = render(manifest, results, numbers, batch)
     page = batch.write("report.html", text.encode())
     return page, batch.write("report.json", _json(numbers)), numbers
-
-
-def summary(manifest: Manifest, results: Mapping[str, ItemResult]) -> dict[str, Any]:
-    """The numbers of a batch, as JSON. `score` has value, judged, of, low and high."""
-    points = {item.item_id: results[item.item_id].points if item.item_id in results else []
-              for item in manifest.items}  # fmt: skip
-    scores = [result.score for result in results.values() if result.score is not None]
-    return {
-        "name": manifest.name,
-        "benchmark": manifest.benchmark,
-        "kind": manifest.kind,
-        "author": manifest.author.model,
-        "judge": judge_name(manifest.rubric) if manifest.kind == "rubric" else manifest.reward.formula,
-        "judges_that_spoke": sorted(set().union(*(_spoke(result) for result in results.values()))),
-        "scale": TOP if manifest.kind == "rubric" else 1.0,
-        "score": vars(overall(list(points.values()), manifest.criteria)),
-        "terms": {name: vars(value) for name, value in terms(scores).items()},
-        "documents": {
-            "written": sum(bool(result.document_id) for result in results.values()),
-            "of": len(manifest.items),
-        },
-        "failures": failures(results.values()),
-        "refused": {
-            "documents": sum(result.unwritten for result in results.values()),
-            "points": sum(result.refused for result in results.values()),
-        },
-        "method": METHOD,
-        "items": [
-            _item(item, results.get(item.item_id), mean(points[item.item_id], len(item.criteria) or 1))
-            for item in manifest.items
-        ],
-    }
-
-
-def _spoke(result: ItemResult) -> set[str]:
-    """The judges of one item, as they name themselves."""
-    judges = result.score.breakdown.get("judges") if result.score is not None else None
-    of_reward = {str(name) for name in judges.values() if name} if isinstance(judges, dict) else set()
-    return of_reward | {one.judge for one in result.judged.values()}
-
-
-def _item(item: Item, result: ItemResult | None, score: Mean) -> dict[str, Any]:
-    return {
-        "item_id": item.item_id,
-        "prompt": item.task.question,
-        "score": score.value,
-        "judged": score.judged,
-        "of": score.of,
-        "criteria": [
-            {
-                "name": name,
-                "text": text,
-                **(
-                    result.verdicts[name].model_dump(mode="json")
-                    if result and name in result.verdicts
-                    else {"status": "open"}
-                ),
-            }
-            for name, text in item.criteria.items()
-        ],
-        "reward": result.score.model_dump(mode="json") if result and result.score else None,
-        "failure": result.failure.model_dump(mode="json") if result and result.failure else None,
-    }
 
 
 def render(
@@ -127,23 +49,22 @@ def render(
         _shown(item, results.get(item.item_id), row, batch, blobs)
         for item, row in zip(manifest.items[:SHOWN], numbers["items"], strict=False)
     ]
-    return html.render(
+    return template.render(
         "evaluation.html.j2",
-        ("page.css", "evaluation.css"),
         title=manifest.name,
         lead=_lead(manifest),
-        figures=_figures(manifest, numbers),
+        key_figures=_figures(manifest, numbers),
         rows=numbers["items"],
         items=items,
         failures=numbers["failures"],
         refused=numbers["refused"],
         judges=[_model(name) for name in numbers["judges_that_spoke"]],
-        beyond=max(0, len(manifest.items) - SHOWN),
+        more=max(0, len(manifest.items) - SHOWN),
         shown_ids={item["id"] for item in items},
         method=METHOD,
         top=MAX_SCORE,
         placeholder=PLACEHOLDER,
-        made=time.strftime("%Y-%m-%d %H:%M UTC", time.gmtime()),
+        created=time.strftime("%Y-%m-%d %H:%M UTC", time.gmtime()),
     )
 
 
@@ -165,7 +86,7 @@ def _formula(manifest: Manifest) -> str:
 
 
 def _model(name: str) -> str:
-    """A model's name without the folder that it lies in on some machine; a hub id stays whole."""
+    """A model's name without its folder; a hub id stays whole."""
     return Path(name).name if name.startswith(("/", ".", "~")) else name
 
 
@@ -175,23 +96,23 @@ def _figures(manifest: Manifest, numbers: dict[str, Any]) -> list[KeyFigure]:
     figures = [
         KeyFigure(
             "score" if rubric else "mean reward",
-            number(score["value"]),
+            two_decimals(score["value"]),
             f"of {numbers['scale']:g}, over what was judged",
         ),
         KeyFigure("judged", f"{score['judged']} of {score['of']}", what),
         KeyFigure("documents", f"{documents['written']} of {documents['of']}", "written"),
     ]
     if score["low"] is not None:
-        interval = f"{number(score['low'])} – {number(score['high'])}"
+        interval = f"{two_decimals(score['low'])} – {two_decimals(score['high'])}"
         figures.insert(1, KeyFigure(f"{LEVEL:.0%} interval", interval, "over items"))
     figures += [
-        KeyFigure(name, number(term["value"]), f"{term['judged']} of {score['of']} documents")
+        KeyFigure(name, two_decimals(term["value"]), f"{term['judged']} of {score['of']} documents")
         for name, term in numbers["terms"].items()
     ]
     return figures
 
 
-def number(value: float | None) -> str:
+def two_decimals(value: float | None) -> str:
     """Two decimals; a dash where nothing was judged."""
     return "–" if value is None else f"{value:.2f}"
 
@@ -204,11 +125,11 @@ def _shown(
     return {
         "id": item.item_id,
         "question": item.task.question.replace(PLACEHOLDER, "[picture]"),
-        "inputs": [uri for uri in (data_uri(blobs, ref) for ref in item.task.inputs) if uri],
-        "score": number(row["score"]),
+        "inputs": data_uris(blobs, item.task.inputs),
+        "score": two_decimals(row["score"]),
         "judged": row["judged"],
         "of": row["of"],
-        "pieces": _pieces(document, blobs),
+        "pieces": pieces(document, blobs) if document else [],
         "truncated": document is not None and document.truncated,
         "absent": _absent(result, document),
         "refused": result is not None and result.unwritten,
@@ -216,10 +137,6 @@ def _shown(
         "terms": shown_terms(reward.breakdown) if reward and reward.reward is not None else [],
         "masked": [_why(failure) for failure in (reward.masked_by if reward else ())],
     }
-
-
-def _pieces(document: Document | None, blobs: BlobStore) -> list[Any]:
-    return card(Sample(document=document, step=0, reward=None), blobs).pieces if document else []
 
 
 def _absent(result: ItemResult | None, document: Document | None) -> str:
@@ -231,8 +148,8 @@ def _absent(result: ItemResult | None, document: Document | None) -> str:
 
 def _criterion(row: dict[str, Any]) -> dict[str, Any]:
     failure = Failure.model_validate(row["failure"]) if "failure" in row else None
-    said = _why(failure) if failure else ""
-    why = {"judged": row.get("reason", ""), "missing": said, "refused": f"counts 0: {said}"}
+    cause = _why(failure) if failure else ""
+    why = {"judged": row.get("reason", ""), "missing": cause, "refused": f"counts 0: {cause}"}
     return {
         "name": row["name"],
         "text": row["text"],

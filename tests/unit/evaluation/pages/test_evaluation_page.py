@@ -13,9 +13,10 @@ from pydantic import JsonValue
 from rewards_documents import F, I, P, document
 
 from evaluation.batch.batch import Batch, Manifest
-from evaluation.batch.results import ItemResult, Judgement, Missing, Refused, unwritten
+from evaluation.batch.results import ItemResult, Missing, Refused, unwritten
 from evaluation.benchmark import Item, fingerprint
-from evaluation.pages import report
+from evaluation.pages import evaluation_page
+from evaluation.rubric.verdict import Judgement
 from evaluation.settings import AuthorSettings, RubricSettings
 from policy.document import Task
 from policy.scoring import Score
@@ -73,7 +74,7 @@ def missing(detail: str = "HTTP 503") -> Missing:
 
 
 def written(batch: Batch) -> tuple[str, dict]:
-    page, numbers, _ = report.write(batch)
+    page, numbers, _ = evaluation_page.write(batch)
     return Path(page).read_text(), json.loads(Path(numbers).read_text())
 
 
@@ -185,7 +186,7 @@ def test_a_folder_of_the_author_is_not_shown(make: Make, tmp_path: Path) -> None
 
 def test_a_batch_that_is_not_there_says_so(tmp_path: Path) -> None:
     with pytest.raises(ConfigError, match="no such evaluation"):
-        report.write(Batch(str(tmp_path / "none")))
+        evaluation_page.write(Batch(str(tmp_path / "none")))
 
 
 def test_a_result_of_an_earlier_round_never_replaces_a_later_one(make: Make) -> None:

@@ -10,7 +10,7 @@ from hypothesis import strategies as st
 from PIL import Image
 
 from evaluation.pages.curve import Point, draw, smooth
-from evaluation.pages.page import KeyFigure, Page, Table, render
+from evaluation.pages.run_page import KeyFigure, Page, Table, render
 from evaluation.pages.samples import Pair, Sample, pairs, typical
 from evaluation.pages.view import card, details, terms
 from policy.document import Document, ImagePart, InvalidPart, Tag, Task, TextPart
@@ -73,7 +73,7 @@ def test_images_stand_in_place_with_caption_and_origin(blobs, picture):
     parts = (TextPart(text="before"), image_part(result=Success(images=(picture,))), TextPart(text="after"))
     kinds = [(piece.kind, piece.caption) for piece in card(sample(*parts), blobs).pieces]
     assert kinds == [("text", ""), ("image", "A lighthouse"), ("text", "")]
-    html = render(page(Pair(sample(*parts), sample(*parts))), blobs)
+    html = render(page(Pair(sample(*parts), sample(*parts))), blobs).partition("<body")[2]
     assert html.index("before") < html.index("A lighthouse") < html.index("after")
     assert "Generated" in html
     assert "a lighthouse" in html
