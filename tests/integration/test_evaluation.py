@@ -103,7 +103,7 @@ def status_when(evaluation: Evaluation, done: Callable[[Status], bool]) -> Statu
         seen.append(evaluation.poll())
         return done(seen[-1])
 
-    wait_until(ended, every_s=0.1)
+    wait_until(ended, timeout_s=WAIT_S, every_s=0.1)
     return seen[-1]
 
 
