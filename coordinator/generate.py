@@ -1,7 +1,7 @@
-"""`llmi generate`: one document from a prompt, and the page that shows it.
+"""`llmi generate`: write one document from a prompt, and the page that shows it.
 
-Invariants: prompt, images, author, tools and the page's place are checked before anything is started; of all
-that is started only the page stays.
+Invariants: prompt, images, author, tools and the place of the page are checked before anything is started;
+nothing but the page is left at the end.
 """
 
 from __future__ import annotations
@@ -30,7 +30,7 @@ from policy.document import Document, ImagePart, InvalidPart, Task, TextPart
 from policy.tools import registry as tools
 from workers import images
 from workers.client.client import QueueClient
-from workers.errors import Cause, ConfigError, Fault, InfrastructureFault, JobError
+from workers.errors import Cause, ConfigError, InfrastructureFault, JobError
 from workers.messages import Failure, Success
 from workers.providers import registry as providers
 from workers.storage.blobs import BlobStore
@@ -38,8 +38,9 @@ from workers.storage.cache import cache_folder
 
 
 @dataclass(frozen=True)
-class Order:
-    """What is wanted: `images` are files, `page` is the file to write, `config` and `model` may be empty."""
+class GenerateOptions:
+    """The options of the command. `images`: files; `page`: the file to write; `config`, `model`: may be
+    empty."""
 
     prompt: str
     images: tuple[Path, ...]
@@ -51,48 +52,48 @@ class Order:
 
 @dataclass(frozen=True)
 class Prepared:
-    """An order that can be carried out: its images cleaned, its configuration checked."""
+    """Checked options: `images` are re-encoded, `config` has author and tools."""
 
-    order: Order
+    options: GenerateOptions
     config: ServiceConfig
-    pictures: tuple[bytes, ...]
+    images: tuple[bytes, ...]
 
 
-def prepare(order: Order, console: Console) -> Prepared:
-    """Check everything, and build the demo's parts where they are wanted and missing. Nothing is started.
+def prepare(options: GenerateOptions, console: Console) -> Prepared:
+    """Check everything, and build missing parts of the demo when they are used. Nothing is started.
 
     Raises `ConfigError`, `BuildFailed` or `Stopped`.
     """
-    pictures = _pictures(order)
-    config = _named(order) if order.config else _demo(order, console)
+    checked = _checked_images(options)
+    config = _configured(options) if options.config else _demo(options, console)
     if problems := [*tools.check(), *authors.check(config.author), *providers.check(config.tools)]:
         raise ConfigError("\n".join(problems))
-    return Prepared(order, config, tuple(pictures))
+    return Prepared(options, config, tuple(checked))
 
 
-class NotWritten(RuntimeError):
-    """There is no document. The message says whose fault that is."""
+class GenerationFailed(RuntimeError):
+    """No document was written. The message has the cause and the fault."""
 
 
 def generate(prepared: Prepared, signals: StopSignals, say: Notify) -> Document:
     """Write the document and its page.
 
-    Raises `NotWritten` when the author fails, `InfrastructureFault` when workers do not start, `Stopped`.
+    Raises `GenerationFailed` when the author fails, `InfrastructureFault` when workers do not start,
+    `Stopped`.
     """
     with tool_workers(prepared.config, signals, say) as config:
         say("writing")
         try:
             document, blobs = signals.run(_write(prepared, config, say))
         except JobError as error:
-            whose = "the author's fault" if error.cause.fault is Fault.MODEL else "not the author's fault"
-            cause = error.cause.value.replace("_", " ")
-            raise NotWritten(f"no document was written: {cause} ({whose}): {error.detail}") from error
-        document_page.write(prepared.order.page, document, blobs)
+            cause = f"{error.cause.value.replace('_', ' ')} ({error.cause.fault.value})"
+            raise GenerationFailed(f"no document was written: {cause}: {error.detail}") from error
+        document_page.write(prepared.options.page, document, blobs)
     return document
 
 
 def summary(document: Document, page: Path) -> dict[str, Any]:
-    """The document in short, for people and programs; seconds as the workers measured them."""
+    """The document as the fields of --json. Seconds are those measured by the workers."""
     return {
         "page": str(page),
         "title": document_page.title(document),
@@ -126,70 +127,71 @@ def _row(part: ImagePart | InvalidPart) -> dict[str, Any]:
     return row | {"outcome": failure.cause.value, "fault": failure.fault.value, "detail": failure.detail}
 
 
-def _pictures(order: Order) -> list[bytes]:
-    """What can be checked before anything is built; returns the images, cleaned."""
-    if not order.prompt.strip():
-        raise ConfigError("--prompt: is empty; say what the document should be about")
-    folder = order.page.absolute().parent
-    if order.page.is_dir():
-        raise ConfigError(f"--out: {order.page} is a folder; name a file, such as document.html")
+def _checked_images(options: GenerateOptions) -> list[bytes]:
+    """Check prompt, page and images; return the re-encoded images."""
+    if not options.prompt.strip():
+        raise ConfigError("--prompt: is empty; describe the document")
+    folder = options.page.absolute().parent
+    if options.page.is_dir():
+        raise ConfigError(f"--out: {options.page} is a folder; name a file, such as document.html")
     if not folder.is_dir() or not os.access(folder, os.W_OK | os.X_OK):
         raise ConfigError(f"--out: may not write in {folder}; name a file in another folder, or make it")
-    pictures = []
-    for path in order.images:
+    checked = []
+    for path in options.images:
         try:
-            pictures.append(images.checked(path.read_bytes()))
+            checked.append(images.checked(path.read_bytes()))
         except OSError as error:
             raise ConfigError(f"--image: {path} cannot be read ({error.strerror}); name a file") from error
         except InfrastructureFault as error:
             raise ConfigError(f"--image: {path}: {error.detail}; name a PNG, JPEG or WebP file") from error
-    return pictures
+    return checked
 
 
-def _named(order: Order) -> ServiceConfig:
-    """A file of services, or a run's: there the model that the run began with writes, as it was trained."""
-    config = load_services(order.config)
+def _configured(options: GenerateOptions) -> ServiceConfig:
+    """The configuration of --config. For a run's own, the author is the model that the run started from."""
+    config = load_services(options.config)
     author = config.author
     if isinstance(config, RunConfig) and not author.model:
         author = author.model_copy(
             update={"model": config.train.model, "system_prompt": config.train.system_prompt}
         )
-    if order.model:
-        author = author.model_copy(update={"model": order.model})
+    if options.model:
+        author = author.model_copy(update={"model": options.model})
     return config.model_copy(update={"author": author})
 
 
-def _demo(order: Order, console: Console) -> ServiceConfig:
-    """The demo's parts, built where missing; the tiny policy writes unless another model is named."""
+def _demo(options: GenerateOptions, console: Console) -> ServiceConfig:
+    """The demo's configuration, its parts built where missing. The author is the tiny policy unless --model
+    or an endpoint is given."""
     endpoint = bool(os.environ.get(AUTHOR_URL_ENV))
-    own = bool(order.model) or endpoint
-    if endpoint and not order.model:
+    own = bool(options.model) or endpoint
+    if endpoint and not options.model:
         raise ConfigError(
             f"--model: is missing; give the name under which the endpoint of {AUTHOR_URL_ENV} serves it"
         )
-    author = AuthorSettings(provider="openai" if endpoint else "local", model=order.model)
+    author = AuthorSettings(provider="openai" if endpoint else "local", model=options.model)
     demo = parts.find(parts.DEMO, "--config")
     if problems := [*cache_problems(cache_folder()), *(authors.check(author) if own else [])]:
         raise ConfigError("\n".join(problems))
-    config = load_services(*demo.services(bool(order.images), not own, console))
+    config = load_services(*demo.services(bool(options.images), not own, console))
     return config.model_copy(update={"author": author}) if own else config
 
 
 async def _write(prepared: Prepared, config: ServiceConfig, say: Notify) -> tuple[Document, BlobStore]:
     blobs = BlobStore(config.blobs.url)
-    inputs = [await asyncio.to_thread(blobs.put, picture) for picture in prepared.pictures]
-    counts = {"asked": 0, "there": 0}
+    inputs = [await asyncio.to_thread(blobs.put, image) for image in prepared.images]
+    counts = {"posted": 0, "done": 0}
 
     def count(what: str) -> None:
         counts[what] += 1
-        say(f"writing; {counts['there']} of {counts['asked']} pictures are there")
+        say(f"writing; {counts['done']} of {counts['posted']} images are done")
 
     async with QueueClient(
-        config.queue, on_posted=lambda _: count("asked"), on_outcome=lambda _: count("there")
+        config.queue, on_posted=lambda _: count("posted"), on_outcome=lambda _: count("done")
     ) as client:
         document = await write_document(
             authors.make_author(config.author),
-            Task(question=prepared.order.prompt, inputs=tuple(inputs)),
+            Task(question=prepared.options.prompt, inputs=tuple(inputs)),
             client=client,
             blobs=blobs,
             document_id=f"document-{uuid.uuid4().hex[:12]}",
@@ -197,6 +199,6 @@ async def _write(prepared: Prepared, config: ServiceConfig, say: Notify) -> tupl
             timeout_s=config.author.timeout_s
             + config.queue.wait_s
             + max(config.tools.limit_s(tool) for tool in tools.tool_names()),
-            seed=prepared.order.seed,
+            seed=prepared.options.seed,
         )
     return document, blobs

@@ -21,15 +21,15 @@ from coordinator.config.pools import PoolSettings
 from coordinator.scale.supervised_worker import SupervisedWorker, Worker
 
 logger = logging.getLogger(__name__)
-FIRST_PAUSE_S, LAST_PAUSE_S, CALM_S = 1.0, 60.0, 120.0
+FIRST_PAUSE_S, LAST_PAUSE_S, STABLE_S = 1.0, 60.0, 120.0
 POLL_S = 0.05
 
-Make = Callable[[PoolSettings, str], Worker]  # a pool and a name of the worker's own; nothing is started yet
-DrainS = Callable[[Sequence[str]], float]  # how long a worker of these queues may take to finish what it runs
+Make = Callable[[PoolSettings, str], Worker]  # from a pool and a name; the worker is not started yet
+DrainS = Callable[[Sequence[str]], float]  # seconds that a worker of these queues may take to drain
 
 
 def local_worker(config: Path, logs: Path, node: str | None = None) -> Make:
-    """Workers that are processes of this machine and read `config`; each writes `logs/worker-NAME.log`."""
+    """Make workers as local processes that read `config`; each writes `logs/worker-NAME.log`."""
     from workers.process.worker import WorkerProcess
 
     def make(pool: PoolSettings, name: str) -> Worker:
@@ -43,7 +43,8 @@ def local_worker(config: Path, logs: Path, node: str | None = None) -> Make:
 
 @dataclass(frozen=True)
 class PoolState:
-    """Workers of one pool. `restarts` counts those that replaced a dead one; `low`, `high`: the bounds."""
+    """Number of workers of one pool. `restarts`: those that replaced a dead one; `low`, `high`: the
+    bounds."""
 
     wanted: int = 0
     ready: int = 0
@@ -59,58 +60,58 @@ class _Pool:
         self.settings = settings
         self.drain_s = drain_s
         self.wanted = settings.low
-        self.staff: list[SupervisedWorker] = []  # oldest first
+        self.workers: list[SupervisedWorker] = []  # oldest first
         self.leaving: list[SupervisedWorker] = []
-        self.dead = 0  # not replaced yet
+        self.dead = 0  # workers that are not replaced yet
         self.restarts = 0
         self.pause_s = FIRST_PAUSE_S
-        self.due = 0.0  # no worker is started before
+        self.due = 0.0  # time of the next start, after a death
 
     def remove_dead(self, now: float) -> None:
-        """Dismiss who died, and put off the next start."""
-        dead = [life for life in self.staff if not life.alive]
+        """Remove dead workers, and delay the next start."""
+        dead = [one for one in self.workers if not one.alive]
         if not dead:
             return
-        self.staff = [life for life in self.staff if life.alive]
-        for life in dead:
+        self.workers = [one for one in self.workers if one.alive]
+        for one in dead:
             logger.warning(
-                "worker %s died (%s); another one in %.0f s",
-                life.worker.name,
-                life.error or "its process ended",
+                "worker %s died (%s); it is replaced in %.0f s",
+                one.worker.name,
+                one.error or "its process ended",
                 self.pause_s,
             )
-            self._dismiss(life, None)
-        if any(life.ready and now - life.began > CALM_S for life in dead):
+            self._stop(one, None)
+        if any(one.ready and now - one.began > STABLE_S for one in dead):
             self.pause_s = FIRST_PAUSE_S
         self.dead += len(dead)
         self.due = now + self.pause_s
         self.pause_s = min(2 * self.pause_s, LAST_PAUSE_S)
 
     def shrink(self) -> None:
-        """Newest first: the oldest is the surest to work."""
-        while len(self.staff) > self.wanted:
-            self._dismiss(self.staff.pop(), self.drain_s)
+        """Stop workers, the newest first, since the oldest have proved to work."""
+        while len(self.workers) > self.wanted:
+            self._stop(self.workers.pop(), self.drain_s)
 
-    def grow(self, now: float, hire: Callable[[], SupervisedWorker]) -> None:
-        self.dead = min(self.dead, max(0, self.wanted - len(self.staff)))
-        while len(self.staff) < self.wanted and now >= self.due:
-            self.staff.append(hire())
+    def grow(self, now: float, make: Callable[[], SupervisedWorker]) -> None:
+        self.dead = min(self.dead, max(0, self.wanted - len(self.workers)))
+        while len(self.workers) < self.wanted and now >= self.due:
+            self.workers.append(make())
             if self.dead:
                 self.dead -= 1
                 self.restarts += 1
 
-    def _dismiss(self, life: SupervisedWorker, drain_s: float | None) -> None:
-        life.end(drain_s)
-        self.leaving.append(life)
+    def _stop(self, one: SupervisedWorker, drain_s: float | None) -> None:
+        one.end(drain_s)
+        self.leaving.append(one)
 
     @property
     def state(self) -> PoolState:
-        ready = sum(life.ready and life.alive for life in self.staff)
+        ready = sum(one.ready and one.alive for one in self.workers)
         return PoolState(
             wanted=self.wanted,
             ready=ready,
-            starting=len(self.staff) - ready,
-            draining=sum(not life.ended for life in self.leaving),
+            starting=len(self.workers) - ready,
+            draining=sum(not one.ended for one in self.leaving),
             restarts=self.restarts,
             low=self.settings.low,
             high=self.settings.high,
@@ -118,52 +119,52 @@ class _Pool:
 
 
 class Fleet:
-    """`ready_s`: how long a worker may take until it consumes. Usable from several threads."""
+    """The workers of several pools. Thread-safe. `ready_s`: seconds until a new worker must consume."""
 
     def __init__(self, pools: Sequence[PoolSettings], make: Make, ready_s: float, drain_s: DrainS):
         self._pools = {pool.name: _Pool(pool, drain_s(pool.queues)) for pool in pools}
         self._make = make
         self._ready_s = ready_s
-        self._hired = 0
+        self._created = 0
         self._stopped = False
         self._lock = threading.Lock()
 
     def begin(self) -> None:
-        """Begin to start every pool's `low` workers."""
+        """Start `low` workers of every pool, without waiting for them."""
         self.reconcile()
 
     def check(self) -> bool:
-        """Whether all workers that were begun are ready. Raises what keeps one from it, such as
-        `InfrastructureFault` with its log's end.
+        """Return whether all workers are ready. Raises the error of one that failed to start, such as
+        `InfrastructureFault` with the end of its log.
         """
         with self._lock:
-            staff = [life for pool in self._pools.values() for life in pool.staff]
-        for life in staff:
-            if life.error is not None:
-                raise life.error
-        return all(life.ready for life in staff)
+            workers = [one for pool in self._pools.values() for one in pool.workers]
+        for one in workers:
+            if one.error is not None:
+                raise one.error
+        return all(one.ready for one in workers)
 
-    def start(self, tell: Callable[[int, int], None] = lambda ready, wanted: None) -> None:
-        """`begin`, and wait until `check` says that all are ready. `tell` gets how many are ready of how
-        many, whenever that has changed."""
+    def start(self, notify: Callable[[int, int], None] = lambda ready, wanted: None) -> None:
+        """Call `begin` and wait until all workers are ready. `notify`: gets the numbers of ready and of
+        wanted workers at each change."""
         self.begin()
-        told = 0
+        known = 0
         while not self.check():
             states = self.states().values()
             ready, wanted = sum(state.ready for state in states), sum(state.wanted for state in states)
-            if ready != told:
-                told = ready
-                tell(ready, wanted)
+            if ready != known:
+                known = ready
+                notify(ready, wanted)
             time.sleep(POLL_S)
 
     def resize(self, pool: str, wanted: int) -> None:
-        """Ask for `wanted` workers, within the pool's bounds; `reconcile` sees to it."""
+        """Set the wanted number of workers, within the pool's bounds; `reconcile` applies it."""
         with self._lock:
-            asked = self._pools[pool]
-            asked.wanted = min(max(wanted, asked.settings.low), asked.settings.high)
+            resized = self._pools[pool]
+            resized.wanted = min(max(wanted, resized.settings.low), resized.settings.high)
 
     def reconcile(self) -> None:
-        """Replace who died, start who is missing, drain who is too many; to be called every second."""
+        """Replace dead workers, start missing ones, drain surplus ones. Call it every second."""
         now = time.monotonic()
         with self._lock:
             if self._stopped:
@@ -171,11 +172,11 @@ class Fleet:
             for pool in self._pools.values():
                 pool.remove_dead(now)
                 pool.shrink()
-                pool.grow(now, lambda settings=pool.settings: self._hire(settings))  # type: ignore[misc]
-                pool.leaving = [life for life in pool.leaving if not life.ended]
+                pool.grow(now, lambda settings=pool.settings: self._new_worker(settings))  # type: ignore[misc]
+                pool.leaving = [one for one in pool.leaving if not one.ended]
 
     def states(self) -> dict[str, PoolState]:
-        """By the pools' names."""
+        """States by pool name."""
         with self._lock:
             return {name: pool.state for name, pool in self._pools.items()}
 
@@ -185,18 +186,18 @@ class Fleet:
         return sum(state.restarts for state in self.states().values())
 
     def stop(self, deadline_s: float = 15.0) -> None:
-        """Drain all at once, also those that leave already; what does not end by the deadline is killed."""
+        """Drain all workers at once, and kill those that do not end by the deadline."""
         deadline = time.monotonic() + deadline_s
         with self._lock:
             self._stopped = True
-            lives = [life for pool in self._pools.values() for life in (*pool.staff, *pool.leaving)]
+            ones = [one for pool in self._pools.values() for one in (*pool.workers, *pool.leaving)]
             for pool in self._pools.values():
-                pool.wanted, pool.leaving, pool.staff = 0, [*pool.leaving, *pool.staff], []
-        for life in lives:
-            life.end(deadline_s)
-        for life in lives:
-            life.join(deadline)
+                pool.wanted, pool.leaving, pool.workers = 0, [*pool.leaving, *pool.workers], []
+        for one in ones:
+            one.end(deadline_s)
+        for one in ones:
+            one.join(deadline)
 
-    def _hire(self, settings: PoolSettings) -> SupervisedWorker:
-        self._hired += 1
-        return SupervisedWorker(self._make(settings, f"{settings.name}-{self._hired}"), self._ready_s)
+    def _new_worker(self, settings: PoolSettings) -> SupervisedWorker:
+        self._created += 1
+        return SupervisedWorker(self._make(settings, f"{settings.name}-{self._created}"), self._ready_s)

@@ -1,7 +1,7 @@
-"""A Redis and workers of its own, for one command that has no run to use.
+"""A Redis and workers for one command that has no run to use.
 
-Invariants: this process and all workers use that Redis, whatever was named before; whatever ends the command,
-all that was started is stopped, while a second signal ends it at once.
+Invariants: this process and all workers use that Redis, whatever the environment named; all that was started
+is stopped when the command ends; a second signal ends it at once.
 """
 
 from __future__ import annotations
@@ -26,9 +26,10 @@ END_S = 10.0
 
 @contextlib.contextmanager
 def own_workers(config: ServiceConfig, home: Path, signals: StopSignals, say: Notify) -> Iterator[Fleet]:
-    """The workers of every pool of `config`, ready. Configuration, logs and Redis' files lie in `home`.
+    """Start a Redis and the workers of every pool of `config`; stop them on exit.
 
-    Raises `InfrastructureFault` with the log of a worker that does not start.
+    `home`: folder for the configuration, logs and Redis' files. Raises `InfrastructureFault` with the log of
+    a worker that does not start.
     """
     processes.adopt_orphans()
     before = frozenset(process.pid for process in processes.descendants())
@@ -37,20 +38,20 @@ def own_workers(config: ServiceConfig, home: Path, signals: StopSignals, say: No
         pools = ", ".join(pool.name for pool in config.workers.pools)
         say(f"starting Redis and the workers: {pools}")
         server = stack.enter_context(EmbeddedRedis(home / "redis"))
-        stack.enter_context(_named(server.url))
+        stack.enter_context(_redis_in_environment(server.url))
         config.save(home)
         logs = home / "logs"
         logs.mkdir(exist_ok=True)
         make, workers = local_worker(home / CONFIG_FILE, logs), config.workers
         fleet = Fleet(workers.pools, make, workers.ready_s, partial(drain_s, config))
         stack.callback(fleet.stop)
-        stack.callback(setattr, signals, "stopping", True)  # from here on a signal ends all at once
-        fleet.start(lambda ready, wanted: say(f"starting the workers, {ready} of {wanted} are ready"))
+        stack.callback(setattr, signals, "stopping", True)  # from here on a signal ends everything at once
+        fleet.start(lambda ready, wanted: say(f"starting the workers, {ready} of {wanted} ready"))
         yield fleet
 
 
 @contextlib.contextmanager
-def _named(url: str) -> Iterator[None]:
+def _redis_in_environment(url: str) -> Iterator[None]:
     before = os.environ.get(REDIS_ENV)
     os.environ[REDIS_ENV] = url
     try:

@@ -1,9 +1,11 @@
-"""Workers on a Ray cluster: each an actor that owns one Celery worker process and the CPUs and GPUs that it
-declares, so that Ray finds its place and, where it autoscales, adds nodes.
+"""Workers on a Ray cluster: each is an actor that owns one Celery worker process.
 
-Invariants: the actor dies with the process that made it, and the worker with the actor; an actor that waits
-for a place counts as starting and holds nobody up; what ended gives its place back. A GPU's index reaches the
-worker in CUDA_VISIBLE_DEVICES, which Ray sets for the actor.
+The actor declares CPUs and GPUs, so Ray finds a node for it and, with autoscaling, adds one.
+
+Invariants:
+- The actor dies with the process that created it, and the worker with the actor.
+- An actor that waits for resources counts as starting and blocks nothing; an ended one frees its resources.
+- The index of a GPU reaches the worker in CUDA_VISIBLE_DEVICES, which Ray sets for the actor.
 """
 
 from __future__ import annotations
@@ -19,16 +21,16 @@ from coordinator.scale.fleet import Make
 from workers.errors import Cause, InfrastructureFault
 from workers.process.worker import WorkerProcess
 
-ANSWER_S = 10.0  # what an actor may take to answer, beyond what it was asked to wait
+ANSWER_S = 10.0  # time for an actor's answer, beyond the wait itself
 POLL_S = 0.2
-THREADS = 4  # waiting for the end, for readiness and draining go on at the same time
+THREADS = 4  # of an actor: waiting for the end, for readiness and draining run at the same time
 
 
 def ray_worker(config: Path, logs: Path) -> Make:
-    """Workers on the cluster that this process is connected to. All its nodes must see both paths."""
+    """Make workers on the Ray cluster of this process. All its nodes must see both paths."""
 
     def make(pool: PoolSettings, name: str) -> RayWorker:
-        name = f"ray-{name}"  # other than those that join by hand on the same host
+        name = f"ray-{name}"  # differs from workers that joined by hand on the same host
         log = logs / f"worker-{name}.log"
         process = functools.partial(
             WorkerProcess, pool.queues, config, pool.concurrency, log, name, memory_mb=pool.limit_mb
@@ -39,7 +41,7 @@ def ray_worker(config: Path, logs: Path) -> Make:
 
 
 class Host:
-    """The actor's inside. Methods run in threads side by side; none raises."""
+    """The actor. Its methods run in parallel threads; none raises."""
 
     def __init__(self, make: Callable[[], WorkerProcess]):
         self._worker = make()
@@ -49,7 +51,7 @@ class Host:
         return self._worker.pid
 
     def problem(self, timeout_s: float) -> str:
-        """Which worker is not ready within `timeout_s`, and why; empty as soon as it is."""
+        """Wait until the worker is ready; returns the problem after `timeout_s`, else an empty text."""
         try:
             self._worker.wait_ready(timeout_s)
         except InfrastructureFault as error:
@@ -57,7 +59,7 @@ class Host:
         return ""
 
     def ended(self) -> None:
-        """Returns when the worker has ended."""
+        """Return when the worker has ended."""
         while self._worker.alive:
             time.sleep(POLL_S)
 
@@ -66,9 +68,7 @@ class Host:
 
 
 class RayWorker:
-    """A `coordinator.scale.fleet.Worker` that declares `cpus` and `gpus`. `process` makes the worker in the
-    actor.
-    """
+    """A `Worker` on the cluster that needs `cpus` and `gpus`. `process`: makes the worker in the actor."""
 
     def __init__(self, process: Callable[[], WorkerProcess], name: str, cpus: float, gpus: float):
         self.name = name
@@ -87,14 +87,14 @@ class RayWorker:
         self._ended = self._host.ended.remote()
 
     def wait_ready(self, timeout_s: float) -> None:
-        """Returns when the worker consumes. Raises `InfrastructureFault(WORKER_LOST)` with the end of its log
-        when it does not, or with what no node of the cluster had to give.
+        """Return when the worker consumes. Raises `InfrastructureFault(WORKER_LOST)` with the end of its log,
+        or with the resources that no node had.
         """
         import ray
 
         deadline = time.monotonic() + timeout_s
         if not ray.wait([self._placed], timeout=timeout_s)[0]:
-            raise self._fault(f"no node had {self._wish()} free in {timeout_s:.0f} s")
+            raise self._fault(f"no node had {self._resources()} free in {timeout_s:.0f} s")
         try:
             left_s = max(0.0, deadline - time.monotonic())
             problem = ray.get(self._host.problem.remote(left_s), timeout=left_s + ANSWER_S)
@@ -105,20 +105,20 @@ class RayWorker:
 
     @property
     def alive(self) -> bool:
-        """Whether it runs, or waits for its place."""
+        """Whether it runs, or waits for resources."""
         import ray
 
         return self._ended is not None and not ray.wait([self._ended], timeout=0)[0]
 
     @property
     def pid(self) -> int:
-        """Of the Celery parent, on whichever node that is."""
+        """Process id of the Celery parent on its node."""
         import ray
 
         return ray.get(self._placed)
 
     def drain(self, timeout_s: float) -> bool:
-        """Let it finish what it runs; killed after `timeout_s`. Returns whether it ended by itself."""
+        """Let it finish what it runs, and kill it after `timeout_s`. Returns whether it ended by itself."""
         import ray
 
         if not self.alive or not ray.wait([self._placed], timeout=0)[0]:
@@ -132,13 +132,13 @@ class RayWorker:
             self.kill()
 
     def kill(self) -> None:
-        """End the actor, and with it the worker; its place is free then."""
+        """Kill the actor, and with it the worker; this frees its resources."""
         import ray
 
         if self._host is not None:
             ray.kill(self._host)
 
-    def _wish(self) -> str:
+    def _resources(self) -> str:
         cpus, gpus = self._needs["num_cpus"], self._needs["num_gpus"]
         return f"{cpus:g} CPUs and {gpus:g} GPUs" if gpus else f"{cpus:g} CPUs"
 

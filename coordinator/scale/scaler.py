@@ -1,8 +1,7 @@
-"""The scaler of a run: looks at the queues and the providers every so often, decides with
-`coordinator.scale.scaling`, tells the fleet.
+"""The scaler of a run: polls queues and providers, and resizes the fleet by `coordinator.scale.scaling`.
 
-Invariants: it runs in a thread of its own, so that a slow Redis delays nobody; while Redis does not answer
-the pools keep their sizes; each change of a size is a line of `scaling.jsonl` that says why.
+Invariants: it runs in its own thread, so a slow Redis delays nothing else; while Redis does not answer the
+pools keep their sizes; each change of a size is a line of `scaling.jsonl` with its reason.
 """
 
 from __future__ import annotations
@@ -28,9 +27,8 @@ RECORD = "scaling.jsonl"
 
 
 class Scaler:
-    """`start`, and `stop` before the fleet is stopped. `depths`: what the last look saw, empty while Redis is
-    away.
-    """
+    """Call `stop` before the fleet is stopped. `depths`: from the last poll, empty while Redis does not
+    answer."""
 
     def __init__(
         self, url: str, pools: Sequence[PoolSettings], settings: ScalerSettings, fleet: Fleet, run: Path
@@ -49,13 +47,13 @@ class Scaler:
         self._thread.start()
 
     def stop(self) -> None:
-        """No size changes after this."""
+        """Stop; no size changes after this."""
         self._stop.set()
         if self._thread.is_alive():
             self._thread.join(COMMAND_TIMEOUT_S + self._every_s)
 
     def poll(self, now: float) -> None:
-        """Look once, at `now` in monotonic seconds. Raises `redis.RedisError` while Redis is away."""
+        """Poll once, at `now` (monotonic seconds). Raises `redis.RedisError` when Redis does not answer."""
         self.depths = read_depths(self._url)
         down = {provider.kind for provider in self._outages.read()}
         states = self._fleet.states()
@@ -89,5 +87,5 @@ class Scaler:
                 if not away:
                     logger.warning("Redis does not answer (%s); the pools keep their sizes", error)
                 away = True
-            except Exception:  # a run without scaling is better than none; the next look tries again
+            except Exception:  # the run goes on without scaling; the next poll tries again
                 logger.exception("the scaler failed")

@@ -1,11 +1,15 @@
-"""How many workers a pool should have: a pure function of its queues' load, and the memory that it needs.
+"""How many workers a pool should have, computed from the load of its queues. Pure.
 
-`size` adds up the work that arrives (Little's law: arrivals per second times seconds of service) and the work
-that waits, spread over the time in which a backlog should be gone. No number of workers does the work of a
-queue whose provider is down; one tries whether it is back. Invariants: the answer lies within the
-pool's bounds and never falls when the backlog grows; a pool grows at once and shrinks by one at a time; it
-goes to zero only when nothing waits, runs or has just run. No clock, no Redis: `Sizer` is told the time.
-Limit: workers that joined by hand are not deducted; where they carry a queue, keep its pool's `high` small.
+`size` adds the work that arrives (Little's law: arrivals per second times seconds of service) and the
+backlog, spread over the time in which it should be gone. A queue with a provider that is down counts for one
+worker, which makes the trial requests.
+
+Invariants:
+- The size lies within the pool's bounds and never falls when the backlog grows.
+- A pool grows at once and shrinks by one worker at a time.
+- It shrinks to zero only when nothing waits, runs or has just run.
+
+Limit: workers that joined by hand are not deducted. Where they serve a queue, keep its pool's `high` small.
 """
 
 from __future__ import annotations
@@ -18,15 +22,15 @@ from dataclasses import dataclass, replace
 from coordinator.config.pools import PoolSettings, ScalerSettings
 from workers.broker.depths import QueueDepth
 
-RATE_MEMORY_S = 15.0  # arrivals of so long count, the latest most
-SERVICE_MEMORY = 20  # as many jobs count, the latest most
-SLACK = 0.05  # so little of a worker is not worth one: a rate that fades never reaches zero
+RATE_MEMORY_S = 15.0  # time constant of the arrival rate
+SERVICE_MEMORY = 20  # jobs; constant of the mean service time
+SLACK = 0.05  # of a worker; smaller needs are ignored, since a fading rate never reaches zero
 
 
 @dataclass(frozen=True)
 class Load:
-    """One queue at one moment. `rate`: arrivals per second; `service_s`: mean seconds of a job, None until
-    one was measured; `active`: whether a job ended since the moment before.
+    """The load of one queue. `rate`: arrivals per second; `service_s`: mean seconds of a job, None before the
+    first; `active`: whether a job ended since the last poll; `down`: whether its provider is down.
     """
 
     backlog: int = 0
@@ -42,10 +46,10 @@ class Load:
 
 
 def size(loads: Sequence[Load], pool: PoolSettings, scaler: ScalerSettings) -> int:
-    """Workers that the pool needs for `loads`, its queues.
+    """Number of workers that the pool needs for the `loads` of its queues.
 
-    A queue whose service time is unknown, or whose provider is down, counts as one worker's while anything is
-    in it. Jobs that run need the workers they run on.
+    A queue without a service time yet, or with a provider that is down, counts for one worker while it is not
+    empty. Running jobs count for the workers that they run on.
     """
     slots = sum(
         (load.rate / scaler.utilization + load.backlog / scaler.drain_s) * load.service_s
@@ -60,8 +64,8 @@ def size(loads: Sequence[Load], pool: PoolSettings, scaler: ScalerSettings) -> i
 
 @dataclass(frozen=True)
 class Decision:
-    """`wanted` workers, and why: the sums over the pool's queues, `service_s` their mean by arrivals; `down`:
-    those whose provider is."""
+    """The wanted number of workers, and its reason: sums over the pool's queues; `service_s`: mean weighted
+    by arrivals; `down`: queues with a provider that is down."""
 
     wanted: int
     backlog: int
@@ -72,12 +76,12 @@ class Decision:
 
 
 class Sizer:
-    """One pool's memory. `decide` is to be called every so often, with ever later times."""
+    """Decides the size of one pool. Call `decide` regularly, with increasing times."""
 
     def __init__(self, pool: PoolSettings, scaler: ScalerSettings):
         self._pool = pool
         self._scaler = scaler
-        self._memories = {queue: _Memory() for queue in pool.queues}
+        self._histories = {queue: _History() for queue in pool.queues}
         self._fewer_since: float | None = None
 
     def decide(
@@ -87,12 +91,12 @@ class Sizer:
         current: int,
         down: AbstractSet[str] = frozenset(),
     ) -> Decision:
-        """Decide at `now` (seconds), for a pool that should have `current` workers up to now. `down`: the
-        queues whose providers are.
+        """Decide the size at `now` (seconds). `current`: wanted workers so far; `down`: queues with a
+        provider that is down.
         """
         loads = [
-            replace(memory.take_in(now, depths[queue]), down=queue in down)
-            for queue, memory in self._memories.items()
+            replace(memory.add(now, depths[queue]), down=queue in down)
+            for queue, memory in self._histories.items()
         ]
         needed = size(loads, self._pool, self._scaler)
         wanted = current
@@ -110,22 +114,22 @@ class Sizer:
             running=sum(load.running for load in loads),
             rate=sum(load.rate for load in loads),
             service_s=_mean(loads),
-            down=tuple(sorted(self._memories.keys() & down)),
+            down=tuple(sorted(self._histories.keys() & down)),
         )
 
 
 @dataclass
-class _Memory:
-    """What is remembered of one queue between two looks."""
+class _History:
+    """The history of one queue."""
 
     last: QueueDepth | None = None
     at: float = 0.0
     rate: float = 0.0
     service_s: float | None = None
 
-    def take_in(self, now: float, depth: QueueDepth) -> Load:
+    def add(self, now: float, depth: QueueDepth) -> Load:
         last, passed = self.last, now - self.at
-        if last is None or depth.finished < last.finished:  # the first look, or Redis has lost its memory
+        if last is None or depth.finished < last.finished:  # the first poll, or Redis was emptied
             self._serve(depth.ran, depth.service_s)
             ended = 0
         else:

@@ -1,7 +1,7 @@
-"""One worker of a fleet, from its start to its end, each in a thread of its own, so that nobody waits for it.
+"""One worker of a fleet, started and ended in threads of its own, so that nothing waits for it.
 
-Invariant: whatever keeps it from starting or from ending is kept or logged, and a worker that ended is also
-killed, so that nothing of it is left.
+Invariant: an error of the start is kept, one of the end is logged; a worker that ended is also killed, so
+that no process of it is left.
 """
 
 from __future__ import annotations
@@ -15,7 +15,7 @@ logger = logging.getLogger(__name__)
 
 
 class Worker(Protocol):
-    """What the fleet asks of a worker; `workers.process.worker.WorkerProcess` is one."""
+    """A worker that a fleet can run, such as `workers.process.worker.WorkerProcess`."""
 
     name: str
 
@@ -28,7 +28,7 @@ class Worker(Protocol):
 
 
 class SupervisedWorker:
-    """Starting it begins at once. `error`: why it did not come up."""
+    """A worker that starts when this is constructed. `error`: why it did not become ready."""
 
     def __init__(self, worker: Worker, ready_s: float):
         self.worker = worker
@@ -48,14 +48,14 @@ class SupervisedWorker:
         return self._end is not None and not self._end.is_alive()
 
     def end(self, drain_s: float | None) -> None:
-        """Begin to drain it, or to kill it without `drain_s`; a second call changes nothing."""
+        """Start to drain the worker for at most `drain_s` seconds; None: kill it. Idempotent."""
         if self._end is None:
             name = f"{self.worker.name} ends"
             self._end = threading.Thread(target=self._finish, args=(drain_s,), name=name, daemon=True)
             self._end.start()
 
     def join(self, deadline: float) -> None:
-        """Wait for its end until `deadline` (monotonic), then kill it."""
+        """Wait until `deadline` (monotonic seconds), then kill it."""
         assert self._end is not None
         self._end.join(max(0.0, deadline - time.monotonic()))
         if self._end.is_alive():
@@ -67,7 +67,7 @@ class SupervisedWorker:
             self._started.set()
             self.worker.wait_ready(ready_s)
             self.ready = True
-        except Exception as error:  # noqa: BLE001 - of any kind: `check` raises it, or `reconcile` logs it
+        except Exception as error:  # noqa: BLE001 - `check` raises it, or `reconcile` logs it
             self.error = error
             self._started.set()
 
@@ -76,6 +76,6 @@ class SupervisedWorker:
         try:
             if drain_s is not None and not self.worker.drain(drain_s):
                 logger.warning("worker %s did not end in time and was killed", self.worker.name)
-        except Exception:  # one that cannot even be asked must be ended all the same
+        except Exception:  # it is killed all the same
             logger.exception("worker %s could not be drained", self.worker.name)
-        self.worker.kill()  # what it leaves behind, such as its place in a cluster
+        self.worker.kill()  # frees what is left, such as its place in a cluster

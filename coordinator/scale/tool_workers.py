@@ -1,7 +1,7 @@
-"""The workers of the four tools for one command: those that are alive already, or some of its own.
+"""The workers of the four tools for one command: those of the named Redis, or some of its own.
 
-Invariants: workers are joined only where all four tools are served; else the tools' queues, and no others,
-get workers on a Redis of their own; whatever ends the command, those are stopped and their folder is gone.
+Invariants: existing workers are used only where all four tools are served. Otherwise the tools' queues, and
+no others, get workers on a Redis of their own; these are stopped and their folder removed at the end.
 """
 
 from __future__ import annotations
@@ -24,15 +24,15 @@ from workers.broker.registry import served_queues
 from workers.errors import ConfigError
 from workers.settings import BlobSettings
 
-SLOTS = 4  # jobs at once in one worker of our own: a single document has few
+CONCURRENCY = 4  # of a worker; a single document has few jobs
 
 
 @contextlib.contextmanager
 def tool_workers(config: ServiceConfig, signals: StopSignals, say: Notify) -> Iterator[ServiceConfig]:
-    """The configuration under which the tools are reached. Raises `InfrastructureFault` with the log of a
-    worker that does not start.
+    """Yield the configuration with which the tools are reached. Raises `InfrastructureFault` with the log of
+    a worker that does not start.
     """
-    joined = _living(config, say)
+    joined = _existing(config, say)
     if joined is not None:
         yield joined
         return
@@ -40,8 +40,9 @@ def tool_workers(config: ServiceConfig, signals: StopSignals, say: Notify) -> It
         yield own
 
 
-def _living(config: ServiceConfig, say: Notify) -> ServiceConfig | None:
-    """The configuration for a Redis on which workers of all four tools are alive, or None."""
+def _existing(config: ServiceConfig, say: Notify) -> ServiceConfig | None:
+    """The configuration for workers of all four tools on the named Redis; None when they are not all
+    there."""
     if not config.external_redis:
         return None
     try:
@@ -51,10 +52,10 @@ def _living(config: ServiceConfig, say: Notify) -> ServiceConfig | None:
     except ConfigError:
         raise
     except (redis.RedisError, ValueError) as error:
-        say(f"no Redis answers at the address given ({type(error).__name__}); starting one here")
+        say(f"the named Redis does not answer ({type(error).__name__}); starting one here")
         return None
     if lacking:
-        say(f"no worker for {', '.join(lacking)} is alive on the Redis given; starting all here")
+        say(f"no worker serves {', '.join(lacking)} on the named Redis; starting all here")
         return None
     if theirs is None:
         return config
@@ -64,8 +65,8 @@ def _living(config: ServiceConfig, say: Notify) -> ServiceConfig | None:
 
 @contextlib.contextmanager
 def _own(config: ServiceConfig, signals: StopSignals, say: Notify) -> Iterator[ServiceConfig]:
-    """A Redis and workers of the tools, in a folder that goes with them. A person waits for the page: what a
-    provider that is down was asked fails at once, with its reason.
+    """A Redis and workers of the tools, in a temporary folder. A user waits for the page, so a request to a
+    provider that is down fails at once.
     """
     with tempfile.TemporaryDirectory(prefix="llmi-generate-") as folder:
         blobs = BlobSettings(url=str(Path(folder) / "blobs"))
@@ -78,11 +79,11 @@ def _own(config: ServiceConfig, signals: StopSignals, say: Notify) -> Iterator[S
 
 
 def tool_pools(config: ServiceConfig) -> tuple[PoolSettings, ...]:
-    """A worker for each pool of the configuration that serves tools, and for each tool that none serves."""
+    """One worker for each configured pool with tools, and for each tool without a pool."""
     kept = []
     for pool in config.workers.pools:
         queues = tuple(queue for queue in pool.queues if queue in tool_names())
         if queues:
-            kept.append(PoolSettings(queues=queues, concurrency=min(pool.concurrency, SLOTS)))
+            kept.append(PoolSettings(queues=queues, concurrency=min(pool.concurrency, CONCURRENCY)))
     there = {queue for pool in kept for queue in pool.queues}
     return (*kept, *(PoolSettings(queues=(tool,)) for tool in tool_names() if tool not in there))

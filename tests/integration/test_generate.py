@@ -198,7 +198,7 @@ def test_an_author_that_refuses_leaves_no_page(tmp_path, services, config):
     services.script["/v1/chat/completions"] = [(401, {}, {"error": {"message": "no such key"}})]
     code, _, err = run(tmp_path, "--config", str(config))
     assert code == 1
-    assert "no document was written: auth (not the author's fault): HTTP 401: no such key" in err
+    assert "no document was written: auth (infrastructure): HTTP 401: no such key" in err
     assert not (tmp_path / "page.html").exists()
     assert left_over(tmp_path) == []
 

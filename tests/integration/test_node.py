@@ -309,7 +309,7 @@ def test_workers_of_one_redis_work_by_the_same_settings(node, config, tmp_path):
     other.write_text(yaml.safe_dump(changed))
     refused = node.start("--config", str(other), "--queues", "diffusion")
     assert refused.returncode == 2
-    assert "workers on alpha work by other tools" in refused.stderr
+    assert "workers on alpha use other tools" in refused.stderr
     assert node.start("--config", str(config), "--queues", "diffusion").returncode == 0
     assert node.stop().returncode == 0
     node.joined("--config", str(other), "--queues", "diffusion")

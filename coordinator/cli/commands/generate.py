@@ -57,15 +57,15 @@ def generate(
     workers and stops them at the end.
     """
     with output(as_json) as (console, result):
-        from coordinator.generate import Order, prepare, summary
+        from coordinator.generate import GenerateOptions, prepare, summary
         from coordinator.generate import generate as write
         from coordinator.host.signals import StopSignals
 
         page = out or Path(f"{stamp(' '.join(prompt.split()[:8]))}.html")
-        order = Order(prompt, tuple(image or ()), page, seed, config, model)
+        options = GenerateOptions(prompt, tuple(image or ()), page, seed, config, model)
         progress = make_console(stderr=True)
         with StopSignals() as signals:
-            prepared = prepare(order, progress)
+            prepared = prepare(options, progress)
             with Stages(progress) as stages:
                 document = write(prepared, signals, stages.step)
         result.update(summary(document, page))

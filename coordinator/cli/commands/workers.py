@@ -84,7 +84,7 @@ def start(
             if foreground:
                 raise ConfigError(f"{record.node} is running already; stop it first with `llmi workers stop`")
             console.print(f"[bold]{record.node}[/] is running already; nothing is changed", highlight=False)
-            record = control.wait_ready(control.state_of(record), _saying(console), anew=False)
+            record = control.wait_ready(control.state_of(record), _saying(console), from_start=False)
             _show(console, record.node, record.redis, record.plan)
             result.update(record.model_dump(mode="json"), started=False)
             return
@@ -107,8 +107,8 @@ def start(
                 control.foreground(wanted, signals)
                 result.update(node=wanted.record.node, stopped=True)
                 return
-            record, begun = control.start(wanted, _saying(console))
-        result.update(record.model_dump(mode="json"), started=begun)
+            record, started = control.start(wanted, _saying(console))
+        result.update(record.model_dump(mode="json"), started=started)
         state = control.state_of(record)
         console.print(
             f"[bold green]ready[/]: {record.node} serves {', '.join(record.plan.queues)}; logs in "

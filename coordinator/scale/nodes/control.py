@@ -1,6 +1,6 @@
-"""A node's supervisor seen from outside: started in the background, watched until it is ready, stopped.
+"""Start, watch and stop a node's supervisor from outside.
 
-Invariants: a node that runs already is left as it is; `start` returns when every worker consumes, and leaves
+Invariants: a node that is running is left as it is; `start` returns when every worker consumes, and leaves
 nothing behind when it fails.
 """
 
@@ -24,9 +24,9 @@ from workers.process.interpreter import PYTHON, child_environment
 from workers.redis_client import connect_redis
 
 POLL_S = 0.1
-BEGIN_S = 60.0  # for the supervisor to say that it is there
+BEGIN_S = 60.0  # until the supervisor has written its process id
 GIVE_UP_S = 30.0
-LOOK_S = 1.0  # others who only look whether a node runs hold the lock for a moment
+LOCK_S = 1.0  # a check whether the node runs holds the lock for a moment
 
 
 def state_of(record: Record) -> NodeState:
@@ -34,7 +34,8 @@ def state_of(record: Record) -> NodeState:
 
 
 def running(joining: Joining, config_given: bool) -> Record | None:
-    """The record of a node that runs already. Raises `ConfigError` when it was started for something else."""
+    """The record of a node that is running; None when it is not. Raises `ConfigError` when it runs with other
+    options."""
     wanted = joining.record
     state = state_of(wanted)
     if not state.running:
@@ -42,12 +43,12 @@ def running(joining: Joining, config_given: bool) -> Record | None:
     record = state.read()
     if record is None:
         raise ConfigError(
-            f"{state.folder}: a node runs whose record cannot be read; end the process that has the file "
-            "lock there open"
+            f"{state.folder}: a node is running, and its record cannot be read; end the process that holds "
+            "the lock there"
         )
     if record.phase == "draining":
         raise ConfigError(
-            f"{wanted.node} is just draining; start it again when that has ended, or end it at once with "
+            f"{wanted.node} is draining; start it again after that, or end it at once with "
             "`llmi workers stop --now`"
         )
     other = [
@@ -62,22 +63,23 @@ def running(joining: Joining, config_given: bool) -> Record | None:
         other.append("another --config")
     if other:
         raise ConfigError(
-            f"{wanted.node} runs already, with {'; '.join(other)}. Stop it first with `llmi workers stop` "
-            "(the same --redis and --node), or join under another --node"
+            f"{wanted.node} is running already, with {'; '.join(other)}. stop it first with `llmi workers "
+            "stop` (the same --redis and --node), or join under another --node"
         )
     return record
 
 
 def start(joining: Joining, say: Notify) -> tuple[Record, bool]:
-    """Start the supervisor and wait until all its workers are ready. Returns its record, and whether it is
-    this call's: another may be quicker. Raises `InfrastructureFault` after the log's end was told, `Stopped`
-    by a signal meanwhile; both leave nothing behind.
+    """Start the supervisor and wait until all its workers are ready.
+
+    `say`: gets each line of its log. Returns its record, and False when another call started it first. Raises
+    `InfrastructureFault`, or `Stopped` by a signal; both leave nothing behind.
     """
     record = joining.record
     state = state_of(record)
-    lock = state.lock(wait_s=LOOK_S)
+    lock = state.lock(wait_s=LOCK_S)
     if lock is None:
-        return wait_ready(state, say, anew=False), False
+        return wait_ready(state, say, from_start=False), False
     try:
         _write(state, joining)
         command = [*PYTHON, "-m", "coordinator.scale.nodes.supervisor", str(state.folder), str(lock)]
@@ -95,20 +97,20 @@ def start(joining: Joining, say: Notify) -> tuple[Record, bool]:
         os.close(lock)  # the supervisor has its own copy
     try:
         return wait_ready(state, say), True
-    except BaseException:  # Ctrl-C too: what was begun here must not go on unseen
+    except BaseException:  # Ctrl-C too: nothing may go on unseen
         _end(process)
         raise
 
 
 def foreground(joining: Joining, signals: StopSignals) -> None:
-    """Be the supervisor until told to stop. Raises `ConfigError` when the node runs already."""
+    """Run the supervisor in this process until a signal. Raises `ConfigError` when the node is running."""
     from coordinator.scale.nodes.supervisor import Supervisor
 
     record = joining.record
     state = state_of(record)
-    lock = state.lock(wait_s=LOOK_S)
+    lock = state.lock(wait_s=LOCK_S)
     if lock is None:
-        raise ConfigError(f"{record.node} runs already; stop it first with `llmi workers stop`")
+        raise ConfigError(f"{record.node} is running already; stop it first with `llmi workers stop`")
     try:
         _write(state, joining)
         Supervisor(state, record).run(signals)
@@ -116,36 +118,36 @@ def foreground(joining: Joining, signals: StopSignals) -> None:
         os.close(lock)
 
 
-def wait_ready(state: NodeState, say: Notify, anew: bool = True) -> Record:
-    """Returns the record of a node that is ready. Raises `InfrastructureFault` when it failed or ended.
+def wait_ready(state: NodeState, say: Notify, from_start: bool = True) -> Record:
+    """Wait for a ready node and return its record. Raises `InfrastructureFault` when it failed or ended.
 
-    How long the workers may take is the supervisor's to know. `anew`: tell what the log holds already.
+    The supervisor limits the time of its workers. `from_start`: also pass on what the log holds already.
     """
-    told = 0 if anew else _told(state)
+    shown = 0 if from_start else _log_size(state)
     deadline = time.monotonic() + BEGIN_S
     while True:
-        alive = state.running  # asked before the record is read: the last word is written before the end
+        alive = state.running  # read before the record, which is written before the end
         record = state.read()
-        told = _follow(state, told, say)
+        shown = _follow(state, shown, say)
         if alive and record is not None and record.phase == "ready":
             return record
         begun = record is not None and record.pid
         if not alive or (not begun and time.monotonic() > deadline):
-            why = "the supervisor does not begin" if alive else "the workers did not all come up"
+            why = "the supervisor does not start" if alive else "not all workers became ready"
             raise InfrastructureFault(
-                Cause.WORKER_LOST, f"{why}, and none is left; {state.log} ends as above"
+                Cause.WORKER_LOST, f"{why}, and none is left; see the end of {state.log} above"
             )
         time.sleep(POLL_S)
 
 
 def stop(state: NodeState, now: bool, say: Notify) -> bool:
-    """Drain the node, or with `now` end it at once. Returns whether one was running. Interrupted, it drains
-    on.
+    """Drain the node, or with `now` end it at once. Returns whether it was running. Draining goes on when
+    this call is interrupted.
     """
     if not state.running:
         return False
     record = _begun(state)
-    told = _told(state)
+    shown = _log_size(state)
     signals = 0
     while state.running:
         draining = (state.read() or record).phase == "draining"
@@ -153,25 +155,25 @@ def stop(state: NodeState, now: bool, say: Notify) -> bool:
             with contextlib.suppress(ProcessLookupError):
                 os.kill(record.pid, signal.SIGTERM)
             signals += 1
-        told = _follow(state, told, say)
+        shown = _follow(state, shown, say)
         time.sleep(POLL_S)
-    _follow(state, told, say)
+    _follow(state, shown, say)
     return True
 
 
 def _begun(state: NodeState) -> Record:
-    """The record once the supervisor has put its process id there."""
+    """The record, once the supervisor has written its process id."""
     deadline = time.monotonic() + BEGIN_S
     while time.monotonic() < deadline:
         record = state.read()
         if record is not None and record.pid:
             return record
         time.sleep(POLL_S)
-    raise InfrastructureFault(Cause.INTERNAL, f"{state.folder}: the supervisor does not say who it is")
+    raise InfrastructureFault(Cause.INTERNAL, f"{state.folder}: the supervisor has written no process id")
 
 
 def _write(state: NodeState, joining: Joining) -> None:
-    """Record and configuration; the latter published for nodes that join later."""
+    """Write record and configuration, and publish the configuration for nodes that join later."""
     state.keep_logs()
     state.write_config(joining.config)
     state.write(joining.record)
@@ -182,30 +184,30 @@ def _write(state: NodeState, joining: Joining) -> None:
             client.set(claim.CONFIG_KEY, joining.config.model_dump_json())
     except redis.RedisError as error:
         raise InfrastructureFault(
-            Cause.PROVIDER_DOWN, f"{joining.record.redis} ceased to answer ({type(error).__name__})"
+            Cause.PROVIDER_DOWN, f"{joining.record.redis} stopped answering ({type(error).__name__})"
         ) from error
 
 
-def _told(state: NodeState) -> int:
+def _log_size(state: NodeState) -> int:
     return state.log.stat().st_size if state.log.exists() else 0
 
 
-def _follow(state: NodeState, told: int, say: Notify) -> int:
-    """Pass on what the supervisor's log has gained beyond `told` bytes; returns how many those are then."""
+def _follow(state: NodeState, shown: int, say: Notify) -> int:
+    """Pass on the supervisor's log beyond `shown` bytes; returns the number of bytes passed on so far."""
     try:
         with state.log.open("rb") as log:
-            log.seek(told)
+            log.seek(shown)
             text = log.read()
     except FileNotFoundError:
-        return told
+        return shown
     whole = text.rpartition(b"\n")[0]
     for line in whole.decode(errors="replace").splitlines():
         say(line)
-    return told + len(whole) + (1 if whole else 0)
+    return shown + len(whole) + (1 if whole else 0)
 
 
 def _end(process: subprocess.Popen[bytes]) -> None:
-    """Have the supervisor give up: its workers have hardly begun, so draining is short."""
+    """Stop the supervisor. Its workers have hardly started, so draining is short."""
     process.send_signal(signal.SIGTERM)
     try:
         process.wait(GIVE_UP_S)

@@ -1,7 +1,7 @@
-"""A node's wish to join the queues, checked and planned: Redis, configuration, hardware, queues and role.
+"""Check and plan a node that joins the queues: Redis, configuration, hardware, queues and role.
 
-Invariants: nothing is started, and nothing written; every problem names the option or variable and the cure,
-and shows no password.
+Invariants: nothing is started or written; every problem names the option or variable and the cure, and shows
+no password.
 """
 
 from __future__ import annotations
@@ -48,9 +48,8 @@ def prepare(
     node: str,
     machine: Machine | None = None,
 ) -> Joining:
-    """Resolve Redis and configuration, and plan. Starts nothing and writes nothing that stays but the
-    environment of this process (LLMI_REDIS_URL). Raises `ConfigError`.
-    """
+    """Resolve Redis and configuration, and plan. Sets LLMI_REDIS_URL in this process. Raises
+    `ConfigError`."""
     given = _given(config) if config else None
     url = _url(redis_url, given)
     os.environ[REDIS_ENV] = url
@@ -73,7 +72,7 @@ def prepare(
 
 
 def locate(redis_url: str, node: str) -> tuple[NodeState, str]:
-    """The state and the name of a node that may run. Raises `ConfigError`."""
+    """The state folder and the name of a node. Raises `ConfigError`."""
     return NodeState.of(_url(redis_url, None), _name(node)), _name(node)
 
 
@@ -85,7 +84,7 @@ def _name(node: str) -> str:
 
 
 def _given(path: str) -> ServiceConfig:
-    """As named on the command line, with its paths as seen from where the command was given."""
+    """The configuration of --config, with paths relative to the working directory made absolute."""
     config = load_services(path)
     sections = config.model_dump(include=set(ServiceConfig.model_fields), exclude_unset=True)
     return placed(ServiceConfig.model_validate(sections))
@@ -107,14 +106,14 @@ def _url(redis_url: str, given: ServiceConfig | None) -> str:
 
 
 def _settled(given: ServiceConfig | None, url: str) -> tuple[ServiceConfig, bool]:
-    """The configuration of this node, and whether it is to be published."""
+    """The configuration of this node, and whether to publish it."""
     raw = _published(url)
     public = None if raw is None else _service(raw)
     config = given or public
     if config is None:
         raise ConfigError(
-            "--config: none is given, and nobody has published one in this Redis; name a YAML file or a "
-            "shipped configuration, or start the run first"
+            "--config: none is given, and none is published in this Redis; name a YAML file or a shipped "
+            "configuration, or start the run first"
         )
     publish = given is not None and (public is None or not alike(given, public))
     if publish:
@@ -124,7 +123,7 @@ def _settled(given: ServiceConfig | None, url: str) -> tuple[ServiceConfig, bool
 
 
 def _alone(given: ServiceConfig, url: str) -> None:
-    """Nobody in that Redis works by other settings: the same request must not depend on who takes it."""
+    """Check that no worker of that Redis has other settings: an outcome must not depend on the worker."""
     queue = QueueSettings(redis_url=address(url))
     ours = fingerprint(given.model_dump(mode="json"))
     others = sorted({one.node for one in read_workers(url) if one.ready and one.config != ours})
@@ -133,14 +132,14 @@ def _alone(given: ServiceConfig, url: str) -> None:
         who.append("the run that uses this database")
     if who:
         raise ConfigError(
-            f"--config: {' and '.join(who)} work by other tools, judges, rewards or blobs than the given "
-            "configuration; leave --config out to join them, or stop them first (who was killed is seen for "
-            f"another {queue.lease_s:.0f} s)"
+            f"--config: {' and '.join(who)} use other tools, judges, rewards or blobs than this "
+            "configuration; leave --config out to join them, or stop them first (a killed worker stays "
+            f"registered for {queue.lease_s:.0f} s)"
         )
 
 
 def reach(redis_url: str) -> str:
-    """The Redis that is named, once it has answered. Raises `ConfigError`."""
+    """The URL of the named Redis, after a check that it answers. Raises `ConfigError`."""
     url = _url(redis_url, None)
     os.environ[REDIS_ENV] = url
     _published(url)
@@ -163,7 +162,7 @@ def _published(url: str) -> dict[str, Any] | None:
 
 
 def _service(raw: dict[str, Any]) -> ServiceConfig:
-    """The sections that workers need, of what a run or another node published."""
+    """The sections that workers need, from a published configuration."""
     try:
         return ServiceConfig.model_validate({k: raw[k] for k in ServiceConfig.model_fields if k in raw})
     except ValidationError as error:
@@ -172,5 +171,5 @@ def _service(raw: dict[str, Any]) -> ServiceConfig:
 
 
 def alike(one: ServiceConfig, other: ServiceConfig) -> bool:
-    """Whether workers would do the same by both."""
+    """Whether workers with either configuration do the same."""
     return fingerprint(one.model_dump(mode="json")) == fingerprint(other.model_dump(mode="json"))

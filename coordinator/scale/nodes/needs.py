@@ -1,5 +1,6 @@
-"""What each queue needs of a node beside hardware, and how long its jobs may take: read from the
-configuration, the environment and the folders that are named. Nobody is asked.
+"""What each queue needs of a node besides hardware, and how long its jobs may take.
+
+Read from the configuration, the environment and local folders; nothing is connected to.
 """
 
 from __future__ import annotations
@@ -14,11 +15,11 @@ from rewards.settings import JudgeEndpoint
 from workers.providers import registry as providers
 from workers.queues import QUEUES
 
-GRACE_S = 30.0  # for storing and answering, beyond the longest time of a job
+GRACE_S = 30.0  # to store the outcome, beyond the longest time of a job
 
 
 def longest_s(queue: str, config: ServiceConfig) -> float:
-    """How long one of its jobs may take, as the configuration or else the queue table says."""
+    """Seconds that a job of the queue may take, by the configuration or the queue table."""
     configured = {
         "code": config.tools.limit_s("code"),
         "judge_text": config.judges.text.timeout_s,
@@ -30,15 +31,13 @@ def longest_s(queue: str, config: ServiceConfig) -> float:
 
 
 def drain_s(config: ServiceConfig, queues: Iterable[str]) -> float:
-    """How long a worker of these queues may take to finish what it runs."""
+    """Seconds that a worker of these queues may take to finish its jobs."""
     return max(longest_s(queue, config) for queue in queues) + GRACE_S
 
 
 def lacking(config: ServiceConfig) -> dict[str, str]:
-    """Queues whose jobs would all fail here, with the first reason: a key, an address or a folder that is
-    not there.
-    """
-    alone = JudgeEndpoint()  # by rules, which lack nothing
+    """Queues with jobs that would all fail here, with the first reason: a missing key, address or folder."""
+    alone = JudgeEndpoint()  # judges by rules, which need nothing
     problems = {
         **{tool: _of(tool, providers.check(config.tools)) for tool in ("search", "diffusion", "edit")},
         "judge_text": judges.check(config.judges.model_copy(update={"image": alone})),

@@ -1,7 +1,6 @@
-"""The worker processes of a node: each sees the one GPU it was given, or none.
+"""The worker processes of a node: each sees the one GPU that it was given, or none.
 
-Invariants: a GPU belongs to one living worker at most, and passes to the one that replaces it; a worker
-without a GPU sees none, so that nothing of it can land there.
+Invariant: a GPU belongs to at most one living worker, and passes to the worker that replaces it.
 """
 
 from __future__ import annotations
@@ -21,18 +20,18 @@ from workers.process.worker import WorkerProcess
 
 logger = logging.getLogger(__name__)
 POLL_S = 0.1
-FREE_S = 60.0  # for a dead worker's GPU to be given back
+FREE_S = 60.0  # until a dead worker's GPU is free
 
 
 class Devices:
-    """The GPUs of one pool, and who lives on each."""
+    """The GPUs of one pool, and the worker on each."""
 
     def __init__(self, devices: tuple[str, ...]):
         self._holders: dict[str, NodeWorker | None] = dict.fromkeys(devices)
         self._lock = threading.Lock()
 
     def start_on_free(self, worker: NodeWorker) -> str:
-        """Start `worker` where nobody lives. Raises `InfrastructureFault` when every device stays taken."""
+        """Start `worker` on a free GPU. Raises `InfrastructureFault` when none becomes free."""
         deadline = time.monotonic() + FREE_S
         while time.monotonic() < deadline:
             with self._lock:
@@ -46,13 +45,13 @@ class Devices:
 
 
 class NodeWorker(WorkerProcess):
-    """A worker process that sees the one GPU it was given, or none, and tells how it ended."""
+    """A worker process that sees its own GPU or none, and logs its life."""
 
     devices: Devices | None = None
 
     def start(self) -> None:
         where = self.devices.start_on_free(self) if self.devices else self.start_on("")
-        logger.info("%s starts%s", self.name, f" on {display_name(where)}" if where else "")
+        logger.info("%s is starting%s", self.name, f" on {display_name(where)}" if where else "")
 
     def start_on(self, device: str) -> str:
         self._extra_env = {**self._extra_env, DEVICES_ENV: device}
@@ -66,14 +65,15 @@ class NodeWorker(WorkerProcess):
     def drain(self, timeout_s: float) -> bool:
         if not self.alive:
             return True
-        logger.info("%s drains", self.name)
+        logger.info("%s is draining", self.name)
         by_itself = super().drain(timeout_s)
         logger.info("%s %s", self.name, "finished what it ran" if by_itself else "was killed")
         return by_itself
 
 
 def node_worker(plan: Sequence[Planned], config: Path, logs: Path, node: str) -> Make:
-    """Workers named after this node's way to start them, since a run may have its own on the same host."""
+    """Make the workers of a node. Their names start with `joined.`: a run may have workers on the same
+    host."""
     devices = {one.pool.name: Devices(one.devices) for one in plan if one.devices}
 
     def make(pool: PoolSettings, name: str) -> Worker:

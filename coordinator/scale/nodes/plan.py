@@ -1,9 +1,10 @@
-"""What a node that joins the queues starts: a decision from its hardware, the configuration and what is
-wanted.
+"""What a node that joins the queues starts: a decision from its hardware, the configuration and the options.
 
-Invariants: every wanted queue is served by exactly one pool, or named as left out with the reason, except
-that two image models of a node with several GPUs share these out; no GPU is given to two workers; a queue
-that the user named and that cannot be served here is an error, never left out silently.
+Invariants:
+- Every wanted queue is served by exactly one pool, or left out with the reason; two image models may share
+  the GPUs of a node with several.
+- No GPU is given to two workers.
+- A queue that the user named and that cannot be served here is an error.
 """
 
 from __future__ import annotations
@@ -25,9 +26,9 @@ Role = Literal["gpu", "cpu", "all"]
 IMAGES = ("diffusion", "edit")
 CODE = "code"
 SEARCH = "search"
-MEMORY_SHARE = 0.8  # of the node's, that code may fill in the worst case
-THREADS = 16  # of a network queue for which the configuration has no pool
-WAITING = 4  # evaluations at once; each keeps many requests under way
+MEMORY_SHARE = 0.8  # of the node's memory that code may use in the worst case
+THREADS = 16  # concurrency of a network queue without a configured pool
+WAITING = 4  # concurrency of evaluations; each has many requests in flight
 
 
 class Planned(Settings):
@@ -49,7 +50,7 @@ class Plan(Settings):
 
     @property
     def queues(self) -> tuple[str, ...]:
-        """Everything served, in the order of the queue table."""
+        """The served queues, in the order of the queue table."""
         served = {queue for planned in self.pools for queue in planned.pool.queues}
         return tuple(queue for queue in QUEUES if queue in served)
 

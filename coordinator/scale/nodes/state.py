@@ -1,8 +1,8 @@
-"""What a node that joined the queues keeps on disk: its lock, its record, its configuration and its logs.
+"""What a node keeps on disk: its lock, its record, its configuration and its logs.
 
-Invariants: whether the node runs is known from the kernel, by the lock that its supervisor holds, never from
-a file that a dead one left; the record is replaced whole, and readable by its owner only; no password is in
-it.
+Invariants:
+- Whether the node runs is known from the kernel, by the lock that its supervisor holds.
+- The record is replaced as a whole, readable by its owner only, and holds no password.
 """
 
 from __future__ import annotations
@@ -53,7 +53,7 @@ class Record(Settings):
 
 
 class NodeState:
-    """The folder of one node name on one Redis database."""
+    """The folder of one node on one Redis database."""
 
     def __init__(self, folder: Path):
         self.folder = folder
@@ -76,12 +76,14 @@ class NodeState:
 
     @property
     def log(self) -> Path:
-        """The supervisor's own."""
+        """The log of the supervisor."""
         return self.logs / "supervisor.log"
 
     def lock(self, wait_s: float = 0.0) -> int | None:
-        """An open file that holds the lock until it, and every copy of it, is closed; None when another
-        process holds it for more than `wait_s`. Raises `ConfigError` when the folder cannot be made.
+        """Open a file that holds the lock until it, and every copy of it, is closed.
+
+        Returns None when another process still holds the lock after `wait_s` seconds. Raises `ConfigError`
+        when the folder cannot be made.
         """
         try:
             self.folder.mkdir(mode=0o700, parents=True, exist_ok=True)
@@ -118,7 +120,7 @@ class NodeState:
         self._replace("node.json", record.model_dump_json(indent=1))
 
     def read(self) -> Record | None:
-        """The last record; None without one, and for one that another version wrote."""
+        """The last record; None without one, and for one of another version."""
         try:
             return Record.model_validate_json((self.folder / "node.json").read_text(encoding="utf-8"))
         except (FileNotFoundError, ValidationError):
@@ -131,7 +133,7 @@ class NodeState:
         return ServiceConfig.model_validate_json(self.config.read_text(encoding="utf-8"))
 
     def keep_logs(self) -> None:
-        """Begin with an empty folder of logs; those of the last time stay in `logs-before`."""
+        """Start an empty folder of logs; keep those of the last start in `logs-before`."""
         before = self.logs.with_name("logs-before")
         shutil.rmtree(before, ignore_errors=True)
         if self.logs.exists():

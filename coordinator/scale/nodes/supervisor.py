@@ -1,9 +1,12 @@
-"""The process that keeps a node's workers: starts them, replaces who dies, drains them when told to go.
+"""The process that keeps a node's workers: starts them, replaces dead ones, drains them.
 
 `python -m coordinator.scale.nodes.supervisor FOLDER LOCK` runs it for the record in a `NodeState` folder,
-with the lock as an open file that it inherited. Invariants: it holds the lock as long as it lives, and its
-workers die with it; on SIGTERM or SIGINT every worker finishes what it runs and gives back what it has not
-begun; a second signal ends all at once.
+with the lock as an inherited open file.
+
+Invariants:
+- It holds the lock as long as it lives, and its workers die with it.
+- On SIGTERM or SIGINT every worker finishes its jobs and requeues its prefetched messages; a second signal
+  ends everything at once.
 """
 
 from __future__ import annotations
@@ -28,12 +31,12 @@ LAST_S = 10.0
 
 
 class Supervisor:
-    """`run` returns when it was told to stop and every worker has gone."""
+    """Runs the workers of a node until a signal stops it."""
 
     def __init__(self, state: NodeState, record: Record):
         self._state = state
         self._record = record.model_copy(update={"pid": os.getpid()})
-        self._untold = False  # whether the record could not be written
+        self._unwritten = False  # whether the last write of the record failed
         pools = record.plan.pools
         make = node_worker(pools, state.config, state.logs, record.node)
         self._fleet = Fleet(
@@ -41,8 +44,8 @@ class Supervisor:
         )
 
     def run(self, signals: StopSignals) -> None:
-        """Raises what keeps a worker from coming up, such as `InfrastructureFault` with its log's end; then
-        nothing is left running.
+        """Run until a signal. Raises the error of a worker that fails to start, such as `InfrastructureFault`
+        with the end of its log; then nothing is left running.
         """
         processes.adopt_orphans()
         before = frozenset(process.pid for process in processes.descendants())
@@ -51,44 +54,44 @@ class Supervisor:
             self._work()
         except Stopped as stop:
             logger.info("%s: draining, for at most %.0f s", stop, self._record.drain_s)
-            self._tell(phase="draining")
+            self._update(phase="draining")
             self._fleet.stop(self._record.drain_s)
         except BaseException as error:
             problem = str(error) or type(error).__name__
-            logger.error("stopping again: %s", problem)
+            logger.error("stopping: %s", problem)
             raise
         finally:
             signals.stopping = True
             if problem:
                 self._fleet.stop(0.0)
             processes.end_all(LAST_S, keep=before)
-            self._tell(phase="failed" if problem else "stopped", problem=problem)
+            self._update(phase="failed" if problem else "stopped", problem=problem)
             logger.info("every worker has ended")
 
     def _work(self) -> None:
-        self._tell(phase="starting")
+        self._update(phase="starting")
         logger.info("joining %s as %s", self._record.redis, self._record.node)
         self._fleet.start(lambda ready, wanted: logger.info("%d of %d workers are ready", ready, wanted))
-        self._tell(phase="ready")
+        self._update(phase="ready")
         logger.info("all workers are ready")
         while True:
             self._fleet.reconcile()
             if log := own_log():
                 rotate(log)
-            if self._untold or self._fleet.restarts != self._record.restarts:
-                self._tell(restarts=self._fleet.restarts)
+            if self._unwritten or self._fleet.restarts != self._record.restarts:
+                self._update(restarts=self._fleet.restarts)
             time.sleep(TICK_S)
 
-    def _tell(self, **change: object) -> None:
+    def _update(self, **change: object) -> None:
         self._record = self._record.model_copy(update=change)
         try:
             self._state.write(self._record)
-        except OSError as error:  # a full disk is no reason to stop working
-            if not self._untold:
-                logger.warning("the record is not written yet: %s", error)
-            self._untold = True
+        except OSError as error:  # the workers go on when the disk is full
+            if not self._unwritten:
+                logger.warning("the record could not be written: %s", error)
+            self._unwritten = True
         else:
-            self._untold = False
+            self._unwritten = False
 
 
 def main() -> int:
@@ -97,14 +100,14 @@ def main() -> int:
         level=logging.INFO, format="%(asctime)s %(message)s", datefmt="%H:%M:%S", stream=sys.stderr
     )
     state = NodeState(Path(sys.argv[1]))
-    os.set_inheritable(int(sys.argv[2]), False)  # the workers must not hold the lock
+    os.set_inheritable(int(sys.argv[2]), False)  # workers must not inherit the lock
     record = state.read()
-    assert record is not None, "whoever starts this process has written the record"
+    assert record is not None, "the record is written before this process starts"
     with StopSignals() as signals:
         try:
             Supervisor(state, record).run(signals)
         except (ConfigError, InfrastructureFault, OSError):
-            return 1  # said in the log and in the record
+            return 1  # the log and the record have the error
     return 0
 
 

@@ -16,7 +16,7 @@ from coordinator import generate
 from coordinator.cli.commands import generate as command
 from coordinator.config.pools import PoolSettings, WorkerSettings
 from coordinator.config.settings import ServiceConfig
-from coordinator.generate import Order, prepare, summary
+from coordinator.generate import GenerateOptions, prepare, summary
 from coordinator.scale.tool_workers import tool_pools
 from evaluation.settings import AUTHOR_URL_ENV
 from llmi.demo.prompts.topics import ANY, Topic, ask
@@ -44,9 +44,9 @@ def config(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
     return path
 
 
-def order(path: Path, /, **fields: Any) -> Order:
+def options(path: Path, /, **fields: Any) -> GenerateOptions:
     chosen = {"prompt": "Hi", "images": (), "page": Path("page.html"), "seed": 1, "config": str(path)}
-    return Order(**{**chosen, **fields})
+    return GenerateOptions(**{**chosen, **fields})
 
 
 @pytest.mark.parametrize(
@@ -63,19 +63,19 @@ def order(path: Path, /, **fields: Any) -> Order:
 )
 def test_wrong_input_is_named(config, fields, named):
     with pytest.raises(ConfigError, match=named.replace(".", r"\.")):
-        prepare(order(config, **fields), QUIET)
+        prepare(options(config, **fields), QUIET)
 
 
 def test_an_endpoint_needs_the_name_of_its_model(config, monkeypatch):
     monkeypatch.setenv(AUTHOR_URL_ENV, "http://host:8000/v1")
     with pytest.raises(ConfigError, match="--model: is missing"):
-        prepare(order(config, config=""), QUIET)
+        prepare(options(config, config=""), QUIET)
 
 
 def test_every_problem_of_author_and_tools_is_named_at_once(config):
     config.write_text(yaml.safe_dump({"tools": {"search": {"library": "elsewhere"}}}))
     with pytest.raises(ConfigError) as caught:
-        prepare(order(config), QUIET)
+        prepare(options(config), QUIET)
     assert {line.partition(":")[0].split()[0] for line in str(caught.value).splitlines()} >= {
         "author.model",
         "tools.search.library",
@@ -83,8 +83,8 @@ def test_every_problem_of_author_and_tools_is_named_at_once(config):
 
 
 def test_the_model_named_writes_instead_of_the_configured_one(config):
-    assert prepare(order(config), QUIET).config.author.model == "x/y"
-    assert prepare(order(config, model="a/b"), QUIET).config.author.model == "a/b"
+    assert prepare(options(config), QUIET).config.author.model == "x/y"
+    assert prepare(options(config, model="a/b"), QUIET).config.author.model == "a/b"
 
 
 def test_a_runs_configuration_lets_the_model_write_that_the_run_began_with(config):
@@ -92,7 +92,7 @@ def test_a_runs_configuration_lets_the_model_write_that_the_run_began_with(confi
     train = {"model": "x/z", "modality": "text", "system_prompt": False, "steps": 1, "batch_size": 2, "n": 2}
     run = {**services, "author": {}, "train": train, "data": {"train": ["t.parquet"]}}
     config.write_text(yaml.safe_dump(run))
-    author = prepare(order(config), QUIET).config.author
+    author = prepare(options(config), QUIET).config.author
     assert (author.model, author.system_prompt) == ("x/z", False)
 
 
@@ -105,9 +105,9 @@ def test_the_example_is_a_prompt_that_the_tiny_author_was_taught():
 
 def test_images_are_cleaned_before_anything_sees_them(config):
     Path("photo.png").write_bytes(png("red", (3000, 60)))
-    [picture] = prepare(order(config, images=(Path("photo.png"),)), QUIET).pictures
-    assert len(picture) > 0
-    assert generate.images.rgb(picture).size == (2048, 41)
+    [image] = prepare(options(config, images=(Path("photo.png"),)), QUIET).images
+    assert len(image) > 0
+    assert generate.images.rgb(image).size == (2048, 41)
 
 
 def test_the_tools_queues_are_served_and_no_others():

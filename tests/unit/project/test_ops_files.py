@@ -153,7 +153,7 @@ def test_workers_take_the_configuration_of_a_run(
         assert alike(node.config, run), "its claim would call them strangers"
         assert any(run.blobs.url.startswith(volume.rpartition(":")[2] + "/") for volume in volumes)
     assert substituted(named, {"LLMI_CONFIG_NAME": ""}) == ""
-    with pytest.raises(ConfigError, match="nobody has published one"):
+    with pytest.raises(ConfigError, match="none is published"):
         prepare(redis_url=url, config="", queues=["code"], role="all", node="n")
     with connect_redis(queue_settings.url) as client:
         client.set(claim.CONFIG_KEY, load("qwen3_4b_grpo").model_dump_json())
