@@ -11,7 +11,7 @@ from rich.console import Console
 from coordinator.cli.commands.output import Json, output
 from coordinator.console.stages import Stages
 from coordinator.console.terminal import make_console, print_table
-from llmi.load.commands.judged import judged
+from llmi.load.commands.judged import exit_if_missed, judged
 
 if TYPE_CHECKING:
     from llmi.load.client_bench import Numbers
@@ -42,6 +42,7 @@ def client(
             numbers = signals.run(work, loop_factory=uvloop.new_event_loop)
         result.update(numbers.document())
         show(console, numbers)
+    exit_if_missed(numbers.targets)
 
 
 def show(console: Console, numbers: Numbers) -> None:

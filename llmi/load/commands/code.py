@@ -9,7 +9,7 @@ import typer
 from coordinator.cli.commands.output import Json, output
 from coordinator.console.stages import Stages
 from coordinator.console.terminal import make_console, print_table
-from llmi.load.commands.judged import judged
+from llmi.load.commands.judged import exit_if_missed, judged
 
 
 def code(
@@ -42,3 +42,4 @@ def code(
         )
         console.print(f"the jail: {numbers.held}", highlight=False)
         judged(console, numbers.targets)
+    exit_if_missed(numbers.targets)

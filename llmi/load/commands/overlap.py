@@ -10,7 +10,7 @@ from rich.console import Console
 
 from coordinator.cli.commands.output import Json, output, stamp
 from coordinator.console.terminal import make_console, print_table
-from llmi.load.commands.judged import judged
+from llmi.load.commands.judged import exit_if_missed, judged
 
 if TYPE_CHECKING:
     from llmi.load.overlap.result import Mix
@@ -61,6 +61,7 @@ def overlap(
             _show(console, mix)
         judged(console, targets)
         console.print(f"[dim]{document['seconds']:.0f} s in all; see[/] [bold]{place}[/]", highlight=False)
+    exit_if_missed(targets)
 
 
 def _show(console: Console, mix: Mix) -> None:
