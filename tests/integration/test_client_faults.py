@@ -16,7 +16,7 @@ from waiting import until
 from workers.broker.outcomes import commit
 from workers.client import replies
 from workers.client.client import QueueClient
-from workers.client.replies import Replies
+from workers.client.replies import ReplyReader
 from workers.errors import Cause
 from workers.messages import Outcome, Success
 from workers.settings import QueueSettings
@@ -53,14 +53,14 @@ async def test_whatever_ends_a_part_of_the_client_it_begins_anew(
 ) -> None:
     """Regression: it ended without a word, and with it every later request."""
     obedient()
-    look, broken = client._publisher._look_for_room, asyncio.Event()
+    look, broken = client._publisher._poll_full_queues, asyncio.Event()
 
     async def once() -> None:
-        monkeypatch.setattr(client._publisher, "_look_for_room", look)
+        monkeypatch.setattr(client._publisher, "_poll_full_queues", look)
         broken.set()
         raise ZeroDivisionError("a bug")
 
-    monkeypatch.setattr(client._publisher, "_look_for_room", once)
+    monkeypatch.setattr(client._publisher, "_poll_full_queues", once)
     assert (await ask(client, Order())).ok
     assert broken.is_set()
 
@@ -72,7 +72,7 @@ async def test_what_is_no_reply_in_the_stream_is_passed_over(
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:
     monkeypatch.setattr(replies, "SWEEP_S", 3_600.0)
-    monkeypatch.setattr(Replies, "look", nothing)  # the stream alone tells
+    monkeypatch.setattr(ReplyReader, "poll", nothing)  # the stream alone reports
     obedient()
     async with QueueClient(queue_settings) as client:
         raw.xadd(client._stream, {"odd": "one"})

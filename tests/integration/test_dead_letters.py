@@ -178,7 +178,7 @@ async def test_a_poster_that_gives_up_while_it_is_its_turn_ends_nobody(
     large = Request.make("code", Order(notes="x" * MAX_MESSAGE_BYTES), timeout_s=60.0)
 
     class Hesitant(Publisher):
-        async def _look_for_room(self) -> None:
+        async def _poll_full_queues(self) -> None:
             giving_up.cancel()
             await asyncio.sleep(0)
 

@@ -50,9 +50,9 @@ async def test_what_is_missing_twice_is_posted_again_within_a_lease(
 ) -> None:
     every = queue_settings.lease_s / CHECKS_PER_LEASE
     now = time.monotonic() + every
-    await reposter.look(now)
+    await reposter.check(now)
     assert lost.again == []
-    await reposter.look(now + every)
+    await reposter.check(now + every)
     assert lost.again == [lost.posted.request.request_id]
     assert 2 * every < queue_settings.lease_s
 
@@ -61,9 +61,9 @@ async def test_what_a_worker_holds_by_the_second_look_is_left_to_it(
     lost: Lost, reposter: Reposter, queue_settings: QueueSettings
 ) -> None:
     now = time.monotonic() + queue_settings.lease_s
-    await reposter.look(now)
+    await reposter.check(now)
     lost.raw.hset("unacked", lost.posted.tags[0], "taken")
-    await reposter.look(now + queue_settings.lease_s)
+    await reposter.check(now + queue_settings.lease_s)
     assert lost.again == []
 
 
@@ -80,7 +80,7 @@ async def test_what_redis_forgot_is_posted_again_in_its_order(
         await raw.flushall()
         reposter = Reposter(raw, queue_settings, lambda: posted, publish)
         for look in (1, 2):
-            await reposter.look(time.monotonic() + look * queue_settings.lease_s)
+            await reposter.check(time.monotonic() + look * queue_settings.lease_s)
     assert again == posted
 
 
@@ -88,7 +88,7 @@ async def test_what_has_just_been_posted_is_not_looked_for(
     lost: Lost, reposter: Reposter, queue_settings: QueueSettings
 ) -> None:
     for _ in range(3):
-        await reposter.look(time.monotonic())
+        await reposter.check(time.monotonic())
     assert lost.again == []
 
 
@@ -108,7 +108,7 @@ async def test_one_whose_queue_has_no_room_holds_up_no_other(
         reposter = Reposter(raw, queue_settings, lambda: [*stuck, free], publish)
         async with asyncio.timeout(2 * queue_settings.lease_s):
             for look in (1, 2):
-                await reposter.look(time.monotonic() + look * queue_settings.lease_s)
+                await reposter.check(time.monotonic() + look * queue_settings.lease_s)
     assert again == [free]
 
 
@@ -121,4 +121,4 @@ async def test_one_that_cannot_be_posted_again_ends_nothing(
     async with redis.asyncio.Redis.from_url(queue_settings.url) as raw:
         reposter = Reposter(raw, queue_settings, lambda: [lost.posted], publish)
         for look in (1, 2):
-            await reposter.look(time.monotonic() + look * queue_settings.lease_s)
+            await reposter.check(time.monotonic() + look * queue_settings.lease_s)

@@ -1,9 +1,9 @@
-"""Tells workers to stop running requests. Celery's broadcast blocks, so it goes through a thread, many ids at
-a time.
+"""Notifies workers of cancelled requests, so that they end the jobs. Celery's broadcast blocks: it runs in a
+thread, for many requests at a time.
 
-Invariant: best effort. What makes a cancellation hold is its stored outcome; this only frees the worker
-sooner, and only where a job has a process of its own (prefork) that keeps no model; a job that looks for its
-cancellation (`workers.broker.cancellation`) needs no notice. `workers.celery_app.cancel_command` is the other
+Invariant: best effort. A cancellation holds by its stored outcome; this only frees the worker sooner, and
+only where the job has a process of its own (prefork) that keeps no model. Jobs that poll for their
+cancellation (`workers.broker.cancellation`) do not need it. `workers.celery_app.cancel_command` is the other
 side.
 """
 
@@ -30,6 +30,7 @@ class Canceller:
         self._wake = asyncio.Event()
 
     def notify(self, request_id: str) -> None:
+        """Notify all workers soon. Returns at once."""
         self._ids.append(request_id)
         self._wake.set()
 
@@ -43,12 +44,12 @@ class Canceller:
                 async with asyncio.timeout(TIMEOUT_S):
                     await asyncio.to_thread(self._broadcast, ids)
             except (OperationalError, OSError, TimeoutError) as error:
-                logger.warning("workers were not told of %d cancellations: %s", len(ids), error)
+                logger.warning("workers not notified of %d cancellations: %s", len(ids), error)
 
     def _broadcast(self, ids: list[str]) -> None:
         from celery import Celery
 
         options = {"socket_timeout": TIMEOUT_S / 2, "socket_connect_timeout": TIMEOUT_S / 2}
-        with Celery("llmi-revoker", broker=self._settings.url, set_as_current=False) as app:
+        with Celery("llmi-canceller", broker=self._settings.url, set_as_current=False) as app:
             app.conf.update(broker_url=self._settings.url, broker_transport_options=options)
             app.control.broadcast(CANCEL_COMMAND, arguments={"ids": ids})

@@ -1,6 +1,4 @@
-"""A request on its way, as its poster sees it: a handle whose outcome may be awaited by several, and
-repeatedly.
-"""
+"""The handle of a posted request, and the interface of a client that posts requests."""
 
 from __future__ import annotations
 
@@ -14,39 +12,42 @@ from workers.messages import Outcome, Request
 
 
 class RequestHandle:
-    """Made by `QueueClient.post`, which alone writes to it."""
+    """A posted request. Several tasks may await its outcome, repeatedly.
+
+    Made by `QueueClient.post`; only the client changes it.
+    """
 
     def __init__(self, request: Request):
         self.request = request
         self.created = time.monotonic()
-        self.was_posted = False  # Redis has confirmed it, or its outcome has proved it
-        self.outcome_now: Outcome | None = None  # without waiting
+        self.was_posted = False  # confirmed by Redis, or proved by an outcome
+        self.outcome_now: Outcome | None = None  # the outcome, if it is known
         self.tags: list[str] = []  # delivery tags, one per posting
         self.timer: asyncio.TimerHandle | None = None
-        self._acceptance: asyncio.Task[None] | None = None
+        self._posting: asyncio.Task[None] | None = None
         self._done = asyncio.Event()
 
     async def outcome(self) -> Outcome:
-        """The outcome. Never raises but `CancelledError`; a `Failure(TIMEOUT)` soon after the deadline at the
-        latest.
+        """Wait for the outcome; `Failure(TIMEOUT)` soon after the deadline at the latest. Raises nothing but
+        `CancelledError`.
         """
         await self._done.wait()
         assert self.outcome_now is not None
         return self.outcome_now
 
-    def accept(self, acceptance: Coroutine[Any, Any, None]) -> None:
-        """Run `acceptance`, which ends when Redis has the request, apart from the poster: its end is not
-        ours.
+    def start_posting(self, posting: Coroutine[Any, Any, None]) -> None:
+        """Run `posting`, which ends when Redis has the request, in a task that a cancelled caller leaves
+        running.
         """
-        self._acceptance = asyncio.create_task(acceptance)
-        self._acceptance.add_done_callback(lambda task: task.cancelled() or task.exception())
+        self._posting = asyncio.create_task(posting)
+        self._posting.add_done_callback(lambda task: task.cancelled() or task.exception())
 
-    async def accepted(self) -> None:
-        """Returns when Redis has the request or the outcome is known; raises what prevented posting."""
-        assert self._acceptance is not None
-        await asyncio.wait([self._acceptance])
-        if not self._acceptance.cancelled():
-            self._acceptance.result()
+    async def wait_posted(self) -> None:
+        """Return when Redis has the request or the outcome is known. Raises what prevented posting."""
+        assert self._posting is not None
+        await asyncio.wait([self._posting])
+        if not self._posting.cancelled():
+            self._posting.result()
         elif self.outcome_now is None:
             raise InfrastructureFault(Cause.CANCELLED, "the client was closed before Redis had the request")
 
@@ -54,17 +55,17 @@ class RequestHandle:
         self.outcome_now = outcome
         self._done.set()
 
-    def settle(self) -> None:
-        """Nothing more is to happen to this request: stop its timer and its posting."""
+    def stop(self) -> None:
+        """Stop the timer and the posting."""
         if self.timer is not None:
             self.timer.cancel()
-        if self._acceptance is not None and self._acceptance is not asyncio.current_task():
-            self._acceptance.cancel()
+        if self._posting is not None and self._posting is not asyncio.current_task():
+            self._posting.cancel()
 
 
 class RequestClient(Protocol):
-    """What a poster of requests needs; `workers.client.client.QueueClient` is one, and says what each call
-    does.
+    """What code that posts requests needs of a client. `workers.client.client.QueueClient` documents the
+    calls.
     """
 
     @property

@@ -1,8 +1,8 @@
-"""Whether a Redis can be the queue of a run: asked by the clients of the queue, with the commands it needs.
+"""Checks whether a Redis can be the queue of a run, with the clients and commands that the queue uses.
 
-A server may answer PING and still be unusable: a replica that is read-only, a node of a Redis Cluster, a user
-without the rights, a disk that is full. Invariants: what is written has names of its own and is removed, or
-changes nothing (removing what is not there); no message holds a password.
+A server may answer PING and still be unusable: a read-only replica, a node of a Redis Cluster, a user without
+the rights, a full disk. Invariants: keys that are written have names of their own and are removed; keys of
+the queue are not changed; no message holds a password.
 """
 
 from __future__ import annotations
@@ -35,8 +35,9 @@ PROBE = Script("workers.client.scripts", "probe")
 
 
 def problems(settings: QueueSettings, serves: bool = False) -> list[str]:
-    """What is wrong with the Redis of `settings`, each with its cure, within some seconds. `serves`: workers
-    will consume with the same user.
+    """What is wrong with the Redis of `settings`, each with what to do. Takes some seconds.
+
+    `serves`: workers will consume with the same user.
     """
     try:
         url = settings.url
@@ -54,7 +55,7 @@ def problems(settings: QueueSettings, serves: bool = False) -> list[str]:
 
 
 def evicts(settings: QueueSettings) -> str:
-    """The problem, when the server may drop keys to make room; empty also when it does not tell. Raises
+    """The problem if the server may evict keys; empty if it does not, or does not say. Raises
     `redis.RedisError`.
     """
     with _connect(settings.url) as client:
@@ -77,10 +78,10 @@ def _info(client: redis.Redis, section: str) -> dict[str, Any]:
 
 
 def _kind(client: redis.Redis) -> list[str]:
-    """The problem with a server that is no single primary."""
+    """The problem of a server that is not a single primary."""
     mode = _info(client, "server").get("redis_mode")
     if mode == "sentinel":
-        return ["is a Sentinel, which holds no data; write the address of the primary that it watches"]
+        return ["is a Sentinel, which holds no data; write the address of the primary that it monitors"]
     if mode == "cluster" or _info(client, "cluster").get("cluster_enabled"):
         return [
             "is a node of a Redis Cluster, over which the keys of the queue would be spread; name a single "
@@ -125,7 +126,7 @@ def _failure(command: str, key: str, text: str) -> str:
 
 
 def _channels(client: redis.Redis) -> list[str]:
-    """Celery's own channels, over which workers are notified of jobs to end."""
+    """The problem with Celery's channels, by which workers are notified of cancelled requests."""
     database = client.connection_pool.connection_kwargs.get("db", 0)
     name = f"/{database}.{PIDBOX}"
     try:
@@ -139,7 +140,7 @@ def _channels(client: redis.Redis) -> list[str]:
 
 
 def _as_workers(url: str) -> list[str]:
-    """The problem, if kombu, by which Celery's workers connect, does not reach it."""
+    """The problem if kombu, by which workers connect, does not reach the server."""
     from kombu import Connection
     from kombu.exceptions import OperationalError
 

@@ -1,11 +1,13 @@
-"""Puts requests on their queues from the event loop: Celery's message in kombu's envelope, many per round
-trip.
+"""Writes requests to their queues: Celery's message in kombu's envelope, many per round trip.
 
-Invariants: nothing here blocks; `publish` returns once Redis has the message; while Redis is away it keeps
-trying, and a caller that gives up (its deadline) takes its message out; what finds no room in its queue waits
-here, its poster with it, and other queues' requests pass (many clients may each send one batch too many). A
-retry may duplicate a message, which is harmless: one request id has one outcome. What dashboards show of a
-request is cut short. The wire format is held to that of `apply_async` by a test.
+Invariants:
+- Nothing here blocks. `publish` returns once Redis has the message.
+- While Redis is down, sending is retried. A caller that gives up (its deadline) removes its message.
+- A request whose queue is full waits here, and so does its caller; requests of other queues pass. Many
+  clients may each exceed the limit by one batch.
+- A retry may duplicate a message, which does no harm: one request id has one outcome.
+
+A test compares the wire format with that of Celery's `apply_async`.
 """
 
 from __future__ import annotations
@@ -30,21 +32,21 @@ from workers.queues import QUEUES
 
 logger = logging.getLogger(__name__)
 BATCH = 64  # messages per pipeline: some 10 ms of encoding and sending at most
-DEADLINE_GRACE_S = 2.0  # a worker's own verdict on a deadline may come this much later
+DEADLINE_GRACE_S = 2.0  # the TIMEOUT outcome of a worker may arrive so much after the deadline
 RETRY_S = (0.1, 0.2, 0.5, 1.0)
-ROOM_S = 0.1  # between looks at queues that are full
+FULL_POLL_S = 0.1  # between polls of full queues
 
 _AMQP = Celery("llmi-producer", set_as_current=False).amqp
 
 
 def encode(request: Request, *, tag: str, reply_to: str) -> str:
-    """The Redis list entry of one request. `tag` is the delivery tag under which a worker will hold it.
+    """The queue entry of one request. `tag`: the delivery tag under which a worker will hold it.
 
-    Raises `InfrastructureFault(BAD_MESSAGE)`, and nothing else, for one that no worker would take.
+    Raises `InfrastructureFault(BAD_MESSAGE)`, and nothing else, if it cannot be encoded or is too large.
     """
     try:
-        entry = _written(request, tag, reply_to)
-    except Exception as error:  # of any kind: one request's, and whoever sends it sends for others too
+        entry = _envelope(request, tag, reply_to)
+    except Exception as error:  # of any kind: the batch has other requests too
         why = f"it cannot be written as a message: {type(error).__name__}: {error}"
         raise InfrastructureFault(Cause.BAD_MESSAGE, why[:300]) from error
     if len(entry) > MAX_MESSAGE_BYTES:
@@ -54,7 +56,7 @@ def encode(request: Request, *, tag: str, reply_to: str) -> str:
     return entry
 
 
-def _written(request: Request, tag: str, reply_to: str) -> str:
+def _envelope(request: Request, tag: str, reply_to: str) -> str:
     now = time.time()
     limit_s = max(1.0, request.job_deadline(now) - now + DEADLINE_GRACE_S)
     task = _AMQP.as_task_v2(
@@ -81,14 +83,14 @@ def _written(request: Request, tag: str, reply_to: str) -> str:
             "delivery_tag": tag,
         },
     }
-    return json.dumps(envelope)  # in ASCII: a model may write half a character
+    return json.dumps(envelope)  # ASCII, since a model may write a lone surrogate
 
 
 def _utf8(body: Any) -> bytes:
-    """JSON with 4 bytes a character at most, not the 12 of an escaped pair: so the longest tag fits."""
+    """JSON with at most 4 bytes a character, not the 12 of an escaped pair, so that the longest tag fits."""
     try:
         return json.dumps(body, ensure_ascii=False).encode()
-    except UnicodeEncodeError:  # half a character, which only an escape can hold
+    except UnicodeEncodeError:  # a lone surrogate, which only an escape can represent
         return json.dumps(body).encode()
 
 
@@ -100,20 +102,20 @@ class _Item:
 
 
 class Publisher:
-    """One pipelined sender per client; `run` is its task. `max_waiting`: requests that one queue may hold."""
+    """Sends the requests of one client; `run` is its task. `max_waiting`: limit of each queue."""
 
     def __init__(self, client: redis.asyncio.Redis, reply_to: str, max_waiting: int):
         self._redis = client
         self._reply_to = reply_to
         self._max_waiting = max_waiting
         self._items: list[_Item] = []
-        self._lengths: dict[str, int] = {}  # of the queues, by kind, when last heard of
-        self._look_at = 0.0  # monotonic seconds
+        self._lengths: dict[str, int] = {}  # of the queues, by kind, as last read
+        self._poll_at = 0.0  # monotonic seconds
         self._wake = asyncio.Event()
         self.last_error = ""
 
     async def publish(self, request: Request, tag: str) -> None:
-        """Returns when Redis has the message. Cancel it (a time-out) to take the message out again."""
+        """Return when Redis has the message. Cancel the call to remove a message that is not sent yet."""
         item = _Item(request, tag, asyncio.get_running_loop().create_future())
         self._items.append(item)
         self._wake.set()
@@ -125,10 +127,10 @@ class Publisher:
         while True:
             self._items = [item for item in self._items if not item.done.done()]
             try:
-                await self._look_for_room()
+                await self._poll_full_queues()
                 batch = self._batch()
                 if not batch:
-                    await self._rest()
+                    await self._wait()
                     continue
                 await self._send(batch)
             except (RedisError, OSError) as error:
@@ -139,7 +141,7 @@ class Publisher:
                 failures = 0
 
     def _batch(self) -> list[_Item]:
-        """What comes next and finds room, oldest first."""
+        """The next items with room in their queues, oldest first."""
         batch: list[_Item] = []
         room = {kind: self._max_waiting - length for kind, length in self._lengths.items()}
         for item in self._items:
@@ -151,32 +153,32 @@ class Publisher:
                 break
         return batch
 
-    async def _rest(self) -> None:
-        """Until something is published, or it is time to look for room."""
+    async def _wait(self) -> None:
+        """Wait until something is published, or until it is time to poll full queues."""
         self._wake.clear()
         if not self._items:
             await self._wake.wait()
             return
         with contextlib.suppress(TimeoutError):
-            async with asyncio.timeout(ROOM_S):
+            async with asyncio.timeout(FULL_POLL_S):
                 await self._wake.wait()
 
-    async def _look_for_room(self) -> None:
+    async def _poll_full_queues(self) -> None:
         full = [kind for kind, length in self._lengths.items() if length >= self._max_waiting]
-        if not full or time.monotonic() < self._look_at:
+        if not full or time.monotonic() < self._poll_at:
             return
         pipeline: Any = self._redis.pipeline(transaction=False)
         for kind in full:
             pipeline.llen(QUEUES[kind].name)
         self._lengths |= dict(zip(full, await pipeline.execute(), strict=True))
-        self._look_at = time.monotonic() + ROOM_S
+        self._poll_at = time.monotonic() + FULL_POLL_S
 
     def _sent(self, kind: str, length: int) -> None:
         if length >= self._max_waiting > self._lengths.get(kind, 0):
             self.last_error = (
                 f"queue {kind} holds {length} requests, queue.max_waiting is {self._max_waiting}"
             )
-            logger.warning("%s; its posters wait", self.last_error)
+            logger.warning("%s; posting waits", self.last_error)
         self._lengths[kind] = length
 
     async def _send(self, batch: list[_Item]) -> None:
@@ -184,7 +186,7 @@ class Publisher:
         sent = []
         for item in batch:
             if item.done.done():
-                continue  # its poster gave up while there was a look for room
+                continue  # its caller gave up during the poll
             try:
                 message = encode(item.request, tag=item.tag, reply_to=self._reply_to)
             except InfrastructureFault as error:
@@ -197,7 +199,7 @@ class Publisher:
             if isinstance(reply, Exception):
                 self.last_error = f"{type(reply).__name__}: {reply}"
                 continue
-            self._sent(item.request.kind, reply)  # LPUSH tells how many there are now
+            self._sent(item.request.kind, reply)  # LPUSH returns the length of the queue
             if not item.done.done():
                 item.done.set_result(None)
         if any(isinstance(reply, Exception) for reply in replies):

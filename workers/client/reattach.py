@@ -1,14 +1,16 @@
-"""Takes up a request of a poster that died: what has an answer is told it, what is under way is joined, what
-is nowhere is posted.
+"""Reattaches to a request of a client that died: returns its outcome, joins it where it is, or posts it.
 
-Invariants: one atomic step decides, so that at no moment there are two messages of it; an answer that the
-dead poster would have got counts, be it a success or the model's fault; a failure of infrastructure that
-nobody was told (the deadline passed while nobody was there, say) does not, and the request is posted anew.
-The worker that stored it has done with the message, so this is taken from it, and cannot come back from one
-that died before it said so; but what its poster cancelled may still run, and is joined. A message that still
-waits is replaced in its place by one with the new deadline and reply address. What a worker holds keeps its
-old ones, and its outcome is found by its key. Limits as in `workers.client.blocking`: plain ids, some ms per
-1,000 waiting.
+Invariants:
+- One atomic script decides, so that there are never two messages of a request.
+- An outcome that the dead client would have got counts: a success, or a failure of the model.
+- An infrastructure failure does not count (the deadline passed while no client was there, for example): the
+  request is posted again. The worker that stored it is done with the message, so the message is removed, and
+  a worker that died before its acknowledgement does not bring it back. A request that its client cancelled
+  may still run; it is joined.
+- A queued message is replaced in its place by one with the new deadline and reply address. A message that a
+  worker holds keeps the old ones; its outcome is found by key.
+
+Limits as in `workers.client.blocking`: plain ids, some ms per 1,000 queued messages.
 """
 
 from __future__ import annotations
@@ -31,12 +33,14 @@ REATTACH = Script("workers.client.scripts", "reattach")
 async def reattach(
     client: redis.asyncio.Redis, request: Request, *, tag: str, reply_to: str
 ) -> tuple[State, bytes]:
-    """The state in which the request is now, with its outcome (`done`) or delivery tag (`running`). Raises
-    `redis.RedisError`; asking again is harmless.
+    """Find the request or post it under the delivery tag `tag`.
+
+    Returns its state, and with it the outcome as JSON (`done`) or the delivery tag (`running`). Raises
+    `redis.RedisError`; a repeated call does no harm.
     """
     keys = [outcome_key(request.request_id), attempts_key(request.request_id), UNACKED]
     keys += queue_lists(request.kind)
     message = encode(request, tag=tag, reply_to=reply_to)
-    blamed = [cause.value for cause in Cause if cause.fault is Fault.MODEL]
-    state, with_it = await REATTACH.call_async(client, keys, [request.request_id, message, *blamed])
-    return state.decode(), with_it
+    model_causes = [cause.value for cause in Cause if cause.fault is Fault.MODEL]
+    state, found = await REATTACH.call_async(client, keys, [request.request_id, message, *model_causes])
+    return state.decode(), found

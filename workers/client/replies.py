@@ -1,8 +1,7 @@
-"""Learns of outcomes: one blocking read of the client's own reply stream, and a look at the keys now and
-then.
+"""Reads outcomes: a blocking read of the reply stream of the client, and polls by key.
 
-Invariants: an outcome is told by push, within milliseconds; whatever the stream missed (trimmed, expired,
-Redis restarted) the sweep finds by key. Telling one twice is allowed here; the client shows it once.
+Invariants: an outcome arrives by push, within milliseconds; what the stream missed (trimmed, expired, Redis
+restarted) is found by key. An outcome may be reported twice.
 """
 
 from __future__ import annotations
@@ -19,26 +18,27 @@ from workers.broker.keys import outcome_key
 
 logger = logging.getLogger(__name__)
 BLOCK_MS = 1000
-READ_AT_ONCE = 256
-SWEEP_S = 2.0
+BATCH = 256  # outcomes per read
+SWEEP_S = 2.0  # between polls by key
 RETRY_S = 0.2
 
 
-class Replies:
-    """`told(request_id, outcome_json)` is called on the loop; `pending` lists the ids that are still waited
-    for.
+class ReplyReader:
+    """Reports outcomes of one client.
+
+    `on_reply(request_id, outcome_json)` is called on the loop; `pending` lists the ids without an outcome.
     """
 
     def __init__(
         self,
         client: redis.asyncio.Redis,
         stream: str,
-        told: Callable[[str, bytes], None],
+        on_reply: Callable[[str, bytes], None],
         pending: Callable[[], Iterable[str]],
     ):
         self._redis = client
         self._stream = stream
-        self._told = told
+        self._on_reply = on_reply
         self._pending = pending
 
     async def listen(self) -> None:
@@ -46,36 +46,34 @@ class Replies:
         last = "0"
         while True:
             try:
-                answer: Any = await self._redis.xread(
-                    {self._stream: last}, count=READ_AT_ONCE, block=BLOCK_MS
-                )
+                answer: Any = await self._redis.xread({self._stream: last}, count=BATCH, block=BLOCK_MS)
             except (RedisError, OSError) as error:
-                logger.warning("reply stream: %s", error)
+                logger.warning("reply stream not read: %s", error)
                 await asyncio.sleep(RETRY_S)
                 continue
             for _, entries in answer:
                 for entry, fields in entries:
                     last = entry
                     try:
-                        self._told(fields[b"id"].decode(), fields[b"outcome"])
+                        self._on_reply(fields[b"id"].decode(), fields[b"outcome"])
                     except (LookupError, UnicodeDecodeError):
-                        logger.error("what stands in the reply stream at %s is no reply", entry)
+                        logger.error("invalid entry %s of the reply stream ignored", entry)
             await asyncio.sleep(0)  # a full stream must not starve the loop
 
     async def sweep(self) -> None:
-        """Look for outcomes by key every few seconds until cancelled."""
+        """Poll for the outcomes of all pending requests every `SWEEP_S` until cancelled."""
         while True:
             await asyncio.sleep(SWEEP_S)
             try:
-                await self.look(list(self._pending()))
+                await self.poll(list(self._pending()))
             except (RedisError, OSError) as error:
-                logger.warning("sweep of outcomes: %s", error)
+                logger.warning("outcomes not polled: %s", error)
 
-    async def look(self, ids: Sequence[str]) -> None:
-        """Look once for the outcomes of these requests. Raises `RedisError` and `OSError`."""
-        for first in range(0, len(ids), READ_AT_ONCE):
-            part = ids[first : first + READ_AT_ONCE]
+    async def poll(self, ids: Sequence[str]) -> None:
+        """Read the outcomes of these requests by key once. Raises `RedisError` and `OSError`."""
+        for first in range(0, len(ids), BATCH):
+            part = ids[first : first + BATCH]
             found = await self._redis.mget([outcome_key(request_id) for request_id in part])
             for request_id, outcome in zip(part, found, strict=True):
                 if outcome is not None:
-                    self._told(request_id, outcome)
+                    self._on_reply(request_id, outcome)

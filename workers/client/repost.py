@@ -1,12 +1,12 @@
-"""Posts a request again that has vanished from Redis: neither queued, nor held by a worker, and without an
-outcome.
+"""Posts lost messages again: those that are neither queued nor held by a worker, without an outcome.
 
-That happens when a worker takes a message off the list and dies before it has written down that it holds it
-(frozen in its blocking read, say), or when Redis itself lost its last moments. Invariant: it is posted again
-within a lease. Limits: what was missing in two looks in a row counts as lost, and a worker that was only
-frozen in between runs it a second time (its outcome is still one); the search reads the queues concerned
-inside Redis, some ms per 1,000 waiting messages; an id with characters that JSON escapes is not found there,
-so such a request may run twice too.
+A message is lost when a worker pops it and dies before it has recorded the delivery, or when Redis lost its
+last writes.
+
+Invariant: a lost message is reposted within a lease. Limits: a message that was missing in two checks in a
+row counts as lost; a worker that was only frozen in between runs it a second time (there is still one
+outcome). A check scans the queues inside Redis, some ms per 1,000 queued messages. A request id with
+characters that JSON escapes is not found there, and may run twice too.
 """
 
 from __future__ import annotations
@@ -39,39 +39,42 @@ class Reposter:
         publish: Callable[[RequestHandle], Awaitable[None]],
     ):
         self._redis = client
-        self._lease_s = settings.lease_s
+        self._every_s = settings.lease_s / CHECKS_PER_LEASE
         self._pending = pending
         self._publish = publish
-        self._missing: set[str] = set()  # in the last look, for the first time
+        self._missing: set[str] = set()  # for the first time, in the last check
 
     async def run(self) -> None:
-        """Look every so often until cancelled."""
+        """Check regularly until cancelled."""
         while True:
-            await asyncio.sleep(self._lease_s / CHECKS_PER_LEASE)
+            await asyncio.sleep(self._every_s)
             try:
-                await self.look(time.monotonic())
+                await self.check(time.monotonic())
             except (RedisError, OSError, TimeoutError) as error:
-                logger.warning("search for lost requests: %s", error)
+                logger.warning("lost messages not checked: %s", error)
 
-    async def look(self, now: float) -> None:
-        """Look once, at `now` (monotonic seconds); post again what was missing in the look before too."""
-        settled = self._lease_s / CHECKS_PER_LEASE
+    async def check(self, now: float) -> None:
+        """Check once, at `now` (monotonic seconds), and repost what was missing in the last check too."""
         known = {
-            p.request.request_id: p for p in self._pending() if p.was_posted and now - p.created > settled
+            handle.request.request_id: handle
+            for handle in self._pending()
+            if handle.was_posted and now - handle.created > self._every_s
         }
-        gone: set[str] = set()
+        missing: set[str] = set()
         if known:
-            queues = sorted({posted.request.kind for posted in known.values()})
-            gone = await find_lost(self._redis, [(key, posted.tags) for key, posted in known.items()], queues)
-        lost = gone & self._missing
-        self._missing = gone - lost
-        again = [self._again(known[request_id], settled) for request_id in known if request_id in lost]
-        await asyncio.gather(*again)  # at once: one whose queue has no room must not hold up the others
+            queues = sorted({handle.request.kind for handle in known.values()})
+            tags = [(request_id, handle.tags) for request_id, handle in known.items()]
+            missing = await find_lost(self._redis, tags, queues)
+        lost = missing & self._missing
+        self._missing = missing - lost
+        # All at once: a request whose queue is full must not delay the others.
+        await asyncio.gather(*(self._repost(known[one]) for one in known if one in lost))
 
-    async def _again(self, posted: RequestHandle, patience_s: float) -> None:
-        logger.warning("request %s vanished from Redis; posting it again", posted.request.request_id)
+    async def _repost(self, handle: RequestHandle) -> None:
         try:
-            async with asyncio.timeout(patience_s):
-                await self._publish(posted)
-        except (TimeoutError, InfrastructureFault) as error:  # found missing anew in the next two looks
-            logger.warning("request %s is not posted again yet: %s", posted.request.request_id, error)
+            async with asyncio.timeout(self._every_s):
+                await self._publish(handle)
+        except (TimeoutError, InfrastructureFault) as error:  # the next two checks find it again
+            logger.warning("lost request %s not reposted yet: %s", handle.request.request_id, error)
+        else:
+            logger.warning("reposted lost request %s", handle.request.request_id)
