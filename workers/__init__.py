@@ -1,5 +1,5 @@
-"""The queue and all that runs behind it: messages, Celery app, async client, blob store, the four tools,
-the jail.
+"""Requests, outcomes and everything that runs behind the queue: client, broker, Celery worker, tools,
+sandbox.
 
-Knows nothing of models being trained; nothing outside this package imports Celery.
+Imports nothing of the other packages, and only `celery_app` and `client` import Celery.
 """

@@ -1,8 +1,11 @@
-"""Typed settings of queue, blob store and tools; one JSON file serves every process of a run.
+"""Typed settings of queue, blob store and tools. One JSON file serves every process of a run.
 
-The file is the resolved run configuration; its path is in `LLMI_CONFIG`, and each package reads its own
-section with `section`. Invariants: unknown keys are refused; secrets are never in the file but in the
-environment.
+The file is the resolved configuration of the run, and `LLMI_CONFIG` is its path. Each package reads its own
+section with `section`.
+
+Invariants:
+- Unknown keys are refused.
+- Secrets are in the environment, never in the file.
 """
 
 from __future__ import annotations
@@ -34,7 +37,7 @@ from workers.redis_url import canonical
 
 CONFIG_ENV = "LLMI_CONFIG"
 REDIS_ENV = "LLMI_REDIS_URL"
-JAIL_S = 30.0  # beside the code's own time: for restarting the jail and storing what was drawn
+JAIL_S = 30.0  # added to `wall_s`: for restarting the sandbox and storing the figures
 
 
 class Settings(BaseModel):
@@ -94,7 +97,7 @@ class QueueSettings(Settings):
     @field_validator("redis_url")
     @classmethod
     def _no_password(cls, url: str) -> str:
-        """In the one form that every client reads alike."""
+        """Canonical form of the URL. Raises `ValueError` if it has a password."""
         url = canonical(url)
         if urlsplit(url).password:
             raise ValueError(f"must not hold a password; put the whole URL into {REDIS_ENV}")
@@ -102,8 +105,8 @@ class QueueSettings(Settings):
 
     @property
     def url(self) -> str:
-        """The URL to connect to: `LLMI_REDIS_URL` wins, so that a password never enters a file. Raises
-        `ConfigError` for one that not every client reads alike.
+        """The URL to connect to. `LLMI_REDIS_URL` wins over the file, so that no file holds a password.
+        Raises `ConfigError` if it has no canonical form (`workers.redis_url`).
         """
         try:
             return canonical(os.environ.get(REDIS_ENV) or self.redis_url)
@@ -112,7 +115,7 @@ class QueueSettings(Settings):
 
 
 def plain_url(url: str) -> str:
-    """An http(s) URL without user or password, or an empty text; anything else is refused."""
+    """Validate an http(s) URL without user or password; empty is allowed. Raises `ValueError`."""
     parts = urlsplit(url)
     if parts.username or parts.password:
         raise ValueError("must not hold a user or password; name the key's environment variable instead")
@@ -125,7 +128,7 @@ PlainUrl = Annotated[str, AfterValidator(plain_url)]
 
 
 def expanded(path: str) -> str:
-    """A path or URL with `~` and `$VARIABLES` replaced, once, so that what is checked is what is used."""
+    """Expand `~` and `$VARIABLES` in a local path or `file://` URL. Raises `ValueError` for unknown ones."""
     if "://" in path and not path.startswith("file://"):
         return path
     scheme = "file://" if path.startswith("file://") else ""
@@ -134,7 +137,7 @@ def expanded(path: str) -> str:
         raise ValueError(f"{path!r} names the variable {unset[1]}, which is not set; export it")
     text = os.path.expanduser(text)
     if text.startswith("~"):
-        raise ValueError(f"{path!r} names the home folder of no user; write the path")
+        raise ValueError(f"{path!r} names the home folder of an unknown user; write the path")
     return scheme + text
 
 
@@ -286,7 +289,7 @@ class ToolSettings(Settings):
 
 
 S = TypeVar("S", bound=Settings)
-WORKED_BY = ("blobs", "tools", "reward", "judges", "author", "rubric")
+WORKER_SECTIONS = ("blobs", "tools", "reward", "judges", "author", "rubric")
 
 
 @functools.cache
@@ -300,20 +303,21 @@ def _document(path: str) -> dict[str, object]:
 
 
 def fingerprint(document: Mapping[str, object]) -> str:
-    """The same for two resolved configurations by which workers do the same; never mind Redis and the run."""
-    worked_by = {name: document.get(name) for name in WORKED_BY}
-    return hashlib.sha256(json.dumps(worked_by, sort_keys=True).encode()).hexdigest()[:16]
+    """A hash of the sections that workers use: equal for configurations under which workers do the same."""
+    sections = {name: document.get(name) for name in WORKER_SECTIONS}
+    return hashlib.sha256(json.dumps(sections, sort_keys=True).encode()).hexdigest()[:16]
 
 
 def own_fingerprint() -> str:
-    """Of the configuration that this process works by."""
+    """The fingerprint of this process's configuration."""
     path = os.environ.get(CONFIG_ENV)
     return fingerprint(_document(path) if path else {})
 
 
 def section(name: str, model: type[S]) -> S:
-    """One section of the run's configuration, validated; its defaults where the file or the section is
-    absent.
+    """One section of the run's configuration, validated. Its defaults if the file or the section is missing.
+
+    Raises `ConfigError`.
     """
     path = os.environ.get(CONFIG_ENV)
     raw = _document(path).get(name, {}) if path else {}

@@ -1,4 +1,4 @@
-"""What a worker does with a message while Redis is away."""
+"""A worker that handles a message while Redis does not answer."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""A process that keeps a model outlives every cancelled and every late job, and loads nothing twice."""
+"""A process that keeps a model survives cancelled and late jobs, and loads the model once."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Ten thousand images pass through one process's rollouts, by reference, and leave nothing behind."""
+"""Memory of a process whose rollouts pass ten thousand images by reference."""
 
 from __future__ import annotations
 

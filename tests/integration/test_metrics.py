@@ -1,4 +1,4 @@
-"""Real workers serve numbers that agree with what was posted, and Prometheus finds all who serve."""
+"""Metrics of real workers agree with what was posted, and every endpoint is listed for Prometheus."""
 
 from __future__ import annotations
 

@@ -1,6 +1,4 @@
-"""What an operator does to running queues: cancel, drain, look at depths, close; and that nothing is left
-behind.
-"""
+"""Operating queues: cancel, drain, read depths, close; no process and no request is left behind."""
 
 from __future__ import annotations
 

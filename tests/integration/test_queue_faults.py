@@ -1,4 +1,4 @@
-"""Whatever dies, a request ends in exactly one visible outcome: workers, their children, Redis itself."""
+"""A request ends in exactly one visible outcome when workers, pool processes or Redis are killed."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""The event loop that posts requests for images, and waits for them, goes on however slow the tools are."""
+"""The client's event loop does not block while it waits for slow jobs."""
 
 from __future__ import annotations
 

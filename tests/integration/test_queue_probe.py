@@ -1,4 +1,4 @@
-"""Preflight refuses a Redis that answers and that a run could not use; every server here is a real one."""
+"""The preflight check refuses a Redis that answers but is unusable for a run. All servers are real."""
 
 from __future__ import annotations
 

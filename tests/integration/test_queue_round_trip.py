@@ -1,4 +1,4 @@
-"""Every kind of end comes back as one typed outcome, through real Redis and real workers of both pools."""
+"""Every result of a job arrives as one typed outcome, through real Redis and workers of both pools."""
 
 from __future__ import annotations
 

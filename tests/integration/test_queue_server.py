@@ -1,4 +1,4 @@
-"""The embedded server: keeps what it has, says what is wrong, ends with its owner."""
+"""The embedded Redis server: durability, binding, errors, end with its owner."""
 
 from __future__ import annotations
 

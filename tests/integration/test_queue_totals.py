@@ -1,4 +1,4 @@
-"""Redis counts every request that ended once, and how long those that ran took."""
+"""The totals in Redis: each finished request counts once, with its service time."""
 
 from __future__ import annotations
 

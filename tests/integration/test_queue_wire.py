@@ -1,4 +1,4 @@
-"""Our publisher's messages are Celery's, and the outcomes of one request follow one rule in Redis."""
+"""The wire format equals Celery's, and Redis keeps one outcome per request."""
 
 from __future__ import annotations
 

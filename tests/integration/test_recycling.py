@@ -1,4 +1,4 @@
-"""A worker process that takes more memory than it may makes way for a new one, and no job is lost for it."""
+"""A worker process above its memory limit is replaced, and no job is lost."""
 
 from __future__ import annotations
 

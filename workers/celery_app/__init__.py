@@ -1,4 +1,4 @@
-"""The Celery worker: application, leases, heartbeat, result backend, execution of a job.
+"""The Celery worker: application, consuming, leases, heartbeat, execution of a message, result backend.
 
-May import everything of `workers` but `client`, `process`, `providers` and `tools`.
+May import the contracts of `workers`, `broker`, `metrics`, `process` and `storage`.
 """

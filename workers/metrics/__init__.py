@@ -1,4 +1,4 @@
-"""Prometheus metrics of every process: counters, the endpoint, the folder that processes share.
+"""Prometheus metrics: the metrics of each process, its endpoint, the folder that a pool shares.
 
-May import `workers.messages`, `workers.queues` and `workers.settings`.
+May import the contracts of `workers`.
 """

@@ -1,4 +1,4 @@
-"""A worker process and its life: start, readiness, draining, parent-death signal, interpreter settings.
+"""Processes: a worker's start, readiness and draining, parent-death signal, environment, log rotation.
 
-May import the contracts of `workers`, `broker` and `metrics`.
+May import the contracts of `workers`, `broker`, `metrics` and `providers.registry`. Never imports Celery.
 """

@@ -1,4 +1,4 @@
-"""A job's end is always an outcome, whatever the job, the payload or the clock does."""
+"""`jobs.run` returns an outcome whatever the job, the payload or the clock does."""
 
 from __future__ import annotations
 

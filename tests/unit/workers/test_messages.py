@@ -1,4 +1,4 @@
-"""What travels on the queue survives the journey, and nothing else gets in."""
+"""Messages survive JSON, and malformed ones are refused."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Settings of tools and queue: what they refuse before it can reach a file."""
+"""Settings of tools and queue: URLs without secrets, valid forms."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""How a worker consumes from Redis: kombu channel, prefetch, message validation, event-loop wake-up.
+"""Consuming from Redis: kombu channel, QoS, message validation, event-loop wake-up.
 
 May import `workers.broker` and the contracts of `workers`.
 """

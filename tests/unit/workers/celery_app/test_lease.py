@@ -1,4 +1,4 @@
-"""The thread that renews leases: what it meets does not end it, and once ended it beats no more."""
+"""The thread that renews leases, and the time limits of jobs."""
 
 from __future__ import annotations
 

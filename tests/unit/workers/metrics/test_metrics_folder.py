@@ -1,4 +1,4 @@
-"""The folder of a worker's metrics goes with its owner, however that one ends."""
+"""The folder of a worker's metrics is removed when its owner ends, also when it is killed."""
 
 from __future__ import annotations
 

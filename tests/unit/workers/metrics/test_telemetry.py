@@ -1,4 +1,4 @@
-"""What is measured: exact numbers for a recorded sequence of events, and what dashboards show of a task."""
+"""Exact metrics for a recorded sequence of events, and what dashboards show of a task."""
 
 from __future__ import annotations
 

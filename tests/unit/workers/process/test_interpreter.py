@@ -1,4 +1,4 @@
-"""What lies around where a command is given does not change what its processes do."""
+"""Processes do not depend on the working directory or the environment of the shell."""
 
 from __future__ import annotations
 

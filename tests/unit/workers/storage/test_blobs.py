@@ -1,4 +1,4 @@
-"""Images lie in the store once, whole, and as what they are."""
+"""The blob store: content-addressed, atomic, verified."""
 
 from __future__ import annotations
 
