@@ -1,1 +1,4 @@
-"""Looking at what a model wrote: HTML pages of documents with their images and scores, and benchmarks."""
+"""Evaluation of a model on benchmarks, and HTML pages of documents with their images and scores.
+
+May import `rewards`, `policy` and `workers`.
+"""

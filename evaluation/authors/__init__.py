@@ -1,4 +1,4 @@
-"""Who writes the documents of an evaluation: a local model or an OpenAI-compatible endpoint.
+"""Authors, which write documents outside of training: a local model, or an OpenAI-compatible endpoint.
 
-May import `evaluation.settings`, `policy` and `rewards`.
+May import `evaluation.settings`, `rewards`, `policy` and `workers`.
 """

@@ -1,9 +1,8 @@
-"""Server-sent events out of bytes, however the network cuts them.
+"""Parse server-sent events from a stream of bytes.
 
-Invariants: feeding in any pieces gives the events that feeding at once gives, because bytes become text only
-when their event is whole; memory is bounded. Follows
-https://html.spec.whatwg.org/multipage/server-sent-events.html for what chat endpoints send: `data` lines end
-with LF or CRLF, comments and other fields are left out.
+Invariants: the events do not depend on how the network splits the bytes, because an event is decoded when it
+is complete; memory is bounded. Follows https://html.spec.whatwg.org/multipage/server-sent-events.html for
+what chat endpoints send: `data` lines that end with LF or CRLF. Comments and other fields are left out.
 """
 
 from __future__ import annotations
@@ -12,14 +11,14 @@ MAX_EVENT_BYTES = 4 * 2**20
 
 
 class UnreadableStream(ValueError):
-    """The bytes are no event stream; the message says why."""
+    """The bytes are not an event stream."""
 
 
 class EventStream:
     """`feed` returns the data of each event that became complete. Raises `UnreadableStream`."""
 
     def __init__(self) -> None:
-        self._rest: list[bytes] = []  # of a line that is not whole
+        self._rest: list[bytes] = []  # of an incomplete line
         self._held = 0  # its bytes
         self._data: list[bytes] = []
         self._size = 0
@@ -37,7 +36,7 @@ class EventStream:
         return events
 
     def close(self) -> list[str]:
-        """The last event, of a server that left out the empty line after it."""
+        """The last event, if the server left out the empty line after it."""
         return [*self._take(self._line()), *self._take(b"")]
 
     def _line(self) -> bytes:

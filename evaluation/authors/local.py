@@ -1,8 +1,11 @@
-"""The author as a transformers model in this process: a causal or vision-language one, by folder or hub id.
+"""A transformers model in this process as author: causal or vision-language, by folder or hub id.
 
-Invariants: one model per process, loaded on first use and kept; one text at a time, in a thread of its own,
-so that the event loop never waits; the same seed gives the same text on the same machine; a text that is
-closed or cancelled ends at its next token; tokens become text as in training (`policy.rollout.detokenizer`).
+Invariants:
+- One model per process, loaded at first use and kept.
+- One text at a time, in its own thread, so that the event loop never blocks.
+- The same seed gives the same text on the same machine.
+- A text that is closed or cancelled ends at its next token.
+- Tokens become text as in training (`policy.rollout.detokenizer`).
 """
 
 from __future__ import annotations
@@ -25,12 +28,12 @@ from workers import images as gate
 from workers.errors import Cause, ConfigError, InfrastructureFault
 
 NAME = "author"
-STOP_S = 10.0  # in which a text that was closed should have come to its next token
+STOP_S = 10.0  # for a closed text to reach its next token
 _thread = ThreadPoolExecutor(max_workers=1, thread_name_prefix="author")
 
 
 class LocalAuthor:
-    """Any number of texts may be asked for, on any event loop; they are written one after the other."""
+    """Accepts any number of texts, from any event loop; writes one after the other."""
 
     def __init__(self, settings: AuthorSettings):
         self._settings = settings
@@ -41,15 +44,15 @@ class LocalAuthor:
         pieces: asyncio.Queue[str | None] = asyncio.Queue()
         stop = threading.Event()
 
-        def tell(piece: str | None) -> None:
-            with contextlib.suppress(RuntimeError):  # the loop is closed: nobody listens any more
+        def send(piece: str | None) -> None:
+            with contextlib.suppress(RuntimeError):  # the loop is closed
                 loop.call_soon_threadsafe(pieces.put_nowait, piece)
 
         def work() -> bool:
             try:
-                return _generate(self._settings, task, tuple(images), seed, tell, stop)
+                return _generate(self._settings, task, tuple(images), seed, send, stop)
             finally:
-                tell(None)
+                send(None)
 
         deadline = loop.time() + self._settings.timeout_s
         working = _thread.submit(work)
@@ -69,12 +72,14 @@ async def _next(pieces: asyncio.Queue[str | None], deadline: float) -> str | Non
         async with asyncio.timeout_at(deadline):
             return await pieces.get()
     except TimeoutError as error:
-        raise InfrastructureFault(Cause.TIMEOUT, "the text was not done in time", provider=NAME) from error
+        raise InfrastructureFault(Cause.TIMEOUT, "the text took too long", provider=NAME) from error
 
 
 @dataclass(frozen=True)
 class _Loaded:
-    """`reader` turns chat and pictures into tensors: a processor where the model `sees`, else a tokenizer."""
+    """A loaded model. `reader`: makes tensors from chat and pictures; a processor if the model `sees`, else a
+    tokenizer. `ends`: end-of-text tokens.
+    """
 
     model: Any
     reader: Any
@@ -85,7 +90,7 @@ class _Loaded:
 
 @functools.lru_cache(maxsize=1)
 def _load(name: str) -> _Loaded:
-    """Raises `ConfigError` for what transformers cannot load."""
+    """Load a model. Raises `ConfigError` when transformers cannot."""
     import torch
     from transformers import (
         AutoConfig,
@@ -116,20 +121,20 @@ def _generate(
     task: Task,
     images: tuple[bytes, ...],
     seed: int,
-    tell: Callable[[str], None],
+    send: Callable[[str], None],
     stop: threading.Event,
 ) -> bool:
-    """Write the whole text in this thread; returns whether the token budget ended it."""
+    """Generate the whole text in this thread; returns whether the token budget ended it."""
     import torch
 
     loaded = _load(settings.model)
     inputs = _inputs(loaded, settings, task, images)
-    stream = _Stream(loaded.tokenizer, tell)
+    stream = _Stream(loaded.tokenizer, send)
     options: dict[str, Any] = {"do_sample": settings.temperature > 0}
     if settings.temperature > 0:
         options["temperature"] = settings.temperature
         if loaded.model.generation_config.top_k is None:
-            options["top_k"] = 0  # transformers would take 50; training samples from all tokens
+            options["top_k"] = 0  # transformers defaults to 50; training samples from all tokens
     with torch.random.fork_rng(), torch.inference_mode():
         torch.manual_seed(seed)
         try:
@@ -163,16 +168,16 @@ def _inputs(loaded: _Loaded, settings: AuthorSettings, task: Task, images: tuple
 
 
 class _Stream:
-    """What `generate` calls with new tokens (`transformers.generation.streamers.BaseStreamer`): the prompt's
-    first, then one at a time.
+    """Receives tokens from `generate` (`transformers.generation.streamers.BaseStreamer`): first the prompt's,
+    then one at a time.
     """
 
-    def __init__(self, tokenizer: Any, tell: Callable[[str], None]):
+    def __init__(self, tokenizer: Any, send: Callable[[str], None]):
         decode = functools.partial(
             tokenizer.decode, skip_special_tokens=True, clean_up_tokenization_spaces=False
         )
         self._text = Detokenizer(decode)
-        self._tell = tell
+        self._send = send
         self._prompt = True
         self.last: int | None = None
 
@@ -182,11 +187,11 @@ class _Stream:
             return
         ids = value.flatten().tolist()
         self.last = ids[-1]
-        self._say(self._text.feed(ids))
+        self._emit(self._text.feed(ids))
 
     def end(self) -> None:
-        self._say(self._text.close())
+        self._emit(self._text.close())
 
-    def _say(self, piece: str) -> None:
+    def _emit(self, piece: str) -> None:
         if piece:
-            self._tell(piece)
+            self._send(piece)

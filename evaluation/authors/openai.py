@@ -1,10 +1,13 @@
-"""The author behind any OpenAI-compatible chat endpoint (vLLM, SGLang, OpenAI), read as it streams.
+"""A model behind any OpenAI-compatible chat endpoint (vLLM, SGLang, OpenAI) as author, streamed.
 
-Invariants: never past `timeout_s`, whatever the server does; a stream that ends without a finish_reason is
-PROVIDER_DOWN, and no document; asked again (as `workers.providers.http.api` does) only until the answer
-begins, since then tools may be at work on the text. A text that the endpoint's content filter stops, or that
-the model declines to write, is the model's fault: asked again it would only be stopped again. A prompt that
-is too long for the endpoint is not: the model did not write it.
+Invariants:
+- Never past `timeout_s`, whatever the server does.
+- A stream that ends without a finish_reason is PROVIDER_DOWN, and no document.
+- A request is retried (as `workers.providers.http.api` does) only until the answer begins, since tools may
+  then work on the text.
+- A text that the endpoint's content filter stops, or that the model declines to write, is the model's fault:
+  a retry would end the same way.
+- A prompt too long for the endpoint is an infrastructure failure: the model did not write it.
 """
 
 from __future__ import annotations
@@ -34,7 +37,7 @@ MAX_ERROR_BYTES = 2**20
 
 
 class OpenAIAuthor:
-    """Stateless: any number of texts at once, on any event loop."""
+    """Stateless: any number of texts at once, from any event loop."""
 
     def __init__(self, settings: AuthorSettings):
         self._settings = settings
@@ -106,7 +109,7 @@ def _with_pictures(chat: list[dict], uris: list[str]) -> list[dict]:
 
 
 async def _open(connections: aiohttp.ClientSession, call: api.Call) -> aiohttp.ClientResponse:
-    """The answer, its head read and good; the caller closes it. Raises as `api.ask`."""
+    """The response after its header is read and checked; the caller closes it. Raises as `api.ask`."""
     try:
         async with asyncio.timeout(call.deadline - time.time()):
             response = await connections.request(
@@ -122,7 +125,7 @@ async def _open(connections: aiohttp.ClientSession, call: api.Call) -> aiohttp.C
                 if response.status == 200 and response.content_type == "text/event-stream":
                     return response
                 body = await read_bounded(response, MAX_ERROR_BYTES)
-            except BaseException:  # a cancellation too must not leave the connection open
+            except BaseException:  # also a cancellation must not leave the connection open
                 response.close()
                 raise
     except TimeoutError as error:
@@ -139,12 +142,12 @@ async def _open(connections: aiohttp.ClientSession, call: api.Call) -> aiohttp.C
 
 
 async def _read(response: aiohttp.ClientResponse, deadline: float) -> bytes:
-    """What has come, b"" at the end."""
+    """The next bytes; b"" at the end."""
     try:
         async with asyncio.timeout(deadline - time.time()):
             return await response.content.readany()
     except TimeoutError as error:
-        raise InfrastructureFault(Cause.TIMEOUT, "the text was not done in time", provider=NAME) from error
+        raise InfrastructureFault(Cause.TIMEOUT, "the text took too long", provider=NAME) from error
     except (aiohttp.ClientError, OSError) as error:
         detail = f"the connection broke in the middle of the text: {type(error).__name__}"
         raise InfrastructureFault(Cause.PROVIDER_DOWN, detail, provider=NAME) from None
@@ -167,7 +170,7 @@ def _chunks(call: api.Call, stream: EventStream, data: bytes) -> list[dict[str, 
 
 
 def _gave_up(call: api.Call, chunk: dict[str, Any]) -> JobError:
-    """What went wrong after the server had answered 200."""
+    """The failure of a server that had answered 200."""
     failure = _not_its_prompt(api.refused(call, 200, chunk))
     if isinstance(failure, ModelFault):
         return failure
@@ -177,15 +180,15 @@ def _gave_up(call: api.Call, chunk: dict[str, Any]) -> JobError:
 
 
 def _not_its_prompt(failure: JobError) -> JobError:
-    """`failure`, blamed on the configuration where it is the length of the prompt."""
+    """`failure`; an infrastructure failure where the prompt is too long."""
     if isinstance(failure, api.TooLarge):
         return InfrastructureFault(Cause.BAD_ANSWER, failure.detail, provider=NAME)
     return failure
 
 
 def _delta(chunk: dict[str, Any]) -> tuple[str, str]:
-    """The text of a chunk and why it was the last, each "" when there is none. Thoughts that the server keeps
-    apart (`reasoning_content`) are left out.
+    """The text of a chunk and its finish_reason, each "" when there is none. Separate thoughts
+    (`reasoning_content`) are left out.
     """
     try:
         choices = chunk.get("choices") or ()
@@ -212,5 +215,5 @@ def _truncated(reason: str) -> bool:
         )
     if reason in ("", "abort", "error"):
         why = f"ended with finish_reason {reason!r}" if reason else "ended without a finish_reason"
-        raise InfrastructureFault(Cause.PROVIDER_DOWN, f"the text is not whole: it {why}", provider=NAME)
+        raise InfrastructureFault(Cause.PROVIDER_DOWN, f"the text is incomplete: it {why}", provider=NAME)
     return False

@@ -1,4 +1,4 @@
-"""A batch evaluation: its items as queue jobs, their results, and the scores.
+"""Batch evaluation: submission, items as queue jobs, results and their summary.
 
-May import `evaluation.authors`, `evaluation.formats` and `evaluation.rubric`.
+May import every other part of `evaluation` but `evaluation.pages`.
 """

@@ -1,8 +1,9 @@
-"""One document outside of training: an author writes, tags are read as they stream, images come in beside.
+"""Write one document outside of training: read tags from the author's stream, post them, await the images.
 
-Invariants: each request is posted the moment its tag closes, while the author writes on; what the tools fail
-at stands in the document; what the author fails at raises, and then nothing stays open: neither the author's
-work nor a request.
+Invariants:
+- A request is posted as soon as its tag closes, while the author continues.
+- A failed tool is part of the document. A failed author raises, and then neither its work nor a request is
+  left open.
 """
 
 from __future__ import annotations
@@ -32,19 +33,19 @@ async def write_document(
     timeout_s: float,
     seed: int = 0,
 ) -> Document:
-    """The finished document, every image's outcome in.
+    """The finished document, with the outcome of every image.
 
-    `timeout_s`: from now to the last image. `extra` has `author` (the model's own name), `seed`, `written_s`
-    (to the last word) and `seconds` (to the last image). Raises what `Author.write` raises, and
-    `InfrastructureFault(TIMEOUT)`.
+    `timeout_s`: from now to the last image. The document's `extra` has `author` (the model's own name),
+    `seed`, `written_s` (seconds to the last word) and `seconds` (to the last image). Raises what
+    `Author.write` raises, and `InfrastructureFault(TIMEOUT)`.
     """
     tooling = Tooling(client, rollout_id=document_id, inputs=task.inputs, seed=seed, tools=tools)
-    began = time.monotonic()
+    started = time.monotonic()
     try:
         async with asyncio.timeout(timeout_s):
             images = [await asyncio.to_thread(blobs.get, ref) for ref in task.inputs]
             parts, finish = await _write(author, task, images, seed, tooling)
-            written_s = time.monotonic() - began
+            written_s = time.monotonic() - started
             finished = await tooling.finish(parts)
     except TimeoutError as error:
         raise InfrastructureFault(
@@ -61,7 +62,7 @@ async def write_document(
             "author": finish.model,
             "seed": seed,
             "written_s": round(written_s, 3),
-            "seconds": round(time.monotonic() - began, 3),
+            "seconds": round(time.monotonic() - started, 3),
         },
     )
 

@@ -1,9 +1,12 @@
-"""A batch: one benchmark given to one author, as a folder or any fsspec URL.
+"""A batch: the evaluation of one author on one benchmark, as a folder or any fsspec URL.
 
-`batch.json` says what is evaluated with what settings, `documents/<item>.json` what was written,
-`results/<item>.json` what became of it.
-Invariants: every file appears whole or not at all; a document is written once; a result is replaced only by
-one of the same or a later round; nothing here depends on Redis, which only knows what is under way.
+`batch.json` has the items and settings, `documents/<item>.json` the documents, `results/<item>.json` the
+results.
+
+Invariants:
+- Files are written atomically.
+- A document is written once. A result is replaced only by one of the same or a later round.
+- Nothing here depends on Redis, which only knows what is queued or running.
 """
 
 from __future__ import annotations
@@ -30,7 +33,7 @@ M = TypeVar("M", bound=BaseModel)
 
 
 class Manifest(Message):
-    """What is evaluated, and how. `sha256`: of the items; `batch_id` is part of every request's id."""
+    """The items and settings. `sha256`: of the items; `batch_id`: part of every request's id."""
 
     version: Literal[1] = 1
     batch_id: str = Field(default_factory=lambda: uuid.uuid4().hex[:12])
@@ -49,7 +52,7 @@ class Manifest(Message):
 
     @property
     def criteria(self) -> int:
-        """How many verdicts there can be: all criteria of all items, or one reward per item."""
+        """The number of possible verdicts: all criteria of all items, or one reward per item."""
         return sum(len(item.criteria) or 1 for item in self.items)
 
     def item(self, item_id: str) -> Item:
@@ -60,12 +63,12 @@ class Manifest(Message):
         raise KeyError(item_id)
 
     def request_id(self, item_id: str, round_: int) -> str:
-        """The id under which this item is posted in this round."""
+        """The id of this item's request in this round."""
         return f"{self.batch_id}-{item_id}-{round_}"
 
 
 class Batch:
-    """Blocking; call it from commands and threads, or through `asyncio.to_thread`."""
+    """Access to the files of a batch. Blocking: call it from commands and threads."""
 
     def __init__(self, url: str):
         self.url = url.rstrip("/")
@@ -73,14 +76,14 @@ class Batch:
         self._root = root.rstrip("/")
 
     def path(self, name: str) -> str:
-        """Where a file of the batch lies in its file system."""
+        """The path of a file of the batch in its file system."""
         return f"{self._root}/{name}"
 
     def exists(self) -> bool:
         return bool(self._fs.exists(self.path("batch.json")))
 
     def manifest(self) -> Manifest:
-        """Raises `ConfigError` when there is no such batch, or it cannot be read."""
+        """The manifest. Raises `ConfigError` when the batch does not exist or cannot be read."""
         manifest = self._read("batch.json", Manifest)
         if manifest is None:
             raise ConfigError(
@@ -95,10 +98,10 @@ class Batch:
         return self._read(f"documents/{item_id}.json", Document)
 
     def save_document(self, item_id: str, document: Document) -> Document:
-        """Store it, unless there is one; returns the one that is there now."""
-        there = self.document(item_id)
-        if there is not None:
-            return there
+        """Store the document unless there is one. Returns the stored one."""
+        stored = self.document(item_id)
+        if stored is not None:
+            return stored
         self.write(f"documents/{item_id}.json", document.model_dump_json().encode())
         return document
 
@@ -106,13 +109,13 @@ class Batch:
         return self._read(f"results/{item_id}.json", ItemResult)
 
     def save_result(self, result: ItemResult) -> None:
-        """Store it, unless that of a later round is there."""
-        there = self.result(result.item_id)
-        if there is None or there.round <= result.round:
+        """Store the result unless there is one of a later round."""
+        stored = self.result(result.item_id)
+        if stored is None or stored.round <= result.round:
             self.write(f"results/{result.item_id}.json", result.model_dump_json().encode())
 
     def results(self, known: Mapping[str, ItemResult] | None = None) -> dict[str, ItemResult]:
-        """Every result there is. `known`: from an earlier call; what was complete then is not read again."""
+        """Every result. `known`: of an earlier call; results complete then are not read again."""
         found = {item_id: result for item_id, result in (known or {}).items() if result.complete}
         folder = self.path("results")
         self._fs.invalidate_cache()
@@ -126,7 +129,7 @@ class Batch:
         return found
 
     def write(self, name: str, data: bytes) -> str:
-        """Put a file into the batch, atomically; returns where it lies."""
+        """Write a file of the batch atomically; returns its path."""
         target = self.path(name)
         write(self._fs, target, data)
         return target

@@ -1,70 +1,50 @@
-"""One item of a batch: have the document written, have it judged, put the result into the batch.
+"""One item of a batch: write the document, judge it, store the result in the batch.
 
-Invariants: the result lies in the batch before the item's message is acknowledged, so that whoever gets the
-message after a death goes on where it stopped: a stored document is not written again, a verdict that was
-given or is being given is not asked for again; a document that infrastructure spoilt is neither stored nor
-judged; a failure of infrastructure is tried again a few times within the item's time, then stands as missing,
-with its cause; what the evaluated model is to blame for counts 0 and is not tried again.
+Invariants:
+- The result is stored before the item's message is acknowledged. After a crash the next worker resumes: a
+  stored document is not written again, and an existing verdict is not requested again.
+- A document with an infrastructure failure is neither stored nor judged.
+- A temporary infrastructure failure is retried a few times within the item's time. Then the document is
+  missing, with its cause. What counts 0 by the evaluated model's fault is not retried.
 """
 
 from __future__ import annotations
 
 import asyncio
-import itertools
 import time
 import uuid
 from dataclasses import dataclass
-from typing import Any
 
 import fsspec
 import tenacity
 
 from evaluation.batch.authoring import write_document
 from evaluation.batch.batch import Batch, Manifest
+from evaluation.batch.judging import TEMPORARY, Budget, Judging
 from evaluation.batch.process_loop import ProcessLoop, process_loop
-from evaluation.batch.results import ItemResult, Missing, Refused, Verdict, unwritten
+from evaluation.batch.results import ItemResult, unwritten
 from evaluation.benchmark import Item
-from evaluation.payloads import EVALUATE_KIND, RUBRIC_KIND, EvaluatePayload, RubricPayload
-from evaluation.rubric.verdict import judgement
+from evaluation.payloads import EVALUATE_KIND, EvaluatePayload
 from policy.document import Document
-from policy.scoring import Draft, Score
 from rewards.facts import masking
-from rewards.judges import IMAGE_KIND, TEXT_KIND
-from rewards.scorer import QueueScorer
-from workers.client.blocking import states
-from workers.errors import Cause, ConfigError, Fault, InfrastructureFault, JobError, ModelFault
+from workers.errors import Cause, ConfigError, InfrastructureFault, JobError, ModelFault
 from workers.jobs import JobContext
-from workers.messages import Failure, Request, Success
+from workers.messages import Failure, Success
 from workers.queues import QUEUES
 from workers.settings import ToolSettings, section
 from workers.storage.blobs import BlobStore
 
-TRIES = 3
-POLL_S = 0.5
-GRACE_S = 10.0  # for writing down what there is when the time is up
-PASSING = frozenset(
-    {
-        Cause.WORKER_LOST,
-        Cause.TIMEOUT,
-        Cause.QUOTA,
-        Cause.PROVIDER_DOWN,
-        Cause.BAD_ANSWER,
-        Cause.VERDICT_UNREADABLE,
-        Cause.SANDBOX,
-        Cause.INPUT_UNAVAILABLE,
-    }
-)
+GRACE_S = 10.0  # beyond the deadline, for storing the result
 
 
 def run(payload: EvaluatePayload, ctx: JobContext) -> Success:
-    """Do the item. Raises `JobError` when infrastructure left no document to judge; that too lies in the
-    batch.
-    """
+    """Evaluate the item. Raises `JobError` when infrastructure left no document; the batch has that too."""
     batch = Batch(payload.batch)
     manifest = _manifest(batch, payload, ctx)
     loop = process_loop()
     deadline = min(ctx.deadline, time.time() + QUEUES[EVALUATE_KIND].limit_s)
-    work = ItemWork(batch, manifest, manifest.item(payload.item_id), payload.round, ctx.blobs, loop, deadline)
+    item = manifest.item(payload.item_id)
+    work = ItemWork(batch, manifest, item, payload.round, ctx.blobs, loop, Budget(deadline))
     result = loop.run(work.evaluate(), deadline + GRACE_S)
     if result.failure is not None and not result.unwritten:
         raise JobError(result.failure.cause, result.failure.detail, provider=result.failure.provider)
@@ -72,17 +52,18 @@ def run(payload: EvaluatePayload, ctx: JobContext) -> Success:
 
 
 def _manifest(batch: Batch, payload: EvaluatePayload, ctx: JobContext) -> Manifest:
+    """The batch's manifest. Raises `InfrastructureFault` when this worker cannot work on it."""
     try:
         manifest = batch.manifest()
     except ConfigError as error:
-        raise InfrastructureFault(Cause.BAD_MESSAGE, f"seen from this worker: {error}") from error
+        raise InfrastructureFault(Cause.BAD_MESSAGE, f"on this worker: {error}") from error
     if manifest.batch_id != payload.batch_id:
-        raise InfrastructureFault(Cause.BAD_MESSAGE, f"{batch.url} holds another evaluation by now")
+        raise InfrastructureFault(Cause.BAD_MESSAGE, f"{batch.url} is now another evaluation")
     ours, wanted = _place(ctx.blobs.url), _place(manifest.blobs.url)
     if ours != wanted:
         raise InfrastructureFault(
             Cause.BAD_MESSAGE,
-            f"this worker keeps images at {ours} and the evaluation at {wanted}; start it with the "
+            f"this worker stores images in {ours} and the evaluation in {wanted}; start the worker with the "
             "evaluation's configuration",
         )
     return manifest
@@ -94,7 +75,7 @@ def _place(url: str) -> str:
 
 @dataclass(frozen=True)
 class ItemWork:
-    """One round of one item. `deadline` in Unix seconds."""
+    """One round of one item."""
 
     batch: Batch
     manifest: Manifest
@@ -102,19 +83,15 @@ class ItemWork:
     round: int
     blobs: BlobStore
     loop: ProcessLoop
-    deadline: float
-
-    @property
-    def left_s(self) -> float:
-        return max(0.0, self.deadline - time.time())
+    budget: Budget
 
     async def evaluate(self) -> ItemResult:
-        """The item's result, which lies in the batch."""
+        """The item's result, stored in the batch."""
         earlier = await asyncio.to_thread(self.batch.result, self.item.item_id)
         if earlier is not None and earlier.round >= self.round:
-            return earlier  # it was done, only its message was not acknowledged
+            return earlier  # complete; only its message was not acknowledged
         document = await asyncio.to_thread(self.batch.document, self.item.item_id)
-        again = document is not None
+        resumed = document is not None
         try:
             document = document or await self._write()
         except ModelFault as fault:
@@ -124,20 +101,20 @@ class ItemWork:
         else:
             if earlier is not None and earlier.document_id != document.rollout_id:
                 earlier = None
-            judge = self._rubric if self.item.criteria else self._reward
-            result = await judge(document, earlier, again)
+            judging = Judging(self.manifest, self.item, self.round, document, self.loop, self.budget)
+            result = await judging.result(earlier, resumed)
         result = result.model_copy(update={"finished": time.time()})
         await asyncio.to_thread(self.batch.save_result, result)
         return result
 
     async def _write(self) -> Document:
-        document: Document = await self._retrying(
-            retry=tenacity.retry_if_exception(lambda error: _passes(error)), reraise=True
+        document: Document = await self.budget.retrying(
+            retry=tenacity.retry_if_exception(_temporary), reraise=True
         )(self._write_once)
         return await asyncio.to_thread(self.batch.save_document, self.item.item_id, document)
 
     async def _write_once(self) -> Document:
-        """Every writing has an id of its own: its requests must not find the images of another."""
+        """Write the document. Each try has an id of its own, so that it does not get images of another."""
         settings = self.manifest.author
         try:
             document = await write_document(
@@ -147,126 +124,18 @@ class ItemWork:
                 blobs=self.blobs,
                 document_id=f"{self.manifest.batch_id}-{self.item.item_id}-{uuid.uuid4().hex[:8]}",
                 tools=section("tools", ToolSettings),
-                timeout_s=min(self.left_s, settings.timeout_s),
+                timeout_s=min(self.budget.left_s, settings.timeout_s),
             )
         except ConfigError as error:
             raise InfrastructureFault(Cause.INTERNAL, f"author: {error}", provider="author") from error
-        if spoilt := masking(document):
+        if failures := masking(document):
             raise InfrastructureFault(
-                spoilt[0].cause,
-                f"{len(spoilt)} of {len(document.images)} images, the first: {spoilt[0].detail}",
-                provider=spoilt[0].provider,
+                failures[0].cause,
+                f"{len(failures)} of {len(document.images)} images failed, the first: {failures[0].detail}",
+                provider=failures[0].provider,
             )
         return document
 
-    async def _rubric(self, document: Document, earlier: ItemResult | None, again: bool) -> ItemResult:
-        known = dict(earlier.verdicts) if earlier else {}
-        pending = {name: _attempts(known.get(name)) for name in self.item.criteria
-                   if isinstance(known.get(name), Missing | None)}  # fmt: skip
-        if again:
-            ids = [_criterion_id(document, name, first + more) for name, first in pending.items()
-                   for more in range(TRIES)]  # fmt: skip
-            await self._settled(RUBRIC_KIND, ids)
-        found = await asyncio.gather(*(self._criterion(document, *one) for one in pending.items()))
-        known.update(zip(pending, found, strict=True))
-        return ItemResult(
-            item_id=self.item.item_id,
-            round=self.round,
-            document_id=document.rollout_id,
-            verdicts={name: known[name] for name in self.item.criteria},
-        )
 
-    async def _criterion(self, document: Document, name: str, first: int) -> Verdict:
-        attempts = itertools.count(first)
-        payload = RubricPayload.of(document, self.item.criteria[name], self.manifest.rubric)
-
-        async def once() -> Verdict:
-            attempt = next(attempts)
-            request = Request.make(
-                RUBRIC_KIND,
-                payload,
-                timeout_s=self.left_s,
-                # Half of an item's last seconds is for the queue: what may not wait is late at once.
-                limit_s=max(1.0, min(self.left_s / 2, self.manifest.rubric.timeout_s)),
-                seed=attempt,
-                owner=document.rollout_id,
-                request_id=_criterion_id(document, name, attempt),
-            )
-            try:
-                outcome = await (await self.loop.client.post(request)).outcome()
-                if not isinstance(outcome.result, Failure):
-                    return judgement(outcome)
-                failure = outcome.result
-            except InfrastructureFault as fault:
-                failure = Failure.of(fault)
-            if failure.fault is Fault.MODEL:
-                return Refused(failure=failure)
-            return Missing(failure=failure, attempts=attempt + 1)
-
-        passing = tenacity.retry_if_result(
-            lambda verdict: isinstance(verdict, Missing) and verdict.failure.cause in PASSING
-        )
-        verdict: Verdict = await self._retrying(retry=passing, retry_error_callback=_last)(once)
-        return verdict
-
-    async def _reward(self, document: Document, earlier: ItemResult | None, again: bool) -> ItemResult:
-        first = earlier.attempts if earlier else 0
-        owners = [f"{document.rollout_id}.{first + more}" for more in range(TRIES)]
-        if again:
-            for kind in (TEXT_KIND, IMAGE_KIND):
-                await self._settled(kind, [f"{owner}.{kind}" for owner in owners])
-        scorer = QueueScorer(self.manifest.reward, self.manifest.judges)
-        attempts = itertools.count(0)
-
-        async def once() -> Score:
-            named = document.model_copy(update={"rollout_id": owners[next(attempts)]})
-            finished: asyncio.Future[Document] = asyncio.get_running_loop().create_future()
-            finished.set_result(named)
-            return await scorer.score(Draft(document=named, finished=finished, client=self.loop.client))
-
-        passing = tenacity.retry_if_result(
-            lambda score: bool(score.masked_by) and all(f.cause in PASSING for f in score.masked_by)
-        )
-        score: Score = await self._retrying(retry=passing, retry_error_callback=_last)(once)
-        return ItemResult(
-            item_id=self.item.item_id,
-            round=self.round,
-            document_id=document.rollout_id,
-            score=score,
-            attempts=first + next(attempts),
-        )
-
-    async def _settled(self, kind: str, ids: list[str]) -> None:
-        """Wait while a request that somebody else posted for this document is queued or running: it is not to
-        be run beside itself. Its outcome is then told to whoever posts it again.
-        """
-        while self.left_s:
-            found = await asyncio.to_thread(states, self.loop.redis, kind, ids)
-            if not {"queued", "running"} & set(found.values()):
-                return
-            await asyncio.sleep(POLL_S)
-
-    def _retrying(self, **options: Any) -> tenacity.AsyncRetrying:
-        """A few tries within the item's time, the pauses between them growing and jittered."""
-        return tenacity.AsyncRetrying(
-            stop=tenacity.stop_after_attempt(TRIES) | tenacity.stop_before_delay(self.left_s),
-            wait=tenacity.wait_random_exponential(multiplier=1, max=30),
-            **options,
-        )
-
-
-def _passes(error: BaseException) -> bool:
-    return isinstance(error, InfrastructureFault) and error.cause in PASSING
-
-
-def _last(state: tenacity.RetryCallState) -> Any:
-    assert state.outcome is not None
-    return state.outcome.result()
-
-
-def _attempts(verdict: Verdict | None) -> int:
-    return verdict.attempts if isinstance(verdict, Missing) else 0
-
-
-def _criterion_id(document: Document, name: str, attempt: int) -> str:
-    return f"{document.rollout_id}.{name}.{attempt}"
+def _temporary(error: BaseException) -> bool:
+    return isinstance(error, InfrastructureFault) and error.cause in TEMPORARY

@@ -1,4 +1,4 @@
-"""The jobs of an evaluation: `evaluate` does one benchmark item, `judge_rubric` judges one criterion.
+"""The jobs of an evaluation: `evaluate` for one benchmark item, `judge_rubric` for one criterion.
 
 Invariant: importing this registers the jobs and loads nothing heavy.
 """
@@ -14,14 +14,14 @@ from workers.providers.http import keys
 
 @job(EVALUATE_KIND, EvaluatePayload)
 def evaluate(payload: EvaluatePayload, ctx: JobContext) -> Success:
-    """Write the item's document and have it judged; the result lies in the batch before this returns."""
+    """Write the item's document, judge it, and store the result in the batch."""
     from evaluation.batch.item import run
 
     return run(payload, ctx)
 
 
 def rubric_judge() -> str:
-    """The service that judges criteria, "" where rules do."""
+    """The outside service of the judge of criteria; "" for rules."""
     settings = RubricSettings.load()
     return keys.service(settings.provider, settings.url) if settings.provider == "openai" else ""
 

@@ -1,7 +1,9 @@
-"""One event loop per worker process, in a thread of its own, for jobs that post others and wait for them.
+"""One event loop per worker process, in its own thread, for jobs that post other jobs and await them.
 
-Invariants: all jobs of a process share one loop, one queue client and one author of each kind (a local model
-is loaded once); a job's thread waits no longer than its deadline, and then its work is cancelled.
+Invariants:
+- All jobs of a process share the loop, one queue client and one author per settings, so that a local model is
+  loaded once.
+- A job's thread waits at most until its deadline. Then its work is cancelled.
 """
 
 from __future__ import annotations
@@ -29,7 +31,7 @@ _starting = threading.Lock()
 
 
 class ProcessLoop:
-    """`client` belongs to the loop; `redis` is for threads."""
+    """`client`: for use on the loop; `redis`: for use in threads."""
 
     def __init__(self, settings: QueueSettings):
         self._loop = asyncio.new_event_loop()
@@ -40,18 +42,19 @@ class ProcessLoop:
         self.run(self.client.start(), time.time() + START_S)
 
     def run(self, work: Coroutine[Any, Any, T], deadline: float) -> T:
-        """Run `work` from a job's thread until it is done. Raises what it raises, and
-        `InfrastructureFault(TIMEOUT)` at `deadline` (Unix seconds).
+        """Run `work` from a job's thread and return its result.
+
+        Raises what it raises, and `InfrastructureFault(TIMEOUT)` at `deadline` (Unix seconds).
         """
         future = asyncio.run_coroutine_threadsafe(work, self._loop)
         try:
             return future.result(max(0.0, deadline - time.time()))
         except TimeoutError as error:
             future.cancel()
-            raise InfrastructureFault(Cause.TIMEOUT, "the item was not done by its deadline") from error
+            raise InfrastructureFault(Cause.TIMEOUT, "the item was not complete by its deadline") from error
 
     def author(self, settings: AuthorSettings) -> Author:
-        """The author of these settings; call it on the loop."""
+        """The author of these settings. Call it on the loop."""
         if settings not in self._authors:
             self._authors[settings] = make_author(settings)
         return self._authors[settings]

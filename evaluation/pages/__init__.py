@@ -1,4 +1,4 @@
-"""HTML pages and pictures of documents, runs and evaluations.
+"""HTML pages of documents, runs and evaluations, and the reward curve.
 
-May import everything of `evaluation`.
+May import every other part of `evaluation`.
 """

@@ -1,4 +1,4 @@
-"""Grading a document by the criteria of its benchmark item.
+"""Judge a document by the criteria of its benchmark item.
 
-May import `evaluation.settings`, `evaluation.payloads` and `rewards.judges`.
+May import `evaluation.{payloads,settings}`, `rewards` and `workers`.
 """
