@@ -58,7 +58,7 @@ def options(path: Path, /, **fields: Any) -> GenerateOptions:
         ({"page": Path("no/such/page.html")}, "--out: may not write in"),
         ({"page": Path("pictures")}, "--out: pictures is a folder"),
         ({"config": "nothing.yaml"}, "nothing.yaml: no such configuration"),
-        ({"model": "./nowhere"}, "author.model: ./nowhere holds no config.json"),
+        ({"model": "./nowhere"}, "author.model: ./nowhere has no config.json"),
     ],
 )
 def test_wrong_input_is_named(config, fields, named):

@@ -133,7 +133,7 @@ def test_a_worker_that_was_given_no_gpu_sees_none(processes):
     assert seen(worker) == ""
 
 
-def test_a_record_that_a_full_disk_refused_is_told_again(tmp_path, monkeypatch):
+def test_a_record_that_a_full_disk_refused_is_written_again(tmp_path, monkeypatch):
     """Regression: it was tried once, and whoever waited for "ready" waited for ever."""
     state = NodeState(tmp_path)
     empty = Record(
@@ -142,11 +142,11 @@ def test_a_record_that_a_full_disk_refused_is_told_again(tmp_path, monkeypatch):
     supervisor = Supervisor(state, empty)
     with monkeypatch.context() as patch:
         patch.setattr(os, "replace", full)
-        supervisor._tell(phase="ready")
-    assert supervisor._untold
+        supervisor._update(phase="ready")
+    assert supervisor._unwritten
     assert list(tmp_path.iterdir()) == [], "a part of it is left"
-    supervisor._tell()
-    assert not supervisor._untold
+    supervisor._update()
+    assert not supervisor._unwritten
     assert state.read().phase == "ready"
 
 
