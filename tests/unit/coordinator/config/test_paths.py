@@ -86,7 +86,7 @@ def test_what_cannot_be_replaced_is_an_error_of_its_field(path: str, tmp_path: P
     document = written("~")
     document["train"]["model"] = path
     (tmp_path / "run.yaml").write_text(yaml.safe_dump(document))
-    with pytest.raises(ConfigError, match=r"train\.model: .*(NOWHERE, which|home folder of no)"):
+    with pytest.raises(ConfigError, match=r"train\.model: .*(NOWHERE, which|home folder of an unknown)"):
         load("run.yaml")
 
 

@@ -87,7 +87,7 @@ def test_characters_that_the_terminal_lacks_are_replaced(tmp_path: Path) -> None
 def test_a_command_reads_and_writes_utf_8_in_any_locale() -> None:
     code = (
         "import coordinator.cli.main as cli, locale, sys;"
-        "cli.app = lambda: print(locale.getpreferredencoding(False), sys.argv[1:]);"
+        "cli.app = lambda **_: print(locale.getpreferredencoding(False), sys.argv[1:]);"
         "cli.main()"
     )
     env = os.environ | {"LC_ALL": "C", "PYTHONCOERCECLOCALE": "0", "PYTHONUTF8": "0"}
