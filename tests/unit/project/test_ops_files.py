@@ -23,6 +23,7 @@ from typer.testing import CliRunner
 from waiting import wait_until
 
 from coordinator.cli.main import app
+from coordinator.config.paths import placed
 from coordinator.config.settings import load, load_services
 from coordinator.host.redis_server import _binary
 from coordinator.scale.nodes.joining import alike, prepare
@@ -150,7 +151,7 @@ def test_workers_take_the_configuration_of_a_run(
         run = load(name)
         given = substituted(named, {"LLMI_CONFIG_NAME": name})
         node = prepare(redis_url=url, config=given, queues=["code"], role="all", node="n")
-        assert alike(node.config, run), "its claim would call them strangers"
+        assert alike(node.config, placed(run)), "the run would refuse these workers"
         assert any(run.blobs.url.startswith(volume.rpartition(":")[2] + "/") for volume in volumes)
     assert substituted(named, {"LLMI_CONFIG_NAME": ""}) == ""
     with pytest.raises(ConfigError, match="none is published"):
