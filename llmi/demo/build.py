@@ -1,9 +1,8 @@
-"""What the demo needs and has not yet: prompts, image library, image weights, tiny policy; built once, then
-cached.
+"""Builds the demo's parts that the cache lacks: prompts, image library, image models, tiny policy.
 
-Invariants: built in a process of its own, so that torch is gone from memory when the run begins; that process
-dies with us and hears no Ctrl-C; each part appears whole or not at all, so an interrupted build can be
-repeated.
+Invariants: they are built in a child process, so that torch is not in memory when the run begins; the child
+ends with this process and ignores Ctrl-C; each part appears whole or not at all, so that an interrupted build
+can be repeated.
 """
 
 from __future__ import annotations
@@ -31,10 +30,10 @@ from workers.storage.cache import cache_folder as cache_folder
 logger = logging.getLogger(__name__)
 LOG = "build.log"
 CUT_SHORT = (
-    "This machine was too slow, or too busy, to teach the tiny policy as long as it should be taught: it "
-    "knows less, what it knows depends on the clock, and it will be taught anew the next time."
+    "This machine was too slow, or too busy, to train the tiny policy in full: a time limit stopped it. Its "
+    "rewards will be lower and not repeatable, and it will be trained again next time."
 )
-SAID_EVERY_S = 0.2
+SENT_EVERY_S = 0.2
 PR_SET_PDEATHSIG = 1
 Kind = Literal["text", "vl"]
 
@@ -45,7 +44,7 @@ class BuildFailed(RuntimeError):
 
 @dataclass(frozen=True)
 class Parts:
-    """Where everything the demo needs lies. Without `policy` no policy is taught: another model writes."""
+    """The folders of the demo's parts. Without `policy` none is built: another model is the author."""
 
     cache: Path
     kind: Kind
@@ -72,7 +71,7 @@ def build(parts: Parts, console: Console) -> Path:
     """
     try:
         parts.cache.mkdir(parents=True, exist_ok=True)
-    except OSError as error:  # what permissions do not tell: a full or an odd file system
+    except OSError as error:  # such as a full file system, which permissions do not show
         why = f"cannot be made ({error.strerror})"
         raise ConfigError(f"{CACHE_ENV}: {parts.cache} {why}; name another folder") from error
     context = multiprocessing.get_context("spawn")
@@ -90,7 +89,7 @@ def build(parts: Parts, console: Console) -> Path:
                     why = f"the build process ended with exit code {child.exitcode}"
                     raise BuildFailed(f"{why}; see {parts.cache / LOG}") from error
                 if kind == "done":
-                    child.join(10)  # by itself, so that it frees what it holds
+                    child.join(10)
                     if cut_short(Path(name)):
                         console.print(CUT_SHORT, style="yellow", highlight=False, soft_wrap=True)
                     return Path(name)
@@ -108,17 +107,17 @@ def _child(parts: Parts, pipe: Connection, parent: int) -> None:
     if os.getppid() != parent:
         return
 
-    said: tuple[str, float] = ("", 0.0)
+    sent: tuple[str, float] = ("", 0.0)
 
     def say(name: str, share: float | None = None, detail: str = "") -> None:
-        """Send what is running, at most every `SAID_EVERY_S` for one name."""
-        nonlocal said
+        """Send the current step, at most every `SENT_EVERY_S` for one name."""
+        nonlocal sent
         now = time.monotonic()
-        if name != said[0] or now - said[1] >= SAID_EVERY_S:
-            said = name, now
+        if name != sent[0] or now - sent[1] >= SENT_EVERY_S:
+            sent = name, now
             pipe.send(("stage", name, share, detail))
 
-    # Libraries draw bars of their own and warn about what is on purpose: that goes to a file.
+    # Progress bars and warnings of libraries go to a file.
     log = os.open(parts.cache / LOG, os.O_WRONLY | os.O_CREAT | os.O_TRUNC, 0o644)
     os.dup2(log, 1)
     os.dup2(log, 2)
@@ -143,14 +142,14 @@ def _build(parts: Parts, say: Step) -> Path:
             path.replace(parts.prompts / path.name)
     say("drawing the image library", None, "")
     build_library(parts.library, progress=lambda share: say("drawing the image library", share, ""))
-    say("making the tiny image models", None, "")
+    say("making the tiny image models", None, "loading PyTorch and diffusers")
     build_tiny_pipelines(parts.image_model, lambda share: say("making the tiny image models", share, ""))
     if not parts.policy:
         return parts.cache
-    name = f"teaching the tiny {parts.kind} policy what a document looks like"
+    name = f"training the tiny {parts.kind} policy"
 
     def progress(share: float, text: str) -> None:
-        if share < 1.0:  # else it is there, perhaps for long
+        if share < 1.0:  # else it was in the cache
             say(name, share, text)
 
     return build_policy(parts.kind, parts.cache, seed=parts.seed, progress=progress)

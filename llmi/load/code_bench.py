@@ -16,7 +16,7 @@ from typing import Any
 
 from coordinator.console.stages import Step
 from coordinator.host.hardware import detect
-from llmi.load.gauges import Spread
+from llmi.load.spread import Spread
 from llmi.load.targets import Target
 from workers.errors import ModelFault
 from workers.process.interpreter import PYTHON

@@ -14,16 +14,16 @@ pytestmark = [pytest.mark.heavy, pytest.mark.timeout(600)]
 
 async def test_a_short_trial_with_every_fault_breaks_no_rule(tmp_path: Path) -> None:
     said: list[str] = []
-    wanted = trial.Wanted(requests=80, workers=2, faults=len(Kind), seed=7)
-    told = await trial.run(wanted, tmp_path, said.append, lambda _posted, _in_flight: None)
-    broken = [text for rule in told.rules for text in rule.violations[:3]]
+    options = trial.Options(requests=80, workers=2, faults=len(Kind), seed=7)
+    found = await trial.run(options, tmp_path, lambda _name, _share, _detail: None, said.append)
+    broken = [text for rule in found.rules for text in rule.violations[:3]]
     ends = [
-        f"{log.name}: {log.read_text(errors='replace')[-1500:]}" for log in tmp_path.glob("logs/crew-*.log")
+        f"{log.name}: {log.read_text(errors='replace')[-1500:]}" for log in tmp_path.glob("logs/worker-*.log")
     ]
     assert not broken, "\n".join([*broken, *said, *ends])
-    assert all(rule.checked for rule in told.rules)
-    assert sum(told.faults.values()) >= len(Kind) - 2, said  # one or two may have found nobody to hit
-    assert told.requests >= wanted.requests
-    assert told.restarts >= 2
-    assert told.trained > 0
-    assert told.kept
+    assert all(rule.checked for rule in found.rules)
+    assert sum(found.faults.values()) >= len(Kind) - 2, said  # one or two may have found nobody to hit
+    assert found.requests >= options.requests
+    assert found.restarts >= 2
+    assert found.trained > 0
+    assert found.kept

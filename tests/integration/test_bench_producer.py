@@ -10,8 +10,8 @@ from pathlib import Path
 import psutil
 import pytest
 
-from llmi.load import client_bench as bench
-from llmi.load.simulated import model as played_model
+from llmi.load.client import bench
+from llmi.load.simulated import model as simulated_model
 from workers.settings import REDIS_ENV
 
 ROLLOUTS = 50
@@ -20,7 +20,7 @@ ROLLOUTS = 50
 @pytest.fixture
 def quick(monkeypatch: pytest.MonkeyPatch) -> Iterator[None]:
     """A model that writes fast, workers that are fast; and this process's garbage collector as it was."""
-    monkeypatch.setattr(played_model, "PACE_S", (0.05, 0.2))
+    monkeypatch.setattr(simulated_model, "PACE_S", (0.05, 0.2))
     monkeypatch.setattr(bench, "SERVICE_S", (0.02, 0.1))
     monkeypatch.setattr(bench, "RAMP_S", 0.5)
     monkeypatch.setattr(bench, "SETTLE_S", 1.5)
@@ -44,7 +44,7 @@ async def test_every_number_is_measured(tmp_path: Path, monkeypatch: pytest.Monk
         assert spread.p50 <= spread.p90 <= spread.p99 <= spread.largest
     assert numbers.requests_per_s > numbers.rollouts_per_s > 1
     assert 800 < numbers.message_bytes < 20_000
-    assert numbers.tokens_per_rollout > played_model.PROMPT_TOKENS
+    assert numbers.tokens_per_rollout > simulated_model.PROMPT_TOKENS
     assert 1 < numbers.rollout_traced_kb < 500
     assert 0 < numbers.processor_share <= 2
     assert (numbers.left_open, numbers.failed) == (0, 0)

@@ -1,4 +1,4 @@
-"""The played services of the overlap benchmark, on real Celery workers: slots, draws, pictures, verdicts."""
+"""The simulated services of the overlap benchmark on real Celery workers."""
 
 from __future__ import annotations
 

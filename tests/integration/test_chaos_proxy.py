@@ -8,7 +8,7 @@ from collections.abc import AsyncIterator
 
 import pytest
 
-from llmi.load.chaos.proxy import Proxy
+from llmi.load.testbed.proxy import Proxy
 
 LIMIT_S = 5.0
 
@@ -34,7 +34,7 @@ async def said(reader: asyncio.StreamReader, writer: asyncio.StreamWriter, words
 
 
 async def dropped(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> bool:
-    """Whether the connection is closed from the other side, without a word."""
+    """Whether the connection is closed from the other side, without a message."""
     try:
         async with asyncio.timeout(LIMIT_S):
             return not await reader.read(100)
@@ -44,14 +44,14 @@ async def dropped(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) ->
         writer.close()
 
 
-async def test_the_proxy_passes_on_and_drops(echo: int) -> None:
+async def test_the_proxy_forwards_and_drops_connections(echo: int) -> None:
     with Proxy(echo) as proxy:
         ends = await asyncio.open_connection("127.0.0.1", proxy.port)
         assert await said(*ends, b"hello") == b"hello"
-        proxy.cut()
+        proxy.drop_connections()
         assert await dropped(*ends)
         ends = await asyncio.open_connection("127.0.0.1", proxy.port)
-        assert await said(*ends, b"anew") == b"anew"
+        assert await said(*ends, b"again") == b"again"
 
 
 async def test_the_proxy_delays(echo: int) -> None:
@@ -63,18 +63,18 @@ async def test_the_proxy_delays(echo: int) -> None:
         assert time.monotonic() - began >= 0.2  # there and back
 
 
-async def test_what_the_proxy_withheld_passes_when_it_speaks(echo: int) -> None:
+async def test_a_stalled_packet_arrives_after_resume(echo: int) -> None:
     with Proxy(echo) as proxy:
         ends = await asyncio.open_connection("127.0.0.1", proxy.port)
-        proxy.silence()
+        proxy.stall()
         answer = asyncio.create_task(said(*ends, b"hello"))
         done, _ = await asyncio.wait([answer], timeout=0.2)
         assert not done
-        proxy.speak()
+        proxy.resume()
         assert await answer == b"hello"
 
 
-async def test_the_proxy_closes_when_nobody_listens() -> None:
+async def test_the_proxy_closes_a_connection_that_has_no_target() -> None:
     with Proxy(1) as proxy:
         reader, writer = await asyncio.open_connection("127.0.0.1", proxy.port)
         assert await dropped(reader, writer)

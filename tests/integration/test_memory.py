@@ -5,25 +5,18 @@ from __future__ import annotations
 import asyncio
 import gc
 import sys
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from functools import partial
 from pathlib import Path
 
 import psutil
 import pydantic_core
 import pytest
-from prometheus_client import CollectorRegistry
 
-from llmi.load.simulated import workers as played_workers
+from llmi.load.simulated import workers as simulated_workers
+from llmi.load.simulated.producer import Producer
 from policy.document import Task
-from policy.ledger.writer import LedgerWriter
 from policy.rollout.result import Segment
-from policy.rollout.rollout import Limits, Rollout
-from rewards.scorer import QueueScorer
-from rewards.settings import JudgeSettings, RewardSettings
-from workers.client.client import QueueClient
-from workers.messages import Outcome, Request
-from workers.metrics.telemetry import ProducerMetrics
 from workers.settings import QueueSettings
 
 pytestmark = pytest.mark.long
@@ -36,7 +29,7 @@ MOST_BYTES, MOST_BLOCKS = 20_000_000, 5_000  # one left per image would be 10,00
 
 @pytest.fixture
 def workers(queue_settings: QueueSettings, tmp_path: Path) -> Iterator[None]:
-    process = played_workers.start(queue_settings.url, 0, (0.0, 0.02), tmp_path / "workers.log")
+    process = simulated_workers.start(queue_settings.url, 0, (0.0, 0.02), tmp_path / "workers.log")
     yield
     process.kill()
     process.wait()
@@ -49,27 +42,17 @@ async def write(ids: list[int], left: int, number: int, *, rollout: int) -> Segm
     return Segment(segment, [-0.5] * len(segment))
 
 
-def decode(ids: list[int]) -> str:
+def decode(ids: Sequence[int]) -> str:
     return bytes(token for token in ids if token).decode()
 
 
-class Run:
-    """Rollouts as an agent loop runs them, one process's worth."""
+class Run(Producer):
+    """Rollouts of one process, each with ten images."""
 
     def __init__(self, settings: QueueSettings, folder: Path):
-        self.ledger = LedgerWriter(folder, "rollout")
-        self.metrics = ProducerMetrics(CollectorRegistry())
-        self.client = QueueClient(settings, on_posted=self._posted, on_outcome=self._ended)
+        super().__init__(settings, folder)
         self.images = 0
         self._rollouts = 0
-
-    def _posted(self, request: Request) -> None:
-        self.ledger.posted(request)
-        self.metrics.posted(request)
-
-    def _ended(self, outcome: Outcome) -> None:
-        self.ledger.ended(outcome)
-        self.metrics.ended(outcome)
 
     async def produce(self, images: int) -> None:
         """Roll out until so many images have come."""
@@ -82,18 +65,14 @@ class Run:
 
     async def _rollout(self) -> None:
         self._rollouts += 1
-        rollout = Rollout(
-            rollout_id=f"u{self._rollouts}_0",
-            task=Task(question="q", image_num=PER_ROLLOUT),
-            generate=partial(write, rollout=self._rollouts),
-            decode=decode,
-            ends=frozenset({0}),
-            client=self.client,
-            scorer=QueueScorer(RewardSettings(), JudgeSettings()),
-            ledger=self.ledger,
-            limits=Limits(10_000, 60.0),
+        written = await self.rollout(
+            f"u{self._rollouts}_0",
+            Task(question="q", image_num=PER_ROLLOUT),
+            partial(write, rollout=self._rollouts),
+            decode,
+            [1, 2, 3],
+            timeout_s=60.0,
         )
-        written = await rollout.run([1, 2, 3])
         assert written.reward is not None
         assert written.document is not None
         self.images += sum(image.blob is not None for image in written.document.images)
@@ -116,7 +95,7 @@ async def test_ten_thousand_images_leave_no_memory_behind(queue_settings: QueueS
     fill_string_cache()
     run = Run(queue_settings, tmp_path)
     tasks = len(asyncio.all_tasks())
-    async with run.client:
+    async with run:
         await run.produce(WARM_UP)
         size, blocks = held()
         await run.produce(WARM_UP + IMAGES)
@@ -125,5 +104,4 @@ async def test_ten_thousand_images_leave_no_memory_behind(queue_settings: QueueS
         assert run.client.in_flight == 0
         assert grown - size < MOST_BYTES
         assert more - blocks < MOST_BLOCKS
-    run.ledger.close()
     assert len(asyncio.all_tasks()) == tasks

@@ -1,8 +1,8 @@
-"""Ledgers of arms, written by hand: what a run would have left behind."""
+"""Ledgers of variants, written by hand: what a run would have left behind."""
 
 from __future__ import annotations
 
-from llmi.load.overlap.run import ArmRun
+from llmi.load.overlap.run import VariantRun
 from policy.ledger.entries import Span, State, Waited
 from policy.ledger.records import Ledger, RequestRecord, RolloutRecord
 from workers.messages import Outcome, Request, Success
@@ -11,7 +11,7 @@ SLOTS = {"search": 2, "diffusion": 4, "edit": 1, "code": 1, "judge_text": 2, "ju
 
 
 class Book:
-    """Collects what happened, times in seconds after `ZERO`; `run` is the finished arm."""
+    """Collects what happened, times in seconds after `ZERO`; `run` is the finished variant."""
 
     ZERO = 1_000_000.0
 
@@ -59,9 +59,9 @@ class Book:
         record = RequestRecord(request, posted + self.ZERO, outcome, finished + self.ZERO)
         self.ledger.requests[name] = record
 
-    def run(self, name: str = "arm", **more) -> ArmRun:
+    def run(self, name: str = "variant", **more) -> VariantRun:
         given = {"samples_per_step": 2, "slots": SLOTS, "warm": 1, "repeats": 3, "phased": False}
-        return ArmRun(name, self.ledger, self.metrics, peak_rss_bytes=7, **(given | more))
+        return VariantRun(name, self.ledger, self.metrics, peak_rss_bytes=7, **(given | more))
 
     def _span(self, span: Span) -> Span:
         return span[0] + self.ZERO, span[1] + self.ZERO

@@ -1,6 +1,6 @@
-"""The four arms of `llmi bench overlap`, simulated: the ledgers that plausible runs would leave, at once.
+"""The four variants of `llmi bench overlap`, simulated: the ledgers that plausible runs would leave, at once.
 
-Deterministic: what each document asks for and how long it takes follow from its name, the same for all arms.
+Deterministic: the requests of each document and their times follow from its name, in all variants alike.
 """
 
 from __future__ import annotations
@@ -13,7 +13,7 @@ from random import Random
 
 from overlap_ledgers import Book
 
-from llmi.load.overlap.run import ArmRun
+from llmi.load.overlap.run import VariantRun
 
 SLOTS = {"search": 4, "diffusion": 12, "edit": 6, "code": 2, "judge_text": 8, "judge_image": 10}
 MEAN_S = {"search": 1.0, "diffusion": 4.0, "edit": 4.0, "code": 0.3, "judge_text": 2.0, "judge_image": 3.0}
@@ -21,7 +21,7 @@ FAST_S = dict.fromkeys(MEAN_S, 0.05)
 GROUPS, N = 6, 4  # a batch
 SEQUENCES, SEGMENT_S = 16, (0.4, 1.4)
 TRAIN_S, SYNC_S = 4.0, 0.6
-STEPS, AHEAD = 8, 2  # batches that are written before they are needed, in the asynchronous arms
+STEPS, AHEAD = 8, 2  # batches that are written before they are needed, in the asynchronous variants
 Then = Callable[[], None]
 
 
@@ -78,7 +78,7 @@ class All:
 
 
 class Simulation:
-    """One arm. `width`: threads for tools and for judges; none in the asynchronous arms."""
+    """One variant. `width`: threads for tools and for judges; none in the asynchronous variants."""
 
     def __init__(self, mean_s: dict[str, float], slots: dict[str, int], width: tuple[int, int] | None = None):
         self.clock, self.book = Clock(), Book()
@@ -175,92 +175,96 @@ class Simulation:
         ready()
 
 
-def phased(step: int, arm: Simulation) -> None:
+def phased(step: int, variant: Simulation) -> None:
     """One step after the other, each in four phases."""
     if step > STEPS:
         return
-    names, began = arm.batch(step), arm.clock.now
+    names, began = variant.batch(step), variant.clock.now
 
     def train() -> None:
-        arm.train(step, names, began, lambda: phased(step + 1, arm))
+        variant.train(step, names, began, lambda: phased(step + 1, variant))
 
     def judges() -> None:
-        arm.ended.update(names)
+        variant.ended.update(names)
         left = All(2 * len(names), train)
         for name in names:
-            arm.ask(name, "judge_text", 0, left.one)
-            arm.ask(name, "judge_image", 0, left.one)
+            variant.ask(name, "judge_text", 0, left.one)
+            variant.ask(name, "judge_image", 0, left.one)
 
     def tools() -> None:
         for name in names:
-            arm.book.ledger.rollouts[name].asked_in_step = step
-        asked = [(name, index) for name in names for index in arm.own_tags(name)]
+            variant.book.ledger.rollouts[name].asked_in_step = step
+        asked = [(name, index) for name in names for index in variant.own_tags(name)]
         left = All(len(asked), judges)
         for name, index in asked:
-            arm.tool(name, index, left.one)
+            variant.tool(name, index, left.one)
 
     left = All(len(names), tools)
     for name in names:
-        arm.write(name, left.one)
+        variant.write(name, left.one)
 
 
-def coupled(name: str, arm: Simulation) -> None:
+def coupled(name: str, variant: Simulation) -> None:
     """Tools when the text is complete, judges when the document is."""
 
     def judges() -> None:
-        left = All(2, lambda: arm.end(name))
-        arm.ask(name, "judge_text", 0, left.one)
-        arm.ask(name, "judge_image", 0, left.one)
+        left = All(2, lambda: variant.end(name))
+        variant.ask(name, "judge_text", 0, left.one)
+        variant.ask(name, "judge_image", 0, left.one)
 
     def tools() -> None:
-        left = All(len(arm.own_tags(name)), judges)
-        for index in arm.own_tags(name):
-            arm.tool(name, index, left.one)
+        left = All(len(variant.own_tags(name)), judges)
+        for index in variant.own_tags(name):
+            variant.tool(name, index, left.one)
 
-    arm.write(name, tools)
+    variant.write(name, tools)
 
 
-def ours(name: str, arm: Simulation) -> None:
+def ours(name: str, variant: Simulation) -> None:
     """Everything as soon as it can be."""
-    left = All(2, lambda: arm.end(name))
-    pictures = All(1 + len(arm.own_tags(name)), lambda: arm.ask(name, "judge_image", 0, left.one))
+    left = All(2, lambda: variant.end(name))
+    pictures = All(1 + len(variant.own_tags(name)), lambda: variant.ask(name, "judge_image", 0, left.one))
 
     def tag(index: int) -> None:
-        if index in arm.own_tags(name):
-            arm.tool(name, index, pictures.one)
+        if index in variant.own_tags(name):
+            variant.tool(name, index, pictures.one)
 
     def written() -> None:
         pictures.one()
-        arm.ask(name, "judge_text", 0, left.one)
+        variant.ask(name, "judge_text", 0, left.one)
 
-    arm.write(name, written, tag)
+    variant.write(name, written, tag)
 
 
-def asynchronous(step: int, arm: Simulation, rollout: Callable[[str, Simulation], None], ahead: int) -> None:
+def asynchronous(
+    step: int, variant: Simulation, rollout: Callable[[str, Simulation], None], ahead: int
+) -> None:
     """A batch is added at each step; the oldest is trained on."""
     if step > STEPS:
         return
-    began = arm.clock.now
+    began = variant.clock.now
     for batch in [step + ahead] if step > 1 else range(1, 2 + ahead):
-        for name in arm.batch(batch):
-            rollout(name, arm)
-    arm.train(step, arm.batch(step), began, lambda: asynchronous(step + 1, arm, rollout, ahead))
+        for name in variant.batch(batch):
+            rollout(name, variant)
+    variant.train(step, variant.batch(step), began, lambda: asynchronous(step + 1, variant, rollout, ahead))
 
 
-def simulate(mean_s: dict[str, float] = MEAN_S) -> dict[str, ArmRun]:
-    """The four arms by name."""
+def simulate(mean_s: dict[str, float] = MEAN_S) -> dict[str, VariantRun]:
+    """The four variants by name."""
     wide = sum(SLOTS[q] for q in ("search", "diffusion", "edit", "code")), 18
     runs = {}
     for name in ("blocking", "blocking_wide", "coupled", "ours"):
         width = {"blocking": (6, 8), "blocking_wide": wide}.get(name)
-        arm = Simulation(mean_s, SLOTS, width)
+        variant = Simulation(mean_s, SLOTS, width)
         if width:
-            phased(1, arm)
+            phased(1, variant)
         else:
-            # Rollouts that wait for judges hold places in the coupled arm: fewer are under way.
-            asynchronous(1, arm, {"coupled": coupled, "ours": ours}[name], 1 if name == "coupled" else AHEAD)
-        arm.clock.run()
-        runs[name] = arm.book.run(
+            # Rollouts that wait for judges hold places in the coupled variant: fewer are under way.
+            asynchronous(
+                1, variant, {"coupled": coupled, "ours": ours}[name], 1 if name == "coupled" else AHEAD
+            )
+        variant.clock.run()
+        runs[name] = variant.book.run(
             name, samples_per_step=GROUPS * N, slots=SLOTS, warm=2, repeats=3, phased=width is not None
         )
     return runs

@@ -1,9 +1,9 @@
-"""Build the tiny policy once, and find it again.
+"""Trains the tiny policy once, and finds it in the cache.
 
 Invariants: a folder in the cache is complete or absent (it is renamed into place); building leaves the
-caller's random state and thread count as they were; on one machine the same kind, seed and recipe give the
-same model to the last bit. Where the machine is so slow that the clock has to end the teaching, the model
-is `cut_short`, lies in a folder that says so, and is never found again.
+caller's random state and thread count unchanged; on one machine the same kind, seed and recipe give the same
+model to the last bit. If a time limit ends the training early, the folder's name says so (`cut_short`), and
+the model is trained again next time.
 """
 
 from __future__ import annotations
@@ -23,14 +23,12 @@ logger = logging.getLogger(__name__)
 
 Progress = Callable[[float, str], None]
 _WARM_UP = 50  # steps until the learning rate is reached
-_PREPARED = 0.1  # the share of progress that preparing the lessons counts for
+_PREPARED = 0.1  # share of the progress that preparing the lessons takes
 _CUT = "-cut-short"
 
 
 def policy_folder(kind: Kind, cache: Path, *, seed: int, recipe: Recipe | None = None) -> Path:
-    """Where the tiny policy of this recipe lies once it is built; a cut-short one only while there is no
-    other.
-    """
+    """The folder of the tiny policy of this recipe; a cut-short one only while there is no other."""
     folder = cache / f"tiny-{kind}-{cache_key(kind, recipe or RECIPES[kind], seed)}"
     cut = folder.with_name(folder.name + _CUT)
     return cut if cut.exists() and not folder.exists() else folder
@@ -44,9 +42,9 @@ def build_policy(
     progress: Progress | None = None,
     recipe: Recipe | None = None,
 ) -> Path:
-    """The folder of the tiny policy, built and taught first if `cache` does not hold it.
+    """Return the folder of the tiny policy; train it first if `cache` does not hold it.
 
-    `progress` gets the share done, from 0 to 1, and what is being done.
+    `progress` gets the share done, from 0 to 1, and the current step.
     """
     recipe = recipe or RECIPES[kind]
     folder = cache / f"tiny-{kind}-{cache_key(kind, recipe, seed)}"
@@ -73,12 +71,13 @@ def build_policy(
 
 
 def cut_short(folder: Path) -> bool:
-    """Whether the clock ended the teaching of the policy in `folder`."""
+    """Whether the time limit ended the training of the policy in `folder`."""
     return folder.name.endswith(_CUT)
 
 
 def _build(kind: Kind, folder: Path, seed: int, report: Progress, recipe: Recipe) -> bool:
-    """Whether every step was taught, in steps of full weight."""
+    """Build into `folder`. Returns whether the time limit had no effect on the training."""
+    report(0.0, "loading PyTorch")
     import torch
 
     from llmi.demo.policy.architecture import make_model, save
@@ -87,7 +86,9 @@ def _build(kind: Kind, folder: Path, seed: int, report: Progress, recipe: Recipe
 
     report(0.0, f"writing {recipe.documents:,} documents")
     taught = pairs(kind, recipe, seed)
+    report(0.0, "training the tokenizer")
     tokenizer = train_tokenizer((f"{prompt.text}\n{answer}" for prompt, answer in taught), recipe.vocabulary)
+    report(0.0, "tokenizing the documents")
     lessons = make_lessons(
         taught, tokenizer, lambda share: report(_PREPARED * share, "preparing the input images")
     )
@@ -97,18 +98,19 @@ def _build(kind: Kind, folder: Path, seed: int, report: Progress, recipe: Recipe
         with torch.random.fork_rng(devices=[]):
             torch.manual_seed(seed)
             model = make_model(kind, recipe, tokenizer)
-            complete = _teach(model, tokenizer, lessons, recipe, seed, report)
+            complete = _train(model, tokenizer, lessons, recipe, seed, report)
     finally:
         torch.set_num_threads(threads)
     save(kind, model, tokenizer, folder)
     return complete
 
 
-def _teach(
+def _train(
     model: Any, tokenizer: Any, lessons: list[Any], recipe: Recipe, seed: int, report: Progress
 ) -> bool:
-    """Supervised training for `recipe.steps`, or as many as `recipe.limit_s` seconds allow: whether the clock
-    had no say. It has none before `share_done` lets it.
+    """Train for `recipe.steps`, or as many steps as `recipe.limit_s` seconds allow (see `share_done`).
+
+    Returns whether the time limit had no effect.
     """
     import torch
 
@@ -123,28 +125,27 @@ def _teach(
         done = share_done(step, elapsed, recipe)
         hurried |= done > step / recipe.steps
         if done >= 1:
-            logger.info("taught %d of %d steps in %.0f s", step, recipe.steps, elapsed)
+            logger.info("trained %d of %d steps in %.0f s", step, recipe.steps, elapsed)
             break
         rate = recipe.learning_rate * min(1.0, (step + 1) / _WARM_UP) * max(0.02, 1 - done)
         for group in optimizer.param_groups:
             group["lr"] = rate
         loss = model(**tensors(batch, tokenizer)).loss
         optimizer.zero_grad()
-        # Every token weighs the same, whatever the length of the answers it came with.
+        # Every token has the same weight, whatever the length of its answer.
         (loss * (sum(len(lesson.answer) for lesson in batch) / usual)).backward()
         torch.nn.utils.clip_grad_norm_(model.parameters(), 1.0)
         optimizer.step()
-        if step % 20 == 0:
-            share = _PREPARED + (1 - _PREPARED) * done
-            report(share, f"step {step} of {recipe.steps}, loss {loss.item():.2f}")
+        share = _PREPARED + (1 - _PREPARED) * done
+        report(share, f"step {step + 1} of {recipe.steps}, loss {loss.item():.2f}")
     model.eval()
     return not hurried
 
 
 def share_done(step: int, elapsed: float, recipe: Recipe) -> float:
-    """How much of the teaching lies behind, from 0 to 1 or more.
+    """The share of the training that is done, from 0 to 1 or more.
 
-    Steps alone count until half of the time is gone; from then on the clock may be ahead of them.
+    Steps alone count until half of the time limit has passed; after that the larger share of steps and time.
     """
     by_steps, by_clock = step / recipe.steps, elapsed / recipe.limit_s
     return max(by_steps, by_clock) if by_clock > 0.5 else by_steps

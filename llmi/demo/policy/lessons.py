@@ -1,7 +1,7 @@
-"""What the tiny policy is taught: prompts with imperfect answers, as token ids, in batches.
+"""The training data of the tiny policy: prompts with imperfect answers, as token ids, in batches.
 
-Invariants: only the answer is learnt, never the prompt; the same seed gives the same batches; no prompt of
-the test split is taught.
+Invariants: the loss covers the answer, never the prompt; the same seed gives the same batches; no prompt of
+the test split is used.
 """
 
 from __future__ import annotations
@@ -46,7 +46,7 @@ def pairs(kind: Kind, recipe: Recipe, seed: int) -> list[tuple[Prompt, str]]:
 
 
 def chat_text(tokenizer: Any, prompt: Prompt) -> str:
-    """The prompt as the chat template writes it, up to where the answer begins."""
+    """The prompt by the chat template, up to the beginning of the answer."""
     messages = [{"role": "user", "content": prompt.text}]
     if prompt.image:
         messages = place_images(messages, 1)
@@ -56,7 +56,7 @@ def chat_text(tokenizer: Any, prompt: Prompt) -> str:
 def make_lessons(
     taught: list[tuple[Prompt, str]], tokenizer: Any, progress: Callable[[float], None]
 ) -> list[Lesson]:
-    """Token ids for every pair. `progress` gets the share done."""
+    """Token ids for every pair. `progress` gets the share done of the images."""
     asked = tokenizer(
         [chat_text(tokenizer, prompt) for prompt, _ in taught], add_special_tokens=False
     ).input_ids
@@ -94,9 +94,10 @@ def _processed(images: Any, encoded: list[bytes]) -> list[tuple[Any, Any]]:
 
 
 def batches(lessons: list[Lesson], size: int, seed: int) -> Iterator[list[Lesson]]:
-    """Endless batches, shuffled anew for every round; in a pool of a few batches, like lengths together.
+    """Endless batches, shuffled for every round; answers of similar length share a batch.
 
-    Sorting saves padding; the pools are small so that no stretch of the teaching sees only short answers.
+    Sorting saves padding; it is done in pools of a few batches, so that no part of the training sees only
+    short answers.
     """
     random = Random(seed)
     order = list(lessons)
@@ -110,7 +111,7 @@ def batches(lessons: list[Lesson], size: int, seed: int) -> Iterator[list[Lesson
 
 
 def tensors(batch: list[Lesson], tokenizer: Any) -> dict[str, Any]:
-    """A batch as the model's arguments, padded on the right; `labels` is -100 wherever nothing is learnt."""
+    """A batch as the model's arguments, padded on the right; `labels` is -100 where there is no loss."""
     import torch
 
     longest = max(lesson.length for lesson in batch)

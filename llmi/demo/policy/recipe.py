@@ -1,6 +1,6 @@
-"""What the tiny policy is made of and how long it is taught.
+"""Size and training of the tiny policy.
 
-Invariant: a recipe, a kind and a seed say everything about the model; the same three give the same cache key.
+Invariant: a recipe, a kind and a seed determine the model; the same three give the same cache key.
 """
 
 from __future__ import annotations
@@ -21,8 +21,8 @@ _LIBRARIES = ("torch", "transformers", "tokenizers")
 
 @dataclass(frozen=True)
 class Recipe:
-    """Sizes in weights per layer, `steps` of `batch` documents each. `limit_s` is for emergencies: a machine
-    that needs more seconds is taught less, and what it learns depends on its speed."""
+    """Sizes in weights per layer, `steps` of `batch` documents each. `limit_s`: seconds after which a slow
+    machine trains fewer steps; the model then depends on its speed."""
 
     documents: int
     steps: int
@@ -42,7 +42,7 @@ RECIPES: dict[Kind, Recipe] = {
 
 
 def cache_key(kind: Kind, recipe: Recipe, seed: int) -> str:
-    """16 hex digits that change with the recipe, the code that follows it, and the libraries it uses."""
+    """16 hex digits that change with the recipe, the code that builds the model, and its libraries."""
     digest = hashlib.sha256(repr((kind, sorted(asdict(recipe).items()), seed)).encode())
     for name in _LIBRARIES:
         digest.update(version(name).encode())

@@ -1,7 +1,6 @@
-"""What must be true after the trial, checked against the ledger, the outcomes in Redis, the queues and the
-blob store.
+"""The rules that must hold after a trial, checked on its evidence.
 
-Invariant: pure; every violation names the request, rollout or blob it is about.
+Invariant: pure; every violation names its request, rollout or blob.
 """
 
 from __future__ import annotations
@@ -10,7 +9,7 @@ from collections import defaultdict
 from collections.abc import Collection, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 
-from llmi.load.chaos.load import Sample
+from llmi.load.testbed.groups import Sample
 from policy.ledger.records import Ledger, RequestRecord
 from workers.errors import Cause, Fault
 from workers.messages import BlobRef, Failure, Outcome, Success
@@ -18,8 +17,8 @@ from workers.messages import BlobRef, Failure, Outcome, Success
 
 @dataclass(frozen=True)
 class Evidence:
-    """`stored`: outcomes in Redis, by request. `starts`: how often each was begun. `broken`: hashes of blobs
-    that are not there or not what they should be. `left`: what is still queued or held, by queue.
+    """`stored`: outcomes in Redis, by request. `starts`: how often each request was started. `broken`: hashes
+    of missing or damaged blobs. `left`: messages still queued or held, by queue.
     """
 
     ledger: Ledger
@@ -32,7 +31,7 @@ class Evidence:
 
 @dataclass(frozen=True)
 class Rule:
-    """One rule: how many things it was checked on, and which break it."""
+    """One rule: the number of things checked, and the violations."""
 
     name: str
     checked: int
@@ -40,16 +39,16 @@ class Rule:
 
 
 def audit(evidence: Evidence) -> list[Rule]:
-    """Every rule, kept or not."""
+    """Check every rule."""
     ledger = evidence.ledger
     requests, rollouts = ledger.requests, ledger.rollouts
     return [
         Rule("a posted request has one outcome", len(requests), tuple(_outcomes(ledger))),
-        Rule("a worker begins it before its deadline", len(evidence.starts), tuple(_unbegun(evidence))),
-        Rule("what is stored is what was told", len(evidence.stored), tuple(_stored(evidence))),
+        Rule("a worker starts it before its deadline", len(evidence.starts), tuple(_unstarted(evidence))),
+        Rule("the stored outcome is the one received", len(evidence.stored), tuple(_stored(evidence))),
         Rule("a referenced blob is there and whole", len(_refs(ledger)), tuple(_blobs(evidence))),
         Rule("a rollout has one terminal state", len(rollouts), tuple(_states(ledger))),
-        Rule("no number comes from a failure of ours", len(rollouts), tuple(_numbers(ledger))),
+        Rule("no reward comes from an infrastructure failure", len(rollouts), tuple(_numbers(ledger))),
         Rule("no masked sample is in a batch, none twice", len(evidence.batch), tuple(_batch(evidence))),
         Rule("nothing is left in the queues", len(evidence.left), tuple(_left(evidence))),
     ]
@@ -61,12 +60,12 @@ def _outcomes(ledger: Ledger) -> Iterator[str]:
         yield f"request {record.request.request_id} ({record.request.kind}) has no outcome"
 
 
-def _unbegun(evidence: Evidence) -> Iterator[str]:
+def _unstarted(evidence: Evidence) -> Iterator[str]:
     for request_id, record in evidence.ledger.requests.items():
         result = record.outcome.result if record.outcome else None
         timed_out = isinstance(result, Failure) and result.cause is Cause.TIMEOUT
         if timed_out and not evidence.starts.get(request_id):
-            yield f"request {request_id} ({record.request.kind}) came to its deadline, and none had begun it"
+            yield f"request {request_id} ({record.request.kind}) reached its deadline without a start"
 
 
 def _stored(evidence: Evidence) -> Iterator[str]:
@@ -75,11 +74,11 @@ def _stored(evidence: Evidence) -> Iterator[str]:
         if record is None:
             yield f"outcome of request {request_id}, which was never posted"
         elif record.outcome is not None and record.outcome.ok and record.outcome.result != stored.result:
-            # A failure may have been told before a success came; never the other way round.
-            yield f"request {request_id} was told as {_say(record.outcome)} and is stored as {_say(stored)}"
+            # A failure may have been received before a success was stored; never the other way round.
+            yield f"request {request_id}: received {_describe(record.outcome)}, stored {_describe(stored)}"
 
 
-def _say(outcome: Outcome) -> str:
+def _describe(outcome: Outcome) -> str:
     result = outcome.result
     if isinstance(result, Failure):
         return result.cause
@@ -87,13 +86,13 @@ def _say(outcome: Outcome) -> str:
 
 
 def _refs(ledger: Ledger) -> dict[str, str]:
-    """Hash to request, of every image that a told success refers to."""
+    """Hash to request, of every image that a received success refers to."""
     return {ref.sha256: record.request.request_id for record in ledger.requests.values()
             for ref in images(record)}  # fmt: skip
 
 
 def images(record: RequestRecord) -> tuple[BlobRef, ...]:
-    """What a request made, as its poster was told."""
+    """The images of the outcome that the client received."""
     result = record.outcome.result if record.outcome else None
     return result.images if isinstance(result, Success) else ()
 
@@ -111,13 +110,13 @@ def _states(ledger: Ledger) -> Iterator[str]:
 
 
 def _numbers(ledger: Ledger) -> Iterator[str]:
-    ours: dict[str, list[str]] = defaultdict(list)
+    failed: dict[str, list[str]] = defaultdict(list)
     for record in ledger.requests.values():
         result = record.outcome.result if record.outcome else None
         if isinstance(result, Failure) and result.fault is Fault.INFRASTRUCTURE:
-            ours[record.request.owner].append(f"{record.request.kind} {result.cause}")
+            failed[record.request.owner].append(f"{record.request.kind} {result.cause}")
     for rollout in ledger.rollouts.values():
-        failures = ours[rollout.rollout_id]
+        failures = failed[rollout.rollout_id]
         if rollout.reward is not None and failures:
             causes = ", ".join(failures)
             yield f"rollout {rollout.rollout_id} has reward {rollout.reward:.3f} despite {causes}"

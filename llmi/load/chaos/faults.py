@@ -1,4 +1,4 @@
-"""What is broken when: a timeline of faults drawn from a seed.
+"""The timeline of faults, drawn from a seed.
 
 Invariants: pure, and the same for the same seed; each round holds every kind of fault once, in another order.
 """
@@ -12,7 +12,7 @@ from random import Random
 
 
 class Kind(StrEnum):
-    """What is done, and to whom."""
+    """A kind of fault; the value is its description."""
 
     KILL_CHILD = "kill -9 of a pool process"
     KILL_WORKER = "kill -9 of a worker's parent process"
@@ -30,7 +30,7 @@ class Kind(StrEnum):
     PROVIDER_HANGS = "images service and judges stopped, then continued"
 
 
-# How long each lasts, in seconds: evenly drawn. What is not here is over at once.
+# Evenly drawn duration in seconds. A kind that is missing here is over at once.
 LASTS_S: dict[Kind, tuple[float, float]] = {
     Kind.FREEZE: (6.0, 9.0),
     Kind.FREEZE_AND_KILL: (1.0, 3.0),
@@ -46,9 +46,7 @@ PAUSE_S = (0.5, 3.0)
 
 @dataclass(frozen=True)
 class Fault:
-    """`pause_s` after the beginning of the one before it, `kind` begins and lasts for `lasts_s`. `pick` in
-    [0, 1) chooses among those that it could hit.
-    """
+    """Starts `pause_s` after the previous one, lasts for `lasts_s`. `pick` in [0, 1) chooses the target."""
 
     kind: Kind
     pause_s: float
@@ -57,7 +55,7 @@ class Fault:
 
 
 def timeline(seed: int) -> Iterator[Fault]:
-    """Without end; a round has `len(Kind)` faults."""
+    """Endless; a round has `len(Kind)` faults."""
     random = Random(seed)
     while True:
         kinds = list(Kind)

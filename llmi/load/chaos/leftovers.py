@@ -1,7 +1,6 @@
-"""What a trial leaves behind, gathered for the audit: its ledger, outcomes and queues in Redis, its
-blobs.
+"""Gathers the evidence of a trial for the audit: ledger, outcomes and queues in Redis, blobs.
 
-Invariant: it is looked at once everything has settled, so that what is found then stays so.
+Invariant: it reads when no job is running any more, so that nothing changes afterwards.
 """
 
 from __future__ import annotations
@@ -15,7 +14,7 @@ from typing import Any
 import redis
 
 from llmi.load.chaos.audit import Evidence, images
-from llmi.load.chaos.load import Sample
+from llmi.load.testbed.groups import Sample
 from policy.ledger.reader import read_ledger
 from policy.ledger.records import Ledger
 from workers.broker.depths import read_depths
@@ -26,17 +25,18 @@ from workers.redis_client import SUBMIT_TIMEOUT_S, connect_redis
 from workers.settings import QueueSettings
 from workers.storage.blobs import BlobStore
 
-LOOK_S = 0.25
-SETTLE_S = 30.0  # for second runs of jobs whose outcome is known
+POLL_S = 0.25
+SETTLE_S = 30.0  # for redelivered jobs that already have an outcome
 
 
 def gather(
-    folder: Path, batch: Sequence[Sample], url: str, store: BlobStore, mend: Callable[[], None]
+    folder: Path, batch: Sequence[Sample], url: str, store: BlobStore, replace_dead: Callable[[], None]
 ) -> Evidence:
-    """Of the trial in `folder`, on the Redis at `url`; `mend` replaces workers that die meanwhile.
-    Blocking.
+    """The evidence of the trial in `folder`, on the Redis at `url`. Blocking.
+
+    `replace_dead` replaces workers that die meanwhile.
     """
-    left = _settled(url, mend)
+    left = _settled(url, replace_dead)
     ledger = read_ledger(folder)
     ids = list(ledger.requests)
     with connect_redis(QueueSettings(redis_url=url).url, SUBMIT_TIMEOUT_S) as client:
@@ -52,7 +52,7 @@ def unreferenced(ledger: Ledger, blobs: Path) -> int:
 
 
 def outcomes(ledger: Ledger) -> dict[str, dict[str, int]]:
-    """By kind, how many ended in which cause, or in success."""
+    """By kind, the number of requests by cause or success."""
     by_kind: dict[str, Counter[str]] = {}
     for record in ledger.requests.values():
         result: Any = record.outcome.result if record.outcome else None
@@ -61,19 +61,19 @@ def outcomes(ledger: Ledger) -> dict[str, dict[str, int]]:
     return {kind: dict(sorted(counts.items())) for kind, counts in sorted(by_kind.items())}
 
 
-def _settled(url: str, mend: Callable[[], None]) -> dict[str, int]:
-    """What is queued or held once second runs have ended; at most `SETTLE_S` are waited for."""
+def _settled(url: str, replace_dead: Callable[[], None]) -> dict[str, int]:
+    """Messages queued or held, by queue, when redelivered jobs have ended; waits at most `SETTLE_S`."""
     deadline = time.monotonic() + SETTLE_S
     while True:
-        mend()
+        replace_dead()
         left = {name: depth.waiting + depth.running for name, depth in read_depths(url).items()}
         if not any(left.values()) or time.monotonic() > deadline:
             return left
-        time.sleep(LOOK_S)
+        time.sleep(POLL_S)
 
 
 def _starts(client: redis.Redis, ids: list[str]) -> dict[str, int]:
-    """How often each was begun."""
+    """How often each was started."""
     pipeline: Any = client.pipeline(transaction=False)
     for request_id in ids:
         pipeline.llen(attempts_key(request_id))

@@ -1,41 +1,32 @@
-"""One trial from its start to its audit: Redis behind a proxy, a provider, workers, rollouts, the monkey.
+"""One trial of `llmi chaos`: load on a running system, faults injected meanwhile, then the audit.
 
-Invariants: everything runs in one folder and ends with the trial; the audit begins when every fault is undone
-and every rollout has ended; the environment's own Redis and judges have no say.
+Invariant: the audit starts when every fault is undone and every rollout has ended.
 """
 
 from __future__ import annotations
 
 import asyncio
-import contextlib
 import time
-from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
 
+from coordinator.console.stages import Step
 from coordinator.console.terminal import Notify
-from coordinator.host.redis_server import EmbeddedRedis
-from llmi.demo.build import cache_folder
-from llmi.demo.library import build_library
 from llmi.load.chaos.audit import Rule, audit
 from llmi.load.chaos.faults import Fault, Kind, timeline
-from llmi.load.chaos.injector import Monkey
+from llmi.load.chaos.injector import FaultInjector
 from llmi.load.chaos.leftovers import gather, outcomes, unreferenced
-from llmi.load.chaos.load import Load, Sample
-from llmi.load.chaos.provider import Provider
-from llmi.load.chaos.proxy import Proxy
-from llmi.load.chaos.setup import apart, config_of
-from llmi.load.chaos.workers import Crew
-from workers.settings import BlobSettings
+from llmi.load.testbed.groups import GroupLoad, Sample
+from llmi.load.testbed.system import System, running_system
 from workers.storage.blobs import BlobStore
 
-LOOK_S = 0.25
+POLL_S = 0.25
 END_S = 600.0  # after the last request was posted; deadlines end every request before
 
 
 @dataclass(frozen=True)
-class Wanted:
-    """At least `requests` are posted, for at least `seconds`, while at least `faults` begin."""
+class Options:
+    """At least `requests` are posted, for at least `seconds`, while at least `faults` start."""
 
     requests: int = 2000
     workers: int = 4
@@ -46,11 +37,11 @@ class Wanted:
 
 @dataclass(frozen=True)
 class Result:
-    """`outcomes` by kind and by cause or success; `again`: requests that were started more than once, and
-    how often in all; `unreferenced`: blobs that no outcome names.
+    """`outcomes` by kind and by cause or success; `again`: requests started more than once; `starts`: of all
+    requests; `unreferenced`: blobs that no outcome names.
     """
 
-    wanted: Wanted
+    wanted: Options
     seconds: float
     faults: dict[str, int]
     restarts: int
@@ -68,110 +59,93 @@ class Result:
         return not any(rule.violations for rule in self.rules)
 
 
-async def run(wanted: Wanted, folder: Path, say: Notify, tell: Callable[[int, int], None]) -> Result:
-    """Run it in `folder`, which is empty. `tell(posted, in flight)` is called now and then.
+async def run(options: Options, folder: Path, step: Step, say: Notify) -> Result:
+    """Run a trial in `folder`, which is empty. `step` shows progress, `say` prints a line for each fault.
 
     Raises `InfrastructureFault` when the workers do not start, `TimeoutError` when the rollouts do not end.
     """
     began = time.monotonic()
-    logs = folder / "logs"
-    provider = Provider(logs / "provider.log")
-    with contextlib.ExitStack() as stack:
-        stack.enter_context(apart())
-        server = stack.enter_context(EmbeddedRedis(folder / "redis"))
-        proxy = stack.enter_context(Proxy(server.port))
-        stack.callback(provider.kill)
-        await asyncio.to_thread(provider.start)
-        say("drawing the image library")
-        await asyncio.to_thread(build_library, cache_folder() / "library")
-        config = config_of(folder, proxy.port, provider)
-        config.save(folder)
-        crew = Crew(folder / "config.json", logs, wanted.workers)
-        stack.callback(crew.stop)
-        say(f"starting {wanted.workers} workers")
-        await asyncio.to_thread(crew.start)
-        monkey = Monkey(crew, server, proxy, provider)
-        batch: list[Sample] = []
-        async with Load(config.queue, config.judges, folder, wanted.seed, batch.append) as load:
-            await _rage(wanted, load, monkey, crew, say, tell)
-        say("the audit")
-        return await asyncio.to_thread(
-            _result, wanted, folder, load, batch, monkey, crew, server, config.blobs, time.monotonic() - began
-        )
+    async with running_system(folder, options.workers, step, proxied=True) as system:
+        assert system.proxy is not None
+        config, batch = system.config, list[Sample]()
+        injector = FaultInjector(system.workers, system.server, system.proxy, system.provider)
+        async with GroupLoad(config.queue, config.judges, folder, options.seed, batch.append) as load:
+            await _inject_faults(options, load, injector, system, step, say)
+        step("auditing", None, "")
+        seconds = time.monotonic() - began
+        return await asyncio.to_thread(_result, options, folder, load, batch, injector, system, seconds)
 
 
-async def _rage(
-    wanted: Wanted,
-    load: Load,
-    monkey: Monkey,
-    crew: Crew,
-    say: Notify,
-    tell: Callable[[int, int], None],
+async def _inject_faults(
+    options: Options, load: GroupLoad, injector: FaultInjector, system: System, step: Step, say: Notify
 ) -> None:
-    """Returns when all that was asked for has happened, is undone, and every rollout has ended."""
+    """Return when all of `options` has happened, every fault is undone and every rollout has ended."""
     began = time.monotonic()
-    begun = 0
+    started = 0
 
-    def hear(fault: Fault) -> None:
-        nonlocal begun
-        begun += 1
+    def show(fault: Fault) -> None:
+        nonlocal started
+        started += 1
         lasts = f" ({fault.lasts_s:.1f} s)" if fault.lasts_s else ""
-        say(f"{time.monotonic() - began:6.1f} s  fault {begun}: {fault.kind}{lasts}")
+        say(f"{time.monotonic() - began:6.1f} s  fault {started}: {fault.kind}{lasts}")
+
+    def progress() -> None:
+        words = f"{load.posted:,} of {options.requests:,} requests posted, {load.in_flight} in flight"
+        step("posting requests among faults", min(1.0, load.posted / options.requests), words)
 
     work = asyncio.create_task(load.run())
-    rampage = asyncio.create_task(monkey.rampage(timeline(wanted.seed), hear))
+    faults = asyncio.create_task(injector.run(timeline(options.seed), show))
     try:
         while not work.done():
-            enough = load.posted >= wanted.requests and begun >= wanted.faults
-            if enough and time.monotonic() - began >= wanted.seconds:
+            enough = load.posted >= options.requests and started >= options.faults
+            if enough and time.monotonic() - began >= options.seconds:
                 break
-            if rampage.done():
-                rampage.result()
-            await asyncio.to_thread(crew.mend)
-            tell(load.posted, load.in_flight)
-            await asyncio.sleep(LOOK_S)
+            if faults.done():
+                faults.result()
+            await asyncio.to_thread(system.workers.replace_dead)
+            progress()
+            await asyncio.sleep(POLL_S)
         load.finish()
-        rampage.cancel()
-        await asyncio.gather(rampage, return_exceptions=True)
-        await monkey.rest()
-        say("no more faults; waiting for what is under way")
+        faults.cancel()
+        await asyncio.gather(faults, return_exceptions=True)
+        await injector.wait_undone()
+        say("no more faults; waiting for the requests in flight")
         async with asyncio.timeout(END_S):
             while not work.done():
-                await asyncio.to_thread(crew.mend)
-                tell(load.posted, load.in_flight)
-                await asyncio.wait([work], timeout=LOOK_S)
+                await asyncio.to_thread(system.workers.replace_dead)
+                progress()
+                await asyncio.wait([work], timeout=POLL_S)
         await work
     finally:
-        for task in (work, rampage):
+        for task in (work, faults):
             task.cancel()
-        await asyncio.gather(work, rampage, return_exceptions=True)
-        await monkey.rest()
+        await asyncio.gather(work, faults, return_exceptions=True)
+        await injector.wait_undone()
 
 
 def _result(
-    wanted: Wanted,
+    options: Options,
     folder: Path,
-    load: Load,
+    load: GroupLoad,
     batch: list[Sample],
-    monkey: Monkey,
-    crew: Crew,
-    server: EmbeddedRedis,
-    blobs: BlobSettings,
+    injector: FaultInjector,
+    system: System,
     seconds: float,
 ) -> Result:
-    evidence = gather(folder, batch, server.url, BlobStore(blobs.url), crew.mend)
+    blobs = system.config.blobs.url
+    evidence = gather(folder, batch, system.server.url, BlobStore(blobs), system.workers.replace_dead)
     starts = evidence.starts.values()
     return Result(
-        wanted=wanted,
+        wanted=options,
         seconds=seconds,
-        faults={str(kind): count for kind, count in sorted(monkey.done.items())},
-        restarts=crew.restarts,
+        faults={str(kind): count for kind, count in sorted(injector.done.items())},
+        restarts=system.workers.restarts,
         requests=len(evidence.ledger.requests),
         rollouts=load.rollouts,
         trained=len(batch),
         outcomes=outcomes(evidence.ledger),
         again=sum(count > 1 for count in starts),
         starts=sum(starts),
-        unreferenced=unreferenced(evidence.ledger, Path(blobs.url)),
+        unreferenced=unreferenced(evidence.ledger, Path(blobs)),
         rules=audit(evidence),
     )

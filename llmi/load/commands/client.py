@@ -11,10 +11,10 @@ from rich.console import Console
 from coordinator.cli.commands.output import Json, output
 from coordinator.console.stages import Stages
 from coordinator.console.terminal import make_console, print_table
-from llmi.load.commands.judged import exit_if_missed, judged
+from llmi.load.commands.output import exit_if_missed, print_spreads, print_targets
 
 if TYPE_CHECKING:
-    from llmi.load.client_bench import Numbers
+    from llmi.load.client.numbers import Numbers
 
 
 def client(
@@ -24,16 +24,16 @@ def client(
     seconds: Annotated[float, typer.Option(min=1.0, max=600.0, help="How long to measure.")] = 20.0,
     as_json: Json = False,
 ) -> None:
-    """What the producer's event loop costs: from a closed tag to the request in Redis.
+    """Measure the producer's event loop: from a closed tag to its request in Redis.
 
-    Real rollouts, queue client, ledger, scorer and Redis; the model and the workers are played. Needs some
-    50 s more than [b]--seconds[/b], and two idle processor cores for numbers that mean something.
+    Real rollouts, queue client, ledger, scorer and Redis; the model and the workers are simulated. Takes some
+    50 s more than [b]--seconds[/b], and needs two idle processor cores.
     """
     with output(as_json) as (console, result):
         import uvloop
 
         from coordinator.host.signals import StopSignals
-        from llmi.load.client_bench import bench_folder, measure
+        from llmi.load.client.bench import bench_folder, measure
 
         stages = Stages(make_console(stderr=True))
         with StopSignals() as signals, bench_folder() as folder, stages:
@@ -46,20 +46,16 @@ def client(
 
 
 def show(console: Console, numbers: Numbers) -> None:
+    """Print all numbers and targets."""
     from rich.table import Table
 
-    times = Table("ms", "p50", "p90", "p99", "largest", "measured", box=None, padding=(0, 2))
-    for column in times.columns[1:]:
-        column.justify = "right"
-    for name, spread in (
-        ("tag closed to request in Redis", numbers.posting),
-        ("event loop lag", numbers.loop_lag),
-        ("bare round trip, loaded loop", numbers.raw_loaded),
-        ("bare round trip, idle loop", numbers.raw_idle),
-    ):
-        values = (spread.p50, spread.p90, spread.p99, spread.largest)
-        times.add_row(name, *(f"{value:.2f}" for value in values), str(spread.n))
-    print_table(console, times)
+    spreads = {
+        "tag closed to request in Redis": numbers.posting,
+        "event loop lag": numbers.loop_lag,
+        "bare round trip, loaded loop": numbers.raw_loaded,
+        "bare round trip, idle loop": numbers.raw_idle,
+    }
+    print_spreads(console, spreads, 2)
     rest = Table(box=None, show_header=False, padding=(0, 2))
     rest.add_row(
         "against a bare round trip of the same bytes",
@@ -81,5 +77,5 @@ def show(console: Console, numbers: Numbers) -> None:
         f"{numbers.left_traced_kb:.0f} KB, {numbers.left_open} requests, {numbers.failed} rollouts masked",
     )
     print_table(console, rest)
-    judged(console, numbers.targets)
+    print_targets(console, numbers.targets)
     console.print(f"[dim]{numbers.wall_s:.0f} s in all[/]", highlight=False)

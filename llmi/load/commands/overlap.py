@@ -1,4 +1,4 @@
-"""`llmi bench overlap`: what a run gains by not waiting for tools and judges."""
+"""`llmi bench overlap`: a run's throughput, with and without waiting for tools and judges."""
 
 from __future__ import annotations
 
@@ -10,7 +10,7 @@ from rich.console import Console
 
 from coordinator.cli.commands.output import Json, output, stamp
 from coordinator.console.terminal import make_console, print_table
-from llmi.load.commands.judged import exit_if_missed, judged
+from llmi.load.commands.output import exit_if_missed, print_targets
 
 if TYPE_CHECKING:
     from llmi.load.overlap.result import Mix
@@ -30,17 +30,18 @@ def overlap(
         typer.Option("--config", metavar="FILE", help="A YAML file with other services, slots or lengths."),
     ] = None,
     fast: Annotated[
-        bool, typer.Option(help="Measure fast services as well, where overlapping should cost nothing.")
+        bool, typer.Option(help="Also measure a mix of fast services, where overlap must cost nothing.")
     ] = True,
     dry_run: Annotated[
-        bool, typer.Option("--dry-run", help="Print the settings and the arms' lengths; start nothing.")
+        bool,
+        typer.Option("--dry-run", help="Print the settings and the steps of each variant; start nothing."),
     ] = False,
     as_json: Json = False,
 ) -> None:
-    """The same GRPO run in four ways: as the original blocks, wider, as verl overlaps, and ours.
+    """Run the same GRPO run in four variants: blocking as the original, wider, as verl overlaps, and ours.
 
-    Real verl, vLLM, queues and workers, and services that take as long as drawn. Takes some 40 minutes on two
-    cores, which should have nothing else to do; its first run also builds the demo's policy.
+    Real verl, vLLM, queues and workers; simulated service times. Takes some 40 minutes on two idle cores; the
+    first run also builds the demo's policy.
     """
     with output(as_json) as (console, result):
         from coordinator.host.signals import StopSignals
@@ -59,7 +60,7 @@ def overlap(
         result.update(document)
         for mix in mixes:
             _show(console, mix)
-        judged(console, targets)
+        print_targets(console, targets)
         console.print(f"[dim]{document['seconds']:.0f} s in all; see[/] [bold]{place}[/]", highlight=False)
     exit_if_missed(targets)
 
@@ -68,33 +69,33 @@ def _show(console: Console, mix: Mix) -> None:
     from rich.table import Table
 
     table = Table(title=f"{mix.name} services", title_justify="left", box=None, padding=(0, 2))
-    table.add_column("arm")
+    table.add_column("variant")
     for name in ("s/step", "least–most", "samples/s", "bound s/step", "set by", "trainer idle",
                  "unavoidable", "generator idle", "staleness", "reward", "GiB"):  # fmt: skip
         table.add_column(name, justify="right")
-    for name, arm in mix.arms.items():
+    for name, variant in mix.variants.items():
         each = mix.bounds[name]
-        step = arm.seconds_per_step
+        step = variant.seconds_per_step
         table.add_row(
             name,
             f"{step.median:.1f}",
             f"{step.least:.1f}–{step.most:.1f}",
-            f"{arm.samples_per_s.median:.2f}",
+            f"{variant.samples_per_s.median:.2f}",
             f"{each.seconds:.1f}",
             each.largest,
-            f"{arm.trainer_idle_ratio.median:.0%}",
+            f"{variant.trainer_idle_ratio.median:.0%}",
             f"{each.trainer_idle_ratio:.0%}",
-            f"{arm.generation_idle_ratio:.0%}",
-            f"{arm.staleness_mean:.2f}",
-            f"{arm.reward:.3f}",
-            f"{arm.peak_rss_bytes / GIB:.1f}",
+            f"{variant.generation_idle_ratio:.0%}",
+            f"{variant.staleness_mean:.2f}",
+            f"{variant.reward:.3f}",
+            f"{variant.peak_rss_bytes / GIB:.1f}",
         )
     print_table(console, table)
     waits = Table("queue wait, s (p50 / p99)", box=None, padding=(0, 2))
     queues = list(mix.services.slots)
     for queue in queues:
         waits.add_column(queue, justify="right")
-    for name, arm in mix.arms.items():
-        cells = (arm.queues.get(queue) for queue in queues)
+    for name, variant in mix.variants.items():
+        cells = (variant.queues.get(queue) for queue in queues)
         waits.add_row(name, *(f"{q.wait_p50_s:.1f} / {q.wait_p99_s:.1f}" if q else "-" for q in cells))
     print_table(console, waits)

@@ -1,4 +1,4 @@
-"""`llmi bench soak`: whether anything grows when work goes on and on."""
+"""`llmi bench soak`: whether memory or open files grow under load."""
 
 from __future__ import annotations
 
@@ -8,10 +8,10 @@ from typing import TYPE_CHECKING, Annotated
 import typer
 from rich.console import Console
 
-from coordinator.cli.commands.output import MAX_SEED, Json, output, stamp
+from coordinator.cli.commands.output import MAX_SEED, Json, output
 from coordinator.console.stages import Stages
 from coordinator.console.terminal import make_console, print_table
-from workers.errors import ConfigError
+from llmi.load.commands.output import new_folder
 
 if TYPE_CHECKING:
     from llmi.load.soak.bench import Soak
@@ -32,40 +32,33 @@ def soak(
     ] = None,
     as_json: Json = False,
 ) -> None:
-    """Run real rollouts and workers as hard as this machine can; look whether anything grows.
+    """Load real rollouts and workers as far as this machine can, and record memory and open files.
 
-    Memory and open files of every process must be the same in the last third as in the middle one. Exit code
-    1 when something grew, or a request was lost.
+    Those of every process must be the same in the last third as in the middle one. Exit code 1 when something
+    grew, or a request was lost.
     """
     with output(as_json) as (console, result):
         from coordinator.host.signals import StopSignals
-        from llmi.load.soak import bench as soaking
+        from llmi.load.soak import bench
         from llmi.load.soak.picture import draw
 
-        place = (folder or Path("bench") / stamp("soak")).absolute()
-        if place.exists():
-            raise ConfigError(f"--dir: {place} already exists; name another one")
-        place.mkdir(parents=True)
+        place = new_folder(folder, Path("bench"), "soak")
         with StopSignals() as signals, Stages(make_console(stderr=True), LINE_EVERY_S) as stages:
-
-            def tell(so_far: float, posted: int) -> None:
-                stages.step("soaking", min(1.0, so_far / (60 * minutes)), f"{posted:,} requests")
-
-            told = signals.run(soaking.run(60 * minutes, workers, seed, place, stages.say, tell))
-        draw(told, place / "soak.png")
-        result.update(told.document(), folder=str(place))
-        _show(console, told, place)
-    if told.lost or not told.flat:
+            soaked = signals.run(bench.run(60 * minutes, workers, seed, place, stages.step))
+        draw(soaked, place / "soak.png")
+        result.update(soaked.document(), folder=str(place))
+        _show(console, soaked, place)
+    if soaked.lost or not soaked.flat:
         raise typer.Exit(1)
 
 
-def _show(console: Console, told: Soak, place: Path) -> None:
+def _show(console: Console, soaked: Soak, place: Path) -> None:
     from rich.table import Table
 
     table = Table("", "role", "processes", box=None, padding=(0, 2))
     for name in ("MiB", "open files"):
         table.add_column(name, justify="right")
-    for one in told.series:
+    for one in soaked.series:
         table.add_row(
             "[bold green]✓[/]" if one.flat else "[bold red]✗[/]",
             one.role,
@@ -75,9 +68,10 @@ def _show(console: Console, told: Soak, place: Path) -> None:
         )
     print_table(console, table)
     console.print("[dim]the largest process of each role, in the middle and in the last third[/]")
-    outcomes = ", ".join(f"{count:,} {how}" for how, count in told.outcomes.items())
+    outcomes = ", ".join(f"{count:,} {how}" for how, count in soaked.outcomes.items())
     console.print(
-        f"{told.requests:,} requests of {told.rollouts:,} rollouts in {told.seconds:.0f} s "
-        f"({told.requests / told.seconds:.0f}/s), {told.lost} lost: {outcomes}; [dim]see[/] [bold]{place}[/]",
+        f"{soaked.requests:,} requests of {soaked.rollouts:,} rollouts in {soaked.seconds:.0f} s "
+        f"({soaked.requests / soaked.seconds:.0f}/s), {soaked.lost} lost: {outcomes}; "
+        f"[dim]see[/] [bold]{place}[/]",
         highlight=False,
     )

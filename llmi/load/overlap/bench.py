@@ -1,7 +1,7 @@
-"""The whole of `llmi bench overlap`: builds what the demo has, runs the arms of both mixes, looks at them.
+"""`llmi bench overlap`: build the demo's parts, run the variants of both mixes, write numbers and pictures.
 
-Invariants: nothing is started before settings, folder and environment are known to be good; what is known of
-a mix is written when its arms have ended.
+Invariants: settings, folder and environment are checked before anything is started; the numbers of a mix are
+written when its variants have ended.
 """
 
 from __future__ import annotations
@@ -21,15 +21,15 @@ from llmi.demo.build import Parts as Built
 from llmi.demo.build import build, cache_folder
 from llmi.load.overlap import result as overlap_result
 from llmi.load.overlap.result import Mix
-from llmi.load.overlap.settings import ArmName, OverlapSettings, ServiceSettings
-from llmi.load.overlap.trial import Finished, Parts, run_arm
+from llmi.load.overlap.settings import OverlapSettings, ServiceSettings, VariantName
+from llmi.load.overlap.trial import Finished, Parts, run_variant
 from llmi.load.targets import Target
 from workers.errors import Cause, ConfigError, InfrastructureFault
 from workers.settings import REDIS_ENV
 
-USUAL: tuple[ArmName, ...] = ("blocking", "blocking_wide", "coupled", "ours")
-# The first arm measures generation and training alone; the bound needs it in each mix.
-FAST: tuple[ArmName, ...] = ("blocking_wide", "coupled", "ours")
+USUAL: tuple[VariantName, ...] = ("blocking", "blocking_wide", "coupled", "ours")
+# The first variant measures generation and training alone; the bound needs it in each mix.
+FAST: tuple[VariantName, ...] = ("blocking_wide", "coupled", "ours")
 
 
 def read(file: Path | None) -> OverlapSettings:
@@ -49,31 +49,33 @@ def read(file: Path | None) -> OverlapSettings:
 def run(
     settings: OverlapSettings, folder: Path, fast: bool, signals: StopSignals, console: Console
 ) -> tuple[list[Mix], tuple[Target, ...], dict[str, Any]]:
-    """Run everything in `folder`, which must not be there. Raises as `run_arm`."""
+    """Run everything in `folder`, which must not exist. Raises as `run_variant`."""
     began = time.monotonic()
     if folder.exists():
         raise ConfigError(f"--dir: {folder} exists already; name another, or remove it")
     for variable in (REDIS_ENV, RAY_ENV):
         if os.environ.get(variable):
-            raise ConfigError(f"{variable} is set, and each arm has a Redis and a Ray of its own; unset it")
+            raise ConfigError(
+                f"{variable} is set, and each variant has a Redis and a Ray of its own; unset it"
+            )
     built = Built(cache_folder(), "text", settings.seed)
     parts = Parts(build(built, console), built.prompts / "train.parquet")
     wanted = [("usual", settings.services, USUAL)]
     if fast:
         wanted.append(("fast", settings.services.fast(settings.fast), FAST))
     mixes: list[Mix] = []
-    for name, services, arms in wanted:
-        mixes.append(_mix(settings, name, services, arms, parts, folder, signals, console))
-        told = overlap_result.judge(mixes[0], mixes[1] if len(mixes) > 1 else None)
-        document = overlap_result.write(settings, mixes, told, time.monotonic() - began, folder)
-    return mixes, told, document
+    for name, services, variants in wanted:
+        mixes.append(_mix(settings, name, services, variants, parts, folder, signals, console))
+        judged = overlap_result.judge(mixes[0], mixes[1] if len(mixes) > 1 else None)
+        document = overlap_result.write(settings, mixes, judged, time.monotonic() - began, folder)
+    return mixes, judged, document
 
 
 def _mix(
     settings: OverlapSettings,
     name: str,
     services: ServiceSettings,
-    arms: tuple[ArmName, ...],
+    variants: tuple[VariantName, ...],
     parts: Parts,
     folder: Path,
     signals: StopSignals,
@@ -83,10 +85,10 @@ def _mix(
         console.print(f"{time.strftime('%H:%M:%S')}  {name} mix, {words}", style="dim", highlight=False)
 
     finished: list[Finished] = []
-    for arm in arms:
-        finished.append(run_arm(settings, services, arm, parts, folder / name, signals, say))
-        say(f"{arm} took {finished[-1].seconds:.0f} s")
+    for variant in variants:
+        finished.append(run_variant(settings, services, variant, parts, folder / name, signals, say))
+        say(f"{variant} took {finished[-1].seconds:.0f} s")
     try:
-        return overlap_result.look(settings, name, services, finished, folder)
+        return overlap_result.measure_mix(settings, name, services, finished, folder)
     except ValueError as error:
         raise InfrastructureFault(Cause.INTERNAL, f"{folder / name}: {error}") from error

@@ -1,9 +1,9 @@
-"""How fast an arm could be at best, and what is asked of ours.
+"""The lower bound on a variant's step time, and the targets of `ours`.
 
 Invariants: every part of the bound is measured in the same run of the benchmark; the bound is the largest
-part, since the parts can overlap and each has its own resource. Training is measured in the blocking arm,
-where it has the machine to itself; generation in the arm in which it took the least, since batches written
-together take less time than one after the other; a queue's work in the arm itself.
+part, since the parts can overlap and each has its own resource. Training is measured in the blocking variant,
+where nothing else runs; generation in the variant in which it took the least, since batches written together
+take less time than one after the other; a queue's work in the variant itself.
 """
 
 from __future__ import annotations
@@ -12,8 +12,8 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
-from llmi.load.overlap.numbers import ArmNumbers, generated, queues, seconds, waited
-from llmi.load.overlap.run import ArmRun
+from llmi.load.overlap.numbers import VariantNumbers, generated, queues, seconds, waited
+from llmi.load.overlap.run import VariantRun
 from llmi.load.targets import Target
 
 GENERATION, TRAINING = "generation", "training"
@@ -49,28 +49,31 @@ class Bound:
         return {**bound, "trainer_idle_ratio": self.trainer_idle_ratio, "parts": dict(self.parts)}
 
 
-def bound(blocking: ArmRun, arm: ArmRun, others: Sequence[ArmRun] = ()) -> Bound:
-    """The bound of `arm`. Raises ValueError when arms train on different numbers of samples per step."""
-    arms = (blocking, arm, *others)
-    if len({one.samples_per_step for one in arms}) > 1:
-        raise ValueError(f"{', '.join(one.name for one in arms)} differ in samples per step")
+def bound(blocking: VariantRun, variant: VariantRun, others: Sequence[VariantRun] = ()) -> Bound:
+    """The bound of `variant`. Raises `ValueError` when variants differ in samples per step."""
+    variants = (blocking, variant, *others)
+    if len({one.samples_per_step for one in variants}) > 1:
+        raise ValueError(f"{', '.join(one.name for one in variants)} differ in samples per step")
     steps = blocking.steps
     alone = {
-        GENERATION: min(generated(one) / len(one.steps) for one in arms),
+        GENERATION: min(generated(one) / len(one.steps) for one in variants),
         TRAINING: (seconds(steps) - waited(steps)) / len(steps),
     }
-    work = {queue: numbers.work_s / numbers.slots for queue, numbers in queues(arm).items()}
+    work = {queue: numbers.work_s / numbers.slots for queue, numbers in queues(variant).items()}
     return Bound({**alone, **work})
 
 
 def targets(
-    arms: Mapping[str, ArmNumbers], bound: Bound, fast: Mapping[str, ArmNumbers] | None = None
+    variants: Mapping[str, VariantNumbers], bound: Bound, fast: Mapping[str, VariantNumbers] | None = None
 ) -> tuple[Target, ...]:
-    """What is asked of `ours`, by medians over repeats. `arms`: all four by name, at the default mix, `bound`
-    that of ours; `fast`: `coupled` and `ours` where tools are fast."""
-    ours = arms["ours"]
+    """The targets of `ours`, by medians over repeats.
+
+    `variants`: all four by name, at the default mix; `bound`: of `ours`; `fast`: `coupled` and `ours` with
+    fast tools.
+    """
+    ours = variants["ours"]
     faster = [
-        Target(f"samples/s against {name}", _faster(arms, name), "x", at_least=ratio)
+        Target(f"samples/s against {name}", _faster(variants, name), "x", at_least=ratio)
         for name, ratio in FASTER.items()
     ]
     over = ours.seconds_per_step.median / bound.seconds
@@ -85,5 +88,5 @@ def targets(
     return (*faster, *rest)
 
 
-def _faster(arms: Mapping[str, ArmNumbers], other: str) -> float:
-    return arms["ours"].samples_per_s.median / arms[other].samples_per_s.median
+def _faster(variants: Mapping[str, VariantNumbers], other: str) -> float:
+    return variants["ours"].samples_per_s.median / variants[other].samples_per_s.median

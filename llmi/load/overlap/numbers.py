@@ -1,8 +1,7 @@
-"""What one arm of `llmi bench overlap` achieved, from its finished run.
+"""The numbers of one variant of `llmi bench overlap`, from its finished run.
 
-Invariants: pure; every number is counted from the ledger and verl's metrics, over the same steps; ratios lie
-in [0, 1]; the work of a queue is that of the groups that were trained on, so that what was thrown away makes
-no bound look higher.
+Invariants: pure; every number comes from the ledger and verl's metrics, over the same steps; ratios lie in
+[0, 1]; the work of a queue counts trained groups only, so that dropped groups do not raise the bound.
 """
 
 from __future__ import annotations
@@ -12,9 +11,9 @@ from dataclasses import asdict, dataclass
 from statistics import fmean, median
 from typing import Any
 
-from llmi.load.gauges import Spread
-from llmi.load.overlap.run import ArmRun, Step
+from llmi.load.overlap.run import Step, VariantRun
 from llmi.load.overlap.spans import covered_s
+from llmi.load.spread import Spread
 from policy.ledger.records import RequestRecord
 
 WEIGHT_SYNC = "timing_s/update_weights"
@@ -43,7 +42,7 @@ class Repeated:
 class QueueNumbers:
     """One queue, over the requests of the groups that were trained on in the measured steps.
 
-    `wait_*_s` from when a request was due (`ArmRun.asked`) to when a worker began, by the nearest rank;
+    `wait_*_s` from when a request was due (`VariantRun.asked`) to when a worker began, by the nearest rank;
     `service_s`: the mean time a worker took; `work_s`: service seconds per step. `never_started` were ended
     by the client, and are in no other number but `requests` (per step)."""
 
@@ -57,7 +56,7 @@ class QueueNumbers:
 
 
 @dataclass(frozen=True)
-class ArmNumbers:
+class VariantNumbers:
     """Times in seconds, ratios of the measured time. `samples` were trained on in it, at most
     `samples_per_step` each step. `trainer_idle_ratio`: waiting for samples, which leaves the
     `weight_sync_ratio` out; `generation_idle_ratio`: no text was being written. Staleness in trainer steps,
@@ -85,27 +84,27 @@ class ArmNumbers:
         return asdict(self)
 
 
-def measure(arm: ArmRun) -> ArmNumbers:
-    """The numbers of `arm`. Raises ValueError when its steps are too few, or lack a metric."""
-    steps = arm.steps
+def measure(variant: VariantRun) -> VariantNumbers:
+    """The numbers of `variant`. Raises ValueError when its steps are too few, or lack a metric."""
+    steps = variant.steps
     time_s = seconds(steps)
-    return ArmNumbers(
-        name=arm.name,
+    return VariantNumbers(
+        name=variant.name,
         steps=len(steps),
-        repeats=arm.repeats,
-        samples_per_step=arm.samples_per_step,
-        samples=arm.trained(steps),
-        seconds_per_step=Repeated.of(arm.windows, lambda part: seconds(part) / len(part)),
-        samples_per_s=Repeated.of(arm.windows, lambda part: arm.trained(part) / seconds(part)),
-        trainer_idle_ratio=Repeated.of(arm.windows, lambda part: waited(part) / seconds(part)),
+        repeats=variant.repeats,
+        samples_per_step=variant.samples_per_step,
+        samples=variant.trained(steps),
+        seconds_per_step=Repeated.of(variant.windows, lambda part: seconds(part) / len(part)),
+        samples_per_s=Repeated.of(variant.windows, lambda part: variant.trained(part) / seconds(part)),
+        trainer_idle_ratio=Repeated.of(variant.windows, lambda part: waited(part) / seconds(part)),
         weight_sync_ratio=sum(step.metric(WEIGHT_SYNC) for step in steps) / time_s,
-        generation_idle_ratio=1 - generated(arm) / time_s,
+        generation_idle_ratio=1 - generated(variant) / time_s,
         staleness_mean=fmean(step.metric(STALENESS) for step in steps),
         staleness_worst=max(step.metric(STALENESS_WORST) for step in steps),
-        stale_groups=_stale_groups(arm),
+        stale_groups=_stale_groups(variant),
         reward=fmean(step.metric(REWARD) for step in steps),
-        peak_rss_bytes=arm.peak_rss_bytes,
-        queues=queues(arm),
+        peak_rss_bytes=variant.peak_rss_bytes,
+        queues=queues(variant),
     )
 
 
@@ -119,28 +118,30 @@ def waited(steps: Sequence[Step]) -> float:
     return sum(step.waited_s for step in steps)
 
 
-def generated(arm: ArmRun) -> float:
+def generated(variant: VariantRun) -> float:
     """Seconds of the measured time in which at least one text was being written."""
-    steps = arm.steps
-    written = (span for rollout in arm.ledger.rollouts.values() for span in rollout.segments)
+    steps = variant.steps
+    written = (span for rollout in variant.ledger.rollouts.values() for span in rollout.segments)
     return covered_s(written, (steps[0].began, steps[-1].ended))
 
 
-def queues(arm: ArmRun) -> dict[str, QueueNumbers]:
-    """By queue, for each of `arm.slots`. Raises KeyError for a request of another."""
-    steps = arm.steps
-    groups = arm.groups(steps)
-    records: dict[str, list[RequestRecord]] = {queue: [] for queue in arm.slots}
-    for record in arm.ledger.requests.values():
-        if arm.group_of(record) in groups:
+def queues(variant: VariantRun) -> dict[str, QueueNumbers]:
+    """By queue, for each of `variant.slots`. Raises KeyError for a request of another."""
+    steps = variant.steps
+    groups = variant.groups(steps)
+    records: dict[str, list[RequestRecord]] = {queue: [] for queue in variant.slots}
+    for record in variant.ledger.requests.values():
+        if variant.group_of(record) in groups:
             records[record.request.kind].append(record)
-    return {queue: _queue(arm, arm.slots[queue], found, len(steps)) for queue, found in records.items()}
+    return {
+        queue: _queue(variant, variant.slots[queue], found, len(steps)) for queue, found in records.items()
+    }
 
 
-def _queue(arm: ArmRun, slots: int, records: list[RequestRecord], steps: int) -> QueueNumbers:
+def _queue(variant: VariantRun, slots: int, records: list[RequestRecord], steps: int) -> QueueNumbers:
     outcomes = [record.outcome for record in records if record.outcome and record.outcome.started]
     # Clocks of two machines may differ by more than a short wait.
-    waits = Spread.of([max(0.0, outcome.started - arm.asked[outcome.request_id]) for outcome in outcomes])
+    waits = Spread.of([max(0.0, outcome.started - variant.asked[outcome.request_id]) for outcome in outcomes])
     services = [outcome.finished - outcome.started for outcome in outcomes]
     return QueueNumbers(
         slots=slots,
@@ -153,7 +154,7 @@ def _queue(arm: ArmRun, slots: int, records: list[RequestRecord], steps: int) ->
     )
 
 
-def _stale_groups(arm: ArmRun) -> int:
-    numbers = {step.number for step in arm.steps}
-    dropped = (r for r in arm.ledger.rollouts.values() if r.state == "stale" and r.step in numbers)
+def _stale_groups(variant: VariantRun) -> int:
+    numbers = {step.number for step in variant.steps}
+    dropped = (r for r in variant.ledger.rollouts.values() if r.state == "stale" and r.step in numbers)
     return len({rollout.uid for rollout in dropped})

@@ -1,4 +1,4 @@
-"""What the picture of `llmi bench overlap` shows of an arm: its median measured step, cut out of the run.
+"""One panel of the picture of `llmi bench overlap`: the median measured step of a variant.
 
 Invariants: pure; all spans lie within the step, in seconds since it began; the trainer's spans follow each
 other without a gap.
@@ -10,8 +10,8 @@ from collections.abc import Iterable
 from dataclasses import dataclass
 
 from coordinator.watch.summary import STEP
-from llmi.load.overlap.numbers import WEIGHT_SYNC, ArmNumbers, measure
-from llmi.load.overlap.run import ArmRun, Step
+from llmi.load.overlap.numbers import WEIGHT_SYNC, VariantNumbers, measure
+from llmi.load.overlap.run import Step, VariantRun
 from llmi.load.overlap.spans import clipped, lanes, running
 from policy.ledger.entries import Span
 
@@ -24,28 +24,28 @@ class Panel:
     """`trainer`: its spans by what it did; `texts` and `queues`: when a text was being written, or a request
     served, first for the batch this step trained on, then for others."""
 
-    arm: ArmRun
-    numbers: ArmNumbers
+    variant: VariantRun
+    numbers: VariantNumbers
     step: Step
     trainer: dict[str, list[Span]]
     texts: Parts
     queues: dict[str, Parts]
 
     @classmethod
-    def of(cls, arm: ArmRun) -> Panel:
+    def of(cls, variant: VariantRun) -> Panel:
         """Raises ValueError as `measure` does."""
-        ranked = sorted(arm.steps, key=lambda step: step.seconds)
+        ranked = sorted(variant.steps, key=lambda step: step.seconds)
         step = ranked[(len(ranked) - 1) // 2]
-        own = arm.groups([step])
-        served: dict[str, list[tuple[str, Span]]] = {queue: [] for queue in QUEUES if queue in arm.slots}
-        for record in arm.ledger.requests.values():
+        own = variant.groups([step])
+        served: dict[str, list[tuple[str, Span]]] = {queue: [] for queue in QUEUES if queue in variant.slots}
+        for record in variant.ledger.requests.values():
             if record.outcome and record.outcome.started:
                 span = record.outcome.started, record.outcome.finished
-                served[record.request.kind].append((arm.group_of(record), span))
-        rollouts = arm.ledger.rollouts.values()
+                served[record.request.kind].append((variant.group_of(record), span))
+        rollouts = variant.ledger.rollouts.values()
         texts = ((rollout.uid, span) for rollout in rollouts for span in rollout.segments)
         queues = {queue: _parts(spans, own, step) for queue, spans in served.items()}
-        return cls(arm, measure(arm), step, _trainer(step), _parts(texts, own, step), queues)
+        return cls(variant, measure(variant), step, _trainer(step), _parts(texts, own, step), queues)
 
     @property
     def most_texts(self) -> int:
@@ -55,7 +55,7 @@ class Panel:
     def lanes(self, queue: str) -> int:
         """Its slots, or more if more were served at once."""
         own, other = self.queues[queue]
-        return max(self.arm.slots[queue], 1 + max(lanes(own + other), default=-1))
+        return max(self.variant.slots[queue], 1 + max(lanes(own + other), default=-1))
 
 
 def _parts(spans: Iterable[tuple[str, Span]], own: set[str], step: Step) -> Parts:

@@ -1,5 +1,4 @@
-"""One step of each arm as a picture: what the trainer, the generator and every queue did in it, on one time
-scale.
+"""One step of each variant as a picture: trainer, generator and every queue on one time scale.
 
 Invariants: a second is as wide in every panel; a request is a thin bar in a lane of its queue, for as long as
 a worker served it; work for the batch that the step trained on is in full colour, work for later ones is
@@ -14,7 +13,7 @@ from typing import Any
 
 from evaluation.pages.curve import FAINT, INK
 from llmi.load.overlap.panel import QUEUES, Panel
-from llmi.load.overlap.run import ArmRun
+from llmi.load.overlap.run import VariantRun
 from llmi.load.overlap.spans import lanes, running
 from policy.ledger.entries import Span
 
@@ -32,20 +31,20 @@ ABOUT = {
     "blocking": "writes the batch, then tools in a few threads, then judges, then trains",
     "blocking_wide": "the same with a thread for every slot",
     "coupled": "verl's asynchronous trainer; a rollout posts its tools when written and awaits its reward",
-    "ours": "every request is posted the moment it can be, and nobody waits who need not",
+    "ours": "every request is posted as soon as it can be",
 }
 PALE = 0.68  # so far towards white
 TRAINER_ROW, GENERATOR_ROW, LEAST_ROW, GAP = 3.0, 6.0, 3.0, 1.2  # heights in lanes
 
 
-def draw(arms: Sequence[ArmRun], path: Path) -> Path:
-    """Write the picture of `arms`, from the top, to `path` as a PNG. Raises ValueError as `measure` does."""
+def draw(variants: Sequence[VariantRun], path: Path) -> Path:
+    """Write the picture of `variants`, from the top, as a PNG. Raises `ValueError` as `measure` does."""
     from matplotlib.backends.backend_agg import FigureCanvasAgg
     from matplotlib.figure import Figure
 
-    panels = [Panel.of(arm) for arm in arms]
+    panels = [Panel.of(variant) for variant in variants]
     if not panels:
-        raise ValueError("there is no arm to draw")
+        raise ValueError("there is no variant to draw")
     heights = [sum(height + GAP for _, height in _rows(panel)) for panel in panels]
     figure = Figure(figsize=(12.5, 1.6 + 0.055 * sum(heights) + 0.7 * len(panels)), dpi=130)
     figure.set_layout_engine("constrained", hspace=0.02, h_pad=0.06, w_pad=0.12)
@@ -57,9 +56,9 @@ def draw(arms: Sequence[ArmRun], path: Path) -> Path:
         _draw_panel(axes, panel, longest, most_texts)
     every[-1].set_xlabel("seconds since the step began", color=INK, fontsize=10)
     every[-1].set_xlim(0, longest * 1.07)
-    samples = panels[0].arm.samples_per_step
+    samples = panels[0].variant.samples_per_step
     figure.suptitle(
-        f"One training step of each arm, {samples} samples a step, all on the same time scale",
+        f"One training step of each variant, {samples} samples a step, all on the same time scale",
         x=0.012, ha="left", color=INK, fontsize=14, fontweight="bold",
     )  # fmt: skip
     _legend(figure)
@@ -87,7 +86,7 @@ def _draw_panel(axes: Any, panel: Panel, longest: float, most_texts: int) -> Non
             label = f"{name}, up to {panel.most_texts} texts"
         else:
             _draw_queue(axes, panel, name, top)
-            label = f"{name}, {panel.arm.slots[name]} slots"
+            label = f"{name}, {panel.variant.slots[name]} slots"
         ticks.append(top + height / 2)
         labels.append(label)
         top += height + GAP
@@ -108,7 +107,7 @@ def _draw_panel(axes: Any, panel: Panel, longest: float, most_texts: int) -> Non
 
 
 def _title(panel: Panel) -> str:
-    numbers, name = panel.numbers, panel.arm.name
+    numbers, name = panel.numbers, panel.variant.name
     per_step = numbers.seconds_per_step
     bold = rf"$\bf{{{name.replace('_', chr(92) + '_')}}}$"
     about = f" ({ABOUT[name]})" if name in ABOUT else ""
@@ -144,7 +143,7 @@ def _draw_texts(axes: Any, panel: Panel, top: float, most: int) -> None:
 
 def _draw_queue(axes: Any, panel: Panel, queue: str, top: float) -> None:
     own, other = panel.queues[queue]
-    _bars(axes, [((0.0, panel.step.seconds), top)], float(panel.arm.slots[queue]), FREE)
+    _bars(axes, [((0.0, panel.step.seconds), top)], float(panel.variant.slots[queue]), FREE)
     placed = [(span, top + lane + 0.06) for span, lane in zip(own + other, lanes(own + other), strict=True)]
     edge = {"edgecolor": "white", "linewidth": 0.4}
     _bars(axes, placed[: len(own)], 0.88, COLOURS[queue], **edge)

@@ -1,7 +1,4 @@
-"""What `llmi bench overlap` leaves: `overlap.json` with every number, and a picture of each mix.
-
-Invariant: made from the arms' folders, and from what is told of their processes.
-"""
+"""The results of `llmi bench overlap`: `overlap.json` with every number, and a picture of each mix."""
 
 from __future__ import annotations
 
@@ -13,9 +10,9 @@ from typing import Any
 
 from coordinator.watch.summary import read_metrics
 from llmi.load.overlap.bound import Bound, bound, targets
-from llmi.load.overlap.numbers import ArmNumbers, measure
+from llmi.load.overlap.numbers import VariantNumbers, measure
 from llmi.load.overlap.picture import draw
-from llmi.load.overlap.run import ArmRun
+from llmi.load.overlap.run import VariantRun
 from llmi.load.overlap.settings import OverlapSettings, ServiceSettings
 from llmi.load.overlap.trial import Finished
 from llmi.load.targets import Target
@@ -26,11 +23,11 @@ RESULT = "overlap.json"
 
 @dataclass(frozen=True)
 class Mix:
-    """One mix of services: what its arms achieved, and what each could have at best."""
+    """One mix of services: the numbers and the bound of each variant."""
 
     name: str
     services: ServiceSettings
-    arms: Mapping[str, ArmNumbers]
+    variants: Mapping[str, VariantNumbers]
     bounds: Mapping[str, Bound]
     picture: Path
 
@@ -38,58 +35,58 @@ class Mix:
         """For JSON."""
         return {
             "services": self.services.model_dump(mode="json"),
-            "arms": {name: numbers.document() for name, numbers in self.arms.items()},
+            "variants": {name: numbers.document() for name, numbers in self.variants.items()},
             "bounds": {name: each.document() for name, each in self.bounds.items()},
             "picture": str(self.picture),
         }
 
 
-def look(
+def measure_mix(
     settings: OverlapSettings,
     name: str,
     services: ServiceSettings,
     finished: Sequence[Finished],
     folder: Path,
 ) -> Mix:
-    """The numbers and the picture of one mix; its first arm is a blocking one."""
-    runs = [_run(settings, services, arm) for arm in finished]
+    """The numbers and the picture of one mix; its first variant is a blocking one."""
+    runs = [_run(settings, services, variant) for variant in finished]
     return Mix(
         name=name,
         services=services,
-        arms={run.name: measure(run) for run in runs},
+        variants={run.name: measure(run) for run in runs},
         bounds={run.name: bound(runs[0], run, runs) for run in runs},
         picture=draw(runs, folder / f"{name}.png"),
     )
 
 
-def _run(settings: OverlapSettings, services: ServiceSettings, arm: Finished) -> ArmRun:
-    return ArmRun(
-        name=arm.name,
-        ledger=arm.ledger,
-        metrics=read_metrics(arm.folder / METRICS),
+def _run(settings: OverlapSettings, services: ServiceSettings, variant: Finished) -> VariantRun:
+    return VariantRun(
+        name=variant.name,
+        ledger=variant.ledger,
+        metrics=read_metrics(variant.folder / METRICS),
         samples_per_step=settings.batch * settings.n,
         slots=services.slots,
-        warm=settings.arms[arm.name].warm,
+        warm=settings.variants[variant.name].warm,
         repeats=settings.repeats,
-        phased=arm.name.startswith("blocking"),
-        peak_rss_bytes=arm.peak_rss_bytes,
-        cool=settings.arms[arm.name].cool,
+        phased=variant.name.startswith("blocking"),
+        peak_rss_bytes=variant.peak_rss_bytes,
+        cool=settings.variants[variant.name].cool,
     )
 
 
 def judge(usual: Mix, fast: Mix | None) -> tuple[Target, ...]:
-    """Every number beside what is asked of it."""
-    return targets(usual.arms, usual.bounds["ours"], fast.arms if fast else None)
+    """Every target with its number."""
+    return targets(usual.variants, usual.bounds["ours"], fast.variants if fast else None)
 
 
 def write(
-    settings: OverlapSettings, mixes: Sequence[Mix], told: Sequence[Target], seconds: float, folder: Path
+    settings: OverlapSettings, mixes: Sequence[Mix], judged: Sequence[Target], seconds: float, folder: Path
 ) -> dict[str, Any]:
     """Write `overlap.json` into `folder` and return what is in it."""
     document = {
         "settings": settings.model_dump(mode="json"),
         "mixes": {mix.name: mix.document() for mix in mixes},
-        "targets": [target.document() for target in told],
+        "targets": [target.document() for target in judged],
         "seconds": seconds,
     }
     (folder / RESULT).write_text(json.dumps(document, indent=1) + "\n", encoding="utf-8")

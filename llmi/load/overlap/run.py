@@ -1,4 +1,4 @@
-"""A finished run of one arm of `llmi bench overlap`, cut into its steps.
+"""A finished run of one variant of `llmi bench overlap`, cut into its steps.
 
 Invariants: a step lasts until the next one begins, so that measured steps leave no second out; a step is
 measured only when the run finished it; windows are consecutive, of equal length, and end with the run.
@@ -44,11 +44,11 @@ class Step:
 
 
 @dataclass(frozen=True)
-class ArmRun:
-    """What an arm left behind. `metrics`: by `coordinator.watch.summary.read_metrics`; `slots`: requests that
-    a queue serves at once; the first `warm` and the last `cool` steps are left out (in the last ones a run
-    submits nothing any more) and the others cut into `repeats` windows; `phased`: tools begin when all of a
-    batch is written, judges when all its tools have ended.
+class VariantRun:
+    """The files of a finished run, read. `metrics`: by `coordinator.watch.summary.read_metrics`; `slots`:
+    requests that a queue serves at once; the first `warm` and the last `cool` steps are left out (in the last
+    ones a run submits nothing any more) and the others cut into `repeats` windows; `phased`: tools begin when
+    all of a batch is written, judges when all its tools have ended.
     """
 
     name: str
@@ -96,7 +96,7 @@ class ArmRun:
 
     @cached_property
     def asked(self) -> dict[str, float]:
-        """When each request was due, Unix seconds, by id: when it was posted, or earlier in a phased arm.
+        """When each request was due, Unix seconds, by id: when it was posted, or earlier in a phased variant.
 
         There a request whose turn has come waits first for a thread of the client. A tool's turn comes when
         the last text of the step's batch is written, a judge's when its last tool has ended; an edit's when

@@ -1,9 +1,7 @@
-"""What `llmi bench overlap` runs: the services that are played, how many slots they have, and how long each
-arm takes part.
+"""The settings of `llmi bench overlap`: simulated services, their slots, and the steps of each variant.
 
-Invariant: all arms share services, slots, draws, batch, staleness bound and policy, which trains at a rate
-so small that it stays what it is; they differ in when they ask, how wide, and how many groups they have under
-way.
+Invariant: all variants share services, slots, draws, batch, staleness bound and policy (its learning rate is
+so small that it does not change); they differ in when they post requests, in threads and in groups in flight.
 """
 
 from __future__ import annotations
@@ -17,7 +15,7 @@ from pydantic import Field, field_validator, model_validator
 
 from workers.settings import Settings
 
-ArmName = Literal["blocking", "blocking_wide", "coupled", "ours"]
+VariantName = Literal["blocking", "blocking_wide", "coupled", "ours"]
 SERVICES_ENV = "LLMI_TIMED_SERVICES"  # of the workers: `ServiceSettings` as JSON
 TOOL_THREADS, JUDGE_THREADS = 6, 8  # of the original
 
@@ -53,7 +51,7 @@ class ServiceSettings(Settings):
 
     def draw(self, queue: str, number: int) -> float:
         """Seconds that the job of this queue takes which is started as the `number`th: the same in every
-        arm."""
+        variant."""
         mean_s = self.mean_s[queue]
         random = Random(f"{self.seed}:{queue}:{number}")
         return random.lognormvariate(math.log(mean_s) - self.sigma**2 / 2, self.sigma)
@@ -63,8 +61,8 @@ class ServiceSettings(Settings):
         return self.model_copy(update={"mean_s": {name: s / factor for name, s in self.mean_s.items()}})
 
 
-class ArmSettings(Settings):
-    """The steps of one arm."""
+class VariantSettings(Settings):
+    """The steps of one variant."""
 
     warm: int = Field(ge=1)
     """First steps, which are not measured."""
@@ -77,11 +75,11 @@ class ArmSettings(Settings):
         return self.warm + repeats * self.steps + self.cool
 
 
-ARMS: Mapping[ArmName, ArmSettings] = {
-    "blocking": ArmSettings(warm=1, steps=1),
-    "blocking_wide": ArmSettings(warm=1, steps=2),
-    "coupled": ArmSettings(warm=4, steps=6, cool=4),
-    "ours": ArmSettings(warm=8, steps=6, cool=4),
+VARIANTS: Mapping[VariantName, VariantSettings] = {
+    "blocking": VariantSettings(warm=1, steps=1),
+    "blocking_wide": VariantSettings(warm=1, steps=2),
+    "coupled": VariantSettings(warm=4, steps=6, cool=4),
+    "ours": VariantSettings(warm=8, steps=6, cool=4),
 }
 
 
@@ -99,18 +97,18 @@ class OverlapSettings(Settings):
     seed: int = Field(default=1, ge=0)
     """Seed of the run."""
     repeats: int = Field(default=3, ge=1)
-    """Times that the measured steps of an arm are repeated."""
+    """Times that the measured steps of a variant are repeated."""
     services: ServiceSettings = ServiceSettings()
     """The simulated services of the first mix."""
     fast: float = Field(default=20.0, gt=1)
     """Factor by which services are faster in the second mix."""
-    arms: Mapping[ArmName, ArmSettings] = ARMS
-    """The steps of each arm."""
+    variants: Mapping[VariantName, VariantSettings] = VARIANTS
+    """The steps of each variant."""
 
-    @field_validator("arms")
+    @field_validator("variants")
     @classmethod
-    def _all(cls, arms: Mapping[ArmName, ArmSettings]) -> Mapping[ArmName, ArmSettings]:
-        return {**ARMS, **arms}
+    def _all(cls, variants: Mapping[VariantName, VariantSettings]) -> Mapping[VariantName, VariantSettings]:
+        return {**VARIANTS, **variants}
 
 
 def widths(services: ServiceSettings, tools: Sequence[str]) -> tuple[int, int]:

@@ -1,9 +1,8 @@
-"""The four arms of `llmi bench overlap`, one after the other: each a real GRPO run with a Redis, a Ray,
-workers and a trainer of its own.
+"""One variant of `llmi bench overlap`: a real GRPO run with its own Redis, Ray, workers and trainer.
 
-What is real: verl, vLLM, the tiny policy, queues, Celery workers, ledger, rules and judges. What is played:
-how long a tool or a judge takes (`timed_jobs`). Invariants: all arms have the same services and draws, batch,
-staleness bound and policy; one runs at a time; what an arm started has ended before the next begins.
+Real: verl, vLLM, the tiny policy, queues, Celery workers, ledger, rules and judges. Simulated: service times
+(`timed_jobs`). Invariants: all variants have the same services and draws, batch, staleness bound and policy;
+one runs at a time; all processes of a variant have ended before the next starts.
 """
 
 from __future__ import annotations
@@ -21,14 +20,14 @@ from coordinator.host.processes import MemoryWatch
 from coordinator.host.signals import StopSignals
 from coordinator.run.services import Services
 from coordinator.watch.progress import Progress
-from llmi.load.overlap.arms import WIDTHS_ENV
+from llmi.load.overlap.loops import WIDTHS_ENV
 from llmi.load.overlap.settings import (
     JUDGE_THREADS,
     SERVICES_ENV,
     TOOL_THREADS,
-    ArmName,
     OverlapSettings,
     ServiceSettings,
+    VariantName,
     widths,
 )
 from llmi.tools import SOURCES
@@ -38,13 +37,13 @@ from policy.settings import LOOP
 from workers.process.worker import WorkerProcess
 
 READY_S = 300.0  # they start beside Ray and vLLM
-STILL = 1e-12  # a learning rate at which training does all its work and changes nothing
+UNCHANGED_LR = 1e-12  # training does all its work and changes nothing
 TICK_S = 0.5
 
 
 @dataclass(frozen=True)
 class Parts:
-    """What the demo has built: the policy, and the prompts to train on."""
+    """The demo's parts: the policy, and the prompts to train on."""
 
     policy: Path
     prompts: Path
@@ -52,17 +51,17 @@ class Parts:
 
 @dataclass(frozen=True)
 class Finished:
-    """One arm's run. `peak_rss_bytes`: of all its processes (`processes.memory_bytes`)."""
+    """One variant's run. `peak_rss_bytes`: of all its processes (`processes.memory_bytes`)."""
 
-    name: ArmName
+    name: VariantName
     folder: Path
     ledger: Ledger
     peak_rss_bytes: int
     seconds: float
 
 
-def configure(settings: OverlapSettings, name: ArmName, parts: Parts) -> RunConfig:
-    """The arm's run, made of the demo's."""
+def configure(settings: OverlapSettings, name: VariantName, parts: Parts) -> RunConfig:
+    """The variant's run, made of the demo's."""
     asynchronous = name in ("coupled", "ours")
     return load(
         "demo",
@@ -70,7 +69,7 @@ def configure(settings: OverlapSettings, name: ArmName, parts: Parts) -> RunConf
             "name": name,
             "train.model": str(parts.policy),
             "train.seed": settings.seed,
-            "train.steps": settings.arms[name].total(settings.repeats),
+            "train.steps": settings.variants[name].total(settings.repeats),
             "train.epochs": 1000,
             "train.batch_size": settings.batch,
             "train.n": settings.n,
@@ -78,7 +77,7 @@ def configure(settings: OverlapSettings, name: ArmName, parts: Parts) -> RunConf
             "train.max_staleness": settings.max_staleness,
             # verl's default for its asynchronous trainers; none: a batch is asked for when the last is done.
             "train.warmup_batches": 1.0 if asynchronous else 0.0,
-            "train.lr": STILL,
+            "train.lr": UNCHANGED_LR,
             "train.admission": "adaptive" if name == "ours" else "fixed",
             "train.in_order": False,
             "train.rollout_timeout_s": 600,
@@ -90,10 +89,10 @@ def configure(settings: OverlapSettings, name: ArmName, parts: Parts) -> RunConf
     )
 
 
-def run_arm(
+def run_variant(
     settings: OverlapSettings,
     services: ServiceSettings,
-    name: ArmName,
+    name: VariantName,
     parts: Parts,
     folder: Path,
     signals: StopSignals,
@@ -106,12 +105,12 @@ def run_arm(
     config = config.model_copy(update={"blobs": config.blobs.model_copy(update={"url": str(run / "blobs")})})
     began, progress = time.monotonic(), Progress(run)
     with MemoryWatch() as memory, _widths(settings, services, name), ExitStack() as stack:
-        told = lambda stage: say(f"{name}: {stage}")  # noqa: E731 - one line
-        living = stack.enter_context(Services(config, run, signals, told, LOOPS[name]))
+        notify = lambda stage: say(f"{name}: {stage}")  # noqa: E731 - one line
+        services_running = stack.enter_context(Services(config, run, signals, notify, LOOPS[name]))
         stack.enter_context(_timed_workers(services, run))
         steps = 0
-        while living.training:
-            living.tick()
+        while services_running.training:
+            services_running.tick()
             progress.update()
             if progress.steps > steps:
                 steps = progress.steps
@@ -120,17 +119,17 @@ def run_arm(
     return Finished(name, run, close_open(run), memory.peak, time.monotonic() - began)
 
 
-LOOPS: dict[ArmName, str] = {
-    "blocking": "llmi.load.overlap.arms.BlockingLoop",
-    "blocking_wide": "llmi.load.overlap.arms.BlockingLoop",
-    "coupled": "llmi.load.overlap.arms.CoupledLoop",
+LOOPS: dict[VariantName, str] = {
+    "blocking": "llmi.load.overlap.loops.BlockingLoop",
+    "blocking_wide": "llmi.load.overlap.loops.BlockingLoop",
+    "coupled": "llmi.load.overlap.loops.CoupledLoop",
     "ours": LOOP,
 }
 
 
 @contextmanager
-def _widths(settings: OverlapSettings, services: ServiceSettings, name: ArmName) -> Iterator[None]:
-    """The threads of the blocking arms, in the environment that the rollout process inherits."""
+def _widths(settings: OverlapSettings, services: ServiceSettings, name: VariantName) -> Iterator[None]:
+    """The threads of the blocking variants, in the environment that the rollout process inherits."""
     tools, judges = (TOOL_THREADS, JUDGE_THREADS) if name == "blocking" else widths(services, SOURCES)
     os.environ[WIDTHS_ENV] = f"{settings.batch * settings.n},{tools},{judges}"
     try:

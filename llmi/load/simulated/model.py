@@ -1,7 +1,7 @@
-"""A model that is played: documents written beforehand, handed out segment by segment at a model's pace.
+"""A simulated model: prepared documents, returned segment by segment at a model's pace.
 
-Invariants: what is written, and how long each segment takes, follow from the seed; a segment ends where a tag
-closes, as a real one does; a model that is told to finish ends its document with the next segment.
+Invariants: texts and segment times follow from the seed; a segment ends where a tag closes, as a real one
+does; with `finishing` set, the next segment of every document is its last.
 """
 
 from __future__ import annotations
@@ -27,7 +27,7 @@ _PIECE = re.compile(r"\s?\S{1,4}|\s")  # as long as a real tokenizer's
 
 
 @dataclass(frozen=True)
-class PlayedText:
+class SimulatedText:
     """One document as token ids, cut where a tag closes; the last segment ends with `END`."""
 
     segments: tuple[tuple[int, ...], ...]
@@ -57,7 +57,7 @@ class Vocabulary:
         return "".join(map(self._pieces.__getitem__, ids))
 
 
-def compose(random: Random, vocabulary: Vocabulary, *, pictures: bool = True) -> PlayedText:
+def compose(random: Random, vocabulary: Vocabulary, *, pictures: bool = True) -> SimulatedText:
     """A document with paragraphs between its tags: some 1,200 tokens, 1 to 3 pictures if any."""
     topic = draw_topic(random, random.choice(SOURCES))
     image_num = random.choice((ANY, 2, 3)) if pictures else NONE
@@ -66,13 +66,11 @@ def compose(random: Random, vocabulary: Vocabulary, *, pictures: bool = True) ->
     text = "\n".join(line + "\n" + " ".join(next(prose) for _ in range(PARAGRAPH)) for line in lines)
     *tagged, rest = text.split(CLOSE)
     closed = (tuple(vocabulary.encode(part + CLOSE)) for part in tagged)
-    return PlayedText((*closed, (*vocabulary.encode(rest), END)))
+    return SimulatedText((*closed, (*vocabulary.encode(rest), END)))
 
 
-class PlayedModel:
-    """All rollouts ask the same one. `closed(rollout_id, number)` is called when a tag has just closed, which
-    is tag `number` of the rollout, from 0.
-    """
+class SimulatedModel:
+    """One for all rollouts. `closed(rollout_id, number)` is called when tag `number` (from 0) has closed."""
 
     def __init__(self, seed: int, closed: Callable[[str, int], None]):
         self._random = Random(seed)
@@ -83,13 +81,13 @@ class PlayedModel:
         self.finishing = False
 
     async def generate(
-        self, ids: list[int], left: int, number: int, *, rollout_id: str, text: PlayedText
+        self, ids: list[int], left: int, number: int, *, rollout_id: str, text: SimulatedText
     ) -> Segment:
         """The next segment of `text`, after the time a model takes. For `policy.rollout.result.Generate`."""
         self.written[rollout_id] = len(ids)
         await asyncio.sleep(self._random.uniform(*PACE_S))
         segment = list((END,) if self.finishing else text.segments[number])
-        # Floats of their own, as an engine returns them: shared ones would make the tokens look smaller.
+        # New floats, as an engine returns them: shared ones would make the tokens look smaller.
         log_probs = [-self._random.random() for _ in segment]
         self.written[rollout_id] = len(ids) + len(segment)
         if segment[-1] != END:
@@ -97,8 +95,8 @@ class PlayedModel:
         return Segment(segment, log_probs, (1, 1))
 
     def forget(self, rollout_id: str) -> None:
-        """The rollout has ended."""
+        """Drop the token count of a rollout that has ended."""
         self.written.pop(rollout_id, None)
 
-    def choose(self) -> PlayedText:
+    def choose(self) -> SimulatedText:
         return self._random.choice(self.texts)

@@ -1,5 +1,6 @@
-"""The Celery application of workers whose jobs take as long as drawn (`WorkerProcess(app=...)`): the queue's
-own, with `llmi.load.simulated.timed_jobs` in place of the real jobs.
+"""The Celery application of workers with drawn service times (`WorkerProcess(app=...)`).
+
+It is the queue's own, with `llmi.load.simulated.timed_jobs` in place of the real jobs.
 """
 
 from __future__ import annotations

@@ -1,23 +1,22 @@
-"""Jobs that take as long as drawn: tools give a fixed picture, judges judge by rules.
+"""Jobs with drawn service times: tools return a fixed picture, judges judge by rules.
 
-Loaded by workers of `llmi.load.simulated.timed_app` only. Invariants: the job of a queue that is started as
-the k-th takes the k-th draw, whichever arm posted it; a job computes first and sleeps for what is left, so
-that it holds its slot for as long as a service would, and no processor.
+Loaded by workers of `llmi.load.simulated.timed_app` only. Invariants: the k-th job of a queue takes the k-th
+draw, whichever variant posted it; a job computes first and sleeps for the rest, so that it holds its slot as
+long as a service would, without using a processor.
 """
 
 from __future__ import annotations
 
 import functools
-import io
 import os
 import time
 from collections.abc import Callable
-from random import Random
 from typing import Any
 
 import redis
 
 from llmi.load.overlap.settings import SERVICES_ENV, ServiceSettings
+from llmi.load.simulated.noise import noise_png
 from rewards.judges import IMAGE_KIND, TEXT_KIND, rules
 from rewards.judges.payloads import JudgeImagePayload, JudgeTextPayload
 from workers.celery_app.app import app
@@ -28,7 +27,6 @@ from workers.redis_client import SCAN_TIMEOUT_S, connect_redis
 from workers.settings import QueueSettings, section
 
 DRAWS = "llmi:bench:draws"
-SIDE = 64  # pixels
 
 
 @functools.cache
@@ -41,20 +39,9 @@ def _redis() -> redis.Redis:
     return connect_redis(section("queue", QueueSettings).url, SCAN_TIMEOUT_S)
 
 
-@functools.cache
-def picture(kind: str) -> bytes:
-    """A PNG with contrast and detail, another for each kind."""
-    from PIL import Image
-
-    noise = Random(kind).randbytes(3 * SIDE * SIDE)
-    file = io.BytesIO()
-    Image.frombytes("RGB", (SIDE, SIDE), noise).save(file, "PNG")
-    return file.getvalue()
-
-
 def _draws(kind: str) -> Callable[[Any, JobContext], Success]:
     def make(_payload: Any, ctx: JobContext) -> Success:
-        return Success(images=(ctx.blobs.put(picture(kind)),), source={"provider": "timed"})
+        return Success(images=(ctx.blobs.put(noise_png(kind)),), source={"provider": "timed"})
 
     return make
 

@@ -1,9 +1,9 @@
-"""All workers, played by one process: `python -m llmi.load.simulated.workers URL SEED LEAST_S MOST_S`.
+"""All workers, simulated by one process: `python -m llmi.load.simulated.workers URL SEED LEAST_S MOST_S`.
 
-It takes messages off the queues' lists many at a time, holds each for a service time drawn evenly, and
-commits its outcome with the program's own script. It stands in for hundreds of Celery workers where only the
-producer is measured: two processor cores do not bear both. It makes no image: a reference to one that does
-not exist is all that a producer ever sees. Ends with the process that started it.
+It consumes many messages at a time, holds each for an evenly drawn service time, and commits its outcome with
+the program's own script. It replaces hundreds of Celery workers where only the producer is measured: two
+cores cannot run both. It makes no image, only a reference: a producer never reads the bytes. Ends with the
+process that started it.
 """
 
 from __future__ import annotations
@@ -32,14 +32,14 @@ from workers.queues import QUEUES
 from workers.redis_client import SCAN_TIMEOUT_S, connect_redis
 
 POLL_S = 0.005
-TAKEN_AT_ONCE = 200
+BATCH = 200
 TTL_S = 600
 VERDICTS: dict[str, type[Verdict]] = {TEXT_KIND: TextVerdict, IMAGE_KIND: ImageVerdict}
-UNACKED = "unacked"  # kombu's hash of what workers hold, in which lost requests are searched
+UNACKED = "unacked"  # kombu's hash of unacknowledged messages, in which the client looks for lost requests
 
 
 def result(kind: str, request_id: str, random: Random) -> Success:
-    """What a worker of `kind` would answer."""
+    """The success of a worker of `kind`."""
     if kind in VERDICTS:
         return Success(verdict={axis: random.randint(1, 5) for axis in VERDICTS[kind].axes()})
     image = BlobRef(
@@ -49,11 +49,13 @@ def result(kind: str, request_id: str, random: Random) -> Success:
         width=1024,
         height=1024,
     )
-    return Success(images=(image,), source={"provider": "played", "caption": f"a picture for {request_id}"})
+    return Success(
+        images=(image,), source={"provider": "simulated", "caption": f"a picture for {request_id}"}
+    )
 
 
-class PlayedWorkers:
-    """Blocking; `turn` is one look at the queues and the clock."""
+class SimulatedWorkers:
+    """Blocking; `turn` consumes what is queued and commits what is due."""
 
     def __init__(self, client: redis.Redis, seed: int, service_s: tuple[float, float]):
         self._redis = client
@@ -65,18 +67,18 @@ class PlayedWorkers:
         pipeline: Any = self._redis.pipeline(transaction=False)
         kinds = (*SOURCES, *VERDICTS)
         for kind in kinds:
-            pipeline.rpop(QUEUES[kind].name, TAKEN_AT_ONCE)
+            pipeline.rpop(QUEUES[kind].name, BATCH)
         taken = [(kind, message) for kind, part in zip(kinds, pipeline.execute(), strict=True)
                  for message in part or ()]  # fmt: skip
         for kind, message in taken:
-            self._take(kind, message, now, pipeline)
+            self._consume(kind, message, now, pipeline)
         while self._held and self._held[0][0] <= now:
             _, tag, reply_to, outcome = heapq.heappop(self._held)
             commit(pipeline, outcome, reply_to, TTL_S)
             pipeline.hdel(UNACKED, tag)
         pipeline.execute()
 
-    def _take(self, kind: str, message: bytes, now: float, pipeline: Any) -> None:
+    def _consume(self, kind: str, message: bytes, now: float, pipeline: Any) -> None:
         envelope = json.loads(message)
         properties = envelope["properties"]
         [request], _, _ = json.loads(base64.b64decode(envelope["body"]))
@@ -85,7 +87,7 @@ class PlayedWorkers:
             request_id=request["request_id"],
             kind=kind,
             result=result(kind, request["request_id"], self._random),
-            worker="played",
+            worker="simulated",
             started=now,
             finished=now + service_s,
         )
@@ -96,7 +98,7 @@ class PlayedWorkers:
 
 def main(url: str, seed: int, least_s: float, most_s: float) -> None:
     with connect_redis(url, SCAN_TIMEOUT_S) as client:
-        workers = PlayedWorkers(client, seed, (least_s, most_s))
+        workers = SimulatedWorkers(client, seed, (least_s, most_s))
         while True:
             workers.turn(time.time())
             time.sleep(POLL_S)

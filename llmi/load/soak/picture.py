@@ -5,7 +5,7 @@ from __future__ import annotations
 from pathlib import Path
 
 from llmi.load.soak.bench import Soak
-from llmi.load.soak.gauge import MIB
+from llmi.load.soak.memory import MIB
 
 
 def draw(soak: Soak, path: Path) -> None:

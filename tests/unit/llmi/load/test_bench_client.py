@@ -8,11 +8,11 @@ from random import Random
 import pytest
 from rich.console import Console
 
-from llmi.load.client_bench import LAG_MS, POSTING_MS, ROLLOUT_KB, Numbers
+from llmi.load.client.numbers import LAG_MS, POSTING_MS, ROLLOUT_KB, Numbers
 from llmi.load.commands.client import show
-from llmi.load.gauges import Spread
-from llmi.load.simulated.model import END, PlayedModel, Vocabulary, compose
+from llmi.load.simulated.model import END, SimulatedModel, Vocabulary, compose
 from llmi.load.simulated.workers import result
+from llmi.load.spread import Spread
 from llmi.load.targets import Target
 from policy.document import ImagePart
 from policy.grammar.tags import CLOSE, TagReader
@@ -39,8 +39,8 @@ def test_each_segment_but_the_last_ends_where_a_tag_closes(seed):
     assert CLOSE not in vocabulary.decode(last)
 
 
-def test_played_documents_hold_valid_tags_and_prose():
-    model = PlayedModel(0, lambda *_: None)
+def test_simulated_documents_hold_valid_tags_and_prose():
+    model = SimulatedModel(0, lambda *_: None)
     for text in model.texts[:20]:
         reader = TagReader(0)
         parts = reader.feed(model.vocabulary.decode([i for s in text.segments for i in s])) + reader.close()
@@ -48,11 +48,11 @@ def test_played_documents_hold_valid_tags_and_prose():
         assert 300 < text.tokens < 4000
 
 
-def test_the_same_seed_plays_the_same_documents():
-    assert PlayedModel(3, lambda *_: None).texts == PlayedModel(3, lambda *_: None).texts
+def test_the_same_seed_gives_the_same_documents():
+    assert SimulatedModel(3, lambda *_: None).texts == SimulatedModel(3, lambda *_: None).texts
 
 
-def test_played_judges_speak_as_real_ones():
+def test_simulated_judges_answer_in_the_real_form():
     ImageVerdict.read(result("judge_image", "r", Random(0)).verdict)
     assert result("search", "r", Random(0)).images
 

@@ -13,7 +13,7 @@ from overlap_ledgers import Book
 
 from llmi.load.overlap.bound import Bound, bound, targets
 from llmi.load.overlap.numbers import Repeated, measure
-from llmi.load.overlap.run import ArmRun
+from llmi.load.overlap.run import VariantRun
 from llmi.load.overlap.spans import covered_s, lanes, running
 
 TIMES = st.floats(0, 100)
@@ -124,7 +124,7 @@ def phased() -> Book:
     return book
 
 
-def test_waiting_for_a_thread_of_the_client_counts_in_a_phased_arm():
+def test_waiting_for_a_thread_of_the_client_counts_in_a_phased_variant():
     run = phased().run(phased=True)
     after = {name.partition(".")[2] + name[2]: time - Book.ZERO for name, time in run.asked.items()}
     assert after == {"diffusion-00": 13, "diffusion-01": 13, "edit-01": 18, "judge_text-00": 21,
@@ -155,11 +155,11 @@ def test_a_request_is_never_due_after_it_was_posted():
 
 
 def test_the_bound_by_hand():
-    arm = blocking()
-    arm.request("b_0", "diffusion", 12, 12, 42)
-    arm.request("c_0", "diffusion", 12, 12, 42)
-    arm.request("c_0", "search", 12, 13, 19)
-    best = bound(blocking().run(), arm.run())
+    variant = blocking()
+    variant.request("b_0", "diffusion", 12, 12, 42)
+    variant.request("c_0", "diffusion", 12, 12, 42)
+    variant.request("c_0", "search", 12, 13, 19)
+    best = bound(blocking().run(), variant.run())
     assert best.parts == {"generation": pytest.approx(7 / 3), "training": pytest.approx(4), "search": 1,
                           "diffusion": 5, "edit": 0, "code": 0,
                           "judge_text": 0, "judge_image": 0}  # fmt: skip
@@ -173,12 +173,12 @@ def test_a_trainer_that_is_the_bound_need_not_wait():
     assert (best.largest, best.trainer_idle_ratio) == ("training", 0)
 
 
-def test_arms_with_other_steps_are_not_compared():
+def test_variants_with_other_steps_are_not_compared():
     with pytest.raises(ValueError, match="differ in samples per step"):
         bound(blocking().run("one"), blocking().run("two", samples_per_step=4))
 
 
-def arms(**samples_per_s: float) -> dict:
+def variants(**samples_per_s: float) -> dict:
     numbers = measure(blocking().run())
     return {
         name: replace(
@@ -189,20 +189,20 @@ def arms(**samples_per_s: float) -> dict:
 
 
 def test_targets_are_met_up_to_their_limits():
-    four = arms(blocking=1, blocking_wide=1.5, coupled=2, ours=3)
+    four = variants(blocking=1, blocking_wide=1.5, coupled=2, ours=3)
     best = Bound({"generation": 10 / 1.15, "training": 8 / 1.15})
-    met = targets(four, best, arms(coupled=1.0, ours=0.97))
+    met = targets(four, best, variants(coupled=1.0, ours=0.97))
     assert [target.value for target in met] == pytest.approx([3, 2, 1.5, 1.15, 0.05, 0.97])
     assert [target.met for target in met[:3]] == [True] * 3
     slower = targets(
-        four | arms(ours=2.9), Bound({"generation": 8.5, "training": 7}), arms(coupled=1, ours=0.9)
+        four | variants(ours=2.9), Bound({"generation": 8.5, "training": 7}), variants(coupled=1, ours=0.9)
     )
     assert [target.met for target in slower] == [False] * 6
     assert "asked for" not in json.dumps([target.document() for target in slower])
 
 
 def test_without_the_second_mix_there_is_no_target_for_it():
-    four = arms(blocking=1, blocking_wide=1, coupled=1, ours=1)
+    four = variants(blocking=1, blocking_wide=1, coupled=1, ours=1)
     assert len(targets(four, Bound({"training": 10}))) == 5
 
 
@@ -256,7 +256,7 @@ def test_ratios_lie_between_none_and_all(waits, spans, repeats):
         book.step(number, (at, at + share * step_s), step_s=step_s, sync_s=0.0)
         book.rollout(f"g{number}_0", *spans, step=number)
         at += step_s
-    run: ArmRun = book.run(warm=0, repeats=repeats)
+    run: VariantRun = book.run(warm=0, repeats=repeats)
     numbers = measure(run)
     slack = 1e-6  # Unix seconds are kept to 1e-10 or so
     assert -slack <= numbers.trainer_idle_ratio.overall <= 1 + slack

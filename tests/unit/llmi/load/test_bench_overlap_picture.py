@@ -1,6 +1,6 @@
 """The picture of `llmi bench overlap`: what it shows of a run by hand, and that it is drawn.
 
-The four arms are simulated, so that the numbers of runs as they could be are checked against each other too.
+The four variants are simulated, so that their numbers are also checked against each other.
 """
 
 from __future__ import annotations
@@ -75,7 +75,7 @@ def test_a_blocking_step_holds_all_work_of_its_batch_and_no_other(runs):
     assert max(end for _, end in panel.texts[0]) <= min(begin for begin, _ in panel.queues["diffusion"][0])
 
 
-def test_simulated_arms_have_the_numbers_that_were_put_in(runs):
+def test_simulated_variants_have_the_numbers_that_were_put_in(runs):
     numbers = {name: measure(run) for name, run in runs.items()}
     speeds = [numbers[name].samples_per_s.median for name in ("blocking", "blocking_wide", "coupled", "ours")]
     assert speeds == sorted(speeds)
@@ -86,7 +86,7 @@ def test_simulated_arms_have_the_numbers_that_were_put_in(runs):
     assert all(target.met for target in targets(numbers, best, fast))
     work = [one.queues["diffusion"].service_s for one in numbers.values()]
     assert work == pytest.approx([work[0]] * 4)
-    # Six threads for tools: most of the waiting of the blocking arm is in its own line, not in the queue.
+    # Six threads for tools: most of the waiting of the blocking variant is in its own line, not in the queue.
     assert numbers["blocking"].queues["code"].wait_p50_s > 5
     assert numbers["ours"].queues["code"].wait_p50_s == 0
 
@@ -102,7 +102,7 @@ def test_the_picture_shows_full_and_pale_work(runs, tmp_path):
 
 
 def test_nothing_to_draw_is_told():
-    with pytest.raises(ValueError, match="no arm"):
+    with pytest.raises(ValueError, match="no variant"):
         draw([], None)
 
 

@@ -7,7 +7,7 @@ from dataclasses import replace
 import pytest
 
 from llmi.load.chaos.audit import Evidence, Rule, audit
-from llmi.load.chaos.load import Sample
+from llmi.load.testbed.groups import Sample
 from policy.document import Document, Task, TextPart
 from policy.ledger.records import Ledger, RequestRecord, RolloutRecord
 from policy.scoring import Score
@@ -56,55 +56,55 @@ def test_a_request_without_outcome_is_lost(evidence):
 
 
 @pytest.mark.parametrize(("starts", "violations"), [(0, 1), (1, 0)])
-def test_a_request_that_nobody_began_by_its_deadline_was_forgotten(evidence, starts, violations):
+def test_a_timed_out_request_without_a_start_breaks_a_rule(evidence, starts, violations):
     evidence.ledger.requests["r-0"].outcome = outcome(Failure(cause=Cause.TIMEOUT))
     evidence.ledger.rollouts["g_0"] = rollout(None, "masked")
     found = broken(audit(replace(evidence, batch=[], stored={}, starts={"r-0": starts})))
-    assert len(found.get("a worker begins it before its deadline", ())) == violations
+    assert len(found.get("a worker starts it before its deadline", ())) == violations
 
 
 @pytest.mark.parametrize(
     "text", ["request r-0 has two outcomes", "outcome of request x, which was never posted"]
 )
-def test_what_the_ledger_forbids_of_outcomes_is_told(evidence, text):
+def test_a_second_outcome_in_the_ledger_breaks_a_rule(evidence, text):
     evidence.ledger.violations.append(text)
     assert broken(audit(evidence)) == {"a posted request has one outcome": (text,)}
 
 
-def test_a_success_that_is_stored_otherwise_than_told_is_doubled(evidence):
+def test_a_stored_success_that_differs_from_the_received_one_breaks_a_rule(evidence):
     other = Success(images=(REF.model_copy(update={"sha256": "b" * 64}),))
     found = broken(audit(replace(evidence, stored={"r-0": outcome(other)})))
-    assert list(found) == ["what is stored is what was told"]
+    assert list(found) == ["the stored outcome is the one received"]
 
 
-def test_a_success_after_a_failure_was_told_is_allowed(evidence):
+def test_a_success_stored_after_a_received_failure_is_allowed(evidence):
     failure = Failure(cause=Cause.WORKER_LOST)
     evidence.ledger.requests["r-0"].outcome = outcome(failure)
     evidence.ledger.rollouts["g_0"] = rollout(None, "masked")
     assert broken(audit(replace(evidence, batch=[]))) == {}
 
 
-def test_an_outcome_of_nothing_that_was_posted_is_told(evidence):
+def test_an_outcome_of_a_request_never_posted_breaks_a_rule(evidence):
     found = broken(audit(replace(evidence, stored={"x": outcome(FOUND)})))
-    assert list(found) == ["what is stored is what was told"]
+    assert list(found) == ["the stored outcome is the one received"]
 
 
-def test_a_reference_to_a_broken_blob_is_told(evidence):
+def test_a_reference_to_a_broken_blob_breaks_a_rule(evidence):
     found = broken(audit(replace(evidence, broken={REF.sha256})))
     assert found == {
         "a referenced blob is there and whole": (f"blob {REF.sha256} of request r-0 is missing or damaged",)
     }
 
 
-def test_a_rollout_without_end_is_told(evidence):
+def test_a_rollout_without_a_terminal_state_breaks_a_rule(evidence):
     evidence.ledger.rollouts["g_0"].state = None
     assert "a rollout has one terminal state" in broken(audit(replace(evidence, batch=[])))
 
 
-def test_a_number_from_our_failure_is_told(evidence):
+def test_a_reward_after_an_infrastructure_failure_breaks_a_rule(evidence):
     evidence.ledger.requests["r-0"].outcome = outcome(Failure(cause=Cause.QUOTA))
     found = broken(audit(replace(evidence, stored={})))
-    assert list(found) == ["no number comes from a failure of ours"]
+    assert list(found) == ["no reward comes from an infrastructure failure"]
 
 
 def test_a_number_despite_the_models_failure_is_right(evidence):
@@ -117,16 +117,16 @@ def test_a_number_despite_the_models_failure_is_right(evidence):
     [(None, "masked"), (0.5, "masked"), (0.7, "trained")],
     ids=["masked", "dropped", "other"],
 )
-def test_a_sample_that_the_ledger_does_not_know_as_trained_is_told(evidence, reward, state):
+def test_a_sample_that_is_not_trained_in_the_ledger_breaks_a_rule(evidence, reward, state):
     evidence.ledger.rollouts["g_0"] = rollout(reward, state)
     assert list(broken(audit(evidence))) == ["no masked sample is in a batch, none twice"]
 
 
-def test_a_sample_trained_on_twice_is_told(evidence):
+def test_a_sample_trained_on_twice_breaks_a_rule(evidence):
     found = broken(audit(replace(evidence, batch=[Sample("g_0", 0.5), Sample("g_0", 0.5)])))
     assert found == {"no masked sample is in a batch, none twice": ("rollout g_0 is in a batch twice",)}
 
 
-def test_what_is_left_in_a_queue_is_told(evidence):
+def test_a_message_left_in_a_queue_breaks_a_rule(evidence):
     found = broken(audit(replace(evidence, left={"search": 2, "edit": 0})))
     assert found == {"nothing is left in the queues": ("2 messages are left in search",)}

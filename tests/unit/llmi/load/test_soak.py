@@ -8,7 +8,7 @@ import sys
 
 import pytest
 
-from llmi.load.soak.gauge import MIB, Reading, read, series
+from llmi.load.soak.memory import MIB, Reading, read, series
 
 
 def readings(rss_mib: list[float], files: list[int], role: str = "worker") -> list[Reading]:

@@ -1,4 +1,4 @@
-"""The arms of the overlap benchmark: when each asks for what, how wide, and what the services draw."""
+"""The variants of the overlap benchmark: when each asks for what, how wide, and what the services draw."""
 
 from __future__ import annotations
 
@@ -8,7 +8,7 @@ import statistics
 import pytest
 from scripted import END, PATIENCE_S, PROMPT, Judge, Model, Queue, blob, decode, search
 
-from llmi.load.overlap.arms import BlockingRollout, CoupledRollout, Gate, Phases, Threads
+from llmi.load.overlap.loops import Barrier, BlockingRollout, CoupledRollout, Phases, Threads
 from llmi.load.overlap.settings import OverlapSettings, ServiceSettings, widths
 from llmi.tools import SOURCES
 from policy.document import Task
@@ -111,11 +111,11 @@ async def test_a_thread_whose_posting_failed_is_free_again():
             await threads.post(asked(number))
 
 
-async def test_who_comes_after_a_gate_has_opened_goes_through():
-    gate = Gate(1)
+async def test_a_rollout_after_the_barrier_opened_does_not_wait():
+    barrier = Barrier(1)
     async with asyncio.timeout(PATIENCE_S):
-        await gate.wait("first")
-        await gate.wait("late")
+        await barrier.wait("first")
+        await barrier.wait("late")
 
 
 async def test_a_rollout_that_breaks_keeps_its_batch_from_nothing(make):
@@ -131,7 +131,7 @@ async def test_a_rollout_that_breaks_keeps_its_batch_from_nothing(make):
     assert (await whole.run(PROMPT)).reward == 1.0
 
 
-def test_draws_are_the_same_for_every_arm_and_have_the_mean_that_was_asked_for():
+def test_draws_are_the_same_for_every_variant_and_have_the_mean_that_was_asked_for():
     services = ServiceSettings()
     assert services.draw("edit", 7) == ServiceSettings().draw("edit", 7)
     assert services.draw("edit", 7) != services.draw("diffusion", 7)
@@ -141,13 +141,13 @@ def test_draws_are_the_same_for_every_arm_and_have_the_mean_that_was_asked_for()
     assert services.fast(10).draw("code", 3) == pytest.approx(services.draw("code", 3) / 10)
 
 
-def test_the_wide_arm_has_a_thread_for_each_slot():
+def test_the_wide_variant_has_a_thread_for_each_slot():
     slots = {"search": 3, "diffusion": 4, "edit": 1, "code": 2, "judge_text": 5, "judge_image": 6}
     assert widths(ServiceSettings(slots=slots), SOURCES) == (10, 11)
 
 
-def test_every_arm_has_warm_steps_and_all_repeats():
+def test_every_variant_has_warm_steps_and_all_repeats():
     settings = OverlapSettings()
-    assert {name: arm.total(settings.repeats) for name, arm in settings.arms.items()} == {
+    assert {name: variant.total(settings.repeats) for name, variant in settings.variants.items()} == {
         "blocking": 4, "blocking_wide": 7, "coupled": 26, "ours": 30,
     }  # fmt: skip

@@ -1,4 +1,4 @@
-"""The runs of the overlap benchmark: what all arms share, and in what they differ."""
+"""The runs of the overlap benchmark: what all variants share, and in what they differ."""
 
 from __future__ import annotations
 
@@ -14,9 +14,11 @@ from workers.errors import ConfigError
 DIFFER = {"steps", "warmup_batches", "admission"}
 
 
-def test_arms_differ_in_admission_alone():
+def test_variants_differ_in_admission_alone():
     settings = OverlapSettings(batch=3, n=4)
-    configs = {name: configure(settings, name, Parts(Path("policy"), Path("p"))) for name in settings.arms}
+    configs = {
+        name: configure(settings, name, Parts(Path("policy"), Path("p"))) for name in settings.variants
+    }
     shared = [config.train.model_dump(exclude=DIFFER) for config in configs.values()]
     assert all(each == shared[0] for each in shared)
     assert {name: (c.train.warmup_batches, c.train.admission) for name, c in configs.items()} == {
@@ -30,9 +32,9 @@ def test_arms_differ_in_admission_alone():
 
 def test_settings_are_read_from_a_file(tmp_path):
     file = tmp_path / "mine.yaml"
-    file.write_text("batch: 2\nservices: {sigma: 0.1}\narms: {ours: {warm: 1, steps: 2}}\n")
+    file.write_text("batch: 2\nservices: {sigma: 0.1}\nvariants: {ours: {warm: 1, steps: 2}}\n")
     settings = read(file)
-    assert {name: arm.warm for name, arm in settings.arms.items()} == {
+    assert {name: variant.warm for name, variant in settings.variants.items()} == {
         "blocking": 1, "blocking_wide": 1, "coupled": 4, "ours": 1,
     }  # fmt: skip
     assert (settings.batch, settings.services.sigma, settings.n) == (2, 0.1, OverlapSettings().n)

@@ -1,4 +1,4 @@
-"""A TCP proxy between Redis and everyone else, which can drop, delay and withhold what passes.
+"""A TCP proxy before Redis that can drop connections, and delay or stall packets.
 
 Runs in a thread with an event loop of its own. Invariant: a connection that cannot be made, or that one side
 closes, is closed on the other side too.
@@ -22,8 +22,8 @@ class Proxy:
     def __init__(self, target: int):
         self.port = 0
         self.delay_s = 0.0
-        self._speaking = asyncio.Event()
-        self._speaking.set()
+        self._forwarding = asyncio.Event()
+        self._forwarding.set()
         self._target = target
         self._writers: set[asyncio.StreamWriter] = set()
         self._loop = asyncio.new_event_loop()
@@ -40,17 +40,17 @@ class Proxy:
         self._thread.join(START_S)
         self._loop.close()
 
-    def cut(self) -> None:
-        """Drop every connection there is."""
+    def drop_connections(self) -> None:
+        """Abort every open connection."""
         self._loop.call_soon_threadsafe(self._drop)
 
-    def silence(self) -> None:
-        """Let nothing pass until `speak`."""
-        self._loop.call_soon_threadsafe(self._speaking.clear)
+    def stall(self) -> None:
+        """Forward no packet until `resume`."""
+        self._loop.call_soon_threadsafe(self._forwarding.clear)
 
-    def speak(self) -> None:
-        """What was withheld passes, and all that follows."""
-        self._loop.call_soon_threadsafe(self._speaking.set)
+    def resume(self) -> None:
+        """Forward the packets held back, and all that follow."""
+        self._loop.call_soon_threadsafe(self._forwarding.set)
 
     def _drop(self) -> None:
         for writer in self._writers:
@@ -62,9 +62,9 @@ class Proxy:
 
     async def _end(self) -> None:
         self._server.close()
-        self._speaking.set()
+        self._forwarding.set()
         self._drop()
-        # They end by themselves: asyncio's streams complain of a connection whose task was cancelled.
+        # They end by themselves; asyncio's streams log an error when the task of a connection is cancelled.
         if others := asyncio.all_tasks() - {asyncio.current_task()}:
             await asyncio.wait(others, timeout=END_S)
 
@@ -77,8 +77,8 @@ class Proxy:
         ends = {writer, far_writer}
         self._writers |= ends
         ways = [
-            asyncio.create_task(self._pass_on(reader, far_writer)),
-            asyncio.create_task(self._pass_on(far_reader, writer)),
+            asyncio.create_task(self._forward(reader, far_writer)),
+            asyncio.create_task(self._forward(far_reader, writer)),
         ]
         try:
             await asyncio.wait(ways, return_when=asyncio.FIRST_COMPLETED)
@@ -89,11 +89,11 @@ class Proxy:
             for end in ends:
                 end.transport.abort()
 
-    async def _pass_on(self, reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
+    async def _forward(self, reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
         with contextlib.suppress(OSError):  # dropped by us, or by either side
             while packet := await reader.read(PACKET):
                 if self.delay_s:
                     await asyncio.sleep(self.delay_s)
-                await self._speaking.wait()
+                await self._forwarding.wait()
                 writer.write(packet)
                 await writer.drain()

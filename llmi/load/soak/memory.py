@@ -1,7 +1,7 @@
-"""What a soak reads of every process, and whether it stayed flat.
+"""Memory and open files of every process by role, and whether they stayed flat.
 
-Invariants: reading costs milliseconds; a process that is replaced by another of its role goes on as the same
-series (the largest of a role counts); the first third of a soak is left out, in which caches fill.
+Invariants: a reading costs milliseconds; the largest process of a role counts, so that a replaced process
+continues its series; the first third of a soak is left out, in which caches fill.
 """
 
 from __future__ import annotations
@@ -19,7 +19,7 @@ GROWTH = 1.05  # of the last third over the middle one, and
 SLACK_BYTES = 8 * MIB  # so much more: an allocator's steps
 FILES = 3  # more open files that say nothing: connections come and go
 ROLES = (
-    ("llmi.load.chaos.provider", "images and judges"),
+    ("llmi.load.testbed.provider", "images and judges"),
     ("workers.sandbox", "jail"),
     ("MainProcess", "worker"),
     ("ForkPoolWorker", "pool process"),
@@ -84,15 +84,15 @@ def _role(process: psutil.Process) -> str:
 
 
 def series(readings: Sequence[Reading]) -> list[Series]:
-    """By role, of those that were there in both thirds."""
+    """One series for each role that has readings in both thirds."""
     end = max((reading.time_s for reading in readings), default=0.0)
-    told = []
+    found = []
     for role in dict.fromkeys(reading.role for reading in readings):
         own = [reading for reading in readings if reading.role == role]
         middle = [reading for reading in own if end / 3 <= reading.time_s < 2 * end / 3]
         last = [reading for reading in own if reading.time_s >= 2 * end / 3]
         if middle and last:
-            told.append(
+            found.append(
                 Series(
                     role=role,
                     processes=round(median(reading.processes for reading in last)),
@@ -102,4 +102,4 @@ def series(readings: Sequence[Reading]) -> list[Series]:
                     last_files=median(reading.files for reading in last),
                 )
             )
-    return told
+    return found

@@ -1,6 +1,4 @@
-"""What a trial and a soak are played on: the configuration that workers and rollouts read, and an environment
-that leads nobody elsewhere.
-"""
+"""The configuration of workers and rollouts under load, and the environment that they start in."""
 
 from __future__ import annotations
 
@@ -10,8 +8,7 @@ from collections.abc import Iterator
 from pathlib import Path
 
 from coordinator.config.settings import ServiceConfig
-from llmi.demo.build import cache_folder
-from llmi.load.chaos.provider import Provider
+from llmi.load.testbed.provider import Provider
 from rewards.settings import IMAGE_URL_ENV, TEXT_URL_ENV, JudgeEndpoint, JudgeSettings
 from workers.settings import (
     REDIS_ENV,
@@ -21,21 +18,25 @@ from workers.settings import (
     SearchSettings,
     ToolSettings,
 )
+from workers.storage.cache import cache_folder
 
 LEASE_S = 5.0
 
 
-def config_of(folder: Path, port: int, provider: Provider) -> ServiceConfig:
-    """What workers and rollouts of the trial read: real tools, images and judges by the provider. `port`:
-    where Redis is reached.
-    """
+def make_config(
+    folder: Path, port: int, provider: Provider, result_ttl_s: int | None = None
+) -> ServiceConfig:
+    """Real search and code; images and verdicts by `provider`. `port`: of Redis, or of its proxy."""
+    queue = QueueSettings(redis_url=f"redis://127.0.0.1:{port}/0", lease_s=LEASE_S)
+    if result_ttl_s is not None:
+        queue = queue.model_copy(update={"result_ttl_s": result_ttl_s})
     made = ImageModelSettings(
         provider="openai", base_url=provider.url, model="chaos", size="64x64", allow_private_addresses=True
     )
     judge = JudgeEndpoint(provider="openai", base_url=provider.url, model="chaos")
     return ServiceConfig(
         name="chaos",
-        queue=QueueSettings(redis_url=f"redis://127.0.0.1:{port}/0", lease_s=LEASE_S),
+        queue=queue,
         blobs=BlobSettings(url=str(folder / "blobs")),
         tools=ToolSettings(
             search=SearchSettings(library=str(cache_folder() / "library")), diffusion=made, edit=made
@@ -45,8 +46,8 @@ def config_of(folder: Path, port: int, provider: Provider) -> ServiceConfig:
 
 
 @contextlib.contextmanager
-def apart() -> Iterator[None]:
-    """Without the variables that would lead workers elsewhere."""
+def isolated_environment() -> Iterator[None]:
+    """Without the variables that name another Redis or other judges."""
     before = {name: os.environ.pop(name, None) for name in (REDIS_ENV, TEXT_URL_ENV, IMAGE_URL_ENV)}
     try:
         yield

@@ -1,14 +1,13 @@
-"""An images service and a judge of OpenAI's shape: `python -m llmi.load.chaos.provider PORT`.
+"""An images service and a judge of OpenAI's shape: `python -m llmi.load.testbed.provider PORT`.
 
-Invariant: what is asked alone decides the answer, so that the same request always gets the same picture and
-the same verdict, however often it is asked.
+Invariant: the answer follows from the request alone, so that a repeated request gets the same picture and the
+same verdict.
 """
 
 from __future__ import annotations
 
 import base64
 import hashlib
-import io
 import json
 import os
 import signal
@@ -17,16 +16,15 @@ import subprocess
 import sys
 import time
 from pathlib import Path
-from random import Random
 from typing import Any
 
 from aiohttp import web
 
+from llmi.load.simulated.noise import noise_png
 from workers.process.interpreter import PYTHON
 from workers.process.parent_death import start_child
 
 LOOPBACK = "127.0.0.1"
-SIDE = 64  # pixels
 START_S = 30.0
 POLL_S = 0.02
 
@@ -46,8 +44,8 @@ class Provider:
         return f"http://{LOOPBACK}:{self._port}/v1"
 
     def start(self) -> None:
-        """Returns when it listens. Raises `RuntimeError` when it does not."""
-        command = [*PYTHON, "-m", "llmi.load.chaos.provider", str(self._port)]
+        """Start it and wait until it listens. Raises `RuntimeError` if it does not."""
+        command = [*PYTHON, "-m", "llmi.load.testbed.provider", str(self._port)]
         self._process = start_child(command, log=self._log)
         deadline = time.monotonic() + START_S
         while time.monotonic() < deadline and self._process.poll() is None:
@@ -63,26 +61,16 @@ class Provider:
             self._process.kill()
             self._process.wait()
 
-    def stop(self) -> None:
-        """Hold it, until `go_on`."""
+    def pause(self) -> None:
+        """Stop it with SIGSTOP, until `resume`."""
         self._signal(signal.SIGSTOP)
 
-    def go_on(self) -> None:
+    def resume(self) -> None:
         self._signal(signal.SIGCONT)
 
     def _signal(self, signum: signal.Signals) -> None:
         if self._process is not None and self._process.poll() is None:
             os.kill(self._process.pid, signum)
-
-
-def picture(asked: str) -> bytes:
-    """A PNG that follows from `asked`."""
-    from PIL import Image
-
-    file = io.BytesIO()
-    noise = Random(asked).randbytes(3 * SIDE * SIDE)
-    Image.frombytes("RGB", (SIDE, SIDE), noise).save(file, "PNG")
-    return file.getvalue()
 
 
 def verdict(asked: str, axes: dict[str, Any]) -> dict[str, int]:
@@ -93,7 +81,7 @@ def verdict(asked: str, axes: dict[str, Any]) -> dict[str, int]:
 async def _images(request: web.Request) -> web.Response:
     fields: Any = await (request.json() if request.content_type == "application/json" else request.post())
     asked = f"{request.path} {fields['prompt']} {fields.get('seed', '')}"
-    return web.json_response({"data": [{"b64_json": base64.b64encode(picture(asked)).decode()}]})
+    return web.json_response({"data": [{"b64_json": base64.b64encode(noise_png(asked)).decode()}]})
 
 
 async def _chat(request: web.Request) -> web.Response:

@@ -1,10 +1,10 @@
-"""The ways of running a rollout that ours is compared with, as agent loops on the same queues and workers.
+"""The agent loops that ours is compared with, on the same queues and workers.
 
-`CoupledLoop`: tools are posted when the text is complete, judges when the last image is in, and the rollout
-awaits its reward, as an agent loop of verl's does that calls its tools and its reward by itself.
-`BlockingLoop`: as the released code of LLM-I, in phases of a whole batch: all texts, then all tools in so
-many threads, then all judges in so many. Invariant: documents, requests and rewards are those of ours; only
-the times of asking differ.
+`CoupledLoop`: tools are posted when the text is complete, judges when the last image has arrived, and the
+rollout awaits its reward, as a verl agent loop does that calls tools and reward itself.
+`BlockingLoop`: as the released code of LLM-I, in phases of a whole batch: all texts, then all tools in a pool
+of threads, then all judges in another. Invariant: documents, requests and rewards are the same as in ours;
+only the times of posting differ.
 """
 
 from __future__ import annotations
@@ -46,14 +46,14 @@ class CoupledRollout(Rollout):
 
 
 class CoupledLoop(InterleavedAgentLoop):
-    """verl's usual way."""
+    """As verl runs a rollout with tools and reward."""
 
     def _compose(self, step: int, **parts: Any) -> Rollout:
         return CoupledRollout(**parts)
 
 
 class Threads:
-    """A queue client that has so many requests of a sort under way at once, as a pool of threads would."""
+    """A queue client with a bounded number of requests in flight, as two pools of threads would have."""
 
     def __init__(self, client: QueueClient, tools: asyncio.Semaphore, judges: asyncio.Semaphore):
         self._client = client
@@ -72,7 +72,7 @@ class Threads:
         await threads.acquire()
         try:
             posted = await self._client.post(request.model_copy(update={"deadline": time.time() + left_s}))
-        except BaseException:  # whatever ended the posting, the thread is free again
+        except BaseException:  # also a cancellation frees the thread
             threads.release()
             raise
         holding = asyncio.create_task(self._hold(posted, threads))
@@ -91,36 +91,36 @@ class Threads:
             threads.release()
 
 
-class Gate:
-    """Opens for all, and for good, when so many rollouts have come or gone."""
+class Barrier:
+    """Opens, and stays open, when `parties` rollouts have arrived or ended."""
 
     def __init__(self, parties: int):
         self._parties = parties
-        self._came: set[str] = set()
+        self._arrived: set[str] = set()
         self._open = asyncio.Event()
 
-    def come(self, rollout_id: str) -> None:
+    def arrive(self, rollout_id: str) -> None:
         """Count a rollout, once."""
-        self._came.add(rollout_id)
-        if len(self._came) >= self._parties:
+        self._arrived.add(rollout_id)
+        if len(self._arrived) >= self._parties:
             self._open.set()
 
     async def wait(self, rollout_id: str) -> None:
-        """Returns when the last one has come; who comes later, of a group that replaces one, goes through."""
-        self.come(rollout_id)
+        """Wait for the last rollout. One that arrives later, of a replacement group, does not wait."""
+        self.arrive(rollout_id)
         await self._open.wait()
 
 
 class Phases:
-    """What the rollouts of one process share: gates by step, threads for all steps.
+    """What the rollouts of one process share: barriers by step, threads for all steps.
 
     `widths`: rollouts in a batch, tool threads, judge threads.
     """
 
     def __init__(self, widths: tuple[int, int, int]):
         parties, tools, judges = widths
-        self.texts: dict[int, Gate] = defaultdict(lambda: Gate(parties))
-        self.images: dict[int, Gate] = defaultdict(lambda: Gate(parties))
+        self.texts: dict[int, Barrier] = defaultdict(lambda: Barrier(parties))
+        self.images: dict[int, Barrier] = defaultdict(lambda: Barrier(parties))
         self.tools, self.judges = asyncio.Semaphore(tools), asyncio.Semaphore(judges)
 
 
@@ -138,26 +138,26 @@ class BlockingRollout(CoupledRollout):
     phases: Phases = field(default_factory=lambda: Phases((1, 1, 1)))
 
     async def run(self, prompt_ids: list[int]) -> RolloutResult:
-        """As `Rollout.run`; one that breaks keeps nobody waiting."""
+        """As `Rollout.run`; a failed rollout counts as arrived."""
         try:
             return await super().run(prompt_ids)
         finally:
-            for gate in self._gates:
-                gate.come(self.rollout_id)
+            for barrier in self._barriers:
+                barrier.arrive(self.rollout_id)
 
     async def _use_tools(self, written: RolloutResult, tooling: Tooling) -> None:
-        texts, images = self._gates
+        texts, images = self._barriers
         await texts.wait(self.rollout_id)
         await super()._use_tools(written, tooling)
         await images.wait(self.rollout_id)
 
     @property
-    def _gates(self) -> tuple[Gate, Gate]:
+    def _barriers(self) -> tuple[Barrier, Barrier]:
         return self.phases.texts[self.step], self.phases.images[self.step]
 
 
 class BlockingLoop(InterleavedAgentLoop):
-    """The original's way."""
+    """As the released code of LLM-I runs a batch."""
 
     def _compose(self, step: int, **parts: Any) -> Rollout:
         phases = _phases(asyncio.get_running_loop())

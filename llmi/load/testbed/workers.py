@@ -1,7 +1,6 @@
-"""The workers of the trial: half of them for images and code, half for search and judges; who dies is
-replaced.
+"""The workers under test: half for images and code, half for search and judges; dead ones are replaced.
 
-Invariant: a replacement has a name of its own, since Celery must not see one worker twice. Blocking.
+Invariant: a replacement has a name of its own, since Celery must not see one name twice. Blocking.
 """
 
 from __future__ import annotations
@@ -10,6 +9,7 @@ from pathlib import Path
 
 import psutil
 
+from coordinator.console.stages import Step
 from rewards.judges import IMAGE_KIND, TEXT_KIND
 from workers.process.worker import WorkerProcess
 
@@ -18,7 +18,7 @@ CONCURRENCY = (2, 8)
 READY_S = 120.0
 
 
-class Crew:
+class WorkersUnderTest:
     """`count` workers, at least two."""
 
     def __init__(self, config: Path, logs: Path, count: int):
@@ -28,28 +28,29 @@ class Crew:
         self.restarts = 0
         self.workers = [self._worker(index % len(DUTIES)) for index in range(count)]
 
-    def start(self) -> None:
-        """Returns when all are ready. Raises `InfrastructureFault`."""
+    def start(self, step: Step) -> None:
+        """Start all and wait until they are ready. Raises `InfrastructureFault`."""
         for worker in self.workers:
             worker.start()
-        for worker in self.workers:
+        for number, worker in enumerate(self.workers):
+            step("starting workers", number / len(self.workers), f"{number} of {len(self.workers)} ready")
             worker.wait_ready(READY_S)
 
-    def mend(self) -> None:
-        """Replace who died; does not wait for who comes."""
+    def replace_dead(self) -> None:
+        """Start a new worker for each that died, without waiting until it is ready."""
         for index, worker in enumerate(self.workers):
             if not worker.alive:
-                worker.kill()  # what is left of it
+                worker.kill()  # its children
                 self.restarts += 1
                 self.workers[index] = self._worker(index % len(DUTIES))
                 self.workers[index].start()
 
     def pick(self, share: float) -> WorkerProcess:
-        """One of all, by a number in [0, 1)."""
+        """One worker, by a number in [0, 1)."""
         return self.workers[int(share * len(self.workers))]
 
     def child(self, share: float) -> psutil.Process | None:
-        """One of the pool processes; None while there is none."""
+        """One pool process, by a number in [0, 1); None while there is none."""
         found = []
         for worker in self.workers:
             if worker.queues == DUTIES[0] and worker.alive:
@@ -62,6 +63,6 @@ class Crew:
 
     def _worker(self, duty: int) -> WorkerProcess:
         self._made += 1
-        name = f"crew-{self._made}"
+        name = f"workers-{self._made}"
         log = self._logs / f"{name}.log"
         return WorkerProcess(DUTIES[duty], self._config, CONCURRENCY[duty], log, name)

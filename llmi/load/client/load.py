@@ -1,0 +1,98 @@
+"""A constant number of rollouts in flight, and the times from a closed tag to its request in Redis."""
+
+from __future__ import annotations
+
+import asyncio
+import time
+from pathlib import Path
+
+from llmi.load.simulated.producer import SimulatedProducer
+from workers.client.publisher import encode
+from workers.messages import Request
+from workers.settings import QueueSettings
+
+DRAIN_S = 30.0
+WARM_S = 60.0  # the first few rollouts take some 10 s
+TIMEOUT_S = 300.0
+
+
+class ConstantLoad(SimulatedProducer):
+    """Keeps rollouts in flight, each followed by another until `drain`."""
+
+    def __init__(self, settings: QueueSettings, run: Path, seed: int):
+        super().__init__(settings, run, seed, TIMEOUT_S, closed=self._closed)
+        self.postings: list[float] = []
+        self.posted = self.done = self.failed = 0
+        self.measuring = False
+        self.last: Request | None = None
+        self._closings: dict[str, float] = {}
+        self._tasks: set[asyncio.Task[None]] = set()
+        self._number = 0
+        self._ended_one = asyncio.Event()
+
+    async def __aexit__(self, *error: object) -> None:
+        await self.drain()
+        await super().__aexit__(*error)
+
+    @property
+    def running(self) -> int:
+        return len(self.model.written)
+
+    @property
+    def tokens(self) -> int:
+        """Tokens in memory, prompts included."""
+        return sum(self.model.written.values())
+
+    async def start(self, count: int, over_s: float) -> None:
+        """Start `count` more, evenly spread over `over_s` seconds."""
+        began = time.monotonic()
+        for index in range(count):
+            task = asyncio.create_task(self._slot())
+            self._tasks.add(task)
+            task.add_done_callback(self._tasks.discard)
+            await asyncio.sleep(max(0.0, began + over_s * (index + 1) / count - time.monotonic()))
+
+    async def wait_done(self, count: int) -> None:
+        """Wait until `count` rollouts have ended. Raises `TimeoutError`."""
+        async with asyncio.timeout(WARM_S):
+            while self.done < count:
+                self._ended_one.clear()
+                await self._ended_one.wait()
+
+    async def drain(self) -> None:
+        """Let every rollout end soon, and cancel those that do not."""
+        self.model.finishing = True
+        tasks = set(self._tasks)
+        if tasks:
+            _, late = await asyncio.wait(tasks, timeout=DRAIN_S)
+            for task in late:
+                task.cancel()
+            await asyncio.gather(*tasks, return_exceptions=True)
+        self.model.finishing = False
+        self._closings.clear()
+
+    def message(self) -> str:
+        """The last tag's request, as it was sent to Redis."""
+        assert self.last is not None
+        return encode(self.last, tag="0" * 32, reply_to="llmi:replies:" + "0" * 32)
+
+    async def _slot(self) -> None:
+        while not self.model.finishing:
+            self._number += 1
+            result = await self.write(f"bench{self._number:08d}_0", self.model.choose())
+            self.done += 1
+            self.failed += result.reward is None
+            self._ended_one.set()
+
+    def _closed(self, rollout_id: str, number: int) -> None:
+        self._closings[f"{rollout_id}-{number}"] = time.perf_counter()
+
+    def _posted(self, request: Request) -> None:
+        now = time.perf_counter()
+        closed = self._closings.pop(request.request_id, None)
+        if closed is not None and request.kind != "edit":
+            self.last = request
+            if self.measuring:
+                self.postings.append(now - closed)
+        self.posted += self.measuring
+        super()._posted(request)

@@ -1,0 +1,4 @@
+"""What `llmi chaos` and `llmi bench soak` share: Redis, a simulated provider, real workers, real rollouts.
+
+May import `llmi.load.simulated` and the product.
+"""

@@ -1,0 +1,64 @@
+"""A system to put load on: Redis, a provider of images and verdicts, and workers, all of this machine.
+
+Invariants: everything lies in one folder and ends with the context; Redis and judges of the environment are
+not used.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import contextlib
+from collections.abc import AsyncIterator
+from dataclasses import dataclass
+from pathlib import Path
+
+from coordinator.config.settings import ServiceConfig
+from coordinator.console.stages import Step
+from coordinator.host.redis_server import EmbeddedRedis
+from llmi.demo.library import build_library
+from llmi.load.testbed.provider import Provider
+from llmi.load.testbed.proxy import Proxy
+from llmi.load.testbed.settings import isolated_environment, make_config
+from llmi.load.testbed.workers import WorkersUnderTest
+from workers.storage.cache import cache_folder
+
+
+@dataclass(frozen=True)
+class System:
+    """What is running. Workers and rollouts reach Redis through `proxy`, where there is one."""
+
+    config: ServiceConfig
+    server: EmbeddedRedis
+    proxy: Proxy | None
+    provider: Provider
+    workers: WorkersUnderTest
+
+
+@contextlib.asynccontextmanager
+async def running_system(
+    folder: Path, workers: int, step: Step, *, proxied: bool = False, result_ttl_s: int | None = None
+) -> AsyncIterator[System]:
+    """Start everything in `folder`, which is empty; `workers`: how many.
+
+    `result_ttl_s`: seconds until an outcome expires (default: the queue's own).
+    Raises `InfrastructureFault` when the workers do not start.
+    """
+    logs = folder / "logs"
+    provider = Provider(logs / "provider.log")
+    with contextlib.ExitStack() as stack:
+        stack.enter_context(isolated_environment())
+        server = stack.enter_context(EmbeddedRedis(folder / "redis"))
+        proxy = stack.enter_context(Proxy(server.port)) if proxied else None
+        stack.callback(provider.kill)
+        await asyncio.to_thread(provider.start)
+        drawing = "drawing the image library"
+        step(drawing, None, "")
+        await asyncio.to_thread(
+            build_library, cache_folder() / "library", progress=lambda share: step(drawing, share, "")
+        )
+        config = make_config(folder, proxy.port if proxy else server.port, provider, result_ttl_s)
+        config.save(folder)
+        running = WorkersUnderTest(folder / "config.json", logs, workers)
+        stack.callback(running.stop)
+        await asyncio.to_thread(running.start, step)
+        yield System(config, server, proxy, provider, running)
