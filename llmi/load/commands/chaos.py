@@ -27,7 +27,7 @@ def chaos(
     seed: Annotated[int, typer.Option(min=0, max=MAX_SEED, help="Chooses faults and documents.")] = 1,
     folder: Annotated[
         Path | None,
-        typer.Option("--dir", metavar="DIR", help="Folder for the results \\[default: chaos/ and the time]."),
+        typer.Option("--dir", metavar="DIR", help="Folder for the results \\[default: chaos/seed-TIME]."),
     ] = None,
     as_json: Json = False,
 ) -> None:

@@ -21,9 +21,7 @@ GIB = 2**30
 def overlap(
     folder: Annotated[
         Path | None,
-        typer.Option(
-            "--dir", metavar="DIR", help="Folder for the results \\[default: bench/overlap and the time]."
-        ),
+        typer.Option("--dir", metavar="DIR", help="Folder for the results \\[default: bench/overlap-TIME]."),
     ] = None,
     settings: Annotated[
         Path | None,

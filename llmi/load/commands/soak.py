@@ -26,9 +26,7 @@ def soak(
     seed: Annotated[int, typer.Option(min=0, max=MAX_SEED, help="Chooses documents.")] = 1,
     folder: Annotated[
         Path | None,
-        typer.Option(
-            "--dir", metavar="DIR", help="Folder for the results \\[default: bench/soak and the time]."
-        ),
+        typer.Option("--dir", metavar="DIR", help="Folder for the results \\[default: bench/soak-TIME]."),
     ] = None,
     as_json: Json = False,
 ) -> None:
