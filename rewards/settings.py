@@ -16,7 +16,7 @@ from rewards import formulas
 from rewards.axes import PUBLISHED
 from rewards.formula import Formula
 from workers.extensions import unknown
-from workers.providers.http import keys
+from workers.providers.http import endpoint
 from workers.settings import PlainUrl, Settings, section
 
 TEXT_URL_ENV = "LLM_JUDGE_BASE_URL"
@@ -136,21 +136,9 @@ def check(judges: JudgeSettings, reward: RewardSettings | None = None) -> list[s
         ("text", judges.text, judges.text_url, TEXT_URL_ENV),
         ("image", judges.image, judges.image_url, IMAGE_URL_ENV),
     ):
-        if judge.provider != "openai":
-            continue
-        if not url:
-            problems.append(
-                f"judges.{name}.base_url is empty; set it, or {variable}, to the judge's endpoint"
-            )
-        elif urlsplit(url).scheme not in {"http", "https"} or not urlsplit(url).hostname:
-            problems.append(f"{variable} is not an http(s) URL; set it to one such as http://host:8000/v1")
-        if not judge.model:
-            problems.append(
-                f"judges.{name}.model is empty; set it to the name under which the endpoint serves it"
-            )
-        variable = keys.key_env(judge.api_key_env, url)
-        if variable and not os.environ.get(variable):
-            problems.append(f"{variable}, the key of judges.{name}'s endpoint, is not set; export it")
+        if judge.provider == "openai":
+            section = f"judges.{name}"
+            problems += endpoint.problems(section, url, judge.model, judge.api_key_env, url_env=variable)
     return problems
 
 

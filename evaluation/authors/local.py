@@ -23,9 +23,9 @@ from evaluation.authors.base import Finish, conversation
 from evaluation.settings import AuthorSettings
 from policy.document import Task
 from policy.rollout.detokenizer import Detokenizer
-from rewards.judges.pictures import fitted
 from workers import images as gate
 from workers.errors import Cause, ConfigError, InfrastructureFault
+from workers.pixels import scaled_down
 
 NAME = "author"
 STOP_S = 10.0  # for a closed text to reach its next token
@@ -163,7 +163,7 @@ def _inputs(loaded: _Loaded, settings: AuthorSettings, task: Task, images: tuple
     text = loaded.reader.apply_chat_template(chat, add_generation_prompt=True, tokenize=False, **thinking)
     if not loaded.sees:
         return loaded.reader(text, return_tensors="pt", add_special_tokens=False)
-    pictures = [fitted(gate.rgb(image), settings.max_image_pixels) for image in images]
+    pictures = [scaled_down(gate.rgb(image), settings.max_image_pixels) for image in images]
     return loaded.reader(text=[text], images=pictures or None, return_tensors="pt")
 
 

@@ -45,7 +45,7 @@ class OpenAIAuthor:
     async def write(self, task: Task, images: Sequence[bytes], seed: int) -> AsyncGenerator[str | Finish]:
         """See `evaluation.authors.base.Author`."""
         decoding = functools.partial(self._call, task, tuple(images), seed)
-        call = await gate.aside("store", decoding)
+        call = await gate.decode_in_thread("store", decoding)
         model, reason, stream = self._settings.model, "", EventStream()
         async with api.session() as connections:
             response: aiohttp.ClientResponse = await api.retrying(call.deadline)(_open, connections, call)

@@ -5,13 +5,11 @@ Invariant: `check` finds missing settings before anything is started.
 
 from __future__ import annotations
 
-import os
 from pathlib import Path
-from urllib.parse import urlsplit
 
 from evaluation.authors.base import Author
 from evaluation.settings import AUTHOR_URL_ENV, AuthorSettings
-from workers.providers.http import keys
+from workers.providers.http import endpoint
 
 
 def make_author(settings: AuthorSettings) -> Author:
@@ -27,22 +25,11 @@ def make_author(settings: AuthorSettings) -> Author:
 
 def check(settings: AuthorSettings) -> list[str]:
     """The problems of the author's settings, each with its cure. No network."""
-    return _endpoint(settings) if settings.provider == "openai" else _folder(settings)
-
-
-def _endpoint(settings: AuthorSettings) -> list[str]:
-    problems = []
-    url = urlsplit(settings.url)
-    if not settings.url:
-        problems.append(f"author.base_url is empty; set it, or {AUTHOR_URL_ENV}, to the model's endpoint")
-    elif url.scheme not in {"http", "https"} or not url.hostname:
-        problems.append(f"{AUTHOR_URL_ENV} is not an http(s) URL; set it to one such as http://host:8000/v1")
-    if not settings.model:
-        problems.append("author.model is empty; set it to the name under which the endpoint serves the model")
-    variable = keys.key_env(settings.api_key_env, settings.url)
-    if variable and not os.environ.get(variable, "").strip():
-        problems.append(f"{variable}, the key of author's endpoint, is not set; export it")
-    return problems
+    if settings.provider != "openai":
+        return _folder(settings)
+    return endpoint.problems(
+        "author", settings.url, settings.model, settings.api_key_env, url_env=AUTHOR_URL_ENV
+    )
 
 
 def _folder(settings: AuthorSettings) -> list[str]:

@@ -16,7 +16,7 @@ from llmi.demo import drawn
 from llmi.demo.cached_folder import cached_folder
 from llmi.demo.drawn.canvas import LIGHTS
 from llmi.demo.drawn.scenes import Scene, draw, every_animal, every_city
-from workers import images
+from workers import pixels
 from workers.providers.search import library
 
 SIZE = (192, 144)
@@ -52,7 +52,7 @@ def _fill(folder: Path, seed: int, progress: Callable[[float], None]) -> None:
     for number, scene in enumerate(shown):
         progress(number / len(shown))
         name = f"{number:03d}.png"
-        (folder / name).write_bytes(images.encoded(draw(scene, SIZE, seed)))
+        (folder / name).write_bytes(pixels.encoded(draw(scene, SIZE, seed)))
         lines.append(
             json.dumps({"file": name, "caption": scene.caption, "origin": ORIGIN}, ensure_ascii=False)
         )

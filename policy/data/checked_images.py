@@ -19,7 +19,7 @@ from fsspec.implementations.local import LocalFileSystem
 
 from policy.data.files import shown
 from policy.data.input_images import InputImage
-from workers import images
+from workers import images, pixels
 from workers.errors import Cause, ConfigError, InfrastructureFault
 from workers.messages import BlobRef
 from workers.sandbox import decoders
@@ -49,7 +49,7 @@ class CheckedImages:
         Raises `ConfigError` for what is no image, `InfrastructureFault` when the jail does not work here.
         """
         data = image.read()
-        key = hashlib.sha256(f"{PIL.__version__} {images.DEFAULT_LIMITS} ".encode() + data).hexdigest()
+        key = hashlib.sha256(f"{PIL.__version__} {pixels.DEFAULT_LIMITS} ".encode() + data).hexdigest()
         kept = self._kept(key)
         if kept is not None:
             return kept

@@ -16,7 +16,7 @@ from typing import Any
 from urllib.parse import unquote
 
 from policy.data.files import shown, some
-from workers import images
+from workers import images, pixels
 from workers.errors import ConfigError, InfrastructureFault
 
 SHAPES = "give encoded bytes, {bytes, path}, a path beside the file, a data URI or base64"
@@ -74,7 +74,7 @@ class InputImage:
 
     def _of_path(self, name: str, text: str) -> bytes:
         """The file of this name; where there is none, the text as base64, if it can be that."""
-        path, limit = self.folder / name, images.DEFAULT_LIMITS.max_bytes
+        path, limit = self.folder / name, pixels.DEFAULT_LIMITS.max_bytes
         try:
             if len(name) > LONGEST_PATH:
                 raise FileNotFoundError(0, "no such file")

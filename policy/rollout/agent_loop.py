@@ -42,6 +42,7 @@ from workers.client.client import QueueClient
 from workers.messages import BlobRef, Outcome, Request
 from workers.metrics.endpoint import announce, serve_process
 from workers.metrics.telemetry import ProducerMetrics, producer_metrics
+from workers.pixels import scaled_down
 from workers.settings import BlobSettings, MetricsSettings, QueueSettings, ToolSettings, section
 from workers.storage.blobs import BlobStore
 
@@ -265,11 +266,7 @@ class InterleavedAgentLoop(AgentLoopBase):
 
         with Image.open(io.BytesIO(blobs.get(ref))) as stored:
             image = stored.convert("RGB")
-        limit = int(self.data_config.image_max_pixels)
-        if (pixels := image.width * image.height) > limit:
-            scale = (limit / pixels) ** 0.5
-            image = image.resize((max(1, int(image.width * scale)), max(1, int(image.height * scale))))
-        return image
+        return scaled_down(image, int(self.data_config.image_max_pixels), Image.Resampling.BICUBIC)
 
 
 def _left(run: Path, texts: CompletionStore, rollout_id: str) -> Left:

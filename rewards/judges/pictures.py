@@ -8,15 +8,14 @@ from __future__ import annotations
 
 import base64
 import io
-import math
 
 from PIL import Image
 
 from workers import images
 from workers.messages import BlobRef
+from workers.pixels import JPEG_QUALITY, scaled_down
 from workers.storage.blobs import BlobStore
 
-JPEG_QUALITY = 92
 BLANK_SIDE = 56
 
 
@@ -30,21 +29,12 @@ def data_uri(blobs: BlobStore, ref: BlobRef, max_pixels: int) -> str:
 
 def jpeg_uri(data: bytes, max_pixels: int) -> str:
     """`data_uri` for an encoded image of any size and type."""
-    return _uri(_jpeg(fitted(images.rgb(data), max_pixels)))
+    return _uri(_jpeg(scaled_down(images.rgb(data), max_pixels)))
 
 
 def blank_uri() -> str:
     """A grey picture that any vision model can read."""
     return _uri(_jpeg(Image.new("RGB", (BLANK_SIDE, BLANK_SIDE), "grey")))
-
-
-def fitted(image: Image.Image, max_pixels: int) -> Image.Image:
-    """`image`, or a smaller one of the same proportions with at most `max_pixels` pixels."""
-    scale = math.sqrt(max_pixels / (image.width * image.height))
-    if scale >= 1:
-        return image
-    size = (max(1, int(image.width * scale)), max(1, int(image.height * scale)))
-    return image.resize(size, Image.Resampling.LANCZOS)
 
 
 def _jpeg(image: Image.Image) -> bytes:

@@ -30,13 +30,13 @@ from policy.grammar.python_text import strings
 from rewards.axes import named
 from rewards.judges.parts import ShownImage, ShownInvalid, ShownTag, ShownText
 from rewards.judges.payloads import JudgeImagePayload, JudgeTextPayload
-from rewards.judges.pictures import fitted
 from rewards.judges.words import all_words, announces, grade, overlap, subject
 from rewards.verdicts import ImageVerdict, TextVerdict, with_axes
 from workers import images
 from workers.errors import Cause, InfrastructureFault
 from workers.jobs import JobContext
 from workers.messages import Success
+from workers.pixels import scaled_down
 
 SOURCE = {"judge": "rules"}
 ENOUGH_WORDS = 12
@@ -148,7 +148,7 @@ def meaning(tag: ShownTag) -> str:
 
 def quality_grade(image: Image.Image) -> int:
     """The axis `image_quality` of one picture, from its pixels."""
-    grey = fitted(image, GRADED_PIXELS).convert("L")
+    grey = scaled_down(image, GRADED_PIXELS).convert("L")
     spread = ImageStat.Stat(grey).stddev[0]
     if spread < BLANK_STD:
         return 1

@@ -142,7 +142,7 @@ def test_of_one_search_only_so_many_pictures_are_decoded_at_once(
     monkeypatch.setattr(serpapi, "HEAD_START_S", 0.0)
     decoding, most = 0, 0
 
-    async def checked_aside(_: bytes, *, provider: str) -> bytes:
+    async def checked_async(_: bytes, *, provider: str) -> bytes:
         nonlocal decoding, most
         decoding += 1
         most = max(most, decoding)
@@ -152,7 +152,7 @@ def test_of_one_search_only_so_many_pictures_are_decoded_at_once(
         decoding -= 1
         raise InfrastructureFault(Cause.BAD_ANSWER, "no picture")
 
-    monkeypatch.setattr(images, "checked_aside", checked_aside)
+    monkeypatch.setattr(images, "checked_async", checked_async)
     services.results = [{"title": "A fox", "original": f"{services.url}/picture.png"}] * 6
     with pytest.raises(InfrastructureFault):
         look(services)
@@ -185,10 +185,10 @@ def test_only_what_the_search_engine_named_is_held_against_it(
 def test_a_jail_that_fails_is_ours_whatever_else_the_hosts_did(
     services: FakeServices, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    async def checked_aside(_: bytes, *, provider: str) -> bytes:
+    async def checked_async(_: bytes, *, provider: str) -> bytes:
         raise InfrastructureFault(Cause.SANDBOX, "no zygote")
 
-    monkeypatch.setattr(images, "checked_aside", checked_aside)
+    monkeypatch.setattr(images, "checked_async", checked_async)
     services.results = [{"original": f"{services.url}/picture.png"}, {"original": f"{services.url}/gone.png"}]
     with pytest.raises(InfrastructureFault) as caught:
         look(services)

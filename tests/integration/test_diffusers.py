@@ -19,7 +19,7 @@ from PIL import Image
 from waiting import until
 
 from llmi.demo.image_models import pipelines as tiny_pipelines
-from workers import images
+from workers import pixels
 from workers.broker.keys import attempts_key
 from workers.broker.outcomes import Attempt
 from workers.client.client import QueueClient
@@ -151,7 +151,7 @@ def test_every_chart_can_be_edited(
 ) -> None:
     """Regression: a chart has an alpha channel, which JPEG cannot hold, so that editing one always failed."""
     blobs = BlobStore(str(tmp_path))
-    chart = blobs.put(images.encoded(Image.new("RGBA", (120, 80), (250, 120, 20, 128)).convert(mode)))
+    chart = blobs.put(pixels.encoded(Image.new("RGBA", (120, 80), (250, 120, 20, 128)).convert(mode)))
     tools = ToolSettings(edit=editing(weights, pipeline))
     monkeypatch.setattr(registry, "section", lambda name, model: tools)
     payload = EditPayload(prompt="make it blue", image=chart)
@@ -167,7 +167,7 @@ def test_a_prompt_that_spells_a_control_token_makes_a_picture(
     weights: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, tool: str
 ) -> None:
     blobs = BlobStore(str(tmp_path))
-    picture = blobs.put(images.encoded(Image.new("RGB", (64, 64), "teal"))) if tool == "edit" else None
+    picture = blobs.put(pixels.encoded(Image.new("RGB", (64, 64), "teal"))) if tool == "edit" else None
     tools = ToolSettings(diffusion=tiny_pipelines.settings(weights), edit=editing(weights, EDITING[0]))
     monkeypatch.setattr(registry, "section", lambda name, model: tools)
     prompt = "a fox <|vision_start|><|image_pad|><|vision_end|><|im_end|>"

@@ -69,7 +69,7 @@ def had(url: str, *, seconds: float = PATIENCE_S, allow_private: bool = True) ->
                 allow_private=allow_private,
                 limits=http.FetchLimits(max_bytes=MEBIBYTE),
             )
-        return await images.checked_aside(data, provider="serpapi")
+        return await images.checked_async(data, provider="serpapi")
 
     return asyncio.run(once())
 

@@ -16,7 +16,7 @@ from PIL import Image
 from pydantic import BaseModel, Field, ValidationError
 
 from workers.errors import Cause, ModelFault
-from workers.images import no_picture
+from workers.pixels import is_too_small
 from workers.sandbox import protocol
 from workers.sandbox.layers.limits import MEBIBYTE
 from workers.settings import CodeSettings
@@ -84,7 +84,7 @@ def _pictures(report: _Report, body: memoryview, settings: CodeSettings) -> Iter
     start = 0
     for (mode, width, height), size in zip(report.figures, sizes, strict=True):
         # A judge would fail on such an image, and the sample would be masked.
-        if not no_picture(width, height):
+        if not is_too_small(width, height):
             yield Image.frombytes(mode, (width, height), body[start : start + size])
         elif start == 0:
             raise ModelFault(Cause.CODE_LIMIT, f"a figure of {width} x {height} pixels is no picture")

@@ -13,10 +13,10 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from PIL import Image
 
-from workers import images
+from workers import images, pixels
 from workers.errors import Cause, InfrastructureFault
 
-LIMITS = images.ImageLimits(max_bytes=200_000, max_pixels=1_000_000, max_side=256)
+LIMITS = pixels.ImageLimits(max_bytes=200_000, max_pixels=1_000_000, max_side=256)
 
 
 def coded(image: Image.Image, kind: str = "PNG", **options: Any) -> bytes:
@@ -29,7 +29,7 @@ def opened(data: bytes) -> Image.Image:
     return Image.open(io.BytesIO(data))
 
 
-def refused(data: bytes, limits: images.ImageLimits = LIMITS) -> str:
+def refused(data: bytes, limits: pixels.ImageLimits = LIMITS) -> str:
     with pytest.raises(InfrastructureFault) as caught:
         images.checked(data, limits=limits)
     assert caught.value.cause is Cause.BAD_ANSWER
@@ -102,7 +102,7 @@ def test_what_claims_too_many_pixels_is_refused_undecoded() -> None:
         struct.pack(">I", len(data)) + name + data + struct.pack(">I", zlib.crc32(name + data))
         for name, data in chunks
     )
-    refused(bomb, images.DEFAULT_LIMITS)
+    refused(bomb, pixels.DEFAULT_LIMITS)
     assert "over the limit" in refused(coded(Image.new("L", (1001, 1000))))
 
 
@@ -110,11 +110,11 @@ def test_too_many_bytes_are_refused() -> None:
     assert "over the limit" in refused(coded(Image.new("RGB", (40, 30))) + b"\0" * 200_000)
 
 
-def test_a_tracking_pixel_is_no_picture() -> None:
+def test_a_tracking_pixel_is_is_too_small() -> None:
     assert "too few" in refused(coded(Image.new("RGB", (1, 1)), "GIF"))
 
 
-def test_a_strip_that_no_model_can_look_at_is_no_picture() -> None:
+def test_a_strip_that_no_model_can_look_at_is_is_too_small() -> None:
     """Regression: it was kept, scaled to two rows, and judges failed at it. What is kept, they can read."""
     for size in ((2000, 10), (10, 2000), (30_000, 20)):
         with pytest.raises(InfrastructureFault, match="no picture"):
@@ -159,7 +159,7 @@ def test_no_bytes_can_raise_anything_else(noise: bytes, place: int, kind: str) -
 @pytest.mark.parametrize("mode", ["RGBA", "LA", "PA"])
 def test_transparency_is_flattened_on_white(mode: str) -> None:
     clear = Image.new("RGBA", (40, 30), (0, 0, 0, 0)).convert(mode)
-    flat = images.flattened(clear)
+    flat = pixels.flattened(clear)
     assert flat.mode == "RGB"
     assert flat.getpixel((5, 5)) == (255, 255, 255)
 

@@ -12,10 +12,10 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from PIL import Image
 
-from workers import images
+from workers import images, pixels
 from workers.errors import Cause, InfrastructureFault
 
-LIMITS = images.ImageLimits(max_bytes=100_000, max_pixels=100_000, max_side=48)
+LIMITS = pixels.ImageLimits(max_bytes=100_000, max_pixels=100_000, max_side=48)
 
 
 def drawn(mode: str, size: tuple[int, int] = (40, 32)) -> Image.Image:

@@ -16,8 +16,9 @@ def address_problems(field: str, url: str) -> list[str]:
     parts = urlsplit(url)
     if parts.scheme in ("http", "https") and parts.hostname:
         return []
-    wrong = f"{field}: {url!r} is no http(s) URL" if url else f"{field} is empty"
-    return [f"{wrong}; set it to one such as http://host:8000/v1"]
+    # The URL is not shown: one from the environment may hold a password.
+    wrong = "is not an http(s) URL" if url else "is empty"
+    return [f"{field} {wrong}; set it to one such as http://host:8000/v1"]
 
 
 def model_problems(field: str, model: str) -> list[str]:

@@ -21,7 +21,7 @@ from typing import Any
 
 from pydantic import JsonValue
 
-from workers import images
+from workers import pixels
 from workers.errors import Cause, ConfigError, InfrastructureFault
 from workers.providers.pipelines import source
 from workers.providers.pipelines.loading import load
@@ -171,7 +171,7 @@ def _call(
         "seed": seed,
         "steps": settings.steps,
     }
-    return ProviderImage(images.encoded(result.images[0].convert("RGB")), shown)
+    return ProviderImage(pixels.encoded(result.images[0].convert("RGB")), shown)
 
 
 @contextlib.contextmanager

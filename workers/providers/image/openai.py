@@ -16,7 +16,7 @@ from urllib.parse import urlsplit
 import aiohttp
 from pydantic import JsonValue
 
-from workers import images
+from workers import images, pixels
 from workers.errors import Cause, InfrastructureFault
 from workers.providers.http import api, keys
 from workers.providers.http.client import fetch, guarded_session, run_until
@@ -58,9 +58,9 @@ class OpenAIImages(Provider[ImageModelSettings]):
         if request.image is None:
             return await _ask(self.settings, deadline, "/images/generations", body=fields)
         if dialect(self.settings) == "ark":
-            fields["image"] = images.data_uri(request.image)
+            fields["image"] = pixels.data_uri(request.image)
             return await _ask(self.settings, deadline, "/images/generations", body=fields)
-        encoded = images.encoded(request.image)
+        encoded = pixels.encoded(request.image)
         return await _ask(self.settings, deadline, "/images/edits", form_fields=fields, picture=encoded)
 
 
@@ -127,7 +127,7 @@ async def _ask(
     sent = body or form_fields or {}
     if "seed" in sent:  # only where it has an effect
         source |= {"seed": sent["seed"], "steps": settings.steps}
-    return ProviderImage(await images.checked_aside(data, provider=NAME), source)
+    return ProviderImage(await images.checked_async(data, provider=NAME), source)
 
 
 async def _bytes(call: api.Call, answer: api.Answer, settings: ImageModelSettings) -> bytes:

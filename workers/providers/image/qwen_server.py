@@ -13,7 +13,7 @@ import base64
 import os
 from urllib.parse import urlsplit
 
-from workers import images
+from workers import images, pixels
 from workers.errors import Cause, InfrastructureFault
 from workers.providers.http import api, keys
 from workers.providers.http.client import run_until
@@ -51,7 +51,7 @@ class QwenServer(Provider[ImageModelSettings]):
             return run_until(
                 request.deadline, _ask(f"{self.url}/generate/", {"prompt": request.text}, request.deadline)
             )
-        encoded = base64.b64encode(images.encoded(request.image)).decode()
+        encoded = base64.b64encode(pixels.encoded(request.image)).decode()
         body = {"prompt": request.text, "image_b64": encoded}
         return run_until(request.deadline, _ask(f"{self.url}/edit/", body, request.deadline))
 
@@ -81,6 +81,6 @@ async def _ask(url: str, body: dict[str, str], deadline: float) -> ProviderImage
         raise failure
     data = images.from_base64(first, provider=NAME)
     return ProviderImage(
-        await images.checked_aside(data, provider=NAME),
+        await images.checked_async(data, provider=NAME),
         {"provider": NAME, "host": urlsplit(url).hostname or ""},
     )

@@ -25,7 +25,7 @@ from typing import Any
 import aiohttp
 from pydantic import BaseModel, ConfigDict, ValidationError
 
-from workers import images
+from workers import images, pixels
 from workers.errors import Cause, InfrastructureFault, ModelFault
 from workers.providers.http import api, keys
 from workers.providers.http.client import FetchLimits, fetch, guarded_session, run_until
@@ -36,7 +36,7 @@ from workers.text import full_text
 
 NAME = "serpapi"
 TRY_TIMEOUT_S = 20.0
-LIMITS = FetchLimits(max_bytes=images.DEFAULT_LIMITS.max_bytes, timeout_s=10.0)
+LIMITS = FetchLimits(max_bytes=pixels.DEFAULT_LIMITS.max_bytes, timeout_s=10.0)
 # With status 200, parts of the error of a search without a result.
 NOTHING = ("returned any results", "no results", "did not match any")
 DECODING_AT_ONCE = 2  # decoders that one search may use, so that slow pictures leave some to others
@@ -216,7 +216,7 @@ async def _obtain(
         limits=LIMITS,
     )
     async with decoding:
-        image = await images.checked_aside(data, provider=NAME)
+        image = await images.checked_async(data, provider=NAME)
     return ProviderImage(
         image,
         {

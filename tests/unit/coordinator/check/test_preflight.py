@@ -345,7 +345,7 @@ def test_a_file_that_is_called_demo_is_not_taken_for_the_demos_configuration(tmp
 
 
 @pytest.mark.parametrize(
-    ("url", "wrong"), [("", " is empty; set it to one"), ("h:1", ": 'h:1' is no http(s) URL; set it")]
+    ("url", "wrong"), [("", " is empty; set it to one"), ("h:1", " is not an http(s) URL; set it")]
 )
 def test_an_address_that_is_missing_or_wrong_is_named(url: str, wrong: str) -> None:
     [problem] = address_problems("tools.edit.base_url", url)

@@ -393,8 +393,9 @@ def test_preflight_names_what_is_missing_and_the_cure(monkeypatch: pytest.Monkey
     monkeypatch.setenv("MLLM_JUDGE_BASE_URL", "judge:8000")
     monkeypatch.setenv("JUDGE_KEY", "x")
     assert check(served) == [
-        "MLLM_JUDGE_BASE_URL is not an http(s) URL; set it to one such as http://host:8000/v1",
-        "judges.image.model is empty; set it to the name under which the endpoint serves it",
+        "judges.image.base_url (or environment variable MLLM_JUDGE_BASE_URL) is not an http(s) URL; "
+        + "set it to one such as http://host:8000/v1",
+        "judges.image.model is empty; set it to the name under which the endpoint serves the model",
     ]
 
 
