@@ -1,5 +1,12 @@
-"""The four tools. Importing this package registers their jobs; the entry-point group `llmi.jobs` names it."""
+"""The jobs of the tools, one module per tool. Importing this package registers all of them.
 
-from workers.tools import code, diffusion, edit, search
+May import every other part of `workers` but `celery_app`, `client` and `process`.
+"""
 
-__all__ = ["code", "diffusion", "edit", "search"]
+from __future__ import annotations
+
+import importlib
+import pkgutil
+
+for _module in pkgutil.iter_modules(__path__):
+    importlib.import_module(f"{__name__}.{_module.name}")
