@@ -1,8 +1,12 @@
-"""The limits of this process's control groups (cgroups), of versions 1 and 2, nested as by Slurm and systemd.
+"""Limits of this process's control groups (cgroups), versions 1 and 2, nested as by Slurm and systemd.
 
-A limit may stand at any group above this process, and the least holds. What `/proc/self/cgroup` names is
-looked up below each mount of a control-group file system, where `/proc/self/mountinfo` says which part of the
-tree the mount shows. Invariants: reads files only; a file that is missing or unreadable limits nothing.
+Any group above this process may have a limit; the least one applies. The groups in `/proc/self/cgroup` are
+looked up below each mount of a cgroup file system. `/proc/self/mountinfo` tells which part of the tree a
+mount shows.
+
+Invariants:
+- Files are only read.
+- A file that is missing or unreadable limits nothing.
 """
 
 from __future__ import annotations
@@ -18,8 +22,10 @@ NO_LIMIT = 1 << 60  # version 1 writes about 2**63 where nothing is limited
 
 @dataclass(frozen=True)
 class Limits:
-    """None where nothing is limited. `memory`: bytes; `free`: bytes of it that are not in use, page cache
-    that can be dropped not counted; `cpus`: by quota, as cores.
+    """None where nothing is limited.
+
+    `memory`: bytes. `free`: bytes of it that are not in use; page cache that can be dropped counts as free.
+    `cpus`: the quota, in cores.
     """
 
     memory: int | None = None
@@ -29,7 +35,8 @@ class Limits:
 
 @dataclass(frozen=True)
 class _Mount:
-    """`root`: the part of the tree that is seen at `point`; `controllers`: of version 1, empty for 2."""
+    """One mount. `root`: the part of the tree that it shows at `point`. `controllers`: empty for version
+    2."""
 
     root: PurePosixPath
     point: Path
@@ -37,7 +44,7 @@ class _Mount:
 
 
 def limits(proc: Path = PROC, files: Path = Path("/")) -> Limits:
-    """The limits that hold for the process of `proc`. `files`: where the mount points are looked up."""
+    """The limits of the process at `proc`. `files`: root of the file system with the mount points."""
     memory: list[tuple[int, int]] = []
     cpus: list[float] = []
     mounts = list(_mounts(proc))
@@ -75,8 +82,8 @@ def _mounts(proc: Path) -> Iterator[_Mount]:
 
 
 def _upwards(mount: _Mount, group: PurePosixPath, files: Path) -> Iterator[Path]:
-    """The folders of a group and of all above it, as far as the mount shows them. A group outside of what it
-    shows (a container that sees its own group as the root) is looked for at its root.
+    """The folders of a group and of all groups above it that the mount shows. A group that it does not show
+    (in a container that sees its own group as the root) is looked up at its root.
     """
     inside = PurePosixPath("/")
     if ".." not in group.parts:
@@ -93,7 +100,7 @@ def _below(files: Path, mount: _Mount, group: PurePosixPath) -> Path:
 
 
 def _memory(folder: Path) -> Iterator[tuple[int, int]]:
-    """Limit and use. A soft limit (memory.high) throttles as soon as it is reached, and counts as one."""
+    """Limit and use, in bytes. A soft limit (memory.high) throttles the process, and counts as a limit."""
     statistics = dict(
         line.split(" ", 1) for line in _text(folder / "memory.stat").splitlines() if " " in line
     )
@@ -126,7 +133,7 @@ def _number(file: Path) -> int | None:
 
 
 def _plain(name: str) -> str:
-    """A name from mountinfo, which writes blanks, tabs, line feeds and backslashes as octal numbers."""
+    """A name from mountinfo without its octal escapes (blank, tab, line feed, backslash)."""
     for sign in " \t\n\\":
         name = name.replace(f"\\{ord(sign):03o}", sign)
     return name

@@ -1,7 +1,9 @@
-"""What this machine has for workers: GPUs that may be used, cores and memory.
+"""Hardware of this machine that workers may use: GPUs, cores and memory.
 
-Invariants: CUDA_VISIBLE_DEVICES is honoured, and a device is named as CUDA in a child process will understand
-it; without a driver there is no GPU; in a container or a batch job its limits count, not the host's.
+Invariants:
+- CUDA_VISIBLE_DEVICES is respected, and a device has the name by which CUDA finds it in a child process.
+- Without a driver there is no GPU.
+- In a container or a batch job its limits count, not the host's.
 """
 
 from __future__ import annotations
@@ -22,7 +24,7 @@ SHOWN = 12  # characters of a UUID: GPU- and eight more
 
 @dataclass(frozen=True)
 class Gpu:
-    """`device`: its name in CUDA_VISIBLE_DEVICES. Name and memory are for people."""
+    """One GPU. `device`: its name in CUDA_VISIBLE_DEVICES."""
 
     device: str
     name: str
@@ -37,13 +39,13 @@ class Machine:
 
 
 def detect(environ: Mapping[str, str] = os.environ) -> Machine:
-    """This machine, as a process with `environ` may use it."""
+    """The hardware that a process with `environ` may use."""
     allowed = limits()
     return Machine(gpus(environ), cores(allowed), memory_mib(allowed))
 
 
 def gpus(environ: Mapping[str, str]) -> tuple[Gpu, ...]:
-    """The GPUs that CUDA would show to a process with `environ`; without that variable all, by UUID."""
+    """The GPUs that CUDA shows to a process with `environ`; without CUDA_VISIBLE_DEVICES all, by UUID."""
     try:
         pynvml.nvmlInit()
     except pynvml.NVMLError:  # no driver, or none that answers
@@ -57,7 +59,7 @@ def gpus(environ: Mapping[str, str]) -> tuple[Gpu, ...]:
 
 
 def display_name(device: str) -> str:
-    """A device for people: "GPU 0", or the beginning of its UUID."""
+    """Short name of a device for messages: "GPU 0", or the beginning of its UUID."""
     return f"GPU {device}" if device.isdecimal() else device[:SHOWN]
 
 
@@ -68,13 +70,14 @@ def _gpu(index: int) -> Gpu:
 
 
 def _visible(names: str, every: list[Gpu]) -> tuple[Gpu, ...]:
-    """As CUDA reads the variable: in its order, up to the first name that is no device; each once.
+    """The devices of CUDA_VISIBLE_DEVICES as CUDA reads it: in order, up to the first unknown name, each
+    once.
 
-    The names are handed on as they are, since CUDA may count devices in another order than the driver.
+    Names stay as they are, since CUDA may count devices in another order than the driver.
     """
     found: list[Gpu] = []
     for name in (part.strip() for part in names.split(",")):
-        known = _named(name, every)
+        known = _find(name, every)
         if known is None:
             break
         if all(name != other.device for other in found):
@@ -82,7 +85,7 @@ def _visible(names: str, every: list[Gpu]) -> tuple[Gpu, ...]:
     return tuple(found)
 
 
-def _named(name: str, every: list[Gpu]) -> Gpu | None:
+def _find(name: str, every: list[Gpu]) -> Gpu | None:
     if name.isdecimal():
         return every[int(name)] if int(name) < len(every) else None
     if name.startswith("MIG-"):  # a part of a GPU, which only CUDA can look up
@@ -92,18 +95,18 @@ def _named(name: str, every: list[Gpu]) -> Gpu | None:
 
 
 def cores(allowed: Limits) -> int:
-    """Cores that this process may keep busy."""
+    """Cores that this process may use."""
     mine = len(os.sched_getaffinity(0))
     return mine if allowed.cpus is None else max(1, min(mine, int(allowed.cpus)))
 
 
 def memory_mib(allowed: Limits) -> int:
-    """Memory that this process may fill, in MiB."""
+    """Memory that this process may use, in MiB."""
     total = psutil.virtual_memory().total
     return (total if allowed.memory is None else min(total, allowed.memory)) // MIB
 
 
 def free_bytes(allowed: Limits) -> int:
-    """Memory that this process may still fill, in bytes: of the machine, and below the limit."""
+    """Free memory that this process may use, in bytes: of the machine, and below the limit."""
     free = psutil.virtual_memory().available
     return free if allowed.free is None else max(0, min(free, allowed.free))

@@ -1,7 +1,8 @@
-"""The processes a run starts, directly or through others: how to find them, weigh them and end them all.
+"""The processes that a run starts, directly or indirectly: finding them, measuring their memory, ending them.
 
-Invariants: after `adopt_orphans` every process below this one stays below it, even when the one between them
-dies, so that `descendants` misses none; `end_all` returns only when none is left or the deadline is over.
+Invariants:
+- After `adopt_orphans`, a process whose parent dies stays a descendant, so that `descendants` finds all.
+- `end_all` returns when none is left, or at its deadline.
 """
 
 from __future__ import annotations
@@ -28,7 +29,7 @@ def adopt_orphans() -> None:
 
 
 def descendants() -> list[psutil.Process]:
-    """Every living process below this one, zombies not counted."""
+    """Every running descendant of this process, without zombies."""
     found = []
     for process in psutil.Process().children(recursive=True):
         try:
@@ -40,7 +41,10 @@ def descendants() -> list[psutil.Process]:
 
 
 def end_all(deadline_s: float, keep: frozenset[int] = frozenset()) -> list[int]:
-    """SIGTERM, then SIGKILL after half of the deadline; returns the ids that had to be killed."""
+    """End all descendants: SIGTERM, and SIGKILL after half of the deadline.
+
+    Returns the ids of the killed ones.
+    """
     killed: list[int] = []
     for sign, share in ((signal.SIGTERM, 0.5), (signal.SIGKILL, 0.5)):
         left = [process for process in descendants() if process.pid not in keep]
@@ -55,44 +59,45 @@ def end_all(deadline_s: float, keep: frozenset[int] = frozenset()) -> list[int]:
         if not alive and not [process for process in descendants() if process.pid not in keep]:
             break
     if killed:
-        logger.info("had to kill %d processes that did not end by themselves", len(killed))
+        logger.info("killed %d processes that did not end on SIGTERM", len(killed))
     return killed
 
 
 def rss_bytes() -> int:
-    """Resident memory of this process and all below it, added up (shared pages count once per process)."""
-    return _added_up(lambda process: process.memory_info().rss)
+    """Sum of the resident memory of this process and its descendants; shared pages count once per process."""
+    return _total(lambda process: process.memory_info().rss)
 
 
 def memory_bytes() -> int:
-    """The memory that this process and all below it take together: a page that several share counts once, in
-    equal parts (Linux's PSS). Takes some ms of CPU for each process.
+    """Memory of this process and its descendants together. A shared page counts once (Linux's PSS).
+
+    Costs some ms of CPU for each process.
     """
-    return _added_up(_share)
+    return _total(_share)
 
 
 def _share(process: psutil.Process) -> int:
     try:
         return process.memory_full_info().pss
-    except psutil.AccessDenied:  # it gave up our user, as jailed code does
+    except psutil.AccessDenied:  # it has another user, as jailed code does
         return process.memory_info().rss
 
 
-def _added_up(weigh: Callable[[psutil.Process], int]) -> int:
+def _total(measure: Callable[[psutil.Process], int]) -> int:
     total = 0
     for process in (psutil.Process(), *descendants()):
         try:
-            total += weigh(process)
+            total += measure(process)
         except psutil.NoSuchProcess:
             continue
     return total
 
 
 class MemoryWatch:
-    """A thread that keeps `memory_bytes` of `now`, and the highest (`peak`).
+    """A thread that measures `memory_bytes`: the latest value is `now`, the highest is `peak`.
 
-    It measures every `slow_s` seconds, and when `rss_bytes`, which is cheap and looked at every `quick_s`,
-    tells of a new peak.
+    It measures every `slow_s` seconds. In between it reads the cheaper `rss_bytes` every `quick_s` seconds,
+    and measures when that has a new peak.
     """
 
     def __init__(self, quick_s: float = 2.0, slow_s: float = 10.0):

