@@ -1,8 +1,8 @@
-"""Clears up a blob store: removes what no run and no evaluation names, and what is old enough.
+"""Garbage collection of a blob store: removes old blobs that no run and no evaluation references.
 
-References come from `coordinator.blobs.references`. Invariants: nothing is removed unless the references of
-everyone who uses the store were read; the store is listed before they are, so that what is
-stored meanwhile is not on the list.
+Invariants:
+- Nothing is removed unless the references of every user of the store were read.
+- The store is listed before the references are read, so that blobs stored meanwhile are not removed.
 """
 
 from __future__ import annotations
@@ -20,8 +20,10 @@ from workers.storage.listing import BlobListing
 
 @dataclass(frozen=True)
 class Collected:
-    """Counts of files, and the bytes of the garbage. `users`: whose references were read; `removed` is 0 when
-    nothing was to be removed, and smaller than `garbage` when some was put again meanwhile.
+    """The result: counts of files, and the bytes of the garbage.
+
+    `users`: runs and evaluations that were read. `named`: referenced blobs. `removed`: 0 for a dry run, and
+    less than `garbage` when some blobs were stored again meanwhile.
     """
 
     url: str
@@ -41,16 +43,16 @@ def collect(
     dry_run: bool = False,
     step: Step = lambda name, share, detail: None,
 ) -> Collected:
-    """Clear up the one store that `places` (folders of runs, folders or URLs of evaluations) use.
+    """Remove the garbage of the store that `places` (folders of runs, folders or URLs of evaluations) use.
 
-    `forget`: users whose files no longer exist; `step` is called with what is running. Raises `ConfigError`
-    for a place that is neither, for places with different stores, and when a user of the store cannot be
-    read; `InfrastructureFault` when a run has not ended and its Redis does not answer (then nothing was
-    removed), and whenever the store fails.
+    `keep_s`: least age of garbage, in seconds. `forget`: users of the store that no longer exist. `step`:
+    called with the running step. Raises `ConfigError` for a place that is neither, for places with different
+    stores, and when a user of the store cannot be read; `InfrastructureFault` when a run has not ended and
+    its Redis does not answer (nothing is removed then), and when the store fails.
     """
     stores = {Records(place).store for place in places}
     if len(stores) != 1:
-        raise ConfigError(f"these keep their images in different places: {', '.join(sorted(stores))}")
+        raise ConfigError(f"these have different image stores: {', '.join(sorted(stores))}")
     inventory = BlobListing(stores.pop())
     listed = {user.place: user.host for user in inventory.users()}
     if unknown := set(forget) - set(listed):
@@ -60,13 +62,13 @@ def collect(
     stored = inventory.blobs()
     names: set[str] = set()
     for number, user in enumerate(users):
-        step("reading who names them", number / len(users), user)
+        step("reading the references", number / len(users), user)
         try:
             names |= Records(user).references(inventory.url)
         except (ConfigError, OSError) as error:
             raise ConfigError(
                 f"{user} (of {listed.get(user, 'this machine')}) keeps images in {inventory.url}, and cannot "
-                f"be read here: {error}; nothing is removed. If it is gone for good, add --forget {user}"
+                f"be read here: {error}; nothing is removed. If it was deleted, add --forget {user}"
             ) from error
     found = classify(stored, names, now=time.time(), keep_s=keep_s)
     removed = 0

@@ -1,7 +1,9 @@
-"""Which images of a blob store may go. Pure.
+"""Which blobs of a store are garbage. Pure.
 
-Invariants: what anybody names stays; what is younger than `keep_s` stays, named or not, for a job may have
-stored it whose outcome nobody has written down yet; the rest may go, half-written files too.
+Invariants:
+- A referenced blob stays.
+- A blob younger than `keep_s` stays, since the outcome that references it may not be recorded yet.
+- All else is garbage, half-written files too.
 """
 
 from __future__ import annotations
@@ -14,7 +16,7 @@ from workers.storage.listing import ListedBlob
 
 @dataclass(frozen=True)
 class Classified:
-    """Everything that is stored, each once: `named` by a reference, `young`, or `garbage`."""
+    """All stored blobs, each once: referenced (`named`), `young`, or `garbage`."""
 
     named: tuple[ListedBlob, ...]
     young: tuple[ListedBlob, ...]
@@ -22,7 +24,8 @@ class Classified:
 
 
 def classify(stored: Iterable[ListedBlob], names: Set[str], *, now: float, keep_s: float) -> Classified:
-    """`names`: every blob that a ledger, a document, a request or an outcome names; `now` in Unix seconds."""
+    """Classify `stored`. `names`: every referenced blob. `now`: Unix seconds. `keep_s`: least age of
+    garbage."""
     named, young, garbage = [], [], []
     for one in stored:
         if one.sha256 in names and not one.part:

@@ -1,7 +1,7 @@
-"""Which blobs are named in a text: in a ledger's line, a message in Redis, an outcome.
+"""References to blobs in a text: a ledger line, a message in Redis, an outcome.
 
-Invariant: whatever looks like a blob's name counts as one, wherever it stands, so that no reference is
-overlooked; a name too many only keeps an image.
+Invariant: every SHA-256 in a text counts as a reference, so that none is missed; a wrong one only keeps a
+blob.
 """
 
 from __future__ import annotations
@@ -21,15 +21,15 @@ _NAME = re.compile(rb"(?<![0-9a-f])[0-9a-f]{64}(?![0-9a-f])")
 
 
 def references_in(text: bytes) -> set[str]:
-    """The names in `text`."""
+    """The references in `text`."""
     return {name.decode() for name in _NAME.findall(text)}
 
 
 def references_in_redis(url: str) -> set[str]:
-    """The names in every request that is queued or held by a worker, and in every stored outcome.
+    """The references in every request that is queued or held by a worker, and in every stored outcome.
 
-    Read in the order in which a request goes through them, so that one that moves meanwhile is not missed.
-    Raises `redis.RedisError` when Redis does not answer.
+    Queues are read before outcomes, as a request passes them, so that a request that moves meanwhile is not
+    missed. Raises `redis.RedisError`.
     """
     found: set[str] = set()
     with connect_redis(url, SCAN_TIMEOUT_S) as client:
@@ -53,10 +53,10 @@ def _texts(client: Any) -> Iterator[bytes]:
 
 
 def _body(entry: bytes) -> bytes:
-    """The request in a message of kombu's, which a worker holds as [message, exchange, routing key]."""
+    """The request in a kombu message; one that a worker holds is [message, exchange, routing key]."""
     try:
         message = json.loads(entry)
         message = message[0] if isinstance(message, list) else message
         return base64.b64decode(message["body"])
     except (ValueError, LookupError, TypeError):
-        return entry  # not one of ours
+        return entry  # not a message of this project

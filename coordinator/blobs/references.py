@@ -1,8 +1,9 @@
-"""The blobs that a run or an evaluation names, from its own records.
+"""References to blobs in the records of a run or an evaluation.
 
-A run has `config.json` and a ledger, an evaluation has `batch.json`; a folder may hold both. Invariant: what
-cannot be read whole is a `ConfigError`, never a shorter list, because each name that is missing is an image
-that is lost.
+A run has `config.json` and a ledger, an evaluation has `batch.json`; a folder may hold both.
+
+Invariant: a record that cannot be read completely is a `ConfigError`, since each missed reference is a lost
+image.
 """
 
 from __future__ import annotations
@@ -45,34 +46,34 @@ class Records:
         if self._run is not None and (self._run / CONFIG_FILE).is_file():
             raise ConfigError(
                 f"{place} has a {CONFIG_FILE}, and neither the ledger of a run nor the batch.json of an "
-                "evaluation: it has only just begun, or these were removed"
+                "evaluation: it has only just started, or these were removed"
             )
-        raise ConfigError(f"{place}: neither a run nor an evaluation lies there")
+        raise ConfigError(f"{place}: neither a run nor an evaluation; name the folder of one")
 
     @property
     def store(self) -> str:
-        """Where it keeps its images. Raises `ConfigError`."""
+        """The URL of its blob store. Raises `ConfigError`."""
         found = set()
         if self._is_evaluation:
             found.add(self._batch.manifest().blobs.url)
         if self._is_run:
             found.add(self._settings("blobs", BlobSettings).url)
         if len({_location(url) for url in found}) != 1:
-            raise ConfigError(f"{self._place} keeps images in different places: {', '.join(sorted(found))}")
+            raise ConfigError(f"{self._place} has more than one image store: {', '.join(sorted(found))}")
         url = found.pop()
         if "://" not in url and not Path(url).is_absolute():
             raise ConfigError(f"{self._place}: blobs.url is {url}; write an absolute path")
         return url
 
     def references(self, store: str) -> set[str]:
-        """Every blob that it names.
+        """Every blob that it references.
 
-        Raises `ConfigError` when a record is missing or damaged, or when it keeps its images in another place
-        than `store`; `InfrastructureFault` when a run has not ended and its Redis does not answer.
+        Raises `ConfigError` when a record is missing or damaged, or when its store is not `store`;
+        `InfrastructureFault` when a run has not ended and its Redis does not answer.
         """
         own = self.store
         if _location(own) != _location(store):
-            raise ConfigError(f"what lies there keeps its images in {own}")
+            raise ConfigError(f"its image store is {own}")
         names: set[str] = set()
         if self._is_evaluation:
             names |= _named(self._lines_of_batch())
@@ -93,8 +94,8 @@ class Records:
             ) from error
 
     def _lines_of_batch(self) -> Iterator[bytes]:
-        """The text of each JSON file. A result without its document is an error: the document names its
-        images.
+        """The text of each JSON file. Raises `ConfigError` for a result without its document, which
+        references the images.
         """
         for result in self._batch.results().values():
             if result.document_id and self._batch.document(result.item_id) is None:
@@ -116,7 +117,7 @@ class Records:
         ended = (run / SUMMARY).exists()
         if not url:
             if ended or not any(_lines_of_ledger(run)):
-                return set()  # nothing was posted, or nothing is any more
+                return set()  # no request is left
             raise ConfigError(f"{run / ENDPOINTS} is missing, and the run has not ended")
         try:
             return references_in_redis(url)
@@ -128,7 +129,7 @@ class Records:
 
 
 def _location(url: str) -> tuple[str, str]:
-    """The same for all ways to write one place."""
+    """One value for all spellings of a place."""
     fs, root = fsspec.core.url_to_fs(url)
     return str(fs.protocol), str(root).rstrip("/")
 
@@ -141,10 +142,10 @@ def _named(lines: Iterable[bytes]) -> set[str]:
 
 
 def _lines_of_ledger(run: Path) -> Iterator[bytes]:
-    """Every line. The last one of a file may be torn: its writer was killed."""
+    """Every line. The last line of a file may be cut off, when its writer was killed."""
     for path in sorted((run / LEDGER).glob("*")):
         if path.suffix != ".jsonl":
-            raise ConfigError(f"{path} is no part of a ledger that this version reads")
+            raise ConfigError(f"{path} is not part of a ledger of this version")
         with path.open("rb") as file:
             for number, line in enumerate(file, start=1):
                 if line.endswith(b"\n") and not (line.startswith(b"{") and line.endswith(b"}\n")):

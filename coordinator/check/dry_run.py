@@ -1,7 +1,10 @@
-"""`llmi train --dry-run`: what a configuration resolves to, and what would still stop it on this machine.
+"""`llmi train --dry-run`: the resolved configuration, and the problems that would stop a run on this machine.
 
-Invariants: needs no GPU, no network, no model and no data; starts and writes nothing; every option is put
-into verl's own configuration tree, so that one that the installed verl does not know is found here.
+Invariants:
+- It needs no GPU, no network, no model and no data.
+- It starts and writes nothing.
+- Every option is composed with verl's own configuration, so that an option unknown to the installed verl is
+  found.
 """
 
 from __future__ import annotations
@@ -24,8 +27,9 @@ from workers.errors import ConfigError
 
 
 def resolve(config: RunConfig, runs: Path, console: Console, resume: bool = False) -> dict[str, Any]:
-    """Print and return the resolved configuration, verl's options, and what a real run would miss here;
-    `resume`: what would keep it from being resumed.
+    """Print and return the resolved configuration, verl's options, and the problems of a real run here.
+
+    `resume`: the run would be resumed.
     """
     run = runs / config.name
     document = config.model_dump(mode="json")
@@ -47,7 +51,7 @@ def resolve(config: RunConfig, runs: Path, console: Console, resume: bool = Fals
     text = yaml.safe_dump(document, sort_keys=False, allow_unicode=True)
     if console.is_terminal:
         console.print(Syntax(text, "yaml", background_color="default", word_wrap=True))
-    else:  # rich fills every line of it to the width
+    else:  # rich would fill every line up to the width
         console.print(text, markup=False, highlight=False, soft_wrap=True)
     _title(console, "options of policy.train.main_ppo")
     for override in overrides:
@@ -76,7 +80,7 @@ def compose(overrides: Sequence[str]) -> None:
     if spec is None or not spec.submodule_search_locations:
         raise ConfigError("verl is not installed; install llmi with its extra cpu or gpu")
     tree = Path(spec.submodule_search_locations[0]) / "trainer" / "config"
-    ours = [option for option in overrides if not option.startswith("hydra.")]  # those are its program's
+    ours = [option for option in overrides if not option.startswith("hydra.")]  # of hydra's own program
     try:
         with hydra.initialize_config_dir(config_dir=str(tree), version_base=None):
             hydra.compose("ppo_trainer", overrides=ours)

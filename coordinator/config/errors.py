@@ -1,4 +1,4 @@
-"""Pydantic's complaints about a configuration, in words that name the field and the cure."""
+"""Messages for pydantic's errors about a configuration, with field and cure."""
 
 from __future__ import annotations
 

@@ -1,7 +1,7 @@
-"""The local paths of a configuration, made absolute where it was given.
+"""Makes the local paths of a configuration absolute.
 
-Workers and the trainer run in another folder, and then use the same files as the checks before the run. Names
-of the hub and URLs stay as they are.
+Workers and the trainer have another working directory, and must use the same files as the checks before the
+run. Hub ids and URLs stay as they are.
 """
 
 from __future__ import annotations
@@ -16,8 +16,8 @@ C = TypeVar("C", bound=ServiceConfig)
 
 
 def placed(config: C, blobs: Path | None = None) -> C:
-    """`config` with absolute paths. `blobs`: the folder in which a relative image store lies, when that is
-    not the working directory.
+    """`config` with absolute paths. `blobs`: parent folder of a relative image store; by default the working
+    directory.
     """
     tools = config.tools
     # Only what a provider reads: the rest must not differ between nodes.
@@ -45,11 +45,11 @@ def placed(config: C, blobs: Path | None = None) -> C:
 
 
 def model(name: str) -> str:
-    """A model's folder; a name of the hub as it is."""
+    """The absolute path of a model's folder; a hub id as it is."""
     is_path = bool(name) and (name.startswith(".") or Path(name).exists())
     return str(Path(name).absolute()) if is_path else name
 
 
 def store(url: str, folder: Path) -> str:
-    """An image store's URL, or its folder below `folder`."""
+    """The URL of an image store, or its absolute path below `folder`."""
     return url if "://" in url else str(folder.absolute() / url)

@@ -1,4 +1,4 @@
-"""Typed settings of the worker pools, and of the scaler that sizes them: the section "workers".
+"""Settings of the worker pools and of their scaler: the section "workers".
 
 Invariants: queues of one pool can share a process; a queue is in one pool only.
 """

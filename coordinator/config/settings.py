@@ -1,9 +1,9 @@
-"""The configuration of a run: one YAML file, checked as a whole, resolved into the file that every process
-reads.
+"""The configuration of a run: a YAML file, checked as a whole and resolved into the file of all processes.
 
-Invariants: an unknown key is refused with the nearest valid one; every error is a `ConfigError` naming file,
-field and cure; the resolved file holds no secret (`Settings` refuse them) and its sections are the ones
-`workers.settings.section` hands out.
+Invariants:
+- An unknown key is refused with the nearest valid one.
+- Every error is a `ConfigError` with file, field and cure.
+- The resolved file holds no secret (`Settings` refuse them); `workers.settings.section` returns its sections.
 """
 
 from __future__ import annotations
@@ -38,7 +38,7 @@ from workers.settings import (
 )
 
 RAY_ENV = "RAY_ADDRESS"
-_LONGEST_NAME = 100  # characters; a file system takes 255 of a folder's name, and more is appended to it
+_LONGEST_NAME = 100  # characters; a folder name may have 255, and suffixes are appended
 CONFIG_FILE, AGAIN_FILE = "config.json", "config.yaml"
 
 
@@ -67,9 +67,9 @@ class RaySettings(Settings):
 
 
 class ServiceConfig(Settings):
-    """What workers and their users need to know: every section but the training run's own.
+    """The configuration of workers and their clients: every section but those of a training run.
 
-    Evaluations, single documents and nodes that join need no more than this.
+    It is enough for evaluations, single documents and nodes that join.
     """
 
     name: str = ""
@@ -98,7 +98,9 @@ class ServiceConfig(Settings):
     @classmethod
     def _a_folder_name(cls, name: str) -> str:
         if name and not re.fullmatch(r"[A-Za-z0-9][A-Za-z0-9._-]*", name):
-            raise ValueError(f"{name!r} is no folder name; use letters, digits, dots, dashes and underscores")
+            raise ValueError(
+                f"{name!r} cannot be a folder name; use letters, digits, dots, dashes and underscores"
+            )
         if len(name) > _LONGEST_NAME:
             raise ValueError(f"is longer than {_LONGEST_NAME} characters; shorten it")
         return name
@@ -110,11 +112,11 @@ class ServiceConfig(Settings):
 
     @property
     def external_redis(self) -> bool:
-        """Whether a Redis of the user's own is named; else one is started for the run."""
+        """Whether a Redis is named; else one is started for the run."""
         return bool(os.environ.get(REDIS_ENV)) or "redis_url" in self.queue.model_fields_set
 
     def save(self, run: Path) -> None:
-        """Write `config.json` into the run's folder: what its processes read, with the addresses they use."""
+        """Write `config.json` into the run's folder, for its processes, with the addresses that they use."""
         (run / CONFIG_FILE).write_text(
             json.dumps(self.model_dump(mode="json"), indent=1) + "\n", encoding="utf-8"
         )
@@ -131,8 +133,8 @@ class RunConfig(ServiceConfig):
     """The Ray that is started for the run."""
 
     def save_for_people(self, run: Path) -> None:
-        """Write `config.yaml` into the run's folder: this configuration with every default spelt out, to be
-        read and run again. A Redis that nobody named stays unnamed, else the next run would look for it.
+        """Write `config.yaml` into the run's folder: the configuration with all defaults, to read and to run
+        again. The address of the embedded Redis is left out, since the next run starts its own.
         """
         document = self.model_dump(mode="json")
         if "redis_url" not in self.queue.model_fields_set:
@@ -162,12 +164,12 @@ class RunConfig(ServiceConfig):
 
 
 def load(path: str | Path, overrides: Mapping[str, object] | None = None) -> RunConfig:
-    """A run's YAML file, or a shipped one by name, read and checked. `overrides`: dotted keys to values."""
+    """Read and check a run's YAML file, or a shipped one by name. `overrides`: values by dotted key."""
     return _checked(RunConfig, *_read(path, overrides), overrides or {})
 
 
 def load_services(path: str | Path, overrides: Mapping[str, object] | None = None) -> ServiceConfig:
-    """As `load`, for a file that may leave out the training run: a run's own file does as well."""
+    """As `load`, for a file with or without the sections of a training run."""
     raw, source = _read(path, overrides)
     model = RunConfig if "train" in raw else ServiceConfig
     return _checked(model, raw, source, overrides or {})
@@ -182,7 +184,7 @@ def _read(path: str | Path, overrides: Mapping[str, object] | None) -> tuple[dic
 
 
 def check(raw: object, source: str) -> RunConfig:
-    """A mapping as a `RunConfig`. Raises `ConfigError` that names `source`, each wrong field and the cure."""
+    """A mapping as a `RunConfig`. Raises `ConfigError` with `source`, each wrong field and the cure."""
     return _checked(RunConfig, raw, source)
 
 

@@ -1,8 +1,9 @@
-"""One run from its configuration to its report; `llmi demo` and `llmi train` share it.
+"""One run from its configuration to its report, for `llmi demo` and `llmi train`.
 
-Invariants: nothing is started before preflight passed; the ledger is closed and the report written however
-the run ended; the error that ended it is raised after that; a run that did not do its last step keeps all
-that it takes to resume it.
+Invariants:
+- Nothing is started before all checks passed.
+- The ledger is closed and the report written, however the run ends; then the error that ended it is raised.
+- A run without its last step keeps everything that is needed to resume it.
 """
 
 from __future__ import annotations
@@ -49,10 +50,11 @@ def launch(
     began: float,
     resume: bool = False,
 ) -> Summary:
-    """Run it in `runs/<name>`. `began`: when the command started (monotonic seconds), for the time it took;
-    `resume`: go on with the run that died there.
+    """Run `config` in `runs/<name>`.
 
-    Raises `ConfigError` before anything was started, `TrainerDied`, `InfrastructureFault` or `Stopped` after.
+    `began`: when the command started (monotonic seconds), for the duration in the summary. `resume`: resume
+    the run that died there. Raises `ConfigError` before anything was started; `TrainerDied`,
+    `InfrastructureFault` or `Stopped` after.
     """
     run = (runs / config.name).absolute()
     with Stages(console) as stages:
@@ -70,13 +72,13 @@ def _new(run: Path, held: ExitStack) -> StartPoint:
 
 
 def _resumed(config: RunConfig, run: Path, held: ExitStack) -> StartPoint:
-    """Raises `ConfigError` while processes of the run are alive."""
+    """Prepare the folder of the run that died. Raises `ConfigError` while processes of it are alive."""
     try:
         held.enter_context(exclusive(run, EXIT_WAIT_S))
     except TimeoutError as error:
-        raise ConfigError(f"{error}; stop them, or wait for their end") from error
+        raise ConfigError(f"{error}; stop them, or wait until they end") from error
     start_point = prepare(config, run)
-    for name in (SUMMARY, REPORT):  # it has not ended yet
+    for name in (SUMMARY, REPORT):  # of the end before
         (run / name).unlink(missing_ok=True)
     return start_point
 
@@ -91,7 +93,7 @@ def _launch(
     began: float,
     exporter: Exporter,
 ) -> Summary:
-    config.save_for_people(run)  # before it holds what is of this run alone
+    config.save_for_people(run)  # before paths and addresses of this run are filled in
     config = placed(config, blobs=run)
     BlobListing(config.blobs.url).register_user(str(run))
     progress = Progress(run, config.train.steps)
@@ -124,10 +126,10 @@ def _launch(
                     services.tick()
                     view.show()
                     time.sleep(TICK_S)
-    except BaseException:  # Ctrl-C too leaves a closed ledger and a report
+    except BaseException:  # a run ended by Ctrl-C has a closed ledger and a report too
         try:
             conclude()
-        except Exception:  # the error that ended the run is the one to be told
+        except Exception:  # the error that ended the run is raised, not this one
             logger.exception("%s: the ledger could not be read", run)
         raise
     _finish(run)
@@ -135,7 +137,7 @@ def _launch(
 
 
 def _finish(run: Path) -> None:
-    """The last step is done: nothing is left to resume."""
+    """Mark the run as finished, which cannot be resumed."""
     writer = LedgerWriter(run, COORDINATOR)
     writer.finished()
     writer.close()
@@ -157,7 +159,7 @@ def _conclude(run: Path, config: RunConfig, memory: MemoryWatch, restarts: int, 
     )
     try:
         write_report(run, config, ledger, summary)
-    except Exception:  # a page that cannot be drawn must not hide how the run ended
+    except Exception:  # a failure of the page must not hide how the run ended
         logger.exception("%s: the report could not be written", run)
-        (run / REPORT).unlink(missing_ok=True)  # half of one is none
+        (run / REPORT).unlink(missing_ok=True)  # it may be incomplete
     return summary

@@ -1,9 +1,12 @@
-"""What a run needs beside its own process, started in order and stopped in reverse: Redis and the claim on
-it, Ray, the workers and their scaler, the trainer.
+"""The services of a run: Redis and the claim on it, Ray, the workers and their scaler, the trainer.
 
-Workers and trainer start side by side, since both take long. Invariants: whatever ends the run, success,
-failure or a signal, everything that was started is stopped, each with a deadline; one part that will not stop
-does not keep the others alive; at the end no process below this one is left.
+They are started in this order and stopped in reverse. Workers and trainer start at once, since both take
+long.
+
+Invariants:
+- Everything that was started is stopped, with a deadline for each, on success, failure or a signal.
+- A part that does not stop does not keep the others running.
+- At the end this process has no descendants.
 """
 
 from __future__ import annotations
@@ -37,12 +40,15 @@ logger = logging.getLogger(__name__)
 SCORER = "rewards.scorer:QueueScorer.from_config"
 LAST_DEADLINE_S = 10.0
 POLL_S = 0.1
-WORK = "work"  # where trainer and Ray run: a folder without anything to import
+WORK = "work"  # working directory of trainer and Ray: a folder without anything to import
 
 
 class Services:
-    """A context manager: on entry all runs and the trainer has begun, on exit nothing is left. `loop`: the
-    class that runs a rollout; `start_point`: of a resumed run."""
+    """A context manager: on entry all services run and the trainer has started, on exit none is left.
+
+    `say`: called with a line for each phase. `loop`: dotted name of the class that runs a rollout.
+    `start_point`: of a resumed run.
+    """
 
     def __init__(
         self,
@@ -74,7 +80,7 @@ class Services:
         self._before = frozenset(process.pid for process in processes.descendants())
         try:
             self._start()
-        except BaseException:  # __exit__ is not called for what fails in here
+        except BaseException:  # __exit__ is not called when __enter__ raises
             self._stop()
             raise
         return self
@@ -86,7 +92,7 @@ class Services:
 
     @property
     def training(self) -> bool:
-        """Whether the trainer still runs. Raises `TrainerDied` when it ended with an error."""
+        """Whether the trainer is running. Raises `TrainerDied` when it ended with an error."""
         if self.trainer is None:
             return False
         if self.trainer.running:
@@ -95,7 +101,7 @@ class Services:
         return False
 
     def tick(self) -> None:
-        """What must be looked after while the run goes on; to be called every second or so."""
+        """Renew the claim, rotate the log, restart what died. Call it about every second."""
         if self._claim is not None:
             self._claim.renew()
         if self.trainer is not None:
@@ -122,23 +128,23 @@ class Services:
         cluster = RayCluster(self.config.ray, self.config.train, self.config.workers.pools, self._run / WORK)
         self._stack.callback(self._ending("Ray", cluster.stop))
         address = cluster.start()
-        self._signals.install()  # Ray puts its own handlers in place
+        self._signals.install()  # Ray has replaced the handlers
         self._say("starting the trainer and the workers")
         self._stack.callback(self._ending("the workers", self.fleet.stop))
         self.fleet.begin()
         self.trainer = self._make_trainer(address, cluster.next_worker_env(), self._run / "logs")
         self._stack.callback(self._ending("the trainer", self.trainer.stop))
         self.trainer.start()
-        told = 0
+        shown = 0
         while not self.fleet.check() and self.training:
             claim.renew()
             if self._server is not None:
                 self._server.ensure_running()
             states = self.fleet.states().values()
             ready, wanted = sum(state.ready for state in states), sum(state.wanted for state in states)
-            if ready > told:
+            if ready > shown:
                 self._say(f"starting the trainer and the workers, {ready} of {wanted} ready")
-                told = ready
+                shown = ready
             time.sleep(POLL_S)
         self._start_scaler()
 
@@ -155,7 +161,7 @@ class Services:
         server.start()
         queue = self.config.queue.model_copy(update={"redis_url": server.url})
         self.config = self.config.model_copy(update={"queue": queue})
-        delete(queue)  # nobody else can have a claim on this one
+        delete(queue)  # no other run can have a claim on this Redis
 
     def _make_trainer(self, ray_address: str, worker: Mapping[str, str], logs: Path) -> Trainer:
         train = self.config.train
@@ -177,7 +183,10 @@ class Services:
             for step in (partial(self._say, f"stopping {name}"), stop):
                 try:
                     step()
-                except (Exception, SystemExit):  # rich's of a broken pipe too: the others must be stopped
+                except (
+                    Exception,
+                    SystemExit,
+                ):  # SystemExit: rich's for a broken pipe; the others must be stopped
                     logger.exception("stopping %s failed", name)
 
         return end

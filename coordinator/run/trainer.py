@@ -1,7 +1,10 @@
 """The trainer of a run: verl's program as a child process, its output in a log file.
 
-Invariants: it runs in a session of its own (a Ctrl-C of the terminal reaches only us, who then stop it in
-order) and dies with us; when it fails, the error carries what its log says about it.
+Invariants:
+- It has a session of its own, so that Ctrl-C in the terminal reaches this process only, which stops it in
+  order.
+- It ends with this process.
+- When it fails, the error holds the relevant lines of its log.
 """
 
 from __future__ import annotations
@@ -20,12 +23,14 @@ MODULE = "policy.train.main_ppo"
 
 
 class TrainerDied(RuntimeError):
-    """The trainer ended by itself with an error. The message holds the relevant end of its log."""
+    """The trainer ended with an error. The message holds the relevant lines of its log."""
 
 
 class Trainer:
-    """`start`, ask `running`, `check` at the end, `stop` in any case. `folder`: an empty one to run in, since
-    Ray has every worker import from the folder in which a driver connected.
+    """The child process: `start`, poll `running`, `check` when it ended, always `stop`.
+
+    `folder`: an empty working directory, since Ray's workers import from the folder in which a driver
+    connected.
     """
 
     def __init__(self, overrides: Sequence[str], env: Mapping[str, str], log: Path, folder: Path):
@@ -44,14 +49,14 @@ class Trainer:
         return self._process is not None and self._process.poll() is None
 
     def check(self) -> None:
-        """Raises `TrainerDied` when it ended with an error. To be called when it no longer runs."""
+        """Raise `TrainerDied` when it ended with an error. Call it when it no longer runs."""
         code = self._process.returncode if self._process else None
         if code:
             how = f"signal {signal.Signals(-code).name}" if code < 0 else f"exit code {code}"
             text = self.log.read_text(encoding="utf-8", errors="replace")
             why = f": {found}" if (found := cause(text)) else ""
             tail = relevant_tail(text)
-            raise TrainerDied(f"the trainer ended with {how}{why}\nWhat {self.log} says of it:\n{tail}")
+            raise TrainerDied(f"the trainer ended with {how}{why}\nFrom {self.log}:\n{tail}")
 
     def stop(self, deadline_s: float = 10.0) -> None:
         """SIGTERM to its process group, SIGKILL after the deadline."""

@@ -1,7 +1,7 @@
-"""The exception that ended a trainer, from its log.
+"""The exception that ended a trainer, found in its log. Pure.
 
-The log of a trainer that failed ends in noise: exit handlers, threads and other processes fail because the
-first one did. Pure: text in, text out.
+The log of a failed trainer does not end with the cause: exit handlers, threads and other processes fail after
+it, and because of it.
 """
 
 from __future__ import annotations
@@ -13,7 +13,7 @@ TAIL_LINES = 40
 _ANSI = re.compile(r"\x1b\[[0-9;]*[A-Za-z]")
 _ACTOR = re.compile(r"^\([^()]*pid=\d+[^()]*\) ?")
 _START = "Traceback (most recent call last)"
-# What is printed before the traceback of an exception that did not end the process.
+# Printed before the traceback of an exception that did not end the process.
 _IGNORED = ("Exception ignored in", "--- Logging error ---")
 _ASIDE = ("Exception in thread", "Task exception was never retrieved", "Future exception was never retrieved")
 _LINK = ("The above exception was the direct cause", "During handling of the above exception")
@@ -30,15 +30,15 @@ _FOLLOWS = re.compile(  # the death of another process, or the end of this one
 
 @dataclass(frozen=True)
 class _Block:
-    """One traceback: its lines, and how likely it is the cause."""
+    """One traceback: its lines, and a rank; the higher, the likelier it is the cause."""
 
     lines: list[str]
     rank: int
 
 
 def relevant_tail(text: str, lines: int = TAIL_LINES) -> str:
-    """The traceback of what ended the trainer, or the last lines without one; no colours, no actor prefixes.
-    Of a long one the ends, which say where it began and what it was.
+    """The traceback that ended the trainer, or the last lines when there is none; without colours and actor
+    prefixes. Of a long one, the first quarter and the end of `lines` lines.
     """
     plain = _plain(text)
     found = _cause(plain) or plain[max(0, len(plain) - lines) :]
@@ -48,7 +48,7 @@ def relevant_tail(text: str, lines: int = TAIL_LINES) -> str:
 
 
 def cause(text: str) -> str:
-    """The exception that ended the trainer, in one line; empty without any."""
+    """The exception that ended the trainer, in one line; empty when there is none."""
     return _exception(_cause(_plain(text)))
 
 
@@ -58,7 +58,7 @@ def _plain(text: str) -> list[str]:
 
 
 def _cause(plain: list[str]) -> list[str]:
-    """The last of the likeliest tracebacks."""
+    """The last traceback of the highest rank."""
     blocks = _blocks(plain)
     best = max((block.rank for block in blocks), default=0)
     return next((block.lines for block in reversed(blocks) if block.rank == best), [])

@@ -1,6 +1,6 @@
-"""The proof that a served image model makes images: it is asked for one, as the tools will ask it.
+"""Probe of an image server: one small image, requested as the tools request it.
 
-Invariant: a model with "edit" in its name changes a picture, every other one makes one; both are small.
+A model with "edit" in its name is given an image to change.
 """
 
 from __future__ import annotations
@@ -15,13 +15,13 @@ from workers.providers.image.openai import OpenAIImages
 from workers.providers.provider import ProviderRequest
 from workers.settings import ImageModelSettings
 
-PROBE_S = 600.0  # the first image also compiles what the later ones use
+PROBE_S = 600.0  # the first image also compiles kernels
 PROMPT = "A red square on a white ground"
 SIDE = 256
 
 
 def probe_server(one: ServerSpec) -> float:
-    """Seconds that a real image took. Raises `InfrastructureFault` when there was none."""
+    """Request one image. Returns the seconds it took; raises `InfrastructureFault` when there was none."""
     settings = ImageModelSettings(
         provider="openai",
         base_url=one.url,

@@ -1,4 +1,4 @@
-"""The judges' servers of this machine: which models and GPUs, and the proof that each gives verdicts."""
+"""The judge servers of this machine: models, GPUs, and a probe of each."""
 
 from __future__ import annotations
 
@@ -25,10 +25,10 @@ def plan(
     device: Literal["cuda", "cpu"],
     dry_run: bool = False,
 ) -> list[ServerSpec]:
-    """What to start. On the CPU without a model named, a tiny untaught one is built in the cache.
+    """The servers to start. On a CPU without a named model, a tiny model with random weights is built.
 
-    Raises `ConfigError` when there are too few GPUs; with `dry_run`, which may be on another machine than the
-    one that will serve, there are always enough (see `lacking`).
+    `dry_run`: builds nothing and assumes enough GPUs, since it may run on another machine (see
+    `missing_gpus`). Raises `ConfigError` when there are too few GPUs.
     """
     published = JudgeSettings()
     wanted = []
@@ -51,13 +51,13 @@ def plan(
 
 
 def missing_gpus(judges: int, tensor_parallel: int) -> str:
-    """What would keep the judges from starting on this machine's GPUs; empty when there are enough."""
+    """The problem when this machine has too few GPUs for the judges, else an empty text."""
     need, have = judges * tensor_parallel, len(_gpus())
     return f"this machine has {have} GPUs, and these judges need {need}" if have < need else ""
 
 
 def probe_server(one: ServerSpec) -> float:
-    """Seconds that a real verdict took. Raises `InfrastructureFault` when there was none."""
+    """Request one verdict. Returns the seconds it took; raises `InfrastructureFault` when there was none."""
     from rewards.judges.probe import probe
 
     judge = JudgeEndpoint(provider="openai", model=one.model)
@@ -70,7 +70,7 @@ def _tiny(name: JudgeName) -> str:
 
 
 def _gpus(at_least: int = 0) -> list[str]:
-    """The ids of this machine's, and as many more as `at_least` asks for."""
+    """The names of this machine's GPUs, filled up to `at_least` names."""
     from coordinator.host import hardware
 
     found = [gpu.device for gpu in hardware.detect().gpus]

@@ -1,7 +1,9 @@
-"""Starts model servers, waits until each really answers, keeps watch, and stops all of them together.
+"""Model servers as child processes: started together, polled until healthy, watched, stopped together.
 
-Invariants: "ready" was seen, not assumed; when one server ends, the others are stopped too and the error
-holds the end of its log; nothing that was started outlives this process.
+Invariants:
+- A server is ready when its health endpoint answered.
+- When one server ends, the others are stopped too, and the error holds the end of its log.
+- No server outlives this process.
 """
 
 from __future__ import annotations
@@ -30,7 +32,7 @@ TAIL = 3000
 
 
 class Servers:
-    """A context manager: on entry all are being started, on exit none is left. Logs are `<name>.log`."""
+    """A context manager: starts all servers on entry and stops them on exit. Logs are `<name>.log`."""
 
     def __init__(self, served: Sequence[ServerSpec], logs: Path):
         self._served = served
@@ -46,7 +48,7 @@ class Servers:
                 )
             if _answers(one):
                 raise ConfigError(
-                    f"{one.url}: something answers there already; stop it, or choose another port"
+                    f"{one.url}: a server answers there already; stop it, or choose another port"
                 )
         for one in self._served:
             process = start_child(one.command, log=self.log(one), env={**os.environ, **one.env})
@@ -63,7 +65,7 @@ class Servers:
             with contextlib.suppress(subprocess.TimeoutExpired):
                 process.wait(max(0.0, deadline - time.monotonic()))
             with contextlib.suppress(ProcessLookupError):
-                os.killpg(process.pid, signal.SIGKILL)  # what is left of its own session
+                os.killpg(process.pid, signal.SIGKILL)  # all processes of its session
             process.wait()
 
     def log(self, one: ServerSpec) -> Path:
@@ -72,27 +74,30 @@ class Servers:
     def wait_ready(
         self,
         timeout_s: float,
-        say: Callable[[ServerSpec], None],
-        look: Callable[[ServerSpec], None] = lambda one: None,
+        ready: Callable[[ServerSpec], None],
+        waiting_for: Callable[[ServerSpec], None] = lambda one: None,
     ) -> None:
-        """Returns when all are healthy; `say` gets each as it comes up, `look` at each poll one that has not.
-        Raises `InfrastructureFault`."""
+        """Wait until all are healthy. Raises `InfrastructureFault` at the time-out, or when a server ends.
+
+        `ready`: called with each server that became healthy. `waiting_for`: called at each poll with one that
+        is not.
+        """
         deadline = time.monotonic() + timeout_s
         waiting = list(self._served)
         while waiting:
             self.check()
             for one in [one for one in waiting if _answers(one)]:
                 waiting.remove(one)
-                say(one)
+                ready(one)
             if waiting:
-                look(waiting[0])
+                waiting_for(waiting[0])
             if waiting and time.monotonic() > deadline:
                 why = f"{waiting[0].name} does not answer at {waiting[0].health} after {timeout_s:.0f} s"
                 raise InfrastructureFault(Cause.PROVIDER_DOWN, f"{why}; {self._tail(waiting[0])}")
             time.sleep(POLL_S if waiting else 0)
 
     def last_line(self, one: ServerSpec) -> str:
-        """The last line of its log, which shows how far loading is; empty without a log."""
+        """The last line of its log, which shows the progress of loading; empty without a log."""
         try:
             with self.log(one).open("rb") as log:
                 log.seek(max(0, log.seek(0, os.SEEK_END) - TAIL))
@@ -102,14 +107,14 @@ class Servers:
         return next((line.strip() for line in reversed(lines) if line.strip()), "")
 
     def check(self) -> None:
-        """Raises `InfrastructureFault` when a server has ended."""
+        """Raise `InfrastructureFault` when a server has ended."""
         for one, process in self._running:
             if process.poll() is not None:
                 why = f"{one.name} ended with exit code {process.returncode}"
                 raise InfrastructureFault(Cause.PROVIDER_DOWN, f"{why}; {self._tail(one)}")
 
     def watch(self) -> None:
-        """Until a server ends. Raises as `check`."""
+        """Block until a server ends. Raises as `check`."""
         while True:
             self.check()
             time.sleep(POLL_S)
@@ -119,7 +124,7 @@ class Servers:
         return f"{log} ends:\n{log.read_text(errors='replace', encoding='utf-8')[-TAIL:]}"
 
 
-# On this machine, whatever proxy the environment names.
+# Without the proxy of the environment: the servers are on this machine.
 _DIRECT = urllib.request.build_opener(urllib.request.ProxyHandler({}))
 
 

@@ -1,9 +1,12 @@
-"""Which programs serve the judges or an image model, and how they are called. Pure: nothing is started here.
+"""Command lines of the programs that serve the judges or an image model. Pure.
 
-The judges' numbers are the published ones (arXiv 2509.13642: vLLM, tensor parallel 8, 32,768 tokens, 20
-images a prompt). Invariants: structured output is always on, so that verdicts parse; no two servers share
-a GPU. Written for vLLM 0.27, vLLM-Omni 0.26 (`vllm serve MODEL --omni`) and SGLang's diffusion server
-(`sglang serve --model-path MODEL`); both of the last have environments of their own.
+The numbers of the judges are published (arXiv 2509.13642: vLLM, tensor parallel 8, 32,768 tokens, 20 images a
+prompt). Written for vLLM 0.27, vLLM-Omni 0.26 (`vllm serve MODEL --omni`) and SGLang's diffusion server
+(`sglang serve --model-path MODEL`). The last two have environments of their own.
+
+Invariants:
+- Structured output is always on, so that verdicts parse.
+- No two servers share a GPU.
 """
 
 from __future__ import annotations
@@ -21,7 +24,7 @@ JudgeName = Literal["text", "image"]
 ImageServer = Literal["vllm-omni", "sglang"]
 VLLM = (*PYTHON, "-m", "vllm.entrypoints.openai.api_server")
 STRUCTURED = {"backend": "xgrammar", "disable_any_whitespace": True}
-# A tiny model on a few cores beside others: no spinning threads, a small cache, nothing fetched.
+# For a tiny model on a few shared cores: no spinning threads, a small cache, no downloads.
 ON_CPU = {
     "VLLM_CPU_KVCACHE_SPACE": "1",
     "VLLM_CPU_OMP_THREADS_BIND": "nobind",
@@ -42,7 +45,7 @@ TINY = (
 
 @dataclass(frozen=True)
 class ServerSpec:
-    """One server: how it is started, where it answers (`url`, with /v1), and what its users export."""
+    """One server. `url`: with /v1. `variable`: the environment variable that names it to its users."""
 
     name: str
     command: tuple[str, ...]
@@ -58,7 +61,7 @@ class ServerSpec:
 
 @dataclass(frozen=True)
 class Judge:
-    """What one judge is to be served as; `folder` is a local model in place of the hub id `model`."""
+    """One judge to serve. `folder`: a local model in place of the hub id `model`."""
 
     name: JudgeName
     model: str
@@ -75,9 +78,10 @@ def judges(
     tokens: int,
     gpus: Sequence[str] | None,
 ) -> list[ServerSpec]:
-    """One vLLM server for each judge. `gpus`: the ids of this machine's, dealt out in order; None: on a CPU.
+    """One vLLM server for each judge.
 
-    Raises `ConfigError` when there are too few.
+    `gpus`: names of the GPUs, which the judges get in order; None for a CPU. `images`: most images of a
+    prompt. `tokens`: context length. Raises `ConfigError` when there are too few GPUs.
     """
     need = tensor_parallel * len(wanted)
     if gpus is not None and need > len(gpus):
@@ -109,7 +113,7 @@ def judges(
 
 
 def image_model(server: ImageServer, model: str, *, host: str, port: int, gpus: int) -> ServerSpec:
-    """One OpenAI-compatible images endpoint (`/v1/images/generations`, `/v1/images/edits`)."""
+    """A server with an OpenAI-compatible images endpoint (`/v1/images/generations`, `/v1/images/edits`)."""
     if server == "vllm-omni":
         command = ["vllm", "serve", model, "--omni", "--host", host, "--port", str(port)]
         command += ["--tensor-parallel-size", str(gpus)] if gpus > 1 else []

@@ -146,7 +146,7 @@ def test_runs_of_different_stores_are_not_mixed(tmp_path: Path, shelf: Shelf) ->
         run_in(tmp_path / "a", shelf, NOWHERE, ended=True),
         run_in(tmp_path / "b", Shelf(str(tmp_path / "own")), NOWHERE, ended=True),
     ]
-    with pytest.raises(ConfigError, match="different places"):
+    with pytest.raises(ConfigError, match="different image stores"):
         collect(runs, keep_s=DAY_S)
 
 

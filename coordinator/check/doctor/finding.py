@@ -1,8 +1,9 @@
-"""What the doctor finds: one line each, with a cure where something is amiss.
+"""Findings of `llmi doctor`: one line each, with a cure for a problem.
 
-Invariants: `ok` was looked at just now, and its detail claims no more than that: servers of Redis, Ray and
-judges were asked, settings and folders read; `fail` stops what the user asked for; `note` stops nothing, such
-as what a run will start or build; a finding never holds a secret.
+Invariants:
+- `ok` was checked just now: Redis, Ray and judges answered a request, settings and folders were read.
+- `fail` would stop a run. `note` would not, such as a part that a run starts or builds itself.
+- A finding holds no secret.
 """
 
 from __future__ import annotations
@@ -28,7 +29,7 @@ class Finding:
     cure: str = ""
 
     def document(self) -> dict[str, Any]:
-        """For JSON."""
+        """The finding as JSON values."""
         return {**asdict(self), "state": self.state.value}
 
 
@@ -45,7 +46,7 @@ def fail(area: str, name: str, detail: str, cure: str) -> Finding:
 
 
 def of_problems(area: str, name: str, problems: Sequence[str], fine: str) -> list[Finding]:
-    """Preflight's problems ("what is wrong; what to do") as findings; one `ok` when there are none."""
+    """Problems ("what is wrong; what to do") as findings; one `ok` with `fine` when there are none."""
     if not problems:
         return [ok(area, name, fine)]
     found = []

@@ -17,21 +17,21 @@ from workers.settings import CodeSettings
 AREA = "machine"
 SHOWN = ("celery", "ray", "verl", "torch", "diffusers")
 GIB = 1024**3
-LOW_MEMORY, LOW_DISK = 14 * GIB, 10 * GIB  # what the demo may take; an installation with a run's checkpoints
+LOW_MEMORY, LOW_DISK = 14 * GIB, 10 * GIB  # the demo's memory; an installation and the checkpoints of a run
 LAYERS = {
     "landlock": "file access (landlock)",
     "seccomp": "system calls (seccomp)",
     "netns": "no network (namespace)",
-    "private_root": "a root of its own",
-    "processes": "no process but its own (namespace)",
+    "private_root": "its own root folder",
+    "processes": "no other processes (namespace)",
     "unprivileged": "an unprivileged user",
-    "files": "a folder that the kernel bounds",
+    "files": "a folder with a limit that the kernel enforces",
 }
-OUTER = ("netns", "private_root", "processes")  # made by bubblewrap or by the jail itself
+OUTER = ("netns", "private_root", "processes")  # by bubblewrap or by the jail itself
 
 
 def examine(folder: Path, code: CodeSettings) -> Iterator[Finding]:
-    """`folder`: where runs are to lie."""
+    """Findings about this machine. `folder`: parent folder of the runs."""
     yield _python()
     yield from _packages()
     yield _resources(folder)
@@ -121,15 +121,13 @@ def _jail(code: CodeSettings) -> Iterator[Finding]:
         if held.layers.get(name):
             yield ok("jail", words, f"by {held.maker}" if name in OUTER else "")
         elif name in code.require:
-            yield fail(
-                "jail", words, "does not hold here", f"permit it, or take {name} off tools.code.require"
-            )
+            yield fail("jail", words, "missing here", f"permit it, or take {name} off tools.code.require")
         else:
-            yield note("jail", words, "does not hold here; the other layers do")
+            yield note("jail", words, "missing here, and not required")
 
 
 def _fonts() -> Finding:
-    """Whether charts can hold every script that the packages' fonts cover."""
+    """Whether all fonts for charts are installed."""
     from workers.sandbox.charts import fonts
 
     missing = [name.replace("_", "-") for name in fonts.lacking()]

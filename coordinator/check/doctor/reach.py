@@ -1,4 +1,4 @@
-"""What this machine is to reach: Redis, Ray, providers and judges. Asked for real, within seconds."""
+"""Findings about Redis, Ray, providers and judges: each gets a real request, within seconds."""
 
 from __future__ import annotations
 
@@ -40,7 +40,7 @@ VARIABLES = (
 
 
 def examine(config: ServiceConfig) -> Iterator[Finding]:
-    """Everything that `config` names, and what the environment adds to it."""
+    """Findings about everything that `config` and the environment name."""
     yield _environment(config)
     yield from _proxies(config)
     yield from _redis(config)
@@ -59,7 +59,7 @@ def examine(config: ServiceConfig) -> Iterator[Finding]:
 
 
 def _environment(config: ServiceConfig) -> Finding:
-    """Which of the variables that this program reads are set; never what they hold."""
+    """The environment variables that this program reads, set or not; never their values."""
     endpoints = (config.judges.text, config.judges.image, config.author, config.rubric)
     named = (config.tools.diffusion, config.tools.edit, *endpoints)
     every = sorted({*VARIABLES, *(settings.api_key_env for settings in named)} - {""})
@@ -69,18 +69,18 @@ def _environment(config: ServiceConfig) -> Finding:
 
 
 def _proxies(config: ServiceConfig) -> Iterator[Finding]:
-    """The way out that the environment names, and what of it pictures from the web may use."""
+    """The proxies of the environment, and whether images from the web may use them."""
     for scheme in ("https", "http"):
         if proxy := proxies.named(f"{scheme}://example.com"):
-            where = f"outside services by {scheme} are asked through {proxies.shown(proxy)}"
-            yield ok("environment", f"{scheme} proxy", f"{where}; private addresses never are")
+            where = f"{scheme} requests to outside services go through {proxies.shown(proxy)}"
+            yield ok("environment", f"{scheme} proxy", f"{where}; requests to private addresses never do")
     pictures = (
         bool(providers.make("search", config.tools.search).service()) and not config.tools.search.trust_proxy
     )
     if pictures and proxies.named("https://example.com"):
         yield note(
-            *("environment", "pictures", "fetched by https from hosts that this machine can resolve"),
-            "if it can resolve none, and the proxy keeps to the Internet: tools.search.trust_proxy: true",
+            *("environment", "images", "fetched by https from hosts that this machine can resolve"),
+            "if it resolves none, and the proxy refuses internal addresses, set tools.search.trust_proxy",
         )
 
 
@@ -95,12 +95,15 @@ def _redis(config: ServiceConfig) -> Iterator[Finding]:
         yield from _about(config)
     except redis.RedisError as error:
         yield fail(
-            "queue", "Redis", f"{type(error).__name__} while asking", "look at its log and its user's rights"
+            "queue",
+            "Redis",
+            f"{type(error).__name__} during the checks",
+            "check its log and its user's rights",
         )
 
 
 def _embedded() -> Finding:
-    """The one that a run would start, started for a moment."""
+    """Start the embedded Redis of a run for a moment."""
     from coordinator.host.redis_server import EmbeddedRedis
 
     try:
@@ -141,7 +144,7 @@ def _about(config: ServiceConfig) -> Iterator[Finding]:
 
 
 def _ray() -> Iterator[Finding]:
-    """Asked by Ray's own command: a port that is open may be anybody's."""
+    """Run `ray status`, since another program may have the open port."""
     address = os.environ.get(RAY_ENV)
     if not address:
         yield note("cluster", "Ray", f"none is named ({RAY_ENV}); a run starts its own")
@@ -150,7 +153,7 @@ def _ray() -> Iterator[Finding]:
         yield from of_problems("cluster", "Ray", problems, "")
         return
     if address.startswith("ray://"):
-        yield note("cluster", "Ray", f"{address} is open; whether it is Ray, a run will see")
+        yield note("cluster", "Ray", f"the port of {address} is open; whether it is Ray is not checked")
         return
     command = [*PYTHON, "-m", "ray.scripts.scripts", "status", "--address", address]
     try:
@@ -225,7 +228,7 @@ def _rubric(settings: RubricSettings) -> Iterator[Finding]:
 
 
 def _author(settings: AuthorSettings) -> Iterator[Finding]:
-    """Only where one is configured: training and workers of tools need none."""
+    """Only when an author is configured: training and tool workers need none."""
     if any(parts.missing({"model": settings.model})):
         yield note(
             "author", settings.provider, "the demo's tiny policy is not built yet", "llmi evaluate demo"

@@ -1,4 +1,4 @@
-"""What a training run of this configuration needs beside its services: folders, model and data, all read."""
+"""Findings about the folders, the model and the data of a training run; all are read."""
 
 from __future__ import annotations
 
@@ -14,7 +14,7 @@ AREA = "run"
 
 
 def examine(config: RunConfig, run: Path) -> Iterator[Finding]:
-    """`run`: the folder that the run would make."""
+    """Findings about a run. `run`: its folder, which does not exist yet."""
     yield from of_problems(
         AREA, "folders", preflight.local(config, run), f"{run.parent} and the image store can be written"
     )
@@ -27,6 +27,6 @@ def examine(config: RunConfig, run: Path) -> Iterator[Finding]:
     if Path(config.train.model).expanduser().exists() or inputs.model(config):
         yield from of_problems(AREA, "model", inputs.model(config), f"{config.train.model} is there")
     else:
-        yield note(AREA, "model", f"{config.train.model} is no folder here; the hub is asked for it")
+        yield note(AREA, "model", f"{config.train.model} is no folder here; it is a name on the hub")
     rows = f"{len(config.data.train) + len(config.data.test)} files, every row and image read"
     yield from of_problems(AREA, "data", inputs.data(config), rows)

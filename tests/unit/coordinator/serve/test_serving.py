@@ -82,7 +82,7 @@ def test_ready_is_seen_and_nothing_is_left_afterwards(tmp_path, port):
     said = []
     with Servers([one], tmp_path) as servers:
         servers.wait_ready(30, said.append)
-        with pytest.raises(ConfigError, match="something answers there already"), Servers([one], tmp_path):
+        with pytest.raises(ConfigError, match="a server answers there already"), Servers([one], tmp_path):
             pass
     assert said == [one]
     with socket.socket() as probe:
