@@ -22,17 +22,17 @@ def evaluate(folder: Path) -> tuple[dict, str]:
 
 
 def test_every_item_is_written_and_judged_and_nothing_twice(tmp_path: Path) -> None:
-    told, _ = evaluate(tmp_path)
-    assert told["documents"] == {"written": 6, "of": 6}
-    assert (told["score"]["judged"], told["score"]["of"]) == (24, 24)
-    assert 0 <= told["score"]["value"] <= 10
-    assert told["failures"] == {}
-    page = Path(told["page"]).read_text()
+    result, _ = evaluate(tmp_path)
+    assert result["documents"] == {"written": 6, "of": 6}
+    assert (result["score"]["judged"], result["score"]["of"]) == (24, 24)
+    assert 0 <= result["score"]["value"] <= 10
+    assert result["failures"] == {}
+    page = Path(result["page"]).read_text()
     assert page.count("data:image/") > 2  # more than the two that were given
     documents = {path.name: path.read_text() for path in (tmp_path / "demo" / "documents").iterdir()}
 
     again, said = evaluate(tmp_path)
-    assert again["score"] == told["score"]
+    assert again["score"] == result["score"]
     assert "6 of 6 items complete" in said
     after = {path.name: path.read_text() for path in (tmp_path / "demo" / "documents").iterdir()}
     assert after == documents

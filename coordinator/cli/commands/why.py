@@ -2,8 +2,9 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated
+from typing import TYPE_CHECKING, Annotated, NamedTuple
 
 import typer
 from rich.console import Console
@@ -17,7 +18,7 @@ if TYPE_CHECKING:
 
 PROMPT = 200  # most characters of a prompt, or of a detail; --json has all
 SIBLINGS = 16  # most samples of a group
-EXACT = 1e-6  # a difference of rewards that is only rounding
+ROUNDING = 1e-6  # a difference of rewards that is only rounding
 
 
 def why(
@@ -53,18 +54,18 @@ def why(
 
 
 def show(console: Console, sample: SampleReport) -> None:
-    """About ten lines: one for each fact and one for each request."""
+    """Print about ten lines: one for each fact and one for each request."""
 
     def line(what: str, words: str) -> None:
         console.print(f"[bold]{what:<12}[/]{plain(words)}", highlight=False, soft_wrap=True)
 
     line("sample", sample.rollout)
-    line("prompt", _short(sample.prompt) or "unknown: its beginning is not in the ledger")
-    line("written", _written(sample))
+    line("prompt", _short(sample.prompt) or "unknown: its start is not in the ledger")
+    line("generated", _generated(sample))
     for request in sample.requests:
         line(request.kind, _request(request))
     if sample.reward is not None:
-        line("reward", _arithmetic(sample))
+        line("reward", _reward(sample))
     for by, cause, detail in sample.masked_by:
         line("masked by", f"infrastructure: {by}: {cause}{f': {_short(detail)}' if detail else ''}")
     if not sample.requests:
@@ -93,8 +94,8 @@ def show_masked(console: Console, masks: Masks) -> None:
     )
 
 
-def _written(sample: SampleReport) -> str:
-    facts = [f"asked for in step {sample.asked_in_step}"]
+def _generated(sample: SampleReport) -> str:
+    facts = [f"requested in step {sample.asked_in_step}"]
     if sample.versions is not None:
         oldest, newest = sample.versions
         facts.append(f"by weights {oldest}" if oldest == newest else f"by weights {oldest} to {newest}")
@@ -106,8 +107,7 @@ def _written(sample: SampleReport) -> str:
 
 
 def _request(one: RequestReport) -> str:
-    fault = {"": "", "model": " (the model's fault)", "infrastructure": " (infrastructure)"}[one.fault]
-    facts = [one.outcome.replace("_", " ") + fault]
+    facts = [one.outcome.replace("_", " ") + (f" ({one.fault})" if one.fault else "")]
     if one.verdict:
         facts.append(", ".join(f"{axis.replace('_', ' ')} {score}" for axis, score in one.verdict.items()))
     times = (("queue", one.queue_s), ("run", one.run_s))
@@ -116,28 +116,44 @@ def _request(one: RequestReport) -> str:
     return "; ".join(facts) + (f": {_short(one.detail)}" if one.detail else "")
 
 
-def _arithmetic(sample: SampleReport) -> str:
-    """The reward as the sum that makes it, where the breakdown's terms and weights do; else beside them."""
+class _Term(NamedTuple):
+    """One term of a reward: its weight, its value, and both as text."""
+
+    weight: float
+    value: float
+    text: str
+
+
+def _reward(sample: SampleReport) -> str:
+    """The reward with its terms, as an equation where they add up to it."""
     formula = sample.breakdown.get("formula")
-    found = sample.breakdown.get("weights")
-    weights = found if isinstance(found, dict) else {}
-    words, total, weight = [], 0.0, 0.0
-    for name, each in weights.items():
-        value = sample.breakdown.get(name)
-        if not isinstance(value, int | float) or not isinstance(each, int | float):
-            continue
-        # Images count as far as their number is right.
-        counts = sample.breakdown.get("r_num") if name == "M" else None
-        factor = float(counts) if isinstance(counts, int | float) else 1.0
-        words.append(f"{each:g} × {name} {value:.2f}{' × r_num' if name == 'M' else ''}")
-        total, weight = total + each * value * factor, weight + each
     head = f"{sample.reward:.3f}{f' by {formula}' if formula else ''}"
-    if not words:
+    terms = _terms(sample.breakdown)
+    if not terms:
         return head
-    if weight and sample.reward is not None and abs(total / weight - sample.reward) < EXACT:
-        over = "" if abs(weight - 1) < EXACT else f" / {weight:g}"
-        return f"{head} = ({' + '.join(words)}){over}"
-    return f"{head}, from {', '.join(words)}"
+    weight = sum(term.weight for term in terms)
+    total = sum(term.weight * term.value for term in terms)
+    if weight and sample.reward is not None and abs(total / weight - sample.reward) < ROUNDING:
+        divisor = "" if abs(weight - 1) < ROUNDING else f" / {weight:g}"
+        return f"{head} = ({' + '.join(term.text for term in terms)}){divisor}"
+    return f"{head}, from {', '.join(term.text for term in terms)}"
+
+
+def _terms(breakdown: Mapping[str, object]) -> list[_Term]:
+    """The terms that have a weight. The image score `M` is scaled by `r_num`, the score of their number."""
+    weights = breakdown.get("weights")
+    terms = []
+    for name, weight in weights.items() if isinstance(weights, dict) else ():
+        value = breakdown.get(name)
+        if not isinstance(value, int | float) or not isinstance(weight, int | float):
+            continue
+        text, factor = f"{weight:g} × {name} {value:.2f}", 1.0
+        if name == "M":
+            text += " × r_num"
+            r_num = breakdown.get("r_num")
+            factor = float(r_num) if isinstance(r_num, int | float) else 1.0
+        terms.append(_Term(weight, value * factor, text))
+    return terms
 
 
 def _state(sample: SampleReport) -> str:

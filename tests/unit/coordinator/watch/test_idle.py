@@ -49,7 +49,7 @@ def ledger(rollouts, requests=(), waits=()):
     )
 
 
-def told(spans):
+def rows(spans):
     return [(span.cause, span.began, span.ended) for span in spans]
 
 
@@ -61,7 +61,7 @@ def test_a_document_with_two_pictures_by_hand():
         request("jt", "judge_text", 5, 5, 8, 8),
         request("ji", "judge_image", 11, 12, 18, 19),  # read for a second before it was posted
     ]
-    assert told(critical_path(one, requests, 99)) == [
+    assert rows(critical_path(one, requests, 99)) == [
         ("generation", 1, 3),
         ("queue diffusion", 3, 6),
         ("running diffusion", 6, 9),
@@ -82,7 +82,7 @@ def test_an_edit_waits_for_the_image_that_it_changes_and_not_for_what_ended_late
         request("e", "edit", 4, 4, 12, 12, needs=image(1)),
     ]
     path = critical_path(one, requests, 99)
-    assert told(path) == [("generation", 0, 1), ("running diffusion", 1, 4), ("running edit", 4, 12)]
+    assert rows(path) == [("generation", 0, 1), ("running diffusion", 1, 4), ("running edit", 4, 12)]
     assert [span.request_id for span in path] == ["", "d", "e"]
 
 
@@ -92,7 +92,7 @@ def test_an_edit_of_an_image_that_was_there_waits_for_its_text():
         request("d", "diffusion", 1, 1, 2, 2, makes=image(1)),
         request("e", "edit", 6, 6, 9, 9, needs=image(1)),
     ]
-    assert told(critical_path(one, requests, 99)) == [
+    assert rows(critical_path(one, requests, 99)) == [
         ("generation", 0, 1),
         ("generation", 1, 6),
         ("running edit", 6, 9),
@@ -101,12 +101,12 @@ def test_an_edit_of_an_image_that_was_there_waits_for_its_text():
 
 def test_a_text_that_took_longer_than_its_pictures_is_what_was_waited_for():
     one = rollout(started=0, segments=[(0, 10)], scored=10)
-    assert told(critical_path(one, [request("s", "search", 1, 1, 2, 2)], 99)) == [("generation", 0, 10)]
+    assert rows(critical_path(one, [request("s", "search", 1, 1, 2, 2)], 99)) == [("generation", 0, 10)]
 
 
 def test_a_rollout_under_way_writes_until_its_text_is_told():
     one = rollout(started=2)
-    assert told(critical_path(one, [request("s", "search", 3)], 9)) == [("generation", 2, 9)]
+    assert rows(critical_path(one, [request("s", "search", 3)], 9)) == [("generation", 2, 9)]
 
 
 def test_a_request_without_an_outcome_is_pending_since_it_was_posted():
@@ -116,7 +116,7 @@ def test_a_request_without_an_outcome_is_pending_since_it_was_posted():
         request("d", "diffusion", 2),
         request("s", "search", 1, 1, 2, 2),
     ]
-    assert told(critical_path(one, requests, 9)) == [("generation", 0, 2), ("pending diffusion", 2, 9)]
+    assert rows(critical_path(one, requests, 9)) == [("generation", 0, 2), ("pending diffusion", 2, 9)]
 
 
 def test_what_was_cancelled_because_another_failed_is_not_blamed():
@@ -128,7 +128,7 @@ def test_what_was_cancelled_because_another_failed_is_not_blamed():
     diffusion.outcome, diffusion.ended = failed, 8.0
     judge.outcome, judge.ended = cancelled, 9.0
     path = critical_path(rollout(segments=[(0, 4)], scored=9), [diffusion, judge], 99)
-    assert told(path) == [("generation", 0, 2), ("pending diffusion", 2, 8), ("bookkeeping", 8, 9)]
+    assert rows(path) == [("generation", 0, 2), ("pending diffusion", 2, 8), ("bookkeeping", 8, 9)]
 
 
 def test_the_trainer_waited_for_the_group_that_was_ready_last():
@@ -183,7 +183,7 @@ def test_the_wait_that_goes_on_is_for_the_oldest_rollout():
     requests = [request("d", "diffusion", 2, owner="a_0")]
     waiting = Waited(time=20, began=4, step=1)
     idle = Idleness(ledger(rollouts, requests), [], now=20, waiting=waiting)
-    assert told(idle.why(waiting)) == [("pending diffusion", 4, 20)]
+    assert rows(idle.why(waiting)) == [("pending diffusion", 4, 20)]
     assert idle.oldest().rollout_id == "a_0"
     assert idle.report().generator == {"pending diffusion": 17.0}
 

@@ -121,7 +121,7 @@ def dropped(writer: LedgerWriter) -> str:
     return name
 
 
-def told(run: Path, wanted: str) -> list[str]:
+def shown(run: Path, wanted: str) -> list[str]:
     ledger = ledger_of(run)
     console = Console(file=io.StringIO(), width=10_000, color_system=None)
     show(console, describe(ledger, find(ledger, wanted)))
@@ -129,10 +129,10 @@ def told(run: Path, wanted: str) -> list[str]:
 
 
 def test_a_trained_sample_is_described(run: Path, trained: str, lost: str) -> None:
-    assert told(run, trained) == [
+    assert shown(run, trained) == [
         f"sample      {trained}",
         "prompt      Write about [bold]Kyoto[/] \ufffd[31mnow.",
-        "written     asked for in step 3, by weights 2 to 3, 171 tokens, 2 segments in 4.0 s",
+        "generated   requested in step 3, by weights 2 to 3, 171 tokens, 2 segments in 4.0 s",
         "search      success; queue 1.00 s; run 2.00 s; library; worker cpu-1@node",
         "judge_text  success; text 4, image tags 5; queue 1.00 s; run 2.00 s; rules; worker cpu-1@node",
         "reward      0.725 by grounded = (0.2 × r_num 1.00 + 0.3 × M 0.50 × r_num + 0.5 × L 0.75)",
@@ -148,14 +148,14 @@ def test_a_sum_is_shown_only_where_it_makes_the_reward(run: Path, writer: Ledger
     sample(writer, "a_0", Score(reward=reward, breakdown=terms))
     sample(writer, "b_0", Score(reward=reward + 0.01, breakdown=terms))
     sample(writer, "c_0", Score(reward=0.5, breakdown={"weights": "none", "L": 1}))
-    line = {name: next(one for one in told(run, name) if one.startswith("reward")) for name in "abc"}
+    line = {name: next(one for one in shown(run, name) if one.startswith("reward")) for name in "abc"}
     assert line["a"].endswith("+ 0.2 × tools 1.00) / 1.2")
     assert " = " not in line["b"]
     assert line["c"] == "reward      0.500"
 
 
 def test_a_masked_sample_says_what_masked_it(run: Path, trained: str, lost: str) -> None:
-    lines = told(run, lost)
+    lines = shown(run, lost)
     assert "masked by   infrastructure: judge_image: provider_down: HTTP 503" in lines
     assert "state       masked in step 4" in lines  # where its sibling was trained on
     assert any(line.startswith("judge_image provider down (infrastructure)") for line in lines)
@@ -164,7 +164,7 @@ def test_a_masked_sample_says_what_masked_it(run: Path, trained: str, lost: str)
 
 
 def test_a_sample_that_went_with_its_group_is_not_said_to_be_masked(run: Path, dropped: str) -> None:
-    lines = told(run, dropped)
+    lines = shown(run, dropped)
     assert not [line for line in lines if line.startswith("masked by")]
     assert any(line.startswith("state       dropped with its group in step 5") for line in lines)
     assert lines[-1] == f"group       {OTHER}, 2 samples: 0 dropped with its group 0.60, 1 masked"
@@ -172,7 +172,7 @@ def test_a_sample_that_went_with_its_group_is_not_said_to_be_masked(run: Path, d
 
 def test_a_sample_under_way_is_open(run: Path, writer: LedgerWriter) -> None:
     writer.started("x_0", TASK, step=1)
-    assert "state       open" in told(run, "x_0")
+    assert "state       open" in shown(run, "x_0")
 
 
 def test_masked_samples_are_listed_by_cause_and_who_failed(
@@ -247,7 +247,7 @@ def test_a_ledger_of_another_version_is_refused(run: Path, trained: str) -> None
 
 def test_a_torn_last_line_of_a_live_run_is_passed_over(run: Path, trained: str) -> None:
     (run / "ledger" / "other.jsonl").write_text('{"type": "clo')
-    assert told(run, trained)
+    assert shown(run, trained)
 
 
 def test_equal_failures_of_two_tools_are_blamed_on_both(run: Path, writer: LedgerWriter) -> None:
