@@ -1,7 +1,7 @@
 """Judge a written document: by its criteria, or with the training reward.
 
 Invariants:
-- A verdict that exists, or whose request is under way, is not requested again.
+- A verdict that exists, or that a request under way will give, is not requested again.
 - A temporary infrastructure failure is retried a few times within the item's time. Then the verdict is
   missing, with its cause.
 - What counts 0 by the evaluated model's fault is not retried.

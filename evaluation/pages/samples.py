@@ -92,7 +92,7 @@ def _compared(scored: Sequence[Sample], steps: Sequence[int], count: int, share:
 
 
 def _spread(early: Sequence[Sample], late: Sequence[Sample]) -> list[tuple[str, int, tuple[str, ...]]]:
-    """The kinds seen on both sides, ordered so that neighbours differ in the tools they ask for."""
+    """The kinds seen on both sides, ordered so that neighbours require different tools."""
     by_tools: dict[tuple[str, ...], list[tuple[str, int, tuple[str, ...]]]] = defaultdict(list)
     for kind in sorted({sample.kind for sample in early} & {sample.kind for sample in late}):
         by_tools[kind[2]].append(kind)

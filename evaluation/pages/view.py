@@ -25,7 +25,7 @@ from workers.storage.blobs import BlobStore
 
 REASONS = {
     "tag_invalid": "The tag cannot be read",
-    "bad_params": "The tag asks for something impossible",
+    "bad_params": "The tag has impossible parameters",
     "input_failed": "The image to edit was never made",
     "code_raised": "The chart code raised an error",
     "code_limit": "The chart code ran over its limits",
@@ -39,7 +39,7 @@ TERMS = {
     "r_num": "image count (r_num)",
     "L": "text judge (L)",
     "M": "image judge (M)",
-    "tools": "tools asked for",
+    "tools": "required tools",
 }
 _markdown = MarkdownIt("js-default", {"html": False, "linkify": False}).disable(["image", "link", "autolink"])
 
@@ -119,7 +119,7 @@ def _piece(part: Part, blobs: BlobStore) -> Piece:
 
 
 def prose(text: str) -> Markup:
-    """Markdown to HTML; what looks like HTML stays visible text."""
+    """Markdown to HTML; HTML in it stays visible text."""
     return Markup(_markdown.render(text))
 
 

@@ -1,7 +1,7 @@
 """The judges' prompts: from payload to chat messages.
 
 Invariants:
-- The order is rubric, task, given images, document: what documents share stands first, for prefix caching.
+- The order is rubric, task, given images, document: what documents share is first, for prefix caching.
 - The order of parts is the document's.
 - Control tokens in text that a model or a service wrote are broken up.
 """

@@ -293,7 +293,7 @@ def test_a_document_that_the_judge_refuses_meets_no_criterion(
     assert all("refuses" in one.failure.detail for one in verdicts)
 
 
-def test_an_unreadable_verdict_is_asked_for_again_a_few_times(
+def test_an_unreadable_verdict_is_retried_a_few_times(
     worker: StartWorker, services: FakeServices, submit: Submit
 ) -> None:
     told: Counter[str] = Counter()
@@ -331,7 +331,7 @@ def test_a_document_that_cannot_be_written_is_missing_and_not_judged(
     assert finished(evaluation).complete == 1
 
 
-def test_an_author_that_refuses_an_item_gets_0_for_it_and_is_not_asked_again(
+def test_an_author_that_refuses_an_item_gets_0_and_is_not_retried(
     worker: StartWorker, services: FakeServices, submit: Submit
 ) -> None:
     services.script[CHAT] = [(400, {}, {"error": {"code": "content_filter", "message": "not allowed"}})]
@@ -391,7 +391,7 @@ def test_a_message_that_redis_lost_is_posted_again(
     assert finished(evaluation).complete == 1
 
 
-def test_a_second_round_that_is_in_no_queue_and_with_no_worker_is_under_way_all_the_same(
+def test_a_second_round_between_queue_and_worker_is_under_way(
     submit: Submit, queue_settings: QueueSettings
 ) -> None:
     """kombu takes a message off its list before it notes that it holds it: then the item, whose first round
@@ -453,7 +453,7 @@ def test_another_benchmark_under_the_same_name_is_refused(submit: Submit, tmp_pa
     assert len(Batch(evaluation.batch.url).manifest().items) == 2
 
 
-def test_the_commands_go_round(
+def test_submit_status_and_report_commands(
     worker: StartWorker, config: ServiceConfig, config_file: Path, bench: Path, tmp_path: Path
 ) -> None:
     """As a user would: submit, watch, report; every command prints one JSON object."""

@@ -70,7 +70,7 @@ async def test_a_picture_lost_from_the_store_masks(
     assert {failure.cause for failure in result.masked_by} == {Cause.BLOB_MISSING}
 
 
-async def test_judges_that_nobody_serves_mask_at_their_deadline(
+async def test_judges_without_workers_mask_at_their_deadline(
     queue_settings: QueueSettings, picture: BlobRef
 ) -> None:
     hasty = JudgeSettings.model_validate({"text": {"timeout_s": 0.5}, "image": {"timeout_s": 0.5}})

@@ -1,6 +1,6 @@
 """Both judges against real vLLM servers on the CPU, with tiny random weights.
 
-Whatever such a model would like to say, a verdict comes back that parses.
+Although such a model writes noise, every verdict parses.
 """
 
 from __future__ import annotations

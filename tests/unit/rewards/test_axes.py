@@ -69,7 +69,7 @@ def test_the_published_prompts_have_not_changed() -> None:
     assert digests == ["958376af146206bb", "5114bb5f723a3eb6"]
 
 
-def test_a_new_axis_is_judged_and_counts_in_grounded_alone(tone: None) -> None:
+def test_a_new_axis_is_judged_and_counts_in_grounded_only(tone: None) -> None:
     grounded, llmi = formulas.get("grounded"), formulas.get("llmi")
     added = axes.added(grounded.axes, "text")
     assert added == ("tone",)

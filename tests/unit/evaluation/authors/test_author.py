@@ -1,4 +1,4 @@
-"""The author at an endpoint: what it is asked, how its stream is read, and whose fault each failure is."""
+"""The author at an endpoint: its request, its stream, and the fault of each failure."""
 
 from __future__ import annotations
 
@@ -57,7 +57,7 @@ async def test_the_text_is_whole_however_it_is_cut(services, cut):
     assert await written(configured(services)) == ("Fähre ⛴ <imgen>{'source'", Finish("served-author"))
 
 
-async def test_what_is_asked_is_what_is_configured(services):
+async def test_the_request_has_the_configured_options(services):
     await written(configured(services, max_tokens=99, temperature=0.3, enable_thinking=False))
     [seen] = services.calls(PATH)
     assert seen.body == {
@@ -87,7 +87,7 @@ async def test_pictures_are_decoded_while_asyncios_own_threads_are_busy(services
         await busy
 
 
-async def test_without_a_system_prompt_the_model_is_told_only_the_question(services):
+async def test_without_a_system_prompt_the_model_gets_only_the_question(services):
     await written(configured(services, system_prompt=False))
     [seen] = services.calls(PATH)
     assert seen.body["messages"] == [{"role": "user", "content": TASK.question}]
@@ -135,14 +135,14 @@ async def test_thoughts_that_the_server_keeps_apart_are_no_text(services):
         (200, {"choices": [{"message": {"content": "not a stream"}}]}, Cause.BAD_ANSWER),
     ],
 )
-async def test_an_error_answer_is_typed_and_not_asked_again(services, status, answer, cause):
+async def test_an_error_answer_is_typed_and_not_retried(services, status, answer, cause):
     services.script[PATH] = [(status, {}, answer)]
     assert (await failure(configured(services))).cause is cause
     assert len(services.calls(PATH)) == 1
 
 
 @pytest.mark.parametrize("status", [429, 500, 503])
-async def test_a_passing_failure_is_asked_again(services, status, monkeypatch):
+async def test_a_temporary_failure_is_retried(services, status, monkeypatch):
     monkeypatch.setattr(api, "_JITTER", lambda state: 0.0)
     services.script[PATH] = [(status, {}, {}), (status, {}, {})]
     services.chat = Chat(["A"])
@@ -157,7 +157,7 @@ async def test_retry_after_is_respected_and_ends_at_the_deadline(services):
     assert len(services.calls(PATH)) == 1
 
 
-async def test_nobody_at_the_address(services, monkeypatch):
+async def test_a_refused_connection_is_provider_down(services, monkeypatch):
     monkeypatch.setattr(api, "_JITTER", lambda state: 0.0)
     settings = configured(services, base_url="http://127.0.0.1:1/v1")
     assert (await failure(settings)).cause is Cause.PROVIDER_DOWN
@@ -176,7 +176,7 @@ async def test_nobody_at_the_address(services, monkeypatch):
         (Chat(["half"], finish=None, events=['{"choices": [7]}']), Cause.BAD_ANSWER),
     ],
 )
-async def test_a_text_that_is_not_whole_is_a_failure_and_is_not_asked_again(services, chat, cause):
+async def test_an_incomplete_text_is_a_failure_and_is_not_retried(services, chat, cause):
     services.chat = chat
     error = await failure(configured(services))
     assert error.cause is cause

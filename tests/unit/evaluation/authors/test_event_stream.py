@@ -1,4 +1,4 @@
-"""Server-sent events: the same events however their bytes are cut."""
+"""Server-sent events: the same events however the bytes are split."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""One document outside of training: read as it streams, whole or not at all."""
+"""One document outside of training: parsed from a stream, complete or not at all."""
 
 from __future__ import annotations
 
@@ -160,7 +160,7 @@ async def test_a_given_image_reaches_the_edit_of_it(blobs):
     assert (payload["prompt"], payload["image"]["sha256"]) == ("at night", ref.sha256)
 
 
-async def test_what_a_tool_fails_at_stands_in_the_document(blobs):
+async def test_a_failed_tool_is_part_of_the_document(blobs):
     failure = Failure(cause=Cause.NO_HIT, detail="nothing")
     document = await write(Script(TEXT), Queue(failure), blobs)
     search, edit = document.images

@@ -1,4 +1,4 @@
-"""Benchmarks from files: what is read, and what a wrong file is told."""
+"""Benchmarks from files: the items read, and the error of a wrong file."""
 
 from __future__ import annotations
 

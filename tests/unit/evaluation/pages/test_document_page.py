@@ -1,4 +1,4 @@
-"""The page of one document: everything in it, where each image comes from, and nothing from outside."""
+"""The page of one document: all its parts, the provenance of images, and no outside reference."""
 
 from __future__ import annotations
 
@@ -76,7 +76,7 @@ def visible(page: str) -> str:
         ("edit", ["Edited from given image 1", "seedream", "ark.example", "at night"]),
     ],
 )
-def test_under_each_image_stands_where_it_comes_from(blobs, tool, shown):
+def test_each_image_has_its_provenance(blobs, tool, shown):
     words = visible(page_of(image(tool, made(tool, blobs)), blobs=blobs, inputs=[blobs.put(png("red"))]))
     assert [one for one in shown if one not in words] == []
 
@@ -90,14 +90,14 @@ def test_an_edit_names_the_figure_it_changed(blobs):
 @pytest.mark.parametrize(
     ("cause", "whose"), [(Cause.NO_HIT, "(the author's fault)"), (Cause.QUOTA, "(not the author's fault)")]
 )
-def test_a_place_without_image_says_why_and_whose_fault_it_is(blobs, cause, whose):
+def test_a_missing_image_has_its_reason_and_fault(blobs, cause, whose):
     words = visible(page_of(image("search", Failure(cause=cause, detail="it said no")), blobs=blobs))
     assert whose in words
     assert "it said no" in words
     assert "A search was asked for" in words
 
 
-def test_an_image_that_is_gone_from_the_store_is_said_to_be(tmp_path):
+def test_an_image_that_is_gone_from_the_store_is_reported(tmp_path):
     lost, empty = BlobStore(str(tmp_path / "a")), BlobStore(str(tmp_path / "b"))
     words = visible(page_of(image("search", made("search", lost)), blobs=empty))
     assert "cannot be read (not the author's fault)" in words

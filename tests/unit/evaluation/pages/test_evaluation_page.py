@@ -1,4 +1,4 @@
-"""The report of a batch: documents as read, verdicts with reasons, what is missing as missing."""
+"""The page and numbers of an evaluation: documents, verdicts with reasons, missing parts with causes."""
 
 from __future__ import annotations
 

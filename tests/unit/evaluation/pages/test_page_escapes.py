@@ -1,4 +1,4 @@
-"""Every string that a model or the web wrote stands on a page as text, and no page loads or runs anything."""
+"""Strings from a model or the web are text on every page, and no page loads or runs anything."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""A picture stays with its own tag, whatever failed before it and wherever somebody wrote `<image>`."""
+"""A picture stays with its tag, whatever failed before it and wherever the text has `<image>`."""
 
 from __future__ import annotations
 

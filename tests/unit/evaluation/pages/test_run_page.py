@@ -1,4 +1,4 @@
-"""The page of a run shows every document as a reader sees it; nothing a document says becomes markup."""
+"""The page of a run: every document as its reader sees it; no text of a document becomes markup."""
 
 import io
 import re
@@ -171,7 +171,7 @@ def test_policy_forbids_scripts_and_loading_and_allows_our_style(blobs):
     assert "unsafe" not in policy
 
 
-def test_terms_of_the_reward_have_bars_and_the_rest_is_told_below():
+def test_terms_of_the_reward_have_bars_and_the_rest_is_listed_below():
     breakdown = {
         "r_num": 0.5,
         "axes": {"Image": 4},
@@ -201,7 +201,7 @@ def test_pairs_compare_only_prompts_of_one_kind():
     assert [pair.early.document.task.image_num for pair in pairs(early + late)] == [2]
 
 
-def test_one_step_shows_one_document_of_each_kind_alone():
+def test_one_step_shows_single_documents_of_each_kind():
     run = [
         sample(reward=reward, rollout_id=f"{wants}{reward}", image_num=wants)
         for wants in (1, 2)
@@ -218,7 +218,7 @@ def test_steps_without_a_kind_in_common_show_single_documents():
     assert [(one.early.step, one.late) for one in both] == [(1, None), (2, None)]
 
 
-def test_a_document_alone_is_not_called_early(blobs):
+def test_a_single_document_is_not_labelled_early(blobs):
     html = render(page(Pair(sample(TextPart(text="only this"), inputs=()))), blobs)
     assert html.count("only this") == 1
     found = Elements(html)

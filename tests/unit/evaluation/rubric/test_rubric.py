@@ -1,4 +1,4 @@
-"""The judges of criteria: what a model is asked, what counts as a verdict, and what the rules say."""
+"""The judges of criteria: the request to a model, valid verdicts, and the rules."""
 
 from __future__ import annotations
 
@@ -61,7 +61,7 @@ def run(services: FakeServices, tmp_path: Path, monkeypatch: pytest.MonkeyPatch)
     return ask
 
 
-def test_a_verdict_is_a_score_with_its_reason_and_who_spoke(run: Any, services: FakeServices) -> None:
+def test_a_verdict_is_a_score_with_its_reason_and_judge(run: Any, services: FakeServices) -> None:
     services.judge.answer = '{"reason": "It does, in the first line.", "score": 1}'
     result = run().result
     assert isinstance(result, Success)
@@ -120,7 +120,7 @@ def test_a_judge_that_the_batch_did_not_ask_for_says_nothing(run: Any, services:
     assert services.seen == []
 
 
-def test_what_the_reader_does_not_see_is_said() -> None:
+def test_missing_pictures_and_broken_tags_are_marked() -> None:
     payload = RubricPayload.of(document(P("x"), F(), X()), "c", RULES)
     content = rubric_chat(payload, lambda ref: "data:", 20)[1]["content"]
     texts = " ".join(part["text"] for part in content)
@@ -130,7 +130,7 @@ def test_what_the_reader_does_not_see_is_said() -> None:
     assert "[BROKEN TAG" in INSTRUCTIONS
 
 
-def test_by_rules_the_words_of_the_criterion_are_looked_for() -> None:
+def test_by_rules_the_words_of_the_criterion_are_searched_for() -> None:
     doc = document(P("The grey heron hunts among reeds."))
     assert score_of(ask_rules(doc, "It speaks of the heron, reeds and hunting grey.")) == 1  # 3 of 5
     assert score_of(ask_rules(doc, "The grey heron and the reeds.")) == 2

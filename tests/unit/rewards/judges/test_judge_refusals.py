@@ -1,5 +1,7 @@
-"""What a served judge refuses, from a real HTTP server: the content is the model's fault, a document that is
-too large is shortened first, and what would be refused without a document too is ours.
+"""Refusals of a served judge, from a real HTTP server.
+
+Content: the model's fault. Size: the document is shortened first. Refused without a document too:
+infrastructure.
 """
 
 from __future__ import annotations
@@ -167,7 +169,7 @@ def at_most(characters: int, refusal: Answer) -> Callable[[dict[str, Any]], Answ
         refused("flagged", status=403, metadata={"flagged_input": "x"}),
     ],
 )
-def test_a_judge_that_refuses_the_content_blames_the_model_and_is_asked_once(
+def test_a_refusal_of_the_content_is_the_models_fault_and_is_not_retried(
     judge: Judge, store: BlobStore, answer: Answer
 ) -> None:
     judge.decide = lambda body: answer

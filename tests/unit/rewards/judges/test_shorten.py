@@ -1,4 +1,4 @@
-"""How documents are made shorter for judges, and that what judges are sent fits into a message."""
+"""Documents shortened for judges, and payloads that fit into a message."""
 
 from __future__ import annotations
 

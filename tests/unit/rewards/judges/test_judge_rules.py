@@ -1,4 +1,4 @@
-"""The rule-based judges: what they reward, that they say who they are, and that they use the whole scale."""
+"""The rule-based judges: what raises a grade, their name in the source, and the use of the whole scale."""
 
 from __future__ import annotations
 

@@ -125,7 +125,7 @@ def picture(store: BlobStore, size: tuple[int, int], mode: str = "RGB", kind: st
     return store.put(buffer.getvalue())
 
 
-def test_a_judge_that_was_not_asked_for_says_nothing(
+def test_a_judge_that_the_request_does_not_name_gives_no_verdict(
     server: Server, configure: Configure, store: BlobStore
 ) -> None:
     configure()
@@ -140,7 +140,7 @@ def test_a_judge_that_was_not_asked_for_says_nothing(
     assert server.seen == []
 
 
-def test_the_text_judges_verdict_and_who_spoke(
+def test_the_text_judges_verdict_names_its_model(
     server: Server, configure: Configure, store: BlobStore
 ) -> None:
     configure()
@@ -300,7 +300,7 @@ def test_a_key_of_a_service_is_not_sent_to_a_judge_of_ones_own(
     assert KEY not in str(server.authorization)
 
 
-def test_a_busy_server_is_asked_again(server: Server, configure: Configure, store: BlobStore) -> None:
+def test_a_busy_server_is_retried(server: Server, configure: Configure, store: BlobStore) -> None:
     configure()
     server.status, server.headers = 429, {"Retry-After": "0"}
     timer = threading.Timer(0.2, lambda: setattr(server, "status", 200))
@@ -319,7 +319,7 @@ def test_a_slow_server_ends_at_the_requests_deadline(
     assert cause(read(store, document(P("A heron.")), timeout_s=0.3)) is Cause.TIMEOUT
 
 
-def test_nobody_listening_is_provider_down(configure: Configure, store: BlobStore) -> None:
+def test_a_refused_connection_is_provider_down(configure: Configure, store: BlobStore) -> None:
     configure(base_url="http://127.0.0.1:9/v1")
     assert cause(read(store, document(P("A heron.")), timeout_s=0.5)) is Cause.PROVIDER_DOWN
 

@@ -275,7 +275,7 @@ async def test_requests_carry_their_owner_and_the_judges_time() -> None:
     assert request.start_by - time.time() == pytest.approx(client.wait_s, abs=5.0), "its queue comes on top"
 
 
-async def test_requests_name_their_judges_and_the_score_says_who_spoke() -> None:
+async def test_requests_and_scores_name_the_judges() -> None:
     def answer(request: Request) -> Outcome:
         source = {"judge": "openai", "model": f"served-{request.kind}"}
         result = Success(verdict=GOOD[request.kind], source=source)

@@ -1,4 +1,4 @@
-"""Submitting: what is wrong is said before anything is written or posted."""
+"""Submitting: problems are reported before anything is written or posted."""
 
 from __future__ import annotations
 
@@ -37,7 +37,7 @@ def config(**sections: object) -> ServiceConfig:
     return ServiceConfig.model_validate(sections)
 
 
-def test_all_problems_are_told_at_once(bench: Path) -> None:
+def test_all_problems_are_reported_at_once(bench: Path) -> None:
     with pytest.raises(ConfigError) as caught:
         submission.check(config(rubric={"provider": "openai"}), bench, None)
     told = str(caught.value).splitlines()
