@@ -1,4 +1,4 @@
-"""The state of a breaker in a real Redis: one for all processes, changed by one at a time."""
+"""The state of a circuit breaker in a real Redis: shared by all processes, changed by one at a time."""
 
 from __future__ import annotations
 
@@ -46,14 +46,14 @@ def outcome(cause: Cause | None, request_id: str = "r") -> Outcome:
 
 
 def open_up(breaker: ProviderBreaker, server: redis.Redis) -> None:
-    """Open it, and wait until it is ripe."""
+    """Open the circuit and wait until it is half-open."""
     for _ in range(SETTINGS.failures):
         breaker.record(outcome(Cause.PROVIDER_DOWN))
     assert fetch_breakers(server).outages
     wait_until(lambda: fetch_breakers(server).admits("search", SERVICE), every_s=0.005)
 
 
-def test_failures_told_at_once_by_many_are_all_counted(breaker, server) -> None:
+def test_concurrent_failures_are_all_counted(breaker, server) -> None:
     with ThreadPoolExecutor(SETTINGS.failures) as many:
         list(many.map(breaker.record, [outcome(Cause.PROVIDER_DOWN)] * SETTINGS.failures))
     [down] = fetch_breakers(server).outages
@@ -61,30 +61,30 @@ def test_failures_told_at_once_by_many_are_all_counted(breaker, server) -> None:
     assert down.since <= down.failed <= fetch_breakers(server).now
 
 
-def test_of_many_that_come_at_once_one_tries(breaker, server) -> None:
+def test_of_concurrent_requests_one_is_the_trial(breaker, server) -> None:
     open_up(breaker, server)
     with ThreadPoolExecutor(16) as many:
         kept = list(many.map(breaker.admit, [request() for _ in range(16)]))
     assert kept.count(None) == 1
 
 
-def test_an_answer_leaves_nothing_behind(breaker, server) -> None:
+def test_an_answer_removes_the_stored_state(breaker, server) -> None:
     open_up(breaker, server)
-    trying = request()
-    assert breaker.admit(trying) is None
-    assert breaker.record(outcome(None, trying.request_id)) is None
+    trial = request()
+    assert breaker.admit(trial) is None
+    assert breaker.record(outcome(None, trial.request_id)) is None
     assert server.hlen(breakers.KEY) == 0
 
 
-def test_who_failed_while_it_is_open_may_wait_but_not_who_tried(breaker, server) -> None:
+def test_a_failed_request_may_wait_unless_it_was_the_trial(breaker, server) -> None:
     open_up(breaker, server)
-    trying = request()
-    breaker.admit(trying)
+    trial = request()
+    breaker.admit(trial)
     assert breaker.record(outcome(Cause.PROVIDER_DOWN)) is not None
-    assert breaker.record(outcome(Cause.PROVIDER_DOWN, trying.request_id)) is None
+    assert breaker.record(outcome(Cause.PROVIDER_DOWN, trial.request_id)) is None
 
 
-def test_a_state_that_cannot_be_read_is_as_good_as_none(breaker, server) -> None:
+def test_an_invalid_state_counts_as_closed(breaker, server) -> None:
     server.hset(breakers.KEY, f"search {SERVICE}", '{"of": "another version"}')
     assert breaker.admit(request()) is None
     assert fetch_breakers(server).outages == []
@@ -92,7 +92,7 @@ def test_a_state_that_cannot_be_read_is_as_good_as_none(breaker, server) -> None
     assert next(iter(fetch_breakers(server).states.values())).failures == 1
 
 
-def test_a_redis_that_is_away_keeps_nobody() -> None:
+def test_a_redis_that_is_down_keeps_no_request_from_running() -> None:
     nowhere = redis.Redis(port=1)
     breaker = ProviderBreaker(nowhere, "search", SERVICE, SETTINGS)
     assert breaker.admit(request()) is None
@@ -101,7 +101,7 @@ def test_a_redis_that_is_away_keeps_nobody() -> None:
 
 @pytest.fixture
 def asked(server, queue_settings: QueueSettings, monkeypatch: pytest.MonkeyPatch) -> list[str]:
-    """This process does searches, and its provider is left alone: the ids of those that were run."""
+    """This process runs searches with an open circuit; returns the ids of those that ran."""
     ran: list[str] = []
 
     def search(payload: SearchPayload, context: jobs.JobContext) -> Success:
@@ -118,7 +118,7 @@ def asked(server, queue_settings: QueueSettings, monkeypatch: pytest.MonkeyPatch
     return ran
 
 
-def test_a_request_that_is_held_was_not_begun(asked, server) -> None:
+def test_a_requeued_request_is_no_attempt(asked, server) -> None:
     held = request()
     with pytest.raises(execution.Requeued, match="has been failing since"):
         execution.handle(held.request_id, "search", (held.model_dump(mode="json"),))
@@ -128,7 +128,7 @@ def test_a_request_that_is_held_was_not_begun(asked, server) -> None:
 
 @pytest.fixture
 def searching(server, queue_settings: QueueSettings, tmp_path: Path, monkeypatch: pytest.MonkeyPatch):
-    """Searches by this process, `times` on end, of a search engine that answers well: how they ended."""
+    """Run `times` searches in this process with a provider that answers; returns how they ended."""
     monkeypatch.setenv("SERP_API_KEY", KEY)
     monkeypatch.setenv(REDIS_ENV, queue_settings.url)
     monkeypatch.setattr(execution, "_redis", lambda pid: server)
@@ -162,7 +162,7 @@ def searching(server, queue_settings: QueueSettings, tmp_path: Path, monkeypatch
         ("{services}/slow.png", 0.5, Cause.HOST_DOWN),  # until the deadline
     ],
 )
-def test_hosts_of_pictures_open_no_breaker_of_the_search_engine(
+def test_failing_image_hosts_do_not_open_the_circuit_of_the_search_provider(
     searching, server, url, seconds, cause
 ) -> None:
     ended = searching(url, seconds=seconds)
@@ -170,7 +170,7 @@ def test_hosts_of_pictures_open_no_breaker_of_the_search_engine(
     assert server.hlen(breakers.KEY) == 0
 
 
-def test_a_search_engine_that_answers_again_is_let_in_whatever_the_hosts_do(searching, server) -> None:
+def test_a_search_provider_that_answers_closes_its_circuit_whatever_the_hosts_do(searching, server) -> None:
     service = jobs.provider_of("search")
     patient = ProviderBreaker(server, "search", service, BreakerSettings(failures=1, open_s=0.01))
     patient.record(outcome(Cause.PROVIDER_DOWN))
@@ -179,7 +179,7 @@ def test_a_search_engine_that_answers_again_is_let_in_whatever_the_hosts_do(sear
     assert server.hlen(breakers.KEY) == 0
 
 
-def test_a_request_whose_time_is_over_is_not_held(asked, server) -> None:
+def test_an_expired_request_is_not_requeued(asked, server) -> None:
     late = Request.make("search", SearchPayload(query="q"), timeout_s=-1.0)
     ended = execution.handle(late.request_id, "search", (late.model_dump(mode="json"),))
     assert isinstance(ended.result, Failure)

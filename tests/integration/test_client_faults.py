@@ -1,4 +1,4 @@
-"""What a poster's own side meets, and what it must not lose by it."""
+"""Faults on the side of the client, and what it must not lose by them."""
 
 from __future__ import annotations
 
@@ -32,26 +32,26 @@ async def nothing(*_: object) -> None:
     pass
 
 
-def stand_still(seconds: float) -> None:
-    """The loop too, as in a process that is stopped."""
+def suspend(seconds: float) -> None:
+    """Block the loop too, as in a process that is suspended."""
     time.sleep(seconds)
 
 
-async def test_who_was_stopped_beyond_a_deadline_is_told_the_outcome_that_came_in_time(
+async def test_a_suspended_client_finds_the_outcome_that_came_before_its_deadline(
     client: QueueClient, raw: redis.Redis
 ) -> None:
-    """Regression: the timers of a process that goes on are due before it has read anything."""
+    """Regression: the timers of a resumed process fire before it has read anything."""
     posted = await client.post(request_for(Order(), timeout_s=0.5))
     outcome = Outcome(request_id=posted.request.request_id, kind="code", result=Success())
-    commit(raw, outcome, "", 60)  # heard of by no stream
-    stand_still(3.5)  # beyond deadline and grace
+    commit(raw, outcome, "", 60)  # in no reply stream
+    suspend(3.5)  # beyond deadline and grace
     assert (await posted.outcome()).ok
 
 
-async def test_whatever_ends_a_part_of_the_client_it_begins_anew(
+async def test_a_failed_service_of_the_client_is_restarted(
     obedient: StartWorker, client: QueueClient, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    """Regression: it ended without a word, and with it every later request."""
+    """Regression: it ended silently, and every later request with it."""
     obedient()
     look, broken = client._publisher._poll_full_queues, asyncio.Event()
 
@@ -65,7 +65,7 @@ async def test_whatever_ends_a_part_of_the_client_it_begins_anew(
     assert broken.is_set()
 
 
-async def test_what_is_no_reply_in_the_stream_is_passed_over(
+async def test_an_invalid_entry_of_the_reply_stream_is_ignored(
     obedient: StartWorker,
     queue_settings: QueueSettings,
     raw: redis.Redis,
@@ -80,7 +80,7 @@ async def test_what_is_no_reply_in_the_stream_is_passed_over(
         assert (await ask(client, Order(), timeout_s=10.0)).ok
 
 
-async def test_a_cancellation_that_redis_refuses_holds_once_it_serves_again(
+async def test_a_cancellation_that_redis_refused_is_stored_later(
     client: QueueClient, raw: redis.Redis, obedient: StartWorker, notes: Notes
 ) -> None:
     posted = await client.post(request_for(notes.order()))

@@ -149,7 +149,7 @@ async def test_an_expired_request_is_dead_lettered(
     assert late.request_id in letter.payload
 
 
-async def test_a_request_that_no_worker_would_take_is_not_posted(
+async def test_a_request_that_is_too_large_is_not_posted(
     client: QueueClient, queue_settings: QueueSettings
 ) -> None:
     large = Request.make("code", Order(notes="x" * MAX_MESSAGE_BYTES), timeout_s=60.0)
@@ -160,7 +160,7 @@ async def test_a_request_that_no_worker_would_take_is_not_posted(
     assert cause_of(await ask(client, Order(), timeout_s=0.2)) is Cause.TIMEOUT, "others are posted"
 
 
-async def test_a_request_that_cannot_be_written_fails_alone(client: QueueClient) -> None:
+async def test_a_request_that_cannot_be_encoded_fails_alone(client: QueueClient) -> None:
     """Regression: the encoder's error ended the sender, and with it every later request."""
     odd = request_for(Order()).model_copy(update={"payload": {"act": object()}})
     for way in (client.post, client.reattach):
@@ -171,7 +171,7 @@ async def test_a_request_that_cannot_be_written_fails_alone(client: QueueClient)
     assert (await client.post(request_for(Order()))).was_posted
 
 
-async def test_a_poster_that_gives_up_while_it_is_its_turn_ends_nobody(
+async def test_a_caller_that_gives_up_during_a_batch_does_not_end_the_publisher(
     queue_settings: QueueSettings, raw: redis.Redis
 ) -> None:
     """Regression: its fault was told to a future that was cancelled, and the sender ended."""

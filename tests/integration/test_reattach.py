@@ -1,4 +1,4 @@
-"""A client takes up what a dead one had posted, wherever that is by then: with real Redis and workers."""
+"""A client reattaches to requests of one that died, wherever they are: with real Redis and workers."""
 
 from __future__ import annotations
 
@@ -30,17 +30,17 @@ def server(queue_settings: QueueSettings) -> Iterator[redis.Redis]:
 
 
 def again(request: Request) -> Request:
-    """As the resumed rollout asks: the same, with a deadline of its own."""
+    """The request as a resumed rollout posts it: the same, with a new deadline."""
     return request.model_copy(update={"deadline": request.deadline + 1000})
 
 
 def left(server: redis.Redis, request: Request) -> None:
-    """On its queue, by a client that is dead."""
+    """Queue it as a client that died did."""
     server.lpush(request.kind, encode(request, tag=f"old-{request.request_id}", reply_to=replies_key("dead")))
 
 
 def held(server: redis.Redis, request: Request) -> str:
-    """By a worker that died: the delivery tag."""
+    """Mark it as held by a worker that died; returns the delivery tag."""
     tag = f"old-{request.request_id}"
     message = json.loads(encode(request, tag=tag, reply_to=replies_key("dead")))
     server.hset("unacked", tag, json.dumps([message, "", request.kind]))
@@ -52,7 +52,7 @@ def messages(server: redis.Redis) -> int:
     return server.llen("code") + server.hlen("unacked")
 
 
-async def test_what_never_reached_redis_is_posted(
+async def test_a_request_that_never_reached_redis_is_posted(
     client: QueueClient, obedient: StartWorker, notes: Notes
 ) -> None:
     obedient()
@@ -61,7 +61,7 @@ async def test_what_never_reached_redis_is_posted(
     assert len(notes.starts) == 1
 
 
-async def test_what_waits_keeps_its_place_and_gets_the_new_deadline(
+async def test_a_queued_request_keeps_its_place_and_gets_the_new_deadline(
     client: QueueClient, server: redis.Redis, obedient: StartWorker, notes: Notes, told: list[Outcome]
 ) -> None:
     expired = request_for(notes.order(), timeout_s=-5.0)
@@ -79,7 +79,7 @@ async def test_what_waits_keeps_its_place_and_gets_the_new_deadline(
     assert told == [posted.outcome_now]
 
 
-async def test_what_runs_is_joined(
+async def test_a_running_request_is_joined(
     client: QueueClient, server: redis.Redis, obedient: StartWorker, notes: Notes
 ) -> None:
     request = request_for(notes.order(seconds=1.5))
@@ -93,7 +93,7 @@ async def test_what_runs_is_joined(
     assert len(notes.starts) == 1
 
 
-async def test_what_ran_on_a_worker_that_died_too_is_run_again_once(
+async def test_a_request_of_a_worker_that_died_too_runs_again_once(
     client: QueueClient, server: redis.Redis, obedient: StartWorker, notes: Notes
 ) -> None:
     request = request_for(notes.order(act="hang_once"), timeout_s=4 * WAIT_S)
@@ -108,7 +108,7 @@ async def test_what_ran_on_a_worker_that_died_too_is_run_again_once(
 
 
 @pytest.mark.parametrize(("act", "cause"), [("answer", None), ("blame_model", Cause.NO_HIT)])
-async def test_an_answer_nobody_was_told_is_taken_at_once(
+async def test_a_stored_outcome_is_returned_at_once(
     act: str,
     cause: Cause | None,
     client: QueueClient,
@@ -127,7 +127,7 @@ async def test_an_answer_nobody_was_told_is_taken_at_once(
 
 
 @pytest.mark.parametrize("cause", [Cause.TIMEOUT, Cause.CANCELLED, Cause.WORKER_LOST])
-async def test_a_failure_of_ours_that_nobody_was_told_is_no_answer(
+async def test_a_stored_infrastructure_failure_is_posted_again(
     cause: Cause, client: QueueClient, server: redis.Redis, notes: Notes
 ) -> None:
     request = request_for(notes.order())
@@ -137,7 +137,7 @@ async def test_a_failure_of_ours_that_nobody_was_told_is_no_answer(
     assert submit.states(server, "code", [request.request_id]) == {request.request_id: "queued"}
 
 
-async def test_a_cancelled_message_that_still_waits_runs_once(
+async def test_a_cancelled_message_that_is_still_queued_runs_once(
     client: QueueClient, server: redis.Redis, obedient: StartWorker, notes: Notes
 ) -> None:
     request = request_for(notes.order())
@@ -150,7 +150,7 @@ async def test_a_cancelled_message_that_still_waits_runs_once(
     assert len(notes.starts) == 1
 
 
-async def test_what_failed_on_a_worker_that_died_before_it_said_so_is_there_once(
+async def test_a_failed_request_whose_worker_died_unacknowledged_is_queued_once(
     client: QueueClient, server: redis.Redis, obedient: StartWorker, notes: Notes
 ) -> None:
     request = request_for(notes.order())
@@ -160,12 +160,12 @@ async def test_what_failed_on_a_worker_that_died_before_it_said_so_is_there_once
     assert messages(server) == 1
     obedient()
     assert (await posted.outcome()).ok
-    await until(lambda: server.zcard("unacked_index") == 0)  # the dead worker's lease has run out
+    await until(lambda: server.zcard("unacked_index") == 0)  # the lease of the dead worker expired
     assert messages(server) == 0
     assert len(notes.starts) == 1
 
 
-async def test_what_was_cancelled_and_may_still_run_is_joined(
+async def test_a_cancelled_request_that_may_still_run_is_joined(
     client: QueueClient, server: redis.Redis, notes: Notes
 ) -> None:
     request = request_for(notes.order())
@@ -176,7 +176,7 @@ async def test_what_was_cancelled_and_may_still_run_is_joined(
     assert messages(server) == 1
 
 
-async def test_a_worker_that_was_told_to_end_a_request_runs_it_when_it_is_taken_up(
+async def test_a_worker_runs_a_request_that_was_cancelled_and_reattached(
     client: QueueClient, obedient: StartWorker, notes: Notes
 ) -> None:
     obedient()

@@ -1,4 +1,4 @@
-"""The shipped users of Redis: each role can do its work, and nothing else."""
+"""The shipped users of Redis: each role can do its work and nothing else."""
 
 from __future__ import annotations
 
@@ -41,7 +41,7 @@ def rules() -> dict[str, list[str]]:
 
 @pytest.fixture(scope="module")
 def port(tmp_path_factory: pytest.TempPathFactory) -> Iterator[int]:
-    """Of a server that has loaded the file, every role let in as docs/workers.md says."""
+    """Port of a server with the file, every role enabled as docs/workers.md says."""
     folder, port = tmp_path_factory.mktemp("acl"), _free_port()
     text = FILE.read_text()
     for role in ("llmi-admin", *ROLES):
@@ -54,7 +54,7 @@ def port(tmp_path_factory: pytest.TempPathFactory) -> Iterator[int]:
         with redis.Redis(port=port) as client:
 
             def refuses() -> bool:
-                """Whether it answers, and to no user without a password."""
+                """Whether it answers, and refuses users without a password."""
                 try:
                     client.ping()
                 except redis.AuthenticationError:
@@ -88,7 +88,7 @@ def denied(admin: redis.Redis) -> list[str]:
     return [f"{entry['username']}: {entry['reason']} {entry['object']}" for entry in admin.acl_log()]
 
 
-def test_the_file_has_a_user_for_each_role_and_lets_nobody_in() -> None:
+def test_the_file_has_a_disabled_user_for_each_role() -> None:
     assert tuple(rules()) == ("default", "llmi-admin", *ROLES)
     for name, words in rules().items():
         assert words[0] == "off"
@@ -98,7 +98,7 @@ def test_the_file_has_a_user_for_each_role_and_lets_nobody_in() -> None:
             assert "-@dangerous" in words
 
 
-async def test_workers_and_runs_do_their_work_under_their_own_users(
+async def test_workers_and_runs_work_as_their_own_users(
     admin: redis.Redis,
     settled: As,
     obedient: StartWorker,
@@ -125,7 +125,7 @@ async def test_workers_and_runs_do_their_work_under_their_own_users(
     assert denied(admin) == []
 
 
-async def test_whoever_watches_sees_the_queues_and_the_workers(
+async def test_the_watch_user_reads_queues_and_workers(
     admin: redis.Redis,
     settled: As,
     obedient: StartWorker,
@@ -140,7 +140,7 @@ async def test_whoever_watches_sees_the_queues_and_the_workers(
 
 @pytest.fixture
 def flower(settled: As, tmp_path: Path) -> Iterator[Callable[[], Any]]:
-    """Under its own user; what it says of workers, None while it says nothing."""
+    """Run as its own user; returns what it knows of workers, None while it does not answer."""
     command = [str(FILE.parents[1] / "flower.sh"), "--port", str(port := _free_port())]
     env = {**os.environ, REDIS_ENV: settled("llmi-flower"), "FLOWER_BASIC_AUTH": VISITOR}
     with (tmp_path / "flower.log").open("wb") as log:
@@ -158,7 +158,7 @@ def flower(settled: As, tmp_path: Path) -> Iterator[Callable[[], Any]]:
     process.wait()
 
 
-async def test_flower_sees_and_asks_workers(
+async def test_the_flower_user_reads_and_inspects_workers(
     admin: redis.Redis,
     settled: As,
     obedient: StartWorker,
@@ -192,15 +192,15 @@ ALWAYS = (
 
 
 @pytest.mark.parametrize("role", ROLES)
-def test_nobody_can_do_more(role: str, admin: redis.Redis, settled: As) -> None:
+def test_a_user_cannot_run_other_commands(role: str, admin: redis.Redis, settled: As) -> None:
     with redis.Redis.from_url(settled(role)) as client:
         for command in (*FORBIDDEN[role], *ALWAYS):
             with pytest.raises(NoPermissionError):
                 client.execute_command(*command.split())
 
 
-def test_a_script_is_no_way_round(settled: As, admin: redis.Redis) -> None:
-    """What a script does is done with its caller's rights."""
+def test_a_script_does_not_bypass_the_rights(settled: As, admin: redis.Redis) -> None:
+    """A script runs with the rights of its caller."""
     with redis.Redis.from_url(settled("llmi-watch")) as client, pytest.raises(redis.RedisError):
         client.eval("return redis.call('LPUSH', 'code', 'x')", 0)
     assert admin.llen("code") == 0

@@ -1,4 +1,4 @@
-"""A queue server of one's own: for this machine without, for others only with a password."""
+"""The embedded queue server: this machine needs no password, other machines do."""
 
 from __future__ import annotations
 
@@ -17,7 +17,7 @@ from coordinator.host.redis_server import EmbeddedRedis
 from workers.errors import ConfigError
 
 LLMI = Path(sys.executable).with_name("llmi")
-OTHER = "127.0.0.2"  # an address of this machine beside 127.0.0.1, as that of a network card is
+OTHER = "127.0.0.2"  # another address of this machine, like that of a network card
 
 
 def reaches(host: str, port: int) -> bool:
@@ -28,13 +28,13 @@ def reaches(host: str, port: int) -> bool:
     return True
 
 
-def test_it_listens_on_one_address_only_unless_told(tmp_path):
+def test_it_listens_on_loopback_only_by_default(tmp_path):
     with EmbeddedRedis(tmp_path) as server:
         assert reaches("127.0.0.1", server.port)
         assert not reaches(OTHER, server.port)
 
 
-def test_others_reach_it_with_the_password_only(tmp_path):
+def test_another_address_needs_the_password(tmp_path):
     with EmbeddedRedis(tmp_path, bind=OTHER, password="hunter2") as server:
         for host in ("127.0.0.1", OTHER):
             with redis.Redis(host, server.port) as stranger, pytest.raises(redis.AuthenticationError):
@@ -45,7 +45,7 @@ def test_others_reach_it_with_the_password_only(tmp_path):
     assert not any(b"hunter2" in file.read_bytes() for file in tmp_path.rglob("*") if file.is_file())
 
 
-def test_without_a_password_it_listens_for_nobody_else(tmp_path):
+def test_without_a_password_it_listens_on_loopback_only(tmp_path):
     with pytest.raises(ConfigError, match="needs a password"):
         EmbeddedRedis(tmp_path, bind=OTHER)
 
@@ -59,14 +59,14 @@ def test_a_folder_serves_one_server_at_a_time(tmp_path):
         assert next_one.running
 
 
-def test_an_address_that_is_not_this_machines_is_refused_and_nothing_left(tmp_path):
+def test_an_address_of_another_machine_is_refused_and_nothing_left(tmp_path):
     server = EmbeddedRedis(tmp_path, bind="192.0.2.1", password="hunter2")
     with pytest.raises(ConfigError, match=r"192\.0\.2\.1: the server cannot listen there"):
         server.start()
     assert not server.running
 
 
-def test_the_command_says_where_it_is_keeps_what_it_had_and_ends_on_a_signal(tmp_path):
+def test_the_command_prints_its_url_keeps_its_data_and_ends_on_a_signal(tmp_path):
     with EmbeddedRedis(tmp_path / "probe") as probe:
         port = probe.port
     command = [LLMI, "redis", "--dir", tmp_path / "data", "--port", str(port)]
@@ -82,7 +82,7 @@ def test_the_command_says_where_it_is_keeps_what_it_had_and_ends_on_a_signal(tmp
         assert not reaches("127.0.0.1", port)
 
 
-def test_the_command_wants_a_password_for_another_address(tmp_path):
+def test_the_command_requires_a_password_for_another_address(tmp_path):
     done = subprocess.run(
         [LLMI, "redis", "--dir", tmp_path / "data", "--host", OTHER],
         capture_output=True,
@@ -94,7 +94,7 @@ def test_the_command_wants_a_password_for_another_address(tmp_path):
     assert not (tmp_path / "data").exists()
 
 
-def test_a_start_returns_when_the_file_is_loaded(tmp_path):
+def test_start_returns_when_the_data_is_loaded(tmp_path):
     server = EmbeddedRedis(tmp_path)
     server.start()
     with redis.Redis.from_url(server.url) as client:
@@ -108,7 +108,7 @@ def test_a_start_returns_when_the_file_is_loaded(tmp_path):
         server.stop()
 
 
-def test_one_that_died_is_started_again_where_it_was_with_what_it_held(tmp_path):
+def test_a_server_that_died_restarts_on_its_port_with_its_data(tmp_path):
     with EmbeddedRedis(tmp_path) as server:
         with redis.Redis.from_url(server.url) as client:
             client.set("kept", "x")

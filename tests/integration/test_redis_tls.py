@@ -36,7 +36,7 @@ LOOPBACK = "127.0.0.1"
 
 @dataclass(frozen=True)
 class Relay:
-    """Where it listens, and the certificate by which to know it."""
+    """Where it listens, and its certificate."""
 
     port: int
     certificate: Path
@@ -47,7 +47,7 @@ class Relay:
 
 
 def make_certificate(folder: Path) -> tuple[Path, Path]:
-    """Of 127.0.0.1, signed by itself: the certificate's file and the key's."""
+    """Files of a self-signed certificate of 127.0.0.1 and its key."""
     key = ec.generate_private_key(ec.SECP256R1())
     name = x509.Name([x509.NameAttribute(NameOID.COMMON_NAME, "a test's Redis")])
     now = datetime.datetime.now(datetime.UTC)
@@ -105,7 +105,7 @@ def relay(redis_server: EmbeddedRedis, tmp_path_factory: pytest.TempPathFactory)
     thread.join(10)
 
 
-async def test_clients_and_workers_go_over_tls(
+async def test_clients_and_workers_connect_by_tls(
     relay: Relay,
     obedient: StartWorker,
     queue_settings: QueueSettings,
@@ -119,7 +119,7 @@ async def test_clients_and_workers_go_over_tls(
     assert "rediss://" in worker.log.read_text()
 
 
-async def test_a_client_takes_no_certificate_that_it_cannot_verify(
+async def test_a_client_refuses_a_certificate_that_it_cannot_verify(
     relay: Relay, queue_settings: QueueSettings, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setenv(REDIS_ENV, relay.url())
@@ -128,7 +128,7 @@ async def test_a_client_takes_no_certificate_that_it_cannot_verify(
             await ask(client, Order(), timeout_s=1.0)
 
 
-def test_celery_takes_no_certificate_that_it_cannot_verify(relay: Relay) -> None:
+def test_celery_refuses_a_certificate_that_it_cannot_verify(relay: Relay) -> None:
     from kombu import Connection
 
     with Connection(canonical(relay.url())) as connection, pytest.raises(Exception, match=r"(?i)certificate"):
@@ -148,7 +148,7 @@ def test_celery_takes_no_certificate_that_it_cannot_verify(relay: Relay) -> None
         ("rediss://h:1/0?ssl_cert_reqs=none", "rediss://h:1/0?ssl_cert_reqs=none"),
     ],
 )
-def test_who_wants_no_verification_must_say_so(given: str, meant: str) -> None:
+def test_certificates_are_verified_unless_the_url_says_otherwise(given: str, meant: str) -> None:
     assert canonical(given) == meant
 
 

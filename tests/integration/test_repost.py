@@ -1,4 +1,4 @@
-"""A request that is nowhere is posted again by its poster, within a lease."""
+"""A client reposts lost messages within a lease."""
 
 from __future__ import annotations
 
@@ -20,7 +20,7 @@ from workers.settings import QueueSettings
 
 
 class Lost:
-    """A request that a worker took off its list, and forgot."""
+    """A message that a worker popped and lost."""
 
     def __init__(self, posted: RequestHandle, raw: redis.Redis):
         self.posted = posted
@@ -45,7 +45,7 @@ async def reposter(lost: Lost, queue_settings: QueueSettings) -> AsyncIterator[R
         yield Reposter(raw, queue_settings, lambda: [lost.posted], lost.publish)
 
 
-async def test_what_is_missing_twice_is_posted_again_within_a_lease(
+async def test_a_message_missing_in_two_checks_is_reposted_within_a_lease(
     lost: Lost, reposter: Reposter, queue_settings: QueueSettings
 ) -> None:
     every = queue_settings.lease_s / CHECKS_PER_LEASE
@@ -57,7 +57,7 @@ async def test_what_is_missing_twice_is_posted_again_within_a_lease(
     assert 2 * every < queue_settings.lease_s
 
 
-async def test_what_a_worker_holds_by_the_second_look_is_left_to_it(
+async def test_a_message_held_at_the_second_check_is_not_reposted(
     lost: Lost, reposter: Reposter, queue_settings: QueueSettings
 ) -> None:
     now = time.monotonic() + queue_settings.lease_s
@@ -67,7 +67,7 @@ async def test_what_a_worker_holds_by_the_second_look_is_left_to_it(
     assert lost.again == []
 
 
-async def test_what_redis_forgot_is_posted_again_in_its_order(
+async def test_messages_that_redis_lost_are_reposted_in_order(
     client: QueueClient, queue_settings: QueueSettings
 ) -> None:
     posted = [await client.post(request_for(Order())) for _ in range(20)]
@@ -84,7 +84,7 @@ async def test_what_redis_forgot_is_posted_again_in_its_order(
     assert again == posted
 
 
-async def test_what_has_just_been_posted_is_not_looked_for(
+async def test_a_request_that_was_just_posted_is_not_checked(
     lost: Lost, reposter: Reposter, queue_settings: QueueSettings
 ) -> None:
     for _ in range(3):
@@ -92,7 +92,7 @@ async def test_what_has_just_been_posted_is_not_looked_for(
     assert lost.again == []
 
 
-async def test_one_whose_queue_has_no_room_holds_up_no_other(
+async def test_a_full_queue_does_not_delay_reposts_to_others(
     client: QueueClient, queue_settings: QueueSettings
 ) -> None:
     *stuck, free = [await client.post(request_for(Order(), seed=seed)) for seed in range(12)]
@@ -112,9 +112,7 @@ async def test_one_whose_queue_has_no_room_holds_up_no_other(
     assert again == [free]
 
 
-async def test_one_that_cannot_be_posted_again_ends_nothing(
-    lost: Lost, queue_settings: QueueSettings
-) -> None:
+async def test_a_failed_repost_does_not_end_the_task(lost: Lost, queue_settings: QueueSettings) -> None:
     async def publish(_: RequestHandle) -> None:
         raise InfrastructureFault(Cause.BAD_MESSAGE, "too large now")
 

@@ -1,4 +1,4 @@
-"""Posting without waiting: each request once, and where it is afterwards."""
+"""Posting without waiting: each request once, and its state afterwards."""
 
 from __future__ import annotations
 
@@ -27,7 +27,7 @@ def state(server: redis.Redis, request: Request) -> str:
 
 
 def posted(server: redis.Redis, requests: list[Request], may_wait: int = 1000) -> str:
-    """The one state of all these after posting them."""
+    """The common state of all requests after posting them."""
     [state] = set(submit.post(server, requests, may_wait).values())
     return state
 
@@ -62,7 +62,7 @@ async def test_posting_twice_is_posting_once(
     assert len(notes.starts) == 1
 
 
-async def test_a_worker_that_dies_gives_the_request_back(
+async def test_a_request_of_a_worker_that_dies_is_requeued(
     server: redis.Redis, obedient: StartWorker, notes: Notes
 ) -> None:
     request = request_for(notes.order(act="hang_once"))
@@ -70,7 +70,7 @@ async def test_a_worker_that_dies_gives_the_request_back(
     first = obedient()
     await notes.started()
     first.kill()
-    assert state(server, request) == "running"  # its lease has not run out
+    assert state(server, request) == "running"  # its lease has not expired
     obedient()
     await until(lambda: state(server, request) == "done")
     assert len(notes.starts) == 2
@@ -84,11 +84,11 @@ def test_many_are_posted_and_found(server: redis.Redis, notes: Notes) -> None:
     assert len(found) == 600
 
 
-def test_a_full_queue_takes_no_more_than_it_may_hold(server: redis.Redis, notes: Notes) -> None:
+def test_a_full_queue_gets_no_more_requests(server: redis.Redis, notes: Notes) -> None:
     requests = [request_for(notes.order(), seed=number) for number in range(5)]
     found = submit.post(server, requests, 3)
     assert list(found.values()) == ["posted"] * 3 + ["absent"] * 2
     assert server.llen("code") == 3
-    server.ltrim("code", 0, 1)  # the oldest is taken
+    server.ltrim("code", 0, 1)  # the oldest is consumed
     again = submit.post(server, requests[1:], 3)
     assert list(again.values()) == ["queued", "queued", "posted", "absent"]
