@@ -1,4 +1,4 @@
-"""What the benches share on the command line: a folder for results, tables of durations, targets, exit code."""
+"""What the benches share: a folder for results, tables of durations, targets and the exit code."""
 
 from __future__ import annotations
 
