@@ -220,7 +220,7 @@ def coupled(name: str, variant: Simulation) -> None:
     variant.write(name, tools)
 
 
-def ours(name: str, variant: Simulation) -> None:
+def llmi(name: str, variant: Simulation) -> None:
     """Everything as soon as it can be."""
     left = All(2, lambda: variant.end(name))
     pictures = All(1 + len(variant.own_tags(name)), lambda: variant.ask(name, "judge_image", 0, left.one))
@@ -253,7 +253,7 @@ def simulate(mean_s: dict[str, float] = MEAN_S) -> dict[str, VariantRun]:
     """The four variants by name."""
     wide = sum(SLOTS[q] for q in ("search", "diffusion", "edit", "code")), 18
     runs = {}
-    for name in ("blocking", "blocking_wide", "coupled", "ours"):
+    for name in ("blocking", "blocking_wide", "coupled", "llmi"):
         width = {"blocking": (6, 8), "blocking_wide": wide}.get(name)
         variant = Simulation(mean_s, SLOTS, width)
         if width:
@@ -261,7 +261,7 @@ def simulate(mean_s: dict[str, float] = MEAN_S) -> dict[str, VariantRun]:
         else:
             # Rollouts that wait for judges hold places in the coupled variant: fewer are under way.
             asynchronous(
-                1, variant, {"coupled": coupled, "ours": ours}[name], 1 if name == "coupled" else AHEAD
+                1, variant, {"coupled": coupled, "llmi": llmi}[name], 1 if name == "coupled" else AHEAD
             )
         variant.clock.run()
         runs[name] = variant.book.run(

@@ -27,9 +27,9 @@ from llmi.load.targets import Target
 from workers.errors import Cause, ConfigError, InfrastructureFault
 from workers.settings import REDIS_ENV
 
-USUAL: tuple[VariantName, ...] = ("blocking", "blocking_wide", "coupled", "ours")
+USUAL: tuple[VariantName, ...] = ("blocking", "blocking_wide", "coupled", "llmi")
 # The first variant measures generation and training alone; the bound needs it in each mix.
-FAST: tuple[VariantName, ...] = ("blocking_wide", "coupled", "ours")
+FAST: tuple[VariantName, ...] = ("blocking_wide", "coupled", "llmi")
 
 
 def read(file: Path | None) -> OverlapSettings:

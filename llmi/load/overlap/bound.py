@@ -1,4 +1,4 @@
-"""The lower bound on a variant's step time, and the targets of `ours`.
+"""The lower bound on a variant's step time, and the targets of `llmi`.
 
 Invariants: every part of the bound is measured in the same run of the benchmark; the bound is the largest
 part, since the parts can overlap and each has its own resource. Training is measured in the blocking variant,
@@ -17,7 +17,7 @@ from llmi.load.overlap.run import VariantRun
 from llmi.load.targets import Target
 
 GENERATION, TRAINING = "generation", "training"
-FASTER = {"blocking": 3.0, "blocking_wide": 2.0, "coupled": 1.5}  # samples per second of ours against each
+FASTER = {"blocking": 3.0, "blocking_wide": 2.0, "coupled": 1.5}  # samples per second of llmi against each
 ABOVE_BOUND, IDLE_ABOVE, NO_LOSS = 1.15, 0.05, 0.97
 
 
@@ -66,18 +66,18 @@ def bound(blocking: VariantRun, variant: VariantRun, others: Sequence[VariantRun
 def targets(
     variants: Mapping[str, VariantNumbers], bound: Bound, fast: Mapping[str, VariantNumbers] | None = None
 ) -> tuple[Target, ...]:
-    """The targets of `ours`, by medians over repeats.
+    """The targets of `llmi`, by medians over repeats.
 
-    `variants`: all four by name, at the default mix; `bound`: of `ours`; `fast`: `coupled` and `ours` with
+    `variants`: all four by name, at the default mix; `bound`: of `llmi`; `fast`: `coupled` and `llmi` with
     fast tools.
     """
-    ours = variants["ours"]
+    own = variants["llmi"]
     faster = [
         Target(f"samples/s against {name}", _faster(variants, name), "x", at_least=ratio)
         for name, ratio in FASTER.items()
     ]
-    over = ours.seconds_per_step.median / bound.seconds
-    idle = ours.trainer_idle_ratio.median - bound.trainer_idle_ratio
+    over = own.seconds_per_step.median / bound.seconds
+    idle = own.trainer_idle_ratio.median - bound.trainer_idle_ratio
     rest = [
         Target("seconds per step against the bound", over, "x", at_most=ABOVE_BOUND),
         Target("trainer idle ratio above the unavoidable one", idle, at_most=IDLE_ABOVE),
@@ -89,4 +89,4 @@ def targets(
 
 
 def _faster(variants: Mapping[str, VariantNumbers], other: str) -> float:
-    return variants["ours"].samples_per_s.median / variants[other].samples_per_s.median
+    return variants["llmi"].samples_per_s.median / variants[other].samples_per_s.median

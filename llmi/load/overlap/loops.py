@@ -1,9 +1,9 @@
-"""The agent loops that ours is compared with, on the same queues and workers.
+"""The agent loops that llmi is compared with, on the same queues and workers.
 
 `CoupledLoop`: tools are posted when the text is complete, judges when the last image has arrived, and the
 rollout awaits its reward, as a verl agent loop does that calls tools and reward itself.
 `BlockingLoop`: as the released code of LLM-I, in phases of a whole batch: all texts, then all tools in a pool
-of threads, then all judges in another. Invariant: documents, requests and rewards are the same as in ours;
+of threads, then all judges in another. Invariant: documents, requests and rewards are the same as in llmi;
 only the times of posting differ.
 """
 

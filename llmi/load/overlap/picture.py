@@ -31,7 +31,7 @@ ABOUT = {
     "blocking": "writes the batch, then tools in a few threads, then judges, then trains",
     "blocking_wide": "the same with a thread for every slot",
     "coupled": "verl's asynchronous trainer; a rollout posts its tools when written and awaits its reward",
-    "ours": "every request is posted as soon as it can be",
+    "llmi": "every request is posted as soon as it can be",
 }
 PALE = 0.68  # so far towards white
 TRAINER_ROW, GENERATOR_ROW, LEAST_ROW, GAP = 3.0, 6.0, 3.0, 1.2  # heights in lanes

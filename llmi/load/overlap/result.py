@@ -76,7 +76,7 @@ def _run(settings: OverlapSettings, services: ServiceSettings, variant: Finished
 
 def judge(usual: Mix, fast: Mix | None) -> tuple[Target, ...]:
     """Every target with its number."""
-    return targets(usual.variants, usual.bounds["ours"], fast.variants if fast else None)
+    return targets(usual.variants, usual.bounds["llmi"], fast.variants if fast else None)
 
 
 def write(

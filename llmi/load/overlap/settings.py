@@ -15,7 +15,7 @@ from pydantic import Field, field_validator, model_validator
 
 from workers.settings import Settings
 
-VariantName = Literal["blocking", "blocking_wide", "coupled", "ours"]
+VariantName = Literal["blocking", "blocking_wide", "coupled", "llmi"]
 SERVICES_ENV = "LLMI_TIMED_SERVICES"  # of the workers: `ServiceSettings` as JSON
 TOOL_THREADS, JUDGE_THREADS = 6, 8  # of the original
 
@@ -79,7 +79,7 @@ VARIANTS: Mapping[VariantName, VariantSettings] = {
     "blocking": VariantSettings(warm=1, steps=1),
     "blocking_wide": VariantSettings(warm=1, steps=2),
     "coupled": VariantSettings(warm=4, steps=6, cool=4),
-    "ours": VariantSettings(warm=8, steps=6, cool=4),
+    "llmi": VariantSettings(warm=8, steps=6, cool=4),
 }
 
 

@@ -62,7 +62,7 @@ class Finished:
 
 def configure(settings: OverlapSettings, name: VariantName, parts: Parts) -> RunConfig:
     """The variant's run, made of the demo's."""
-    asynchronous = name in ("coupled", "ours")
+    asynchronous = name in ("coupled", "llmi")
     return load(
         "demo",
         {
@@ -78,7 +78,7 @@ def configure(settings: OverlapSettings, name: VariantName, parts: Parts) -> Run
             # verl's default for its asynchronous trainers; none: a batch is asked for when the last is done.
             "train.warmup_batches": 1.0 if asynchronous else 0.0,
             "train.lr": UNCHANGED_LR,
-            "train.admission": "adaptive" if name == "ours" else "fixed",
+            "train.admission": "adaptive" if name == "llmi" else "fixed",
             "train.in_order": False,
             "train.rollout_timeout_s": 600,
             "train.save_every": 0,
@@ -123,7 +123,7 @@ LOOPS: dict[VariantName, str] = {
     "blocking": "llmi.load.overlap.loops.BlockingLoop",
     "blocking_wide": "llmi.load.overlap.loops.BlockingLoop",
     "coupled": "llmi.load.overlap.loops.CoupledLoop",
-    "ours": LOOP,
+    "llmi": LOOP,
 }
 
 

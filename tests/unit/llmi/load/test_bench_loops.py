@@ -149,5 +149,5 @@ def test_the_wide_variant_has_a_thread_for_each_slot():
 def test_every_variant_has_warm_steps_and_all_repeats():
     settings = OverlapSettings()
     assert {name: variant.total(settings.repeats) for name, variant in settings.variants.items()} == {
-        "blocking": 4, "blocking_wide": 7, "coupled": 26, "ours": 30,
+        "blocking": 4, "blocking_wide": 7, "coupled": 26, "llmi": 30,
     }  # fmt: skip

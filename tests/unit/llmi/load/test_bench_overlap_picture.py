@@ -77,9 +77,9 @@ def test_a_blocking_step_holds_all_work_of_its_batch_and_no_other(runs):
 
 def test_simulated_variants_have_the_numbers_that_were_put_in(runs):
     numbers = {name: measure(run) for name, run in runs.items()}
-    speeds = [numbers[name].samples_per_s.median for name in ("blocking", "blocking_wide", "coupled", "ours")]
+    speeds = [numbers[name].samples_per_s.median for name in ("blocking", "blocking_wide", "coupled", "llmi")]
     assert speeds == sorted(speeds)
-    best = bound(runs["blocking"], runs["ours"])
+    best = bound(runs["blocking"], runs["llmi"])
     assert best.largest == "diffusion"
     assert best.parts["training"] == pytest.approx(TRAIN_S + 0.7, abs=0.3)
     fast = {name: measure(run) for name, run in simulate(FAST_S).items()}
@@ -88,11 +88,11 @@ def test_simulated_variants_have_the_numbers_that_were_put_in(runs):
     assert work == pytest.approx([work[0]] * 4)
     # Six threads for tools: most of the waiting of the blocking variant is in its own line, not in the queue.
     assert numbers["blocking"].queues["code"].wait_p50_s > 5
-    assert numbers["ours"].queues["code"].wait_p50_s == 0
+    assert numbers["llmi"].queues["code"].wait_p50_s == 0
 
 
 def test_the_picture_shows_full_and_pale_work(runs, tmp_path):
-    path = draw([runs["coupled"], runs["ours"]], tmp_path / "overlap.png")
+    path = draw([runs["coupled"], runs["llmi"]], tmp_path / "overlap.png")
     with Image.open(path) as image:
         assert image.format == "PNG"
         assert image.width > 1500

@@ -25,17 +25,17 @@ def test_variants_differ_in_admission_alone():
         "blocking": (0.0, "fixed"),
         "blocking_wide": (0.0, "fixed"),
         "coupled": (1.0, "fixed"),
-        "ours": (1.0, "adaptive"),
+        "llmi": (1.0, "adaptive"),
     }
     assert all(config.workers.pools == () for config in configs.values())
 
 
 def test_settings_are_read_from_a_file(tmp_path):
     file = tmp_path / "mine.yaml"
-    file.write_text("batch: 2\nservices: {sigma: 0.1}\nvariants: {ours: {warm: 1, steps: 2}}\n")
+    file.write_text("batch: 2\nservices: {sigma: 0.1}\nvariants: {llmi: {warm: 1, steps: 2}}\n")
     settings = read(file)
     assert {name: variant.warm for name, variant in settings.variants.items()} == {
-        "blocking": 1, "blocking_wide": 1, "coupled": 4, "ours": 1,
+        "blocking": 1, "blocking_wide": 1, "coupled": 4, "llmi": 1,
     }  # fmt: skip
     assert (settings.batch, settings.services.sigma, settings.n) == (2, 0.1, OverlapSettings().n)
 
