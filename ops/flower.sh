@@ -1,8 +1,8 @@
 #!/usr/bin/env bash
 # Start Flower (workers, tasks, queues in the browser) on a run's Redis, or on any, until Ctrl-C.
 #   ops/flower.sh [RUN_FOLDER | --redis URL] [--port 5555] [--host 127.0.0.1]
-# Without either it takes LLMI_REDIS_URL, the place for a URL with a password. Bound to anything but loopback it asks for
-# FLOWER_BASIC_AUTH=user:password.
+# Without either it takes LLMI_REDIS_URL, the place for a URL with a password. With a --host other than loopback it
+# requires FLOWER_BASIC_AUTH=user:password.
 set -euo pipefail
 here=$(dirname "$(readlink -f "$0")")
 python=$here/../.venv/bin/python
@@ -21,15 +21,15 @@ while [ $# -gt 0 ]; do
 done
 [ -x "$python" ] || fail "no .venv here; run ops/install.sh [cpu|gpu] first"
 if [ -n "$run" ]; then
-    [ -f "$run/endpoints.json" ] || fail "$run/endpoints.json does not exist; name the folder of a run that is on, such as runs/NAME"
+    [ -f "$run/endpoints.json" ] || fail "$run/endpoints.json does not exist; name the folder of a run that goes on, such as runs/NAME"
     export LLMI_CONFIG=$run/config.json
     redis=${LLMI_REDIS_URL:-$(sed -n 's/.*"redis": *"\([^"]*\)".*/\1/p' "$run/endpoints.json")}
 fi
 export LLMI_REDIS_URL=${redis:-${LLMI_REDIS_URL:-}}
-[ -n "$LLMI_REDIS_URL" ] || fail "which Redis? Name a run's folder, or --redis URL, or set LLMI_REDIS_URL"
+[ -n "$LLMI_REDIS_URL" ] || fail "no Redis is named; give a run's folder, or --redis URL, or set LLMI_REDIS_URL"
 case $host in
 127.* | localhost | ::1) ;;
-*) [ -n "${FLOWER_BASIC_AUTH:-}" ] || fail "--host $host lets others in, who could stop workers; set FLOWER_BASIC_AUTH=user:password" ;;
+*) [ -n "${FLOWER_BASIC_AUTH:-}" ] || fail "--host $host: others could stop workers; set FLOWER_BASIC_AUTH=user:password" ;;
 esac
 echo "Flower: http://$host:$port" >&2
 export PYTHONSAFEPATH=1 PYTHONUTF8=1 # nothing is imported from where this was called

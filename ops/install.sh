@@ -1,7 +1,7 @@
 #!/usr/bin/env bash
-# Make or refresh .venv from the lock. Quick when nothing changed: a stamp holds the hash of what it was made from, and where.
+# Create or update .venv from the lock. Quick when nothing changed: a stamp holds the hash of its inputs, and its place.
 #   ops/install.sh [cpu|gpu]      PYTHON=python3.11 chooses the interpreter
-# An environment that was copied, moved, left half made or that does not start is made anew.
+# An environment that was copied, moved, left incomplete or that does not start is created again.
 set -euo pipefail
 cd "$(dirname "$0")/.."
 here=$(pwd -P)
@@ -10,14 +10,14 @@ lock=locks/$flavour.txt
 fail() { echo "install: $*" >&2; exit 2; }
 [ -f "$lock" ] || fail "no lock for '$flavour'; choose cpu or gpu"
 
-# What would make Python or an installer look or write elsewhere.
+# These would make Python or an installer read or write elsewhere.
 unset PYTHONPATH PYTHONHOME PIP_USER PIP_TARGET PIP_PREFIX PIP_REQUIRE_VIRTUALENV UV_SYSTEM_PYTHON UV_PYTHON UV_PROJECT_ENVIRONMENT
 export PYTHONSAFEPATH=1 PYTHONUTF8=1
 [ -d "${TMPDIR:-/tmp}" ] || unset TMPDIR
 { [ "${HOME:-/}" != / ] && [ -w "$HOME" ]; } || export UV_CACHE_DIR="${UV_CACHE_DIR:-$here/.cache/uv}" PIP_NO_CACHE_DIR=1
 
 stamp=.venv/installed-$flavour
-begun=.venv/installing # while it is there, the environment is half made
+begun=.venv/installing # exists while the environment is incomplete
 want="$(cat "$lock" pyproject.toml ops/install.sh | sha256sum | cut -d' ' -f1) $here"
 
 # Whether the environment's Python starts, and finds the llmi of this folder.
@@ -34,7 +34,7 @@ if command -v flock >/dev/null; then # one at a time; the lock is on this folder
     made && exit 0
 fi
 
-# A Python 3.11 that can make an environment: the one named, one on PATH, or one that uv fetches.
+# A Python 3.11 that can create an environment: the one named, one on PATH, or one that uv downloads.
 fits() { "$1" -c 'import sys, venv, ensurepip; sys.exit(sys.version_info[:2] != (3, 11))' >/dev/null 2>&1; }
 managed() {
     local uv=.cache/uv-tool/bin/uv other
@@ -46,7 +46,7 @@ managed() {
         done
         [ -x "$uv" ] || return 1
     fi
-    say "no Python 3.11 here: fetching one with uv"
+    say "no Python 3.11 here: downloading one with uv"
     "$uv" python install 3.11 >&2 && "$uv" python find --managed-python 3.11
 }
 found() {
@@ -62,10 +62,10 @@ found() {
     managed
 }
 python=$(found) || fail "Python 3.11 with its venv module is needed (the locks are resolved for it), and $(
-    if [ -n "${PYTHON:-}" ]; then echo "PYTHON=$PYTHON is none"; else echo "there is none here, nor could uv fetch one"; fi
+    if [ -n "${PYTHON:-}" ]; then echo "PYTHON=$PYTHON is not one"; else echo "there is none here, and uv could not download one"; fi
 ); install it (apt install python3.11 python3.11-venv, or uv python install 3.11), or name one with PYTHON=/path/to/python3.11"
 
-# An environment of this folder that starts is brought up to date; any other is made anew.
+# An environment of this folder that starts is updated; any other is created again.
 sound() {
     [ ! -e "$begun" ] && .venv/bin/python -I -c 'import os, sys; sys.exit(sys.version_info[:2] != (3, 11) or not os.path.samefile(sys.prefix, sys.argv[1]))' "$here/.venv" 2>/dev/null || return 1
     local owner
@@ -74,7 +74,7 @@ sound() {
 }
 if [ -e .venv ] || [ -L .venv ]; then
     if ! sound; then
-        say "the environment in .venv was copied, moved or left half made: making it anew"
+        say "the environment in .venv was copied, moved or left incomplete: creating it again"
         if [ -L .venv ]; then rm .venv; else rm -rf .venv; fi
     fi
 fi
@@ -119,7 +119,7 @@ else
     rm -f "$hook"
 fi
 .venv/bin/python -c 'import torch, torchvision, transformers' # a broken environment must fail here, not in the middle of a run
-starts || fail "the environment in .venv does not find llmi in $here; run this again, which makes it anew"
+starts || fail "the environment in .venv does not find llmi in $here; run this again, which creates it again"
 echo "$want" >"$stamp"
 rm -f "$begun"
 say "done"

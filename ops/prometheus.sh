@@ -1,9 +1,9 @@
 #!/usr/bin/env bash
 # Start Prometheus on a run's metrics, or on an exporter's (llmi metrics), until Ctrl-C. Graphs, targets, alerts in the browser.
 #   ops/prometheus.sh RUN_FOLDER | --metrics URL  [--port 9090] [--host 127.0.0.1] [--every 5s] [--dir DIR]
-# Bound to anything but loopback it asks for --web-config FILE, which is Prometheus' own, with its basic_auth_users:
+# With a --host other than loopback it requires --web-config FILE, Prometheus' own file with basic_auth_users:
 #   basic_auth_users: {someone: BCRYPT_HASH}        (htpasswd -nB someone)
-# Takes the prometheus on PATH; on Debian or Ubuntu, without one, fetches the distribution's, which needs no root.
+# Runs the prometheus on PATH; without one, on Debian or Ubuntu, downloads the distribution's, which needs no root.
 set -euo pipefail
 here=$(dirname "$(readlink -f "$0")")
 fail() { echo "prometheus: $*" >&2; exit 2; }
@@ -24,16 +24,16 @@ while [ $# -gt 0 ]; do
 done
 cache=${LLMI_CACHE:-.cache}/prometheus
 if [ -n "$run" ]; then
-    [ -f "$run/endpoints.json" ] || fail "$run/endpoints.json does not exist; name the folder of a run that is on, such as runs/NAME"
+    [ -f "$run/endpoints.json" ] || fail "$run/endpoints.json does not exist; name the folder of a run that goes on, such as runs/NAME"
     url=$(sed -n 's/.*"metrics": *"\([^"]*\)".*/\1/p' "$run/endpoints.json")
     data=${data:-$run/prometheus}
 fi
-[ -n "$url" ] || fail "what to watch? Name a run's folder, or --metrics URL of llmi metrics"
+[ -n "$url" ] || fail "no metrics are named; give a run's folder, or --metrics URL of llmi metrics"
 data=${data:-$cache/data}
 case $host in
 127.* | localhost | ::1) ;;
 *) grep -qs '^basic_auth_users:' "$web" ||
-    fail "--host $host lets others in, and asks for a password; name a --web-config FILE with basic_auth_users (-h)" ;;
+    fail "--host $host: others could read the metrics; name a --web-config FILE with basic_auth_users (-h)" ;;
 esac
 
 program=$(command -v prometheus || true)
@@ -41,8 +41,8 @@ if [ -z "$program" ]; then
     program=$cache/usr/bin/prometheus
     if [ ! -x "$program" ]; then
         command -v apt-get >/dev/null && command -v dpkg-deb >/dev/null ||
-            fail "there is no prometheus on PATH, and no apt-get to fetch one with; install it"
-        echo "fetching Prometheus into $cache" >&2
+            fail "no prometheus on PATH, and no apt-get to download it; install it"
+        echo "downloading Prometheus into $cache" >&2
         mkdir -p "$cache/deb"
         if [ "$(id -u)" = 0 ] && ! apt-cache show prometheus >/dev/null 2>&1; then apt-get update -qq; fi
         pages=$(apt-cache depends prometheus | sed -n 's/^ *Depends: \(\(libjs\|fonts\)-.*\)/\1/p')
@@ -60,7 +60,7 @@ cp "$here/prometheus/alerts.yml" "$data/"
 assets=()
 [ -d "$cache/usr/share/prometheus/web" ] && [ "$program" = "$cache/usr/bin/prometheus" ] &&
     assets=(--web.local-assets="$cache/usr/share/prometheus/web")
-echo "Prometheus on $url: http://$host:$port/graph; its data lies in $data" >&2
+echo "Prometheus on $url: http://$host:$port/graph; data in $data" >&2
 options=()
 [ -n "$web" ] && options=(--web.config.file="$web")
 exec "$program" --config.file="$data/prometheus.yml" --storage.tsdb.path="$data/tsdb" --log.level=warn \

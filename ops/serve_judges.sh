@@ -1,5 +1,5 @@
 #!/usr/bin/env bash
-# Serve the text and the image judge with vLLM on this machine, until Ctrl-C; says when both give verdicts.
+# Serve the text and the image judge with vLLM on this machine, until Ctrl-C. Prints a line when both have given a verdict.
 #   ops/serve_judges.sh [--only text|image] [--text-model M] [--tensor-parallel-size 8] [--max-images 20] [--device cpu] …  (--help)
 set -euo pipefail
 llmi=$(dirname "$(readlink -f "$0")")/../.venv/bin/llmi

@@ -64,7 +64,7 @@ class Stages:
         self._clock = clock
         self._name = ""
         self._began = self._printed_at = self._moved = 0.0
-        self._first: float | None = None  # share that was done at `_moved`, from where the pace is taken
+        self._first: float | None = None  # share done at `_moved`; the pace is measured from there
         self._printed: tuple[float | None, str] = (None, "")
         self._bars: Progress | None = None
         self._bar: TaskID | None = None

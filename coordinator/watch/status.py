@@ -101,7 +101,7 @@ def read_status(run: Path) -> Status:
     if not (run / CONFIG_FILE).is_file() or (evaluation and not (run / LEDGER).is_dir()):
         hint = "; of an evaluation see `llmi evaluate status`" if evaluation else ""
         raise ConfigError(
-            f"{run}: no run has begun there; name a run's folder, or its name under --dir{hint}"
+            f"{run}: no run has started there; name a run's folder, or its name under --dir{hint}"
         )
     config = json.loads((run / CONFIG_FILE).read_text(encoding="utf-8"))
     ended, now = (run / SUMMARY).exists(), time.time()

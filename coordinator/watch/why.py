@@ -75,7 +75,7 @@ def ledger_of(run: Path) -> Ledger:
     if not (run / CONFIG_FILE).is_file() or not (run / LEDGER).is_dir():
         hint = "; of an evaluation see `llmi evaluate report`" if (run / "batch.json").is_file() else ""
         cure = f"name a run's folder, or its name under --dir{hint}"
-        raise ConfigError(f"{run}: no run has begun there; {cure}")
+        raise ConfigError(f"{run}: no run has started there; {cure}")
     try:
         return read_ledger(run)
     except ValueError as error:

@@ -92,7 +92,7 @@ def status(
     name: Name,
     folder: Folder = "evals",
     watch: Annotated[
-        bool, typer.Option("--watch", help="Show it again and again until nothing is under way.")
+        bool, typer.Option("--watch", help="Show it again and again until no item is queued or running.")
     ] = False,
     as_json: Json = False,
 ) -> None:
@@ -133,7 +133,7 @@ def _find(name: str, folder: str) -> Evaluation:
 
 
 def _watch(evaluation: Evaluation, now: Status, stages: Stages) -> Status:
-    """Until nothing is under way."""
+    """Show the progress until no item is queued or running."""
     while True:
         show_status(stages, now)
         if not now.under_way:
@@ -143,7 +143,7 @@ def _watch(evaluation: Evaluation, now: Status, stages: Stages) -> Status:
 
 
 def show_status(stages: Stages, now: Status) -> None:
-    """Show where it stands. The share counts verdicts, which arrive one by one; an item takes minutes."""
+    """Show the progress as the share of verdicts, which arrive one by one; an item takes minutes."""
     ended = now.complete + now.incomplete
     share = now.judged / now.criteria if now.criteria else ended / max(1, now.items)
     share = share if now.under_way else 1.0

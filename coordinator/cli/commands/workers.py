@@ -156,13 +156,13 @@ def status(redis: Redis = "", as_json: Json = False) -> None:
         from workers.broker.registry import read_workers
 
         url = joining.reach(redis)
-        roster, depths = read_workers(url), read_depths(url)
-        ready = {queue: sum(one.ready and queue in one.queues for one in roster) for queue in depths}
+        workers, depths = read_workers(url), read_depths(url)
+        ready = {queue: sum(one.ready and queue in one.queues for one in workers) for queue in depths}
         table = Table("node", "worker", "queues", "state", box=None, pad_edge=False)
-        for one in roster:
+        for one in workers:
             state = "ready" if one.ready else "[yellow]loading[/]"
             table.add_row(one.node, one.name, ", ".join(one.queues), state)
-        if roster:
+        if workers:
             print_table(console, table)
         else:
             console.print("no worker serves the queues of this Redis")
@@ -183,7 +183,7 @@ def status(redis: Redis = "", as_json: Json = False) -> None:
         if len(letters) > SHOWN:
             console.print(f"and {len(letters) - SHOWN} more; --json has them all", highlight=False)
         result.update(
-            workers=[asdict(one) for one in roster],
+            workers=[asdict(one) for one in workers],
             queues={queue: {"waiting": d.waiting, "running": d.running} for queue, d in depths.items()},
             unserved=unserved,
             dead_letters=[letter.model_dump(mode="json") for letter in letters],
@@ -217,10 +217,9 @@ def _show_dead_letter(console: Console, letter: DeadLetter) -> None:
         f"{plain(letter.detail[:200])}"
     )
     if letter.request_id:
-        line(f"  {plain(letter.request_id)} of {plain(letter.owner or 'nobody')}: {plain(letter.payload)}")
-    for attempt in letter.attempts:
-        started = time.strftime("%F %T", time.localtime(attempt.begun))
-        line(f"  {started} started by {plain(attempt.worker)}")
+        line(f"  {plain(letter.request_id)} of {plain(letter.owner or 'no rollout')}:
+        {plain(letter.payload)}") for attempt in letter.attempts: started = time.strftime("%F %T",
+        time.localtime(attempt.begun)) line(f"  {started} started by {plain(attempt.worker)}")
 
 
 def _saying(console: Console) -> Notify:

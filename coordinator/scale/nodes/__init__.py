@@ -1,1 +1,4 @@
-"""A machine that joins the queues by hand: what it has, what it starts there, how that is kept and ended."""
+"""A machine that joins the queues without a run: its plan, its supervisor and its state on disk.
+
+May import `coordinator.config`, `host`, `state` and the modules of `coordinator.scale`.
+"""

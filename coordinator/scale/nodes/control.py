@@ -131,8 +131,8 @@ def wait_ready(state: NodeState, say: Notify, from_start: bool = True) -> Record
         shown = _follow(state, shown, say)
         if alive and record is not None and record.phase == "ready":
             return record
-        begun = record is not None and record.pid
-        if not alive or (not begun and time.monotonic() > deadline):
+        started = record is not None and record.pid
+        if not alive or (not started and time.monotonic() > deadline):
             why = "the supervisor does not start" if alive else "not all workers became ready"
             raise InfrastructureFault(
                 Cause.WORKER_LOST, f"{why}, and none is left; see the end of {state.log} above"
@@ -146,7 +146,7 @@ def stop(state: NodeState, now: bool, say: Notify) -> bool:
     """
     if not state.running:
         return False
-    record = _begun(state)
+    record = _started(state)
     shown = _log_size(state)
     signals = 0
     while state.running:

@@ -31,7 +31,7 @@ from workers.settings import REDIS_ENV, QueueSettings, Settings, fingerprint
 
 class Joining(Settings):
     """What a node would do, checked and ready to be started. `publish`: its configuration replaces the one
-    in Redis, by which nobody works.
+    in Redis, which no worker uses.
     """
 
     record: Record

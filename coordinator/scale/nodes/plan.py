@@ -58,8 +58,10 @@ class Plan(Settings):
 def plan(
     machine: Machine, config: ServiceConfig, lacking: Mapping[str, str], queues: Sequence[str], role: Role
 ) -> Plan:
-    """`lacking`: queues whose settings or keys are not complete, with the problem. `queues`: those named by
-    the user; none: every queue that can be served. Raises `ConfigError`.
+    """Plan the workers of this node. Raises `ConfigError`.
+
+    `lacking`: queues with incomplete settings or keys, with the problem; `queues`: those named by the user,
+    none: every queue that can be served.
     """
     unknown = [queue for queue in queues if queue not in QUEUES]
     if unknown:
@@ -170,7 +172,7 @@ def _plain_image_pools(config: ServiceConfig, queues: Sequence[str]) -> list[Pla
 
 
 def _same_model(config: ServiceConfig, queues: Sequence[str]) -> list[tuple[str, ...]]:
-    """Queues whose pipelines share their weights, together: those of one model, device and dtype."""
+    """Group the queues whose pipelines share weights: same model, device and dtype."""
     groups: dict[tuple[str, str, str], tuple[str, ...]] = {}
     for queue in queues:
         provider = _provider(queue, config)

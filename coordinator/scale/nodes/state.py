@@ -34,7 +34,7 @@ Phase = Literal["starting", "ready", "draining", "stopped", "failed"]
 
 
 class Record(Settings):
-    """`pid`: of the supervisor (0 until it has begun). `queues` and `role` are as asked for, `plan` is what
+    """`pid`: of the supervisor (0 until it has started). `queues` and `role` are as asked for, `plan` is what
     came of it. `ready_s`: how long a worker may load, `drain_s`: how long it may finish what it runs.
     """
 

@@ -131,7 +131,7 @@ def test_an_environment_of_another_folder_is_made_anew(installed: Checkout, how:
     moved = Checkout(other, installed.stubs)
     done = moved.install()
     assert done.returncode == 0, done.stderr
-    assert "making it anew" in done.stderr
+    assert "creating it again" in done.stderr
     assert moved.asked("-m venv")
     code = "import workers; print(workers.__path__[0])"
     shown = subprocess.run([other / ".venv/bin/python", "-I", "-c", code], capture_output=True, text=True)

@@ -269,7 +269,7 @@ def test_a_report_is_announced_only_when_it_is_there(monkeypatch, tmp_path, caps
         (("status",), "usage", "Missing argument 'RUN'"),
         (("status", "x", "--bogus"), "usage", "No such option: --bogus"),
         (("status", "x", "-v", "-q"), "usage", "exclude each other"),
-        (("status", "nope"), "configuration", "no run has begun there"),
+        (("status", "nope"), "configuration", "no run has started there"),
         (("train", "demo", "train.learning_rat=1", "--dry-run"), "configuration", "train.learning_rat"),
         (("train", "demo", "train.lr", "--dry-run"), "configuration", "write KEY=VALUE"),
     ],

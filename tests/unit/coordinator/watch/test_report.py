@@ -54,7 +54,7 @@ def test_the_page_of_a_run_that_ended_keeps_what_only_its_process_knew(run):
 
 
 def test_a_folder_without_a_run_and_one_of_another_version_are_refused(run, tmp_path_factory):
-    with pytest.raises(ConfigError, match="no run has begun there"):
+    with pytest.raises(ConfigError, match="no run has started there"):
         rebuild(tmp_path_factory.mktemp("none"))
     (run / SUMMARY).write_text("{}")
     with pytest.raises(ConfigError, match="written by another version"):

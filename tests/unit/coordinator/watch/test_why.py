@@ -227,9 +227,9 @@ def test_a_wrong_id_names_near_ones(wanted: str, says: str, run: Path, trained: 
 
 
 def test_folders_that_hold_no_run_are_refused(run: Path, tmp_path: Path) -> None:
-    with pytest.raises(ConfigError, match="no run has begun there"):
+    with pytest.raises(ConfigError, match="no run has started there"):
         ledger_of(tmp_path / "nothing")
-    with pytest.raises(ConfigError, match="no run has begun there"):
+    with pytest.raises(ConfigError, match="no run has started there"):
         ledger_of(run)  # it has a configuration and no ledger yet
 
 
