@@ -1,9 +1,12 @@
-"""How many rollouts hold a generation slot, told by the processes that write them, read by the sampler.
+"""How many rollouts hold a generation slot: published by the rollout processes, read by the sampler.
 
-Rollout processes keep a field each in one Redis hash; the sampler reads it with the queues' depths.
-Invariants: telling and reading never stop a run: without an answer nothing is known, and `Window` does not
-grow; what a process told counts for `FRESH_S` after it was last told anew, by the reader's own clock; the
-sampler asks at most every `LOOK_S` seconds.
+Each rollout process keeps one field in a Redis hash; the sampler reads it together with the queues' depths.
+
+Invariants:
+- publishing and reading never stop a run: without an answer from Redis the count is unknown, and `Window`
+  does not grow;
+- a published count is valid for `FRESH_S` after it last changed, by the reader's own clock;
+- the sampler polls at most once in `POLL_S`.
 """
 
 from __future__ import annotations
@@ -27,80 +30,82 @@ from workers.settings import QueueSettings
 
 logger = logging.getLogger(__name__)
 KEY = "llmi:writing"
-TELL_S = 0.5
-LOOK_S = 1.0
+PUBLISH_S = 0.5
+POLL_S = 1.0
 FRESH_S = 5.0
-KEPT_S = 600
+EXPIRE_S = 600
 
 
 class InFlightCounter:
-    """Counts, in one rollout process, the rollouts that the generator writes for."""
+    """Counts the rollouts of one process that wait for the generator."""
 
     def __init__(self) -> None:
-        self.writing = 0
+        self.generating = 0
 
     @contextlib.contextmanager
     def slot(self) -> Iterator[None]:
-        """The generator has been asked, and has not answered, within."""
-        self.writing += 1
+        """Count one rollout as generating within the block."""
+        self.generating += 1
         try:
             yield
         finally:
-            self.writing -= 1
+            self.generating -= 1
 
-    async def tell(self, settings: QueueSettings) -> None:
-        """Tell until cancelled. A Redis that is away is told when it is back."""
+    async def publish(self, settings: QueueSettings) -> None:
+        """Publish the count every `PUBLISH_S` until cancelled. Errors of Redis are logged and skipped."""
         field, number = f"{socket.gethostname()}:{os.getpid()}", itertools.count()
         client = connect_redis_async(settings.url, POLL_TIMEOUT_S)
         async with client:
             while True:
                 pipeline = client.pipeline(transaction=False)
-                pipeline.hset(KEY, field, json.dumps([self.writing, next(number)]))
-                pipeline.expire(KEY, KEPT_S)
+                pipeline.hset(KEY, field, json.dumps([self.generating, next(number)]))
+                pipeline.expire(KEY, EXPIRE_S)
                 try:
                     await pipeline.execute()
                 except (redis.RedisError, OSError) as error:
-                    logger.debug("writers not told: %s", error)
-                await asyncio.sleep(TELL_S)
+                    logger.debug("in-flight count not published: %s", error)
+                await asyncio.sleep(PUBLISH_S)
 
 
 class QueueWatcher:
-    """What the sampler sees: `(writing, pressed)` as `policy.admission.window.InFlight` has them."""
+    """Polls the in-flight counts and the queues, for `policy.admission.window.InFlight`."""
 
     def __init__(self, settings: QueueSettings):
         self._settings = settings
-        self._looked = 0.0
-        self._told = PublishedCounts()
+        self._polled = 0.0
+        self._counts = PublishedCounts()
 
-    def look(self) -> tuple[int | None, frozenset[str] | None] | None:
-        """None when the last look is less than `LOOK_S` ago; `(None, None)` while Redis does not answer."""
-        if time.monotonic() - self._looked < LOOK_S:
+    def poll(self) -> tuple[int | None, frozenset[str] | None] | None:
+        """`(generating, backlogged)`; None within `POLL_S` of the last poll, `(None, None)` without an
+        answer.
+        """
+        if time.monotonic() - self._polled < POLL_S:
             return None
-        self._looked = time.monotonic()
+        self._polled = time.monotonic()
         try:
             depths = read_depths(self._settings.url)
             with connect_redis(self._settings.url, POLL_TIMEOUT_S) as client:
-                told: Any = client.hgetall(KEY)
+                published: Any = client.hgetall(KEY)
         except redis.RedisError as error:
-            logger.debug("no look at the queues: %s", error)
+            logger.debug("queues not polled: %s", error)
             return None, None
-        pressed = frozenset(name for name, depth in depths.items() if depth.waiting > depth.running)
-        return self._told.writing(told, time.monotonic()), pressed
+        backlogged = frozenset(name for name, depth in depths.items() if depth.waiting > depth.running)
+        return self._counts.total(published, time.monotonic()), backlogged
 
 
 class PublishedCounts:
-    """What processes told, and when it changed last; needs no clock of theirs."""
+    """The counts of all processes, and when each last changed. Does not compare clocks of two machines."""
 
     def __init__(self) -> None:
-        self._news: dict[bytes, tuple[int, float]] = {}  # number of the last telling, and when it was seen
+        self._seen: dict[bytes, tuple[int, float]] = {}  # by process: last sequence number, and when it was seen
 
-    def writing(self, told: Mapping[bytes, bytes], now: float) -> int | None:
-        """The sum of what was told anew in the last `FRESH_S`, None when nothing was. `now` in seconds."""
+    def total(self, published: Mapping[bytes, bytes], now: float) -> int | None:
+        """The sum of the counts that changed in the last `FRESH_S`; None when none did. `now` in seconds."""
         fresh = []
-        for field, words in told.items():
-            count, number = json.loads(words)
-            if self._news.get(field, (-1, 0.0))[0] != number:
-                self._news[field] = number, now
-            if now - self._news[field][1] < FRESH_S:
+        for field, value in published.items():
+            count, number = json.loads(value)
+            if self._seen.get(field, (-1, 0.0))[0] != number:
+                self._seen[field] = number, now
+            if now - self._seen[field][1] < FRESH_S:
                 fresh.append(count)
         return sum(fresh) if fresh else None

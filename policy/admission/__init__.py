@@ -1,4 +1,4 @@
-"""How many groups are in flight: the prompt feeder, and the pause while a provider is down.
+"""Admission: how many groups are in flight, the prompt feeder, and the pause while a provider is down.
 
 May import `policy.ledger` and `policy.inflight`.
 """

@@ -1,9 +1,11 @@
-"""How many groups a run asks verl for, and when.
+"""Submit prompts: how many groups a run requests from verl, and when.
 
-With a window as `policy.admission.window` decides; without one, as many as verl has thrown away.
-Invariants: nobody else submits a prompt of a run with a window; while `policy.admission.pause` holds
-admission nothing is asked for but groups that try the provider, and those that verl would have put in the
-place of others are owed.
+With a window, as `policy.admission.window` decides; without one, as many as verl has dropped.
+
+Invariants:
+- in a run with a window nothing else submits prompts;
+- during a pause (`policy.admission.pause`) only probe groups are submitted; replacements that verl requests
+  are deferred until it ends.
 """
 
 from __future__ import annotations
@@ -20,62 +22,65 @@ from workers.settings import QueueSettings
 
 
 class PromptFeeder:
-    """`ask_for`: verl's own `refill_fn`, which submits so many."""
+    """Submits prompts through `submit`, verl's `refill_fn`, which takes the number of prompts."""
 
     def __init__(
-        self, ask_for: Callable[[int], Any], window: Window | None, pause: Pause, queue: QueueSettings
+        self, submit: Callable[[int], Any], window: Window | None, pause: Pause, queue: QueueSettings
     ):
-        self.ask_for = ask_for
+        self.submit = submit
         self.window = window
         self.pause = pause
-        self.lookout = QueueWatcher(queue)
-        self._writing: int | None = None
-        self._owed = 0
+        self.watcher = QueueWatcher(queue)
+        self._generating: int | None = None
+        self._deferred = 0
 
     def refill(self, prompts: int) -> None:
-        """verl has thrown so many away."""
+        """Replace `prompts` groups that verl has dropped."""
         if not self.pause.on:
-            self.ask_for(prompts)
-        elif self.window is None:  # else the window finds them missing
-            self._owed += prompts
+            self.submit(prompts)
+        elif self.window is None:  # a window notices that they are missing
+            self._deferred += prompts
 
-    def look(self, *, usable: AbstractSet[str], unusable: AbstractSet[str], open_: AbstractSet[str]) -> None:
-        """Begin or end a pause, as groups that ended and providers tell; what was owed is submitted after."""
-        self.pause.look(usable=usable, unusable=unusable, open_=open_)
-        if self._owed and not self.pause.on:
-            owed, self._owed = self._owed, 0
-            self.ask_for(owed)
+    def update(
+        self, *, usable: AbstractSet[str], unusable: AbstractSet[str], open_: AbstractSet[str]
+    ) -> None:
+        """Start or end a pause by the groups that ended and by the providers; then submit what was deferred.
+        """
+        self.pause.update(usable=usable, unusable=unusable, open_=open_)
+        if self._deferred and not self.pause.on:
+            deferred, self._deferred = self._deferred, 0
+            self.submit(deferred)
 
-    def begin(self, step: int, flight: InFlight, stale: int) -> None:
-        """Submit what is missing as `step` begins. `stale`: groups that came too late since the last."""
+    def start_step(self, step: int, in_flight: InFlight, stale: int) -> None:
+        """Submit what is missing at the start of `step`. `stale`: groups that became stale since the last."""
         if self.window is not None:
-            self._submit(self.window.begin(step, flight, stale))
+            self._submit(self.window.start_step(step, in_flight, stale))
 
-    def wait(self, step: int, flight: InFlight) -> None:
-        """While the trainer waits, submit others for groups that have ended, and more if that helps."""
+    def poll(self, step: int, in_flight: InFlight) -> None:
+        """While the trainer waits, replace groups that have ended, and submit more if that helps."""
         if self.pause.on:
-            if self.pause.probes(flight.open):
-                self._owed = max(0, self._owed - 1)
-                self.ask_for(1)
+            if self.pause.should_probe(in_flight.open):
+                self._deferred = max(0, self._deferred - 1)
+                self.submit(1)
             return
         if self.window is None:
             return
-        if (seen := self.lookout.look()) is not None:
-            self._writing, pressed = seen
-            flight = replace(flight, writing=self._writing, pressed=pressed)
-        self._submit(self.window.wait(step, flight))
+        if (seen := self.watcher.poll()) is not None:
+            self._generating, backlogged = seen
+            in_flight = replace(in_flight, generating=self._generating, backlogged=backlogged)
+        self._submit(self.window.poll(step, in_flight))
 
-    def metrics(self, flight: InFlight, sampled: int) -> dict[str, int]:
-        """What is under way beside the `sampled` groups that are trained on now."""
+    def metrics(self, in_flight: InFlight, sampled: int) -> dict[str, int]:
+        """What is in flight besides the `sampled` groups of this step."""
         if self.window is None:
             return {}
-        told = {
+        metrics = {
             "flight/window": self.window.size,
-            "flight/ready": flight.ready - sampled,
-            "flight/open": flight.open,
+            "flight/ready": in_flight.ready - sampled,
+            "flight/open": in_flight.open,
         }
-        return told if self._writing is None else {**told, "flight/writing": self._writing}
+        return metrics if self._generating is None else {**metrics, "flight/writing": self._generating}
 
     def _submit(self, prompts: int) -> None:
         if prompts and not self.pause.on:
-            self.ask_for(prompts)
+            self.submit(prompts)

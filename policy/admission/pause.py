@@ -1,8 +1,10 @@
-"""Holds admission while a provider is down, as `policy.admission.outage` decides, and tells the ledger who is
-to blame.
+"""Pause admission while a provider is down, as `policy.admission.outage` decides, and record it in the
+ledger.
 
-Invariants: Redis is asked at most every `LOOK_S`, and one that is away neither begins nor ends a pause; which
-providers count says `workers.broker.outages`; each pause is two lines of the ledger.
+Invariants:
+- Redis is read at most once in `POLL_S`; without an answer a pause neither starts nor ends;
+- `workers.broker.outages` decides which providers are down;
+- each pause is two entries of the ledger.
 """
 
 from __future__ import annotations
@@ -20,56 +22,58 @@ from workers.broker.outages import RecentOutages
 from workers.settings import QueueSettings
 
 logger = logging.getLogger(__name__)
-LOOK_S = 1.0
+POLL_S = 1.0
 
 
 class Pause:
-    """For one sampler. `spent_s`: how long it has held admission since it was last set to zero."""
+    """The pause of one sampler. `spent_s`: seconds spent paused since it was last set to zero."""
 
     def __init__(self, outage: Outage, queue: QueueSettings, ledger: LedgerWriter):
         self._outage = outage
         self._outages = RecentOutages(queue.url)
         self._ledger = ledger
-        self._looked = 0.0
+        self._polled = 0.0
         self._down: list[ProviderOutage] | None = None
         self._seen: AbstractSet[str] = frozenset()
-        self._before: AbstractSet[str] = frozenset()  # groups that were asked for before it began
+        self._before: AbstractSet[str] = frozenset()  # groups submitted before the pause
         self.on = False
         self.spent_s = 0.0
 
     @property
-    def excuses(self) -> bool:
-        """Whether a group without enough votes now has a provider to blame."""
+    def provider_down(self) -> bool:
+        """Whether a provider outage explains a group with too few valid samples."""
         return self.on or bool(self._down)
 
-    def look(self, *, usable: AbstractSet[str], unusable: AbstractSet[str], open_: AbstractSet[str]) -> None:
-        """Look at the groups that have ended and have not gone yet, and at the providers every so often."""
+    def update(
+        self, *, usable: AbstractSet[str], unusable: AbstractSet[str], open_: AbstractSet[str]
+    ) -> None:
+        """Start or end the pause, by the ids of the groups in verl's buffer and by the providers."""
         for uid in (usable | unusable) - self._seen:
-            self._outage.ended(uid in usable, asked_since=uid not in self._before)
+            self._outage.group_ended(uid in usable, in_pause=uid not in self._before)
         self._seen = usable | unusable
         now = time.monotonic()
-        if now - self._looked >= LOOK_S:
+        if now - self._polled >= POLL_S:
             if self.on:
-                self.spent_s += now - self._looked
-            self._looked, self._down = now, self._ask()
-        was, self.on = self.on, self._outage.look(now, None if self._down is None else bool(self._down))
+                self.spent_s += now - self._polled
+            self._polled, self._down = now, self._read()
+        was, self.on = self.on, self._outage.update(now, None if self._down is None else bool(self._down))
         if self.on and not was:
             self._before = self._seen | open_
-            blamed = self._down or []
-            told = tuple(str(down) for down in blamed)
-            self._ledger.paused(told, since=min((down.since for down in blamed), default=0.0))
-            logger.warning("paused: %s", "; ".join(told))
+            down = self._down or []
+            providers = tuple(map(str, down))
+            self._ledger.paused(providers, since=min((outage.since for outage in down), default=0.0))
+            logger.warning("paused: %s", "; ".join(providers))
         elif was and not self.on:
             self._ledger.pause_ended()
-            logger.warning("going on")
+            logger.warning("pause ended")
 
-    def probes(self, open_groups: int) -> bool:
-        """Whether to ask for one group now, though it pauses."""
-        return self._outage.probe(time.monotonic(), open_groups)
+    def should_probe(self, open_groups: int) -> bool:
+        """Whether to submit a probe group now."""
+        return self._outage.should_probe(time.monotonic(), open_groups)
 
-    def _ask(self) -> list[ProviderOutage] | None:
+    def _read(self) -> list[ProviderOutage] | None:
         try:
             return self._outages.read()
         except (redis.RedisError, OSError) as error:
-            logger.debug("no look at the breakers: %s", error)
+            logger.debug("breakers not read: %s", error)
             return None

@@ -1,4 +1,4 @@
-"""How many groups are under way: grown when rollouts are missing, shrunk when they grow old, bounded."""
+"""The window: it grows when rollouts are missing, shrinks when groups become stale, and has bounds."""
 
 from __future__ import annotations
 
@@ -22,72 +22,72 @@ def window(**changed) -> Window:
 
 def starving(**changed) -> InFlight:
     """The trainer waits, the generator has room, the queues have workers to spare."""
-    return InFlight(**{"ready": 0, "open": 16, "writing": 3, "pressed": NOTHING, **changed})
+    return InFlight(**{"ready": 0, "open": 16, "generating": 3, "backlogged": NOTHING, **changed})
 
 
-def test_as_many_groups_are_kept_open_as_the_window_says():
-    assert window().begin(1, InFlight(ready=0, open=0), stale=0) == 16
-    assert window().begin(2, InFlight(ready=3, open=5), stale=0) == 11
+def test_the_window_size_is_the_number_of_open_groups():
+    assert window().start_step(1, InFlight(ready=0, open=0), stale=0) == 16
+    assert window().start_step(2, InFlight(ready=3, open=5), stale=0) == 11
 
 
-def test_no_more_are_under_way_than_could_be_trained_on_in_time():
-    assert window(first=32).begin(2, InFlight(ready=20, open=5), stale=0) == 7
-    assert window(max_staleness=2).begin(2, InFlight(ready=7, open=9), stale=0) == 0
+def test_no_more_are_in_flight_than_can_be_trained_on_in_time():
+    assert window(first=32).start_step(2, InFlight(ready=20, open=5), stale=0) == 7
+    assert window(max_staleness=2).start_step(2, InFlight(ready=7, open=9), stale=0) == 0
 
 
-def test_no_more_than_a_batch_lies_ready_beside_those_that_are_open():
-    assert window().begin(2, InFlight(ready=12, open=5), stale=0) == 7
-    assert window().wait(2, InFlight(ready=7, open=16)) == 0
+def test_no_more_than_a_batch_is_ready_besides_the_open_groups():
+    assert window().start_step(2, InFlight(ready=12, open=5), stale=0) == 7
+    assert window().poll(2, InFlight(ready=7, open=16)) == 0
 
 
-def test_at_least_a_batch_is_under_way():
+def test_at_least_a_batch_is_in_flight():
     small = window(first=8)
-    assert small.begin(1, InFlight(ready=0, open=0), stale=0) == 8
+    assert small.start_step(1, InFlight(ready=0, open=0), stale=0) == 8
 
 
-def test_rollouts_that_are_missing_are_added_a_part_of_a_batch_at_a_time():
+def test_the_window_grows_by_a_part_of_a_batch():
     grown = window()
-    assert grown.wait(1, starving()) == 1
-    assert grown.wait(1, starving(open=17)) == 1
-    assert window(batch=32, first=64).wait(1, starving(open=64)) == 4
+    assert grown.poll(1, starving()) == 1
+    assert grown.poll(1, starving(open=17)) == 1
+    assert window(batch=32, first=64).poll(1, starving(open=64)) == 4
 
 
 @pytest.mark.parametrize(
     "flight",
     [
-        starving(writing=32),
-        starving(pressed=frozenset({"diffusion"})),
+        starving(generating=32),
+        starving(backlogged=frozenset({"diffusion"})),
         starving(ready=8, open=16),
-        starving(writing=None),
-        starving(pressed=None),
+        starving(generating=None),
+        starving(backlogged=None),
     ],
-    ids=["the generator is busy", "a queue is full", "enough is ready", "nobody told", "Redis is away"],
+    ids=["the generator is busy", "a queue is full", "enough is ready", "count unknown", "Redis does not answer"],
 )
-def test_more_rollouts_are_not_added_where_they_would_only_wait(flight):
-    assert window().wait(1, flight) == 0
+def test_the_window_does_not_grow_where_rollouts_would_only_wait(flight):
+    assert window().poll(1, flight) == 0
 
 
-def test_groups_that_came_too_late_shrink_the_window_until_those_from_before_have_passed():
+def test_stale_groups_shrink_the_window_until_the_groups_before_have_passed():
     late = window()
-    assert late.begin(5, InFlight(ready=0, open=10), stale=1) == 4
+    assert late.start_step(5, InFlight(ready=0, open=10), stale=1) == 4
     assert late.size == 14
-    late.wait(8, starving(open=14))
+    late.poll(8, starving(open=14))
     assert late.size == 14
-    late.wait(9, starving(open=14))
+    late.poll(9, starving(open=14))
     assert late.size == 15
 
 
-def test_whole_batches_that_lie_ready_shrink_the_window():
+def test_ready_batches_shrink_the_window():
     full = window()
-    assert full.begin(5, InFlight(ready=16, open=15), stale=0) == 0
+    assert full.start_step(5, InFlight(ready=16, open=15), stale=0) == 0
     assert full.size == 15
 
 
-def test_the_last_steps_ask_for_no_more_than_they_need():
+def test_the_last_steps_submit_no_more_than_they_need():
     last = window(steps=10)
-    assert last.begin(9, InFlight(ready=0, open=9), stale=0) == 7
-    assert last.begin(10, InFlight(ready=2, open=6), stale=0) == 0
-    assert last.begin(10, InFlight(ready=2, open=5), stale=0) == 1
+    assert last.start_step(9, InFlight(ready=0, open=9), stale=0) == 7
+    assert last.start_step(10, InFlight(ready=2, open=6), stale=0) == 0
+    assert last.start_step(10, InFlight(ready=2, open=5), stale=0) == 1
 
 
 @given(
@@ -104,19 +104,19 @@ def test_the_last_steps_ask_for_no_more_than_they_need():
         )
     ),
 )
-def test_the_window_stays_between_one_batch_and_the_staleness_bound(batch, staleness, looks):
+def test_the_window_stays_between_one_batch_and_the_staleness_bound(batch, staleness, polls):
     bounded = Window(batch=batch, max_staleness=staleness, slots=64, first=2 * batch, steps=None)
-    for ready, open_, writers, pressed, stale, waiting in looks:
-        flight = InFlight(ready, open_, writers, pressed)
-        asked = bounded.wait(1, flight) if waiting else bounded.begin(1, flight, stale)
+    for ready, open_, generating, backlogged, stale, waiting in polls:
+        in_flight = InFlight(ready, open_, generating, backlogged)
+        asked = bounded.poll(1, in_flight) if waiting else bounded.start_step(1, in_flight, stale)
         assert batch <= bounded.size <= batch * staleness
         assert 0 <= asked <= max(0, batch * staleness - ready - open_)
         assert asked <= max(0, bounded.size - open_, batch - open_)
 
 
 @given(st.lists(st.integers(0, 12), min_size=1))
-def test_fewer_ready_groups_never_ask_for_fewer(readies):
-    asked = [window().begin(1, InFlight(ready, 4), stale=0) for ready in sorted(readies)]
+def test_fewer_ready_groups_never_submit_fewer(readies):
+    asked = [window().start_step(1, InFlight(ready, 4), stale=0) for ready in sorted(readies)]
     assert asked == sorted(asked, reverse=True)
 
 
@@ -127,31 +127,31 @@ class Run:
         self.window, self.write_s, self.wait_s, self.train_s = admission, write_s, wait_s, train_s
         self.ends: list[int] = []  # of groups that have not ended, a heap
         self.ready = self.idle = self.now = 0
-        self.writers: list[int] = []
+        self.generating: list[int] = []
 
     def submit(self, groups: int) -> None:
         for _ in range(groups):
             heapq.heappush(self.ends, self.now + self.write_s + self.wait_s)
-            self.writers.append(self.now + self.write_s)
+            self.generating.append(self.now + self.write_s)
 
     def flight(self) -> InFlight:
         while self.ends and self.ends[0] <= self.now:
             heapq.heappop(self.ends)
             self.ready += 1
-        self.writers = [end for end in self.writers if end > self.now]
-        return InFlight(self.ready, len(self.ends), 8 * len(self.writers), NOTHING)
+        self.generating = [end for end in self.generating if end > self.now]
+        return InFlight(self.ready, len(self.ends), 8 * len(self.generating), NOTHING)
 
     def step(self, number: int) -> None:
-        self.submit(self.window.begin(number, self.flight(), stale=0))
+        self.submit(self.window.start_step(number, self.flight(), stale=0))
         while self.flight().ready < 8:
-            self.submit(self.window.wait(number, self.flight()))
+            self.submit(self.window.poll(number, self.flight()))
             self.now += 1
             self.idle += 1
         self.ready -= 8
         self.now += self.train_s
 
 
-def test_in_a_run_whose_rollouts_wait_for_judges_the_trainer_stops_waiting():
+def test_with_rollouts_that_wait_for_judges_the_trainer_stops_waiting():
     adapting = Run(window(), write_s=2, wait_s=20, train_s=10)
     for number in range(1, 7):
         adapting.step(number)
@@ -169,10 +169,10 @@ def test_in_a_run_whose_rollouts_wait_for_judges_the_trainer_stops_waiting():
     assert fixed.idle > 10
 
 
-def test_what_a_dead_process_told_is_forgotten():
-    told = PublishedCounts()
-    assert told.writing({b"a": b"[3, 0]", b"b": b"[4, 7]"}, now=0.0) == 7
-    assert told.writing({b"a": b"[2, 1]", b"b": b"[4, 7]"}, now=FRESH_S / 2) == 6
-    assert told.writing({b"a": b"[5, 2]", b"b": b"[4, 7]"}, now=FRESH_S) == 5
-    assert told.writing({b"a": b"[5, 2]", b"b": b"[4, 7]"}, now=2 * FRESH_S) is None
-    assert told.writing({}, now=0.0) is None
+def test_the_count_of_a_dead_process_expires():
+    counts = PublishedCounts()
+    assert counts.total({b"a": b"[3, 0]", b"b": b"[4, 7]"}, now=0.0) == 7
+    assert counts.total({b"a": b"[2, 1]", b"b": b"[4, 7]"}, now=FRESH_S / 2) == 6
+    assert counts.total({b"a": b"[5, 2]", b"b": b"[4, 7]"}, now=FRESH_S) == 5
+    assert counts.total({b"a": b"[5, 2]", b"b": b"[4, 7]"}, now=2 * FRESH_S) is None
+    assert counts.total({}, now=0.0) is None
