@@ -97,7 +97,7 @@ class PublishedCounts:
     """The counts of all processes, and when each last changed. Does not compare clocks of two machines."""
 
     def __init__(self) -> None:
-        self._seen: dict[bytes, tuple[int, float]] = {}  # by process: last sequence number, and when it was seen
+        self._seen: dict[bytes, tuple[int, float]] = {}  # last sequence number, and when seen
 
     def total(self, published: Mapping[bytes, bytes], now: float) -> int | None:
         """The sum of the counts that changed in the last `FRESH_S`; None when none did. `now` in seconds."""

@@ -1,8 +1,8 @@
-"""Let PyPI's torchvision be imported beside a CPU build of torch.
+"""Make PyPI's torchvision importable with a CPU build of torch.
 
-The wheel on PyPI is a CUDA build: its C++ library cannot load there, and `import torchvision` then fails for
-one reason only, the missing schema of `torchvision::nms`. Qwen2.5-VL's processor needs torchvision's Python
-code, none of its operators. `install` hooks the import; a `.pth` file in site-packages, which
+The wheel on PyPI is a CUDA build. Its C++ library cannot load with CPU torch, and `import torchvision` then
+fails because of the missing schema of `torchvision::nms`. Qwen2.5-VL's processor needs torchvision's Python
+code, but none of its operators. `install` hooks the import; a `.pth` file in site-packages, which
 `ops/install.sh` writes, calls it in every process of the environment.
 
 Invariants: nothing happens until torchvision is imported; where its library loads (a real CPU build, a GPU
@@ -16,9 +16,9 @@ from importlib.machinery import ModuleSpec, PathFinder, SourceFileLoader
 from types import ModuleType
 from typing import Any
 
-_OPERATORS = ("nms", "qnms")  # those torchvision describes to torch without asking whether they exist
+_OPERATORS = ("nms", "qnms")  # torchvision describes these to torch even if they do not exist
 _SIGNATURE = "(Tensor dets, Tensor scores, float iou_threshold) -> Tensor"
-_kept: list[Any] = []  # a library's definitions live as long as the object
+_kept: list[Any] = []  # the definitions live as long as the library object
 
 
 class _Loader(SourceFileLoader):
@@ -28,7 +28,7 @@ class _Loader(SourceFileLoader):
 
 
 class _Finder:
-    """Finds torchvision where it lies; only running it, not looking for it, loads torch."""
+    """Finds torchvision as usual, and loads torch only when the module is executed."""
 
     def find_spec(self, name: str, path: Any = None, target: Any = None) -> ModuleSpec | None:
         if name != "torchvision":
@@ -40,7 +40,7 @@ class _Finder:
 
 
 def install() -> None:
-    """Hook the import of torchvision; again is harmless."""
+    """Hook the import of torchvision, once."""
     if "torchvision" not in sys.modules and not any(isinstance(finder, _Finder) for finder in sys.meta_path):
         sys.meta_path.insert(0, _Finder())
 

@@ -44,8 +44,7 @@ class PromptFeeder:
     def update(
         self, *, usable: AbstractSet[str], unusable: AbstractSet[str], open_: AbstractSet[str]
     ) -> None:
-        """Start or end a pause by the groups that ended and by the providers; then submit what was deferred.
-        """
+        """Start or end a pause (see `Pause.update`); after one, submit what was deferred."""
         self.pause.update(usable=usable, unusable=unusable, open_=open_)
         if self._deferred and not self.pause.on:
             deferred, self._deferred = self._deferred, 0

@@ -1,9 +1,10 @@
-"""What Ray calls instead of Python to start a worker (`py_executable`): asks the zygote (`policy.cpu.zygote`)
-for a fork, and lives as long as that does.
+"""The program that Ray starts as a worker's Python (`py_executable`): requests a fork of the zygote and waits
+for it.
 
-`python -S -E fork_client.py SOCKET SCRIPT ARGUMENTS...`. Invariants: it imports nothing but the standard
-library, since it is to be quick; where no zygote takes the request it becomes the interpreter that Ray would
-have started.
+`python -S -E fork_client.py SOCKET SCRIPT ARGUMENTS...`, with the zygote of `policy.cpu.zygote`.
+
+Invariants: it imports only the standard library, to start quickly; if no zygote accepts the request, it
+executes the interpreter that Ray would have started.
 """
 
 from __future__ import annotations
@@ -15,28 +16,31 @@ import struct
 import sys
 
 LENGTH = struct.Struct("!Q")
-TAKEN = b"1"
-PATIENCE_S = 60.0  # the zygote answers within milliseconds, and may be starved on a busy machine
+ACCEPTED = b"1"
+TIMEOUT_S = 60.0  # the zygote answers within milliseconds, but may wait for a CPU on a busy machine
 
 
-def ask(name: str, argv: list[str]) -> bool:
-    """Whether the zygote at the abstract socket `name` ran the script; returns when that has ended."""
+def request_fork(name: str, argv: list[str]) -> bool:
+    """Run the script in a fork of the zygote at the abstract socket `name`, and wait for it to end.
+
+    Returns False if the zygote did not accept.
+    """
     request = json.dumps({"argv": argv, "cwd": os.getcwd(), "env": dict(os.environ)}).encode()
     with socket.socket(socket.AF_UNIX, socket.SOCK_STREAM) as connection:
         try:
-            connection.settimeout(PATIENCE_S)
+            connection.settimeout(TIMEOUT_S)
             connection.connect("\0" + name)
             socket.send_fds(connection, [LENGTH.pack(len(request))], [0, 1, 2])
             connection.sendall(request)
-            if connection.recv(1) != TAKEN:
+            if connection.recv(1) != ACCEPTED:
                 return False
             connection.settimeout(None)
-            connection.recv(1)  # nothing comes: it ends with the worker
+            connection.recv(1)  # nothing is sent: the connection closes when the worker ends
         except OSError:
             return False
     return True
 
 
 if __name__ == "__main__":
-    if not ask(sys.argv[1], sys.argv[2:]):
+    if not request_fork(sys.argv[1], sys.argv[2:]):
         os.execv(sys.executable, [sys.executable, *sys.argv[2:]])

@@ -1,8 +1,8 @@
-"""Opens a training worker's process group over gloo; loaded as `actor_rollout_ref.model.external_lib`.
+"""Open a training worker's process group over gloo; loaded as `actor_rollout_ref.model.external_lib`.
 
-verl 0.9.1 asks torch for the backend "cpu:gloo,<device>:<collectives>"; with "cpu" as the device torch 2.13
-rejects it, for the name comes twice. verl leaves a group alone that is open already, and imports the
-external library first. It can go when torch accepts the doubled name or verl spares it:
+verl 0.9.1 passes torch the backend "cpu:gloo,<device>:<collectives>". With the device "cpu", torch 2.13
+rejects it, because "cpu" occurs twice. verl keeps a group that is already open, and imports the external
+library first. Remove this when torch accepts such a name or verl does not pass it:
 `tests/unit/policy/cpu/test_verl_cpu.py::test_torch_rejects_gloo_twice`.
 """
 
@@ -18,7 +18,7 @@ RENDEZVOUS = ("RANK", "WORLD_SIZE", "MASTER_ADDR", "MASTER_PORT")
 
 
 def open_group() -> None:
-    """Only in processes to which verl gave a rank."""
+    """Open the group, in processes with a rank from verl."""
     if all(name in os.environ for name in RENDEZVOUS) and not dist.is_initialized():
         dist.init_process_group(
             "gloo",

@@ -1,9 +1,8 @@
-"""A CPU as a verl platform, through `PlatformRegistry` (verl 0.9.1 ships CUDA, ROCm, NPU and others, but no
-CPU).
+"""The CPU as a platform of verl, through `PlatformRegistry`; verl 0.9.1 has none for it.
 
-Chosen by `VERL_PLATFORM=cpu`, never by detection. Ray's resource is a logical "GPU", so that verl's
-placement of trainer and rollout works unchanged; tensors cross between processes in shared memory
-(`is_ipc_supported` is False). It can go when `VERL_PLATFORM=cpu` works without it:
+Selected by `VERL_PLATFORM=cpu`, never by detection. Ray's resource is a logical "GPU", so that verl places
+trainer and rollout as usual; tensors are passed between processes in shared memory (`is_ipc_supported` is
+False). Remove this when `VERL_PLATFORM=cpu` works without it:
 `tests/unit/policy/cpu/test_verl_cpu.py::test_verl_has_no_cpu_platform`.
 """
 
@@ -37,7 +36,8 @@ def _free_and_total_bytes(*_args: object) -> tuple[int, int]:
 
 
 class _Device(types.ModuleType):
-    """`torch.cpu` with the names of `torch.cuda` that verl calls; memory is the process's resident memory.
+    """`torch.cpu` with the functions of `torch.cuda` that verl calls; memory is the process's resident
+    memory.
 
     `is_available` means "an accelerator is visible": False skips verl's bookkeeping of GPU memory.
     """
@@ -63,7 +63,7 @@ DEVICE = _Device("policy.cpu.device")
 
 
 class CpuPlatform(PlatformBase):
-    """See the module; every method is `PlatformBase`'s."""
+    """The methods of `PlatformBase` for a CPU."""
 
     @property
     def device_name(self) -> str:

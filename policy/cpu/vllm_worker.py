@@ -1,8 +1,9 @@
 """vLLM worker extension that loads new weights on a CPU (`rollout.engine_kwargs.vllm.worker_extension_cls`).
 
-CPU vLLM 0.27.1 packs linear weights for oneDNN after loading and drops the originals, so verl 0.9.1's plain
-`model.load_weights` fails; vLLM's own `reload_weights` restores the layers, loads and packs again. It can go
-when packed layers can be loaded into: `tests/e2e/test_grpo.py` then passes with verl's own extension.
+CPU vLLM 0.27.1 packs linear weights for oneDNN after loading and drops the originals, so verl 0.9.1's
+`model.load_weights` fails. vLLM's own `reload_weights` restores the layers, loads and packs again. It calls
+one private method of verl, `_get_zmq_handle`. Remove this when packed layers can be loaded into: then
+`tests/e2e/test_grpo.py` passes with verl's own extension.
 """
 
 from __future__ import annotations
@@ -14,8 +15,11 @@ from verl.workers.rollout.vllm_rollout.utils import vLLMColocateWorkerExtension
 
 
 class CpuWorkerExtension(vLLMColocateWorkerExtension):
-    """Takes every bucket first and loads after the last acknowledgement: a failed load is then this call's
-    own error, which verl sees, and never a sender that waits for an acknowledgement."""
+    """Receives all buckets, then loads them.
+
+    A failed load is then an error of this call, which verl reports, and no sender waits for an
+    acknowledgement.
+    """
 
     def update_weights_from_ipc(
         self, peft_config: dict[str, Any] | None = None, base_sync_done: bool = False, use_shm: bool = False
@@ -27,7 +31,7 @@ class CpuWorkerExtension(vLLMColocateWorkerExtension):
         received: list[tuple[str, torch.Tensor]] = []
 
         def keep(weights: list[tuple[str, torch.Tensor]], _is_last: bool) -> None:
-            # The bucket is one shared buffer, overwritten by the next one.
+            # The buckets share one buffer, which the next one overwrites.
             received.extend((name, tensor.clone()) for name, tensor in weights)
 
         receiver = BucketedWeightReceiver(self._get_zmq_handle(), device=self.device, use_shm=use_shm)

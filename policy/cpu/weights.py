@@ -1,11 +1,14 @@
-"""verl checkpoint engine "tcp": the trainer's first rank hands its weights to every rollout rank over ZeroMQ.
+"""verl's checkpoint engine "tcp": the trainer's first rank sends its weights to every rollout rank over
+ZeroMQ.
 
 verl 0.9.1's engines for separate trainer and rollout all need an accelerator (nccl, nixl, mooncake, hccl);
-on a GPU cluster use those. Selected by `checkpoint_engine.backend=tcp` with
-`custom_backend_module=policy.cpu.weights`. Invariants: weights travel as safetensors, so that receiving them
-runs no code; every wait ends after `timeout_s`, on both sides, so that a dead receiver fails the step
-instead of hanging the run. It can go when verl has an engine that works over gloo:
+use those on a GPU cluster. Selected by `checkpoint_engine.backend=tcp` with
+`custom_backend_module=policy.cpu.weights`. Remove this when verl has an engine that works over gloo:
 `tests/unit/policy/cpu/test_verl_cpu.py::test_verl_has_no_weight_engine_for_a_cpu`.
+
+Invariants:
+- weights are sent as safetensors, so that receiving them executes no code;
+- every wait ends after `timeout_s` on both sides: a dead receiver fails the step and does not block the run.
 """
 
 from __future__ import annotations
@@ -22,7 +25,7 @@ from verl.checkpoint_engine.base import CheckpointEngine, CheckpointEngineRegist
 
 @CheckpointEngineRegistry.register("tcp")
 class TcpCheckpointEngine(CheckpointEngine):
-    """All weights in one message: meant for models of megabytes, not gigabytes."""
+    """Sends all weights in one message; meant for models of megabytes, not gigabytes."""
 
     def __init__(self, bucket_size: int, is_master: bool = False, timeout_s: float = 300.0):
         self.is_master = is_master
@@ -31,8 +34,7 @@ class TcpCheckpointEngine(CheckpointEngine):
         self._address = ""
         self._receivers = 0
         if not is_master:
-            # verl's next hop, from this process into vLLM's worker, waits on sockets of this context with no
-            # limit.
+            # verl passes the weights on to vLLM's worker over sockets of this context, without a time-out.
             for option in (zmq.RCVTIMEO, zmq.SNDTIMEO):
                 zmq.Context.instance().setsockopt(option, int(timeout_s * 1000))
 
@@ -69,14 +71,14 @@ class TcpCheckpointEngine(CheckpointEngine):
         self, weights: Iterable[tuple[str, torch.Tensor]], global_steps: int | None = None
     ) -> dict[str, float]:
         """Raises `TimeoutError` when a rollout rank does not fetch the weights in time."""
-        # Every rank must walk through all of them: gathering a sharded tensor is a collective.
+        # Every rank must iterate over all weights: gathering a sharded tensor is a collective.
         named = {name: tensor.detach().cpu().contiguous().clone() for name, tensor in weights}
         if self._socket is None:
             return {}
         data = save(named)
         served = 0
         try:
-            for served in range(self._receivers):  # noqa: B007 - told in the message below
+            for served in range(self._receivers):  # noqa: B007 - used in the message below
                 await asyncio.to_thread(self._socket.recv)
                 await asyncio.to_thread(self._socket.send, data)
         except zmq.Again as error:

@@ -1,13 +1,16 @@
-"""The zygote: a process that has imported torch, verl and vLLM once, from which the Ray workers of a CPU run
-are forked.
+"""The zygote: a process that has imported torch, verl and vLLM, from which the Ray workers of a CPU run are
+forked.
 
-Such a run has some eight of them, and each would import the same for 15 s, one after the other: two minutes
-before the first step, on a machine of two cores. Ray's runtime environment names what starts a worker
-(`py_executable`); here that is `fork_client`, which asks this process for a fork that runs Ray's own worker
-program with the client's arguments, environment and descriptors. Invariants: it forks before it has a thread
-of its own; a worker is what it would be without (where no zygote answers, or a worker of another job asks,
-the client starts Python); the zygote dies with the process that made it, its forks with their raylet, as
-ever.
+Such a run has about eight workers, and each would spend 15 s on the same imports: two minutes before the
+first step on a machine of two cores. Ray's runtime environment names the command that starts a worker
+(`py_executable`). Here that is `fork_client`, which requests a fork of this process; the fork runs Ray's own
+worker program with the client's arguments, environment and descriptors.
+
+Invariants:
+- it forks only while it has one thread;
+- a worker behaves as without it: if no zygote answers, or the worker belongs to another job, the client
+  starts Python;
+- it dies with the process that started it; its forks die with their raylet, as usual.
 """
 
 from __future__ import annotations
@@ -29,7 +32,7 @@ from pathlib import Path
 from typing import NoReturn
 
 from policy.cpu import fork_client
-from policy.cpu.fork_client import LENGTH, TAKEN
+from policy.cpu.fork_client import ACCEPTED, LENGTH
 from policy.settings import RAY_WORKER_ENV
 from workers.process.interpreter import PYTHON
 
@@ -39,14 +42,14 @@ MODULES = (
     "policy.rollout.agent_loop",
     "policy.train.trainer",
 )
-ASKED_S = 5.0  # for a whole request, once a client is there
+REQUEST_S = 5.0  # to receive a request, once a client has connected
 _PEER = struct.Struct("3i")  # pid, uid, gid
 _PR_SET_PDEATHSIG = 1
 
 
 @dataclass(frozen=True)
-class Order:
-    """A worker to be: Ray's script with its arguments, and what it is to find."""
+class WorkerRequest:
+    """A worker to start: Ray's script with its arguments, working folder, environment and descriptors."""
 
     argv: list[str]
     cwd: str
@@ -54,14 +57,15 @@ class Order:
     descriptors: list[int]
 
 
-def begin() -> str:
-    """Import everything, fork the zygote, and return the command for Ray's `py_executable`. To be called
-    while this process has only one thread.
+def start() -> str:
+    """Import everything, fork the zygote, and return the command for Ray's `py_executable`.
+
+    Call it while this process has only one thread.
     """
     for module in MODULES:
         importlib.import_module(module)
     gc.collect()
-    gc.freeze()  # the collector of a fork does not copy these pages by looking at them
+    gc.freeze()  # the garbage collector of a fork then does not touch, and so copy, these pages
     name = f"llmi-{os.getpid()}-{secrets.token_hex(8)}"
     listener = socket.socket(socket.AF_UNIX, socket.SOCK_STREAM)
     listener.bind("\0" + name)
@@ -77,37 +81,39 @@ def begin() -> str:
 
 
 def serve(listener: socket.socket) -> NoReturn:
-    """Fork a worker for each client, for ever; in a worker, this ends as Ray's program ends."""
-    signal.signal(signal.SIGCHLD, signal.SIG_IGN)  # nobody asks how they ended
+    """Fork a worker for each client, without end. In a worker, exits when Ray's program ends."""
+    signal.signal(signal.SIGCHLD, signal.SIG_IGN)  # reaps the workers
     while True:
         connection, _ = listener.accept()
         with connection:
-            connection.settimeout(ASKED_S)
-            order = receive(connection)
-            if order is None:
-                continue  # it starts Python by itself
+            connection.settimeout(REQUEST_S)
+            request = receive(connection)
+            if request is None:
+                continue  # the client starts Python
             if os.fork() == 0:
                 listener.close()
-                become(order, connection)
-            for descriptor in order.descriptors:
+                run_worker(request, connection)
+            for descriptor in request.descriptors:
                 os.close(descriptor)
 
 
-def receive(connection: socket.socket) -> Order | None:
-    """The client's order, its descriptors open; None, and none of them open, for one that cannot be read, of
-    another user, or of another raylet or job than ours, which Ray's core read when it was imported.
+def receive(connection: socket.socket) -> WorkerRequest | None:
+    """Receive a request, with its descriptors open.
+
+    Returns None, with no descriptor open, for a request that cannot be read or comes from another user,
+    raylet or job. (Ray's core read its raylet and job when it was imported.)
     """
     descriptors: list[int] = []
     try:
         peer = connection.getsockopt(socket.SOL_SOCKET, socket.SO_PEERCRED, _PEER.size)
         head, descriptors, _, _ = socket.recv_fds(connection, LENGTH.size, 3)
         if _PEER.unpack(peer)[1] != os.getuid() or len(descriptors) != 3:
-            raise ValueError("not our client")
+            raise ValueError("not a client of this user")
         asked = json.loads(_body(connection, head))
         if any(asked["env"].get(name) != os.environ.get(name) for name in RAY_WORKER_ENV):
             raise ValueError("a worker of another raylet or job")
-        return Order(asked["argv"], asked["cwd"], asked["env"], descriptors)
-    except Exception:  # noqa: BLE001 - gone, slow, or as above: whatever a client sends, the zygote goes on
+        return WorkerRequest(asked["argv"], asked["cwd"], asked["env"], descriptors)
+    except Exception:  # noqa: BLE001 - no client may end the zygote
         for descriptor in descriptors:
             os.close(descriptor)
         return None
@@ -119,25 +125,25 @@ def _body(connection: socket.socket, head: bytes) -> bytes:
     while len(body) < length and (part := connection.recv(length - len(body))):
         body += part
     if len(body) != length:
-        raise ValueError("cut short")
+        raise ValueError("incomplete request")
     return body
 
 
-def become(order: Order, connection: socket.socket) -> NoReturn:
-    """Run the script as a Python of its own would. The connection stays open until this process ends."""
+def run_worker(request: WorkerRequest, connection: socket.socket) -> NoReturn:
+    """Run the script as a new Python would. The connection stays open until this process ends."""
     os.setsid()
     signal.signal(signal.SIGCHLD, signal.SIG_DFL)
-    for descriptor, taken in enumerate(order.descriptors):
-        os.dup2(taken, descriptor)
-        os.close(taken)
-    os.chdir(order.cwd)
+    for descriptor, received in enumerate(request.descriptors):
+        os.dup2(received, descriptor)
+        os.close(received)
+    os.chdir(request.cwd)
     os.environ.clear()
-    os.environ.update(order.env)
-    sys.argv = order.argv
-    sys.path[0] = str(Path(order.argv[0]).parent)
+    os.environ.update(request.env)
+    sys.argv = request.argv
+    sys.path[0] = str(Path(request.argv[0]).parent)
     if numpy := sys.modules.get("numpy"):
-        numpy.random.seed()  # else all forks would draw the same; Python's own generator does this by itself
+        numpy.random.seed()  # else all forks draw the same numbers; Python's own generator reseeds itself
     connection.settimeout(None)
-    connection.sendall(TAKEN)
-    runpy.run_path(order.argv[0], run_name="__main__")
+    connection.sendall(ACCEPTED)
+    runpy.run_path(request.argv[0], run_name="__main__")
     sys.exit(0)

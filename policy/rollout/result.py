@@ -1,6 +1,6 @@
-"""What the generator returns, and what a rollout has become so far.
+"""The segments that the generator returns, and the result of a rollout.
 
-Invariants: every token id has one log-probability; token ids are never encoded from text again.
+Invariants: every generated token id has one log-probability; token ids never come from re-encoding text.
 """
 
 from __future__ import annotations
@@ -19,10 +19,9 @@ from policy.scoring import Score
 
 @dataclass(frozen=True)
 class Segment:
-    """What one call of the generator wrote: it ended at `</imgen>`, at the model's end token or at its limit.
+    """The output of one call of the generator, which ends at `</imgen>`, the model's end token or the limit.
 
-    `log_probs` has one entry per token id; `version` is the trainer step of the oldest and newest weights
-    used.
+    `log_probs`: one per token id. `version`: trainer steps of the oldest and newest weights used.
     """
 
     token_ids: list[int]
@@ -30,12 +29,15 @@ class Segment:
     version: tuple[int, int] | None = None
 
 
-# (all token ids so far, how many more may be written, number of the segment) -> what was written
+# (all token ids so far, how many more may be generated, number of the segment) -> the segment
 Generate = Callable[[list[int], int, int], Awaitable[Segment]]
 
 
 def replay(text: Completion, cut: Sequence[int]) -> Generate:
-    """A generator that brings what was written before. `cut` as in `policy.resume.plan.Continued`."""
+    """A generator that returns the saved segments of a completion.
+
+    `cut`: see `policy.resume.state.ResumeState`.
+    """
 
     async def generate(_ids: list[int], _left: int, number: int) -> Segment:
         return _segment(text.pieces[number], cut)
@@ -50,22 +52,27 @@ def _segment(piece: CompletionSegment, cut: Sequence[int]) -> Segment:
 
 @dataclass
 class RolloutResult:
-    """A scored rollout. `reward` is None when infrastructure's failures mask it."""
+    """The result of a rollout, filled while it runs.
+
+    `versions`: trainer steps of the oldest and newest weights that wrote it. `segments`: number of calls of
+    the generator; `spans`: the times of each. `truncated`: the token limit ended it. `generated_s`,
+    `scored_s`: seconds. `reward` is None when infrastructure failures mask it.
+    """
 
     prompt_ids: list[int]
     versions: tuple[int, int] | None = None
     segments: int = 0
-    spans: list[Span] = field(default_factory=list)  # when the generator wrote each
+    spans: list[Span] = field(default_factory=list)
     parts: list[Part] = field(default_factory=list)
     truncated: bool = False
     generated_s: float = 0.0
     scored_s: float = 0.0
     document: Document | None = None
     score: Score | None = None
-    # One list, made anew by each segment: the generator holds on to the one it was given while it writes, and
-    # a list that grows in place takes an eighth more than it needs.
+    # Replaced by each segment: the generator keeps the list it was given, and a list that grows in place
+    # takes an eighth more memory than it needs.
     _context: list[int] = field(init=False, repr=False)
-    # Doubles: 8 bytes for each token, where a list of floats takes 32 and time of the garbage collector.
+    # Doubles: 8 bytes per token, where a list of floats takes 32 and time of the garbage collector.
     _log_probs: array.array[float] = field(default_factory=lambda: array.array("d"), init=False, repr=False)
 
     _segments: list[tuple[int, tuple[int, int] | None]] = field(default_factory=list, init=False, repr=False)
@@ -75,22 +82,22 @@ class RolloutResult:
 
     @property
     def context(self) -> list[int]:
-        """The prompt and what was written so far. A segment makes another list, and leaves this one be."""
+        """The ids of the prompt and of the text so far. `extend` does not change this list."""
         return self._context
 
     @property
     def tokens(self) -> int:
-        """How many were written."""
+        """Number of generated tokens."""
         return len(self._log_probs)
 
     @property
     def token_ids(self) -> list[int]:
-        """What was written."""
+        """The generated token ids."""
         return self._context[len(self.prompt_ids) :]
 
     @property
     def log_probs(self) -> list[float]:
-        """One for each of `token_ids`."""
+        """One per generated token."""
         return self._log_probs.tolist()
 
     @property
@@ -98,8 +105,8 @@ class RolloutResult:
         return self.score.reward if self.score else None
 
     @property
-    def text(self) -> Completion:
-        """For a resumed run; of a text that is complete."""
+    def completion(self) -> Completion:
+        """The complete text, to be saved for a resumed run."""
         pieces, at, ids = [], 0, self.token_ids
         for length, version in self._segments:
             end = at + length
@@ -108,6 +115,7 @@ class RolloutResult:
         return Completion(time=time.time(), pieces=tuple(pieces))
 
     def extend(self, segment: Segment) -> None:
+        """Append a segment. Raises `ValueError` if its log-probabilities do not match its tokens."""
         if len(segment.token_ids) != len(segment.log_probs):
             raise ValueError(
                 f"{len(segment.token_ids)} tokens came with {len(segment.log_probs)} log-probabilities"
@@ -124,9 +132,9 @@ class RolloutResult:
 def restored(
     prompt_ids: list[int], text: Completion, document: Document, score: Score, cut: Sequence[int]
 ) -> RolloutResult:
-    """A rollout that was scored before, as `Rollout.run` would have returned it."""
-    written = RolloutResult(prompt_ids=prompt_ids)
+    """The result of a rollout that was scored before a resume, as `Rollout.run` would have returned it."""
+    result = RolloutResult(prompt_ids=prompt_ids)
     for piece in text.pieces:
-        written.extend(_segment(piece, cut))
-    written.document, written.score, written.truncated = document, score, document.truncated
-    return written
+        result.extend(_segment(piece, cut))
+    result.document, result.score, result.truncated = document, score, document.truncated
+    return result

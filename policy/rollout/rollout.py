@@ -1,9 +1,13 @@
-"""One rollout: generate by segments, post each tool request as its tag closes, write on, score, record.
+"""Run one rollout: generate by segments, post each tool request when its tag closes, continue, score, record.
 
-Free of verl: the generator, the client and the scorer are given. Invariants: token ids in, token ids out,
-text is never encoded again; generation never waits for a tool; a rollout ends in `Written`, which has a
-reward or is masked, or in the exception that stopped it, and the ledger hears which; nothing it started
-outlives it but its text, from which a resumed run can go on.
+Independent of verl: generator, client and scorer are parameters.
+
+Invariants:
+- one terminal state per rollout: `run` records `masked` or `cancelled`; a scored rollout stays open for the
+  sampler, and the state of one that raises follows from its group;
+- token ids in and out: text is never encoded again;
+- generation never waits for a tool;
+- nothing that it started outlives it, except the saved text.
 """
 
 from __future__ import annotations
@@ -31,8 +35,7 @@ logger = logging.getLogger(__name__)
 
 @dataclass(frozen=True)
 class Limits:
-    """`response_tokens`: the budget of all segments together; `timeout_s`: from the first token to the
-    score."""
+    """`response_tokens`: of all segments together. `timeout_s`: seconds from the first token to the score."""
 
     response_tokens: int
     timeout_s: float
@@ -40,9 +43,11 @@ class Limits:
 
 @dataclass(frozen=True)
 class Rollout:
-    """Everything one rollout needs. `ends`: the ids of the model's end tokens; `tools`: what a document may
-    ask of them; `texts`: where its text is kept for a resumed run; `replayed`: that is what this is, and
-    `generate` brings the text again."""
+    """One rollout and everything it needs.
+
+    `ends`: ids of the model's end tokens. `tools`: limits of the tools. `texts`: where to save its text for a
+    resumed run; None: nowhere. `replayed`: `generate` returns a saved text.
+    """
 
     rollout_id: str
     task: Task
@@ -59,10 +64,10 @@ class Rollout:
     replayed: bool = False
 
     async def run(self, prompt_ids: list[int]) -> RolloutResult:
-        """Write and score one document, which the caller has recorded as started.
+        """Generate and score one document. The caller has recorded it as started.
 
-        The ledger hears the score and the terminal state; a rollout that is to be trained on stays open for
-        the sampler. Raises what the generator raises; the group is then `failed`.
+        Records the score, and a terminal state unless the rollout can be trained on. Raises what the
+        generator raises; verl then replaces the group, and it is `failed`.
         """
         tooling = Tooling(
             self.client,
@@ -71,13 +76,13 @@ class Rollout:
             seed=self.seed,
             tools=self.tools,
         )
-        written = RolloutResult(prompt_ids=prompt_ids)
+        result = RolloutResult(prompt_ids=prompt_ids)
         try:
             async with asyncio.timeout(self.limits.timeout_s):
-                await self._write(written, tooling)
-                await self._score(written, tooling)
+                await self._generate_text(result, tooling)
+                await self._score(result, tooling)
         except TimeoutError:
-            self._mask_late(written)
+            self._mask_timeout(result)
         except asyncio.CancelledError:
             self.ledger.closed(self.rollout_id, "cancelled", reason="the rollout was cancelled")
             raise
@@ -86,88 +91,87 @@ class Rollout:
             raise
         finally:
             await tooling.close()
-        self._record(written)
-        return written
+        self._record(result)
+        return result
 
-    async def _write(self, written: RolloutResult, tooling: Tooling) -> None:
-        begun = time.monotonic()
+    async def _generate_text(self, result: RolloutResult, tooling: Tooling) -> None:
+        started = time.monotonic()
         text, tags = Detokenizer(self.decode), TagReader(len(self.task.inputs))
-        while not await self._write_on(written, text, tags, tooling):
+        while not await self._generate_segment(result, text, tags, tooling):
             pass
-        self._read(tags.feed(text.close()) + tags.close(), written, tooling)
-        written.generated_s = time.monotonic() - begun
+        self._parse(tags.feed(text.close()) + tags.close(), result, tooling)
+        result.generated_s = time.monotonic() - started
         if not self.replayed:
-            await self._keep(written)
-            self.ledger.wrote(self.rollout_id, written.spans)
+            await self._save_text(result)
+            self.ledger.wrote(self.rollout_id, result.spans)
 
-    async def _keep(self, written: RolloutResult) -> None:
+    async def _save_text(self, result: RolloutResult) -> None:
         if self.texts is not None:
             try:
-                await asyncio.to_thread(self.texts.save, self.rollout_id, written.text)
-            except OSError as error:  # a resumed run would begin it anew; this one goes on
-                logger.warning("the text of %s is not kept: %s", self.rollout_id, error)
+                await asyncio.to_thread(self.texts.save, self.rollout_id, result.completion)
+            except OSError as error:  # this run continues; a resumed one would generate it again
+                logger.warning("the text of %s was not saved: %s", self.rollout_id, error)
 
-    async def _write_on(
-        self, written: RolloutResult, text: Detokenizer, tags: TagReader, tooling: Tooling
+    async def _generate_segment(
+        self, result: RolloutResult, text: Detokenizer, tags: TagReader, tooling: Tooling
     ) -> bool:
-        """Generate one segment and read it. Returns whether it was the last.
+        """Generate one segment and parse it. Returns whether it was the last.
 
-        By itself, so that while the next one is being generated nothing of this one is held but what was
-        read.
+        A method of its own, so that the segment is freed before the next one is generated.
         """
-        left = self.limits.response_tokens - written.tokens
-        asked = time.time()
-        segment = await self.generate(written.context, left, written.segments)
-        written.spans.append((asked, time.time()))
+        left = self.limits.response_tokens - result.tokens
+        began = time.time()
+        segment = await self.generate(result.context, left, result.segments)
+        result.spans.append((began, time.time()))
         if not segment.token_ids:
-            raise RuntimeError("the generator ended without writing anything")
-        written.extend(segment)
+            raise RuntimeError("the generator returned no token")
+        result.extend(segment)
         piece = text.feed(segment.token_ids)
-        self._read(tags.feed(piece), written, tooling)
+        self._parse(tags.feed(piece), result, tooling)
         if segment.token_ids[-1] in self.ends:
             return True
-        written.truncated = len(segment.token_ids) >= left
-        return written.truncated or CLOSE not in piece  # or it stopped for a reason of its own
+        result.truncated = len(segment.token_ids) >= left
+        return result.truncated or CLOSE not in piece  # or it stopped for another reason
 
-    def _read(self, parts: list[Part], written: RolloutResult, tooling: Tooling) -> None:
-        written.parts += tooling.take(parts)
+    def _parse(self, parts: list[Part], result: RolloutResult, tooling: Tooling) -> None:
+        result.parts += tooling.take(parts)
 
-    async def _score(self, written: RolloutResult, tooling: Tooling) -> None:
-        begun = time.monotonic()
-        document = self._document(written, tuple(written.parts))
-        finished = asyncio.create_task(self._finish(written, tooling))
+    async def _score(self, result: RolloutResult, tooling: Tooling) -> None:
+        started = time.monotonic()
+        document = self._document(result, tuple(result.parts))
+        finished = asyncio.create_task(self._finish(result, tooling))
 
         async def make_again(sha256: str) -> Document | None:
-            return await self._finish(written, tooling) if await tooling.make_again(sha256) else None
+            return await self._finish(result, tooling) if await tooling.make_again(sha256) else None
 
         draft = Draft(document=document, finished=finished, client=self.client, make_again=make_again)
         try:
             score = await self.scorer.score(draft)
             await finished
-            written.document = await self._finish(written, tooling)  # an image may have been made again since
+            result.document = await self._finish(result, tooling)  # an image may have been regenerated
         finally:
             finished.cancel()
             await asyncio.gather(finished, return_exceptions=True)
-        written.score = score
-        written.scored_s = time.monotonic() - begun
+        result.score = score
+        result.scored_s = time.monotonic() - started
 
-    async def _finish(self, written: RolloutResult, tooling: Tooling) -> Document:
-        return self._document(written, await tooling.finish(written.parts))
+    async def _finish(self, result: RolloutResult, tooling: Tooling) -> Document:
+        return self._document(result, await tooling.finish(result.parts))
 
-    def _document(self, written: RolloutResult, parts: tuple[Part, ...]) -> Document:
-        return Document(rollout_id=self.rollout_id, task=self.task, parts=parts, truncated=written.truncated)
+    def _document(self, result: RolloutResult, parts: tuple[Part, ...]) -> Document:
+        return Document(rollout_id=self.rollout_id, task=self.task, parts=parts, truncated=result.truncated)
 
-    def _mask_late(self, written: RolloutResult) -> None:
+    def _mask_timeout(self, result: RolloutResult) -> None:
         failure = Failure(
             cause=Cause.TIMEOUT, detail=f"the rollout took longer than {self.limits.timeout_s} s"
         )
-        written.document = self._document(written, tuple(written.parts))
-        written.score = Score(reward=None, masked_by=(failure,))
+        result.document = self._document(result, tuple(result.parts))
+        result.score = Score(reward=None, masked_by=(failure,))
 
-    def _record(self, written: RolloutResult) -> None:
-        assert written.document is not None
-        assert written.score is not None
-        self.ledger.scored(written.document, written.score, tokens=written.tokens, versions=written.versions)
-        if written.reward is None:
-            causes = ", ".join(sorted({failure.cause for failure in written.score.masked_by}))
+    def _record(self, result: RolloutResult) -> None:
+        assert result.document is not None
+        assert result.score is not None
+        self.ledger.scored(result.document, result.score, tokens=result.tokens, versions=result.versions)
+        if result.reward is None:
+            causes = ", ".join(sorted({failure.cause for failure in result.score.masked_by}))
             self.ledger.closed(self.rollout_id, "masked", reason=causes)

@@ -1,4 +1,4 @@
-"""GRPO on verl: trainer, prompt sampler, checkpoints, Hydra options.
+"""GRPO on verl: trainers, group sampler, checkpoints, Hydra options.
 
 May import everything of `policy`.
 """

@@ -1,7 +1,6 @@
-"""Which checkpoints of a run are whole: verl's hook for what is to happen when it has saved one (verl 0.9.1,
-`trainer.checkpoint_callback_class`).
+"""Record each checkpoint in the ledger (verl 0.9.1, `trainer.checkpoint_callback_class`).
 
-Invariant: a checkpoint is named in the ledger only when all its files are on the disk.
+Invariant: a checkpoint is recorded only after all its files are on the disk.
 """
 
 from __future__ import annotations
@@ -14,7 +13,7 @@ from verl.trainer.ppo.checkpoint_callback import CheckpointCallback
 
 
 class CheckpointRecorder(CheckpointCallback):
-    """Tells the sampler, which writes it into the ledger."""
+    """Syncs a checkpoint to the disk, then has the sampler record it."""
 
     def on_save(
         self, trainer: Any, global_step: int, checkpoint_dir: str, async_save: bool = False, **_: Any
@@ -25,7 +24,7 @@ class CheckpointRecorder(CheckpointCallback):
 
 
 def sync(folder: Path) -> None:
-    """Write what lies below `folder` through to the disk."""
+    """Call fsync on everything below `folder`."""
     for path in (folder, *folder.rglob("*")):
         file = os.open(path, os.O_RDONLY)
         try:

@@ -1,9 +1,9 @@
-"""`python -m policy.train.main_ppo`: verl's `python -m verl.trainer.main_ppo` (0.9.1) with the trainers of
-`policy.train.trainer` registered.
+"""`python -m policy.train.main_ppo`: verl's `python -m verl.trainer.main_ppo` (0.9.1) with our trainers
+registered.
 
-verl looks a trainer up by name inside its task runner, a process that loads nothing of ours before; giving
-`run_ppo` another task runner is verl's own way to change that. On a CPU the run's processes are forked from
-one that has imported all they need (`policy.cpu.zygote`).
+verl looks up a trainer by name in its task runner, a process that imports nothing of this project before.
+Passing another task runner to `run_ppo` is verl's own way to change that. On a CPU the processes of the run
+are forked from one that has imported everything they need (`policy.cpu.zygote`).
 """
 
 from __future__ import annotations
@@ -20,13 +20,14 @@ from verl.utils.config import validate_config
 from verl.utils.device import auto_set_device
 
 from policy.settings import RAY_WORKER_ENV
+from policy.train.verl_private import task_runner_class
 
-_py_executable = ""  # how Ray is to start workers, when not as usual
-_Runner: Any = main_ppo.TaskRunnerV1.__ray_metadata__.modified_class.__ray_actor_class__
+_py_executable = ""  # the command with which Ray starts workers; empty: Ray's default
+_TaskRunner: Any = task_runner_class()
 
 
-class RegisteringTaskRunner(_Runner):
-    """verl's task runner, which knows our trainers."""
+class RegisteringTaskRunner(_TaskRunner):
+    """verl's task runner with the trainers of `policy.train.trainer`."""
 
     def run(self, config: Any) -> None:
         import policy.train.trainer  # noqa: F401 - registers them
@@ -36,6 +37,7 @@ class RegisteringTaskRunner(_Runner):
 
 @hydra.main(config_path="pkg://verl.trainer.config", config_name="ppo_trainer", version_base=None)
 def main(config: Any) -> None:
+    """Run verl's trainer with this configuration."""
     auto_set_device(config)
     if _py_executable:
         with open_dict(config.ray_kwargs.ray_init):
@@ -52,7 +54,7 @@ if __name__ == "__main__":
     if os.environ.get("VERL_PLATFORM") == "cpu" and all(name in os.environ for name in RAY_WORKER_ENV):
         from policy.cpu import zygote
 
-        _py_executable = zygote.begin()
+        _py_executable = zygote.start()
         for name in RAY_WORKER_ENV:
-            del os.environ[name]  # this process is no worker
+            del os.environ[name]  # this process is not a Ray worker
     main()

@@ -1,25 +1,27 @@
-"""Which groups are trained on, and the terminal state of every rollout that wrote something (verl 0.9.1
-samplers).
+"""Select the groups to train on, and record the terminal state of every rollout that has a trajectory.
 
-Chosen by `trainer.v1.sampler.custom_sampler`. Invariants: a masked sample has no trajectory, so that it is in
-no group's mean, deviation or loss; a group with fewer valid samples than `min_valid` is thrown away and
-replaced, like one of which a rollout failed, and each step's metrics say how many were and why; every rollout
-whose trajectory leaves the buffer gets its terminal state in the ledger then and there (those without a
-trajectory were closed by the rollout itself); of the groups that are ready, those submitted first are trained
-on first, and a batch is in order of submission too (with `in_order`, a group also waits for all that were
-submitted before it); how many are asked for decides `policy.admission.feeder`; waiting for a batch ends with
-an error when no group has ended for `stall_s` without a pause, or when `max_wasted` of them were of no use,
-those not counted whose samples a provider that is down has masked.
+verl 0.9.1 loads it through `trainer.v1.sampler.custom_sampler`.
+
+Invariants:
+- a masked sample has no trajectory, so it is in no group's mean, deviation or loss;
+- a group with fewer valid samples than `min_valid`, or with a failed rollout, is dropped and replaced; the
+  metrics of each step count them by reason;
+- a rollout gets its terminal state in the ledger when its trajectory leaves the buffer; one without a
+  trajectory recorded its own;
+- ready groups are trained on in order of submission, which is also the order in a batch; with `in_order` a
+  group also waits for all groups submitted before it;
+- `policy.admission.feeder` decides how many groups are submitted;
+- waiting for a batch ends with an error when no group has ended for `stall_s` without a pause, or when more
+  than `max_wasted` groups were dropped, not counting those that a provider outage masked.
 """
 
 from __future__ import annotations
 
 import time
 from collections import Counter, defaultdict
-from collections.abc import Callable
 from itertools import takewhile
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, Literal
+from typing import Any, Literal
 
 from verl.trainer.ppo.v1.replay_buffer import ReplayBuffer, ReplayBufferAsync
 
@@ -31,34 +33,20 @@ from policy.ledger.entries import State
 from policy.ledger.writer import LedgerWriter
 from policy.resume.completions import CompletionStore
 from policy.resume.plan import ResumePlan
+from policy.train.verl_private import TRAIN, SamplerHooks
 from workers.settings import QueueSettings, section
 
-if TYPE_CHECKING:
-    _Base = Any  # mixed in before one of verl's buffers, which type checkers do not see
-else:
-    _Base = object
-
-TRAIN = "train"
-Fate = Literal["stale", "failed", "too_few"]
-# Why a group was replaced, and how that is told.
-FATES: dict[Fate, str] = {
+DropReason = Literal["stale", "failed", "too_few"]
+# Why a group was dropped, and how messages say it.
+DROP_REASONS: dict[DropReason, str] = {
     "stale": "stale",
     "failed": "failed",
-    "too_few": "with too few samples that may vote",
+    "too_few": "with too few valid samples",
 }
-Reasons = tuple[set[str], set[str], set[str], Counter]
 
 
-class _Siblings(_Base):
-    """What both samplers share; mixed in before verl's class."""
-
-    partitions: dict[str, dict[str, dict]]
-    prompt_global_steps: dict[str, dict[str, int]]
-    finished_keys: dict[str, set]
-    failure_keys: dict[str, set]
-    pending_keys: dict[str, set]
-    running_keys: dict[str, set]
-    refill_fn: Callable[[int], Any]
+class _GroupSampling(SamplerHooks):
+    """What both samplers share."""
 
     def __init__(self, *, sampler_kwargs: Any, **kwargs: Any):
         super().__init__(sampler_kwargs=sampler_kwargs, poll_interval=float(sampler_kwargs.poll_s), **kwargs)
@@ -68,150 +56,95 @@ class _Siblings(_Base):
         run = Path(sampler_kwargs.run)
         self._ledger = LedgerWriter(run, "trainer")
         self._texts = CompletionStore(run)
-        self._resumption = ResumePlan.load(run)
+        self._plan = ResumePlan.load(run)
         self._saves = bool(sampler_kwargs.saves)
-        self._done: set[str] = set()  # groups that are over, but in no checkpoint yet
+        self._done: set[str] = set()  # groups that are trained on or dropped, but in no checkpoint yet
         self._in_order = bool(sampler_kwargs.in_order)
         self._step = 0
         self._ended: set[str] = set()
         self._ended_at = time.monotonic()
         self._max_wasted = int(sampler_kwargs.max_wasted)
-        self._wasted: Counter[Fate] = Counter()
-        self._excused = 0
-        self._votes = (0, 0)
+        self._dropped: Counter[DropReason] = Counter()
+        self._excused = 0  # dropped groups that a provider outage explains
+        self._valid = (0, 0)  # valid samples in the last batch, and samples in all
         window = sampler_kwargs.get("window")
         queue = section("queue", QueueSettings)
         self._pause = Pause(Outage(**sampler_kwargs.pause), queue, self._ledger)
-        self._asking = PromptFeeder(self.refill_fn, Window(**window) if window else None, self._pause, queue)
-        self.refill_fn = self._asking.refill
-
-    def saved(self, step: int) -> None:
-        """A checkpoint holds all that was done until `step`: whoever resumes needs nothing from before."""
-        self._ledger.saved(step=step, held=self._held())
-        self._forget()
-
-    def _held(self) -> tuple[str, ...]:
-        """Rollouts whose trajectories verl has saved, or would have a moment later: they are looked up
-        after."""
-        return ()
-
-    def _over(self, uids: set[str]) -> None:
-        """These groups are done with, unless a death undoes it."""
-        self._done |= uids
-        if not self._saves:  # nor will any checkpoint ever hold them
-            self._forget()
-
-    def _forget(self) -> None:
-        self._texts.forget(self._done)
-        self._done.clear()
-
-    def _sync_metadata_from_transfer_queue(self) -> None:
-        super()._sync_metadata_from_transfer_queue()
-        # A group with texts from before a resume is as old as the oldest of them, whenever it was submitted.
-        steps = self.prompt_global_steps[TRAIN]
-        for uid in steps.keys() & self._resumption.steps.keys():
-            steps[uid] = min(steps[uid], self._resumption.steps[uid])
-
-    def _terminal_eviction_reasons(self, global_steps: int, partition_id: str) -> Reasons:
-        stale, dapo, failed, counts = super()._terminal_eviction_reasons(global_steps, partition_id)
-        if partition_id == TRAIN:
-            failed = failed | self.failure_keys[TRAIN] | self._too_few(self.finished_keys[TRAIN])
-        return stale, dapo, failed, counts
-
-    def _evict_terminal_groups(self, global_steps: int, partition_id: str, eviction_reasons: Reasons) -> Any:
-        stale, _dapo, unusable, _counts = eviction_reasons
-        if partition_id == TRAIN:
-            self._look_for_outages(unusable)
-        members = self._members(stale | unusable)
-        self._over(stale | unusable)
-        for uid in stale | unusable:
-            if uid in self.failure_keys[TRAIN]:
-                self._ledger.group_failed(uid, step=global_steps)
-                self._wasted["failed"] += 1
-                continue
-            fate, state, reason = self._why(uid, stale)
-            self._wasted[fate] += 1
-            if fate == "too_few":
-                self._excused += self._pause.excuses
-                self._ledger.group_dropped(uid, step=global_steps)
-            for rollout_id in members[uid]:
-                self._ledger.closed(rollout_id, state, reason=reason, step=global_steps)
-        if self._wasted.total() - self._excused > self._max_wasted:
-            told = ", ".join(f"{count} {FATES[fate]}" for fate, count in self._wasted.items())
-            raise RuntimeError(
-                f"too many groups in step {global_steps} were of no use: {told}; see the ledger"
-            )
-        return super()._evict_terminal_groups(global_steps, partition_id, eviction_reasons)
+        self._feeder = PromptFeeder(self.refill_fn, Window(**window) if window else None, self._pause, queue)
+        self.refill_fn = self._feeder.refill
 
     def sample(self, global_steps: int, partition_id: str, batch_size: int) -> Any:
+        """The next batch and its metrics; verl's entry point."""
         self._step, self._ended_at = global_steps, time.monotonic()
         if partition_id != TRAIN:
             return super().sample(global_steps, partition_id, batch_size)
-        stale = self._wasted["stale"]
-        self._wasted.clear()
+        stale = self._dropped["stale"]
+        self._dropped.clear()
         self._excused, self._pause.spent_s = 0, 0.0
         began = time.time()
-        if self._asking.window is not None:
-            self._sync_metadata_from_transfer_queue()
-            gone_stale, dapo, failed, _ = self._terminal_eviction_reasons(global_steps, TRAIN)
-            self._look_for_outages(failed)
-            flight = self._flight_after_refills(gone_stale | dapo | failed)
-            self._asking.begin(global_steps, flight, stale)
+        if self._feeder.window is not None:
+            self.read_queue()
+            replaced, unusable = self.to_evict(global_steps)
+            self._update_pause(unusable)
+            self._feeder.start_step(global_steps, self._in_flight_after_refills(replaced), stale)
         batch, metrics = super().sample(global_steps, partition_id, batch_size)
         self._ledger.waited(began, step=global_steps)
-        outage = {"outage/paused_s": round(self._pause.spent_s, 1), "outage/groups_excused": self._excused}
-        return batch, metrics | self._validity() | self._asking.metrics(self._flight(), batch_size) | outage
+        ours: dict[str, float] = {
+            "outage/paused_s": round(self._pause.spent_s, 1),
+            "outage/groups_excused": self._excused,
+        }
+        return batch, metrics | self._validity() | self._feeder.metrics(self._in_flight(), batch_size) | ours
 
-    def _look_for_outages(self, unusable: set[str]) -> None:
+    def saved(self, step: int) -> None:
+        """Record that a checkpoint holds everything up to `step`: a resume needs no text of those groups."""
+        self._ledger.saved(step=step, held=self._held())
+        self._forget()
+
+    def adjust_steps(self, steps: dict[str, int]) -> None:
+        # A group with texts from before a resume is as old as the oldest of them, whenever it was submitted.
+        for uid in steps.keys() & self._plan.steps.keys():
+            steps[uid] = min(steps[uid], self._plan.steps[uid])
+
+    def unusable_groups(self) -> set[str]:
         finished = self.finished_keys[TRAIN]
-        self._asking.look(
-            usable=finished - unusable,
-            unusable=finished & unusable,
-            open_=self.pending_keys[TRAIN] | self.running_keys[TRAIN],
-        )
+        members = self._members(finished)
+        return {uid for uid in finished if len(members[uid]) < self._min_valid}
 
-    def _flight(self) -> InFlight:
-        """By the snapshot of the last poll."""
-        return InFlight(
-            ready=len(self.finished_keys[TRAIN]),
-            open=len(self.pending_keys[TRAIN]) + len(self.running_keys[TRAIN]),
-        )
+    def before_eviction(self, step: int, partition_id: str, stale: set[str], unusable: set[str]) -> None:
+        if partition_id == TRAIN:
+            self._update_pause(unusable)
+        members = self._members(stale | unusable)
+        self._finish(stale | unusable)
+        for uid in stale | unusable:
+            if uid in self.failure_keys[TRAIN]:
+                self._ledger.group_failed(uid, step=step)
+                self._dropped["failed"] += 1
+                continue
+            why, state, text = self._drop_reason(uid, stale)
+            self._dropped[why] += 1
+            if why == "too_few":
+                self._excused += self._pause.provider_down
+                self._ledger.group_dropped(uid, step=step)
+            for rollout_id in members[uid]:
+                self._ledger.closed(rollout_id, state, reason=text, step=step)
+        if self._dropped.total() - self._excused > self._max_wasted:
+            counts = ", ".join(f"{count} {DROP_REASONS[why]}" for why, count in self._dropped.items())
+            raise RuntimeError(f"too many groups were dropped in step {step}: {counts}; see the ledger")
 
-    def _flight_after_refills(self, replaced: set[str]) -> InFlight:
-        """As it will be when verl has replaced these groups, which are of no use."""
-        flight = self._flight()
-        return InFlight(ready=len(self.finished_keys[TRAIN] - replaced), open=flight.open + len(replaced))
-
-    def _validity(self) -> dict[str, int]:
-        """What the step that was sampled last is made of, and what was replaced on the way to it."""
-        valid, total = self._votes
-        replaced = {f"validity/groups_{fate}": self._wasted[fate] for fate in FATES}
-        return {"validity/n_valid": valid, "validity/n_total": total, **replaced}
-
-    def _sampleable_terminal_keys(self, partition_id: str, eviction_reasons: Reasons) -> set[str]:
-        ready = super()._sampleable_terminal_keys(partition_id, eviction_reasons)
-        if partition_id != TRAIN or not self._in_order:
+    def selectable(self, ready: set[str]) -> set[str]:
+        if not self._in_order:
             return ready
         return set(takewhile(ready.__contains__, self.prompt_global_steps[TRAIN]))
 
-    def _select_prompt_uids(self, partition_id: str, sampleable_keys: set[str], batch_size: int) -> Any:
-        # verl sorts by step, and its sort is stable; what it gets from the transfer queue is in order of
-        # submission, while the order of a set of random ids would be another one in each run.
-        submitted = [uid for uid in self.prompt_global_steps[partition_id] if uid in sampleable_keys]
-        return super()._select_prompt_uids(partition_id, submitted, batch_size)
+    def selected(self, uids: list[str]) -> None:
+        members = self._members(set(uids))
+        self._finish(set(uids))
+        self._valid = sum(map(len, members.values())), self._n * len(uids)
+        for rollout_ids in members.values():
+            for rollout_id in rollout_ids:
+                self._ledger.closed(rollout_id, "trained", step=self._step)
 
-    def _materialize_batch(self, partition_id: str, selected_prompt_uids: list[str], snapshot: Any) -> Any:
-        if partition_id == TRAIN:
-            groups = self._members(set(selected_prompt_uids))
-            self._over(set(selected_prompt_uids))
-            self._votes = sum(map(len, groups.values())), self._n * len(selected_prompt_uids)
-            for members in groups.values():
-                for rollout_id in members:
-                    self._ledger.closed(rollout_id, "trained", step=self._step)
-        ordered = dict(sorted(snapshot.items(), key=lambda item: _place(item[0], selected_prompt_uids)))
-        return super()._materialize_batch(partition_id, selected_prompt_uids, ordered)
-
-    def _wait_for_next_poll(self, partition_id: str, last_debug_time: float) -> float:
+    def before_poll(self, partition_id: str) -> None:
         ended = self.finished_keys[partition_id] | self.failure_keys[partition_id]
         if ended - self._ended or self._pause.on:
             self._ended_at = time.monotonic()
@@ -219,24 +152,56 @@ class _Siblings(_Base):
         if time.monotonic() - self._ended_at > self._stall_s:
             raise TimeoutError(f"no group of rollouts has ended for {self._stall_s:.0f} s")
         if partition_id == TRAIN:
-            self._asking.wait(self._step, self._flight())
-        return super()._wait_for_next_poll(partition_id, last_debug_time)
+            self._feeder.poll(self._step, self._in_flight())
+
+    def _held(self) -> tuple[str, ...]:
+        """Rollouts with trajectories in verl's checkpoint, or in the buffer a moment later."""
+        return ()
+
+    def _finish(self, uids: set[str]) -> None:
+        """Forget the texts of groups that are trained on or dropped, once a checkpoint holds that."""
+        self._done |= uids
+        if not self._saves:
+            self._forget()
+
+    def _forget(self) -> None:
+        self._texts.forget(self._done)
+        self._done.clear()
+
+    def _update_pause(self, unusable: set[str]) -> None:
+        finished = self.finished_keys[TRAIN]
+        self._feeder.update(
+            usable=finished - unusable,
+            unusable=finished & unusable,
+            open_=self.pending_keys[TRAIN] | self.running_keys[TRAIN],
+        )
+
+    def _in_flight(self) -> InFlight:
+        """As of the last poll."""
+        return InFlight(
+            ready=len(self.finished_keys[TRAIN]),
+            open=len(self.pending_keys[TRAIN]) + len(self.running_keys[TRAIN]),
+        )
+
+    def _in_flight_after_refills(self, replaced: set[str]) -> InFlight:
+        """As it will be when verl has replaced these groups."""
+        now_open = self._in_flight().open
+        return InFlight(ready=len(self.finished_keys[TRAIN] - replaced), open=now_open + len(replaced))
+
+    def _validity(self) -> dict[str, int]:
+        """Metrics: valid samples in the last batch, and the groups dropped before it by reason."""
+        valid, total = self._valid
+        dropped = {f"validity/groups_{why}": self._dropped[why] for why in DROP_REASONS}
+        return {"validity/n_valid": valid, "validity/n_total": total, **dropped}
 
     def _members(self, uids: set[str]) -> dict[str, list[str]]:
-        """Rollouts with a trajectory, by group. Keys are `{uid}_{session}_{index}`, a uid holds no
-        underscore."""
+        """The ids of the rollouts with a trajectory, by group; an empty list for every other group."""
         members: dict[str, list[str]] = defaultdict(list)
-        for key in self.partitions[TRAIN]:
-            uid, session, _index = key.rsplit("_", 2)
-            if uid in uids:
-                members[uid].append(self._resumption.name(uid, session))
+        for uid, sessions in self.sessions(uids).items():
+            members[uid] = [self._plan.name(uid, session) for session in sessions]
         return members
 
-    def _too_few(self, uids: set[str]) -> set[str]:
-        members = self._members(uids)
-        return {uid for uid in uids if len(members[uid]) < self._min_valid}
-
-    def _why(self, uid: str, stale: set[str]) -> tuple[Fate, State, str]:
+    def _drop_reason(self, uid: str, stale: set[str]) -> tuple[DropReason, State, str]:
         if uid in stale:
             return "stale", "stale", "written by weights that are too old"
         return (
@@ -246,23 +211,17 @@ class _Siblings(_Base):
         )
 
 
-def _place(key: str, uids: list[str]) -> tuple[int, int, int]:
-    """Where a trajectory stands in a batch of the groups `uids`."""
-    uid, session, index = key.rsplit("_", 2)
-    return uids.index(uid) if uid in uids else len(uids), int(session), int(index)
-
-
-class GroupSamplerAsync(_Siblings, ReplayBufferAsync):
-    """For `separate_async` and `colocate_async`, where a checkpoint has what was under way."""
+class GroupSamplerAsync(_GroupSampling, ReplayBufferAsync):
+    """For `separate_async` and `colocate_async`, where a checkpoint holds the groups in flight."""
 
     def _held(self) -> tuple[str, ...]:
-        self._sync_metadata_from_transfer_queue()
+        self.read_queue()
         members = self._members(self.finished_keys[TRAIN])
         return tuple(rollout_id for group in members.values() for rollout_id in group)
 
 
-class GroupSampler(_Siblings, ReplayBuffer):
-    """For `sync`, where verl replaces unusable groups only when told to."""
+class GroupSampler(_GroupSampling, ReplayBuffer):
+    """For `sync`, where verl replaces unusable groups only if `sync_refill_failed_groups` is set."""
 
     def __init__(self, **kwargs: Any):
         super().__init__(sync_refill_failed_groups=True, gen_batch_size=1, **kwargs)

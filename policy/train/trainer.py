@@ -1,10 +1,12 @@
-"""verl's trainers with what a run that may die needs, and with prompts submitted by the sampler (verl 0.9.1).
+"""verl's trainers with group ids that survive a resume, and with prompts submitted by the sampler (verl
+0.9.1).
 
-Registered by being imported. `lasting_*` differ from verl's own in the ids of their groups, which follow from
-the prompt and how often it was asked before, so that a group read again after a resume is the same group.
-`admitting_*` submit nothing at the beginning of a step, where stock verl submits a batch, so that the number
-of groups under way never changes: `policy.train.sampler` submits, through the `refill_fn` that verl gives it,
-as `policy.admission.window` decides.
+Importing this module registers them:
+- `resumable_*`: the id of a group follows from its prompt and how often the run has used it, so that a group
+  read again after a resume has the same id;
+- `windowed_*`: submit nothing at the start of a step, where verl's trainer submits a batch and so keeps the
+  number of groups in flight constant. `policy.train.sampler` submits instead, through the `refill_fn` that
+  verl gives it, as `policy.admission.window` decides.
 """
 
 from __future__ import annotations
@@ -13,30 +15,26 @@ import functools
 import json
 import uuid
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
-import transfer_queue as tq
 from verl.trainer.ppo.v1 import register_trainer
 from verl.trainer.ppo.v1.trainer_colocate_async import PPOTrainerColocateAsync
 from verl.trainer.ppo.v1.trainer_separate_async import PPOTrainerSeparateAsync
 from verl.trainer.ppo.v1.trainer_sync import PPOTrainerSync
-from verl.utils import tensordict_utils as tu
 
 from policy.settings import PAST_METRICS
-from policy.train.sampler import TRAIN
+from policy.train.verl_private import Base, TrainerHooks
 from workers.storage.atomic import save
-
-if TYPE_CHECKING:
-    _Base = Any  # mixed in before one of verl's trainers, which type checkers do not see
-else:
-    _Base = object
 
 IDENTITY = "identity"
 
 
 @functools.cache
 def run_uuid(run: Path) -> uuid.UUID:
-    """What tells this run's groups from those of every other run, also of one that had the same folder."""
+    """The unique id of a run, kept in its folder.
+
+    It differs from that of an earlier run in the same folder.
+    """
     path = run / IDENTITY
     if not path.exists():
         save(path, str(uuid.uuid4()))
@@ -44,31 +42,21 @@ def run_uuid(run: Path) -> uuid.UUID:
 
 
 def group_id(run: uuid.UUID, index: int, visit: int) -> str:
-    """Of the group that answers the prompt `index` for the `visit`-th time. Without an underscore, which ends
-    it in verl's keys."""
+    """The id of the group for the `visit`-th use of the prompt `index`.
+
+    Contains no underscore (see verl's keys).
+    """
     return str(uuid.uuid5(run, f"{index}.{visit}"))
 
 
-class _Lasting(_Base):
-    def _fetch_one_gen_batch(self) -> Any:
-        batch = super()._fetch_one_gen_batch()
+class _Resumable(TrainerHooks):
+    def group_ids(self, batch: Any) -> list[str]:
         run = run_uuid(Path(self.config.trainer.v1.sampler.sampler_kwargs.run))
         rows = zip(batch["index"], batch["visit"], strict=True)
-        names = [group_id(run, int(index), int(visit)) for index, visit in rows]
-        tu.assign_non_tensor_stack(batch, "uid", names)
-        return batch
-
-    def _load_checkpoint(self) -> None:
-        """And clear what the checkpoint holds of the batch that it was made of, which verl clears only
-        after."""
-        super()._load_checkpoint()
-        items = (tq.kv_list(TRAIN) or {}).get(TRAIN, {}) if self.global_steps else {}
-        trained = [key for key in items if "_" in key and key.split("_")[0] not in items]
-        if trained:
-            tq.kv_clear(keys=trained, partition_id=TRAIN)
+        return [group_id(run, int(index), int(visit)) for index, visit in rows]
 
     def on_train_begin(self) -> None:
-        """The metrics of the steps before come first in the file that verl has just made anew."""
+        """Copy the metrics of the steps before a resume into the file that verl has just created anew."""
         past = Path(self.config.trainer.v1.sampler.sampler_kwargs.run) / PAST_METRICS
         for line in past.read_text(encoding="utf-8").splitlines() if past.exists() else ():
             row = json.loads(line)
@@ -76,32 +64,32 @@ class _Lasting(_Base):
         super().on_train_begin()
 
 
-class _Admitting(_Base):
+class _Windowed(Base):
     def prepare_step(self) -> dict:
         """Submit nothing: `GroupSamplerAsync.sample` does."""
         return {}
 
 
-@register_trainer("lasting_sync")
-class LastingSync(_Lasting, PPOTrainerSync):
-    """One after the other on the same GPUs."""
+@register_trainer("resumable_sync")
+class ResumableSync(_Resumable, PPOTrainerSync):
+    """Generates and trains in turn, on the same GPUs."""
 
 
-@register_trainer("lasting_separate_async")
-class LastingSeparateAsync(_Lasting, PPOTrainerSeparateAsync):
-    """Trainer and generator on GPUs of their own."""
+@register_trainer("resumable_separate_async")
+class ResumableSeparateAsync(_Resumable, PPOTrainerSeparateAsync):
+    """Trainer and generator on separate GPUs."""
 
 
-@register_trainer("lasting_colocate_async")
-class LastingColocateAsync(_Lasting, PPOTrainerColocateAsync):
-    """Both on the same GPUs."""
+@register_trainer("resumable_colocate_async")
+class ResumableColocateAsync(_Resumable, PPOTrainerColocateAsync):
+    """Trainer and generator on the same GPUs."""
 
 
-@register_trainer("admitting_separate_async")
-class AdmittingSeparateAsync(_Admitting, LastingSeparateAsync):
-    """Trainer and generator on GPUs of their own."""
+@register_trainer("windowed_separate_async")
+class WindowedSeparateAsync(_Windowed, ResumableSeparateAsync):
+    """Trainer and generator on separate GPUs."""
 
 
-@register_trainer("admitting_colocate_async")
-class AdmittingColocateAsync(_Admitting, LastingColocateAsync):
-    """Both on the same GPUs."""
+@register_trainer("windowed_colocate_async")
+class WindowedColocateAsync(_Windowed, ResumableColocateAsync):
+    """Trainer and generator on the same GPUs."""

@@ -1,8 +1,9 @@
-"""What `TrainSettings` mean to verl's V1 trainer, as hydra overrides of `python -m policy.train.main_ppo`.
+"""Translate `TrainSettings` to Hydra overrides for verl's V1 trainer (verl 0.9.1).
 
-Written for verl 0.9.1. Invariants: this is the only place that knows the names of verl's options; no secret
-is ever put into an override (verl prints them all); only extension points of verl are used, nothing of it is
-changed.
+Invariants:
+- only this module and `cpu_options` know the names of verl's options;
+- no secret is put into an override, because verl prints them all;
+- only extension points of verl are used here.
 """
 
 from __future__ import annotations
@@ -11,6 +12,8 @@ import math
 from pathlib import Path
 
 from policy.settings import AGENT, AGENT_CONFIG, TrainSettings, checkpoint, environment
+from policy.train.cpu_options import cpu_options
+from policy.train.hydra import quote
 
 
 def hydra_overrides(
@@ -21,8 +24,9 @@ def hydra_overrides(
     data_test: list[Path],
     resume_from: int = 0,
 ) -> list[str]:
-    """The arguments of `python -m policy.train.main_ppo` for this run. `resume_from`: the step of the
-    checkpoint that it begins from (0: none).
+    """The arguments of `python -m policy.train.main_ppo` for this run.
+
+    `resume_from`: the step of the checkpoint to start from (0: none).
     """
     options: dict[str, object] = {}
     options |= _algorithm(train)
@@ -32,10 +36,10 @@ def hydra_overrides(
     options |= _rollout(train, run)
     options |= _trainer(train, run, resume_from)
     options |= _sampler(train, run)
-    options |= _cpu(train) if train.device == "cpu" else {}
+    options |= cpu_options(train) if train.device == "cpu" else {}
     for name, value in environment(train, run=run).items():
         options[f"+ray_kwargs.ray_init.runtime_env.env_vars.{name}"] = value
-    return [f"{name}={_quote(value)}" for name, value in options.items()]
+    return [f"{name}={quote(value)}" for name, value in options.items()]
 
 
 def _algorithm(train: TrainSettings) -> dict[str, object]:
@@ -59,7 +63,7 @@ def _data(train: TrainSettings, data_train: list[Path], data_test: list[Path]) -
         "data.max_response_length": train.response_tokens,
         "data.shuffle": True,
         "data.seed": train.seed,
-        # Rows are small and decoding an image is quick: worker processes would cost more than they save.
+        # Rows are small and decoding an image is fast: worker processes would cost more than they save.
         "data.dataloader_num_workers": 0,
         "+data.system_prompt": train.system_prompt,
         "+data.image_max_pixels": train.image_max_pixels,
@@ -131,7 +135,7 @@ def _rollout(train: TrainSettings, run: Path) -> dict[str, object]:
         f"+{rollout}.agent.agent_loop_manager_class": "policy.train.dispatch.RoundRobinManager",
         f"{rollout}.agent.agent_loop_config_path": str((run / AGENT_CONFIG).absolute()),
         f"{rollout}.checkpoint_engine.update_weights_bucket_megabytes": train.weight_bucket_mb,
-        # The agent loop scores its own documents; verl's reward workers would only idle.
+        # The agent loop scores its own documents; verl's reward workers would be idle.
         "reward.num_workers": 0,
     }
     if train.modality == "vl":
@@ -143,7 +147,7 @@ def _trainer(train: TrainSettings, run: Path, resume_from: int) -> dict[str, obj
     options: dict[str, object] = {
         "trainer.use_v1": True,
         "trainer.device": train.device,
-        "trainer.v1.trainer_mode": f"{'admitting' if train.adapts else 'lasting'}_{train.mode}",
+        "trainer.v1.trainer_mode": f"{'windowed' if train.adapts else 'resumable'}_{train.mode}",
         "trainer.nnodes": train.trainer_nodes,
         "trainer.n_gpus_per_node": train.trainer_gpus,
         "trainer.total_epochs": train.epochs,
@@ -194,10 +198,10 @@ def _sampler(train: TrainSettings, run: Path) -> dict[str, object]:
         f"+{sampler}.sampler_kwargs.poll_s": train.poll_s,
         f"+{sampler}.sampler_kwargs.in_order": train.in_order,
         f"+{sampler}.sampler_kwargs.saves": train.save_every > 0,
-        # Better to stop than to write for nothing all night: whatever makes every group useless, but for a
-        # provider that is down, does not pass by itself. All that is under way may be late at once, though.
+        # Stop rather than generate groups that are all dropped: unless a provider is down, the cause does not
+        # pass by itself. All groups in flight may become stale at once, though.
         f"+{sampler}.sampler_kwargs.max_wasted": max(4, 2 * train.max_staleness) * train.batch_size,
-        # Every rollout ends within its time-out; half as much again is for a queue of them.
+        # Every rollout ends within its time-out; half of it again is for those that wait for a slot.
         f"+{sampler}.sampler_kwargs.stall_s": 1.5 * train.rollout_timeout_s + 60,
         f"+{sampler}.sampler_kwargs.pause.share": train.pause.share,
         f"+{sampler}.sampler_kwargs.pause.for_s": train.pause.for_s,
@@ -206,7 +210,7 @@ def _sampler(train: TrainSettings, run: Path) -> dict[str, object]:
     }
     if train.adapts:
         window = f"+{sampler}.sampler_kwargs.window"
-        # As many as verl's own trainer has open while it trains: those that are ready come on top.
+        # As many as verl's own trainer has open while it trains, besides those that are ready.
         first = math.floor(max(1.0, train.warmup_batches) * train.batch_size)
         options |= {
             f"{window}.batch": train.batch_size,
@@ -216,46 +220,3 @@ def _sampler(train: TrainSettings, run: Path) -> dict[str, object]:
             f"{window}.steps": train.steps,
         }
     return options
-
-
-def _cpu(train: TrainSettings) -> dict[str, object]:
-    """What differs on a CPU: float32, gloo, no sleeping engine, weights over TCP (see `policy.cpu`)."""
-    rollout = "actor_rollout_ref.rollout"
-    options: dict[str, object] = {
-        "actor_rollout_ref.model.external_lib": "policy.cpu.gloo",
-        "+actor_rollout_ref.model.override_config.attn_implementation": "sdpa",
-        "+actor_rollout_ref.actor.fsdp_config.mixed_precision.param_dtype": "fp32",
-        f"{rollout}.dtype": "float32",
-        f"{rollout}.load_format": "auto",
-        f"{rollout}.enforce_eager": True,
-        f"{rollout}.free_cache_engine": False,
-        # vLLM 0.27.1 dies on a CPU when it computes a part of a prompt whose request has a seed: it takes a
-        # step back in the random numbers, which torch's generator for CPUs cannot. This can go when
-        # tests/unit/policy/cpu/test_verl_cpu.py::test_a_cpu_generator_takes_no_step_back fails.
-        f"{rollout}.enable_chunked_prefill": False,
-        f"+{rollout}.enable_sleep_mode": False,
-        # One process less: the worker runs inside the engine's.
-        f"+{rollout}.engine_kwargs.vllm.distributed_executor_backend": "uni",
-        f"+{rollout}.engine_kwargs.vllm.worker_extension_cls": "policy.cpu.vllm_worker.CpuWorkerExtension",
-    }
-    if train.mode == "separate_async":
-        options |= {
-            f"{rollout}.checkpoint_engine.backend": "tcp",
-            f"{rollout}.checkpoint_engine.custom_backend_module": "policy.cpu.weights",
-            f"+{rollout}.checkpoint_engine.engine_kwargs.tcp.timeout_s": train.weight_sync_timeout_s,
-        }
-    return options
-
-
-def _quote(value: object) -> str:
-    """A value in hydra's override grammar."""
-    if value is None:
-        return "null"
-    if isinstance(value, bool):
-        return str(value).lower()
-    if isinstance(value, int | float):
-        return repr(value)
-    if isinstance(value, list):
-        return f"[{','.join(_quote(item) for item in value)}]"
-    text = str(value).replace("\\", "\\\\").replace("'", "\\'")
-    return f"'{text}'"

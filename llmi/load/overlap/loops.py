@@ -33,7 +33,7 @@ WIDTHS_ENV = "LLMI_BENCH_WIDTHS"  # rollouts in a batch, tool threads, judge thr
 class CoupledRollout(Rollout):
     """Tools after the text, judges after the tools."""
 
-    def _read(self, parts: list[Part], written: RolloutResult, tooling: Tooling) -> None:
+    def _parse(self, parts: list[Part], written: RolloutResult, tooling: Tooling) -> None:
         written.parts += parts
 
     async def _score(self, written: RolloutResult, tooling: Tooling) -> None:

@@ -48,7 +48,7 @@ def compose(settings: TrainSettings, run: Path):
 @pytest.mark.parametrize("mode", ["separate_async", "colocate_async", "sync"])
 def test_every_option_exists_in_verl_on_a_cpu(mode, tmp_path):
     config = compose(TrainSettings(**CPU, mode=mode), tmp_path)
-    assert config.trainer.v1.trainer_mode == f"{'lasting' if mode == 'sync' else 'admitting'}_{mode}"
+    assert config.trainer.v1.trainer_mode == f"{'resumable' if mode == 'sync' else 'windowed'}_{mode}"
     assert config.actor_rollout_ref.actor.strategy == "fsdp2"
     assert config.actor_rollout_ref.rollout.dtype == "float32"
     assert config.actor_rollout_ref.rollout.enable_chunked_prefill is False
@@ -69,7 +69,7 @@ def test_the_sampler_is_told_when_to_pause(tmp_path):
 
 def test_with_a_fixed_admission_verl_submits(tmp_path):
     config = compose(TrainSettings(**CPU, admission="fixed"), tmp_path)
-    assert config.trainer.v1.trainer_mode == "lasting_separate_async"
+    assert config.trainer.v1.trainer_mode == "resumable_separate_async"
     assert "window" not in config.trainer.v1.sampler.sampler_kwargs
 
 

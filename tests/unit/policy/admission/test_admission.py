@@ -61,7 +61,13 @@ def test_the_window_grows_by_a_part_of_a_batch():
         starving(generating=None),
         starving(backlogged=None),
     ],
-    ids=["the generator is busy", "a queue is full", "enough is ready", "count unknown", "Redis does not answer"],
+    ids=[
+        "the generator is busy",
+        "a queue is full",
+        "enough is ready",
+        "count unknown",
+        "Redis does not answer",
+    ],
 )
 def test_the_window_does_not_grow_where_rollouts_would_only_wait(flight):
     assert window().poll(1, flight) == 0

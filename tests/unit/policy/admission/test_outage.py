@@ -69,7 +69,9 @@ def test_a_redis_that_does_not_answer_ends_no_pause():
 
 def test_one_probe_group_at_a_time_is_submitted_in_a_pause():
     outage = paused()
-    assert [outage.should_probe(at, open_groups) for at, open_groups in ((89, 0), (90, 1), (90, 0), (91, 0))] == [
+    assert [
+        outage.should_probe(at, open_groups) for at, open_groups in ((89, 0), (90, 1), (90, 0), (91, 0))
+    ] == [
         False,
         False,
         True,

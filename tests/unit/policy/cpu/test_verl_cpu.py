@@ -194,10 +194,10 @@ def test_the_trainers_that_admit_are_verls_own_but_for_when_prompts_are_submitte
     import policy.train.trainer  # noqa: F401 - registers them
 
     for mode in ("separate_async", "colocate_async"):
-        ours = get_trainer_cls(f"admitting_{mode}")
+        ours = get_trainer_cls(f"windowed_{mode}")
         assert issubclass(ours, get_trainer_cls(mode))
         assert ours.prepare_step(None) == {}
-        assert get_trainer_cls(f"lasting_{mode}").prepare_step is get_trainer_cls(mode).prepare_step
+        assert get_trainer_cls(f"resumable_{mode}").prepare_step is get_trainer_cls(mode).prepare_step
     # Were the batch not submitted in `prepare_step` any more, ours would submit it twice.
     import inspect
 

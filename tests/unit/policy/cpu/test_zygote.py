@@ -27,7 +27,7 @@ MAKER = """
 import sys
 from policy.cpu import zygote
 zygote.MODULES = ("numpy",)
-print(zygote.begin(), flush=True)
+print(zygote.start(), flush=True)
 sys.stdin.read()
 """
 SCRIPT = """

@@ -1,4 +1,4 @@
-"""verl asks a resumed run for a rollout that the dead one had begun: what the agent loop answers."""
+"""The agent loop in a resumed run, for rollouts that the earlier process had started."""
 
 from __future__ import annotations
 
@@ -27,7 +27,7 @@ NAME = "u_0"
 
 
 class Judge:
-    """A scorer that has no need of anybody."""
+    """A scorer without judges."""
 
     async def score(self, draft: Any) -> Score:
         await draft.finished
@@ -41,7 +41,7 @@ def blobs(tmp_path) -> BlobStore:
 
 @pytest.fixture
 def task(blobs) -> Task:
-    """With a picture that the model looks at."""
+    """A task with an input image."""
     out = io.BytesIO()
     Image.new("RGB", (40, 20), "teal").save(out, "PNG")
     return Task(question="What is it?", inputs=(blobs.put(out.getvalue()),))
@@ -49,7 +49,7 @@ def task(blobs) -> Task:
 
 @pytest.fixture
 def ask(tmp_path, monkeypatch, blobs, task):
-    """Asks a loop for the rollout, as verl does; `resumption`: what its process has read."""
+    """Runs a loop for the rollout, as verl does; `resumption`: the plan that its process has read."""
     from policy.rollout import agent_loop
 
     class Loop(agent_loop.InterleavedAgentLoop):
@@ -75,14 +75,14 @@ def ask(tmp_path, monkeypatch, blobs, task):
         ledger = LedgerWriter(tmp_path, "rollout")
         shared = SimpleNamespace(
             client=None, scorer=Judge(), ledger=ledger, texts=CompletionStore(tmp_path),
-            resumption=resumption, blobs=blobs, ends=frozenset({END}), writers=None, tools=ToolSettings(),
+            plan=resumption, blobs=blobs, ends=frozenset({END}), in_flight=None, tools=ToolSettings(),
             metrics=SimpleNamespace(rollout=contextlib.nullcontext),
         )  # fmt: skip
 
-        async def process(*_: Any) -> Any:
+        async def resources(*_: Any) -> Any:
             return shared
 
-        monkeypatch.setattr(agent_loop, "_process", process)
+        monkeypatch.setattr(agent_loop, "resources", resources)
         row = {
             "task": task.model_dump_json(), "uid": "u", "session_id": 0, "global_steps": 3, "index": 0,
             "visit": 0, "raw_prompt": [],
@@ -97,7 +97,7 @@ def ask(tmp_path, monkeypatch, blobs, task):
 
 @pytest.fixture
 def left(tmp_path, task):
-    """Leaves a text of the weights of step 1, and what was known of its rollout."""
+    """Saves a text by the weights of step 1, and the state of its rollout."""
 
     def leave(**known: Any) -> ResumePlan:
         pieces = (CompletionSegment.of(SAID, [-0.5] * len(SAID), (1, 1)),)
@@ -109,22 +109,22 @@ def left(tmp_path, task):
 
 
 def as_it_was(trajectory: Any) -> bool:
-    """Prompt, picture, text and weights are those of the dead run."""
+    """Prompt, image, text and weights are those of the earlier process."""
     [picture] = trajectory.multi_modal_data["images"]
     written = (trajectory.prompt_ids, trajectory.response_ids, trajectory.response_logprobs)
     steps = trajectory.extra_fields["min_global_steps"], trajectory.extra_fields["max_global_steps"]
     return (picture.size, *written, steps) == ((20, 10), PROMPT, SAID, [-0.5] * len(SAID), (1, 1))
 
 
-async def test_what_has_its_score_is_handed_over_with_its_picture(ask, left, task, tmp_path):
+async def test_a_scored_rollout_is_returned_with_its_image(ask, left, task, tmp_path):
     document = Document(rollout_id=NAME, task=task, parts=())
     trajectory = await ask(left(document=document, score=Score(reward=0.25)))
     assert trajectory.reward_score == 0.25
     assert as_it_was(trajectory)
-    assert read_ledger(tmp_path).rollouts == {}  # the dead run has told it all
+    assert read_ledger(tmp_path).rollouts == {}  # the earlier process recorded everything
 
 
-async def test_what_has_no_score_is_read_again_and_scored(ask, left, tmp_path):
+async def test_a_rollout_without_a_score_is_replayed_and_scored(ask, left, tmp_path):
     trajectory = await ask(left())
     assert trajectory.reward_score == 0.75
     assert as_it_was(trajectory)
@@ -132,13 +132,13 @@ async def test_what_has_no_score_is_read_again_and_scored(ask, left, tmp_path):
     assert (rollout.rollout_id, rollout.reward, rollout.started) == (NAME, 0.75, 0.0)
 
 
-async def test_what_was_masked_stays_masked(ask, tmp_path):
+async def test_a_masked_rollout_stays_masked(ask, tmp_path):
     assert await ask(ResumePlan(step=2, masked=frozenset({NAME}))) == []
     assert read_ledger(tmp_path).rollouts == {}
 
 
 @pytest.mark.parametrize("lost", ["text", "known"])
-async def test_what_is_gone_fails_its_group_under_its_own_name(lost, ask, left, tmp_path):
+async def test_missing_files_fail_the_group_under_the_rollouts_own_id(lost, ask, left, tmp_path):
     resumption = left()
     (tmp_path / "texts" / "u" / {"text": "u_0.json", "known": "u_0.continued.json"}[lost]).unlink()
     with pytest.raises(FileNotFoundError):
@@ -148,9 +148,9 @@ async def test_what_is_gone_fails_its_group_under_its_own_name(lost, ask, left, 
     assert "FileNotFoundError" in rollout.reason
 
 
-async def test_a_process_whose_start_failed_once_begins_anew(monkeypatch):
-    """Regression: every later rollout of the process was told the first error."""
-    from policy.rollout import agent_loop
+async def test_a_failed_start_is_retried_by_the_next_rollout(monkeypatch):
+    """Regression: every later rollout of the process got the first error."""
+    from policy.rollout import resources
 
     starts = iter((OSError("the disk is full"), "made"))
 
@@ -159,8 +159,8 @@ async def test_a_process_whose_start_failed_once_begins_anew(monkeypatch):
             raise now
         return now
 
-    monkeypatch.setattr(agent_loop, "_start", start)
+    monkeypatch.setattr(resources, "_start", start)
     with pytest.raises(OSError, match="full"):
-        await agent_loop._process(Path(), "", "", None)
-    assert await agent_loop._process(Path(), "", "", None) == "made"
-    assert await agent_loop._process(Path(), "", "", None) == "made"
+        await resources.resources(Path(), "", "", None)
+    assert await resources.resources(Path(), "", "", None) == "made"
+    assert await resources.resources(Path(), "", "", None) == "made"

@@ -455,4 +455,4 @@ async def test_a_text_that_cannot_be_kept_does_not_break_the_rollout(build, tmp_
     (tmp_path / "texts").write_text("a file where a folder should be")
     written = await dataclasses.replace(build("x"), texts=CompletionStore(tmp_path)).run(PROMPT)
     assert written.reward == 1.0
-    assert "is not kept" in caplog.text
+    assert "was not saved" in caplog.text

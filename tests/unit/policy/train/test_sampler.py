@@ -1,5 +1,4 @@
-"""The sampler on a transfer queue of the test's own: who is trained on, who is replaced, and what the ledger
-says."""
+"""The sampler on a simulated transfer queue: what is trained on or replaced, and what the ledger records."""
 
 from __future__ import annotations
 
@@ -16,7 +15,7 @@ from workers.broker.breakers import Breakers
 
 
 class Store:
-    """Stands in for the transfer queue's key-value interface."""
+    """Simulates the key-value interface of the transfer queue."""
 
     def __init__(self):
         self.items: dict[str, dict[str, dict]] = {"train": {}}
@@ -255,22 +254,22 @@ WINDOW = {"batch": 2, "max_staleness": 3, "slots": 16, "first": 4, "steps": None
 
 def test_the_sampler_submits_what_the_window_lacks(store, sampler):
     store.group("a", "finished", range(4))
-    adapting = sampler(window=WINDOW)
-    _, metrics = adapting.sample(2, "train", 2)
-    assert adapting.refilled == [4]
+    windowed = sampler(window=WINDOW)
+    _, metrics = windowed.sample(2, "train", 2)
+    assert windowed.refilled == [4]
     assert (metrics["flight/window"], metrics["flight/ready"], metrics["flight/open"]) == (4, 3, 0)
 
 
 def test_the_sampler_submits_more_while_it_waits_for_rollouts_that_wait_for_others(
     store, sampler, monkeypatch
 ):
-    adapting = sampler(window=WINDOW)
+    windowed = sampler(window=WINDOW)
     store.group("a", "finished", range(4))
     for uid in ("b", "c", "d", "e"):
         store.group(uid, "running", [])
-    monkeypatch.setattr(adapting._asking.lookout, "look", lambda: (0, frozenset()))
-    adapting.sample(2, "train", 2)
-    assert adapting.refilled == [1]
+    monkeypatch.setattr(windowed._feeder.watcher, "poll", lambda: (0, frozenset()))
+    windowed.sample(2, "train", 2)
+    assert windowed.refilled == [1]
 
 
 def test_a_group_that_failed_while_the_trainer_trained_is_replaced_once(store, sampler, rollouts):
@@ -278,16 +277,16 @@ def test_a_group_that_failed_while_the_trainer_trained_is_replaced_once(store, s
     store.group("bad", "failure", [])
     for uid in ("a", "b"):
         store.group(uid, "finished", range(4))
-    adapting = sampler(window=WINDOW)
-    adapting.sample(2, "train", 2)
+    windowed = sampler(window=WINDOW)
+    windowed.sample(2, "train", 2)
     # Four are to be open: the one that verl puts in the place of `bad`, and three more.
-    assert sorted(adapting.refilled) == [1, 3]
+    assert sorted(windowed.refilled) == [1, 3]
 
 
 def test_another_group_is_submitted_when_one_has_ended_without_a_look_at_the_queues(
     store, sampler, monkeypatch
 ):
-    adapting = sampler(window=WINDOW)
+    windowed = sampler(window=WINDOW)
     for uid in ("a", "b", "c", "d"):
         store.group(uid, "running", [])
     looks = iter([None, None, None])
@@ -296,9 +295,9 @@ def test_another_group_is_submitted_when_one_has_ended_without_a_look_at_the_que
         store.group("a", "finished", range(4))
         return next(looks)
 
-    monkeypatch.setattr(adapting._asking.lookout, "look", look)
-    adapting.sample(2, "train", 2)
-    assert adapting.refilled == [1]
+    monkeypatch.setattr(windowed._feeder.watcher, "poll", look)
+    windowed.sample(2, "train", 2)
+    assert windowed.refilled == [1]
 
 
 def test_a_fixed_run_submits_nothing_by_itself(store, sampler):
@@ -335,7 +334,7 @@ def judge(monkeypatch):
             return Breakers({JUDGE: failing} if self.looks >= 0 else {}, now=100.0)
 
     judge = Judge()
-    monkeypatch.setattr(pause, "LOOK_S", 0.0)
+    monkeypatch.setattr(pause, "POLL_S", 0.0)
     monkeypatch.setattr(outages, "read_breakers", judge.read)
     return judge
 
@@ -343,12 +342,12 @@ def judge(monkeypatch):
 def masked_while_down(store, buffer, judge) -> None:
     """Whatever `buffer` asks for has no votes while the judge is down, and all after."""
 
-    def ask(count: int) -> None:
+    def submit(count: int) -> None:
         for _ in range(count):
             judge.groups.append(f"x{len(judge.groups)}")
             store.group(judge.groups[-1], "finished", range(4) if judge.looks < 0 else [])
 
-    buffer._asking.ask_for = ask
+    buffer._feeder.submit = submit
 
 
 @pytest.mark.parametrize("mode", ["separate_async", "sync"])
@@ -389,14 +388,14 @@ def test_a_pause_is_no_stall_and_asks_for_nothing_but_groups_that_try(store, sam
 def test_groups_without_votes_end_the_run_when_no_provider_is_to_blame(store, sampler, judge):
     buffer, judge.looks = sampler(), 0
 
-    def ask(count: int) -> None:
+    def submit(count: int) -> None:
         for _ in range(count):
             store.group(f"x{len(buffer.refilled)}", "finished", [])
             buffer.refilled.append(1)
 
-    buffer._asking.ask_for = ask
+    buffer._feeder.submit = submit
     store.group("a", "finished", [])
-    with pytest.raises(RuntimeError, match="4 with too few samples"):
+    with pytest.raises(RuntimeError, match="4 with too few valid samples"):
         buffer.sample(1, "train", 1)
 
 
@@ -452,8 +451,8 @@ def test_a_pause_that_is_over_when_a_step_begins_holds_nothing_back(store, sampl
     buffer, judge.looks = sampler(window=WINDOW), 1
     store.group("a", "finished", [])
     masked_while_down(store, buffer, judge)
-    buffer._sync_metadata_from_transfer_queue()
-    buffer._look_for_outages({"a"})
+    buffer.read_queue()
+    buffer._update_pause({"a"})
     assert buffer._pause.on
     for uid in ("b", "c"):
         store.group(uid, "finished", range(4))

@@ -1,0 +1,17 @@
+"""Write values in Hydra's override grammar."""
+
+from __future__ import annotations
+
+
+def quote(value: object) -> str:
+    """A value as it stands after `name=`."""
+    if value is None:
+        return "null"
+    if isinstance(value, bool):
+        return str(value).lower()
+    if isinstance(value, int | float):
+        return repr(value)
+    if isinstance(value, list):
+        return f"[{','.join(quote(item) for item in value)}]"
+    text = str(value).replace("\\", "\\\\").replace("'", "\\'")
+    return f"'{text}'"
