@@ -217,9 +217,11 @@ def _show_dead_letter(console: Console, letter: DeadLetter) -> None:
         f"{plain(letter.detail[:200])}"
     )
     if letter.request_id:
-        line(f"  {plain(letter.request_id)} of {plain(letter.owner or 'no rollout')}:
-        {plain(letter.payload)}") for attempt in letter.attempts: started = time.strftime("%F %T",
-        time.localtime(attempt.begun)) line(f"  {started} started by {plain(attempt.worker)}")
+        owner = plain(letter.owner or "no rollout")
+        line(f"  {plain(letter.request_id)} of {owner}: {plain(letter.payload)}")
+    for attempt in letter.attempts:
+        started = time.strftime("%F %T", time.localtime(attempt.begun))
+        line(f"  {started} started by {plain(attempt.worker)}")
 
 
 def _saying(console: Console) -> Notify:

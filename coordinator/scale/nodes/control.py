@@ -161,7 +161,7 @@ def stop(state: NodeState, now: bool, say: Notify) -> bool:
     return True
 
 
-def _begun(state: NodeState) -> Record:
+def _started(state: NodeState) -> Record:
     """The record, once the supervisor has written its process id."""
     deadline = time.monotonic() + BEGIN_S
     while time.monotonic() < deadline:
