@@ -23,9 +23,9 @@ from workers.settings import CONFIG_ENV, REDIS_ENV, QueueSettings
 if TYPE_CHECKING:
     from queue_requests import Notes
 
-WORKER_START_S = 60.0  # a machine that also runs other things
+WORKER_START_S = 60.0  # on a busy machine
 
-# How long an example takes says how busy the machine is, and nothing about the program.
+# The time of an example depends on the load of the machine, not on the program.
 hypothesis.settings.register_profile("busy", deadline=None)
 hypothesis.settings.load_profile("busy")
 
@@ -93,10 +93,8 @@ def worker(config_file: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -
 
 
 @pytest.fixture
-def obedient(worker: StartWorker) -> StartWorker:
-    """`obedient(kind="code", concurrency=1, memory_mb=0)` starts a worker whose jobs do as they are told
-    (queue_jobs).
-    """
+def start_worker(worker: StartWorker) -> StartWorker:
+    """`start_worker(kind="code", concurrency=1, memory_mb=0)` starts a worker with the jobs of queue_jobs."""
 
     def start(kind: str = "code", concurrency: int = 1, memory_mb: int = 0) -> WorkerProcess:
         return worker([kind], concurrency, app="queue_app", memory_mb=memory_mb)
@@ -105,15 +103,15 @@ def obedient(worker: StartWorker) -> StartWorker:
 
 
 @pytest.fixture
-def told() -> list[Outcome]:
-    """Every outcome that `client` was told, in order."""
+def received() -> list[Outcome]:
+    """Every outcome that `client` received, in order."""
     return []
 
 
 @pytest.fixture
-async def client(queue_settings: QueueSettings, told: list[Outcome]) -> AsyncIterator[QueueClient]:
+async def client(queue_settings: QueueSettings, received: list[Outcome]) -> AsyncIterator[QueueClient]:
     """A client of the queue that ends with the test."""
-    async with QueueClient(queue_settings, on_outcome=told.append) as running:
+    async with QueueClient(queue_settings, on_outcome=received.append) as running:
         yield running
 
 

@@ -62,7 +62,7 @@ async def test_a_poster_who_found_no_room_before_its_deadline_is_told_so(narrow:
 
 
 async def test_all_that_waited_for_room_is_done_in_the_end(
-    narrow: QueueSettings, raw: redis.Redis, obedient: StartWorker, notes: Notes
+    narrow: QueueSettings, raw: redis.Redis, start_worker: StartWorker, notes: Notes
 ) -> None:
     clients = [QueueClient(narrow) for _ in range(2)]
     for client in clients:
@@ -75,7 +75,7 @@ async def test_all_that_waited_for_room_is_done_in_the_end(
         return (await posted.outcome()).ok
 
     work = [asyncio.create_task(run(client, n)) for client in clients for n in range(4 * MAY_WAIT)]
-    obedient()
+    start_worker()
     assert all(await asyncio.gather(*work))
     assert max(lengths) < MAY_WAIT + len(clients) * BATCH
     for client in clients:

@@ -93,7 +93,11 @@ def _no_redis_of_the_machine(monkeypatch: pytest.MonkeyPatch) -> None:
 
 
 async def test_what_ledger_requests_and_outcomes_name_stays_and_the_rest_goes(
-    tmp_path: Path, shelf: Shelf, queue_settings: QueueSettings, obedient: StartWorker, client: QueueClient
+    tmp_path: Path,
+    shelf: Shelf,
+    queue_settings: QueueSettings,
+    start_worker: StartWorker,
+    client: QueueClient,
 ) -> None:
     in_ledger, queued, running, made, unnamed = (shelf.old() for _ in range(5))
     young = shelf.young()
@@ -106,7 +110,7 @@ async def test_what_ledger_requests_and_outcomes_name_stays_and_the_rest_goes(
     with redis.Redis.from_url(queue_settings.url) as raw:
         raw.lpush("edit", encode(edit_of(queued), tag="t", reply_to=""))
         commit(raw, outcome, "", 60)
-    obedient()
+    start_worker()
     notes = Notes(tmp_path / running.sha256)  # so that the request names the picture
     await client.post(request_for(notes.order(seconds=60.0)))
     await notes.started()

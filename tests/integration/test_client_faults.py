@@ -49,10 +49,10 @@ async def test_a_suspended_client_finds_the_outcome_that_came_before_its_deadlin
 
 
 async def test_a_failed_service_of_the_client_is_restarted(
-    obedient: StartWorker, client: QueueClient, monkeypatch: pytest.MonkeyPatch
+    start_worker: StartWorker, client: QueueClient, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """Regression: it ended silently, and every later request with it."""
-    obedient()
+    start_worker()
     look, broken = client._publisher._poll_full_queues, asyncio.Event()
 
     async def once() -> None:
@@ -66,14 +66,14 @@ async def test_a_failed_service_of_the_client_is_restarted(
 
 
 async def test_an_invalid_entry_of_the_reply_stream_is_ignored(
-    obedient: StartWorker,
+    start_worker: StartWorker,
     queue_settings: QueueSettings,
     raw: redis.Redis,
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:
     monkeypatch.setattr(replies, "SWEEP_S", 3_600.0)
     monkeypatch.setattr(ReplyReader, "poll", nothing)  # the stream alone reports
-    obedient()
+    start_worker()
     async with QueueClient(queue_settings) as client:
         raw.xadd(client._stream, {"odd": "one"})
         raw.xadd(client._stream, {"id": b"\xff", "outcome": b"?"})
@@ -81,7 +81,7 @@ async def test_an_invalid_entry_of_the_reply_stream_is_ignored(
 
 
 async def test_a_cancellation_that_redis_refused_is_stored_later(
-    client: QueueClient, raw: redis.Redis, obedient: StartWorker, notes: Notes
+    client: QueueClient, raw: redis.Redis, start_worker: StartWorker, notes: Notes
 ) -> None:
     posted = await client.post(request_for(notes.order()))
     raw.config_set("min-replicas-to-write", "1")
@@ -91,6 +91,6 @@ async def test_a_cancellation_that_redis_refused_is_stored_later(
     finally:
         raw.config_set("min-replicas-to-write", "0")
     await until(lambda: bool(raw.exists(f"llmi:outcome:{posted.request.request_id}")))
-    obedient()
+    start_worker()
     assert (await ask(client, Order())).ok
     assert notes.starts == []

@@ -90,9 +90,13 @@ async def answers(process: subprocess.Popen[bytes], url: str, log: Path, user: s
 
 
 async def test_flower_lists_workers_routes_and_tasks_with_their_causes(
-    obedient: StartWorker, client: QueueClient, queue_settings: QueueSettings, script: Launch, tmp_path: Path
+    start_worker: StartWorker,
+    client: QueueClient,
+    queue_settings: QueueSettings,
+    script: Launch,
+    tmp_path: Path,
 ) -> None:
-    worker = obedient("code")
+    worker = start_worker("code")
     url = f"http://127.0.0.1:{(port := free_port())}"
     arguments = ("--redis", queue_settings.url, "--port", str(port))
     flower = script("flower.sh", *arguments, FLOWER_BASIC_AUTH=USER)
@@ -241,10 +245,10 @@ COUNTED = 'sum by (result, process) (llmi_task_outcomes_total{kind="code"})'
 
 
 async def test_every_query_of_board_and_alerts_runs_on_what_prometheus_has_seen(
-    obedient: StartWorker, producing: QueueClient, prometheus: str
+    start_worker: StartWorker, producing: QueueClient, prometheus: str
 ) -> None:
-    worker = obedient("code")
-    obedient("search", 4)
+    worker = start_worker("code")
+    start_worker("search", 4)
     found = f"{prometheus}/api/v1/targets?state=active"
 
     def up() -> bool:
@@ -281,7 +285,7 @@ async def test_every_query_of_board_and_alerts_runs_on_what_prometheus_has_seen(
 
 
 async def test_a_backlog_that_nobody_serves_is_told(
-    client: QueueClient, prometheus: str, obedient: StartWorker
+    client: QueueClient, prometheus: str, start_worker: StartWorker
 ) -> None:
     waiting = asyncio.create_task(ask(client, Order(), "edit", timeout_s=20.0))
     rule = dict(alerts())["QueueWithoutWorkers"]

@@ -86,9 +86,13 @@ NO_TASK: dict[str, tuple[Change, str]] = {
 
 
 async def test_an_invalid_message_is_dead_lettered_and_the_worker_continues(
-    obedient: StartWorker, client: QueueClient, notes: Notes, raw: redis.Redis, queue_settings: QueueSettings
+    start_worker: StartWorker,
+    client: QueueClient,
+    notes: Notes,
+    raw: redis.Redis,
+    queue_settings: QueueSettings,
 ) -> None:
-    worker = obedient()
+    worker = start_worker()
     for number, (name, entry) in enumerate(NO_MESSAGE.items()):
         raw.lpush("code", entry)
         await until(lambda number=number: raw.llen(KEY) == number + 1)
@@ -103,9 +107,13 @@ async def test_an_invalid_message_is_dead_lettered_and_the_worker_continues(
 
 
 async def test_an_invalid_task_is_dead_lettered_and_its_client_notified(
-    obedient: StartWorker, client: QueueClient, notes: Notes, raw: redis.Redis, queue_settings: QueueSettings
+    start_worker: StartWorker,
+    client: QueueClient,
+    notes: Notes,
+    raw: redis.Redis,
+    queue_settings: QueueSettings,
 ) -> None:
-    worker = obedient()
+    worker = start_worker()
     for number, (name, (change, reason)) in enumerate(NO_TASK.items()):
         request = request_for(Order(), seed=number)
         raw.lpush("code", json.dumps(change(message(request))))
@@ -133,15 +141,15 @@ def test_a_detail_in_half_characters_is_kept_and_a_long_one_cut(queue_settings: 
 
 
 async def test_an_expired_request_is_dead_lettered(
-    obedient: StartWorker, client: QueueClient, queue_settings: QueueSettings
+    start_worker: StartWorker, client: QueueClient, queue_settings: QueueSettings
 ) -> None:
-    obedient()
+    start_worker()
     late = request_for(Order(), timeout_s=0.5)
     with redis.Redis.from_url(queue_settings.url) as raw:
         raw.lpush("search", encode(late.model_copy(update={"kind": "search"}), tag="t", reply_to=""))
         await asyncio.sleep(0)
         await until(lambda: time.time() > late.deadline)
-    obedient("search")
+    start_worker("search")
     await until(lambda: bool(read_dead_letters(queue_settings.url)))
     [letter] = read_dead_letters(queue_settings.url)
     assert (letter.queue, letter.reason) == ("search", "expired")
@@ -275,9 +283,9 @@ def test_forged_messages_all_end_as_outcomes_or_dead_letters(
 
 
 @pytest.fixture
-def forged_to(obedient: StartWorker, raw: redis.Redis) -> Iterator[WorkerProcess]:
+def forged_to(start_worker: StartWorker, raw: redis.Redis) -> Iterator[WorkerProcess]:
     """A worker that must do an honest job as ever when the forged ones are through."""
-    worker = obedient("code", 2)
+    worker = start_worker("code", 2)
     yield worker
     honest = request_for(Order())
     raw.lpush("code", encode(honest, tag="honest", reply_to=""))

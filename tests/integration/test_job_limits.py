@@ -29,18 +29,20 @@ async def ask(client: QueueClient, order: Order, kind: str, *, limit_s: float) -
         return await (await client.post(request)).outcome()
 
 
-async def test_a_job_behind_slow_ones_has_all_its_time(obedient: StartWorker, client: QueueClient) -> None:
+async def test_a_job_behind_slow_ones_has_all_its_time(
+    start_worker: StartWorker, client: QueueClient
+) -> None:
     """Each takes most of its limit, so that the last one's would be over three times before it begins."""
-    obedient()
+    start_worker()
     outcomes = await asyncio.gather(*(ask(client, Order(seconds=1.5), "code", limit_s=2.0) for _ in range(4)))
     assert [cause_of(outcome) for outcome in outcomes] == [None] * 4
     assert all(1.5 <= outcome.run_s < WAIT_S / 2 for outcome in outcomes)
 
 
 async def test_a_job_that_outruns_its_limit_frees_its_process_long_before_the_deadline(
-    obedient: StartWorker, client: QueueClient, notes: Notes
+    start_worker: StartWorker, client: QueueClient, notes: Notes
 ) -> None:
-    obedient()
+    start_worker()
     slow, next_one = await asyncio.gather(
         ask(client, notes.order(seconds=WAIT_S), "code", limit_s=1.0),
         ask(client, Order(), "code", limit_s=1.0),
@@ -50,11 +52,11 @@ async def test_a_job_that_outruns_its_limit_frees_its_process_long_before_the_de
 
 
 async def test_a_request_that_waited_in_vain_fails_as_ours_and_is_not_begun(
-    obedient: StartWorker, client: QueueClient, notes: Notes
+    start_worker: StartWorker, client: QueueClient, notes: Notes
 ) -> None:
     first = asyncio.create_task(ask(client, Order(seconds=3.0), "code", limit_s=5.0))
     late = Request.make("code", notes.order(), timeout_s=6.5, limit_s=6.0)
-    obedient()
+    start_worker()
     outcome = await (await client.post(late)).outcome()
     assert cause_of(outcome) is Cause.TIMEOUT
     assert Cause.TIMEOUT.fault is Fault.INFRASTRUCTURE

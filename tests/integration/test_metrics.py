@@ -62,9 +62,9 @@ def folder(worker: WorkerProcess) -> Path:
 
 
 async def test_a_workers_metrics_agree_with_what_was_posted(
-    obedient: StartWorker, client: QueueClient, raw: redis.Redis
+    start_worker: StartWorker, client: QueueClient, raw: redis.Redis
 ) -> None:
-    obedient("code", concurrency=2)
+    start_worker("code", concurrency=2)
     acts = ["answer"] * 5 + ["blame_model"] * 2 + ["blame_us"]
     outcomes = await asyncio.gather(*(ask(client, Order(act=act, seconds=0.05)) for act in acts))
     page = scrape(await address(raw, "code"))
@@ -80,9 +80,9 @@ async def test_a_workers_metrics_agree_with_what_was_posted(
 
 
 async def test_a_killed_process_loses_no_count_and_its_task_is_counted_once(
-    obedient: StartWorker, client: QueueClient, raw: redis.Redis, notes: Notes
+    start_worker: StartWorker, client: QueueClient, raw: redis.Redis, notes: Notes
 ) -> None:
-    worker = obedient("code")
+    worker = start_worker("code")
     for _ in range(3):
         await ask(client, Order())
     asked = asyncio.create_task(ask(client, notes.order(act="hang_once")))
@@ -99,9 +99,9 @@ async def test_a_killed_process_loses_no_count_and_its_task_is_counted_once(
 
 
 async def test_a_job_that_ends_without_its_process_is_counted(
-    obedient: StartWorker, client: QueueClient, raw: redis.Redis
+    start_worker: StartWorker, client: QueueClient, raw: redis.Redis
 ) -> None:
-    obedient("code")
+    start_worker("code")
     outcome = await ask(client, Order(seconds=60.0), timeout_s=1.0)  # ended by the hard limit, in the parent
     assert not outcome.ok
     at = await address(raw, "code")
@@ -112,9 +112,9 @@ async def test_a_job_that_ends_without_its_process_is_counted(
 
 
 async def test_running_jobs_are_shown_while_they_run(
-    obedient: StartWorker, client: QueueClient, raw: redis.Redis
+    start_worker: StartWorker, client: QueueClient, raw: redis.Redis
 ) -> None:
-    obedient("search", concurrency=4)
+    start_worker("search", concurrency=4)
     at = await address(raw, "search")
     assert scrape(at)["llmi_tasks_running search"] == 0
     running = [asyncio.create_task(ask(client, Order(seconds=1.5), "search")) for _ in range(3)]
@@ -210,9 +210,9 @@ async def test_the_exporter_shows_an_outage_and_the_paused_run(
 
 
 async def test_workers_are_listed_with_their_node_and_queues(
-    obedient: StartWorker, queue_settings: QueueSettings, raw: redis.Redis
+    start_worker: StartWorker, queue_settings: QueueSettings, raw: redis.Redis
 ) -> None:
-    worker = obedient("search")
+    worker = start_worker("search")
     at = await address(raw, "search")
     with Exporter(MetricsSettings()) as exporter:
         exporter.watch(queue_settings)

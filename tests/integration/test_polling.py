@@ -136,9 +136,9 @@ def test_a_dead_peer_is_noticed_within_15_s(queue_settings: QueueSettings) -> No
 
 
 async def test_the_end_of_a_job_in_a_thread_wakes_the_loop(
-    obedient: StartWorker, client: QueueClient
+    start_worker: StartWorker, client: QueueClient
 ) -> None:
-    obedient("search")
+    start_worker("search")
     took = []
     for _ in range(20):
         began = time.monotonic()

@@ -13,7 +13,7 @@ import redis
 from conftest import StartWorker
 from queue_jobs import Order
 from queue_requests import Notes, alive, ask, cause_of, request_for
-from waiting import until
+from waiting import wait_until
 
 from workers.broker.depths import read_depths
 from workers.broker.outcomes import Attempt, record_attempt
@@ -26,9 +26,9 @@ from workers.settings import QueueSettings
 
 
 async def test_cancelling_ends_running_and_queued_requests(
-    tmp_path: Path, obedient: StartWorker, client: QueueClient, notes: Notes, told: list[Outcome]
+    tmp_path: Path, start_worker: StartWorker, client: QueueClient, notes: Notes, received: list[Outcome]
 ) -> None:
-    obedient()
+    start_worker()
     never = Notes(tmp_path / "never")
     running = await client.post(request_for(notes.order(seconds=60.0)))
     child = await notes.started()
@@ -40,13 +40,13 @@ async def test_cancelling_ends_running_and_queued_requests(
     assert (await ask(client, Order(), timeout_s=10.0)).ok, "the worker was not freed"
     assert not alive(child)
     assert never.starts == []
-    assert len(told) == 3
+    assert len(received) == 3
 
 
 async def test_cancelling_what_has_an_outcome_changes_nothing(
-    obedient: StartWorker, client: QueueClient
+    start_worker: StartWorker, client: QueueClient
 ) -> None:
-    obedient()
+    start_worker()
     posted = await client.post(request_for(Order()))
     before = await posted.outcome()
     await client.cancel(posted.request.request_id)
@@ -55,31 +55,33 @@ async def test_cancelling_what_has_an_outcome_changes_nothing(
 
 
 async def test_a_cancelled_request_is_not_run_by_a_worker_that_starts_later(
-    tmp_path: Path, obedient: StartWorker, client: QueueClient
+    tmp_path: Path, start_worker: StartWorker, client: QueueClient
 ) -> None:
     never = Notes(tmp_path / "never")
     posted = await client.post(request_for(never.order()))
     await client.cancel(posted.request.request_id)
-    obedient()
+    start_worker()
     assert (await ask(client, Order())).ok  # posted later, so taken later
     assert never.starts == []
     assert cause_of(await posted.outcome()) is Cause.CANCELLED
 
 
-async def test_closing_cancels_what_is_pending(queue_settings: QueueSettings, told: list[Outcome]) -> None:
-    async with QueueClient(queue_settings, on_outcome=told.append) as closing:
+async def test_closing_cancels_what_is_pending(
+    queue_settings: QueueSettings, received: list[Outcome]
+) -> None:
+    async with QueueClient(queue_settings, on_outcome=received.append) as closing:
         posted = await closing.post(request_for(Order()))
     assert cause_of(await posted.outcome()) is Cause.CANCELLED
-    assert told == [await posted.outcome()]
+    assert received == [await posted.outcome()]
     with redis.Redis.from_url(queue_settings.url) as raw:
         stored, _ = record_attempt(raw, posted.request.request_id, Attempt(worker="w", begun=1.0), 60)
     assert stored is not None, "a worker would still start it"
 
 
 async def test_draining_finishes_running_jobs_and_requeues_the_rest(
-    obedient: StartWorker, client: QueueClient, notes: Notes, queue_settings: QueueSettings
+    start_worker: StartWorker, client: QueueClient, notes: Notes, queue_settings: QueueSettings
 ) -> None:
-    process = obedient()
+    process = start_worker()
     running = await client.post(request_for(notes.order(seconds=1.0)))
     await notes.started()
     waiting = [await client.post(request_for(notes.order())) for _ in range(3)]
@@ -88,12 +90,14 @@ async def test_draining_finishes_running_jobs_and_requeues_the_rest(
     assert (await running.outcome()).ok
     assert len(notes.starts) == 1
     assert read_depths(queue_settings.url)["code"].waiting == 3
-    obedient()
+    start_worker()
     assert all([(await posted.outcome()).ok for posted in waiting])
 
 
-async def test_draining_ends_with_a_kill(obedient: StartWorker, client: QueueClient, notes: Notes) -> None:
-    process = obedient()
+async def test_draining_ends_with_a_kill(
+    start_worker: StartWorker, client: QueueClient, notes: Notes
+) -> None:
+    process = start_worker()
     await client.post(request_for(notes.order(seconds=60.0)))
     child = await notes.started()
     assert not await asyncio.to_thread(process.drain, 0.5)
@@ -102,9 +106,9 @@ async def test_draining_ends_with_a_kill(obedient: StartWorker, client: QueueCli
 
 
 async def test_depths_count_waiting_running_and_age(
-    obedient: StartWorker, client: QueueClient, notes: Notes, queue_settings: QueueSettings
+    start_worker: StartWorker, client: QueueClient, notes: Notes, queue_settings: QueueSettings
 ) -> None:
-    obedient()
+    start_worker()
     await client.post(request_for(notes.order(seconds=60.0)))
     await notes.started()
     await client.post(request_for(Order()))
@@ -129,7 +133,7 @@ def test_a_worker_dies_with_its_owner(tmp_path: Path, config_file: Path) -> None
         pid = int(owner.stdout.readline())
         assert alive(pid)
         owner.send_signal(signal.SIGKILL)
-    await until(lambda: not alive(pid), 5.0)
+    wait_until(lambda: not alive(pid), 5.0)
 
 
 def test_a_worker_that_cannot_start_says_why(tmp_path: Path, config_file: Path) -> None:

@@ -37,12 +37,12 @@ GROUPS = Path("/sys/fs/cgroup")
 
 
 async def test_a_killed_child_costs_one_attempt_and_no_outcome(
-    obedient: StartWorker, client: QueueClient, notes: Notes, told: list[Outcome]
+    start_worker: StartWorker, client: QueueClient, notes: Notes, received: list[Outcome]
 ) -> None:
-    obedient()
+    start_worker()
     outcome = await ask(client, notes.order(act="die_once"))
     assert outcome.ok
-    assert told == [outcome]
+    assert received == [outcome]
     assert len(notes.starts) == 2
 
 
@@ -67,9 +67,13 @@ def confined() -> Iterator[Callable[[int], None]]:
 
 
 async def test_a_job_killed_for_its_memory_is_run_again(
-    obedient: StartWorker, client: QueueClient, notes: Notes, tmp_path: Path, confined: Callable[[int], None]
+    start_worker: StartWorker,
+    client: QueueClient,
+    notes: Notes,
+    tmp_path: Path,
+    confined: Callable[[int], None],
 ) -> None:
-    obedient()
+    start_worker()
     gate = tmp_path / "gate"
     posted = await client.post(request_for(notes.order(act="eat_once", after=str(gate))))
     eater = await notes.started()
@@ -81,18 +85,18 @@ async def test_a_job_killed_for_its_memory_is_run_again(
 
 
 async def test_a_job_that_ends_every_worker_fails_as_worker_lost(
-    obedient: StartWorker, client: QueueClient, notes: Notes, queue_settings: QueueSettings
+    start_worker: StartWorker, client: QueueClient, notes: Notes, queue_settings: QueueSettings
 ) -> None:
-    obedient()
+    start_worker()
     assert cause_of(await ask(client, notes.order(act="die"))) is Cause.WORKER_LOST
     assert len(notes.starts) == queue_settings.max_attempts
     assert (await ask(client, Order())).ok, "the worker no longer works"
 
 
 async def test_a_poison_message_is_dead_lettered_with_its_attempts(
-    obedient: StartWorker, client: QueueClient, notes: Notes, queue_settings: QueueSettings
+    start_worker: StartWorker, client: QueueClient, notes: Notes, queue_settings: QueueSettings
 ) -> None:
-    obedient()
+    start_worker()
     began = time.time()
     deadly = request_for(notes.order(act="die")).model_copy(update={"owner": "g_0"})
     await (await client.post(deadly)).outcome()
@@ -106,8 +110,8 @@ async def test_a_poison_message_is_dead_lettered_with_its_attempts(
     assert times == sorted(times)
     command = [sys.executable, "-c", "from coordinator.cli.main import main; main()"]
     command += ["workers", "status", "--redis", queue_settings.url]
-    told = await asyncio.to_thread(subprocess.run, [*command, "--json"], capture_output=True, check=True)
-    assert json.loads(told.stdout)["dead_letters"] == [one.model_dump(mode="json")]
+    shown = await asyncio.to_thread(subprocess.run, [*command, "--json"], capture_output=True, check=True)
+    assert json.loads(shown.stdout)["dead_letters"] == [one.model_dump(mode="json")]
     read = await asyncio.to_thread(subprocess.run, command, capture_output=True, text=True, check=True)
     assert "dead letter (poison) in code" in read.stdout
     assert f"{host}:{notes.starts[-1]}" in read.stdout
@@ -124,21 +128,21 @@ def test_only_the_newest_poison_messages_are_kept_each_once(queue_settings: Queu
 
 
 async def test_the_job_of_a_killed_worker_is_requeued(
-    obedient: StartWorker, client: QueueClient, notes: Notes, told: list[Outcome]
+    start_worker: StartWorker, client: QueueClient, notes: Notes, received: list[Outcome]
 ) -> None:
-    workers = [obedient() for _ in range(2)]
+    workers = [start_worker() for _ in range(2)]
     posted = await client.post(request_for(notes.order(act="hang_once")))
     parent = psutil.Process(await notes.started()).ppid()
     next(process for process in workers if process.pid == parent).kill()
     await notes.started(2, REDELIVERY_S)
     assert (await posted.outcome()).ok
-    assert len(told) == 1
+    assert len(received) == 1
 
 
 async def test_children_die_with_a_killed_parent(
-    obedient: StartWorker, client: QueueClient, notes: Notes
+    start_worker: StartWorker, client: QueueClient, notes: Notes
 ) -> None:
-    process = obedient()
+    process = start_worker()
     await client.post(request_for(notes.order(seconds=60.0)))
     child = await notes.started()
     os.kill(process.pid, signal.SIGKILL)
@@ -146,27 +150,27 @@ async def test_children_die_with_a_killed_parent(
 
 
 async def test_a_job_longer_than_the_lease_runs_once(
-    obedient: StartWorker, client: QueueClient, notes: Notes, queue_settings: QueueSettings
+    start_worker: StartWorker, client: QueueClient, notes: Notes, queue_settings: QueueSettings
 ) -> None:
-    obedient()
-    obedient()
+    start_worker()
+    start_worker()
     assert (await ask(client, notes.order(seconds=queue_settings.lease_s * 1.5))).ok
     assert len(notes.starts) == 1
 
 
 async def test_a_job_past_its_deadline_is_killed_and_frees_its_worker(
-    obedient: StartWorker, client: QueueClient, notes: Notes
+    start_worker: StartWorker, client: QueueClient, notes: Notes
 ) -> None:
-    obedient()
+    start_worker()
     assert cause_of(await ask(client, notes.order(seconds=60.0), timeout_s=1.0)) is Cause.TIMEOUT
     assert (await ask(client, Order(), timeout_s=10.0)).ok
     assert not alive(notes.starts[0])
 
 
 async def test_a_request_past_its_start_deadline_is_not_started(
-    obedient: StartWorker, client: QueueClient, notes: Notes
+    start_worker: StartWorker, client: QueueClient, notes: Notes
 ) -> None:
-    obedient()
+    start_worker()
     assert cause_of(await ask(client, notes.order(), timeout_s=-1.0)) is Cause.TIMEOUT
     assert (await ask(client, Order())).ok, "it would have been started by now"
     assert notes.starts == []
@@ -177,22 +181,22 @@ async def test_without_a_worker_a_request_ends_at_its_deadline(client: QueueClie
 
 
 async def test_a_message_lost_in_a_frozen_worker_is_reposted(
-    obedient: StartWorker, client: QueueClient, queue_settings: QueueSettings
+    start_worker: StartWorker, client: QueueClient, queue_settings: QueueSettings
 ) -> None:
-    frozen = obedient()
+    frozen = start_worker()
     os.kill(frozen.pid, signal.SIGSTOP)
     posted = await client.post(request_for(Order()))
     with redis.Redis.from_url(queue_settings.url) as raw:
         await until(lambda: raw.llen("code") == 0)
         frozen.kill()
         assert raw.hlen("unacked") == 0, "it was not lost"
-    obedient()
+    start_worker()
     assert (await posted.outcome()).ok
 
 
 async def test_waiting_and_running_requests_survive_two_restarts_of_redis_and_a_killed_process(
     tmp_path: Path,
-    obedient: StartWorker,
+    start_worker: StartWorker,
     queue_settings: QueueSettings,
     monkeypatch: pytest.MonkeyPatch,
     notes: Notes,
@@ -202,7 +206,7 @@ async def test_waiting_and_running_requests_survive_two_restarts_of_redis_and_a_
     """
     with EmbeddedRedis(tmp_path / "own") as server:
         monkeypatch.setenv(REDIS_ENV, server.url)
-        obedient()
+        start_worker()
 
         def subscribed() -> bool:
             """Whether the worker has joined: the last step is its subscription to control messages."""
@@ -229,19 +233,19 @@ async def test_waiting_and_running_requests_survive_two_restarts_of_redis_and_a_
 async def test_a_killed_redis_loses_no_accepted_request(
     kind: str,
     tmp_path: Path,
-    obedient: StartWorker,
+    start_worker: StartWorker,
     queue_settings: QueueSettings,
-    told: list[Outcome],
+    received: list[Outcome],
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:
     with EmbeddedRedis(tmp_path / "own") as server:
         monkeypatch.setenv(REDIS_ENV, server.url)
-        obedient(kind, 2)
-        async with QueueClient(queue_settings, on_outcome=told.append) as client:
+        start_worker(kind, 2)
+        async with QueueClient(queue_settings, on_outcome=received.append) as client:
             work = [await client.post(request_for(Order(seconds=0.05), kind)) for _ in range(60)]
-            await until(lambda: len(told) >= 5)
+            await until(lambda: len(received) >= 5)
             os.kill(server.pid, signal.SIGKILL)
             await asyncio.to_thread(server.start)
             outcomes = await asyncio.gather(*(posted.outcome() for posted in work))
     assert [outcome.result for outcome in outcomes if not outcome.ok] == []
-    assert len(told) == 60
+    assert len(received) == 60

@@ -17,10 +17,10 @@ BURSTS = 3  # the best one counts: others use this machine too, but a call that 
 
 
 async def test_waiting_for_slow_jobs_does_not_block_the_loop(
-    obedient: StartWorker, client: QueueClient
+    start_worker: StartWorker, client: QueueClient
 ) -> None:
     """Regression: the original made blocking calls inside `async def`."""
-    obedient("search", THREADS)
+    start_worker("search", THREADS)
     assert (await ask(client, Order(), "search")).ok
     stalls: list[float] = []
     while len(stalls) < BURSTS and min(stalls, default=STALL_S) >= STALL_S:

@@ -53,16 +53,16 @@ def messages(server: redis.Redis) -> int:
 
 
 async def test_a_request_that_never_reached_redis_is_posted(
-    client: QueueClient, obedient: StartWorker, notes: Notes
+    client: QueueClient, start_worker: StartWorker, notes: Notes
 ) -> None:
-    obedient()
+    start_worker()
     posted = await client.reattach(request_for(notes.order()))
     assert (await posted.outcome()).ok
     assert len(notes.starts) == 1
 
 
 async def test_a_queued_request_keeps_its_place_and_gets_the_new_deadline(
-    client: QueueClient, server: redis.Redis, obedient: StartWorker, notes: Notes, told: list[Outcome]
+    client: QueueClient, server: redis.Redis, start_worker: StartWorker, notes: Notes, received: list[Outcome]
 ) -> None:
     expired = request_for(notes.order(), timeout_s=-5.0)
     before, after = request_for(notes.order()), request_for(notes.order())
@@ -74,17 +74,17 @@ async def test_a_queued_request_keeps_its_place_and_gets_the_new_deadline(
         request.request_id for request in (after, expired, before)
     ]
     assert [entry["reply_to"] == replies_key("dead") for entry in waiting] == [True, False, True]
-    obedient()
+    start_worker()
     assert (await posted.outcome()).ok
-    assert told == [posted.outcome_now]
+    assert received == [posted.outcome_now]
 
 
 async def test_a_running_request_is_joined(
-    client: QueueClient, server: redis.Redis, obedient: StartWorker, notes: Notes
+    client: QueueClient, server: redis.Redis, start_worker: StartWorker, notes: Notes
 ) -> None:
     request = request_for(notes.order(seconds=1.5))
     left(server, request)
-    obedient(concurrency=2)
+    start_worker(concurrency=2)
     await notes.started()
     posted = await client.reattach(again(request))
     assert posted.tags[-1] == f"old-{request.request_id}"
@@ -94,15 +94,15 @@ async def test_a_running_request_is_joined(
 
 
 async def test_a_request_of_a_worker_that_died_too_runs_again_once(
-    client: QueueClient, server: redis.Redis, obedient: StartWorker, notes: Notes
+    client: QueueClient, server: redis.Redis, start_worker: StartWorker, notes: Notes
 ) -> None:
     request = request_for(notes.order(act="hang_once"), timeout_s=4 * WAIT_S)
     left(server, request)
-    worker = obedient()
+    worker = start_worker()
     await notes.started()
     worker.kill()
     posted = await client.reattach(again(request))
-    obedient()
+    start_worker()
     assert (await posted.outcome()).ok
     assert len(notes.starts) == 2
 
@@ -113,12 +113,12 @@ async def test_a_stored_outcome_is_returned_at_once(
     cause: Cause | None,
     client: QueueClient,
     server: redis.Redis,
-    obedient: StartWorker,
+    start_worker: StartWorker,
     notes: Notes,
 ) -> None:
     request = request_for(notes.order(act=act))
     left(server, request)
-    obedient()
+    start_worker()
     await until(lambda: submit.states(server, "code", [request.request_id])[request.request_id] == "done")
     posted = await client.reattach(again(request))
     assert posted.outcome_now is not None
@@ -138,27 +138,27 @@ async def test_a_stored_infrastructure_failure_is_posted_again(
 
 
 async def test_a_cancelled_message_that_is_still_queued_runs_once(
-    client: QueueClient, server: redis.Redis, obedient: StartWorker, notes: Notes
+    client: QueueClient, server: redis.Redis, start_worker: StartWorker, notes: Notes
 ) -> None:
     request = request_for(notes.order())
     left(server, request)
     commit(server, Outcome.failed(request, Cause.CANCELLED), "", 60)
     posted = await client.reattach(again(request))
     assert server.llen("code") == 1
-    obedient()
+    start_worker()
     assert (await posted.outcome()).ok
     assert len(notes.starts) == 1
 
 
 async def test_a_failed_request_whose_worker_died_unacknowledged_is_queued_once(
-    client: QueueClient, server: redis.Redis, obedient: StartWorker, notes: Notes
+    client: QueueClient, server: redis.Redis, start_worker: StartWorker, notes: Notes
 ) -> None:
     request = request_for(notes.order())
     held(server, request)
     commit(server, Outcome.failed(request, Cause.TIMEOUT), "", 60)
     posted = await client.reattach(again(request))
     assert messages(server) == 1
-    obedient()
+    start_worker()
     assert (await posted.outcome()).ok
     await until(lambda: server.zcard("unacked_index") == 0)  # the lease of the dead worker expired
     assert messages(server) == 0
@@ -177,9 +177,9 @@ async def test_a_cancelled_request_that_may_still_run_is_joined(
 
 
 async def test_a_worker_runs_a_request_that_was_cancelled_and_reattached(
-    client: QueueClient, obedient: StartWorker, notes: Notes
+    client: QueueClient, start_worker: StartWorker, notes: Notes
 ) -> None:
-    obedient()
+    start_worker()
     request = request_for(notes.order(act="hang_once"), timeout_s=4 * WAIT_S)
     posted = await client.post(request)
     job = await notes.started()

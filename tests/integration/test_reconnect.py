@@ -69,9 +69,9 @@ def hold(notes: Notes) -> Iterator[Path]:
 
 @pytest.mark.parametrize("kind", KINDS)
 async def test_a_job_runs_once_and_is_acknowledged_across_a_reconnection(
-    kind: str, obedient: StartWorker, client: QueueClient, notes: Notes, hold: Path, raw: redis.Redis
+    kind: str, start_worker: StartWorker, client: QueueClient, notes: Notes, hold: Path, raw: redis.Redis
 ) -> None:
-    worker = obedient(kind, 2)
+    worker = start_worker(kind, 2)
     posted = await client.post(request_for(notes.order(after=str(hold)), kind))
     await notes.started()
     await disconnect(raw)
@@ -84,14 +84,14 @@ async def test_a_job_runs_once_and_is_acknowledged_across_a_reconnection(
 
 
 async def test_reconnections_are_not_attempts(
-    obedient: StartWorker,
+    start_worker: StartWorker,
     client: QueueClient,
     notes: Notes,
     hold: Path,
     raw: redis.Redis,
     queue_settings: QueueSettings,
 ) -> None:
-    obedient("code", 2)
+    start_worker("code", 2)
     posted = await client.post(request_for(notes.order(after=str(hold))))
     await notes.started()
     for _ in range(queue_settings.max_attempts + 1):
@@ -102,9 +102,9 @@ async def test_reconnections_are_not_attempts(
 
 
 async def test_a_job_is_run_again_if_its_process_dies_after_a_reconnection(
-    obedient: StartWorker, client: QueueClient, notes: Notes, raw: redis.Redis
+    start_worker: StartWorker, client: QueueClient, notes: Notes, raw: redis.Redis
 ) -> None:
-    obedient()
+    start_worker()
     posted = await client.post(request_for(notes.order(act="hang_once")))
     job = await notes.started()
     await disconnect(raw)
@@ -114,10 +114,10 @@ async def test_a_job_is_run_again_if_its_process_dies_after_a_reconnection(
 
 
 async def test_a_job_past_its_deadline_is_killed_after_a_reconnection(
-    obedient: StartWorker, client: QueueClient, notes: Notes, raw: redis.Redis
+    start_worker: StartWorker, client: QueueClient, notes: Notes, raw: redis.Redis
 ) -> None:
     """Regression: Celery dropped its time limit, and the worker was alive and did nothing."""
-    obedient()
+    start_worker()
     posted = await client.post(request_for(notes.order(seconds=60.0), timeout_s=3.0))
     job = await notes.started()
     await disconnect(raw)
@@ -127,9 +127,9 @@ async def test_a_job_past_its_deadline_is_killed_after_a_reconnection(
 
 
 async def test_a_job_can_be_cancelled_after_a_reconnection(
-    obedient: StartWorker, client: QueueClient, notes: Notes, raw: redis.Redis
+    start_worker: StartWorker, client: QueueClient, notes: Notes, raw: redis.Redis
 ) -> None:
-    obedient()
+    start_worker()
     posted = await client.post(request_for(notes.order(seconds=60.0)))
     job = await notes.started()
     await disconnect(raw)
@@ -139,10 +139,10 @@ async def test_a_job_can_be_cancelled_after_a_reconnection(
 
 @pytest.mark.parametrize("kind", KINDS)
 async def test_a_full_worker_consumes_nothing_after_a_reconnection(
-    kind: str, obedient: StartWorker, client: QueueClient, notes: Notes, hold: Path, raw: redis.Redis
+    kind: str, start_worker: StartWorker, client: QueueClient, notes: Notes, hold: Path, raw: redis.Redis
 ) -> None:
     """Regression: it consumed one more, which no other worker got until its lease expired."""
-    obedient(kind)
+    start_worker(kind)
     running = await client.post(request_for(notes.order(after=str(hold)), kind))
     await notes.started()
     await disconnect(raw)
@@ -155,10 +155,10 @@ async def test_a_full_worker_consumes_nothing_after_a_reconnection(
 
 
 async def test_a_full_worker_notices_at_once_that_its_connection_was_closed(
-    obedient: StartWorker, client: QueueClient, notes: Notes, hold: Path, raw: redis.Redis
+    start_worker: StartWorker, client: QueueClient, notes: Notes, hold: Path, raw: redis.Redis
 ) -> None:
     """Regression: it ignored the closed connection in a busy loop until a slot was free."""
-    worker = obedient()
+    worker = start_worker()
     running = await client.post(request_for(notes.order(after=str(hold))))
     await notes.started()
     await until(lambda: all(one["cmd"] != "brpop" or "b" not in one["flags"] for one in raw.client_list()))
@@ -170,10 +170,10 @@ async def test_a_full_worker_notices_at_once_that_its_connection_was_closed(
 
 
 async def test_a_free_process_gets_the_next_job_after_a_reconnection(
-    obedient: StartWorker, client: QueueClient, notes: Notes, hold: Path, raw: redis.Redis
+    start_worker: StartWorker, client: QueueClient, notes: Notes, hold: Path, raw: redis.Redis
 ) -> None:
     """Regression: Celery forgot which process was busy, and sent the next job to it."""
-    obedient("code", 2)
+    start_worker("code", 2)
     running = await client.post(request_for(notes.order(after=str(hold))))
     await notes.started()
     await disconnect(raw)
@@ -182,8 +182,8 @@ async def test_a_free_process_gets_the_next_job_after_a_reconnection(
     assert running.outcome_now is None
 
 
-async def test_a_lost_heartbeat_key_is_written_again(obedient: StartWorker, raw: redis.Redis) -> None:
-    worker = obedient("code")
+async def test_a_lost_heartbeat_key_is_written_again(start_worker: StartWorker, raw: redis.Redis) -> None:
+    worker = start_worker("code")
     key = worker_key(f"{worker.name}@{worker.node}")
     before = raw.hgetall(key)
     raw.delete(key)
@@ -204,14 +204,14 @@ REFUSALS = {  # a setting under which Redis refuses writes, and the one that und
 async def test_refused_writes_cost_no_outcome_and_no_slot(
     kind: str,
     refusal: str,
-    obedient: StartWorker,
+    start_worker: StartWorker,
     client: QueueClient,
     notes: Notes,
     hold: Path,
     raw: redis.Redis,
 ) -> None:
     refuses, serves = REFUSALS[refusal]
-    worker = obedient(kind)
+    worker = start_worker(kind)
     running = await client.post(request_for(notes.order(after=str(hold)), kind, timeout_s=60.0))
     await notes.started()
     waiting = asyncio.create_task(client.post(request_for(notes.order(), kind, timeout_s=60.0)))
@@ -232,10 +232,10 @@ async def test_refused_writes_cost_no_outcome_and_no_slot(
 
 
 async def test_a_message_is_not_lost_when_its_delivery_cannot_be_recorded(
-    obedient: StartWorker, raw: redis.Redis
+    start_worker: StartWorker, raw: redis.Redis
 ) -> None:
     """Regression: Redis had no memory to record the delivery. No client waits here that could repost it."""
-    worker = obedient()
+    worker = start_worker()
     os.kill(worker.pid, signal.SIGSTOP)
     requests = [request_for(Order(), timeout_s=60.0, seed=seed) for seed in range(4)]
     for request in requests:
@@ -252,11 +252,11 @@ async def test_a_message_is_not_lost_when_its_delivery_cannot_be_recorded(
 
 
 async def test_a_worker_that_starts_while_redis_refuses_writes_becomes_ready(
-    obedient: StartWorker, client: QueueClient, raw: redis.Redis
+    start_worker: StartWorker, client: QueueClient, raw: redis.Redis
 ) -> None:
     raw.config_set("min-replicas-to-write", "1")
     try:
-        starting = asyncio.create_task(asyncio.to_thread(obedient, "code", 2))
+        starting = asyncio.create_task(asyncio.to_thread(start_worker, "code", 2))
         await refused(raw)
         assert not starting.done()
     finally:

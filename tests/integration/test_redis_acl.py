@@ -101,13 +101,13 @@ def test_the_file_has_a_disabled_user_for_each_role() -> None:
 async def test_workers_and_runs_work_as_their_own_users(
     admin: redis.Redis,
     settled: As,
-    obedient: StartWorker,
+    start_worker: StartWorker,
     queue_settings: QueueSettings,
     notes: Notes,
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:
     monkeypatch.setenv(REDIS_ENV, settled("llmi-worker"))
-    worker = obedient()
+    worker = start_worker()
     monkeypatch.setenv(REDIS_ENV, settled("llmi-run"))
     async with QueueClient(queue_settings) as client:
         assert (await ask(client, notes.order())).ok
@@ -128,11 +128,11 @@ async def test_workers_and_runs_work_as_their_own_users(
 async def test_the_watch_user_reads_queues_and_workers(
     admin: redis.Redis,
     settled: As,
-    obedient: StartWorker,
+    start_worker: StartWorker,
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:
     monkeypatch.setenv(REDIS_ENV, settled("llmi-worker"))
-    obedient()
+    start_worker()
     assert set(read_depths(settled("llmi-watch"))) == set(QUEUES)
     assert [one.queues for one in read_workers(settled("llmi-watch"))] == [("code",)]
     assert denied(admin) == []
@@ -161,12 +161,12 @@ def flower(settled: As, tmp_path: Path) -> Iterator[Callable[[], Any]]:
 async def test_the_flower_user_reads_and_inspects_workers(
     admin: redis.Redis,
     settled: As,
-    obedient: StartWorker,
+    start_worker: StartWorker,
     flower: Callable[[], Any],
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:
     monkeypatch.setenv(REDIS_ENV, settled("llmi-worker"))
-    worker = obedient()
+    worker = start_worker()
     found: dict[str, Any] = {}
 
     def sees() -> bool:

@@ -107,13 +107,13 @@ def relay(redis_server: EmbeddedRedis, tmp_path_factory: pytest.TempPathFactory)
 
 async def test_clients_and_workers_connect_by_tls(
     relay: Relay,
-    obedient: StartWorker,
+    start_worker: StartWorker,
     queue_settings: QueueSettings,
     notes: Notes,
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:
     monkeypatch.setenv(REDIS_ENV, relay.url(ssl_ca_certs=str(relay.certificate)))
-    worker = obedient()
+    worker = start_worker()
     async with QueueClient(queue_settings) as client:
         assert (await ask(client, notes.order())).ok
     assert "rediss://" in worker.log.read_text()

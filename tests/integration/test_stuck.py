@@ -26,9 +26,9 @@ from workers.settings import QueueSettings
 
 
 async def test_a_slow_request_runs_and_the_next_waits_for_its_slot(
-    obedient: StartWorker, client: QueueClient, notes: Notes, queue_settings: QueueSettings
+    start_worker: StartWorker, client: QueueClient, notes: Notes, queue_settings: QueueSettings
 ) -> None:
-    obedient("code")
+    start_worker("code")
     slow = request_for(notes.order(seconds=60.0))
     behind = [request_for(Order(), seed=number) for number in range(2)]
     await client.post(slow)
@@ -57,9 +57,9 @@ async def test_a_slow_request_runs_and_the_next_waits_for_its_slot(
 
 
 async def test_a_request_of_a_frozen_worker_is_stuck_until_another_has_it(
-    obedient: StartWorker, client: QueueClient, notes: Notes, queue_settings: QueueSettings
+    start_worker: StartWorker, client: QueueClient, notes: Notes, queue_settings: QueueSettings
 ) -> None:
-    frozen = obedient("code")
+    frozen = start_worker("code")
     request = request_for(notes.order(act="hang_once"))
     posted = await client.post(request)
     child = await notes.started()
@@ -72,16 +72,16 @@ async def test_a_request_of_a_frozen_worker_is_stuck_until_another_has_it(
         os.kill(process, signal.SIGSTOP)
     await until(lambda: place() == "silent")
     assert find_request(queue_settings.url, queue_settings, request.request_id, "code").stuck
-    obedient("code")
+    start_worker("code")
     assert (await posted.outcome()).ok
     assert find_request(queue_settings.url, queue_settings, request.request_id, "code").state == "ended"
     assert psutil.Process(frozen.pid).status() == psutil.STATUS_STOPPED
 
 
 async def test_a_queue_that_nobody_serves_is_told(
-    obedient: StartWorker, client: QueueClient, queue_settings: QueueSettings
+    start_worker: StartWorker, client: QueueClient, queue_settings: QueueSettings
 ) -> None:
-    obedient("code")
+    start_worker("code")
     request = request_for(Order(), kind="search")
     await client.post(request)
     seen = find_request(queue_settings.url, queue_settings, request.request_id, "search")
@@ -106,10 +106,10 @@ def of_rollout(order: Order, kind: str = "code") -> Request:
 
 
 async def test_the_status_of_a_run_tells_slow_from_stuck(
-    obedient: StartWorker, producing: QueueClient, notes: Notes, config_file: Path
+    start_worker: StartWorker, producing: QueueClient, notes: Notes, config_file: Path
 ) -> None:
     run = config_file.parent
-    worker = obedient("code")
+    worker = start_worker("code")
     for number in range(3):  # for the median of the kind
         await (await producing.post(of_rollout(Order(seconds=0.1 + number / 100)))).outcome()
     slow = of_rollout(notes.order(seconds=60.0))

@@ -33,13 +33,13 @@ def posted(server: redis.Redis, requests: list[Request], may_wait: int = 1000) -
 
 
 async def test_a_request_goes_from_absent_to_done(
-    server: redis.Redis, obedient: StartWorker, notes: Notes
+    server: redis.Redis, start_worker: StartWorker, notes: Notes
 ) -> None:
     request = request_for(notes.order(seconds=1.0))
     assert state(server, request) == "absent"
     assert posted(server, [request]) == "posted"
     assert state(server, request) == "queued"
-    obedient()
+    start_worker()
     await notes.started()
     assert state(server, request) == "running"
     await until(lambda: state(server, request) == "done")
@@ -49,12 +49,12 @@ async def test_a_request_goes_from_absent_to_done(
 
 
 async def test_posting_twice_is_posting_once(
-    server: redis.Redis, obedient: StartWorker, notes: Notes
+    server: redis.Redis, start_worker: StartWorker, notes: Notes
 ) -> None:
     request = request_for(notes.order(seconds=0.5))
     assert posted(server, [request, request]) == "posted"
     assert posted(server, [request]) == "queued"
-    obedient(concurrency=2)
+    start_worker(concurrency=2)
     await notes.started()
     assert posted(server, [request]) == "running"
     await until(lambda: state(server, request) == "done")
@@ -63,15 +63,15 @@ async def test_posting_twice_is_posting_once(
 
 
 async def test_a_request_of_a_worker_that_dies_is_requeued(
-    server: redis.Redis, obedient: StartWorker, notes: Notes
+    server: redis.Redis, start_worker: StartWorker, notes: Notes
 ) -> None:
     request = request_for(notes.order(act="hang_once"))
     posted(server, [request])
-    first = obedient()
+    first = start_worker()
     await notes.started()
     first.kill()
     assert state(server, request) == "running"  # its lease has not expired
-    obedient()
+    start_worker()
     await until(lambda: state(server, request) == "done")
     assert len(notes.starts) == 2
 

@@ -1,4 +1,4 @@
-"""The Celery application of the queue's own tests: the product's, but with jobs that do as they are told."""
+"""The Celery application of the queue tests: that of the product with scripted jobs."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Jobs that do as they are told, on two existing queues: `code` (prefork) and `search` (threads)."""
+"""Scripted jobs on two existing queues: `code` (prefork) and `search` (threads)."""
 
 from __future__ import annotations
 
@@ -18,7 +18,7 @@ Act = Literal["answer", "blame_model", "blame_us", "raise", "die", "die_once", "
 
 
 class Order(Message):
-    """What the job is to do, after noting its start in `notes`, a file, and once file `after` is there."""
+    """What the job does, after it has noted its start in the file `notes` and the file `after` exists."""
 
     act: Act = "answer"
     seconds: float = 0.0
@@ -26,7 +26,7 @@ class Order(Message):
     after: str = ""
 
 
-def obey(order: Order, context: JobContext) -> Success:
+def run_order(order: Order, context: JobContext) -> Success:
     earlier = 0
     if order.notes:
         with Path(order.notes).open("a+") as notes:
@@ -50,5 +50,5 @@ def obey(order: Order, context: JobContext) -> Success:
 
 
 for kind in ("code", "search"):
-    job(kind, Order)(obey)
+    job(kind, Order)(run_order)
     register(app, kind)

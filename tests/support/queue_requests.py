@@ -1,4 +1,4 @@
-"""What the queue's tests have in common: asking for a job, waiting for what it does, watching the loop."""
+"""Shared by the queue tests: request a job, wait for its start, measure the loop's delay."""
 
 from __future__ import annotations
 
@@ -34,13 +34,13 @@ async def ask(
 
 
 def cause_of(outcome: Outcome) -> Cause | None:
-    """Why it failed; None for a success."""
+    """The cause of a failure; None for a success."""
     return outcome.result.cause if isinstance(outcome.result, Failure) else None
 
 
 @dataclass(frozen=True)
 class Notes:
-    """The file in which jobs note that they were started: `order` is one that does."""
+    """A file in which jobs note their start; `order` makes such a job."""
 
     path: Path
 
@@ -49,12 +49,12 @@ class Notes:
 
     @property
     def starts(self) -> list[int]:
-        """The process ids in which a job was started, in order."""
+        """The process id of each start, in order."""
         lines = self.path.read_text().splitlines() if self.path.exists() else []
         return [int(line.split()[1]) for line in lines if line.startswith("start")]
 
     async def started(self, times: int = 1, timeout_s: float = WAIT_S) -> int:
-        """Wait for so many starts. Returns the process id of the last."""
+        """Wait for `times` starts. Returns the process id of the last."""
         await until(lambda: len(self.starts) == times, timeout_s)
         return self.starts[-1]
 
@@ -66,7 +66,7 @@ def alive(pid: int) -> bool:
 
 @dataclass
 class Heartbeat:
-    """`largest_s`: how much too late the loop came round, at worst."""
+    """`largest_s`: the largest delay of the loop."""
 
     largest_s: float = 0.0
     _last: float = 0.0
@@ -79,7 +79,7 @@ class Heartbeat:
 
 @contextlib.asynccontextmanager
 async def heartbeat() -> AsyncIterator[Heartbeat]:
-    """A task that should run every 5 ms, and how late it came at worst."""
+    """Measure the delay of the loop with a task that should run every 5 ms."""
     heart = Heartbeat(_last=time.perf_counter())
 
     async def run() -> None:
@@ -90,6 +90,6 @@ async def heartbeat() -> AsyncIterator[Heartbeat]:
     task = asyncio.create_task(run())
     try:
         yield heart
-        heart.beat()  # what held the loop up to the end of the block counts too
+        heart.beat()  # a delay up to the end of the block counts too
     finally:
         task.cancel()
