@@ -21,14 +21,14 @@ from workers.messages import Failure, Message
 @dataclass(frozen=True)
 class Draft:
     """A document whose text is complete; `finished` resolves to the same document with every image's
-    outcome in. `make_again`: of a finished one, makes the image whose blob (by its SHA-256) is lost once more
+    outcome in. `remake`: of a finished one, makes the image whose blob (by its SHA-256) is lost once more
     and returns the document with it, or None where that cannot be.
     """
 
     document: Document
     finished: Awaitable[Document]
     client: RequestClient
-    make_again: Callable[[str], Awaitable[Document | None]] | None = None
+    remake: Callable[[str], Awaitable[Document | None]] | None = None
 
 
 class Score(Message):

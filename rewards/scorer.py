@@ -74,8 +74,8 @@ class QueueScorer:
             text = await requests.verdict(text_handle, text_class)
             image = await requests.verdict(image_handle, image_class) if image_handle is not None else None
             lost = image.blob if isinstance(image, Failure) and not isinstance(text, Failure) else ""
-            if lost and draft.make_again is not None:
-                remade = await draft.make_again(lost)
+            if lost and draft.remake is not None:
+                remade = await draft.remake(lost)
                 if remade is not None:
                     handle = await self._post_again(requests, remade, formula, owner)
                     image = await requests.verdict(handle, image_class)

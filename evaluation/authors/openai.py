@@ -53,7 +53,7 @@ class OpenAIAuthor:
                 while not reason:
                     data = await _read(response, call.deadline)
                     for chunk in _chunks(call, stream, data):
-                        model = call.said(chunk.get("model")) or model
+                        model = call.redacted(chunk.get("model")) or model
                         text, reason = _delta(chunk)
                         if text:
                             yield text
@@ -68,7 +68,7 @@ class OpenAIAuthor:
     def _call(self, task: Task, images: tuple[bytes, ...], seed: int) -> api.Call:
         settings = self._settings
         variable = keys.key_env(settings.api_key_env, settings.url)
-        key = keys.required(variable, NAME) if variable else ""
+        key = keys.required_key(variable, NAME) if variable else ""
         chat = conversation(task, len(images), system_prompt=settings.system_prompt)
         body: dict[str, Any] = {
             "model": settings.model,
@@ -109,7 +109,7 @@ def _with_pictures(chat: list[dict], uris: list[str]) -> list[dict]:
 
 
 async def _open(connections: aiohttp.ClientSession, call: api.Call) -> aiohttp.ClientResponse:
-    """The response after its header is read and checked; the caller closes it. Raises as `api.ask`."""
+    """The response after its header is read and checked; the caller closes it. Raises as `api.send`."""
     try:
         async with asyncio.timeout(call.deadline - time.time()):
             response = await connections.request(
@@ -134,7 +134,7 @@ async def _open(connections: aiohttp.ClientSession, call: api.Call) -> aiohttp.C
         raise InfrastructureFault(Cause.BAD_ANSWER, "its base URL is not a URL", provider=NAME) from error
     except (aiohttp.ClientError, OSError) as error:
         detail = f"cannot be reached: {type(error).__name__}"
-        raise api.PassingFault(Cause.PROVIDER_DOWN, detail, provider=NAME) from None
+        raise api.TransientFault(Cause.PROVIDER_DOWN, detail, provider=NAME) from None
     if response.status == 200:
         detail = f"the answer is no event stream, but {response.content_type}"
         raise InfrastructureFault(Cause.BAD_ANSWER, detail, provider=NAME)
@@ -175,7 +175,7 @@ def _gave_up(call: api.Call, chunk: dict[str, Any]) -> JobError:
     if isinstance(failure, ModelFault):
         return failure
     error = chunk["error"]
-    words = call.said(error.get("message") if isinstance(error, dict) else error) or "without a word"
+    words = call.redacted(error.get("message") if isinstance(error, dict) else error) or "without a word"
     return InfrastructureFault(Cause.PROVIDER_DOWN, f"it gave up: {words}", provider=NAME)
 
 

@@ -23,7 +23,7 @@ def evaluate(payload: EvaluatePayload, ctx: JobContext) -> Success:
 def rubric_judge() -> str:
     """The outside service of the judge of criteria; "" for rules."""
     settings = RubricSettings.load()
-    return keys.service(settings.provider, settings.url) if settings.provider == "openai" else ""
+    return keys.service_name(settings.provider, settings.url) if settings.provider == "openai" else ""
 
 
 @job(RUBRIC_KIND, RubricPayload, provider=rubric_judge)

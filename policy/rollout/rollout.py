@@ -141,10 +141,10 @@ class Rollout:
         document = self._document(result, tuple(result.parts))
         finished = asyncio.create_task(self._finish(result, tooling))
 
-        async def make_again(sha256: str) -> Document | None:
-            return await self._finish(result, tooling) if await tooling.make_again(sha256) else None
+        async def remake(sha256: str) -> Document | None:
+            return await self._finish(result, tooling) if await tooling.remake(sha256) else None
 
-        draft = Draft(document=document, finished=finished, client=self.client, make_again=make_again)
+        draft = Draft(document=document, finished=finished, client=self.client, remake=remake)
         try:
             score = await self.scorer.score(draft)
             await finished

@@ -86,7 +86,7 @@ class Tooling:
                 done.append(part)
         return tuple(done)
 
-    async def make_again(self, sha256: str) -> bool:
+    async def remake(self, sha256: str) -> bool:
         """Make an image of this document once more, whose blob `sha256` is gone or damaged.
 
         Returns whether it is there again, perhaps under another name. False for an input of the task: that is
@@ -119,7 +119,7 @@ class Tooling:
         """Ask for the image. An edit whose image was lost is asked for once more when that is there again."""
         outcome = await self._ask(part)
         lost = outcome.result.blob if isinstance(outcome.result, Failure) else ""
-        if tools()[part.tag.source].image_param and lost and await self.make_again(lost):
+        if tools()[part.tag.source].image_param and lost and await self.remake(lost):
             outcome = await self._ask(part)
         return outcome
 

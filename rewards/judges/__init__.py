@@ -30,7 +30,7 @@ def warm_image() -> None:
 
 
 def _outside(judge: JudgeEndpoint, url: str) -> str:
-    return keys.service(judge.provider, url) if judge.provider == "openai" else ""
+    return keys.service_name(judge.provider, url) if judge.provider == "openai" else ""
 
 
 def text_judge() -> str:

@@ -46,7 +46,7 @@ def content(call: api.Call, said: Mapping[str, Any]) -> object:
         raise _unreadable(call, said, choice, text, declined) from error
     if not isinstance(verdict, dict):
         return verdict
-    return {k: keys.blanked(v, call.key) if isinstance(v, str) else v for k, v in verdict.items()}
+    return {k: keys.redacted(v, call.key) if isinstance(v, str) else v for k, v in verdict.items()}
 
 
 def _text(message: Mapping[str, Any]) -> tuple[str, str]:
@@ -65,13 +65,13 @@ def _unreadable(
     call: api.Call, said: Mapping[str, Any], choice: Mapping[str, Any], text: str, declined: str
 ) -> JobError:
     if declined or (len(text) <= APOLOGY and plain(text).startswith(APOLOGIES)):
-        return _refused(call, call.said(declined or text))
+        return _refused(call, call.redacted(declined or text))
     if _filtered(choice, said):
         return _refused(call, "a content filter stopped its answer")
     if choice.get("error"):
         return api.refused(call, 200, choice)
     ended = choice.get("finish_reason")
-    shown, why = call.said(text)[:SHOWN], call.said(ended) or "none"
+    shown, why = call.redacted(text)[:SHOWN], call.redacted(ended) or "none"
     cure = "; raise its max_tokens" if ended == "length" else ""
     detail = f"not a JSON verdict (finish_reason {why}{cure}): {shown!r}"
     return InfrastructureFault(Cause.VERDICT_UNREADABLE, detail, provider=call.provider)

@@ -28,7 +28,7 @@ from rewards.settings import TokensField
 from workers.errors import Cause, InfrastructureFault, ModelFault
 from workers.jobs import JobContext
 from workers.providers.http import keys
-from workers.providers.http.api import Answer, Call, Refused, TooLarge, ask
+from workers.providers.http.api import Answer, Call, Refused, TooLarge, send
 from workers.providers.http.client import run_until
 from workers.providers.http.refusals import image_limit
 
@@ -92,7 +92,7 @@ def answer(
         reply = _post(call, chat)
     except (TooLarge, Refused) as refusal:
         reply, shortened = _shortened(call, refusal, shorter), refusal.detail
-    model = call.said(reply.get("model")) or judge.model
+    model = call.redacted(reply.get("model")) or judge.model
     return Answered(replies.content(call, reply), model, shortened)
 
 
@@ -100,7 +100,7 @@ def _call(
     judge: Endpoint, url: str, schema: Mapping[str, Any], schema_name: str, ctx: JobContext, name: str
 ) -> Call:
     variable = keys.key_env(judge.api_key_env, url)
-    key = keys.required(variable, name) if variable else ""
+    key = keys.required_key(variable, name) if variable else ""
     body: dict[str, Any] = {
         "model": judge.model,
         "temperature": judge.temperature,
@@ -128,7 +128,7 @@ def _call(
 
 def _post(call: Call, chat: Chat) -> Answer:
     whole = replace(call, body={**(call.body or {}), "messages": chat})
-    return run_until(call.deadline, ask(whole))
+    return run_until(call.deadline, send(whole))
 
 
 def _shortened(call: Call, refusal: TooLarge | Refused, shorter: Shorter | None) -> Answer:

@@ -71,7 +71,7 @@ def verdict(services: FakeServices) -> api.Answer:
     url = f"http://localhost:{services.url.rpartition(':')[2]}/v1/chat/completions"
     body = {"model": "m", "messages": [], "response_format": {"type": "json_schema"}}
     call = api.Call(provider="judge", method="POST", url=url, body=body, deadline=time.time() + PATIENCE_S)
-    return asyncio.run(api.ask(call))
+    return asyncio.run(api.send(call))
 
 
 def test_names_of_pages_that_do_not_resolve_keep_no_judge_waiting(
@@ -205,7 +205,7 @@ def test_a_service_that_is_late_is_named_and_not_the_job(services: FakeServices)
 
 async def late(services: FakeServices, seconds: float) -> api.Answer:
     body = {"response_format": {"type": "json_schema"}}
-    return await api.ask(
+    return await api.send(
         api.Call(
             provider="judge",
             method="POST",

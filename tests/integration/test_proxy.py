@@ -102,7 +102,7 @@ def call(url: str, key: str = "") -> api.Answer:
     asked = api.Call(
         provider="p", method="POST", url=url, body={"prompt": "a fox"}, deadline=time.time() + 5, key=key
     )
-    return asyncio.run(api.ask(asked))
+    return asyncio.run(api.send(asked))
 
 
 def test_a_service_in_the_internet_is_asked_through_the_proxy(

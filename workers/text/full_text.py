@@ -37,7 +37,7 @@ def match_expression(query: str) -> str:
     return " OR ".join(f'"{term}"' for term in list(terms)[:MAX_TERMS])
 
 
-def sharing(query: str, texts: Sequence[str]) -> set[int]:
+def matching(query: str, texts: Sequence[str]) -> set[int]:
     """The numbers of those `texts` that share a content word with `query`."""
     match = match_expression(query)
     if not match:

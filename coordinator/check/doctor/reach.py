@@ -71,13 +71,13 @@ def _environment(config: ServiceConfig) -> Finding:
 def _proxies(config: ServiceConfig) -> Iterator[Finding]:
     """The proxies of the environment, and whether images from the web may use them."""
     for scheme in ("https", "http"):
-        if proxy := proxies.named(f"{scheme}://example.com"):
-            where = f"{scheme} requests to outside services go through {proxies.shown(proxy)}"
+        if proxy := proxies.from_environment(f"{scheme}://example.com"):
+            where = f"{scheme} requests to outside services go through {proxies.redacted(proxy)}"
             yield ok("environment", f"{scheme} proxy", f"{where}; requests to private addresses never do")
     pictures = (
         bool(providers.make("search", config.tools.search).service()) and not config.tools.search.trust_proxy
     )
-    if pictures and proxies.named("https://example.com"):
+    if pictures and proxies.from_environment("https://example.com"):
         yield note(
             *("environment", "images", "fetched by https from hosts that this machine can resolve"),
             "if it resolves none, and the proxy refuses internal addresses, set tools.search.trust_proxy",

@@ -242,7 +242,7 @@ def test_answers_of_judges_and_services(work, unit):
         (lambda text: check_url("http://h.example/" + text, allow_private=False), "../"),
         (lambda text: check_url("http://h.example/" + text, allow_private=False), "%2e"),
         (found, "fox "),
-        (lambda text: full_text.sharing(text, [text]), "fox "),
+        (lambda text: full_text.matching(text, [text]), "fox "),
         (images.from_base64, "QUJD"),
     ],
     ids=["host", "digits", "path", "escapes", "results", "titles", "base64"],

@@ -186,12 +186,12 @@ async def test_an_image_that_the_judge_finds_lost_is_made_again_and_judged_once_
             return Outcome(request_id=request.request_id, kind=request.kind, result=missing)
         return good(request)
 
-    async def make_again(sha256: str) -> Document | None:
+    async def remake(sha256: str) -> Document | None:
         asked.append(sha256)
         return None if again == "not to be made" else document(P("x"), I(blob=new), image_num=1)
 
     client = FakeClient(answer)
-    more = {} if again == "nobody to ask" else {"make_again": make_again}
+    more = {} if again == "nobody to ask" else {"remake": remake}
     drafted = draft_of(document(P("x"), I(blob=old), image_num=1), client, **more)
     async with asyncio.timeout(5):
         result = await QueueScorer(RewardSettings(), JudgeSettings()).score(drafted)

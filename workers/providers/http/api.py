@@ -1,10 +1,12 @@
 """One call to a provider's API: JSON back, or a typed failure.
 
-Invariants: never past the request's deadline; what a service refuses because of the content is the model's
-fault (`PROMPT_REFUSED`, by `workers.providers.http.refusals`); 401 and 403 are AUTH, 429 is QUOTA, 5xx and
-network trouble PROVIDER_DOWN, anything else BAD_ANSWER; only QUOTA and PROVIDER_DOWN are tried again, a few
-times, jittered, and no earlier than the provider's own Retry-After; a key never shows in a detail. A 4xx for
-an unknown reason is logged once with its answer, and counted.
+Invariants:
+- A call ends by the request's deadline.
+- A refusal because of the content is the model's fault (`PROMPT_REFUSED`, see `refusals`). 401 and 403 are
+  AUTH, 429 is QUOTA, 5xx and network errors are PROVIDER_DOWN, anything else is BAD_ANSWER.
+- Only QUOTA and PROVIDER_DOWN are retried: a few times, with jitter, not before the provider's Retry-After.
+- A key never appears in a detail.
+- A 4xx for an unknown reason is counted, and each kind is logged once.
 """
 
 from __future__ import annotations
@@ -23,24 +25,23 @@ import tenacity
 
 from workers.errors import Cause, InfrastructureFault, JobError, ModelFault
 from workers.metrics import telemetry
-from workers.providers.http import proxies, refusals
+from workers.providers.http import keys, proxies, refusals
 from workers.providers.http.client import Resolver, proxy_of, read_bounded
-from workers.providers.http.keys import blanked
 from workers.providers.http.refusals import Meaning
 
 logger = logging.getLogger(__name__)
 
 MAX_ANSWER_BYTES = 96 * 2**20
-SAID = 300  # characters of a provider's own words in a detail
+DETAIL_CHARS = 300  # of a provider's message in a detail
 MAX_TRIES = 4
-CLOCKS_S = 0.05  # seconds by which the loop's clock, which ends a call, may be ahead of the deadline's clock
+CLOCK_SKEW_S = 0.05  # seconds by which the loop's clock may be ahead of the deadline's
 _JITTER = tenacity.wait_random_exponential(multiplier=0.5, max=8)
 
 Answer = dict[str, Any]
 
 
-class PassingFault(InfrastructureFault):
-    """A failure that may be gone in a moment: 408, 429, 5xx, network trouble."""
+class TransientFault(InfrastructureFault):
+    """A failure that a retry may not meet: 408, 429, 5xx, network errors."""
 
 
 class TooLarge(ModelFault):
@@ -48,15 +49,20 @@ class TooLarge(ModelFault):
 
 
 class Refused(InfrastructureFault):
-    """A 4xx that is not known to be for what the model wrote."""
+    """A 4xx for an unknown reason."""
 
 
 @dataclass(frozen=True)
 class Call:
-    """One HTTP call. `form` is made anew for each try (a form can be sent once). `key` is blanked out of
-    details. `expects`: the field without which an answer with status 200 is an error. `only_content`: the
-    request holds what the model wrote and nothing of the configuration, so that a 4xx that nothing else
-    explains is a refusal of it. `wrote`: the model's words in the request, which an answer may repeat.
+    """One HTTP call.
+
+    try_timeout_s: limit of one attempt, in seconds.
+    form: makes the form of one attempt, since a form can be sent once.
+    key: removed from every detail.
+    expects: the field without which an answer with status 200 is an error.
+    only_content: the request holds only what the model wrote and nothing of the configuration, so that a 4xx
+        that nothing else explains is a refusal of the content.
+    model_text: the model's words in the request, which an answer may repeat.
     """
 
     provider: str
@@ -71,31 +77,29 @@ class Call:
     key: str = ""
     expects: str = ""
     only_content: bool = False
-    wrote: str = ""
+    model_text: str = ""
 
-    def said(self, words: object) -> str:
-        """The provider's own words as a detail shows them, "" for what is no text: some repeat the key that
-        they were sent.
-        """
+    def redacted(self, words: object) -> str:
+        """The provider's message as a detail shows it, without the key; "" for what is not text."""
         if not isinstance(words, str):
             return ""
-        return blanked(words, self.key)[:SAID]  # in this order, or half a key is left at the end
+        return keys.redacted(words, self.key)[:DETAIL_CHARS]  # in this order, or a part of the key could stay
 
 
 def parsed(text: str | bytes) -> Any:
-    """JSON that came from outside. Raises `ValueError`, also where it is nested too deep to be read."""
+    """JSON from outside. Raises `ValueError`, also for JSON that is nested too deep."""
     try:
         return json.loads(text)
     except RecursionError as error:
         raise ValueError("it is nested too deep") from error
 
 
-async def ask(call: Call) -> Answer:
+async def send(call: Call) -> Answer:
     """The answer's JSON object. Raises `InfrastructureFault`, or `ModelFault(PROMPT_REFUSED)` for refused
     content.
     """
     async with session() as connections:
-        return await retrying(call.deadline)(_try_once, connections, call)
+        return await retrying(call.deadline)(_attempt, connections, call)
 
 
 def session() -> aiohttp.ClientSession:
@@ -105,16 +109,16 @@ def session() -> aiohttp.ClientSession:
 
 
 def retrying(deadline: float) -> tenacity.AsyncRetrying:
-    """Tries again after a `PassingFault`, as the module's docstring says. `deadline` in Unix seconds."""
+    """Retries after a `TransientFault`, by the invariants of this module. `deadline`: Unix seconds."""
     return tenacity.AsyncRetrying(
-        retry=tenacity.retry_if_exception_type(PassingFault),
+        retry=tenacity.retry_if_exception_type(TransientFault),
         wait=_wait,
         stop=lambda state: state.attempt_number >= MAX_TRIES or _too_late(state, deadline),
         reraise=True,
     )
 
 
-async def _try_once(connections: aiohttp.ClientSession, call: Call) -> Answer:
+async def _attempt(connections: aiohttp.ClientSession, call: Call) -> Answer:
     left = call.deadline - time.time()
     proxy = None
     try:
@@ -132,21 +136,21 @@ async def _try_once(connections: aiohttp.ClientSession, call: Call) -> Answer:
             ) as response:
                 body = await read_bounded(response, MAX_ANSWER_BYTES)
     except TimeoutError as error:
-        cause = Cause.TIMEOUT if call.deadline - time.time() < CLOCKS_S else Cause.PROVIDER_DOWN
-        raise PassingFault(cause, "no answer in time", provider=call.provider) from error
+        cause = Cause.TIMEOUT if call.deadline - time.time() < CLOCK_SKEW_S else Cause.PROVIDER_DOWN
+        raise TransientFault(cause, "no answer in time", provider=call.provider) from error
     except aiohttp.InvalidURL as error:
         raise InfrastructureFault(
             Cause.BAD_ANSWER, "its base URL is not a URL", provider=call.provider
         ) from error
     except (aiohttp.ClientError, OSError) as error:
         # The name of the error only: some of these carry the URL, and SerpAPI's key travels in it.
-        way = f" through the proxy {proxies.shown(proxy)}" if proxy else ""
+        way = f" through the proxy {proxies.redacted(proxy)}" if proxy else ""
         detail = f"cannot be reached{way}: {type(error).__name__}"
-        raise PassingFault(Cause.PROVIDER_DOWN, detail, provider=call.provider) from None
-    return _judge(call, response.status, response.headers, body)
+        raise TransientFault(Cause.PROVIDER_DOWN, detail, provider=call.provider) from None
+    return _checked(call, response.status, response.headers, body)
 
 
-def _judge(call: Call, status: int, headers: Mapping[str, str], body: bytes) -> Answer:
+def _checked(call: Call, status: int, headers: Mapping[str, str], body: bytes) -> Answer:
     if not 200 <= status < 300:
         raise failure(call, status, headers, body)
     try:
@@ -161,28 +165,28 @@ def _judge(call: Call, status: int, headers: Mapping[str, str], body: bytes) -> 
 
 
 def failure(call: Call, status: int, headers: Mapping[str, str], body: bytes) -> JobError:
-    """What an answer with an error status means."""
+    """The failure for an answer with an error status."""
     try:
         answer = parsed(body)
     except ValueError:
         answer = None
-    wish = _retry_after(headers.get("Retry-After"))
-    return refused(call, status, answer, body.decode(errors="replace"), wish)
+    delay_s = _retry_after(headers.get("Retry-After"))
+    return refused(call, status, answer, body.decode(errors="replace"), delay_s)
 
 
 def refused(
     call: Call, status: int, answer: object, body: str = "", retry_after_s: float | None = None
 ) -> JobError:
     """The failure for an answer that is an error. `body`: its text, where `answer` is not all of it."""
-    words = call.said(refusals.read(answer).words) or call.said(body)
-    meant = refusals.meaning(status, answer, body, call.wrote)
+    words = call.redacted(refusals.read(answer).words) or call.redacted(body)
+    meaning = refusals.meaning(status, answer, body, call.model_text)
     if call.only_content and (
-        (meant is Meaning.UNKNOWN and status >= 400)
-        or (meant is Meaning.FAILED and refusals.speaks_of_content(words))
+        (meaning is Meaning.UNKNOWN and status >= 400)
+        or (meaning is Meaning.FAILED and refusals.is_about_content(words))
     ):
-        meant = Meaning.CONTENT
+        meaning = Meaning.CONTENT
     provider, detail = call.provider, f"HTTP {status}: {words}"
-    match meant:
+    match meaning:
         case Meaning.CONTENT:
             return ModelFault(Cause.PROMPT_REFUSED, words or f"HTTP {status}", provider=provider)
         case Meaning.TOO_LARGE:
@@ -190,28 +194,28 @@ def refused(
         case Meaning.KEY:
             return InfrastructureFault(Cause.AUTH, detail, provider=provider)
         case Meaning.QUOTA:
-            passing = PassingFault if status == 429 else InfrastructureFault
-            return passing(Cause.QUOTA, detail, provider=provider, retry_after_s=retry_after_s)
+            fault = TransientFault if status == 429 else InfrastructureFault
+            return fault(Cause.QUOTA, detail, provider=provider, retry_after_s=retry_after_s)
         case Meaning.FAILED:
-            return PassingFault(Cause.PROVIDER_DOWN, detail, provider=provider, retry_after_s=retry_after_s)
+            return TransientFault(Cause.PROVIDER_DOWN, detail, provider=provider, retry_after_s=retry_after_s)
     if status < 400 and not words:
         detail = f"the answer holds no {call.expects}" if call.expects else detail
         return InfrastructureFault(Cause.BAD_ANSWER, detail, provider=provider)
-    _note_unknown(call, status, detail)
+    _log_unknown(call, status, detail)
     return Refused(Cause.BAD_ANSWER, detail, provider=provider)
 
 
-_noted: set[tuple[str, str]] = set()
-_NOTED = 200  # refusals that one process logs at most: an answer may repeat the request
+_logged: set[tuple[str, str]] = set()
+_MAX_LOGGED = 200  # kinds that one process logs: an answer may repeat the request
 
 
-def _note_unknown(call: Call, status: int, detail: str) -> None:
-    """Count a refusal that masks its sample; log each kind of it once in a process."""
+def _log_unknown(call: Call, status: int, detail: str) -> None:
+    """Count a refusal that masks its sample, and log each kind once per process."""
     telemetry.worker_metrics().refused(call.provider, status)
     kind = (call.provider, "".join(c for c in detail[:120] if not c.isdigit()))
-    if kind in _noted or len(_noted) >= _NOTED:
+    if kind in _logged or len(_logged) >= _MAX_LOGGED:
         return
-    _noted.add(kind)
+    _logged.add(kind)
     logger.warning(
         "%s refused a request for an unknown reason, so the sample is masked: %s",
         call.provider,
@@ -233,15 +237,15 @@ def _retry_after(value: str | None) -> float | None:
         return None
 
 
-def _wish(state: tenacity.RetryCallState) -> float:
+def _requested_delay_s(state: tenacity.RetryCallState) -> float:
     error = state.outcome.exception() if state.outcome else None
     return (error.retry_after_s or 0.0) if isinstance(error, JobError) else 0.0
 
 
 def _wait(state: tenacity.RetryCallState) -> float:
-    return max(_JITTER(state), _wish(state))
+    return max(_JITTER(state), _requested_delay_s(state))
 
 
 def _too_late(state: tenacity.RetryCallState, deadline: float) -> bool:
-    """Whether the next try would begin past the deadline (tenacity fills in `upcoming_sleep` first)."""
+    """Whether the next attempt would begin past the deadline (tenacity fills in `upcoming_sleep` first)."""
     return time.time() + state.upcoming_sleep >= deadline

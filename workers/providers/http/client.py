@@ -188,7 +188,7 @@ class _Guard:
     @contextlib.asynccontextmanager
     async def get(self, target: URL) -> AsyncIterator[aiohttp.ClientResponse]:
         """The answer to a URL that passed `check_url`; a redirect is not followed."""
-        proxy = proxies.named(str(target))
+        proxy = proxies.from_environment(str(target))
         if proxy is None:
             async with self.session.get(target, allow_redirects=False) as response:
                 yield response

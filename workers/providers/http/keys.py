@@ -1,7 +1,8 @@
-"""Keys and addresses of outside services, read from the environment when a job needs them.
+"""Keys of outside services, read from the environment when a job needs them.
 
-Invariants: a key lives in the environment and in the header or parameter that carries it, nowhere else; a
-service's own key goes to that service's hosts, and to another only where the configuration says so.
+Invariants:
+- A key is in the environment and in the header or parameter that carries it, nowhere else.
+- A service's own key is sent to that service's hosts. The configuration may name another host.
 """
 
 from __future__ import annotations
@@ -21,13 +22,13 @@ ARK_DOMAINS = ("volces.com", "bytepluses.com")
 OPENAI_HOST = "api.openai.com"
 
 
-def service(provider: str, url: str) -> str:
-    """What an outside service is called: its kind, and where it is."""
+def service_name(provider: str, url: str) -> str:
+    """Name of an outside service: its provider and its host."""
     parts = urlsplit(url)
     return f"{provider} at {parts.netloc.rpartition('@')[2] or 'nowhere'}"
 
 
-def required(name: str, provider: str) -> str:
+def required_key(name: str, provider: str) -> str:
     """The key in environment variable `name`. Raises `InfrastructureFault(AUTH)` naming the variable when it
     is unset.
     """
@@ -37,8 +38,8 @@ def required(name: str, provider: str) -> str:
     return value
 
 
-def blanked(words: str, key: str) -> str:
-    """`words` without `key` in any form in which services repeat it: plain, as in a URL, in JSON."""
+def redacted(words: str, key: str) -> str:
+    """`words` without `key` in any form that services repeat: plain, URL-encoded, in JSON."""
     if not key:
         return words
     for form in (key, quote(key, safe=""), key.replace("/", "\\/")):
@@ -57,8 +58,8 @@ def is_openai(url: str) -> bool:
 
 
 def key_env(named: str, url: str) -> str:
-    """The variable whose key the endpoint at `url` wants: the one `named` in the configuration, else the
-    service's own; "" for a server of one's own (vLLM, vLLM-Omni, SGLang), which runs without.
+    """The environment variable with the key for `url`: the one `named` in the configuration, else the
+    service's own; "" for any other server (vLLM, vLLM-Omni, SGLang), which needs no key.
     """
     if named:
         return named

@@ -30,7 +30,7 @@ REMEMBERED_S = 60.0  # how long a name that was resolved to choose between proxy
 _resolved: dict[str, tuple[float, tuple[str, ...]]] = {}
 
 
-def named(url: str) -> URL | None:
+def from_environment(url: str) -> URL | None:
     """The proxy that the environment names for `url`; None without one, and for hosts whose name or address
     is internal.
     """
@@ -52,7 +52,7 @@ async def route(url: str, resolver: AbstractResolver) -> URL | None:
 
     `resolver` lets every address through. A name that it cannot resolve is the proxy's to resolve.
     """
-    proxy = named(url)
+    proxy = from_environment(url)
     if proxy is None:
         return None
     no_proxy = getproxies_environment().get("no", "")
@@ -62,7 +62,7 @@ async def route(url: str, resolver: AbstractResolver) -> URL | None:
     return proxy
 
 
-def shown(proxy: URL) -> str:
+def redacted(proxy: URL) -> str:
     """The proxy without user and password."""
     return str(proxy.with_user(None))
 

@@ -1,5 +1,4 @@
-"""The codes and words by which services say why they refuse a request. Data for
-`workers.providers.http.refusals`.
+"""Codes and words with which services explain a refusal. Data for `workers.providers.http.refusals`.
 
 Compared without case, blanks and punctuation (`refusals.plain`).
 """
@@ -16,7 +15,7 @@ CONTENT_CODES = (
     *("contentrejected", "contentrefused", "inputrejected", "greennet", "auditfailed", "censor"),
     *("moderated", "illegal", "guardrail", "highrisk"),
 )
-# Codes that are this and nothing more: finish reasons, block reasons, the `status` of an image server.
+# Whole codes: finish reasons, block reasons, the `status` of an image server.
 CONTENT_WORDS = frozenset({"refusal", "refused", "rejected", "blocked", "filtered", "flagged", "spii"})
 LARGE_CODES = (
     *("contextlength", "contextwindow", "contextsize", "toolarge", "toolong", "abovemaxlength"),
@@ -30,7 +29,7 @@ REQUEST_CODES = (
     *("invalidendpoint", "unsupportedcountry"),
 )
 # Parts of messages:
-CONTENT_SAID = (
+CONTENT_MESSAGES = (
     *("contentpolic", "contentfilter", "contentmanagement", "contentmoderation", "contentsafety"),
     *("contentwasblocked", "contentblocked", "contentviolat", "blockedbycontent", "blockedbysafety"),
     *("blockedduetosafety", "blockedduetocontent", "safetysystem", "safetyfilter", "safetysetting"),
@@ -49,12 +48,12 @@ CONTENT_SAID = (
     *("violatesusage", "usageguideline", "guardrail", "responseblocked", "blockedoutput", "blockedinput"),
     *("patternisblocked", "敏感", "违规", "不合规", "违法", "不安全", "内容安全", "审核"),
 )
-# Of one's context, whatever parameter is named beside it.
-CONTEXT_SAID = (
+# About the context length, whatever parameter is named beside it.
+CONTEXT_MESSAGES = (
     *("contextlength", "contextwindow", "contextsize", "maximummodellength", "maxmodellen", "inputtokens"),
     *("inputtokencount", "maxmessagetokens", "maxnewtokensmustbe", "maximumcontext"),
 )
-LARGE_SAID = (
+LARGE_MESSAGES = (
     *("toolong", "toolarge", "reducethelength", "rangeofinputlength", "maximumnumberoftokens"),
     *("maximumlength", "maxlength", "characterlimit", "toomanytokens", "tokenlimit", "toomanyimages"),
     *("maximumnumberofimages", "exceedsthemaximum", "exceedthemaximum", "exceedsthelimit", "mostcharacters"),
@@ -62,19 +61,19 @@ LARGE_SAID = (
     *("tokensexceed", "maxsequencelength", "longerthan", "haveatmost", "hasatmost", "lengthlimit"),
     *("长度", "过长", "超长"),
 )
-# Of a picture that an edit was asked for.
-SHAPE_SAID = ("aspectratio", "toosmall", "dimension", "resolution", "pixels", "widthandheight")
-KEY_SAID = (
+# About the image of an edit.
+SHAPE_MESSAGES = ("aspectratio", "toosmall", "dimension", "resolution", "pixels", "widthandheight")
+KEY_MESSAGES = (
     *("invalidapikey", "incorrectapikey", "validapikey", "yourapikey", "apikeynot", "apikeyis", "apikeyhas"),
     *("noapikey", "missingapikey", "unauthorized", "unauthorised", "authenticationfail", "invalidtoken"),
     *("notauthenticated", "密钥", "鉴权"),
 )
-QUOTA_SAID = (
+QUOTA_MESSAGES = (
     *("quota", "billing", "creditbalance", "insufficientcredit", "insufficientbalance", "insufficientfund"),
     *("outofcredit", "accountbalance", "ratelimit", "toomanyrequests", "arrear", "overdue", "yourplan"),
     *("runoutof", "欠费", "余额"),
 )
-OURS_SAID = (
+INFRASTRUCTURE_MESSAGES = (
     *("permission", "youraccount", "thisaccount", "accountis", "accounthas", "accountnot", "subscription"),
     *("modelnotfound", "yourorganization", "yourproject", "yourregion"),
     *("nosuchparameter", "searchengine", "doesnotexist", "notsupportedwiththismodel"),
@@ -82,8 +81,8 @@ OURS_SAID = (
     *("unknownparameter", "extrainputs", "fieldrequired", "outofmemory", "cuda", "traceback"),
     *("internalerror", "internalserver", "notloaded", "overloaded"),
 )
-# Fields that our configuration fills, not the model.
-OWN_FIELDS = frozenset(
+# Fields that the configuration fills, not the model.
+CONFIGURED_FIELDS = frozenset(
     {"model", "n", "size", "seed", "temperature", "max_tokens", "max_completion_tokens", "response_format"}
     | {"chat_template_kwargs", "quality", "watermark", "stream", "steps", "num_inference_steps", "api_key"}
     | {"true_cfg_scale", "guidance_scale", "negative_prompt", "engine", "authorization"}

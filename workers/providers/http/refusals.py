@@ -1,10 +1,10 @@
-"""What the error answer of a service means for a request that holds words or pictures of the model. Pure.
+"""The meaning of a service's error answer for a request that holds words or images of the model. Pure.
 
 Services refuse in many shapes: OpenAI's `error.code`, Azure's `error.innererror`, DashScope's top-level
-`code`, FastAPI's `detail`, a string, an error beside HTTP 200. `meaning` reads the codes and the messages
-wherever they stand, never what an answer repeats of the request. Codes count before messages, and of
-messages those that speak of keys and quotas before those that speak of content: a fault of ours must not
-count against a document. No regular expression: the answer is untrusted text.
+`code`, FastAPI's `detail`, a string, an error with HTTP 200. `meaning` reads codes and messages anywhere in
+the answer, but not what the answer repeats of the request. Codes count before messages. Messages about keys
+and quotas count before those about content: an infrastructure failure must not count against a document. No
+regular expression is used, since the answer is untrusted text.
 """
 
 from __future__ import annotations
@@ -17,31 +17,31 @@ from enum import StrEnum
 from typing import Any
 
 from workers.providers.http.refusal_words import (
+    CONFIGURED_FIELDS,
     CONTENT_CODES,
-    CONTENT_SAID,
+    CONTENT_MESSAGES,
     CONTENT_WORDS,
-    CONTEXT_SAID,
+    CONTEXT_MESSAGES,
+    INFRASTRUCTURE_MESSAGES,
     KEY_CODES,
-    KEY_SAID,
+    KEY_MESSAGES,
     LARGE_CODES,
-    LARGE_SAID,
-    OURS_SAID,
-    OWN_FIELDS,
+    LARGE_MESSAGES,
     QUOTA_CODES,
-    QUOTA_SAID,
+    QUOTA_MESSAGES,
     REQUEST_CODES,
-    SHAPE_SAID,
+    SHAPE_MESSAGES,
 )
 
 
 class Meaning(StrEnum):
-    """Why a service refused. The first two are the model's fault; the others are not known to be."""
+    """Why a service refused. The first two are the model's fault; the others count as infrastructure."""
 
-    CONTENT = "content"  # the words or pictures are not wanted
-    TOO_LARGE = "too_large"  # too many words, pictures or bytes
-    QUOTA = "quota"  # also an account without money
+    CONTENT = "content"  # words or images that a filter refuses
+    TOO_LARGE = "too_large"  # too many words, images or bytes
+    QUOTA = "quota"  # also an account without credit
     KEY = "key"
-    REQUEST = "request"  # a parameter, a model or an address of our configuration
+    REQUEST = "request"  # a parameter, a model or an address of the configuration
     UNKNOWN = "unknown"  # a 4xx for a reason that is not listed here
     FAILED = "failed"  # the service itself
 
@@ -57,12 +57,13 @@ _MESSAGES = frozenset(
 _FLAGS = frozenset({"filtered", "blocked", "flagged", "nsfw", "hasnsfwconcepts"})
 # Fields that are filled only where a filter acted.
 _REASONS = frozenset({"flaggedinput", "blockreason", "raifilteredreason"})
-# What an answer repeats of the request, or made from it.
+# Fields that repeat the request, or were made from it.
 _ECHOES = frozenset(
     {"input", "inputs", "prompt", "messages", "request", "body", "ctx", "text", "content", "images", "url"}
     | {"b64json", "revisedprompt", "query", "searchparameters", "arguments"}
 )
-ECHO = 20  # letters of the request that an answer does not hold by chance
+ECHO = 20  # letters of the request that are no coincidence in an answer
+_OTHER_MESSAGES = (KEY_MESSAGES, QUOTA_MESSAGES, INFRASTRUCTURE_MESSAGES)
 _LIMITS = ("most", "max", "limit", "exceed", "many", ">")
 _UNITS = ("kb", "mb", "kib", "mib", "bytes", "pixel", "px")
 _SIGNS = ".,:;()[]{}'\"`"
@@ -70,9 +71,11 @@ _DEEP, _MANY, _LONG = 8, 300, 4000  # levels, values, characters of a value that
 
 
 @dataclass
-class Said:
-    """Codes, messages and parameters of an answer, in plain form; `words`: its first message, or code, as it
-    is; `number`: an HTTP status in it, 0 for none; `flagged`: a filter says that it acted.
+class ErrorFields:
+    """Codes, messages and parameters of an answer, in plain form.
+
+    `words`: its first message, or code, unchanged. `number`: an HTTP status in it, 0 for none. `flagged`: a
+    content filter reports that it acted.
     """
 
     codes: list[str] = field(default_factory=list)
@@ -84,89 +87,93 @@ class Said:
 
 
 def plain(text: str) -> str:
-    """`text` as it is compared: lower case, letters and digits only."""
+    """`text` in the form that is compared: lower case, letters and digits only."""
     return "".join(c for c in text[:_LONG].lower() if c.isalnum())
 
 
-def meaning(status: int, answer: object, body: str = "", wrote: str = "") -> Meaning:
-    """What an answer with an error means. `status`: of HTTP; `answer`: its JSON, None where it is none;
-    `body`: its text in that case; `wrote`: the model's words in the request.
+def meaning(status: int, answer: object, body: str = "", model_text: str = "") -> Meaning:
+    """The meaning of an error answer.
+
+    `status`: of HTTP. `answer`: its JSON, None where it is none. `body`: its text in that case.
+    `model_text`: the model's words in the request.
     """
-    said = read(answer)
-    status = said.number if 200 <= status < 300 and said.number >= 400 else status
+    found = read(answer)
+    status = found.number if 200 <= status < 300 and found.number >= 400 else status
     if not isinstance(answer, dict | list) and "<" not in body[:20]:  # a page of HTML is a proxy's
-        said.messages.append(plain(body))
-    if echo := plain(wrote):
-        said.messages = [_without(echo, message) for message in said.messages]
-    if status == 429 and _any(("requesttoolarge",), said.messages):
-        return Meaning.TOO_LARGE  # more tokens at once than the plan allows a minute: it never passes
+        found.messages.append(plain(body))
+    if echo := plain(model_text):
+        found.messages = [_without(echo, message) for message in found.messages]
+    if status == 429 and _any(("requesttoolarge",), found.messages):
+        return Meaning.TOO_LARGE  # more tokens than the plan allows a minute: no retry succeeds
     if status in (401, 402, 429):
         return Meaning.KEY if status == 401 else Meaning.QUOTA
     if (
-        said.flagged
-        or _any(CONTENT_CODES, said.codes)
-        or CONTENT_WORDS.intersection(said.codes)
+        found.flagged
+        or _any(CONTENT_CODES, found.codes)
+        or CONTENT_WORDS.intersection(found.codes)
         or status == 451
     ):
         return Meaning.CONTENT
     if status >= 500 or status == 408:
         return Meaning.FAILED
-    if _any(LARGE_CODES, said.codes) or status in (413, 414, 431):
+    if _any(LARGE_CODES, found.codes) or status in (413, 414, 431):
         return Meaning.TOO_LARGE
-    if _any(QUOTA_CODES, said.codes):
+    if _any(QUOTA_CODES, found.codes):
         return Meaning.QUOTA
-    if _any(KEY_CODES, said.codes):
-        # xAI refuses content under a code that speaks of permission.
-        return Meaning.CONTENT if _of_content(said) else Meaning.KEY
-    if _any(REQUEST_CODES, said.codes) or status in (404, 405, 410) or 300 <= status < 400:
+    if _any(KEY_CODES, found.codes):
+        # xAI refuses content with a permission code.
+        return Meaning.CONTENT if _of_content(found) else Meaning.KEY
+    if _any(REQUEST_CODES, found.codes) or status in (404, 405, 410) or 300 <= status < 400:
         return Meaning.REQUEST
-    return _spoken(status, said)
+    return _by_messages(status, found)
 
 
 def _without(echo: str, message: str) -> str:
-    """`message` without the words of the request, so that these do not decide whose fault it is."""
+    """`message` without the words of the request, which must not decide the fault."""
     message = message.replace(echo, "") if len(echo) >= ECHO else message
     beginning = message.find(echo[:ECHO]) if len(echo) > ECHO else -1
     return message if beginning < 0 else message[:beginning]
 
 
-def _spoken(status: int, said: Said) -> Meaning:
-    """The meaning by the messages alone, where no code decides."""
-    if _any(CONTEXT_SAID, said.messages):
+def _by_messages(status: int, found: ErrorFields) -> Meaning:
+    """The meaning by the messages, where no code decides."""
+    if _any(CONTEXT_MESSAGES, found.messages):
         return Meaning.TOO_LARGE
-    if _any(KEY_SAID, said.messages):
+    if _any(KEY_MESSAGES, found.messages):
         return Meaning.KEY
-    if _any(QUOTA_SAID, said.messages):
+    if _any(QUOTA_MESSAGES, found.messages):
         return Meaning.QUOTA
-    ours = _any(OURS_SAID, said.messages) or bool(OWN_FIELDS & said.params)
-    if not ours and _any(CONTENT_SAID, said.messages):
+    infrastructure = _any(INFRASTRUCTURE_MESSAGES, found.messages) or bool(CONFIGURED_FIELDS & found.params)
+    if not infrastructure and _any(CONTENT_MESSAGES, found.messages):
         return Meaning.CONTENT
     if status == 403:
         return Meaning.KEY
-    if ours:
+    if infrastructure:
         return Meaning.REQUEST
-    if _any(LARGE_SAID, said.messages):
+    if _any(LARGE_MESSAGES, found.messages):
         return Meaning.TOO_LARGE
-    shape = "image" in said.params and _any(SHAPE_SAID, said.messages)
-    return Meaning.CONTENT if shape or "prompt" in said.params else Meaning.UNKNOWN
+    shape = "image" in found.params and _any(SHAPE_MESSAGES, found.messages)
+    return Meaning.CONTENT if shape or "prompt" in found.params else Meaning.UNKNOWN
 
 
-def _of_content(said: Said) -> bool:
-    """Whether the messages speak of content, and of nothing that is ours."""
-    ours = any(_any(parts, said.messages) for parts in (KEY_SAID, QUOTA_SAID, OURS_SAID))
-    return not ours and _any(CONTENT_SAID, said.messages)
+def _of_content(found: ErrorFields) -> bool:
+    """Whether the messages are about content and not about infrastructure."""
+    infrastructure = any(
+        _any(parts, found.messages) for parts in (KEY_MESSAGES, QUOTA_MESSAGES, INFRASTRUCTURE_MESSAGES)
+    )
+    return not infrastructure and _any(CONTENT_MESSAGES, found.messages)
 
 
-def speaks_of_content(text: str) -> bool:
-    """Whether a message alone says that words or pictures were not wanted, or were too many."""
+def is_about_content(text: str) -> bool:
+    """Whether a message says that words or images were refused, or were too many."""
     words = [plain(text)]
-    if any(_any(parts, words) for parts in (KEY_SAID, QUOTA_SAID, OURS_SAID)):
+    if any(_any(parts, words) for parts in _OTHER_MESSAGES):
         return False
-    return any(_any(parts, words) for parts in (CONTENT_SAID, CONTEXT_SAID, LARGE_SAID))
+    return any(_any(parts, words) for parts in (CONTENT_MESSAGES, CONTEXT_MESSAGES, LARGE_MESSAGES))
 
 
 def is_content_code(code: object) -> bool:
-    """Whether a finish reason, a block reason or a code says that a content filter acted."""
+    """Whether a finish reason, a block reason or a code reports a content filter."""
     if not isinstance(code, str):
         return False
     word = plain(code)
@@ -177,7 +184,7 @@ def image_limit(text: str) -> int | None:
     """The N of a message such as vLLM's "At most N image(s) may be provided in one prompt", else None.
     0: the model takes no images.
 
-    Of several numbers near the words it is the least but 0: the others count the images that were sent.
+    Of several numbers near the words it is the smallest above 0: the others count the images that were sent.
     """
     words = text[:_LONG].lower().replace("=", " ").split()
     limits = [any(part in word for part in _LIMITS) for word in words]
@@ -199,60 +206,60 @@ def _any(parts: Iterable[str], words: Iterable[str]) -> bool:
     return any(part in word for word in words for part in parts)
 
 
-def read(answer: object) -> Said:
-    """The codes, messages and parameters of an answer, wherever in it they stand."""
-    said, seen, code = Said(), 0, ""
+def read(answer: object) -> ErrorFields:
+    """The codes, messages and parameters anywhere in an answer."""
+    found, seen, code = ErrorFields(), 0, ""
     for name, value in _walk(answer, "", 0):
         seen += 1
         if seen > _MANY:
             break
         if (name in _FLAGS and value is True) or (name in _REASONS and isinstance(value, str) and value):
-            said.flagged = True
+            found.flagged = True
         if isinstance(value, bool) or value is None:
             continue
         if isinstance(value, int):
-            if name in ("code", "status", "statuscode") and 400 <= value < 600 and not said.number:
-                said.number = value
+            if name in ("code", "status", "statuscode") and 400 <= value < 600 and not found.number:
+                found.number = value
         elif isinstance(value, str):
-            _note(said, name, value)
+            _note(found, name, value)
             code = code or (value if name == "code" else "")
-    said.words = said.words or code
-    return said
+    found.words = found.words or code
+    return found
 
 
-def _note(said: Said, name: str, value: str) -> None:
+def _note(found: ErrorFields, name: str, value: str) -> None:
     if name in ("param", "loc"):
-        said.params.add(value[:100].split("[")[0].lower())
+        found.params.add(value[:100].split("[")[0].lower())
     if name in _CODES:
-        said.codes.append(plain(value[:200]))
+        found.codes.append(plain(value[:200]))
         if name in ("code", "status") and value.isdecimal() and len(value) == 3:
-            said.number = said.number or int(value)
+            found.number = found.number or int(value)
     if name in _MESSAGES:
-        said.messages.append(plain(value))
-        said.words = said.words or value
+        found.messages.append(plain(value))
+        found.words = found.words or value
         if value.lstrip()[:1] == "{":  # an error of another service, passed on as text
             inner = _inner(value)
-            said.codes += inner.codes
-            said.params |= inner.params
-            said.flagged |= inner.flagged
+            found.codes += inner.codes
+            found.params |= inner.params
+            found.flagged |= inner.flagged
 
 
-def _inner(text: str) -> Said:
+def _inner(text: str) -> ErrorFields:
     try:
         answer = json.loads(text[: 4 * _LONG])
     except (ValueError, RecursionError):
-        return Said()
-    # One level of nesting is what gateways do; its own strings are not opened again.
-    said = Said()
+        return ErrorFields()
+    # Gateways nest one level; strings of the inner answer are not parsed again.
+    found = ErrorFields()
     for name, value in _walk(answer, "", 0):
         if isinstance(value, str) and name in _CODES:
-            said.codes.append(plain(value[:200]))
-        said.flagged |= name in _FLAGS and value is True
-    return said
+            found.codes.append(plain(value[:200]))
+        found.flagged |= name in _FLAGS and value is True
+    return found
 
 
 def _walk(value: Any, name: str, depth: int) -> Iterator[tuple[str, Any]]:
-    """Every plain value with the name that it stands under, an outer one before an inner one."""
+    """Every plain value with its key, outer ones before inner ones."""
     if depth > _DEEP:
         return
     if isinstance(value, dict):

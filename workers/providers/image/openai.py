@@ -42,7 +42,7 @@ class OpenAIImages(Provider[ImageModelSettings]):
     environment = (keys.ARK_KEY_ENV, keys.OPENAI_KEY_ENV)
 
     def service(self) -> str:
-        return keys.service(NAME, self.settings.base_url)
+        return keys.service_name(NAME, self.settings.base_url)
 
     def check(self) -> list[str]:
         problems = address_problems(f"{self.field}.base_url", self.settings.base_url)
@@ -99,7 +99,7 @@ async def _ask(
     picture: bytes = b"",
 ) -> ProviderImage:
     variable = _key_env(settings)
-    key = keys.required(variable, NAME) if variable else ""
+    key = keys.required_key(variable, NAME) if variable else ""
 
     def form() -> aiohttp.FormData:
         data = aiohttp.FormData({name: str(value) for name, value in (form_fields or {}).items()})
@@ -116,9 +116,9 @@ async def _ask(
         headers={"Authorization": f"Bearer {key}"} if key else {},
         key=key,
         expects="data",
-        wrote=str((body or form_fields or {}).get("prompt", "")),
+        model_text=str((body or form_fields or {}).get("prompt", "")),
     )
-    data = await _bytes(call, await api.ask(call), settings)
+    data = await _bytes(call, await api.send(call), settings)
     source: dict[str, JsonValue] = {
         "provider": NAME,
         "model": settings.model,

@@ -41,7 +41,7 @@ class QwenServer(Provider[ImageModelSettings]):
         return (self.settings.base_url or os.environ.get(self.variable, "")).strip().rstrip("/")
 
     def service(self) -> str:
-        return keys.service(NAME, self.url)
+        return keys.service_name(NAME, self.url)
 
     def check(self) -> list[str]:
         return address_problems(f"{self.field}.base_url (or environment variable {self.variable})", self.url)
@@ -67,16 +67,16 @@ async def _ask(url: str, body: dict[str, str], deadline: float) -> ProviderImage
         body=body,
         deadline=deadline,
         only_content=True,
-        wrote=body["prompt"],
+        model_text=body["prompt"],
     )
-    answer = await api.ask(call)
+    answer = await api.send(call)
     made, status = answer.get("images"), answer.get("status", "success")
     good = isinstance(status, str) and status.lower() in ("success", "ok")
     first = next((one for one in made if isinstance(one, str) and one), "") if isinstance(made, list) else ""
     if not good or not first:
         failure = api.refused(call, 200, answer)
         if isinstance(failure, api.Refused):
-            detail = f"status {call.said(status)!r}: {failure.detail}"
+            detail = f"status {call.redacted(status)!r}: {failure.detail}"
             raise InfrastructureFault(Cause.BAD_ANSWER, detail, provider=NAME)
         raise failure
     data = images.from_base64(first, provider=NAME)

@@ -59,7 +59,7 @@ class Library(Provider[SearchSettings]):
     def call(self, request: ProviderRequest) -> ProviderImage:
         """The best match. Raises `ModelFault(NO_HIT)` when no caption shares a word with the query."""
         folder = Path(self.settings.library)
-        found = best(folder, request.text)
+        found = best_match(folder, request.text)
         if found is None:
             raise ModelFault(Cause.NO_HIT, "no caption of the library matches", provider=NAME)
         path = _inside(folder, found.file)
@@ -84,7 +84,7 @@ class Library(Provider[SearchSettings]):
 PROVIDER = Library
 
 
-def best(folder: Path, query: str) -> Entry | None:
+def best_match(folder: Path, query: str) -> Entry | None:
     """The entry that bm25 ranks first, or None without a hit. Raises `ConfigError` when there is no
     library.
     """

@@ -73,7 +73,7 @@ class SerpApi(Provider[SearchSettings]):
         return {"base_url": "https://serpapi.com"}
 
     def service(self) -> str:
-        return keys.service(NAME, self.settings.base_url)
+        return keys.service_name(NAME, self.settings.base_url)
 
     def check(self) -> list[str]:
         return [
@@ -82,13 +82,13 @@ class SerpApi(Provider[SearchSettings]):
         ]
 
     def warm(self) -> None:
-        keys.required(keys.SERP_KEY_ENV, NAME)
+        keys.required_key(keys.SERP_KEY_ENV, NAME)
 
     def call(self, request: ProviderRequest) -> ProviderImage:
         """The best usable image. Raises `ModelFault`, NO_HIT for a search without results and PROMPT_REFUSED
         for a query that is refused.
         """
-        key = keys.required(keys.SERP_KEY_ENV, NAME)
+        key = keys.required_key(keys.SERP_KEY_ENV, NAME)
         return run_until(request.deadline, _search(request.text, self.settings, key, request.deadline))
 
 
@@ -105,16 +105,16 @@ async def _search(query: str, settings: SearchSettings, key: str, deadline: floa
         deadline=deadline,
         try_timeout_s=TRY_TIMEOUT_S,
         only_content=True,
-        wrote=query,
+        model_text=query,
     )
-    ranked = candidates(call, await api.ask(call), query, settings.max_candidates)
+    ranked = candidates(call, await api.send(call), query, settings.max_candidates)
     try:
         async with asyncio.timeout(deadline - time.time()):
             made = await _first_good(ranked, settings, deadline)
     except TimeoutError as error:
         detail = "no picture of a result arrived before the deadline"
         raise InfrastructureFault(Cause.HOST_DOWN, detail) from error
-    told = {name: keys.blanked(v, key) if isinstance(v, str) else v for name, v in made.source.items()}
+    told = {name: keys.redacted(v, key) if isinstance(v, str) else v for name, v in made.source.items()}
     return ProviderImage(made.image, told)
 
 
@@ -126,7 +126,7 @@ def candidates(call: api.Call, answer: api.Answer, query: str, limit: int) -> li
     """
     entries = answer.get("images_results")
     if entries is None and "error" in answer:
-        if any(words in call.said(answer["error"]).lower() for words in NOTHING):
+        if any(words in call.redacted(answer["error"]).lower() for words in NOTHING):
             raise ModelFault(Cause.NO_HIT, "the search found nothing", provider=NAME)
         raise api.refused(call, 200, answer)
     if not isinstance(entries, list):
@@ -139,7 +139,7 @@ def candidates(call: api.Call, answer: api.Answer, query: str, limit: int) -> li
     usable = [result for result in results if result.original or result.thumbnail]
     if not usable:
         raise ModelFault(Cause.NO_HIT, "the search found nothing", provider=NAME)
-    named = full_text.sharing(query, [result.title or "" for result in usable])
+    named = full_text.matching(query, [result.title or "" for result in usable])
     ranked = sorted(enumerate(usable), key=lambda entry: entry[0] not in named)[:limit]
     return [
         *_urls([(rank, result) for rank, result in ranked if rank in named]),

@@ -223,8 +223,8 @@ async def test_a_scorer_has_a_lost_image_made_again_and_the_document_has_the_new
     class Finds(Judge):
         async def score(self, draft):
             await draft.finished
-            assert await draft.make_again("f" * 64) is None
-            whole = await draft.make_again("a" * 64)
+            assert await draft.remake("f" * 64) is None
+            whole = await draft.remake("a" * 64)
             assert whole.images[0].blob == blob("b")
             return await super().score(draft)
 

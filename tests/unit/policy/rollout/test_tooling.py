@@ -162,7 +162,7 @@ async def test_a_chart_that_the_store_has_lost_is_not_paid_for_twice() -> None:
     await queue.seen("u_0-0")
     queue.answer("u_0-0", DRAWN, ran_s=14.0)
     await document.finish(parts)
-    again = asyncio.create_task(document.make_again("a" * 64))
+    again = asyncio.create_task(document.remake("a" * 64))
     await queue.seen("u_0-0.1")
     queue.answer("u_0-0.1", DRAWN, ran_s=14.0)
     assert await again

@@ -74,8 +74,8 @@ def test_no_hit_is_the_models_fault(folder: Path, query: str) -> None:
 def test_stop_words_of_a_caption_are_no_hit(tmp_path: Path) -> None:
     """Regression: the original took what came. A caption must share a word that means something."""
     mine = own_library(tmp_path, '{"file": "pond.png", "caption": "View of the pond in a picture by Anna"}')
-    assert library.best(mine, "photos showing views of the sea in pictures by some") is None
-    assert library.best(mine, "the ponds") is not None
+    assert library.best_match(mine, "photos showing views of the sea in pictures by some") is None
+    assert library.best_match(mine, "the ponds") is not None
 
 
 @settings(max_examples=200, deadline=None)
@@ -85,7 +85,7 @@ def test_every_hit_shares_a_content_word_with_the_query(folder: Path, data: st.D
     known = sorted({word for caption in captions for word in words(caption)} - full_text.STOP_WORDS)
     spoken = st.sampled_from([*known, *sorted(full_text.STOP_WORDS), "quark", "zeppelin"])
     asked = set(data.draw(st.lists(spoken, max_size=6)))
-    found = library.best(folder, " ".join(asked))
+    found = library.best_match(folder, " ".join(asked))
     if asked & set(known):
         assert found is not None
         assert asked & set(words(found.caption)) - full_text.STOP_WORDS
@@ -97,9 +97,9 @@ def test_every_hit_shares_a_content_word_with_the_query(folder: Path, data: st.D
 @given(st.text(max_size=200))
 def test_no_query_text_can_break_it(folder: Path, text: str) -> None:
     for query in (text, f'fox" OR {text} NEAR(', f"fox {text}"):
-        found = library.best(folder, query)
+        found = library.best_match(folder, query)
         assert found is None or (folder / found.file).exists()
-    assert library.best(folder, f"fox {text}") is not None
+    assert library.best_match(folder, f"fox {text}") is not None
 
 
 def test_building_again_changes_nothing_and_another_seed_other_pictures(folder: Path, tmp_path: Path) -> None:
@@ -138,7 +138,7 @@ def test_a_library_of_ones_own_needs_only_captions(tmp_path: Path) -> None:
     mine = own_library(tmp_path, '{"file": "pond.jpg", "caption": "A quiet pond"}')
     assert look(mine, "ponds").source["caption"] == "A quiet pond"
     own_library(tmp_path, '{"file": "pond.jpg", "caption": "A noisy lake"}')
-    assert library.best(mine, "pond") is None, "the index must follow the captions"
+    assert library.best_match(mine, "pond") is None, "the index must follow the captions"
 
 
 @pytest.mark.parametrize("sign", ["\u2028", "\u2029", "\x85"])
@@ -168,4 +168,4 @@ def test_wrong_captions_are_named(tmp_path: Path, lines: tuple[str, ...], words:
 
 def test_a_missing_library_is_named(tmp_path: Path) -> None:
     with pytest.raises(ConfigError, match=r"captions\.jsonl"):
-        library.best(tmp_path / "nowhere", "fox")
+        library.best_match(tmp_path / "nowhere", "fox")

@@ -55,7 +55,7 @@ def test_the_proxy_is_the_one_of_the_urls_scheme(
 ) -> None:
     for name, value in variables.items():
         monkeypatch.setenv(name, value)
-    assert proxies.named(url) == (None if proxy is None else URL(proxy))
+    assert proxies.from_environment(url) == (None if proxy is None else URL(proxy))
 
 
 @pytest.mark.parametrize(
@@ -73,7 +73,7 @@ def test_what_is_inside_goes_through_no_proxy(
 ) -> None:
     for name in ("HTTP_PROXY", "HTTPS_PROXY", "ALL_PROXY"):
         monkeypatch.setenv(name, PROXY)
-    assert proxies.named(f"{scheme}://{host}:8000/v1") is None
+    assert proxies.from_environment(f"{scheme}://{host}:8000/v1") is None
 
 
 @pytest.mark.parametrize(
@@ -103,7 +103,7 @@ def test_no_proxy_lists_names_addresses_and_networks(
 ) -> None:
     monkeypatch.setenv("HTTPS_PROXY", PROXY)
     monkeypatch.setenv("NO_PROXY", no_proxy)
-    assert (proxies.named(url) is None) is direct
+    assert (proxies.from_environment(url) is None) is direct
 
 
 class Names(AbstractResolver):
@@ -166,7 +166,7 @@ def test_a_name_that_does_not_resolve_in_time_is_the_proxys(monkeypatch: pytest.
 
 
 def test_a_proxys_password_is_not_shown() -> None:
-    assert proxies.shown(URL("http://me:secret@proxy.example.com:3128")) == PROXY
+    assert proxies.redacted(URL("http://me:secret@proxy.example.com:3128")) == PROXY
 
 
 @given(st.text(max_size=40), st.text(max_size=40))
@@ -175,5 +175,5 @@ def test_no_url_and_no_variable_makes_the_choice_raise(url: str, value: str) -> 
     with pytest.MonkeyPatch.context() as patched:
         patched.setattr(proxies, "getproxies_environment", lambda: variables)
         for asked in (url, f"https://{url}", f"http://example.com:{url}"):
-            found = proxies.named(asked)
+            found = proxies.from_environment(asked)
             assert found is None or (found.scheme in ("http", "https") and found.host)

@@ -6,7 +6,7 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from workers.text.full_text import STOP_WORDS, sharing
+from workers.text.full_text import STOP_WORDS, matching
 
 
 @pytest.mark.parametrize(
@@ -20,7 +20,7 @@ from workers.text.full_text import STOP_WORDS, sharing
     ],
 )
 def test_a_word_is_shared_in_any_form_case_or_accent(query: str, text: str) -> None:
-    assert sharing(query, ["", text, "a whale"]) == {1}
+    assert matching(query, ["", text, "a whale"]) == {1}
 
 
 @pytest.mark.parametrize(
@@ -35,13 +35,13 @@ def test_a_word_is_shared_in_any_form_case_or_accent(query: str, text: str) -> N
     ],
 )
 def test_stop_words_signs_and_parts_of_words_are_not_shared(query: str, text: str) -> None:
-    assert sharing(query, [text]) == set()
+    assert matching(query, [text]) == set()
 
 
 @settings(max_examples=100, deadline=None)
 @given(st.text(st.characters(), max_size=60), st.lists(st.text(st.characters(), max_size=60), max_size=4))
 def test_no_text_can_break_it(query: str, texts: list[str]) -> None:
-    found = sharing(f"{query} heron", [*texts, "grey herons"])
+    found = matching(f"{query} heron", [*texts, "grey herons"])
     assert len(texts) in found
     assert found <= set(range(len(texts) + 1))
-    assert sharing(" ".join(sorted(STOP_WORDS)), texts) == set()
+    assert matching(" ".join(sorted(STOP_WORDS)), texts) == set()
