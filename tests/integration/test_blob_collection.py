@@ -1,4 +1,4 @@
-"""`llmi blobs`: what anybody names stays, whoever it is; what nobody names goes when it is old enough."""
+"""`llmi blobs`: blobs that any user references stay; old ones without a reference are removed."""
 
 from __future__ import annotations
 
@@ -92,7 +92,7 @@ def _no_redis_of_the_machine(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.delenv(REDIS_ENV, raising=False)
 
 
-async def test_what_ledger_requests_and_outcomes_name_stays_and_the_rest_goes(
+async def test_referenced_blobs_stay_and_the_rest_is_removed(
     tmp_path: Path,
     shelf: Shelf,
     queue_settings: QueueSettings,
@@ -121,7 +121,7 @@ async def test_what_ledger_requests_and_outcomes_name_stays_and_the_rest_goes(
     assert [half.exists() for half in halves] == [False, True]
 
 
-def test_a_run_that_has_not_ended_is_not_judged_without_its_redis(tmp_path: Path, shelf: Shelf) -> None:
+def test_nothing_is_removed_while_the_redis_of_a_live_run_is_down(tmp_path: Path, shelf: Shelf) -> None:
     unnamed = shelf.old()
     run = run_in(tmp_path / "run", shelf, NOWHERE)
     with pytest.raises(InfrastructureFault, match="has not ended"):
@@ -131,7 +131,7 @@ def test_a_run_that_has_not_ended_is_not_judged_without_its_redis(tmp_path: Path
     assert collect([run], keep_s=DAY_S).removed == 1
 
 
-def test_the_images_of_others_stay_until_they_are_said_to_be_gone(tmp_path: Path, shelf: Shelf) -> None:
+def test_the_blobs_of_other_users_stay_until_they_are_forgotten(tmp_path: Path, shelf: Shelf) -> None:
     ours, theirs = shelf.old(), shelf.old()
     mine = run_in(tmp_path / "mine", shelf, NOWHERE, ours, ended=True)
     other = run_in(tmp_path / "other", shelf, NOWHERE, theirs, ended=True)
@@ -145,7 +145,7 @@ def test_the_images_of_others_stay_until_they_are_said_to_be_gone(tmp_path: Path
     assert collect([mine], keep_s=DAY_S).users == (mine,)
 
 
-def test_runs_of_different_stores_are_not_mixed(tmp_path: Path, shelf: Shelf) -> None:
+def test_runs_with_different_stores_are_refused(tmp_path: Path, shelf: Shelf) -> None:
     runs = [
         run_in(tmp_path / "a", shelf, NOWHERE, ended=True),
         run_in(tmp_path / "b", Shelf(str(tmp_path / "own")), NOWHERE, ended=True),
@@ -154,7 +154,7 @@ def test_runs_of_different_stores_are_not_mixed(tmp_path: Path, shelf: Shelf) ->
         collect(runs, keep_s=DAY_S)
 
 
-def test_an_evaluation_keeps_what_its_files_name(tmp_path: Path, shelf: Shelf) -> None:
+def test_blobs_that_an_evaluation_references_stay(tmp_path: Path, shelf: Shelf) -> None:
     kept, unnamed = shelf.old(), shelf.old()
     run = run_in(tmp_path / "run", shelf, NOWHERE, ended=True)
     batch = tmp_path / "evaluation"
@@ -183,18 +183,14 @@ def evaluation_in(folder: Path, shelf: Shelf, *named: BlobRef) -> str:
     return str(folder)
 
 
-def test_an_evaluation_with_its_workers_configuration_is_not_taken_for_a_run(
-    tmp_path: Path, shelf: Shelf
-) -> None:
+def test_an_evaluation_with_a_configuration_is_not_taken_for_a_run(tmp_path: Path, shelf: Shelf) -> None:
     kept, unnamed = shelf.old(), shelf.old()
     evaluation = evaluation_in(tmp_path / "evaluation", shelf, kept)
     assert collect([evaluation], keep_s=DAY_S).removed == 1
     assert [shelf.path(ref).exists() for ref in (kept, unnamed)] == [True, False]
 
 
-def test_a_folder_that_holds_a_run_and_an_evaluation_keeps_the_images_of_both(
-    tmp_path: Path, shelf: Shelf
-) -> None:
+def test_a_folder_with_a_run_and_an_evaluation_keeps_the_blobs_of_both(tmp_path: Path, shelf: Shelf) -> None:
     of_run, of_evaluation = shelf.old(), shelf.old()
     both = run_in(tmp_path / "both", shelf, NOWHERE, of_run, ended=True)
     evaluation = Path(evaluation_in(tmp_path / "evaluation", shelf, of_evaluation))
@@ -218,7 +214,7 @@ DAMAGE: dict[str, Callable[[Path], object]] = {
 
 
 @pytest.mark.parametrize("damage", DAMAGE.values(), ids=DAMAGE)
-def test_a_run_that_cannot_be_read_whole_deletes_nothing(
+def test_a_damaged_run_removes_nothing(
     tmp_path: Path, shelf: Shelf, damage: Callable[[Path], object]
 ) -> None:
     kept = shelf.old()
@@ -234,7 +230,7 @@ def test_a_run_that_cannot_be_read_whole_deletes_nothing(
 @pytest.mark.parametrize(
     ("name", "text"), [("documents/1.json", None), ("documents/1.json", '{"a": '), ("results/1.json", "{")]
 )
-def test_an_evaluation_that_cannot_be_read_whole_deletes_nothing(
+def test_a_damaged_evaluation_removes_nothing(
     tmp_path: Path, shelf: Shelf, name: str, text: str | None
 ) -> None:
     kept = shelf.old()
@@ -245,14 +241,14 @@ def test_an_evaluation_that_cannot_be_read_whole_deletes_nothing(
     assert shelf.path(kept).exists()
 
 
-def test_a_run_under_way_without_its_addresses_deletes_nothing(tmp_path: Path, shelf: Shelf) -> None:
+def test_a_live_run_without_its_addresses_removes_nothing(tmp_path: Path, shelf: Shelf) -> None:
     run = run_in(tmp_path / "run", shelf, NOWHERE, shelf.old())
     (Path(run) / "endpoints.json").unlink()
     with pytest.raises(ConfigError, match=r"endpoints\.json is missing"):
         collect([run], keep_s=DAY_S)
 
 
-def test_a_damaged_list_of_users_deletes_nothing(tmp_path: Path, shelf: Shelf) -> None:
+def test_a_damaged_list_of_users_removes_nothing(tmp_path: Path, shelf: Shelf) -> None:
     run = run_in(tmp_path / "run", shelf, NOWHERE, ended=True)
     for entry in Path(shelf.url, "users").iterdir():
         entry.write_text("{")
@@ -282,9 +278,7 @@ def _manifest(url: str) -> str:
     ).model_dump_json()
 
 
-def test_a_dry_run_of_the_command_removes_nothing_and_says_what_it_would(
-    tmp_path: Path, shelf: Shelf
-) -> None:
+def test_a_dry_run_lists_the_garbage_and_removes_nothing(tmp_path: Path, shelf: Shelf) -> None:
     unnamed = shelf.old()
     run_in(tmp_path / "run", shelf, NOWHERE, ended=True)
     command = [

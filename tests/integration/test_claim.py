@@ -21,7 +21,7 @@ def config(tmp_path, monkeypatch):
         yield ServiceConfig(name="mine", queue=QueueSettings(redis_url=server.url))
 
 
-def test_second_run_is_refused_until_the_first_gives_the_database_back(config):
+def test_a_second_run_is_refused_until_the_first_releases_its_claim(config):
     first, second = Claim(config), Claim(config.model_copy(update={"name": "other"}))
     first.acquire()
     with pytest.raises(ConfigError, match=r"the run 'mine'.*another one"):
@@ -31,7 +31,7 @@ def test_second_run_is_refused_until_the_first_gives_the_database_back(config):
     assert "'other'" in claim.conflict(config.queue)
 
 
-def test_claim_of_a_dead_run_ends_by_itself_and_renewing_keeps_one_alive(config, monkeypatch):
+def test_a_claim_expires_unless_it_is_renewed(config, monkeypatch):
     monkeypatch.setattr(claim, "CLAIM_S", 0.5)
     living = Claim(config)
     living.acquire()
@@ -46,14 +46,14 @@ def test_claim_of_a_dead_run_ends_by_itself_and_renewing_keeps_one_alive(config,
     assert "'mine'" in claim.conflict(config.queue)
 
 
-def test_preflight_names_the_run_that_has_the_database(config):
+def test_preflight_names_the_run_that_holds_the_claim(config):
     assert services.claimed(config.queue) == []
     Claim(config).acquire()
     [problem] = services.claimed(config.queue)
     assert "'mine'" in problem
 
 
-def test_release_leaves_the_claim_of_another(config):
+def test_a_release_keeps_the_claim_of_another_run(config):
     first = Claim(config)
     first.acquire()
     with connect_redis(config.queue.url) as client:
@@ -68,7 +68,7 @@ def test_workers_that_join_find_the_configuration(config):
     assert ServiceConfig.model_validate(claim.published(config.queue)) == config
 
 
-def test_workers_that_work_by_other_settings_are_refused(config, tmp_path, monkeypatch):
+def test_workers_with_other_settings_are_refused(config, tmp_path, monkeypatch):
     other = config.model_copy(update={"tools": ToolSettings(search=SearchSettings(library="another"))})
     file = tmp_path / "config.json"
     file.write_text(other.model_dump_json())
@@ -85,7 +85,7 @@ def test_workers_that_work_by_other_settings_are_refused(config, tmp_path, monke
         worker.kill()
 
 
-def test_a_run_that_lost_its_claim_to_another_ends_and_says_to_whom(config):
+def test_a_run_that_lost_its_claim_ends_and_names_the_other_run(config):
     """Regression: it went on, and two runs took each other's requests."""
     first, second = Claim(config), Claim(config.model_copy(update={"name": "other"}))
     first.acquire()

@@ -1,4 +1,4 @@
-"""`llmi doctor` tells what works, what does not, and what to do, after asking for real."""
+"""`llmi doctor`: findings after real requests, with cures."""
 
 import json
 import subprocess
@@ -43,7 +43,7 @@ def config(**sections):
     return ServiceConfig.model_validate(sections)
 
 
-def test_this_machine_passes_and_every_layer_of_the_jail_is_told(tmp_path):
+def test_this_machine_passes_and_every_layer_of_the_jail_is_listed(tmp_path):
     found = list(machine.examine(tmp_path / "runs", CodeSettings()))
     assert [finding for finding in found if finding.state is State.FAIL] == []
     assert {finding.name for finding in found if finding.area == "jail"} == set(machine.LAYERS.values())
@@ -78,7 +78,7 @@ def test_a_proxy_is_named_without_its_password(monkeypatch):
     assert [finding.name for finding in reach._proxies(trusting)] == ["https proxy"]
 
 
-def test_redis_is_asked_and_what_endangers_requests_is_told(server):
+def test_redis_answers_and_settings_that_risk_requests_are_noted(server):
     with redis.Redis.from_url(server.url) as client:
         client.config_set("appendonly", "no")
         client.config_set("maxmemory-policy", "allkeys-lru")
@@ -114,7 +114,7 @@ def test_ray_address_that_is_closed_fails(monkeypatch):
     assert "ray start --head" in found.cure
 
 
-def test_a_port_that_is_open_is_not_yet_a_ray(monkeypatch, server):
+def test_an_open_port_is_not_taken_for_ray(monkeypatch, server):
     monkeypatch.setattr(reach, "RAY_S", 5.0)
     monkeypatch.setenv("RAY_ADDRESS", server.url.removeprefix("redis://").removesuffix("/0"))
     assert findings(config())["cluster", "Ray"].state is State.FAIL
@@ -135,7 +135,7 @@ def test_a_ray_that_answers_is_found_by_address_and_by_auto(monkeypatch):
         ray.shutdown()
 
 
-def test_judge_counts_as_working_only_when_a_verdict_came_back():
+def test_a_judge_is_ok_only_after_a_verdict():
     verdict = {"message": {"content": json.dumps({"text": 4, "image_tags": 5})}, "finish_reason": "stop"}
     with FakeServices() as services:
         services.script["/v1/chat/completions"] = [(200, {}, {"choices": [verdict]})] * 2
@@ -146,7 +146,7 @@ def test_judge_counts_as_working_only_when_a_verdict_came_back():
     assert "ops/serve_judges.sh" in found["judges", "image"].cure
 
 
-def test_the_judge_of_criteria_is_asked_when_one_is_configured(monkeypatch):
+def test_a_configured_judge_of_criteria_is_probed(monkeypatch):
     rubric = {"provider": "openai", "api_key_env": "A_KEY"}
     assert "A_KEY" in findings(config(rubric=rubric))["judges", "criteria"].detail
     monkeypatch.setenv("A_KEY", "hunter2")
@@ -160,7 +160,7 @@ def test_the_judge_of_criteria_is_asked_when_one_is_configured(monkeypatch):
     assert findings(config())["judges", "criteria"].state is State.OK  # by rules
 
 
-def test_an_author_is_looked_at_only_where_one_is_configured(monkeypatch):
+def test_an_author_is_checked_only_when_configured(monkeypatch):
     assert not [area for area, _ in findings(config()) if area == "author"]
     author = {"provider": "openai", "model": "m"}
     assert "LLMI_AUTHOR_BASE_URL" in findings(config(author=author))["author", "openai"].cure
@@ -168,7 +168,7 @@ def test_an_author_is_looked_at_only_where_one_is_configured(monkeypatch):
     assert findings(config(author=author))["author", "openai"].state is State.OK
 
 
-def test_of_a_training_run_folders_model_and_data_are_looked_at(tmp_path):
+def test_folders_model_and_data_of_a_training_run_are_checked(tmp_path):
     raw = {
         "train": {"model": str(tmp_path / "nowhere"), "steps": 1, "batch_size": 2, "n": 2},
         "data": {"train": [str(tmp_path / "none.parquet")]},
@@ -188,7 +188,7 @@ def test_of_a_training_run_folders_model_and_data_are_looked_at(tmp_path):
 
 
 @pytest.mark.parametrize(("name", "kind"), [("demo", "text"), ("demo_vl", "vl"), ("evaluate_demo", "vl")])
-def test_of_a_demo_what_is_built_is_told_apart_from_what_is_not(name, kind, tmp_path, monkeypatch):
+def test_built_and_unbuilt_parts_of_the_demo_are_distinguished(name, kind, tmp_path, monkeypatch):
     monkeypatch.setenv(CACHE_ENV, str(tmp_path))
 
     def looked_at():
@@ -227,7 +227,7 @@ def test_keys_are_named_and_never_shown(monkeypatch):
 
 
 @pytest.mark.parametrize(("search", "code"), [({"provider": "serpapi"}, 1), ({"library": "."}, 0)])
-def test_the_command_ends_with_one_when_something_needed_fails(tmp_path, search, code):
+def test_the_command_exits_with_1_when_a_check_fails(tmp_path, search, code):
     (tmp_path / "captions.jsonl").write_text("{}\n")
     hub = {"model": "owner/model"}
     tools = {"search": search, "diffusion": hub, "edit": hub}

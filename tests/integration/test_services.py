@@ -1,4 +1,4 @@
-"""What a run starts is there while it runs, and gone afterwards, however it ends."""
+"""The services of a run are stopped however it ends."""
 
 from __future__ import annotations
 
@@ -178,7 +178,7 @@ def test_a_signal_ends_everything_that_was_started(start, tmp_path, sign, own_ra
 
 
 @pytest.mark.parametrize("own_ray", [True, False])
-def test_nothing_outlives_a_coordinator_that_is_killed(start, tmp_path, own_ray):
+def test_a_killed_coordinator_leaves_no_process(start, tmp_path, own_ray):
     process = start("trainer_stub", own_ray=own_ray)
     # The one that cut itself loose from its trainer is then beyond anyone's reach; Ray's two agents look for
     # their cluster for a minute before they end.
@@ -210,7 +210,7 @@ def test_a_run_that_succeeds_leaves_its_report_and_no_process(start, tmp_path):
     assert marked(start.mark) == []
 
 
-def test_a_run_does_not_mind_what_lies_around(start, tmp_path, monkeypatch):
+def test_files_in_the_working_directory_do_not_affect_a_run(start, tmp_path, monkeypatch):
     """Modules in the working directory, a HOME that takes nothing, a TMPDIR too long for sockets, a locale
     without UTF-8, the backend of a notebook.
     """
@@ -240,7 +240,7 @@ def test_a_run_does_not_mind_what_lies_around(start, tmp_path, monkeypatch):
     assert marked(start.mark) == []
 
 
-def test_a_run_can_be_run_again_from_the_configuration_it_leaves(start, config, tmp_path, monkeypatch):
+def test_a_run_can_be_repeated_from_its_saved_configuration(start, config, tmp_path, monkeypatch):
     monkeypatch.delenv("LLMI_REDIS_URL", raising=False)
     process = start("trainer_stub_ok")
     output, _ = process.communicate(timeout=START_S)
@@ -255,7 +255,7 @@ def test_a_run_can_be_run_again_from_the_configuration_it_leaves(start, config, 
     preflight.check(again, tmp_path / "runs" / "again")
 
 
-def test_a_trainer_that_fails_is_explained_by_the_end_of_its_log(start):
+def test_a_failed_trainer_is_reported_with_the_end_of_its_log(start):
     process = start("trainer_stub_bad")
     output, _ = process.communicate(timeout=START_S)
     assert process.returncode == 1
@@ -264,7 +264,7 @@ def test_a_trainer_that_fails_is_explained_by_the_end_of_its_log(start):
     assert marked(start.mark) == []
 
 
-def test_a_trainer_that_fails_in_a_task_of_ray_is_explained_by_its_exception(start):
+def test_a_trainer_that_fails_in_a_ray_task_is_reported_with_its_exception(start):
     process = start("trainer_stub_ray_bad", own_ray=True)
     output, _ = process.communicate(timeout=START_S)
     assert process.returncode == 1
@@ -272,7 +272,7 @@ def test_a_trainer_that_fails_in_a_task_of_ray_is_explained_by_its_exception(sta
     assert "ZeroDivisionError" not in output
 
 
-def test_a_worker_that_cannot_start_ends_the_run_and_is_explained(start, tmp_path):
+def test_a_worker_that_cannot_start_ends_the_run_with_the_reason(start, tmp_path):
     (tmp_path / "library" / "captions.jsonl").write_text("no JSON\n")
     process = start("trainer_stub")
     output, _ = process.communicate(timeout=START_S)
@@ -282,9 +282,7 @@ def test_a_worker_that_cannot_start_ends_the_run_and_is_explained(start, tmp_pat
     assert marked(start.mark) == []
 
 
-def test_a_run_publishes_its_configuration_and_gives_its_database_back(
-    start, config, tmp_path, queue_settings
-):
+def test_a_run_publishes_its_configuration_and_releases_its_claim(start, config, tmp_path, queue_settings):
     document = yaml.safe_load(config.read_text())
     config.write_text(yaml.safe_dump({**document, "queue": {"redis_url": queue_settings.redis_url}}))
     process = start("trainer_stub")
@@ -297,9 +295,7 @@ def test_a_run_publishes_its_configuration_and_gives_its_database_back(
     assert published["workers"]["pools"][0]["queues"] == ["search"]
 
 
-def test_a_run_is_resumed_on_a_redis_and_beside_a_worker_that_outlived_it(
-    start, config, tmp_path, queue_settings
-):
+def test_a_run_is_resumed_on_a_redis_with_a_worker_that_survived_it(start, config, tmp_path, queue_settings):
     document = yaml.safe_load(config.read_text())
     config.write_text(yaml.safe_dump({**document, "queue": {"redis_url": queue_settings.redis_url}}))
     run = tmp_path / "runs" / "run"
@@ -330,7 +326,7 @@ def test_a_run_is_resumed_on_a_redis_and_beside_a_worker_that_outlived_it(
     assert (ledger.open, ledger.pending, ledger.violations) == ([], [], [])
 
 
-def test_a_run_whose_database_was_taken_meanwhile_starts_nothing(config, tmp_path, queue_settings):
+def test_a_run_starts_nothing_on_a_claimed_database(config, tmp_path, queue_settings):
     settings = load(config, {"queue.redis_url": queue_settings.redis_url})
     Claim(settings.model_copy(update={"name": "other"})).acquire()
     run = tmp_path / "runs" / "run"
@@ -342,7 +338,7 @@ def test_a_run_whose_database_was_taken_meanwhile_starts_nothing(config, tmp_pat
     assert "'other'" in claim.conflict(queue_settings)
 
 
-def test_trainer_that_cannot_start_says_why(tmp_path, monkeypatch):
+def test_a_trainer_that_cannot_start_reports_why(tmp_path, monkeypatch):
     monkeypatch.setattr("coordinator.run.trainer.MODULE", "no_such_trainer")
     trainer = Trainer([], {}, tmp_path / "trainer.log", tmp_path / "work")
     trainer.start()

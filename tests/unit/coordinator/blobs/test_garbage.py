@@ -1,4 +1,4 @@
-"""What may go from a blob store, and that what lies there is found, aged and removed on every kind of it."""
+"""Classifying, listing and removing blobs, on every kind of store."""
 
 from __future__ import annotations
 
@@ -48,7 +48,7 @@ def test_the_age_decides_to_the_second(age_s: float, goes: bool) -> None:
     assert (classify([one], set(), now=NOW, keep_s=KEEP_S).garbage == (one,)) == goes
 
 
-def test_names_are_found_wherever_they_stand() -> None:
+def test_references_are_found_anywhere_in_a_text() -> None:
     text = f'{{"sha256":"{NAMES[0]}","detail":"blob {NAMES[1]} is gone","longer":"{NAMES[2]}0"}}'
     assert references_in(text.encode()) == {NAMES[0], NAMES[1]}
 
@@ -65,7 +65,7 @@ def url(request: pytest.FixtureRequest, tmp_path: Path) -> str:
     return str(tmp_path / name) if request.param == "folder" else f"memory://{name}"
 
 
-def test_an_inventory_lists_blobs_and_halves_of_them_and_nothing_else(url: str) -> None:
+def test_a_listing_has_blobs_and_half_written_ones_only(url: str) -> None:
     store = BlobStore(url)
     ref = store.put(picture("red"))
     fs, root = fsspec.core.url_to_fs(url)
@@ -81,7 +81,7 @@ def test_an_inventory_lists_blobs_and_halves_of_them_and_nothing_else(url: str) 
     assert listed[half].part
 
 
-def test_what_was_put_again_since_it_was_listed_stays(url: str) -> None:
+def test_a_blob_stored_again_since_the_listing_stays(url: str) -> None:
     store = BlobStore(url)
     refs = [store.put(picture(colour)) for colour in ("red", "blue")]
     inventory = BlobListing(url)
@@ -92,7 +92,7 @@ def test_what_was_put_again_since_it_was_listed_stays(url: str) -> None:
     assert not any(inventory.remove(one) for one in listed if one.sha256 == refs[1].sha256)
 
 
-def test_a_store_has_a_list_of_those_who_use_it(url: str) -> None:
+def test_a_store_has_a_list_of_its_users(url: str) -> None:
     inventory = BlobListing(url)
     assert inventory.users() == []
     for place in ("/runs/a", "/runs/b", "/runs/a"):
@@ -102,7 +102,7 @@ def test_a_store_has_a_list_of_those_who_use_it(url: str) -> None:
     assert [user.place for user in inventory.users()] == ["/runs/b"]
 
 
-def test_who_is_not_on_the_list_cannot_be_taken_off(url: str, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_an_unknown_user_cannot_be_removed_from_the_list(url: str, monkeypatch: pytest.MonkeyPatch) -> None:
     inventory = BlobListing(url)
     monkeypatch.setattr(inventory._fs, "rm_file", lambda path: None)  # S3 does not mind
     with pytest.raises(FileNotFoundError):

@@ -1,4 +1,4 @@
-"""What is said, before a run starts, about providers and the demo's parts when something is lacking."""
+"""Problems of providers, the demo's parts, folders, Ray and the jail, reported before a run starts."""
 
 from __future__ import annotations
 
@@ -73,7 +73,7 @@ def problems(**changed: Any) -> list[str]:
     return providers.check(ToolSettings.model_validate(sound | changed))
 
 
-def test_nothing_is_said_when_nothing_is_missing() -> None:
+def test_no_problem_is_reported_when_nothing_is_missing() -> None:
     assert problems() == []
 
 
@@ -107,7 +107,7 @@ def test_nothing_is_said_when_nothing_is_missing() -> None:
         ),
     ],
 )
-def test_what_is_missing_is_named_with_its_field_and_its_cure(changed: Any, field: str, cure: str) -> None:
+def test_a_missing_value_is_named_with_field_and_cure(changed: Any, field: str, cure: str) -> None:
     (said,) = problems(**changed)
     assert said.startswith(field)
     assert cure in said
@@ -121,7 +121,7 @@ def test_what_is_missing_is_named_with_its_field_and_its_cure(changed: Any, fiel
         ({"diffusion": {"provider": "qwen_server"}}, "QWEN_IMAGE_SERVER_URL"),
     ],
 )
-def test_what_the_environment_holds_is_not_missing(
+def test_a_value_from_the_environment_is_not_missing(
     changed: Any, name: str, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setenv(name, "http://127.0.0.1:8091")
@@ -136,14 +136,14 @@ def test_a_hub_id_and_a_server_without_a_key_are_fine() -> None:
     "pipeline",
     ["QwenImageEditPlusPipeline", "QwenImageEditPipeline", "Flux2KleinPipeline", "DiffusionPipeline"],
 )
-def test_an_edit_pipeline_that_takes_an_image_or_does_not_tell_is_fine(pipeline: str) -> None:
+def test_an_edit_pipeline_that_may_take_an_image_is_accepted(pipeline: str) -> None:
     assert problems(edit={"model": "model", "pipeline": pipeline}) == []
 
 
 @pytest.mark.parametrize(
     ("name", "command"), [("demo", "`llmi demo`"), ("demo_vl", "`llmi demo --model vl`")]
 )
-def test_the_parts_of_the_demo_are_said_to_be_built_by_the_demo(
+def test_unbuilt_parts_of_the_demo_name_the_command_that_builds_them(
     name: str, command: str, tmp_path: Path
 ) -> None:
     shipped = config.load(name, {"name": "x"})
@@ -155,7 +155,7 @@ def test_the_parts_of_the_demo_are_said_to_be_built_by_the_demo(
     assert dry_run.resolve(shipped, tmp_path / "runs", Console(quiet=True))["problems"] == [said]
 
 
-def test_a_demo_given_other_parts_is_told_what_they_lack(tmp_path: Path) -> None:
+def test_problems_of_parts_that_replace_the_demos_are_reported(tmp_path: Path) -> None:
     tools = {"search": {"library": "mine"}, "diffusion": {"model": "mine/d"}, "edit": {"model": "mine/e"}}
     own = config.load("demo", {"train.model": "owner/model", "data.train": ["a"], "data.test": [], **{
         f"tools.{name}.{key}": value for name, one in tools.items() for key, value in one.items()
@@ -181,7 +181,7 @@ def build_parts(cache: Path, kind: Kind, seed: int) -> None:
 @pytest.mark.parametrize(
     ("name", "kind", "seed"), [("demo", "text", 1), ("demo_vl", "vl", 1), ("demo", "text", 7)]
 )
-def test_the_shipped_configurations_name_what_the_demo_builds(
+def test_the_shipped_configurations_name_parts_that_the_demo_builds(
     name: str, kind: Kind, seed: int, cache: str | None, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     if cache:
@@ -208,7 +208,7 @@ def test_a_node_of_the_demos_evaluation_serves_its_authors_queue_once_it_is_buil
     assert lacking(settings) == {}
 
 
-def test_a_policy_whose_teaching_was_cut_short_is_the_one_that_was_built(tmp_path: Path) -> None:
+def test_a_policy_with_shortened_training_is_found(tmp_path: Path) -> None:
     whole = policy_folder("text", tmp_path, seed=1)
     cut = whole.with_name(f"{whole.name}-cut-short")
     cut.mkdir()
@@ -230,7 +230,7 @@ def test_a_part_that_was_removed_after_the_demo_is_named_with_its_command(tmp_pa
     assert "`llmi demo --seed 7`" in said
 
 
-def test_a_demo_beside_other_problems_still_tells_them(tmp_path: Path) -> None:
+def test_other_problems_are_reported_beside_unbuilt_parts(tmp_path: Path) -> None:
     with pytest.raises(ConfigError, match=r"run folder exists[^\n]*\n[^\n]*llmi demo"):
         preflight.check(config.load("demo"), tmp_path)
 
@@ -239,7 +239,7 @@ def start_demo(runs: Path) -> None:
     demo("text", "x", 1, 1, runs, Console(quiet=True))
 
 
-def test_a_jail_that_does_not_hold_stops_the_demo_before_it_builds(
+def test_a_missing_layer_of_the_jail_stops_the_demo_before_it_builds(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr(jail_report, "probe", lambda: held("landlock", "netns"))
@@ -251,7 +251,7 @@ def test_a_jail_that_does_not_hold_stops_the_demo_before_it_builds(
     assert not (tmp_path / ".cache").exists()
 
 
-def test_a_jail_that_cannot_even_be_tried_is_a_problem_too(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_a_jail_that_cannot_be_probed_is_a_problem(monkeypatch: pytest.MonkeyPatch) -> None:
     def broken() -> jail_report.JailReport:
         raise InfrastructureFault(Cause.SANDBOX, "the zygote failed (EOFError)")
 
@@ -260,7 +260,7 @@ def test_a_jail_that_cannot_even_be_tried_is_a_problem_too(monkeypatch: pytest.M
     assert said.startswith("tools.code: the zygote failed (EOFError); it needs Linux")
 
 
-def test_the_jail_is_tried_only_where_code_will_run(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_the_jail_is_probed_only_where_code_runs(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(jail_report, "probe", lambda: held("landlock"))
     shipped = config.load("demo")
     assert services.jail(shipped)
@@ -271,7 +271,7 @@ def test_the_jail_is_tried_only_where_code_will_run(monkeypatch: pytest.MonkeyPa
     assert services.jail(shipped) == []
 
 
-def test_a_cache_that_may_not_be_written_stops_the_demo_before_it_builds(
+def test_a_read_only_cache_stops_the_demo_before_it_builds(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setenv(CACHE_ENV, str(tmp_path / "locked" / "cache"))
@@ -303,7 +303,7 @@ def test_a_cache_that_permissions_allow_and_the_file_system_refuses_is_named() -
 
 
 @pytest.mark.parametrize(("lacking", "problems"), [(0, 0), (1, 1)])
-def test_a_disk_without_room_for_a_run_is_named(
+def test_a_full_disk_is_named(
     lacking: int, problems: int, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     free = folders.FREE_MIB * folders.MIB - lacking
@@ -324,7 +324,7 @@ def test_workers_must_leave_cpus_for_the_trainer(cpus: int | None, fits: bool) -
     )
 
 
-def test_a_ray_cluster_that_is_not_there_is_named(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_an_unreachable_ray_cluster_is_named(monkeypatch: pytest.MonkeyPatch) -> None:
     assert services.ray_head() == []
     with socket.create_server(("127.0.0.1", 0)) as server:
         address = f"127.0.0.1:{server.getsockname()[1]}"
@@ -334,7 +334,7 @@ def test_a_ray_cluster_that_is_not_there_is_named(monkeypatch: pytest.MonkeyPatc
     assert f"RAY_ADDRESS: {address} is not reached" in problem
 
 
-def test_a_file_that_is_called_demo_is_not_taken_for_the_demos_configuration(tmp_path: Path) -> None:
+def test_a_file_named_demo_does_not_replace_the_demos_configuration(tmp_path: Path) -> None:
     for name in ("demo", "demo_vl", "evaluate_demo"):
         (tmp_path / name).write_text("something else")
     for kind in ("text", "vl"):

@@ -1,4 +1,5 @@
-"""Configuration: shipped files carry the published values; bad input names field, file and cure."""
+"""Configurations: the shipped ones have the published values; wrong input is reported with field, file and
+cure."""
 
 import json
 from pathlib import Path
@@ -32,7 +33,7 @@ RUNS = [name for name in shipped() if "train" in read(name)[0]]
 
 
 @pytest.mark.parametrize("name", shipped())
-def test_every_shipped_configuration_is_one_that_workers_can_go_by(name):
+def test_every_shipped_configuration_loads_for_workers(name):
     assert config.load_services(name).workers.pools
 
 
@@ -99,7 +100,7 @@ def test_unknown_key_names_file_field_and_nearest(file, section_name, key, hint)
     assert hint in str(caught.value)
 
 
-def test_key_in_the_wrong_place_is_pointed_to_its_section(file):
+def test_key_in_the_wrong_section_is_suggested_in_the_right_one(file):
     with pytest.raises(ConfigError, match=r"lr: unknown key; did you mean train\.lr\?"):
         config.load(file(MINIMAL | {"lr": 1}))
 
@@ -126,7 +127,7 @@ def test_a_list_as_key_is_refused_with_its_line(file):
 
 
 @pytest.mark.parametrize("text", ["a: &a [*a]\n", "a: &a {b: *a}\n", f"a: {'[' * 5000}{']' * 5000}\n"])
-def test_a_file_without_end_is_refused_by_its_name(file, text):
+def test_a_file_nested_without_end_is_refused(file, text):
     path = file(text)
     with pytest.raises(ConfigError, match=f"^{path}: "):
         config.load(path)
@@ -180,7 +181,7 @@ def test_workers_read_their_sections_from_the_saved_file(tmp_path, file, monkeyp
 
 
 @pytest.mark.parametrize("queue", [{}, {"redis_url": "redis://h:1/0"}, {"lease_s": 7.0}])
-def test_what_a_run_leaves_for_people_is_the_configuration_it_was_given(tmp_path, file, queue):
+def test_the_saved_yaml_loads_as_the_same_configuration(tmp_path, file, queue):
     run = config.load(file(MINIMAL | {"queue": queue}))
     run.save_for_people(tmp_path)
     again = config.load(tmp_path / "config.yaml")
@@ -228,7 +229,7 @@ def parquet(path, images):
     return str(path)
 
 
-def test_images_for_a_model_that_sees_none_are_named(file, tmp_path):
+def test_images_for_a_text_model_are_named(file, tmp_path):
     rows = parquet(tmp_path / "mm.parquet", [png()])
     [problem] = inputs.data(config.load(file(MINIMAL), {"data.train": [rows]}))
     assert rows in problem
@@ -237,7 +238,7 @@ def test_images_for_a_model_that_sees_none_are_named(file, tmp_path):
     assert inputs.data(config.load(file(MINIMAL), sees)) == []
 
 
-def test_an_image_file_that_is_not_there_is_named_with_file_and_row(file, tmp_path):
+def test_a_missing_image_file_is_named_with_file_and_row(file, tmp_path):
     rows = parquet(tmp_path / "mm.parquet", ["gone.png"])
     sees = {"data.train": [rows], "train.modality": "vl", "reward.vl": True}
     [problem] = inputs.data(config.load(file(MINIMAL), sees))
@@ -257,7 +258,7 @@ def test_bytes_that_are_no_image_are_named_with_file_and_row(file, tmp_path):
     assert problem.startswith(f"data.train: {rows}: row 0: images[0]: image refused: not a readable image")
 
 
-def test_a_row_with_more_images_than_the_model_is_given_is_named(file, tmp_path):
+def test_a_row_with_too_many_images_is_named(file, tmp_path):
     info = {"image_num": 1, "tools": ["edit"], "question": "What?", "split": "train"}
     row = {"prompt": "What?", "images": [png()] * 3, "data_source": "interleaved_mm", "extra_info": info}
     pd.DataFrame([row]).to_parquet(tmp_path / "mm.parquet")
@@ -277,7 +278,7 @@ def test_an_image_store_that_cannot_be_written_is_named(file, tmp_path, monkeypa
 
 
 @pytest.mark.parametrize("url", ["blobs", "s3://bucket/blobs"])
-def test_an_image_store_in_the_run_or_elsewhere_is_not_looked_at(file, monkeypatch, url):
+def test_an_image_store_in_the_run_or_elsewhere_is_not_checked(file, monkeypatch, url):
     monkeypatch.setattr(folders.os, "access", lambda path, mode: False)
     assert folders.blobs(config.load(file(MINIMAL), {"blobs.url": url})) == []
 
@@ -312,6 +313,6 @@ def test_preflight_reports_every_problem_at_once(tmp_path, file, monkeypatch):
         assert expected in str(caught.value)
 
 
-def test_a_document_that_uses_its_seconds_of_code_is_not_late_for_it(file):
+def test_the_code_budget_must_be_less_than_the_rollout_timeout(file):
     with pytest.raises(ConfigError, match=r"budget_s 60 must be less than train.rollout_timeout_s 50"):
         config.load(file(MINIMAL), {"train.rollout_timeout_s": 50})

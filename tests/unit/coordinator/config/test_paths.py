@@ -1,4 +1,4 @@
-"""A path is read once: what is checked is what is used."""
+"""Paths of a configuration are resolved once, for the checks and for the run."""
 
 from __future__ import annotations
 
@@ -46,7 +46,7 @@ def written(root: str) -> dict:
 
 
 @pytest.mark.parametrize("root", ["~", "$HOME", "${HOME}", "home", "./home"])
-def test_every_path_of_a_configuration_is_one_place(root: str, tmp_path: Path, home: Path) -> None:
+def test_every_path_of_a_configuration_becomes_absolute(root: str, tmp_path: Path, home: Path) -> None:
     (tmp_path / "run.yaml").write_text(yaml.safe_dump(written(root)))
     config = load("run.yaml")
     assert [*preflight.missing(config), *folders.blobs(config)] == []
@@ -63,7 +63,7 @@ def test_every_path_of_a_configuration_is_one_place(root: str, tmp_path: Path, h
     assert placed(used) == used
 
 
-def test_a_dry_run_shows_the_path_that_the_trainer_is_given(tmp_path: Path, home: Path) -> None:
+def test_a_dry_run_shows_the_paths_of_the_trainer(tmp_path: Path, home: Path) -> None:
     (tmp_path / "run.yaml").write_text(yaml.safe_dump(written("~")))
     shown = dry_run.resolve(load("run.yaml", {"name": "r"}), tmp_path / "runs", Console(quiet=True))
     assert f"actor_rollout_ref.model.path={home}/models/x" in " ".join(shown["overrides"]).replace("'", "")
@@ -82,7 +82,7 @@ def test_names_of_the_hub_and_urls_stay_as_they_are() -> None:
 
 
 @pytest.mark.parametrize("path", ["$NOWHERE/x", "${NOWHERE}/x", "/a/$NOWHERE", "~no-such-user/x"])
-def test_what_cannot_be_replaced_is_an_error_of_its_field(path: str, tmp_path: Path) -> None:
+def test_an_unset_variable_is_an_error_of_its_field(path: str, tmp_path: Path) -> None:
     document = written("~")
     document["train"]["model"] = path
     (tmp_path / "run.yaml").write_text(yaml.safe_dump(document))
@@ -95,7 +95,7 @@ def test_a_file_url_is_expanded_too(home: Path) -> None:
 
 
 @pytest.mark.parametrize("path", ["path/to/demo.yaml", "path/demo", "./demo", "demo.yaml", "~/qwen3_4b_grpo"])
-def test_a_path_that_is_not_there_is_never_a_shipped_configuration(path: str) -> None:
+def test_a_missing_path_is_never_a_shipped_configuration(path: str) -> None:
     with pytest.raises(ConfigError, match="no such configuration") as caught:
         load_services(path)
     assert Path(path).expanduser().name in str(caught.value)

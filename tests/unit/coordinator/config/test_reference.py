@@ -1,4 +1,4 @@
-"""docs/configuration.md holds what the settings say, and every field says something."""
+"""docs/configuration.md is up to date, and every field has a description."""
 
 from collections.abc import Iterator
 

@@ -1,4 +1,4 @@
-"""Limits of control groups, read from trees as kernels, container engines, Slurm and systemd lay them out."""
+"""Limits of control groups, read from trees as kernels, container engines, Slurm and systemd make them."""
 
 from __future__ import annotations
 
@@ -41,7 +41,7 @@ def v1(*controllers: str, root: str = "/") -> str:
     )
 
 
-def test_nothing_is_limited_where_nothing_says_so(machine: Machine) -> None:
+def test_no_files_mean_no_limits(machine: Machine) -> None:
     assert machine("0::/\n", V2, {"cpu.max": "max 100000", "memory.max": "max"}) == Limits()
 
 
@@ -55,7 +55,7 @@ def test_a_container_sees_its_own_group_as_the_root(machine: Machine) -> None:
 
 
 @pytest.mark.parametrize("level", ["slurm", "slurm/job_7", "slurm/job_7/step_0", "slurm/job_7/step_0/task_0"])
-def test_a_limit_at_any_level_of_slurm_holds(machine: Machine, level: str) -> None:
+def test_a_limit_at_any_level_of_slurm_applies(machine: Machine, level: str) -> None:
     group = "slurm/job_7/step_0/task_0"
     files = {
         f"{group}/memory.max": "max",
@@ -66,7 +66,7 @@ def test_a_limit_at_any_level_of_slurm_holds(machine: Machine, level: str) -> No
     assert (found.memory, found.cpus) == (2048 * MIB, 4.0)
 
 
-def test_the_least_limit_holds_and_the_least_room(machine: Machine) -> None:
+def test_the_least_limit_and_the_least_free_memory_apply(machine: Machine) -> None:
     files = {
         "user.slice/memory.max": str(4096 * MIB),
         "user.slice/memory.current": str(4000 * MIB),
@@ -78,7 +78,7 @@ def test_the_least_limit_holds_and_the_least_room(machine: Machine) -> None:
     assert machine("0::/user.slice/run.scope\n", V2, files) == Limits(2048 * MIB, 96 * MIB, 1.5)
 
 
-def test_cache_that_can_be_dropped_is_room(machine: Machine) -> None:
+def test_page_cache_that_can_be_dropped_counts_as_free(machine: Machine) -> None:
     files = {
         "memory.max": str(100 * MIB),
         "memory.current": str(90 * MIB),
@@ -87,7 +87,7 @@ def test_cache_that_can_be_dropped_is_room(machine: Machine) -> None:
     assert machine("0::/\n", V2, files).free == 50 * MIB
 
 
-def test_a_soft_limit_throttles_and_counts(machine: Machine) -> None:
+def test_a_soft_limit_counts_as_a_limit(machine: Machine) -> None:
     assert machine("0::/a\n", V2, {"a/memory.high": str(64 * MIB), "a/memory.max": "max"}).memory == 64 * MIB
 
 
@@ -112,12 +112,12 @@ def test_version_1_with_controllers_together(machine: Machine) -> None:
     assert machine("4:cpu,cpuacct:/a\n", mounts, files).cpus == 0.5
 
 
-def test_a_container_of_version_1_that_sees_the_names_of_its_host(machine: Machine) -> None:
+def test_a_container_of_version_1_with_the_group_names_of_its_host(machine: Machine) -> None:
     files = {"memory/memory.limit_in_bytes": str(512 * MIB)}
     assert machine("5:memory:/docker/ab\n", v1("memory", root="/docker/ab"), files).memory == 512 * MIB
 
 
-def test_a_limit_above_what_a_container_of_version_1_sees(machine: Machine) -> None:
+def test_a_limit_above_the_visible_groups_of_version_1_applies(machine: Machine) -> None:
     files = {
         "memory/memory.limit_in_bytes": UNLIMITED,
         "memory/memory.stat": f"cache 0\nhierarchical_memory_limit {256 * MIB}",
@@ -132,10 +132,10 @@ def test_both_versions_at_once(machine: Machine) -> None:
 
 
 @pytest.mark.parametrize("group", ["0::/../..\n", "0::/elsewhere/entirely\n", "0::/a (deleted)\n"])
-def test_a_group_outside_of_what_is_mounted_has_the_limits_of_the_mount(machine: Machine, group: str) -> None:
+def test_a_group_outside_of_the_mount_has_the_limits_of_the_mount(machine: Machine, group: str) -> None:
     assert machine(group, V2, {"memory.max": str(MIB)}).memory == MIB
 
 
 @pytest.mark.parametrize("text", ["", "max", "-1", "many", "1e9"])
-def test_what_is_no_number_limits_nothing(machine: Machine, text: str) -> None:
+def test_a_value_that_is_no_number_limits_nothing(machine: Machine, text: str) -> None:
     assert machine("0::/\n", V2, {"memory.max": text, "cpu.max": f"{text} 100000"}) == Limits()

@@ -1,4 +1,4 @@
-"""GPUs as CUDA would show them, cores and memory as the container allows; the driver is played."""
+"""GPUs as CUDA shows them, cores and memory within the limits of the container; the driver is simulated."""
 
 from __future__ import annotations
 
@@ -63,18 +63,18 @@ def test_without_a_driver_there_is_no_gpu(monkeypatch):
 
 
 @pytest.mark.parametrize(("cpus", "cores"), [(None, 4), (2.5, 2), (0.1, 1), (9.0, 4)])
-def test_cores_are_those_the_container_allows(monkeypatch, cpus, cores):
+def test_cores_follow_the_limits_of_the_container(monkeypatch, cpus, cores):
     monkeypatch.setattr(os, "sched_getaffinity", lambda pid: set(range(4)))
     assert hardware.cores(Limits(cpus=cpus)) == cores
 
 
 @pytest.mark.parametrize(("limit", "mib"), [(None, 8192), (2**30, 1024), (2**40, 8192)])
-def test_memory_is_what_the_container_allows(monkeypatch, limit, mib):
+def test_memory_follows_the_limits_of_the_container(monkeypatch, limit, mib):
     monkeypatch.setattr(psutil, "virtual_memory", lambda: SimpleNamespace(total=2**33))
     assert hardware.memory_mib(Limits(memory=limit)) == mib
 
 
 @pytest.mark.parametrize(("free", "left"), [(None, 2**32), (2**30, 2**30), (2**40, 2**32)])
-def test_free_memory_is_what_the_container_has_left(monkeypatch, free, left):
+def test_free_memory_follows_the_limits_of_the_container(monkeypatch, free, left):
     monkeypatch.setattr(psutil, "virtual_memory", lambda: SimpleNamespace(available=2**32))
     assert hardware.free_bytes(Limits(free=free)) == left

@@ -1,4 +1,4 @@
-"""Whatever goes wrong at the end of a run, everything that was started is stopped."""
+"""Every service that was started is stopped, whatever fails at the end of a run."""
 
 from __future__ import annotations
 
@@ -9,7 +9,7 @@ from coordinator.run import services
 from coordinator.run.services import Services
 
 
-def test_a_terminal_that_is_gone_keeps_nothing_from_being_stopped(monkeypatch):
+def test_a_closed_terminal_keeps_no_service_running(monkeypatch):
     """Regression: the first word about it was said outside of the guard, and nothing was stopped."""
     stopped = []
 

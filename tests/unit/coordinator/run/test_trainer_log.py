@@ -1,4 +1,4 @@
-"""What a trainer died of, among what its end made fail."""
+"""The exception that ended a trainer, found in its log."""
 
 from __future__ import annotations
 
@@ -63,7 +63,7 @@ IN_ACTOR = """\
 """
 
 
-def test_the_exception_of_a_task_is_told_and_not_what_its_end_made_fail() -> None:
+def test_the_exception_of_a_task_is_shown_and_not_its_consequences() -> None:
     for noise in ("", EXIT, TRACKER, THREAD, EXIT * 3 + TRACKER + THREAD):
         assert cause(IN_TASKS + noise) == "ValueError: the weights"
         tail = relevant_tail(IN_TASKS + noise)
@@ -72,12 +72,12 @@ def test_the_exception_of_a_task_is_told_and_not_what_its_end_made_fail() -> Non
         assert "\x1b" not in tail
 
 
-def test_an_actor_that_died_is_explained_by_what_it_wrote() -> None:
+def test_a_dead_actor_is_explained_by_its_own_traceback() -> None:
     assert cause(IN_ACTOR + DIED + EXIT) == "torch.OutOfMemoryError: CUDA out of memory"
     assert cause(DIED + EXIT).startswith("ray.exceptions.ActorDiedError")
 
 
-def test_an_error_that_points_to_another_gives_way_to_it() -> None:
+def test_an_error_that_follows_from_another_is_not_the_cause() -> None:
     engine = (
         "Traceback (most recent call last):\n  File x\nRuntimeError: Engine failed. See root cause above.\n"
     )
@@ -85,14 +85,14 @@ def test_an_error_that_points_to_another_gives_way_to_it() -> None:
     assert cause(engine).startswith("RuntimeError")
 
 
-def test_a_chain_of_exceptions_is_shown_whole_and_named_by_its_last() -> None:
+def test_a_chain_of_exceptions_is_shown_whole() -> None:
     link = "\nThe above exception was the direct cause of the following exception:\n\n"
     log = f"{TRACKER}{link}Traceback (most recent call last):\n  File y\nRuntimeError: so\n"
     assert cause(log) == "RuntimeError: so"
     assert "KeyError: '/psm_7d1f'" in relevant_tail(log)
 
 
-def test_an_interrupt_gives_way_to_what_came_before() -> None:
+def test_an_interrupt_is_not_the_cause() -> None:
     log = f"{TRACKER}Traceback (most recent call last):\n  File y\nKeyboardInterrupt\n"
     assert cause(log) == "KeyError: '/psm_7d1f'"
 

@@ -1,4 +1,4 @@
-"""How judges and image models are served: which programs, with which options, and how they end."""
+"""Servers of judges and image models: command lines, readiness, failures, end."""
 
 import json
 import socket
@@ -57,7 +57,7 @@ def test_on_a_cpu_no_gpu_is_needed_and_prompts_are_short():
     assert option(image, "--max-model-len") == "4096"
 
 
-def test_image_servers_are_called_as_their_documentation_has_it():
+def test_image_servers_have_the_documented_command_lines():
     omni = image_model("vllm-omni", "Qwen/Qwen-Image", host="127.0.0.1", port=8091, gpus=2)
     assert omni.command[:4] == ("vllm", "serve", "Qwen/Qwen-Image", "--omni")
     assert option(omni, "--tensor-parallel-size") == "2"
@@ -77,7 +77,7 @@ def server(port, *command):
     return ServerSpec("stand-in", command, f"http://127.0.0.1:{port}/v1", "m", "")
 
 
-def test_ready_is_seen_and_nothing_is_left_afterwards(tmp_path, port):
+def test_a_server_is_ready_when_it_answers_and_ends_with_the_context(tmp_path, port):
     one = server(port, sys.executable, "-c", ANSWERS, str(port))
     said = []
     with Servers([one], tmp_path) as servers:
@@ -89,14 +89,14 @@ def test_ready_is_seen_and_nothing_is_left_afterwards(tmp_path, port):
         assert probe.connect_ex(("127.0.0.1", port)) != 0
 
 
-def test_a_server_that_ends_is_told_with_the_end_of_its_log(tmp_path, port):
+def test_a_server_that_ends_is_reported_with_the_end_of_its_log(tmp_path, port):
     one = server(port, sys.executable, "-c", "import sys; sys.exit('no memory left')")
     with Servers([one], tmp_path) as servers:
         with pytest.raises(InfrastructureFault, match=r"exit code 1.*(?s:.)*no memory left"):
             servers.wait_ready(30, lambda one: None)
 
 
-def test_a_server_of_this_machine_is_asked_without_the_proxy(tmp_path, port, monkeypatch):
+def test_a_local_server_is_polled_without_the_proxy(tmp_path, port, monkeypatch):
     for name in ("http_proxy", "HTTP_PROXY", "ALL_PROXY"):
         monkeypatch.setenv(name, "http://127.0.0.1:9")
     monkeypatch.delenv("no_proxy", raising=False)
@@ -105,20 +105,20 @@ def test_a_server_of_this_machine_is_asked_without_the_proxy(tmp_path, port, mon
         servers.wait_ready(30, lambda one: None)
 
 
-def test_a_server_that_never_answers_is_given_up(tmp_path, port):
+def test_a_server_that_never_answers_times_out(tmp_path, port):
     one = server(port, sys.executable, "-c", "import time; time.sleep(60)")
     with Servers([one], tmp_path) as servers:
         with pytest.raises(InfrastructureFault, match="does not answer"):
             servers.wait_ready(0.2, lambda one: None)
 
 
-def test_a_program_that_is_not_there_is_named(tmp_path, port):
+def test_a_missing_program_is_named(tmp_path, port):
     with pytest.raises(ConfigError, match="no-such-server: no such program"):
         with Servers([server(port, "no-such-server")], tmp_path):
             pass
 
 
-def test_the_last_line_of_a_log_tells_how_far_loading_is(tmp_path, port):
+def test_the_last_line_of_a_log_shows_the_progress_of_loading(tmp_path, port):
     one = server(port, "true")
     servers = Servers([one], tmp_path)
     assert servers.last_line(one) == ""

@@ -1,4 +1,4 @@
-"""What `--resume` refuses, and what it makes of a dead run's folder."""
+"""`--resume`: what it refuses, and how it prepares the folder of a dead run."""
 
 from __future__ import annotations
 
@@ -65,11 +65,11 @@ def saved(run, writer, *steps: int) -> None:
         writer.saved(step=step)
 
 
-def test_a_run_can_go_on_with_its_own_configuration(run):
+def test_a_run_resumes_with_its_own_configuration(run):
     assert problems(configured(), run) == []
 
 
-def test_a_folder_that_is_not_there_is_named(tmp_path):
+def test_a_missing_folder_is_named(tmp_path):
     [problem] = problems(configured(), tmp_path / "none")
     assert "none: there is no run to resume" in problem
 
@@ -82,14 +82,14 @@ def test_a_finished_run_is_not_resumed(run):
     assert "finished" in problem
 
 
-def test_each_field_that_must_not_change_is_named_with_what_it_was(run):
+def test_each_changed_field_is_named_with_its_old_value(run):
     found = problems(configured(lr=1e-3, n=4), run)
     assert [problem.split(":")[0] for problem in found] == ["train.lr", "train.min_valid", "train.n"]
     assert "is 0.001, and the run was started with 1e-06" in found[0]
 
 
 @pytest.mark.parametrize("train", [{"steps": 7}, {"save_every": 3}, {"admission": "fixed"}])
-def test_where_and_how_long_a_run_works_may_change(train, run):
+def test_fields_of_place_and_speed_may_change(train, run):
     assert problems(configured(**train), run) == []
 
 
@@ -99,14 +99,14 @@ def test_workers_may_change(run):
     assert problems(config_of(document, "here"), run) == []
 
 
-def test_the_last_checkpoint_that_is_there_is_taken(run, writer):
+def test_the_last_existing_checkpoint_is_used(run, writer):
     assert last_checkpoint(read_ledger(run), run) == 0
     saved(run, writer, 2, 4)
     writer.saved(step=6)  # its files are gone
     assert last_checkpoint(read_ledger(run), run) == 4
 
 
-def test_later_steps_are_undone_and_what_is_complete_goes_on(run, writer):
+def test_later_steps_are_undone_and_complete_texts_are_kept(run, writer):
     asked = Request.make("search", SearchPayload(query="cat"), timeout_s=60, owner="v_0", request_id="v_0-0")
     for name in ("t_0", "u_0", "v_0"):
         writer.started(name, TASK, step=2)
@@ -137,7 +137,7 @@ def test_later_steps_are_undone_and_what_is_complete_goes_on(run, writer):
 
 @pytest.mark.parametrize("mode", ["sync", "colocate_async", "separate_async"])
 @pytest.mark.parametrize(("version", "score"), [(2, None), (3, None), (2, 0.5), (3, 0.5)])
-def test_in_sync_mode_only_texts_of_the_checkpoints_own_weights_go_on(mode, version, score, run, writer):
+def test_sync_mode_keeps_only_texts_of_the_checkpoints_weights(mode, version, score, run, writer):
     saved(run, writer, 2)
     writer.started("u_0", TASK, step=version + 1)
     piece = CompletionSegment.of([1], [-1.0], (version, version))
@@ -152,7 +152,7 @@ def test_in_sync_mode_only_texts_of_the_checkpoints_own_weights_go_on(mode, vers
     assert read_ledger(run).violations == []
 
 
-def test_an_orderly_stop_is_undone_too(run, writer):
+def test_the_states_of_an_orderly_stop_are_undone_too(run, writer):
     asked = Request.make("search", SearchPayload(query="cat"), timeout_s=60, owner="u_0", request_id="u_0-0")
     writer.started("u_0", TASK, step=1)
     CompletionStore(run).save(
@@ -169,7 +169,7 @@ def test_an_orderly_stop_is_undone_too(run, writer):
     assert read_ledger(run).violations == []
 
 
-def test_resuming_again_after_a_death_in_between_changes_nothing(run, writer):
+def test_a_repeated_resume_changes_nothing(run, writer):
     for name in ("u_0", "v_0"):
         writer.started(name, TASK, step=1)
     CompletionStore(run).save(
@@ -184,7 +184,7 @@ def test_resuming_again_after_a_death_in_between_changes_nothing(run, writer):
     assert read_ledger(run).violations == []
 
 
-def test_a_run_whose_processes_live_is_not_resumed(run):
+def test_a_run_with_living_processes_is_not_resumed(run):
     holding = "import sys, time; from pathlib import Path; from policy.ledger.writer import LedgerWriter\n"
     holding += "one = LedgerWriter(Path(sys.argv[1]), 'rollout'); print('writing', flush=True)\n"
     holding += "time.sleep(60)"
@@ -197,7 +197,7 @@ def test_a_run_whose_processes_live_is_not_resumed(run):
         pass
 
 
-def test_a_torn_line_of_a_dead_process_is_not_gone_on_with(run):
+def test_a_line_that_a_dead_process_cut_off_is_ignored(run):
     first = LedgerWriter(run, "rollout")
     first.started("u_0", TASK)
     first.close()
@@ -210,7 +210,7 @@ def test_a_torn_line_of_a_dead_process_is_not_gone_on_with(run):
     assert read_ledger(run).states() == {"trained": 1}
 
 
-def test_progress_counts_a_rollout_in_the_state_that_survives(run, writer):
+def test_progress_counts_a_rollout_in_its_state_after_the_resume(run, writer):
     writer.started("u_0", TASK)
     writer.started("v_0", TASK)
     writer.closed("u_0", "trained", step=1)
@@ -240,7 +240,7 @@ def on(queue_settings):
     return config_of(document, "here")
 
 
-def test_the_claim_of_the_dead_coordinator_is_taken_over(server, queue_settings):
+def test_a_resumed_run_replaces_the_claim_of_its_dead_coordinator(server, queue_settings):
     claimed_by(server)
     heir = Claim(on(queue_settings), resuming=True)
     heir.acquire()
@@ -249,14 +249,14 @@ def test_the_claim_of_the_dead_coordinator_is_taken_over(server, queue_settings)
 
 
 @pytest.mark.parametrize("changes", [{"name": "other"}, {"host": "elsewhere"}, {"pid": 1}])
-def test_no_other_claim_is(changes, server, queue_settings):
+def test_a_resumed_run_replaces_no_other_claim(changes, server, queue_settings):
     claimed_by(server, **changes)
     with pytest.raises(ConfigError, match="uses this database"):
         Claim(on(queue_settings), resuming=True).acquire()
     assert claim.conflict(queue_settings, "run")
 
 
-def test_what_nobody_waits_for_is_cancelled_unless_it_has_ended(server, queue_settings):
+def test_orphaned_requests_are_cancelled_unless_they_ended(server, queue_settings):
     first, second = (
         Request.make("search", SearchPayload(query="cat"), timeout_s=60, request_id=name) for name in "ab"
     )
@@ -268,7 +268,7 @@ def test_what_nobody_waits_for_is_cancelled_unless_it_has_ended(server, queue_se
     assert found["b"].result.cause is Cause.CANCELLED
 
 
-def test_a_ledger_from_the_future_is_not_gone_on_with(run, monkeypatch):
+def test_a_ledger_from_the_future_is_refused(run, monkeypatch):
     ahead = time.time() + 60
     with monkeypatch.context() as clock:
         clock.setattr(time, "time", lambda: ahead)
@@ -280,7 +280,7 @@ def test_a_ledger_from_the_future_is_not_gone_on_with(run, monkeypatch):
     assert read_ledger(run).resumed == []
 
 
-def test_a_torn_line_of_metrics_is_left_out(run, writer):
+def test_a_metrics_line_that_was_cut_off_is_dropped(run, writer):
     saved(run, writer, 1)
     metrics(run, 1)
     with (run / "metrics.jsonl").open("a") as file:
