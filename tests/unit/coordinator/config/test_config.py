@@ -4,12 +4,8 @@ cure."""
 import json
 from pathlib import Path
 
-import pandas as pd
 import pytest
-import yaml
-from fake_services import png
 
-from coordinator.check import folders, inputs, preflight, services
 from coordinator.config import settings as config
 from coordinator.config.files import read, shipped
 from policy.train.verl_options import hydra_overrides
@@ -17,16 +13,6 @@ from workers.errors import ConfigError
 from workers.settings import QueueSettings, ToolSettings, section
 
 MINIMAL = {"train": {"model": "some/model"}, "data": {"train": ["a.parquet"]}}
-
-
-@pytest.fixture
-def file(tmp_path):
-    def write(document):
-        path = tmp_path / "run.yaml"
-        path.write_text(document if isinstance(document, str) else yaml.safe_dump(document))
-        return path
-
-    return write
 
 
 RUNS = [name for name in shipped() if "train" in read(name)[0]]
@@ -91,8 +77,8 @@ def test_published_hyper_parameters(name, published):
         ("queue", "redis_urll", "did you mean queue.redis_url?"),
     ],
 )
-def test_unknown_key_names_file_field_and_nearest(file, section_name, key, hint):
-    path = file(MINIMAL | {section_name: {**MINIMAL.get(section_name, {}), key: 1}})
+def test_unknown_key_names_file_field_and_nearest(write_config, section_name, key, hint):
+    path = write_config(MINIMAL | {section_name: {**MINIMAL.get(section_name, {}), key: 1}})
     with pytest.raises(ConfigError) as caught:
         config.load(path)
     assert str(path) in str(caught.value)
@@ -100,46 +86,46 @@ def test_unknown_key_names_file_field_and_nearest(file, section_name, key, hint)
     assert hint in str(caught.value)
 
 
-def test_key_in_the_wrong_section_is_suggested_in_the_right_one(file):
+def test_key_in_the_wrong_section_is_suggested_in_the_right_one(write_config):
     with pytest.raises(ConfigError, match=r"lr: unknown key; did you mean train\.lr\?"):
-        config.load(file(MINIMAL | {"lr": 1}))
+        config.load(write_config(MINIMAL | {"lr": 1}))
 
 
-def test_wrong_value_names_field_and_value(file):
+def test_wrong_value_names_field_and_value(write_config):
     with pytest.raises(ConfigError, match=r"train\.n: .*greater than or equal to 2 \(it is 1\)"):
-        config.load(file(MINIMAL | {"train": {"model": "m", "n": 1}}))
+        config.load(write_config(MINIMAL | {"train": {"model": "m", "n": 1}}))
 
 
-def test_all_problems_are_named_at_once(file):
+def test_all_problems_are_named_at_once(write_config):
     with pytest.raises(ConfigError) as caught:
-        config.load(file({"train": {"model": "m", "n": 1, "lr": -1}}))
+        config.load(write_config({"train": {"model": "m", "n": 1, "lr": -1}}))
     assert {"train.n", "train.lr", "data"} <= {line.split(": ")[1] for line in str(caught.value).splitlines()}
 
 
-def test_key_given_twice_is_refused(file):
+def test_key_given_twice_is_refused(write_config):
     with pytest.raises(ConfigError, match="'lr' is given twice"):
-        config.load(file("train:\n  lr: 1\n  lr: 2\n"))
+        config.load(write_config("train:\n  lr: 1\n  lr: 2\n"))
 
 
-def test_a_list_as_key_is_refused_with_its_line(file):
+def test_a_list_as_key_is_refused_with_its_line(write_config):
     with pytest.raises(ConfigError, match=r":1: not valid YAML: found unhashable key"):
-        config.load(file("? [a, b]\n: 1\n"))
+        config.load(write_config("? [a, b]\n: 1\n"))
 
 
 @pytest.mark.parametrize("text", ["a: &a [*a]\n", "a: &a {b: *a}\n", f"a: {'[' * 5000}{']' * 5000}\n"])
-def test_a_file_nested_without_end_is_refused(file, text):
-    path = file(text)
+def test_a_file_nested_without_end_is_refused(write_config, text):
+    path = write_config(text)
     with pytest.raises(ConfigError, match=f"^{path}: "):
         config.load(path)
 
 
-def test_a_name_too_long_for_a_folder_is_refused(file):
+def test_a_name_too_long_for_a_folder_is_refused(write_config):
     with pytest.raises(ConfigError, match="name: is longer than 100 characters"):
-        config.load(file(MINIMAL | {"name": "x" * 300}))
+        config.load(write_config(MINIMAL | {"name": "x" * 300}))
 
 
-def test_broken_yaml_names_the_line(file):
-    path = file("train:\n  model: [\n")
+def test_broken_yaml_names_the_line(write_config):
+    path = write_config("train:\n  model: [\n")
     with pytest.raises(ConfigError, match=rf"{path}:\d+: not valid YAML"):
         config.load(path)
 
@@ -149,30 +135,32 @@ def test_missing_file_lists_what_is_shipped():
         config.load("no/such.yaml")
 
 
-def test_network_and_other_queues_do_not_share_a_process(file):
+def test_network_and_other_queues_do_not_share_a_process(write_config):
     pools = {"pools": [{"queues": ["search", "code"]}]}
     with pytest.raises(ConfigError, match=r"workers\.pools\.0\.queues: network-bound"):
-        config.load(file(MINIMAL | {"workers": pools}))
+        config.load(write_config(MINIMAL | {"workers": pools}))
 
 
-def test_reward_weights_must_fit_the_kind_of_model(file):
+def test_reward_weights_must_fit_the_kind_of_model(write_config):
     with pytest.raises(ConfigError, match=r"reward\.vl must be true"):
-        config.load(file(MINIMAL | {"train": {"model": "m", "modality": "vl"}}))
+        config.load(write_config(MINIMAL | {"train": {"model": "m", "modality": "vl"}}))
 
 
-def test_password_in_the_file_is_refused(file):
+def test_password_in_the_file_is_refused(write_config):
     with pytest.raises(ConfigError) as caught:
-        config.load(file(MINIMAL | {"queue": {"redis_url": "redis://:hunter2@host:6379/0"}}))
+        config.load(write_config(MINIMAL | {"queue": {"redis_url": "redis://:hunter2@host:6379/0"}}))
     assert "LLMI_REDIS_URL" in str(caught.value)
     assert "hunter2" not in str(caught.value)
 
 
-def test_overrides_reach_nested_fields(file):
-    assert config.load(file(MINIMAL), {"train.steps": 3, "name": "x"}).train.steps == 3
+def test_overrides_reach_nested_fields(write_config):
+    assert config.load(write_config(MINIMAL), {"train.steps": 3, "name": "x"}).train.steps == 3
 
 
-def test_workers_read_their_sections_from_the_saved_file(tmp_path, file, monkeypatch):
-    run = config.load(file(MINIMAL), {"queue.redis_url": "redis://h:1/0", "tools.search.library": "/lib"})
+def test_workers_read_their_sections_from_the_saved_file(tmp_path, write_config, monkeypatch):
+    run = config.load(
+        write_config(MINIMAL), {"queue.redis_url": "redis://h:1/0", "tools.search.library": "/lib"}
+    )
     run.save(tmp_path)
     monkeypatch.setenv("LLMI_CONFIG", str(tmp_path / "config.json"))
     assert section("queue", QueueSettings).redis_url == "redis://h:1/0"
@@ -181,138 +169,27 @@ def test_workers_read_their_sections_from_the_saved_file(tmp_path, file, monkeyp
 
 
 @pytest.mark.parametrize("queue", [{}, {"redis_url": "redis://h:1/0"}, {"lease_s": 7.0}])
-def test_the_saved_yaml_loads_as_the_same_configuration(tmp_path, file, queue):
-    run = config.load(file(MINIMAL | {"queue": queue}))
+def test_the_saved_yaml_loads_as_the_same_configuration(tmp_path, write_config, queue):
+    run = config.load(write_config(MINIMAL | {"queue": queue}))
     run.save_for_people(tmp_path)
     again = config.load(tmp_path / "config.yaml")
     assert again == run
     assert again.external_redis == run.external_redis
 
 
-def test_redis_is_external_only_when_named(file, monkeypatch):
+def test_redis_is_external_only_when_named(write_config, monkeypatch):
     monkeypatch.delenv("LLMI_REDIS_URL", raising=False)
-    assert not config.load(file(MINIMAL)).external_redis
-    assert config.load(file(MINIMAL), {"queue.redis_url": "redis://h:1/0"}).external_redis
+    assert not config.load(write_config(MINIMAL)).external_redis
+    assert config.load(write_config(MINIMAL), {"queue.redis_url": "redis://h:1/0"}).external_redis
     monkeypatch.setenv("LLMI_REDIS_URL", "redis://h:1/0")
-    assert config.load(file(MINIMAL)).external_redis
+    assert config.load(write_config(MINIMAL)).external_redis
 
 
-@pytest.mark.parametrize(
-    ("url", "said"),
-    [
-        ("redis://:hunter2@127.0.0.1:1/0", "127.0.0.1:1"),
-        ("redis://:hunter2@host:abc/0", "not a Redis URL"),
-        ("redis://:hunt#er2@host/0", "percent-encode"),
-    ],
-)
-def test_unreachable_redis_is_named_without_its_password(monkeypatch, url, said):
-    monkeypatch.setenv("LLMI_REDIS_URL", url)
-    [problem] = services.redis(QueueSettings())
-    assert said in problem
-    assert "LLMI_REDIS_URL" in problem
-    assert "hunt" not in problem
-
-
-def test_a_ray_cluster_needs_a_redis_that_it_can_reach(file, monkeypatch):
-    run = config.load(file(MINIMAL))
-    monkeypatch.delenv("LLMI_REDIS_URL", raising=False)
-    assert services.cluster(run) == []
-    monkeypatch.setenv("RAY_ADDRESS", "head:6379")
-    assert "LLMI_REDIS_URL" in services.cluster(run)[0]
-    assert services.cluster(config.load(file(MINIMAL), {"queue.redis_url": "redis://h:1/0"})) == []
-
-
-def parquet(path, images):
-    info = {"image_num": 1, "tools": ["search"], "question": "What?", "split": "train"}
-    row = {"prompt": "What? <image>", "images": images, "data_source": "interleaved_mm", "extra_info": info}
-    pd.DataFrame([row]).to_parquet(path)
-    return str(path)
-
-
-def test_images_for_a_text_model_are_named(file, tmp_path):
-    rows = parquet(tmp_path / "mm.parquet", [png()])
-    [problem] = inputs.data(config.load(file(MINIMAL), {"data.train": [rows]}))
-    assert rows in problem
-    assert "train.modality" in problem
-    sees = {"data.train": [rows], "train.modality": "vl", "reward.vl": True}
-    assert inputs.data(config.load(file(MINIMAL), sees)) == []
-
-
-def test_a_missing_image_file_is_named_with_file_and_row(file, tmp_path):
-    rows = parquet(tmp_path / "mm.parquet", ["gone.png"])
-    sees = {"data.train": [rows], "train.modality": "vl", "reward.vl": True}
-    [problem] = inputs.data(config.load(file(MINIMAL), sees))
-    for expected in ("data.train", rows, "row 0", "gone.png"):
-        assert expected in problem
-
-
-def test_one_data_file_needs_no_list(file):
-    one = config.load(file({**MINIMAL, "data": {"train": "a.parquet", "test": "b.parquet"}}))
+def test_one_data_file_needs_no_list(write_config):
+    one = config.load(write_config({**MINIMAL, "data": {"train": "a.parquet", "test": "b.parquet"}}))
     assert (one.data.train, one.data.test) == (("a.parquet",), ("b.parquet",))
 
 
-def test_bytes_that_are_no_image_are_named_with_file_and_row(file, tmp_path):
-    rows = parquet(tmp_path / "mm.parquet", [b"hello"])
-    sees = {"data.train": [rows], "train.modality": "vl", "reward.vl": True}
-    [problem] = inputs.data(config.load(file(MINIMAL), sees))
-    assert problem.startswith(f"data.train: {rows}: row 0: images[0]: image refused: not a readable image")
-
-
-def test_a_row_with_too_many_images_is_named(file, tmp_path):
-    info = {"image_num": 1, "tools": ["edit"], "question": "What?", "split": "train"}
-    row = {"prompt": "What?", "images": [png()] * 3, "data_source": "interleaved_mm", "extra_info": info}
-    pd.DataFrame([row]).to_parquet(tmp_path / "mm.parquet")
-    sees = {"data.train": [str(tmp_path / "mm.parquet")], "train.modality": "vl", "reward.vl": True}
-    [problem] = inputs.data(config.load(file(MINIMAL), sees | {"train.max_input_images": 2}))
-    assert "row 0: has 3 images, and train.max_input_images is 2" in problem
-
-
-@pytest.mark.parametrize("prefix", ["", "file://"])
-def test_an_image_store_that_cannot_be_written_is_named(file, tmp_path, monkeypatch, prefix):
-    run = config.load(file(MINIMAL), {"blobs.url": f"{prefix}{tmp_path}/a/b"})
-    assert folders.blobs(run) == []
-    monkeypatch.setattr(folders.os, "access", lambda path, mode: False)
-    [problem] = folders.blobs(run)
-    assert problem.startswith("blobs.url")
-    assert f"may not write in {tmp_path};" in problem
-
-
-@pytest.mark.parametrize("url", ["blobs", "s3://bucket/blobs"])
-def test_an_image_store_in_the_run_or_elsewhere_is_not_checked(file, monkeypatch, url):
-    monkeypatch.setattr(folders.os, "access", lambda path, mode: False)
-    assert folders.blobs(config.load(file(MINIMAL), {"blobs.url": url})) == []
-
-
-def test_a_run_folder_below_a_file_is_named(tmp_path):
-    (tmp_path / "runs").write_text("")
-    [problem] = folders.run_folder(tmp_path / "runs" / "x")
-    assert problem.startswith("--dir")
-    assert "is no folder" in problem
-
-
-def test_preflight_reports_every_problem_at_once(tmp_path, file, monkeypatch):
-    for name in ("SERP_API_KEY", "QWEN_IMAGE_SERVER_URL", "LLM_JUDGE_BASE_URL", "LLMI_REDIS_URL"):
-        monkeypatch.delenv(name, raising=False)
-    broken = tmp_path / "broken.parquet"
-    broken.write_bytes(b"not parquet")
-    run = config.load(
-        file(MINIMAL),
-        {
-            "train.model": str(tmp_path / "absent"),
-            "data.train": [str(broken)],
-            "tools.search.provider": "serpapi",
-            "tools.diffusion.provider": "qwen_server",
-            "judges.text.provider": "openai",
-        },
-    )
-    (tmp_path / "runs").mkdir()
-    with pytest.raises(ConfigError) as caught:
-        preflight.check(run, tmp_path / "runs")
-    for expected in ("run folder exists", "SERP_API_KEY", "QWEN_IMAGE_SERVER_URL", "LLM_JUDGE_BASE_URL",
-                     "train.model", "broken.parquet"):  # fmt: skip
-        assert expected in str(caught.value)
-
-
-def test_the_code_budget_must_be_less_than_the_rollout_timeout(file):
+def test_the_code_budget_must_be_less_than_the_rollout_timeout(write_config):
     with pytest.raises(ConfigError, match=r"budget_s 60 must be less than train.rollout_timeout_s 50"):
-        config.load(file(MINIMAL), {"train.rollout_timeout_s": 50})
+        config.load(write_config(MINIMAL), {"train.rollout_timeout_s": 50})
