@@ -8,9 +8,16 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 
+from policy.tools.registry import tools
 from rewards.axes import PUBLISHED, Axis, named
 
 NUMBERS = {2: "two", 3: "three", 4: "four", 5: "five", 6: "six"}
+TOOLS = {  # a tool of an installed package is described by its own prompt
+    "search": "real people, places, objects and events; whatever must be authentic or up to date.",
+    "diffusion": "pictures that are imagined, stylised or designed.",
+    "code": "charts and diagrams drawn from numbers, by Python plotting code.",
+    "edit": "a change to an earlier picture of this document, or to one the user gave.",
+}
 TEXT_HEAD = """\
 You grade an illustrated document that a language model wrote for a user. You read only; the pictures are \
 not shown to you. Where the author wanted a picture you see one line beginning with [TAG: it names the \
@@ -18,10 +25,7 @@ tool that is to make the picture, describes it, and gives the tool's parameters.
 [BROKEN TAG is an attempt that cannot be read.
 
 The tools, and what each is for:
-- search: real people, places, objects and events; whatever must be authentic or up to date.
-- diffusion: pictures that are imagined, stylised or designed.
-- code: charts and diagrams drawn from numbers, by Python plotting code.
-- edit: a change to an earlier picture of this document, or to one the user gave.
+{tools}
 
 Give {count} whole numbers from 1 (worst) to 5 (best).
 """
@@ -47,7 +51,9 @@ Answer with one JSON object and nothing else: \
 
 def text_rubric(added: Sequence[str] = ()) -> str:
     """The text judge's instructions. `added`: names of axes beside the published ones."""
-    return _rubric(TEXT_HEAD, TEXT_END, _axes("text", added))
+    every = TOOLS | {tool.name: tool.prompt for tool in tools().values() if tool.name not in TOOLS}
+    lines = "\n".join(f"- {name}: {purpose}" for name, purpose in every.items())
+    return _rubric(TEXT_HEAD.replace("{tools}", lines), TEXT_END, _axes("text", added))
 
 
 def image_rubric(added: Sequence[str] = ()) -> str:
@@ -62,5 +68,5 @@ def _axes(judge: str, added: Sequence[str]) -> list[Axis]:
 def _rubric(head: str, end: str, axes: Sequence[Axis]) -> str:
     count = NUMBERS.get(len(axes), str(len(axes)))
     answer = ", ".join(f'"{axis.name}": <1-5>' for axis in axes)
-    paragraphs = [head.format(count=count), *(f"{axis.rubric.rstrip()}\n" for axis in axes)]
+    paragraphs = [head.replace("{count}", count), *(f"{axis.rubric.rstrip()}\n" for axis in axes)]
     return "\n".join([*paragraphs, f"{end}{{{answer}}}\n"])

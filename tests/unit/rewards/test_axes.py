@@ -5,6 +5,7 @@ from __future__ import annotations
 import hashlib
 import sys
 from collections.abc import Callable, Iterator, Mapping
+from dataclasses import replace
 from pathlib import Path
 
 import pytest
@@ -12,9 +13,10 @@ from packages import install
 from pydantic import ValidationError
 from rewards_documents import I, P, document
 
+from policy.tools.registry import tools
 from rewards import axes, formulas
 from rewards.facts import Facts
-from rewards.judges import rules
+from rewards.judges import rubrics, rules
 from rewards.judges.openai import schema
 from rewards.judges.payloads import JudgeTextPayload
 from rewards.judges.rubrics import image_rubric, text_rubric
@@ -67,6 +69,12 @@ def test_the_published_prompts_have_not_changed() -> None:
     """Other prompts would give other grades: a change here is a change of the reward."""
     digests = [hashlib.sha256(text.encode()).hexdigest()[:16] for text in (text_rubric(), image_rubric())]
     assert digests == ["958376af146206bb", "5114bb5f723a3eb6"]
+
+
+def test_the_text_judges_prompt_describes_a_new_tool(monkeypatch: pytest.MonkeyPatch) -> None:
+    more = {**tools(), "music": replace(tools()["search"], name="music", prompt="writes a score.")}
+    monkeypatch.setattr(rubrics, "tools", lambda: more)
+    assert "the user gave.\n- music: writes a score.\n\nGive two" in text_rubric()
 
 
 def test_a_new_axis_is_judged_and_counts_in_grounded_only(tone: None) -> None:
