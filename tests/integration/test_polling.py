@@ -10,14 +10,10 @@ from pathlib import Path
 
 import pytest
 import redis
-from conftest import StartWorker
 from kombu import Connection, Consumer, Exchange, Message, Queue
 from kombu.asynchronous import Hub
-from queue_jobs import Order
-from queue_requests import ask
 
 from workers.celery_app.app import make_app
-from workers.client.client import QueueClient
 from workers.settings import QueueSettings
 
 OURS, KOMBUS = "workers.celery_app.transport.channel:Transport", "kombu.transport.redis:Transport"
@@ -133,15 +129,3 @@ def test_a_dead_peer_is_noticed_within_15_s(queue_settings: QueueSettings) -> No
         )
         assert socket_._sock.getsockopt(socket.SOL_SOCKET, socket.SO_KEEPALIVE)
         assert waits + every * times <= 15
-
-
-async def test_the_end_of_a_job_in_a_thread_wakes_the_loop(
-    start_worker: StartWorker, client: QueueClient
-) -> None:
-    start_worker("search")
-    took = []
-    for _ in range(20):
-        began = time.monotonic()
-        await ask(client, Order(), "search")
-        took.append(time.monotonic() - began)
-    assert sorted(took)[10] < 0.15, "its slot was taken again only when a timer fired"
