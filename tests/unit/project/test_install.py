@@ -223,4 +223,4 @@ def test_a_python_that_is_named_and_does_not_fit_is_told(checkout: Checkout) -> 
     program(checkout.stubs / "bin/python3.13", OTHER)
     done = checkout.install(PYTHON="python3.13")
     assert done.returncode == 2
-    assert "PYTHON=python3.13 is none" in done.stderr
+    assert "PYTHON=python3.13 is not one" in done.stderr

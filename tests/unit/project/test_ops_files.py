@@ -256,7 +256,7 @@ OPEN = ("--metrics", "http://127.0.0.1:1", "--host", "0.0.0.0")
 @pytest.mark.parametrize(
     ("arguments", "says"),
     [
-        ((), "Name a run's folder, or --metrics URL"),
+        ((), "give a run's folder, or --metrics URL"),
         (("nowhere",), "nowhere/endpoints.json does not exist"),
         (("--bad",), "no option --bad"),
         (("--metrics",), "--metrics needs a value"),
