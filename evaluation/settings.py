@@ -22,7 +22,7 @@ class AuthorSettings(Settings):
     """The model that writes documents outside of training."""
 
     provider: Literal["openai", "local"] = "local"
-    """`openai`: a model at an OpenAI-compatible endpoint, whose answer is streamed. `local`: a model in the
+    """`openai`: a model at an OpenAI-compatible endpoint, streamed. `local`: a model in the
     worker's own process, by transformers."""
     base_url: PlainUrl = ""
     """The endpoint up to and including `/v1`, for the provider `openai`. `LLMI_AUTHOR_BASE_URL` replaces
