@@ -1,10 +1,11 @@
-"""Read the dictionary a model wrote inside a tag: Python literal, JSON, or something close to either.
+"""Parse the dictionary in a tag: a Python literal, JSON, or something close to either.
 
-Invariants: nothing is ever evaluated; the only error is `Unreadable`; time and memory grow linearly with the
-length of the text. A literal of Python or JSON has the value that its language gives it, with two exceptions:
-strings that stand side by side on one line can be one naively quoted string, and the code of a chart is read
-as the model meant it (`policy.grammar.python_text.meant`). What is no literal is repaired
-(`policy.grammar.literal_repair`).
+Invariants:
+- Nothing is evaluated. The only error is `Unreadable`. Time and memory are linear in the length.
+- A literal of Python or JSON has the value that its language gives it, with two exceptions: strings side by
+  side on one line can be one badly quoted string, and code is read as the model meant it
+  (`policy.grammar.python_text.intended`).
+- Other text is repaired (`policy.grammar.literal_repair`).
 """
 
 from __future__ import annotations
@@ -15,18 +16,18 @@ import warnings
 from dataclasses import dataclass, field
 
 from policy.grammar.literal_repair import NoRepair, repaired
-from policy.grammar.python_text import closing, meant, quote_at
+from policy.grammar.python_text import closing, intended, quote_at
 from workers.text.fences import unfenced
 from workers.text.patterns import BRACE_OR_TOKEN, ESCAPE_OR_QUOTE, TOKEN_START
 
 MAX_CHARS = 120_000
-"""Longest dictionary that is read: the longest chart code a worker takes, and room around it."""
+"""Longest dictionary that is read: the longest code that a worker accepts, and the other keys."""
 
-_MAX_SKELETON = 400  # characters outside string literals; bounds the depth of what the parsers see
+_MAX_SKELETON = 400  # characters outside string literals; limits the depth of nesting for the parsers
 
 
 class Unreadable(ValueError):
-    """The text is no dictionary; the message says why, in one short line."""
+    """The text is not a dictionary. The message is the reason, in one short line."""
 
 
 def read_dict(text: str) -> dict:
@@ -55,8 +56,7 @@ def read_dict(text: str) -> dict:
 
 
 def dictionary_end(text: str, at: int) -> int:
-    """Behind the brace that closes the first one from `at` on, braces in strings and comments left out; 0
-    where it is never closed."""
+    """End of the first brace pair from `at` on, without braces in strings and comments; 0 if not closed."""
     depth = 0
     while found := BRACE_OR_TOKEN.search(text, at):
         start = found.start()
@@ -74,10 +74,14 @@ def dictionary_end(text: str, at: int) -> int:
 
 @dataclass
 class _Tokens:
-    """What stands in a literal. `bare`: the text without its comments; `skeleton`: what stands outside of
-    strings, without white space, each string as one quote; `strings`: each string's place in the text, and
-    whether a colon follows; `joined`: two stand side by side on one line, outside parentheses; `hidden`: an
-    f-string is among them."""
+    """The tokens of a literal.
+
+    bare: the text without comments.
+    skeleton: the text outside strings, without white space, each string as one quote.
+    strings: content and prefix of each string, and whether a colon follows it.
+    joined: two strings stand side by side on one line, outside parentheses.
+    hidden: one is an f-string.
+    """
 
     bare: str = ""
     skeleton: str = ""
@@ -87,7 +91,7 @@ class _Tokens:
 
 
 def _tokens(text: str) -> _Tokens:
-    """A short string may hold line breaks here, as JSON's may when it is read leniently."""
+    """Split a literal. A short string may hold line breaks, as in lenient JSON."""
     tokens, skeleton, bare = _Tokens(), [], []
     at, depth, last = 0, 0, ""
     while True:
@@ -128,7 +132,7 @@ def _tokens(text: str) -> _Tokens:
 
 
 def _comment_end(text: str, at: int) -> int:
-    """Where the comment at `at` ends, in the ways of Python and JavaScript; 0 where none is."""
+    """End of the comment at `at`, of Python or JavaScript; 0 without one."""
     if text.startswith("/*", at):
         end = text.find("*/", at + 2)
         return len(text) if end < 0 else end + 2
@@ -139,14 +143,14 @@ def _comment_end(text: str, at: int) -> int:
 
 
 def _strict(tokens: _Tokens) -> tuple[object, str]:
-    """The value of a well-formed literal and "", or None and what is wrong with it."""
+    """The value of a well-formed literal and "", or None and the reason."""
     if tokens.hidden:
-        return None, "an f-string is no plain string"
+        return None, "an f-string is not a plain string"
     if len(tokens.skeleton) > _MAX_SKELETON:
         return None, "too much of it stands outside quotes"
     try:
         with warnings.catch_warnings():
-            warnings.simplefilter("ignore")  # "\d" and the like are the model's business
+            warnings.simplefilter("ignore")  # for "\d" and the like in the model's text
             return ast.literal_eval(tokens.bare), ""
     except (ValueError, SyntaxError, TypeError, MemoryError, RecursionError) as error:
         reason = getattr(error, "msg", None) or "it holds something that is no literal"
@@ -157,7 +161,7 @@ def _strict(tokens: _Tokens) -> tuple[object, str]:
 
 
 def _restore_code(value: dict, tokens: _Tokens) -> None:
-    """Put the code that was meant in the place of the code that the literal spells."""
+    """Replace the code of the literal by the code that the model meant."""
     params = value.get("params")
     if not isinstance(params, dict) or not isinstance(code := params.get("code"), str):
         return
@@ -168,5 +172,5 @@ def _restore_code(value: dict, tokens: _Tokens) -> None:
         if is_key and name == "code":
             alone = i + 2 == len(spelled) or spelled[i + 2][2]  # and not joined with the next
             if alone and prefix not in ("r", "R"):
-                params["code"] = meant(raw, code)
+                params["code"] = intended(raw, code)
             return

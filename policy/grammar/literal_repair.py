@@ -1,8 +1,9 @@
-"""Read a tag's dictionary by the keys that it must have, where its strings are quoted naively.
+"""Parse a tag's dictionary by the keys that it must have, where its strings are badly quoted.
 
-A string ends at the quote after which the dictionary goes on, so apostrophes, quotes and raw line breaks
-inside it survive. Code ends at the last such quote, all else at the first: code may hold dictionaries of its
-own. Invariants: as in `policy.grammar.literal`.
+A string ends at a quote after which the dictionary goes on, so apostrophes, quotes and raw line breaks inside
+it are kept. Code ends at the last such quote, since it may hold dictionaries; other strings at the first.
+
+Invariants: as in `policy.grammar.literal`.
 """
 
 from __future__ import annotations
@@ -10,7 +11,7 @@ from __future__ import annotations
 from itertools import chain
 
 from policy.grammar.marks import QUOTES
-from policy.grammar.python_text import closing, meant, quote_at, unescaped
+from policy.grammar.python_text import closing, intended, quote_at, unescaped
 from policy.tools.registry import tools
 from workers.text.patterns import CONSTANT, ESCAPE_OR_QUOTE, NUMBER, SPACE, Pattern
 
@@ -20,11 +21,11 @@ _MAX_COMMENTS, _MAX_COMMENT = 3, 300  # in a row, and characters each; more is n
 
 
 class NoRepair(Exception):
-    """The keys cannot be followed; the message, if any, says what to write."""
+    """The keys cannot be found. The message, if any, says what to write."""
 
 
 def repaired(text: str) -> dict:
-    """The dictionary that begins with `text`. Raises `NoRepair`."""
+    """The dictionary in `text`. Raises `NoRepair`."""
     return _Dictionary(text).read()
 
 
@@ -53,7 +54,7 @@ class _Dictionary:
             at = comma
 
     def _pair(self, at: int) -> int:
-        """Read a key and its value; returns where they end."""
+        """Read a key and its value. Returns their end."""
         name, at = self._key(at)
         inside = self._outer if self._inner is None else self._inner
         if not at or name in inside:
@@ -70,7 +71,7 @@ class _Dictionary:
         return end
 
     def _key(self, at: int, names: tuple[str, ...] | None = None) -> tuple[str, int]:
-        """A known key at `at` and where its value begins, or 0."""
+        """A known key at `at` and the start of its value, or 0."""
         at = self._space(at)
         quoted = at < len(self._text) and self._text[at] in QUOTES
         at += quoted
@@ -83,7 +84,7 @@ class _Dictionary:
         return "", 0
 
     def _value(self, name: str, at: int) -> tuple[object, int]:
-        """One string, small number or constant at `at`, and where it ends."""
+        """One string, small number or constant at `at`, and its end."""
         if number := NUMBER.match(self._text, at):
             return int(number[0]), number.end()
         if word := CONSTANT.match(self._text, at):
@@ -106,7 +107,7 @@ class _Dictionary:
 
     def _decoded(self, name: str, raw: str, quote: str, raw_prefix: bool) -> str:
         if name == "code":
-            return raw if raw_prefix else meant(raw, unescaped(raw))
+            return raw if raw_prefix else intended(raw, unescaped(raw))
         if _is_expression(raw, quote):
             raise NoRepair(f"{name}: strings are joined by an expression; write one string")
         return raw if raw_prefix else unescaped(raw)
@@ -123,9 +124,9 @@ class _Dictionary:
         return last
 
     def _joined(self, at: int, name: str) -> tuple[str, int] | None:
-        """Strings joined by `+`, or side by side in parentheses or on lines of their own, or one in
-        parentheses; and where they end. Apart by blanks alone they are joined in prose, and in code where
-        the first ends with its line: `'plt.title(' ')'` is one string.
+        """Strings joined by `+`, side by side in parentheses or on their own lines, or one in parentheses;
+        and their end. Strings with only blanks between are joined in prose, and in code when the first ends
+        with a line break: `'plt.title(' ')'` is one string.
         """
         parenthesis = self._past(at, "(")
         at = self._space(parenthesis) if parenthesis else at
@@ -159,7 +160,7 @@ class _Dictionary:
         return ("".join(texts), at) if joined and at else None
 
     def _goes_on(self, at: int, name: str) -> bool:
-        """Whether the dictionary goes on or ends at `at`, behind the value of the key `name`."""
+        """Whether the dictionary continues or ends at `at`, after the value of the key `name`."""
         if self._inner is None:
             missing = tuple(key for key in _OUTER if key not in self._outer and key != name)
             return self._ends(self._closed(at)) or self._next(at, missing)
@@ -180,7 +181,7 @@ class _Dictionary:
         return bool(at) and self._space(at) == len(self._text)
 
     def _closed(self, at: int) -> int:
-        """Behind a closing brace, and a comma before it; 0 where none is."""
+        """Position after a closing brace, with an optional comma before it; 0 without one."""
         return self._past(self._past(at, ",，") or at, "}")
 
     def _past(self, at: int, characters: str) -> int:

@@ -1,7 +1,7 @@
 """Find the marks `<imgen>`, `</imgen>`, `<think>` and `</think>` in text that arrives in pieces.
 
-Invariants: the raw texts of the tokens, joined, are the text; the tokens' marks do not depend on how the text
-was cut; each character is looked at a constant number of times.
+Invariants: the raw texts of the tokens, joined, are the text; the marks do not depend on how the text was
+cut; each character is read a constant number of times.
 """
 
 from __future__ import annotations
@@ -15,13 +15,13 @@ from workers.text.patterns import SPACE
 OPEN, CLOSE = "<imgen>", "</imgen>"
 THINK, UNTHINK = "<think>", "</think>"
 QUOTES = "'\"‘’“”`"
-"""Characters that a model opens a string with."""
+"""Characters with which a model opens a string."""
 
 
 class Mark(Enum):
     TEXT = auto()  # any text between marks
     DICTIONARY = auto()  # `<imgen>` and the start of a dictionary, which the raw text includes
-    MENTION = auto()  # `<imgen>` and whatever else
+    MENTION = auto()  # `<imgen>` without the start of a dictionary
     CLOSE = auto()
     THINK = auto()
     UNTHINK = auto()
@@ -39,19 +39,19 @@ _BEGINNINGS = frozenset(mark[:size] for mark in _ALL for size in range(1, len(ma
 
 
 class Marks:
-    """Tokens of a stream. A mark is known when its last character arrives, `<imgen>` with what follows it."""
+    """Tokens of a stream. A mark is known with its last character, `<imgen>` with the text after it."""
 
     def __init__(self) -> None:
-        self._held = ""  # the beginning of a mark, perhaps
-        self._opening: list[str] = []  # an opening mark, and what may become the start of its dictionary
-        self._brace = False  # whether that has its brace
+        self._held = ""  # text that may be the beginning of a mark
+        self._opening: list[str] = []  # an opening mark, and the possible start of its dictionary
+        self._brace = False  # whether the brace has arrived
 
     def feed(self, text: str) -> Iterator[Token]:
         text, self._held = self._held + text, ""
         at = 0
         while at < len(text):
             if self._opening:
-                at, known = self._look(text, at)
+                at, known = self._scan_opening(text, at)
                 if known is None:
                     return
                 yield self._opened(known)
@@ -69,15 +69,15 @@ class Marks:
                 yield Token(_MARKS[mark], mark)
 
     def close(self) -> Iterator[Token]:
-        """What was held back."""
+        """The tokens of the text that was held back."""
         if self._opening:
             yield self._opened(Mark.MENTION)
         if self._held:
             yield Token(Mark.TEXT, self._held)
         self._held = ""
 
-    def _look(self, text: str, at: int) -> tuple[int, Mark | None]:
-        """Go on looking for `{` and a string behind an opening mark; None while that is open."""
+    def _scan_opening(self, text: str, at: int) -> tuple[int, Mark | None]:
+        """Search on for `{` and a string after an opening mark; None while this is undecided."""
         while True:
             start, at = at, SPACE.match(text, at).end()  # type: ignore[union-attr] # matches anywhere
             self._opening.append(text[start:at])
@@ -97,7 +97,7 @@ class Marks:
 
 
 def _next(text: str, at: int) -> tuple[int, str]:
-    """Where the next mark starts, and the mark; "" for one that more text may complete, or for none."""
+    """Start of the next mark, and the mark; "" for a mark that may still be incomplete, or for none."""
     start = text.find("<", at)
     while start >= 0:
         if text.startswith(_ALL, start):

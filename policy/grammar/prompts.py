@@ -1,7 +1,6 @@
-"""What the model is told about tags, in the project's own words, and how a question becomes a chat.
+"""The system prompt, which describes the tags, and how a question becomes a chat.
 
-Invariant: the tags described here are the tags `policy.grammar.tags` reads; a test feeds the examples to the
-parser.
+Invariant: the prompt's examples are valid tags of `policy.grammar.tags`; a test parses them.
 """
 
 from __future__ import annotations
@@ -47,7 +46,7 @@ def system_prompt() -> str:
 
 
 def chat(messages: list[dict], system: str) -> list[dict]:
-    """`messages` led by `system`, in place of any system message they hold; unchanged when it is empty."""
+    """`messages` with `system` as their only system message; unchanged when it is empty."""
     if not system:
         return messages
     return [

@@ -1,6 +1,6 @@
-"""The strings and comments in Python code that a model wrote, and the code that an escaped copy of it means.
+"""The strings and comments in Python code of a model, and the code that an escaped copy of it means.
 
-Invariants: no input raises; time grows linearly with the length of the text; nothing is evaluated.
+Invariants: no input raises; time is linear in the length; nothing is evaluated.
 """
 
 from __future__ import annotations
@@ -23,7 +23,7 @@ _MATHTEXT_T = ("au", "heta", "imes", "ext", "o", "an", "ilde", "riangle", "op", 
 
 
 class String(NamedTuple):
-    """A string literal in code: what stands between its quotes, as written, and whether it is closed."""
+    """A string literal in code: the text between its quotes, unchanged. `long`: triple quotes."""
 
     text: str
     closed: bool
@@ -54,7 +54,7 @@ def quote_at(text: str, at: int) -> str:
 
 
 def closing(text: str, at: int, pattern: Pattern) -> int:
-    """Where `pattern` (a backslash, or else) first matches what no backslash escapes; or the end."""
+    """The first match of `pattern` (a backslash or a quote) that no backslash escapes; else the end."""
     while found := pattern.search(text, at):
         if found[0] != "\\":
             return found.start()
@@ -63,7 +63,7 @@ def closing(text: str, at: int, pattern: Pattern) -> int:
 
 
 def unescaped(raw: str) -> str:
-    """Text with the common escapes of Python and JSON resolved; others stay as they are."""
+    """Text with the common escapes of Python and JSON resolved; others stay unchanged."""
     return ESCAPE.sub(lambda found: _character(found[1], found[0]), raw)
 
 
@@ -71,9 +71,10 @@ def _character(code: str, whole: str) -> str:
     return chr(int(code[1:], 16)) if len(code) > 1 else _SIMPLE.get(code, whole)
 
 
-def meant(raw: str, value: str) -> str:
-    """The code that a model meant by a string literal. `raw`: what stands between the literal's quotes;
-    `value`: what the literal's own grammar makes of it.
+def intended(raw: str, value: str) -> str:
+    """The code that a model meant by a string literal.
+
+    `raw`: the text between the literal's quotes. `value`: the value by the literal's own grammar.
 
     A literal with line breaks in it was not escaped as a whole, and a string of the code that would hold a
     control character was not escaped enough. In both cases the escapes inside the code's own strings belong
@@ -91,12 +92,12 @@ def meant(raw: str, value: str) -> str:
 
 
 def _escaped_twice(code: str) -> bool:
-    """Whether an escaped line break stands outside of the strings of the code, where Python knows none."""
+    """Whether an escaped line break stands outside the strings of the code, where Python allows none."""
     return sum(string.text.count(r"\n") for string in strings(code)) < code.count(r"\n")
 
 
 def _broken(string: String) -> bool:
-    """Whether a literal of the code holds what only a lost escape can have put there."""
+    """Whether a literal of the code holds a character that only a lost escape explains."""
     text = string.text
     if string.long:
         return False

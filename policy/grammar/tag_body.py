@@ -1,4 +1,4 @@
-"""What stands inside a tag: the dictionary's keys, the parameters of each source, and why a tag is invalid.
+"""The content of a tag: the keys of its dictionary, the parameters of its tool, and why a tag is invalid.
 
 Invariant: no input raises.
 """
@@ -39,7 +39,7 @@ class Invalid:
 
 
 def parse_tag(body: str, *, index: int, inputs: int) -> Tag | Invalid:
-    """What stands between `<imgen>` and `</imgen>`.
+    """Parse the text between `<imgen>` and `</imgen>`.
 
     `index` is the tag's place among all tags of the document, from 0; `inputs` the number of images in the
     prompt. The number of an image to change counts the inputs first, then every tag, and must lie before this
@@ -64,7 +64,7 @@ def parse_tag(body: str, *, index: int, inputs: int) -> Tag | Invalid:
 
 
 def _clean(value: object) -> object:
-    """Pair or replace the lone surrogates that escapes can spell, at any depth a tag has use for."""
+    """Pair or replace lone surrogates, which escapes can produce, in strings and dictionaries."""
     if isinstance(value, str):
         return valid_unicode(value)
     if isinstance(value, dict):

@@ -1,17 +1,21 @@
-"""From a model's text to the parts of a document, all at once or as it streams.
+"""From the model's text to the parts of a document, all at once or as a stream.
 
 Which marks count:
 
-- `<imgen>` opens a tag where a dictionary follows. Where none follows it does so only if `</imgen>` comes
-  before the next tag and the words between look like a tag's; otherwise it is text that mentions the mark.
-- The first `</imgen>` closes a tag. A tag that another one follows before that was never closed.
-- `<think>` at the beginning opens a thought, closed or not. Later it does so only where `</think>` follows;
-  in the middle of a line, before the next tag. In quotes it is text, in a tag it belongs to the tag.
+- `<imgen>` opens a tag when a dictionary follows. Otherwise it does so only if `</imgen>` comes before the
+  next tag and the words between look like the content of a tag; else it is text that mentions the mark.
+- The first `</imgen>` closes a tag. A tag that another tag follows before that was never closed.
+- `<think>` at the beginning opens a thought, closed or not. Later it does so only when `</think>` follows; in
+  the middle of a line, before the next tag. In quotes it is text; inside a tag it belongs to the tag.
 
-Invariants: no input raises; a thought is no part of the document; every tag becomes exactly one part, valid
-or invalid, with its index; the text parts and the raw tags, joined, are the whole text without its thoughts;
-feeding in any pieces gives the parts that reading at once gives, in time linear in the length; a tag is
-known when it closes, unless it stands in what may be a thought. `<image>` is only text.
+Invariants:
+- No input raises.
+- A thought is not part of the document.
+- Every tag becomes exactly one part, valid or invalid, with its index.
+- The text parts and the raw tags, joined, are the whole text without its thoughts.
+- Feeding in any pieces gives the same parts as reading at once, in time linear in the length.
+- A tag is known when it closes, unless it may be part of a thought.
+- `<image>` is only text.
 """
 
 from __future__ import annotations
@@ -29,21 +33,21 @@ __all__ = ["CLOSE", "OPEN", "Invalid", "TagReader", "parse_tag", "read"]
 
 class _State(Enum):
     TEXT = auto()
-    MENTION = auto()  # behind an `<imgen>` that no dictionary follows
+    MENTION = auto()  # after an `<imgen>` without a dictionary
     TAG = auto()
     THOUGHT = auto()
 
 
 class _Thought(Enum):
-    """Where a thought began, which decides what ends it."""
+    """Where a thought began, which decides its end."""
 
     FIRST = auto()  # at the beginning of the document: only `</think>`
-    LINE = auto()  # at the beginning of a line: also the end of the text, which makes it text
-    INLINE = auto()  # elsewhere: also the next tag, which makes it text
+    LINE = auto()  # at the beginning of a line: also the end of the text, and then it is text
+    INLINE = auto()  # elsewhere: also the next tag, and then it is text
 
 
 class TagReader:
-    """Reads a stream. `feed` returns the parts that just became complete."""
+    """Reads a stream. `feed` returns the parts that became complete."""
 
     def __init__(self, inputs: int) -> None:
         self.inputs = inputs
@@ -53,8 +57,8 @@ class TagReader:
         self._text: list[str] = []
         self._raw: list[str] = []  # of the open tag or mention
         self._thought = _Thought.FIRST
-        self._thoughts: list[Token] = []  # of a thought that may turn out to be text
-        self._blank = self._line_blank = True  # nothing but white space in the document, in the line
+        self._thoughts: list[Token] = []  # of a thought that may become text
+        self._blank = self._line_blank = True  # only white space so far in the document, in the line
         self._last = ""  # the last character of the text
 
     def feed(self, text: str) -> list[Part]:
@@ -64,16 +68,16 @@ class TagReader:
         return parts
 
     def close(self) -> list[Part]:
-        """The parts still open at the end of the text: its last words, or a tag that never closed."""
+        """The parts that are open at the end: the last text, or a tag that was never closed."""
         parts: list[Part] = []
         for token in self._marks.close():
             self._step(token, parts)
         if self._state is _State.THOUGHT and self._thought is not _Thought.FIRST:
-            self._no_thought(parts)
+            self._thought_to_text(parts)
         if self._state is _State.TAG:
             self._unclosed(parts, final=True)
         elif self._state is _State.MENTION:
-            self._say("".join(self._raw))
+            self._add_text("".join(self._raw))
         self._state = _State.TEXT
         self._flush(parts)
         return parts
@@ -82,7 +86,7 @@ class TagReader:
         mark, raw = token
         if self._state is _State.THOUGHT:
             if mark is Mark.DICTIONARY and self._thought is _Thought.INLINE:
-                self._no_thought(parts)
+                self._thought_to_text(parts)
             else:
                 self._think(token)
                 return
@@ -100,19 +104,19 @@ class TagReader:
                 if mark is Mark.CLOSE:
                     self._end_mention(parts)
                 return
-            self._say("".join(self._raw))
+            self._add_text("".join(self._raw))
             self._state = _State.TEXT
         if mark is Mark.DICTIONARY or mark is Mark.MENTION:
             self._state = _State.TAG if mark is Mark.DICTIONARY else _State.MENTION
             self._raw = [raw]
-            if mark is Mark.DICTIONARY and self._last != "`":  # else it may turn out to be text
+            if mark is Mark.DICTIONARY and self._last != "`":  # else it may become text
                 self._flush(parts)
         elif mark is Mark.THINK and thoughts and not self._quoted():
             self._state, self._thoughts = _State.THOUGHT, [token]
             line = _Thought.LINE if self._line_blank else _Thought.INLINE
             self._thought = _Thought.FIRST if self._blank else line
         else:
-            self._say(raw)
+            self._add_text(raw)
 
     def _think(self, token: Token) -> None:
         if token.mark is Mark.UNTHINK:
@@ -120,13 +124,13 @@ class TagReader:
         elif self._thought is not _Thought.FIRST:
             self._thoughts.append(token)
 
-    def _no_thought(self, parts: list[Part]) -> None:
-        """Read as text what began like a thought. No `</think>` is in it, so no `<think>` in it counts."""
+    def _thought_to_text(self, parts: list[Part]) -> None:
+        """Read as text what began like a thought. It has no `</think>`, so no `<think>` in it counts."""
         tokens, self._thoughts, self._state = self._thoughts, [], _State.TEXT
         for token in tokens:
             self._step(token, parts, thoughts=False)
 
-    def _say(self, text: str) -> None:
+    def _add_text(self, text: str) -> None:
         if not text:
             return
         self._text.append(text)
@@ -139,7 +143,7 @@ class TagReader:
         return self._last in tuple(QUOTES)
 
     def _end_mention(self, parts: list[Part]) -> None:
-        """Decide whether what no dictionary began was meant as a tag."""
+        """Decide whether a mention without a dictionary is an invalid tag or text."""
         inside = "".join(self._raw)[len(OPEN) : -len(CLOSE)]
         first = inside[:1]
         words = any(map(str.isalnum, inside)) and (
@@ -150,37 +154,36 @@ class TagReader:
         if words and not mention:
             self._tag(parts)
         else:
-            self._say("".join(self._raw))
+            self._add_text("".join(self._raw))
             self._state = _State.TEXT
 
     def _tag(self, parts: list[Part]) -> None:
         raw = "".join(self._raw)
         tag = parse_tag(raw[len(OPEN) : -len(CLOSE)], index=self.tags, inputs=self.inputs)
-        # A code span that ends inside of the tag, or that shows the form of one.
+        # A code span that ends inside the tag, or that shows the form of a tag.
         if isinstance(tag, Invalid) and self._last == "`" and any(mark in raw for mark in ("`", "...", "…")):
             self._state = _State.TEXT
-            self._say(raw)
+            self._add_text(raw)
         elif isinstance(tag, Invalid):
             self._add(InvalidPart(index=self.tags, raw=raw, reason=tag.reason), parts)
         else:
             self._add(ImagePart(index=self.tags, tag=tag, raw=raw), parts)
 
     def _unclosed(self, parts: list[Part], *, final: bool) -> None:
-        """End a tag that has no `</imgen>` with its dictionary, if that is complete; what follows is text.
+        """End a tag without `</imgen>` after its dictionary; what follows is text.
 
-        `final`: the text ends here, and a dictionary that is not complete with it; otherwise it ends with
-        its line.
+        `final`: the text ends here. An incomplete dictionary ends with the text, otherwise with its line.
         """
         raw = "".join(self._raw)
-        if self._last == "`" and "`" in raw:  # a code span, which holds only the beginning of a tag
+        if self._last == "`" and "`" in raw:  # a code span with the beginning of a tag
             self._state = _State.TEXT
-            self._say(raw)
+            self._add_text(raw)
             return
         line = raw.find("\n")
         rest = len(raw) if final or line < 0 else line
         end = dictionary_end(raw, len(OPEN)) or rest
         self._add(InvalidPart(index=self.tags, raw=raw[:end], reason="the tag is never closed"), parts)
-        self._say(raw[end:])
+        self._add_text(raw[end:])
 
     def _add(self, tag: ImagePart | InvalidPart, parts: list[Part]) -> None:
         self._flush(parts)
@@ -196,6 +199,6 @@ class TagReader:
 
 
 def read(text: str, *, inputs: int) -> tuple[Part, ...]:
-    """A whole answer's parts, in order. `inputs` is the number of images in the prompt."""
+    """The parts of a complete text, in order. `inputs`: images in the prompt."""
     reader = TagReader(inputs)
     return (*reader.feed(text), *reader.close())

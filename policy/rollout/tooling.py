@@ -1,11 +1,15 @@
-"""The tool requests of one document: each posted the moment its tag closes, an edit when its one image is in,
-code when the document's seconds (`policy.rollout.code_budget`) cover it.
+"""The tool requests of one document. Each is posted when its tag closes.
 
-Invariants: at most `tools.max_requests` tags are posted, further ones are invalid; every tag that is valid
-ends in exactly one outcome; a job has its whole time from its start, however long its request waits; an edit
-waits for the image it depends on and for nothing else, and is not posted when that image failed; an image
-that the store has lost is made again once, by posting its own request again, and then takes the place of the
-lost one in the document; `close` cancels what is open and leaves no task behind.
+A tag that changes an image is posted when that image is there; a code tag when the document's budget
+(`policy.rollout.code_budget`) covers it.
+
+Invariants:
+- At most `tools.max_requests` tags are posted; further ones are invalid.
+- Every valid tag ends in exactly one outcome.
+- A job has its whole time limit from its start, however long its request waits.
+- A tag waits only for the image that it depends on, and is not posted when that image failed.
+- A lost image is made again once, by a new request. The new image takes its place in the document.
+- `close` cancels what is open and leaves no task behind.
 """
 
 from __future__ import annotations
@@ -30,7 +34,7 @@ CANCEL_S = 5.0
 
 
 class Tooling:
-    """Lives on one event loop, for one rollout. `seed` makes the same tag give the same image."""
+    """For one rollout, on one event loop. `seed`: the same tag and seed give the same image."""
 
     def __init__(
         self,
@@ -49,22 +53,22 @@ class Tooling:
         self._seed = seed
         self._parts: dict[int, ImagePart] = {}
         self._tasks: dict[int, asyncio.Task[Outcome]] = {}
-        self._again: dict[int, asyncio.Task[Outcome]] = {}  # of the images that are made once more
-        self._asked: Counter[int] = Counter()
+        self._remade: dict[int, asyncio.Task[Outcome]] = {}  # lost images, made again
+        self._attempts: Counter[int] = Counter()
         self._open: set[str] = set()
 
     def request_id(self, index: int) -> str:
-        """The id under which the tag of this index is posted first."""
+        """The id of the first request of the tag with this index."""
         return f"{self._rollout_id}-{index}"
 
     def take(self, parts: Sequence[Part]) -> list[Part]:
-        """Start the requests of complete parts. Returns the parts as they stand in the document: a tag beyond
-        the limit is an invalid one.
+        """Start the requests of complete parts. Returns the parts of the document: a tag beyond the limit
+        becomes an invalid one.
         """
         return [self._start(part) if isinstance(part, ImagePart) else part for part in parts]
 
     def _start(self, part: ImagePart) -> Part:
-        """Post the tag's request, or wait for its dependency, in a task of its own."""
+        """Post the tag's request in a task of its own."""
         if len(self._parts) >= self._tools.max_requests:
             reason = f"too many tags: a document may have {self._tools.max_requests} (tools.max_requests)"
             return InvalidPart(index=part.index, raw=part.raw, reason=reason)
@@ -73,7 +77,7 @@ class Tooling:
         return part
 
     async def finish(self, parts: Sequence[Part]) -> tuple[Part, ...]:
-        """The same parts with every image's outcome in; each comes by its request's deadline."""
+        """The same parts with the outcome of every image. Each arrives by its request's deadline."""
         for part in parts:
             if isinstance(part, ImagePart):  # all, before any is read: an edit may find its image lost
                 await asyncio.shield(self._tasks[part.index])
@@ -87,23 +91,23 @@ class Tooling:
         return tuple(done)
 
     async def remake(self, sha256: str) -> bool:
-        """Make an image of this document once more, whose blob `sha256` is gone or damaged.
+        """Make the image of this document again that has the lost or damaged blob `sha256`.
 
-        Returns whether it is there again, perhaps under another name. False for an input of the task: that is
-        put again when its row of the dataset is read next.
+        Returns whether there is an image again, perhaps under another name. False for an input of the task:
+        it is stored again when its row of the dataset is read.
         """
         made = (i for i, task in self._tasks.items() if task.done() and _image(task.result()) == sha256)
         index = next(made, None)
         if index is None:
             return False
-        if index not in self._again:
-            logger.warning("blob %s is lost; image %d of %s is made again", sha256, index, self._rollout_id)
-            self._again[index] = asyncio.create_task(self._run(self._parts[index]))
-        return (await asyncio.shield(self._again[index])).ok
+        if index not in self._remade:
+            logger.warning("blob %s is lost; making image %d of %s again", sha256, index, self._rollout_id)
+            self._remade[index] = asyncio.create_task(self._run(self._parts[index]))
+        return (await asyncio.shield(self._remade[index])).ok
 
     async def close(self) -> None:
-        """Cancel what is open. A queue that does not answer in time keeps requests until their deadline."""
-        tasks = [*self._tasks.values(), *self._again.values()]
+        """Cancel what is open. When the queue does not answer in time, requests stay until their deadline."""
+        tasks = [*self._tasks.values(), *self._remade.values()]
         for task in tasks:
             task.cancel()
         await asyncio.gather(*tasks, return_exceptions=True)
@@ -116,19 +120,19 @@ class Tooling:
             logger.warning("%d requests of %s not cancelled: %s", len(self._open), self._rollout_id, error)
 
     async def _run(self, part: ImagePart) -> Outcome:
-        """Ask for the image. An edit whose image was lost is asked for once more when that is there again."""
-        outcome = await self._ask(part)
+        """Post until there is an outcome: twice when the image to change was lost and could be made again."""
+        outcome = await self._post(part)
         lost = outcome.result.blob if isinstance(outcome.result, Failure) else ""
         if tools()[part.tag.source].image_param and lost and await self.remake(lost):
-            outcome = await self._ask(part)
+            outcome = await self._post(part)
         return outcome
 
-    async def _ask(self, part: ImagePart) -> Outcome:
-        """Post once and wait. Every request has an id of its own: the outcome of another is not its own."""
+    async def _post(self, part: ImagePart) -> Outcome:
+        """Post once and wait. Every request has its own id, so that it cannot get the outcome of another."""
         tag, index = part.tag, part.index
-        times = self._asked[index]
-        request_id = self.request_id(index) + (f".{times}" if times else "")
-        self._asked[index] += 1
+        attempt = self._attempts[index]
+        request_id = self.request_id(index) + (f".{attempt}" if attempt else "")
+        self._attempts[index] += 1
         image: BlobRef | None = None
         tool = tools()[tag.source]
         if tool.image_param:
@@ -141,7 +145,7 @@ class Tooling:
         except ValidationError as error:
             failure = Failure(cause=Cause.BAD_PARAMS, detail=error.errors()[0]["msg"])
             return _failed(request_id, tag, failure)
-        if not tool.code_budget or times:  # making a lost image again is not the document's time
+        if not tool.code_budget or attempt:  # a lost image that is made again uses no budget
             return await self._outcome(tag, payload, request_id)
         async with self._budget.share() as share:
             if not share.granted:
@@ -173,15 +177,15 @@ class Tooling:
         return outcome
 
     async def _latest(self, index: int) -> Outcome:
-        """The tag's outcome, or the one of its image made again; a failed attempt at that changes nothing."""
+        """The tag's outcome, or that of its image made again if it succeeded."""
         outcome = await asyncio.shield(self._tasks[index])
-        if index in self._again:
-            again = await asyncio.shield(self._again[index])
+        if index in self._remade:
+            again = await asyncio.shield(self._remade[index])
             return again if again.ok else outcome
         return outcome
 
     async def _dependency(self, index: int) -> BlobRef | Failure:
-        """The image an edit changes; inputs are counted first, then every tag."""
+        """The image to change; inputs are counted first, then every tag."""
         if index < len(self._inputs):
             return self._inputs[index]
         tag = index - len(self._inputs)
@@ -201,6 +205,6 @@ def _failed(request_id: str, tag: Tag, failure: Failure) -> Outcome:
 
 
 def _image(outcome: Outcome) -> str:
-    """The name of its image, empty where it made none."""
+    """SHA-256 of the outcome's image, "" without one."""
     result = outcome.result
     return result.images[0].sha256 if isinstance(result, Success) and result.images else ""

@@ -1,4 +1,4 @@
-"""Patterns and scanners that read untrusted text in linear time.
+"""Reading of untrusted text in linear time: patterns, fences, control tokens, full-text match.
 
 May import nothing of this project.
 """

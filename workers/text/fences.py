@@ -1,4 +1,4 @@
-"""Markdown fences around text that a model wrote."""
+"""Markdown fences around text of a model."""
 
 from __future__ import annotations
 
@@ -6,7 +6,7 @@ _FENCE = "```"
 
 
 def unfenced(text: str) -> str:
-    """The text without a fence around all of it; other text as it is. Linear in the text's length."""
+    """The text without a fence around all of it; other text unchanged. Linear in the length."""
     body = text.strip()
     if len(body) < 2 * len(_FENCE) or not (body.startswith(_FENCE) and body.endswith(_FENCE)):
         return text

@@ -1,8 +1,9 @@
-"""When a query and a text have to do with each other: they share a content word, in any of its English forms.
+"""Whether a query and a text match: they share a content word, in any of its English forms.
 
-One rule for the captions of the local library and the titles of a web search, both under SQLite's FTS5.
-Invariants: stop words are no content words; query text is only ever a list of quoted terms, so no query can
-be a syntax error.
+One rule for captions of the local library and titles of a web search, both with SQLite's FTS5.
+
+Invariants: stop words are no content words; query text becomes a list of quoted terms only, so that no query
+is a syntax error.
 """
 
 from __future__ import annotations
@@ -15,7 +16,7 @@ from workers.text.patterns import TERM
 
 TOKENIZER = "porter unicode61 remove_diacritics 2"
 MAX_TERMS = 64
-# Words that would match nearly any text, or that name the picture and not what it shows.
+# Words that match nearly any text, or that name the picture and not its subject.
 # fmt: off
 STOP_WORDS = frozenset([
     "a", "about", "above", "across", "after", "all", "an", "and", "any", "are", "around", "as", "at",
@@ -38,7 +39,7 @@ def match_expression(query: str) -> str:
 
 
 def matching(query: str, texts: Sequence[str]) -> set[int]:
-    """The numbers of those `texts` that share a content word with `query`."""
+    """Indices of the `texts` that share a content word with `query`."""
     match = match_expression(query)
     if not match:
         return set()

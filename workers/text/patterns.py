@@ -2,7 +2,7 @@
 
 `re` backtracks: where parts of a pattern can match the same text in two ways, it takes quadratic or
 exponential time. The import contract "Untrusted text is scanned in linear time" keeps `re` out of the modules
-that read such text; a pattern that one of them needs is added here with the reason why it is linear. Loops
+that read such text. A pattern that one of them needs is added here, with the reason why it is linear. Loops
 over these patterns start each search where the last one ended.
 """
 

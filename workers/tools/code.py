@@ -1,7 +1,6 @@
-"""The code tool: Python that the model wrote in, the charts it drew out, run in the jail.
+"""The code tool: run the model's Python in the jail and store its charts.
 
-Invariant: one renderer, and so one warm zygote, per worker process, started in that process and never before
-its fork.
+Invariant: one renderer, and so one warm zygote, per worker process, started in that process after its fork.
 """
 
 from __future__ import annotations
@@ -22,7 +21,7 @@ from workers.settings import ToolSettings, section
 from workers.text import fences
 
 logger = logging.getLogger(__name__)
-_STORING_S = 1.0  # of the request's remaining time, kept for storing the images and the way back
+_STORING_S = 1.0  # of the remaining time, reserved for storing the images and the outcome
 _renderers: dict[int, Renderer] = {}
 _lock = threading.Lock()
 
@@ -34,8 +33,8 @@ def _renderer() -> Renderer:
 
 
 def warm() -> None:
-    """Start the zygote before the first request, and say what of the jail holds. Raises
-    `InfrastructureFault(SANDBOX)` when less does than is required.
+    """Start the zygote before the first request, and log the layers of the jail. Raises
+    `InfrastructureFault(SANDBOX)` when a required layer is missing.
     """
     renderer = _renderer()
     renderer.start(section("tools", ToolSettings).code)
@@ -51,8 +50,9 @@ def unfenced(code: str) -> str:
 
 @job("code", CodePayload, warm=warm)
 def draw(payload: CodePayload, context: JobContext) -> Success:
-    """Run the code, store its figures; the first is the image. In the source, "drawn" is more than "figures"
-    where only `max_figures` were kept. Raises what `Renderer.render` raises.
+    """Run the code and store its figures; the first is the image. Raises what `Renderer.render` raises.
+
+    In the source, "drawn" is more than "figures" where only `max_figures` were kept.
     """
     settings = section("tools", ToolSettings).code
     wall_s = context.remaining_s - _STORING_S

@@ -1,4 +1,4 @@
-"""The diffusion tool: a prompt in, one generated picture out."""
+"""The diffusion tool: a prompt in, one generated image out."""
 
 from __future__ import annotations
 

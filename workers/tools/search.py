@@ -1,4 +1,4 @@
-"""The search tool: a query in, one real picture and where it is from out."""
+"""The search tool: a query in, one existing image and its source out."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""HTTP to outside services: sessions, keys, proxies, address checks, the reading of refusals.
+"""HTTP to outside services: sessions, keys, proxies, address checks, error answers.
 
 May import `workers.errors`, `workers.settings` and `workers.metrics`.
 """

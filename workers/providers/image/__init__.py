@@ -1,4 +1,4 @@
-"""Image generation and editing: diffusers pipelines and remote image services.
+"""Providers of diffusion and edit, one per module; each defines `PROVIDER`.
 
-May import `workers.providers.http` and the contracts of `workers`.
+May import `workers.providers.http`, `workers.providers.pipelines`, `workers.images` and the contracts.
 """

@@ -1,9 +1,11 @@
-"""Diffusion in the worker's own process, by any diffusers pipeline that the settings name.
+"""Image generation in the worker's process, with any diffusers pipeline that the settings name.
 
-Invariants: the same request seed gives the same image; guidance acts, because a negative prompt is always
-passed where the pipeline takes one (without it diffusers' Qwen-Image turns guidance off with no more than a
-warning); a request that is cancelled or past its deadline stops between two steps, and the pipeline stays
-usable; one call at a time per process (pipelines hold state).
+Invariants:
+- The same request seed gives the same image.
+- Guidance has an effect: a negative prompt is passed to every pipeline that takes one. Without it, diffusers'
+  Qwen-Image turns guidance off and only logs a warning.
+- A request that is cancelled or past its deadline stops between two steps, and the pipeline stays usable.
+- One call at a time per process, since pipelines hold state.
 """
 
 from __future__ import annotations
@@ -113,8 +115,7 @@ def pixel_size(size: str) -> tuple[int, int]:
 
 
 def guidance_options(pipeline: Any, settings: ImageModelSettings) -> dict[str, Any]:
-    """The guidance scale under the name by which this pipeline really guides, and the negative prompt beside
-    it.
+    """The guidance scale under the argument that has an effect in this pipeline, and the negative prompt.
 
     Qwen-Image guides by `true_cfg_scale`; its `guidance_scale`, if any, defaults to None and is for distilled
     models. Others (Flux, Z-Image) guide by a `guidance_scale` with a number for a default.
@@ -132,9 +133,9 @@ def guidance_options(pipeline: Any, settings: ImageModelSettings) -> dict[str, A
 
 
 def _stop(deadline: float, cancelled: Callable[[], bool], step: int) -> None:
-    """Raises `InfrastructureFault` when the job is to end after `step`."""
+    """Raise `InfrastructureFault` when the job must end after `step`."""
     if time.time() >= deadline:
-        raise InfrastructureFault(Cause.TIMEOUT, f"its time was over at step {step}", provider=NAME)
+        raise InfrastructureFault(Cause.TIMEOUT, f"the deadline passed at step {step}", provider=NAME)
     if cancelled():
         raise InfrastructureFault(Cause.CANCELLED, f"cancelled at step {step}", provider=NAME)
 
@@ -176,11 +177,12 @@ def _call(
 
 @contextlib.contextmanager
 def _references_within(pipeline: Any, pixels: int) -> Iterator[None]:
-    """References of about `pixels` at most. Qwen's edit pipelines scale each one to 1024² (and, for the text
-    encoder, 384²) whatever is asked for: without this a small edit costs as much as a large one.
+    """Scale reference images to about `pixels` at most.
 
-    They have no argument for it, but all of them ask `calculate_dimensions` of their own module, which also
-    rounds the short side of a long strip down to nothing.
+    Qwen's edit pipelines scale each one to 1024² (and to 384² for the text encoder), so that a small edit
+    costs as much as a large one. They have no argument for it, but all call `calculate_dimensions` of their
+    module, which also rounds the short side of a long strip down to 0. diffusers 0.42.1; `test_diffusers`
+    (`the_reference_is_no_larger_than_the_edit`) fails when this has no effect.
     """
     module = sys.modules[type(pipeline).__module__]
     stock = getattr(module, "calculate_dimensions", None)

@@ -1,11 +1,15 @@
-"""Images from any endpoint of OpenAI's shape: vLLM-Omni, SGLang, Volcengine Ark, OpenAI itself.
+"""Images from any endpoint with OpenAI's API: vLLM-Omni, SGLang, Volcengine Ark, OpenAI.
 
-Three dialects, chosen by the host and, for Ark behind another address, by the model's name: `ark` makes an
-edit a generation with an `image`, and wants `watermark: false`; `openai` takes the plain fields only;
-`server` (all else) also takes the fields of a diffusion model: negative prompt, steps, guidance, seed. The
-last two edit through multipart `/images/edits`. Invariants: a refused prompt or picture is
-`ModelFault(PROMPT_REFUSED)`, also where it comes with status 200; a URL in an answer is fetched through the
-guard.
+There are three dialects, by the host, and by the model's name for Ark behind another address:
+
+- `ark`: an edit is a generation with an `image`; `watermark: false` is sent.
+- `openai`: only the standard fields.
+- `server`: also the fields of a diffusion model: negative prompt, steps, guidance, seed.
+
+The last two edit through multipart `/images/edits`.
+
+Invariants: a refused prompt or image is `ModelFault(PROMPT_REFUSED)`, also with status 200; a URL in an
+answer is fetched through the guard.
 """
 
 from __future__ import annotations
@@ -30,7 +34,7 @@ Dialect = Literal["ark", "openai", "server"]
 
 
 def dialect(settings: ImageModelSettings) -> Dialect:
-    """How this endpoint wants to be spoken to (see the module's docstring)."""
+    """The dialect of this endpoint."""
     if keys.is_ark(settings.base_url) or settings.model.startswith(ARK_MODELS):
         return "ark"
     return "openai" if keys.is_openai(settings.base_url) else "server"
@@ -75,7 +79,7 @@ def _fields(prompt: str, settings: ImageModelSettings, seed: int) -> dict[str, A
     fields: dict[str, Any] = {"model": settings.model, "prompt": prompt, "n": 1, "size": settings.size}
     kind = dialect(settings)
     if kind == "ark":
-        del fields["n"]  # Ark counts otherwise (sequential_image_generation); without it, it makes one
+        del fields["n"]  # Ark has another field for it (sequential_image_generation) and makes one by default
         return {**fields, "response_format": "b64_json", "watermark": False}
     if kind == "openai":
         return fields
@@ -125,7 +129,7 @@ async def _ask(
         "host": urlsplit(settings.base_url).hostname or "",
     }
     sent = body or form_fields or {}
-    if "seed" in sent:  # only where it has an effect
+    if "seed" in sent:  # only for the dialect `server`
         source |= {"seed": sent["seed"], "steps": settings.steps}
     return ProviderImage(await images.checked_async(data, provider=NAME), source)
 
@@ -149,7 +153,7 @@ async def _bytes(call: api.Call, answer: api.Answer, settings: ImageModelSetting
                     allow_private=allow,
                     trust_proxy=settings.trust_proxy,
                 )
-    # Services answer 200 with an error in the place of a refused picture, or beside the empty list.
+    # Services answer 200 with an error in place of a refused image, or beside an empty list.
     if isinstance(entries, list) and any(entries):
         raise api.refused(call, 200, answer)
     raise InfrastructureFault(Cause.BAD_ANSWER, "the answer holds no image", provider=NAME)

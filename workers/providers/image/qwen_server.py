@@ -1,10 +1,9 @@
-"""Servers of the original's own shape: `POST {base}/generate/` {prompt} and `POST {base}/edit/` {prompt,
+"""The image server of the original LLM-I: `POST {base}/generate/` {prompt} and `POST {base}/edit/` {prompt,
 image_b64}, each answered with {status, images: [base64]}.
 
-A request holds the prompt, the picture and nothing else, so an error that names no other cause (an address, a
-missing field, memory) is a refusal of these and the model's fault, by status or by the answer's `status`.
-Such a server takes no seed, so its images do not repeat. Its address comes from the settings' `base_url`,
-else from QWEN_IMAGE_SERVER_URL or QWEN_EDIT_SERVER_URL.
+A request holds only the prompt and the image. An error that names no other cause (an address, a missing
+field, memory) is therefore a refusal of these and the model's fault, by status or by the answer's `status`.
+The server takes no seed, so its images are not repeatable.
 """
 
 from __future__ import annotations

@@ -1,7 +1,7 @@
-"""Diffusers pipelines as the settings name them, loaded once per process and kept.
+"""Load the diffusers pipelines of the settings, once per process.
 
-Invariant: pipelines of one model, device and dtype share their modules, so an edit pipeline beside its
-diffusion pipeline costs no second copy.
+Invariant: pipelines of one model, device and dtype share their modules, so that an edit pipeline beside its
+diffusion pipeline needs no second copy.
 """
 
 from __future__ import annotations
@@ -19,7 +19,7 @@ from workers.settings import ImageModelSettings
 
 logger = logging.getLogger(__name__)
 
-# Below this many parameters a second CPU thread costs more than it gives, and much more on a busy machine.
+# Below this many parameters a second CPU thread makes a pipeline slower, above all on a busy machine.
 SMALL = 50_000_000
 
 _lock = threading.Lock()
@@ -27,9 +27,7 @@ _loaded: dict[tuple[str, str, str], dict[str, Any]] = {}
 
 
 def load(settings: ImageModelSettings) -> Any:
-    """The pipeline of `settings`, loaded on the first call. Raises `ConfigError` naming the field that is
-    wrong.
-    """
+    """The pipeline of `settings`, loaded on the first call. Raises `ConfigError` that names the field."""
     device, dtype = _placement(settings)
     with _lock:
         family = _loaded.setdefault((settings.model, device, dtype), {})
@@ -98,7 +96,7 @@ def _wants_processor(kind: Any) -> bool:
 
 
 def _own_processor(kind: Any) -> dict[str, None]:
-    """What keeps from_pretrained from loading transformers' processor, where that one cannot work."""
+    """Arguments that keep from_pretrained from loading transformers' processor where it cannot work."""
     return {"processor": None} if _wants_processor(kind) and not pil_processor.torchvision_works() else {}
 
 

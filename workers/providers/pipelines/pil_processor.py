@@ -1,8 +1,8 @@
 """The processor of Qwen's edit pipelines without torchvision.
 
-transformers' own `Qwen2VLProcessor` holds a video processor and so needs torchvision, whose published wheels
-are CUDA builds that cannot be imported beside a CPU torch. The edit pipelines only ever call
-`processor(text=..., images=..., padding=True, return_tensors="pt")`, which this does with the PIL image
+transformers' own `Qwen2VLProcessor` holds a video processor and needs torchvision, and the published wheels
+of torchvision are CUDA builds that cannot be imported with a CPU torch. The edit pipelines call only
+`processor(text=..., images=..., padding=True, return_tensors="pt")`; this class does it with the PIL image
 processor of the same library and the same settings file. It is used only where torchvision cannot be
 imported.
 """
@@ -20,7 +20,7 @@ IMAGE_PAD = "<|image_pad|>"
 
 
 def torchvision_works() -> bool:
-    """Whether torchvision is there and its operators fit this torch."""
+    """Whether torchvision can be imported with this torch."""
     try:
         import torchvision  # noqa: F401
     except Exception:  # noqa: BLE001 - a CUDA build beside a CPU torch fails with RuntimeError, not ImportError

@@ -1,7 +1,7 @@
-"""What a diffusers pipeline takes, read from its source.
+"""The arguments of a diffusers pipeline, read from its source.
 
-Invariants: neither diffusers nor torch is imported, so that preflight can ask; what the source does not tell
-(another package's pipeline, one that inherits its `__call__`) is None, never a guess.
+Invariants: neither diffusers nor torch is imported, so that the preflight can use it; what the source does
+not show (a pipeline of another package, an inherited `__call__`) is None, never a guess.
 """
 
 from __future__ import annotations
@@ -14,7 +14,7 @@ from pathlib import Path
 
 @functools.cache
 def arguments(pipeline: str) -> frozenset[str] | None:
-    """The names of the arguments that calling this pipeline takes, or None where that cannot be read."""
+    """The argument names of a call of this pipeline, or None where the source does not show them."""
     spec = importlib.util.find_spec("diffusers")
     if spec is None or spec.origin is None:
         return None

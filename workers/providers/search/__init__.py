@@ -1,4 +1,4 @@
-"""Image search: SerpAPI and a local library of captioned images.
+"""Search providers, one per module; each defines `PROVIDER`.
 
-May import `workers.providers.http` and the contracts of `workers`.
+May import `workers.providers.http`, `workers.images`, `workers.text` and the contracts of `workers`.
 """

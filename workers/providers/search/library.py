@@ -1,9 +1,13 @@
-"""Search in a local folder of captioned images, under a real full-text index (SQLite FTS5, bm25).
+"""Search in a local folder of captioned images, with a full-text index (SQLite FTS5, bm25).
 
 A library is a folder with `captions.jsonl`, one `{"file": ..., "caption": ...}` per line (optional: `origin`,
-shown to readers), and the files it names. Invariants: the index lies beside the captions, is named by their
-hash and appears whole or not at all, so it can neither be stale nor half built; what is found shares a
-content word with the query (`full_text`), and where nothing does, that is `ModelFault(NO_HIT)`.
+shown to readers), and the files it names.
+
+Invariants:
+- The index is a file beside the captions, named by their hash and renamed into place when complete, so it is
+  never stale or partial.
+- A match shares a content word with the query (`full_text`). Without a match the search is
+  `ModelFault(NO_HIT)`.
 """
 
 from __future__ import annotations
@@ -150,5 +154,5 @@ def _build_index(index: Path, entries: tuple[Entry, ...]) -> None:
 def _inside(folder: Path, file: str) -> Path:
     path = None if "\0" in file else (folder / file).resolve()
     if path is None or not path.is_relative_to(folder.resolve()):
-        raise InfrastructureFault(Cause.BAD_ANSWER, f"{file} lies outside the library", provider=NAME)
+        raise InfrastructureFault(Cause.BAD_ANSWER, f"{file} is outside the library", provider=NAME)
     return path

@@ -1,16 +1,16 @@
 """Google Images through SerpAPI: `GET {base_url}/search?engine=google_images`, then the first result that is
 an image.
 
-Invariants: results whose title shares a word with the query are tried before those that share none (which may
-only be in another language, and so are tried too), among equals by rank; the next one starts when the one
-before failed or is slow, the first good one wins and ends the rest. URLs of results are fetched only through
-the guard (`workers.providers.http.client`).
+Invariants:
+- Results whose title shares a word with the query are tried before the others (a title may be in another
+  language), among equals by rank. The next one starts when the one before failed or is slow; the first good
+  image ends the others.
+- URLs of results are fetched only through the guard (`workers.providers.http.client`).
 
-Whose fault it is: no result at all is the model's (NO_HIT), and so is a query that SerpAPI refuses (400,
-since all else in the request is constant: PROMPT_REFUSED). When no picture of the results can be fetched, it
-is infrastructure's, but not the provider's, which answered the query: HOST_DOWN when a host failed, was slow
-or could not be reached (or our own network is down), BAD_ANSWER when every host answered, and none with a
-picture. Neither counts as a failure of the provider.
+Faults: no result is the model's (NO_HIT), and so is a query that SerpAPI refuses (400, since all else in the
+request is constant: PROMPT_REFUSED). When no image of the results can be fetched, it is an infrastructure
+failure, but not the provider's, which answered: HOST_DOWN when a host failed, was slow or unreachable,
+BAD_ANSWER when every host answered without an image. Neither counts as a failure of the provider.
 """
 
 from __future__ import annotations
@@ -37,14 +37,14 @@ from workers.text import full_text
 NAME = "serpapi"
 TRY_TIMEOUT_S = 20.0
 LIMITS = FetchLimits(max_bytes=pixels.DEFAULT_LIMITS.max_bytes, timeout_s=10.0)
-# With status 200, parts of the error of a search without a result.
+# Parts of the error of a search without a result; its status is 200.
 NOTHING = ("returned any results", "no results", "did not match any")
-DECODING_AT_ONCE = 2  # decoders that one search may use, so that slow pictures leave some to others
-HEAD_START_S = 1.5  # what a result gets before the next one is tried beside it
+DECODING_AT_ONCE = 2  # decoders that one search may use, so that others find free ones
+HEAD_START_S = 1.5  # seconds before the next result is tried beside this one
 
 
 class Result(BaseModel):
-    """One entry of `images_results`, the fields that are used. `original` is missing now and then."""
+    """The fields used of one entry of `images_results`. `original` may be missing."""
 
     model_config = ConfigDict(extra="ignore")
 
@@ -56,7 +56,7 @@ class Result(BaseModel):
 
 @dataclass(frozen=True)
 class Candidate:
-    """One URL to try, and the result it stands for. `rank` counts from 0."""
+    """One URL to try, of the result with this `rank` (from 0)."""
 
     url: str
     rank: int
@@ -114,15 +114,15 @@ async def _search(query: str, settings: SearchSettings, key: str, deadline: floa
     except TimeoutError as error:
         detail = "no picture of a result arrived before the deadline"
         raise InfrastructureFault(Cause.HOST_DOWN, detail) from error
-    told = {name: keys.redacted(v, key) if isinstance(v, str) else v for name, v in made.source.items()}
-    return ProviderImage(made.image, told)
+    source = {name: keys.redacted(v, key) if isinstance(v, str) else v for name, v in made.source.items()}
+    return ProviderImage(made.image, source)
 
 
 def candidates(call: api.Call, answer: api.Answer, query: str, limit: int) -> list[Candidate]:
-    """What to try, in order: of the `limit` best results, those whose title shares a word with `query` before
-    the others; of either, each result's original (thumbnail where there is none), then the other thumbnails.
+    """The URLs to try, in order: of the `limit` best results, those whose title shares a word with `query`
+    before the others; of each group the originals (a thumbnail where there is none), then other thumbnails.
 
-    Raises `ModelFault(NO_HIT)` when Google had nothing, `InfrastructureFault(BAD_ANSWER)` for another shape.
+    Raises `ModelFault(NO_HIT)` without results, `InfrastructureFault(BAD_ANSWER)` for another shape.
     """
     entries = answer.get("images_results")
     if entries is None and "error" in answer:
@@ -169,20 +169,20 @@ async def _first_good(ranked: list[Candidate], settings: SearchSettings, deadlin
             done, _ = await asyncio.wait(
                 running, timeout=HEAD_START_S if upcoming else None, return_when=asyncio.FIRST_COMPLETED
             )
-            for task in [one for one in running if one in done]:  # by rank, should two be there at once
+            for task in [one for one in running if one in done]:  # by rank when two are done
                 running.remove(task)
                 try:
                     return task.result()
                 except InfrastructureFault as error:
                     failures.append(error)
-    raise _none_had(failures)
+    raise _combined(failures)
 
 
-def _none_had(failures: list[InfrastructureFault]) -> InfrastructureFault:
-    """One failure for those of all results: our own causes come before those of hosts."""
+def _combined(failures: list[InfrastructureFault]) -> InfrastructureFault:
+    """One failure for those of all results: causes of this worker come before those of hosts."""
     causes = {error.cause for error in failures}
     telling = [cause for cause in (Cause.SANDBOX, Cause.TIMEOUT, Cause.HOST_DOWN) if cause in causes]
-    detail = f"none of the results could be had; the last failure: {failures[-1].detail}"
+    detail = f"no result could be fetched; the last failure: {failures[-1].detail}"
     if telling:
         return InfrastructureFault(telling[0], detail)
     return InfrastructureFault(Cause.BAD_ANSWER, detail, provider=NAME)
@@ -190,7 +190,7 @@ def _none_had(failures: list[InfrastructureFault]) -> InfrastructureFault:
 
 @contextlib.asynccontextmanager
 async def _cancelled_at_end() -> AsyncIterator[list[asyncio.Task[ProviderImage]]]:
-    """A list of tasks that are cancelled, and waited for, when the block ends however it ends."""
+    """A list of tasks that are cancelled and awaited when the block ends."""
     tasks: list[asyncio.Task[ProviderImage]] = []
     try:
         yield tasks
