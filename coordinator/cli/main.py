@@ -1,6 +1,6 @@
 """The `llmi` command: gather the commands, turn errors into messages and exit codes.
 
-Exit codes are listed in `coordinator.cli.commands.output`. Invariant: starts fast, so nothing heavy is
+Exit codes are listed in `coordinator.cli.output`. Invariant: starts fast, so nothing heavy is
 imported here, nor at the top of the modules in `coordinator.cli.commands`.
 """
 
@@ -29,7 +29,7 @@ from coordinator.cli.commands import (
     why,
     workers,
 )
-from coordinator.cli.commands.output import fail, print_error
+from coordinator.cli.output import fail, print_error
 from coordinator.console.terminal import make_console
 from workers.errors import ConfigError, InfrastructureFault
 from workers.process import interpreter

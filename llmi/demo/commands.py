@@ -9,8 +9,9 @@ from typing import Annotated
 import typer
 
 from coordinator.cli.commands.evaluate import show_report, show_status
-from coordinator.cli.commands.output import MAX_SEED, Json, Runs, output, stamp
 from coordinator.cli.commands.train import Resume, conclude, exit_without_report, required_name
+from coordinator.cli.options import MAX_SEED, Json, Runs
+from coordinator.cli.output import output, stamp
 from coordinator.console.stages import Stages
 from coordinator.console.terminal import make_console
 

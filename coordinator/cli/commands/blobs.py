@@ -8,7 +8,8 @@ from typing import Annotated
 
 import typer
 
-from coordinator.cli.commands.output import Json, Runs, output, run_folder
+from coordinator.cli.options import Json, Runs, run_folder
+from coordinator.cli.output import output
 from coordinator.console.stages import Stages
 from coordinator.console.terminal import make_console
 

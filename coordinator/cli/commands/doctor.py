@@ -7,7 +7,8 @@ from typing import Annotated
 
 import typer
 
-from coordinator.cli.commands.output import Json, Runs, output, stamp
+from coordinator.cli.options import Json, Runs
+from coordinator.cli.output import output, stamp
 from coordinator.console.stages import Stages
 from coordinator.console.terminal import make_console, print_table
 

@@ -9,7 +9,8 @@ from typing import TYPE_CHECKING, Annotated, Any
 import typer
 from rich.console import Console
 
-from coordinator.cli.commands.output import Json, output, stamp
+from coordinator.cli.options import Json
+from coordinator.cli.output import output, stamp
 from coordinator.console.stages import Stages, image_progress
 from coordinator.console.terminal import make_console
 

@@ -9,7 +9,8 @@ import typer
 from rich.console import Console
 from rich.table import Table
 
-from coordinator.cli.commands.output import MAX_SEED, Json, output, plain, stamp
+from coordinator.cli.options import MAX_SEED, Json
+from coordinator.cli.output import output, plain, stamp
 from coordinator.console.stages import Stages
 from coordinator.console.terminal import make_console, print_table
 

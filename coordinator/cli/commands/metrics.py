@@ -6,7 +6,7 @@ from typing import Annotated
 
 import typer
 
-from coordinator.cli.commands.output import Redis
+from coordinator.cli.options import Redis
 from coordinator.console.terminal import make_console
 
 

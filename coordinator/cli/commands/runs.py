@@ -3,11 +3,11 @@
 from __future__ import annotations
 
 from pathlib import Path
-from typing import Annotated
 
 import typer
 
-from coordinator.cli.commands.output import RUN_HELP, Json, Runs, output, run_folder
+from coordinator.cli.options import Json, Run, Runs, run_folder
+from coordinator.cli.output import output
 from coordinator.console.terminal import print_table
 
 app = typer.Typer(no_args_is_help=True, help="See which runs there are.")
@@ -39,7 +39,7 @@ def list_all(runs: Runs = Path("runs"), as_json: Json = False) -> None:
 
 
 def report(
-    run: Annotated[str, typer.Argument(metavar="RUN", help=RUN_HELP)],
+    run: Run,
     runs: Runs = Path("runs"),
     as_json: Json = False,
 ) -> None:

@@ -11,7 +11,8 @@ from typing import TYPE_CHECKING, Annotated, Any
 import typer
 from rich.console import Console
 
-from coordinator.cli.commands.output import Json, output, plain
+from coordinator.cli.options import Json
+from coordinator.cli.output import output, plain
 from coordinator.console.stages import Stages
 from coordinator.console.terminal import make_console
 

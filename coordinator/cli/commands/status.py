@@ -10,7 +10,8 @@ from typing import TYPE_CHECKING, Annotated
 import typer
 from rich.console import Console
 
-from coordinator.cli.commands.output import RUN_HELP, Json, Runs, output, run_folder
+from coordinator.cli.options import Json, Run, Runs, run_folder
+from coordinator.cli.output import output
 from coordinator.console.terminal import can_redraw
 
 if TYPE_CHECKING:
@@ -22,7 +23,7 @@ WATCH_S, LINES_S = 2.0, 30.0  # between two views on a terminal, and elsewhere
 
 
 def status(
-    run: Annotated[str, typer.Argument(metavar="RUN", help=RUN_HELP)],
+    run: Run,
     watch: Annotated[
         bool, typer.Option("--watch", help="Show it again and again until the run has ended.")
     ] = False,

@@ -9,7 +9,8 @@ from typing import Annotated, Any
 import typer
 from rich.console import Console
 
-from coordinator.cli.commands.output import Json, Runs, output, stamp
+from coordinator.cli.options import Json, Runs, complete_config
+from coordinator.cli.output import output, stamp
 from coordinator.console.terminal import make_console
 
 Resume = Annotated[
@@ -19,7 +20,12 @@ Resume = Annotated[
 
 def train(
     config: Annotated[
-        str, typer.Argument(metavar="CONFIG", help="A YAML file, or the name of a shipped configuration.")
+        str,
+        typer.Argument(
+            metavar="CONFIG",
+            help="A YAML file, or the name of a shipped configuration.",
+            autocompletion=complete_config,
+        ),
     ],
     overrides: Annotated[
         list[str] | None,

@@ -9,7 +9,8 @@ from typing import TYPE_CHECKING, Annotated, NamedTuple
 import typer
 from rich.console import Console
 
-from coordinator.cli.commands.output import RUN_HELP, Json, Runs, output, plain, run_folder
+from coordinator.cli.options import Json, Run, Runs, run_folder
+from coordinator.cli.output import output, plain
 from coordinator.console.terminal import print_table
 
 if TYPE_CHECKING:
@@ -22,7 +23,7 @@ ROUNDING = 1e-6  # a difference of rewards that is only rounding
 
 
 def why(
-    run: Annotated[str, typer.Argument(metavar="RUN", help=RUN_HELP)],
+    run: Run,
     rollout: Annotated[
         str,
         typer.Argument(

@@ -12,7 +12,8 @@ import typer
 from rich.console import Console
 from rich.table import Table
 
-from coordinator.cli.commands.output import Json, Redis, output, plain
+from coordinator.cli.options import Json, Redis
+from coordinator.cli.output import output, plain
 from coordinator.console.terminal import Notify, print_table
 from workers.errors import ConfigError
 

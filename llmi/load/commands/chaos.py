@@ -9,7 +9,8 @@ from typing import TYPE_CHECKING, Annotated, Any
 import typer
 from rich.console import Console
 
-from coordinator.cli.commands.output import MAX_SEED, Json, output
+from coordinator.cli.options import MAX_SEED, Json
+from coordinator.cli.output import output
 from coordinator.console.stages import Stages
 from coordinator.console.terminal import make_console, print_table
 from llmi.load.commands.output import new_folder

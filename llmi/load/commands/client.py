@@ -8,7 +8,8 @@ from typing import TYPE_CHECKING, Annotated
 import typer
 from rich.console import Console
 
-from coordinator.cli.commands.output import Json, output
+from coordinator.cli.options import Json
+from coordinator.cli.output import output
 from coordinator.console.stages import Stages
 from coordinator.console.terminal import make_console, print_table
 from llmi.load.commands.output import exit_if_missed, print_spreads, print_targets

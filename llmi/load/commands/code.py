@@ -6,7 +6,8 @@ from typing import Annotated
 
 import typer
 
-from coordinator.cli.commands.output import Json, output
+from coordinator.cli.options import Json
+from coordinator.cli.output import output
 from coordinator.console.stages import Stages
 from coordinator.console.terminal import make_console
 from llmi.load.commands.output import exit_if_missed, print_spreads, print_targets

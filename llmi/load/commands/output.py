@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING
 import typer
 from rich.console import Console
 
-from coordinator.cli.commands.output import stamp
+from coordinator.cli.output import stamp
 from coordinator.console.terminal import print_table
 from workers.errors import ConfigError
 

@@ -173,7 +173,7 @@ def test_names_that_are_no_folder_names_are_refused(llmi, name, tmp_path):
 def test_json_is_the_only_thing_on_stdout_whatever_writes_there(capfd):
     import os
 
-    from coordinator.cli.commands.output import output
+    from coordinator.cli.output import output
 
     with output(True) as (_, result):
         os.write(1, b"noise of a library\n")

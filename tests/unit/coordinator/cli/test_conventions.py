@@ -4,11 +4,13 @@ from __future__ import annotations
 
 import re
 from collections.abc import Iterator
+from types import SimpleNamespace
 
 import pytest
 import typer
 
 from coordinator.cli.main import app
+from coordinator.cli.options import complete_config, complete_run
 
 # Names that --dir, --host and --config have replaced.
 REPLACED = {"--runs", "--folder", "--out-dir", "--logs", "--data", "--bind", "--address", "--settings"}
@@ -97,3 +99,12 @@ def test_the_help_of_a_command_begins_with_one_line(name):
 def test_shell_completion_is_offered():
     names = {opt for one in typer.main.get_command(app).params for opt in one.opts}
     assert {"--install-completion", "--show-completion", "-v", "-q"} <= names
+
+
+def test_a_shell_completes_runs_and_configurations(tmp_path):
+    (tmp_path / "alpha").mkdir()
+    (tmp_path / "alpha" / "config.yaml").touch()
+    (tmp_path / "also-no-run").mkdir()
+    context = SimpleNamespace(params={"runs": tmp_path})
+    assert complete_run(context, "al") == ["alpha"]
+    assert complete_config("qwen3_4b") == ["qwen3_4b_grpo"]

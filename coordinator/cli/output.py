@@ -1,4 +1,4 @@
-"""The options, the output and the exit codes that all commands share.
+"""The output and the exit codes of all commands.
 
 Invariants:
 - With --json, stdout is one JSON object and nothing else, whatever libraries and child processes print. An
@@ -16,35 +16,12 @@ import re
 import sys
 import time
 from collections.abc import Iterator
-from pathlib import Path
-from typing import Annotated, Any, NoReturn
+from typing import Any, NoReturn
 
 import typer
 from rich.console import Console
 
 from coordinator.console.terminal import make_console
-
-MAX_SEED = 2**32 - 1  # what PYTHONHASHSEED takes, and what `train.seed` allows
-Runs = Annotated[
-    Path,
-    typer.Option(
-        "--dir",
-        metavar="DIR",
-        help="Folder that holds the runs.",
-        callback=Path.expanduser,  # a shell leaves --dir=~/runs as it is
-    ),
-]
-Json = Annotated[bool, typer.Option("--json", help="Print one JSON object on stdout, all else on stderr.")]
-Redis = Annotated[
-    str,
-    typer.Option(
-        "--redis",
-        metavar="URL",
-        help="Redis of the queues \\[default: LLMI_REDIS_URL; use that for a URL with a password, since "
-        "every user of this machine can read arguments].",
-    ),
-]
-RUN_HELP = "A run's folder, or its name under --dir."
 
 
 @contextlib.contextmanager
@@ -67,12 +44,6 @@ def output(as_json: bool) -> Iterator[tuple[Console, dict[str, Any]]]:
         os.dup2(real, 1)
         os.close(real)
     typer.echo(json.dumps(result, ensure_ascii=False))
-
-
-def run_folder(run: str, runs: Path) -> Path:
-    """The folder of a run, given its name under `runs` or its path."""
-    named = runs / run
-    return named if named.is_dir() else Path(run)
 
 
 def stamp(prefix: str) -> str:
