@@ -14,6 +14,7 @@ import redis
 import redis.asyncio
 from redis.exceptions import NoScriptError
 
+PIPELINES = (redis.client.Pipeline, redis.asyncio.client.Pipeline)
 Argument = str | bytes | int | float
 
 
@@ -21,7 +22,7 @@ class Script:
     """The script `NAME.lua` in the folder of `package`.
 
     A call sends the SHA-1. A server that does not have the script, for example after a restart, gets the
-    source once. Use `source` with `pipeline.eval` in a pipeline, where a missing script cannot be sent again.
+    source once. A pipeline gets the source each time, since it cannot send a missing script again.
     """
 
     def __init__(self, package: str, name: str):
@@ -31,7 +32,9 @@ class Script:
     def __call__(
         self, client: redis.Redis, keys: Sequence[str] = (), arguments: Sequence[Argument] = ()
     ) -> Any:
-        """Run it; returns what the script returns. Raises `redis.RedisError`."""
+        """Run the script, or add it to a pipeline. Raises `redis.RedisError`."""
+        if isinstance(client, PIPELINES):
+            return client.eval(self.source, len(keys), *keys, *arguments)  # type: ignore[arg-type]
         try:
             return client.evalsha(self.sha, len(keys), *keys, *arguments)  # type: ignore[arg-type]
         except NoScriptError:

@@ -39,7 +39,7 @@ def read_depths(url: str) -> dict[str, QueueDepth]:
     lists = [key for queue in QUEUES for key in queue_lists(queue)]
     with connect_redis(url) as client:
         pipeline: Any = client.pipeline()
-        pipeline.eval(COUNT_RUNNING.source, 1, UNACKED)
+        COUNT_RUNNING(pipeline, [UNACKED])
         for key in lists:
             pipeline.llen(key)
         for key in lists:

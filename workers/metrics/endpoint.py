@@ -50,7 +50,7 @@ class Target:
     def renew(self, pipeline: Any, lease_s: float) -> None:
         """Add to `pipeline` (blocking or asyncio) the command that lists this target for one more lease."""
         value = json.dumps({"address": self.address, "labels": dict(self.labels)}, sort_keys=True)
-        pipeline.eval(RENEW_TARGET.source, 1, TARGETS_KEY, value, str(max(1, round(lease_s))))
+        RENEW_TARGET(pipeline, [TARGETS_KEY], [value, str(max(1, round(lease_s)))])
 
 
 def targets(client: redis.Redis) -> list[Target]:

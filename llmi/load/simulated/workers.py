@@ -24,7 +24,7 @@ import redis
 from llmi.tools import SOURCES
 from rewards.judges import IMAGE_KIND, TEXT_KIND
 from rewards.verdicts import ImageVerdict, TextVerdict, Verdict
-from workers.broker.outcomes import COMMIT, commit
+from workers.broker.outcomes import commit
 from workers.messages import BlobRef, Outcome, Success
 from workers.process.interpreter import PYTHON
 from workers.process.parent_death import start_child
@@ -58,7 +58,6 @@ class SimulatedWorkers:
     """Blocking; `turn` consumes what is queued and commits what is due."""
 
     def __init__(self, client: redis.Redis, seed: int, service_s: tuple[float, float]):
-        client.script_load(COMMIT.source)  # a pipeline cannot send a missing script again
         self._redis = client
         self._service_s = service_s
         self._random = Random(seed)

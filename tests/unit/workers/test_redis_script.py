@@ -6,6 +6,7 @@ import subprocess
 from pathlib import Path
 
 import pytest
+import redis
 from redis.exceptions import NoScriptError
 from setuptools import Distribution
 
@@ -70,3 +71,11 @@ def test_the_source_is_sent_once_and_again_after_a_restart() -> None:
     server.cached = False
     script(server, ["k"])
     assert server.sent == ["evalsha", "eval", "evalsha", "evalsha", "eval"]
+
+
+def test_a_pipeline_gets_the_source() -> None:
+    script = Script("workers.broker.scripts", "commit")
+    pipeline = redis.Redis().pipeline()
+    script(pipeline, ["k"], ["a"])
+    [(command, _)] = pipeline.command_stack
+    assert command == ("EVAL", script.source, 1, "k", "a")
