@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import asyncio
 import hashlib
 import sys
 from collections.abc import Callable, Iterator, Mapping
@@ -9,10 +10,13 @@ from dataclasses import replace
 from pathlib import Path
 
 import pytest
+from fake_services import png
 from packages import install
 from pydantic import ValidationError
 from rewards_documents import I, P, document
 
+from policy.document import Document
+from policy.scoring import Draft
 from policy.tools.registry import tools
 from rewards import axes, formulas
 from rewards.facts import Facts
@@ -20,10 +24,15 @@ from rewards.judges import rubrics, rules
 from rewards.judges.openai import schema
 from rewards.judges.payloads import JudgeTextPayload
 from rewards.judges.rubrics import image_rubric, text_rubric
+from rewards.scorer import QueueScorer
 from rewards.settings import JudgeSettings, RewardSettings, check
 from rewards.verdicts import ImageVerdict, TextVerdict, with_axes
-from workers.errors import ConfigError
+from workers.client.handle import RequestHandle
+from workers.errors import Cause, ConfigError
 from workers.extensions import loaders
+from workers.jobs import run
+from workers.messages import Failure, Request
+from workers.storage.blobs import BlobStore
 
 Install = Callable[[str, Mapping[str, str], Mapping[str, Mapping[str, str]]], None]
 
@@ -102,6 +111,46 @@ def test_a_new_axis_is_judged_and_counts_in_grounded_only(tone: None) -> None:
     published = llmi.score(facts, rude, image)
     assert published.reward == 1.0
     assert published.breakdown["axes"] == {"text": 5, "image_tags": 5, **image.scores}
+
+
+class Jobs:
+    """A client that runs each request's job at once."""
+
+    wait_s = 600.0
+
+    def __init__(self, blobs: BlobStore):
+        self.blobs = blobs
+
+    async def post(self, request: Request) -> RequestHandle:
+        handle = RequestHandle(request)
+        handle.resolve(run(request, self.blobs))
+        return handle
+
+    async def cancel(self, request_id: str) -> None:
+        raise AssertionError(f"{request_id} has an outcome")
+
+
+@pytest.mark.parametrize(("formula", "tones"), [("grounded", [5]), ("llmi", [])])
+async def test_a_document_is_judged_on_a_new_axis(
+    tone: None, tmp_path: Path, formula: str, tones: list[int]
+) -> None:
+    blobs = BlobStore(str(tmp_path / "blobs"))
+    doc = document(P("A heron in the reeds."), I(blob=blobs.put(png("teal"))), image_num=1)
+    finished: asyncio.Future[Document] = asyncio.get_running_loop().create_future()
+    finished.set_result(doc)
+    scorer = QueueScorer(RewardSettings(formula=formula), JudgeSettings())
+    score = await scorer.score(Draft(document=doc, finished=finished, client=Jobs(blobs)))
+    assert not score.masked_by
+    assert score.breakdown["judges"] == {"judge_text": "rules", "judge_image": "rules"}
+    assert [grade for name, grade in score.breakdown["axes"].items() if name == "tone"] == tones  # type: ignore[union-attr]
+
+
+async def test_an_axis_that_a_worker_does_not_have_masks_and_names_the_cure(tmp_path: Path) -> None:
+    payload = JudgeTextPayload.of(document(P("x"), image_num=0), axes=("tone",))
+    outcome = run(Request.make("judge_text", payload, timeout_s=60), BlobStore(str(tmp_path)))
+    assert isinstance(outcome.result, Failure)
+    assert outcome.result.cause is Cause.BAD_MESSAGE
+    assert "install on this worker the package" in outcome.result.detail
 
 
 def test_an_axis_without_rules_needs_a_judge_model(install_package: Install) -> None:
