@@ -1,7 +1,8 @@
-"""Typed settings of evaluation: the sections "author" and "rubric" of the configuration.
+"""Settings of evaluation: the sections "author" and "rubric" of the configuration.
 
-Invariants: unknown keys are refused; keys of services are named by environment variable and never stand
-here; an environment variable with an address wins over the file.
+Invariants:
+- The configuration holds the name of an environment variable with a key, never the key.
+- An environment variable with an address replaces the one in the file.
 """
 
 from __future__ import annotations
@@ -22,7 +23,7 @@ class AuthorSettings(Settings):
     """The model that writes documents outside of training."""
 
     provider: Literal["openai", "local"] = "local"
-    """`openai`: a model at an OpenAI-compatible endpoint, streamed. `local`: a model in the
+    """`openai`: a model at an OpenAI-compatible endpoint; its answer is streamed. `local`: a model in the
     worker's own process, by transformers."""
     base_url: PlainUrl = ""
     """The endpoint up to and including `/v1`, for the provider `openai`. `LLMI_AUTHOR_BASE_URL` replaces

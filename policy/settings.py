@@ -1,7 +1,10 @@
-"""Settings of a GRPO run, and the environment and agent-loop file of its processes.
+"""Settings of a GRPO run, and the environment and the agent-loop file of its processes.
 
-Invariants: settings that cannot work together are refused here, before anything starts; nothing here imports
-verl, torch or ray. What the settings mean to verl is in `policy.train.verl_options`.
+`policy.train.verl_options` translates the settings into verl's options.
+
+Invariants:
+- Settings that cannot work together are refused here, before anything starts.
+- Nothing here imports verl, torch or ray.
 """
 
 from __future__ import annotations
@@ -22,7 +25,7 @@ CHECKPOINTS = "checkpoints"
 METRICS = "metrics.jsonl"
 PAST_METRICS = "metrics.past.jsonl"  # of the steps before a resume
 AGENT_CONFIG = "agent_loop.yaml"
-RAY_WORKER_ENV = ("RAY_RAYLET_PID", "RAY_JOB_ID")  # what Ray tells each worker, before it imports Ray
+RAY_WORKER_ENV = ("RAY_RAYLET_PID", "RAY_JOB_ID")  # set by Ray in each worker process
 
 
 def half(n: int) -> int:
@@ -44,7 +47,7 @@ class PauseSettings(Settings):
 
 
 def _default_correction(known: dict[str, object]) -> Literal["token"] | None:
-    """Correct where samples can be stale and the clipped ratio does not see it."""
+    """`token` where samples can be stale and the clipped ratio does not correct for it."""
     stale = known.get("mode") != "sync" and known.get("old_log_prob") == "recompute"
     return "token" if stale else None
 
@@ -165,7 +168,7 @@ class TrainSettings(Settings):
     """Sequences that a generator writes at once (vLLM's `max_num_seqs`)."""
     rollout_batched_tokens: int = Field(default=8192, ge=1)
     """Tokens of one generator step (vLLM's `max_num_batched_tokens`). On a CPU it must hold one sequence,
-    because prompts are computed whole there."""
+    because prompts are not chunked there."""
     gpu_memory: float = Field(default=0.8, gt=0, lt=1)
     """Share of a GPU's memory that vLLM may take."""
     kv_cache_gib: int = Field(default=1, ge=1)
@@ -177,7 +180,7 @@ class TrainSettings(Settings):
 
     @model_validator(mode="after")
     def _corrected(self) -> TrainSettings:
-        """Refuse what would train on stale samples as if they were fresh (DESIGN, invariant 3)."""
+        """Refuse to train on stale samples without a correction."""
         if self.old_log_prob == "rollout" and self.rollout_is:
             raise ValueError(
                 "rollout_is has no effect with old_log_prob: rollout, whose clipped ratio is against the "
@@ -223,7 +226,7 @@ class TrainSettings(Settings):
         if self.device == "cpu" and self.rollout_batched_tokens < self.prompt_tokens + self.response_tokens:
             raise ValueError(
                 "rollout_batched_tokens must hold one sequence on a CPU (prompt_tokens + response_tokens = "
-                f"{self.prompt_tokens + self.response_tokens}), because prompts are computed whole there"
+                f"{self.prompt_tokens + self.response_tokens}), because prompts are not chunked there"
             )
         return self
 
@@ -234,7 +237,7 @@ class TrainSettings(Settings):
 
     @property
     def rollout_slots(self) -> int:
-        """Sequences that all engines write at once."""
+        """Sequences that all generators write at once."""
         gpus = (
             self.rollout_gpus * self.rollout_nodes
             if self.mode == "separate_async"
@@ -244,21 +247,21 @@ class TrainSettings(Settings):
 
     @property
     def gpus(self) -> int:
-        """GPUs (on a CPU: logical ones) that the trainer and the rollout engines take together."""
+        """GPUs (on a CPU: logical ones) of the trainer and the generators together."""
         trainer = self.trainer_gpus * self.trainer_nodes
         return trainer + (self.rollout_gpus * self.rollout_nodes if self.mode == "separate_async" else 0)
 
 
 def checkpoint(run: Path, step: int) -> Path:
-    """Where verl keeps what it saved after a step."""
+    """The folder of verl's checkpoint after `step`."""
     return run / CHECKPOINTS / f"global_step_{step}"
 
 
 def agent_loop_config(train: TrainSettings, *, run: Path, scorer: str, loop: str = LOOP) -> str:
-    """The agent-loop file of a run (YAML; JSON is YAML), to be written to `<run>/agent_loop.yaml`.
+    """The text of a run's agent-loop file, `<run>/agent_loop.yaml` (JSON, which is YAML).
 
-    `scorer` names the factory of the `policy.scoring.Scorer`, as `package.module:Class.method`; it is called
-    without arguments once per rollout process. `loop`: the class that runs a rollout.
+    `scorer`: factory of the `policy.scoring.Scorer`, as `package.module:Class.method`; it is called without
+    arguments once per rollout process. `loop`: dotted name of the class that runs a rollout.
     """
     entry = {
         "name": AGENT,
@@ -272,7 +275,7 @@ def agent_loop_config(train: TrainSettings, *, run: Path, scorer: str, loop: str
 
 
 def environment(train: TrainSettings, *, run: Path) -> dict[str, str]:
-    """Environment of the trainer and, through Ray's runtime environment, of every process of the run."""
+    """Environment of the trainer, and through Ray's runtime environment of every process of the run."""
     env = {
         CACHE_ENV: str(cache_folder()),
         CONFIG_ENV: str((run / "config.json").absolute()),
@@ -290,15 +293,14 @@ def environment(train: TrainSettings, *, run: Path) -> dict[str, str]:
         env |= {
             "VERL_PLATFORM": "cpu",
             "VERL_USE_EXTERNAL_MODULES": "policy.cpu",
-            # With no GPU, Ray would hide logical ones from actors that asked for none.
+            # Without a GPU, Ray hides logical GPUs from actors that request none.
             "RAY_ACCEL_ENV_VAR_OVERRIDE_ON_ZERO": "0",
             "VLLM_CPU_KVCACHE_SPACE": str(train.kv_cache_gib),
             "VLLM_CPU_OMP_THREADS_BIND": "nobind",
             "OMP_NUM_THREADS": "1",
-            # Lets the engine's process do the worker's work; vLLM's CPU build only asks that OMP be set
-            # beforehand.
+            # One process less: the engine's process runs the worker. vLLM's CPU build needs OMP_NUM_THREADS.
             "VLLM_ENABLE_V1_MULTIPROCESSING": "0",
-            # vLLM compiles small functions at first use: half a minute, and a C++ compiler nobody promised.
+            # Else vLLM compiles small functions at first use, which takes half a minute and a C++ compiler.
             "TORCHDYNAMO_DISABLE": "1",
         }
     return env

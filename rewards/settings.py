@@ -1,7 +1,8 @@
-"""Typed settings of rewards and judges: the sections "reward" and "judges" of the run's configuration.
+"""Settings of rewards and judges: the sections "reward" and "judges" of the configuration.
 
-Invariants: unknown keys are refused; keys of services are named by environment variable and never stand
-here; `check` finds what is missing without touching the network.
+Invariants:
+- The configuration holds the name of an environment variable with a key, never the key.
+- `check` finds missing values without a connection.
 """
 
 from __future__ import annotations
@@ -111,17 +112,17 @@ class JudgeSettings(Settings):
 
     @property
     def text_url(self) -> str:
-        """The text judge's endpoint; LLM_JUDGE_BASE_URL wins over the file."""
+        """The text judge's endpoint; LLM_JUDGE_BASE_URL replaces the field."""
         return _url(os.environ.get(TEXT_URL_ENV) or self.text.base_url)
 
     @property
     def image_url(self) -> str:
-        """The image judge's endpoint; MLLM_JUDGE_BASE_URL wins over the file."""
+        """The image judge's endpoint; MLLM_JUDGE_BASE_URL replaces the field."""
         return _url(os.environ.get(IMAGE_URL_ENV) or self.image.base_url)
 
 
 def _url(url: str) -> str:
-    """Without a trailing slash, and with /v1 where only a host was given."""
+    """The URL without a trailing slash; /v1 is added to a bare host."""
     trimmed = url.rstrip("/")
     return f"{trimmed}/v1" if trimmed and not urlsplit(trimmed).path else trimmed
 

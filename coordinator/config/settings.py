@@ -132,7 +132,7 @@ class RunConfig(ServiceConfig):
     ray: RaySettings = RaySettings()
     """The Ray that is started for the run."""
 
-    def save_for_people(self, run: Path) -> None:
+    def save_yaml(self, run: Path) -> None:
         """Write `config.yaml` into the run's folder: the configuration with all defaults, to read and to run
         again. The address of the embedded Redis is left out, since the next run starts its own.
         """

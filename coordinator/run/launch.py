@@ -93,7 +93,7 @@ def _launch(
     began: float,
     exporter: Exporter,
 ) -> Summary:
-    config.save_for_people(run)  # before paths and addresses of this run are filled in
+    config.save_yaml(run)  # before paths and addresses of this run are filled in
     config = placed(config, blobs=run)
     BlobListing(config.blobs.url).register_user(str(run))
     progress = Progress(run, config.train.steps)

@@ -46,7 +46,7 @@ WORK = "work"  # working directory of trainer and Ray: a folder without anything
 class Services:
     """A context manager: on entry all services run and the trainer has started, on exit none is left.
 
-    `say`: called with a line for each phase. `loop`: dotted name of the class that runs a rollout.
+    `notify`: called with a line for each phase. `loop`: dotted name of the class that runs a rollout.
     `start_point`: of a resumed run.
     """
 
@@ -55,7 +55,7 @@ class Services:
         config: RunConfig,
         run: Path,
         signals: StopSignals,
-        say: Notify,
+        notify: Notify,
         loop: str = LOOP,
         start_point: StartPoint | None = None,
     ):
@@ -64,7 +64,7 @@ class Services:
         self._loop = loop
         self._run = run
         self._signals = signals
-        self._say = say
+        self._notify = notify
         self._stack = ExitStack()
         self._before: frozenset[int] = frozenset()
         workers = config.workers
@@ -117,19 +117,19 @@ class Services:
 
     def _start(self) -> None:
         if not self.config.external_redis:
-            self._say("starting Redis")
+            self._notify("starting Redis")
             self._start_redis()
         self.config.save(self._run)
         claim = self._claim = Claim(self.config, resuming=self._start_point.resumed)
         claim.acquire()
         self._stack.callback(claim.release)
         cancel(self.config.queue, self._start_point.orphans)
-        self._say("starting Ray")
+        self._notify("starting Ray")
         cluster = RayCluster(self.config.ray, self.config.train, self.config.workers.pools, self._run / WORK)
         self._stack.callback(self._ending("Ray", cluster.stop))
         address = cluster.start()
         self._signals.install()  # Ray has replaced the handlers
-        self._say("starting the trainer and the workers")
+        self._notify("starting the trainer and the workers")
         self._stack.callback(self._ending("the workers", self.fleet.stop))
         self.fleet.begin()
         self.trainer = self._make_trainer(address, cluster.next_worker_env(), self._run / "logs")
@@ -143,7 +143,7 @@ class Services:
             states = self.fleet.states().values()
             ready, wanted = sum(state.ready for state in states), sum(state.wanted for state in states)
             if ready > shown:
-                self._say(f"starting the trainer and the workers, {ready} of {wanted} ready")
+                self._notify(f"starting the trainer and the workers, {ready} of {wanted} ready")
                 shown = ready
             time.sleep(POLL_S)
         self._start_scaler()
@@ -180,7 +180,7 @@ class Services:
 
     def _ending(self, name: str, stop: Callable[[], None]) -> Callable[[], None]:
         def end() -> None:
-            for step in (partial(self._say, f"stopping {name}"), stop):
+            for step in (partial(self._notify, f"stopping {name}"), stop):
                 try:
                     step()
                 except (

@@ -31,7 +31,7 @@ def probe_server(one: ServerSpec) -> float:
         steps=2,
         allow_private_addresses=True,
     )
-    begun = time.monotonic()
+    started = time.monotonic()
     deadline = time.time() + PROBE_S
     ground = Image.new("RGB", (SIDE, SIDE), "white") if "edit" in one.model.lower() else None
     try:
@@ -42,4 +42,4 @@ def probe_server(one: ServerSpec) -> float:
         raise InfrastructureFault(
             Cause.BAD_ANSWER, f"{one.name} refused to make an image: {refused}"
         ) from refused
-    return time.monotonic() - begun
+    return time.monotonic() - started

@@ -127,7 +127,7 @@ def configured(runs: Path) -> Path:
     folder.mkdir()
     changed = {"save_every": 1, "old_log_prob": "recompute", "rollout_is": "token"}
     train = config.train.model_copy(update=changed)
-    config.model_copy(update={"train": train}).save_for_people(folder)
+    config.model_copy(update={"train": train}).save_yaml(folder)
     return folder / "config.yaml"
 
 

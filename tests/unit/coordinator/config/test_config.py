@@ -171,7 +171,7 @@ def test_workers_read_their_sections_from_the_saved_file(tmp_path, write_config,
 @pytest.mark.parametrize("queue", [{}, {"redis_url": "redis://h:1/0"}, {"lease_s": 7.0}])
 def test_the_saved_yaml_loads_as_the_same_configuration(tmp_path, write_config, queue):
     run = config.load(write_config(MINIMAL | {"queue": queue}))
-    run.save_for_people(tmp_path)
+    run.save_yaml(tmp_path)
     again = config.load(tmp_path / "config.yaml")
     assert again == run
     assert again.external_redis == run.external_redis

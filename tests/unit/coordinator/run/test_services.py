@@ -10,13 +10,13 @@ from coordinator.run.services import Services
 
 
 def test_a_closed_terminal_keeps_no_service_running(monkeypatch):
-    """Regression: the first word about it was said outside of the guard, and nothing was stopped."""
+    """Regression: the notification was outside of the guard, and its error kept services running."""
     stopped = []
 
-    def say(_: str) -> None:
+    def notify(_: str) -> None:
         raise OSError(28, "No space left on device")
 
-    run = SimpleNamespace(_say=say, _stack=ExitStack(), _signals=SimpleNamespace(), _before=frozenset())
+    run = SimpleNamespace(_notify=notify, _stack=ExitStack(), _signals=SimpleNamespace(), _before=frozenset())
     for name in ("Redis", "Ray"):
         run._stack.callback(Services._ending(run, name, lambda name=name: stopped.append(name)))
     monkeypatch.setattr(services.processes, "end_all", lambda *_, **__: stopped.append("the rest"))

@@ -43,7 +43,7 @@ def run(tmp_path):
     """The folder of a run that has begun."""
     folder = tmp_path / "run"
     folder.mkdir()
-    configured().save_for_people(folder)
+    configured().save_yaml(folder)
     return folder
 
 
