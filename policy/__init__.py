@@ -1,5 +1,5 @@
-"""The model being trained: tag grammar, documents, prompts and data, verl agent loop and CPU platform, the
-tiny policy.
+"""The model being trained: documents, grammar, data, ledger, resume, rollout, admission, training, verl on a
+CPU.
 
-Talks to tools only through `workers.client.client`; scoring is handed in (see `policy.scoring`).
+May import `workers`. Uses tools only through `workers.client`; the scorer is a parameter (`policy.scoring`).
 """

@@ -1,7 +1,9 @@
 """A document as data: text, images and invalid tags, in order.
 
-Invariants: the number and order of parts never change once written, so an image can never shift against its
-tag; `<image>` in text is only text; every tag, valid or not, is an attempt.
+Invariants:
+- the number and order of parts never change, so an image always stays with its tag;
+- `<image>` in text is plain text;
+- every tag, valid or not, counts as an attempt.
 """
 
 from __future__ import annotations
@@ -42,7 +44,7 @@ class ImagePart(Message):
 
     @property
     def blob(self) -> BlobRef | None:
-        """The image, when there is one."""
+        """The image, if there is one."""
         result = self.outcome.result if self.outcome else None
         return result.images[0] if isinstance(result, Success) and result.images else None
 
@@ -53,7 +55,7 @@ class ImagePart(Message):
 
 
 class InvalidPart(Message):
-    """Something that opened as a tag and is none: counts as an attempt, with the reason."""
+    """Text that starts like a tag but is not valid. Counts as an attempt. `reason`: why it is invalid."""
 
     type: Literal["invalid"] = "invalid"
     index: int
@@ -65,8 +67,9 @@ Part = Annotated[TextPart | ImagePart | InvalidPart, Field(discriminator="type")
 
 
 class Task(Message):
-    """What was asked: one row of the dataset. `image_num` -1: none allowed, 0: free, 99: at least one, N:
-    exactly N.
+    """One row of the dataset.
+
+    `image_num`: -1: no image allowed, 0: any number, 99: at least one, N: exactly N.
     """
 
     question: Text
@@ -78,7 +81,7 @@ class Task(Message):
 
 
 class Document(Message):
-    """One rollout's document. `truncated`: the token budget ended it, not the model."""
+    """The document of one rollout. `truncated`: the token limit ended it."""
 
     rollout_id: str
     task: Task
@@ -96,10 +99,10 @@ class Document(Message):
 
     @property
     def attempts(self) -> int:
-        """Tags of any kind, valid or not."""
+        """The number of tags, valid or not."""
         return len(self.images) + len(self.invalid)
 
     @property
     def text(self) -> str:
-        """The prose alone, without tags."""
+        """The text without tags."""
         return "".join(part.text for part in self.parts if isinstance(part, TextPart)).strip()

@@ -1,8 +1,6 @@
-"""What the rollout asks of whoever scores it; `rewards` implements it, so that `policy` need not import
-`rewards`.
+"""The interface of a scorer; `rewards` implements it, so that `policy` does not import `rewards`.
 
-Invariant: a score is a number with its breakdown, or no number and the failures that mask the sample; never
-both.
+Invariant: a score is either a number with its breakdown, or the failures that mask the sample.
 """
 
 from __future__ import annotations
@@ -20,9 +18,11 @@ from workers.messages import Failure, Message
 
 @dataclass(frozen=True)
 class Draft:
-    """A document whose text is complete; `finished` resolves to the same document with every image's
-    outcome in. `remake`: of a finished one, makes the image whose blob (by its SHA-256) is lost once more
-    and returns the document with it, or None where that cannot be.
+    """A document with a complete text.
+
+    `finished` resolves to the same document with the outcome of every image. `remake`: regenerates an
+    image of a finished document, given the SHA-256 of its lost blob, and returns the new document; None if
+    that is impossible.
     """
 
     document: Document
@@ -32,7 +32,7 @@ class Draft:
 
 
 class Score(Message):
-    """`reward` in [0, 1] with its breakdown, or None with the infrastructure failures that mask the
+    """`reward`: in [0, 1], with its breakdown; or None, with the infrastructure failures that mask the
     sample.
     """
 
@@ -48,8 +48,9 @@ class Score(Message):
 
 
 class Scorer(Protocol):
-    """Posts the text judge at once, the image judge when `draft.finished` resolves; never raises for a
-    failed judge.
+    """Posts the text judge at once, and the image judge when `draft.finished` resolves.
+
+    A failed judge is part of the score, never an exception.
     """
 
     async def score(self, draft: Draft) -> Score: ...

@@ -109,7 +109,7 @@ def prepare(config: RunConfig, run: Path) -> StartPoint:
     _cut_metrics(run, step)
     for name, continued in decided.continued.items():
         continued.save(run, name)
-    decided.resumption.save(run)
+    decided.plan.save(run)
     return StartPoint(resumed=True, step=step, orphans=decided.orphans)
 
 

@@ -1,4 +1,4 @@
-"""The run ledger: one line per event of a rollout, written by many processes, read by everything else.
+"""The run ledger: one entry per event of a rollout, written by many processes, merged by its readers.
 
 May import `policy.document` and `policy.scoring`.
 """

@@ -1,10 +1,12 @@
-"""Lines that outlive their process: append-only files of one writer.
+"""An append-only log of lines, in files of one writer: `<folder>/<name>.jsonl`, then `<name>-2.jsonl` and so
+on.
 
-The file is `<folder>/<name>.jsonl`; a full one is followed by `<name>-2.jsonl`. Invariants: a line is written
-by one `write` call, so that a reader sees whole lines even after a kill; it survives its process at once, and
-the machine after `SYNC_S`; while a disk takes no more, lines are kept here and written later, in order, and
-none is torn in the middle of a file; nobody goes on with the file of another process, whose last line may be
-torn.
+Invariants:
+- a line is written by one `write` call, so that a reader sees complete lines even after a kill;
+- a line survives a crash of the process at once, and of the machine after `SYNC_S`;
+- while the disk is full, lines are kept in memory and written later, in order, and no partial line stays in a
+  file;
+- no process appends to the file of another, because its last line may be incomplete.
 """
 
 from __future__ import annotations
@@ -20,11 +22,11 @@ from pathlib import Path
 
 logger = logging.getLogger(__name__)
 SYNC_S = 2.0
-FULL_BYTES = 64 << 20  # of one file; what readers hold of one at a time
+FULL_BYTES = 64 << 20  # size of one file; readers hold one at a time in memory
 
 
 def _own_file(folder: Path, name: str) -> int:
-    """A file that nobody else has, or had: ids of processes come again after a restart of the machine."""
+    """Create a file that no process has used before; process ids repeat after a restart of the machine."""
     for number in itertools.count(1):
         path = folder / (f"{name}.jsonl" if number == 1 else f"{name}-{number}.jsonl")
         with contextlib.suppress(FileExistsError):
@@ -33,7 +35,10 @@ def _own_file(folder: Path, name: str) -> int:
 
 
 class AppendLog:
-    """`append` from any thread; `close` makes everything durable."""
+    """Thread-safe.
+
+    A thread of its own calls fsync, which may take long, so that no event loop waits for it.
+    """
 
     def __init__(self, folder: Path, name: str):
         self._folder = folder
@@ -43,18 +48,17 @@ class AppendLog:
         self._bytes = 0
         self._unwritten: deque[bytes] = deque()
         self._unwritten_bytes = 0
-        self._full: list[int] = []  # files to be made durable and closed
+        self._full: list[int] = []  # files to sync and close
         self._dirty = threading.Event()
         self._closed = threading.Event()
-        # fsync may take long on a busy disk; a thread does it so that no event loop waits.
         self._syncer = threading.Thread(target=self._sync_loop, name="ledger-sync", daemon=True)
         self._syncer.start()
 
     def append(self, line: bytes) -> None:
-        """`line` with its end. Raises `OSError` once what a disk did not take comes to `FULL_BYTES`."""
+        """Append `line`, which ends with a line break. Raises `OSError` once `FULL_BYTES` are unwritten."""
         with self._lock:
             if self._file < 0:
-                raise OSError(errno.EBADF, "it is closed", self._name)
+                raise OSError(errno.EBADF, "the log is closed", self._name)
             self._unwritten.append(line)
             self._unwritten_bytes += len(line)
             try:
@@ -64,10 +68,13 @@ class AppendLog:
                     self._unwritten_bytes -= len(self._unwritten.pop())
                     raise
                 if len(self._unwritten) == 1:
-                    logger.warning("lines of %s are not written yet: %s", self._name, error)
+                    logger.warning(
+                        "lines of %s are not written yet: %s", self._name, error
+                    )
         self._dirty.set()
 
     def close(self) -> None:
+        """Write and sync everything, and close the files."""
         if self._closed.is_set():
             return
         self._closed.set()
@@ -87,8 +94,8 @@ class AppendLog:
                 self._full.append(full)
                 self._bytes = 0
             if os.write(self._file, line) < len(line):
-                os.ftruncate(self._file, self._bytes)  # else the next would stand in the same line
-                raise OSError(errno.ENOSPC, "only a part of a line was taken")
+                os.ftruncate(self._file, self._bytes)  # else the next line would follow on the partial one
+                raise OSError(errno.ENOSPC, "only a part of a line was written")
             self._bytes += len(line)
             self._unwritten_bytes -= len(self._unwritten.popleft())
 
@@ -101,7 +108,7 @@ class AppendLog:
         self._sync()
 
     def _sync(self) -> None:
-        """What a disk refuses now is tried again by the next call."""
+        """Write and sync; after an error the next call tries again."""
         try:
             with self._lock:
                 self._write()
@@ -111,7 +118,7 @@ class AppendLog:
                 with self._lock:
                     self._full.remove(one)
                 os.close(one)
-            os.fsync(file)  # this thread alone closes files, so it is open still
+            os.fsync(file)  # only this thread closes files, so it is still open
         except OSError as error:
-            logger.warning("%s is not durable yet: %s", self._name, error)
+            logger.warning("%s is not synced yet: %s", self._name, error)
             self._dirty.set()

@@ -21,7 +21,7 @@ State = Literal["trained", "masked", "stale", "cancelled", "failed"]
 
 
 class Started(Message):
-    """A rollout began. `step` is the trainer's step that asked for it."""
+    """A rollout started. `step`: the trainer's step that submitted it."""
 
     type: Literal["started"] = "started"
     time: float
@@ -31,24 +31,26 @@ class Started(Message):
 
 
 class Posted(Message):
+    """A request was posted to the queue."""
+
     type: Literal["posted"] = "posted"
     time: float
     request: Request
 
 
 class Ended(Message):
-    """A request's one outcome."""
+    """A request has its outcome."""
 
     type: Literal["ended"] = "ended"
     time: float
     outcome: Outcome
 
 
-Span = tuple[float, float]  # began, ended; Unix seconds
+Span = tuple[float, float]  # start, end; Unix seconds
 
 
 class Wrote(Message):
-    """A rollout's text is complete. `segments`: when the generator was asked for each, and when it had it."""
+    """A rollout's text is complete. `segments`: start and end of each call of the generator."""
 
     type: Literal["wrote"] = "wrote"
     time: float
@@ -66,8 +68,10 @@ class Waited(Message):
 
 
 class Paused(Message):
-    """The trainer asks for no more rollouts, because providers are down: `providers` in words; the first of
-    them has been failing since `since` (Unix seconds)."""
+    """The trainer submits no prompts, because providers are down.
+
+    `providers`: one text each. `since`: when the first of them started to fail.
+    """
 
     type: Literal["paused"] = "paused"
     time: float
@@ -76,15 +80,17 @@ class Paused(Message):
 
 
 class PauseEnded(Message):
-    """The trainer asks for rollouts again."""
+    """The trainer submits prompts again."""
 
     type: Literal["pause_ended"] = "pause_ended"
     time: float
 
 
 class Scored(Message):
-    """A finished document with its score; `versions`: the oldest and newest weights (trainer steps) that
-    wrote it."""
+    """A finished document and its score.
+
+    `versions`: trainer steps of the oldest and newest weights that wrote it.
+    """
 
     type: Literal["scored"] = "scored"
     time: float
@@ -95,7 +101,7 @@ class Scored(Message):
 
 
 class Closed(Message):
-    """A rollout's terminal state. `step` is the trainer's step it happened in (0: outside of any)."""
+    """A rollout has its terminal state. `step`: the trainer's step in which that happened (0: none)."""
 
     type: Literal["closed"] = "closed"
     time: float
@@ -106,7 +112,7 @@ class Closed(Message):
 
 
 class Broken(Message):
-    """A rollout stopped with an exception. Whether it `failed` or the run just ended, its group tells."""
+    """A rollout raised an exception. It is `failed` if a `GroupFailed` follows, else the run was ending."""
 
     type: Literal["broken"] = "broken"
     time: float
@@ -115,8 +121,7 @@ class Broken(Message):
 
 
 class GroupFailed(Message):
-    """A group was thrown away because a rollout of it broke; whichever of them has no terminal state,
-    failed."""
+    """A group was dropped because a rollout of it raised. Its open rollouts are `failed`."""
 
     type: Literal["group_failed"] = "group_failed"
     time: float
@@ -125,8 +130,9 @@ class GroupFailed(Message):
 
 
 class GroupDropped(Message):
-    """A group was dropped because it had too few valid samples; these are closed as `masked`, each by an
-    entry of its own.
+    """A group was dropped because it had too few valid samples.
+
+    Each of those has a `Closed` entry, `masked`.
     """
 
     type: Literal["group_dropped"] = "group_dropped"
@@ -136,8 +142,10 @@ class GroupDropped(Message):
 
 
 class Saved(Message):
-    """A checkpoint holds the weights as they were after `step`, and what was under way then; of `held`, the
-    rollouts of groups that had ended, all that is to be trained on."""
+    """A checkpoint holds the weights after `step`, and the groups in flight.
+
+    `held`: the rollouts of ended groups with trajectories in it.
+    """
 
     type: Literal["saved"] = "saved"
     time: float
@@ -146,8 +154,11 @@ class Saved(Message):
 
 
 class Resumed(Message):
-    """A run that died goes on from the checkpoint of `step` (0: from its beginning). What later steps did to
-    rollouts is undone, with their weights; so is what only its end cancelled."""
+    """A run continues from the checkpoint of `step` (0: from its start).
+
+    What later steps did to rollouts is undone, like their weights; so are cancellations by the end of the
+    run.
+    """
 
     type: Literal["resumed"] = "resumed"
     time: float
@@ -155,8 +166,10 @@ class Resumed(Message):
 
 
 class Abandoned(Message):
-    """A rollout that a resumed run cannot go on with: `cancelled` for good. One of another id is begun in its
-    place."""
+    """A rollout that a resumed run cannot continue.
+
+    It is `cancelled`, and one with another id replaces it.
+    """
 
     type: Literal["abandoned"] = "abandoned"
     time: float
@@ -165,7 +178,7 @@ class Abandoned(Message):
 
 
 class Finished(Message):
-    """The run did its last step; there is nothing left to resume."""
+    """The run did its last step and cannot be resumed."""
 
     type: Literal["finished"] = "finished"
     time: float

@@ -1,8 +1,8 @@
-"""What became of the groups of a run, from its ledger: trained on, replaced and why, and how slow they were.
+"""Summarize the groups of a run from its ledger: trained on, or replaced and why, and their latency. Pure.
 
-Invariants: pure; a group has one fate; groups that the end of the run cut off are in no count, nor are
-rollouts that a resumed run abandoned, which others replace. A group's latency is the time from its first
-rollout's start to its last one's score, in seconds.
+Invariants: a group has one result; groups that were open at the end of the run are not counted, nor are
+rollouts that a resumed run abandoned, since others replace them. The latency of a group is the time from the
+start of its first rollout to the score of its last, in seconds.
 """
 
 from __future__ import annotations
@@ -19,10 +19,11 @@ Members = list[RolloutRecord]
 
 @dataclass(frozen=True)
 class GroupSummary:
-    """`n_valid` of `n_total` samples of the groups that were trained on could vote. `replaced`: groups by
-    cause (`stale`, `failed`, `too_few`). `dropped_by_latency`: of all groups that were written to their end,
-    from the fastest quarter to the slowest, the share that was thrown away as stale; empty with fewer than
-    four."""
+    """`n_valid`: valid samples among the `n_total` of groups that were trained on.
+
+    `replaced`: groups by reason (`stale`, `failed`, `too_few`). `dropped_by_latency`: the share of complete
+    groups that became stale, from the fastest quarter to the slowest; empty for fewer than four groups.
+    """
 
     n_valid: int
     n_total: int
@@ -31,19 +32,19 @@ class GroupSummary:
 
 
 def group_summary(ledger: Ledger) -> GroupSummary:
-    """Counted over the whole run."""
+    """Summarize the whole run."""
     by_uid: dict[str, Members] = defaultdict(list)
     for rollout in ledger.rollouts.values():
         if not rollout.abandoned:
             by_uid[rollout.uid].append(rollout)
-    fates = {uid: _fate(members) for uid, members in by_uid.items()}
-    trained = [by_uid[uid] for uid, fate in fates.items() if fate == "trained"]
+    results = {uid: _result(members) for uid, members in by_uid.items()}
+    trained = [by_uid[uid] for uid, result in results.items() if result == "trained"]
     written = [
-        (_latency(by_uid[uid]), fate == "stale")
-        for uid, fate in fates.items()
-        if fate in ("trained", "stale")
+        (_latency(by_uid[uid]), result == "stale")
+        for uid, result in results.items()
+        if result in ("trained", "stale")
     ]
-    replaced = Counter(fate for fate in fates.values() if fate in ("stale", "failed", "too_few"))
+    replaced = Counter(result for result in results.values() if result in ("stale", "failed", "too_few"))
     return GroupSummary(
         n_valid=sum(rollout.state == "trained" for members in trained for rollout in members),
         n_total=sum(map(len, trained)),
@@ -53,10 +54,10 @@ def group_summary(ledger: Ledger) -> GroupSummary:
 
 
 def dropped_by_quarter(written: list[tuple[float, bool]]) -> list[float]:
-    """The share of dropped ones in each quarter of `(latency, dropped)`, by rank, the fastest first.
+    """The share of dropped groups in each quarter of `(latency, dropped)`, ranked, the fastest first.
 
-    Quarters differ by one in size at most. Were slow prompts thrown away systematically, the last would be
-    the largest. Empty for fewer than four.
+    Quarters differ in size by one at most. If slow prompts are dropped systematically, the last share is the
+    largest. Empty for fewer than four groups.
     """
     if len(written) < QUARTERS:
         return []
@@ -65,11 +66,11 @@ def dropped_by_quarter(written: list[tuple[float, bool]]) -> list[float]:
     return [sum(ranked[low:high]) / (high - low) for low, high in pairwise(edges)]
 
 
-def _fate(members: Members) -> str:
+def _result(members: Members) -> str:
     states = {rollout.state for rollout in members}
-    for fate in ("trained", "failed", "stale"):
-        if fate in states:
-            return fate
+    for state in ("trained", "failed", "stale"):
+        if state in states:
+            return state
     return "too_few" if states == {"masked"} else "open"
 
 

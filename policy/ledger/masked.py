@@ -1,8 +1,9 @@
-"""Which samples of a run were masked, why, and in which step, from its ledger. Pure.
+"""The masked samples of a run, with reasons and steps, from its ledger. Pure.
 
-A sample ends as `masked` in one of two ways: infrastructure failed for it, and its score names the failures;
-or it has a reward, and its group was dropped because it had too few valid samples. Invariant: a sample counts
-in one of the two only.
+A sample is `masked` for one of two reasons: infrastructure failed for it, and its score names the failures;
+or it has a reward, and its group was dropped because it had too few valid samples.
+
+Invariant: a masked sample counts for exactly one of the two.
 """
 
 from __future__ import annotations
@@ -16,7 +17,7 @@ from policy.ledger.records import Ledger, RolloutRecord
 from workers.errors import Cause
 from workers.messages import Failure
 
-DROPPED = "dropped_with_group"  # counted beside the causes of infrastructure
+DROPPED = "dropped_with_group"  # counted besides the causes of infrastructure failures
 UNKNOWN = "unknown"
 ROLLOUT = "rollout"
 
@@ -25,8 +26,10 @@ FailedRequests = dict[str, list[tuple[Failure, str]]]  # by owner: the failure, 
 
 @dataclass(frozen=True)
 class MaskReason:
-    """One failure that masks a sample. `by`: the tool or judge that failed, else the provider, else
-    `rollout`."""
+    """One failure that masks a sample.
+
+    `by`: the tool or judge that failed, else the provider, else `rollout`.
+    """
 
     failure: Failure
     by: str
@@ -34,8 +37,11 @@ class MaskReason:
 
 @dataclass(frozen=True)
 class MaskedSample:
-    """A masked sample. `reasons` is empty for one that was dropped with its group. `step`: the trainer's step
-    in which its group was trained on or dropped, else the step that asked for it."""
+    """A masked sample.
+
+    `reasons`: empty for one that was dropped with its group. `step`: the trainer's step in which its group
+    was trained on or dropped, else the step that submitted it.
+    """
 
     rollout: RolloutRecord
     reasons: tuple[MaskReason, ...]
@@ -43,19 +49,19 @@ class MaskedSample:
 
     @property
     def dropped(self) -> bool:
-        """Whether it has a reward of its own, and was dropped with its group."""
+        """Whether it has a reward and was dropped with its group."""
         return self.rollout.reward is not None
 
     @property
     def causes(self) -> tuple[str, ...]:
-        """Each once, in order; one at least."""
+        """Its causes without duplicates, in order; at least one."""
         if self.dropped:
             return (DROPPED,)
         return tuple(dict.fromkeys(reason.failure.cause.value for reason in self.reasons)) or (UNKNOWN,)
 
 
 def masked_samples(ledger: Ledger) -> list[MaskedSample]:
-    """All masked samples, in order of their steps and ids."""
+    """All masked samples, sorted by step and id."""
     steps, requests = group_steps(ledger), failed_requests(ledger)
     found = [
         MaskedSample(
@@ -75,7 +81,7 @@ def group_steps(ledger: Ledger) -> dict[str, int]:
 
 
 def failed_requests(ledger: Ledger) -> FailedRequests:
-    """Of the whole run, in one pass."""
+    """All failed requests of the run, by owner."""
     failed: FailedRequests = defaultdict(list)
     for record in ledger.requests.values():
         if record.outcome is not None and isinstance(record.outcome.result, Failure):
@@ -91,33 +97,35 @@ def mask_reasons(requests: FailedRequests, rollout: RolloutRecord) -> tuple[Mask
     if rollout.document is not None:
         by = [(part.failure, part.tag.source) for part in rollout.document.images if part.failure]
     by += requests.get(rollout.rollout_id, [])
-    return tuple(_blamed(failure, by) for failure in rollout.score.masked_by)
+    return tuple(_reason(failure, by) for failure in rollout.score.masked_by)
 
 
-def _blamed(failure: Failure, by: list[tuple[Failure, str]]) -> MaskReason:
-    """Takes the match off `by`, so that equal failures of two requests name both."""
-    for place, (known, kind) in enumerate(by):
+def _reason(failure: Failure, by: list[tuple[Failure, str]]) -> MaskReason:
+    """Remove the match from `by`, so that equal failures of two requests name both."""
+    for index, (known, kind) in enumerate(by):
         if known == failure:
-            del by[place]
+            del by[index]
             return MaskReason(failure, kind)
     return MaskReason(failure, failure.provider or ROLLOUT)
 
 
 def by_cause(samples: Sequence[MaskedSample]) -> dict[str, int]:
-    """Samples that infrastructure masked, by cause, the most frequent first. One with several causes counts
-    for each."""
+    """Samples that infrastructure failures masked, by cause, the most frequent first.
+
+    A sample with several causes counts for each.
+    """
     counts = Counter(cause for one in samples if not one.dropped for cause in one.causes)
     return dict(sorted(counts.items(), key=lambda item: (-item[1], item[0])))
 
 
 def by_step(samples: Sequence[MaskedSample], *, dropped: bool = False) -> dict[int, int]:
-    """Samples that infrastructure masked, by step; or those `dropped` with their groups."""
+    """Samples that infrastructure failures masked, by step; or those `dropped` with their groups."""
     return dict(sorted(Counter(one.step for one in samples if one.dropped is dropped).items()))
 
 
 def causes_of(entry: Closed) -> tuple[str, ...]:
-    """The same causes from the entry that masked a sample, for readers that keep no rollouts."""
-    if entry.step:  # only the trainer closes with a step; an agent loop that masks a rollout has none
+    """The same causes, from the entry that masked a sample; for readers that keep no rollouts."""
+    if entry.step:  # only the trainer records a step; a rollout that is masked in the agent loop has none
         return (DROPPED,)
     known = {cause.value for cause in Cause}
     return tuple(word for word in entry.reason.split(", ") if word in known) or (UNKNOWN,)

@@ -35,8 +35,10 @@ from workers.messages import Failure
 
 
 def apply_group_failures(ledger: Ledger) -> None:
-    """End what is open of the groups that failed. Only once all that was written of them is merged: their
-    rollouts may have states of their own."""
+    """Set the state of the open rollouts of failed groups.
+
+    Call it after merging all entries, since those rollouts may have states of their own.
+    """
     if ledger.failed:
         for rollout in ledger.open:
             if rollout.uid in ledger.failed:
@@ -44,13 +46,13 @@ def apply_group_failures(ledger: Ledger) -> None:
 
 
 def fail_rollout(rollout: RolloutRecord, entry: GroupFailed) -> None:
-    """End a rollout that is open with its group."""
+    """Set the state of an open rollout of a failed group."""
     rollout.state, rollout.step, rollout.closed = "failed", entry.step, entry.time
-    rollout.reason = rollout.reason or "a sibling failed"
+    rollout.reason = rollout.reason or "another rollout of its group failed"
 
 
 def merge(ledger: Ledger, entry: Entry) -> None:
-    """Add one entry; they come in the order of their times. Failed groups are left to `settle`."""
+    """Add one entry. Failed groups are left to `apply_group_failures`."""
     ledger.last = max(ledger.last, entry.time)
     match entry:
         case Started():
@@ -59,7 +61,7 @@ def merge(ledger: Ledger, entry: Entry) -> None:
                 ledger.violations.append(f"rollout {entry.rollout_id} started twice")
             rollout.task, rollout.started, rollout.asked_in_step = entry.task, entry.time, entry.step
         case Posted():
-            # A resumed run takes the same id up with another deadline: it is still one request.
+            # A resumed run posts the same id with another deadline: it is still one request.
             record = ledger.requests.get(entry.request.request_id)
             if record is None:
                 ledger.requests[entry.request.request_id] = RequestRecord(entry.request, entry.time)
@@ -119,8 +121,10 @@ def merge(ledger: Ledger, entry: Entry) -> None:
 
 
 def _undo(ledger: Ledger, entry: Resumed) -> None:
-    """Open again what steps after the checkpoint ended, and what the run's end cancelled. A request that was
-    cancelled is open again if its rollout is: no worker has an answer for it yet."""
+    """Reopen rollouts that steps after the checkpoint closed, and those that the end of the run cancelled.
+
+    A cancelled request is reopened with its rollout, because no worker has answered it.
+    """
     apply_group_failures(ledger)
     ledger.failed.clear()
     ledger.dropped = {uid: drop for uid, drop in ledger.dropped.items() if drop.step <= entry.step}

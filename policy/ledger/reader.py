@@ -15,7 +15,7 @@ from workers.messages import Failure, Outcome
 
 
 def read_ledger(run: Path) -> Ledger:
-    """Merge the files of a run, live or ended. A torn last line (a process just killed) is skipped.
+    """Merge the files of a run, which may still be running. An incomplete last line is skipped.
 
     Raises `ValueError` naming file and line when any other line does not validate.
     """
@@ -36,10 +36,10 @@ def read_ledger(run: Path) -> Ledger:
 
 
 def close_open(run: Path) -> Ledger:
-    """End every rollout and request that is still open when the run ends, and return the ledger after it.
+    """Cancel every rollout and request that is open at the end of the run, and return the ledger after that.
 
-    To be called once no process of the run is alive. Such a rollout is `cancelled`, such a request ends as a
-    failure with `Cause.CANCELLED`.
+    Call it when no process of the run is alive. The outcome of such a request is a failure with
+    `Cause.CANCELLED`.
     """
     ledger = read_ledger(run)
     writer = LedgerWriter(run, "coordinator")
@@ -57,7 +57,7 @@ def close_open(run: Path) -> Ledger:
 
 
 def reward_curve(ledger: Ledger) -> dict[int, float]:
-    """Mean reward of the documents trained on in each step."""
+    """The mean reward of the samples trained on, by step."""
     rewards: dict[int, list[float]] = {}
     for rollout in ledger.rollouts.values():
         if rollout.state == "trained" and rollout.reward is not None:

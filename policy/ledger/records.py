@@ -13,9 +13,12 @@ from workers.messages import Outcome, Request
 
 @dataclass
 class RolloutRecord:
-    """All that the ledger knows of one rollout. `state` is None while it is open. `started`, `wrote` (its
-    text was complete), `scored` and `closed` (it got its state) are Unix seconds, 0 for never; `segments`:
-    when the generator wrote it."""
+    """One rollout.
+
+    `state` is None while it is open. `started`, `wrote` (the text was complete), `scored` and `closed` (the
+    state was recorded) are Unix seconds, 0 for not yet. `segments`: the times of each generated segment.
+    `asked_in_step`: the trainer's step that submitted it; `step`: the one in which it was closed, 0 for none.
+    """
 
     rollout_id: str
     task: Task | None = None
@@ -40,13 +43,13 @@ class RolloutRecord:
 
     @property
     def uid(self) -> str:
-        """The group it belongs to."""
+        """The id of its group."""
         return self.rollout_id.rpartition("_")[0]
 
 
 @dataclass
 class RequestRecord:
-    """One request and its outcome (None: none seen yet). Times are Unix seconds at the producer."""
+    """One request and its outcome (None: not yet). Times are Unix seconds at the producer."""
 
     request: Request
     posted: float
@@ -56,11 +59,14 @@ class RequestRecord:
 
 @dataclass
 class Ledger:
-    """The merged view of a run. `waits`: when the trainer waited for groups, in order; `pauses`: from when to
-    when it asked for none because a provider was down, the last one without an end while it goes on; `saved`:
-    steps with a checkpoint; `held`: by such a step, the rollouts whose trajectories the checkpoint has;
-    `resumed`: in order; `last`: time of the last entry. `violations` name what the
-    invariants forbid; empty is healthy."""
+    """The merged view of a run.
+
+    `waits`: the times in which the trainer waited for groups, in order. `pauses`: (start, end) of the pauses
+    because a provider was down, the last one with an infinite end while it lasts. `saved`: the steps with a
+    checkpoint. `held`: by such a step, the rollouts with trajectories in the checkpoint. `resumed`: in order.
+    `last`: time of the last entry. `failed`, `dropped`: by group id. `violations`: broken invariants (see
+    `policy.ledger.merge`); empty in a healthy run.
+    """
 
     rollouts: dict[str, RolloutRecord] = field(default_factory=dict)
     requests: dict[str, RequestRecord] = field(default_factory=dict)
@@ -72,8 +78,8 @@ class Ledger:
     finished: bool = False
     last: float = 0.0
     violations: list[str] = field(default_factory=list)
-    failed: dict[str, GroupFailed] = field(default_factory=dict)  # by group; see `settle`
-    dropped: dict[str, GroupDropped] = field(default_factory=dict)  # by group
+    failed: dict[str, GroupFailed] = field(default_factory=dict)  # see `merge.apply_group_failures`
+    dropped: dict[str, GroupDropped] = field(default_factory=dict)
 
     @property
     def open(self) -> list[RolloutRecord]:
@@ -86,5 +92,5 @@ class Ledger:
         return [record for record in self.requests.values() if record.outcome is None]
 
     def states(self) -> Counter[str]:
-        """How many rollouts ended in which state (`open` for none)."""
+        """The number of rollouts by state (`open` for none)."""
         return Counter(rollout.state or "open" for rollout in self.rollouts.values())

@@ -1,8 +1,7 @@
-"""A lock in a run's folder: who takes part in the run shares it, and who resumes the run must have had it
-alone.
+"""A lock in a run's folder: the processes of the run share it, and resuming the run needs it exclusively.
 
-Invariant: it ends with the process that holds it, however that one ends. Limit: on a file system that knows
-no locks everybody has it.
+Invariant: the lock ends with the process that holds it, however that ends. Limit: on a file system without
+locks every process gets it.
 """
 
 from __future__ import annotations
@@ -19,19 +18,20 @@ POLL_S = 0.2
 
 
 @contextlib.contextmanager
-def exclusive(run: Path, patience_s: float) -> Iterator[None]:
-    """As `writing`, once no other process takes part in the run, as far as locks reach: on this machine, and
-    on others where the folder's file system has them. Raises `TimeoutError` when some still do after
-    `patience_s`.
+def exclusive(run: Path, timeout_s: float) -> Iterator[None]:
+    """Wait until no other process holds the lock, then hold it as `shared` does.
+
+    Covers this machine, and others if the file system supports locks. Raises `TimeoutError` after
+    `timeout_s`.
     """
     lock = _lock(run)
-    deadline = time.monotonic() + patience_s
+    deadline = time.monotonic() + timeout_s
     try:
-        while not _taken(lock, fcntl.LOCK_EX | fcntl.LOCK_NB):
+        while not _acquire(lock, fcntl.LOCK_EX | fcntl.LOCK_NB):
             if time.monotonic() > deadline:
                 raise TimeoutError(f"{run}: processes of this run are still alive")
             time.sleep(POLL_S)
-        _taken(lock, fcntl.LOCK_SH)
+        _acquire(lock, fcntl.LOCK_SH)
         yield
     finally:
         os.close(lock)
@@ -39,10 +39,10 @@ def exclusive(run: Path, patience_s: float) -> Iterator[None]:
 
 @contextlib.contextmanager
 def shared(run: Path) -> Iterator[None]:
-    """This process takes part in the run: nobody else can resume it within."""
+    """Take part in the run: no other process can resume it within the block."""
     lock = _lock(run)
     try:
-        _taken(lock, fcntl.LOCK_SH)
+        _acquire(lock, fcntl.LOCK_SH)
         yield
     finally:
         os.close(lock)
@@ -53,8 +53,8 @@ def _lock(run: Path) -> int:
     return os.open(run / LOCK, os.O_RDWR | os.O_CREAT, 0o644)
 
 
-def _taken(lock: int, kind: int) -> bool:
-    """Whether the lock is ours now; a file system without locks gives everybody theirs."""
+def _acquire(lock: int, kind: int) -> bool:
+    """Try to get the lock. True without trying on a file system without locks."""
     try:
         fcntl.flock(lock, kind)
     except BlockingIOError:

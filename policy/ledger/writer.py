@@ -44,7 +44,10 @@ from workers.messages import Outcome, Request
 
 
 class LedgerWriter:
-    """Appends entries to this process's files. Safe from any thread; `close` makes everything durable."""
+    """Appends entries to files of this process. Thread-safe.
+
+    `run`: the folder of the run. `role`: the first part of the file name, such as `rollout` or `trainer`.
+    """
 
     def __init__(self, run: Path, role: str):
         self._stack = contextlib.ExitStack()
@@ -53,14 +56,14 @@ class LedgerWriter:
         folder.mkdir(exist_ok=True)
         self._log = AppendLog(folder, f"{role}-{os.getpid()}")
         self._lock = threading.Lock()
-        self._last = 0.0  # time that was given
+        self._last = 0.0  # time of the last entry
 
     def append(self, entry: Entry) -> None:
-        """Raises `OSError` when the disk has been full for so long that too much is unwritten."""
+        """Append an entry. Raises `OSError` when too much is unwritten because the disk is full."""
         self._log.append(entry.model_dump_json().encode() + b"\n")
 
     def _now(self) -> float:
-        """Readers merge by time: a clock that was put back must not put an outcome before its request."""
+        """The time, later than that of the last entry: readers merge by time, and a clock may be set back."""
         with self._lock:
             self._last = max(time.time(), math.nextafter(self._last, math.inf))
             return self._last
@@ -116,5 +119,6 @@ class LedgerWriter:
         self.append(Finished(time=self._now()))
 
     def close(self) -> None:
+        """Sync and close the files."""
         self._log.close()
         self._stack.close()

@@ -1,6 +1,4 @@
-"""The queue as a rollout sees it that goes on after the death of its process: what has an outcome in the
-ledger is not asked for again, what may be under way is joined.
-"""
+"""The queue client of a resumed rollout: reuses outcomes in the ledger, and reattaches to other requests."""
 
 from __future__ import annotations
 
@@ -12,7 +10,7 @@ from workers.messages import Outcome, Request
 
 
 class ResumeClient:
-    """A `workers.client.handle.RequestClient` of one rollout. `outcomes`: those the ledger has."""
+    """A `workers.client.handle.RequestClient` of one rollout. `outcomes`: those in the ledger."""
 
     def __init__(self, client: QueueClient, outcomes: Iterable[Outcome]):
         self._client = client

@@ -1,9 +1,11 @@
-"""Finished texts of rollouts that are not trained on yet, in files: what a resumed run needs to go on with
-them.
+"""The completion store: complete texts of rollouts that are not trained on yet, for a resumed run.
 
-A text lies at `<run>/texts/<group>/<rollout>.json`, some 11 bytes for each token. Invariants: a text is there
-whole or not at all; token ids come back as they were, log-probabilities in the precision in which they are
-trained on (32 bits); a text survives its process at once, and the machine soon after.
+A text is at `<run>/texts/<group>/<rollout>.json` and takes about 11 bytes per token.
+
+Invariants:
+- a text is saved completely or not at all;
+- token ids are stored exactly, log-probabilities in the precision of training (32 bits);
+- a text survives a crash of the process at once, and of the machine soon after.
 """
 
 from __future__ import annotations
@@ -27,8 +29,10 @@ Versions = tuple[int, int]
 
 
 class CompletionSegment(Message):
-    """One segment: token ids and log-probabilities (32 bits each, base64), and the trainer steps of the
-    oldest and newest weights that wrote it."""
+    """One segment: token ids and log-probabilities (32 bits each, base64).
+
+    `version`: trainer steps of the oldest and newest weights that wrote it.
+    """
 
     token_ids: str
     log_probs: str
@@ -48,14 +52,14 @@ class CompletionSegment(Message):
 
 
 class Completion(Message):
-    """What the generator wrote, in order; `time`: when it was complete, in Unix seconds."""
+    """The segments of a text, in order. `time`: when it was complete, in Unix seconds."""
 
     time: float
     pieces: tuple[CompletionSegment, ...]
 
     @property
     def versions(self) -> Versions | None:
-        """The oldest and the newest weights that wrote it."""
+        """Trainer steps of the oldest and newest weights that wrote it; None if unknown."""
         known = [piece.version for piece in self.pieces if piece.version is not None]
         if not known:
             return None
@@ -63,7 +67,7 @@ class Completion(Message):
 
 
 class CompletionStore:
-    """Of one run. Blocking, quick but for a slow disk."""
+    """The store of one run. Blocking; takes as long as the disk."""
 
     def __init__(self, run: Path):
         self._run = run
@@ -76,14 +80,14 @@ class CompletionStore:
         self._syncing.submit(_sync, path)
 
     def load(self, rollout_id: str) -> Completion | None:
-        """None when there is none, or only what the death of the machine left of it."""
+        """Load a text; None if there is none, or a crash of the machine damaged it."""
         try:
             return Completion.model_validate_json(file_of(self._run, rollout_id, SUFFIX).read_bytes())
         except (FileNotFoundError, ValidationError):
             return None
 
     def forget(self, uids: set[str]) -> None:
-        """The texts of these groups are not needed any more."""
+        """Remove the texts of these groups."""
         for uid in uids:
             shutil.rmtree(self._folder / uid, ignore_errors=True)
 
@@ -92,7 +96,7 @@ class CompletionStore:
 
 
 def file_of(run: Path, rollout_id: str, suffix: str) -> Path:
-    """Where something of a rollout lies that goes with the texts of its group."""
+    """The path of a file of a rollout, which `forget` removes with the texts of its group."""
     return run / TEXTS / rollout_id.rpartition("_")[0] / f"{rollout_id}{suffix}"
 
 
@@ -100,7 +104,7 @@ def _sync(path: Path) -> None:
     try:
         file = os.open(path, os.O_RDONLY)
     except FileNotFoundError:
-        return  # trained on already
+        return  # removed, because its group was trained on
     try:
         os.fsync(file)
     finally:

@@ -1,13 +1,17 @@
-"""What a resumed run does with the rollouts that the dead one left: goes on with those whose text is
-complete, begins the others anew. The decision (`plan`) is pure; the result is a file that every process of
-the run reads, without what only one rollout needs (`policy.resume.state`).
+"""The resume plan: which rollouts a resumed run continues, and which it starts again.
 
-verl begins again at its checkpoint: groups that were under way then come back by themselves, later prompts
-are read again, and both get the group ids that they had (`policy.train.trainer`); what the checkpoint holds
-of groups that had ended is not asked for again, be its text there or not. Invariants: a rollout that goes on
-keeps its id, its text, its outcomes and its score, so that nothing is asked for twice; one that is begun anew
-has another id, so that nothing of the old text can be taken for the new one's; how old a text is, is counted
-by verl's own rule, in updates that lie between the weights that wrote it and those that train on it.
+Rollouts with a complete text continue, others are started again. The decision (`plan_resume`) is pure. Its
+result is a file that every process of the run reads; what only one rollout needs is in `policy.resume.state`.
+
+verl restarts at its checkpoint: it submits the groups that were in flight then, reads later prompts again,
+and both get the same group ids as before (`policy.train.trainer`). Groups that had ended are in the
+checkpoint and are not submitted again, with or without their texts.
+
+Invariants:
+- a rollout that continues keeps its id, text, outcomes and score, so that no request is made twice;
+- a rollout that is started again has another id, so that nothing of the old text counts for the new one;
+- the age of a text is counted as in verl: the number of updates between the weights that wrote it and those
+  that train on it.
 """
 
 from __future__ import annotations
@@ -28,10 +32,13 @@ FILE = "resumption.json"
 
 
 class ResumePlan(Message):
-    """`step`: of the checkpoint. `ids`: what the rollout of this place (`<group>_<sibling>`) is called, where
-    it is not called after its place; `masked`: masked before the death, and still; `continued`: goes on;
-    `steps`: by group, the step from which its age counts. There is nothing of groups that were over when the
-    checkpoint was made."""
+    """The plan that all processes read.
+
+    A slot is `<group>_<n>`, the n-th rollout of a group. `step`: of the checkpoint. `ids`: rollout ids by
+    slot, where they differ from it. `masked`: rollouts that were masked before the resume. `continued`:
+    rollouts that continue. `steps`: by group, the step from which its age counts. Groups that the checkpoint
+    is done with are left out.
+    """
 
     step: int = 0
     ids: dict[str, str] = Field(default_factory=dict)
@@ -41,7 +48,7 @@ class ResumePlan(Message):
 
     @classmethod
     def load(cls, run: Path) -> ResumePlan:
-        """Of a run that was never resumed: nothing to go on with."""
+        """Load the plan of a run; an empty one if it was never resumed."""
         try:
             return cls.model_validate_json((run / FILE).read_bytes())
         except FileNotFoundError:
@@ -51,17 +58,20 @@ class ResumePlan(Message):
         save(run / FILE, self.model_dump_json())
 
     def name(self, uid: str, session: int | str) -> str:
-        """The id of the rollout of this place."""
+        """The id of the rollout in a slot."""
         slot = f"{uid}_{session}"
         return self.ids.get(slot, slot)
 
 
 class ResumeDecision(Message):
-    """`continued`: what is known of each rollout that goes on; `abandoned`: those that cannot, with the
-    reason; `masked`: those that were, but died before they said so; `orphans`: requests that nobody waits for
-    any more."""
+    """What to do on a resume.
 
-    resumption: ResumePlan
+    `continued`: the state of each rollout that continues. `abandoned`: rollouts that cannot, with the reason.
+    `masked`: rollouts with a masked score but no terminal state yet, with the causes. `orphans`: requests
+    without a rollout that waits for them.
+    """
+
+    plan: ResumePlan
     continued: dict[str, ResumeState]
     abandoned: dict[str, str]
     masked: dict[str, str]
@@ -69,20 +79,22 @@ class ResumeDecision(Message):
 
 
 def slot_of(rollout_id: str) -> str:
-    """`<group>_<sibling>`, whichever attempt it is."""
+    """The slot of a rollout, `<group>_<n>`, without the number of the attempt."""
     uid, _, sibling = rollout_id.rpartition("_")
     return f"{uid}_{sibling.partition('.')[0]}"
 
 
 def group_of(rollout_id: str) -> str:
-    """The group of a rollout, or of a place."""
+    """The group of a rollout or slot."""
     return rollout_id.rpartition("_")[0]
 
 
 def effective_versions(versions: Versions, cut: Sequence[int]) -> Versions:
-    """Weights by their place on the branch that survived. Those that a death cut off lie as many updates
-    beyond the checkpoint as they are counted before it, since the way from them to later weights leads back
-    over it.
+    """Versions of weights, counted on the branch of training that survived.
+
+    `cut`: the checkpoint steps of the resumes since. Weights that a resume discarded, n updates after its
+    checkpoint, count as n updates before it: the distance from them to later weights goes back over the
+    checkpoint.
     """
     oldest, newest = versions
     for step in cut:
@@ -92,66 +104,72 @@ def effective_versions(versions: Versions, cut: Sequence[int]) -> Versions:
 
 
 def plan_resume(ledger: Ledger, texts: Callable[[str], Completion | None], *, allowed: int) -> ResumeDecision:
-    """Decide, right after the last entry of `ledger` said from where the run goes on. `texts` gives the text
-    of a rollout; `allowed`: how old it may be, as `train.max_staleness`.
+    """Decide what to do with each rollout. The last entry of `ledger` is `Resumed`.
+
+    `texts`: returns the saved text of a rollout. `allowed`: the most that a text may be behind, as
+    `train.max_staleness`.
     """
     step, latest = ledger.resumed[-1].step, _latest(ledger)
-    over = {rollout.uid for rollout in ledger.rollouts.values() if rollout.step}
-    held = ledger.held.get(step, frozenset())  # verl does not ask for these again, so they keep their ids
-    ids = {where: rollout.rollout_id for where, rollout in latest.items() if where != rollout.rollout_id}
+    done = {rollout.uid for rollout in ledger.rollouts.values() if rollout.step}
+    held = ledger.held.get(step, frozenset())  # verl does not submit these again, so they keep their ids
+    ids = {slot: rollout.rollout_id for slot, rollout in latest.items() if slot != rollout.rollout_id}
     requests = _by_owner(ledger)
     continued: dict[str, ResumeState] = {}
     steps: dict[str, int] = {}
     masked: dict[str, str] = {}
     abandoned = {
-        rollout.rollout_id: "another was begun in its place when the run was resumed"
+        rollout.rollout_id: "another rollout replaced it when the run was resumed"
         for rollout in ledger.open
         if latest[slot_of(rollout.rollout_id)] is not rollout
     }
-    for where, rollout in latest.items():
+    for slot, rollout in latest.items():
         name, reason = rollout.rollout_id, ""
         if rollout.state is None and rollout.score is not None and rollout.score.reward is None:
             masked[name] = ", ".join(sorted({failure.cause for failure in rollout.score.masked_by}))
         elif rollout.state is None:
-            text, late = texts(name), False
-            cut = tuple(resume.step for resume in ledger.resumed if text and resume.time > text.time)
-            if text is not None:
-                asked = max(0, rollout.asked_in_step - 1)  # the weights that were there then
-                versions = text.versions or (asked, asked)
-                began = effective_versions(versions, cut)[0] + 1
-                # Of one that has its score the sampler decides, as of any other, unless weights that are gone
-                # wrote it: too many of those would be thrown away at once.
-                undecided = rollout.score is None or any(versions[1] > at for at in cut)
-                late = undecided and step + 1 - began + 1 > allowed
+            text = texts(name)
+            cut, first, too_old = _age(ledger, rollout, text, allowed) if text else ((), 0, False)
             if text is None and name not in held:
-                reason = "its text was not complete when the run died"
-            elif late and name not in held:
+                reason = "its text was not complete when the run stopped"
+            elif too_old and name not in held:
                 reason = "its text was too old when the run was resumed"
             else:
-                continued[name] = _continued(rollout, requests.get(name, ()), cut)
+                continued[name] = _state(rollout, requests.get(name, ()), cut)
                 if text is not None:
-                    steps[rollout.uid] = min(began, steps.get(rollout.uid, began))
+                    steps[rollout.uid] = min(first, steps.get(rollout.uid, first))
         if reason:
             abandoned[name] = reason
         if reason or rollout.abandoned:
-            ids[where] = f"{where}.{len(ledger.resumed)}"
-    by_itself = {r.rollout_id for r in ledger.rollouts.values() if r.state == "masked" and not r.step}
-    resumption = ResumePlan(
+            ids[slot] = f"{slot}.{len(ledger.resumed)}"
+    masked_before = {r.rollout_id for r in ledger.rollouts.values() if r.state == "masked" and not r.step}
+    plan = ResumePlan(
         step=step,
-        ids={where: name for where, name in ids.items() if group_of(where) not in over},
-        masked=frozenset(name for name in by_itself | masked.keys() if group_of(name) not in over),
+        ids={slot: name for slot, name in ids.items() if group_of(slot) not in done},
+        masked=frozenset(name for name in masked_before | masked.keys() if group_of(name) not in done),
         continued=frozenset(continued),
         steps=steps,
     )
     orphans = tuple(r.request for r in ledger.pending if r.request.owner not in continued)
-    return ResumeDecision(
-        resumption=resumption, continued=continued, abandoned=abandoned, masked=masked, orphans=orphans
-    )
+    return ResumeDecision(plan=plan, continued=continued, abandoned=abandoned, masked=masked, orphans=orphans)
 
 
-def _continued(
-    rollout: RolloutRecord, requests: Sequence[RequestRecord], cut: tuple[int, ...]
-) -> ResumeState:
+def _age(
+    ledger: Ledger, rollout: RolloutRecord, text: Completion, allowed: int
+) -> tuple[tuple[int, ...], int, bool]:
+    """The checkpoint steps of the resumes since `text` was written, the step from which its age counts, and
+    whether it is too old to continue.
+    """
+    cut = tuple(resume.step for resume in ledger.resumed if resume.time > text.time)
+    newest = max(0, rollout.asked_in_step - 1)  # the newest weights when it was submitted
+    versions = text.versions or (newest, newest)
+    first = effective_versions(versions, cut)[0] + 1
+    # The sampler decides about a scored rollout, unless discarded weights wrote it: it would drop too many of
+    # those at once.
+    undecided = rollout.score is None or any(versions[1] > step for step in cut)
+    return cut, first, undecided and ledger.resumed[-1].step + 1 - first + 1 > allowed
+
+
+def _state(rollout: RolloutRecord, requests: Sequence[RequestRecord], cut: tuple[int, ...]) -> ResumeState:
     if rollout.score is not None:
         return ResumeState(cut=cut, document=rollout.document, score=rollout.score)
     return ResumeState(
@@ -161,12 +179,12 @@ def _continued(
 
 
 def _latest(ledger: Ledger) -> dict[str, RolloutRecord]:
-    """Of each place the rollout that was begun last."""
+    """The last rollout of each slot."""
     latest: dict[str, RolloutRecord] = {}
     for rollout in ledger.rollouts.values():
-        where = slot_of(rollout.rollout_id)
-        if where not in latest or _attempt(rollout.rollout_id) > _attempt(latest[where].rollout_id):
-            latest[where] = rollout
+        slot = slot_of(rollout.rollout_id)
+        if slot not in latest or _attempt(rollout.rollout_id) > _attempt(latest[slot].rollout_id):
+            latest[slot] = rollout
     return latest
 
 

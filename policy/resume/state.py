@@ -1,8 +1,10 @@
-"""What a resumed run knows of each rollout that it goes on with, in a file beside its text
-(`policy.resume.completions`).
+"""The resume state of a rollout, in a file beside its text (`policy.resume.completions`).
 
-Invariants: a file is there whole or not at all; it is read by the process that goes on with its rollout, when
-it does, so that nobody holds what is others'; it goes with the texts of its group.
+Invariants:
+- a file is saved completely or not at all;
+- only the process that continues the rollout reads it, and only then, so that no process holds the state of
+  all;
+- it is removed with the texts of its group.
 """
 
 from __future__ import annotations

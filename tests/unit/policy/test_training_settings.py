@@ -55,7 +55,7 @@ def test_every_option_exists_in_verl_on_a_cpu(mode, tmp_path):
     assert config.algorithm.rollout_correction.bypass_mode is True
 
 
-def test_the_sampler_is_told_how_many_groups_may_be_under_way(tmp_path):
+def test_the_sampler_gets_the_bounds_of_the_window(tmp_path):
     settings = TrainSettings(**CPU, steps=5, warmup_batches=1.5, max_staleness=3, rollout_seqs=64)
     window = compose(settings, tmp_path).trainer.v1.sampler.sampler_kwargs.window
     assert dict(window) == {"batch": 8, "max_staleness": 3, "slots": 64, "first": 12, "steps": 5}
@@ -92,7 +92,7 @@ def test_every_shipped_configuration_takes_verls_own_validation(name, tmp_path):
 
 
 @pytest.mark.parametrize("name", ["qwen3_4b_grpo", "qwen3_30b_a3b_gspo", "qwen2_5_vl_7b_grpo"])
-def test_what_all_published_runs_share(name, tmp_path):
+def test_settings_that_all_published_runs_share(name, tmp_path):
     config = compose(load(name).train, tmp_path)
     actor, rollout = config.actor_rollout_ref.actor, config.actor_rollout_ref.rollout
     assert config.algorithm.adv_estimator == "grpo"

@@ -100,11 +100,11 @@ def test_verl_runs_on_the_registered_platform(plugged):
     assert plugged["memory"] > 0
 
 
-def test_the_engine_is_registered_once_however_often_it_is_asked_for(plugged):
+def test_the_engine_is_registered_once(plugged):
     assert plugged["engine"] == "CpuFSDP2Engine"
 
 
-def test_the_alias_names_vllm_with_its_cpu_build_and_leaves_other_names_alone():
+def test_the_alias_finds_the_cpu_build_of_vllm_only():
     code = (
         "from importlib.metadata import version, distribution, PackageNotFoundError\n"
         "from policy.cpu import vllm_alias; vllm_alias.install(); vllm_alias.install()\n"
@@ -164,20 +164,20 @@ async def test_every_rollout_rank_gets_the_same_weights(engines):
         assert all(torch.equal(got[name], weights[name]) for name in weights)
 
 
-async def test_a_receiver_that_never_comes_ends_the_senders_wait(engines):
+async def test_a_missing_receiver_times_out_the_sender(engines):
     trainer, _ = engines(receivers=2, timeout_s=0.3)
     with pytest.raises(TimeoutError, match="2 rollout ranks"):
         await trainer.send_weights(iter({"w": torch.ones(1)}.items()))
 
 
-async def test_a_sender_that_died_ends_the_receivers_wait(engines):
+async def test_a_dead_sender_times_out_the_receiver(engines):
     trainer, (rollout,) = engines(receivers=1, timeout_s=0.3)
     trainer.finalize()
     with pytest.raises(TimeoutError, match="no weights"):
         await receive(rollout)
 
 
-def test_waiting_on_verls_own_sockets_of_a_rollout_ends_too(engines):
+def test_verls_own_sockets_have_a_time_out(engines):
     import zmq
 
     engines(receivers=1, timeout_s=0.2)
@@ -187,7 +187,7 @@ def test_waiting_on_verls_own_sockets_of_a_rollout_ends_too(engines):
             stranger.recv()
 
 
-def test_the_trainers_that_admit_are_verls_own_but_for_when_prompts_are_submitted():
+def test_the_windowed_trainers_differ_only_in_submitting_prompts():
     from verl.trainer.ppo.v1 import get_trainer_cls
     from verl.trainer.ppo.v1.trainer_separate_async import PPOTrainerSeparateAsync
 

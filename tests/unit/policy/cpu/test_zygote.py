@@ -83,7 +83,7 @@ def run(command: list[str], script: Path, **env: str) -> tuple[dict, str]:
     return json.loads(ended.stdout), ended.stderr
 
 
-def test_a_fork_finds_what_a_python_of_its_own_would(maker: tuple, script: Path) -> None:
+def test_a_fork_has_the_environment_of_a_new_python(maker: tuple, script: Path) -> None:
     process, command = maker
     found, complaint = run(command, script, **OURS, TOLD="this")
     alone, _ = run([sys.executable], script, **OURS, TOLD="this")
@@ -103,7 +103,7 @@ def test_forks_do_not_draw_the_same_numbers(maker: tuple, script: Path) -> None:
 
 
 @pytest.mark.parametrize("name", RAY_WORKER_ENV)
-def test_a_worker_of_another_raylet_or_job_gets_a_python_of_its_own(
+def test_a_worker_of_another_raylet_or_job_gets_a_new_python(
     maker: tuple, script: Path, name: str
 ) -> None:
     _, command = maker
@@ -112,13 +112,13 @@ def test_a_worker_of_another_raylet_or_job_gets_a_python_of_its_own(
     assert found["asked"] == "a question"
 
 
-def test_without_a_zygote_there_is_a_python_of_its_own(maker: tuple, script: Path) -> None:
+def test_without_a_zygote_a_new_python_starts(maker: tuple, script: Path) -> None:
     _, command = maker
     found, _ = run([*command[:-1], "nobody-listens-here"], script, **OURS)
     assert not found["forked"]
 
 
-def test_the_client_lives_as_long_as_its_fork(maker: tuple, tmp_path: Path) -> None:
+def test_the_client_waits_for_its_fork(maker: tuple, tmp_path: Path) -> None:
     _, command = maker
     script = tmp_path / "waits.py"
     script.write_text("import os, sys\nprint(os.getpid(), flush=True)\nsys.stdin.read()\n")
@@ -152,7 +152,7 @@ ORDER = {"argv": ["s"], "cwd": "/", "env": OURS}
     ids=["nothing", "empty", "no JSON", "no text", "deep", "a list", "no environment", "no script",
          "another raylet", "cut short"],
 )  # fmt: skip
-def test_an_order_that_cannot_be_read_leaves_nothing_open_and_ends_nobody(
+def test_an_unreadable_request_leaks_no_descriptor(
     maker: tuple, script: Path, sent: bytes | None, length: int
 ) -> None:
     """Regression: its descriptors stayed open in the zygote, and one without a length ended it."""
@@ -171,7 +171,7 @@ def test_an_order_that_cannot_be_read_leaves_nothing_open_and_ends_nobody(
     assert run(command, script, **OURS)[0]["forked"]
 
 
-def test_the_zygote_ends_with_its_maker(maker: tuple) -> None:
+def test_the_zygote_ends_with_its_parent(maker: tuple) -> None:
     """The last test of the module: it ends what the others use."""
     process, _ = maker
     [zygote] = psutil.Process(process.pid).children()

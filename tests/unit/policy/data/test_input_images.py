@@ -113,7 +113,7 @@ NOTHING: dict[str, Any] = {
 
 
 @pytest.mark.parametrize("value", NOTHING.values(), ids=NOTHING)
-def test_what_holds_nothing_is_no_image(folder: Path, value: Any) -> None:
+def test_empty_values_are_no_image(folder: Path, value: Any) -> None:
     assert of_cell(value, folder, "f: row 0") == ()
 
 
@@ -144,7 +144,7 @@ REFUSED_CELLS: dict[str, tuple[Any, str]] = {
 
 
 @pytest.mark.parametrize(("value", "said"), REFUSED_CELLS.values(), ids=REFUSED_CELLS)
-def test_what_is_no_image_is_refused_shortly_with_row_and_cure(folder: Path, value: Any, said: str) -> None:
+def test_other_values_are_refused_with_row_and_cure(folder: Path, value: Any, said: str) -> None:
     with pytest.raises(ConfigError, match=said) as caught:
         _read(cell(value), folder)
     message = str(caught.value)
@@ -160,13 +160,13 @@ def test_a_file_over_the_limit_is_not_read(folder: Path) -> None:
         InputImage("vast.png", folder, "f: row 0: images").read()
 
 
-def test_a_pipe_is_not_waited_for(folder: Path) -> None:
+def test_a_pipe_is_refused_at_once(folder: Path) -> None:
     os.mkfifo(folder / "pipe.png")
     with pytest.raises(ConfigError, match="it is no file"):
         InputImage("pipe.png", folder, "f: row 0: images").read()
 
 
-def test_what_datasets_writes_is_read(tmp_path: Path) -> None:
+def test_images_written_by_datasets_are_read(tmp_path: Path) -> None:
     """One `Image()`, a list of them, PIL images encoded by it, rows with and without."""
     TEAL.save(tmp_path / "a.png")
     info = {"image_num": 1, "tools": ["edit"], "question": "What?", "split": "train"}
@@ -185,7 +185,7 @@ def test_what_datasets_writes_is_read(tmp_path: Path) -> None:
             assert Image.open(io.BytesIO(image.read())).tobytes() == TEAL.tobytes()
 
 
-def test_what_pandas_writes_is_read(tmp_path: Path) -> None:
+def test_images_written_by_pandas_are_read(tmp_path: Path) -> None:
     info = {"image_num": 1, "tools": ["edit"], "question": "What?", "split": "train"}
     columns: list[list[Any]] = [
         [np.array([PNG], object), None],
@@ -217,7 +217,7 @@ CONVERTED: dict[str, bytes] = {
 
 
 @pytest.mark.parametrize("data", CONVERTED.values(), ids=CONVERTED)
-def test_what_the_gate_reads_is_converted_so_that_it_can_be_stored(tmp_path: Path, data: bytes) -> None:
+def test_readable_images_are_encoded_for_the_store(tmp_path: Path, data: bytes) -> None:
     image = InputImage(data, tmp_path, "f: row 0: images[0]")
     assert check([image]) == []
     ref = BlobStore(str(tmp_path / "blobs")).put(CheckedImages().get(image))
@@ -233,7 +233,7 @@ NOT_READ = {
 
 
 @pytest.mark.parametrize("data", [*NOT_READ.values(), *REFUSED.values()], ids=[*NOT_READ, *REFUSED])
-def test_what_the_gate_refuses_is_named_with_row_and_cure(tmp_path: Path, data: bytes) -> None:
+def test_refused_images_are_named_with_row_and_cure(tmp_path: Path, data: bytes) -> None:
     [problem] = check([InputImage(data, tmp_path, "f: row 7: images[0]")])
     assert problem.startswith("f: row 7: images[0]: ")
     assert problem.endswith(("that a reader can see", "a data URI or base64"))
@@ -251,14 +251,14 @@ def test_problems_come_in_order_and_progress_counts_to_the_end(tmp_path: Path) -
     assert seen == [(done, 12) for done in range(1, 13)]
 
 
-def test_an_image_is_decoded_once_and_then_found(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_an_image_is_decoded_once_and_then_cached(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     image = InputImage(PNG, tmp_path, "f: row 0: images[0]")
     first = CheckedImages().get(image)
     monkeypatch.setattr(checked_images.images, "checked", _never)
     assert CheckedImages().get(image) == first
 
 
-def test_a_damaged_or_unwritable_cache_is_done_without(
+def test_a_damaged_or_unwritable_cache_is_ignored(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     image = InputImage(PNG, tmp_path, "f: row 0: images[0]")
@@ -271,7 +271,7 @@ def test_a_damaged_or_unwritable_cache_is_done_without(
     assert CheckedImages().get(image) == first
 
 
-def test_a_jail_that_does_not_work_is_no_verdict_on_the_image(
+def test_a_failing_jail_is_not_an_error_of_the_image(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     def broken(data: bytes) -> bytes:

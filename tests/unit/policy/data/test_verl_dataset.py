@@ -51,7 +51,7 @@ def test_a_prompt_that_does_not_fit_is_left_out(file):
     assert [dataset[item]["raw_prompt"][-1]["content"] for item in range(len(dataset))] == ["one", "two"]
 
 
-def test_a_row_tells_how_often_it_was_read_before(file):
+def test_a_row_has_the_number_of_its_earlier_reads(file):
     from policy.data.verl_dataset import InterleavedDataset
 
     dataset = InterleavedDataset([str(file)], Words(), CONFIG)
@@ -59,7 +59,7 @@ def test_a_row_tells_how_often_it_was_read_before(file):
     assert read == [(0, 0), (1, 0), (0, 1), (0, 2)]
 
 
-def test_an_input_image_that_was_lost_is_put_again_when_its_row_is_read_next(tmp_path, monkeypatch):
+def test_a_lost_input_image_is_stored_again_at_the_next_read(tmp_path, monkeypatch):
     from policy.data.verl_dataset import InterleavedDataset
 
     picture, blobs = io.BytesIO(), BlobStore(str(tmp_path / "blobs"))
@@ -107,7 +107,7 @@ def test_files_with_and_without_images_make_one_batch(tmp_path, monkeypatch):
     assert inputs[1][0].media_type == "image/png"
 
 
-def test_a_resumed_run_goes_on_counting_how_often_a_row_was_read(file):
+def test_a_resumed_run_continues_counting_reads(file):
     from torchdata.stateful_dataloader import StatefulDataLoader
 
     from policy.data.verl_dataset import InterleavedDataset

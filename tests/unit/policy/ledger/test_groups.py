@@ -41,7 +41,7 @@ def ledger(tmp_path):
     return write
 
 
-def test_every_group_is_counted_by_its_fate(ledger):
+def test_every_group_is_counted_by_its_result(ledger):
     became = group_summary(
         ledger(
             {

@@ -1,4 +1,4 @@
-"""The ledger: every entry survives, each rollout ends once, and what must not happen is reported."""
+"""The ledger: every entry survives, each rollout has one terminal state, and violations are reported."""
 
 from __future__ import annotations
 
@@ -52,7 +52,7 @@ def document(rollout_id: str) -> Document:
     return Document(rollout_id=rollout_id, task=TASK, parts=(TextPart(text="Ein Bild: \u2028 <image> é"),))
 
 
-def test_a_rollout_is_told_in_full(writer, tmp_path):
+def test_a_rollout_is_recorded_in_full(writer, tmp_path):
     asked = request()
     writer.started("u_0", TASK, step=3)
     writer.posted(asked)
@@ -69,7 +69,7 @@ def test_a_rollout_is_told_in_full(writer, tmp_path):
     assert reward_curve(ledger) == {4: 0.5}
 
 
-def test_when_a_text_was_written_and_when_the_trainer_waited_is_told(writer, tmp_path):
+def test_times_of_segments_and_of_waiting_are_recorded(writer, tmp_path):
     writer.started("u_0", TASK)
     writer.wrote("u_0", [(10.0, 11.5), (11.5, 12.0)])
     before = time.time()
@@ -91,7 +91,7 @@ def test_a_second_terminal_state_is_a_violation_and_the_first_counts(writer, tmp
     assert ledger.violations == ["rollout u_0 is trained and stale"]
 
 
-def test_a_second_outcome_and_an_unasked_one_are_violations(writer, tmp_path):
+def test_a_second_outcome_and_one_without_a_request_are_violations(writer, tmp_path):
     asked = request()
     writer.posted(asked)
     writer.ended(outcome(asked))
@@ -123,7 +123,7 @@ def test_files_of_several_processes_are_one_ledger(tmp_path):
     assert read_ledger(tmp_path).states() == {"trained": 1}
 
 
-def test_closing_a_run_ends_everything_once(writer, tmp_path):
+def test_closing_a_run_cancels_what_is_open_once(writer, tmp_path):
     for name in ("v_0", "w_0", "x_0"):
         writer.started(name, TASK)
     writer.scored(document("v_0"), Score(reward=0.5), tokens=9)
@@ -141,7 +141,7 @@ def test_closing_a_run_ends_everything_once(writer, tmp_path):
     assert again.violations == []
 
 
-def test_a_failed_group_ends_those_of_its_rollouts_that_have_no_end(writer, tmp_path):
+def test_a_failed_group_fails_its_open_rollouts(writer, tmp_path):
     for name in ("u_0", "u_1", "u_2", "v_0"):
         writer.started(name, TASK)
     writer.broken("u_0", "ValueError: boom")
@@ -154,11 +154,14 @@ def test_a_failed_group_ends_those_of_its_rollouts_that_have_no_end(writer, tmp_
         "u_2": "masked",
         "v_0": None,
     }
-    assert (rollouts["u_0"].reason, rollouts["u_1"].reason) == ("ValueError: boom", "a sibling failed")
+    assert (rollouts["u_0"].reason, rollouts["u_1"].reason) == (
+        "ValueError: boom",
+        "another rollout of its group failed",
+    )
     assert rollouts["u_0"].step == 5
 
 
-def test_a_torn_last_line_is_skipped_and_a_damaged_one_is_named(writer, tmp_path):
+def test_an_incomplete_last_line_is_skipped_and_a_damaged_line_is_named(writer, tmp_path):
     writer.started("u_0", TASK)
     (path,) = (tmp_path / "ledger").iterdir()
     with path.open("ab") as file:
@@ -210,7 +213,7 @@ def test_closing_twice_is_harmless(tmp_path):
 
 @settings(max_examples=50, deadline=None)
 @given(st.text(max_size=200))
-def test_any_text_keeps_to_one_line(tmp_path_factory, text):
+def test_any_text_stays_on_one_line(tmp_path_factory, text):
     run = tmp_path_factory.mktemp("run")
     writer = LedgerWriter(run, "rollout")
     writer.started("u_0", Task(question=text))
@@ -247,7 +250,7 @@ def files_of_at_most(size: int) -> Iterator[None]:
         resource.setrlimit(resource.RLIMIT_FSIZE, before)
 
 
-def test_a_disk_that_fills_in_the_middle_of_a_line_and_empties_again_costs_nothing(writer, tmp_path):
+def test_a_disk_full_for_a_while_loses_no_line(writer, tmp_path):
     """Regression: the next entry was written into the torn line, and the run could not be read any more."""
     writer.started("u_0", TASK)
     [file] = (tmp_path / LEDGER).glob("*.jsonl")
@@ -259,7 +262,7 @@ def test_a_disk_that_fills_in_the_middle_of_a_line_and_empties_again_costs_nothi
     assert list(read_ledger(tmp_path).rollouts) == ["u_0", "u_1", "u_2", "u_3"]
 
 
-def test_a_disk_that_stays_full_is_an_error_in_the_end(writer, tmp_path, monkeypatch):
+def test_a_disk_that_stays_full_is_an_error(writer, tmp_path, monkeypatch):
     writer.started("u_0", TASK)
     monkeypatch.setattr(append_log, "FULL_BYTES", 1_000)
     [file] = (tmp_path / LEDGER).glob("*.jsonl")
@@ -267,7 +270,7 @@ def test_a_disk_that_stays_full_is_an_error_in_the_end(writer, tmp_path, monkeyp
         writer.started("u_1", Task(question="?" * 1_000))
 
 
-def test_a_disk_that_refuses_to_make_it_durable_is_asked_again(tmp_path, monkeypatch):
+def test_a_failed_fsync_is_retried(tmp_path, monkeypatch):
     """Regression: the thread ended, and nothing was made durable any more."""
     asked = queue.Queue()
 
@@ -284,7 +287,7 @@ def test_a_disk_that_refuses_to_make_it_durable_is_asked_again(tmp_path, monkeyp
     writer.close()
 
 
-def test_a_clock_that_is_put_back_puts_no_outcome_before_its_request(writer, tmp_path, monkeypatch):
+def test_a_clock_set_back_puts_no_outcome_before_its_request(writer, tmp_path, monkeypatch):
     clock = iter((2_000.0, 1_000.0))
     monkeypatch.setattr(ledger_writer, "time", SimpleNamespace(time=lambda: next(clock)))
     writer.posted(asked := request())

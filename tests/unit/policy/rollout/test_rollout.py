@@ -146,7 +146,7 @@ def lost(digit: str) -> Failure:
     return Failure(cause=Cause.BLOB_MISSING, detail="damaged", blob=digit * 64)
 
 
-async def test_an_edit_whose_image_was_lost_has_it_made_again_and_is_asked_once_more(build):
+async def test_an_edit_of_a_lost_image_regenerates_it_and_is_posted_again(build):
     queue = Queue()
     running = asyncio.create_task(build(f"{search('x')} {edit(0)}", queue=queue).run(PROMPT))
     await queue.seen("u_0-0")
@@ -166,7 +166,7 @@ async def test_an_edit_whose_image_was_lost_has_it_made_again_and_is_asked_once_
     ]
 
 
-async def test_an_image_lost_with_the_one_it_was_made_of_is_made_again_from_the_start(build):
+async def test_an_image_lost_with_its_source_is_regenerated_from_the_start(build):
     queue = Queue()
     running = asyncio.create_task(build(f"{search('x')} {edit(0)} {edit(1)}", queue=queue).run(PROMPT))
     answers = {
@@ -186,7 +186,7 @@ async def test_an_image_lost_with_the_one_it_was_made_of_is_made_again_from_the_
     assert list(queue.requests) == list(answers)
 
 
-async def test_an_image_that_is_lost_twice_masks(build):
+async def test_an_image_lost_twice_masks(build):
     queue = Queue()
     running = asyncio.create_task(build(f"{search('x')} {edit(0)}", queue=queue).run(PROMPT))
     found = Success(images=(blob("a"),))
@@ -198,7 +198,7 @@ async def test_an_image_that_is_lost_twice_masks(build):
     assert written.document.images[1].failure.cause is Cause.BLOB_MISSING
 
 
-async def test_an_image_that_cannot_be_made_again_masks_whoevers_fault_that_is(build):
+async def test_an_image_that_cannot_be_regenerated_masks_for_any_cause(build):
     queue = Queue()
     running = asyncio.create_task(build(f"{search('x')} {edit(0)}", queue=queue).run(PROMPT))
     gone = Failure(cause=Cause.NO_HIT)
@@ -210,7 +210,7 @@ async def test_an_image_that_cannot_be_made_again_masks_whoevers_fault_that_is(b
     assert written.document.images[0].blob == blob("a")
 
 
-async def test_a_lost_input_masks_and_asks_nobody(build):
+async def test_a_lost_input_masks_without_another_request(build):
     queue = Queue()
     running = asyncio.create_task(build(edit(0), queue=queue, inputs=(blob("e"),)).run(PROMPT))
     await queue.seen("u_0-0")
@@ -219,7 +219,7 @@ async def test_a_lost_input_masks_and_asks_nobody(build):
     assert list(queue.requests) == ["u_0-0"]
 
 
-async def test_a_scorer_has_a_lost_image_made_again_and_the_document_has_the_new_one(build, tmp_path):
+async def test_a_scorer_can_regenerate_a_lost_image(build, tmp_path):
     class Finds(Judge):
         async def score(self, draft):
             await draft.finished
@@ -238,7 +238,7 @@ async def test_a_scorer_has_a_lost_image_made_again_and_the_document_has_the_new
     assert read_ledger(tmp_path).rollouts["u_0"].document == written.document
 
 
-async def test_a_queue_that_is_down_masks_and_never_counts(build, tmp_path):
+async def test_a_queue_that_is_down_masks(build, tmp_path):
     written = await build(search("x"), queue=Queue(down=True)).run(PROMPT)
     assert written.reward is None
     assert written.document.images[0].failure.cause is Cause.PROVIDER_DOWN
@@ -307,7 +307,7 @@ async def test_cancelling_a_rollout_cancels_its_requests_and_leaves_no_task(buil
     assert not [task for task in asyncio.all_tasks() & before if task is not asyncio.current_task()]
 
 
-async def test_a_broken_generator_breaks_the_rollout(build, tmp_path):
+async def test_an_error_of_the_generator_is_recorded_and_raised(build, tmp_path):
     async def broken(ids, left, number):
         raise ConnectionError("engine gone")
 
@@ -325,7 +325,7 @@ async def test_log_probabilities_must_match_the_tokens(build):
         await build(model=short).run(PROMPT)
 
 
-async def test_thoughts_are_generated_through_and_not_read(build):
+async def test_thoughts_are_not_parsed(build):
     queue = Queue()
     written = await build(f"<think>{search('x')}</think>Done.", queue=queue).run(PROMPT)
     assert written.document.parts == (TextPart(text="Done."),)
@@ -383,7 +383,7 @@ def test_pieces_of_any_bytes_are_their_decoding(parts):
     assert "".join(pieces) + detokenizer.close() == data.decode("utf-8", "replace")
 
 
-async def test_what_the_generator_was_given_stays_as_it_was(build):
+async def test_the_list_given_to_the_generator_does_not_change(build):
     model, given = Model(f"{search('x')} and on"), []
 
     async def keeping(ids, left, number):
@@ -406,7 +406,7 @@ def test_half_a_character_at_the_end_is_not_lost():
     assert detokenizer.close() == "\ufffd"
 
 
-async def test_a_text_that_is_replayed_gives_the_same_rollout_and_asks_only_for_what_is_open(build, tmp_path):
+async def test_a_replayed_text_gives_the_same_rollout_and_posts_only_open_requests(build, tmp_path):
     texts, queue = CompletionStore(tmp_path), Queue()
     began = dataclasses.replace(build(f"{search('x')} and {search('y')} ö", queue=queue), texts=texts)
     running = asyncio.create_task(began.run(PROMPT))
@@ -444,14 +444,14 @@ async def test_a_text_that_is_replayed_gives_the_same_rollout_and_asks_only_for_
     )
 
 
-async def test_a_replayed_text_is_as_old_as_the_weights_on_the_branch_that_survived(build, tmp_path):
+async def test_a_replayed_text_has_effective_versions(build, tmp_path):
     texts = CompletionStore(tmp_path)
     await dataclasses.replace(build("Só texto."), texts=texts).run(PROMPT)  # by weights of steps 0 and 1
     segment = await replay(texts.load("u_0"), (0,))(PROMPT, 100, 0)
     assert segment.version == (-1, 0)
 
 
-async def test_a_text_that_cannot_be_kept_does_not_break_the_rollout(build, tmp_path, caplog):
+async def test_a_text_that_cannot_be_saved_does_not_fail_the_rollout(build, tmp_path, caplog):
     (tmp_path / "texts").write_text("a file where a folder should be")
     written = await dataclasses.replace(build("x"), texts=CompletionStore(tmp_path)).run(PROMPT)
     assert written.reward == 1.0

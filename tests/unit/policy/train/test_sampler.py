@@ -154,7 +154,7 @@ def test_in_order_a_group_waits_for_those_before_it(in_order, store, sampler, ro
     assert buffer.get_sampleable_count(1, "train") == 1
 
 
-def test_in_order_a_failed_group_holds_nobody_up(store, sampler, rollouts):
+def test_in_order_a_failed_group_blocks_no_other(store, sampler, rollouts):
     store.group("first", "failure", [])
     store.group("second", "finished", [0, 1])
     started(rollouts, "first_0", "second_0", "second_1")
@@ -164,7 +164,7 @@ def test_in_order_a_failed_group_holds_nobody_up(store, sampler, rollouts):
 
 @pytest.mark.parametrize("mode", ["separate_async", "sync"])
 @pytest.mark.parametrize("left", [0, 1])
-def test_a_group_with_too_few_votes_is_replaced(mode, left, store, sampler, rollouts, tmp_path):
+def test_a_group_with_too_few_valid_samples_is_replaced(mode, left, store, sampler, rollouts, tmp_path):
     store.group("a", "finished", range(left))
     started(rollouts, "a_0")
     buffer = sampler(mode)
@@ -178,7 +178,7 @@ def test_a_group_with_too_few_votes_is_replaced(mode, left, store, sampler, roll
 
 
 @pytest.mark.parametrize("mode", ["separate_async", "sync"])
-def test_a_failed_group_is_replaced_even_when_most_of_it_is_there(mode, store, sampler, rollouts, tmp_path):
+def test_a_failed_group_is_replaced_despite_valid_samples(mode, store, sampler, rollouts, tmp_path):
     store.group("a", "failure", [0, 1, 2])
     started(rollouts, "a_0", "a_1", "a_2", "a_3")
     rollouts.broken("a_3", "ValueError: boom")
@@ -202,14 +202,14 @@ def test_a_stale_group_is_replaced(store, sampler, rollouts, tmp_path):
     assert states(tmp_path)["old_0"] == states(tmp_path)["old_1"] == "stale"
 
 
-def test_waiting_for_rollouts_that_never_end_ends(store, sampler):
+def test_waiting_for_groups_has_a_deadline(store, sampler):
     store.group("a", "running", [])
     with pytest.raises(TimeoutError, match="no group of rollouts has ended"):
         sampler(stall_s=0.1).sample(1, "train", 1)
 
 
 @pytest.mark.parametrize("mode", ["separate_async", "sync"])
-def test_an_outage_ends_the_run_instead_of_going_round_for_ever(mode, store, sampler):
+def test_too_many_failed_groups_end_the_run(mode, store, sampler):
     buffer = sampler(mode)
 
     def refill(count: int) -> None:
@@ -223,7 +223,7 @@ def test_an_outage_ends_the_run_instead_of_going_round_for_ever(mode, store, sam
         buffer.sample(1, "train", 1)
 
 
-def test_each_steps_counts_are_its_own(store, sampler):
+def test_dropped_groups_are_counted_per_step(store, sampler):
     store.group("broken", "failure", [])
     store.group("first", "finished", [0, 1, 2, 3])
     store.group("second", "finished", [0, 1])
@@ -260,7 +260,7 @@ def test_the_sampler_submits_what_the_window_lacks(store, sampler):
     assert (metrics["flight/window"], metrics["flight/ready"], metrics["flight/open"]) == (4, 3, 0)
 
 
-def test_the_sampler_submits_more_while_it_waits_for_rollouts_that_wait_for_others(
+def test_the_sampler_submits_more_while_rollouts_wait_for_tools(
     store, sampler, monkeypatch
 ):
     windowed = sampler(window=WINDOW)
@@ -272,7 +272,7 @@ def test_the_sampler_submits_more_while_it_waits_for_rollouts_that_wait_for_othe
     assert windowed.refilled == [1]
 
 
-def test_a_group_that_failed_while_the_trainer_trained_is_replaced_once(store, sampler, rollouts):
+def test_a_group_that_failed_during_training_is_replaced_once(store, sampler, rollouts):
     started(rollouts, "bad_0")
     store.group("bad", "failure", [])
     for uid in ("a", "b"):
@@ -283,7 +283,7 @@ def test_a_group_that_failed_while_the_trainer_trained_is_replaced_once(store, s
     assert sorted(windowed.refilled) == [1, 3]
 
 
-def test_another_group_is_submitted_when_one_has_ended_without_a_look_at_the_queues(
+def test_an_ended_group_is_replaced_without_polling_the_queues(
     store, sampler, monkeypatch
 ):
     windowed = sampler(window=WINDOW)
@@ -351,7 +351,7 @@ def masked_while_down(store, buffer, judge) -> None:
 
 
 @pytest.mark.parametrize("mode", ["separate_async", "sync"])
-def test_an_outage_pauses_the_run_which_goes_on_when_the_provider_is_back(
+def test_an_outage_pauses_the_run_until_the_provider_is_back(
     mode, store, sampler, judge, tmp_path
 ):
     buffer, judge.looks = sampler(mode), 20
@@ -365,7 +365,7 @@ def test_an_outage_pauses_the_run_which_goes_on_when_the_provider_is_back(
     assert began < ended < float("inf")
 
 
-def test_who_is_to_blame_for_a_pause_stands_in_the_ledger(store, sampler, judge, tmp_path):
+def test_the_ledger_names_the_provider_that_caused_a_pause(store, sampler, judge, tmp_path):
     buffer, judge.looks = sampler(), 3
     masked_while_down(store, buffer, judge)
     store.group("a", "finished", [])
@@ -374,7 +374,7 @@ def test_who_is_to_blame_for_a_pause_stands_in_the_ledger(store, sampler, judge,
     assert "judge_text (openai at host:8001) has been failing since" in lines
 
 
-def test_a_pause_is_no_stall_and_asks_for_nothing_but_groups_that_try(store, sampler, judge):
+def test_a_pause_is_no_stall_and_submits_only_probe_groups(store, sampler, judge):
     buffer, judge.looks = sampler(window=WINDOW, stall_s=0.1, pause={"probe_s": 60.0}), 40
     masked_while_down(store, buffer, judge)
     for uid in ("a", "b"):
@@ -385,7 +385,7 @@ def test_a_pause_is_no_stall_and_asks_for_nothing_but_groups_that_try(store, sam
     assert metrics["outage/paused_s"] > 0.1
 
 
-def test_groups_without_votes_end_the_run_when_no_provider_is_to_blame(store, sampler, judge):
+def test_masked_groups_end_the_run_without_a_provider_outage(store, sampler, judge):
     buffer, judge.looks = sampler(), 0
 
     def submit(count: int) -> None:
@@ -399,7 +399,7 @@ def test_groups_without_votes_end_the_run_when_no_provider_is_to_blame(store, sa
         buffer.sample(1, "train", 1)
 
 
-def test_a_checkpoint_is_told_and_what_was_trained_on_needs_its_text_no_more(store, sampler, tmp_path):
+def test_a_checkpoint_is_recorded_and_texts_trained_on_are_removed(store, sampler, tmp_path):
     texts = CompletionStore(tmp_path)
     for name in ("a_0", "b_0"):
         texts.save(name, Completion(time=1.0, pieces=()))
@@ -413,7 +413,7 @@ def test_a_checkpoint_is_told_and_what_was_trained_on_needs_its_text_no_more(sto
 
 
 @pytest.mark.parametrize(("mode", "held"), [("separate_async", {"a_0", "a_2.1"}), ("sync", set())])
-def test_a_checkpoint_names_what_verl_saves_of_groups_that_ended(mode, held, store, sampler, tmp_path):
+def test_a_checkpoint_names_the_rollouts_of_ended_groups(mode, held, store, sampler, tmp_path):
     ResumePlan(ids={"a_2": "a_2.1"}).save(tmp_path)
     made = sampler(mode)
     store.group("a", "finished", [0, 2])
@@ -422,7 +422,7 @@ def test_a_checkpoint_names_what_verl_saves_of_groups_that_ended(mode, held, sto
     assert read_ledger(tmp_path).held == {2: held}
 
 
-def test_without_checkpoints_nobody_needs_the_text_of_what_was_trained_on(store, sampler, tmp_path):
+def test_without_checkpoints_texts_are_removed_after_training(store, sampler, tmp_path):
     texts = CompletionStore(tmp_path)
     texts.save("a_0", Completion(time=1.0, pieces=()))
     store.group("a", "finished", range(4))
@@ -430,7 +430,7 @@ def test_without_checkpoints_nobody_needs_the_text_of_what_was_trained_on(store,
     assert texts.load("a_0") is None
 
 
-def test_a_group_is_as_old_as_what_it_brought_over_a_resume(store, sampler, tmp_path):
+def test_a_group_is_as_old_as_its_text_from_before_a_resume(store, sampler, tmp_path):
     ResumePlan(step=4, steps={"a": 2}).save(tmp_path)
     store.group("a", "finished", range(4), step=5)  # submitted again
     store.group("b", "finished", range(4), step=5)
@@ -440,14 +440,14 @@ def test_a_group_is_as_old_as_what_it_brought_over_a_resume(store, sampler, tmp_
 
 
 @pytest.mark.parametrize("mode", ["separate_async", "colocate_async", "sync"])
-def test_a_rollout_begun_anew_is_closed_under_its_own_id(mode, store, sampler, tmp_path):
+def test_a_rollout_started_again_is_closed_under_its_new_id(mode, store, sampler, tmp_path):
     ResumePlan(step=1, ids={"a_1": "a_1.1"}).save(tmp_path)
     store.group("a", "finished", [0, 1], step=2)
     sampler(mode).sample(2, "train", 1)
     assert states(tmp_path) == {"a_0": "trained", "a_1.1": "trained"}
 
 
-def test_a_pause_that_is_over_when_a_step_begins_holds_nothing_back(store, sampler, judge):
+def test_a_pause_that_ends_at_a_step_start_blocks_nothing(store, sampler, judge):
     buffer, judge.looks = sampler(window=WINDOW), 1
     store.group("a", "finished", [])
     masked_while_down(store, buffer, judge)

@@ -1,5 +1,7 @@
-"""Whatever moment a run dies at, and however often: each sample trains once, nothing is asked for twice, and
-every rollout ends once. The run is a model of verl's that writes real entries; plan and merge are real."""
+"""A run killed at any moment, any number of times: each sample trains once, no request is made twice, and
+every rollout has one terminal state. verl is simulated and writes real entries; planning and merging are
+real.
+"""
 
 from __future__ import annotations
 
@@ -59,8 +61,8 @@ class Group:
 
 
 @dataclass
-class World:
-    """What outlives a run's processes: ledger, texts, checkpoint, queue."""
+class SimulatedRun:
+    """What survives the processes of a run: ledger, texts, checkpoints, queue."""
 
     chance: random.Random
     written: list[Entry] = field(default_factory=list)
@@ -68,17 +70,17 @@ class World:
     checkpoints: list[tuple[int, int, dict[str, Group]]] = field(default_factory=lambda: [(0, 0, {})])
     asked: Counter[str] = field(default_factory=Counter)
     queue: set[str] = field(default_factory=set)
-    resumption: ResumePlan = field(default_factory=ResumePlan)
+    plan: ResumePlan = field(default_factory=ResumePlan)
     continued: dict[str, ResumeState] = field(default_factory=dict)
 
-    def say(self, kind: type[Any], **fields: Any) -> None:
+    def record(self, kind: type[Any], **fields: Any) -> None:
         self.written.append(kind(time=float(len(self.written) + 1), **fields))
 
-    def life(self) -> Iterator[None]:
-        """One life of the run; it may die wherever this yields."""
+    def process(self) -> Iterator[None]:
+        """One process of the run; it may be killed wherever this yields."""
         step, prompts, groups = copy.deepcopy(self.checkpoints[-1])
         for group in groups.values():
-            if len(group.ended) < SIBLINGS:  # verl begins these again
+            if len(group.ended) < SIBLINGS:  # verl starts these again
                 group.ended.clear()
                 group.step = step + 1
         siblings: dict[tuple[str, int], Iterator[None]] = {}
@@ -96,7 +98,7 @@ class World:
                     del siblings[chosen]
             yield
             if self.chance.random() < 0.8:
-                continue  # the trainer is busy, and groups that have ended wait
+                continue  # the trainer is busy, and ended groups wait
             for uid in [uid for uid, group in groups.items() if len(group.ended) == SIBLINGS]:
                 done.add(uid)
                 if self.sample(uid, groups.pop(uid), step + 1):
@@ -112,42 +114,42 @@ class World:
                 yield
 
     def rollout(self, uid: str, session: int, group: Group, step: int) -> Iterator[None]:
-        name = self.resumption.name(uid, session)
-        going_on = self.continued.get(name)
-        if name in self.resumption.masked:
+        name = self.plan.name(uid, session)
+        state = self.continued.get(name)
+        if name in self.plan.masked:
             group.ended[session] = "masked"
             return
-        if going_on is None:
-            self.say(Started, rollout_id=name, task=TASK, step=step + 1)
+        if state is None:
+            self.record(Started, rollout_id=name, task=TASK, step=step + 1)
             yield
             if self.chance.random() < 0.05:
-                self.say(Broken, rollout_id=name, reason="no luck")
+                self.record(Broken, rollout_id=name, reason="no luck")
                 group.ended[session] = "broken"
                 return
             piece = CompletionSegment.of([1], [-1.0], (step, step))
             self.texts[name] = Completion(time=float(len(self.written)), pieces=(piece,))
             yield
-            self.say(Wrote, rollout_id=name, segments=())
+            self.record(Wrote, rollout_id=name, segments=())
             yield
         assert name in self.texts
-        if going_on is None or going_on.score is None:
-            yield from self.score(name, going_on)
+        if state is None or state.score is None:
+            yield from self.score(name, state)
             if self.chance.random() < 0.1:
                 failure = Failure(cause=Cause.QUOTA)
                 score = Score(reward=None, masked_by=(failure,))
             else:
                 score = Score(reward=0.5)
             document = Document(rollout_id=name, task=TASK, parts=())
-            self.say(Scored, document=document, score=score, tokens=1, versions=(step, step))
+            self.record(Scored, document=document, score=score, tokens=1, versions=(step, step))
             yield
             if score.reward is None:
-                self.say(Closed, rollout_id=name, state="masked")
+                self.record(Closed, rollout_id=name, state="masked")
                 group.ended[session] = "masked"
                 return
         group.ended[session] = "trajectory"
 
-    def score(self, name: str, going_on: Any) -> Iterator[None]:
-        known = {outcome.request_id for outcome in going_on.outcomes} if going_on else set()
+    def score(self, name: str, state: Any) -> Iterator[None]:
+        known = {outcome.request_id for outcome in state.outcomes} if state else set()
         for request_id in (f"{name}-0", f"{name}.judge_text"):
             if request_id in known:
                 continue
@@ -156,107 +158,105 @@ class World:
                 self.queue.add(request_id)
                 self.asked[request_id] += 1
             yield
-            self.say(Posted, request=request)
+            self.record(Posted, request=request)
             yield
-            self.say(Ended, outcome=Outcome(request_id=request_id, kind="search", result=Success()))
+            self.record(Ended, outcome=Outcome(request_id=request_id, kind="search", result=Success()))
             yield
 
     def sample(self, uid: str, group: Group, step: int) -> bool:
-        """Whether the group was trained on."""
-        names = [
-            self.resumption.name(uid, session) for session, end in group.ended.items() if end == "trajectory"
-        ]
+        """Train on a group, or drop it. Returns whether it was trained on."""
+        names = [self.plan.name(uid, session) for session, end in group.ended.items() if end == "trajectory"]
         if "broken" in group.ended.values():
-            self.say(GroupFailed, uid=uid, step=step)
+            self.record(GroupFailed, uid=uid, step=step)
             return False
-        began = min(group.step, self.resumption.steps.get(uid, group.step))
+        began = min(group.step, self.plan.steps.get(uid, group.step))
         stale = step - began + 1 > ALLOWED
         for name in names:
-            self.say(Closed, rollout_id=name, state="stale" if stale else "trained", step=step)
+            self.record(Closed, rollout_id=name, state="stale" if stale else "trained", step=step)
         if names and not stale:
-            self.say(Waited, began=0.0, step=step)
+            self.record(Waited, began=0.0, step=step)
         return bool(names) and not stale
 
     def saved(self) -> None:
-        """Word of the last checkpoint."""
+        """Record the last checkpoint."""
         step, _prompts, groups = self.checkpoints[-1]
         ended = [(uid, group.ended) for uid, group in groups.items() if len(group.ended) == SIBLINGS]
         held = [
-            self.resumption.name(uid, session)
+            self.plan.name(uid, session)
             for uid, ends in ended
             for session, end in ends.items()
             if end == "trajectory"
         ]
-        self.say(Saved, step=step, held=tuple(held))
+        self.record(Saved, step=step, held=tuple(held))
 
     def resume(self) -> None:
         ledger = merged(self.written)
         if len(self.checkpoints) > 1 and self.checkpoints[-1][0] not in ledger.saved:
-            self.saved()  # it died between the files and the word of them
+            self.saved()  # it was killed between saving and recording the checkpoint
         elif len(self.checkpoints) > 1 and self.chance.random() < 0.2:
-            self.checkpoints.pop()  # its files are gone, and with the word of it so are texts from before
-        self.say(Resumed, step=self.checkpoints[-1][0])
+            self.checkpoints.pop()  # its files are missing; the texts from before it were removed
+        self.record(Resumed, step=self.checkpoints[-1][0])
         decided = plan_resume(merged(self.written), self.texts.get, allowed=ALLOWED)
         self.written += entries(decided, float(len(self.written) + 1))
-        self.resumption, self.continued = decided.resumption, decided.continued
+        self.plan, self.continued = decided.plan, decided.continued
 
     def stop(self) -> None:
-        """An orderly end: what is open is cancelled."""
+        """Stop in order: what is open is cancelled."""
         ledger = merged(self.written)
         for rollout in ledger.open:
-            self.say(Closed, rollout_id=rollout.rollout_id, state="cancelled", reason="the run ended")
+            self.record(Closed, rollout_id=rollout.rollout_id, state="cancelled", reason="the run ended")
         for record in ledger.pending:
             failure = Failure(cause=Cause.CANCELLED)
             outcome = Outcome(request_id=record.request.request_id, kind="search", result=failure)
-            self.say(Ended, outcome=outcome)
+            self.record(Ended, outcome=outcome)
 
 
-lives = st.lists(st.tuples(st.integers(1, 150), st.booleans()), max_size=4)
+kills = st.lists(st.tuples(st.integers(1, 150), st.booleans()), max_size=4)
 
 
 @settings(max_examples=300, deadline=None)
-@given(st.integers(0, 2**32), lives)
-def test_a_run_may_die_at_any_moment_and_as_often_as_it_likes(seed, deaths):
-    world = World(random.Random(seed))
-    for moments, in_order in deaths:
-        for _ in itertools.islice(world.life(), moments):
+@given(st.integers(0, 2**32), kills)
+def test_a_run_may_be_killed_at_any_moment_any_number_of_times(seed, kills):
+    run = SimulatedRun(random.Random(seed))
+    for moments, in_order in kills:
+        for _ in itertools.islice(run.process(), moments):
             pass
         if in_order:
-            world.stop()
-        world.resume()
-    for _ in world.life():
+            run.stop()
+        run.resume()
+    for _ in run.process():
         pass
-    world.stop()
-    ledger = merged(world.written)
+    run.stop()
+    ledger = merged(run.written)
     assert ledger.violations == []
     assert ledger.open == ledger.pending == []
     trained = [rollout for rollout in ledger.rollouts.values() if rollout.state == "trained"]
     assert all(rollout.task is not None and rollout.reward is not None for rollout in trained)
-    places = Counter(slot_of(rollout.rollout_id) for rollout in trained)
-    assert set(places.values()) == {1}
+    slots = Counter(slot_of(rollout.rollout_id) for rollout in trained)
+    assert set(slots.values()) == {1}
     by_step = {step: {r.uid for r in trained if r.step == step} for step in range(1, STEPS + 1)}
     assert all(len(uids) == 1 for uids in by_step.values())
     assert len(set().union(*by_step.values())) == STEPS
-    assert max(world.asked.values()) == 1
+    assert max(run.asked.values()) == 1
     assert [wait.step for wait in ledger.waits] == list(range(1, STEPS + 1))
 
 
 @pytest.mark.parametrize(
-    ("versions", "cut", "place_on_branch"),
+    ("versions", "cut", "effective"),
     [
-        ((3, 4), (5,), (3, 4)),  # written before the checkpoint
+        ((3, 4), (5,), (3, 4)),  # before the checkpoint
         ((5, 5), (5,), (5, 5)),
-        ((7, 7), (5,), (3, 3)),  # two updates beyond it: two back, by way of the checkpoint
+        ((7, 7), (5,), (3, 3)),  # two updates after it count as two before
         ((4, 7), (5,), (3, 5)),
-        ((7, 7), (5, 9), (3, 3)),  # what was cut off once stays so, however far the run is by now
+        ((7, 7), (5, 9), (3, 3)),  # discarded weights stay discarded, however far the run is
         ((2, 2), (0,), (-2, -2)),
     ],
 )
-def test_weights_that_are_gone_are_as_old_as_the_way_back_from_them(versions, cut, place_on_branch):
-    assert effective_versions(versions, cut) == place_on_branch
+def test_discarded_weights_count_as_older_than_the_checkpoint(versions, cut, effective):
+    assert effective_versions(versions, cut) == effective
 
 
-def dead(*later: Entry) -> Ledger:
+def stopped(*later: Entry) -> Ledger:
     """A rollout whose text is complete, of a run that saved step 2."""
     asked = Request(request_id="u_0-0", kind="search", payload={}, deadline=1e9, owner="u_0")
     return merged([
@@ -274,90 +274,90 @@ def text(*versions: tuple[int, int]) -> Completion:
     )
 
 
-def test_a_complete_text_goes_on_and_its_open_request_is_no_orphan():
-    decided = plan_resume(dead(), lambda name: text((2, 2)), allowed=4)
-    assert decided.resumption.continued == decided.continued.keys() == {"u_0"}
-    assert decided.resumption.steps == {"u": 3}
+def test_a_complete_text_continues_and_its_open_request_is_no_orphan():
+    decided = plan_resume(stopped(), lambda name: text((2, 2)), allowed=4)
+    assert decided.plan.continued == decided.continued.keys() == {"u_0"}
+    assert decided.plan.steps == {"u": 3}
     assert (decided.abandoned, decided.orphans) == ({}, ())
-    assert decided.resumption.name("u", 0) == "u_0"
+    assert decided.plan.name("u", 0) == "u_0"
 
 
-def test_half_a_text_is_begun_anew_under_another_id_and_its_request_is_an_orphan():
-    decided = plan_resume(dead(), lambda name: None, allowed=4)
-    assert decided.resumption.continued == decided.continued.keys() == set()
+def test_an_incomplete_text_is_started_again_with_another_id_and_its_request_is_an_orphan():
+    decided = plan_resume(stopped(), lambda name: None, allowed=4)
+    assert decided.plan.continued == decided.continued.keys() == set()
     assert list(decided.abandoned) == ["u_0"]
     assert [request.request_id for request in decided.orphans] == ["u_0-0"]
-    assert decided.resumption.name("u", 0) == "u_0.1"
+    assert decided.plan.name("u", 0) == "u_0.1"
 
 
-def test_a_text_that_is_too_old_to_be_trained_on_is_begun_anew():
-    ledger = dead()
+def test_a_text_that_is_too_old_is_started_again():
+    ledger = stopped()
     assert plan_resume(ledger, lambda name: text((0, 2)), allowed=3).abandoned == {}
     assert list(plan_resume(ledger, lambda name: text((0, 2)), allowed=2).abandoned) == ["u_0"]
     assert list(plan_resume(ledger, lambda name: text((4, 4)), allowed=2).abandoned) == ["u_0"]
 
 
-def test_a_document_that_has_its_score_brings_it_along():
+def test_a_scored_document_keeps_its_score():
     document = Document(rollout_id="u_0", task=TASK, parts=())
     scored = Scored(time=5, document=document, score=Score(reward=0.25), tokens=1, versions=(2, 2))
     trained = Closed(time=6, rollout_id="u_0", state="trained", step=3)
-    decided = plan_resume(dead(scored, trained), lambda name: text((2, 2)), allowed=1)
+    decided = plan_resume(stopped(scored, trained), lambda name: text((2, 2)), allowed=1)
     [continued] = decided.continued.values()
     assert (continued.document, continued.score) == (document, Score(reward=0.25))
 
 
-def test_a_score_of_weights_that_are_gone_is_brought_along_only_while_it_is_young_enough():
+def test_a_score_of_discarded_weights_is_kept_unless_it_is_too_old():
     document = Document(rollout_id="u_0", task=TASK, parts=())
     scored = Scored(time=5, document=document, score=Score(reward=0.25), tokens=1, versions=(4, 4))
     trained = Closed(time=6, rollout_id="u_0", state="trained", step=5)
-    ledger = dead(scored, trained)
+    ledger = stopped(scored, trained)
     assert plan_resume(ledger, lambda name: text((4, 4)), allowed=3).abandoned == {}
     assert list(plan_resume(ledger, lambda name: text((4, 4)), allowed=2).abandoned) == ["u_0"]
 
 
 @pytest.mark.parametrize("lost", [None, text((0, 2))], ids=["gone", "too old"])
-def test_what_verl_has_in_its_checkpoint_keeps_its_id_whatever_became_of_its_text(lost):
+def test_a_rollout_in_the_checkpoint_keeps_its_id_without_a_usable_text(lost):
     document = Document(rollout_id="u_0", task=TASK, parts=())
     scored = Scored(time=5, document=document, score=Score(reward=0.25), tokens=1, versions=(2, 2))
     trained = Closed(time=8, rollout_id="u_0", state="trained", step=3)
-    ledger = dead(scored, Resumed(time=6, step=1), Saved(time=7, step=2, held=("u_0",)), trained)
+    ledger = stopped(scored, Resumed(time=6, step=1), Saved(time=7, step=2, held=("u_0",)), trained)
     decided = plan_resume(ledger, lambda name: lost, allowed=1)
     assert decided.abandoned == {}
-    assert decided.resumption.name("u", 0) == "u_0"
+    assert decided.plan.name("u", 0) == "u_0"
 
 
-def test_of_groups_that_the_checkpoint_is_done_with_nothing_is_kept():
+def test_groups_that_the_checkpoint_is_done_with_are_left_out():
     other = Started(time=3, rollout_id="u_1.1", task=TASK, step=2)
     masked = Closed(time=5, rollout_id="u_1.1", state="masked")
     trained = Closed(time=6, rollout_id="u_0", state="trained", step=2)
-    assert plan_resume(dead(other, masked, trained), lambda name: None, allowed=4).resumption == ResumePlan(
+    assert plan_resume(stopped(other, masked, trained), lambda name: None, allowed=4).plan == ResumePlan(
         step=2
     )
-    assert plan_resume(dead(other, masked), lambda name: None, allowed=4).resumption.masked == {"u_1.1"}
+    assert plan_resume(stopped(other, masked), lambda name: None, allowed=4).plan.masked == {"u_1.1"}
 
 
-def test_what_the_checkpoint_holds_stays_as_it_was():
+def test_a_group_trained_on_before_the_checkpoint_stays_so():
     trained = Closed(time=6, rollout_id="u_0", state="trained", step=2)
-    decided = plan_resume(dead(trained), lambda name: text((2, 2)), allowed=4)
-    assert decided.resumption == ResumePlan(step=2)
+    decided = plan_resume(stopped(trained), lambda name: text((2, 2)), allowed=4)
+    assert decided.plan == ResumePlan(step=2)
     assert [request.request_id for request in decided.orphans] == ["u_0-0"]
 
 
-def test_a_masked_score_whose_state_was_not_written_is_masked():
+def test_a_masked_score_without_a_terminal_state_is_masked():
     failure = Failure(cause=Cause.QUOTA)
     document = Document(rollout_id="u_0", task=TASK, parts=())
     scored = Scored(time=5, document=document, score=Score(reward=None, masked_by=(failure,)), tokens=1)
-    decided = plan_resume(dead(scored), lambda name: text((2, 2)), allowed=4)
+    decided = plan_resume(stopped(scored), lambda name: text((2, 2)), allowed=4)
     assert decided.masked == {"u_0": "quota"}
-    assert decided.resumption.masked == {"u_0"}
+    assert decided.plan.masked == {"u_0"}
 
 
-def test_a_plan_is_read_as_it_was_written(tmp_path):
+def test_a_plan_is_loaded_as_it_was_saved(tmp_path):
     assert ResumePlan.load(tmp_path) == ResumePlan()
-    decided = plan_resume(dead(), lambda name: text((2, 2)), allowed=4)
-    decided.resumption.save(tmp_path)
+    decided = plan_resume(stopped(), lambda name: text((2, 2)), allowed=4)
+    decided.plan.save(tmp_path)
     decided.continued["u_0"].save(tmp_path, "u_0")
-    assert ResumePlan.load(tmp_path) == decided.resumption
+    assert ResumePlan.load(tmp_path) == decided.plan
     assert ResumeState.load(tmp_path, "u_0") == decided.continued["u_0"]
     CompletionStore(tmp_path).forget({"u"})
     with pytest.raises(FileNotFoundError):

@@ -1,4 +1,4 @@
-"""Texts that are kept for a resumed run."""
+"""The completion store."""
 
 from __future__ import annotations
 
@@ -17,18 +17,18 @@ def texts(tmp_path):
 
 
 @given(st.lists(st.tuples(st.integers(0, 2**31 - 1), st.floats(-1e4, 0.0, width=32)), max_size=20))
-def test_ids_and_log_probabilities_come_back(tokens):
+def test_ids_and_log_probabilities_are_loaded_as_saved(tokens):
     piece = CompletionSegment.of([token for token, _ in tokens], [prob for _, prob in tokens], (1, 2))
     again = CompletionSegment.model_validate_json(piece.model_dump_json())
     assert list(zip(again.ids(), again.probs(), strict=True)) == tokens
 
 
-def test_a_log_probability_keeps_the_precision_in_which_it_is_trained_on():
+def test_a_log_probability_keeps_the_precision_of_training():
     [kept] = CompletionSegment.of([1], [-0.1], None).probs()
     assert kept == struct.unpack("f", struct.pack("f", -0.1))[0]
 
 
-def test_a_text_is_kept_until_its_group_is_forgotten(texts):
+def test_a_text_is_kept_until_its_group_is_removed(texts):
     text = Completion(
         time=5.0,
         pieces=(
@@ -44,7 +44,7 @@ def test_a_text_is_kept_until_its_group_is_forgotten(texts):
     assert [texts.load(name) for name in ("a-b_0", "a-b_1.2", "c_0")] == [None, None, text]
 
 
-def test_what_a_dying_machine_left_of_a_text_is_none(texts, tmp_path):
+def test_a_damaged_text_loads_as_none(texts, tmp_path):
     texts.save("a_0", Completion(time=5.0, pieces=()))
     (tmp_path / "texts" / "a" / "a_0.json").write_bytes(b"")
     assert texts.load("a_0") is None
