@@ -68,9 +68,7 @@ class AppendLog:
                     self._unwritten_bytes -= len(self._unwritten.pop())
                     raise
                 if len(self._unwritten) == 1:
-                    logger.warning(
-                        "lines of %s are not written yet: %s", self._name, error
-                    )
+                    logger.warning("lines of %s are not written yet: %s", self._name, error)
         self._dirty.set()
 
     def close(self) -> None:

@@ -103,9 +103,7 @@ def test_forks_do_not_draw_the_same_numbers(maker: tuple, script: Path) -> None:
 
 
 @pytest.mark.parametrize("name", RAY_WORKER_ENV)
-def test_a_worker_of_another_raylet_or_job_gets_a_new_python(
-    maker: tuple, script: Path, name: str
-) -> None:
+def test_a_worker_of_another_raylet_or_job_gets_a_new_python(maker: tuple, script: Path, name: str) -> None:
     _, command = maker
     found, _ = run(command, script, **{**OURS, name: "4712"})
     assert not found["forked"]

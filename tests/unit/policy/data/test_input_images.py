@@ -258,9 +258,7 @@ def test_an_image_is_decoded_once_and_then_cached(tmp_path: Path, monkeypatch: p
     assert CheckedImages().get(image) == first
 
 
-def test_a_damaged_or_unwritable_cache_is_ignored(
-    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
+def test_a_damaged_or_unwritable_cache_is_ignored(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     image = InputImage(PNG, tmp_path, "f: row 0: images[0]")
     first = CheckedImages().get(image)
     for file in (tmp_path / "cache").rglob("*"):
@@ -271,9 +269,7 @@ def test_a_damaged_or_unwritable_cache_is_ignored(
     assert CheckedImages().get(image) == first
 
 
-def test_a_failing_jail_is_not_an_error_of_the_image(
-    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
+def test_a_failing_jail_is_not_an_error_of_the_image(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     def broken(data: bytes) -> bytes:
         raise InfrastructureFault(Cause.SANDBOX, "no jail")
 

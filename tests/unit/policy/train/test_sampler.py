@@ -260,9 +260,7 @@ def test_the_sampler_submits_what_the_window_lacks(store, sampler):
     assert (metrics["flight/window"], metrics["flight/ready"], metrics["flight/open"]) == (4, 3, 0)
 
 
-def test_the_sampler_submits_more_while_rollouts_wait_for_tools(
-    store, sampler, monkeypatch
-):
+def test_the_sampler_submits_more_while_rollouts_wait_for_tools(store, sampler, monkeypatch):
     windowed = sampler(window=WINDOW)
     store.group("a", "finished", range(4))
     for uid in ("b", "c", "d", "e"):
@@ -283,9 +281,7 @@ def test_a_group_that_failed_during_training_is_replaced_once(store, sampler, ro
     assert sorted(windowed.refilled) == [1, 3]
 
 
-def test_an_ended_group_is_replaced_without_polling_the_queues(
-    store, sampler, monkeypatch
-):
+def test_an_ended_group_is_replaced_without_polling_the_queues(store, sampler, monkeypatch):
     windowed = sampler(window=WINDOW)
     for uid in ("a", "b", "c", "d"):
         store.group(uid, "running", [])
@@ -351,9 +347,7 @@ def masked_while_down(store, buffer, judge) -> None:
 
 
 @pytest.mark.parametrize("mode", ["separate_async", "sync"])
-def test_an_outage_pauses_the_run_until_the_provider_is_back(
-    mode, store, sampler, judge, tmp_path
-):
+def test_an_outage_pauses_the_run_until_the_provider_is_back(mode, store, sampler, judge, tmp_path):
     buffer, judge.looks = sampler(mode), 20
     masked_while_down(store, buffer, judge)
     store.group("a", "finished", [])
