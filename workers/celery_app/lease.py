@@ -20,12 +20,13 @@ import time
 from typing import Any
 
 import redis
-from celery import bootsteps, signals
+from celery import signals
 
 from workers.broker.keys import UNACKED_INDEX
 from workers.broker.leases import beat_s
 from workers.celery_app import heartbeat, reporting
 from workers.celery_app.request import keeps_model
+from workers.celery_app.timer_step import TimerStep
 from workers.redis_client import POLL_TIMEOUT_S, connect_redis
 from workers.settings import QueueSettings, section
 
@@ -79,22 +80,12 @@ class LeaseRenewer(threading.Thread):
         pipeline.execute()
 
 
-class LeaseSweep(bootsteps.StartStopStep):
+class LeaseSweep(TimerStep):
     """Requeues deliveries with expired leases. kombu does so too, but only every 100 s."""
-
-    requires = ("celery.worker.consumer.tasks:Tasks",)
-
-    def __init__(self, consumer: Any, **options: Any):
-        super().__init__(consumer, **options)
-        self._timer: Any = None
 
     def start(self, consumer: Any) -> None:
         every_s = beat_s(section("queue", QueueSettings).lease_s)
-        self._timer = consumer.timer.call_repeatedly(every_s, self._sweep, (consumer,))
-
-    def stop(self, consumer: Any) -> None:
-        if self._timer is not None:
-            self._timer.cancel()
+        self.repeat(consumer, every_s, self._sweep, consumer)
 
     @staticmethod
     def _sweep(consumer: Any) -> None:

@@ -13,31 +13,21 @@ import logging
 from typing import Any
 
 import psutil
-from celery import bootsteps
 from celery.concurrency.thread import TaskPool as Threads
 from celery.worker import state
 
+from workers.celery_app.timer_step import TimerStep
 from workers.process.log_rotation import own_log, rotate
 
 logger = logging.getLogger(__name__)
 CHECK_S = 10.0
 
 
-class Maintenance(bootsteps.StartStopStep):
+class Maintenance(TimerStep):
     """Checks every `CHECK_S` seconds."""
 
-    requires = ("celery.worker.consumer.tasks:Tasks",)
-
-    def __init__(self, consumer: Any, **options: Any):
-        super().__init__(consumer, **options)
-        self._timer: Any = None
-
     def start(self, consumer: Any) -> None:
-        self._timer = consumer.timer.call_repeatedly(CHECK_S, self._check, (consumer,))
-
-    def stop(self, consumer: Any) -> None:
-        if self._timer is not None:
-            self._timer.cancel()
+        self.repeat(consumer, CHECK_S, self._check, consumer)
 
     @staticmethod
     def _check(consumer: Any) -> None:

@@ -17,9 +17,9 @@ import time
 from typing import Any
 
 import redis
-from celery import bootsteps
 
 from workers.broker.breakers import fetch_breakers
+from workers.celery_app.timer_step import TimerStep
 from workers.jobs import JOBS, provider_of
 from workers.redis_client import POLL_TIMEOUT_S, connect_redis
 from workers.settings import QueueSettings, section
@@ -53,15 +53,10 @@ class BreakerWatch(threading.Thread):
             time.sleep(POLL_S)
 
 
-class PauseQueues(bootsteps.StartStopStep):
+class PauseQueues(TimerStep):
     """Cancels and adds consumers by what `BreakerWatch` found. A reconnection adds all of them."""
 
-    requires = ("celery.worker.consumer.tasks:Tasks",)
     _watch: BreakerWatch | None = None  # one for the life of the worker, across reconnections
-
-    def __init__(self, consumer: Any, **options: Any):
-        super().__init__(consumer, **options)
-        self._timer: Any = None
 
     def start(self, consumer: Any) -> None:
         settings = section("queue", QueueSettings)
@@ -72,11 +67,7 @@ class PauseQueues(bootsteps.StartStopStep):
         if PauseQueues._watch is None:
             PauseQueues._watch = BreakerWatch(settings, providers)
             PauseQueues._watch.start()
-        self._timer = consumer.timer.call_repeatedly(POLL_S, self._apply, (consumer, tuple(providers)))
-
-    def stop(self, consumer: Any) -> None:
-        if self._timer is not None:
-            self._timer.cancel()
+        self.repeat(consumer, POLL_S, self._apply, consumer, tuple(providers))
 
     @staticmethod
     def _apply(consumer: Any, kinds: tuple[str, ...]) -> None:

@@ -14,8 +14,9 @@ import os
 import time
 from typing import Any
 
-from celery import bootsteps
 from celery.concurrency.thread import TaskPool as Threads
+
+from workers.celery_app.timer_step import TimerStep
 
 CHECK_S = 0.25
 
@@ -38,11 +39,9 @@ def restore_pool_state(pool: Any) -> None:
             pool._busy_workers.add(pipes[running._worker_pid])
 
 
-class WakeUp(bootsteps.StartStopStep):
+class WakeUp(TimerStep):
     """For a thread pool an eventfd in the loop; for a prefork pool a check of its processes."""
 
-    requires = ("celery.worker.consumer.tasks:Tasks",)
-    _timer: Any = None
     _eventfd = -1  # one for the life of the worker; -1 without a thread pool
 
     def start(self, consumer: Any) -> None:
@@ -51,12 +50,8 @@ class WakeUp(bootsteps.StartStopStep):
                 WakeUp._eventfd = os.eventfd(0, os.EFD_NONBLOCK | os.EFD_CLOEXEC)
             consumer.hub.add_reader(WakeUp._eventfd, self._clear)
         else:
-            self._timer = consumer.timer.call_repeatedly(CHECK_S, consumer.pool.maintain_pool)
+            self.repeat(consumer, CHECK_S, consumer.pool.maintain_pool)
             restore_pool_state(consumer.pool._pool)
-
-    def stop(self, consumer: Any) -> None:
-        if self._timer is not None:
-            self._timer.cancel()
 
     @classmethod
     def notify(cls) -> None:
