@@ -21,18 +21,16 @@ from typing import Any
 import aiohttp
 
 from evaluation.authors.base import Finish, conversation
+from evaluation.authors.chunks import NAME, author_failure, chunks, delta, truncated
 from evaluation.authors.event_stream import EventStream
 from evaluation.settings import AuthorSettings
 from policy.document import Task
 from rewards.judges.pictures import jpeg_uri
 from workers import images as gate
-from workers.errors import Cause, InfrastructureFault, JobError, ModelFault
+from workers.errors import Cause, InfrastructureFault
 from workers.providers.http import api, keys
 from workers.providers.http.client import proxy_of, read_bounded
-from workers.providers.http.refusals import is_content_code
 
-NAME = "author"
-DONE = "[DONE]"
 MAX_ERROR_BYTES = 2**20
 
 
@@ -52,9 +50,9 @@ class OpenAIAuthor:
             try:
                 while not reason:
                     data = await _read(response, call.deadline)
-                    for chunk in _chunks(call, stream, data):
+                    for chunk in chunks(call, stream, data):
                         model = call.redacted(chunk.get("model")) or model
-                        text, reason = _delta(chunk)
+                        text, reason = delta(chunk)
                         if text:
                             yield text
                         if reason:
@@ -63,7 +61,7 @@ class OpenAIAuthor:
                         break
             finally:
                 response.close()
-        yield Finish(model=model, truncated=_truncated(reason))
+        yield Finish(model=model, truncated=truncated(reason))
 
     def _call(self, task: Task, images: tuple[bytes, ...], seed: int) -> api.Call:
         settings = self._settings
@@ -138,7 +136,7 @@ async def _open(connections: aiohttp.ClientSession, call: api.Call) -> aiohttp.C
     if response.status == 200:
         detail = f"the answer is no event stream, but {response.content_type}"
         raise InfrastructureFault(Cause.BAD_ANSWER, detail, provider=NAME)
-    raise _not_its_prompt(api.failure(call, response.status, response.headers, body))
+    raise author_failure(api.failure(call, response.status, response.headers, body))
 
 
 async def _read(response: aiohttp.ClientResponse, deadline: float) -> bytes:
@@ -151,69 +149,3 @@ async def _read(response: aiohttp.ClientResponse, deadline: float) -> bytes:
     except (aiohttp.ClientError, OSError) as error:
         detail = f"the connection broke in the middle of the text: {type(error).__name__}"
         raise InfrastructureFault(Cause.PROVIDER_DOWN, detail, provider=NAME) from None
-
-
-def _chunks(call: api.Call, stream: EventStream, data: bytes) -> list[dict[str, Any]]:
-    """The `chat.completion.chunk`s that `data` completes; no data is the stream's end."""
-    try:
-        events = stream.feed(data) if data else stream.close()
-        chunks = [api.parsed(event) for event in events if event != DONE]
-    except ValueError as error:
-        detail = f"its stream cannot be read: {error}"[:300]
-        raise InfrastructureFault(Cause.BAD_ANSWER, detail, provider=NAME) from error
-    for chunk in chunks:
-        if not isinstance(chunk, dict):
-            raise InfrastructureFault(Cause.BAD_ANSWER, "an event is not a JSON object", provider=NAME)
-        if chunk.get("error"):
-            raise _gave_up(call, chunk)
-    return chunks
-
-
-def _gave_up(call: api.Call, chunk: dict[str, Any]) -> JobError:
-    """The failure of a server that had answered 200."""
-    failure = _not_its_prompt(api.refused(call, 200, chunk))
-    if isinstance(failure, ModelFault):
-        return failure
-    error = chunk["error"]
-    words = call.redacted(error.get("message") if isinstance(error, dict) else error) or "without a word"
-    return InfrastructureFault(Cause.PROVIDER_DOWN, f"it gave up: {words}", provider=NAME)
-
-
-def _not_its_prompt(failure: JobError) -> JobError:
-    """`failure`; an infrastructure failure where the prompt is too long."""
-    if isinstance(failure, api.TooLarge):
-        return InfrastructureFault(Cause.BAD_ANSWER, failure.detail, provider=NAME)
-    return failure
-
-
-def _delta(chunk: dict[str, Any]) -> tuple[str, str]:
-    """The text of a chunk and its finish_reason, each "" when there is none. Separate thoughts
-    (`reasoning_content`) are left out.
-    """
-    try:
-        choices = chunk.get("choices") or ()
-        if not choices:
-            return "", ""  # a chunk with usage numbers only
-        delta = choices[0].get("delta") or {}
-        text, declined = delta.get("content") or "", delta.get("refusal") or ""
-        reason = choices[0].get("finish_reason") or ""
-        if declined and isinstance(declined, str):
-            raise ModelFault(Cause.PROMPT_REFUSED, "the model declines to write it", provider=NAME)
-        if isinstance(text, str) and isinstance(reason, str):
-            return text, reason
-    except (AttributeError, LookupError, TypeError):
-        pass
-    raise InfrastructureFault(Cause.BAD_ANSWER, "an event has no choices[0].delta", provider=NAME)
-
-
-def _truncated(reason: str) -> bool:
-    if reason == "length":
-        return True
-    if is_content_code(reason):
-        raise ModelFault(
-            Cause.PROMPT_REFUSED, "the endpoint's content filter stopped the text", provider=NAME
-        )
-    if reason in ("", "abort", "error"):
-        why = f"ended with finish_reason {reason!r}" if reason else "ended without a finish_reason"
-        raise InfrastructureFault(Cause.PROVIDER_DOWN, f"the text is incomplete: it {why}", provider=NAME)
-    return False
