@@ -74,7 +74,7 @@ def verdict(services: FakeServices) -> api.Answer:
     return asyncio.run(api.send(call))
 
 
-def test_names_of_pages_that_do_not_resolve_keep_no_judge_waiting(
+def test_unresolvable_names_of_pages_do_not_delay_judges(
     services: FakeServices, hanging: queue.Queue[str], monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr(serpapi, "HEAD_START_S", 0.0)
@@ -92,7 +92,7 @@ def test_names_of_pages_that_do_not_resolve_keep_no_judge_waiting(
             assert (caught.value.cause, caught.value.provider) == (Cause.HOST_DOWN, "")
 
 
-def test_a_name_that_does_not_resolve_is_given_up_and_a_search_has_only_so_many(
+def test_lookups_time_out_and_a_search_has_a_limited_number(
     hanging: queue.Queue[str], monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr(http, "RESOLVE_S", 0.05)
@@ -107,7 +107,7 @@ def test_a_name_that_does_not_resolve_is_given_up_and_a_search_has_only_so_many(
     assert hanging.qsize() == http.NAMES_AT_ONCE
 
 
-def test_a_search_still_ends_with_a_picture_beside_names_that_do_not_resolve(
+def test_a_search_finds_an_image_beside_unresolvable_names(
     services: FakeServices, hanging: queue.Queue[str], monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr(serpapi, "HEAD_START_S", 0.05)
@@ -128,7 +128,7 @@ def one_decoder(monkeypatch: pytest.MonkeyPatch) -> Iterator[None]:
         one.close()
 
 
-def test_pictures_from_outside_keep_no_judge_waiting(one_decoder: None) -> None:
+def test_images_from_outside_do_not_delay_judges(one_decoder: None) -> None:
     with decoders.of_this_process("outside")._zygote():
         assert jpeg_uri(png(), 10_000)
         with pytest.raises(InfrastructureFault) as caught:
@@ -136,7 +136,7 @@ def test_pictures_from_outside_keep_no_judge_waiting(one_decoder: None) -> None:
         assert caught.value.cause is Cause.TIMEOUT
 
 
-def test_of_one_search_only_so_many_pictures_are_decoded_at_once(
+def test_one_search_decodes_a_limited_number_of_images_at_once(
     services: FakeServices, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr(serpapi, "HEAD_START_S", 0.0)
@@ -173,7 +173,7 @@ def hostile() -> Iterator[HostileServer]:
         (["/gone", "/round"], Cause.BAD_ANSWER, serpapi.NAME),
     ],
 )
-def test_only_what_the_search_engine_named_is_held_against_it(
+def test_only_bad_answers_count_against_the_search_engine(
     services: FakeServices, hostile: HostileServer, paths: list[str], cause: Cause, provider: str
 ) -> None:
     services.results = [{"title": "A fox", "original": hostile.url + path} for path in paths]
@@ -182,7 +182,7 @@ def test_only_what_the_search_engine_named_is_held_against_it(
     assert (caught.value.cause, caught.value.provider) == (cause, provider)
 
 
-def test_a_jail_that_fails_is_ours_whatever_else_the_hosts_did(
+def test_a_failed_jail_outweighs_failures_of_hosts(
     services: FakeServices, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     async def checked_async(_: bytes, *, provider: str) -> bytes:
@@ -195,7 +195,7 @@ def test_a_jail_that_fails_is_ours_whatever_else_the_hosts_did(
     assert (caught.value.cause, caught.value.provider) == (Cause.SANDBOX, "")
 
 
-def test_a_service_that_is_late_is_named_and_not_the_job(services: FakeServices) -> None:
+def test_a_late_service_is_named_in_the_failure(services: FakeServices) -> None:
     """What names nobody changes no breaker."""
     services.judge.delay_s = 30
     with pytest.raises(InfrastructureFault) as caught:

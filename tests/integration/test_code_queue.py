@@ -34,7 +34,7 @@ def zygotes(worker_pid: int) -> list[psutil.Process]:
     return [process for process in named if process.children() == []]
 
 
-def test_charts_and_failures_come_back(
+def test_charts_and_failures_are_returned(
     worker: StartWorker, queue_settings: QueueSettings, config_file: Path
 ) -> None:
     """A job that crashes its own process neither takes the worker along nor the charts around it."""

@@ -121,7 +121,7 @@ def test_the_reference_is_no_larger_than_the_edit(
 
 
 @pytest.mark.parametrize("pipeline", EDITING)
-def test_diffusers_is_left_as_it_was_after_an_edit(weights: Path, pipeline: str) -> None:
+def test_diffusers_is_unchanged_after_an_edit(weights: Path, pipeline: str) -> None:
     module = sys.modules[type(loading.load(editing(weights, pipeline))).__module__]
     stock = module.calculate_dimensions
     edit(weights, Image.new("RGB", (64, 64), "teal"), pipeline=pipeline)
@@ -163,7 +163,7 @@ def test_every_chart_can_be_edited(
 
 
 @pytest.mark.parametrize("tool", ["diffusion", "edit"])
-def test_a_prompt_that_spells_a_control_token_makes_a_picture(
+def test_a_prompt_with_a_control_token_makes_an_image(
     weights: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, tool: str
 ) -> None:
     blobs = BlobStore(str(tmp_path))
@@ -221,7 +221,7 @@ async def test_cancelled_images_leave_the_worker_its_pipeline(
     assert processes == {outcome.worker}
 
 
-def test_wrong_names_are_named(weights: Path, tmp_path: Path) -> None:
+def test_unknown_pipelines_and_models_are_named(weights: Path, tmp_path: Path) -> None:
     settings = tiny_pipelines.settings(weights)
     with pytest.raises(ConfigError, match="NoSuchPipeline"):
         loading.load(settings.model_copy(update={"pipeline": "NoSuchPipeline"}))
@@ -251,6 +251,6 @@ class _Turbo:
         (_Turbo(), {"guidance_scale": 2.0, "negative_prompt": "blurry"}),
     ],
 )
-def test_guidance_goes_by_the_name_that_acts(pipeline: Any, options: dict[str, Any]) -> None:
+def test_guidance_uses_the_argument_with_an_effect(pipeline: Any, options: dict[str, Any]) -> None:
     settings = ImageModelSettings(guidance=2.0, negative_prompt="blurry")
     assert diffusers.guidance_options(pipeline, settings) == options

@@ -81,20 +81,20 @@ def fault(url: str, **options: Any) -> InfrastructureFault:
 
 
 @pytest.mark.parametrize("path", SLOW)
-def test_who_keeps_us_waiting_is_left_when_the_time_is_over(hostile: HostileServer, path: str) -> None:
+def test_slow_hosts_are_abandoned_at_the_deadline(hostile: HostileServer, path: str) -> None:
     error = fault(hostile.url + path, seconds=0.5)
     assert (error.cause, error.detail) == (Cause.HOST_DOWN, "the image's host took too long")
 
 
 @pytest.mark.parametrize("path", BAD)
-def test_who_sends_too_much_or_no_picture_answers_badly(hostile: HostileServer, path: str) -> None:
+def test_too_many_bytes_or_no_image_is_a_bad_answer(hostile: HostileServer, path: str) -> None:
     assert fault(hostile.url + path).cause is Cause.BAD_ANSWER
     assert hostile.sent < BUFFERS
     assert len(hostile.asked) <= http.DEFAULT_LIMITS.max_redirects + 1
 
 
 @pytest.mark.parametrize("path", BROKEN)
-def test_who_speaks_no_proper_http_is_down(hostile: HostileServer, path: str) -> None:
+def test_a_host_that_breaks_http_is_down(hostile: HostileServer, path: str) -> None:
     assert fault(hostile.url + path).cause is Cause.HOST_DOWN
     assert hostile.sent < BUFFERS
 
@@ -112,7 +112,7 @@ def made_at(services: FakeServices, url: str, *, allow_private: bool = True) -> 
 
 
 @pytest.mark.parametrize("path", [*BAD, *BROKEN])
-def test_an_address_that_an_images_service_names_is_as_hostile_as_any(
+def test_urls_of_an_images_service_are_untrusted(
     hostile: HostileServer, services: FakeServices, path: str
 ) -> None:
     with pytest.raises(InfrastructureFault) as caught:
@@ -121,7 +121,9 @@ def test_an_address_that_an_images_service_names_is_as_hostile_as_any(
     assert hostile.sent < 4 * http.DEFAULT_LIMITS.max_bytes + BUFFERS  # chunks cost more than what they hold
 
 
-def test_an_images_service_does_not_lead_us_home(hostile: HostileServer, services: FakeServices) -> None:
+def test_urls_of_an_images_service_into_the_private_network_are_refused(
+    hostile: HostileServer, services: FakeServices
+) -> None:
     hostile.files["/secret"] = png()
     assert made_at(services, hostile.url + "/secret").image
     with pytest.raises(http.Refused):
@@ -129,13 +131,13 @@ def test_an_images_service_does_not_lead_us_home(hostile: HostileServer, service
     assert hostile.asked == ["/secret"]
 
 
-def test_what_comes_with_a_redirect_is_not_read(hostile: HostileServer) -> None:
+def test_the_body_of_a_redirect_is_not_read(hostile: HostileServer) -> None:
     hostile.files["/file.png"] = png()
     assert had(hostile.url + "/redirect-without-end")
     assert hostile.sent < BUFFERS
 
 
-def test_every_trick_is_passed_over_and_the_first_picture_ends_the_rest(
+def test_hostile_results_are_skipped_and_the_first_image_ends_the_search(
     hostile: HostileServer, services: FakeServices, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr(serpapi, "HEAD_START_S", 0.02)
@@ -148,7 +150,7 @@ def test_every_trick_is_passed_over_and_the_first_picture_ends_the_rest(
     assert made.source["rank"] == len(tricks)
 
 
-def test_every_bad_file_is_passed_over_in_order_of_rank_and_nothing_is_fetched_after_the_first_good_one(
+def test_bad_files_are_skipped_in_order_of_rank_until_the_first_good_one(
     hostile: HostileServer, services: FakeServices
 ) -> None:
     hostile.files = {f"/{name}": data for name, data in REFUSED.items()} | {"/good": png(), "/better": png()}
@@ -157,7 +159,7 @@ def test_every_bad_file_is_passed_over_in_order_of_rank_and_nothing_is_fetched_a
     assert hostile.asked == list(hostile.files)[:-1]
 
 
-def test_a_picture_that_takes_long_to_decode_holds_nobody_up(
+def test_an_image_that_decodes_slowly_does_not_delay_others(
     hostile: HostileServer, services: FakeServices, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr(serpapi, "HEAD_START_S", 0.2)
@@ -168,7 +170,7 @@ def test_a_picture_that_takes_long_to_decode_holds_nobody_up(
 
 
 @pytest.mark.parametrize("name", POLYGLOTS)
-def test_what_is_an_image_and_something_else_too_ends_as_an_image(hostile: HostileServer, name: str) -> None:
+def test_a_polyglot_file_is_stored_as_a_plain_image(hostile: HostileServer, name: str) -> None:
     hostile.files[f"/{name}"] = POLYGLOTS[name]
     image = had(f"{hostile.url}/{name}")
     assert FOREIGN not in image
@@ -181,9 +183,7 @@ def test_what_is_an_image_and_something_else_too_ends_as_an_image(hostile: Hosti
 @pytest.mark.parametrize(
     ("kind", "body"), [("text/html", png()), ("image/svg+xml", png()), ("application/zip", png())]
 )
-def test_the_type_is_the_bytes_own_and_not_the_servers_word(
-    hostile: HostileServer, kind: str, body: bytes
-) -> None:
+def test_the_type_comes_from_the_bytes_not_the_header(hostile: HostileServer, kind: str, body: bytes) -> None:
     hostile.files, hostile.kinds = {"/a": body, "/b": SVG}, {"/a": kind, "/b": "image/png"}
     assert had(hostile.url + "/a")
     assert fault(hostile.url + "/b").cause is Cause.BAD_ANSWER
@@ -240,7 +240,9 @@ def first_hop(hostile: HostileServer, monkeypatch: pytest.MonkeyPatch) -> str:
 
 
 @pytest.mark.parametrize("target", HOME)
-def test_no_redirect_leads_home(hostile: HostileServer, first_hop: str, target: str) -> None:
+def test_redirects_into_the_private_network_are_refused(
+    hostile: HostileServer, first_hop: str, target: str
+) -> None:
     hostile.leads["/away"] = target.format(port=hostile.port)
     hostile.files["/secret"] = png()
     error = fault(first_hop + "/away", allow_private=False)

@@ -29,7 +29,7 @@ async def ask(client: QueueClient, order: Order, kind: str, *, limit_s: float) -
         return await (await client.post(request)).outcome()
 
 
-async def test_a_job_behind_slow_ones_has_all_its_time(
+async def test_a_job_behind_slow_ones_has_its_whole_time(
     start_worker: StartWorker, client: QueueClient
 ) -> None:
     """Each takes most of its limit, so that the last one's would be over three times before it begins."""
@@ -39,7 +39,7 @@ async def test_a_job_behind_slow_ones_has_all_its_time(
     assert all(1.5 <= outcome.run_s < WAIT_S / 2 for outcome in outcomes)
 
 
-async def test_a_job_that_outruns_its_limit_frees_its_process_long_before_the_deadline(
+async def test_a_job_over_its_limit_frees_its_process_before_the_deadline(
     start_worker: StartWorker, client: QueueClient, notes: Notes
 ) -> None:
     start_worker()
@@ -51,7 +51,7 @@ async def test_a_job_that_outruns_its_limit_frees_its_process_long_before_the_de
     assert next_one.ok
 
 
-async def test_a_request_that_waited_in_vain_fails_as_ours_and_is_not_begun(
+async def test_a_request_past_its_start_deadline_is_not_started(
     start_worker: StartWorker, client: QueueClient, notes: Notes
 ) -> None:
     first = asyncio.create_task(ask(client, Order(seconds=3.0), "code", limit_s=5.0))

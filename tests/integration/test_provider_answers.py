@@ -276,7 +276,7 @@ def test_a_date_out_of_all_time_is_no_date(services: FakeServices) -> None:
     assert failed(search(services)) == "quota: HTTP 429: {}"
 
 
-def test_half_a_character_is_told_as_a_whole_one(services: FakeServices) -> None:
+def test_half_a_character_becomes_a_replacement_character(services: FakeServices) -> None:
     found = {"title": "a fox \ud83d", "original": f"{HERE}/picture.png"}
     script(services, "/search", (200, {}, json.dumps({"images_results": [found]})))
     chosen = {"provider": "serpapi", "base_url": services.url, "allow_private_addresses": True}

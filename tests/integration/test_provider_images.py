@@ -64,7 +64,7 @@ def refused(code: str, status: int = 400, **more: Any) -> tuple[int, dict[str, s
     return status, {}, {"error": {"code": code, "message": "no", "type": "invalid_request_error", **more}}
 
 
-def test_a_server_of_ones_own_is_told_all_a_diffusion_model_takes(services: FakeServices) -> None:
+def test_a_users_server_gets_the_fields_of_a_diffusion_model(services: FakeServices) -> None:
     made = generate(configured(services, steps=9, guidance=3.5, negative_prompt="blurry"))
     assert Image.open(io.BytesIO(made.image)).size == (96, 64)
     (call,) = services.calls("/v1/images/generations")
@@ -129,7 +129,7 @@ def test_another_host_is_not_sent_the_keys_of_ark_and_openai(
         ("http://127.0.0.1:8091/v1", ""),
     ],
 )
-def test_a_key_goes_by_itself_only_to_the_host_of_its_service(url: str, variable: str) -> None:
+def test_by_default_a_key_goes_only_to_the_host_of_its_service(url: str, variable: str) -> None:
     assert keys.key_env("", url) == variable
     assert keys.key_env("OTHER_KEY", url) == "OTHER_KEY"
 
@@ -158,7 +158,7 @@ def test_other_servers_edit_by_a_form_with_a_file(services: FakeServices) -> Non
     assert call.form["seed"] == "7"
 
 
-def test_a_form_can_be_sent_again_after_a_stumble(services: FakeServices) -> None:
+def test_a_form_can_be_sent_again_after_a_failure(services: FakeServices) -> None:
     services.script["/v1/images/edits"] = [(503, {}, "")]
     edit(configured(services))
     first, second = services.calls("/v1/images/edits")
@@ -188,7 +188,7 @@ def test_an_answer_by_url_is_fetched(services: FakeServices) -> None:
 
 
 @pytest.mark.parametrize("nothing", ["", " ", None])
-def test_of_base64_and_url_the_one_that_is_not_empty_is_taken(services: FakeServices, nothing: Any) -> None:
+def test_base64_or_url_is_used_whichever_is_not_empty(services: FakeServices, nothing: Any) -> None:
     url, encoded = f"{services.url}/picture.png", base64.b64encode(png("orange")).decode()
     for entries in (
         [{"b64_json": nothing, "url": url}],
@@ -260,7 +260,9 @@ def test_a_refused_prompt_is_the_models_fault(services: FakeServices, answer: An
         ((200, {}, "no json"), Cause.BAD_ANSWER),
     ],
 )
-def test_other_failures_are_infrastructures(services: FakeServices, answer: Any, cause: Cause) -> None:
+def test_other_failures_are_infrastructure_failures(
+    services: FakeServices, answer: Any, cause: Cause
+) -> None:
     services.script["/v1/images/generations"] = [answer]
     error = failure(configured(services))
     assert isinstance(error, InfrastructureFault)
@@ -278,7 +280,7 @@ def qwen(services: FakeServices, **fields: Any) -> ImageModelSettings:
     return ImageModelSettings.model_validate({"provider": "qwen_server", "base_url": services.url, **fields})
 
 
-def test_the_originals_servers_get_prompt_and_image_and_no_more(services: FakeServices) -> None:
+def test_the_original_server_gets_only_prompt_and_image(services: FakeServices) -> None:
     deadline = time.time() + 20
     made = provider_calls.generate("a fox", qwen(services), seed=1, deadline=deadline)
     assert Image.open(io.BytesIO(made.image)).size == (96, 64)
@@ -290,7 +292,7 @@ def test_the_originals_servers_get_prompt_and_image_and_no_more(services: FakeSe
     assert Image.open(io.BytesIO(base64.b64decode(second.body["image_b64"]))).format == "PNG"
 
 
-def test_the_originals_servers_may_be_named_by_the_environment(
+def test_the_original_server_may_be_named_by_the_environment(
     services: FakeServices, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setenv("QWEN_IMAGE_SERVER_URL", services.url + "/")
@@ -320,7 +322,7 @@ def test_an_answer_without_an_image_is_a_bad_answer(services: FakeServices, answ
         (500, {"detail": "NSFW content detected"}),
     ],
 )
-def test_the_originals_servers_refuse_prompt_or_picture(
+def test_the_original_server_refuses_prompt_or_image(
     services: FakeServices, status: int, answer: Any
 ) -> None:
     services.script["/generate/"] = services.script["/edit/"] = [(status, {}, answer)] * 2
@@ -348,7 +350,7 @@ def test_the_originals_servers_refuse_prompt_or_picture(
         (500, {"detail": "CUDA error: flagged"}, Cause.PROVIDER_DOWN),
     ],
 )
-def test_what_else_ails_the_originals_servers_is_infrastructures(
+def test_other_errors_of_the_original_server_are_infrastructure_failures(
     services: FakeServices, monkeypatch: pytest.MonkeyPatch, status: int, answer: Any, cause: Cause
 ) -> None:
     monkeypatch.setattr(api, "MAX_TRIES", 1)
@@ -359,9 +361,7 @@ def test_what_else_ails_the_originals_servers_is_infrastructures(
 
 
 @pytest.mark.parametrize("words", ["Invalid API key", "CUDA out of memory: quota", "see our content policy"])
-def test_what_a_service_repeats_of_the_prompt_does_not_decide_whose_fault_it_is(
-    services: FakeServices, words: str
-) -> None:
+def test_the_repeated_prompt_does_not_decide_the_fault(services: FakeServices, words: str) -> None:
     prompt = f"a poster that says: {words}"
     for said in (f"no: {prompt}", f"no: {prompt[:-2]}…"):
         services.script["/v1/images/generations"] = [refused("x", message=said)]
@@ -402,7 +402,7 @@ def served(services: FakeServices, model: str) -> ServerSpec:
     ("model", "path"),
     [("Qwen/Qwen-Image", "/v1/images/generations"), ("Qwen/Qwen-Image-Edit-2509", "/v1/images/edits")],
 )
-def test_a_served_model_proves_itself_with_an_image(services: FakeServices, model: str, path: str) -> None:
+def test_a_served_model_is_ready_after_one_image(services: FakeServices, model: str, path: str) -> None:
     assert 0 < image_servers.probe_server(served(services, model)) < 20
     assert [call.path for call in services.seen] == [path]
 

@@ -40,7 +40,7 @@ def result(services: FakeServices, original: str | None, **more: str | None) -> 
     return found | ({"original": services.url + original} if original else {})
 
 
-def test_query_and_key_are_sent_and_the_original_comes_back_with_its_source(services: FakeServices) -> None:
+def test_query_and_key_are_sent_and_the_original_is_returned_with_its_source(services: FakeServices) -> None:
     services.results = [result(services, "/picture.png", thumbnail=services.url + "/thumb.png")]
     made = look(services)
     assert Image.open(io.BytesIO(made.image)).size == (96, 64)
@@ -55,12 +55,12 @@ def test_query_and_key_are_sent_and_the_original_comes_back_with_its_source(serv
     assert not services.calls("/thumb.png")
 
 
-def test_a_result_without_original_is_had_by_its_thumbnail(services: FakeServices) -> None:
+def test_a_result_without_original_uses_its_thumbnail(services: FakeServices) -> None:
     services.results = [result(services, None, thumbnail=services.url + "/picture.png")]
     assert look(services).source["url"] == services.url + "/picture.png"
 
 
-def test_broken_and_missing_results_are_passed_over_in_order_of_rank(services: FakeServices) -> None:
+def test_broken_and_missing_results_are_skipped_in_order_of_rank(services: FakeServices) -> None:
     services.results = [result(services, path) for path in ("/broken.png", "/gone.png", "/picture.png")]
     assert look(services).source["rank"] == 2
 
@@ -82,7 +82,7 @@ def test_thumbnails_are_the_last_resort(services: FakeServices) -> None:
         (("\ud83d", "fox \ud83d"), 1),
     ],
 )
-def test_a_title_that_shares_a_word_with_the_query_goes_first_and_no_title_is_refused(
+def test_titles_that_share_a_word_with_the_query_go_first(
     services: FakeServices, titles: tuple[str | None, ...], chosen: int
 ) -> None:
     """Regression: the original took what came, whatever it was of."""
@@ -90,7 +90,7 @@ def test_a_title_that_shares_a_word_with_the_query_goes_first_and_no_title_is_re
     assert look(services).source["rank"] == chosen
 
 
-def test_what_shares_no_word_is_the_last_resort_after_thumbnails(services: FakeServices) -> None:
+def test_titles_that_share_no_word_come_after_thumbnails(services: FakeServices) -> None:
     services.results = [
         result(services, "/picture.png", title="A whale"),
         result(services, "/gone.png", thumbnail=services.url + "/picture.png"),
@@ -106,14 +106,14 @@ def test_a_title_that_fits_is_found_beyond_the_results_that_are_tried(services: 
     assert look(services, max_candidates=1).source["rank"] == 9
 
 
-def test_a_slow_host_holds_nothing_up_and_its_download_is_ended(services: FakeServices) -> None:
+def test_a_slow_host_does_not_delay_a_search(services: FakeServices) -> None:
     services.results = [result(services, "/slow.png"), result(services, "/picture.png")]
     assert look(services).source["rank"] == 1
     wait_until(lambda: services.gone, 5.0)
     assert services.gone == 1
 
 
-def test_of_results_that_are_there_at_once_the_one_ranked_best_is_taken(
+def test_of_simultaneous_results_the_best_ranked_is_used(
     services: FakeServices, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     all_asked_for = asyncio.Event()
@@ -130,21 +130,21 @@ def test_of_results_that_are_there_at_once_the_one_ranked_best_is_taken(
     assert look(services, max_candidates=8).source["rank"] == 0
 
 
-def test_results_of_which_none_can_be_had_are_not_the_models_fault(services: FakeServices) -> None:
+def test_unfetchable_results_are_an_infrastructure_failure(services: FakeServices) -> None:
     services.results = [result(services, "/broken.png"), result(services, "/gone.png")]
     with pytest.raises(InfrastructureFault) as caught:
         look(services)
     assert caught.value.cause is Cause.BAD_ANSWER
 
 
-def test_only_so_many_results_are_tried(services: FakeServices) -> None:
+def test_the_number_of_results_tried_is_limited(services: FakeServices) -> None:
     services.results = [result(services, "/gone.png")] * 4 + [result(services, "/picture.png")]
     with pytest.raises(InfrastructureFault):
         look(services, max_candidates=3)
     assert len(services.calls("/gone.png")) == 3
 
 
-def test_results_that_point_into_our_own_network_are_not_fetched(services: FakeServices) -> None:
+def test_results_in_a_private_network_are_not_fetched(services: FakeServices) -> None:
     services.results = [result(services, "/picture.png")]
     with pytest.raises(InfrastructureFault) as caught:
         look(services, allow_private_addresses=False)
@@ -160,7 +160,7 @@ def test_nothing_found_is_the_models_fault(services: FakeServices, answer: Any) 
     assert caught.value.cause is Cause.NO_HIT
 
 
-def test_a_wrong_key_is_not_tried_again(services: FakeServices, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_a_wrong_key_is_not_retried(services: FakeServices, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv("SERP_API_KEY", "another")
     with pytest.raises(InfrastructureFault) as caught:
         look(services)
@@ -176,7 +176,7 @@ def test_a_missing_key_names_its_variable(services: FakeServices, monkeypatch: p
     assert not services.seen
 
 
-def test_the_key_shows_in_no_detail(services: FakeServices) -> None:
+def test_the_key_is_in_no_detail(services: FakeServices) -> None:
     services.script["/search"] = [(400, {}, {"error": f"no such parameter in /search?api_key={KEY}"})]
     with pytest.raises(InfrastructureFault) as caught:
         look(services)
@@ -187,7 +187,7 @@ def test_the_key_shows_in_no_detail(services: FakeServices) -> None:
     assert caught.value.cause is Cause.PROVIDER_DOWN
 
 
-def test_quota_waits_as_long_as_it_was_told_and_tries_again(services: FakeServices) -> None:
+def test_a_quota_error_is_retried_after_its_retry_after(services: FakeServices) -> None:
     services.results = [result(services, "/picture.png")]
     services.script["/search"] = [(429, {"Retry-After": "2"}, {"error": "Too many requests"})]
     started = time.monotonic()
@@ -195,7 +195,7 @@ def test_quota_waits_as_long_as_it_was_told_and_tries_again(services: FakeServic
     assert time.monotonic() - started >= 2
 
 
-def test_quota_beyond_the_deadline_fails_at_once_and_says_when(services: FakeServices) -> None:
+def test_a_retry_after_beyond_the_deadline_fails_at_once(services: FakeServices) -> None:
     services.script["/search"] = [
         (429, {"Retry-After": "3600"}, {"error": "Your account has run out of searches."})
     ]
@@ -204,14 +204,14 @@ def test_quota_beyond_the_deadline_fails_at_once_and_says_when(services: FakeSer
     assert (caught.value.cause, caught.value.retry_after_s) == (Cause.QUOTA, 3600)
 
 
-def test_a_server_that_stumbles_is_tried_again(services: FakeServices) -> None:
+def test_a_failing_server_is_retried(services: FakeServices) -> None:
     services.results = [result(services, "/picture.png")]
     services.script["/search"] = [(503, {}, "down"), (500, {}, {"error": "oops"})]
     look(services)
     assert len(services.calls("/search")) == 3
 
 
-def test_a_server_that_stays_down_is_given_up_after_a_few_tries(services: FakeServices) -> None:
+def test_retries_of_a_server_that_stays_down_are_limited(services: FakeServices) -> None:
     services.script["/search"] = [(503, {}, "down")] * 9
     with pytest.raises(InfrastructureFault) as caught:
         look(services)
@@ -250,7 +250,7 @@ def test_a_query_that_is_refused_is_the_models_fault(services: FakeServices, ans
         ),
     ],
 )
-def test_a_search_that_our_plan_or_key_does_not_allow_is_infrastructures(
+def test_a_search_that_plan_or_key_forbids_is_an_infrastructure_failure(
     services: FakeServices, monkeypatch: pytest.MonkeyPatch, answer: Any, cause: Cause
 ) -> None:
     monkeypatch.setattr(api, "MAX_TRIES", 1)
@@ -277,7 +277,7 @@ def test_an_unreadable_answer_is_a_bad_answer(services: FakeServices, answer: An
     assert caught.value.cause is Cause.BAD_ANSWER
 
 
-def test_the_deadline_ends_everything(services: FakeServices) -> None:
+def test_the_deadline_ends_a_search(services: FakeServices) -> None:
     services.results = [result(services, "/slow.png")]
     with pytest.raises(InfrastructureFault) as caught:
         look(services, seconds=1)

@@ -105,7 +105,7 @@ def call(url: str, key: str = "") -> api.Answer:
     return asyncio.run(api.send(asked))
 
 
-def test_a_service_in_the_internet_is_asked_through_the_proxy(
+def test_a_service_in_the_internet_is_requested_through_the_proxy(
     services: FakeServices, proxy: ConnectProxy
 ) -> None:
     settings = ImageModelSettings(provider="openai", base_url="http://api.example.com/v1", model="m")
@@ -114,7 +114,7 @@ def test_a_service_in_the_internet_is_asked_through_the_proxy(
     assert services.seen[0].body["prompt"] == "a fox"
 
 
-def test_an_author_in_the_internet_is_asked_through_the_proxy(
+def test_an_author_in_the_internet_is_requested_through_the_proxy(
     services: FakeServices, proxy: ConnectProxy
 ) -> None:
     services.chat.pieces = ["A fox."]
@@ -127,21 +127,21 @@ def test_an_author_in_the_internet_is_asked_through_the_proxy(
     assert proxy.asked == ["POST http://api.example.com/v1/chat/completions"]
 
 
-def test_a_service_behind_tls_is_asked_through_a_tunnel(tunnel: ConnectProxy) -> None:
+def test_a_service_with_tls_is_requested_through_a_tunnel(tunnel: ConnectProxy) -> None:
     with pytest.raises(InfrastructureFault, match="404"):
         call("https://api.example.com/v1")
     assert tunnel.asked == ["CONNECT api.example.com:443"]
 
 
 @pytest.mark.parametrize("host", ["127.0.0.1", "localhost"])
-def test_a_service_on_this_machine_is_asked_directly(
+def test_a_service_on_this_machine_is_requested_directly(
     services: FakeServices, proxy: ConnectProxy, host: str
 ) -> None:
     assert call(f"http://{host}:{port_of(services.url)}/v1/images/generations")
     assert proxy.asked == []
 
 
-def test_a_service_whose_name_leads_inside_is_asked_directly(
+def test_a_service_with_an_internal_address_is_requested_directly(
     services: FakeServices, proxy: ConnectProxy, names: Names
 ) -> None:
     names["judge.example.com"] = "127.0.0.1"
@@ -149,7 +149,7 @@ def test_a_service_whose_name_leads_inside_is_asked_directly(
     assert proxy.asked == []
 
 
-def test_a_proxy_that_wants_a_password_gets_it_and_shows_it_to_nobody(
+def test_the_password_of_a_proxy_is_sent_and_never_shown(
     services: FakeServices, proxy: ConnectProxy, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     proxy.user = "me:secret"
@@ -162,7 +162,7 @@ def test_a_proxy_that_wants_a_password_gets_it_and_shows_it_to_nobody(
     assert "secret" not in str(caught.value)
 
 
-def test_a_proxy_that_lets_nobody_through_is_named(tunnel: ConnectProxy) -> None:
+def test_a_proxy_that_refuses_is_named(tunnel: ConnectProxy) -> None:
     tunnel.user = "me:secret"
     with pytest.raises(InfrastructureFault, match=f"through the proxy {tunnel.url}"):
         call("https://api.example.com/v1")
@@ -178,7 +178,7 @@ def test_the_proxy_gets_the_address_of_a_picture_that_was_checked_here(
 
 @pytest.mark.parametrize("trust_proxy", [False, True])
 @pytest.mark.parametrize("address", ["10.0.0.1", "127.0.0.1", "169.254.169.254", "192.0.0.192", "198.18.0.7"])
-def test_a_picture_whose_name_leads_inside_is_not_asked_for(
+def test_an_image_with_an_internal_address_is_not_requested(
     tunnel: ConnectProxy, names: Names, address: str, trust_proxy: bool
 ) -> None:
     names["pictures.example.com"] = address
@@ -188,7 +188,7 @@ def test_a_picture_whose_name_leads_inside_is_not_asked_for(
 
 
 @pytest.mark.parametrize("trust_proxy", [False, True])
-def test_no_redirect_leads_inside_by_way_of_the_proxy(
+def test_the_proxy_follows_no_redirect_to_an_internal_address(
     tunnel: ConnectProxy, names: Names, trust_proxy: bool
 ) -> None:
     names["pictures.example.com"] = PUBLIC

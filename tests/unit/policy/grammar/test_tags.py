@@ -197,11 +197,11 @@ def test_the_first_closing_tag_ends_the_tag_even_inside_code():
         ("a<thi", "a<thi"),
     ],
 )
-def test_thoughts_are_gone_before_tags_are_read(text, left):
+def test_thoughts_are_removed_before_tags_are_read(text, left):
     assert read(text, inputs=0) == ((TextPart(text=left),) if left else ())
 
 
-def test_a_tag_is_known_the_moment_it_closes():
+def test_a_tag_is_complete_when_it_closes():
     reader = TagReader(0)
     body = f"Look:\n<imgen>{DIFFUSION!r}</imgen>"
     before = [part for char in body[:-1] for part in reader.feed(char)]
@@ -296,7 +296,7 @@ def test_no_text_raises_and_nothing_is_lost_or_counted_twice(text, inputs):
 
 @settings(max_examples=300, deadline=None)
 @given(ANSWERS, st.data())
-def test_feeding_in_any_pieces_is_reading_whole(text, data):
+def test_feeding_in_any_pieces_gives_the_same_parts(text, data):
     cuts = sorted(data.draw(st.lists(st.integers(0, len(text)), max_size=8)))
     reader = TagReader(1)
     parts = [
@@ -318,7 +318,7 @@ CODE = WRITTEN.filter(lambda text: not set(text) & set("\\'\"") or not set(text)
 
 @settings(max_examples=200, deadline=None)
 @given(WRITTEN, CODE, st.sampled_from([repr, json.dumps, lambda body: json.dumps(body, ensure_ascii=False)]))
-def test_every_well_formed_tag_gives_back_exactly_what_was_written(description, code, write):
+def test_every_well_formed_tag_returns_its_exact_values(description, code, write):
     body = {"source": "code", "description": description, "params": {"code": code}}
     assert tag(write(body)).model_dump() == body
 
@@ -329,7 +329,7 @@ PROSE = st.from_regex(r"[ab](?:[ab ,.\n]|[ab ,.]'(?!\s*')){0,20}\.", fullmatch=T
 
 @settings(max_examples=200, deadline=None)
 @given(PROSE, PROSE)
-def test_prose_with_apostrophes_is_recovered_from_naive_quoting(description, query):
+def test_prose_with_apostrophes_is_recovered_from_bad_quoting(description, query):
     body = f"{{'source': 'search', 'description': '{description}', 'params': {{'query': '{query}'}}}}"
     found = tag(body)
     assert (found.description, found.params["query"]) == (description, query)

@@ -21,7 +21,7 @@ def shown(text: str) -> str:
 
 
 @pytest.mark.parametrize(("text", "left"), MENTIONS + THOUGHTS)
-def test_only_marks_that_are_meant_count(text, left):
+def test_only_intended_marks_count(text, left):
     assert shown(text.replace("@", TAG)) == left
 
 
@@ -44,14 +44,14 @@ def test_a_mention_counts_alike_in_pieces_of_any_size(text, left):
     ],
 )
 @pytest.mark.parametrize(("literal", "code"), CODES)
-def test_code_arrives_as_it_was_meant(body, literal, code):
+def test_code_is_read_as_intended(body, literal, code):
     tag = parse_tag(body.replace("%s", literal), index=0, inputs=0)
     assert isinstance(tag, Tag), tag
     assert tag.params["code"] == code
 
 
 @pytest.mark.parametrize("body", COMMENTS)
-def test_comments_and_layout_are_no_part_of_a_dictionary(body):
+def test_comments_and_layout_do_not_change_a_dictionary(body):
     tag = parse_tag(body, index=0, inputs=0)
     assert tag == Tag(source="search", description="d", params={"query": "fox"})
 
@@ -117,7 +117,7 @@ STYLES = {
 @pytest.mark.parametrize("style", STYLES)
 @settings(max_examples=60, deadline=None)
 @given(program=PROGRAMS)
-def test_programs_come_through_every_style_of_quoting(style, program):
+def test_programs_survive_every_style_of_quoting(style, program):
     body = "{'source': 'code', 'description': 'd', 'params': {'code': " + STYLES[style](program) + "}}"
     tag = parse_tag(body, index=0, inputs=0)
     assert isinstance(tag, Tag), tag

@@ -54,7 +54,7 @@ async def turns() -> None:
         await asyncio.sleep(0)
 
 
-async def test_a_document_posts_at_most_so_many_requests_whatever_it_writes() -> None:
+async def test_the_number_of_requests_of_a_document_is_limited() -> None:
     queue = Queue()
     document = tooling(queue, tools(max_requests=11))
     parts = document.take(read(" and ".join(search(f"owl {n}") for n in range(500))))
@@ -66,7 +66,7 @@ async def test_a_document_posts_at_most_so_many_requests_whatever_it_writes() ->
     await document.close()
 
 
-async def test_invalid_tags_and_text_use_up_no_request() -> None:
+async def test_invalid_tags_and_text_do_not_count_as_requests() -> None:
     queue = Queue()
     document = tooling(queue, tools(max_requests=2))
     parts = document.take(read(f"<imgen>none</imgen> a {search('x')} b <imgen>none</imgen> {search('y')}"))
@@ -109,7 +109,7 @@ async def test_code_beyond_the_budget_is_the_models_fault_and_never_posted() -> 
     assert posted(queue) == [0, 1, 2, 3]
 
 
-async def test_quick_code_is_posted_as_time_is_returned() -> None:
+async def test_code_is_posted_when_running_jobs_release_time() -> None:
     queue = Queue()
     document = tooling(queue, tools(budget_s=30.0))
     parts = document.take(read(CODE * 6))
@@ -121,7 +121,7 @@ async def test_quick_code_is_posted_as_time_is_returned() -> None:
 
 
 @pytest.mark.parametrize("ran_s", [0.0, 0.5])
-async def test_time_in_the_queue_is_not_the_documents(ran_s: float) -> None:
+async def test_time_in_the_queue_uses_no_budget(ran_s: float) -> None:
     """What never ran (nobody served the queue) has used nothing; nor has what waited and then was quick."""
     queue = Queue()
     document = tooling(queue, tools(budget_s=15.0))
@@ -136,7 +136,7 @@ async def test_time_in_the_queue_is_not_the_documents(ran_s: float) -> None:
         assert await finish(document, parts) == [None, Cause.CODE_BUDGET]
 
 
-async def test_failed_code_has_used_its_time_too() -> None:
+async def test_failed_code_uses_budget() -> None:
     queue = Queue()
     document = tooling(queue, tools(budget_s=15.0))
     parts = document.take(read(CODE * 2))
@@ -145,7 +145,7 @@ async def test_failed_code_has_used_its_time_too() -> None:
     assert await finish(document, parts) == [Cause.CODE_LIMIT, Cause.CODE_BUDGET]
 
 
-async def test_other_tools_cost_no_seconds_of_code() -> None:
+async def test_other_tools_use_no_code_budget() -> None:
     queue = Queue()
     document = tooling(queue, tools(budget_s=15.0))
     parts = document.take(read(f"{search('x')} {CODE}"))
@@ -155,7 +155,7 @@ async def test_other_tools_cost_no_seconds_of_code() -> None:
     assert await finish(document, parts) == [None, None]
 
 
-async def test_a_chart_that_the_store_has_lost_is_not_paid_for_twice() -> None:
+async def test_a_lost_chart_that_is_made_again_uses_no_budget() -> None:
     queue = Queue()
     document = tooling(queue, tools(budget_s=15.0))
     parts = document.take(read(CODE))
@@ -169,7 +169,7 @@ async def test_a_chart_that_the_store_has_lost_is_not_paid_for_twice() -> None:
     await document.close()
 
 
-async def test_closing_ends_what_waits_for_the_budget() -> None:
+async def test_closing_cancels_tags_that_wait_for_the_budget() -> None:
     queue = Queue()
     document = tooling(queue, tools(budget_s=15.0))
     document.take(read(CODE * 3))
@@ -186,7 +186,7 @@ class Joins(Queue):
         return await self.post(request)
 
 
-async def test_a_resumed_document_has_only_the_seconds_that_are_left() -> None:
+async def test_a_resumed_document_has_the_remaining_budget() -> None:
     """What its code ran before the death counts, as the ledger's outcomes say; what was refused still is."""
     queue = Joins()
     before = [
@@ -202,7 +202,7 @@ async def test_a_resumed_document_has_only_the_seconds_that_are_left() -> None:
 
 
 @pytest.mark.parametrize("tag", [CODE, search("x")])
-async def test_a_job_has_its_whole_time_beside_the_time_in_the_queue(tag: str) -> None:
+async def test_time_in_the_queue_does_not_shorten_a_job(tag: str) -> None:
     queue, settings = Queue(), tools()
     document = tooling(queue, settings)
     document.take(read(tag))
@@ -219,7 +219,7 @@ async def test_a_job_has_its_whole_time_beside_the_time_in_the_queue(tag: str) -
     st.lists(st.floats(0.0, 1.5), min_size=1, max_size=20),
     st.randoms(use_true_random=False),
 )
-def test_no_order_of_ends_takes_more_than_the_budget(limit_s, limits, shares, chance) -> None:
+def test_no_order_of_completion_exceeds_the_budget(limit_s, limits, shares, chance) -> None:
     """Jobs that run for a share of their limit each, or beyond it, and end in any order."""
 
     async def play() -> None:
@@ -249,12 +249,12 @@ def test_no_order_of_ends_takes_more_than_the_budget(limit_s, limits, shares, ch
     ("left_s", "running", "decision"),
     [(15.0, True, "run"), (15.0, False, "run"), (14.9, True, "wait"), (14.9, False, "refuse")],
 )
-def test_a_job_runs_whole_or_not_at_all(left_s: float, running: bool, decision: str) -> None:
+def test_a_job_runs_with_its_whole_limit_or_not_at_all(left_s: float, running: bool, decision: str) -> None:
     assert decide(left_s, LIMIT_S, running=running) == decision
 
 
 @pytest.mark.parametrize(("budget_s", "wall_s"), [(10.0, 15.0), (0.5, 1.0)])
-def test_a_budget_in_which_no_code_fits_is_refused(budget_s: float, wall_s: float) -> None:
+def test_a_budget_below_one_job_is_refused(budget_s: float, wall_s: float) -> None:
     with pytest.raises(ValueError, match="raise it, or lower wall_s"):
         CodeSettings(budget_s=budget_s, wall_s=wall_s)
 

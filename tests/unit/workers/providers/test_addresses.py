@@ -154,12 +154,12 @@ def embeddings(inner: ipaddress.IPv4Address) -> list[ipaddress.IPv6Address]:
 
 
 @given(st.ip_addresses(v=4))
-def test_what_embeds_an_address_is_as_good_as_that_address(inner: ipaddress.IPv4Address) -> None:
+def test_an_ipv6_form_is_judged_by_the_ipv4_address_in_it(inner: ipaddress.IPv4Address) -> None:
     assert {is_global(outer) for outer in embeddings(inner)} == {is_global(inner)}
 
 
 @given(st.one_of(st.ip_addresses(v=4), st.ip_addresses(v=6)))
-def test_nothing_is_let_through_that_python_calls_private(
+def test_every_address_that_python_calls_private_is_refused(
     ip: ipaddress.IPv4Address | ipaddress.IPv6Address,
 ) -> None:
     if ip.is_private or ip.is_multicast or ip.is_link_local or ip.is_loopback or ip.is_unspecified:
@@ -212,7 +212,7 @@ def test_this_machines_own_addresses_and_networks_are_refused(
     assert is_public(address) is public
 
 
-def test_an_address_that_the_machine_got_since_is_refused(
+def test_a_new_address_of_this_machine_is_refused(
     machine: dict[str, list[SimpleNamespace]], monkeypatch: pytest.MonkeyPatch
 ) -> None:
     assert is_public("8.36.0.9")

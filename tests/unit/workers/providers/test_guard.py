@@ -64,12 +64,12 @@ def get(url: str, *, allow_private: bool = True, seconds: float = 20, **limits: 
 
 
 @pytest.mark.parametrize("address", PRIVATE)
-def test_addresses_of_our_own_are_not_public(address: str) -> None:
+def test_private_addresses_are_not_public(address: str) -> None:
     assert not http.is_public(address)
 
 
 @pytest.mark.parametrize("address", ["1.1.1.1", "151.101.1.69", "2606:4700::1111", "64:ff9b::101:101"])
-def test_addresses_of_the_internet_are(address: str) -> None:
+def test_internet_addresses_are_public(address: str) -> None:
     assert http.is_public(address)
 
 
@@ -116,7 +116,7 @@ def test_such_urls_are_refused_before_any_connection(url: str) -> None:
 
 
 @pytest.mark.parametrize("port", ["", ":80", ":443", ":1024", ":8443", ":65535"])
-def test_ports_of_the_web_are_let_through(port: str) -> None:
+def test_web_ports_are_allowed(port: str) -> None:
     assert http.check_url(f"https://example.org{port}/a.png", allow_private=False)
 
 
@@ -130,7 +130,7 @@ def test_no_text_makes_the_check_raise_anything_else(text: str) -> None:
 
 
 @pytest.mark.parametrize("host", ["localhost", "127.1", "2130706433", "0x7f.1"])
-def test_names_that_lead_home_are_refused(services: FakeServices, host: str) -> None:
+def test_names_that_resolve_to_private_addresses_are_refused(services: FakeServices, host: str) -> None:
     port = services.url.rpartition(":")[2]
     with pytest.raises(InfrastructureFault):
         get(f"http://{host}:{port}/picture.png", allow_private=False)
@@ -194,7 +194,7 @@ def _as_public(resolve: Any) -> Any:
     return found
 
 
-def test_redirects_do_not_go_round_for_ever(services: FakeServices) -> None:
+def test_the_number_of_redirects_is_limited(services: FakeServices) -> None:
     services.script["/to"] = [(302, {"Location": "/to"}, "")] * 20
     with pytest.raises(http.Refused, match="redirects"):
         get(f"{services.url}/to", max_redirects=3)
@@ -224,7 +224,7 @@ def test_an_error_answer_is_a_failure(services: FakeServices, status: int, cause
     assert caught.value.cause is cause
 
 
-def test_a_host_that_is_not_there_is_down() -> None:
+def test_an_unreachable_host_is_down() -> None:
     with pytest.raises(InfrastructureFault) as caught:
         get("http://127.0.0.1:9/a.png", timeout_s=5)
     assert caught.value.cause is Cause.HOST_DOWN

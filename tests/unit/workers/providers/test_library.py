@@ -35,7 +35,7 @@ def words(caption: str) -> list[str]:
     return re.findall(r"\w+", caption.lower())
 
 
-def test_it_holds_captioned_pictures_of_one_size(folder: Path) -> None:
+def test_the_library_holds_captioned_images_of_one_size(folder: Path) -> None:
     entries = [json.loads(line) for line in (folder / library.CAPTIONS).read_text().splitlines()]
     assert len(entries) == 128
     assert {Image.open(folder / entry["file"]).size for entry in entries} == {(192, 144)}
@@ -95,7 +95,7 @@ def test_every_hit_shares_a_content_word_with_the_query(folder: Path, data: st.D
 
 @settings(max_examples=200, suppress_health_check=[HealthCheck.function_scoped_fixture], deadline=None)
 @given(st.text(max_size=200))
-def test_no_query_text_can_break_it(folder: Path, text: str) -> None:
+def test_no_query_text_is_a_syntax_error(folder: Path, text: str) -> None:
     for query in (text, f'fox" OR {text} NEAR(', f"fox {text}"):
         found = library.best_match(folder, query)
         assert found is None or (folder / found.file).exists()
@@ -133,7 +133,7 @@ def own_library(folder: Path, *lines: str) -> Path:
     return folder
 
 
-def test_a_library_of_ones_own_needs_only_captions(tmp_path: Path) -> None:
+def test_a_users_library_needs_only_captions(tmp_path: Path) -> None:
     Image.new("RGB", (64, 48), "teal").save(tmp_path / "pond.jpg")
     mine = own_library(tmp_path, '{"file": "pond.jpg", "caption": "A quiet pond"}')
     assert look(mine, "ponds").source["caption"] == "A quiet pond"
@@ -150,7 +150,7 @@ def test_a_caption_may_hold_any_separator_but_a_line_feed(tmp_path: Path, sign: 
 
 
 @pytest.mark.parametrize("file", ["../secret.png", "a\\u0000.png"])
-def test_a_picture_outside_the_folder_is_not_given_out(tmp_path: Path, file: str) -> None:
+def test_an_image_outside_the_folder_is_refused(tmp_path: Path, file: str) -> None:
     Image.new("RGB", (64, 48)).save(tmp_path / "secret.png")
     mine = own_library(tmp_path / "mine", f'{{"file": "{file}", "caption": "secret"}}')
     with pytest.raises(InfrastructureFault, match="outside"):

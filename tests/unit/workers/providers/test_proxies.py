@@ -68,7 +68,7 @@ def test_the_proxy_is_the_one_of_the_urls_scheme(
     ],
 )
 @pytest.mark.parametrize("scheme", ["http", "https"])
-def test_what_is_inside_goes_through_no_proxy(
+def test_internal_hosts_are_requested_directly(
     monkeypatch: pytest.MonkeyPatch, scheme: str, host: str
 ) -> None:
     for name in ("HTTP_PROXY", "HTTPS_PROXY", "ALL_PROXY"):
@@ -135,7 +135,7 @@ class Names(AbstractResolver):
         (("9.9.9.9",), True),  # as NO_PROXY says below
     ],
 )
-def test_a_name_that_leads_inside_goes_direct(
+def test_a_name_that_resolves_to_an_internal_address_is_requested_directly(
     monkeypatch: pytest.MonkeyPatch, found: tuple[str, ...], direct: bool
 ) -> None:
     monkeypatch.setenv("HTTPS_PROXY", PROXY)
@@ -154,7 +154,7 @@ def test_a_name_is_not_resolved_for_each_request_nor_without_a_proxy(monkeypatch
     assert names.asked == ["serpapi.com"]
 
 
-def test_a_name_that_does_not_resolve_in_time_is_the_proxys(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_a_name_that_does_not_resolve_in_time_is_left_to_the_proxy(monkeypatch: pytest.MonkeyPatch) -> None:
     class Silent(Names):
         async def resolve(self, host: str, port: int = 0, family: Any = 0) -> list[ResolveResult]:
             await asyncio.Event().wait()
@@ -170,7 +170,7 @@ def test_a_proxys_password_is_not_shown() -> None:
 
 
 @given(st.text(max_size=40), st.text(max_size=40))
-def test_no_url_and_no_variable_makes_the_choice_raise(url: str, value: str) -> None:
+def test_no_url_and_no_variable_raises(url: str, value: str) -> None:
     variables = {"https": value, "http": value, "all": value, "no": value}
     with pytest.MonkeyPatch.context() as patched:
         patched.setattr(proxies, "getproxies_environment", lambda: variables)

@@ -201,7 +201,7 @@ OTHERS = [
         *OTHERS,
     ],
 )
-def test_an_answer_means_what_the_service_says(status: int, answer: Any, expected: Meaning) -> None:
+def test_the_meaning_of_an_error_answer(status: int, answer: Any, expected: Meaning) -> None:
     assert meaning(status, answer) is expected
 
 
@@ -211,7 +211,7 @@ def test_plain_text_is_read_and_a_page_of_html_is_not() -> None:
 
 
 @pytest.mark.parametrize("echo", ["input", "prompt", "messages", "ctx", "revised_prompt", "content"])
-def test_what_an_answer_repeats_of_the_request_decides_nothing(echo: str) -> None:
+def test_the_repeated_request_does_not_decide_the_meaning(echo: str) -> None:
     for words in ("invalid api key, quota", "content_policy_violation", "context length"):
         answer = {"detail": [{"msg": "no", "type": "value_error", echo: {"code": words, "message": words}}]}
         assert meaning(422, answer) is Meaning.UNKNOWN
@@ -250,7 +250,7 @@ def test_finish_reasons_of_content_filters(code: str) -> None:
 
 
 @pytest.mark.parametrize("code", ["stop", "length", "tool_calls", "", None, 7, "error", "abort"])
-def test_other_finish_reasons_are_none(code: object) -> None:
+def test_other_finish_reasons_are_no_content_filter(code: object) -> None:
     assert not is_content_code(code)
 
 
@@ -271,7 +271,7 @@ def test_no_answer_raises(status: int, answer: Any, body: str) -> None:
     assert meaning(status, answer, body) in Meaning
 
 
-def test_what_is_read_of_an_answer_is_bounded() -> None:
+def test_the_part_of_an_answer_that_is_read_is_bounded() -> None:
     deep: Any = "x"
     for _ in range(900):
         deep = {"error": deep}

@@ -52,7 +52,7 @@ def test_every_figure_is_stored_and_the_first_is_the_image(blobs: BlobStore) -> 
     assert all(blobs.get(image).startswith(b"\x89PNG") for image in result.images)
 
 
-def test_a_figure_too_many_is_told(blobs: BlobStore) -> None:
+def test_figures_beyond_the_limit_are_counted_in_the_source(blobs: BlobStore) -> None:
     nine = "for n in range(9): plt.figure(figsize=(1, 1)).text(0.5, 0.5, str(n))"
     result = _run(nine, blobs).result
     assert isinstance(result, Success)
@@ -74,7 +74,7 @@ def test_the_forms_in_which_models_write_code(text: str, blobs: BlobStore) -> No
     assert _run(text, blobs).ok
 
 
-def test_only_one_outer_fence_is_taken_off() -> None:
+def test_only_one_outer_fence_is_removed() -> None:
     inner = "x = '''\n```python\n1\n```\n'''"
     assert code.unfenced(inner) == inner
     assert code.unfenced(f"```python\n{inner}\n```") == inner
@@ -90,7 +90,7 @@ FAILURES = {
 
 
 @pytest.mark.parametrize(("text", "cause"), FAILURES.values(), ids=FAILURES)
-def test_failures_are_the_models(text: str, cause: Cause, blobs: BlobStore) -> None:
+def test_failures_of_the_code_are_the_models_fault(text: str, cause: Cause, blobs: BlobStore) -> None:
     result = _run(text, blobs).result
     assert isinstance(result, Failure)
     assert result.cause is cause
@@ -102,7 +102,7 @@ def test_a_deadline_during_the_code_is_a_timeout(blobs: BlobStore) -> None:
     assert result.cause is Cause.TIMEOUT
 
 
-def test_an_outcome_tells_how_long_its_code_ran_without_the_start_of_its_zygote(blobs: BlobStore) -> None:
+def test_the_run_time_of_an_outcome_excludes_the_start_of_the_zygote(blobs: BlobStore) -> None:
     code._renderer().close()
     outcome = _run("import time; time.sleep(0.5)", blobs)
     assert outcome.waited_s > 0  # an interpreter and its libraries

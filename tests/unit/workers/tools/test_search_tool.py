@@ -60,7 +60,7 @@ def test_a_blank_query_is_the_models_fault(configured, tmp_path):
     assert error.value.cause is Cause.BAD_PARAMS
 
 
-def test_a_hit_is_stored_with_where_it_is_from(configured, tmp_path):
+def test_a_hit_is_stored_with_its_source(configured, tmp_path):
     configured(provider="library", library=str(build_library(tmp_path / "library")))
     JOBS["search"].warm()
     payload, ctx = context(tmp_path, "landmarks in Kyoto")
