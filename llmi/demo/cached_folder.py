@@ -1,7 +1,7 @@
-"""A folder that is made once and then used from there: atomically, and by one process at a time.
+"""A folder in the cache that is built once.
 
-Invariants: the folder appears whole or not at all; it is made again when what it was made from has changed; a
-folder that was not made here is never touched; two processes that want it at once make it once.
+Invariants: the folder appears whole or not at all; it is built again when its sources have changed; a folder
+that was not built here is never touched; of two processes that need it at once, one builds it.
 """
 
 from __future__ import annotations
@@ -18,9 +18,10 @@ MANIFEST = "manifest.json"
 
 
 def cached_folder(folder: Path, made_from: Mapping[str, object], make: Callable[[Path], None]) -> Path:
-    """`folder`, after `make` has filled it, unless its manifest already says `made_from`. Returns `folder`.
+    """Return `folder`; fill it with `make` first, unless its manifest equals `made_from`.
 
-    `make` gets the path of a folder yet to be made. Raises `ConfigError` when `folder` holds something else.
+    `make` gets the path of a folder that does not exist yet. Raises `ConfigError` when `folder` holds
+    something else.
     """
     folder.parent.mkdir(parents=True, exist_ok=True)
     with (folder.parent / f".{folder.name}.lock").open("w", encoding="utf-8") as lock:

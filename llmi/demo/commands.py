@@ -42,11 +42,11 @@ def demo(
     """
     with output(as_json) as (console, result):
         from llmi.demo.run import demo as run
-        from llmi.demo.run import go_on
+        from llmi.demo.run import resume_demo
 
         errors = make_console(stderr=True)
         if resume:
-            config, summary = go_on(required_name(name), steps, runs, errors)
+            config, summary = resume_demo(required_name(name), steps, runs, errors)
         else:
             config, summary = run(model.value, name or stamp("demo"), seed, steps, runs, errors)
         result.update(summary.model_dump(mode="json"))
@@ -65,7 +65,7 @@ def evaluate_demo(
 
     Builds a tiny vision-language author, tiny image models and a drawn library (once; shared with
     [b]llmi demo[/b]), starts Redis and workers for as long as it takes, and evaluates six items of a small
-    benchmark by rules. The same name again goes on where it stopped.
+    benchmark by rules. The same name again continues where it stopped.
     """
     with output(as_json) as (console, result):
         from coordinator.host.signals import StopSignals

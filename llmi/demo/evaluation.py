@@ -1,7 +1,7 @@
 """`llmi evaluate demo`: build what is missing, start Redis and workers, evaluate a small benchmark on them.
 
-Invariants: the evaluation goes the same way as any other: submitted, watched, reported; whatever ends the
-command, what it started is stopped; the same name again goes on where the last time stopped.
+Invariants: the evaluation is submitted, watched and reported as any other; what the command started is
+stopped when it ends; the same name again continues where it stopped.
 """
 
 from __future__ import annotations
@@ -29,7 +29,7 @@ from llmi.demo.specimen_bench import write_bench
 from workers.errors import ConfigError
 
 CONFIG = SHIPPED / "evaluate_demo.yaml"  # never a file of that name in the working directory
-LOOK_S = 1.0
+POLL_S = 1.0
 
 
 def demo(
@@ -40,8 +40,9 @@ def demo(
     say: Notify,
     show: Callable[[Status], None],
 ) -> tuple[str, dict[str, Any]]:
-    """Evaluate the tiny vision-language policy. Returns the report's page and numbers. `console` shows what
-    is built, `say` what is started, `show` how far the evaluation is.
+    """Evaluate the tiny vision-language policy. Returns the report's page and numbers.
+
+    `console` shows what is built, `say` what is started, `show` the progress of the evaluation.
 
     Raises `ConfigError`, `BuildFailed`, `InfrastructureFault` or `Stopped`.
     """
@@ -80,4 +81,4 @@ def _wait(evaluation: Evaluation, fleet: Fleet, show: Callable[[Status], None]) 
         if not status.under_way:
             return
         fleet.reconcile()
-        time.sleep(LOOK_S)
+        time.sleep(POLL_S)

@@ -26,19 +26,16 @@ ORIGIN = "the built-in image library (drawn by llmi)"
 def build_library(
     folder: Path, seed: int = 0, progress: Callable[[float], None] = lambda share: None
 ) -> Path:
-    """The library in `folder`, drawn (some seconds) unless it is there already. Returns `folder`.
-    `progress` gets the share done, from 0 to 1.
+    """Return `folder` with the library; draw it first (some seconds) if it is missing.
 
-    128 pictures: 8 cities in 8 lights, 8 animals in 8 places. Raises `ConfigError` when the folder holds
-    something else.
+    128 pictures: 8 cities in 8 lights, 8 animals in 8 places. `progress` gets the share done, from 0 to 1.
+    Raises `ConfigError` when the folder holds something else.
     """
     return cached_folder(folder, _manifest(seed), lambda part: _fill(part, seed, progress))
 
 
 def scenes(seed: int) -> list[Scene]:
-    """What the library shows: each city in each light, each animal in each place (in a light that the seed
-    picks).
-    """
+    """The scenes of the library: each city in each light, each animal in each place (in a light by seed)."""
     chance = random.Random(seed)
     lights = list(LIGHTS)
     cities = [Scene(city, "", light) for city, light in every_city()]

@@ -1,6 +1,6 @@
-"""`llmi demo`: build what is missing, then a real GRPO run on it, the same path as `llmi train`.
+"""`llmi demo`: build what is missing, then run GRPO on it, by the same path as `llmi train`.
 
-Invariant: only what the demo built itself differs from a training run: paths, seed and number of steps.
+Invariant: only paths, seed and number of steps differ from a training run.
 """
 
 from __future__ import annotations
@@ -32,7 +32,7 @@ def demo(
         from workers.errors import ConfigError
 
         parts = Parts(cache_folder(), kind, seed)
-        # Building takes minutes: what is wrong with arguments or environment is said before.
+        # Building takes minutes: arguments and environment are checked before.
         unbuilt = configure(parts, Path("unbuilt"), name, steps)
         if problems := [*folders.cache(parts.cache), *preflight.surroundings(unbuilt, runs / name)]:
             raise ConfigError("\n".join(problems))
@@ -40,9 +40,10 @@ def demo(
         return config, launch(config, runs, console, signals, memory, began)
 
 
-def go_on(name: str, steps: int | None, runs: Path, console: Console) -> tuple[RunConfig, Summary]:
-    """Resume the demo run of this name, as it was configured; `steps`: another number of them. Raises as
-    `coordinator.run.launch.launch`.
+def resume_demo(name: str, steps: int | None, runs: Path, console: Console) -> tuple[RunConfig, Summary]:
+    """Resume the demo run of this name with its own configuration. `steps`: another number of steps.
+
+    Raises as `coordinator.run.launch.launch`.
     """
     began = time.monotonic()
     with StopSignals() as signals, MemoryWatch() as memory:

@@ -1,7 +1,7 @@
-"""A small benchmark of the project's own in LLMI-Bench's format, to try an evaluation without any download.
+"""A small generated benchmark in LLMI-Bench's format, to try an evaluation without a download.
 
-Invariants: the same seed gives the same files; its subjects are those of the test split, which no tiny policy
-was taught; the criteria are such that words alone tell something about them.
+Invariants: the same seed gives the same files; its subjects are those of the test split, which the tiny
+policy was not trained on; the criteria can be judged by rules, from words alone.
 """
 
 from __future__ import annotations
@@ -40,7 +40,7 @@ def write_bench(folder: Path, seed: int = 1) -> Path:
 
 
 def _prompts(seed: int) -> list[Prompt]:
-    """Prompts that want a picture, of every kind there is."""
+    """Prompts that require a picture, of every kind."""
     chosen: list[Prompt] = []
     for pictures, count in ((False, TEXT_ITEMS), (True, PICTURE_ITEMS)):
         wanting = (one for one in prompts(seed, "test", pictures=pictures) if one.image_num > 0)

@@ -1,2 +1,4 @@
-"""Benchmarks that run on this machine alone: each starts what it needs, ends in a bounded time, and prints
-what it measured beside what is asked for."""
+"""Benchmarks and fault injection on this machine: each starts what it needs, ends, and prints its targets.
+
+May import everything.
+"""

@@ -1,8 +1,8 @@
-"""What a chart costs in the jail, beside a cold interpreter that imports the same four libraries for each, as
-the original does: latency of one, and throughput of as many as there are lanes.
+"""`llmi bench code`: latency and throughput of charts in the jail, and in a cold interpreter for each.
 
-Invariant: both ways draw the same chart, cut out what shows something, and hand back its PNG; they take turns
-within one run, so that what the machine does meanwhile meets both.
+The cold interpreter imports the same four libraries for each chart, as the released code of LLM-I does.
+Invariant: both draw, crop and return the same chart as PNG; they alternate within one run, so that other load
+on the machine affects both.
 """
 
 from __future__ import annotations
@@ -38,7 +38,7 @@ import seaborn as sns
 plt.savefig(sys.stdout.buffer, format="png", bbox_inches="tight")
 """
 PNG = b"\x89PNG"
-WARM_PER_COLD = 10  # warm ones are quick, and many make their quantiles worth something
+WARM_PER_COLD = 10  # warm charts are fast, and quantiles need many
 
 
 @dataclass(frozen=True)
@@ -129,9 +129,9 @@ def warm_chart(renderer: Renderer, settings: CodeSettings) -> bytes:
 def _empty(renderer: Renderer, settings: CodeSettings) -> None:
     try:
         renderer.render(EMPTY, settings)
-    except ModelFault:  # it drew nothing
+    except ModelFault:  # expected: it drew nothing
         return
-    raise AssertionError("an empty job has drawn something")
+    raise AssertionError("an empty job drew something")
 
 
 def _timed(work: Callable[[], object]) -> float:
@@ -141,7 +141,7 @@ def _timed(work: Callable[[], object]) -> float:
 
 
 def _throughput(lanes: list[Callable[[], object]], seconds: float) -> float:
-    """Ends per second when each lane works for `seconds`, and finishes what it has begun."""
+    """Charts per second when each lane works for `seconds`, and finishes its last one."""
     counts = [0] * len(lanes)
     began = time.perf_counter()
 

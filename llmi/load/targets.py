@@ -1,6 +1,6 @@
-"""A number beside what is asked of it, for every benchmark.
+"""A measured number with its limits, for every benchmark.
 
-Invariant: a target that names no limit is met by any number; `document` names only the limits there are.
+Invariant: a target without a limit is met by any number; `document` has only the limits that are set.
 """
 
 from __future__ import annotations
@@ -11,7 +11,7 @@ from typing import Any
 
 @dataclass(frozen=True)
 class Target:
-    """`value` and its limits in `unit` (empty: a ratio); a limit of None is not asked for."""
+    """`value` and its limits in `unit` (empty: a ratio); None: no limit."""
 
     name: str
     value: float
@@ -21,17 +21,17 @@ class Target:
 
     @property
     def met(self) -> bool:
-        """Limits included."""
+        """Whether the value is within the limits, limits included."""
         return (self.at_most is None or self.value <= self.at_most) and (
             self.at_least is None or self.value >= self.at_least
         )
 
     @property
-    def asked(self) -> str:
+    def limits(self) -> str:
         """The limits in words, as in "at most 5 ms"."""
-        limits = (("at least", self.at_least), ("at most", self.at_most))
+        both = (("at least", self.at_least), ("at most", self.at_most))
         return " and ".join(
-            f"{words} {limit:g} {self.unit}".rstrip() for words, limit in limits if limit is not None
+            f"{words} {limit:g} {self.unit}".rstrip() for words, limit in both if limit is not None
         )
 
     def document(self) -> dict[str, Any]:

@@ -1,6 +1,4 @@
-"""Drawn pictures with captions: what the built-in image library is made of, and what the tiny diffusion model
-learns.
+"""Drawn pictures with captions, for the built-in image library and for training the tiny diffusion model.
 
-Everything is drawn with PIL from a seed; nothing is downloaded and nothing is anybody's work but this
-project's.
+Everything is drawn with PIL from a seed; nothing is downloaded or copied. May import nothing of ours.
 """

@@ -1,7 +1,7 @@
 """A canvas in units of its own height, and the light in which a scene is painted.
 
 Invariants: y runs from 0 (top) to 1 (bottom), x from 0 to `width`; every colour passes through the light, so
-that one scene looks of a piece by day and by night; drawn at `SCALE` times the size and scaled down once, for
+that a scene is consistent by day and by night; drawn at `SCALE` times the size and scaled down once, for
 smooth edges.
 """
 

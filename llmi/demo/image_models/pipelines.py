@@ -1,5 +1,4 @@
-"""Tiny real weights for diffusers' Qwen-Image pipelines, made here: the demo's and the tests' diffusion
-model.
+"""Builds tiny weights for diffusers' Qwen-Image pipelines: the diffusion model of the demo and the tests.
 
 One folder serves `QwenImagePipeline`, `QwenImageEditPipeline` and `QwenImageEditPlusPipeline` through the
 same `from_pretrained` that loads the published weights; only the sizes differ (about 0.3 million parameters).
@@ -40,7 +39,7 @@ SPECIAL = (
 
 
 def settings(folder: Path, *, edit: bool = False, size: str = "64x64") -> ImageModelSettings:
-    """Settings under which the tiny weights do well: few steps, little guidance."""
+    """Settings for the tiny weights: few steps, little guidance."""
     return ImageModelSettings(
         provider="diffusers",
         model=str(folder),
@@ -54,8 +53,9 @@ def settings(folder: Path, *, edit: bool = False, size: str = "64x64") -> ImageM
 
 
 def build_tiny_pipelines(folder: Path, progress: Progress = lambda share: None) -> Path:
-    """The tiny weights in `folder`, built and trained (under a minute) unless they are there already. Returns
-    `folder`. `progress` gets the share done, from 0 to 1.
+    """Return `folder` with the tiny weights; build and train them first (under a minute) if they are missing.
+
+    `progress` gets the share done, from 0 to 1.
 
     Raises `ConfigError` when the folder holds something else.
     """
@@ -96,7 +96,7 @@ def _build(folder: Path, progress: Progress) -> None:
 
 
 def make_tokenizer(words: list[str]) -> Any:
-    """Byte-level BPE that knows `words`, alone or after a space, as single tokens and spells out all else."""
+    """Byte-level BPE with `words`, alone or after a space, as single tokens; all else is spelt out."""
     from transformers import Qwen2Tokenizer
 
     vocabulary, merges = _merge_table(words)
@@ -129,7 +129,7 @@ def _merge_table(words: list[str]) -> tuple[dict[str, int], list[tuple[str, str]
 
 
 def system_prompts() -> dict[str, int]:
-    """What the pipelines put before a prompt, and how many of its tokens they cut off again."""
+    """What the pipelines put before a prompt, and how many of its tokens they remove from the output."""
     from diffusers import QwenImageEditPlusPipeline, QwenImagePipeline
 
     parts = dict.fromkeys(("scheduler", "vae", "text_encoder", "tokenizer", "transformer"))

@@ -1,8 +1,8 @@
-"""Teaches the tiny diffusion weights to draw: some seconds of training on the drawn scenes.
+"""Trains the tiny diffusion weights on the drawn scenes, for some seconds.
 
-First the autoencoder learns to keep a picture, then the transformer learns, by flow matching, to draw what a
-caption says and to repaint a given picture in another light. The text encoder stays random: a word is known
-by its embedding. The results are small and soft, but they follow the prompt, which noise would not.
+First the autoencoder is trained on pictures, then the transformer, by flow matching, on captions and on edits
+to another light. The text encoder stays random: its embeddings tell words apart. The results are small and
+soft, but they follow the prompt.
 """
 
 from __future__ import annotations
@@ -28,10 +28,10 @@ Progress = Callable[[float], None]  # gets the share done, from 0 to 1
 SIDE = 64  # pixels
 LIGHTS_PER_PAIR = 3
 AUTOENCODER_STEPS, TRANSFORMER_STEPS = 120, 320
-FIRST_PART = 0.18  # the share of the work that the autoencoder takes, as measured
+FIRST_PART = 0.18  # measured share of the time that the autoencoder takes
 AUTOENCODER_BATCH, TRANSFORMER_BATCH = 16, 48
 CARRIED, CONSTANT = 7, 4.0  # channels of the autoencoder that begin as a straight way through: see _prepare
-# The autoencoder learns from pieces: a quarter of the work, and it is the same everywhere in a picture.
+# The autoencoder is trained on crops: a quarter of the work, and it is the same everywhere in a picture.
 CROP = 32
 EMPTY = " "  # the negative prompt: what guidance leads away from
 CHANGES = ("the same picture changed to {}", "make it {}", "show it {}")
@@ -48,9 +48,7 @@ STYLES: dict[str, tuple[float, float, int]] = {
 
 @dataclass(frozen=True)
 class Lesson:
-    """A picture by its number, what to say for it, and the number of the picture to start from (None:
-    from nothing).
-    """
+    """A picture by its number, its prompt, and the number of the picture to edit (None: generate)."""
 
     target: int
     prompt: str
@@ -58,7 +56,7 @@ class Lesson:
 
 
 def texts() -> list[str]:
-    """Everything that is said in the lessons."""
+    """All words of the lessons."""
     chance = random.Random(0)
     prompts = [scene.caption for scene in _scenes(chance)]
     return [*prompts, *(way.format("") for way in CHANGES), *STYLES, "painting of"]
@@ -91,7 +89,7 @@ def train(pipeline: Any, progress: Progress) -> None:
 
 @contextlib.contextmanager
 def _one_thread() -> Iterator[None]:
-    """Models this small lose more to handing work around than they gain from a second core."""
+    """Use one thread: for models this small, a second costs more than it gains."""
     import torch
 
     before = torch.get_num_threads()
@@ -367,5 +365,5 @@ class _Words:
         with torch.no_grad():
             if not edit:
                 return self._draw.encode_prompt(prompt)[0][0]
-            # Any picture will do: the random vision tower says nothing about it, the reference latents do.
+            # Any picture will do: the random vision tower carries no information, the reference latents do.
             return self._edit.encode_prompt(prompt, image=[Image.new("RGB", (SIDE, SIDE))])[0][0]

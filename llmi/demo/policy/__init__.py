@@ -1,6 +1,5 @@
-"""The tiny policy: a real Qwen3 or Qwen2.5-VL of about a million weights, taught here to write imperfect
-documents.
+"""The tiny policy: a Qwen3 or Qwen2.5-VL of about a million weights, trained on imperfect documents.
 
-It stands in for the real model where there is no GPU: the same architectures, the same chat format, an
-ordinary model folder. Importing this package imports no torch; building does.
+It replaces the real model on a machine without a GPU: same architecture and chat format, an ordinary model
+folder. May import `policy` and `llmi.demo.prompts`; torch only while building.
 """

@@ -85,12 +85,12 @@ def _build(kind: Kind, folder: Path, seed: int, report: Progress, recipe: Recipe
     from llmi.demo.policy.tokenizer import train_tokenizer
 
     report(0.0, f"writing {recipe.documents:,} documents")
-    taught = pairs(kind, recipe, seed)
+    samples = pairs(kind, recipe, seed)
     report(0.0, "training the tokenizer")
-    tokenizer = train_tokenizer((f"{prompt.text}\n{answer}" for prompt, answer in taught), recipe.vocabulary)
+    tokenizer = train_tokenizer((f"{prompt.text}\n{answer}" for prompt, answer in samples), recipe.vocabulary)
     report(0.0, "tokenizing the documents")
     lessons = make_lessons(
-        taught, tokenizer, lambda share: report(_PREPARED * share, "preparing the input images")
+        samples, tokenizer, lambda share: report(_PREPARED * share, "preparing the input images")
     )
     threads = torch.get_num_threads()
     torch.set_num_threads(len(os.sched_getaffinity(0)))

@@ -54,19 +54,19 @@ def chat_text(tokenizer: Any, prompt: Prompt) -> str:
 
 
 def make_lessons(
-    taught: list[tuple[Prompt, str]], tokenizer: Any, progress: Callable[[float], None]
+    samples: list[tuple[Prompt, str]], tokenizer: Any, progress: Callable[[float], None]
 ) -> list[Lesson]:
     """Token ids for every pair. `progress` gets the share done of the images."""
     asked = tokenizer(
-        [chat_text(tokenizer, prompt) for prompt, _ in taught], add_special_tokens=False
+        [chat_text(tokenizer, prompt) for prompt, _ in samples], add_special_tokens=False
     ).input_ids
-    answers = tokenizer([answer + END for _, answer in taught], add_special_tokens=False).input_ids
-    seen = [place for place, (prompt, _) in enumerate(taught) if prompt.image]
+    answers = tokenizer([answer + END for _, answer in samples], add_special_tokens=False).input_ids
+    seen = [place for place, (prompt, _) in enumerate(samples) if prompt.image]
     images = make_processor(tokenizer).image_processor if seen else None
     vision: dict[int, tuple[Any, Any]] = {}
     for start in range(0, len(seen), _CHUNK):
         chunk = seen[start : start + _CHUNK]
-        made = _processed(images, [taught[place][0].image for place in chunk])
+        made = _processed(images, [samples[place][0].image for place in chunk])
         vision.update(zip(chunk, made, strict=True))
         progress(start / len(seen))
     pad = tokenizer.convert_tokens_to_ids("<|image_pad|>")

@@ -1,7 +1,7 @@
 """The tiny policy's own tokenizer: byte-level BPE, Qwen's special tokens and chat format.
 
-Invariants: any text can be encoded and comes back unchanged; `<imgen>` and `</imgen>` are one token each and
-stay in decoded text; a token never reaches across a sentence or a line break.
+Invariants: decoding an encoded text gives the same text; `<imgen>` and `</imgen>` are one token each and
+stay in decoded text; no token spans a sentence end or a line break.
 """
 
 from __future__ import annotations

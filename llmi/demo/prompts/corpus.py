@@ -1,4 +1,4 @@
-"""The project's own prompts, written as parquet in the schema of the LLM-I dataset.
+"""Generated prompts, written as parquet in the schema of the LLM-I dataset.
 
 Four files: `train`, `test` (text rows, `prompt` a string) and `train_mm`, `test_mm` (one input image each,
 `prompt` a chat). Invariants: the same seed gives the same rows; no subject of a test file occurs in a

@@ -1,4 +1,4 @@
-"""The simply drawn input images of the project's own multimodal prompts.
+"""Input images of the generated multimodal prompts.
 
 Invariant: the same arguments give the same PNG bytes.
 """
@@ -16,7 +16,7 @@ _SKIES = ("#dcecf7", "#f7ead8", "#e8e3f3", "#e2f0e4")
 
 
 def draw_picture(topic: Topic, seed: int) -> bytes:
-    """The thing a multimodal topic is about, on a plain ground, as PNG. `seed` moves and sizes it."""
+    """The thing of a multimodal topic on a plain ground, as PNG. `seed` chooses its place and size."""
     from PIL import Image, ImageDraw
 
     if topic.picture is None:

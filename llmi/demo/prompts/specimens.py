@@ -1,4 +1,4 @@
-"""Documents written by rule, right and deliberately imperfect, from which the tiny policy learns to write.
+"""Documents written by rule, correct or with deliberate errors: the training data of the tiny policy.
 
 Invariants: tags are grammatical nearly always, and chart code runs; how often the number of images and the
 tools are right is set by `Flaws`, so that training has something to improve.
@@ -123,7 +123,7 @@ def _sentence(random: Random, topic: Topic, flaws: Flaws) -> str:
 
 
 def _tag(random: Random, tool: Source, topic: Topic, before: int, flaws: Flaws) -> str:
-    """`before`: how many pictures lie before this one, so which indices an edit may point to."""
+    """`before`: the number of earlier pictures, which an edit may refer to."""
     subject = _subject(random, topic, flaws)
     params: dict[str, str | int]
     if tool == "search":

@@ -1,4 +1,4 @@
-"""What the project's own prompts are about, and how they ask for it.
+"""Topics of the generated prompts, and their wordings.
 
 Invariants: a prompt names its subject, so that a document can be checked against it; the subject of a prompt,
 not chance, decides whether it belongs to the training or the test split.
@@ -56,7 +56,7 @@ class Topic:
 
     @property
     def phrase(self) -> str:
-        """What is asked for; `<image>` stands for the input image."""
+        """The requested document in words; `<image>` stands for the input image."""
         if self.picture is not None:
             if self.kind == "edit":
                 return f"a page on this picture <image> and the same picture changed to {self.change}"
@@ -93,7 +93,7 @@ def draw_topic(random: Random, kind: Source, *, picture: bool = False) -> Topic:
 
 
 def draw_image_num(random: Random, topic: Topic) -> int:
-    """How many images are asked for: -1 none, 0 free, 99 at least one, else that many."""
+    """The requested number of images: -1 none, 0 free, 99 at least one, else that many."""
     if topic.kind == "edit" and topic.picture is None:
         return random.choice((2, 2, 3))
     return random.choices((NONE, FREE, ANY, 1, 2, 3), weights=(4, 1, 3, 5, 4, 3))[0]
@@ -105,7 +105,7 @@ def ask(random: Random, topic: Topic, image_num: int) -> str:
 
 
 def required_tools(topic: Topic, image_num: int) -> list[Source]:
-    """The tools a good answer uses; none where no image need be."""
+    """The tools that a good answer uses; none where no image is required."""
     if image_num in (NONE, FREE):
         return []
     return list(dict.fromkeys(topic.tools(1 if image_num == ANY else image_num)))

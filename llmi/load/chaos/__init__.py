@@ -1,2 +1,4 @@
-"""`llmi chaos`: a workload of real rollouts, queues and workers while a seed kills, stops and cuts what they
-need; then an audit of every request, every blob and every number."""
+"""`llmi chaos`: faults injected into real rollouts, queues and workers, then an audit of every request.
+
+May import `llmi.load.testbed` and `llmi.load.simulated`.
+"""

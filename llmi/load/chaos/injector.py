@@ -159,7 +159,7 @@ class FaultInjector:
 
 def _signal_group(pid: int, signum: signal.Signals) -> None:
     with contextlib.suppress(ProcessLookupError):
-        os.killpg(pid, signum)  # a worker leads a session of its own
+        os.killpg(pid, signum)  # a worker has a session of its own
 
 
 @contextlib.contextmanager

@@ -1,4 +1,7 @@
-"""`llmi bench`: what this program costs and gains, measured on this machine."""
+"""`llmi bench` and `llmi chaos` on the command line.
+
+May import everything in `llmi.load`, on use only.
+"""
 
 from __future__ import annotations
 

@@ -45,7 +45,7 @@ def print_targets(console: Console, targets: Sequence[Target]) -> None:
     for target in targets:
         sign = "[bold green]✓[/]" if target.met else "[bold red]✗[/]"
         console.print(
-            f"{sign} {target.name}: [bold]{target.value:.2f}[/] {target.unit}, target {target.asked}",
+            f"{sign} {target.name}: [bold]{target.value:.2f}[/] {target.unit}, target {target.limits}",
             highlight=False,
         )
 

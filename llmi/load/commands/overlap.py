@@ -37,7 +37,7 @@ def overlap(
     ] = False,
     as_json: Json = False,
 ) -> None:
-    """Run the same GRPO run in four variants: blocking as the original, wider, as verl overlaps, and ours.
+    """Compare the same GRPO run in four variants: blocking, blocking with more threads, as verl, as llmi.
 
     Real verl, vLLM, queues and workers; simulated service times. Takes some 40 minutes on two idle cores; the
     first run also builds the demo's policy.

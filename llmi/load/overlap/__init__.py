@@ -1,4 +1,4 @@
-"""`llmi bench overlap`: one training run with slow tools, in several ways of waiting.
+"""`llmi bench overlap`: one training run with slow tools, in variants that wait differently.
 
-May import everything but the other benchmarks.
+May import `llmi.load.simulated`, `llmi.demo` and the product.
 """

@@ -35,12 +35,12 @@ class Bound:
 
     @property
     def seconds(self) -> float:
-        """What a step takes at least, as far as these parts were at their best."""
+        """The lower bound on the time of a step."""
         return self.parts[self.largest]
 
     @property
     def trainer_idle_ratio(self) -> float:
-        """What the trainer must wait when every step takes as long as the bound."""
+        """The share of a step that the trainer waits when every step takes as long as the bound."""
         return 1 - self.parts[TRAINING] / self.seconds if self.seconds else 0.0
 
     def document(self) -> dict[str, Any]:

@@ -49,7 +49,7 @@ class Panel:
 
     @property
     def most_texts(self) -> int:
-        """So many were being written at once."""
+        """The most texts that were being written at once."""
         return max(running(self.texts[0] + self.texts[1], (0.0, self.step.seconds))[1])
 
     def lanes(self, queue: str) -> int:
@@ -59,7 +59,7 @@ class Panel:
 
 
 def _parts(spans: Iterable[tuple[str, Span]], own: set[str], step: Step) -> Parts:
-    """`spans` with the group that each is for."""
+    """Split `spans`, each with its group, into those of `own` groups and others."""
     parts: Parts = ([], [])
     for group, span in spans:
         for began, ended in clipped([span], (step.began, step.ended)):

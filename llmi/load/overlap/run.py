@@ -91,16 +91,16 @@ class VariantRun:
         return {r.uid for r in self.ledger.rollouts.values() if r.state == "trained" and r.step in numbers}
 
     def group_of(self, record: RequestRecord) -> str:
-        """The group whose rollout asked for it."""
+        """The group of the rollout that posted it."""
         return self.ledger.rollouts[record.request.owner].uid
 
     @cached_property
     def asked(self) -> dict[str, float]:
         """When each request was due, Unix seconds, by id: when it was posted, or earlier in a phased variant.
 
-        There a request whose turn has come waits first for a thread of the client. A tool's turn comes when
-        the last text of the step's batch is written, a judge's when its last tool has ended; an edit's when
-        the image it changes is in, which is when it is posted.
+        There a request that is due may wait for a thread of the client before it is posted. A tool is due
+        when the last text of the step's batch is written, a judge when the batch's last tool has ended, an
+        edit when its input image has arrived, which is when it is posted.
         """
         requests = self.ledger.requests
         asked = {request_id: record.posted for request_id, record in requests.items()}

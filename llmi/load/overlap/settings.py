@@ -50,8 +50,7 @@ class ServiceSettings(Settings):
         return self
 
     def draw(self, queue: str, number: int) -> float:
-        """Seconds that the job of this queue takes which is started as the `number`th: the same in every
-        variant."""
+        """Service time in seconds of the `number`th job of this queue: the same in every variant."""
         mean_s = self.mean_s[queue]
         random = Random(f"{self.seed}:{queue}:{number}")
         return random.lognormvariate(math.log(mean_s) - self.sigma**2 / 2, self.sigma)

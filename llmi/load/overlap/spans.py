@@ -14,7 +14,7 @@ from policy.ledger.entries import Span
 
 
 def clipped(spans: Iterable[Span], window: Span) -> list[Span]:
-    """What of each span lies in `window`; those that lie outside are left out."""
+    """The part of each span within `window`; spans outside are left out."""
     inside = ((max(began, window[0]), min(ended, window[1])) for began, ended in spans)
     return [(began, ended) for began, ended in inside if began < ended]
 

@@ -75,7 +75,7 @@ def configure(settings: OverlapSettings, name: VariantName, parts: Parts) -> Run
             "train.n": settings.n,
             "train.response_tokens": settings.response_tokens,
             "train.max_staleness": settings.max_staleness,
-            # verl's default for its asynchronous trainers; none: a batch is asked for when the last is done.
+            # verl's default for its asynchronous trainers; 0: a batch is requested when the last is done.
             "train.warmup_batches": 1.0 if asynchronous else 0.0,
             "train.lr": UNCHANGED_LR,
             "train.admission": "adaptive" if name == "llmi" else "fixed",

@@ -1,4 +1,4 @@
-"""A simulated model and simulated workers, so that the queue alone is measured.
+"""A producer with a simulated model, and simulated workers and services.
 
-May import the product.
+May import `llmi.demo` and the product; `timed_jobs` also the settings of `llmi.load.overlap`.
 """

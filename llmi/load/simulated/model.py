@@ -77,7 +77,7 @@ class SimulatedModel:
         self._closed = closed
         self.vocabulary = Vocabulary()
         self.texts = [compose(self._random, self.vocabulary) for _ in range(TEXTS)]
-        self.written: dict[str, int] = {}  # tokens in memory, of the rollouts under way
+        self.written: dict[str, int] = {}  # tokens in memory, of the rollouts in flight
         self.finishing = False
 
     async def generate(

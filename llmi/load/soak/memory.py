@@ -15,9 +15,9 @@ import psutil
 from coordinator.host.processes import descendants
 
 MIB = 2**20
-GROWTH = 1.05  # of the last third over the middle one, and
-SLACK_BYTES = 8 * MIB  # so much more: an allocator's steps
-FILES = 3  # more open files that say nothing: connections come and go
+GROWTH = 1.05  # allowed growth of the last third over the middle one, and
+SLACK_BYTES = 8 * MIB  # this much more, for allocator steps
+FILES = 3  # more open files that are allowed: connections change
 ROLES = (
     ("llmi.load.testbed.provider", "images and judges"),
     ("workers.sandbox", "jail"),
@@ -69,7 +69,7 @@ def read(time_s: float) -> list[Reading]:
                 role = _role(process)
                 found.setdefault(role, []).append((process.memory_info().rss, process.num_fds()))
         except (psutil.NoSuchProcess, psutil.AccessDenied):
-            continue  # it ended, or is jailed code under another user
+            continue  # it has ended, or is jailed code under another user
     return [
         Reading(time_s, role, len(sizes), max(rss for rss, _ in sizes), max(files for _, files in sizes))
         for role, sizes in found.items()

@@ -76,12 +76,12 @@ def test_a_target_is_met_up_to_its_limit(over, sign):
 def test_a_target_may_ask_for_at_least():
     target = Target("samples per second against blocking", 3.0, "x", at_least=3.0)
     assert target.met
-    assert target.asked == "at least 3 x"
+    assert target.limits == "at least 3 x"
     assert target.document() == {
         "name": target.name, "value": 3.0, "unit": "x", "at_least": 3.0, "met": True
     }  # fmt: skip
     assert not Target("", 2.99, at_least=3.0).met
-    assert Target("", 0.5, at_least=0.1, at_most=0.7).asked == "at least 0.1 and at most 0.7"
+    assert Target("", 0.5, at_least=0.1, at_most=0.7).limits == "at least 0.1 and at most 0.7"
 
 
 def test_ratios_are_medians_against_medians():
