@@ -122,6 +122,11 @@ def holds_model(kind: str) -> bool:
     return kind in QUEUES and QUEUES[kind].resource == "gpu" and not provider_of(kind)
 
 
+def worker_id() -> str:
+    """Host and process id of this process, as outcomes and attempts name it."""
+    return f"{socket.gethostname()}:{os.getpid()}"
+
+
 def run(request: Request, blobs: BlobStore, cancelled: Callable[[], bool] = lambda: False) -> Outcome:
     """Run one request and return its outcome. Never raises. A request past its start deadline is not run."""
     started, clock = time.time(), time.monotonic()
@@ -147,7 +152,7 @@ def run(request: Request, blobs: BlobStore, cancelled: Callable[[], bool] = lamb
         request_id=request.request_id,
         kind=request.kind,
         result=result,
-        worker=f"{socket.gethostname()}:{os.getpid()}",
+        worker=worker_id(),
         started=started,
         finished=started + time.monotonic() - clock,  # unaffected by changes of the machine's clock
         waited_s=sum(waits),

@@ -18,7 +18,6 @@ import functools
 import json
 import logging
 import os
-import socket
 import time
 from typing import Any
 
@@ -70,7 +69,7 @@ def handle(task_id: str, kind: str, arguments: tuple[Any, ...]) -> Outcome:
         return _failed(task_id, kind, Cause.BAD_MESSAGE, detail)
 
     settings = section("queue", QueueSettings)
-    attempt = Attempt(worker=_worker(), begun=time.time())
+    attempt = Attempt(worker=jobs.worker_id(), begun=time.time())
     stored, attempts = _begin(task_id, attempt, settings.result_ttl_s)
     if stored is not None:
         return Outcome.model_validate_json(stored)
@@ -152,11 +151,7 @@ def _quarantine(request: Request, attempts: tuple[Attempt, ...], ttl_s: int) -> 
 
 def _failed(request_id: str, kind: str, cause: Cause, detail: str, provider: str = "") -> Outcome:
     failure = Failure(cause=cause, detail=detail[:2000], provider=provider)
-    return Outcome(request_id=request_id, kind=kind, result=failure, worker=_worker())
-
-
-def _worker() -> str:
-    return f"{socket.gethostname()}:{os.getpid()}"
+    return Outcome(request_id=request_id, kind=kind, result=failure, worker=jobs.worker_id())
 
 
 @functools.cache
