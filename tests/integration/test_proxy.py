@@ -5,6 +5,7 @@ from __future__ import annotations
 import asyncio
 import os
 import socket
+import ssl
 import time
 from collections.abc import Iterator
 from pathlib import Path
@@ -13,7 +14,8 @@ from typing import Any
 import aiohttp
 import provider_calls
 import pytest
-from connect_proxy import ConnectProxy, Listening, make_certificate
+from certificates import make_certificate
+from connect_proxy import ConnectProxy, Listening
 from fake_services import KEY, FakeServices, png
 from hostile_server import page
 
@@ -77,7 +79,10 @@ def tunnel(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[ConnectP
         writer.write(away if b"GET /away" in asked else page(png()) if found else b"HTTP/1.1 404 No\r\n\r\n")
         await writer.drain()
 
-    server, client = make_certificate(tmp_path, "pictures.example.com", "api.example.com")
+    certificate, key = make_certificate(tmp_path, "pictures.example.com", "api.example.com")
+    server = ssl.SSLContext(ssl.PROTOCOL_TLS_SERVER)
+    server.load_cert_chain(certificate, key)
+    client = ssl.create_default_context(cafile=str(certificate))
     monkeypatch.setattr(aiohttp.connector, "_SSL_CONTEXT_VERIFIED", client)
     behind = Listening(answer, server)
     with ConnectProxy(behind.port) as running:

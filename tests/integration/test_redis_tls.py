@@ -7,21 +7,16 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
-import datetime
-import ipaddress
 import ssl
-import threading
 from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
 
 import pytest
 import redis
+from certificates import make_certificate
 from conftest import StartWorker
-from cryptography import x509
-from cryptography.hazmat.primitives import hashes, serialization
-from cryptography.hazmat.primitives.asymmetric import ec
-from cryptography.x509.oid import NameOID
+from connect_proxy import Listening
 from queue_jobs import Order
 from queue_requests import Notes, ask
 
@@ -46,43 +41,11 @@ class Relay:
         return f"rediss://{LOOPBACK}:{self.port}/0?{words}"
 
 
-def make_certificate(folder: Path) -> tuple[Path, Path]:
-    """Files of a self-signed certificate of 127.0.0.1 and its key."""
-    key = ec.generate_private_key(ec.SECP256R1())
-    name = x509.Name([x509.NameAttribute(NameOID.COMMON_NAME, "a test's Redis")])
-    now = datetime.datetime.now(datetime.UTC)
-    certificate = (
-        x509.CertificateBuilder()
-        .subject_name(name)
-        .issuer_name(name)
-        .public_key(key.public_key())
-        .serial_number(x509.random_serial_number())
-        .not_valid_before(now - datetime.timedelta(days=1))
-        .not_valid_after(now + datetime.timedelta(days=1))
-        .add_extension(x509.SubjectAlternativeName([x509.IPAddress(ipaddress.ip_address(LOOPBACK))]), False)
-        .add_extension(x509.BasicConstraints(ca=True, path_length=None), True)
-        .sign(key, hashes.SHA256())
-    )
-    files = folder / "certificate.pem", folder / "key.pem"
-    files[0].write_bytes(certificate.public_bytes(serialization.Encoding.PEM))
-    files[1].write_bytes(
-        key.private_bytes(
-            serialization.Encoding.PEM,
-            serialization.PrivateFormat.PKCS8,
-            serialization.NoEncryption(),
-        )
-    )
-    return files
-
-
 @pytest.fixture(scope="module")
 def relay(redis_server: EmbeddedRedis, tmp_path_factory: pytest.TempPathFactory) -> Iterator[Relay]:
-    certificate, key = make_certificate(tmp_path_factory.mktemp("tls"))
+    certificate, key = make_certificate(tmp_path_factory.mktemp("tls"), LOOPBACK)
     context = ssl.SSLContext(ssl.PROTOCOL_TLS_SERVER)
     context.load_cert_chain(certificate, key)
-    loop = asyncio.new_event_loop()
-    thread = threading.Thread(target=loop.run_forever, daemon=True)
-    thread.start()
 
     async def pump(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
         with contextlib.suppress(OSError):
@@ -95,14 +58,9 @@ def relay(redis_server: EmbeddedRedis, tmp_path_factory: pytest.TempPathFactory)
         back, forth = await asyncio.open_connection(LOOPBACK, redis_server.port)
         await asyncio.gather(pump(reader, forth), pump(back, writer))
 
-    async def start() -> asyncio.Server:
-        return await asyncio.start_server(serve, LOOPBACK, 0, ssl=context)
-
-    server = asyncio.run_coroutine_threadsafe(start(), loop).result(10)
-    yield Relay(server.sockets[0].getsockname()[1], certificate)
-    loop.call_soon_threadsafe(server.close)
-    loop.call_soon_threadsafe(loop.stop)
-    thread.join(10)
+    server = Listening(serve, context)
+    yield Relay(server.port, certificate)
+    server.close()
 
 
 async def test_clients_and_workers_connect_by_tls(

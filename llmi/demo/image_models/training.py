@@ -262,19 +262,26 @@ def _train_autoencoder(vae: Any, pixels: Any, chance: random.Random, progress: P
         latents = vae.encode(batch).latent_dist.mean
         noisy = latents + 0.05 * torch.randn_like(latents)
         loss = (vae.decode(noisy).sample - batch).abs().mean() + 1e-3 * latents.square().mean()
-        optimizer.zero_grad()
-        loss.backward()
-        torch.nn.utils.clip_grad_norm_(vae.parameters(), 1.0)
-        optimizer.step()
-        schedule.step()
+        _update(vae, loss, optimizer, schedule)
     logger.info("tiny autoencoder: mean error %.3f of a range of 2", loss.item())
     with torch.no_grad():
         latents = vae.encode(pixels).latent_dist.mean
-    # What the pipelines subtract and divide by: the transformer is to see latents of mean 0 and deviation 1.
+    # The pipelines normalize by these: the transformer gets latents of mean 0 and deviation 1.
     dims = (0, 2, 3, 4)
     vae.register_to_config(
         latents_mean=latents.mean(dims).tolist(), latents_std=(latents.std(dims) + 1e-3).tolist()
     )
+
+
+def _update(model: Any, loss: Any, optimizer: Any, schedule: Any) -> None:
+    """One step of the optimizer, with clipped gradients."""
+    import torch
+
+    optimizer.zero_grad()
+    loss.backward()
+    torch.nn.utils.clip_grad_norm_(model.parameters(), 1.0)
+    optimizer.step()
+    schedule.step()
 
 
 def _packed(pipeline: Any, pixels: Any) -> Any:
@@ -325,11 +332,7 @@ def _train_transformer(
             return_dict=False,
         )[0][:, : clean.shape[1]]
         loss = (found - (noise - clean)).square().mean()
-        optimizer.zero_grad()
-        loss.backward()
-        torch.nn.utils.clip_grad_norm_(model.parameters(), 1.0)
-        optimizer.step()
-        schedule.step()
+        _update(model, loss, optimizer, schedule)
     logger.info("tiny transformer: flow-matching loss %.3f", loss.item())
 
 
