@@ -14,6 +14,7 @@ import logging
 import math
 import os
 import secrets
+import sys
 import tempfile
 from collections.abc import Iterator, Sequence
 from pathlib import Path
@@ -52,6 +53,8 @@ class RayCluster:
 
     def start(self) -> str:
         """Block until the cluster answers. Raises `ConnectionError` when it does not."""
+        if not os.environ.get(RAY_ENV):
+            self._set_token()
         import ray
 
         quiet = {"log_to_driver": False, "configure_logging": False}
@@ -68,11 +71,6 @@ class RayCluster:
         if cpu:
             # Workers that are started ahead cost 100 MB each, one for each logical CPU.
             os.environ.setdefault("RAY_enable_worker_prestart", "0")
-        if not any(name in os.environ for name in AUTH_ENV):
-            # Ray would keep a token in HOME, which may be read-only, and use it for every cluster.
-            os.environ["RAY_AUTH_TOKEN"] = secrets.token_hex(32)
-            os.environ["RAY_AUTH_MODE"] = "token"  # without it Ray sets it too, and prints a warning (2.60)
-            self._token = True
         self._connected = True
         place = Path(os.environ.get("RAY_TMPDIR") or tempfile.gettempdir())
         with _environment(), contextlib.chdir(self._folder):
@@ -86,6 +84,18 @@ class RayCluster:
                 **quiet,
             )
         return ray.get_runtime_context().gcs_address
+
+    def _set_token(self) -> None:
+        """Set a token for this cluster alone. Ray would keep one in HOME, which may be read-only, and use it
+        for every cluster.
+        """
+        if any(name in os.environ for name in AUTH_ENV):
+            return
+        os.environ["RAY_AUTH_TOKEN"] = secrets.token_hex(32)
+        if "ray" not in sys.modules:
+            # Ray 2.60 reads the mode when it is imported. Without it, Ray sets the mode and prints a warning.
+            os.environ["RAY_AUTH_MODE"] = "token"
+        self._token = True
 
     def next_worker_env(self) -> dict[str, str]:
         """The environment variables that Ray will set in the workers of the next driver; empty for a cluster
