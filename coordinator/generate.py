@@ -26,8 +26,8 @@ from evaluation.batch.authoring import write_document
 from evaluation.pages import document_page
 from evaluation.pages.provenance import figure
 from evaluation.settings import AUTHOR_URL_ENV, AuthorSettings
+from policy import tools
 from policy.document import Document, ImagePart, InvalidPart, Task, TextPart
-from policy.tools import registry as tools
 from workers import images
 from workers.client.client import QueueClient
 from workers.errors import Cause, ConfigError, InfrastructureFault, JobError

@@ -8,7 +8,7 @@ from __future__ import annotations
 
 from collections.abc import Collection
 
-from policy.tools.registry import weights
+from policy.tools import weights
 
 NONE_ALLOWED = -1
 FREE = 0

@@ -10,8 +10,8 @@ from pathlib import Path
 
 from coordinator.check import folders, inputs, services
 from coordinator.config.settings import RunConfig
+from policy import tools
 from policy.data.checked_images import Progress
-from policy.tools import registry as tools
 from rewards import settings as rewards_settings
 from workers.errors import ConfigError
 from workers.providers import registry as providers

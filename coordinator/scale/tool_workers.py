@@ -19,7 +19,7 @@ from coordinator.console.terminal import Notify
 from coordinator.host.signals import StopSignals
 from coordinator.scale.own_workers import own_workers
 from coordinator.state.claim import published
-from policy.tools.registry import tool_names
+from policy.tools import tool_names
 from workers.broker.registry import served_queues
 from workers.errors import ConfigError
 from workers.settings import BlobSettings

@@ -18,7 +18,7 @@ from evaluation.pages.pictures import data_uri
 from evaluation.pages.provenance import figure
 from evaluation.pages.samples import Sample
 from policy.document import Document, ImagePart, InvalidPart, Part, TextPart
-from policy.tools.registry import caption
+from policy.tools import caption
 from workers.errors import Fault
 from workers.messages import Failure
 from workers.storage.blobs import BlobStore

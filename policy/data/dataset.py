@@ -22,7 +22,7 @@ from policy.data.input_images import InputImage, of_cell
 from policy.data.table import read_table, records
 from policy.document import Task
 from policy.grammar.prompts import chat
-from policy.tools.registry import tool_names
+from policy.tools import tool_names
 from workers.errors import ConfigError
 from workers.messages import BlobRef
 

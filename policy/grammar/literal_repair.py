@@ -12,7 +12,7 @@ from itertools import chain
 
 from policy.grammar.marks import QUOTES
 from policy.grammar.python_text import closing, intended, quote_at, unescaped
-from policy.tools.registry import tools
+from policy.tools import tools
 from workers.text.patterns import CONSTANT, ESCAPE_OR_QUOTE, NUMBER, SPACE, Pattern
 
 _OUTER = ("source", "description", "params")

@@ -7,7 +7,7 @@ from __future__ import annotations
 
 import functools
 
-from policy.tools.registry import tools
+from policy.tools import tools
 
 _FRAME = """\
 You write documents that live from words and pictures together. You do not paint the pictures yourself: \

@@ -12,8 +12,8 @@ from pydantic import BeforeValidator, ConfigDict, ValidationError
 
 from policy.document import Tag
 from policy.grammar.literal import Unreadable, read_dict
-from policy.tools.base import Prose
-from policy.tools.registry import tool_names, tools
+from policy.tool import Prose
+from policy.tools import tool_names, tools
 from workers.messages import Message, valid_unicode
 
 

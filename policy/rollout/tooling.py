@@ -23,7 +23,7 @@ from pydantic import BaseModel, ValidationError
 
 from policy.document import ImagePart, InvalidPart, Part, Tag
 from policy.rollout.code_budget import CodeBudget
-from policy.tools.registry import tools
+from policy.tools import tools
 from workers.client.handle import RequestClient
 from workers.errors import Cause, Fault, InfrastructureFault
 from workers.messages import BlobRef, Failure, Outcome, Request, Success

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from importlib.metadata import version
 
-from policy.tools.base import Code, Tool, ToolParams
+from policy.tool import Code, Tool, ToolParams
 from workers.messages import CodePayload
 from workers.sandbox.charts.style import LIBRARIES
 

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from policy.tools.base import Prose, Tool, ToolParams
+from policy.tool import Prose, Tool, ToolParams
 from workers.messages import DiffusionPayload
 
 

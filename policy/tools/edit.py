@@ -6,7 +6,7 @@ from typing import Annotated
 
 from pydantic import Field
 
-from policy.tools.base import Prose, Tool, ToolParams
+from policy.tool import Prose, Tool, ToolParams
 from workers.messages import EditPayload
 
 

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from policy.tools.base import Query, Tool, ToolParams
+from policy.tool import Query, Tool, ToolParams
 from workers.messages import SearchPayload
 
 

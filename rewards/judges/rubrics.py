@@ -8,7 +8,7 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 
-from policy.tools.registry import tools
+from policy.tools import tools
 from rewards.axes import PUBLISHED, Axis, named
 
 NUMBERS = {2: "two", 3: "three", 4: "four", 5: "five", 6: "six"}

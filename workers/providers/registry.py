@@ -1,25 +1,20 @@
 """The providers by name: one per module of `search/` and `image/`, and those of installed packages.
 
 A built-in provider is the class `PROVIDER` of the module of its name. A package adds one with an entry point
-of the group `llmi.providers`: the name is `search.NAME` or `image.NAME`, the value is the class.
-Invariant: a module is imported when its provider is used, not to list the names.
+of the group `llmi.search_providers` or `llmi.image_providers`: the provider's name, and the class.
 """
 
 from __future__ import annotations
 
-import functools
-import importlib
-import pkgutil
-from collections.abc import Callable, Sequence
-from importlib.metadata import entry_points
+from collections.abc import Mapping, Sequence
 from typing import Any, Literal
 
 from workers.errors import ConfigError
+from workers.extensions import loaders, unknown
 from workers.providers.provider import Provider
 from workers.queues import QUEUES
 from workers.settings import ProviderSettings, SearchSettings, ToolSettings, section
 
-GROUP = "llmi.providers"
 TOOLS = ("search", "diffusion", "edit")
 Kind = Literal["search", "image"]
 
@@ -31,14 +26,10 @@ def names(kind: Kind) -> tuple[str, ...]:
 
 def provider_class(kind: Kind, name: str) -> type[Provider]:
     """Raises `ConfigError`, which lists the known providers, for an unknown name."""
-    loaders = _loaders(kind)
-    if name not in loaders:
-        known = ", ".join(sorted(loaders))
-        raise ConfigError(
-            f"provider: {name!r} is no {kind} provider; known are {known} (packages add more by the "
-            f"entry-point group {GROUP})"
-        )
-    found = loaders[name]()
+    known = _loaders(kind)
+    if name not in known:
+        raise ConfigError(f"provider: {unknown(f'{kind} provider', name, names(kind), _group(kind))}")
+    found = known[name]()
     if not (isinstance(found, type) and issubclass(found, Provider)):
         raise ConfigError(f"provider: {name!r} is registered as {found!r}, which is no Provider class")
     return found
@@ -97,24 +88,9 @@ def check(tools: ToolSettings) -> list[str]:
     return problems
 
 
-@functools.cache
-def _loaders(kind: Kind) -> dict[str, Callable[[], Any]]:
-    package = importlib.import_module(f"{__package__}.{kind}")
-    found: dict[str, Callable[[], Any]] = {
-        module.name: functools.partial(_built_in, f"{package.__name__}.{module.name}")
-        for module in pkgutil.iter_modules(package.__path__)
-    }
-    for point in entry_points(group=GROUP):
-        prefix, _, name = point.name.partition(".")
-        if prefix not in ("search", "image") or not name:
-            raise ConfigError(f"entry point {point.name!r} of {GROUP}: name it search.NAME or image.NAME")
-        if prefix != kind:
-            continue
-        if name in found:
-            raise ConfigError(f"entry point {point.name!r} of {GROUP}: the name exists; choose another")
-        found[name] = point.load
-    return found
+def _group(kind: Kind) -> str:
+    return f"llmi.{kind}_providers"
 
 
-def _built_in(module: str) -> Any:
-    return importlib.import_module(module).PROVIDER
+def _loaders(kind: Kind) -> Mapping[str, Any]:
+    return loaders(f"{__package__}.{kind}", "PROVIDER", _group(kind))

@@ -12,14 +12,25 @@ from packages import install
 from rewards_documents import I, P, document
 
 from evaluation.formats import load
+from policy import tools
+from policy.document import Tag
+from policy.grammar.tag_body import parse_tag
 from rewards import axes, formulas
 from rewards.facts import Facts
 from rewards.settings import JudgeSettings, RewardSettings, check
 from rewards.verdicts import TextVerdict
+from workers.errors import ConfigError
 from workers.extensions import loaders
+from workers.jobs import JOBS
+from workers.providers import registry
+from workers.queues import QUEUES
+from workers.settings import SearchSettings
 
 GUIDE = Path(__file__).parents[3] / "docs" / "extending.md"
-GROUPS = ("llmi.axes", "llmi.formulas", "llmi.formats")
+GROUPS = (
+    *("llmi.search_providers", "llmi.tools", "llmi.queues"),
+    *("llmi.axes", "llmi.formulas", "llmi.formats"),
+)
 
 
 @pytest.fixture
@@ -32,9 +43,34 @@ def installed(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[None]
     for block in re.findall(r"```toml\n(.*?)```", text, re.DOTALL):
         points |= tomllib.loads(block).get("project", {}).get("entry-points", {})
     install(monkeypatch, tmp_path, modules, {group: points[group] for group in GROUPS}, "house")
-    loaders.cache_clear()
+    _forget()
     yield
+    _forget()
+
+
+def _forget() -> None:
     loaders.cache_clear()
+    tools.tools.cache_clear()
+    QUEUES.__dict__.pop("_specs", None)
+    JOBS.pop("gradient", None)
+
+
+def test_the_provider_validates_its_options(installed: None) -> None:
+    settings = SearchSettings(provider="searx", base_url="http://searx:8080", options={"language": "de"})
+    provider = registry.make("search", settings)
+    assert provider.check() == []
+    assert provider.service() == "searx at searx:8080"
+    with pytest.raises(ConfigError, match=r"tools\.search\.options\.region"):
+        registry.make("search", settings.model_copy(update={"options": {"region": "de"}}))
+
+
+def test_the_tool_is_complete_and_its_tag_becomes_a_request(installed: None) -> None:
+    assert tools.check() == []
+    body = "{'source': 'gradient', 'description': 'd', 'params': {'colour': 'teal', 'steps': 3}}"
+    tag = parse_tag(body, index=0, inputs=0)
+    assert isinstance(tag, Tag)
+    payload = tools.tools()["gradient"].payload(tag.params, None)
+    assert payload.model_dump() == {"colour": "teal", "steps": 3}
 
 
 def test_the_axis_joins_grounded_and_needs_a_judge_model(installed: None) -> None:

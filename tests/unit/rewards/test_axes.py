@@ -17,7 +17,7 @@ from rewards_documents import I, P, document
 
 from policy.document import Document
 from policy.scoring import Draft
-from policy.tools.registry import tools
+from policy.tools import tools
 from rewards import axes, formulas
 from rewards.facts import Facts
 from rewards.judges import rubrics, rules

@@ -10,16 +10,16 @@ from pathlib import Path
 import packages
 import pytest
 
+from policy import tools
 from policy.document import Document, Task
 from policy.grammar.prompts import system_prompt
 from policy.grammar.tags import read
 from policy.rollout.tooling import Tooling
-from policy.tools import registry as tools
 from rewards.rules import tool_score
 from workers import jobs
 from workers.errors import ConfigError
+from workers.extensions import loaders
 from workers.messages import Outcome, Request
-from workers.providers import registry as providers
 from workers.queues import QUEUES
 from workers.settings import CONFIG_ENV, SearchSettings, ToolSettings
 from workers.storage.blobs import BlobStore
@@ -42,7 +42,7 @@ class Plain(Provider[SearchSettings]):
         return ProviderImage(buffer.getvalue(), {"provider": "plain"})
 """
 TOOL = """
-from policy.tools.base import Prose, Tool, ToolParams
+from policy.tool import Prose, Tool, ToolParams
 from added.worker import GradientPayload
 
 class GradientParams(ToolParams):
@@ -80,7 +80,7 @@ def gradient(payload, context):
 """
 Install = Callable[[dict[str, dict[str, str]]], None]
 POINTS = {
-    "llmi.providers": {"search.plain": "added.provider:Plain"},
+    "llmi.search_providers": {"plain": "added.provider:Plain"},
     "llmi.tools": {"gradient": "added.tool:TOOL"},
     "llmi.queues": {"gradient": "added.worker:QUEUE"},
 }
@@ -100,7 +100,7 @@ def registries() -> Iterator[None]:
     def forget() -> None:
         tools.tools.cache_clear()
         system_prompt.cache_clear()
-        providers._loaders.cache_clear()
+        loaders.cache_clear()
         QUEUES.__dict__.pop("_specs", None)
         jobs.JOBS.pop("gradient", None)
 
