@@ -1,4 +1,4 @@
-"""The bench of the jail measures what it says it does."""
+"""`llmi bench code`, small: every number is measured."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""The benchmark of the producer, small: it measures what it says, cleans up, and prints one JSON object."""
+"""`llmi bench client`, small: every number is measured, and no process is left."""
 
 from __future__ import annotations
 

@@ -1,7 +1,7 @@
 """A small HTTP proxy on loopback, and a server in a thread.
 
-`proxy.asked` lists what it was asked for: `CONNECT host:port`, or method and URL. Whatever host is named, it
-connects to `proxy.leads_to` on loopback. With `user` it wants that user and password first.
+`proxy.asked` lists its requests: `CONNECT host:port`, or method and URL. For every host it connects to
+`proxy.leads_to` on loopback. `user`: the credentials that it requires.
 """
 
 from __future__ import annotations

@@ -1,8 +1,7 @@
-"""Outside services, played by a local server that answers as their documentation says, errors included.
+"""Outside services, simulated by a local server that answers as their documentation says, errors included.
 
-Every answer can be scripted: `services.script["/search"] = [...]` holds (status, headers, body) triples that
-are given first, one per call; then the service behaves well. `services.seen` lists the calls: path, query,
-body.
+Every answer can be scripted: `services.script["/search"] = [...]` holds (status, headers, body) triples for
+the first calls; later calls succeed. `services.seen` lists the calls: path, query, body.
 """
 
 from __future__ import annotations
@@ -45,7 +44,7 @@ class Chat:
     """What `/v1/chat/completions` streams: an event for each of `pieces`, then `finish` (None: none is sent).
 
     `cut`: bytes in a packet (0: an event in each); `then`: whether it ends the answer, drops the connection
-    or says nothing any more.
+    or stalls.
     """
 
     pieces: list[str] = field(default_factory=list)
@@ -80,8 +79,8 @@ class Chat:
 
 @dataclass
 class Judge:
-    """What `/v1/chat/completions` answers to whoever asks for a JSON schema, after `delay_s`: `answer`, or
-    what `verdict` makes of the call's body. Any other `status` than 200 is an error.
+    """The answer of `/v1/chat/completions` to a request with a JSON schema, after `delay_s`: `answer`, or
+    `verdict` of the request's body. Any other `status` than 200 is an error.
     """
 
     answer: str = '{"reason": "seen", "score": 2}'
@@ -230,7 +229,7 @@ class FakeServices:
         return response
 
     async def _large(self, request: web.Request) -> web.StreamResponse:
-        """More than anyone wants, without saying so beforehand."""
+        """A body above every limit, without a Content-Length."""
         response = web.StreamResponse()
         response.enable_chunked_encoding()
         await response.prepare(request)

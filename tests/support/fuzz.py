@@ -36,8 +36,8 @@ def as_text(value: Any) -> str:
 
 @st.composite
 def nearly(draw: st.DrawFn, whole: Any, *words: str, untouched: Sequence[str] = ()) -> Any:
-    """`whole` with one to three places changed: replaced, taken out, or joined by another. Nothing below a
-    name of `untouched` is, but it may go as a whole. `words` as for `json_values`.
+    """`whole` with one to three places changed: replaced, removed, or joined by another. Nothing below a
+    name of `untouched` changes, but it may be removed as a whole. `words` as for `json_values`.
     """
     value = copy.deepcopy(whole)
     for _ in range(draw(st.integers(1, 3))):

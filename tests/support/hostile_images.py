@@ -1,4 +1,4 @@
-"""Files that say they are images, made to have a decoder stumble, labour or let something through.
+"""Files that claim to be images, made to crash, slow down or deceive a decoder.
 
 `REFUSED` must not pass the gate; `POLYGLOTS` are images and something else too, marked by `FOREIGN`: they may
 pass, without it.
@@ -36,7 +36,7 @@ def chunk(name: bytes, data: bytes) -> bytes:
 
 
 def png_claiming(width: int, height: int) -> bytes:
-    """A PNG whose header claims a size, and that holds next to nothing."""
+    """A PNG with a size claimed in its header, and hardly any data."""
     header = chunk(b"IHDR", struct.pack(">IIBBBBB", width, height, 8, 2, 0, 0, 0))
     return b"\x89PNG\r\n\x1a\n" + header + chunk(b"IDAT", zlib.compress(bytes(1000))) + chunk(b"IEND", b"")
 

@@ -1,8 +1,8 @@
-"""A web server that means ill, on loopback: it speaks HTTP byte by byte, as badly as it likes.
+"""A malicious web server on loopback, which writes HTTP byte by byte.
 
-`server.url` is its address. `TRICKS` are answers that keep a client busy, lie to it or send it elsewhere, one
-a path; `server.files` are bodies, served at their name as `image/png` whatever they are; `server.leads` are
-redirects. `server.asked` lists the paths as they were asked for, `server.sent` is how many bytes went out.
+`server.url` is its address. `TRICKS` are answers that delay, deceive or redirect a client, one a path;
+`server.files` are bodies, served at their name as `image/png` whatever they are; `server.leads` are
+redirects. `server.asked` lists the requested paths, `server.sent` is the number of bytes sent.
 """
 
 from __future__ import annotations

@@ -36,7 +36,7 @@ class Book:
         state: State = "trained",
         asked: int | None = None,
     ) -> None:
-        """`step`: in which it got its state; `asked`: which asked for it, the same if not said."""
+        """`step`: in which it got its state; `asked`: in which it was requested (default: the same)."""
         spans = tuple(map(self._span, segments))
         self.ledger.rollouts[name] = RolloutRecord(
             name,

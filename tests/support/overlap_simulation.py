@@ -64,7 +64,7 @@ class Slots:
 
 
 class All:
-    """Calls `then` once it was told `of` times."""
+    """Calls `then` at the `of`-th call of `one`."""
 
     def __init__(self, of: int, then: Then):
         self._left, self._then = of, then
@@ -98,7 +98,7 @@ class Simulation:
         return tags + ["edit"] * ("diffusion" in tags and random.random() < 0.35)
 
     def write(self, name: str, then: Then, tag: Callable[[int], None] = lambda _: None) -> None:
-        """All segments, one after the other; `tag` hears of each that closed one."""
+        """All segments, one after the other; `tag` is called with each tag that closed."""
         random, spans, last = Random("text" + name), [], len(self.tags(name))
 
         def segment(number: int) -> None:

@@ -18,7 +18,7 @@ def P(text: str) -> TextPart:
 def I(  # noqa: E743 - reads as a symbol in documents
     source: Source = "diffusion", says: str = "a grey heron", *, blob: BlobRef = BLOB, caption: str = ""
 ) -> ImagePart:
-    """A tag whose image is there."""
+    """A tag with its image."""
     made = Success(images=(blob,), source={"caption": caption} if caption else {})
     return _tag(source, says, Outcome(request_id="r", kind=source, result=made))
 
@@ -31,7 +31,7 @@ def F(
 
 
 def pending(source: Source = "diffusion", says: str = "a grey heron") -> ImagePart:
-    """A tag whose tool still works."""
+    """A tag with a tool that has not finished."""
     return _tag(source, says, None)
 
 

@@ -1,7 +1,6 @@
-"""Runs `coordinator.run.launch` as a program of its own, with another module in the trainer's place (argument
-3).
+"""Runs `coordinator.run.launch` as a program of its own, with the module of argument 3 as the trainer.
 
-Used by tests that look at what is left after a run: `run_script.py CONFIG RUNS MODULE [resume]`. With
+Used by tests that check what is left after a run: `run_script.py CONFIG RUNS MODULE [resume]`. With
 LLMI_TEST_RAY set, no Ray is started and that is its address; workers are then processes of this machine.
 """
 

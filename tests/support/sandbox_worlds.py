@@ -81,7 +81,7 @@ def _user_namespaces_and_no_inner_layer() -> None:
 
 
 def _no_mounts_inside() -> None:
-    """Where bubblewrap may make namespaces and nobody may mount in them, as AppArmor's profile has it."""
+    """A machine where bubblewrap may make namespaces but not mount in them, as by AppArmor's profile."""
     _refusing(*_refused(_MOUNT_SETATTR))
 
 
@@ -125,7 +125,7 @@ def world(name: str) -> Iterator[None]:
 
 
 def started(name: str) -> Renderer:
-    """A renderer whose zygote lives on such a machine."""
+    """A renderer with its zygote on such a machine."""
     renderer = Renderer()
     with world(name):
         renderer.start(CodeSettings(require=()))

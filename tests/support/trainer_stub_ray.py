@@ -1,4 +1,4 @@
-"""A trainer that connects to the run's Ray and asks a worker where it imports from."""
+"""A trainer that connects to the run's Ray and reads from where a worker imports."""
 
 import locale
 import os

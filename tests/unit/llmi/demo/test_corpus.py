@@ -1,4 +1,4 @@
-"""The project's own prompts and specimens: in the schema, repeatable, imperfect to the degree asked for."""
+"""Generated prompts and specimens: in the schema, repeatable, with the requested rate of errors."""
 
 from __future__ import annotations
 
@@ -93,7 +93,7 @@ def test_input_images_are_small_decodable_pictures():
 
 
 @pytest.mark.parametrize("pictures", [False, True])
-def test_a_perfect_document_does_what_was_asked(pictures):
+def test_a_perfect_document_follows_its_prompt(pictures):
     for prompt, parts in examples(pictures=pictures):
         images = [part for part in parts if isinstance(part, ImagePart)]
         count, asked = len(images), prompt.image_num

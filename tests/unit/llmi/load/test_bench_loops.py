@@ -1,4 +1,4 @@
-"""The variants of the overlap benchmark: when each asks for what, how wide, and what the services draw."""
+"""The variants of the overlap benchmark: when each posts its requests, its threads, and the drawn times."""
 
 from __future__ import annotations
 
@@ -131,7 +131,7 @@ async def test_a_rollout_that_breaks_keeps_its_batch_from_nothing(make):
     assert (await whole.run(PROMPT)).reward == 1.0
 
 
-def test_draws_are_the_same_for_every_variant_and_have_the_mean_that_was_asked_for():
+def test_drawn_times_are_the_same_for_every_variant_and_have_the_configured_mean():
     services = ServiceSettings()
     assert services.draw("edit", 7) == ServiceSettings().draw("edit", 7)
     assert services.draw("edit", 7) != services.draw("diffusion", 7)

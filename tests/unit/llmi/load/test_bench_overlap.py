@@ -21,7 +21,7 @@ SPANS = st.lists(st.tuples(TIMES, TIMES).map(sorted).map(tuple), max_size=30)
 
 
 def blocking() -> Book:
-    """A warm step, and three that take 10, 10 and 12 s, of which the trainer waits for 6, 6 and 8."""
+    """A warm step, and three of 10, 10 and 12 s, in which the trainer waits for 6, 6 and 8 s."""
     book = Book()
     book.step(1, (0, 5), step_s=9)
     book.step(2, (10, 16), step_s=9.5, staleness=0.0, worst=1.0, reward=0.2)

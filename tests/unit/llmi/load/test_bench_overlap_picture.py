@@ -38,7 +38,7 @@ def book() -> Book:
     return book
 
 
-def test_the_median_step_is_cut_out_and_its_batch_told_from_others():
+def test_the_panel_is_the_median_step_and_separates_its_batch():
     panel = Panel.of(book().run())
     assert (panel.step.number, panel.step.seconds) == (3, 10)
     assert panel.texts == ([(0, 1), (3, 3.5)], [(1, 5), (9, 10)])
@@ -101,7 +101,7 @@ def test_the_picture_shows_full_and_pale_work(runs, tmp_path):
     assert _rgb("#d5c0f9") in colours  # diffusion for later steps
 
 
-def test_nothing_to_draw_is_told():
+def test_nothing_to_draw_is_an_error():
     with pytest.raises(ValueError, match="no variant"):
         draw([], None)
 

@@ -28,7 +28,7 @@ def readings(rss_mib: list[float], files: list[int], role: str = "worker") -> li
         ([100.0] * 8 + [900.0], [20] * 9, True),  # one moment, as when Redis rewrites its file
     ],
 )
-def test_growth_is_told_from_filling_up(rss_mib: list[float], files: list[int], flat: bool) -> None:
+def test_growth_differs_from_caches_that_fill(rss_mib: list[float], files: list[int], flat: bool) -> None:
     [one] = series(readings(rss_mib, files))
     assert one.flat is flat
 
