@@ -1,7 +1,7 @@
-"""Input images as they leave the image gate (`workers.images`), cached so that each is decoded once.
+"""Input images after validation (`workers.images`), cached so that each is decoded once.
 
-Invariants: what is handed out passed the gate as it is now: the key is the SHA-256 of the image, of the
-gate's limits and of the decoders' version; a cache that cannot be used costs time and nothing else.
+Invariants: a cached image passed the current validation, because the key covers the image, the limits and the
+version of the decoders; a cache that cannot be used costs time only.
 """
 
 from __future__ import annotations
@@ -28,51 +28,51 @@ from workers.storage.blobs import BlobStore
 from workers.storage.cache import cache_folder
 
 logger = logging.getLogger(__name__)
-FOLDER = "inputs"  # in the cache
+FOLDER = "inputs"  # in the cache folder
 TRIES = 3
-CURE = "replace it by a PNG, JPEG, WebP, GIF or BMP that a reader can see"
-Progress = Callable[[int, int], None]  # how many were checked, of how many
+CURE = "replace it by a PNG, JPEG, WebP, GIF or BMP that shows something"
+Progress = Callable[[int, int], None]  # (checked, total)
 
 
 class CheckedImages:
-    """Blocking; from any thread."""
+    """Blocking and thread-safe."""
 
     def __init__(self, folder: Path | None = None):
-        """`folder`: of the cache; by default in that of LLMI_CACHE."""
+        """`folder`: of the cache; by default below the folder of LLMI_CACHE."""
         self._folder = folder or cache_folder() / FOLDER
         self._fs = LocalFileSystem()
         self._usable = True
 
     def get(self, image: InputImage) -> bytes:
-        """The image, decoded, cleaned and encoded anew.
+        """The image, decoded, cleaned and encoded again.
 
-        Raises `ConfigError` for what is no image, `InfrastructureFault` when the jail does not work here.
+        Raises `ConfigError` for data that is no image, `InfrastructureFault` when the jail does not work.
         """
         data = image.read()
         key = hashlib.sha256(f"{PIL.__version__} {pixels.DEFAULT_LIMITS} ".encode() + data).hexdigest()
-        kept = self._kept(key)
-        if kept is not None:
-            return kept
+        cached = self._load(key)
+        if cached is not None:
+            return cached
         try:
-            clean = _gate(data)
+            clean = _validate(data)
         except InfrastructureFault as fault:
             if fault.cause is not Cause.BAD_ANSWER:
                 raise
             raise ConfigError(f"{image.where}: {shown(fault.detail)}; {CURE}") from fault
-        self._keep(key, clean)
+        self._save(key, clean)
         return clean
 
     def _entry(self, key: str) -> Path:
         return self._folder / "index" / key[:2] / f"{key}.json"
 
-    def _kept(self, key: str) -> bytes | None:
+    def _load(self, key: str) -> bytes | None:
         try:
             ref = BlobRef.model_validate_json(self._entry(key).read_bytes())
             return BlobStore(str(self._folder)).get(ref)
-        except (OSError, ValueError, InfrastructureFault):  # not there, or damaged
+        except (OSError, ValueError, InfrastructureFault):  # missing or damaged
             return None
 
-    def _keep(self, key: str, clean: bytes) -> None:
+    def _save(self, key: str, clean: bytes) -> None:
         if not self._usable:
             return
         try:
@@ -80,7 +80,7 @@ class CheckedImages:
             write(self._fs, str(self._entry(key)), ref.model_dump_json().encode())
         except (OSError, InfrastructureFault) as error:
             self._usable = False
-            logger.warning("%s: checked images are not kept: %s", self._folder, error)
+            logger.warning("%s: checked images are not cached: %s", self._folder, error)
 
 
 @tenacity.retry(
@@ -91,13 +91,14 @@ class CheckedImages:
     wait=tenacity.wait_random_exponential(multiplier=0.5, max=5),
     reraise=True,
 )
-def _gate(data: bytes) -> bytes:
+def _validate(data: bytes) -> bytes:
     return images.checked(data)
 
 
 def check(inputs: Sequence[InputImage], progress: Progress | None = None) -> list[str]:
-    """What is wrong with each image, in order; several are looked at at once. `progress` is called from this
-    thread. Raises `InfrastructureFault` when the jail does not work here.
+    """Check images, several at a time, and return the problems in order.
+
+    `progress` is called from this thread. Raises `InfrastructureFault` when the jail does not work.
     """
     checked, problems = CheckedImages(), dict[int, str]()
     pool = ThreadPoolExecutor(
@@ -112,7 +113,7 @@ def check(inputs: Sequence[InputImage], progress: Progress | None = None) -> lis
                 progress(done, len(inputs))
     finally:
         pool.shutdown(cancel_futures=True)
-        decoders.of_this_process().close()  # a run goes on for long, and each takes about 30 MB
+        decoders.of_this_process().close()  # an idle decoder takes about 30 MB
     return [problems[at] for at in sorted(problems)]
 
 

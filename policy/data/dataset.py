@@ -1,11 +1,13 @@
-"""Prompts from parquet: the project's own files and the published LLM-I ones, in one shape.
+"""Read prompts from parquet files, ours and the published LLM-I ones, to rows of one type.
 
 Columns: `prompt` (a string, or a chat as a list of {role, content}), `images` (optional; its shapes are those
 of `policy.data.input_images`), `data_source` in {interleaved, interleaved_mm}, `extra_info.{image_num, tools,
 question, split}`; other columns are ignored.
-Invariants: whatever cannot be read is a `ConfigError` that names file, row and column, raised before anything
-is started; `<image>` stands for a picture only in a row that has pictures, and then once for each; image
-bytes are read when asked for.
+
+Invariants:
+- anything that cannot be read raises a `ConfigError` with file, row and column, before the run starts;
+- `<image>` is a placeholder only in a row with images, and then once per image;
+- image bytes are read on demand.
 """
 
 from __future__ import annotations
@@ -34,8 +36,10 @@ PLACEHOLDER = "<image>"
 
 @dataclass(frozen=True)
 class Row:
-    """One prompt. `messages` hold {role, content}; with images, content is a list of {type: image} and {type:
-    text}."""
+    """One prompt.
+
+    `messages`: {role, content}; with images, content is a list of {type: image} and {type: text}.
+    """
 
     index: int
     messages: list[dict]
@@ -47,11 +51,11 @@ class Row:
     images: tuple[InputImage, ...] = ()
 
     def chat(self, system: str) -> list[dict]:
-        """The messages for a chat template, led by `system` if it is not empty."""
+        """The messages for a chat template, after the system prompt `system` unless it is empty."""
         return chat(self.messages, system)
 
     def task(self, inputs: Iterable[BlobRef] = ()) -> Task:
-        """What was asked, with the input images once they are in the blob store."""
+        """The task. `inputs`: references of the input images in the blob store."""
         return Task(
             question=self.question,
             image_num=self.image_num,
@@ -63,7 +67,7 @@ class Row:
 
 
 def load_rows(path: str | Path) -> list[Row]:
-    """Every row of a parquet file, in order. Raises `ConfigError`."""
+    """Read all rows of a parquet file, in order. Raises `ConfigError`."""
     path = Path(path)
     table = read_table(path)
     images = table.column("images") if "images" in table.column_names else None
@@ -73,7 +77,7 @@ def load_rows(path: str | Path) -> list[Row]:
     ]
     unknown = sorted({tool for row in rows for tool in row.tools} - set(tool_names()))
     if unknown:
-        logger.warning("%s: extra_info.tools: %s: no such tool; required of no document", path, some(unknown))
+        logger.warning("%s: extra_info.tools: %s: no such tool; ignored", path, some(unknown))
         rows = [_without(row, unknown) for row in rows]
     return rows
 
@@ -127,7 +131,7 @@ def _messages(where: str, prompt: object, images: int, *, with_images: bool) -> 
             )
         messages.append({"role": role, "content": content})
     if messages[-1]["role"] != "user" or not messages[-1]["content"].strip():
-        raise ConfigError(f"{where}: prompt: must end with what the user asks")
+        raise ConfigError(f"{where}: prompt: must end with a message of the user")
     if images or with_images:
         asked = "".join(turn["content"] for turn in messages if turn["role"] == "user")
         match_placeholders(where, asked.count(PLACEHOLDER), images)
@@ -135,18 +139,19 @@ def _messages(where: str, prompt: object, images: int, *, with_images: bool) -> 
 
 
 def match_placeholders(where: str, found: int, images: int) -> None:
-    """Raises `ConfigError` when a prompt has another number of `<image>` than of images. None is a number
-    too: the images then lead the prompt.
+    """Raise `ConfigError` if a prompt has `<image>` placeholders, but not one per image.
+
+    Without placeholders the images come first.
     """
     if found and found != images:
         raise ConfigError(
             f"{where}: prompt: has {found} {PLACEHOLDER} and there are {images} images; write one for each, "
-            "or none, and the images lead the prompt"
+            "or none to put the images first"
         )
 
 
 def place_images(messages: list[dict], images: int) -> list[dict]:
-    """Put the images where their placeholders stand; images without one lead the last turn."""
+    """Put images in place of their placeholders; images without one go first in the last user turn."""
     turns = [
         [piece for piece in re.split(f"({PLACEHOLDER})", message["content"]) if piece] for message in messages
     ]

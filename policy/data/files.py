@@ -1,6 +1,6 @@
-"""Checks of a data file that do not depend on its format, and its values shortened for messages.
+"""Checks of a data file that do not depend on its format, and values of it shortened for messages.
 
-Invariant: a message is short and printable, whatever the file holds.
+Invariant: a message is short and printable, whatever the file contains.
 """
 
 from __future__ import annotations
@@ -14,11 +14,11 @@ from workers.errors import ConfigError
 from workers.text.names import near_names
 
 SHOWN = 160  # characters of a value in a message
-NAMES = 12  # in one message
-HEAD = 8  # bytes by which a format is known
+NAMES = 12  # names in one message
+HEAD = 8  # bytes that identify a format
 NEAR = 0.8  # likeness from which a name counts as a misspelt one
 PACKED = {b"\x1f\x8b": "gzip", b"PK\x03\x04": "zip", b"\x28\xb5\x2f\xfd": "zstd", b"BZh": "bzip2"}
-# Other names for the key `images` that are too different to be found by likeness.
+# Other names for the key `images` that are not similar enough to it.
 IMAGES = dict.fromkeys(
     (
         *("img", "image_path", "image_paths", "image_file", "image_files", "picture", "pictures"),
@@ -30,9 +30,9 @@ IMAGES = dict.fromkeys(
 
 
 def shown(value: object) -> str:
-    """`value` for a message: printable, and at most `SHOWN` characters of it, from both ends."""
+    """Shorten `value` for a message: printable, at most `SHOWN` characters, from both ends."""
     text = value if isinstance(value, str) else repr(value)
-    if len(text) > SHOWN:  # the end of a path says more than its middle
+    if len(text) > SHOWN:  # the end of a path matters more than its middle
         half = SHOWN // 2
         return f"{_printable(text[:half])}…{_printable(text[-half:])} ({len(text):,} characters)"
     return _printable(text)
@@ -43,7 +43,7 @@ def _printable(text: str) -> str:
 
 
 def some(names: Iterable[str]) -> str:
-    """Names for a message, at most `NAMES` of them."""
+    """List names for a message, at most `NAMES` of them."""
     every = [shown(name) for name in names]
     more = f" and {len(every) - NAMES} more" if len(every) > NAMES else ""
     return ", ".join(every[:NAMES]) + more
@@ -69,22 +69,26 @@ def misnamed(
 
 
 def head(path: Path, what: str) -> bytes:
-    """The first bytes of a data file. `what`: the file to name instead, for messages.
+    """Read the first bytes of a data file. `what`: the kind of file that messages ask for.
 
-    Raises `ConfigError` for a file that is missing, no file, not allowed, empty or compressed.
+    Raises `ConfigError` if it is missing, not a file, not readable, empty or compressed.
     """
     try:
         status = os.stat(path)
         if stat.S_ISDIR(status.st_mode):
             raise ConfigError(f"{path}: is a folder; name {what} in it")
         if not stat.S_ISREG(status.st_mode):
-            raise ConfigError(f"{path}: is no file; name {what}")
+            raise ConfigError(f"{path}: is not a file; name {what}")
         with path.open("rb") as file:
             first = file.read(HEAD)
+    except ConfigError:  # a ValueError, too
+        raise
     except FileNotFoundError as error:
         raise ConfigError(f"{shown(str(path))}: does not exist; name {what}") from error
     except PermissionError as error:
-        raise ConfigError(f"{path}: may not be read; permit it to this user, or name another file") from error
+        raise ConfigError(
+            f"{path}: is not readable for this user; change its permissions, or name another file"
+        ) from error
     except (OSError, ValueError) as error:  # ValueError: a NUL in the name
         why = getattr(error, "strerror", None) or error
         raise ConfigError(f"{shown(str(path))}: cannot be read ({why}); name {what}") from error

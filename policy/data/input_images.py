@@ -1,9 +1,12 @@
-"""The input images of prompts, in every shape in which data sets hold them; each still in its file.
+"""The input images of prompts, in every form that datasets use, read on demand.
 
-One image is its encoded bytes, a struct {bytes, path} (as `datasets` writes it) or {image}, or a text: a path
-relative to the data file, a file:// URL, a data URI or base64. A row has a list of them, or one.
-Invariants: whatever cannot be read is a short `ConfigError` that names file, row, position and cure; nothing
-is fetched; of a file no more than the image gate takes is read.
+An image is given as encoded bytes, a struct {bytes, path} (as `datasets` writes it) or {image}, or text: a
+path relative to the data file, a file:// URL, a data URI or base64. A row has one image or a list.
+
+Invariants:
+- anything that cannot be read raises a short `ConfigError` with file, row, position and what to do;
+- nothing is downloaded;
+- a file over the size limit of images is not read.
 """
 
 from __future__ import annotations
@@ -19,17 +22,19 @@ from policy.data.files import shown, some
 from workers import images, pixels
 from workers.errors import ConfigError, InfrastructureFault
 
-SHAPES = "give encoded bytes, {bytes, path}, a path beside the file, a data URI or base64"
-FIELDS = ("bytes", "image", "path")  # of a struct, the first that holds something
-NESTED = 3  # structs in structs, such as {image: {bytes, path}}
+SHAPES = "give encoded bytes, {bytes, path}, a path relative to the file, a data URI or base64"
+FIELDS = ("bytes", "image", "path")  # of a struct; the first that is not empty counts
+NESTED = 3  # levels of structs, such as {image: {bytes, path}}
 LONGEST_PATH, LONGEST_SCHEME = 4096, 16
-LEAST_BASE64 = 20  # characters; what is shorter can be a name and no image
+LEAST_BASE64 = 20  # characters; a shorter text is a file name
 
 
 @dataclass(frozen=True)
 class InputImage:
-    """One image of a prompt. `value`: a Python value, or a pyarrow scalar that becomes one when it is read;
-    `folder`: where its file lies; `where` names file, row and position in messages.
+    """One image of a prompt.
+
+    `value`: a Python value, or a pyarrow scalar that is converted when it is read. `folder`: for relative
+    paths. `where`: file, row and position, for messages.
     """
 
     value: Any
@@ -37,7 +42,7 @@ class InputImage:
     where: str
 
     def read(self) -> bytes:
-        """The encoded image, not yet looked at. Raises `ConfigError`."""
+        """Read the encoded image, without validating it. Raises `ConfigError`."""
         value = self.value.as_py() if hasattr(self.value, "as_py") else self.value
         for _ in range(NESTED):
             if isinstance(value, dict):
@@ -64,23 +69,23 @@ class InputImage:
             return self._of_path(text, text)
         if scheme.lower() != "file":
             raise ConfigError(
-                f"{self.where}: {shown(text)} is not fetched, because a run must not depend on a server; "
+                f"{self.where}: {shown(text)} is not downloaded, because a run must not depend on a server; "
                 "download it, and give the file's path or bytes"
             )
         host, slash, path = rest.partition("/")
         if host not in ("", "localhost"):
-            raise ConfigError(f"{self.where}: {shown(text)} lies on another machine; copy it to this one")
+            raise ConfigError(f"{self.where}: {shown(text)} is on another machine; copy it to this one")
         return self._of_path(unquote(slash + path), text)
 
     def _of_path(self, name: str, text: str) -> bytes:
-        """The file of this name; where there is none, the text as base64, if it can be that."""
+        """Read the file of this name; if there is none, decode the text as base64 if possible."""
         path, limit = self.folder / name, pixels.DEFAULT_LIMITS.max_bytes
         try:
             if len(name) > LONGEST_PATH:
                 raise FileNotFoundError(0, "no such file")
             status = path.stat()
             if not stat.S_ISREG(status.st_mode):
-                raise ConfigError(f"{self.where}: cannot read {shown(str(path))}: it is no file")
+                raise ConfigError(f"{self.where}: cannot read {shown(str(path))}: it is not a file")
             if status.st_size > limit:
                 raise ConfigError(
                     f"{self.where}: {shown(str(path))} has {status.st_size:,} bytes, over the limit of "
@@ -106,14 +111,14 @@ class InputImage:
                 f"{self.where}: neither a file nor base64 of an image ({shown(error.detail)}); {SHAPES}"
             ) from error
         if not data:
-            raise ConfigError(f"{self.where}: a data URI that holds nothing; {SHAPES}")
+            raise ConfigError(f"{self.where}: an empty data URI; {SHAPES}")
         return data
 
 
 def of_cell(cell: Any, folder: Path, where: str) -> tuple[InputImage, ...]:
-    """The images of a table's cell (a pyarrow scalar or None): of a list each, else the one it is.
+    """The images in a cell of a table (a pyarrow scalar or None), which holds a list of images or one.
 
-    None, NaN, empty lists and structs of nothing are no image. Raises `ConfigError`.
+    None, NaN, empty lists and empty structs are no image. Raises `ConfigError`.
     """
     cell = _plain(cell)
     if _empty(cell):
@@ -127,7 +132,7 @@ def of_cell(cell: Any, folder: Path, where: str) -> tuple[InputImage, ...]:
     for number, item in enumerate(items):
         place = f"{where}: images[{number}]" if several else f"{where}: images"
         if empty[number]:
-            raise ConfigError(f"{place}: holds nothing; leave it out, or {SHAPES}")
+            raise ConfigError(f"{place}: is empty; leave it out, or {SHAPES}")
         if not _is_image(item):
             raise ConfigError(f"{place}: is of type {shown(str(item.type))}; {SHAPES}")
         found.append(InputImage(item, folder, place))
@@ -135,7 +140,7 @@ def of_cell(cell: Any, folder: Path, where: str) -> tuple[InputImage, ...]:
 
 
 def _plain(cell: Any) -> Any:
-    """The scalar inside of an extension type or a dictionary."""
+    """The scalar in an extension or dictionary scalar."""
     import pyarrow as pa
 
     while isinstance(cell, pa.ExtensionScalar | pa.DictionaryScalar):
@@ -160,7 +165,7 @@ def _is_image(cell: Any) -> bool:
 
 
 def _empty(cell: Any) -> bool:
-    """Whether a cell holds nothing; no bytes are copied."""
+    """Whether a cell is empty; copies no bytes."""
     import pyarrow as pa
 
     if cell is None or not cell.is_valid:

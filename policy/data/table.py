@@ -1,6 +1,6 @@
-"""Reads a parquet file in the LLM-I schema as a table.
+"""Read a parquet file in the LLM-I schema as a table.
 
-Invariant: whatever is wrong with file or columns is a short `ConfigError` that names the file and the cure.
+Invariant: any problem with the file or its columns raises a short `ConfigError` with the file and what to do.
 """
 
 from __future__ import annotations
@@ -21,7 +21,7 @@ MAGIC = b"PAR1"
 
 
 def read_table(path: Path) -> pa.Table:
-    """The columns that are used, at least one row. Raises `ConfigError`."""
+    """Read the columns in use; at least one row. Raises `ConfigError`."""
     import pyarrow as pa
     import pyarrow.parquet as pq
 
@@ -37,15 +37,15 @@ def read_table(path: Path) -> pa.Table:
         raise
     except (OSError, ValueError, pa.ArrowException) as error:
         raise ConfigError(
-            f"{path}: not a readable parquet file ({_said(error)}); write or download it again"
+            f"{path}: not a readable parquet file ({_reason(error)}); write or download it again"
         ) from error
     if not table.num_rows:
-        raise ConfigError(f"{path}: holds no row; write or download it again")
+        raise ConfigError(f"{path}: has no rows; write or download it again")
     return table
 
 
 def records(path: Path, table: pa.Table) -> list[dict[str, Any]]:
-    """The rows without their images. Raises `ConfigError` for what cannot be a Python value."""
+    """The rows without their images. Raises `ConfigError` for a value that Python cannot represent."""
     import pyarrow as pa
 
     plain = table.drop_columns(["images"]) if "images" in table.column_names else table
@@ -53,8 +53,8 @@ def records(path: Path, table: pa.Table) -> list[dict[str, Any]]:
         return plain.to_pylist()
     except (ValueError, OverflowError, pa.ArrowException) as error:
         raise ConfigError(
-            f"{path}: a value of {', '.join(plain.column_names)} cannot be read ({_said(error)}); "
-            "write the file again, its texts in UTF-8"
+            f"{path}: a value of {', '.join(plain.column_names)} cannot be read ({_reason(error)}); "
+            "write the file again, with text in UTF-8"
         ) from error
 
 
@@ -74,7 +74,7 @@ def _check_columns(path: Path, schema: pa.Schema) -> None:
         )
     for name in (*NEEDED, *OPTIONAL):
         if names.count(name) > 1:
-            raise ConfigError(f"{path}: column {name} stands twice; leave one out")
+            raise ConfigError(f"{path}: column {name} occurs twice; leave one out")
     info = schema.field("extra_info").type
     if pa.types.is_struct(info):
         fields = [info.field(at).name for at in range(info.num_fields)]
@@ -85,14 +85,14 @@ def _check_columns(path: Path, schema: pa.Schema) -> None:
 
 
 def _cure(path: Path, first: bytes) -> str:
-    """How to make a parquet file of what this seems to be."""
+    """How to convert the file to parquet, guessed from its start and name."""
     if first.lstrip()[:1] in (b"{", b"["):
         lines = "" if first.lstrip()[:1] == b"[" else ", lines=True"
         return f"it looks like JSON; convert it: pandas.read_json(FILE{lines}).to_parquet(...)"
     if path.suffix in (".csv", ".tsv"):
-        return "it looks like a table in text; convert it: pandas.read_csv(FILE).to_parquet(...)"
+        return "it looks like a text table; convert it: pandas.read_csv(FILE).to_parquet(...)"
     return f"name {WHAT}, or download it again"
 
 
-def _said(error: Exception) -> str:
+def _reason(error: Exception) -> str:
     return shown((str(error) or type(error).__name__).splitlines()[0])

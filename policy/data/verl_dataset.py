@@ -1,8 +1,8 @@
-"""Prompts as verl's data loader wants them (`data.custom_cls`), over `policy.data.dataset`.
+"""The dataset class for verl's data loader (`data.custom_cls`), over `policy.data.dataset`.
 
-Invariants: images pass the image gate and go to the blob store, and only their references into the row, so
-that no picture enters the trainer; a prompt that does not fit `max_prompt_length` is left out at the start
-with a warning, never cut.
+Invariants:
+- images are validated and stored as blobs; a row has only their references, so no image enters the trainer;
+- a prompt longer than `max_prompt_length` is skipped at the start with a warning, never cut.
 """
 
 from __future__ import annotations
@@ -29,11 +29,11 @@ logger = logging.getLogger(__name__)
 
 
 class InterleavedDataset(Dataset):
-    """Rows of one or more parquet files. Raises `ConfigError` for a file that cannot be read.
+    """The rows of one or more parquet files. Raises `ConfigError` for a file that cannot be read.
 
-    A row holds `raw_prompt` (chat messages, images as bare `{"type": "image"}`), `task` (a `Task` as JSON),
-    `index`, `visit` (how often the run has read the row before), and `dummy_tensor`, which verl needs so
-    that a batch holds a tensor.
+    A row has `raw_prompt` (chat messages, images as bare `{"type": "image"}`), `task` (a `Task` as JSON),
+    `index`, `visit` (how often the run has read the row before), and `dummy_tensor`, because verl needs a
+    tensor in a batch.
     """
 
     def __init__(
@@ -50,11 +50,13 @@ class InterleavedDataset(Dataset):
         self._limit = int(config.max_prompt_length)
         rows = [row for file in files for row in load_rows(file)]
         if processor is None and any(row.images for row in rows):
-            raise ConfigError(f"{', '.join(files)}: has images, but the model reads none; use a VL model")
+            raise ConfigError(f"{', '.join(files)}: has images, but the model takes none; use a VL model")
         fitting = [row for row in rows if self._fits(row)]
         if len(fitting) < len(rows):
             left_out = len(rows) - len(fitting)
-            logger.warning("%d of %d prompts are longer than %d tokens", left_out, len(rows), self._limit)
+            logger.warning(
+                "skipped %d of %d prompts: longer than %d tokens", left_out, len(rows), self._limit
+            )
         if not fitting:
             raise ConfigError(f"{', '.join(files)}: no prompt fits train.prompt_tokens = {self._limit}")
         self._rows = fitting[:max_samples] if max_samples > 0 else fitting
@@ -62,7 +64,7 @@ class InterleavedDataset(Dataset):
         self._checked = CheckedImages()
 
     def state_dict(self) -> dict[str, Any]:
-        """For verl's checkpoint, which holds the state of its data loader and with it this."""
+        """The state that verl's checkpoint holds with that of its data loader."""
         return {"visits": dict(self._visits)}
 
     def load_state_dict(self, state: dict[str, Any]) -> None:
@@ -86,13 +88,13 @@ class InterleavedDataset(Dataset):
         }
 
     def _inputs(self, item: int) -> tuple[BlobRef, ...]:
-        """Put at every visit: one that was lost or damaged since the last is there again."""
+        """Store the images at every visit, so that one lost or damaged since the last is there again."""
         images = self._rows[item].images
         blobs = BlobStore(section("blobs", BlobSettings).url) if images else None
         return tuple(blobs.put(self._checked.get(image)) for image in images) if blobs else ()
 
     def _fits(self, row: Row) -> bool:
-        """Whether the text alone fits; what images add is known only to the processor, in the rollout."""
+        """Whether the text fits; only the processor in the rollout knows the tokens of images."""
         ids = self._tokenizer.apply_chat_template(
             _text_only(row.chat(self._system)), add_generation_prompt=True, return_dict=False
         )
@@ -100,7 +102,7 @@ class InterleavedDataset(Dataset):
 
 
 def _text_only(messages: list[dict]) -> list[dict]:
-    """The chat without its images: every content a plain string."""
+    """The chat without images, with plain strings as content."""
 
     def text(content: str | list[dict]) -> str:
         if isinstance(content, str):

@@ -144,7 +144,7 @@ def test_a_row_becomes_a_task(parquet):
         (record(prompt=" "), "row 0: prompt"),
         (
             record(prompt=[{"role": "assistant", "content": "hi"}]),
-            "row 0: prompt: must end with what the user asks",
+            "row 0: prompt: must end with a message of the user",
         ),
         (record(prompt=[{"role": "robot", "content": "hi"}]), "row 0: prompt: every turn needs a role"),
         (record(extra_info={"image_num": "many"}), r"row 0: extra_info\.image_num: 'many'"),
@@ -198,7 +198,11 @@ def test_a_file_of_another_kind_is_named_with_the_cure(tmp_path, name, content, 
 
 def test_a_folder_and_a_pipe_are_no_files(tmp_path):
     os.mkfifo(tmp_path / "pipe")
-    for path, said in ((tmp_path, "is a folder"), (tmp_path / "pipe", "is no file"), ("/dev/null", "is no")):
+    for path, said in (
+        (tmp_path, "is a folder"),
+        (tmp_path / "pipe", "is not a file"),
+        ("/dev/null", "is no"),
+    ):
         with pytest.raises(ConfigError, match=said):
             load_rows(path)
 
@@ -257,7 +261,7 @@ def test_a_text_that_is_not_utf8_is_named(tmp_path, parquet):
 def test_a_duplicate_column_is_named(tmp_path, parquet):
     table = pq.read_table(parquet(record()))
     pq.write_table(table.append_column("prompt", table["prompt"]), tmp_path / "two.parquet")
-    with pytest.raises(ConfigError, match="column prompt stands twice"):
+    with pytest.raises(ConfigError, match="column prompt occurs twice"):
         load_rows(tmp_path / "two.parquet")
 
 
@@ -278,5 +282,5 @@ def test_a_missing_column_is_named(tmp_path):
 def test_an_empty_file_is_refused(parquet):
     path = parquet(record())
     pd.read_parquet(path).iloc[:0].to_parquet(path)
-    with pytest.raises(ConfigError, match="holds no row"):
+    with pytest.raises(ConfigError, match="has no rows"):
         load_rows(path)
