@@ -81,13 +81,13 @@ def intended(raw: str, value: str) -> str:
     to the code. Code on one line with an escaped line break outside of its strings was escaped twice.
     """
     if "\n" in raw or "\r" in raw:
-        return _as_written(raw, lines=True)
+        return _unescape(raw, lines=True)
     if any(map(_broken, strings(value))):
-        repaired = _as_written(raw, lines=False)
+        repaired = _unescape(raw, lines=False)
         if all(string.closed for string in strings(repaired)):
             return repaired
     if r"\n" in value and not _CONTROLS.intersection(value) and _escaped_twice(value):
-        return _as_written(value, lines=False)
+        return _unescape(value, lines=False)
     return value
 
 
@@ -106,69 +106,91 @@ def _broken(string: String) -> bool:
     return "$" in text and any(piece.startswith(_MATHTEXT_T) for piece in text.split("\t")[1:])
 
 
-def _as_written(raw: str, *, lines: bool) -> str:
-    """`raw` with the escapes resolved that stand outside the code's own strings.
+def _unescape(raw: str, *, lines: bool) -> str:
+    """Resolve the escapes of `raw` that are outside the code's own strings.
+
+    `lines`: the text has line breaks of its own, so an escaped one in a comment is part of the comment.
+    """
+    return _Unescaper(raw.removeprefix("\\\n"), lines).run()
+
+
+class _Unescaper:
+    """Copies code to `_out`, one special character at a time; the state is that of Python's own tokenizer.
 
     A string that an escaped quote opens is closed by an escaped quote, and its backslashes are doubled.
-    `lines`: line breaks stand in the text, so an escaped one in a comment is part of the comment.
     """
-    out: list[str] = []
-    at, inside, doubled, comment = 0, "", False, False
-    raw = raw.removeprefix("\\\n")
-    while found := CODE_SPECIAL.search(raw, at):
-        out.append(raw[at : found.start()])
-        at = found.start()
-        special, escaped = found[0], False
-        if special == "\\":
-            escaped = True
-            unit = ESCAPE.match(raw, at)
-            if unit is None:  # the last character
-                break
-            special = unit[1]
-        width = len(special) + escaped
-        if special in ("'", '"') and comment:
-            out.append(special)
-            at += width
-        elif special in ("'", '"'):
-            delimiter, size = _escaped_quote(raw, at) if escaped else (quote_at(raw, at), 0)
-            size = size or len(delimiter)
-            if not inside:
-                inside, doubled = delimiter, escaped
-                out.append(delimiter)
-                at += size
-            elif special == inside[0] and (escaped == doubled or not escaped):
-                if len(inside) == 1 or len(delimiter) == 3:
-                    out.append(inside)
-                    at += size if len(inside) == len(delimiter) else width
-                    inside = ""
-                else:
-                    out.append(special)
-                    at += width
-            elif special == inside[0]:
-                out.append(raw[at : at + width])
-                at += width
+
+    def __init__(self, raw: str, lines: bool):
+        self._raw, self._lines = raw, lines
+        self._at = 0
+        self._out: list[str] = []
+        self._delimiter = ""  # of the open string; empty outside of strings
+        self._doubled = False  # an escaped quote opened it
+        self._comment = False
+
+    def run(self) -> str:
+        while found := CODE_SPECIAL.search(self._raw, self._at):
+            self._copy(found.start() - self._at)
+            special, escaped = found[0], False
+            if special == "\\":
+                unit = ESCAPE.match(self._raw, self._at)
+                if unit is None:  # the last character
+                    break
+                special, escaped = unit[1], True
+            if special in ("'", '"'):
+                self._quote(special, escaped)
+            elif self._delimiter:
+                self._in_string(special, escaped)
             else:
-                out.append(special)
-                at += width
-        elif inside and special == "\\" and (doubled or not lines):
-            after = ESCAPE.match(raw, at + 2)
-            out.append("\\" + (after[1] if after else raw[at + 2 : at + 3]))
-            at = after.end() if after else at + 3
-        elif inside or (comment and escaped and (lines or special != "n")):
-            out.append(raw[at : at + width])
-            at += width
-            inside = "" if special == "\n" and not escaped and len(inside) == 1 else inside
-        else:
-            text = (
-                _character(special, raw[at : at + width])
-                if escaped and special != "\n"
-                else raw[at : at + width]
-            )
-            comment = special == "#" or (comment and not text.endswith(("\n", "\r")))
-            out.append(text)
-            at += width
-    out.append(raw[at:])
-    return "".join(out)
+                self._outside(special, escaped)
+        self._copy(len(self._raw) - self._at)
+        return "".join(self._out)
+
+    def _quote(self, quote: str, escaped: bool) -> None:
+        width = 1 + escaped
+        if self._comment or (self._delimiter and quote != self._delimiter[0]):
+            self._replace(width, quote)
+            return
+        delimiter = quote_at(self._raw, self._at)
+        delimiter, size = _escaped_quote(self._raw, self._at) if escaped else (delimiter, len(delimiter))
+        if not self._delimiter:
+            self._delimiter, self._doubled = delimiter, escaped
+            self._replace(size, delimiter)
+        elif escaped and not self._doubled:
+            self._copy(width)
+        elif len(self._delimiter) == 1 or len(delimiter) == 3:
+            self._replace(size if len(self._delimiter) == len(delimiter) else width, self._delimiter)
+            self._delimiter = ""
+        else:  # one quote in a triple-quoted string
+            self._replace(width, quote)
+
+    def _in_string(self, special: str, escaped: bool) -> None:
+        if special == "\\" and (self._doubled or not self._lines):
+            unit = ESCAPE.match(self._raw, self._at + 2)
+            end = unit.end() if unit else self._at + 3
+            self._replace(end - self._at, "\\" + (unit[1] if unit else self._raw[self._at + 2 : end]))
+            return
+        self._copy(len(special) + escaped)
+        if special == "\n" and not escaped and len(self._delimiter) == 1:  # a short string ends with its line
+            self._delimiter = ""
+
+    def _outside(self, special: str, escaped: bool) -> None:
+        width = len(special) + escaped
+        if self._comment and escaped and (self._lines or special != "n"):
+            self._copy(width)
+            return
+        text = self._raw[self._at : self._at + width]
+        if escaped and special != "\n":
+            text = _character(special, text)
+        self._comment = special == "#" or (self._comment and not text.endswith(("\n", "\r")))
+        self._replace(width, text)
+
+    def _copy(self, width: int) -> None:
+        self._replace(width, self._raw[self._at : self._at + width])
+
+    def _replace(self, width: int, text: str) -> None:
+        self._out.append(text)
+        self._at += width
 
 
 def _escaped_quote(raw: str, at: int) -> tuple[str, int]:
