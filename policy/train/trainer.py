@@ -56,7 +56,7 @@ class _Resumable(TrainerHooks):
         return [group_id(run, int(index), int(visit)) for index, visit in rows]
 
     def on_train_begin(self) -> None:
-        """Copy the metrics of the steps before a resume into the file that verl has just created anew."""
+        """Copy the metrics of the steps before a resume into the file that verl has just created."""
         past = Path(self.config.trainer.v1.sampler.sampler_kwargs.run) / PAST_METRICS
         for line in past.read_text(encoding="utf-8").splitlines() if past.exists() else ():
             row = json.loads(line)

@@ -273,7 +273,7 @@ def test_a_failing_jail_is_not_an_error_of_the_image(tmp_path: Path, monkeypatch
     def broken(data: bytes) -> bytes:
         raise InfrastructureFault(Cause.SANDBOX, "no jail")
 
-    monkeypatch.setattr(checked_images, "_gate", broken)
+    monkeypatch.setattr(checked_images, "_validate", broken)
     with pytest.raises(InfrastructureFault, match="no jail"):
         check([InputImage(PNG, tmp_path, "f: row 0: images[0]")])
 
