@@ -17,8 +17,9 @@ from typing import Any
 
 from llmi.demo import drawn
 from llmi.demo.cached_folder import cached_folder
-from llmi.demo.image_models import training as tiny_training
-from llmi.demo.image_models.training import Progress
+from llmi.demo.image_models.lessons import texts
+from llmi.demo.image_models.optimizing import Progress
+from llmi.demo.image_models.training import train
 from workers.settings import ImageModelSettings
 from workers.text.patterns import LATIN_WORD
 
@@ -71,7 +72,7 @@ def _build(folder: Path, progress: Progress) -> None:
     started = time.monotonic()
     with torch.random.fork_rng(devices=[]):
         torch.manual_seed(0)
-        spoken = " ".join([*tiny_training.texts(), *system_prompts()])
+        spoken = " ".join([*texts(), *system_prompts()])
         tokenizer = _checked(make_tokenizer(sorted(set(LATIN_WORD.findall(spoken)))))
         pipeline = QwenImageEditPlusPipeline(
             scheduler=FlowMatchEulerDiscreteScheduler(
@@ -90,7 +91,7 @@ def _build(folder: Path, progress: Progress) -> None:
             processor=_image_processor(tokenizer),
             transformer=_transformer(),
         )
-        tiny_training.train(pipeline, progress)
+        train(pipeline, progress)
         _save(pipeline, folder)
     logger.info("tiny diffusion weights made in %.1f s", time.monotonic() - started)
 
@@ -234,11 +235,8 @@ def _save(pipeline: Any, folder: Path) -> None:
 
 def _code_hash() -> str:
     code = hashlib.sha256()
-    files = [
-        Path(__file__),
-        Path(str(tiny_training.__file__)),
-        *sorted(Path(str(drawn.__file__)).parent.glob("*.py")),
-    ]
+    folders = Path(__file__).parent, Path(str(drawn.__file__)).parent
+    files = [file for folder in folders for file in sorted(folder.glob("*.py"))]
     for path in files:
         code.update(path.read_bytes())
     return code.hexdigest()
