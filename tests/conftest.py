@@ -12,6 +12,7 @@ from typing import TYPE_CHECKING
 import hypothesis
 import pytest
 import redis
+import yaml
 from places import SUPPORT
 
 from coordinator.host.redis_server import EmbeddedRedis
@@ -121,3 +122,15 @@ def notes(tmp_path: Path) -> Notes:
     from queue_requests import Notes  # here, for it brings jobs that take the place of two tools
 
     return Notes(tmp_path / "notes")
+
+
+@pytest.fixture
+def write_config(tmp_path: Path) -> Callable[[object], Path]:
+    """Writes a document, or a text as it is, to a YAML file; returns its path."""
+
+    def write(document: object) -> Path:
+        path = tmp_path / "run.yaml"
+        path.write_text(document if isinstance(document, str) else yaml.safe_dump(document))
+        return path
+
+    return write
