@@ -1,5 +1,5 @@
-"""The main job itself, three steps of it, through the commands that users call: the vision-language run in
-one go, the text run killed in the middle, all of it at once, and resumed.
+"""The main job for three steps, through the commands of users: the vision-language run without a break, the
+text run killed in the middle and resumed.
 """
 
 from __future__ import annotations
@@ -24,7 +24,7 @@ from policy.resume.plan import ResumePlan
 
 LLMI = str(Path(sys.executable).with_name("llmi"))
 STEPS = 3
-# In the environment of every run: none of them may be found anywhere but there.
+# Keys in the environment of every run; no file may contain one.
 KEYS = {
     "SERP_API_KEY": "planted-serp-58c1",
     "OPENAI_API_KEY": "planted-openai-06d2",
@@ -36,8 +36,8 @@ LIMIT_S = 840.0  # building the tiny models takes minutes when the cache is cold
 
 @dataclass(frozen=True)
 class Demo:
-    """A finished run: its folder, its resolved configuration, what `--json` printed, its metrics by step, its
-    ledger, and all that the command said.
+    """A finished run: folder, resolved configuration, output of `--json`, metrics by step, ledger, and all
+    output.
     """
 
     kind: str
@@ -51,7 +51,7 @@ class Demo:
 
 @pytest.fixture(scope="session")
 def keys() -> tuple[str, ...]:
-    """What was planted in the environment of every run."""
+    """The keys in the environment of every run."""
     return tuple(KEYS.values())
 
 
@@ -62,12 +62,12 @@ def runs(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 @dataclass(frozen=True)
 class Resumed:
-    """A run that was killed in its second step and resumed: what it had taken over, its ledger when it died,
-    and what became of it.
+    """A run that was killed in its second step and resumed: its plan, its ledger when killed, and the
+    finished run.
     """
 
-    resumption: ResumePlan
-    died: Ledger
+    plan: ResumePlan
+    killed: Ledger
     demo: Demo
 
 
@@ -76,9 +76,9 @@ def resumed(runs: Path) -> Resumed:
     """The run of the tiny Qwen3, made once per session."""
     folder = runs / "text"
     command = [LLMI, "train", str(configured(runs)), "--dir", str(runs), "--json"]
-    died = killed_in_step(2, command, folder, runs / "text.log")
+    killed = killed_in_step(2, command, folder, runs / "text.log")
     demo = finished("text", runs, [*command, "--resume"])
-    return Resumed(resumption=ResumePlan.load(folder), died=died, demo=demo)
+    return Resumed(plan=ResumePlan.load(folder), killed=killed, demo=demo)
 
 
 @pytest.fixture(scope="session")
@@ -98,7 +98,7 @@ def demo(kind: str, runs: Path) -> Demo:
 
 
 def finished(name: str, runs: Path, command: list[str]) -> Demo:
-    """The run of this name, once `command` has ended well."""
+    """Run `command` to success, and return the run of this name."""
     env = {**os.environ, **KEYS, "PYTHONUNBUFFERED": "1"}
     ended = subprocess.run(command, capture_output=True, text=True, env=env, timeout=LIMIT_S, check=False)
     folder = runs / name
@@ -118,8 +118,8 @@ def finished(name: str, runs: Path, command: list[str]) -> Demo:
 
 
 def configured(runs: Path) -> Path:
-    """The demo's configuration, of so many steps, with a checkpoint after each, and with stale samples
-    corrected as in the cluster configurations.
+    """The demo's configuration, with a checkpoint after each step, and stale samples corrected as on a
+    cluster.
     """
     parts = Parts(cache_folder(), "text", seed=1)
     config = configure(parts, build(parts, Console(stderr=True)), "text", STEPS)
@@ -132,8 +132,8 @@ def configured(runs: Path) -> Path:
 
 
 def killed_in_step(step: int, command: list[str], folder: Path, log: Path) -> Ledger:
-    """Run `command` until a batch of `step` is drawn on top of a checkpoint, and kill all of it. Returns the
-    ledger that it left.
+    """Run `command` until a batch of `step` is sampled after a checkpoint, kill everything, and return the
+    ledger.
     """
     with (
         log.open("wb") as output,

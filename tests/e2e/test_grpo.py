@@ -1,5 +1,5 @@
-"""Three GRPO steps of both tiny policies, with every queue real: what went in came out, once, and was learnt
-from.
+"""Three GRPO steps of both tiny policies with real queues: every request has one outcome, and is trained on
+once.
 """
 
 from __future__ import annotations
@@ -38,7 +38,7 @@ def test_every_step_was_trained_on_full_groups(run):
     assert all(step["actor/grad_norm"] > 0 for step in run.metrics)
 
 
-def test_validity_is_told_by_step_and_for_the_run(run, trained):
+def test_validity_is_reported_by_step_and_for_the_run(run, trained):
     assert all(step["validity/n_total"] == 8 * 8 for step in run.metrics)
     assert sum(step["validity/n_valid"] for step in run.metrics) == run.summary["n_valid"] == len(trained)
     assert run.summary["n_total"] == 3 * 8 * 8
@@ -63,7 +63,7 @@ def test_every_tool_and_both_judges_answered(run):
     assert kinds == {*SOURCES, "judge_text", "judge_image"}
 
 
-def test_no_failure_of_ours_was_trained_on(run, trained):
+def test_no_infrastructure_failure_was_trained_on(run, trained):
     ids = {record.rollout_id for record in trained}
     results = [r.outcome.result for r in run.ledger.requests.values() if r.request.owner in ids]
     assert len(results) > len(ids)
@@ -80,10 +80,10 @@ def test_every_image_of_a_document_is_in_the_blob_store(run, trained):
         blobs.get(ref)
 
 
-def test_keys_in_the_environment_are_in_nothing_that_the_run_leaves(run, keys):
+def test_keys_of_the_environment_are_in_no_file_of_the_run(run, keys):
     places = {str(path): path.read_bytes() for path in run.folder.rglob("*") if path.is_file()}
     assert any(name.endswith("trainer.log") for name in places)
-    rays = Path("/tmp/ray/session_latest/logs")  # the last run's; it has ended, and writes no more
+    rays = Path("/tmp/ray/session_latest/logs")  # of the last run, which has ended
     places |= {str(path): path.read_bytes() for path in rays.rglob("*") if path.is_file()}
     assert any(name.startswith(str(rays)) for name in places)
     places["said"] = run.said.encode()
@@ -93,7 +93,7 @@ def test_keys_in_the_environment_are_in_nothing_that_the_run_leaves(run, keys):
 
 def test_weights_reach_the_engine_after_each_step(run):
     assert all(step["timing_s/update_weights"] > 0 for step in run.metrics)
-    # The last batch is asked for in step 2, when the weights of step 1 are there.
+    # The last batch is submitted in step 2, with the weights of step 1.
     newest = {record.versions[1] for record in run.ledger.rollouts.values() if record.versions}
     assert newest >= {0, 1}
 

@@ -1,4 +1,4 @@
-"""What only the tiny Qwen2.5-VL has: the model, the tools and the judges all see the user's pictures."""
+"""The tiny Qwen2.5-VL: the model, the tools and the judges get the user's images."""
 
 from __future__ import annotations
 
@@ -11,16 +11,16 @@ def requests(run, kind):
     return [record.request for record in run.ledger.requests.values() if record.request.kind == kind]
 
 
-def test_every_prompt_comes_with_a_picture(vl):
+def test_every_prompt_has_an_image(vl):
     assert all(record.task.inputs for record in vl.ledger.rollouts.values())
 
 
-def test_edits_change_the_users_pictures(vl):
+def test_edits_change_the_users_images(vl):
     inputs = {ref.sha256 for record in vl.ledger.rollouts.values() for ref in record.task.inputs}
     assert inputs & {request.payload["image"]["sha256"] for request in requests(vl, "edit")}
 
 
-def test_the_image_judge_sees_the_users_pictures(vl):
+def test_the_image_judge_gets_the_users_images(vl):
     judged = requests(vl, "judge_image")
     assert judged
     for request in judged:

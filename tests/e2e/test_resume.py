@@ -1,4 +1,4 @@
-"""A real run that was killed in the middle, all of it at once, and went on."""
+"""A real run that was killed in the middle, with all its processes, and resumed."""
 
 from __future__ import annotations
 
@@ -23,12 +23,12 @@ STEPS = 3
 
 @pytest.fixture
 def ledger(resumed) -> Ledger:
-    """In the end."""
+    """The ledger at the end."""
     return resumed.demo.ledger
 
 
-def test_it_goes_on_from_its_checkpoint(resumed):
-    assert resumed.resumption.step in (1, 2)
+def test_a_killed_run_resumes_from_its_checkpoint(resumed):
+    assert resumed.plan.step in (1, 2)
 
 
 def test_every_rollout_has_one_state_and_no_sample_is_trained_on_twice(ledger):
@@ -43,22 +43,22 @@ def test_every_rollout_has_one_state_and_no_sample_is_trained_on_twice(ledger):
 
 
 def test_finished_documents_keep_their_images_and_verdicts(resumed, ledger):
-    scored = {name: rollout for name, rollout in resumed.died.rollouts.items() if rollout.score is not None}
+    scored = {name: rollout for name, rollout in resumed.killed.rollouts.items() if rollout.score is not None}
     for name, before in scored.items():
         after = ledger.rollouts[name]
         assert (after.document, after.score) == (before.document, before.score)
-    brought = [name for name in resumed.resumption.continued if name in scored]
+    brought = [name for name in resumed.plan.continued if name in scored]
     assert brought
-    undone = [name for name in brought if resumed.died.rollouts[name].step > resumed.resumption.step]
+    undone = [name for name in brought if resumed.killed.rollouts[name].step > resumed.plan.step]
     assert {ledger.rollouts[name].state for name in undone} <= {"trained"}
 
 
 def test_no_job_that_had_its_outcome_ran_again(resumed):
-    ended = [name for name, record in resumed.died.requests.items() if record.outcome is not None]
+    ended = [name for name, record in resumed.killed.requests.items() if record.outcome is not None]
     assert ended
     with EmbeddedRedis(resumed.demo.folder / "redis") as server, redis.Redis.from_url(server.url) as client:
         begun = [client.llen(attempts_key(name)) for name in ended]
-    assert max(begun) == 1  # some had no need of a worker
+    assert max(begun) == 1  # some did not reach a worker
 
 
 def test_no_document_is_scored_twice(resumed):
@@ -68,7 +68,7 @@ def test_no_document_is_scored_twice(resumed):
     assert set(scored.values()) == {1}
 
 
-def test_what_is_kept_for_a_resume_is_gone_when_the_run_is_finished(resumed):
+def test_texts_for_a_resume_are_removed_when_the_run_is_finished(resumed):
     folder = resumed.demo.folder
     assert not (folder / "texts").exists()
     again = [LLMI, "train", str(folder / "config.yaml"), "--dir", str(folder.parent), "--resume"]

@@ -56,12 +56,12 @@ def _user_namespaces_only() -> None:
 
 
 def _no_namespaces() -> None:
-    """As a container's default filter has it."""
+    """Like a container's default filter."""
     _refusing(*_refused(_UNSHARE), *_refused(_MOUNT))
 
 
 def _no_namespaces_and_no_questions() -> None:
-    """Where somebody else listens to the filters of this container, as LXD does."""
+    """A container with another listener for its filters, such as LXD."""
     _refusing(*_refused(_UNSHARE), *_refused(_MOUNT), *_refused(_SECCOMP))
 
 
@@ -75,7 +75,7 @@ def _no_inner_layer() -> None:
 
 
 def _user_namespaces_and_no_inner_layer() -> None:
-    """Jobs stay who the zygote is."""
+    """Jobs keep the user of the zygote."""
     _user_namespaces_only()
     _no_inner_layer()
 
@@ -107,7 +107,7 @@ MACHINES = {
 
 @contextlib.contextmanager
 def world(name: str) -> Iterator[None]:
-    """Zygotes that are started in this block live on such a machine."""
+    """Zygotes started in this block run on such a machine."""
     machine = MACHINES[name]
     if "user namespaces" in name and os.geteuid() != 0:
         pytest.skip("without root, this machine is already such a one")
@@ -139,7 +139,7 @@ def zygote(renderer: Renderer) -> psutil.Process:
 
 
 def forking(started: process.ZygoteProcess) -> psutil.Process:
-    """That of a zygote: where it has a namespace of processes for itself, another waits for it outside."""
+    """The zygote's own process: with a process namespace, its parent outside only waits for it."""
     first = psutil.Process(started.pid)
     return first.children()[0] if started.layers["processes"] else first
 

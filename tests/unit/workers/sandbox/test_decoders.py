@@ -1,4 +1,4 @@
-"""Decoders of pictures: what they may take, what becomes of one that dies, and that the next one works."""
+"""Image decoders: their limits, decoders and zygotes that die, and that the next image works."""
 
 from __future__ import annotations
 
@@ -30,7 +30,7 @@ SECRET = "do-not-leak-this"
 
 @pytest.fixture(scope="module", params=["here", "container", "outer"])
 def machine(request: pytest.FixtureRequest) -> Iterator[Decoders]:
-    """Decoders on every kind of machine, with limits that are soon reached."""
+    """Decoders on every kind of machine, with low limits."""
     with world(request.param):
         made = Decoders(replace(LIMITS, cpu_s=1.0, wall_s=60.0, memory_mb=96))
         made.warm()
@@ -40,7 +40,7 @@ def machine(request: pytest.FixtureRequest) -> Iterator[Decoders]:
 
 @pytest.fixture
 def limited() -> Iterator[Callable[..., Decoders]]:
-    """`limited(cpu_s=1.0)`: decoders with other limits than usual."""
+    """`limited(cpu_s=1.0)`: decoders with other limits."""
     made: list[Decoders] = []
 
     def build(**limits: float) -> Decoders:
@@ -59,13 +59,13 @@ def fault(one: Decoders, data: bytes) -> InfrastructureFault:
 
 
 def zygote(one: Decoders) -> psutil.Process:
-    """That of decoders at rest, which have used only one."""
+    """The zygote of idle decoders that have used only one."""
     [idle] = one._idle
     return forking(idle)
 
 
 def at_work(one: psutil.Process) -> psutil.Process:
-    """The process in which a zygote's picture is being decoded, its jail on."""
+    """The jailed process that decodes an image of a zygote."""
 
     def jailed() -> psutil.Process | None:
         below = one.children(recursive=True)  # seccomp is the last layer that is put on
@@ -77,20 +77,20 @@ def at_work(one: psutil.Process) -> psutil.Process:
 
 
 def _told(process: psutil.Process, name: str) -> str:
-    """A file of a process in /proc; nothing of one that is gone."""
+    """A file of a process in /proc; empty if the process is gone."""
     try:
         return Path(f"/proc/{process.pid}/{name}").read_text()
     except (FileNotFoundError, ProcessLookupError):
         return ""
 
 
-def test_a_picture_comes_out_as_its_pixels(machine: Decoders) -> None:
+def test_an_image_is_decoded_to_its_pixels(machine: Decoders) -> None:
     image, lossy = machine.decode(PICTURE, ORDER)
     assert (image.mode, image.size, lossy) == ("RGB", (40, 30), False)
     assert image.getpixel((5, 5)) == (0, 128, 128)
 
 
-def test_too_much_memory_is_refused_and_the_next_picture_works(machine: Decoders) -> None:
+def test_too_much_memory_is_refused_and_the_next_image_works(machine: Decoders) -> None:
     large = coded(Image.new("RGB", (6000, 6000)), "PNG", compress_level=1)
     error = fault(machine, large)
     assert (error.cause, error.detail) == (
@@ -100,20 +100,20 @@ def test_too_much_memory_is_refused_and_the_next_picture_works(machine: Decoders
     assert machine.decode(PICTURE, ORDER)
 
 
-def test_too_much_work_is_refused_and_the_next_picture_works(machine: Decoders) -> None:
+def test_too_much_work_is_refused_and_the_next_image_works(machine: Decoders) -> None:
     error = fault(machine, LABOUR)
     assert (error.cause, error.detail) == (Cause.BAD_ANSWER, "decoding it took more than 1 s of CPU")
     assert machine.decode(PICTURE, ORDER)
 
 
-def test_too_long_is_refused_and_the_next_picture_works(limited: Callable[..., Decoders]) -> None:
+def test_a_decoder_has_a_time_limit_and_the_next_image_works(limited: Callable[..., Decoders]) -> None:
     short = limited(wall_s=1.5)
     error = fault(short, LABOUR)
     assert (error.cause, error.detail) == (Cause.BAD_ANSWER, "decoding it took longer than 1.5 s")
     assert short.decode(PICTURE, ORDER)
 
 
-def test_a_decoder_wears_the_jail_and_knows_no_key(
+def test_a_decoder_is_in_the_jail_and_has_no_key(
     limited: Callable[..., Decoders], monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setenv("OPENAI_API_KEY", SECRET)
@@ -134,7 +134,7 @@ def test_a_decoder_wears_the_jail_and_knows_no_key(
 
 
 @pytest.mark.parametrize("number", [signal.SIGSEGV, signal.SIGKILL])
-def test_a_decoder_that_dies_is_a_bad_answer_and_the_next_picture_works(
+def test_a_killed_decoder_is_a_bad_answer_and_the_next_image_works(
     limited: Callable[..., Decoders], number: signal.Signals
 ) -> None:
     one = limited(cpu_s=30.0, wall_s=60.0)
@@ -148,7 +148,7 @@ def test_a_decoder_that_dies_is_a_bad_answer_and_the_next_picture_works(
     assert one.decode(PICTURE, ORDER)
 
 
-def test_a_zygote_that_dies_is_the_jails_failure_and_the_next_picture_works(
+def test_a_killed_zygote_is_a_sandbox_failure_and_the_next_image_works(
     limited: Callable[..., Decoders],
 ) -> None:
     one = limited(cpu_s=30.0, wall_s=60.0)
@@ -162,7 +162,7 @@ def test_a_zygote_that_dies_is_the_jails_failure_and_the_next_picture_works(
     assert one.decode(PICTURE, ORDER)
 
 
-def test_a_zygote_that_died_at_rest_is_replaced(limited: Callable[..., Decoders]) -> None:
+def test_a_zygote_that_died_while_idle_is_replaced(limited: Callable[..., Decoders]) -> None:
     one = limited()
     one.warm()
     parent, started = zygote(one), psutil.Process(one._idle[0].pid)
@@ -171,10 +171,10 @@ def test_a_zygote_that_died_at_rest_is_replaced(limited: Callable[..., Decoders]
     assert one.decode(PICTURE, ORDER)
 
 
-def test_a_zygote_that_reads_nothing_holds_nobody_up(
+def test_a_zygote_that_reads_nothing_times_out(
     limited: Callable[..., Decoders], monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    """A request is larger than what a pipe takes by itself."""
+    """A request is larger than the buffer of a pipe."""
     one = limited(wall_s=0.1)
     one.warm()
     zygote(one).suspend()
@@ -184,7 +184,7 @@ def test_a_zygote_that_reads_nothing_holds_nobody_up(
     assert "TimeoutError" in error.detail
 
 
-def test_pictures_at_once_keep_apart_and_share_a_few_zygotes(limited: Callable[..., Decoders]) -> None:
+def test_concurrent_images_share_a_few_zygotes(limited: Callable[..., Decoders]) -> None:
     one = limited()
     sides = [8 + number for number in range(40)]
     pictures = [coded(Image.new("L", (side, side), side)) for side in sides]
@@ -195,7 +195,7 @@ def test_pictures_at_once_keep_apart_and_share_a_few_zygotes(limited: Callable[.
     assert 1 <= len(one._idle) <= decoders.AT_ONCE
 
 
-def test_who_waits_too_long_for_a_decoder_is_told(
+def test_waiting_too_long_for_a_decoder_is_a_time_out(
     limited: Callable[..., Decoders], monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr(decoders, "AT_ONCE", 1)
@@ -221,7 +221,7 @@ else:
 """
 
 
-def test_a_fork_has_decoders_of_its_own() -> None:
+def test_a_fork_has_its_own_decoders() -> None:
     run = subprocess.run([sys.executable, "-c", FORKS, PICTURE.hex()], capture_output=True, timeout=60)
     assert run.returncode == 0, run.stderr
     assert len(set(run.stdout.split())) == 2
@@ -254,7 +254,7 @@ def test_a_killed_worker_leaves_no_decoder() -> None:
     assert not any(one.is_running() and one.status() != psutil.STATUS_ZOMBIE for one in (parent, child))
 
 
-def test_a_layer_that_is_missing_is_told(caplog: pytest.LogCaptureFixture) -> None:
+def test_a_missing_layer_is_logged(caplog: pytest.LogCaptureFixture) -> None:
     with world("container"):
         one = Decoders()
         one.warm()
@@ -266,11 +266,11 @@ FRAME = {"status": "decoded", "mode": "RGB", "size": [2, 1], "lossy": False}
 
 
 def said(pixels: bytes = bytes(6), **fields: object) -> bytes:
-    """A frame as a zygote hands it on, without its total length."""
+    """A frame without its total length, as a zygote passes it on."""
     return protocol.pack(FRAME | fields, pixels)[protocol.LENGTH_BYTES :]
 
 
-def test_a_decoders_honest_frame_is_its_picture() -> None:
+def test_a_valid_frame_is_the_image() -> None:
     assert decoders._decoded(said(), ORDER, LIMITS).image.size == (2, 1)
 
 
@@ -292,7 +292,7 @@ def test_a_decoders_honest_frame_is_its_picture() -> None:
         said(status="refused", detail="x" * 301),
     ],
 )
-def test_a_decoders_frame_is_not_believed(frame: bytes) -> None:
+def test_an_invalid_frame_is_refused(frame: bytes) -> None:
     with pytest.raises(InfrastructureFault, match="tampered") as caught:
         decoders._decoded(frame, ORDER, LIMITS)
     assert caught.value.cause is Cause.BAD_ANSWER

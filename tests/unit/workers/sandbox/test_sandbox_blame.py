@@ -33,7 +33,7 @@ def renderer(request: pytest.FixtureRequest) -> Renderer:
 
 @pytest.mark.parametrize("renderer", WORLDS, indirect=True, scope="module")
 @pytest.mark.parametrize("code", ATTEMPTS.values(), ids=ATTEMPTS)
-def test_no_code_makes_its_failure_ours_or_the_next_jobs(renderer: Renderer, code: str) -> None:
+def test_no_code_shifts_its_failure_to_infrastructure_or_the_next_job(renderer: Renderer, code: str) -> None:
     renderer.render(CHART, SETTINGS)  # a zygote that lives
     before = zygote(renderer).pid
     detail = ""
@@ -73,17 +73,17 @@ def killed(request: pytest.FixtureRequest) -> Iterator[Callable[[str], JobError]
     renderer.close()
 
 
-def test_code_that_took_much_of_the_memory_is_why_it_ran_out(killed: Callable[[str], JobError]) -> None:
+def test_code_with_much_memory_is_the_cause_of_an_oom_kill(killed: Callable[[str], JobError]) -> None:
     error = killed("x = b'x' * (150 << 20)")
     assert error.cause is Cause.CODE_LIMIT
     assert "more than the machine has left" in error.detail
 
 
-def test_code_that_took_little_memory_is_not_why_it_ran_out(killed: Callable[[str], JobError]) -> None:
+def test_code_with_little_memory_is_not_the_cause_of_an_oom_kill(killed: Callable[[str], JobError]) -> None:
     assert killed("").cause is Cause.SANDBOX
 
 
-def test_a_job_is_the_first_to_be_killed_when_memory_runs_out() -> None:
+def test_a_job_is_killed_first_when_memory_runs_out() -> None:
     renderer = shared("container")
     running = threading.Thread(target=failure, args=(renderer, "import time; time.sleep(9)", SETTINGS))
     running.start()

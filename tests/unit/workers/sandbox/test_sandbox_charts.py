@@ -1,4 +1,4 @@
-"""What an honest chart may rely on: the defects of the original, each as a test."""
+"""Ordinary charts; each defect of the original project is a test."""
 
 from __future__ import annotations
 
@@ -56,11 +56,11 @@ LIBRARIES = {
 
 
 @pytest.mark.parametrize("code", LIBRARIES.values(), ids=LIBRARIES)
-def test_what_a_chart_may_use(renderer: Renderer, code: str) -> None:
+def test_libraries_and_features_that_charts_may_use(renderer: Renderer, code: str) -> None:
     assert len(renderer.render(code, SETTINGS).images) == 1
 
 
-def test_what_the_prompt_promises_can_be_imported(renderer: Renderer) -> None:
+def test_libraries_named_in_the_prompt_can_be_imported(renderer: Renderer) -> None:
     modules = [{"pillow": "PIL"}.get(name, name) for name in charts.LIBRARIES]
     renderer.render(f"import {', '.join(modules)}; plt.plot([1])", SETTINGS)
     assert all(f"{name} {version(name).rsplit('.', 1)[0]}" in system_prompt() for name in ("numpy", "pandas"))
@@ -132,12 +132,12 @@ def test_a_saved_chart_counts_as_if_it_were_open(renderer: Renderer, code: str) 
     assert _same(renderer, code, "plt.plot([1, 2])")
 
 
-def test_what_is_drawn_after_saving_counts(renderer: Renderer) -> None:
+def test_drawing_after_saving_counts(renderer: Renderer) -> None:
     code = "plt.plot([1, 2]); plt.savefig('x.png'); plt.title('later')"
     assert _same(renderer, code, "plt.plot([1, 2]); plt.title('later')")
 
 
-def test_saving_changes_nothing_for_what_follows(renderer: Renderer) -> None:
+def test_saving_does_not_change_the_figure(renderer: Renderer) -> None:
     code = "f, a = plt.subplots(layout='constrained', dpi=70); a.plot([1]); a.text(0.9, 0.5, 'x' * 30); {}"
     saving = code.format("f.savefig('x.png'); a.set_title('t')")
     assert _same(renderer, saving, code.format("a.set_title('t')"))
@@ -195,8 +195,8 @@ CUT = {
 
 
 @pytest.mark.parametrize("code", CUT.values(), ids=CUT)
-def test_a_chart_is_what_matplotlib_would_cut_out(renderer: Renderer, code: str) -> None:
-    """Of whole pixels, so up to two more, and shifted by less than one: compared in squares of eight."""
+def test_a_chart_is_cropped_like_matplotlibs_tight_box(renderer: Renderer, code: str) -> None:
+    """Whole pixels: up to two more, and shifted by less than one; compared in squares of eight."""
     import matplotlib.pyplot as plt
     import numpy as np
 
@@ -214,7 +214,7 @@ def test_a_chart_is_what_matplotlib_would_cut_out(renderer: Renderer, code: str)
     assert max(ImageStat.Stat(ImageChops.difference(*coarse)).mean) < 4
 
 
-def test_a_ground_that_can_be_seen_through_stays_so(renderer: Renderer) -> None:
+def test_a_transparent_background_stays_transparent(renderer: Renderer) -> None:
     clear = "plt.rcParams['savefig.transparent'] = True; "
     modes = [
         Image.open(io.BytesIO(renderer.render(code + "plt.plot([1])", SETTINGS).images[0])).mode
@@ -231,15 +231,15 @@ SPECKS = {
 
 
 @pytest.mark.parametrize("code", SPECKS.values(), ids=SPECKS)
-def test_what_no_judge_can_look_at_is_the_models_fault(renderer: Renderer, code: str) -> None:
+def test_a_figure_too_small_for_a_judge_is_the_models_fault(renderer: Renderer, code: str) -> None:
     """Regression: it was a success, which then failed at the judge, and so masked a bad sample."""
     error = failure(renderer, "plt.rcParams['savefig.pad_inches'] = 0; " + code, SETTINGS)
     assert error.cause is Cause.CODE_LIMIT
     assert "is no picture" in error.detail
 
 
-def test_figures_that_are_too_many_pixels_together_are_not_kept(renderer: Renderer) -> None:
-    """The first ones are."""
+def test_figures_over_the_total_of_pixels_are_not_kept(renderer: Renderer) -> None:
+    """The first ones are kept."""
     small = SETTINGS.model_copy(update={"max_pixels": 500_000})
     drawing = renderer.render("for n in range(3): plt.figure(); plt.plot([n])", small)
     assert (len(drawing.images), drawing.drawn) == (1, 3)

@@ -54,8 +54,8 @@ def test_threads_create_under_one_count() -> None:
 
 
 @pytest.mark.parametrize("machine", WITHOUT)
-def test_code_that_nothing_bounds_has_no_folder(machine: str) -> None:
-    """It draws; what it writes fails by its own fault, wherever it tries."""
+def test_without_limits_on_files_code_has_no_folder(machine: str) -> None:
+    """It draws; writing a file fails as its own fault, anywhere."""
     renderer = shared(machine)
     assert renderer.render(CHART, SETTINGS).images
     error = failure(renderer, "plt.plot([1]); plt.gcf().canvas.print_png('x.png')", SETTINGS)
@@ -67,14 +67,14 @@ def test_code_that_nothing_bounds_has_no_folder(machine: str) -> None:
     assert not left.exists()
 
 
-def test_a_configuration_can_demand_the_folder() -> None:
+def test_a_configuration_can_require_the_folder() -> None:
     with pytest.raises(InfrastructureFault) as caught:
         shared(WITHOUT[0]).render(CHART, CodeSettings(require=("files",)))
     assert "lacks files" in caught.value.detail
     assert "seccomp of Linux 5.5" in caught.value.detail
 
 
-def test_waiting_for_a_disk_is_no_way_to_outlive_ones_limits() -> None:
+def test_waiting_for_a_disk_does_not_extend_the_limits() -> None:
     """A process that waits for a disk cannot be killed: it seems to have waited."""
     code = "import os\nwith open('x', 'wb') as x: x.write(b'x'); os.fsync(x); os.fdatasync(x)\nplt.plot([1])"
     assert shared("container").render(code, SETTINGS).images
@@ -150,7 +150,7 @@ def test_any_tree_can_be_removed(tree: Any) -> None:
         assert os.listdir(above) == []
 
 
-def test_a_folder_that_cannot_be_removed_costs_the_zygote_and_not_its_jobs_answer(
+def test_a_folder_that_cannot_be_removed_ends_the_zygote_after_the_answer(
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:
     class Stuck(folder.Folder):
@@ -176,7 +176,7 @@ def test_a_folder_that_cannot_be_removed_costs_the_zygote_and_not_its_jobs_answe
 
 
 @pytest.mark.parametrize("make", [_names, _long, _kinds, _bytes, _many])
-def test_whatever_lies_in_a_folder_can_be_removed(make: object, tmp_path: Path) -> None:
+def test_any_content_of_a_folder_can_be_removed(make: object, tmp_path: Path) -> None:
     top, beside = tmp_path / "job", tmp_path / "beside"
     top.mkdir()
     beside.touch()

@@ -52,7 +52,7 @@ def _escapes(renderer: Renderer, code: str) -> bool:
 
 @everywhere
 @pytest.mark.parametrize("code", REACH.values(), ids=REACH)
-def test_what_lies_outside_is_out_of_reach(renderer: Renderer, code: str) -> None:
+def test_the_outside_is_unreachable(renderer: Renderer, code: str) -> None:
     assert not _escapes(renderer, code)
 
 
@@ -64,8 +64,8 @@ def test_refused(renderer: Renderer, code: str) -> None:
 
 @with_the_outer_layer_alone
 @pytest.mark.parametrize("code", WITHIN.values(), ids=WITHIN)
-def test_what_the_outer_layer_lets_happen_within_ends_with_the_job(renderer: Renderer, code: str) -> None:
-    """Processes, above all: whether the attempt succeeds does not matter, what is left afterwards does."""
+def test_processes_allowed_by_the_outer_layer_end_with_the_job(renderer: Renderer, code: str) -> None:
+    """Mostly processes: the attempt may succeed, but nothing may be left afterwards."""
     failure(renderer, f"{code}\nraise RuntimeError('ESCAPED')", SETTINGS)
 
 
@@ -103,14 +103,14 @@ FAR = {
 
 @everywhere
 @pytest.mark.parametrize("attempt", FAR.values(), ids=FAR)
-def test_what_is_far_is_refused_by_the_jail(renderer: Renderer, attempt: str) -> None:
-    """And not because nobody answers, as it would be on a machine without a network."""
+def test_network_calls_are_refused_by_the_jail(renderer: Renderer, attempt: str) -> None:
+    """The jail refuses it; a machine without a network would fail differently."""
     error = failure(renderer, f"import socket\n{attempt}", SETTINGS)
     assert "Operation not permitted" in error.detail or "Network is unreachable" in error.detail
 
 
-def test_a_neighbours_folder_is_out_of_reach() -> None:
-    """Where no private root hides it."""
+def test_the_folder_of_another_job_is_unreachable() -> None:
+    """On a machine without a private root."""
     renderer, neighbour = shared("container"), started("container")
     keep = "open('its-own', 'w').write('x'); import time; time.sleep(60)"
     running = threading.Thread(target=failure, args=(neighbour, keep, SETTINGS))
@@ -128,7 +128,7 @@ def test_a_neighbours_folder_is_out_of_reach() -> None:
 
 @everywhere
 def test_no_environment_and_no_descriptors(renderer: Renderer) -> None:
-    """Nothing is inherited but the three standard descriptors, on /dev/null, and the frame's own pipe."""
+    """Only the standard descriptors, on /dev/null, and the pipe of the frame are open."""
     code = """
 import ctypes, os
 environ = ctypes.POINTER(ctypes.c_char_p).in_dll(ctypes.CDLL(None), 'environ')

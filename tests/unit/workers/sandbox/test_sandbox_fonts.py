@@ -1,4 +1,4 @@
-"""Charts hold real glyphs of every script, whatever family the code names, and say so where they cannot."""
+"""Charts have glyphs for every script with any font family, or fail with the missing characters."""
 
 from __future__ import annotations
 
@@ -64,7 +64,7 @@ def test_every_script_has_glyphs(renderer: Renderer, string: str) -> None:
 
 
 @pytest.mark.parametrize("family", FAMILIES.values(), ids=FAMILIES)
-def test_whatever_family_the_code_names(renderer: Renderer, family: str) -> None:
+def test_glyphs_are_found_with_any_font_family(renderer: Renderer, family: str) -> None:
     drawn(renderer, family + text("销售额 매출액 ยอดขาย"))
 
 
@@ -86,12 +86,12 @@ PLACES = {
 
 
 @pytest.mark.parametrize("code", PLACES.values(), ids=PLACES)
-def test_wherever_it_stands(renderer: Renderer, code: str) -> None:
+def test_glyphs_are_found_in_every_kind_of_text(renderer: Renderer, code: str) -> None:
     drawn(renderer, code)
 
 
 def test_different_characters_look_different(renderer: Renderer) -> None:
-    """Boxes would all be the same."""
+    """Boxes would look the same."""
     one, other = (drawn(renderer, text(string)) for string in ("销", "售"))
     assert one.size != other.size or ImageChops.difference(one, other).getbbox()
 
@@ -123,7 +123,7 @@ INVISIBLE = {
 
 
 @pytest.mark.parametrize("literal", INVISIBLE.values(), ids=INVISIBLE)
-def test_what_nobody_would_see_is_not_missed(renderer: Renderer, literal: str) -> None:
+def test_invisible_characters_need_no_glyph(renderer: Renderer, literal: str) -> None:
     drawn(renderer, f"plt.plot([1]); plt.title({literal})")
 
 

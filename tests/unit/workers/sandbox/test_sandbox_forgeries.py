@@ -88,8 +88,8 @@ write(frame * 3)
 """
 
 
-def test_a_doubled_result_is_one_outcome(renderer: Renderer) -> None:
-    """The first frame counts, and the next job's answer is its own."""
+def test_a_duplicate_result_is_one_outcome(renderer: Renderer) -> None:
+    """The first frame counts, and the next job has its own answer."""
     assert len(renderer.render(FORGER + DOUBLED, SETTINGS).images) == 1
     assert "mine" in failure(renderer, "raise ValueError('mine')", SETTINGS).detail
 

@@ -1,4 +1,4 @@
-"""Code that takes too much: it ends in CODE_LIMIT, leaves no process, and the next chart renders."""
+"""Code over its limits fails with CODE_LIMIT, leaves no process, and the next chart renders."""
 
 from __future__ import annotations
 
@@ -64,8 +64,8 @@ def test_too_much_is_refused(renderer: Renderer, code: str) -> None:
     assert error.cause is Cause.CODE_LIMIT, error
 
 
-def test_text_unbelievably_far_outside_is_the_models_fault(renderer: Renderer) -> None:
-    """Beyond what a font can be drawn at, whatever the picture's size."""
+def test_text_far_outside_the_figure_is_the_models_fault(renderer: Renderer) -> None:
+    """Beyond the size of a font that can be drawn, in a picture of any size."""
     error = failure(renderer, "plt.plot([1]); plt.gcf().text(1e6, 1e6, 'x')", SETTINGS)
     assert error.cause is Cause.CODE_RAISED, error
 
@@ -98,7 +98,7 @@ DISK = {
 @pytest.mark.parametrize("world", ["here", "container", "bubblewrap without mounts"])
 @pytest.mark.parametrize("code", DISK.values(), ids=DISK)
 def test_the_folder_is_bounded(world: str, code: str) -> None:
-    """By its tmpfs where one can be mounted, and by a watch on it where not."""
+    """By its tmpfs, or by checks of its size where nothing can be mounted."""
     renderer = shared(world)
     error = failure(renderer, code, SETTINGS)
     assert error.cause is Cause.CODE_LIMIT, error
@@ -132,7 +132,7 @@ def test_wall_time_is_limited(renderer: Renderer) -> None:
 
 @pytest.fixture
 def crowded(renderer: Renderer) -> Iterator[None]:
-    """The zygote and its children share one CPU with four who never rest."""
+    """The zygote and its children share one CPU with four busy processes."""
     forks = zygote(renderer)
     before = forks.cpu_affinity()
     forks.cpu_affinity(before[:1])
@@ -152,10 +152,8 @@ def crowded(renderer: Renderer) -> Iterator[None]:
 LABOUR = "import time\nwhile time.process_time() < 1: pass\nplt.plot([1])"
 
 
-def test_code_that_others_keep_from_the_cpu_has_the_time_that_it_needs(
-    renderer: Renderer, crowded: None
-) -> None:
-    """More on the clock than its limit, by what others took."""
+def test_waiting_for_a_cpu_does_not_count_against_the_run_limit(renderer: Renderer, crowded: None) -> None:
+    """More wall-clock time than its limit, because of other processes."""
     assert renderer.render(LABOUR, SETTINGS.model_copy(update={"wall_s": 2.0})).images
 
 
@@ -171,13 +169,13 @@ LOOPS = {
 
 
 @pytest.mark.parametrize("code", LOOPS.values(), ids=LOOPS)
-def test_no_loop_is_excused_by_a_busy_machine(renderer: Renderer, crowded: None, code: str) -> None:
+def test_a_busy_machine_excuses_no_loop(renderer: Renderer, crowded: None, code: str) -> None:
     error = failure(renderer, code, SETTINGS.model_copy(update={"wall_s": 1.5}))
     assert error.cause is Cause.CODE_LIMIT, error
 
 
-def test_loops_are_no_excuse_for_each_other() -> None:
-    """Three code workers on one core: each loop has its CPU, only later."""
+def test_parallel_loops_each_reach_their_limit() -> None:
+    """Three code workers on one core: each loop gets its CPU time, only later."""
     loops = [started("here") for _ in range(3)]
     core = zygote(loops[0]).cpu_affinity()[:1]
     for one in loops:
@@ -200,19 +198,19 @@ def test_a_machine_too_busy_for_the_code_is_not_the_models_fault(
     assert "of 1.5 s for a CPU" in error.detail
 
 
-def test_code_that_sleeps_is_late_by_itself_on_a_busy_machine_too(renderer: Renderer, crowded: None) -> None:
+def test_sleeping_counts_against_the_run_limit_on_a_busy_machine(renderer: Renderer, crowded: None) -> None:
     error = failure(renderer, "import time; time.sleep(60)", SETTINGS.model_copy(update={"wall_s": 3.0}))
     assert error.cause is Cause.CODE_LIMIT
 
 
-def test_code_that_had_its_cpu_is_late_by_itself_whatever_the_deadline(renderer: Renderer) -> None:
-    """What waits in no queue and for no CPU cannot blame the time that is left."""
+def test_code_that_used_its_cpu_is_at_fault_for_any_deadline(renderer: Renderer) -> None:
+    """Code that did not wait for a CPU cannot blame the deadline."""
     with pytest.raises(ModelFault) as caught:
         renderer.render("while True: pass", SETTINGS.model_copy(update={"cpu_s": 0.1}), wall_s=0.9)
     assert caught.value.cause is Cause.CODE_LIMIT
 
 
-def test_a_deadline_that_is_near_is_not_the_models_fault(renderer: Renderer) -> None:
+def test_a_close_deadline_is_not_the_models_fault(renderer: Renderer) -> None:
     with pytest.raises(InfrastructureFault) as caught:
         renderer.render("import time; time.sleep(60)", SETTINGS, wall_s=0.3)
     assert caught.value.cause is Cause.TIMEOUT
@@ -234,8 +232,8 @@ except RuntimeError:
 
 
 @pytest.mark.parametrize("machine", ["here", "namespaces"])
-def test_a_bomb_of_threads_keeps_no_neighbour_from_its_own(machine: str) -> None:
-    """The kernel counts them by user, so the jobs of two workers are two users."""
+def test_a_thread_bomb_leaves_other_jobs_their_threads(machine: str) -> None:
+    """The kernel counts threads by user, so the jobs of two workers have two users."""
     thread = "threading.Thread(target=time.sleep, args=(60,), daemon=True).start()"
     small = "import threading, time; threading.stack_size(1 << 16)"  # so that memory is not what ends first
     told = "files = [open(str(n), 'w') for n in range(10)]; time.sleep(60)"

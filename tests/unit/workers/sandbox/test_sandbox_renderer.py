@@ -1,4 +1,4 @@
-"""The renderer's own life: layers it demands, zygotes and workers that die, folders that must go."""
+"""The renderer: required layers, zygotes and workers that die, and folders that must be removed."""
 
 from __future__ import annotations
 
@@ -60,7 +60,7 @@ HELD = {  # who makes the outer layer, and what does not hold
 
 
 @pytest.mark.parametrize("machine", HELD)
-def test_what_holds_is_known_and_draws(machine: str) -> None:
+def test_active_layers_are_known_and_charts_are_drawn(machine: str) -> None:
     maker, missing = HELD[machine]
     assert set(HELD) | {"here"} == set(MACHINES)
     jailed = started(machine)
@@ -73,7 +73,7 @@ def test_what_holds_is_known_and_draws(machine: str) -> None:
 
 
 def test_a_required_layer_that_is_missing_refuses_all_code() -> None:
-    """A container without namespaces draws only where the configuration says that it may."""
+    """A container without namespaces draws only if the configuration allows it."""
     contained = started("container")
     try:
         with pytest.raises(InfrastructureFault) as caught:
@@ -105,7 +105,7 @@ print(found.layers["netns"], found.layers["private_root"], found.layers["process
 
 
 def test_the_probe_finds_no_layer_where_there_is_none(tmp_path: Path) -> None:
-    """Each check comes out false in a child that wears nothing, so a true one means something."""
+    """Each check is false in a child without a jail."""
     command = [sys.executable, "-c", BARE, str(tmp_path)]
     run = subprocess.run(command, capture_output=True, text=True, check=True)
     assert run.stdout.split() == ["False"] * 9
@@ -155,7 +155,7 @@ renderer.render("import time; time.sleep(600)", settings)
 
 
 def test_a_killed_worker_leaves_no_process() -> None:
-    """The zygote notices that its worker is gone even while a job runs, and takes the job with it."""
+    """The zygote notices that its worker is gone even while a job runs, and kills the job."""
     worker = subprocess.Popen([sys.executable, "-c", ORPHAN], stdout=subprocess.PIPE)
     assert worker.stdout is not None
     count = int(worker.stdout.readline())
@@ -169,7 +169,7 @@ def test_a_killed_worker_leaves_no_process() -> None:
 
 
 def test_nothing_is_left_on_disk(monkeypatch: pytest.MonkeyPatch) -> None:
-    """The job's folder goes with the job, and where there is no private root, the zygote's goes with it."""
+    """The job's folder is removed after the job, and without a private root the zygote's folder with it."""
     with tempfile.TemporaryDirectory() as folder:
         place = Path(folder)
         place.chmod(0o711)  # as /tmp is; pytest's own lets no other user through
@@ -182,7 +182,7 @@ def test_nothing_is_left_on_disk(monkeypatch: pytest.MonkeyPatch) -> None:
 
 
 def test_the_project_is_not_readable_unless_it_is_installed(monkeypatch: pytest.MonkeyPatch) -> None:
-    """A checkout may hold keys and data; an installed package lies among those that charts need."""
+    """A checkout may contain keys and data; an installed package is next to those that charts need."""
     monkeypatch.syspath_prepend(paths.PROJECT)
     assert not [path for path in paths.readable() if f"{paths.PROJECT}/".startswith(f"{path}/")]
     packages = sysconfig.get_path("purelib")
