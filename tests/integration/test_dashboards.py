@@ -284,7 +284,7 @@ async def test_every_query_of_board_and_alerts_runs_on_what_prometheus_has_seen(
     assert {rule["name"] for rule in rules} == {name for name, _ in alerts()}
 
 
-async def test_a_backlog_that_nobody_serves_is_told(
+async def test_a_backlog_without_workers_raises_an_alert(
     client: QueueClient, prometheus: str, start_worker: StartWorker
 ) -> None:
     waiting = asyncio.create_task(ask(client, Order(), "edit", timeout_s=20.0))

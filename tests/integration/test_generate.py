@@ -203,7 +203,7 @@ def test_an_author_that_refuses_leaves_no_page(tmp_path, services, config):
     assert left_over(tmp_path) == []
 
 
-def test_a_tool_that_refuses_the_key_is_told_at_once(tmp_path, services, config):
+def test_a_tool_that_refuses_the_key_is_reported_at_once(tmp_path, services, config):
     """It is not waited for until the request's deadline, minutes away: a person waits for the page."""
     services.script["/v1/images/edits"] = [(401, {}, {"error": {"message": "no such key"}})] * 20
     code, out, err = run(tmp_path, "--config", str(config), "--json")

@@ -209,7 +209,7 @@ async def test_a_worker_sees_the_gpu_it_declares_and_waits_for_one_without_holdi
         await asyncio.to_thread(fleet.stop, 5.0)
 
 
-async def test_a_place_that_no_node_has_is_said(crew: Crew) -> None:
+async def test_missing_resources_are_reported(crew: Crew) -> None:
     pool = PoolSettings(queues=("code",), gpus=9.0)
     worker = crew(pool, "code-1")
     worker.start()
@@ -218,7 +218,7 @@ async def test_a_place_that_no_node_has_is_said(crew: Crew) -> None:
     worker.kill()
 
 
-async def test_what_keeps_a_worker_from_starting_is_said(crew: Crew, config_file: Path) -> None:
+async def test_the_error_of_a_worker_that_does_not_start_is_reported(crew: Crew, config_file: Path) -> None:
     worker = ray_worker(config_file, crew.logs)(PoolSettings(queues=("code",)), "code-1")
     (crew.logs / "worker-ray-code-1.log").mkdir()  # nothing can be written there
     worker.start()
@@ -252,7 +252,7 @@ async def test_while_redis_is_away_the_sizes_stay(tmp_path: Path, caplog: pytest
     assert caplog.text.count("the pools keep their sizes") == 1
 
 
-def test_a_backlog_whose_provider_is_down_gets_no_workers(
+def test_a_backlog_with_a_provider_that_is_down_gets_no_workers(
     queue_settings: QueueSettings, tmp_path: Path
 ) -> None:
     pool = PoolSettings(queues=("search",), low=1, high=4)

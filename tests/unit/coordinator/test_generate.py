@@ -141,7 +141,7 @@ def test_the_summary_has_a_row_for_every_tag_in_order():
     }
 
 
-def test_a_terminal_shows_what_a_tool_said_and_obeys_none_of_it():
+def test_control_characters_of_a_tools_answer_are_not_printed():
     """Regression: "[/tmp]" in what a chart's code raised was an error of markup, after all was done."""
     row = {
         "image": "Figure 1",

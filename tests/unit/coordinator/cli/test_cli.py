@@ -219,7 +219,7 @@ def test_a_dry_run_of_the_judges_shows_the_commands_and_what_this_machine_lacks(
         (("demo", "--resume", "--name", "none"), "there is no run to resume"),
     ],
 )
-def test_a_run_that_nobody_can_find_is_not_resumed(llmi, arguments, shown):
+def test_an_unknown_run_is_not_resumed(llmi, arguments, shown):
     result = llmi(*arguments)
     assert result.returncode == 2
     assert shown in result.stderr
@@ -314,7 +314,7 @@ def test_exit_codes_and_error_objects(monkeypatch, capsys, error, code, kind):
     assert (found["exit_code"], found["kind"]) == (code, kind)
 
 
-def test_an_error_that_nobody_expected_has_an_error_object_and_a_traceback(monkeypatch, capsys):
+def test_an_unexpected_error_has_an_error_object_and_a_traceback(monkeypatch, capsys):
     from coordinator.cli import main as cli
 
     monkeypatch.setattr(cli, "app", lambda **options: 1 // 0)

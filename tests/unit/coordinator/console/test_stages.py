@@ -33,7 +33,7 @@ def lines(shown: Console) -> list[str]:
     return shown.file.getvalue().splitlines()
 
 
-def test_off_a_terminal_a_step_begins_with_a_line_and_goes_on_now_and_then(clock: Clock) -> None:
+def test_off_a_terminal_a_step_prints_a_line_at_its_start_and_at_intervals(clock: Clock) -> None:
     shown = console()
     with Stages(shown, every_s=15.0, clock=clock) as stages:
         for second in range(41):

@@ -106,7 +106,7 @@ def test_a_pool_stays_within_its_bounds(crew, asked, given):
     assert fleet.states()["code"].wanted == given
 
 
-def test_a_worker_that_takes_long_to_start_holds_nobody_up(crew):
+def test_a_worker_that_starts_slowly_blocks_nothing(crew):
     fleet = fleet_of(crew)
     fleet.start()
     crew.up = False

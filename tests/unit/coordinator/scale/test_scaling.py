@@ -115,7 +115,7 @@ def test_fewer_only_after_a_while_of_being_enough_and_one_at_a_time():
     assert changes == [(60, 2), (120, 1), (180, 0)]
 
 
-def test_a_moment_of_need_begins_the_wait_anew():
+def test_a_moment_of_need_restarts_the_wait():
     sizer = Sizer(CODE, SCALER)
     for second in range(50):
         assert sizer.decide(float(second), {"code": depth()}, 1).wanted == 1
@@ -124,7 +124,7 @@ def test_a_moment_of_need_begins_the_wait_anew():
         assert sizer.decide(float(second), {"code": depth()}, 1).wanted == 1
 
 
-def test_a_job_that_came_and_went_between_two_looks_keeps_the_worker():
+def test_a_job_between_two_polls_keeps_the_worker():
     sizer = Sizer(CODE, SCALER)
     for second in range(0, 600, 10):
         decision = sizer.decide(float(second), {"code": depth(finished=second // 40, service_s=0.1)}, 1)

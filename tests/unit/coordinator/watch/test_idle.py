@@ -104,7 +104,7 @@ def test_a_text_that_took_longer_than_its_pictures_is_what_was_waited_for():
     assert rows(critical_path(one, [request("s", "search", 1, 1, 2, 2)], 99)) == [("generation", 0, 10)]
 
 
-def test_a_rollout_under_way_writes_until_its_text_is_told():
+def test_a_rollout_in_flight_generates_until_its_text_is_recorded():
     one = rollout(started=2)
     assert rows(critical_path(one, [request("s", "search", 3)], 9)) == [("generation", 2, 9)]
 
@@ -178,7 +178,7 @@ def test_a_wait_for_a_rollout_that_had_not_begun_and_one_that_nothing_explains()
     assert report.generator == {"not admitted": 6.0}
 
 
-def test_the_wait_that_goes_on_is_for_the_oldest_rollout():
+def test_an_open_wait_is_for_the_oldest_rollout():
     rollouts = [rollout("a_0", 0, [(0, 2)]), rollout("b_0", 1, [(1, 3)], 4)]
     requests = [request("d", "diffusion", 2, owner="a_0")]
     waiting = Waited(time=20, began=4, step=1)

@@ -154,7 +154,7 @@ def test_while_it_trains_nothing_is_waited_for():
     assert watch.waiting(1, 80.0, now=90.0) == Waited(time=90.0, began=80.0, step=2)
 
 
-def test_what_is_pending_is_told_with_the_prompt_that_waits():
+def test_a_pending_request_is_shown_with_its_prompt():
     watch = IdleTracker()
     asked = Request(request_id="g_0-0", kind="code", payload={"code": "x"}, deadline=1e9, owner="g_0")
     watch.add([Started(time=10.0, rollout_id="g_0", task=TASK), Posted(time=11.0, request=asked)])

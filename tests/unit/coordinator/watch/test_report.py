@@ -36,7 +36,7 @@ def run(tmp_path):
     return tmp_path
 
 
-def test_the_page_of_a_run_that_goes_on_is_written_and_ends_nothing(run):
+def test_the_page_of_a_running_run_is_written_and_the_run_does_not_end(run):
     page, summary = rebuild(run)
     assert page == run / REPORT
     assert "<html" in page.read_text(encoding="utf-8")

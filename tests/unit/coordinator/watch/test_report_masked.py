@@ -90,7 +90,7 @@ def test_the_page_counts_by_cause_and_step_and_names_the_two_kinds(
     assert "by infrastructure; 1 dropped with their groups; 1 of 2 valid" in page
 
 
-def test_a_run_in_which_nobody_could_vote_has_bars_and_no_line(tmp_path: Path) -> None:
+def test_a_run_without_a_reward_has_bars_and_no_line(tmp_path: Path) -> None:
     found = draw([Point(1, None, 3, 0), Point(2, None, 0, 2)], tmp_path / "reward.png")
     assert found.stat().st_size > 1000
 

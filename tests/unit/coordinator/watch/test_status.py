@@ -43,7 +43,7 @@ def run(tmp_path, monkeypatch):
     return tmp_path
 
 
-def test_a_run_under_way_names_what_it_waits_for_and_who_asked(run):
+def test_a_running_run_shows_what_it_waits_for_and_the_prompt(run):
     now = read_status(run)
     assert (now.name, now.ended, now.step, now.steps, now.queues) == ("mine", False, 0, 8, None)
     assert now.waiting.cause == "pending diffusion"
@@ -61,7 +61,7 @@ def test_a_run_under_way_names_what_it_waits_for_and_who_asked(run):
         assert expected in console.file.getvalue()
 
 
-def test_a_paused_run_says_for_whom_and_no_more_once_it_goes_on(run):
+def test_a_paused_run_names_the_provider_until_the_pause_ends(run):
     words = "judge_text (openai at host:8001) has been failing since 12:31:04: provider_down: HTTP 503"
     writer = LedgerWriter(run, "trainer")
     writer.paused([words], since=time.time() - 60)
@@ -149,11 +149,11 @@ def test_a_folder_that_is_no_run_is_refused(tmp_path):
         (RequestStatus("ended"), None, "done: its outcome is being delivered"),
     ],
 )
-def test_slow_and_stuck_are_told_in_different_words(where, median_s, words):
+def test_slow_and_stuck_are_described_differently(where, median_s, words):
     assert describe(where, median_s, 15.0) == words
 
 
-def test_an_evaluation_is_not_taken_for_a_run(tmp_path):
+def test_an_evaluation_is_not_a_run(tmp_path):
     (tmp_path / "config.json").write_text("{}")
     (tmp_path / "batch.json").write_text("{}")
     with pytest.raises(ConfigError, match="of an evaluation see `llmi evaluate status`"):

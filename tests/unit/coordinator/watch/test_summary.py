@@ -109,9 +109,7 @@ def test_a_sample_dropped_with_its_group_is_not_masked_by_infrastructure(tmp_pat
     assert summary.rollouts == {"masked": 2}
 
 
-def test_progress_tells_both_kinds_of_masked_samples_apart_and_a_resume_undoes_the_later_ones(
-    tmp_path, writer
-):
+def test_progress_counts_both_kinds_of_masked_samples_and_a_resume_undoes_the_later_ones(tmp_path, writer):
     mask(writer, "g_0", Failure(cause=Cause.TIMEOUT), Failure(cause=Cause.QUOTA))
     rollout(writer, "g_1", 2, 0.9, state="masked")
     progress = Progress(tmp_path)
@@ -152,7 +150,7 @@ def test_request_past_its_deadline_without_outcome_is_lost(tmp_path, writer):
     assert [record.request for record in lost_requests(read_ledger(tmp_path), time.time())] == [late]
 
 
-def test_request_whose_rollout_ended_without_it_is_lost(tmp_path, writer):
+def test_a_request_that_outlived_its_rollout_is_lost(tmp_path, writer):
     forgotten = post(writer, owner="g_0")
     rollout(writer, "g_0", 1, 0.5)
     assert [record.request for record in lost_requests(read_ledger(tmp_path), time.time())] == [forgotten]

@@ -163,7 +163,7 @@ def test_a_masked_sample_says_what_masked_it(run: Path, trained: str, lost: str)
     assert len(lines) <= 10
 
 
-def test_a_sample_that_went_with_its_group_is_not_said_to_be_masked(run: Path, dropped: str) -> None:
+def test_a_sample_dropped_with_its_group_is_not_shown_as_masked(run: Path, dropped: str) -> None:
     lines = shown(run, dropped)
     assert not [line for line in lines if line.startswith("masked by")]
     assert any(line.startswith("state       dropped with its group in step 5") for line in lines)
@@ -261,7 +261,7 @@ def test_equal_failures_of_two_tools_are_blamed_on_both(run: Path, writer: Ledge
     assert [reason.by for reason in one.reasons] == ["judge_text", "judge_image"]
 
 
-def test_the_entry_that_masks_a_sample_tells_the_same_causes(
+def test_the_entry_that_masks_a_sample_has_the_same_causes(
     run: Path, trained: str, lost: str, dropped: str
 ) -> None:
     ledger = read_ledger(run)
