@@ -285,13 +285,13 @@ def test_an_ended_group_is_replaced_without_polling_the_queues(store, sampler, m
     windowed = sampler(window=WINDOW)
     for uid in ("a", "b", "c", "d"):
         store.group(uid, "running", [])
-    looks = iter([None, None, None])
+    polls = iter([None, None, None])
 
-    def look():
+    def poll():
         store.group("a", "finished", range(4))
-        return next(looks)
+        return next(polls)
 
-    monkeypatch.setattr(windowed._feeder.watcher, "poll", look)
+    monkeypatch.setattr(windowed._feeder.watcher, "poll", poll)
     windowed.sample(2, "train", 2)
     assert windowed.refilled == [1]
 
@@ -310,24 +310,23 @@ JUDGE = ("judge_text", "openai at host:8001")
 
 @pytest.fixture
 def judge(monkeypatch):
-    """A judge that is down for `judge.looks` looks at its breaker more; `judge.asked`: the groups that had
-    been asked for at each of them."""
+    """A judge whose breaker is open for `judge.polls` polls; `judge.submitted`: number of groups at each."""
     from policy.admission import pause
     from workers.broker import outages
 
     class Judge:
-        looks = 0
+        polls = 0
 
         def __init__(self):
             self.groups: list[str] = []
-            self.asked: list[int] = []
+            self.submitted: list[int] = []
 
         def read(self, url: str) -> Breakers:
-            self.looks -= 1
-            if self.looks >= 0:
-                self.asked.append(len(self.groups))
+            self.polls -= 1
+            if self.polls >= 0:
+                self.submitted.append(len(self.groups))
             failing = Breaker(failures=5, since=90.0, failed=100.0, why="provider_down: 503", openings=1)
-            return Breakers({JUDGE: failing} if self.looks >= 0 else {}, now=100.0)
+            return Breakers({JUDGE: failing} if self.polls >= 0 else {}, now=100.0)
 
     judge = Judge()
     monkeypatch.setattr(pause, "POLL_S", 0.0)
@@ -336,23 +335,23 @@ def judge(monkeypatch):
 
 
 def masked_while_down(store, buffer, judge) -> None:
-    """Whatever `buffer` asks for has no votes while the judge is down, and all after."""
+    """Groups that `buffer` submits are masked while the judge is down, and valid afterwards."""
 
     def submit(count: int) -> None:
         for _ in range(count):
             judge.groups.append(f"x{len(judge.groups)}")
-            store.group(judge.groups[-1], "finished", range(4) if judge.looks < 0 else [])
+            store.group(judge.groups[-1], "finished", range(4) if judge.polls < 0 else [])
 
     buffer._feeder.submit = submit
 
 
 @pytest.mark.parametrize("mode", ["separate_async", "sync"])
 def test_an_outage_pauses_the_run_until_the_provider_is_back(mode, store, sampler, judge, tmp_path):
-    buffer, judge.looks = sampler(mode), 20
+    buffer, judge.polls = sampler(mode), 20
     masked_while_down(store, buffer, judge)
     store.group("a", "finished", [])
     batch, metrics = buffer.sample(1, "train", 1)
-    assert len(judge.groups) > 5, "it gave up, or nobody asked whether the judge is back"
+    assert len(judge.groups) > 5, "it gave up, or submitted no probe group"
     assert {key.split("_")[0] for key in batch.keys} <= set(judge.groups)
     assert metrics["outage/groups_excused"] > 5
     [(began, ended)] = read_ledger(tmp_path).pauses
@@ -360,7 +359,7 @@ def test_an_outage_pauses_the_run_until_the_provider_is_back(mode, store, sample
 
 
 def test_the_ledger_names_the_provider_that_caused_a_pause(store, sampler, judge, tmp_path):
-    buffer, judge.looks = sampler(), 3
+    buffer, judge.polls = sampler(), 3
     masked_while_down(store, buffer, judge)
     store.group("a", "finished", [])
     buffer.sample(1, "train", 1)
@@ -369,18 +368,18 @@ def test_the_ledger_names_the_provider_that_caused_a_pause(store, sampler, judge
 
 
 def test_a_pause_is_no_stall_and_submits_only_probe_groups(store, sampler, judge):
-    buffer, judge.looks = sampler(window=WINDOW, stall_s=0.1, pause={"probe_s": 60.0}), 40
+    buffer, judge.polls = sampler(window=WINDOW, stall_s=0.1, pause={"probe_s": 60.0}), 40
     masked_while_down(store, buffer, judge)
     for uid in ("a", "b"):
         store.group(uid, "finished", [])
     _, metrics = buffer.sample(2, "train", 2)
-    assert len(set(judge.asked)) == 1, "groups were asked for in the pause"
-    assert len(judge.groups) > judge.asked[-1]
+    assert len(set(judge.submitted)) == 1, "groups were submitted in the pause"
+    assert len(judge.groups) > judge.submitted[-1]
     assert metrics["outage/paused_s"] > 0.1
 
 
 def test_masked_groups_end_the_run_without_a_provider_outage(store, sampler, judge):
-    buffer, judge.looks = sampler(), 0
+    buffer, judge.polls = sampler(), 0
 
     def submit(count: int) -> None:
         for _ in range(count):
@@ -442,7 +441,7 @@ def test_a_rollout_started_again_is_closed_under_its_new_id(mode, store, sampler
 
 
 def test_a_pause_that_ends_at_a_step_start_blocks_nothing(store, sampler, judge):
-    buffer, judge.looks = sampler(window=WINDOW), 1
+    buffer, judge.polls = sampler(window=WINDOW), 1
     store.group("a", "finished", [])
     masked_while_down(store, buffer, judge)
     buffer.read_queue()
