@@ -1,4 +1,4 @@
-"""What a resumed run knows of the run before: completions, requests, and the plan to go on.
+"""Resuming a run: the completion store, the resume plan and state, and the client that reattaches.
 
 May import `policy.ledger`, `policy.document` and `policy.scoring`.
 """

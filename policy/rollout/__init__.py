@@ -1,4 +1,4 @@
-"""A rollout: generate in segments, post tool requests, await their outcomes, ask for the reward.
+"""A rollout: generate in segments, post tool requests, await their outcomes, and get the score.
 
 May import everything of `policy` but `train`.
 """

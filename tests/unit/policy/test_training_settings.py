@@ -55,6 +55,21 @@ def test_every_option_exists_in_verl_on_a_cpu(mode, tmp_path):
     assert config.algorithm.rollout_correction.bypass_mode is True
 
 
+@pytest.mark.parametrize("mode", ["separate_async", "sync"])
+def test_verl_finds_the_classes_that_the_options_name(mode, tmp_path):
+    """Regression: a moved module left two of these paths behind."""
+    from verl.trainer.ppo.v1 import get_trainer_cls
+    from verl.utils.import_utils import load_class_from_fqn, load_extern_object
+
+    import policy.train.trainer  # noqa: F401 - registers the trainers
+
+    config = compose(TrainSettings(**CPU, mode=mode), tmp_path)
+    for custom in (config.data.custom_cls, config.trainer.v1.sampler.custom_sampler):
+        assert load_extern_object(custom.path, custom.name).__name__ == custom.name
+    assert load_class_from_fqn(config.trainer.checkpoint_callback_class)
+    assert get_trainer_cls(config.trainer.v1.trainer_mode)
+
+
 def test_the_sampler_gets_the_bounds_of_the_window(tmp_path):
     settings = TrainSettings(**CPU, steps=5, warmup_batches=1.5, max_staleness=3, rollout_seqs=64)
     window = compose(settings, tmp_path).trainer.v1.sampler.sampler_kwargs.window

@@ -1,4 +1,4 @@
-"""How charts look: style, fonts, and what a figure has drawn.
+"""Charts: import the libraries, fallback fonts, drawing a figure, and collecting the figures of a job.
 
 May import nothing else of this project.
 """
