@@ -1,5 +1,7 @@
-"""Requests, outcomes and everything that runs behind the queue: client, broker, Celery worker, tools,
-sandbox.
+"""Requests, outcomes and the workers of the queue: client, broker, Celery worker, tools, providers, jail.
 
-Imports nothing of the other packages, and only `celery_app` and `client` import Celery.
+May import no other package of this project; only `celery_app` and `client` import Celery and kombu.
+
+Its subpackages call the modules of this folder "the contracts of `workers`": errors, messages, queues, jobs,
+settings, the connection to Redis.
 """

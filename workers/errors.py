@@ -90,7 +90,7 @@ class JobError(Exception):
 
 
 class ModelFault(JobError):
-    """A failure by the model's fault. Counts against the document; never retried."""
+    """A failure that the model caused. Counts against the document; never retried."""
 
     def __init__(self, cause: Cause, detail: str, *, provider: str = ""):
         if cause.fault is not Fault.MODEL:

@@ -4,8 +4,8 @@ Invariants:
 - Every image is decoded in the jail (`workers.sandbox.decoders`), in a process of its own with limits on
   memory, CPU and time. Only its pixels come back.
 - Limits on bytes and pixels are checked before anything is decoded.
-- Only the first frame is kept, turned as its EXIF says. What is returned was encoded here, from pixels, so it
-  holds no metadata.
+- Only the first frame is kept, rotated as its EXIF says. What is returned was encoded here, from pixels, so
+  it holds no metadata.
 - What is refused is an infrastructure failure (`bad_answer`): no image comes from the model being trained.
 
 `checked` is for bytes from outside (search, image services, a dataset, a benchmark, a user's file or
@@ -31,7 +31,7 @@ from workers.pixels import DEFAULT_LIMITS, ImageLimits, encoded, flattened, is_t
 from workers.sandbox import decoders
 
 # Own threads: asyncio.run waits for those of the default executor, and a slow image must not outlast a
-# deadline. A cancelled task gives up its place among those that wait.
+# deadline. A cancelled task stops waiting for a thread.
 _EXECUTORS: dict[decoders.Origin, ThreadPoolExecutor] = {
     "outside": ThreadPoolExecutor(decoders.AT_ONCE, "decode-outside"),
     "store": ThreadPoolExecutor(decoders.AT_ONCE, "decode-store"),
@@ -48,7 +48,7 @@ def checked(data: bytes, *, provider: str = "", limits: ImageLimits = DEFAULT_LI
     """
     image, lossy = _decode(data, "outside", provider, limits)
     if is_too_small(image.width, image.height, limits):
-        raise _refused(f"{image.width}x{image.height} pixels are no picture", provider)
+        raise _refused(f"{image.width}x{image.height} pixels are too small or too narrow", provider)
     return encoded(image, lossy=lossy)
 
 

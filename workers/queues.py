@@ -1,4 +1,4 @@
-"""The queue table: the kinds of jobs, and what a worker of each needs.
+"""The queue table: the kinds of jobs, and the resources that a worker of each needs.
 
 A package adds a queue with an entry point of the group `llmi.queues`: a `QueueSpec` under its name.
 
@@ -34,7 +34,7 @@ class QueueSpec:
 
     @property
     def pool(self) -> Literal["prefork", "threads"]:
-        """Network-bound jobs share one process. Others need a process that may be killed."""
+        """Celery's pool: threads for network-bound jobs, else processes, which can be killed."""
         return "threads" if self.resource == "network" else "prefork"
 
 

@@ -1,4 +1,4 @@
-"""The canonical form of a Redis URL, which every client of the queue reads alike.
+"""The canonical form of a Redis URL, which has the same meaning for every client of the queue.
 
 redis-py, kombu and Celery's result backend parse URLs differently: `redis://host?db=3` is database 3 to
 redis-py and 0 to kombu, kombu does not know `unix:///x.sock`, and redis-py ignores a database that is not a

@@ -57,8 +57,8 @@ class BreakerSettings(Settings):
     open_s: float = Field(default=5.0, gt=0)
     """Seconds until the first trial request (half-open). Each trial that fails doubles it."""
     max_open_s: float = Field(default=60.0, gt=0)
-    """Most seconds between two trial requests; at least `open_s`. A minute finds a recovered provider
-    soon."""
+    """Longest time, in seconds, between two trial requests; at least `open_s`. With a minute, a provider that
+    recovers is used again soon."""
     hang_s: float = Field(default=20.0, ge=0)
     """Seconds that a request without an answer must have lasted at its deadline to count as a failure. A
     shorter one may only have been posted late."""
@@ -88,7 +88,7 @@ class QueueSettings(Settings):
     result_ttl_s: int = Field(default=86_400, gt=0)
     """Seconds that Redis keeps an outcome. A day leaves time to resume a run that died."""
     max_attempts: int = Field(default=3, ge=1)
-    """Times that a request may end the process that runs it before it is quarantined as `worker_lost`."""
+    """Number of processes that a request may crash before it is quarantined as `worker_lost`."""
     max_waiting: int = Field(default=20_000, ge=1)
     """Requests that one queue holds before clients wait to post. It bounds the memory of Redis."""
     breaker: BreakerSettings = BreakerSettings()

@@ -1,4 +1,4 @@
-"""The state of one circuit breaker, and how it changes. Pure.
+"""The state machine of one circuit breaker. Pure functions, no I/O.
 
 States: `closed`, requests run; `open`, no request runs; `half-open`, the next request runs as a trial;
 `trial`, one trial request runs. `settings.failures` failures in a row open the circuit. A successful trial
@@ -7,8 +7,8 @@ closes it, a failed trial opens it for twice as long.
 Invariants:
 - One trial runs at a time. A trial that does not end is given up after a limit.
 - A circuit is never open for longer than `max_open_s` at once.
-- Any answer of the provider closes the circuit, even a refusal. Only failures that pass by waiting count: a
-  provider that is down, a quota, a refused key, no answer within `hang_s`. An unreadable answer is not one.
+- Any answer of the provider closes the circuit, even a refusal. Only failures of an outage count: a provider
+  that is down, a quota, a refused key, no answer within `hang_s`. An unreadable answer does not count.
 - An outcome that says nothing about the provider changes nothing.
 """
 

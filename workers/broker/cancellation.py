@@ -1,4 +1,4 @@
-"""How a running job learns that its request was cancelled, and the command that cancels it from outside.
+"""Cancellation of running jobs: the check that a job polls, and the name of the command that kills it.
 
 A request is cancelled once its outcome is stored (`QueueClient.cancel`). Jobs that can stop early, for
 example between two steps of a pipeline, poll for it with `CancellationCheck`. Jobs in a process of their own

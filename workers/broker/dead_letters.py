@@ -1,7 +1,6 @@
 """The list of dead letters: requests that are not tried again, each with the reason.
 
-A dead letter is for people to look at (`llmi workers status`); the client gets an outcome like that of any
-other request.
+`llmi workers status` shows dead letters to an operator. The client gets an outcome, as for any other request.
 
 Invariants: the newest entry comes first; at most `MAX_ENTRIES` are kept, each detail and payload cut to
 `MAX_CHARS`; the list expires like outcomes do. The client of an invalid message gets BAD_MESSAGE at once, not
@@ -41,7 +40,7 @@ class DeadLetter(Message):
     """One entry.
 
     `reason`: `invalid` (the message or its payload does not validate), `expired` (a worker received it after
-    its start deadline) or `poison` (it ended its worker as often as `queue.max_attempts` allows).
+    its start deadline) or `poison` (it ended its worker process `queue.max_attempts` times).
     `detail`: what was wrong. `since`: Unix seconds. `size`: bytes of the whole message. `payload`: its first
     characters; of a poison message a summary of its fields. `request_id`, `owner` and `attempts` (in order)
     are known of poison messages only.
@@ -90,7 +89,7 @@ def dead_letter_message(
 def dead_letter_poison(
     client: redis.Redis, request: Request, attempts: Sequence[Attempt], ttl_s: int
 ) -> None:
-    """Add a request that ended its worker in each of `attempts`. Raises `redis.RedisError`."""
+    """Add a request that ended its worker process in each of `attempts`. Raises `redis.RedisError`."""
     letter = DeadLetter(
         reason="poison",
         detail=f"ended its worker {len(attempts)} times",

@@ -8,7 +8,8 @@ from __future__ import annotations
 PRIORITY_STEPS = (0, 3, 6, 9)  # kombu keeps one list per step; 0 is consumed first
 UNACKED = "unacked"  # kombu's hash: delivery tag -> [message, exchange, routing key], held by workers
 UNACKED_INDEX = "unacked_index"  # kombu's sorted set: delivery tag -> when its lease was renewed
-NO_REPLIES = "llmi:replies:-"  # means "no reply stream"; a legal key, since rights may be limited to `llmi:*`
+# means "no reply stream"; a valid key, since a user's permissions may be limited to `llmi:*`
+NO_REPLIES = "llmi:replies:-"
 STATS = "llmi:stats"  # hash of totals: KIND:n ended, KIND:ran were started, KIND:service_s seconds they ran
 
 

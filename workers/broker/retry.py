@@ -1,10 +1,10 @@
-"""Errors of Redis that pass by waiting, and the retry for them.
+"""Temporary errors of Redis, and the retry for them.
 
 A Redis that is down raises when a connection is made or used. One that is up but has no memory, disk, replica
 or time answers each command with an error.
 
-Invariants: neither counts as a failure of a request; a missing password or right is not retried; the first
-retry, and every `LOG_EVERY`th, is logged.
+Invariants: neither counts as a failure of a request; a missing password or permission is not retried; the
+first retry, and every `LOG_EVERY`th, is logged.
 """
 
 from __future__ import annotations

@@ -7,7 +7,7 @@ then Celery acknowledges the message.
 Invariants:
 - No message makes the task raise, however malformed.
 - A request that already has an outcome (cancelled, or delivered twice) is not run again.
-- A request that ended its worker `max_attempts` times is quarantined with its attempts.
+- A request that ended its worker process `max_attempts` times is quarantined with its attempts.
 - A request that is requeued because a circuit is open has used no attempt.
 """
 

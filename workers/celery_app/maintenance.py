@@ -1,9 +1,9 @@
 """Keeps a long-lived worker small: rotates its log and enforces its memory limit between two jobs.
 
 Invariants:
-- No job is ended for it. Celery itself replaces a pool process above its limit (`--max-memory-per-child`). A
-  worker with a thread pool shuts down warm (finishes what runs, requeues the rest), and the process that owns
-  it starts another.
+- Neither of the two ends a job. Celery itself replaces a pool process above its limit
+  (`--max-memory-per-child`). A worker with a thread pool shuts down warm (finishes what runs, requeues the
+  rest), and the process that owns it starts another.
 - Only a log that the worker writes to a regular file is rotated.
 """
 

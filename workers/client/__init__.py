@@ -1,7 +1,7 @@
 """The async client of the queue.
 
-May import `workers.broker`, `workers.metrics` and the contracts of `workers`. With `workers.celery_app` the
-only folder that imports Celery or kombu.
+May import `workers.broker`, `workers.metrics` and the contracts of `workers`. Only this folder and
+`workers.celery_app` import Celery or kombu.
 
 The life of one request:
 
@@ -12,7 +12,7 @@ The life of one request:
 4. `replies.ReplyReader` reads the outcome from the stream, or by its key if the stream missed it.
 5. The client resolves the handle; `on_outcome` is called. At the deadline it resolves it with TIMEOUT.
 
-On the way: `cancellation.Canceller` frees the worker of a cancelled request; `repost.Reposter` posts a lost
-message again; `reattach.reattach` finds the request of a client that died, or posts it.
+Meanwhile `cancellation.Canceller` stops the job of a cancelled request, and `repost.Reposter` posts a lost
+message again. `reattach.reattach` finds the request of a client that died, or posts it.
 `blocking` posts requests whose outcomes are read later. `probe` checks whether a Redis can be the queue.
 """

@@ -57,7 +57,7 @@ class QueueClient:
         self._tasks: set[asyncio.Task[None]] = set()
 
     async def start(self) -> None:
-        """Open the connections. Does not fail when Redis is down; `post` then does, at its deadline."""
+        """Open the connections. Does not fail when Redis is down; `post` then fails at the deadline."""
         self._redis = connect_redis_async(self._settings.url, keep_open=True)
         self._publisher = Publisher(self._redis, self._stream, self._settings.max_waiting)
         self._replies = ReplyReader(self._redis, self._stream, self._on_reply, lambda: self._pending)
@@ -121,7 +121,7 @@ class QueueClient:
         return [(handle.request, now - handle.created) for handle in self._pending.values()]
 
     async def post(self, request: Request) -> RequestHandle:
-        """Post a request; returns once it is in Redis, which is when its queue has room.
+        """Post a request; returns once it is in Redis. Waits while its queue is full.
 
         Posting an id that is still pending returns the same handle. A cancelled call leaves the request
         posted; see `cancel`.
@@ -133,8 +133,8 @@ class QueueClient:
         return await self._start_request(request, self._publish)
 
     async def reattach(self, request: Request) -> RequestHandle:
-        """As `post`, for a request that a client that died may have posted: it is joined where it is, or
-        resolved with its outcome (see `workers.client.reattach`).
+        """As `post`, for a request that a client that died may have posted: continues with the queued or
+        running message, or resolves with its outcome (see `workers.client.reattach`).
         """
         return await self._start_request(request, self._reattach)
 
@@ -201,7 +201,7 @@ class QueueClient:
             if not handle.was_posted:
                 self._drop(handle)
                 detail = self._publisher.last_error or "no answer"
-                raise InfrastructureFault(Cause.PROVIDER_DOWN, f"Redis took no request: {detail}") from error
+                raise InfrastructureFault(Cause.PROVIDER_DOWN, f"Redis takes no request: {detail}") from error
         except InfrastructureFault:
             self._drop(handle)
             raise

@@ -29,7 +29,7 @@ from workers.settings import REDIS_ENV, QueueSettings
 
 FIELD = f"queue.redis_url (or {REDIS_ENV})"
 PIDBOX = "celery.pidbox"
-_CURE = "start it, correct the address, or name none and one is started for the run"
+_CURE = "start it, correct the address, or leave it out and one is started for the run"
 _RIGHTS = "give its user the rights that ops/redis/users.acl lists"
 PROBE = Script("workers.client.scripts", "probe")
 
@@ -72,7 +72,7 @@ def _connect(url: str) -> redis.Redis:
 def _info(client: redis.Redis, section: str) -> dict[str, Any]:
     try:
         found: Any = client.info(section)
-    except NoPermissionError:  # the user has no right to INFO; the commands are tried anyway
+    except NoPermissionError:  # the user has no permission for INFO; the commands are tried anyway
         return {}
     return dict(found)
 
@@ -126,7 +126,7 @@ def _failure(command: str, key: str, text: str) -> str:
 
 
 def _channels(client: redis.Redis) -> list[str]:
-    """The problem with Celery's channels, by which workers are notified of cancelled requests."""
+    """The problem with Celery's channels, which notify workers of cancelled requests."""
     database = client.connection_pool.connection_kwargs.get("db", 0)
     name = f"/{database}.{PIDBOX}"
     try:
@@ -140,7 +140,7 @@ def _channels(client: redis.Redis) -> list[str]:
 
 
 def _as_workers(url: str) -> list[str]:
-    """The problem if kombu, by which workers connect, does not reach the server."""
+    """The problem if kombu, which workers use to connect, does not reach the server."""
     from kombu import Connection
     from kombu.exceptions import OperationalError
 
@@ -174,5 +174,5 @@ def _refusal(error: Exception, url: str) -> str:
     if "READONLY" in text:
         return "is a replica, which takes no requests; write the address of the primary"
     if isinstance(error, ResponseError):
-        return f"refuses what the queue needs ({text}); look at its log and its user's rights"
+        return f"refuses what the queue needs ({text}); check its log and its user's permissions"
     return f"does not answer: no Redis answers at that address ({type(error).__name__}); {_CURE}"

@@ -51,7 +51,7 @@ def encode(request: Request, *, tag: str, reply_to: str) -> str:
         raise InfrastructureFault(Cause.BAD_MESSAGE, why[:300]) from error
     if len(entry) > MAX_MESSAGE_BYTES:
         raise InfrastructureFault(
-            Cause.BAD_MESSAGE, f"a message of {len(entry)} bytes; at most {MAX_MESSAGE_BYTES} are taken"
+            Cause.BAD_MESSAGE, f"a message of {len(entry)} bytes; at most {MAX_MESSAGE_BYTES} are allowed"
         )
     return entry
 

@@ -1,12 +1,12 @@
-"""Reattaches to a request of a client that died: returns its outcome, joins it where it is, or posts it.
+"""Reattaches to a request of a client that died: uses its outcome or its message, or posts it again.
 
 Invariants:
 - One atomic script decides, so that there are never two messages of a request.
 - An outcome that the dead client would have got counts: a success, or a failure of the model.
 - An infrastructure failure does not count (the deadline passed while no client was there, for example): the
   request is posted again. The worker that stored it is done with the message, so the message is removed, and
-  a worker that died before its acknowledgement does not bring it back. A request that its client cancelled
-  may still run; it is joined.
+  is not requeued if that worker died before its acknowledgement. A request that its client cancelled may
+  still run; the client then waits for it.
 - A queued message is replaced in its place by one with the new deadline and reply address. A message that a
   worker holds keeps the old ones; its outcome is found by key.
 

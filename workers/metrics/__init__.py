@@ -1,4 +1,4 @@
-"""Prometheus metrics: the metrics of each process, its endpoint, the folder that a pool shares.
+"""Prometheus metrics of a process, its HTTP endpoint, and the folder that the processes of a pool share.
 
 May import the contracts of `workers`.
 """

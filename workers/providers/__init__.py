@@ -1,4 +1,4 @@
-"""Providers: each module of `search/` and `image/` drives one service, model or library and knows no queue.
+"""Providers: each module of `search/` and `image/` calls one service, model or library; none uses a queue.
 
-May import the contracts of `workers`, `workers.images` and `workers.text`.
+May import the contracts of `workers`, `workers.images`, `workers.metrics` and `workers.text`.
 """

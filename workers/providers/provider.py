@@ -1,4 +1,4 @@
-"""The protocol of a provider: what a tool needs of the service, model or library that produces its image.
+"""The protocol of a provider: the interface of a service, model or library that produces a tool's image.
 
 Invariants: a provider owns its defaults, so a setting that the configuration leaves empty never carries a
 value of another provider; `check` and the constructor touch no network and load no model.

@@ -87,7 +87,9 @@ def _pictures(report: _Report, body: memoryview, settings: CodeSettings) -> Iter
         if not is_too_small(width, height):
             yield Image.frombytes(mode, (width, height), body[start : start + size])
         elif start == 0:
-            raise ModelFault(Cause.CODE_LIMIT, f"a figure of {width} x {height} pixels is no picture")
+            raise ModelFault(
+                Cause.CODE_LIMIT, f"a figure of {width} x {height} pixels is too small or too narrow"
+            )
         start += size
 
 

@@ -112,7 +112,7 @@ class BlobListing:
         return f"{self._root}/users/{hashlib.sha256(place.encode()).hexdigest()[:16]}.json"
 
     def _modified(self, path: str, info: dict[str, Any]) -> float:
-        """Listings of folders and of S3 include it; other stores need one call per file."""
+        """Modification time. Listings of folders and of S3 include it; other stores need a call per file."""
         value: Any = info.get("mtime", info.get("LastModified")) or self._fs.modified(path)
         return value.timestamp() if isinstance(value, datetime) else float(value)
 

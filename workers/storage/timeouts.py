@@ -1,8 +1,8 @@
 """Calls of fsspec file systems with a time limit, and their errors as infrastructure faults.
 
-By itself s3fs waits for minutes for a server that does not answer, and so would a worker's slot. Invariant: a
-call ends within `CALL_TIMEOUT_S`, except in a local folder and in file systems that block by themselves
-(SFTP).
+By itself s3fs waits for minutes for a server that does not answer, and would occupy a worker's slot.
+Invariant: a call ends within `CALL_TIMEOUT_S`, except in a local folder and in file systems that block by
+themselves (SFTP).
 """
 
 from __future__ import annotations

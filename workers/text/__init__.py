@@ -1,4 +1,4 @@
-"""Reading of untrusted text in linear time: patterns, fences, control tokens, full-text match.
+"""Reading untrusted text in linear time: patterns, code fences, control tokens, full-text search.
 
 May import nothing of this project.
 """

@@ -1,7 +1,7 @@
 """Break up control tokens in text that the model wrote for other models.
 
 Tokenizers read `<|im_end|>` or `<|image_pad|>` in a text as the token of that name. In a prompt for an image
-model, or in a document for a judge, it would end a turn or stand for an image that was never sent. Servers
+model, or in a document for a judge, it would end a turn or refer to an image that was never sent. Servers
 and pipelines fail at that, and the failure would look like an infrastructure failure.
 """
 

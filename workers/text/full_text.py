@@ -2,7 +2,7 @@
 
 One rule for captions of the local library and titles of a web search, both with SQLite's FTS5.
 
-Invariants: stop words are no content words; query text becomes a list of quoted terms only, so that no query
+Invariants: stop words do not count; query text becomes a list of quoted terms only, so that no query
 is a syntax error.
 """
 
@@ -43,7 +43,7 @@ def matching(query: str, texts: Sequence[str]) -> set[int]:
     match = match_expression(query)
     if not match:
         return set()
-    readable = [text.encode(errors="replace").decode() for text in texts]  # SQLite takes no half characters
+    readable = [text.encode(errors="replace").decode() for text in texts]  # SQLite accepts no lone surrogates
     with closing(sqlite3.connect(":memory:")) as database:
         database.execute(f"CREATE VIRTUAL TABLE texts USING fts5(text, tokenize = '{TOKENIZER}')")
         database.executemany("INSERT INTO texts (rowid, text) VALUES (?, ?)", enumerate(readable))

@@ -15,7 +15,7 @@ def near_names(
     """The `known` names that `wanted` most likely means, at most `most` of them.
 
     `cutoff`: least similarity, from 0 to 1. `prefix`: for ids; all names that share the longest beginning
-    with `wanted` come instead, if it has so many characters (or is all of `wanted`).
+    with `wanted` come instead, if it has at least this many characters (or is all of `wanted`).
     """
     names = list(known)
     if prefix is not None and names:

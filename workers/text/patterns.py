@@ -35,7 +35,7 @@ NUMBER = re.compile(r"-?[0-9]{1,9}(?![\w.])")
 CONSTANT = re.compile(r"(True|False|None|true|false|null)\b")
 
 # One possessive run (`++`, `*+`) gives nothing back, so a failure costs the run once. A run cannot be entered
-# from within by a later search: what stands before it ends where it begins.
+# from within by a later search: the pattern before it ends where the run begins.
 SPACE = re.compile(r"\s*+")
 MARKUP = re.compile(r"</?\w++>")  # what fails at one `<` holds no other `<`
 

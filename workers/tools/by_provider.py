@@ -1,4 +1,4 @@
-"""What search, diffusion and edit share: the configured provider makes an image, the store keeps it."""
+"""The common part of search, diffusion and edit: a provider makes the image, the blob store keeps it."""
 
 from __future__ import annotations
 
@@ -15,8 +15,8 @@ from workers.text.control_tokens import inert
 
 
 def hooks(tool: str) -> dict[str, Callable[[], Any]]:
-    """What `workers.jobs.job` asks of a tool with a provider: warm it, name its service, whether it holds a
-    model.
+    """Keyword arguments of `workers.jobs.job` for a tool with a provider: how to warm it, the name of its
+    service, whether it holds a model.
     """
 
     def warm() -> None:

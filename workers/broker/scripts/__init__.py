@@ -1,4 +1,4 @@
 """Lua scripts of the broker, one file each; the header of a file documents its keys.
 
-Imports nothing.
+Has no Python modules.
 """

@@ -1,4 +1,4 @@
 """Consuming from Redis: kombu channel, QoS, message validation, event-loop wake-up.
 
-May import `workers.broker`, `workers.celery_app.timer_step` and the contracts of `workers`.
+May import `workers.broker`, the modules of `workers.celery_app` and the contracts of `workers`.
 """

@@ -28,14 +28,14 @@ _REFUSED_V4 = tuple(
     for text in (
         "0.0.0.0/8",  # this network
         "10.0.0.0/8",  # private
-        "100.64.0.0/10",  # shared by carriers; holds Alibaba's metadata, 100.100.100.200
+        "100.64.0.0/10",  # shared by carriers; contains Alibaba's metadata service, 100.100.100.200
         "127.0.0.0/8",  # loopback
         "161.26.0.0/16",  # IBM Cloud's internal services, public by number
         "166.8.0.0/14",  # the same
         "168.63.129.16/32",  # Azure's host agent, public by number
-        "169.254.0.0/16",  # link-local; holds most clouds' metadata, 169.254.169.254
+        "169.254.0.0/16",  # link-local; contains most clouds' metadata service, 169.254.169.254
         "172.16.0.0/12",  # private
-        "192.0.0.0/24",  # IETF protocol assignments; holds Oracle's metadata, 192.0.0.192
+        "192.0.0.0/24",  # IETF protocol assignments; contains Oracle's metadata service, 192.0.0.192
         "192.0.2.0/24",  # documentation
         "192.31.196.0/24",  # AS112
         "192.52.193.0/24",  # AMT
@@ -65,7 +65,8 @@ _ISATAP = (0x00005EFE, 0x02005EFE)  # the third group of 32 bits
 
 
 def is_public(address: str) -> bool:
-    """Whether `address` is one of the public Internet, in the usual notation and outside of our networks.
+    """Whether `address` is one of the public Internet, in the usual notation and outside of this machine's
+    networks.
 
     A scope (`fe80::1%eth0`) or any other notation makes it not public.
     """
@@ -83,7 +84,7 @@ def is_global(ip: Address) -> bool:
     if ip.scope_id is not None or not all(is_global(inner) for inner in embedded(ip)):
         return False
     if ip.ipv4_mapped is not None or ip in _NAT64 or ip in _TEREDO:
-        return True  # as good as what it embeds
+        return True  # public if the addresses that it embeds are
     return ip in _GLOBAL_V6 and not any(ip in network for network in _REFUSED_V6)
 
 

@@ -41,7 +41,7 @@ Answer = dict[str, Any]
 
 
 class TransientFault(InfrastructureFault):
-    """A failure that a retry may not meet: 408, 429, 5xx, network errors."""
+    """A failure that may be temporary, so the call is retried: 408, 429, 5xx, network errors."""
 
 
 class TooLarge(ModelFault):
@@ -143,7 +143,7 @@ async def _attempt(connections: aiohttp.ClientSession, call: Call) -> Answer:
             Cause.BAD_ANSWER, "its base URL is not a URL", provider=call.provider
         ) from error
     except (aiohttp.ClientError, OSError) as error:
-        # The name of the error only: some of these carry the URL, and SerpAPI's key travels in it.
+        # The name of the error only: some of these contain the URL, and with it SerpAPI's key.
         way = f" through the proxy {proxies.redacted(proxy)}" if proxy else ""
         detail = f"cannot be reached{way}: {type(error).__name__}"
         raise TransientFault(Cause.PROVIDER_DOWN, detail, provider=call.provider) from None

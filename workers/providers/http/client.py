@@ -1,10 +1,10 @@
-"""Guarded fetching of URLs that came from outside: bounded, and never into our own network.
+"""Guarded fetching of URLs that came from outside: bounded, and never from an internal network.
 
 Invariants: only http and https, on ports of the web, no credentials in the URL; redirects are followed here,
-hop by hop, and each hop is checked; the address that was checked is the address that is connected to (the
-resolver hands aiohttp only addresses that passed, so a second look-up cannot point elsewhere), also by a
-proxy; bytes and total time are bounded whatever the server does; names that a page chose are resolved in
-threads of their own. Base URLs of providers come from the user's configuration and are trusted: see
+hop by hop, and each hop is checked; the connection, also by a proxy, goes to the address that was checked
+(aiohttp gets only checked addresses from the resolver, so no second look-up can return another one); bytes
+and total time are bounded whatever the server does; names that a page chose are resolved in threads of their
+own. Base URLs of providers come from the user's configuration and are trusted: see
 `workers.providers.http.api`.
 """
 
@@ -36,8 +36,8 @@ HEADERS = {
     "Accept-Encoding": "identity",
 }
 BACKSTOP_S = 1.0  # so that a call that keeps the deadline itself, and names the late service, raises first
-# Seconds for one name: more than the 5 after which the system asks the second name server. The thread that
-# asks may hang for longer, and nothing can end it.
+# Seconds for one name: more than the 5 after which the system asks the second name server. The thread of
+# the look-up may hang for longer, and cannot be stopped.
 RESOLVE_S = 8.0
 TRUSTED_RESOLVE_S = 20.0
 KNOWN_S = 1.0  # seconds for a name that a trusted proxy can resolve if this machine cannot
@@ -65,7 +65,7 @@ DEFAULT_LIMITS = FetchLimits()
 class Resolver(AbstractResolver):
     """Looks names up in threads, for a bounded time, and lets through only public addresses.
 
-    `allow_private`: every address is let through. `trusted`: the names stand in the user's own configuration;
+    `allow_private`: every address is let through. `trusted`: the names are from the user's own configuration;
     others have threads of their own, and one resolver uses `NAMES_AT_ONCE` of them at most.
     """
 
@@ -108,7 +108,7 @@ class Resolver(AbstractResolver):
             raise socket.gaierror(socket.EAI_AGAIN, f"no answer in {limit_s:g} s") from error
 
     async def close(self) -> None:
-        """Nothing is held."""
+        """Nothing to close."""
 
 
 def _look_up(host: str, port: int, family: int) -> list[Any]:
@@ -116,12 +116,12 @@ def _look_up(host: str, port: int, family: int) -> list[Any]:
 
 
 async def proxy_of(url: str) -> URL | None:
-    """The proxy for a service of the user's own configuration, None for the direct way."""
+    """The proxy for a service of the user's own configuration, None for a direct connection."""
     return await proxies.route(url, Resolver(allow_private=True, trusted=True))
 
 
 def guarded_session(*, allow_private: bool = False) -> aiohttp.ClientSession:
-    """A session for `fetch`: no proxy of its own accord, no cookies, no transparent decompression."""
+    """A session for `fetch`: no proxy unless `fetch` names it, no cookies, no transparent decompression."""
     connector = aiohttp.TCPConnector(resolver=Resolver(allow_private), use_dns_cache=False, limit=16)
     return aiohttp.ClientSession(
         connector=connector,
@@ -144,12 +144,12 @@ async def fetch(
     """The body at `url`, at most `limits.max_bytes`, before `deadline` (Unix seconds).
 
     `session` comes from `guarded_session` with the same `allow_private`. Where the environment names a proxy,
-    it is asked for https only, and for the address that was checked here; with `trust_proxy` also for plain
+    it is used for https only, and with the address that was checked here; with `trust_proxy` also for plain
     http, and for names that cannot be resolved here.
 
     Raises `Refused` (a `BAD_ANSWER`) for a URL that must not be fetched, `InfrastructureFault(HOST_DOWN)`
-    when the host fails or is slow, `BAD_ANSWER` for a status other than 200 or too many bytes. None names a
-    provider: a picture's host is not the service that named the URL.
+    when the host fails or is slow, `BAD_ANSWER` for a status other than 200 or too many bytes. No
+    failure names a provider: the host of an image is not the service that named its URL.
     """
     try:
         async with asyncio.timeout(min(limits.timeout_s, deadline - time.time())):
@@ -247,7 +247,7 @@ async def read_bounded(response: aiohttp.ClientResponse, max_bytes: int) -> byte
 
 def run_until(deadline: float, work: Coroutine[Any, Any, T]) -> T:
     """Run `work` from a job's thread until done. Raises `InfrastructureFault(TIMEOUT)` soon after `deadline`
-    (Unix seconds), if the work did not raise by itself, which names the service that was late.
+    (Unix seconds), unless the work raised its own error before, which names the late service.
     """
 
     async def bounded() -> T:

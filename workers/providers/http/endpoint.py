@@ -36,7 +36,9 @@ def key_problems(field: str, variable: str) -> list[str]:
 
 
 def problems(section: str, url: str, model: str, api_key_env: str, *, url_env: str = "") -> list[str]:
-    """All three, of an endpoint in `section`. `url_env`: the environment variable that may name its URL."""
+    """All three checks of the endpoint in `section`. `url_env`: the environment variable that may hold its
+    URL.
+    """
     alternative = f" (or environment variable {url_env})" if url_env else ""
     return [
         *address_problems(f"{section}.base_url{alternative}", url),

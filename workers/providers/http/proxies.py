@@ -26,7 +26,7 @@ from workers.providers.http.addresses import is_public
 logger = logging.getLogger(__name__)
 INSIDE = (".local", ".localhost", ".internal", ".svc", ".lan", ".home.arpa", ".intranet", ".corp")
 CHOOSE_S = 8.0  # for a name to resolve here; longer means that this machine does not resolve such names
-REMEMBERED_S = 60.0  # how long a name that was resolved to choose between proxy and direct is not asked again
+REMEMBERED_S = 60.0  # how long the choice between proxy and direct connection reuses a resolved name
 _resolved: dict[str, tuple[float, tuple[str, ...]]] = {}
 
 
@@ -38,7 +38,7 @@ def from_environment(url: str) -> URL | None:
         parts = urlsplit(url)
         host, port = (parts.hostname or "").rstrip(".").lower(), parts.port
     except ValueError:
-        return None  # no URL, as the client will say
+        return None  # not a URL; the client reports it
     proxies = getproxies_environment()
     value = proxies.get(parts.scheme) or proxies.get("all") or ""
     if not value or _inside(host) or _excepted(host, port, proxies.get("no", "")):
@@ -47,10 +47,10 @@ def from_environment(url: str) -> URL | None:
 
 
 async def route(url: str, resolver: AbstractResolver) -> URL | None:
-    """The proxy that a request to `url` goes through, None for the direct way. It may hold user and password,
-    as aiohttp takes them.
+    """The proxy that a request to `url` goes through, None for a direct connection. It may contain user and
+    password, as aiohttp takes them.
 
-    `resolver` lets every address through. A name that it cannot resolve is the proxy's to resolve.
+    `resolver` lets every address through. A name that it cannot resolve is resolved by the proxy.
     """
     proxy = from_environment(url)
     if proxy is None:

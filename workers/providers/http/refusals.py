@@ -62,7 +62,7 @@ _ECHOES = frozenset(
     {"input", "inputs", "prompt", "messages", "request", "body", "ctx", "text", "content", "images", "url"}
     | {"b64json", "revisedprompt", "query", "searchparameters", "arguments"}
 )
-ECHO = 20  # letters of the request that are no coincidence in an answer
+ECHO = 20  # this many letters of the request in an answer are no coincidence
 _OTHER_MESSAGES = (KEY_MESSAGES, QUOTA_MESSAGES, INFRASTRUCTURE_MESSAGES)
 _LIMITS = ("most", "max", "limit", "exceed", "many", ">")
 _UNITS = ("kb", "mb", "kib", "mib", "bytes", "pixel", "px")

@@ -1,7 +1,7 @@
 """Which untrusted URLs may be fetched, by their form alone.
 
-Invariants: http and https, on ports of the web, without credentials; an address in any notation but the usual
-one is refused, since the system's own look-up reads more of them than we do.
+Invariants: http and https, on web ports, without credentials; an address in any notation but the usual one is
+refused, since the system's resolver accepts more notations than `ipaddress`.
 """
 
 from __future__ import annotations
@@ -12,7 +12,7 @@ from workers.errors import Cause, InfrastructureFault
 from workers.providers.http.addresses import is_public
 
 WEB_PORTS = (80, 443)
-FIRST_FREE_PORT = 1024  # below it are mail, shells, file servers: what a GET may confuse, and no pictures
+FIRST_FREE_PORT = 1024  # below it are mail, shells, file servers: a GET may confuse them; none serves images
 
 
 class Refused(InfrastructureFault):
@@ -35,8 +35,8 @@ def check_url(url: str, *, allow_private: bool) -> URL:
         raise Refused(f"scheme {parsed.scheme or 'none'!r} is not http or https")
     if parsed.user is not None or parsed.password is not None:
         raise Refused("it holds credentials")
-    # aiohttp does not ask the resolver about what looks like an address, of which `is_public` refuses every
-    # notation but the usual ones (2130706433, 0177.0.0.1).
+    # aiohttp passes what looks like an address to no resolver, so it is checked here. `is_public` refuses all
+    # notations but the usual ones (2130706433, 0177.0.0.1).
     if not allow_private and looks_like_address(host) and not is_public(host):
         raise Refused(f"{host} is not in the public Internet")
     if not allow_private and not (port in WEB_PORTS or (port or 0) >= FIRST_FREE_PORT):
@@ -45,5 +45,5 @@ def check_url(url: str, *, allow_private: bool) -> URL:
 
 
 def looks_like_address(host: str) -> bool:
-    """Whether a URL's host is an IP address, or numbers that the system's own look-up may take for one."""
+    """Whether a URL's host is an IP address, or numbers that the system's resolver may read as one."""
     return ":" in host or host.replace(".", "").isdigit()

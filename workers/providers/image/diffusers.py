@@ -64,7 +64,7 @@ class Diffusers(Provider[ImageModelSettings]):
         return problems
 
     def _takes_an_image(self) -> list[str]:
-        """A pipeline that takes no image cannot change one: each edit would fail, and mask its sample."""
+        """The problem of an edit pipeline that takes no image: each edit would fail, and mask its sample."""
         taken = source.arguments(self.settings.pipeline)
         if taken is None or "image" in taken:
             return []
@@ -96,7 +96,7 @@ PROVIDER = Diffusers
 
 
 def _is_path(model: str) -> bool:
-    """A hub id is `owner/name`; anything that exists or begins like a path is a folder."""
+    """Whether `model` is a folder and not a hub id (`owner/name`): it exists, or begins like a path."""
     return Path(model).exists() or model.startswith((".", "/", "~")) or model.count("/") != 1
 
 

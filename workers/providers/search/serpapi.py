@@ -3,8 +3,8 @@ an image.
 
 Invariants:
 - Results whose title shares a word with the query are tried before the others (a title may be in another
-  language), among equals by rank. The next one starts when the one before failed or is slow; the first good
-  image ends the others.
+  language), within each group by rank. The next one starts when the one before failed or is slow; the first
+  good image cancels the others.
 - URLs of results are fetched only through the guard (`workers.providers.http.client`).
 
 Faults: no result is the model's (NO_HIT), and so is a query that SerpAPI refuses (400, since all else in the
@@ -39,7 +39,7 @@ TRY_TIMEOUT_S = 20.0
 LIMITS = FetchLimits(max_bytes=pixels.DEFAULT_LIMITS.max_bytes, timeout_s=10.0)
 # Parts of the error of a search without a result; its status is 200.
 NOTHING = ("returned any results", "no results", "did not match any")
-DECODING_AT_ONCE = 2  # decoders that one search may use, so that others find free ones
+DECODING_AT_ONCE = 2  # decoders that one search may use, so that some stay free for other searches
 HEAD_START_S = 1.5  # seconds before the next result is tried beside this one
 
 
@@ -179,7 +179,7 @@ async def _first_good(ranked: list[Candidate], settings: SearchSettings, deadlin
 
 
 def _combined(failures: list[InfrastructureFault]) -> InfrastructureFault:
-    """One failure for those of all results: causes of this worker come before those of hosts."""
+    """Combine the failures of all results into one: causes of this worker come before those of hosts."""
     causes = {error.cause for error in failures}
     telling = [cause for cause in (Cause.SANDBOX, Cause.TIMEOUT, Cause.HOST_DOWN) if cause in causes]
     detail = f"no result could be fetched; the last failure: {failures[-1].detail}"

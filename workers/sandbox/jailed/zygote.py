@@ -67,7 +67,7 @@ def main() -> None:
     null = os.open(os.devnull, os.O_RDWR)
     os.dup2(null, 0)
     os.dup2(2, 1)  # what a library prints while it is imported must not look like a frame
-    signal.signal(signal.SIGINT, signal.SIG_IGN)  # Ctrl-C in a terminal is the worker's to handle
+    signal.signal(signal.SIGINT, signal.SIG_IGN)  # the worker handles Ctrl-C in a terminal
     outer = namespaces.enter() if options.inside is None else bubblewrap.inside(options.users)
     sys.path[:] = paths.packages()
     base = outer.base or options.folder

@@ -1,7 +1,7 @@
 """Landlock: limit by path which files a jailed child may access. Needs no privileges.
 
 Invariants:
-- every right that the kernel's Landlock version knows is handled, and refused unless granted;
+- every access right that the kernel's Landlock version knows is handled, and refused unless granted;
 - nothing may be executed, and no link, device, socket or pipe created in the file system.
 
 Older versions handle fewer rights; without Landlock `restrict` raises.

@@ -235,7 +235,7 @@ def test_a_figure_too_small_for_a_judge_is_the_models_fault(renderer: Renderer, 
     """Regression: it was a success, which then failed at the judge, and so masked a bad sample."""
     error = failure(renderer, "plt.rcParams['savefig.pad_inches'] = 0; " + code, SETTINGS)
     assert error.cause is Cause.CODE_LIMIT
-    assert "is no picture" in error.detail
+    assert "too narrow" in error.detail
 
 
 def test_figures_over_the_total_of_pixels_are_not_kept(renderer: Renderer) -> None:
