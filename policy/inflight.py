@@ -1,4 +1,4 @@
-"""How many rollouts hold a generation slot: published by the rollout processes, read by the sampler.
+"""The number of rollouts that hold a generation slot: published by rollout processes, read by the sampler.
 
 Each rollout process keeps one field in a Redis hash; the sampler reads it together with the queues' depths.
 

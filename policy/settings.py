@@ -43,7 +43,8 @@ class PauseSettings(Settings):
     for_s: float = Field(default=60.0, ge=0)
     """Seconds for which the share must stay exceeded, so that a short outage pauses nothing."""
     probe_s: float = Field(default=30.0, gt=0)
-    """Least seconds between two groups that are submitted during a pause to find whether it can end."""
+    """Shortest time, in seconds, between two groups that are submitted during a pause to test the provider.
+    """
 
 
 def _default_correction(known: dict[str, object]) -> Literal["token"] | None:
@@ -76,7 +77,7 @@ class TrainSettings(Settings):
     n: int = Field(default=8, ge=2)
     """Samples of a group. 8 as published."""
     min_valid: int = Field(default_factory=lambda known: half(known.get("n", 2)), ge=2)
-    """Least valid samples of a group, at most `n`; a group with fewer is replaced, since the baseline of a
+    """Fewest valid samples of a group, at most `n`; a group with fewer is replaced, since the baseline of a
     few samples says little. By default half of `n`, rounded up, and at least 2."""
     system_prompt: bool = True
     """Begin every chat with the system prompt that explains the tags. Off for a model that was trained

@@ -40,11 +40,11 @@ class Tool:
 
     name: the tag's `source`, and the name of the job and of its queue.
     params: the parameters that a tag must have.
-    prompt: what the system prompt says of the tool, after its parameters.
+    prompt: the description of the tool in the system prompt, after its parameters.
     payload: the job's payload for a tag's parameters and the image it changes (None without `image_param`).
         A `pydantic.ValidationError` counts as the model's fault (`bad_params`).
-    weight: its part of the tools score, against the weights of the other tools a task requires.
-    caption: what a page says of its image, such as "Found".
+    weight: its weight in the tools score, relative to those of the other tools that a task requires.
+    caption: the label of its image on a page, such as "Found".
     image_param: the parameter that numbers the image to change; "" for a tool that changes none.
     code_budget: its jobs share the document's `tools.code.budget_s`.
     order: place in the system prompt; equal ones by name.

@@ -1,12 +1,12 @@
-"""Decide when a run pauses because a provider is down, and when it resumes. Pure.
+"""Decide when a run pauses because a provider is down, and when it resumes. Pure functions, no I/O.
 
 It pauses when a provider is down and more than `share` of the last groups were unusable for `for_s` without a
 break: what is generated then would be dropped. It resumes when no provider is down, or when a group submitted
 during the pause is usable. During the pause one probe group at a time is submitted, at most one in `probe_s`,
 so that the provider is tried at all.
 
-Invariants: it never pauses unless a provider is down (other faults do not pass by waiting); an unknown state,
-because Redis does not answer, changes nothing.
+Invariants: it never pauses unless a provider is down (a pause does not help against other faults); an unknown
+state, because Redis does not answer, changes nothing.
 """
 
 from __future__ import annotations

@@ -1,4 +1,4 @@
 """Datasets: reading rows, checking images, and the dataset class that verl loads.
 
-May import `policy.grammar` and `policy.document`.
+May import `policy.grammar`, `policy.tools` and `policy.document`.
 """

@@ -1,4 +1,4 @@
-"""Read prompts from parquet files, ours and the published LLM-I ones, to rows of one type.
+"""Read prompts from parquet files in the LLM-I schema (the published ones and your own) to rows of one type.
 
 Columns: `prompt` (a string, or a chat as a list of {role, content}), `images` (optional; its shapes are those
 of `policy.data.input_images`), `data_source` in {interleaved, interleaved_mm}, `extra_info.{image_num, tools,

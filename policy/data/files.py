@@ -52,7 +52,7 @@ def some(names: Iterable[str]) -> str:
 def misnamed(
     given: Iterable[str], known: Iterable[str], also: Mapping[str, str] | None = None
 ) -> dict[str, str]:
-    """Of the names `given`, those that probably mean a `known` one that is absent: misspelt -> meant.
+    """Find misspelt names: `given` ones that resemble a `known` one that is absent, as misspelt -> known.
 
     `also`: other names for known ones.
     """

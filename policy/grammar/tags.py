@@ -4,7 +4,7 @@ Which marks count:
 
 - `<imgen>` opens a tag when a dictionary follows. Otherwise it does so only if `</imgen>` comes before the
   next tag and the words between look like the content of a tag; else it is text that mentions the mark.
-- The first `</imgen>` closes a tag. A tag that another tag follows before that was never closed.
+- The first `</imgen>` closes a tag. If another tag opens before it, the first tag counts as never closed.
 - `<think>` at the beginning opens a thought, closed or not. Later it does so only when `</think>` follows; in
   the middle of a line, before the next tag. In quotes it is text; inside a tag it belongs to the tag.
 

@@ -3,7 +3,7 @@
 Invariants:
 - a rollout has exactly one terminal state, and a request exactly one outcome;
 - the first one counts; a second one is recorded in `Ledger.violations` and changes nothing;
-- a resume (`Resumed`) undoes the steps after its checkpoint: what they did may be done again.
+- a resume (`Resumed`) undoes the steps after its checkpoint, so a sample may be trained on again.
 """
 
 from __future__ import annotations

@@ -1,4 +1,4 @@
-"""The merged view of a run ledger: a record per rollout and per request, and what concerns the whole run."""
+"""The merged view of a run ledger: a record per rollout and per request, and events of the whole run."""
 
 from __future__ import annotations
 

@@ -21,7 +21,7 @@ SUFFIX = ".continued.json"
 
 
 class ResumeState(Message):
-    """What is known of a rollout whose text is complete.
+    """The state of a rollout with a complete text.
 
     `cut`: the checkpoint steps of all resumes since the text was written
     (see `policy.resume.plan.effective_versions`). `outcomes`: of its requests. With `document` and `score`

@@ -1,4 +1,5 @@
-"""What all rollouts of one process share: queue client, scorer, ledger, metrics, blob store, end tokens.
+"""The objects that all rollouts of a process share: queue client, scorer, ledger, metrics, blob store, end
+tokens.
 
 Invariant: created once per event loop, at the first rollout; a failed start is retried by the next rollout.
 """

@@ -1,9 +1,9 @@
-"""The tools as the model calls them: one module per tool, which defines `TOOL`; found by name.
+"""The tools as the model calls them: one module per tool, which defines `TOOL`, and their registry.
 
-May import `policy.tool` and the contracts of `workers`.
+May import `policy.tool` and `workers`.
 
-A package adds a tool by two entry points with the tool's name: a `Tool` in `llmi.tools`, and in `llmi.queues`
-a `QueueSpec` of the module that registers the job. `check` names what is missing.
+Another package adds a tool by two entry points with the tool's name: a `Tool` in `llmi.tools`, and in
+`llmi.queues` a `QueueSpec` of the module that registers the job. `check` lists tools without one of them.
 """
 
 from __future__ import annotations
@@ -42,7 +42,7 @@ def weights() -> dict[str, float]:
 
 
 def caption(name: str) -> str:
-    """What a page says of a tool's image; the name itself for a tool that is not installed here."""
+    """The caption of a tool's image on a page; the tool's name if the tool is not installed here."""
     return tools()[name].caption if name in tools() else name
 
 

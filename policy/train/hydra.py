@@ -4,7 +4,7 @@ from __future__ import annotations
 
 
 def quote(value: object) -> str:
-    """A value as it stands after `name=`."""
+    """A value in the form in which it follows `name=`."""
     if value is None:
         return "null"
     if isinstance(value, bool):

@@ -1,7 +1,7 @@
-"""`python -m policy.train.main_ppo`: verl's `python -m verl.trainer.main_ppo` (0.9.1) with our trainers
-registered.
+"""`python -m policy.train.main_ppo`: verl's `python -m verl.trainer.main_ppo` (0.9.1) with the trainers of
+`policy.train.trainer` registered.
 
-verl looks up a trainer by name in its task runner, a process that imports nothing of this project before.
+verl looks up a trainer by name in its task runner, a process that has not imported anything of this project.
 Passing another task runner to `run_ppo` is verl's own way to change that. On a CPU the processes of the run
 are forked from one that has imported everything they need (`policy.cpu.zygote`).
 """

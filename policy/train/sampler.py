@@ -46,7 +46,7 @@ DROP_REASONS: dict[DropReason, str] = {
 
 
 class _GroupSampling(SamplerHooks):
-    """What both samplers share."""
+    """The common part of both samplers."""
 
     def __init__(self, *, sampler_kwargs: Any, **kwargs: Any):
         super().__init__(sampler_kwargs=sampler_kwargs, poll_interval=float(sampler_kwargs.poll_s), **kwargs)

@@ -66,7 +66,7 @@ class _Resumable(TrainerHooks):
 
 class _Windowed(Base):
     def prepare_step(self) -> dict:
-        """Submit nothing: `GroupSamplerAsync.sample` does."""
+        """Submit nothing: `GroupSamplerAsync.sample` submits the prompts."""
         return {}
 
 

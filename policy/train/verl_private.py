@@ -1,4 +1,4 @@
-"""Every private name of verl 0.9.1 that training overrides or reads, behind methods with names of our own.
+"""Every private name of verl 0.9.1 that training overrides or reads, behind methods with stable names.
 
 verl has no public hooks for what happens between reading the transfer queue and building a batch, for the ids
 of groups, or for registering trainers in its task runner. `tests/unit/policy/train/test_verl_private.py`
