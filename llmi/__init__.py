@@ -1,7 +1,7 @@
 """The Python interface of LLM-I: `QueueClient`, `load_config`, `train`, and what they take and return.
 
-May import everything, on first use only, so that `import llmi` is cheap. The product imports nothing of
-llmi; it reaches `llmi.demo` and `llmi.load` by entry points.
+May import everything, on first use only, so that `import llmi` is cheap. The other packages import nothing of
+llmi; they load `llmi.demo` and `llmi.load` by entry points.
 """
 
 from __future__ import annotations

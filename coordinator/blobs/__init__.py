@@ -1,4 +1,4 @@
-"""Removing blobs that nothing references any more.
+"""`llmi blobs`: remove blobs that nothing references any more.
 
-May import `coordinator.config` and `coordinator.watch`.
+May import everything of `coordinator` but `cli` and `run`.
 """

@@ -1,4 +1,4 @@
 """Checks before a run: `llmi doctor`, the preflight and the dry run.
 
-May import `coordinator.config`, `host` and `state`.
+May import `coordinator.config`, `console`, `host` and `state`.
 """

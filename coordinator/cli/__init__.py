@@ -1,4 +1,4 @@
 """The command line `llmi`.
 
-May import everything below it in `coordinator`; commands of other packages come by entry points.
+May import every other part of `coordinator`. Other packages add commands by entry points.
 """

@@ -22,7 +22,7 @@ class PoolSettings(Settings):
     concurrency: int = Field(default=1, ge=1)
     """Jobs that one worker runs at once."""
     low: int = Field(default=1, ge=0)
-    """Least workers that the scaler keeps. With 0 there are none while nothing waits."""
+    """Fewest workers that the scaler keeps. With 0 there are none while no request waits."""
     high: int = Field(default=1, ge=1)
     """Most workers that the scaler starts; at least `low`."""
     cpus: float = Field(default=1.0, ge=0)

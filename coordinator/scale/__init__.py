@@ -1,4 +1,4 @@
-"""Worker pools: how many workers, where, started, drained and replaced.
+"""Worker pools: how many workers run and where; starting, draining and replacing them.
 
-May import `coordinator.config`, `host` and `state`.
+May import `coordinator.config`, `console`, `host` and `state`.
 """

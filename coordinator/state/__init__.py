@@ -1,4 +1,4 @@
-"""Who owns the Redis database, and what a resumed run starts from.
+"""The claim of a run on its Redis database, and the state that a resumed run starts from.
 
 May import `coordinator.config`.
 """

@@ -1,4 +1,4 @@
-"""What is seen of a run: progress, status, summary, metrics exporter, report.
+"""Monitoring of a run: progress, status, summary, metrics exporter, report.
 
 May import `coordinator.scale` and everything below it.
 """

@@ -1,4 +1,4 @@
-"""Authors, which write documents outside of training: a local model, or an OpenAI-compatible endpoint.
+"""Authors: models that write documents outside of training, local or at an OpenAI-compatible endpoint.
 
 May import `evaluation.settings`, `rewards`, `policy` and `workers`.
 """

@@ -1,4 +1,4 @@
-"""Judge a document by the criteria of its benchmark item.
+"""The judge of benchmark criteria: it grades a document by one criterion of its item.
 
 May import `evaluation.{payloads,settings}`, `rewards` and `workers`.
 """

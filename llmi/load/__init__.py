@@ -1,4 +1,5 @@
-"""Benchmarks and fault injection on this machine: each starts what it needs, ends, and prints its targets.
+"""Benchmarks and fault injection on this machine. Each starts and stops what it needs, and prints its
+targets.
 
 May import everything.
 """

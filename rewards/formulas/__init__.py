@@ -1,6 +1,6 @@
 """The reward formulas: one module each, with the class `FORMULA`, and their registry.
 
-The modules may import `rewards.{formula,axes,facts,rules,verdicts}`.
+May import `rewards.{formula,axes,facts,rules,verdicts}` and `workers`.
 
 A built-in formula has the name of its module. Another package adds one in the entry-point group
 `llmi.formulas`: the name of the entry point is the formula's, its value is a subclass of `Formula`.

@@ -1,11 +1,11 @@
 """The judges as queue jobs: `judge_text` grades the text, `judge_image` the images.
 
-May import `rewards.{axes,settings,verdicts}`, `policy.{document,grammar}` and `workers`.
+May import `rewards.{axes,settings,verdicts}`, `policy` and `workers`.
 
 Invariants:
 - A verdict is an integer from 1 to 5 for each axis, or a typed failure.
-- An outcome names its judge (`Success.source`). A judge that the payload does not name gives no verdict.
-- Importing this registers the jobs and loads nothing heavy.
+- An outcome names its judge (`Success.source`). A request that names another judge than the worker's fails.
+- Importing this registers the jobs and loads no large library.
 """
 
 from __future__ import annotations

@@ -1,4 +1,4 @@
 """The commands of `llmi`, one module for each group: options, a call, and the output of the result.
 
-May import `coordinator.console` at the top; everything else inside the commands, so that `llmi` starts fast.
+May import every other part of `coordinator`; slow modules only inside functions, so that `llmi` starts fast.
 """

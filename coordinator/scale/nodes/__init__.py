@@ -1,4 +1,4 @@
-"""A machine that joins the queues without a run: its plan, its supervisor and its state on disk.
+"""`llmi workers start` on a node: the plan of its workers, their supervisor, and its state on disk.
 
-May import `coordinator.config`, `host`, `state` and the modules of `coordinator.scale`.
+May import `coordinator.config`, `console`, `host`, `state` and the modules of `coordinator.scale`.
 """

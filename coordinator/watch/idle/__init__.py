@@ -1,1 +1,4 @@
-"""Why the trainer, or the generator, was idle: every second of it has a cause (docs/idle.md)."""
+"""Idle time of the trainer and the generator, each second with its cause (docs/idle.md).
+
+May import `policy`, `rewards` and `workers`, and nothing else of `coordinator`.
+"""

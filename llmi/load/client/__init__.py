@@ -1,4 +1,4 @@
-"""`llmi bench client`: what the producer's event loop costs.
+"""`llmi bench client`: the load of a thousand rollouts on the event loop that posts their requests.
 
-May import `llmi.load.simulated` and the product.
+May import `llmi.load.simulated`, the modules of `llmi.load` and the product.
 """

@@ -14,7 +14,7 @@ app = typer.Typer(no_args_is_help=True, help="Measure what this program costs an
 
 @app.callback()
 def benches() -> None:
-    """Each starts what it needs, and ends by itself."""
+    """Each benchmark starts what it needs, and ends by itself."""
 
 
 app.command()(client.client)

@@ -1,4 +1,4 @@
 """`llmi bench soak`: an hour of load, with the memory of every role measured.
 
-May import `llmi.load.testbed` and `llmi.load.simulated`.
+May import `llmi.load.testbed`, `llmi.load.simulated` and the product.
 """
