@@ -12,7 +12,6 @@ from importlib.metadata import entry_points, version
 from typing import Annotated
 
 import typer
-from typer import rich_utils
 
 from coordinator.cli import verbosity
 from coordinator.cli.commands import (
@@ -120,6 +119,8 @@ def main() -> None:
     except (KeyboardInterrupt, typer.Abort):
         fail(console, "stopped by SIGINT", INTERRUPTED, "interrupted", as_json)
     except typer.TyperException as error:
+        from typer import rich_utils
+
         rich_utils.rich_format_error(error)  # type: ignore[arg-type]  # every one is a ClickException
         if as_json:
             print_error(error.format_message(), error.exit_code, "usage")

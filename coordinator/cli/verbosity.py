@@ -54,9 +54,9 @@ def add_options(app: typer.Typer) -> None:
 
 def _with_options(command: Callable[..., Any]) -> Callable[..., Any]:
     @functools.wraps(command)
-    def run(*args: Any, verbose: bool = False, quiet: bool = False, **options: Any) -> Any:
+    def run(*args: Any, verbose: bool = False, quiet: bool = False, **options: Any) -> None:
         apply(verbose, quiet)
-        return command(*args, **options)
+        command(*args, **options)  # `main` takes what a command returns for its exit code
 
     signature = inspect.signature(command, eval_str=True)
     added = [

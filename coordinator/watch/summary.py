@@ -43,7 +43,7 @@ class Summary(BaseModel):
     - `masked`: samples masked by infrastructure. `dropped_with_group`: samples with a reward, dropped because
       their group had too few valid samples. `rollouts["masked"]` is the sum of both.
     - `masked_by_cause` counts a sample once for each of its causes.
-    - `n_valid` to `dropped_by_latency`: see `policy.ledger.groups.Groups`.
+    - `n_valid` to `dropped_by_latency`: see `policy.ledger.groups.GroupSummary`.
     - `trainer_idle_ratio`: share of the steps' time spent waiting for samples. `generator_idle_ratio`: share
       of the time from the first rollout to the last batch.
     - `trainer_idle_s`, `generator_idle_s`: seconds by cause (`coordinator.watch.idle.path.CAUSES`); the

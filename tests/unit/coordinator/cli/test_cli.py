@@ -48,7 +48,8 @@ def test_help_works(llmi, arguments, said, monkeypatch):
 
 
 def test_starting_imports_nothing_heavy():
-    heavy = "torch", "ray", "verl", "vllm", "diffusers", "transformers", "matplotlib", "celery", "pyarrow"
+    heavy = ("torch", "ray", "verl", "vllm", "diffusers", "transformers", "matplotlib", "celery", "pyarrow",
+             "rich.markdown")  # fmt: skip
     code = f"import sys, coordinator.cli.main; print([name for name in {heavy} if name in sys.modules])"
     assert subprocess.run([sys.executable, "-c", code], capture_output=True, text=True).stdout.strip() == "[]"
 

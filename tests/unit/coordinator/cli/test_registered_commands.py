@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import sys
 from pathlib import Path
 
 import pytest
@@ -10,6 +11,7 @@ from packages import install
 from typer.testing import CliRunner
 
 from coordinator.cli import main as cli
+from coordinator.cli import verbosity
 from workers.errors import ConfigError
 
 MODULE = """
@@ -70,3 +72,14 @@ def test_a_command_of_an_unknown_group_is_refused(
 
     with pytest.raises(ConfigError, match="there is no group 'nowhere'"):
         cli.add_commands()
+
+
+def test_what_a_command_returns_is_no_exit_code(app: typer.Typer, monkeypatch: pytest.MonkeyPatch):
+    app.command("count")(lambda: 3)
+    verbosity.add_options(app)
+    monkeypatch.setattr(sys, "argv", ["llmi", "count"])
+
+    with pytest.raises(SystemExit) as caught:
+        cli.main()
+
+    assert caught.value.code == 0
