@@ -71,7 +71,7 @@ def _title(console: Console, words: str) -> None:
 
 
 def compose(overrides: Sequence[str]) -> None:
-    """Build verl's configuration with our options, without importing verl. Raises `ConfigError`."""
+    """Build verl's configuration with these options, without importing verl. Raises `ConfigError`."""
     import hydra
     from hydra.errors import HydraException
     from omegaconf.errors import OmegaConfBaseException

@@ -34,9 +34,7 @@ def model(config: RunConfig) -> list[str]:
 
 
 def data(config: RunConfig, progress: Progress | None = None) -> list[str]:
-    """The first problem of each data file, after reading every row and passing every image through the image
-    gate.
-    """
+    """The first problem of each data file, after reading every row and validating every image."""
     fields: dict[str, str] = {}
     for field, files in (("data.train", config.data.train), ("data.test", config.data.test)):
         for file in files:

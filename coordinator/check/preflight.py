@@ -1,7 +1,7 @@
 """Checks before a run: every problem that would stop it, found before anything is started.
 
 Invariants: nothing is left started or written, and nothing is fetched; all problems are reported at once,
-each with field, file or variable and the cure; no message shows a password.
+each with field, file or variable and what to do; no message shows a password.
 """
 
 from __future__ import annotations

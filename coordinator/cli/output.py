@@ -3,7 +3,7 @@
 Invariants:
 - With --json, stdout is one JSON object and nothing else, whatever libraries and child processes print. An
   error is `{"error": {"kind": ..., "message": ..., "exit_code": ...}}`.
-- Exit codes: 0 fine; 1 failed, a dry run found a problem, or a target is missed; 2 usage or configuration;
+- Exit codes: 0 success; 1 failed, a dry run found a problem, or a target is missed; 2 usage or configuration;
   128 + n stopped by signal n (130: Ctrl-C).
 """
 

@@ -1,4 +1,4 @@
-"""Messages for pydantic's errors about a configuration, with field and cure."""
+"""Messages for pydantic's errors about a configuration, with the field and what to do."""
 
 from __future__ import annotations
 

@@ -1,7 +1,7 @@
 """YAML configuration files: where they are, how they are read, and how one extends another.
 
 Invariants: a key that is given twice is refused, and so is a file that extends itself; every error is a
-`ConfigError` that names file and cure.
+`ConfigError` that names the file and what to do.
 """
 
 from __future__ import annotations

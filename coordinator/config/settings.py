@@ -2,7 +2,7 @@
 
 Invariants:
 - An unknown key is refused with the nearest valid one.
-- Every error is a `ConfigError` with file, field and cure.
+- Every error is a `ConfigError` with file, field and what to do.
 - The resolved file holds no secret (`Settings` refuse them); `workers.settings.section` returns its sections.
 """
 
@@ -184,7 +184,7 @@ def _read(path: str | Path, overrides: Mapping[str, object] | None) -> tuple[dic
 
 
 def check(raw: object, source: str) -> RunConfig:
-    """A mapping as a `RunConfig`. Raises `ConfigError` with `source`, each wrong field and the cure."""
+    """A mapping as a `RunConfig`. Raises `ConfigError` with `source`, each wrong field and what to do."""
     return _checked(RunConfig, raw, source)
 
 

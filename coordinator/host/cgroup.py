@@ -1,7 +1,7 @@
 """Limits of this process's control groups (cgroups), versions 1 and 2, nested as by Slurm and systemd.
 
-Any group above this process may have a limit; the least one applies. The groups in `/proc/self/cgroup` are
-looked up below each mount of a cgroup file system. `/proc/self/mountinfo` tells which part of the tree a
+Any group above this process may have a limit; the lowest applies. The groups in `/proc/self/cgroup` are
+looked up below each mount of a cgroup file system. `/proc/self/mountinfo` states which part of the tree a
 mount shows.
 
 Invariants:

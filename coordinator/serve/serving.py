@@ -36,9 +36,9 @@ ON_CPU = {
 TINY_TOKENS = 4096
 TINY = (
     *("--enforce-eager", "--dtype", "float32", "--max-num-seqs", "8"),
-    # vLLM 0.27.1 dies on a CPU when it computes a part of a prompt whose request has a seed: it takes a step
-    # back in the random numbers, which torch's generator for CPUs cannot. So prompts are computed whole. This
-    # can go when tests/unit/policy/cpu/test_verl_cpu.py::test_a_cpu_generator_takes_no_step_back fails.
+    # vLLM 0.27.1 crashes on a CPU when it computes a part of a prompt of a request with a seed: it rewinds
+    # the random numbers, which torch's CPU generator cannot. So prompts are computed whole. Remove this when
+    # tests/unit/policy/cpu/test_verl_cpu.py::test_a_cpu_generator_takes_no_step_back fails.
     *("--no-enable-chunked-prefill", "--max-num-batched-tokens", str(TINY_TOKENS)),
 )
 

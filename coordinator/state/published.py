@@ -1,4 +1,4 @@
-"""The configuration for commands that use workers which others started."""
+"""The configuration for commands that use workers of other commands."""
 
 from __future__ import annotations
 

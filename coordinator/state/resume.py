@@ -146,8 +146,9 @@ def _cancelled(request: Request) -> Outcome:
 
 
 def _cut_metrics(run: Path, step: int) -> None:
-    """Keep the metrics of the steps that the checkpoint holds. verl overwrites its file; our trainer restores
-    the kept lines."""
+    """Keep the metrics of the steps that the checkpoint holds. verl overwrites its file;
+    `policy.train.trainer` restores the kept lines.
+    """
     rows: dict[float, str] = {}
     for name in (PAST_METRICS, METRICS):
         path = run / name

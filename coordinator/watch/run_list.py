@@ -69,7 +69,7 @@ def _state(run: Path) -> Literal["running", "finished", "stopped"]:
 
 
 def in_use(run: Path) -> bool:
-    """Whether a process holds the run's lock, as far as locks reach."""
+    """Whether a process holds the run's lock, where the file system supports locks."""
     if not (run / LOCK).is_file():
         return False
     try:

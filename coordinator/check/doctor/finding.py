@@ -1,4 +1,4 @@
-"""Findings of `llmi doctor`: one line each, with a cure for a problem.
+"""Findings of `llmi doctor`: one line each, and for a problem what to do.
 
 Invariants:
 - `ok` was checked just now: Redis, Ray and judges answered a request, settings and folders were read.

@@ -98,7 +98,7 @@ def _redis(config: ServiceConfig) -> Iterator[Finding]:
             "queue",
             "Redis",
             f"{type(error).__name__} during the checks",
-            "check its log and its user's rights",
+            "check its log and its user's permissions",
         )
 
 
@@ -129,7 +129,10 @@ def _about(config: ServiceConfig) -> Iterator[Finding]:
     yield ok("queue", "Redis", f"version {server['redis_version']}, answers in {trip_ms:.1f} ms")
     if not stored.get("aof_enabled"):
         yield note(
-            "queue", "persistence", "no append-only file", "set appendonly yes, or a restart loses what waits"
+            "queue",
+            "persistence",
+            "no append-only file",
+            "set appendonly yes, or a restart loses waiting requests",
         )
     if problem := queue_probe.evicts(config.queue):
         yield from of_problems("queue", "eviction", [problem], "")
@@ -228,7 +231,7 @@ def _rubric(settings: RubricSettings) -> Iterator[Finding]:
 
 
 def _author(settings: AuthorSettings) -> Iterator[Finding]:
-    """Only when an author is configured: training and tool workers need none."""
+    """Findings about the author, if one is configured: training and tool workers need none."""
     if any(parts.missing({"model": settings.model})):
         yield note(
             "author", settings.provider, "the demo's tiny policy is not built yet", "llmi evaluate demo"

@@ -51,7 +51,7 @@ def submit(
         str, typer.Option(help="Name of the evaluation \\[default: the file's and the time].")
     ] = "",
     folder: Folder = "evals",
-    limit: Annotated[int | None, typer.Option(min=1, help="Only so many items, from the first.")] = None,
+    limit: Annotated[int | None, typer.Option(min=1, help="Only the first so many items.")] = None,
     format_name: Annotated[
         str, typer.Option("--format", help="Format of the file \\[default: by its name and content].")
     ] = "",
@@ -93,11 +93,11 @@ def status(
     name: Name,
     folder: Folder = "evals",
     watch: Annotated[
-        bool, typer.Option("--watch", help="Show it again and again until no item is queued or running.")
+        bool, typer.Option("--watch", help="Refresh until no item is queued or running.")
     ] = False,
     as_json: Json = False,
 ) -> None:
-    """Count what is done, queued and running, and repost what was lost."""
+    """Count complete, queued and running items, and repost lost ones."""
     with output(as_json) as (console, result):
         evaluation = _find(name, folder)
         now = evaluation.poll_confirmed(_saying(console))

@@ -16,7 +16,7 @@ from coordinator.console.terminal import make_console, print_table
 
 
 def generate(
-    prompt: Annotated[str, typer.Option(help="What to write about; <image> stands for the next --image.")],
+    prompt: Annotated[str, typer.Option(help="What to write; <image> marks the place of an --image.")],
     image: Annotated[
         list[Path] | None, typer.Option(metavar="FILE", help="An input image; may be repeated.")
     ] = None,
@@ -39,7 +39,7 @@ def generate(
         typer.Option(metavar="FILE", help="The HTML page to write \\[default: the prompt and the time]."),
     ] = None,
     seed: Annotated[
-        int, typer.Option(min=0, max=MAX_SEED, help="Repeats the text and the generated images.")
+        int, typer.Option(min=0, max=MAX_SEED, help="Seed of the text and the generated images.")
     ] = 1,
     as_json: Json = False,
 ) -> None:

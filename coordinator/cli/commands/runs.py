@@ -10,12 +10,12 @@ from coordinator.cli.options import Json, Run, Runs, run_folder
 from coordinator.cli.output import output
 from coordinator.console.terminal import print_table
 
-app = typer.Typer(no_args_is_help=True, help="See which runs there are.")
+app = typer.Typer(no_args_is_help=True, help="List the runs of a folder.")
 
 
 @app.callback()
 def group() -> None:
-    """See which runs there are."""
+    """List the runs of a folder."""
 
 
 @app.command("list")

@@ -59,7 +59,7 @@ def judges(
         int, typer.Option(min=1024, metavar="TOKENS", help="Most tokens of a prompt with its answer.")
     ] = 32_768,
     device: Annotated[
-        Device, typer.Option(help="cpu: tiny models with random weights, to try the path.")
+        Device, typer.Option(help="cpu: tiny models with random weights, for a test.")
     ] = Device.cuda,
     timeout_s: Timeout = 3600.0,
     logs: Logs = LOGS,

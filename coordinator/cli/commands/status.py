@@ -24,13 +24,11 @@ WATCH_S, LINES_S = 2.0, 30.0  # between two views on a terminal, and elsewhere
 
 def status(
     run: Run,
-    watch: Annotated[
-        bool, typer.Option("--watch", help="Show it again and again until the run has ended.")
-    ] = False,
+    watch: Annotated[bool, typer.Option("--watch", help="Refresh until the run has ended.")] = False,
     runs: Runs = Path("runs"),
     as_json: Json = False,
 ) -> None:
-    """Show where a run stands: step, reward, why trainer and generator were idle, and what is stuck.
+    """Show the progress of a run: step, reward, why trainer and generator were idle, and what is stuck.
 
     Works while the run goes on, and after.
     """

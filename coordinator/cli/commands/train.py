@@ -29,7 +29,7 @@ def train(
     ],
     overrides: Annotated[
         list[str] | None,
-        typer.Argument(metavar="KEY=VALUE", help="Set any key of it, such as train.lr=1e-6; a YAML value."),
+        typer.Argument(metavar="KEY=VALUE", help="Override a key, such as train.lr=1e-6. The value is YAML."),
     ] = None,
     dry_run: Annotated[
         bool,

@@ -149,7 +149,7 @@ def stop(
 
 @app.command()
 def status(redis: Redis = "", as_json: Json = False) -> None:
-    """Who serves what, on every node, how full each queue is, and the dead letters with their reasons."""
+    """List the workers of all nodes with their queues, the queue depths, and the dead letters."""
     with output(as_json) as (console, result):
         from coordinator.scale.nodes import joining
         from workers.broker.dead_letters import read_dead_letters

@@ -1,7 +1,7 @@
 """Check and plan a node that joins the queues: Redis, configuration, hardware, queues and role.
 
-Invariants: nothing is started or written; every problem names the option or variable and the cure, and shows
-no password.
+Invariants: nothing is started or written; every problem names the option or variable and what to do, and
+shows no password.
 """
 
 from __future__ import annotations
@@ -30,8 +30,8 @@ from workers.settings import REDIS_ENV, QueueSettings, Settings, fingerprint
 
 
 class Joining(Settings):
-    """What a node would do, checked and ready to be started. `publish`: its configuration replaces the one
-    in Redis, which no worker uses.
+    """The checked plan of a node, ready to start. `publish`: its configuration replaces the one in Redis,
+    which no worker uses.
     """
 
     record: Record

@@ -1,4 +1,4 @@
-"""What each queue needs of a node besides hardware, and how long its jobs may take.
+"""The requirements of each queue besides hardware, and how long its jobs may take.
 
 Read from the configuration, the environment and local folders; nothing is connected to.
 """

@@ -1,4 +1,4 @@
-"""What a node that joins the queues starts: a decision from its hardware, the configuration and the options.
+"""The plan of a node that joins the queues: its workers, from hardware, configuration and options. Pure.
 
 Invariants:
 - Every wanted queue is served by exactly one pool, or left out with the reason; two image models may share
@@ -128,7 +128,9 @@ def _pools(machine: Machine, config: ServiceConfig, served: Sequence[str]) -> tu
 
 
 def _network(config: ServiceConfig, queues: Sequence[str]) -> list[tuple[str, ...]]:
-    """Searches of the web apart from judges: slow hosts of pictures hold threads and decoders."""
+    """The groups of network queues that share a process. Web searches have their own, since slow image hosts
+    occupy threads and decoders.
+    """
     search = _provider(SEARCH, config)
     web = [queue for queue in queues if queue == SEARCH and search and search.service()]
     rest = [queue for queue in queues if queue not in web]
@@ -136,18 +138,18 @@ def _network(config: ServiceConfig, queues: Sequence[str]) -> list[tuple[str, ..
 
 
 def _bounded(planned: Planned, config: ServiceConfig) -> Planned:
-    """With the memory that the configuration's own pools leave to these queues, where they say."""
+    """Set the memory limit that the configuration's own pools have for these queues, if any."""
     found = [pool.memory_mb for pool in config.workers.pools
              if pool.memory_mb is not None and set(pool.queues) & set(planned.pool.queues)]  # fmt: skip
     if not found:
         return planned
-    most = max(found, key=lambda mb: mb or math.inf)  # 0: as much as it likes
+    most = max(found, key=lambda mb: mb or math.inf)  # 0: no limit
     return planned.model_copy(update={"pool": planned.pool.model_copy(update={"memory_mb": most})})
 
 
 def _gpu_pools(machine: Machine, config: ServiceConfig, queues: Sequence[str]) -> list[Planned]:
-    """One worker for each GPU. Different models take GPUs in turn, so that none holds two; one GPU holds
-    all.
+    """One worker for each GPU. Different models get GPUs in turn, so that no GPU holds two of them. With
+    fewer GPUs than models, each worker holds all models.
     """
     devices = [gpu.device for gpu in machine.gpus]
     groups = _same_model(config, queues)
@@ -160,8 +162,8 @@ def _gpu_pools(machine: Machine, config: ServiceConfig, queues: Sequence[str]) -
 
 
 def _plain_image_pools(config: ServiceConfig, queues: Sequence[str]) -> list[Planned]:
-    """On the CPU one process for each model; an endpoint elsewhere takes as many as the configuration
-    says.
+    """The pools of image queues without a GPU: one process for each model on the CPU; for an endpoint, the
+    configured concurrency.
     """
     local = [queue for queue in queues if (provider := _provider(queue, config)) and provider.holds_model]
     remote = tuple(queue for queue in queues if queue not in local)
@@ -183,13 +185,13 @@ def _same_model(config: ServiceConfig, queues: Sequence[str]) -> list[tuple[str,
 
 
 def _code_processes(machine: Machine, config: ServiceConfig, busy: int) -> int:
-    """One for each core that no other worker keeps busy, as far as memory reaches."""
+    """The number of code processes: one for each core that no other worker uses, limited by memory."""
     fitting = int(machine.memory_mib * MEMORY_SHARE) // config.tools.code.memory_mb
     return max(1, min(machine.cores - busy, fitting))
 
 
 def _configured(queues: Sequence[str], config: ServiceConfig, default: int) -> int:
-    """Jobs at once that the configuration's own pools give to these queues."""
+    """The concurrency that the configuration's own pools have for these queues."""
     found = [pool.concurrency for pool in config.workers.pools if set(pool.queues) & set(queues)]
     return max(found, default=default)
 
@@ -203,5 +205,5 @@ def _pool(
 
 
 def _provider(queue: str, config: ServiceConfig) -> Provider | None:
-    """None for queues that have no provider."""
+    """The provider of a queue; None for queues that have none."""
     return providers.make(queue, getattr(config.tools, queue)) if queue in providers.TOOLS else None

@@ -1,4 +1,4 @@
-"""What a node keeps on disk: its lock, its record, its configuration and its logs.
+"""The state of a node on disk: its lock, its record, its configuration and its logs.
 
 Invariants:
 - Whether the node runs is known from the kernel, by the lock that its supervisor holds.
@@ -34,8 +34,8 @@ Phase = Literal["starting", "ready", "draining", "stopped", "failed"]
 
 
 class Record(Settings):
-    """`pid`: of the supervisor (0 until it has started). `queues` and `role` are as asked for, `plan` is what
-    came of it. `ready_s`: how long a worker may load, `drain_s`: how long it may finish what it runs.
+    """`pid`: of the supervisor (0 until it has started). `queues` and `role`: the options, `plan`: the
+    resulting plan. `ready_s`: how long a worker may load, `drain_s`: how long it may finish what it runs.
     """
 
     node: str
