@@ -1,7 +1,7 @@
 """Read the items of a JSON file: one array, or JSON lines.
 
 Invariants: lines end at line feeds only, since strings may contain the other separators (U+2028, U+0085); a
-file that cannot be read is a short `ConfigError` that names file, line and cure.
+file that cannot be read is a short `ConfigError` that names file, line and what to do.
 """
 
 from __future__ import annotations

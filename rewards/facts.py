@@ -45,7 +45,7 @@ class Facts(Message):
 
     @property
     def images_due(self) -> bool:
-        """The task asked for at least one image."""
+        """Whether the task requires at least one image."""
         return self.image_num > 0
 
     @classmethod

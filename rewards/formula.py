@@ -42,7 +42,7 @@ class Formula(ABC):
 
     @abstractmethod
     def needs_image_verdict(self, facts: Facts) -> bool:
-        """Whether the image judge is asked. False where its answer could not change the reward."""
+        """Whether to request the image judge. False where its verdict could not change the reward."""
 
     @abstractmethod
     def score(

@@ -20,7 +20,7 @@ EXCESS_COST = 0.3
 def count_score(image_num: int, images: int, split: str = "train") -> float:
     """The published r_num of a document with `images` images.
 
-    `image_num`: the number asked for. -1: none allowed; 0: any; 99: at least one; N: exactly N. On the split
+    `image_num`: the requested number. -1: none allowed; 0: any; 99: at least one; N: exactly N. On the split
     "test" a wrong number scores 0; on any other, too few score their share and each one too many costs 0.3.
     Raises ValueError for another negative number.
     """
@@ -28,7 +28,7 @@ def count_score(image_num: int, images: int, split: str = "train") -> float:
 
 
 def count_score_of_attempts(image_num: int, images: int, attempts: int, split: str = "train") -> float:
-    """r_num where some tags gave no image: only `images` count towards the number asked for, but every tag
+    """r_num where some tags gave no image: only `images` count towards the requested number, but every tag
     can be one too many.
 
     With `images == attempts` this is the published r_num. It never falls when a failed tag becomes an image.

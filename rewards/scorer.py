@@ -7,10 +7,10 @@ Invariants:
   infrastructure failure, of a tool or a judge, masks the sample. It is never a number.
 - A document that a judge refuses by the model's fault (content, length) gets the worst grades on that judge's
   axes, and the breakdown has `refused`.
-- Whatever ends the scoring early cancels the open requests.
+- If scoring ends early, for whatever reason, the open requests are cancelled.
 - Request ids are derived from the document's id, so that scoring again after a crash finds the verdicts that
   exist.
-- The breakdown names the judges as they name themselves.
+- The breakdown has the model names that the judges report.
 """
 
 from __future__ import annotations

@@ -128,7 +128,7 @@ def _url(url: str) -> str:
 
 
 def check(judges: JudgeSettings, reward: RewardSettings | None = None) -> list[str]:
-    """The problems of the judges' settings, each with its cure. No network.
+    """The problems of the judges' settings, each with what to do. No network.
 
     `reward`: its formula may read axes that the rule-based judge cannot grade.
     """

@@ -24,7 +24,7 @@ def make_author(settings: AuthorSettings) -> Author:
 
 
 def check(settings: AuthorSettings) -> list[str]:
-    """The problems of the author's settings, each with its cure. No network."""
+    """The problems of the author's settings, each with what to do. No network."""
     if settings.provider != "openai":
         return _folder(settings)
     return endpoint.problems(

@@ -2,7 +2,7 @@
 
 Invariants:
 - A criterion is judged 0, 1 or 2 with a reason, refused and worth 0, or missing with a cause.
-- What is missing (infrastructure) is in no mean. What is refused (model) is in every one.
+- A missing verdict (infrastructure) is left out of every mean. A refused one (model) counts 0 in it.
 """
 
 from __future__ import annotations

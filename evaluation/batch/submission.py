@@ -65,7 +65,7 @@ def submit(
     `progress`: of the check of its images; `format_name`: see `formats.load`.
 
     Returns the evaluation and the ids of the items posted now. Raises `ConfigError` before anything is
-    written, `InfrastructureFault` when Redis goes away; the same call again then does the rest.
+    written, `InfrastructureFault` when Redis stops answering; the same call again then does the rest.
     """
     if problems := queue_probe.problems(config.queue):
         raise ConfigError("\n".join(problems))

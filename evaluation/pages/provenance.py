@@ -1,6 +1,6 @@
 """The provenance of an image, in words.
 
-Invariants: pure; only what the tool reported or was asked for; an address is text, never a link.
+Invariants: pure; shows only the request and what the tool reported; an address is text, never a link.
 """
 
 from __future__ import annotations
@@ -41,7 +41,7 @@ def place(img_index: int, inputs: int) -> str:
 
 
 def provenance(part: ImagePart, inputs: int) -> Provenance:
-    """The provenance of an image, made or only asked for. `inputs`: number of images in the prompt."""
+    """The provenance of an image, made or only requested. `inputs`: number of images in the prompt."""
     result = part.outcome.result if part.outcome else None
     source: dict[str, JsonValue] = result.source if isinstance(result, Success) else {}
     made, params = bool(source), part.tag.params
@@ -54,18 +54,18 @@ def provenance(part: ImagePart, inputs: int) -> Provenance:
                 image=source.get("url") or source.get("file"),
                 origin=source.get("origin"),
             )
-            return Provenance(f"Found{_by(source, 'in')}" if made else "A search was asked for", rows)
+            return Provenance(f"Found{_by(source, 'in')}" if made else "A search was requested", rows)
         case "code":
             digest = f"SHA-256 {str(source['sha256'])[:16]}…" if source.get("sha256") else None
-            how = "Drawn by code that the author wrote" if made else "A chart was asked for"
+            how = "Drawn by code that the author wrote" if made else "A chart was requested"
             rows = _given(code=digest, seed=source.get("seed"))
             return Provenance(how, rows, str(params.get("code", "")))
         case "edit":
             which = place(int(params["img_index"]), inputs)
-            how = f"Edited from {which}{_by(source, 'by')}" if made else f"An edit of {which} was asked for"
+            how = f"Edited from {which}{_by(source, 'by')}" if made else f"An edit of {which} was requested"
             return Provenance(how, _painted(part, source))
         case _:
-            how = f"Generated{_by(source, 'by')}" if made else "A new picture was asked for"
+            how = f"Generated{_by(source, 'by')}" if made else "A new picture was requested"
             return Provenance(how, _painted(part, source))
 
 

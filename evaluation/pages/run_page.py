@@ -37,7 +37,7 @@ class Table:
 
 @dataclass(frozen=True)
 class Page:
-    """What the page shows.
+    """The content of the page.
 
     `curve`: a PNG; `masked`: samples that infrastructure masked, one of each cause.
     """

@@ -1,4 +1,4 @@
-"""Choose the documents of a run to show: early ones beside late ones, the typical and not the best.
+"""Choose the documents of a run to show: typical early ones beside typical late ones, not the best.
 
 Invariants: pure; the same samples give the same choice; a pair has the same prompt where the run saw it
 twice, else prompts of the same kind (inputs, image count, tools); without pairs, as after a single step,

@@ -32,7 +32,7 @@ def judge(payload: RubricPayload, ctx: JobContext) -> Success:
 
 
 def check(rubric: RubricSettings) -> list[str]:
-    """The problems of the judge's settings, each with its cure. No network."""
+    """The problems of the judge's settings, each with what to do. No network."""
     if rubric.provider != "openai":
         return []
     return endpoint.problems("rubric", rubric.url, rubric.model, rubric.api_key_env, url_env=RUBRIC_URL_ENV)

@@ -1,11 +1,11 @@
 """The default formula: the published one with its gaps closed.
 
-One principle: **what is due and missing counts as worst; what is missing and not due leaves the sum**. The
-weights are then renormalised:
+One principle: **a term with something required and missing gets the worst value; a term without anything
+required is left out of the sum**. The weights are then renormalised:
 
     R = (0.2·r_num + 0.3·M·r_num + 0.5·L + 0.2·T) / (sum of the weights of the terms present)
 
-- r_num: only images that were made count towards the number asked for; every tag, also a failed or invalid
+- r_num: only images that were made count towards the requested number; every tag, also a failed or invalid
   one, can be one too many.
 - M = images/attempts · unit(mean of the image axes): each failed or invalid tag is an image graded 1. More
   than 10 attempts: M = 0. No attempt: M = 0 when images were due (image_num > 0), else it leaves the sum.
@@ -82,7 +82,7 @@ class FORMULA(Formula):
 
     @staticmethod
     def _text_grade(axis: Axis, grades: dict[str, int], facts: Facts) -> int | None:
-        """The grade as it counts; None: it leaves L."""
+        """The grade that is used in L; None: left out of L."""
         if axis.about == "prose":
             return grades[axis.name] if facts.has_text else WORST
         if facts.invalid or (facts.images_due and not facts.attempts):

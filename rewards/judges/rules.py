@@ -16,7 +16,7 @@ grade; the source of a verdict is {"judge": "rules"}.
 
 Several pictures: their mean, halves rounded down. A failed picture counts as 1 where `failures_lower` is set.
 Only the first 50,000 characters are read of the question, the prose, the prose beside a picture, and a tag.
-An axis from elsewhere is graded by its own `by_rules`.
+An axis of another package is graded by its own `by_rules`.
 """  # noqa: E501
 
 from __future__ import annotations

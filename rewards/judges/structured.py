@@ -52,7 +52,9 @@ class Endpoint(Protocol):
 
 
 class Answered(NamedTuple):
-    """`data`: the JSON; `model`: its name by the server; `shortened`: why the whole was refused, or ""."""
+    """`data`: the JSON; `model`: the name that the server reports; `shortened`: why the
+    whole was refused, or "".
+    """
 
     data: object
     model: str

@@ -94,7 +94,7 @@ def test_a_missing_image_has_its_reason_and_fault(blobs, cause, whose):
     words = visible(page_of(image("search", Failure(cause=cause, detail="it said no")), blobs=blobs))
     assert whose in words
     assert "it said no" in words
-    assert "A search was asked for" in words
+    assert "A search was requested" in words
 
 
 def test_an_image_that_is_gone_from_the_store_is_reported(tmp_path):
