@@ -1,4 +1,4 @@
-"""`llmi demo` and `llmi evaluate demo`: the main job and an evaluation on this machine alone."""
+"""`llmi demo` and `llmi evaluate demo`: a GRPO run and an evaluation on this machine alone."""
 
 from __future__ import annotations
 
@@ -22,9 +22,9 @@ class Model(StrEnum):
 
 
 def demo(
-    steps: Annotated[int | None, typer.Option(min=1, help="Training steps; without it 24.")] = None,
+    steps: Annotated[int | None, typer.Option(min=1, help="Training steps \\[default: 24].")] = None,
     seed: Annotated[
-        int, typer.Option(min=0, max=MAX_SEED, help="Repeats prompts, start weights and sampling order.")
+        int, typer.Option(min=0, max=MAX_SEED, help="Seed of prompts, start weights and sampling order.")
     ] = 1,
     model: Annotated[
         Model, typer.Option(help="A tiny Qwen3, or a tiny Qwen2.5-VL that sees images.")
@@ -34,7 +34,7 @@ def demo(
     runs: Runs = Path("runs"),
     as_json: Json = False,
 ) -> None:
-    """Run the main job for real on this machine: no GPU, no key and no network needed.
+    """Train tiny models with GRPO on this machine: no GPU, no key and no network needed.
 
     Builds a tiny policy, tiny image models, an image library and prompts (once; cached in [b].cache[/b] of
     the working directory, or in LLMI_CACHE), starts Redis, the workers, Ray and the trainer, and leaves
@@ -61,7 +61,7 @@ def evaluate_demo(
     ] = Path("evals"),
     as_json: Json = False,
 ) -> None:
-    """Try it on this machine: no GPU, no key and no network needed.
+    """Evaluate a tiny model on this machine: no GPU, no key and no network needed.
 
     Builds a tiny vision-language author, tiny image models and a drawn library (once; shared with
     [b]llmi demo[/b]), starts Redis and workers for as long as it takes, and evaluates six items of a small

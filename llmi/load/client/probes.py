@@ -22,7 +22,7 @@ RAW_LIST = "llmi:bench:raw"
 
 
 class Probes:
-    """Both end when `on` is false: redis-py may swallow a cancellation that meets its own time-out."""
+    """Each ends when `on` is false: redis-py may swallow a cancellation that coincides with its time-out."""
 
     def __init__(self) -> None:
         self.on = True

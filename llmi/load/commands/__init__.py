@@ -9,7 +9,7 @@ import typer
 
 from llmi.load.commands import client, code, overlap, soak
 
-app = typer.Typer(no_args_is_help=True, help="Measure what this program costs and gains, on this machine.")
+app = typer.Typer(no_args_is_help=True, help="Benchmark this program on this machine.")
 
 
 @app.callback()

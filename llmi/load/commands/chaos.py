@@ -25,7 +25,7 @@ def chaos(
     requests: Annotated[int, typer.Option(min=1, help="Least number of requests to post.")] = 2000,
     minutes: Annotated[float, typer.Option(min=0.0, help="Shortest duration.")] = 0.0,
     workers: Annotated[int, typer.Option(min=2, max=64, help="Celery workers.")] = 4,
-    seed: Annotated[int, typer.Option(min=0, max=MAX_SEED, help="Chooses faults and documents.")] = 1,
+    seed: Annotated[int, typer.Option(min=0, max=MAX_SEED, help="Seed of faults and documents.")] = 1,
     folder: Annotated[
         Path | None,
         typer.Option("--dir", metavar="DIR", help="Folder for the results \\[default: chaos/seed-TIME]."),

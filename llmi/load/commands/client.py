@@ -1,4 +1,4 @@
-"""`llmi bench client`: what the producer's event loop costs."""
+"""`llmi bench client`: the load on the producer's event loop."""
 
 from __future__ import annotations
 
@@ -20,7 +20,7 @@ if TYPE_CHECKING:
 
 def client(
     rollouts: Annotated[
-        int, typer.Option(min=1, max=20_000, help="In flight at once, in one process.")
+        int, typer.Option(min=1, max=20_000, help="Rollouts in flight at once, in one process.")
     ] = 1000,
     seconds: Annotated[float, typer.Option(min=1.0, max=600.0, help="How long to measure.")] = 20.0,
     as_json: Json = False,

@@ -1,4 +1,4 @@
-"""`llmi bench code`: what a chart costs in the jail."""
+"""`llmi bench code`: latency and throughput of charts in the jail."""
 
 from __future__ import annotations
 
@@ -15,7 +15,9 @@ from llmi.load.commands.output import exit_if_missed, print_spreads, print_targe
 
 def code(
     rounds: Annotated[int, typer.Option(min=1, max=1_000, help="Cold interpreters, one at a time.")] = 20,
-    seconds: Annotated[float, typer.Option(min=1.0, max=600.0, help="Of throughput, each way.")] = 15.0,
+    seconds: Annotated[
+        float, typer.Option(min=1.0, max=600.0, help="Duration of each throughput measurement.")
+    ] = 15.0,
     as_json: Json = False,
 ) -> None:
     """Measure a chart in the jail against a cold interpreter for each, as in the original code."""

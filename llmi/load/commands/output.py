@@ -1,4 +1,4 @@
-"""What the benches share: a folder for results, tables of durations, targets and the exit code."""
+"""Common parts of the benchmark commands: folder for results, tables of durations, targets, exit code."""
 
 from __future__ import annotations
 

@@ -33,7 +33,7 @@ FAST: tuple[VariantName, ...] = ("blocking_wide", "coupled", "llmi")
 
 
 def read(file: Path | None) -> OverlapSettings:
-    """The settings in `file`, or the usual ones. Raises `ConfigError` that names the field."""
+    """The settings in `file`, or the default ones. Raises `ConfigError` that names the field."""
     if file is None:
         return OverlapSettings()
     try:

@@ -1,4 +1,4 @@
-"""Pictures of noise, which pass the image gate: they have contrast and detail."""
+"""Pictures of noise, which pass the validation of images: they have contrast and detail."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""What `llmi chaos` and `llmi bench soak` share: Redis, a simulated provider, real workers, real rollouts.
+"""The system under load of `llmi chaos` and `llmi bench soak`: Redis, simulated provider, workers, rollouts.
 
 May import `llmi.load.simulated`, `llmi.demo` and the product.
 """

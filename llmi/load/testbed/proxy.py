@@ -90,7 +90,7 @@ class Proxy:
                 end.transport.abort()
 
     async def _forward(self, reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
-        with contextlib.suppress(OSError):  # dropped by us, or by either side
+        with contextlib.suppress(OSError):  # dropped by `drop_connections`, or by either side
             while packet := await reader.read(PACKET):
                 if self.delay_s:
                     await asyncio.sleep(self.delay_s)
