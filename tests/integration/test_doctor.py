@@ -163,7 +163,7 @@ def test_a_configured_judge_of_criteria_is_probed(monkeypatch):
 def test_an_author_is_checked_only_when_configured(monkeypatch):
     assert not [area for area, _ in findings(config()) if area == "author"]
     author = {"provider": "openai", "model": "m"}
-    assert "LLMI_AUTHOR_BASE_URL" in findings(config(author=author))["author", "openai"].cure
+    assert "LLMI_AUTHOR_BASE_URL" in findings(config(author=author))["author", "openai"].detail
     monkeypatch.setenv("LLMI_AUTHOR_BASE_URL", "http://host:8000/v1")
     assert findings(config(author=author))["author", "openai"].state is State.OK
 
