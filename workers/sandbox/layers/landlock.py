@@ -25,14 +25,6 @@ _READ = READ_FILE | READ_DIR
 _OWN = _READ | WRITE_FILE | REMOVE_DIR | REMOVE_FILE | MAKE_DIR | MAKE_REG | REFER | TRUNCATE
 
 
-def abi() -> int:
-    """The kernel's Landlock version; 0 without Landlock, or where it is disabled."""
-    try:
-        return kernel.syscall("landlock", _CREATE, None, 0, 1)
-    except OSError:
-        return 0
-
-
 def _handled(version: int) -> tuple[int, bytes]:
     """The file rights that this version knows, and the ruleset's attributes.
 
