@@ -1,7 +1,7 @@
 # Two commands do everything: `make demo` and `make test`. Both install what they need into .venv first.
 .PHONY: demo test install lint types unit integration e2e format lock clean
 BIN := .venv/bin
-export PYTHONDONTWRITEBYTECODE :=  # tests start hundreds of processes: each would compile all modules anew
+export PYTHONDONTWRITEBYTECODE :=  # tests start hundreds of processes: each would compile all modules again
 
 demo: install  ## the main job: a GRPO run with every tool and both judges behind the queue (ARGS="--steps 10 --seed 1")
 	$(BIN)/llmi demo $(ARGS)
@@ -32,7 +32,7 @@ e2e: install
 format: install
 	$(BIN)/ruff check --fix . && $(BIN)/ruff format .
 
-lock: install  ## resolve pyproject.toml anew into locks/
+lock: install  ## resolve pyproject.toml into locks/ again
 	ops/lock.sh
 
 clean:

@@ -29,7 +29,7 @@ DEFAULT_LIMITS = ImageLimits()
 
 
 def is_too_small(width: int, height: int, limits: ImageLimits = DEFAULT_LIMITS) -> bool:
-    """Whether a side is too short for judges and models: in pixels, or beside the other."""
+    """Whether a side is too short for judges and models: in pixels, or relative to the other side."""
     return min(width, height) < limits.min_side or max(width, height) > MAX_ASPECT * min(width, height)
 
 

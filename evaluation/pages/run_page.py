@@ -53,7 +53,7 @@ class Page:
 
 
 def wanted(image_num: int) -> str:
-    """The number of images a prompt asks for, in words."""
+    """The number of images that a prompt requests, in words."""
     fixed = {-1: "no image", 0: "any number of images", 99: "at least one image", 1: "exactly one image"}
     return fixed.get(image_num, f"exactly {image_num} images")
 

@@ -6,7 +6,7 @@ Invariants:
 - Images are references, never bytes.
 - A payload fits into a message of the queue; `rewards.judges.shorten` cuts what is too long.
 - A payload names its judge (`judge`; empty: any), so that verdicts of two judges never mix, and the axes to
-  grade beside the published ones (`axes`).
+  grade in addition to the published ones (`axes`).
 """
 
 from __future__ import annotations

@@ -50,14 +50,14 @@ Answer with one JSON object and nothing else: \
 
 
 def text_rubric(added: Sequence[str] = ()) -> str:
-    """The text judge's instructions. `added`: names of axes beside the published ones."""
+    """The text judge's instructions. `added`: names of axes that are not published."""
     every = TOOLS | {tool.name: tool.prompt for tool in tools().values() if tool.name not in TOOLS}
     lines = "\n".join(f"- {name}: {purpose}" for name, purpose in every.items())
     return _rubric(TEXT_HEAD.replace("{tools}", lines), TEXT_END, _axes("text", added))
 
 
 def image_rubric(added: Sequence[str] = ()) -> str:
-    """The image judge's instructions. `added`: names of axes beside the published ones."""
+    """The image judge's instructions. `added`: names of axes that are not published."""
     return _rubric(IMAGE_HEAD, IMAGE_END, _axes("image", added))
 
 

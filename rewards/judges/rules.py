@@ -85,7 +85,7 @@ def judge_image(payload: JudgeImagePayload, ctx: JobContext) -> Success:
 
 
 def _added(payload: JudgeTextPayload | JudgeImagePayload, *arguments: object) -> dict[str, int]:
-    """The grades of axes beside the published ones."""
+    """The grades of axes that are not published."""
     grades = {}
     for axis in named(payload.axes):
         if axis.by_rules is None:

@@ -29,7 +29,7 @@ SHORT_TASK = 4_000
 SHORT_PIXELS = 28 * 28 * 100
 DESCRIPTION = 200  # characters
 
-PART = 100  # bytes of a part beside its text: names and brackets
+PART = 100  # bytes of a part without its text: names and brackets
 Size = Callable[[str], int]
 
 

@@ -1,8 +1,8 @@
-"""Celery's request and task classes of our jobs.
+"""The Celery request and task classes of the jobs.
 
 They change three things of Celery:
 
-- A job that ended in a `Failure` counts as failed in events and dashboards. Our jobs never raise, so to
+- A job that ended in a `Failure` counts as failed in events and dashboards. The jobs never raise, so to
   Celery each of them succeeds.
 - The event loop is woken when a message is acknowledged or rejected.
 - A process that keeps a model is never killed for a task.
@@ -47,7 +47,7 @@ def event_summary(printed: str) -> tuple[bool, str]:
 
 def keeps_model(app: Celery) -> bool:
     """Whether a process of this worker keeps a model for one of its queues. Then no job in it is killed, of
-    whatever queue: the next job would wait until the model is loaded again.
+    any queue: the next job would wait until the model is loaded again.
     """
     return any(jobs.holds_model(queue) for queue in app.amqp.queues.consume_from)
 
@@ -100,7 +100,7 @@ class JobRequest(Request):
 
 
 class JobTask(Task):
-    """Base class of our tasks."""
+    """Base class of all tasks."""
 
     abstract = True
     Request = "workers.celery_app.request:JobRequest"

@@ -11,7 +11,7 @@ class Verdict(BaseModel):
     """How a job ended, and what it used.
 
     `end`: `frame`: the child returned a frame, whatever is in it; `closed`: it ended without one; `silent`:
-    it closed its pipe and lives on; `run`, `wall`, `output`, `files`: it exceeded that limit. `armed`: the
+    it closed its pipe and still runs; `run`, `wall`, `output`, `files`: it exceeded that limit. `armed`: the
     child had entered its jail; if not, `reason` says what failed. `signal`: the one that ended it, 0 for
     none. `run_s`: wall-clock seconds including the clean-up, without those in which other processes kept it
     from a CPU; `wall_s`: with them. `peak_mb`: most memory at once, beyond the zygote's own.

@@ -1,4 +1,4 @@
-"""Validates the entries of our queues' Redis lists before kombu and Celery read them.
+"""Validates the entries of the queues' Redis lists before kombu and Celery read them.
 
 Invariants:
 - No entry raises: an invalid one has a reason.
@@ -75,7 +75,7 @@ class _Envelope(_Strict):
 
 
 def why_invalid(entry: bytes, queue: str) -> str:
-    """Why a list entry of one of our queues is not a valid message; an empty string when it is one."""
+    """The reason why a queue entry is not a valid message; an empty string when it is one."""
     if len(entry) > MAX_MESSAGE_BYTES:
         return f"{len(entry)} bytes, and a message has at most {MAX_MESSAGE_BYTES}"
     try:
@@ -98,7 +98,7 @@ def _decode(body: str) -> Any:
     """The content of a body. Raises `ValueError`."""
     try:
         return loads(base64.b64decode(body, validate=True).decode())
-    except Exception as error:  # kombu's JSON has types of its own, whose decoders raise anything
+    except Exception as error:  # kombu's JSON has types of its own, with decoders that may raise anything
         raise ValueError(f"the body cannot be read: {type(error).__name__}") from error
 
 

@@ -1,4 +1,4 @@
--- Try every command of the queue, each with its rights, and report those that fail.
+-- Try every command of the queue on its keys, and report those that fail, for example for lack of permission.
 --
 -- KEYS      none: undeclared keys are checked and reported command by command
 -- ARGV[1]   prefix of the keys that are written and removed

@@ -1,6 +1,6 @@
 """Load the diffusers pipelines of the settings, once per process.
 
-Invariant: pipelines of one model, device and dtype share their modules, so that an edit pipeline beside its
+Invariant: pipelines of one model, device and dtype share their modules, so that an edit pipeline next to its
 diffusion pipeline needs no second copy.
 """
 

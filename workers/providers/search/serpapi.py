@@ -40,7 +40,7 @@ LIMITS = FetchLimits(max_bytes=pixels.DEFAULT_LIMITS.max_bytes, timeout_s=10.0)
 # Parts of the error of a search without a result; its status is 200.
 NOTHING = ("returned any results", "no results", "did not match any")
 DECODING_AT_ONCE = 2  # decoders that one search may use, so that some stay free for other searches
-HEAD_START_S = 1.5  # seconds before the next result is tried beside this one
+HEAD_START_S = 1.5  # seconds before the next result is tried in parallel
 
 
 class Result(BaseModel):

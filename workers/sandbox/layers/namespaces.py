@@ -40,7 +40,8 @@ def enter() -> OuterLayer:
 
 
 def _become_first() -> None:
-    """Continue as the first process of the new process namespace, whose end ends all others in it.
+    """Continue as the first process of the new process namespace. When it ends, the kernel kills all others
+    in it.
 
     The original process waits for it and exits with its status.
     """
