@@ -1,4 +1,4 @@
-"""The main job for three steps, through the commands of users: the vision-language run without a break, the
+"""A GRPO run of three steps, through the commands of users: the vision-language run without a break, the
 text run killed in the middle and resumed.
 """
 

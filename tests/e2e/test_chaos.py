@@ -1,4 +1,4 @@
-"""The trial by chaos, short: every fault once, real rollouts, workers and Redis, and nothing lost."""
+"""A short trial of `llmi chaos`: every fault once, real rollouts, workers and Redis, and nothing lost."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""What untrusted pages keep busy is theirs: names, decoders and breakers of others do not notice."""
+"""Untrusted pages occupy only their own name look-ups, decoders and breakers, not those of others."""
 
 from __future__ import annotations
 

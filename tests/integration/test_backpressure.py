@@ -1,4 +1,4 @@
-"""A full queue makes its posters wait, and nobody else."""
+"""A full queue makes only its own producers wait."""
 
 from __future__ import annotations
 

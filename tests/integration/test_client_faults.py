@@ -1,4 +1,4 @@
-"""Faults on the side of the client, and what it must not lose by them."""
+"""Faults in the client: no request and no outcome is lost."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""What is no request of ours is buried with the reason, and the worker goes on."""
+"""An invalid message is dead-lettered with the reason, and the worker continues."""
 
 from __future__ import annotations
 

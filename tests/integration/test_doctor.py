@@ -1,4 +1,4 @@
-"""`llmi doctor`: findings after real requests, with cures."""
+"""`llmi doctor`: findings after real requests, each with what to do."""
 
 import json
 import subprocess

@@ -1,4 +1,4 @@
-"""What a hostile web server can do to a search: nothing for long, nothing large; the next result is used."""
+"""What a hostile web server can do to a search: no long delay, no large memory; the next result is used."""
 
 from __future__ import annotations
 

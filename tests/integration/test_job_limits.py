@@ -1,4 +1,4 @@
-"""Whose time is whose: what a job takes is its own, what its request waits for is ours."""
+"""Time limits: a job's run time counts against the job, time in the queue against infrastructure."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""A judge is taken away and comes back: what waits, what goes on, and that no reward has changed."""
+"""A judge stops and comes back: what waits, what continues, and that no reward has changed."""
 
 from __future__ import annotations
 

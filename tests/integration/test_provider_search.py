@@ -1,4 +1,4 @@
-"""SerpAPI as documented, from a local server: what is found, what fails, and whose fault that is."""
+"""SerpAPI as documented, from a local server: what is found, what fails, and the fault of each failure."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""A machine whose way out is a proxy: services and pictures through it, what is inside never."""
+"""A machine behind a proxy: services and images are requested through it, internal hosts never."""
 
 from __future__ import annotations
 

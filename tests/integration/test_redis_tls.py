@@ -1,6 +1,6 @@
 """Queues over TLS: certificates are verified by clients and by workers, unless the URL says otherwise.
 
-The embedded server speaks no TLS, so a relay that does stands before it.
+The embedded server speaks no TLS, so a TLS relay is in front of it.
 """
 
 from __future__ import annotations

@@ -1,4 +1,4 @@
-"""The life of a request as a state machine, played against the program's own scripts in a real Redis.
+"""The life of a request as a state machine, run against the program's own scripts in a real Redis.
 
 The rules are what producers, workers, sweeps and crashes do to it, in any order: posting, taking, finishing
 (also twice, also late), giving back, losing, cancelling, posting again. The model is a few sets in Python.

@@ -1,5 +1,6 @@
-"""A rollout process dies with rollouts at every stage; the next one goes on with each: the same document, and
-no tool and no judge works twice."""
+"""A rollout process dies with rollouts at every stage; the next one continues each: the same document, and no
+request runs twice.
+"""
 
 from __future__ import annotations
 

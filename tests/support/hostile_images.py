@@ -1,7 +1,7 @@
 """Files that claim to be images, made to crash, slow down or deceive a decoder.
 
-`REFUSED` must not pass the gate; `POLYGLOTS` are images and something else too, marked by `FOREIGN`: they may
-pass, without it.
+`REFUSED` must not pass validation; `POLYGLOTS` are images and something else too, marked by `FOREIGN`: they
+may pass, without it.
 """
 
 from __future__ import annotations

@@ -1,4 +1,4 @@
-"""What `llmi generate` settles before it starts anything."""
+"""What `llmi generate` checks before it starts anything."""
 
 from __future__ import annotations
 

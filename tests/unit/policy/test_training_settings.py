@@ -1,4 +1,4 @@
-"""Every option we set must exist in verl's own configuration, and mean there what the run's settings say."""
+"""Every option that is set exists in verl's own configuration, and means the same there."""
 
 from __future__ import annotations
 

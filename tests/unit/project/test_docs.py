@@ -1,4 +1,4 @@
-"""What README and docs point to is there, and what they tell to type is understood."""
+"""The links of README and docs lead to files, and their commands have the options that they use."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""The image gate: what it lets through, what it makes of it, what it refuses."""
+"""The validation of images: what it accepts, how it encodes it, what it refuses."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Broken images of every kind: the image gate refuses them, or gives a small sound one."""
+"""Broken images of every kind: the validation refuses them, or returns a small valid one."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""The fleet keeps as many workers as asked, replaces the dead, and lets those who leave finish."""
+"""The fleet keeps the wanted number of workers, replaces dead ones, and lets drained ones finish."""
 
 from __future__ import annotations
 

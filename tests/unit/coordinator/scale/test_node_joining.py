@@ -1,6 +1,4 @@
-"""A wish to join that cannot be met is refused by the option, variable or queue concerned, without its
-password.
-"""
+"""A node that cannot join is refused; the message names option, variable or queue and holds no password."""
 
 from __future__ import annotations
 

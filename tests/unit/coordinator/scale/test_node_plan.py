@@ -1,4 +1,4 @@
-"""What a node starts: a table of hardware, configuration and wishes against pools and reasons."""
+"""The plan of a node: a table of hardware, configuration and options against pools and reasons."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""What a node keeps on disk, who holds its lock, and which GPU its workers get."""
+"""The state of a node on disk, its lock, and the GPUs of its workers."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""How many workers a pool gets: the rule's properties, and what becomes of a backlog in a simulated pool."""
+"""The size of a pool: the properties of the rule, and the course of a backlog in a simulated pool."""
 
 from __future__ import annotations
 

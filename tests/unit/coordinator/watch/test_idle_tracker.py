@@ -1,4 +1,4 @@
-"""What is added up while a run goes on is what its whole ledger says, and little of it is kept."""
+"""The sums kept during a run equal those of its whole ledger, and few entries stay in memory."""
 
 from __future__ import annotations
 

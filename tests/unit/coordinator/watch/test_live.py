@@ -1,4 +1,4 @@
-"""The live view says what is going on, on a terminal and off it."""
+"""The live view shows the progress of a run, on a terminal and off it."""
 
 import errno
 import io

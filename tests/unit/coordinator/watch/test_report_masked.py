@@ -1,4 +1,4 @@
-"""What a run's page says of masked samples."""
+"""The masked samples on a run's page."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""`llmi status` tells where a run stands; what is slow and what is stuck in different words."""
+"""`llmi status` shows the progress of a run, and tells slow requests from stuck ones."""
 
 from __future__ import annotations
 

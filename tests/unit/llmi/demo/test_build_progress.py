@@ -1,4 +1,4 @@
-"""Building the demo's parts tells how far each is, in a pipe too."""
+"""Building the demo's parts shows the progress of each, in a pipe too."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""A soak tells what grows from what fills up once."""
+"""A soak distinguishes memory that grows from memory that fills up once."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""The CPU's plug-ins: each does its job, and each reason for having one still stands (else it can go)."""
+"""The CPU's plug-ins: each works, and the reason for each still holds (otherwise remove it)."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Prompts from parquet: both published shapes are read, and bad files are named with the cure."""
+"""Prompts from parquet: both published shapes are read, and bad files are reported with what to do."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""What became of a run's groups: by hand on small ledgers, and as properties of any."""
+"""The summary of a run's groups: on small ledgers by hand, and as properties of any ledger."""
 
 from __future__ import annotations
 

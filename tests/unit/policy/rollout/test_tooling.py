@@ -1,4 +1,4 @@
-"""What one document may ask of the tools: so many requests, and so many seconds of code."""
+"""The limits of one document: its number of requests, and its seconds of code."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Which addresses a fetch may connect to: IANA's registries of special-purpose addresses, and our own."""
+"""Which addresses a fetch may connect to: IANA's special-purpose ranges, and this machine's own."""
 
 from __future__ import annotations
 

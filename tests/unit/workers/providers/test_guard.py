@@ -1,4 +1,4 @@
-"""The guard on URLs from outside: where it lets a fetch go, and how much it lets in."""
+"""The guarded fetch of URLs from outside: the addresses and the sizes that it allows."""
 
 from __future__ import annotations
 

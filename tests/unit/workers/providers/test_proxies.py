@@ -1,4 +1,4 @@
-"""Which proxy the environment names, and for which hosts none is used whatever it names."""
+"""Which proxy the environment names, and the hosts that are never requested through one."""
 
 from __future__ import annotations
 

@@ -1,8 +1,8 @@
 """Whatever code does, its failure is the model's, and the next job runs in the same zygote and finds nothing
 of it.
 
-Were it able to look like a failure of ours, a policy could learn to have its bad samples masked; were the
-next job to suffer, one document could spoil another's.
+Were it able to look like an infrastructure failure, a policy could learn to have its bad samples masked; were
+the next job to suffer, one document could spoil another's.
 """
 
 from __future__ import annotations

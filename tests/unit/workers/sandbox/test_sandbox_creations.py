@@ -1,5 +1,5 @@
-"""What code creates where no file system of its own bounds it: the kernel asks before each file, or code has
-no folder at all.
+"""Files of code without a file system of limited size: the kernel notifies the zygote before each file, or
+code has no folder at all.
 """
 
 from __future__ import annotations

@@ -1,6 +1,6 @@
 """Code that finds the pipe of its own result, or ends its own process: it can only ever fail itself.
 
-Were it able to look like a failure of ours, a policy could learn to have its bad samples masked.
+Were it able to look like an infrastructure failure, a policy could learn to have its bad samples masked.
 """
 
 from __future__ import annotations

@@ -1,4 +1,4 @@
-"""When two texts share a content word: the rule that search results are held against."""
+"""When two texts share a content word: the rule that selects search results."""
 
 from __future__ import annotations
 
