@@ -1,5 +1,5 @@
 #!/usr/bin/env bash
-# Create or update .venv from the lock. Quick when nothing changed: a stamp holds the hash of its inputs, and its place.
+# Create or update .venv from the lock. Quick when nothing changed: a stamp holds the hash of its inputs and the path of .venv.
 #   ops/install.sh [cpu|gpu]      PYTHON=python3.11 chooses the interpreter
 # An environment that was copied, moved, left incomplete or that does not start is created again.
 set -euo pipefail
@@ -17,12 +17,12 @@ export PYTHONSAFEPATH=1 PYTHONUTF8=1
 { [ "${HOME:-/}" != / ] && [ -w "$HOME" ]; } || export UV_CACHE_DIR="${UV_CACHE_DIR:-$here/.cache/uv}" PIP_NO_CACHE_DIR=1
 
 stamp=.venv/installed-$flavour
-begun=.venv/installing # exists while the environment is incomplete
+unfinished=.venv/installing # exists while the environment is incomplete
 want="$(cat "$lock" pyproject.toml ops/install.sh | sha256sum | cut -d' ' -f1) $here"
 
 # Whether the environment's Python starts, and finds the llmi of this folder.
 starts() { .venv/bin/python -I -c 'import os, sys, workers; sys.exit(not os.path.samefile(os.path.dirname(workers.__path__[0]), sys.argv[1]))' "$here" 2>/dev/null; }
-made() { [ ! -e "$begun" ] && [ "$(cat "$stamp" 2>/dev/null)" = "$want" ] && starts; }
+made() { [ ! -e "$unfinished" ] && [ "$(cat "$stamp" 2>/dev/null)" = "$want" ] && starts; }
 made && exit 0
 
 started=$SECONDS
@@ -67,7 +67,7 @@ python=$(found) || fail "Python 3.11 with its venv module is needed (the locks a
 
 # An environment of this folder that starts is updated; any other is created again.
 sound() {
-    [ ! -e "$begun" ] && .venv/bin/python -I -c 'import os, sys; sys.exit(sys.version_info[:2] != (3, 11) or not os.path.samefile(sys.prefix, sys.argv[1]))' "$here/.venv" 2>/dev/null || return 1
+    [ ! -e "$unfinished" ] && .venv/bin/python -I -c 'import os, sys; sys.exit(sys.version_info[:2] != (3, 11) or not os.path.samefile(sys.prefix, sys.argv[1]))' "$here/.venv" 2>/dev/null || return 1
     local owner
     owner=$(cat .venv/installed-* 2>/dev/null | sed -n 's/^[0-9a-f]\{64\} //p')
     if [ -n "$owner" ]; then [ "$owner" = "$here" ]; else grep -qsF "$here/.venv" .venv/bin/activate; fi
@@ -80,7 +80,7 @@ if [ -e .venv ] || [ -L .venv ]; then
 fi
 say "virtual environment in .venv ($("$python" --version))"
 mkdir -p .venv
-touch "$begun"
+touch "$unfinished"
 rm -f .venv/installed-*
 [ -x .venv/bin/python ] || "$python" -m venv .venv
 say "uv, which installs the rest in parallel"
@@ -113,7 +113,7 @@ say "llmi itself, editable"
 $uv pip install --quiet --no-deps --editable .
 hook=$(.venv/bin/python -c 'import sysconfig; print(sysconfig.get_paths()["purelib"])')/llmi_torchvision.pth
 if [ "$flavour" = cpu ]; then
-    # See that module: PyPI's torchvision beside a CPU torch. In the jail there is no module of ours to find.
+    # See that module: PyPI's torchvision beside a CPU torch. The jail has no module of this project.
     echo 'import importlib.util as u; u.find_spec("policy") and __import__("policy.torchvision_schema").torchvision_schema.install()' >"$hook"
 else
     rm -f "$hook"
@@ -121,5 +121,5 @@ fi
 .venv/bin/python -c 'import torch, torchvision, transformers' # a broken environment must fail here, not in the middle of a run
 starts || fail "the environment in .venv does not find llmi in $here; run this again, which creates it again"
 echo "$want" >"$stamp"
-rm -f "$begun"
+rm -f "$unfinished"
 say "done"

@@ -86,7 +86,10 @@ def plan(
 def needs_gpu(queue: str, config: ServiceConfig) -> bool:
     """Whether its jobs run a model in the worker's own process, on a GPU."""
     provider = _provider(queue, config)
-    return provider.holds_model and provider.settings.device != "cpu" if provider else False
+    if provider is None or not provider.holds_model:
+        return False
+    # The settings of a search have no device: a model that a search provider of another package holds.
+    return getattr(provider.settings, "device", "cuda") != "cpu"
 
 
 def _why_not(

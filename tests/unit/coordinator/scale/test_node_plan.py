@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from types import SimpleNamespace
+
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
@@ -9,6 +11,7 @@ from hypothesis import strategies as st
 from coordinator.config.pools import MEMORY_MB
 from coordinator.config.settings import ServiceConfig
 from coordinator.host.hardware import Gpu, Machine
+from coordinator.scale.nodes import plan as plan_module
 from coordinator.scale.nodes.node_worker import node_worker
 from coordinator.scale.nodes.plan import Plan, needs_gpu, plan
 from workers.errors import ConfigError
@@ -84,6 +87,14 @@ def test_models_at_an_endpoint_need_no_gpu():
     pools = [{"queues": ["diffusion", "edit"], "concurrency": 8}]
     what = decided(machine(gpus=2), config(provider="openai", workers={"pools": pools}))
     assert served(what)[("diffusion", "edit")] == (1, 8, ())
+
+
+def test_a_search_provider_that_holds_a_model_needs_a_gpu(monkeypatch):
+    """Regression: the settings of a search have no device."""
+    settings = config()
+    provider = SimpleNamespace(holds_model=True, settings=settings.tools.search)
+    monkeypatch.setattr(plan_module, "_provider", lambda queue, config: provider)
+    assert needs_gpu("search", settings)
 
 
 def test_a_model_that_is_to_run_on_the_cpu_does_so_on_a_node_with_gpus_too():
