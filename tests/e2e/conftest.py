@@ -103,8 +103,8 @@ def finished(name: str, runs: Path, command: list[str]) -> Demo:
     ended = subprocess.run(command, capture_output=True, text=True, env=env, timeout=LIMIT_S, check=False)
     folder = runs / name
     log = folder / "logs" / "trainer.log"
-    told = f"{ended.stderr[-3000:]}\n{log.read_text(errors='replace')[-5000:] if log.exists() else ''}"
-    assert ended.returncode == 0, told
+    received = f"{ended.stderr[-3000:]}\n{log.read_text(errors='replace')[-5000:] if log.exists() else ''}"
+    assert ended.returncode == 0, received
     lines = (folder / "metrics.jsonl").read_text().splitlines()
     return Demo(
         kind=name,

@@ -54,8 +54,8 @@ def test_the_ledger_is_healthy(run):
 
 
 def test_the_reward_verl_learns_from_is_the_one_in_the_ledger(run):
-    told = {int(step["training/global_step"]): step["critic/score/mean"] for step in run.metrics}
-    assert reward_curve(run.ledger) == pytest.approx(told, abs=1e-4)
+    received = {int(step["training/global_step"]): step["critic/score/mean"] for step in run.metrics}
+    assert reward_curve(run.ledger) == pytest.approx(received, abs=1e-4)
 
 
 def test_every_tool_and_both_judges_answered(run):

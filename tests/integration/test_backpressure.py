@@ -56,9 +56,9 @@ async def test_a_full_queue_holds_its_posters_back_and_lets_others_pass(
 async def test_a_poster_who_found_no_room_before_its_deadline_is_told_so(narrow: QueueSettings) -> None:
     async with QueueClient(narrow) as client:
         *_, last = await post_all(client, MAY_WAIT + 1, timeout_s=1.0)
-        with pytest.raises(InfrastructureFault, match="queue code holds 3 requests") as told:
+        with pytest.raises(InfrastructureFault, match="queue code holds 3 requests") as received:
             await last
-    assert told.value.cause is Cause.PROVIDER_DOWN
+    assert received.value.cause is Cause.PROVIDER_DOWN
 
 
 async def test_all_that_waited_for_room_is_done_in_the_end(

@@ -295,8 +295,8 @@ def test_a_dry_run_lists_the_garbage_and_removes_nothing(tmp_path: Path, shelf: 
         done = subprocess.run([*command, "--json", *options], cwd=tmp_path, capture_output=True, check=True)
         return json.loads(done.stdout)
 
-    told = llmi("--dry-run")
-    assert (told["garbage"], told["removed"], told["dry_run"]) == (1, 0, True)
+    received = llmi("--dry-run")
+    assert (received["garbage"], received["removed"], received["dry_run"]) == (1, 0, True)
     assert shelf.path(unnamed).exists()
     assert llmi("--older-than-hours", "72")["garbage"] == 0
     assert llmi()["removed"] == 1

@@ -161,9 +161,9 @@ async def test_a_request_that_is_too_large_is_not_posted(
     client: QueueClient, queue_settings: QueueSettings
 ) -> None:
     large = Request.make("code", Order(notes="x" * MAX_MESSAGE_BYTES), timeout_s=60.0)
-    with pytest.raises(InfrastructureFault, match="at most") as told:
+    with pytest.raises(InfrastructureFault, match="at most") as received:
         await client.post(large)
-    assert told.value.cause is Cause.BAD_MESSAGE
+    assert received.value.cause is Cause.BAD_MESSAGE
     assert client.in_flight == 0
     assert cause_of(await ask(client, Order(), timeout_s=0.2)) is Cause.TIMEOUT, "others are posted"
 
@@ -172,9 +172,9 @@ async def test_a_request_that_cannot_be_encoded_fails_alone(client: QueueClient)
     """Regression: the encoder's error ended the sender, and with it every later request."""
     odd = request_for(Order()).model_copy(update={"payload": {"act": object()}})
     for way in (client.post, client.reattach):
-        with pytest.raises(InfrastructureFault, match="cannot be written") as told:
+        with pytest.raises(InfrastructureFault, match="cannot be written") as received:
             await way(odd)
-        assert told.value.cause is Cause.BAD_MESSAGE
+        assert received.value.cause is Cause.BAD_MESSAGE
     assert client.in_flight == 0
     assert (await client.post(request_for(Order()))).was_posted
 
@@ -182,7 +182,7 @@ async def test_a_request_that_cannot_be_encoded_fails_alone(client: QueueClient)
 async def test_a_caller_that_gives_up_during_a_batch_does_not_end_the_publisher(
     queue_settings: QueueSettings, raw: redis.Redis
 ) -> None:
-    """Regression: its fault was told to a future that was cancelled, and the sender ended."""
+    """Regression: the fault was set on a cancelled future, and the sender ended."""
     large = Request.make("code", Order(notes="x" * MAX_MESSAGE_BYTES), timeout_s=60.0)
 
     class Hesitant(Publisher):
@@ -224,8 +224,8 @@ def test_dead_letters_are_shown(queue_settings: QueueSettings) -> None:
         dead_letter_message(raw, "code", "no message: [red]x[/]", b"hello", 60)
     command = [sys.executable, "-c", "from coordinator.cli.main import main; main()"]
     command += ["workers", "status", "--redis", queue_settings.url]
-    told = subprocess.run([*command, "--json"], capture_output=True, text=True, check=True)
-    [letter] = json.loads(told.stdout)["dead_letters"]
+    received = subprocess.run([*command, "--json"], capture_output=True, text=True, check=True)
+    [letter] = json.loads(received.stdout)["dead_letters"]
     assert (letter["queue"], letter["payload"]) == ("code", "hello")
     read = subprocess.run(command, capture_output=True, text=True, check=True)
     assert "dead letter (invalid) in code" in read.stdout
@@ -247,7 +247,7 @@ def forgeries(draw: st.DrawFn) -> bytes:
     named = {"request_id": f"forged-{next(NUMBERS)}"}
     whole = message(request_for(Order(), timeout_s=600.0).model_copy(update=named))
     whole["body"] = json.loads(base64.b64decode(whole["body"]))
-    changed = draw(fuzz.nearly(whole, untouched=("payload",)))  # jobs that do as told do not what they like
+    changed = draw(fuzz.nearly(whole, untouched=("payload",)))  # the test jobs obey their payload
     if isinstance(changed, dict) and "body" in changed:
         changed["body"] = base64.b64encode(fuzz.as_text(changed["body"]).encode()).decode()
     return fuzz.as_text(changed).encode()

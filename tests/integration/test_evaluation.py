@@ -296,11 +296,11 @@ def test_a_document_that_the_judge_refuses_meets_no_criterion(
 def test_an_unreadable_verdict_is_retried_a_few_times(
     worker: StartWorker, services: FakeServices, submit: Submit
 ) -> None:
-    told: Counter[str] = Counter()
+    received: Counter[str] = Counter()
 
     def verdict(body: dict[str, Any]) -> str:
-        told[criterion(body)] += 1
-        return "Score: 2" if told[criterion(body)] < 3 else '{"reason": "seen", "score": 1}'
+        received[criterion(body)] += 1
+        return "Score: 2" if received[criterion(body)] < 3 else '{"reason": "seen", "score": 1}'
 
     services.judge.verdict = verdict
     worker(["search", "judge_rubric"], 8)
@@ -483,6 +483,6 @@ def test_submit_status_and_report_commands(
     again = llmi("submit", "bench.json", "--config", "evaluation.yaml", "--name", "e")
     assert (again["posted"], again["complete"]) == (0, 3)
     assert "no worker" not in again["said"]
-    told = llmi("report", "e")
-    assert told["score"]["value"] == 10.0
-    assert Path(told["page"]).read_text().startswith("<!doctype html>")
+    received = llmi("report", "e")
+    assert received["score"]["value"] == 10.0
+    assert Path(received["page"]).read_text().startswith("<!doctype html>")

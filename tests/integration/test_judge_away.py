@@ -242,7 +242,7 @@ async def test_rewards_trained_on_are_those_of_an_undisturbed_run(
         await disturbed.train(taken_away)
         await asyncio.gather(*back)
     assert disturbed.masked > 0, "the outage went unnoticed"
-    assert len(set(calm.trained.values())) > 3, "these documents could not be told apart"
+    assert len(set(calm.trained.values())) > 3, "the documents have too few different rewards"
     assert disturbed.trained == {key: calm.trained[key] for key in disturbed.trained}
     assert len(disturbed.trained) >= PROMPTS * N - disturbed.masked
     for rollout in read_ledger(tmp_path / "disturbed").rollouts.values():

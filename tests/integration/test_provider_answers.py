@@ -77,7 +77,7 @@ def script(services: FakeServices, path: str, answer: Answer) -> None:
 
 
 def ended(ask: Callable[[], Any]) -> Any:
-    """What it gave, None for a typed failure; either can be told to the poster, and neither holds the key."""
+    """Its result, or None for a typed failure. Neither may contain the key."""
     given, words = None, ""
     result: Success | Failure
     try:
@@ -87,9 +87,9 @@ def ended(ask: Callable[[], Any]) -> Any:
     else:
         result = given if isinstance(given, Success) else Success(source=given.source)
     assert KEY not in words
-    told = Outcome(request_id="r", kind="code", result=result).model_dump_json()
-    assert KEY not in told
-    assert Outcome.model_validate_json(told).result == result
+    received = Outcome(request_id="r", kind="code", result=result).model_dump_json()
+    assert KEY not in received
+    assert Outcome.model_validate_json(received).result == result
     return given
 
 
@@ -283,5 +283,5 @@ def test_half_a_character_becomes_a_replacement_character(services: FakeServices
     made = provider_calls.search(
         "a fox", SearchSettings.model_validate(chosen), deadline=time.time() + SECONDS
     )
-    told = Outcome(request_id="r", kind="search", result=Success(source=made.source)).model_dump_json()
-    assert "a fox \ufffd" in told
+    received = Outcome(request_id="r", kind="search", result=Success(source=made.source)).model_dump_json()
+    assert "a fox \ufffd" in received

@@ -382,8 +382,8 @@ def test_an_unknown_refusal_is_counted_and_logged_once(
     for _ in range(2):
         assert failure(configured(services)).cause is Cause.BAD_ANSWER
     assert count("openai", 400) == before + 2
-    told = [record for record in caplog.records if "unheard_of" in record.getMessage()]
-    assert len(told) == 1
+    received = [record for record in caplog.records if "unheard_of" in record.getMessage()]
+    assert len(received) == 1
 
 
 def count(provider: str, status: int) -> float:

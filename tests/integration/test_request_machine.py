@@ -56,7 +56,7 @@ class Lives(RuleBasedStateMachine):
         self.held: list[tuple[str, bytes]] = []  # id and message
         self.visible: dict[str, Outcome] = {}
         self.attempts = dict.fromkeys(IDS, 0)
-        self.told: list[tuple[str, Outcome]] = []
+        self.received: list[tuple[str, Outcome]] = []
         self.clock = 0.0
 
     def teardown(self) -> None:
@@ -144,8 +144,8 @@ class Lives(RuleBasedStateMachine):
     @invariant()
     def the_poster_was_told_what_was_visible(self) -> None:
         entries = self.redis.xrange(STREAM)
-        told = [(e[b"id"].decode(), Outcome.model_validate_json(e[b"outcome"])) for _, e in entries]
-        assert told == self.told
+        received = [(e[b"id"].decode(), Outcome.model_validate_json(e[b"outcome"])) for _, e in entries]
+        assert received == self.received
 
     @invariant()
     def each_request_is_counted_once(self) -> None:
@@ -173,7 +173,7 @@ class Lives(RuleBasedStateMachine):
             self.visible[request_id] = outcome
         visible = Outcome.model_validate_json(commit(self.redis, outcome, STREAM, TTL_S))
         assert visible == self.visible[request_id]
-        self.told.append((request_id, visible))
+        self.received.append((request_id, visible))
 
 
 @pytest.fixture

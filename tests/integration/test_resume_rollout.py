@@ -141,8 +141,8 @@ def resume(run: Path) -> ResumeDecision:
     merge(ledger, entry)
     decided = plan_resume(ledger, CompletionStore(run).load, allowed=4)
     writer = LedgerWriter(run, "coordinator")
-    for told in (entry, *entries(decided, entry.time)):
-        writer.append(told)
+    for received in (entry, *entries(decided, entry.time)):
+        writer.append(received)
     writer.close()
     return decided
 

@@ -57,7 +57,7 @@ def cluster() -> Iterator[None]:
 
 
 class Crew:
-    """Makes Ray workers whose jobs do as they are told, and keeps them in the order they were made."""
+    """Makes Ray workers with the test jobs, and keeps them in order."""
 
     def __init__(self, config: Path, logs: Path):
         self.config, self.logs = config, logs

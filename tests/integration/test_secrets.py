@@ -262,13 +262,16 @@ async def test_planted_keys_are_nowhere(
         f"Bearer {KEYS[name]}" for name in ("IMAGES_KEY", "JUDGE_KEY", "RUBRIC_KEY")
     }, "the services had their keys"
     commands = (["workers", "status", "--json"], ["doctor", "--config", str(config_file), "--json"])
-    told = [await asyncio.to_thread(llmi, command) for command in commands]
+    received = [await asyncio.to_thread(llmi, command) for command in commands]
     with redis.Redis.from_url(queue_settings.url) as raw:
         stored = everything_in(raw)
     places = {
         "Redis": stored,
         "metrics": await asyncio.to_thread(served, queue_settings, run),
-        **{" ".join(command): end.stdout + end.stderr for command, end in zip(commands, told, strict=True)},
+        **{
+            " ".join(command): end.stdout + end.stderr
+            for command, end in zip(commands, received, strict=True)
+        },
         **{str(path): path.read_bytes() for path in tmp_path.rglob("*") if path.is_file()},
     }
     assert len(places) > 15, "logs, ledger, pages, reports, configuration, Redis' own files"

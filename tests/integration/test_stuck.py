@@ -78,7 +78,7 @@ async def test_a_request_of_a_frozen_worker_is_stuck_until_another_has_it(
     assert psutil.Process(frozen.pid).status() == psutil.STATUS_STOPPED
 
 
-async def test_a_queue_that_nobody_serves_is_told(
+async def test_a_queue_without_workers_is_reported(
     start_worker: StartWorker, client: QueueClient, queue_settings: QueueSettings
 ) -> None:
     start_worker("code")

@@ -291,7 +291,7 @@ def test_settings_load_without_torch_or_verl():
 def test_a_resumed_run_begins_from_its_checkpoint(step, mode, tmp_path):
     settings = TrainSettings(**CPU)
     overrides = hydra_overrides(settings, run=tmp_path, data_train=[], data_test=[], resume_from=step)
-    told = dict(item.split("=", 1) for item in overrides)
-    assert told["trainer.resume_mode"] == f"'{mode}'"
+    received = dict(item.split("=", 1) for item in overrides)
+    assert received["trainer.resume_mode"] == f"'{mode}'"
     where = f"'{tmp_path / 'checkpoints' / 'global_step_7'}'" if step else "null"
-    assert told["trainer.resume_from_path"] == where
+    assert received["trainer.resume_from_path"] == where

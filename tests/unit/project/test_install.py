@@ -211,7 +211,7 @@ def test_a_machine_without_python_3_11_has_uv_fetch_one(checkout: Checkout) -> N
     assert checkout.asked("python3.11 -m venv .venv")
 
 
-def test_without_python_3_11_and_without_a_way_to_fetch_it_the_cure_is_told(checkout: Checkout) -> None:
+def test_without_python_3_11_and_a_way_to_fetch_it_the_message_says_what_to_do(checkout: Checkout) -> None:
     other_python(checkout, "#!/bin/sh\nexit 1\n")
     done = checkout.install()
     assert done.returncode == 2
@@ -219,7 +219,7 @@ def test_without_python_3_11_and_without_a_way_to_fetch_it_the_cure_is_told(chec
     assert not (checkout.folder / ".venv").exists()
 
 
-def test_a_python_that_is_named_and_does_not_fit_is_told(checkout: Checkout) -> None:
+def test_a_named_python_that_does_not_fit_is_reported(checkout: Checkout) -> None:
     program(checkout.stubs / "bin/python3.13", OTHER)
     done = checkout.install(PYTHON="python3.13")
     assert done.returncode == 2

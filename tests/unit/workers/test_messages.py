@@ -80,8 +80,8 @@ def test_any_text_of_a_job_can_be_stored(said: dict, words: str) -> None:
     assert Request.model_validate_json(asked.model_dump_json()) == asked
     assert asked.key == request(said).key
     for result in (Success(source=said), Failure(cause=Cause.INTERNAL, detail=words, provider=words)):
-        told = Outcome(request_id="r", kind="code", result=result, worker=words)
-        assert Outcome.model_validate_json(told.model_dump_json()) == told
+        received = Outcome(request_id="r", kind="code", result=result, worker=words)
+        assert Outcome.model_validate_json(received.model_dump_json()) == received
 
 
 def test_surrogate_pairs_are_joined_and_lone_ones_replaced() -> None:

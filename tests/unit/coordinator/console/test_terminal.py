@@ -148,12 +148,12 @@ def test_every_table_is_printed_by_put() -> None:
 )
 def test_help_is_whole_in_a_pipe(command: list[str]) -> None:
     environment = {name: value for name, value in os.environ.items() if name != "COLUMNS"}
-    told = subprocess.run(
+    received = subprocess.run(
         [sys.executable, "-c", "from coordinator.cli.main import main; main()", *command, "--help"],
         capture_output=True,
         text=True,
         timeout=60,
         env=environment,
     )
-    assert told.returncode == 0
-    assert "…" not in told.stdout
+    assert received.returncode == 0
+    assert "…" not in received.stdout

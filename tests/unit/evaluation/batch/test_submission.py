@@ -40,11 +40,11 @@ def config(**sections: object) -> ServiceConfig:
 def test_all_problems_are_reported_at_once(bench: Path) -> None:
     with pytest.raises(ConfigError) as caught:
         submission.check(config(rubric={"provider": "openai"}), bench, None)
-    told = str(caught.value).splitlines()
-    assert len(told) == 3
-    assert "author.model" in told[0]
-    assert "images[0]: cannot read" in told[1]
-    assert "OPENAI_API_KEY" in told[2]
+    received = str(caught.value).splitlines()
+    assert len(received) == 3
+    assert "author.model" in received[0]
+    assert "images[0]: cannot read" in received[1]
+    assert "OPENAI_API_KEY" in received[2]
 
 
 def test_the_judge_of_rewards_is_not_needed_for_a_rubric(bench: Path) -> None:

@@ -29,7 +29,7 @@ def store(tmp_path_factory: pytest.TempPathFactory) -> BlobStore:
 
 @pytest.fixture(scope="module")
 def pictures(store: BlobStore) -> list[BlobRef]:
-    """Four pictures, told apart by their width."""
+    """Four images that differ in width."""
     made = []
     for width in (20, 30, 40, 50):
         buffer = io.BytesIO()

@@ -27,11 +27,11 @@ def parts(tmp_path: Path) -> Parts:
     return Parts(tmp_path / "cache", "text", 1)
 
 
-def child(*told: tuple[str, str, float | None, str]):
+def child(*received: tuple[str, str, float | None, str]):
     """Stands in for the process that builds."""
 
     def run(parts, pipe, parent) -> None:
-        for message in told:
+        for message in received:
             pipe.send(message)
 
     return run

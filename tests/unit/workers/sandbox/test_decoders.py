@@ -69,14 +69,14 @@ def at_work(one: psutil.Process) -> psutil.Process:
 
     def jailed() -> psutil.Process | None:
         below = one.children(recursive=True)  # seccomp is the last layer that is put on
-        return next((child for child in below if "Seccomp:\t2" in _told(child, "status")), None)
+        return next((child for child in below if "Seccomp:\t2" in _proc_file(child, "status")), None)
 
     found = wait_until(jailed, every_s=0.005)
     assert found is not None
     return found
 
 
-def _told(process: psutil.Process, name: str) -> str:
+def _proc_file(process: psutil.Process, name: str) -> str:
     """A file of a process in /proc; empty if the process is gone."""
     try:
         return Path(f"/proc/{process.pid}/{name}").read_text()
@@ -124,7 +124,7 @@ def test_a_decoder_is_in_the_jail_and_has_no_key(
     with ThreadPoolExecutor() as pool:
         result = pool.submit(fault, one, LABOUR)
         child = at_work(parent)
-        status, limits = _told(child, "status"), _told(child, "limits")
+        status, limits = _proc_file(child, "status"), _proc_file(child, "limits")
         child.kill()
         result.result()
     assert re.search(r"^NoNewPrivs:\t1$", status, re.MULTILINE)

@@ -236,8 +236,8 @@ def test_a_thread_bomb_leaves_other_jobs_their_threads(machine: str) -> None:
     """The kernel counts threads by user, so the jobs of two workers have two users."""
     thread = "threading.Thread(target=time.sleep, args=(60,), daemon=True).start()"
     small = "import threading, time; threading.stack_size(1 << 16)"  # so that memory is not what ends first
-    told = "files = [open(str(n), 'w') for n in range(10)]; time.sleep(60)"
-    bomb = f"{small}\ntry:\n while True: {thread}\nexcept RuntimeError: {told}"
+    after = "files = [open(str(n), 'w') for n in range(10)]; time.sleep(60)"
+    bomb = f"{small}\ntry:\n while True: {thread}\nexcept RuntimeError: {after}"
     few = f"{small}\nfor _ in range(20): {thread}\nplt.plot([1])"
     neighbour = shared(machine)
     bombed = started(machine)
