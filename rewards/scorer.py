@@ -15,8 +15,6 @@ Invariants:
 
 from __future__ import annotations
 
-import asyncio
-import logging
 from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
 from dataclasses import dataclass
@@ -33,12 +31,10 @@ from rewards.judges import IMAGE_KIND, TEXT_KIND
 from rewards.judges.payloads import JudgeImagePayload, JudgeTextPayload
 from rewards.settings import JudgeSettings, RewardSettings
 from rewards.verdicts import ImageVerdict, TextVerdict, Verdict, with_axes
-from workers.client.handle import RequestClient, RequestHandle
+from workers.client.handle import RequestClient, RequestHandle, cancel_open
 from workers.errors import Fault, InfrastructureFault
 from workers.messages import Failure, Outcome, Request, Success
 
-logger = logging.getLogger(__name__)
-CANCEL_S = 5.0
 V = TypeVar("V", bound=Verdict)
 
 
@@ -153,20 +149,8 @@ class _JudgeRequests:
         return _read(outcome, model)
 
     async def cancel_open(self) -> None:
-        """Cancel the requests without an outcome. If Redis does not answer in time, they run until their
-        deadlines.
-        """
-        if not self._open:
-            return
-        try:
-            async with asyncio.timeout(CANCEL_S):
-                await asyncio.gather(*(self._client.cancel(request_id) for request_id in self._open))
-        except (TimeoutError, InfrastructureFault) as error:
-            logger.warning(
-                "%d judge requests were not cancelled and run until their deadlines: %s",
-                len(self._open),
-                error,
-            )
+        """Cancel the requests without an outcome."""
+        await cancel_open(self._client, self._open, "a scorer")
 
 
 @asynccontextmanager

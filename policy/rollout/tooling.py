@@ -24,13 +24,12 @@ from pydantic import BaseModel, ValidationError
 from policy.document import ImagePart, InvalidPart, Part, Tag
 from policy.rollout.code_budget import CodeBudget
 from policy.tools import tools
-from workers.client.handle import RequestClient
+from workers.client.handle import RequestClient, cancel_open
 from workers.errors import Cause, Fault, InfrastructureFault
 from workers.messages import BlobRef, Failure, Outcome, Request, Success
 from workers.settings import ToolSettings
 
 logger = logging.getLogger(__name__)
-CANCEL_S = 5.0
 
 
 class Tooling:
@@ -111,13 +110,7 @@ class Tooling:
         for task in tasks:
             task.cancel()
         await asyncio.gather(*tasks, return_exceptions=True)
-        if not self._open:
-            return
-        try:
-            async with asyncio.timeout(CANCEL_S):
-                await asyncio.gather(*(self._client.cancel(request_id) for request_id in self._open))
-        except (TimeoutError, InfrastructureFault) as error:
-            logger.warning("%d requests of %s not cancelled: %s", len(self._open), self._rollout_id, error)
+        await cancel_open(self._client, self._open, self._rollout_id)
 
     async def _run(self, part: ImagePart) -> Outcome:
         """Post until there is an outcome: twice when the image to change was lost and could be made again."""

@@ -3,12 +3,16 @@
 from __future__ import annotations
 
 import asyncio
+import logging
 import time
-from collections.abc import Coroutine
+from collections.abc import Collection, Coroutine
 from typing import Any, Protocol
 
 from workers.errors import Cause, InfrastructureFault
 from workers.messages import Outcome, Request
+
+logger = logging.getLogger(__name__)
+CANCEL_S = 5.0
 
 
 class RequestHandle:
@@ -74,3 +78,21 @@ class RequestClient(Protocol):
 
     async def post(self, request: Request) -> RequestHandle: ...
     async def cancel(self, request_id: str) -> None: ...
+
+
+async def cancel_open(client: RequestClient, request_ids: Collection[str], owner: str) -> None:
+    """Cancel the requests of `owner`. If Redis does not answer in `CANCEL_S` seconds, they run until their
+    deadlines.
+    """
+    if not request_ids:
+        return
+    try:
+        async with asyncio.timeout(CANCEL_S):
+            await asyncio.gather(*(client.cancel(request_id) for request_id in request_ids))
+    except (TimeoutError, InfrastructureFault) as error:
+        logger.warning(
+            "%d requests of %s were not cancelled and run until their deadlines: %s",
+            len(request_ids),
+            owner,
+            error,
+        )
