@@ -141,9 +141,9 @@ class LiveView:
         """The stage; before the first step, what takes so long."""
         if self.stage != TRAINING or self._progress.steps:
             return self.stage
-        if not self._progress.begun:
+        if not self._progress.started:
             return LOADING
-        return f"{FIRST}, {self._progress.scored:,} of {self._progress.begun:,} so far"
+        return f"{FIRST}, {self._progress.scored:,} of {self._progress.started:,} so far"
 
     def _facts(self) -> dict[str, str]:
         progress = self._progress

@@ -60,7 +60,7 @@ class Progress:
     - `waiting`: what the trainer has waited for since its last step, in order; empty while it trains.
     - `paused`: the pause that is in effect, and its providers.
     - `masking_answers`: answers of providers that masked samples, since this process started to read.
-    - `begun`, `scored`: rollouts since the run was last started or resumed.
+    - `started`, `scored`: rollouts since the run was last started or resumed.
     """
 
     def __init__(self, run: Path, total: int | None = None):
@@ -69,7 +69,7 @@ class Progress:
         self._offsets: dict[Path, int] = {}
         self.rewards: list[float] = []
         self.steps = 0
-        self.begun = self.scored = 0
+        self.started = self.scored = 0
         self.posted = 0
         self.outcomes: Counter[str] = Counter()
         self.states: Counter[str] = Counter()
@@ -145,7 +145,7 @@ class Progress:
     def _count(self, entry: Entry) -> None:
         match entry:
             case Started():
-                self.begun += 1
+                self.started += 1
             case Scored():
                 self.scored += 1
             case Posted():  # a resumed run posts known requests again
@@ -175,7 +175,7 @@ class Progress:
                         self.masked[DROPPED] -= state == "masked"
                 self._uncommitted.clear()
                 self.paused = None
-                self.begun = self.scored = 0
+                self.started = self.scored = 0
 
     def _masked(self, entry: Closed) -> None:
         causes = causes_of(entry)

@@ -369,7 +369,7 @@ def test_an_item_whose_worker_always_dies_ends_with_a_cause(
     request_id = evaluation.manifest.request_id("0001", 0)
     with redis.Redis.from_url(queue_settings.url) as client:
         for attempt in range(queue_settings.max_attempts):
-            record_attempt(client, request_id, Attempt(worker="w", begun=float(attempt)), 60)
+            record_attempt(client, request_id, Attempt(worker="w", started=float(attempt)), 60)
     worker(["evaluate"], 1)
     status = finished(evaluation)
     assert (status.incomplete, status.failures) == (1, {"worker_lost": 1})

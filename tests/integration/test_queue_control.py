@@ -74,7 +74,7 @@ async def test_closing_cancels_what_is_pending(
     assert cause_of(await posted.outcome()) is Cause.CANCELLED
     assert received == [await posted.outcome()]
     with redis.Redis.from_url(queue_settings.url) as raw:
-        stored, _ = record_attempt(raw, posted.request.request_id, Attempt(worker="w", begun=1.0), 60)
+        stored, _ = record_attempt(raw, posted.request.request_id, Attempt(worker="w", started=1.0), 60)
     assert stored is not None, "a worker would still start it"
 
 

@@ -106,7 +106,7 @@ async def test_a_poison_message_is_dead_lettered_with_its_attempts(
     assert "act='die'" in one.payload
     host = socket.gethostname()
     assert [attempt.worker for attempt in one.attempts] == [f"{host}:{pid}" for pid in notes.starts]
-    times = [began, *(attempt.begun for attempt in one.attempts), one.since]
+    times = [began, *(attempt.started for attempt in one.attempts), one.since]
     assert times == sorted(times)
     command = [sys.executable, "-c", "from coordinator.cli.main import main; main()"]
     command += ["workers", "status", "--redis", queue_settings.url]
@@ -121,7 +121,7 @@ def test_only_the_newest_poison_messages_are_kept_each_once(queue_settings: Queu
     requests = [request_for(Order(), seed=number) for number in range(MAX_ENTRIES + 1)]
     with redis.Redis.from_url(queue_settings.url) as raw:
         for request in [*requests, requests[-1]]:
-            dead_letter_poison(raw, request, (Attempt(worker="w", begun=1.0),), 60)
+            dead_letter_poison(raw, request, (Attempt(worker="w", started=1.0),), 60)
         assert 0 < raw.ttl(KEY) <= 60
     kept = [one.request_id for one in read_dead_letters(queue_settings.url)]
     assert kept == [request.request_id for request in reversed(requests[2:])]

@@ -88,18 +88,18 @@ def test_only_a_success_replaces_a_failure(
     for result in (first, second):
         shown = commit(raw, Outcome(request_id="r", kind="code", result=result), STREAM, 60)
     assert Outcome.model_validate_json(shown).result == visible
-    stored, _ = record_attempt(raw, "r", Attempt(worker="w", begun=1.0), 60)
+    stored, _ = record_attempt(raw, "r", Attempt(worker="w", started=1.0), 60)
     assert stored == shown
     assert raw.xrevrange(STREAM, count=1)[0][1][b"outcome"] == shown
 
 
 def test_each_attempt_is_recorded_once_until_there_is_an_outcome(raw: redis.Redis) -> None:
-    first, second = (Attempt(worker="w", begun=begun) for begun in (1.0, 2.0))
+    first, second = (Attempt(worker="w", started=started) for started in (1.0, 2.0))
     assert record_attempt(raw, "r", first, 60) == (None, (first,))
     assert record_attempt(raw, "r", first, 60) == (None, (first,)), "the answer to the first was lost"
     assert record_attempt(raw, "r", second, 60) == (None, (first, second))
     commit(raw, Outcome(request_id="r", kind="code", result=BAD), "", 60)
-    stored, attempts = record_attempt(raw, "r", Attempt(worker="w", begun=3.0), 60)
+    stored, attempts = record_attempt(raw, "r", Attempt(worker="w", started=3.0), 60)
     assert stored is not None
     assert attempts == ()
     assert raw.llen("llmi:attempts:r") == 2

@@ -86,7 +86,7 @@ class Lives(RuleBasedStateMachine):
         self.redis.hset("unacked", request_id, json.dumps([json.loads(message), "", KIND]))
         self.held.append((request_id, message))
         self.clock += 1.0
-        this = Attempt(worker="a worker", begun=self.clock)
+        this = Attempt(worker="a worker", started=self.clock)
         stored, attempts = record_attempt(self.redis, request_id, this, TTL_S)
         if request_id in self.visible:
             assert stored is not None

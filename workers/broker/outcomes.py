@@ -25,10 +25,10 @@ FIND_LOST = Script("workers.broker.scripts", "find_lost")
 
 
 class Attempt(Message):
-    """One start of a request. `worker`: host and process id; `begun`: Unix seconds, by its clock."""
+    """One start of a request. `worker`: host and process id; `started`: Unix seconds, by its clock."""
 
     worker: str
-    begun: float
+    started: float
 
 
 def _commit_arguments(outcome: Outcome, reply_to: str, ttl_s: int) -> tuple[list[str], list[str]]:

@@ -69,7 +69,7 @@ def handle(task_id: str, kind: str, arguments: tuple[Any, ...]) -> Outcome:
         return _failed(task_id, kind, Cause.BAD_MESSAGE, detail)
 
     settings = section("queue", QueueSettings)
-    attempt = Attempt(worker=jobs.worker_id(), begun=time.time())
+    attempt = Attempt(worker=jobs.worker_id(), started=time.time())
     stored, attempts = _begin(task_id, attempt, settings.result_ttl_s)
     if stored is not None:
         return Outcome.model_validate_json(stored)

@@ -221,7 +221,7 @@ def _show_dead_letter(console: Console, letter: DeadLetter) -> None:
         owner = plain(letter.owner or "no rollout")
         line(f"  {plain(letter.request_id)} of {owner}: {plain(letter.payload)}")
     for attempt in letter.attempts:
-        started = time.strftime("%F %T", time.localtime(attempt.begun))
+        started = time.strftime("%F %T", time.localtime(attempt.started))
         line(f"  {started} started by {plain(attempt.worker)}")
 
 
