@@ -1,11 +1,7 @@
-"""Shared by the queue tests: request a job, wait for its start, measure the loop's delay."""
+"""Shared by the queue tests: request a job, wait for its start."""
 
 from __future__ import annotations
 
-import asyncio
-import contextlib
-import time
-from collections.abc import AsyncIterator
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -17,8 +13,6 @@ from waiting import WAIT_S, until
 from workers.client.client import QueueClient
 from workers.errors import Cause
 from workers.messages import Failure, Outcome, Request
-
-BEAT_S = 0.005
 
 
 def request_for(order: Order, kind: str = "code", timeout_s: float = WAIT_S, seed: int = 0) -> Request:
@@ -62,34 +56,3 @@ class Notes:
 def alive(pid: int) -> bool:
     """Whether a process exists and is no zombie."""
     return psutil.pid_exists(pid) and psutil.Process(pid).status() != psutil.STATUS_ZOMBIE
-
-
-@dataclass
-class Heartbeat:
-    """`largest_s`: the largest delay of the loop."""
-
-    largest_s: float = 0.0
-    _last: float = 0.0
-
-    def beat(self) -> None:
-        now = time.perf_counter()
-        self.largest_s = max(self.largest_s, now - self._last - BEAT_S)
-        self._last = now
-
-
-@contextlib.asynccontextmanager
-async def heartbeat() -> AsyncIterator[Heartbeat]:
-    """Measure the delay of the loop with a task that should run every 5 ms."""
-    heart = Heartbeat(_last=time.perf_counter())
-
-    async def run() -> None:
-        while True:
-            await asyncio.sleep(BEAT_S)
-            heart.beat()
-
-    task = asyncio.create_task(run())
-    try:
-        yield heart
-        heart.beat()  # a delay up to the end of the block counts too
-    finally:
-        task.cancel()
