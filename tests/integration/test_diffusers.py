@@ -29,7 +29,7 @@ from workers.jobs import JobContext
 from workers.messages import DiffusionPayload, EditPayload, Request
 from workers.providers import registry
 from workers.providers.image import diffusers
-from workers.providers.pipelines import loading, pil_processor
+from workers.providers.pipelines import pil_processor
 from workers.redis_client import connect_redis
 from workers.settings import ImageModelSettings, QueueSettings, ToolSettings
 from workers.storage.blobs import BlobStore
@@ -85,14 +85,14 @@ def test_guidance_acts(weights: Path) -> None:
 
 
 def test_diffusion_and_edit_of_one_model_share_their_modules(weights: Path) -> None:
-    drawing = loading.load(tiny_pipelines.settings(weights))
+    drawing = diffusers.load(tiny_pipelines.settings(weights))
     assert type(drawing).__name__ == "QwenImagePipeline"
     for name in EDITING:
-        changing = loading.load(editing(weights, name))
+        changing = diffusers.load(editing(weights, name))
         assert type(changing).__name__ == name
         for part in ("transformer", "vae", "text_encoder"):
             assert getattr(drawing, part) is getattr(changing, part)
-    assert loading.load(tiny_pipelines.settings(weights)) is drawing
+    assert diffusers.load(tiny_pipelines.settings(weights)) is drawing
 
 
 @pytest.mark.parametrize("pipeline", EDITING)
@@ -109,7 +109,7 @@ def test_the_reference_is_no_larger_than_the_edit(
     weights: Path, monkeypatch: pytest.MonkeyPatch, pipeline: str, sides: tuple[int, int]
 ) -> None:
     """Qwen's edit pipelines scale every reference to 1024² by themselves, and a long strip to no height."""
-    vae = loading.load(editing(weights, pipeline)).vae
+    vae = diffusers.load(editing(weights, pipeline)).vae
     seen: list[tuple[int, ...]] = []
     encode = vae.encode
     monkeypatch.setattr(vae, "encode", lambda image: seen.append(tuple(image.shape[-2:])) or encode(image))
@@ -122,7 +122,7 @@ def test_the_reference_is_no_larger_than_the_edit(
 
 @pytest.mark.parametrize("pipeline", EDITING)
 def test_diffusers_is_unchanged_after_an_edit(weights: Path, pipeline: str) -> None:
-    module = sys.modules[type(loading.load(editing(weights, pipeline))).__module__]
+    module = sys.modules[type(diffusers.load(editing(weights, pipeline))).__module__]
     stock = module.calculate_dimensions
     edit(weights, Image.new("RGB", (64, 64), "teal"), pipeline=pipeline)
     assert module.calculate_dimensions is stock
@@ -132,15 +132,15 @@ def test_diffusers_is_unchanged_after_an_edit(weights: Path, pipeline: str) -> N
 def test_an_edit_pipeline_loads_first_and_alone(
     weights: Path, monkeypatch: pytest.MonkeyPatch, pipeline: str
 ) -> None:
-    monkeypatch.setattr(loading, "_loaded", {})
+    monkeypatch.setattr(diffusers, "_loaded", {})
     assert edit(weights, Image.new("RGB", (64, 64), "teal"), pipeline=pipeline).size == (64, 64)
 
 
 def test_an_edit_works_where_torchvision_does_not(weights: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(loading, "_loaded", {})
+    monkeypatch.setattr(diffusers, "_loaded", {})
     monkeypatch.setattr(pil_processor, "torchvision_works", lambda: False)
     assert edit(weights, Image.new("RGB", (64, 64), "teal")).size == (64, 64)
-    changing = loading.load(editing(weights, EDITING[0]))
+    changing = diffusers.load(editing(weights, EDITING[0]))
     assert isinstance(changing.processor, pil_processor.PilProcessor)
 
 
@@ -224,9 +224,9 @@ async def test_cancelled_images_leave_the_worker_its_pipeline(
 def test_unknown_pipelines_and_models_are_named(weights: Path, tmp_path: Path) -> None:
     settings = tiny_pipelines.settings(weights)
     with pytest.raises(ConfigError, match="NoSuchPipeline"):
-        loading.load(settings.model_copy(update={"pipeline": "NoSuchPipeline"}))
+        diffusers.load(settings.model_copy(update={"pipeline": "NoSuchPipeline"}))
     with pytest.raises(ConfigError, match="nowhere"):
-        loading.load(settings.model_copy(update={"model": str(tmp_path / "nowhere")}))
+        diffusers.load(settings.model_copy(update={"model": str(tmp_path / "nowhere")}))
 
 
 class _Flux:

@@ -6,12 +6,15 @@ Invariants:
   Qwen-Image turns guidance off and only logs a warning.
 - A request that is cancelled or past its deadline stops between two steps, and the pipeline stays usable.
 - One call at a time per process, since pipelines hold state.
+- A pipeline is loaded once per process. Pipelines of one model, device and dtype share their modules, so that
+  an edit pipeline next to its diffusion pipeline needs no second copy.
 """
 
 from __future__ import annotations
 
 import contextlib
 import inspect
+import logging
 import math
 import sys
 import threading
@@ -25,17 +28,22 @@ from pydantic import JsonValue
 
 from workers import pixels
 from workers.errors import Cause, ConfigError, InfrastructureFault
-from workers.providers.pipelines import source
-from workers.providers.pipelines.loading import load
+from workers.providers.pipelines import pil_processor, source
 from workers.providers.provider import Provider, ProviderImage, ProviderRequest
 from workers.settings import ImageModelSettings
 
+logger = logging.getLogger(__name__)
 NAME = "diffusers"
 EDIT_PIPELINE = "QwenImageEditPlusPipeline"
 STEP = 16  # widths and heights are multiples of this: 8 for the autoencoder, 2 for its patches
 REFERENCE_STEP = 32  # what Qwen's edit pipelines round the sides of a reference to
 
-_lock = threading.Lock()
+# Below this many parameters a second CPU thread makes a pipeline slower, above all on a busy machine.
+SMALL = 50_000_000
+
+_loading = threading.Lock()
+_loaded: dict[tuple[str, str, str], dict[str, Any]] = {}  # by model, device and dtype, then by pipeline
+_calling = threading.Lock()
 
 
 class Diffusers(Provider[ImageModelSettings]):
@@ -114,6 +122,69 @@ def pixel_size(size: str) -> tuple[int, int]:
     return width, height
 
 
+def load(settings: ImageModelSettings) -> Any:
+    """The pipeline of `settings`, loaded on the first call. Raises `ConfigError` that names the field."""
+    device, dtype = _placement(settings)
+    with _loading:
+        family = _loaded.setdefault((settings.model, device, dtype), {})
+        if settings.pipeline not in family:
+            family[settings.pipeline] = _open(settings, device, dtype, family)
+        return family[settings.pipeline]
+
+
+def _placement(settings: ImageModelSettings) -> tuple[str, str]:
+    """Device and dtype by name: the GPU in bfloat16 when there is one, else the CPU in float32."""
+    device = settings.device
+    if device == "auto":
+        import torch
+
+        device = "cuda" if torch.cuda.is_available() else "cpu"
+    dtype = settings.dtype
+    if dtype == "auto":
+        dtype = "bfloat16" if device == "cuda" else "float32"
+    return device, dtype
+
+
+def _open(settings: ImageModelSettings, device: str, dtype: str, family: dict[str, Any]) -> Any:
+    import diffusers
+    import torch
+    import transformers
+
+    diffusers.utils.logging.disable_progress_bar()
+    transformers.utils.logging.disable_progress_bar()
+    kind = getattr(diffusers, settings.pipeline, None)
+    if kind is None or not hasattr(kind, "from_pretrained"):
+        raise ConfigError(f"pipeline: diffusers {diffusers.__version__} has no {settings.pipeline}")
+    started = time.monotonic()
+    takes_processor = "processor" in inspect.signature(kind.__init__).parameters
+    if family:
+        relative = next(iter(family.values()))
+        extra = (
+            {"processor": pil_processor.load(settings.model, relative.tokenizer)} if takes_processor else {}
+        )
+        pipeline = kind.from_pipe(relative, dtype=getattr(torch, dtype), **extra)
+    else:
+        # transformers' own processor is not loaded where it cannot work.
+        own = {"processor": None} if takes_processor and not pil_processor.torchvision_works() else {}
+        try:
+            pipeline = kind.from_pretrained(settings.model, dtype=getattr(torch, dtype), **own)
+        except (OSError, ValueError) as error:
+            raise ConfigError(
+                f"model: {settings.model} cannot be loaded as {settings.pipeline}: {error}"
+            ) from error
+        if own:
+            pipeline.register_modules(processor=pil_processor.load(settings.model, pipeline.tokenizer))
+    pipeline.to(device)
+    pipeline.set_progress_bar_config(disable=True)
+    parts = (part for part in pipeline.components.values() if hasattr(part, "parameters"))
+    if device == "cpu" and sum(weights.numel() for part in parts for weights in part.parameters()) < SMALL:
+        torch.set_num_threads(1)
+    logger.info(
+        "%s of %s on %s in %.1f s", settings.pipeline, settings.model, device, time.monotonic() - started
+    )
+    return pipeline
+
+
 def guidance_options(pipeline: Any, settings: ImageModelSettings) -> dict[str, Any]:
     """The guidance scale under the argument that has an effect in this pipeline, and the negative prompt.
 
@@ -149,7 +220,7 @@ def _call(
         stop(step + 1)
         return kept
 
-    with _lock:
+    with _calling:
         pipeline = load(settings)
         # A generator on the CPU: the same seed gives the same noise on every device.
         generator = torch.Generator("cpu").manual_seed(seed % 2**63)

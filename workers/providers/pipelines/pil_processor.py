@@ -11,7 +11,6 @@ from __future__ import annotations
 
 import itertools
 from collections.abc import Sequence
-from pathlib import Path
 from typing import Any
 
 from PIL import Image
@@ -28,22 +27,25 @@ def torchvision_works() -> bool:
     return True
 
 
+def load(model: str, tokenizer: Any) -> Any:
+    """The processor for the edit pipeline at `model` (folder or hub id), with the image settings saved under
+    `processor/`.
+    """
+    if torchvision_works():
+        from transformers import Qwen2VLProcessor
+
+        return Qwen2VLProcessor.from_pretrained(model, subfolder="processor")
+    from transformers.models.qwen2_vl.image_processing_pil_qwen2_vl import Qwen2VLImageProcessorPil
+
+    images = Qwen2VLImageProcessorPil.from_pretrained(model, subfolder="processor")
+    return PilProcessor(tokenizer, images)
+
+
 class PilProcessor:
     """Tokenizer and PIL image processor; each `<|image_pad|>` is widened to the patches of its image."""
 
     def __init__(self, tokenizer: Any, image_processor: Any):
         self.tokenizer, self.image_processor = tokenizer, image_processor
-
-    @classmethod
-    def load(cls, model: str, tokenizer: Any) -> PilProcessor:
-        """For the pipeline at `model` (folder or hub id), with the image settings saved under
-        `processor/`.
-        """
-        from transformers.models.qwen2_vl.image_processing_pil_qwen2_vl import Qwen2VLImageProcessorPil
-
-        if Path(model).is_dir():
-            return cls(tokenizer, Qwen2VLImageProcessorPil.from_pretrained(str(Path(model) / "processor")))
-        return cls(tokenizer, Qwen2VLImageProcessorPil.from_pretrained(model, subfolder="processor"))
 
     def __call__(
         self,
