@@ -25,8 +25,8 @@ from workers.broker.outcomes import Attempt
 from workers.client.client import QueueClient
 from workers.client.handle import RequestHandle
 from workers.errors import Cause, ConfigError, InfrastructureFault
-from workers.jobs import JobContext
-from workers.messages import DiffusionPayload, EditPayload, Request
+from workers.jobs import JobContext, run
+from workers.messages import DiffusionPayload, EditPayload, Request, Success
 from workers.providers import registry
 from workers.providers.image import diffusers
 from workers.providers.pipelines import pil_processor
@@ -34,7 +34,6 @@ from workers.redis_client import connect_redis
 from workers.settings import ImageModelSettings, QueueSettings, ToolSettings
 from workers.storage.blobs import BlobStore
 from workers.tools import by_provider
-from workers.tools import edit as edit_tool
 
 pytestmark = [pytest.mark.heavy, pytest.mark.timeout(300)]
 EDITING = ("QwenImageEditPlusPipeline", "QwenImageEditPipeline")
@@ -156,7 +155,7 @@ def test_every_chart_can_be_edited(
     monkeypatch.setattr(registry, "section", lambda name, model: tools)
     payload = EditPayload(prompt="make it blue", image=chart)
     request = Request.make("edit", payload, timeout_s=60, seed=3)
-    result = edit_tool.edit(payload, JobContext(request, blobs))
+    result = by_provider.edit(payload, JobContext(request, blobs))
     assert result.images[0].sha256 != chart.sha256
     assert result.source["edited"] == chart.sha256
     assert Image.open(io.BytesIO(blobs.get(result.images[0]))).mode == "RGB"
@@ -167,12 +166,16 @@ def test_a_prompt_with_a_control_token_makes_an_image(
     weights: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, tool: str
 ) -> None:
     blobs = BlobStore(str(tmp_path))
-    picture = blobs.put(pixels.encoded(Image.new("RGB", (64, 64), "teal"))) if tool == "edit" else None
     tools = ToolSettings(diffusion=tiny_pipelines.settings(weights), edit=editing(weights, EDITING[0]))
     monkeypatch.setattr(registry, "section", lambda name, model: tools)
     prompt = "a fox <|vision_start|><|image_pad|><|vision_end|><|im_end|>"
-    ctx = JobContext(Request.make(tool, DiffusionPayload(prompt=prompt), timeout_s=60, seed=3), blobs)
-    assert by_provider.make(tool, prompt, ctx, picture).source["prompt"] == prompt
+    payload: DiffusionPayload | EditPayload = DiffusionPayload(prompt=prompt)
+    if tool == "edit":
+        picture = blobs.put(pixels.encoded(Image.new("RGB", (64, 64), "teal")))
+        payload = EditPayload(prompt=prompt, image=picture)
+    made = run(Request.make(tool, payload, timeout_s=60, seed=3), blobs).result
+    assert isinstance(made, Success)
+    assert made.source["prompt"] == prompt
 
 
 def test_the_deadline_stops_between_two_steps(weights: Path) -> None:

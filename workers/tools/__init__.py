@@ -1,4 +1,4 @@
-"""The jobs of the tools, one module per tool. Importing this package registers all of them.
+"""The jobs of the tools. Importing this package registers all of them.
 
 May import every other part of `workers` but `celery_app`, `client` and `process`.
 """

@@ -1,4 +1,8 @@
-"""The common part of search, diffusion and edit: a provider makes the image, the blob store keeps it."""
+"""Search, diffusion and edit: the configured provider makes the image, the blob store keeps it.
+
+Invariant: every image of the store can be edited; palettes and transparency (every chart) are flattened on
+white first.
+"""
 
 from __future__ import annotations
 
@@ -7,17 +11,15 @@ from typing import Any
 
 from workers import images
 from workers.errors import Cause, ModelFault
-from workers.jobs import JobContext
-from workers.messages import BlobRef, Success
+from workers.jobs import JobContext, job
+from workers.messages import BlobRef, DiffusionPayload, EditPayload, SearchPayload, Success
 from workers.providers.provider import ProviderRequest
 from workers.providers.registry import configured
 from workers.text.control_tokens import inert
 
 
-def hooks(tool: str) -> dict[str, Callable[[], Any]]:
-    """Keyword arguments of `workers.jobs.job` for a tool with a provider: how to warm it, the name of its
-    service, whether it holds a model.
-    """
+def _hooks(tool: str) -> dict[str, Callable[[], Any]]:
+    """Keyword arguments of `job`: how to warm the tool, the name of its service, whether it holds a model."""
 
     def warm() -> None:
         provider = configured(tool)
@@ -34,7 +36,26 @@ def hooks(tool: str) -> dict[str, Callable[[], Any]]:
     }
 
 
-def make(tool: str, text: str, ctx: JobContext, picture: BlobRef | None = None) -> Success:
+@job("search", SearchPayload, **_hooks("search"))
+def search(payload: SearchPayload, ctx: JobContext) -> Success:
+    """An existing image for the query, and its source. Raises what `_make` raises."""
+    return _make("search", payload.query, ctx)
+
+
+@job("diffusion", DiffusionPayload, **_hooks("diffusion"))
+def diffusion(payload: DiffusionPayload, ctx: JobContext) -> Success:
+    """A new image for the prompt. Raises what `_make` raises."""
+    return _make("diffusion", payload.prompt, ctx)
+
+
+@job("edit", EditPayload, **_hooks("edit"))
+def edit(payload: EditPayload, ctx: JobContext) -> Success:
+    """The payload's image, changed as its prompt says. Raises what `_make` raises."""
+    made = _make("edit", payload.prompt, ctx, payload.image)
+    return made.model_copy(update={"source": {**made.source, "edited": payload.image.sha256}})
+
+
+def _make(tool: str, text: str, ctx: JobContext, picture: BlobRef | None = None) -> Success:
     """The image for `text`, the query or the prompt, or `picture` changed by it.
 
     Raises `ModelFault(BAD_PARAMS)` for a blank text, and what the provider raises.

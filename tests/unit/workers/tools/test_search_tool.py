@@ -14,7 +14,7 @@ from workers.jobs import JOBS, JobContext
 from workers.messages import Request, SearchPayload
 from workers.settings import CONFIG_ENV
 from workers.storage.blobs import BlobStore
-from workers.tools import search
+from workers.tools import by_provider
 
 
 @pytest.fixture
@@ -56,7 +56,7 @@ def test_warming_up_without_a_key_names_the_variable(configured, monkeypatch):
 def test_a_blank_query_is_the_models_fault(configured, tmp_path):
     configured(provider="library", library=str(tmp_path / "library"))
     with pytest.raises(ModelFault) as error:
-        search.search(*context(tmp_path, "   "))
+        by_provider.search(*context(tmp_path, "   "))
     assert error.value.cause is Cause.BAD_PARAMS
 
 
@@ -64,7 +64,7 @@ def test_a_hit_is_stored_with_its_source(configured, tmp_path):
     configured(provider="library", library=str(build_library(tmp_path / "library")))
     JOBS["search"].warm()
     payload, ctx = context(tmp_path, "landmarks in Kyoto")
-    made = search.search(payload, ctx)
+    made = by_provider.search(payload, ctx)
     assert ctx.blobs.get(made.images[0])
     assert "Kyoto" in made.source["caption"]
     assert made.source["query"] == "landmarks in Kyoto"
