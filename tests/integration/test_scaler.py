@@ -56,7 +56,7 @@ def cluster() -> Iterator[None]:
         ray.shutdown()
 
 
-class Crew:
+class WorkerFactory:
     """Makes Ray workers with the test jobs, and keeps them in order."""
 
     def __init__(self, config: Path, logs: Path):
@@ -76,8 +76,10 @@ class Crew:
 class Run:
     """What a run does with its fleet and its scaler: the loop of `coordinator.run.launch`, as a task."""
 
-    def __init__(self, url: str, pool: PoolSettings, settings: ScalerSettings, crew: Crew, run: Path):
-        self.fleet = Fleet([pool], crew, READY_S, DRAIN_S)
+    def __init__(
+        self, url: str, pool: PoolSettings, settings: ScalerSettings, factory: WorkerFactory, run: Path
+    ):
+        self.fleet = Fleet([pool], factory, READY_S, DRAIN_S)
         self.scaler = Scaler(url, [pool], settings, self.fleet, run)
         self.record = run / RECORD
         self.pool = pool.name
@@ -117,26 +119,26 @@ class Run:
 
 
 @pytest.fixture
-def crew(cluster: None, config_file: Path, tmp_path: Path) -> Crew:
-    return Crew(config_file, tmp_path)
+def factory(cluster: None, config_file: Path, tmp_path: Path) -> WorkerFactory:
+    return WorkerFactory(config_file, tmp_path)
 
 
 @pytest.fixture
-def run(crew: Crew, queue_settings: QueueSettings, tmp_path: Path) -> Callable[..., Run]:
+def run(factory: WorkerFactory, queue_settings: QueueSettings, tmp_path: Path) -> Callable[..., Run]:
     def make(idle_s: float = 1.0, **pool: float) -> Run:
         settings = ScalerSettings(every_s=0.2, drain_s=2.0, idle_s=idle_s)
         given = {"low": 0, "high": 2, "cpus": 1.0, **pool}
-        return Run(queue_settings.url, PoolSettings(queues=("code",), **given), settings, crew, tmp_path)
+        return Run(queue_settings.url, PoolSettings(queues=("code",), **given), settings, factory, tmp_path)
 
     return make
 
 
 async def test_from_zero_to_high_to_zero_and_back_every_job_runs_once(
-    run: Callable[..., Run], client: QueueClient, notes: Notes, crew: Crew, tmp_path: Path
+    run: Callable[..., Run], client: QueueClient, notes: Notes, factory: WorkerFactory, tmp_path: Path
 ) -> None:
     both_ready = tmp_path / "both workers are ready"
     async with run() as running:
-        assert crew.made == []
+        assert factory.made == []
         orders = [notes.order(seconds=0.25) for _ in range(8)]  # they tell how long one takes
         orders += [notes.order(seconds=0.25, after=str(both_ready)) for _ in range(32)]
         posted = [await client.post(request_for(order, timeout_s=120.0)) for order in orders]
@@ -169,13 +171,13 @@ async def test_a_job_that_runs_when_its_worker_has_to_go_is_finished_there(
 
 
 async def test_a_killed_actor_takes_its_worker_along_and_loses_no_job(
-    run: Callable[..., Run], client: QueueClient, notes: Notes, crew: Crew
+    run: Callable[..., Run], client: QueueClient, notes: Notes, factory: WorkerFactory
 ) -> None:
     async with run(idle_s=600.0, low=1, high=1) as running:
         await running.reaches(ready=1)
         posted = [await client.post(request_for(notes.order(seconds=1.0), timeout_s=60.0)) for _ in range(4)]
         job = await notes.started()
-        first = crew.made[0]
+        first = factory.made[0]
         celery = first.pid
         ray.kill(first._host)
         await until(lambda: not alive(job) and not alive(celery))
@@ -186,16 +188,16 @@ async def test_a_killed_actor_takes_its_worker_along_and_loses_no_job(
 
 
 async def test_a_worker_sees_the_gpu_it_declares_and_waits_for_one_without_holding_anybody_up(
-    crew: Crew, queue_settings: QueueSettings
+    factory: WorkerFactory, queue_settings: QueueSettings
 ) -> None:
     pool = PoolSettings(queues=("code",), high=3, cpus=0.5, gpus=1.0)
-    fleet = Fleet([pool], crew, READY_S, DRAIN_S)
+    fleet = Fleet([pool], factory, READY_S, DRAIN_S)
     fleet.begin()
     try:
         fleet.resize("code", 3)
         fleet.reconcile()  # returns although the third has no GPU
         await until(lambda: fleet.states()["code"].ready == 2, READY_S)
-        placed = [worker for worker in crew.made if ray.wait([worker._placed], timeout=0)[0]]
+        placed = [worker for worker in factory.made if ray.wait([worker._placed], timeout=0)[0]]
         seen = [
             Path(f"/proc/{worker.pid}/environ").read_bytes().partition(b"CUDA_VISIBLE_DEVICES=")[2][:1]
             for worker in placed
@@ -204,32 +206,36 @@ async def test_a_worker_sees_the_gpu_it_declares_and_waits_for_one_without_holdi
         assert fleet.states()["code"].starting == 1
         placed[0].kill()
         await until(lambda: (fleet.reconcile(), fleet.states()["code"].ready)[1] == 2, READY_S)
-        await until(lambda: (fleet.reconcile(), sum(worker.alive for worker in crew.made))[1] == 3, READY_S)
+        await until(
+            lambda: (fleet.reconcile(), sum(worker.alive for worker in factory.made))[1] == 3, READY_S
+        )
     finally:
         await asyncio.to_thread(fleet.stop, 5.0)
 
 
-async def test_missing_resources_are_reported(crew: Crew) -> None:
+async def test_missing_resources_are_reported(factory: WorkerFactory) -> None:
     pool = PoolSettings(queues=("code",), gpus=9.0)
-    worker = crew(pool, "code-1")
+    worker = factory(pool, "code-1")
     worker.start()
     with pytest.raises(InfrastructureFault, match="no node had 1 CPUs and 9 GPUs free"):
         await asyncio.to_thread(worker.wait_ready, 0.5)
     worker.kill()
 
 
-async def test_the_error_of_a_worker_that_does_not_start_is_reported(crew: Crew, config_file: Path) -> None:
-    worker = ray_worker(config_file, crew.logs)(PoolSettings(queues=("code",)), "code-1")
-    (crew.logs / "worker-ray-code-1.log").mkdir()  # nothing can be written there
+async def test_the_error_of_a_worker_that_does_not_start_is_reported(
+    factory: WorkerFactory, config_file: Path
+) -> None:
+    worker = ray_worker(config_file, factory.logs)(PoolSettings(queues=("code",)), "code-1")
+    (factory.logs / "worker-ray-code-1.log").mkdir()  # nothing can be written there
     worker.start()
     with pytest.raises(InfrastructureFault, match=r"ray-code-1.*IsADirectoryError"):
         await asyncio.to_thread(worker.wait_ready, READY_S)
     worker.kill()
 
 
-async def test_a_worker_that_ends_while_starting_shows_the_end_of_its_log(crew: Crew) -> None:
-    crew.app = "no_such_app"
-    fleet = Fleet([PoolSettings(queues=("code",))], crew, READY_S, DRAIN_S)
+async def test_a_worker_that_ends_while_starting_shows_the_end_of_its_log(factory: WorkerFactory) -> None:
+    factory.app = "no_such_app"
+    fleet = Fleet([PoolSettings(queues=("code",))], factory, READY_S, DRAIN_S)
     with pytest.raises(InfrastructureFault, match=r"(?s): worker code-1 ended while starting.*no_such_app"):
         await asyncio.to_thread(fleet.start)
     await asyncio.to_thread(fleet.stop, 5.0)
