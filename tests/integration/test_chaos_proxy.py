@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import asyncio
-import time
 from collections.abc import AsyncIterator
 
 import pytest
@@ -54,13 +53,20 @@ async def test_the_proxy_forwards_and_drops_connections(echo: int) -> None:
         assert await said(*ends, b"again") == b"again"
 
 
-async def test_the_proxy_delays(echo: int) -> None:
+async def test_the_proxy_delays_each_packet(echo: int, monkeypatch: pytest.MonkeyPatch) -> None:
+    delays: list[float] = []
+    sleep = asyncio.sleep
+
+    async def record(seconds: float) -> None:
+        delays.append(seconds)
+        await sleep(0)
+
+    monkeypatch.setattr("llmi.load.testbed.proxy.asyncio.sleep", record)
     with Proxy(echo) as proxy:
         proxy.delay_s = 0.1
         ends = await asyncio.open_connection("127.0.0.1", proxy.port)
-        began = time.monotonic()
         assert await said(*ends, b"hello") == b"hello"
-        assert time.monotonic() - began >= 0.2  # there and back
+    assert delays == [0.1, 0.1], "once there, once back"
 
 
 async def test_a_stalled_packet_arrives_after_resume(echo: int) -> None:

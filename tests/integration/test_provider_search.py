@@ -187,12 +187,21 @@ def test_the_key_is_in_no_detail(services: FakeServices) -> None:
     assert caught.value.cause is Cause.PROVIDER_DOWN
 
 
-def test_a_quota_error_is_retried_after_its_retry_after(services: FakeServices) -> None:
+def test_a_quota_error_is_retried_after_its_retry_after(
+    services: FakeServices, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    pauses: list[float] = []
+
+    async def record(seconds: float) -> None:
+        pauses.append(seconds)
+
+    retrying = api.retrying
+    monkeypatch.setattr(api, "retrying", lambda deadline: retrying(deadline).copy(sleep=record))
     services.results = [result(services, "/picture.png")]
-    services.script["/search"] = [(429, {"Retry-After": "2"}, {"error": "Too many requests"})]
-    started = time.monotonic()
+    services.script["/search"] = [(429, {"Retry-After": "10"}, {"error": "Too many requests"})]
     look(services)
-    assert time.monotonic() - started >= 2
+    assert len(services.calls("/search")) == 2
+    assert pauses == [10.0], "longer than any pause of its own"
 
 
 def test_a_retry_after_beyond_the_deadline_fails_at_once(services: FakeServices) -> None:
