@@ -12,7 +12,7 @@ from pathlib import Path
 from policy.data.files import shown
 from workers.errors import ConfigError
 
-CURE = "write one item a line, or one array of items"
+HINT = "write one item a line, or one array of items"
 
 
 class _DuplicateKey(ValueError):
@@ -29,7 +29,7 @@ def read(path: Path) -> list[tuple[str, object]]:
         raise ConfigError(f"{path}: byte {error.start:,} is not UTF-8; save the file as UTF-8") from error
     found = _array(path, text) if text.lstrip().startswith("[") else _lines(path, text)
     if not found:
-        raise ConfigError(f"{path}: has no item; {CURE}")
+        raise ConfigError(f"{path}: has no item; {HINT}")
     return found
 
 
@@ -53,7 +53,7 @@ def _lines(path: Path, text: str) -> list[tuple[str, object]]:
         try:
             found.append((where, _parsed(line)))
         except json.JSONDecodeError as error:
-            raise ConfigError(f"{where}: not valid JSON: {error.msg}; {CURE}") from error
+            raise ConfigError(f"{where}: not valid JSON: {error.msg}; {HINT}") from error
         except (ValueError, RecursionError) as error:
             raise ConfigError(f"{where}: {_why(error)}") from error
     return found
@@ -74,5 +74,5 @@ def _object(pairs: list[tuple[str, object]]) -> dict[str, object]:
 
 def _why(error: Exception) -> str:
     if isinstance(error, RecursionError):
-        return f"is nested too deeply to be items; {CURE}"
-    return str(error) if isinstance(error, _DuplicateKey) else f"not valid JSON: {shown(str(error))}; {CURE}"
+        return f"is nested too deeply to be items; {HINT}"
+    return str(error) if isinstance(error, _DuplicateKey) else f"not valid JSON: {shown(str(error))}; {HINT}"

@@ -17,8 +17,8 @@ FREE_MIB = 512  # finds a full disk; what the checkpoints of a real model take i
 def run_folder(run: Path) -> list[str]:
     """Problems of a new run's folder: it must not exist yet, and must be one that can be made."""
     if os.path.exists(run):  # False, unlike Path.exists, below a folder that may not be entered
-        cures = "choose another name with --name, remove it, or resume that run with --resume"
-        return [f"{run}: this run folder exists already; {cures}"]
+        hint = "choose another name with --name, remove it, or resume that run with --resume"
+        return [f"{run}: this run folder exists already; {hint}"]
     return [f"--dir: {problem}" for problem in _unwritable(run)]
 
 

@@ -73,9 +73,10 @@ class SampleReport(BaseModel):
 def ledger_of(run: Path) -> Ledger:
     """Read the ledger of a run. Raises `ConfigError` when there is none, or one of another version."""
     if not (run / CONFIG_FILE).is_file() or not (run / LEDGER).is_dir():
-        hint = "; of an evaluation see `llmi evaluate report`" if (run / "batch.json").is_file() else ""
-        cure = f"name a run's folder, or its name under --dir{hint}"
-        raise ConfigError(f"{run}: no run has started there; {cure}")
+        hint = "name a run's folder, or its name under --dir"
+        if (run / "batch.json").is_file():
+            hint += "; of an evaluation see `llmi evaluate report`"
+        raise ConfigError(f"{run}: no run has started there; {hint}")
     try:
         return read_ledger(run)
     except ValueError as error:

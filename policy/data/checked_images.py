@@ -30,7 +30,7 @@ from workers.storage.cache import cache_folder
 logger = logging.getLogger(__name__)
 FOLDER = "inputs"  # in the cache folder
 TRIES = 3
-CURE = "replace it by a PNG, JPEG, WebP, GIF or BMP that shows something"
+HINT = "replace it by a PNG, JPEG, WebP, GIF or BMP that shows something"
 Progress = Callable[[int, int], None]  # (checked, total)
 
 
@@ -58,7 +58,7 @@ class CheckedImages:
         except InfrastructureFault as fault:
             if fault.cause is not Cause.BAD_ANSWER:
                 raise
-            raise ConfigError(f"{image.where}: {shown(fault.detail)}; {CURE}") from fault
+            raise ConfigError(f"{image.where}: {shown(fault.detail)}; {HINT}") from fault
         self._save(key, clean)
         return clean
 

@@ -27,7 +27,7 @@ def read_table(path: Path) -> pa.Table:
 
     first = head(path, WHAT)
     if not first.startswith(MAGIC):
-        raise ConfigError(f"{path}: not a readable parquet file; {_cure(path, first)}")
+        raise ConfigError(f"{path}: not a readable parquet file; {_hint(path, first)}")
     try:
         with pq.ParquetFile(path) as file:
             _check_columns(path, file.schema_arrow)
@@ -66,8 +66,8 @@ def _check_columns(path: Path, schema: pa.Schema) -> None:
     meant = {known: name for name, known in wrong.items()}
     for name in NEEDED:
         if name not in names:
-            cure = f"did you mean {shown(meant[name])}? Rename it" if name in meant else f"name {WHAT}"
-            raise ConfigError(f"{path}: column {name} is missing (it has {some(names)}); {cure}")
+            hint = f"did you mean {shown(meant[name])}? Rename it" if name in meant else f"name {WHAT}"
+            raise ConfigError(f"{path}: column {name} is missing (it has {some(names)}); {hint}")
     for name, known in wrong.items():
         raise ConfigError(
             f"{path}: column {shown(name)}: did you mean {known}? Rename it, or leave the column out"
@@ -84,7 +84,7 @@ def _check_columns(path: Path, schema: pa.Schema) -> None:
             )
 
 
-def _cure(path: Path, first: bytes) -> str:
+def _hint(path: Path, first: bytes) -> str:
     """How to convert the file to parquet, guessed from its start and name."""
     if first.lstrip()[:1] in (b"{", b"["):
         lines = "" if first.lstrip()[:1] == b"[" else ", lines=True"

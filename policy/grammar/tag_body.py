@@ -75,7 +75,7 @@ def _clean(value: object) -> object:
 def _reason(error: ValidationError, prefix: str = "") -> str:
     first = error.errors(include_url=False, include_context=False, include_input=False)[0]
     where = ".".join(str(part) for part in first["loc"])[:100]
-    cure = {"missing": "is missing", "extra_forbidden": "is not one of its keys"}.get(
+    problem = {"missing": "is missing", "extra_forbidden": "is not one of its keys"}.get(
         first["type"], first["msg"].removeprefix("Value error, ")
     )
-    return f"{prefix}{where}: {cure}"
+    return f"{prefix}{where}: {problem}"

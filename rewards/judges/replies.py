@@ -72,8 +72,8 @@ def _unreadable(
         return api.refused(call, 200, choice)
     ended = choice.get("finish_reason")
     shown, why = call.redacted(text)[:SHOWN], call.redacted(ended) or "none"
-    cure = "; raise its max_tokens" if ended == "length" else ""
-    detail = f"not a JSON verdict (finish_reason {why}{cure}): {shown!r}"
+    hint = "; raise its max_tokens" if ended == "length" else ""
+    detail = f"not a JSON verdict (finish_reason {why}{hint}): {shown!r}"
     return InfrastructureFault(Cause.VERDICT_UNREADABLE, detail, provider=call.provider)
 
 

@@ -54,16 +54,16 @@ def test_missing_fonts_of_charts_are_named(monkeypatch):
     monkeypatch.setattr("workers.sandbox.charts.fonts.PACKAGES", ("no_such_font_package",))
     found = machine._fonts()
     assert (found.state, "no-such-font-package" in found.detail) == (State.NOTE, True)
-    assert "fonts-noto-cjk" in found.cure
+    assert "fonts-noto-cjk" in found.hint
 
 
-def test_wrong_version_of_a_package_is_named_with_the_cure(tmp_path, monkeypatch):
+def test_wrong_version_of_a_package_is_named_with_a_hint(tmp_path, monkeypatch):
     wanted = ["celery>=99", "no-such-thing", "other ; extra == 'x'"]
     monkeypatch.setattr(machine, "requires", lambda name: wanted)
     [packages] = machine._packages()
     assert packages.state is State.FAIL
     assert "wanted >=99; no-such-thing is missing" in packages.detail
-    assert "ops/install.sh" in packages.cure
+    assert "ops/install.sh" in packages.hint
 
 
 def test_a_proxy_is_named_without_its_password(monkeypatch):
@@ -73,7 +73,7 @@ def test_a_proxy_is_named_without_its_password(monkeypatch):
     assert (proxy.state, proxy.name) == (State.OK, "https proxy")
     assert "http://proxy.example.com:3128;" in proxy.detail
     assert "secret" not in str(proxy)
-    assert "trust_proxy" in pictures.cure
+    assert "trust_proxy" in pictures.hint
     trusting = config(tools={"search": {"provider": "serpapi", "trust_proxy": True}})
     assert [finding.name for finding in reach._proxies(trusting)] == ["https proxy"]
 
@@ -86,7 +86,7 @@ def test_redis_answers_and_settings_that_risk_requests_are_noted(server):
     assert found["queue", "Redis"].state is State.OK
     assert found["queue", "persistence"].state is State.NOTE
     assert found["queue", "eviction"].state is State.FAIL
-    assert "ops/start_workers.sh" in found["queue", "workers"].cure
+    assert "ops/start_workers.sh" in found["queue", "workers"].hint
 
 
 def test_redis_that_does_not_answer_fails_without_showing_its_password(monkeypatch):
@@ -111,7 +111,7 @@ def test_ray_address_that_is_closed_fails(monkeypatch):
     monkeypatch.setenv("RAY_ADDRESS", "127.0.0.1:1")
     found = findings(config())["cluster", "Ray"]
     assert found.state is State.FAIL
-    assert "ray start --head" in found.cure
+    assert "ray start --head" in found.hint
 
 
 def test_an_open_port_is_not_taken_for_ray(monkeypatch, server):
@@ -143,7 +143,7 @@ def test_a_judge_is_ok_only_after_a_verdict():
         found = findings(config(judges={"text": judge, "image": judge}))
     assert found["judges", "text"].state is State.OK
     assert found["judges", "image"].state is State.FAIL  # it got the text judge's axes
-    assert "ops/serve_judges.sh" in found["judges", "image"].cure
+    assert "ops/serve_judges.sh" in found["judges", "image"].hint
 
 
 def test_a_configured_judge_of_criteria_is_probed(monkeypatch):
@@ -202,7 +202,7 @@ def test_built_and_unbuilt_parts_of_the_demo_are_distinguished(name, kind, tmp_p
     assert State.FAIL not in {one.state for one in before.values()}
     notes = [one for one in before.values() if one.state is State.NOTE]
     assert {one.area for one in notes} == {"tools", "author" if name == "evaluate_demo" else "run"}
-    assert all("not built" in one.detail and one.cure.startswith("llmi ") for one in notes)
+    assert all("not built" in one.detail and one.hint.startswith("llmi ") for one in notes)
 
     parts = Parts(tmp_path, kind, 1)
     write_dataset(parts.prompts, seed=1, train=2, test=2)

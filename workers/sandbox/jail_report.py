@@ -10,7 +10,7 @@ from workers.sandbox.process import ZygoteProcess
 from workers.settings import CodeSettings
 
 _NAMESPACES = "it needs bubblewrap, user namespaces, or root with CAP_SYS_ADMIN"
-_CURES = {
+_HINTS = {
     "landlock": "it needs Linux 5.13 or later with landlock among the active security modules",
     "seccomp": "it needs Linux with CONFIG_SECCOMP_FILTER on x86_64 or aarch64",
     "netns": _NAMESPACES,
@@ -60,12 +60,12 @@ def missing_layers(settings: CodeSettings, layers: Mapping[str, bool]) -> str:
         return ""
     return (
         f"the jail lacks {', '.join(missing)}, which tools.code.require names. Provide it "
-        f"({_cures(missing)}), or remove it from tools.code.require and accept a weaker jail"
+        f"({_hints(missing)}), or remove it from tools.code.require and accept a weaker jail"
     )
 
 
-def _cures(missing: Iterable[str]) -> str:
-    by_cure: dict[str, list[str]] = {}
+def _hints(missing: Iterable[str]) -> str:
+    by_hint: dict[str, list[str]] = {}
     for name in missing:
-        by_cure.setdefault(_CURES[name], []).append(name)
-    return "; ".join(f"{', '.join(names)}: {cure}" for cure, names in by_cure.items())
+        by_hint.setdefault(_HINTS[name], []).append(name)
+    return "; ".join(f"{', '.join(names)}: {hint}" for hint, names in by_hint.items())

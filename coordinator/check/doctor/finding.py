@@ -22,11 +22,13 @@ class State(StrEnum):
 
 @dataclass(frozen=True)
 class Finding:
+    """One line. `detail`: what was found; `hint`: what to do."""
+
     area: str
     name: str
     state: State
     detail: str = ""
-    cure: str = ""
+    hint: str = ""
 
     def document(self) -> dict[str, Any]:
         """The finding as JSON values."""
@@ -37,12 +39,12 @@ def ok(area: str, name: str, detail: str = "") -> Finding:
     return Finding(area, name, State.OK, detail)
 
 
-def note(area: str, name: str, detail: str, cure: str = "") -> Finding:
-    return Finding(area, name, State.NOTE, detail, cure)
+def note(area: str, name: str, detail: str, hint: str = "") -> Finding:
+    return Finding(area, name, State.NOTE, detail, hint)
 
 
-def fail(area: str, name: str, detail: str, cure: str) -> Finding:
-    return Finding(area, name, State.FAIL, detail, cure)
+def fail(area: str, name: str, detail: str, hint: str) -> Finding:
+    return Finding(area, name, State.FAIL, detail, hint)
 
 
 def of_problems(area: str, name: str, problems: Sequence[str], fine: str) -> list[Finding]:
@@ -51,6 +53,6 @@ def of_problems(area: str, name: str, problems: Sequence[str], fine: str) -> lis
         return [ok(area, name, fine)]
     found = []
     for problem in problems:
-        wrong, _, cure = problem.partition("; ")
-        found.append(fail(area, name, wrong, cure))
+        wrong, _, hint = problem.partition("; ")
+        found.append(fail(area, name, wrong, hint))
     return found

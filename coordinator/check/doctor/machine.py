@@ -132,8 +132,8 @@ def _fonts() -> Finding:
 
     missing = [name.replace("_", "-") for name in fonts.lacking()]
     if missing:
-        cure = f"run ops/install.sh; or install {fonts.DEBIAN}"
-        return note(AREA, "fonts of charts", f"{', '.join(missing)} not installed", cure)
+        hint = f"run ops/install.sh; or install {fonts.DEBIAN}"
+        return note(AREA, "fonts of charts", f"{', '.join(missing)} not installed", hint)
     return ok(
         AREA,
         "fonts of charts",

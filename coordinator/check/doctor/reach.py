@@ -169,8 +169,8 @@ def _ray() -> Iterator[Finding]:
     if answered:
         yield ok("cluster", "Ray", f"{address} answers")
     else:
-        cure = f"start it (ray start --head), correct {RAY_ENV}, or unset it and a run starts its own"
-        yield fail("cluster", "Ray", f"no Ray answers at {address}", cure)
+        hint = f"start it (ray start --head), correct {RAY_ENV}, or unset it and a run starts its own"
+        yield fail("cluster", "Ray", f"no Ray answers at {address}", hint)
 
 
 def _tools(config: ServiceConfig) -> Mapping[str, list[str]]:
@@ -204,8 +204,8 @@ def _judge(name: str, judge: JudgeEndpoint, url: str, variable: str) -> Iterator
     try:
         seconds = probe(kind, judge, url, VERDICT_S)
     except InfrastructureFault as fault:
-        cure = f"start it (ops/serve_judges.sh), or correct {variable} and judges.{name}"
-        yield fail("judges", name, f"no verdict from {url}: {fault.detail}", cure)
+        hint = f"start it (ops/serve_judges.sh), or correct {variable} and judges.{name}"
+        yield fail("judges", name, f"no verdict from {url}: {fault.detail}", hint)
     else:
         yield ok("judges", name, f"{judge.model} at {url} gave a verdict in {seconds:.1f} s")
 
@@ -222,8 +222,8 @@ def _rubric(settings: RubricSettings) -> Iterator[Finding]:
     try:
         seconds = probe(settings, VERDICT_S)
     except InfrastructureFault as fault:
-        cure = f"start it, or correct {RUBRIC_URL_ENV} and the section rubric"
-        yield fail("judges", "criteria", f"no verdict from {settings.url}: {fault.detail}", cure)
+        hint = f"start it, or correct {RUBRIC_URL_ENV} and the section rubric"
+        yield fail("judges", "criteria", f"no verdict from {settings.url}: {fault.detail}", hint)
     else:
         yield ok(
             "judges", "criteria", f"{settings.model} at {settings.url} gave a verdict in {seconds:.1f} s"

@@ -50,8 +50,8 @@ def doctor(
         signs = {State.OK: "[green]✓[/]", State.NOTE: "[yellow]![/]", State.FAIL: "[bold red]✗[/]"}
         table = Table(box=None, show_header=False, padding=(0, 1))
         for finding in found:
-            cure = f"\n[yellow]→ {_plain(finding.cure)}[/]" if finding.cure else ""
-            row = f"{_plain(finding.detail)}{cure}"
+            hint = f"\n[yellow]→ {_plain(finding.hint)}[/]" if finding.hint else ""
+            row = f"{_plain(finding.detail)}{hint}"
             table.add_row(signs[finding.state], f"[dim]{finding.area}[/]", _plain(finding.name), row)
         print_table(console, table)
         failed = [finding for finding in found if finding.state is State.FAIL]

@@ -145,7 +145,7 @@ async def test_a_document_is_judged_on_a_new_axis(
     assert [grade for name, grade in score.breakdown["axes"].items() if name == "tone"] == tones  # type: ignore[union-attr]
 
 
-async def test_an_axis_that_a_worker_does_not_have_masks_and_names_the_cure(tmp_path: Path) -> None:
+async def test_an_axis_that_a_worker_does_not_have_masks_and_gives_a_hint(tmp_path: Path) -> None:
     payload = JudgeTextPayload.of(document(P("x"), image_num=0), axes=("tone",))
     outcome = run(Request.make("judge_text", payload, timeout_s=60), BlobStore(str(tmp_path)))
     assert isinstance(outcome.result, Failure)

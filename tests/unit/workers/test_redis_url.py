@@ -55,7 +55,7 @@ def test_a_certificate_is_found_from_any_folder(monkeypatch: pytest.MonkeyPatch)
 
 
 @pytest.mark.parametrize(
-    ("url", "cure"),
+    ("url", "hint"),
     [
         ("unix:///run/redis.sock", "write redis://127.0.0.1:6379/0"),
         ("redis+socket:///run/redis.sock", "write redis://127.0.0.1:6379/0"),
@@ -87,7 +87,7 @@ def test_a_certificate_is_found_from_any_folder(monkeypatch: pytest.MonkeyPatch)
     ],
 )
 def test_any_other_url_is_refused_with_the_form_to_write(
-    url: str, cure: str, monkeypatch: pytest.MonkeyPatch
+    url: str, hint: str, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     with pytest.raises(ValidationError, match="redis_url"):
         QueueSettings(redis_url=url)
@@ -96,7 +96,7 @@ def test_any_other_url_is_refused_with_the_form_to_write(
         _ = QueueSettings().url
     said = str(caught.value)
     assert said.startswith(f"queue.redis_url (or {REDIS_ENV}): ")
-    assert cure in said
+    assert hint in said
     assert "cret" not in said
 
 

@@ -78,7 +78,7 @@ def test_no_problem_is_reported_when_nothing_is_missing() -> None:
 
 
 @pytest.mark.parametrize(
-    ("changed", "field", "cure"),
+    ("changed", "field", "hint"),
     [
         ({"search": {"provider": "serpapi"}}, "tools.search.provider", "SERP_API_KEY"),
         ({"search": {"library": "nowhere"}}, "tools.search.library", "captions.jsonl"),
@@ -107,10 +107,10 @@ def test_no_problem_is_reported_when_nothing_is_missing() -> None:
         ),
     ],
 )
-def test_a_missing_value_is_named_with_field_and_cure(changed: Any, field: str, cure: str) -> None:
+def test_a_missing_value_is_named_with_field_and_hint(changed: Any, field: str, hint: str) -> None:
     (said,) = problems(**changed)
     assert said.startswith(field)
-    assert cure in said
+    assert hint in said
 
 
 @pytest.mark.parametrize(

@@ -1,5 +1,5 @@
-"""Configurations: the shipped ones have the published values; wrong input is reported with field, file and
-cure."""
+"""Configurations: the shipped ones have the published values; wrong input is reported with field, file and a
+hint."""
 
 import json
 from pathlib import Path

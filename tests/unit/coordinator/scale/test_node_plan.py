@@ -142,7 +142,7 @@ def test_roles_part_the_queues():
         (machine(gpus=1), config(), ["diffusion"], "cpu", "--queues: diffusion: .*--role cpu"),
     ],
 )
-def test_what_cannot_be_done_is_an_error_that_names_the_cure(node, settings, queues, role, said):
+def test_what_cannot_be_done_is_an_error_that_gives_a_hint(node, settings, queues, role, said):
     with pytest.raises(ConfigError, match=said):
         decided(node, settings, queues, role)
 

@@ -46,7 +46,7 @@ def test_judges_are_served_as_published_and_share_no_gpu():
     assert text.health == "http://127.0.0.1:8001/health"
 
 
-def test_too_few_gpus_are_refused_with_the_cure():
+def test_too_few_gpus_are_refused_with_a_hint():
     with pytest.raises(ConfigError, match=r"need 4, and this machine has 3.*--only"):
         plan(["0", "1", "2"])
 

@@ -150,7 +150,7 @@ def test_line_ends_of_windows_and_a_byte_order_mark_are_read(write: Write, start
         (b"PAR1 and then nothing", r"not a readable parquet file"),
     ],
 )
-def test_a_file_of_another_kind_is_named_with_the_cure(tmp_path: Path, content: bytes, said: str) -> None:
+def test_a_file_of_another_kind_is_named_with_a_hint(tmp_path: Path, content: bytes, said: str) -> None:
     (tmp_path / "bench.json").write_bytes(content)
     with pytest.raises(ConfigError, match=rf"bench\.json: {said}"):
         load(tmp_path / "bench.json")

@@ -188,7 +188,7 @@ def test_a_file_that_is_no_parquet_is_named(tmp_path):
         ("a.parquet", b"version https://git-lfs.github.com/spec/v1\n", r"not a readable parquet file"),
     ],
 )
-def test_a_file_of_another_kind_is_named_with_the_cure(tmp_path, name, content, said):
+def test_a_file_of_another_kind_is_named_with_a_hint(tmp_path, name, content, said):
     (tmp_path / name).write_bytes(content)
     with pytest.raises(ConfigError, match=said) as caught:
         load_rows(tmp_path / name)

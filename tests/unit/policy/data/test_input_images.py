@@ -144,7 +144,7 @@ REFUSED_CELLS: dict[str, tuple[Any, str]] = {
 
 
 @pytest.mark.parametrize(("value", "said"), REFUSED_CELLS.values(), ids=REFUSED_CELLS)
-def test_other_values_are_refused_with_row_and_cure(folder: Path, value: Any, said: str) -> None:
+def test_other_values_are_refused_with_row_and_hint(folder: Path, value: Any, said: str) -> None:
     with pytest.raises(ConfigError, match=said) as caught:
         _read(cell(value), folder)
     message = str(caught.value)
@@ -233,7 +233,7 @@ NOT_READ = {
 
 
 @pytest.mark.parametrize("data", [*NOT_READ.values(), *REFUSED.values()], ids=[*NOT_READ, *REFUSED])
-def test_refused_images_are_named_with_row_and_cure(tmp_path: Path, data: bytes) -> None:
+def test_refused_images_are_named_with_row_and_hint(tmp_path: Path, data: bytes) -> None:
     [problem] = check([InputImage(data, tmp_path, "f: row 7: images[0]")])
     assert problem.startswith("f: row 7: images[0]: ")
     assert problem.endswith(("that shows something", "a data URI or base64"))

@@ -370,7 +370,7 @@ def test_the_environment_names_the_endpoint(
     assert server.paths == ["/v1/chat/completions"]
 
 
-def test_preflight_names_what_is_missing_and_the_cure(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_preflight_names_what_is_missing_and_gives_a_hint(monkeypatch: pytest.MonkeyPatch) -> None:
     for variable in ("LLM_JUDGE_BASE_URL", "MLLM_JUDGE_BASE_URL", "JUDGE_KEY"):
         monkeypatch.delenv(variable, raising=False)
     assert check(JudgeSettings()) == []

@@ -312,16 +312,16 @@ def test_a_document_that_is_too_long_with_fewer_images_too_is_shortened(
 
 
 @pytest.mark.parametrize(
-    ("finish", "cure"), [("length", "raise its max_tokens"), ("stop", "finish_reason stop")]
+    ("finish", "hint"), [("length", "raise its max_tokens"), ("stop", "finish_reason stop")]
 )
 def test_prose_in_place_of_a_verdict_stays_unreadable(
-    judge: Judge, store: BlobStore, finish: str, cure: str
+    judge: Judge, store: BlobStore, finish: str, hint: str
 ) -> None:
     judge.decide = lambda body: said("The document is quite good, I would say a 4.", finish)
     result = read(store, document(P("Answer in prose.")))
     assert isinstance(result, Failure)
     assert result.cause is Cause.VERDICT_UNREADABLE
-    assert cure in result.detail
+    assert hint in result.detail
 
 
 def rubric(judge: Judge, store: BlobStore, doc: Document, **fields: Any) -> Success:
