@@ -3,17 +3,25 @@
 A string ends at a quote after which the dictionary goes on, so apostrophes, quotes and raw line breaks inside
 it are kept. Code ends at the last such quote, since it may hold dictionaries; other strings at the first.
 
-Invariants: as in `policy.grammar.literal`.
+Invariants: as in `policy.grammar.tag_body`.
 """
 
 from __future__ import annotations
 
 from itertools import chain
 
-from policy.grammar.marks import QUOTES
-from policy.grammar.python_text import closing, intended, quote_at, unescaped
+from policy.grammar.python_text import intended, unescaped
 from policy.tools import tools
-from workers.text.patterns import CONSTANT, ESCAPE_OR_QUOTE, NUMBER, SPACE, Pattern
+from workers.text.patterns import (
+    CONSTANT,
+    ESCAPE_OR_QUOTE,
+    NUMBER,
+    QUOTES,
+    SPACE,
+    Pattern,
+    closing,
+    quote_at,
+)
 
 _OUTER = ("source", "description", "params")
 _CONSTANTS = {"True": True, "true": True, "False": False, "false": False, "None": None, "null": None}

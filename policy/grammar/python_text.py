@@ -14,7 +14,8 @@ from workers.text.patterns import (
     ESCAPE_OR_QUOTE,
     ESCAPE_QUOTE_OR_LINE,
     QUOTE_OR_COMMENT,
-    Pattern,
+    closing,
+    quote_at,
 )
 
 _SIMPLE = {"n": "\n", "t": "\t", "r": "\r", "\\": "\\", "'": "'", '"': '"', "/": "/", "\n": ""}
@@ -45,21 +46,6 @@ def strings(code: str) -> Iterator[String]:
         closed = end < len(code) and code[end] != "\n"
         yield String(code[start:end], closed, long)
         at = end + (len(delimiter) if closed else 0)
-
-
-def quote_at(text: str, at: int) -> str:
-    """The quote at `at`, all three characters of a triple one."""
-    quote = text[at]
-    return quote * 3 if quote in "'\"" and text.startswith(quote * 3, at) else quote
-
-
-def closing(text: str, at: int, pattern: Pattern) -> int:
-    """The first match of `pattern` (a backslash or a quote) that no backslash escapes; else the end."""
-    while found := pattern.search(text, at):
-        if found[0] != "\\":
-            return found.start()
-        at = found.end() + 1
-    return len(text)
 
 
 def unescaped(raw: str) -> str:

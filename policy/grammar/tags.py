@@ -20,15 +20,35 @@ Invariants:
 
 from __future__ import annotations
 
+from collections.abc import Iterator
 from enum import Enum, auto
+from typing import NamedTuple
 
 from policy.document import ImagePart, InvalidPart, Part, TextPart
-from policy.grammar.literal import dictionary_end
-from policy.grammar.marks import CLOSE, OPEN, QUOTES, Mark, Marks, Token
-from policy.grammar.tag_body import Invalid, parse_tag
-from workers.text.patterns import SURROGATE
+from policy.grammar.tag_body import Invalid, dictionary_end, parse_tag
+from workers.text.patterns import MARK, OPENING, QUOTES, SURROGATE
 
 __all__ = ["CLOSE", "OPEN", "Invalid", "TagReader", "parse_tag", "read"]
+
+OPEN, CLOSE = "<imgen>", "</imgen>"
+_ALL = (OPEN, CLOSE, "<think>", "</think>")
+_BEGINNINGS = frozenset(mark[:size] for mark in _ALL for size in range(1, len(mark)))
+
+
+class Mark(Enum):
+    """The groups of `workers.text.patterns.MARK`, and the text between marks."""
+
+    TEXT = auto()
+    DICTIONARY = auto()  # `<imgen>` and the start of a dictionary, which the raw text includes
+    MENTION = auto()  # `<imgen>` without the start of a dictionary
+    CLOSE = auto()
+    THINK = auto()
+    UNTHINK = auto()
+
+
+class Token(NamedTuple):
+    mark: Mark
+    raw: str
 
 
 class _State(Enum):
@@ -52,7 +72,7 @@ class TagReader:
     def __init__(self, inputs: int) -> None:
         self.inputs = inputs
         self.tags = 0
-        self._marks = Marks()
+        self._held = ""  # text that may be the beginning of a mark
         self._state = _State.TEXT
         self._text: list[str] = []
         self._raw: list[str] = []  # of the open tag or mention
@@ -63,14 +83,17 @@ class TagReader:
 
     def feed(self, text: str) -> list[Part]:
         parts: list[Part] = []
-        for token in self._marks.feed(SURROGATE.sub("�", text)):
+        text = self._held + SURROGATE.sub("�", text)
+        end = _decided(text)
+        self._held = text[end:]
+        for token in _tokens(text[:end]):
             self._step(token, parts)
         return parts
 
     def close(self) -> list[Part]:
         """The parts that are open at the end: the last text, or a tag that was never closed."""
         parts: list[Part] = []
-        for token in self._marks.close():
+        for token in _tokens(self._held):
             self._step(token, parts)
         if self._state is _State.THOUGHT and self._thought is not _Thought.FIRST:
             self._thought_to_text(parts)
@@ -196,6 +219,25 @@ class TagReader:
         text, self._text = "".join(self._text), []
         if text:
             parts.append(TextPart(text=text))
+
+
+def _decided(text: str) -> int:
+    """Where the beginning of a mark that more text may complete or change starts, or the end of the text."""
+    at = text.rfind("<")
+    undecided = at >= 0 and (text[at : at + len(CLOSE) + 1] in _BEGINNINGS or OPENING.fullmatch(text, at))
+    return at if undecided else len(text)
+
+
+def _tokens(text: str) -> Iterator[Token]:
+    """The marks and the text between them. Their raw texts, joined, are the text."""
+    at = 0
+    for found in MARK.finditer(text):
+        if found.start() > at:
+            yield Token(Mark.TEXT, text[at : found.start()])
+        yield Token(Mark[str(found.lastgroup)], found[0])
+        at = found.end()
+    if at < len(text):
+        yield Token(Mark.TEXT, text[at:])
 
 
 def read(text: str, *, inputs: int) -> tuple[Part, ...]:

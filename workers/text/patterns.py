@@ -1,4 +1,4 @@
-"""The only regular expressions that read text of a model or of a service.
+"""The only regular expressions that read text of a model or of a service, and how they find a string's end.
 
 `re` backtracks: where parts of a pattern can match the same text in two ways, it takes quadratic or
 exponential time. The import contract "Untrusted text is scanned in linear time" keeps `re` out of the modules
@@ -15,7 +15,7 @@ Pattern = re.Pattern[str]
 # One character, or a fixed choice at each position: never backtracks.
 QUOTE_OR_COMMENT = re.compile("['\"#]")
 TOKEN_START = re.compile("['\"#/]")
-BRACE_OR_TOKEN = re.compile("['\"#/{}]")
+BRACE = re.compile("[{}]")
 ESCAPE_OR_QUOTE = {
     "'": re.compile(r"\\|'"),
     '"': re.compile(r'\\|"'),
@@ -39,6 +39,14 @@ CONSTANT = re.compile(r"(True|False|None|true|false|null)\b")
 SPACE = re.compile(r"\s*+")
 MARKUP = re.compile(r"</?\w++>")  # what fails at one `<` holds no other `<`
 
+# At most two possessive runs of at most 100 characters; a run cannot be entered by a later search, as above.
+_GAP = r"\s{0,100}+"
+MARK = re.compile(
+    rf"(?P<DICTIONARY><imgen>{_GAP}\{{{_GAP}(?=['\"‘’“”`}}#/]|[^\W\d_]))"
+    r"|(?P<MENTION><imgen>)|(?P<CLOSE></imgen>)|(?P<THINK><think>)|(?P<UNTHINK></think>)"
+)
+OPENING = re.compile(rf"<imgen>{_GAP}(\{{{_GAP})?")
+
 # One class, repeated, with nothing behind it: never gives anything back.
 WORD = re.compile(r"[぀-ヿ㐀-鿿]|[^\W\d_぀-ヿ㐀-鿿]+")  # Chinese and Japanese characters count singly
 TERM = re.compile(r"[^\W_]+")
@@ -53,3 +61,21 @@ ANNOUNCEMENT = re.compile(
     re.IGNORECASE,
 )
 PICTURES = re.compile(r"\b(image|picture|photo|photograph|chart|plot|figure|illustration|painting)s?\b", re.I)
+
+QUOTES = "'\"‘’“”`"
+"""Characters with which a model opens a string."""
+
+
+def quote_at(text: str, at: int) -> str:
+    """The quote at `at`, all three characters of a triple one."""
+    quote = text[at]
+    return quote * 3 if quote in "'\"" and text.startswith(quote * 3, at) else quote
+
+
+def closing(text: str, at: int, pattern: Pattern) -> int:
+    """The first match of `pattern` (a backslash or a quote) that no backslash escapes; else the end."""
+    while found := pattern.search(text, at):
+        if found[0] != "\\":
+            return found.start()
+        at = found.end() + 1
+    return len(text)

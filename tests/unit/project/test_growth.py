@@ -19,8 +19,8 @@ from evaluation.payloads import RubricPayload
 from evaluation.rubric.rules import judge as ask
 from evaluation.settings import RubricSettings
 from policy.document import Tag
-from policy.grammar.literal import MAX_CHARS
 from policy.grammar.python_text import strings
+from policy.grammar.tag_body import MAX_CHARS
 from policy.grammar.tags import TagReader, parse_tag
 from rewards.judges import rules
 from rewards.judges.payloads import JudgeTextPayload

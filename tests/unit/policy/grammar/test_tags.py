@@ -10,8 +10,8 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from policy.document import ImagePart, InvalidPart, Tag, TextPart
-from policy.grammar.literal import MAX_CHARS
 from policy.grammar.prompts import system_prompt
+from policy.grammar.tag_body import MAX_CHARS
 from policy.grammar.tags import Invalid, TagReader, parse_tag, read
 
 DIFFUSION = {"source": "diffusion", "description": "A fox", "params": {"prompt": "a red fox"}}
