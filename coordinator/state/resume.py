@@ -16,7 +16,16 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from coordinator.config.settings import AGAIN_FILE, RunConfig, load
-from policy.ledger.entries import ENTRY, LEDGER, Abandoned, Closed, Ended, Entry, Finished, Resumed
+from policy.ledger.entries import (
+    ENTRY,
+    LEDGER,
+    Abandoned,
+    Entry,
+    Finished,
+    RequestEnded,
+    Resumed,
+    RolloutEnded,
+)
 from policy.ledger.merge import merge
 from policy.ledger.reader import read_ledger
 from policy.ledger.records import Ledger
@@ -115,7 +124,7 @@ def prepare(config: RunConfig, run: Path) -> StartPoint:
 
 def last_checkpoint(ledger: Ledger, run: Path) -> int:
     """The last step of which a checkpoint exists; 0 for none."""
-    for step in reversed(ledger.saved):
+    for step in reversed(ledger.checkpoints):
         if (checkpoint(run, step) / "actor").is_dir():
             return step
     return 0
@@ -134,10 +143,10 @@ def entries(decided: ResumeDecision, now: float) -> list[Entry]:
     return [
         *(Abandoned(time=now, rollout_id=name, reason=why) for name, why in decided.abandoned.items()),
         *(
-            Closed(time=now, rollout_id=name, state="masked", reason=why)
+            RolloutEnded(time=now, rollout_id=name, state="masked", reason=why)
             for name, why in decided.masked.items()
         ),
-        *(Ended(time=now, outcome=_cancelled(request)) for request in decided.orphans),
+        *(RequestEnded(time=now, outcome=_cancelled(request)) for request in decided.orphans),
     ]
 
 

@@ -26,14 +26,14 @@ from policy.ledger.entries import (
     ENTRY,
     LEDGER,
     Abandoned,
-    Closed,
-    Ended,
+    CheckpointSaved,
     Entry,
     Paused,
     PauseEnded,
     Posted,
+    RequestEnded,
     Resumed,
-    Saved,
+    RolloutEnded,
     Scored,
     Started,
     State,
@@ -150,11 +150,11 @@ class Progress:
                 self.scored += 1
             case Posted():  # a resumed run posts known requests again
                 self.posted += self.idle_tracker.request(entry.request.request_id) is None
-            case Ended():
+            case RequestEnded():
                 result = entry.outcome.result
                 self.outcomes[result.fault.value if isinstance(result, Failure) else "success"] += 1
                 self.masking_answers.add(entry.outcome)
-            case Closed():
+            case RolloutEnded():
                 self.states[entry.state] += 1
                 self._uncommitted[entry.rollout_id] = entry.state, entry.step
                 if entry.state == "masked":
@@ -165,7 +165,7 @@ class Progress:
                 self.paused = None
             case Abandoned():
                 self.states["cancelled"] += 1
-            case Saved():
+            case CheckpointSaved():
                 kept = self._uncommitted.items()
                 self._uncommitted = {name: end for name, end in kept if end[1] > entry.step}
             case Resumed():
@@ -177,7 +177,7 @@ class Progress:
                 self.paused = None
                 self.started = self.scored = 0
 
-    def _masked(self, entry: Closed) -> None:
+    def _masked(self, entry: RolloutEnded) -> None:
         causes = causes_of(entry)
         self.masked.update(causes)
         self.masked_rollouts += DROPPED not in causes

@@ -55,12 +55,12 @@ class SampleReport(BaseModel):
     rollout: str
     group: str
     prompt: str
-    asked_in_step: int
+    submitted_step: int
     step: int
     versions: tuple[int, int] | None
     tokens: int
     segments: int
-    wrote_s: float | None
+    generation_s: float | None
     state: str
     reason: str
     reward: float | None
@@ -126,12 +126,14 @@ def describe(ledger: Ledger, rollout: RolloutRecord) -> SampleReport:
         rollout=rollout.rollout_id,
         group=rollout.uid,
         prompt=rollout.task.question if rollout.task else "",
-        asked_in_step=rollout.asked_in_step,
+        submitted_step=rollout.submitted_step,
         step=rollout.step or group_steps(ledger).get(rollout.uid, 0),
         versions=rollout.versions,
         tokens=rollout.tokens,
         segments=len(rollout.segments),
-        wrote_s=round(rollout.wrote - rollout.started, 2) if rollout.wrote and rollout.started else None,
+        generation_s=round(rollout.generated - rollout.started, 2)
+        if rollout.generated and rollout.started
+        else None,
         state=rollout.state or "open",
         reason=rollout.reason,
         reward=rollout.reward,

@@ -1,8 +1,8 @@
 """The entries of the run ledger: one class per event, one JSON object per line.
 
 Invariants:
-- `type` names the class in the file;
-- a field is never renamed or removed: a resumed run reads files that older versions wrote;
+- `type` identifies the class in the file;
+- a value of `type` and a field are never renamed or removed: a resumed run reads files of older versions;
 - times are Unix seconds.
 """
 
@@ -38,7 +38,7 @@ class Posted(Message):
     request: Request
 
 
-class Ended(Message):
+class RequestEnded(Message):
     """A request has its outcome."""
 
     type: Literal["ended"] = "ended"
@@ -49,7 +49,7 @@ class Ended(Message):
 Span = tuple[float, float]  # start, end; Unix seconds
 
 
-class Wrote(Message):
+class TextGenerated(Message):
     """A rollout's text is complete. `segments`: start and end of each call of the generator."""
 
     type: Literal["wrote"] = "wrote"
@@ -58,7 +58,7 @@ class Wrote(Message):
     segments: tuple[Span, ...]
 
 
-class Waited(Message):
+class TrainerWaited(Message):
     """The trainer waited for the groups of `step`, from `began` to `time`."""
 
     type: Literal["waited"] = "waited"
@@ -100,7 +100,7 @@ class Scored(Message):
     versions: tuple[int, int] | None = None
 
 
-class Closed(Message):
+class RolloutEnded(Message):
     """A rollout has its terminal state. `step`: the trainer's step in which that happened (0: none)."""
 
     type: Literal["closed"] = "closed"
@@ -111,7 +111,7 @@ class Closed(Message):
     step: int = 0
 
 
-class Broken(Message):
+class RolloutRaised(Message):
     """A rollout raised an exception. It is `failed` if a `GroupFailed` follows, else the run was ending."""
 
     type: Literal["broken"] = "broken"
@@ -132,7 +132,7 @@ class GroupFailed(Message):
 class GroupDropped(Message):
     """A group was dropped because it had too few valid samples.
 
-    Each of those has a `Closed` entry, `masked`.
+    Each of those has a `RolloutEnded` entry, `masked`.
     """
 
     type: Literal["group_dropped"] = "group_dropped"
@@ -141,7 +141,7 @@ class GroupDropped(Message):
     step: int = 0
 
 
-class Saved(Message):
+class CheckpointSaved(Message):
     """A checkpoint holds the weights after `step`, and the groups in flight.
 
     `held`: the rollouts of ended groups with trajectories in it.
@@ -187,17 +187,17 @@ class Finished(Message):
 Entry = Annotated[
     Started
     | Posted
-    | Ended
-    | Wrote
-    | Waited
+    | RequestEnded
+    | TextGenerated
+    | TrainerWaited
     | Paused
     | PauseEnded
     | Scored
-    | Closed
-    | Broken
+    | RolloutEnded
+    | RolloutRaised
     | GroupFailed
     | GroupDropped
-    | Saved
+    | CheckpointSaved
     | Resumed
     | Abandoned
     | Finished,

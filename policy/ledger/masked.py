@@ -12,7 +12,7 @@ from collections import Counter, defaultdict
 from collections.abc import Sequence
 from dataclasses import dataclass
 
-from policy.ledger.entries import Closed
+from policy.ledger.entries import RolloutEnded
 from policy.ledger.records import Ledger, RolloutRecord
 from workers.errors import Cause
 from workers.messages import Failure
@@ -65,7 +65,7 @@ def masked_samples(ledger: Ledger) -> list[MaskedSample]:
     steps, requests = group_steps(ledger), failed_requests(ledger)
     found = [
         MaskedSample(
-            rollout, mask_reasons(requests, rollout), steps.get(rollout.uid) or rollout.asked_in_step
+            rollout, mask_reasons(requests, rollout), steps.get(rollout.uid) or rollout.submitted_step
         )
         for rollout in ledger.rollouts.values()
         if rollout.state == "masked"
@@ -123,7 +123,7 @@ def by_step(samples: Sequence[MaskedSample], *, dropped: bool = False) -> dict[i
     return dict(sorted(Counter(one.step for one in samples if one.dropped is dropped).items()))
 
 
-def causes_of(entry: Closed) -> tuple[str, ...]:
+def causes_of(entry: RolloutEnded) -> tuple[str, ...]:
     """The same causes, from the entry that masked a sample; for readers that keep no rollouts."""
     if entry.step:  # only the trainer records a step; a rollout that is masked in the agent loop has none
         return (DROPPED,)

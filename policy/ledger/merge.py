@@ -12,9 +12,7 @@ import math
 
 from policy.ledger.entries import (
     Abandoned,
-    Broken,
-    Closed,
-    Ended,
+    CheckpointSaved,
     Entry,
     Finished,
     GroupDropped,
@@ -22,12 +20,14 @@ from policy.ledger.entries import (
     Paused,
     PauseEnded,
     Posted,
+    RequestEnded,
     Resumed,
-    Saved,
+    RolloutEnded,
+    RolloutRaised,
     Scored,
     Started,
-    Waited,
-    Wrote,
+    TextGenerated,
+    TrainerWaited,
 )
 from policy.ledger.records import Ledger, RequestRecord, RolloutRecord
 from workers.errors import Cause
@@ -47,7 +47,7 @@ def apply_group_failures(ledger: Ledger) -> None:
 
 def fail_rollout(rollout: RolloutRecord, entry: GroupFailed) -> None:
     """Set the state of an open rollout of a failed group."""
-    rollout.state, rollout.step, rollout.closed = "failed", entry.step, entry.time
+    rollout.state, rollout.step, rollout.ended = "failed", entry.step, entry.time
     rollout.reason = rollout.reason or "another rollout of its group failed"
 
 
@@ -59,7 +59,7 @@ def merge(ledger: Ledger, entry: Entry) -> None:
             rollout = _rollout(ledger, entry.rollout_id)
             if rollout.task is not None:
                 ledger.violations.append(f"rollout {entry.rollout_id} started twice")
-            rollout.task, rollout.started, rollout.asked_in_step = entry.task, entry.time, entry.step
+            rollout.task, rollout.started, rollout.submitted_step = entry.task, entry.time, entry.step
         case Posted():
             # A resumed run posts the same id with another deadline: it is still one request.
             record = ledger.requests.get(entry.request.request_id)
@@ -67,7 +67,7 @@ def merge(ledger: Ledger, entry: Entry) -> None:
                 ledger.requests[entry.request.request_id] = RequestRecord(entry.request, entry.time)
             elif record.outcome is None:
                 record.request = entry.request
-        case Ended():
+        case RequestEnded():
             record = ledger.requests.get(entry.outcome.request_id)
             if record is None:
                 ledger.violations.append(
@@ -77,10 +77,10 @@ def merge(ledger: Ledger, entry: Entry) -> None:
                 ledger.violations.append(f"request {entry.outcome.request_id} has two outcomes")
             else:
                 record.outcome, record.ended = entry.outcome, entry.time
-        case Wrote():
+        case TextGenerated():
             rollout = _rollout(ledger, entry.rollout_id)
-            rollout.segments, rollout.wrote = entry.segments, entry.time
-        case Waited():
+            rollout.segments, rollout.generated = entry.segments, entry.time
+        case TrainerWaited():
             ledger.waits.append(entry)
         case Paused():
             ledger.pauses.append((entry.time, math.inf))
@@ -92,21 +92,21 @@ def merge(ledger: Ledger, entry: Entry) -> None:
                 ledger.violations.append(f"rollout {rollout.rollout_id} was scored twice")
             rollout.document, rollout.score, rollout.scored = entry.document, entry.score, entry.time
             rollout.tokens, rollout.versions = entry.tokens, entry.versions
-        case Closed():
+        case RolloutEnded():
             rollout = _rollout(ledger, entry.rollout_id)
             if rollout.state is not None:
                 ledger.violations.append(f"rollout {entry.rollout_id} is {rollout.state} and {entry.state}")
             else:
                 rollout.state, rollout.reason, rollout.step = entry.state, entry.reason, entry.step
-                rollout.closed = entry.time
-        case Broken():
+                rollout.ended = entry.time
+        case RolloutRaised():
             _rollout(ledger, entry.rollout_id).reason = entry.reason
         case GroupFailed():
             ledger.failed[entry.uid] = entry
         case GroupDropped():
             ledger.dropped[entry.uid] = entry
-        case Saved():
-            ledger.saved.append(entry.step)
+        case CheckpointSaved():
+            ledger.checkpoints.append(entry.step)
             ledger.held[entry.step] = frozenset(entry.held)
         case Resumed():
             _undo(ledger, entry)
@@ -114,7 +114,7 @@ def merge(ledger: Ledger, entry: Entry) -> None:
             rollout = _rollout(ledger, entry.rollout_id)
             if rollout.state is not None:
                 ledger.violations.append(f"rollout {entry.rollout_id} is {rollout.state} and abandoned")
-            rollout.state, rollout.reason, rollout.closed = "cancelled", entry.reason, entry.time
+            rollout.state, rollout.reason, rollout.ended = "cancelled", entry.reason, entry.time
             rollout.abandoned = True
         case Finished():
             ledger.finished = True
@@ -130,7 +130,7 @@ def _undo(ledger: Ledger, entry: Resumed) -> None:
     ledger.dropped = {uid: drop for uid, drop in ledger.dropped.items() if drop.step <= entry.step}
     for rollout in ledger.rollouts.values():
         if rollout.step > entry.step or (rollout.state == "cancelled" and not rollout.abandoned):
-            rollout.state, rollout.step, rollout.closed = None, 0, 0.0
+            rollout.state, rollout.step, rollout.ended = None, 0, 0.0
         if rollout.state is None:
             rollout.reason = ""
     for record in ledger.requests.values():
@@ -139,7 +139,7 @@ def _undo(ledger: Ledger, entry: Resumed) -> None:
             record.outcome, record.ended = None, 0.0
     ledger.waits = [wait for wait in ledger.waits if wait.step <= entry.step]
     ledger.pauses = [(began, min(ended, entry.time)) for began, ended in ledger.pauses]
-    ledger.saved = [step for step in ledger.saved if step <= entry.step]
+    ledger.checkpoints = [step for step in ledger.checkpoints if step <= entry.step]
     ledger.resumed.append(entry)
     ledger.finished = False
 

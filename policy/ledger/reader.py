@@ -46,11 +46,11 @@ def close_open(run: Path) -> Ledger:
     try:
         for rollout in ledger.open:
             reason = "the run ended before it was trained on" if rollout.score else "the run ended"
-            writer.closed(rollout.rollout_id, "cancelled", reason=reason)
+            writer.rollout_ended(rollout.rollout_id, "cancelled", reason=reason)
         for record in ledger.pending:
             request = record.request
             failure = Failure(cause=Cause.CANCELLED, detail="the run ended")
-            writer.ended(Outcome(request_id=request.request_id, kind=request.kind, result=failure))
+            writer.request_ended(Outcome(request_id=request.request_id, kind=request.kind, result=failure))
     finally:
         writer.close()
     return read_ledger(run)

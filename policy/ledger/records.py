@@ -6,7 +6,7 @@ from collections import Counter
 from dataclasses import dataclass, field
 
 from policy.document import Document, Task
-from policy.ledger.entries import GroupDropped, GroupFailed, Resumed, Span, State, Waited
+from policy.ledger.entries import GroupDropped, GroupFailed, Resumed, Span, State, TrainerWaited
 from policy.scoring import Score
 from workers.messages import Outcome, Request
 
@@ -15,17 +15,17 @@ from workers.messages import Outcome, Request
 class RolloutRecord:
     """One rollout.
 
-    `state` is None while it is open. `started`, `wrote` (the text was complete), `scored` and `closed` (the
-    state was recorded) are Unix seconds, 0 for not yet. `segments`: the times of each generated segment.
-    `asked_in_step`: the trainer's step that submitted it; `step`: the one in which it was closed, 0 for none.
+    `state` is None while it is open. `started`, `generated` (the text was complete), `scored` and `ended` (it
+    got its state) are Unix seconds, 0 for not yet. `segments`: the times of each generated segment.
+    `submitted_step`: the trainer's step that submitted it; `step`: the one in which it ended, 0 for none.
     """
 
     rollout_id: str
     task: Task | None = None
     started: float = 0.0
-    asked_in_step: int = 0
+    submitted_step: int = 0
     segments: tuple[Span, ...] = ()
-    wrote: float = 0.0
+    generated: float = 0.0
     document: Document | None = None
     score: Score | None = None
     scored: float = 0.0
@@ -34,7 +34,7 @@ class RolloutRecord:
     state: State | None = None
     reason: str = ""
     step: int = 0
-    closed: float = 0.0
+    ended: float = 0.0
     abandoned: bool = False  # by a resumed run
 
     @property
@@ -62,17 +62,17 @@ class Ledger:
     """The merged view of a run.
 
     `waits`: the times in which the trainer waited for groups, in order. `pauses`: (start, end) of the pauses
-    because a provider was down, the last one with an infinite end while it lasts. `saved`: the steps with a
-    checkpoint. `held`: by such a step, the rollouts with trajectories in the checkpoint. `resumed`: in order.
+    because a provider was down, the last one with an infinite end while it lasts. `checkpoints`: their steps.
+    `held`: by such a step, the rollouts with trajectories in the checkpoint. `resumed`: in order.
     `last`: time of the last entry. `failed`, `dropped`: by group id. `violations`: broken invariants (see
     `policy.ledger.merge`); empty in a healthy run.
     """
 
     rollouts: dict[str, RolloutRecord] = field(default_factory=dict)
     requests: dict[str, RequestRecord] = field(default_factory=dict)
-    waits: list[Waited] = field(default_factory=list)
+    waits: list[TrainerWaited] = field(default_factory=list)
     pauses: list[Span] = field(default_factory=list)
-    saved: list[int] = field(default_factory=list)
+    checkpoints: list[int] = field(default_factory=list)
     held: dict[int, frozenset[str]] = field(default_factory=dict)
     resumed: list[Resumed] = field(default_factory=list)
     finished: bool = False

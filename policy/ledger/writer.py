@@ -20,9 +20,7 @@ from policy.document import Document, Task
 from policy.ledger.append_log import AppendLog
 from policy.ledger.entries import (
     LEDGER,
-    Broken,
-    Closed,
-    Ended,
+    CheckpointSaved,
     Entry,
     Finished,
     GroupDropped,
@@ -30,13 +28,15 @@ from policy.ledger.entries import (
     Paused,
     PauseEnded,
     Posted,
-    Saved,
+    RequestEnded,
+    RolloutEnded,
+    RolloutRaised,
     Scored,
     Span,
     Started,
     State,
-    Waited,
-    Wrote,
+    TextGenerated,
+    TrainerWaited,
 )
 from policy.ledger.run_lock import shared
 from policy.scoring import Score
@@ -75,15 +75,15 @@ class LedgerWriter:
         """A hook for `QueueClient(on_posted=...)`."""
         self.append(Posted(time=self._now(), request=request))
 
-    def ended(self, outcome: Outcome) -> None:
+    def request_ended(self, outcome: Outcome) -> None:
         """A hook for `QueueClient(on_outcome=...)`."""
-        self.append(Ended(time=self._now(), outcome=outcome))
+        self.append(RequestEnded(time=self._now(), outcome=outcome))
 
-    def wrote(self, rollout_id: str, segments: Sequence[Span]) -> None:
-        self.append(Wrote(time=self._now(), rollout_id=rollout_id, segments=tuple(segments)))
+    def text_generated(self, rollout_id: str, segments: Sequence[Span]) -> None:
+        self.append(TextGenerated(time=self._now(), rollout_id=rollout_id, segments=tuple(segments)))
 
-    def waited(self, began: float, *, step: int) -> None:
-        self.append(Waited(time=self._now(), began=began, step=step))
+    def trainer_waited(self, began: float, *, step: int) -> None:
+        self.append(TrainerWaited(time=self._now(), began=began, step=step))
 
     def paused(self, providers: Sequence[str], *, since: float) -> None:
         self.append(Paused(time=self._now(), providers=tuple(providers), since=since))
@@ -98,13 +98,15 @@ class LedgerWriter:
             Scored(time=self._now(), document=document, score=score, tokens=tokens, versions=versions)
         )
 
-    def closed(self, rollout_id: str, state: State, *, reason: str = "", step: int = 0) -> None:
+    def rollout_ended(self, rollout_id: str, state: State, *, reason: str = "", step: int = 0) -> None:
         self.append(
-            Closed(time=self._now(), rollout_id=rollout_id, state=state, reason=reason[:2000], step=step)
+            RolloutEnded(
+                time=self._now(), rollout_id=rollout_id, state=state, reason=reason[:2000], step=step
+            )
         )
 
-    def broken(self, rollout_id: str, reason: str) -> None:
-        self.append(Broken(time=self._now(), rollout_id=rollout_id, reason=reason[:2000]))
+    def rollout_raised(self, rollout_id: str, reason: str) -> None:
+        self.append(RolloutRaised(time=self._now(), rollout_id=rollout_id, reason=reason[:2000]))
 
     def group_failed(self, uid: str, *, step: int) -> None:
         self.append(GroupFailed(time=self._now(), uid=uid, step=step))
@@ -112,8 +114,8 @@ class LedgerWriter:
     def group_dropped(self, uid: str, *, step: int) -> None:
         self.append(GroupDropped(time=self._now(), uid=uid, step=step))
 
-    def saved(self, *, step: int, held: tuple[str, ...] = ()) -> None:
-        self.append(Saved(time=self._now(), step=step, held=held))
+    def checkpoint_saved(self, *, step: int, held: tuple[str, ...] = ()) -> None:
+        self.append(CheckpointSaved(time=self._now(), step=step, held=held))
 
     def finished(self) -> None:
         self.append(Finished(time=self._now()))

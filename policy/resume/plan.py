@@ -160,7 +160,7 @@ def _age(
     whether it is too old to continue.
     """
     cut = tuple(resume.step for resume in ledger.resumed if resume.time > text.time)
-    newest = max(0, rollout.asked_in_step - 1)  # the newest weights when it was submitted
+    newest = max(0, rollout.submitted_step - 1)  # the newest weights when it was submitted
     versions = text.versions or (newest, newest)
     first = effective_versions(versions, cut)[0] + 1
     # The sampler decides about a scored rollout, unless discarded weights wrote it: it would drop too many of

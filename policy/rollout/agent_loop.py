@@ -81,7 +81,7 @@ class InterleavedAgentLoop(AgentLoopBase):
                     list(row["raw_prompt"]), images=images or None
                 )
         except Exception as error:
-            shared.ledger.broken(rollout_id, f"{type(error).__name__}: {error}")
+            shared.ledger.rollout_raised(rollout_id, f"{type(error).__name__}: {error}")
             raise
         if saved and (done := saved[0]).document and done.score:
             return _trajectory(restored(prompt_ids, saved[1], done.document, done.score, done.cut), images)

@@ -91,7 +91,7 @@ async def _create(
         metrics.posted(request)
 
     def ended(outcome: Outcome) -> None:
-        ledger.ended(outcome)
+        ledger.request_ended(outcome)
         metrics.ended(outcome)
 
     queue = section("queue", QueueSettings)

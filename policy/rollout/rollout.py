@@ -84,10 +84,10 @@ class Rollout:
         except TimeoutError:
             self._mask_timeout(result)
         except asyncio.CancelledError:
-            self.ledger.closed(self.rollout_id, "cancelled", reason="the rollout was cancelled")
+            self.ledger.rollout_ended(self.rollout_id, "cancelled", reason="the rollout was cancelled")
             raise
         except Exception as error:
-            self.ledger.broken(self.rollout_id, f"{type(error).__name__}: {error}")
+            self.ledger.rollout_raised(self.rollout_id, f"{type(error).__name__}: {error}")
             raise
         finally:
             await tooling.close()
@@ -103,7 +103,7 @@ class Rollout:
         result.generated_s = time.monotonic() - started
         if not self.replayed:
             await self._save_text(result)
-            self.ledger.wrote(self.rollout_id, result.spans)
+            self.ledger.text_generated(self.rollout_id, result.spans)
 
     async def _save_text(self, result: RolloutResult) -> None:
         if self.texts is not None:
@@ -174,4 +174,4 @@ class Rollout:
         self.ledger.scored(result.document, result.score, tokens=result.tokens, versions=result.versions)
         if result.reward is None:
             causes = ", ".join(sorted({failure.cause for failure in result.score.masked_by}))
-            self.ledger.closed(self.rollout_id, "masked", reason=causes)
+            self.ledger.rollout_ended(self.rollout_id, "masked", reason=causes)

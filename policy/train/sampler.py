@@ -88,7 +88,7 @@ class _GroupSampling(SamplerHooks):
             self._update_pause(unusable)
             self._feeder.start_step(global_steps, self._in_flight_after_refills(replaced), stale)
         batch, metrics = super().sample(global_steps, partition_id, batch_size)
-        self._ledger.waited(began, step=global_steps)
+        self._ledger.trainer_waited(began, step=global_steps)
         ours: dict[str, float] = {
             "outage/paused_s": round(self._pause.spent_s, 1),
             "outage/groups_excused": self._excused,
@@ -97,7 +97,7 @@ class _GroupSampling(SamplerHooks):
 
     def saved(self, step: int) -> None:
         """Record that a checkpoint holds everything up to `step`: a resume needs no text of those groups."""
-        self._ledger.saved(step=step, held=self._held())
+        self._ledger.checkpoint_saved(step=step, held=self._held())
         self._forget()
 
     def adjust_steps(self, steps: dict[str, int]) -> None:
@@ -126,7 +126,7 @@ class _GroupSampling(SamplerHooks):
                 self._excused += self._pause.provider_down
                 self._ledger.group_dropped(uid, step=step)
             for rollout_id in members[uid]:
-                self._ledger.closed(rollout_id, state, reason=text, step=step)
+                self._ledger.rollout_ended(rollout_id, state, reason=text, step=step)
         if self._dropped.total() - self._excused > self._max_wasted:
             counts = ", ".join(f"{count} {DROP_REASONS[why]}" for why, count in self._dropped.items())
             raise RuntimeError(f"too many groups were dropped in step {step}: {counts}; see the ledger")
@@ -142,7 +142,7 @@ class _GroupSampling(SamplerHooks):
         self._valid = sum(map(len, members.values())), self._n * len(uids)
         for rollout_ids in members.values():
             for rollout_id in rollout_ids:
-                self._ledger.closed(rollout_id, "trained", step=self._step)
+                self._ledger.rollout_ended(rollout_id, "trained", step=self._step)
 
     def before_poll(self, partition_id: str) -> None:
         ended = self.finished_keys[partition_id] | self.failure_keys[partition_id]

@@ -153,4 +153,4 @@ def killed_in_step(step: int, command: list[str], folder: Path, log: Path) -> Le
 
 def drawn(folder: Path, step: int) -> bool:
     ledger = read_ledger(folder)
-    return bool(ledger.saved) and any(rollout.step == step for rollout in ledger.rollouts.values())
+    return bool(ledger.checkpoints) and any(rollout.step == step for rollout in ledger.rollouts.values())

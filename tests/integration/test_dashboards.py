@@ -184,7 +184,7 @@ def run_folder(tmp_path: Path, queue_settings: QueueSettings) -> Iterator[Path]:
     data = {"critic/score/mean": 0.5, "timing_s/gen": 1.0, "timing_s/step": 4.0}
     (run / "metrics.jsonl").write_text(json.dumps({"step": 3, "data": data}) + "\n")
     ledger = LedgerWriter(run, "rollout")
-    ledger.closed("a_0", "masked")
+    ledger.rollout_ended("a_0", "masked")
     ledger.close()
     progress = Progress(run)
     progress.update()

@@ -73,7 +73,9 @@ async def test_a_flipped_bit_is_found_and_the_picture_made_again(
     ledger = LedgerWriter(tmp_path, "rollout")
     scorer = Harmed(QueueScorer(RewardSettings(), JudgeSettings()), blobs)
     ledger.started("u_0", Task(question="Rising numbers"))
-    async with QueueClient(queue_settings, on_posted=ledger.posted, on_outcome=ledger.ended) as client:
+    async with QueueClient(
+        queue_settings, on_posted=ledger.posted, on_outcome=ledger.request_ended
+    ) as client:
         rollout = Rollout(
             rollout_id="u_0",
             task=Task(question="Rising numbers"),

@@ -25,7 +25,7 @@ from coordinator.host.redis_server import EmbeddedRedis
 from coordinator.scale.fleet import PoolState
 from coordinator.watch.exporter import Exporter, RunState
 from coordinator.watch.progress import Progress
-from policy.ledger.entries import Waited
+from policy.ledger.entries import TrainerWaited
 from policy.ledger.writer import LedgerWriter
 from workers.broker.breakers import ProviderBreaker
 from workers.client.client import QueueClient
@@ -141,10 +141,10 @@ def run(tmp_path: Path) -> RunState:
     data = {"critic/score/mean": 0.5, "timing_s/gen": 1.0, "timing_s/step": 4.0}
     (tmp_path / "metrics.jsonl").write_text(json.dumps({"step": 3, "data": data}) + "\n")
     ledger = LedgerWriter(tmp_path, "rollout")
-    ledger.closed("a_0", "trained", step=3)
-    ledger.closed("a_1", "masked", reason="quota, timeout")
-    ledger.closed("b_0", "masked", reason="dropped with its group", step=3)
-    ledger.append(Waited(time=time.time() - 20.0, began=time.time() - 25.0, step=3))
+    ledger.rollout_ended("a_0", "trained", step=3)
+    ledger.rollout_ended("a_1", "masked", reason="quota, timeout")
+    ledger.rollout_ended("b_0", "masked", reason="dropped with its group", step=3)
+    ledger.append(TrainerWaited(time=time.time() - 20.0, began=time.time() - 25.0, step=3))
     ledger.close()
     progress = Progress(tmp_path)
     progress.update()

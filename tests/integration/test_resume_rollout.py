@@ -72,7 +72,7 @@ class Process:
         self.loop = asyncio.new_event_loop()
         self.ledger = LedgerWriter(run, "rollout")
         self.texts = CompletionStore(run)
-        self.client = QueueClient(queue, on_posted=self.ledger.posted, on_outcome=self.ledger.ended)
+        self.client = QueueClient(queue, on_posted=self.ledger.posted, on_outcome=self.ledger.request_ended)
         self.begun: list[asyncio.Task[RolloutResult]] = []
         self.run(self.client.start())
 

@@ -250,7 +250,9 @@ async def test_planted_keys_are_nowhere(
     run.mkdir()
     ledger = LedgerWriter(run, "rollout")
     outcomes: list[Outcome] = []
-    async with QueueClient(queue_settings, on_posted=ledger.posted, on_outcome=ledger.ended) as client:
+    async with QueueClient(
+        queue_settings, on_posted=ledger.posted, on_outcome=ledger.request_ended
+    ) as client:
         for request in requests():
             outcomes.append(await (await client.post(request)).outcome())
     document = write_pages(outcomes, BlobStore(str(tmp_path / "blobs")), run)

@@ -96,7 +96,9 @@ async def producing(queue_settings: QueueSettings, config_file: Path) -> AsyncIt
     (run / "endpoints.json").write_text(json.dumps({"redis": queue_settings.redis_url}))
     ledger = LedgerWriter(run, "rollout")
     ledger.started("g_0", Task(question="Write about cats."))
-    async with QueueClient(queue_settings, on_posted=ledger.posted, on_outcome=ledger.ended) as running:
+    async with QueueClient(
+        queue_settings, on_posted=ledger.posted, on_outcome=ledger.request_ended
+    ) as running:
         yield running
     ledger.close()
 

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from llmi.load.overlap.run import VariantRun
-from policy.ledger.entries import Span, State, Waited
+from policy.ledger.entries import Span, State, TrainerWaited
 from policy.ledger.records import Ledger, RequestRecord, RolloutRecord
 from workers.messages import Outcome, Request, Success
 
@@ -22,7 +22,7 @@ class Book:
     def step(self, number: int, waited: Span, *, step_s: float, sync_s: float = 1.0, **more: float) -> None:
         """`waited`: from the step's beginning to when it had its samples; `step_s` by verl's clock."""
         began, ended = self._span(waited)
-        self.ledger.waits.append(Waited(time=ended, began=began, step=number))
+        self.ledger.waits.append(TrainerWaited(time=ended, began=began, step=number))
         row = {"timing_s/step": step_s, "timing_s/update_weights": sync_s, "critic/score/mean": 0.5}
         row |= {"training/off_policy/trajectory_staleness/mean": more.get("staleness", 0.0)}
         row |= {"training/off_policy/trajectory_staleness_worst/max": more.get("worst", 0.0)}
@@ -41,9 +41,9 @@ class Book:
         self.ledger.rollouts[name] = RolloutRecord(
             name,
             started=spans[0][0] if spans else self.ZERO,
-            asked_in_step=step if asked is None else asked,
+            submitted_step=step if asked is None else asked,
             segments=spans,
-            wrote=spans[-1][1] if spans else 0.0,
+            generated=spans[-1][1] if spans else 0.0,
             state=state,
             step=step,
         )

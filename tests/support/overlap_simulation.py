@@ -193,7 +193,7 @@ def phased(step: int, variant: Simulation) -> None:
 
     def tools() -> None:
         for name in names:
-            variant.book.ledger.rollouts[name].asked_in_step = step
+            variant.book.ledger.rollouts[name].submitted_step = step
         asked = [(name, index) for name in names for index in variant.own_tags(name)]
         left = All(len(asked), judges)
         for name, index in asked:

@@ -96,14 +96,14 @@ def show_masked(console: Console, masks: Masks) -> None:
 
 
 def _generated(sample: SampleReport) -> str:
-    facts = [f"requested in step {sample.asked_in_step}"]
+    facts = [f"submitted in step {sample.submitted_step}"]
     if sample.versions is not None:
         oldest, newest = sample.versions
         facts.append(f"by weights {oldest}" if oldest == newest else f"by weights {oldest} to {newest}")
     if sample.tokens:
         facts.append(f"{sample.tokens:,} tokens")
-    if sample.wrote_s is not None:
-        facts.append(f"{sample.segments} segments in {sample.wrote_s:.1f} s")
+    if sample.generation_s is not None:
+        facts.append(f"{sample.segments} segments in {sample.generation_s:.1f} s")
     return ", ".join(facts)
 
 

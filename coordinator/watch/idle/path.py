@@ -39,7 +39,7 @@ CAUSES: dict[str, str] = {
 
 def end_of(rollout: RolloutRecord) -> float:
     """When the rollout was scored, else when it reached its terminal state; infinite before."""
-    return max(rollout.started, rollout.scored or rollout.closed or math.inf)
+    return max(rollout.started, rollout.scored or rollout.ended or math.inf)
 
 
 def writing(rollout: RolloutRecord, now: float) -> list[tuple[float, float]]:
@@ -47,16 +47,16 @@ def writing(rollout: RolloutRecord, now: float) -> list[tuple[float, float]]:
     counts."""
     if rollout.segments:
         return [(began, ended) for began, ended in rollout.segments if began < ended]
-    return [(rollout.started, min(rollout.wrote or math.inf, end_of(rollout), now))]
+    return [(rollout.started, min(rollout.generated or math.inf, end_of(rollout), now))]
 
 
 def critical_path(rollout: RolloutRecord, requests: Sequence[RequestRecord], now: float) -> list[Span]:
     """Return the spans from the rollout's start to its end, or to `now` while it goes on."""
     walk = _Walk(rollout.started, min(end_of(rollout), now))
     record = None
-    if rollout.wrote or end_of(rollout) < math.inf:  # before that its last request is not known
+    if rollout.generated or end_of(rollout) < math.inf:  # before that its last request is not known
         record = _last(_awaited(requests), walk.at)
-    if record is not None and _ended(record) < rollout.wrote:
+    if record is not None and _ended(record) < rollout.generated:
         record = None
     while record is not None and record.posted < walk.at:
         walk.through(record)
@@ -140,5 +140,5 @@ def _images(record: RequestRecord) -> set[str]:
 def _text(rollout: RolloutRecord, record: RequestRecord, at: float) -> float:
     """When the text of a request that was posted at `at` was complete."""
     if record.request.kind in (TEXT_KIND, IMAGE_KIND):
-        return rollout.wrote
+        return rollout.generated
     return max((ended for _, ended in rollout.segments if ended <= at), default=rollout.started)

@@ -30,7 +30,7 @@ from coordinator.watch.idle.path import (
     writing,
 )
 from coordinator.watch.idle.spans import Interval, Span, gaps, merged, totals, within
-from policy.ledger.entries import Waited
+from policy.ledger.entries import TrainerWaited
 from policy.ledger.records import Ledger, RequestRecord, RolloutRecord
 
 STEP, SYNC = "timing_s/step", "timing_s/update_weights"
@@ -63,7 +63,7 @@ class Idleness:
         metrics: Iterable[Metrics],
         *,
         now: float | None = None,
-        waiting: Waited | None = None,
+        waiting: TrainerWaited | None = None,
     ):
         self._ledger = ledger
         self.now = math.inf if now is None else now
@@ -82,7 +82,7 @@ class Idleness:
             if rollout.state == "trained":
                 self._batches[rollout.step].append(rollout)
             elif rollout.state in ("stale", "failed", "masked"):  # one that masked itself was in no step
-                self._discarded[rollout.step].append(rollout.closed)
+                self._discarded[rollout.step].append(rollout.ended)
         self._requests: dict[str, list[RequestRecord]] = defaultdict(list)
         for record in ledger.requests.values():
             self._requests[record.request.owner].append(record)
@@ -102,7 +102,7 @@ class Idleness:
             observed_s=max(0.0, high - low),
         )
 
-    def why(self, wait: Waited) -> list[Span]:
+    def why(self, wait: TrainerWaited) -> list[Span]:
         """What the trainer waited for, in order, from the wait's beginning to its end."""
         rollout = self._awaited(wait)
         if rollout is None:
@@ -133,16 +133,16 @@ class Idleness:
         """The rollout in flight that started first."""
         return next((r for r in self._rollouts if r.started < self.now < end_of(r)), None)
 
-    def _awaited(self, wait: Waited) -> RolloutRecord | None:
+    def _awaited(self, wait: TrainerWaited) -> RolloutRecord | None:
         """The last rollout of the batch that the wait ended with. For a wait that goes on: the oldest, since
         batches are made of the oldest groups."""
         if wait == self._open_wait:
             return self.oldest()
-        batch = {r.uid for r in self._batches[wait.step] if wait.began <= r.closed <= wait.time}
+        batch = {r.uid for r in self._batches[wait.step] if wait.began <= r.ended <= wait.time}
         ended = (r for uid in batch for r in self._groups[uid] if end_of(r) < math.inf)
         return max(ended, key=end_of, default=None)
 
-    def _replaces(self, rollout: RolloutRecord, wait: Waited) -> bool:
+    def _replaces(self, rollout: RolloutRecord, wait: TrainerWaited) -> bool:
         """Whether it was started after a group had been discarded in this step."""
         discarded = min(self._discarded[wait.step], default=math.inf)
         return wait.began <= rollout.started and discarded <= rollout.started
@@ -172,9 +172,9 @@ class Idleness:
         return self._paused(spans)
 
 
-def _apart(waits: list[Waited]) -> list[Waited]:
+def _apart(waits: list[TrainerWaited]) -> list[TrainerWaited]:
     """The waits in order, cut so that none overlaps another or ends before it starts."""
-    found: list[Waited] = []
+    found: list[TrainerWaited] = []
     for wait in sorted(waits, key=lambda wait: (wait.time, wait.began)):
         earliest = found[-1].time if found else -math.inf
         if not earliest <= wait.began <= wait.time:
@@ -184,7 +184,7 @@ def _apart(waits: list[Waited]) -> list[Waited]:
     return found
 
 
-def _syncs(waits: Sequence[Waited], metrics: Iterable[Metrics]) -> list[Interval]:
+def _syncs(waits: Sequence[TrainerWaited], metrics: Iterable[Metrics]) -> list[Interval]:
     """When weights were sent: at the end of each step, for as long as verl reports. A step starts with its
     wait."""
     rows = {row.get("step"): row for row in metrics}

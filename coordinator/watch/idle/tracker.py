@@ -18,7 +18,7 @@ from typing import Any
 
 from coordinator.watch.idle.path import end_of
 from coordinator.watch.idle.report import STEP, SYNC, Idleness, IdleReport
-from policy.ledger.entries import Ended, Entry, GroupFailed, Posted, Scored, Waited
+from policy.ledger.entries import Entry, GroupFailed, Posted, RequestEnded, Scored, TrainerWaited
 from policy.ledger.merge import fail_rollout, merge
 from policy.ledger.records import Ledger, RequestRecord, RolloutRecord
 
@@ -56,11 +56,11 @@ class IdleTracker:
                 self._add(entry)
 
     @property
-    def last_wait(self) -> Waited | None:
+    def last_wait(self) -> TrainerWaited | None:
         """The wait that ended last."""
         return self._ledger.waits[-1] if self._ledger.waits else None
 
-    def waiting(self, steps: int, since: float, now: float) -> Waited | None:
+    def waiting(self, steps: int, since: float, now: float) -> TrainerWaited | None:
         """The trainer's wait that goes on at `now`; None while it trains. `steps` are done, the last at
         `since`."""
         last = self.last_wait
@@ -69,9 +69,9 @@ class IdleTracker:
         elif last.step > steps:
             return None
         began = max(since, last.time if last else 0.0)
-        return Waited(time=now, began=began, step=steps + 1) if began < now else None
+        return TrainerWaited(time=now, began=began, step=steps + 1) if began < now else None
 
-    def idleness(self, now: float | None = None, waiting: Waited | None = None) -> Idleness:
+    def idleness(self, now: float | None = None, waiting: TrainerWaited | None = None) -> Idleness:
         """Idle times of the last few steps, up to `now`."""
         return Idleness(self._ledger, list(self._steps.values()), now=now, waiting=waiting)
 
@@ -113,14 +113,14 @@ class IdleTracker:
             case Scored():
                 rollout = self._ledger.rollouts[entry.document.rollout_id]
                 rollout.document = rollout.score = None
-            case Ended() if entry.outcome.started and entry.outcome.finished:
+            case RequestEnded() if entry.outcome.started and entry.outcome.finished:
                 seconds = entry.outcome.finished - entry.outcome.started
                 self._services[entry.outcome.kind].append(seconds)
             case GroupFailed():
                 for rollout in self._ledger.open:
                     if rollout.uid == entry.uid:
                         fail_rollout(rollout, entry)
-            case Waited():
+            case TrainerWaited():
                 self._sum_up(entry.time)
 
     def _sum_up(self, now: float) -> None:
@@ -138,7 +138,7 @@ class IdleTracker:
         self._since = cut.time
         self._drop(cut)
 
-    def _drop(self, cut: Waited) -> None:
+    def _drop(self, cut: TrainerWaited) -> None:
         ledger = self._ledger
         ledger.violations.clear()
         ledger.dropped.clear()
@@ -153,7 +153,7 @@ class IdleTracker:
         }
 
 
-def _over(rollout: RolloutRecord, cut: Waited) -> bool:
+def _over(rollout: RolloutRecord, cut: TrainerWaited) -> bool:
     """Whether nothing after `cut` can depend on it. The wait of its own step is the last that can."""
     lost = rollout.started < cut.time - LAG_S
     return lost or (rollout.state is not None and end_of(rollout) <= cut.time and rollout.step < cut.step)

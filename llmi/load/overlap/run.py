@@ -106,10 +106,10 @@ class VariantRun:
         asked = {request_id: record.posted for request_id, record in requests.items()}
         if not self.phased:
             return asked
-        step_of = {name: rollout.asked_in_step for name, rollout in self.ledger.rollouts.items()}
+        step_of = {name: rollout.submitted_step for name, rollout in self.ledger.rollouts.items()}
         written: dict[int, float] = defaultdict(float)
         for rollout in self.ledger.rollouts.values():
-            written[rollout.asked_in_step] = max(written[rollout.asked_in_step], rollout.wrote)
+            written[rollout.submitted_step] = max(written[rollout.submitted_step], rollout.generated)
         tooled = written.copy()
         for record in requests.values():
             if record.request.kind in SOURCES:

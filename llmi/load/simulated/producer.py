@@ -83,7 +83,7 @@ class Producer:
         self.metrics.posted(request)
 
     def _ended(self, outcome: Outcome) -> None:
-        self.ledger.ended(outcome)
+        self.ledger.request_ended(outcome)
         self.metrics.ended(outcome)
 
 

@@ -82,10 +82,10 @@ class GroupLoad(SimulatedProducer):
         for rollout_id, reward in valid:
             if enough:
                 self._train(Sample(rollout_id, reward))
-                self.ledger.closed(rollout_id, "trained", step=step)
+                self.ledger.rollout_ended(rollout_id, "trained", step=step)
             else:
                 reason = "dropped with its group, which had too few valid samples"
-                self.ledger.closed(rollout_id, "masked", reason=reason, step=step)
+                self.ledger.rollout_ended(rollout_id, "masked", reason=reason, step=step)
 
     def _posted(self, request: Request) -> None:
         self.posted += 1

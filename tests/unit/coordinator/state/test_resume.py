@@ -62,7 +62,7 @@ def metrics(run, *steps: int) -> None:
 def saved(run, writer, *steps: int) -> None:
     for step in steps:
         (run / "checkpoints" / f"global_step_{step}" / "actor").mkdir(parents=True)
-        writer.saved(step=step)
+        writer.checkpoint_saved(step=step)
 
 
 def test_a_run_resumes_with_its_own_configuration(run):
@@ -102,7 +102,7 @@ def test_workers_may_change(run):
 def test_the_last_existing_checkpoint_is_used(run, writer):
     assert last_checkpoint(read_ledger(run), run) == 0
     saved(run, writer, 2, 4)
-    writer.saved(step=6)  # its files are gone
+    writer.checkpoint_saved(step=6)  # its files are gone
     assert last_checkpoint(read_ledger(run), run) == 4
 
 
@@ -110,7 +110,7 @@ def test_later_steps_are_undone_and_complete_texts_are_kept(run, writer):
     asked = Request.make("search", SearchPayload(query="cat"), timeout_s=60, owner="v_0", request_id="v_0-0")
     for name in ("t_0", "u_0", "v_0"):
         writer.started(name, TASK, step=2)
-    writer.closed("t_0", "trained", step=2)
+    writer.rollout_ended("t_0", "trained", step=2)
     saved(run, writer, 2)
     document = Document(rollout_id="u_0", task=TASK, parts=())
     CompletionStore(run).save(
@@ -118,7 +118,7 @@ def test_later_steps_are_undone_and_complete_texts_are_kept(run, writer):
     )
     writer.scored(document, Score(reward=0.5), tokens=1, versions=(1, 1))
     writer.posted(asked)
-    writer.closed("u_0", "trained", step=3)
+    writer.rollout_ended("u_0", "trained", step=3)
     metrics(run, 1, 2, 3)
     beginning = prepare(configured(), run)
     assert (beginning.resumed, beginning.step, beginning.orphans) == (True, 2, (asked,))
@@ -145,7 +145,7 @@ def test_sync_mode_keeps_only_texts_of_the_checkpoints_weights(mode, version, sc
     if score is not None:
         document = Document(rollout_id="u_0", task=TASK, parts=())
         writer.scored(document, Score(reward=score), tokens=1, versions=(version, version))
-        writer.closed("u_0", "trained", step=version + 1)
+        writer.rollout_ended("u_0", "trained", step=version + 1)
     prepare(configured(mode=mode), run)
     goes_on = mode != "sync" or version == 2
     assert ("u_0" in ResumePlan.load(run).continued) == goes_on
@@ -164,8 +164,8 @@ def test_the_states_of_an_orderly_stop_are_undone_too(run, writer):
     assert (beginning.step, beginning.orphans) == (0, ())
     ledger = read_ledger(run)
     assert (ledger.rollouts["u_0"].state, ledger.requests["u_0-0"].outcome) == (None, None)
-    writer.ended(Outcome(request_id="u_0-0", kind="search", result=Success()))
-    writer.closed("u_0", "trained", step=1)
+    writer.request_ended(Outcome(request_id="u_0-0", kind="search", result=Success()))
+    writer.rollout_ended("u_0", "trained", step=1)
     assert read_ledger(run).violations == []
 
 
@@ -205,7 +205,7 @@ def test_a_line_that_a_dead_process_cut_off_is_ignored(run):
     with path.open("ab") as file:
         file.write(b'{"type": "clo')
     second = LedgerWriter(run, "rollout")  # of a process that has got the same number
-    second.closed("u_0", "trained", step=1)
+    second.rollout_ended("u_0", "trained", step=1)
     second.close()
     assert read_ledger(run).states() == {"trained": 1}
 
@@ -213,11 +213,11 @@ def test_a_line_that_a_dead_process_cut_off_is_ignored(run):
 def test_progress_counts_a_rollout_in_its_state_after_the_resume(run, writer):
     writer.started("u_0", TASK)
     writer.started("v_0", TASK)
-    writer.closed("u_0", "trained", step=1)
-    writer.saved(step=1)
-    writer.closed("v_0", "trained", step=2)
+    writer.rollout_ended("u_0", "trained", step=1)
+    writer.checkpoint_saved(step=1)
+    writer.rollout_ended("v_0", "trained", step=2)
     writer.append(Resumed(time=time.time(), step=1))
-    writer.closed("v_0", "stale", step=2)
+    writer.rollout_ended("v_0", "stale", step=2)
     progress = Progress(run)
     progress.update()
     assert +progress.states == {"trained": 1, "stale": 1}
@@ -273,7 +273,7 @@ def test_a_ledger_from_the_future_is_refused(run, monkeypatch):
     with monkeypatch.context() as clock:
         clock.setattr(time, "time", lambda: ahead)
         writer = LedgerWriter(run, "trainer")
-        writer.saved(step=1)
+        writer.checkpoint_saved(step=1)
         writer.close()
     with pytest.raises(ConfigError, match="clock is wrong"):
         prepare(configured(), run)

@@ -13,7 +13,7 @@ from coordinator.watch.idle.path import CAUSES, critical_path
 from coordinator.watch.idle.report import Idleness
 from coordinator.watch.idle.spans import Span, merged, totals
 from policy.document import Task
-from policy.ledger.entries import Waited
+from policy.ledger.entries import TrainerWaited
 from policy.ledger.records import Ledger, RequestRecord, RolloutRecord
 from workers.errors import Cause
 from workers.messages import BlobRef, Failure, Outcome, Request, Success
@@ -35,9 +35,9 @@ def request(name, kind, posted, started=0.0, finished=0.0, ended=0.0, owner="g_0
 
 
 def rollout(name="g_0", started=0.0, segments=(), scored=0.0, **fields):
-    wrote = segments[-1][1] if segments else 0.0
+    generated = segments[-1][1] if segments else 0.0
     return RolloutRecord(
-        name, TASK, started=started, segments=tuple(segments), wrote=wrote, scored=scored, **fields
+        name, TASK, started=started, segments=tuple(segments), generated=generated, scored=scored, **fields
     )
 
 
@@ -45,7 +45,7 @@ def ledger(rollouts, requests=(), waits=()):
     return Ledger(
         {r.rollout_id: r for r in rollouts},
         {r.request.request_id: r for r in requests},
-        [Waited(time=time, began=began, step=step) for began, time, step in waits],
+        [TrainerWaited(time=time, began=began, step=step) for began, time, step in waits],
     )
 
 
@@ -133,9 +133,9 @@ def test_what_was_cancelled_because_another_failed_is_not_blamed():
 
 def test_the_trainer_waited_for_the_group_that_was_ready_last():
     rollouts = [
-        rollout("a_0", 0, [(0, 2)], 5, state="trained", step=1, closed=11),
-        rollout("a_1", 0, [(0, 2)], 10, state="masked", closed=10),  # it votes not, and was waited for
-        rollout("b_0", 0, [(0, 2)], 30, state="trained", step=2, closed=31),
+        rollout("a_0", 0, [(0, 2)], 5, state="trained", step=1, ended=11),
+        rollout("a_1", 0, [(0, 2)], 10, state="masked", ended=10),  # it votes not, and was waited for
+        rollout("b_0", 0, [(0, 2)], 30, state="trained", step=2, ended=31),
     ]
     requests = [
         request("x", "judge_text", 2, 3, 9, 10, owner="a_1"),
@@ -163,8 +163,8 @@ def test_the_trainer_waited_for_the_group_that_was_ready_last():
 
 def test_a_group_in_the_place_of_one_thrown_away_is_a_refill_until_it_is_written():
     rollouts = [
-        rollout("a_0", 0, [(0, 1)], 1, state="stale", step=3, closed=10),
-        rollout("b_0", 12, [(12, 15)], 17, state="trained", step=3, closed=18),
+        rollout("a_0", 0, [(0, 1)], 1, state="stale", step=3, ended=10),
+        rollout("b_0", 12, [(12, 15)], 17, state="trained", step=3, ended=18),
     ]
     requests = [request("j", "judge_text", 15, 15, 17, 17, owner="b_0")]
     report = Idleness(ledger(rollouts, requests, [(10, 18, 3)]), []).report()
@@ -172,7 +172,7 @@ def test_a_group_in_the_place_of_one_thrown_away_is_a_refill_until_it_is_written
 
 
 def test_a_wait_for_a_rollout_that_had_not_begun_and_one_that_nothing_explains():
-    rollouts = [rollout("a_0", 4, [(4, 6)], 6, state="trained", step=1, closed=6)]
+    rollouts = [rollout("a_0", 4, [(4, 6)], 6, state="trained", step=1, ended=6)]
     report = Idleness(ledger(rollouts, (), [(0, 6, 1), (7, 8, 2)]), []).report()
     assert report.trainer == {"not admitted": 4.0, "generation": 2.0, "unexplained": 1.0}
     assert report.generator == {"not admitted": 6.0}
@@ -181,7 +181,7 @@ def test_a_wait_for_a_rollout_that_had_not_begun_and_one_that_nothing_explains()
 def test_an_open_wait_is_for_the_oldest_rollout():
     rollouts = [rollout("a_0", 0, [(0, 2)]), rollout("b_0", 1, [(1, 3)], 4)]
     requests = [request("d", "diffusion", 2, owner="a_0")]
-    waiting = Waited(time=20, began=4, step=1)
+    waiting = TrainerWaited(time=20, began=4, step=1)
     idle = Idleness(ledger(rollouts, requests), [], now=20, waiting=waiting)
     assert rows(idle.why(waiting)) == [("pending diffusion", 4, 20)]
     assert idle.oldest().rollout_id == "a_0"
@@ -189,7 +189,7 @@ def test_an_open_wait_is_for_the_oldest_rollout():
 
 
 def test_weights_are_sent_at_a_steps_end_and_the_generator_stands_meanwhile():
-    rollouts = [rollout("a_0", 0, [(0, 30)], 30, state="trained", step=2, closed=30)]
+    rollouts = [rollout("a_0", 0, [(0, 30)], 30, state="trained", step=2, ended=30)]
     rows = [{"step": 1, "timing_s/step": 10.0, "timing_s/update_weights": 3.0}]
     report = Idleness(ledger(rollouts, (), [(0, 1, 1), (9, 30, 2)]), rows).report()
     assert report.trainer["weight sync"] == 3.0  # 6 to 9: the next wait had begun by 9
@@ -206,7 +206,7 @@ kinds = st.sampled_from(["search", "diffusion", "edit", "judge_text", "judge_ima
 
 
 def test_what_is_not_admitted_in_a_pause_waits_for_the_provider():
-    one = rollout("g_0", started=60, segments=[(60, 70)], scored=70, state="trained", step=1, closed=70)
+    one = rollout("g_0", started=60, segments=[(60, 70)], scored=70, state="trained", step=1, ended=70)
     paused = ledger([one], waits=[(0, 70, 1)])
     paused.pauses = [(10, 40)]
     report = Idleness(paused, []).report()
@@ -236,7 +236,7 @@ def books(draw):
         spans = list(zip(edges[::2], edges[1::2], strict=False))
         state = draw(st.sampled_from([None, "trained", "stale", "masked", "cancelled"]))
         one = rollout(name, draw(times), spans, draw(st.one_of(st.just(0.0), times)), state=state)
-        one.step, one.closed = draw(st.integers(0, 3)), draw(times) if state else 0.0
+        one.step, one.ended = draw(st.integers(0, 3)), draw(times) if state else 0.0
         rollouts.append(one)
         requests += [draw(requests_of(name, n)) for n in range(draw(st.integers(0, 4)))]
     waits = [
@@ -256,7 +256,7 @@ def test_the_seconds_of_all_causes_are_the_seconds_of_idleness(book, now, waits_
     last = max((wait.time for wait in ledger.waits), default=0.0)
     waiting = None
     if now is not None and waits_now and now > last:
-        waiting = Waited(time=now, began=last, step=4)
+        waiting = TrainerWaited(time=now, began=last, step=4)
     idle = Idleness(ledger, rows, now=now, waiting=waiting)
     ledger.pauses = [(20.0, 45.0), (60.0, math.inf)]
     report = idle.report()

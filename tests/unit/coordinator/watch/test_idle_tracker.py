@@ -12,7 +12,16 @@ from coordinator.watch.idle.tracker import IdleTracker
 from coordinator.watch.progress import Progress
 from coordinator.watch.summary import read_metrics
 from policy.document import Document, Task, TextPart
-from policy.ledger.entries import Closed, Ended, GroupFailed, Posted, Scored, Started, Waited, Wrote
+from policy.ledger.entries import (
+    GroupFailed,
+    Posted,
+    RequestEnded,
+    RolloutEnded,
+    Scored,
+    Started,
+    TextGenerated,
+    TrainerWaited,
+)
 from policy.ledger.reader import read_ledger
 from policy.ledger.writer import LedgerWriter
 from policy.scoring import Score
@@ -49,9 +58,11 @@ def history(seed: int, steps: int = 30):
                     finished=ended,
                 )
                 entries.append(Posted(time=posted, request=asked_for))
-                entries.append(Ended(time=ended + 0.01, outcome=outcome))
+                entries.append(RequestEnded(time=ended + 0.01, outcome=outcome))
                 last = max(last, ended + 0.02)
-            entries.append(Wrote(time=wrote, rollout_id=name, segments=((begun, middle), (middle, wrote))))
+            entries.append(
+                TextGenerated(time=wrote, rollout_id=name, segments=((begun, middle), (middle, wrote)))
+            )
             document = Document(rollout_id=name, task=TASK, parts=(TextPart(text="words"),))
             entries.append(Scored(time=last, document=document, score=Score(reward=0.5), tokens=9))
             ready.append(last)
@@ -68,15 +79,15 @@ def history(seed: int, steps: int = 30):
                 entries.append(GroupFailed(time=fate, uid=uid, step=step))
             else:
                 for m in range(SIBLINGS):
-                    entries.append(Closed(time=fate, rollout_id=f"{uid}_{m}", state="stale", step=step))
+                    entries.append(RolloutEnded(time=fate, rollout_id=f"{uid}_{m}", state="stale", step=step))
             groups.append((write(f"r{step}", fate), f"r{step}"))
         groups.sort()
         batch, groups = groups[:BATCH], groups[BATCH:]
         at = max(at, batch[-1][0]) + 0.05
         for _, uid in batch:
             for m in range(SIBLINGS):
-                entries.append(Closed(time=at, rollout_id=f"{uid}_{m}", state="trained", step=step))
-        entries.append(Waited(time=at, began=began, step=step))
+                entries.append(RolloutEnded(time=at, rollout_id=f"{uid}_{m}", state="trained", step=step))
+        entries.append(TrainerWaited(time=at, began=began, step=step))
         at += TRAINS_S + SYNC_S
         data = {"timing_s/step": at - began, "timing_s/update_weights": SYNC_S, "timing_s/gen": 1.0}
         rows.append((at, step, data))
@@ -148,10 +159,10 @@ def test_while_it_trains_nothing_is_waited_for():
     watch = IdleTracker()
     assert watch.waiting(0, 0.0, now=50.0) is None
     watch.add([Started(time=10.0, rollout_id="g_0", task=TASK)])
-    assert watch.waiting(0, 0.0, now=50.0) == Waited(time=50.0, began=10.0, step=1)
-    watch.add([Waited(time=60.0, began=10.0, step=1)])
+    assert watch.waiting(0, 0.0, now=50.0) == TrainerWaited(time=50.0, began=10.0, step=1)
+    watch.add([TrainerWaited(time=60.0, began=10.0, step=1)])
     assert watch.waiting(0, 0.0, now=70.0) is None
-    assert watch.waiting(1, 80.0, now=90.0) == Waited(time=90.0, began=80.0, step=2)
+    assert watch.waiting(1, 80.0, now=90.0) == TrainerWaited(time=90.0, began=80.0, step=2)
 
 
 def test_a_pending_request_is_shown_with_its_prompt():

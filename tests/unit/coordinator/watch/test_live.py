@@ -14,7 +14,7 @@ from coordinator.scale.fleet import PoolState
 from coordinator.watch.live import FIRST, LOADING, TRAINING, LiveView, sparkline, worker_counts
 from coordinator.watch.progress import Progress
 from policy.document import Document, Task
-from policy.ledger.entries import Posted, Started, Wrote
+from policy.ledger.entries import Posted, Started, TextGenerated
 from policy.ledger.writer import LedgerWriter
 from policy.scoring import Score
 from workers.messages import Request
@@ -59,7 +59,7 @@ def test_what_the_trainer_waits_for_is_shown_and_where_it_is(view, tmp_path, ter
     writer.append(Started(time=now - 30, rollout_id="g_0", task=Task(question="Write.")))
     asked = Request(request_id="g_0-0", kind="code", payload={}, deadline=now + 60, owner="g_0")
     writer.append(Posted(time=now - 20, request=asked))
-    writer.append(Wrote(time=now - 20, rollout_id="g_0", segments=((now - 30, now - 20),)))
+    writer.append(TextGenerated(time=now - 20, rollout_id="g_0", segments=((now - 30, now - 20),)))
     writer.close()
     with shown:
         shown.say(TRAINING)
@@ -127,9 +127,9 @@ def test_the_first_samples_are_counted(view, tmp_path):
 def test_masked_samples_are_shown_by_cause_and_apart_from_those_dropped_with_their_groups(view, tmp_path):
     shown, console = view(False)
     writer = LedgerWriter(tmp_path, "test")
-    writer.closed("g_0", "masked", reason="quota, timeout")
-    writer.closed("g_1", "masked", reason="timeout")
-    writer.closed("g_2", "masked", reason="dropped with its group", step=1)
+    writer.rollout_ended("g_0", "masked", reason="quota, timeout")
+    writer.rollout_ended("g_1", "masked", reason="timeout")
+    writer.rollout_ended("g_2", "masked", reason="dropped with its group", step=1)
     writer.close()
     with shown:
         shown.say(TRAINING)

@@ -13,7 +13,7 @@ from coordinator.cli.commands.status import _show
 from coordinator.watch.masking_answers import LEAST, LISTED, RECENT, MaskingAnswers
 from coordinator.watch.status import read_status
 from policy.document import Task
-from policy.ledger.entries import Ended, Posted, Started
+from policy.ledger.entries import Posted, RequestEnded, Started
 from policy.ledger.writer import LedgerWriter
 from workers.errors import Cause
 from workers.messages import Failure, Outcome, Request, Success
@@ -80,7 +80,7 @@ def test_a_runs_status_shows_it(tmp_path: Path) -> None:
     for n in range(LEAST):
         asked = Request(request_id=f"{n}", kind="judge_text", payload={}, deadline=now + 60, owner="g_0")
         writer.append(Posted(time=now, request=asked))
-        writer.append(Ended(time=now, outcome=outcome(refusal(), request_id=f"{n}")))
+        writer.append(RequestEnded(time=now, outcome=outcome(refusal(), request_id=f"{n}")))
     writer.close()
     status = read_status(tmp_path)
     assert status.masking_answers == {"judge_text": {"text judge answered bad_answer: HTTP 400: no": LEAST}}

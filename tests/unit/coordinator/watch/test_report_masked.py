@@ -32,7 +32,7 @@ def ledger(tmp_path: Path) -> Ledger:
         writer.started(name, task, step=1 if step == 0 else step)
         parts = (TextPart(text=f"words of {name}"),)
         writer.scored(Document(rollout_id=name, task=task, parts=parts), score, tokens=3)
-        writer.closed(name, state, step=step)
+        writer.rollout_ended(name, state, step=step)
 
     sample("a_0", "trained", 1, Score(reward=0.5))
     sample("a_1", "masked", 0, Score(reward=None, masked_by=(LATE,)))

@@ -15,7 +15,7 @@ from coordinator.watch.progress import Progress
 from coordinator.watch.request_status import describe
 from coordinator.watch.status import read_status
 from policy.document import Task
-from policy.ledger.entries import Posted, Started, Wrote
+from policy.ledger.entries import Posted, Started, TextGenerated
 from policy.ledger.writer import LedgerWriter
 from workers.broker.request_status import RequestStatus
 from workers.errors import ConfigError
@@ -37,7 +37,7 @@ def run(tmp_path, monkeypatch):
     asked = Request(request_id="g_0-0", kind="diffusion", payload={}, deadline=now + 60, owner="g_0")
     writer.append(Posted(time=now - 20, request=asked))
     writer.append(
-        Wrote(time=now - 12, rollout_id="g_0", segments=((now - 30, now - 20), (now - 20, now - 12)))
+        TextGenerated(time=now - 12, rollout_id="g_0", segments=((now - 30, now - 20), (now - 20, now - 12)))
     )
     writer.close()
     return tmp_path

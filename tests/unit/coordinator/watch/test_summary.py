@@ -9,7 +9,7 @@ from coordinator.watch.progress import Progress
 from coordinator.watch.report import samples, write_report
 from coordinator.watch.summary import first_and_last, idle_ratio, lost_requests, read_metrics, summarize
 from policy.document import Document, Task, TextPart
-from policy.ledger.entries import Closed, Resumed, Scored, Started, Waited, Wrote
+from policy.ledger.entries import Resumed, RolloutEnded, Scored, Started, TextGenerated, TrainerWaited
 from policy.ledger.reader import close_open, read_ledger
 from policy.ledger.writer import LedgerWriter
 from policy.scoring import Score
@@ -32,11 +32,11 @@ def post(writer, owner="r", kind="search", timeout_s=60.0):
 
 
 def succeed(writer, request):
-    writer.ended(Outcome(request_id=request.request_id, kind=request.kind, result=Success()))
+    writer.request_ended(Outcome(request_id=request.request_id, kind=request.kind, result=Success()))
 
 
 def fail(writer, request, cause):
-    writer.ended(Outcome.failed(request, cause))
+    writer.request_ended(Outcome.failed(request, cause))
 
 
 def rollout(writer, name, step, reward, state="trained"):
@@ -44,7 +44,7 @@ def rollout(writer, name, step, reward, state="trained"):
     writer.started(name, task, step=step)
     document = Document(rollout_id=name, task=task, parts=(TextPart(text="words"),))
     writer.scored(document, Score(reward=reward, breakdown={"L": 0.5}), tokens=3)
-    writer.closed(name, state, step=step)
+    writer.rollout_ended(name, state, step=step)
 
 
 def summary_of(run, **fields):
@@ -83,7 +83,7 @@ def mask(writer, name, *failures, step=1):
     writer.started(name, task, step=step)
     document = Document(rollout_id=name, task=task, parts=(TextPart(text="words"),))
     writer.scored(document, Score(reward=None, masked_by=failures), tokens=3)
-    writer.closed(name, "masked", reason=", ".join(sorted({failure.cause for failure in failures})))
+    writer.rollout_ended(name, "masked", reason=", ".join(sorted({failure.cause for failure in failures})))
 
 
 def test_masked_rollouts_are_counted_by_cause_and_step_and_not_averaged(tmp_path, writer):
@@ -178,11 +178,11 @@ def test_idle_share_weighs_long_steps_more():
 def test_idle_seconds_are_summed_by_cause(tmp_path, writer):
     task = Task(question="Write.")
     writer.append(Started(time=100.0, rollout_id="g_0", task=task, step=1))
-    writer.append(Wrote(time=104.0, rollout_id="g_0", segments=((100.0, 104.0),)))
+    writer.append(TextGenerated(time=104.0, rollout_id="g_0", segments=((100.0, 104.0),)))
     document = Document(rollout_id="g_0", task=task, parts=(TextPart(text="words"),))
     writer.append(Scored(time=106.0, document=document, score=Score(reward=0.5), tokens=3))
-    writer.append(Closed(time=107.0, rollout_id="g_0", state="trained", step=1))
-    writer.append(Waited(time=108.0, began=101.0, step=1))
+    writer.append(RolloutEnded(time=107.0, rollout_id="g_0", state="trained", step=1))
+    writer.append(TrainerWaited(time=108.0, began=101.0, step=1))
     summary = summary_of(tmp_path)
     assert summary.trainer_idle_s == {"bookkeeping": 4.0, "generation": 3.0}
     assert summary.generator_idle_s == {"not admitted": 2.0, "bookkeeping": 2.0}

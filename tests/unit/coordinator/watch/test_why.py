@@ -16,7 +16,7 @@ from coordinator.cli.commands.why import show, show_masked
 from coordinator.watch.masks import in_ranges, list_masked
 from coordinator.watch.why import describe, find, ledger_of
 from policy.document import Document, ImagePart, Tag, Task, TextPart
-from policy.ledger.entries import Closed, Posted, Scored, Started, Wrote
+from policy.ledger.entries import Posted, RolloutEnded, Scored, Started, TextGenerated
 from policy.ledger.masked import causes_of, masked_samples
 from policy.ledger.reader import read_ledger
 from policy.ledger.writer import LedgerWriter
@@ -68,18 +68,20 @@ def ask(writer: LedgerWriter, owner: str, kind: str, result, *, queue_s: float =
     outcome = Outcome(
         request_id=name, kind=kind, result=result, worker="cpu-1@node", started=began, finished=began + run_s
     )
-    writer.ended(outcome)
+    writer.request_ended(outcome)
     return outcome
 
 
 def sample(writer, name, score, outcome=None, *, state="trained", reason="", step=4, asked=3):
     writer.append(Started(time=NOW - 5, rollout_id=name, task=TASK, step=asked))
-    writer.append(Wrote(time=NOW - 1, rollout_id=name, segments=((NOW - 5, NOW - 3), (NOW - 3, NOW - 1))))
+    writer.append(
+        TextGenerated(time=NOW - 1, rollout_id=name, segments=((NOW - 5, NOW - 3), (NOW - 3, NOW - 1)))
+    )
     parts = (TextPart(text="Kyoto."), *([image(outcome)] if outcome else []))
     document = Document(rollout_id=name, task=TASK, parts=parts)
     writer.append(Scored(time=NOW + 9, document=document, score=score, tokens=171, versions=(2, 3)))
     if state:
-        writer.append(Closed(time=NOW + 10, rollout_id=name, state=state, reason=reason, step=step))
+        writer.append(RolloutEnded(time=NOW + 10, rollout_id=name, state=state, reason=reason, step=step))
 
 
 def mask(writer: LedgerWriter, name: str, *failures: Failure) -> None:
@@ -132,7 +134,7 @@ def test_a_trained_sample_is_described(run: Path, trained: str, lost: str) -> No
     assert shown(run, trained) == [
         f"sample      {trained}",
         "prompt      Write about [bold]Kyoto[/] \ufffd[31mnow.",
-        "generated   requested in step 3, by weights 2 to 3, 171 tokens, 2 segments in 4.0 s",
+        "generated   submitted in step 3, by weights 2 to 3, 171 tokens, 2 segments in 4.0 s",
         "search      success; queue 1.00 s; run 2.00 s; library; worker cpu-1@node",
         "judge_text  success; text 4, image tags 5; queue 1.00 s; run 2.00 s; rules; worker cpu-1@node",
         "reward      0.725 by grounded = (0.2 × r_num 1.00 + 0.3 × M 0.50 × r_num + 0.5 × L 0.75)",
@@ -267,14 +269,14 @@ def test_the_entry_that_masks_a_sample_has_the_same_causes(
     ledger = read_ledger(run)
     for one in masked_samples(ledger):
         rollout = one.rollout
-        entry = Closed(
+        entry = RolloutEnded(
             time=1, rollout_id=rollout.rollout_id, state="masked", reason=rollout.reason, step=rollout.step
         )
         assert causes_of(entry) == one.causes
 
 
 def test_an_unknown_reason_is_counted(run: Path) -> None:
-    assert causes_of(Closed(time=1, rollout_id="a_0", state="masked")) == ("unknown",)
+    assert causes_of(RolloutEnded(time=1, rollout_id="a_0", state="masked")) == ("unknown",)
 
 
 @pytest.mark.parametrize(

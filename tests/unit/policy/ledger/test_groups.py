@@ -7,7 +7,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from policy.document import Document, Task, TextPart
-from policy.ledger.entries import Abandoned, Closed, Scored, Started
+from policy.ledger.entries import Abandoned, RolloutEnded, Scored, Started
 from policy.ledger.groups import dropped_by_quarter, group_summary
 from policy.ledger.reader import read_ledger
 from policy.ledger.records import Ledger
@@ -32,7 +32,7 @@ def ledger(tmp_path):
             document = Document(rollout_id=name, task=TASK, parts=(TextPart(text="words"),))
             writer.append(Scored(time=100.0 + seconds, document=document, score=Score(reward=0.5), tokens=1))
             if state:
-                writer.append(Closed(time=200.0, rollout_id=name, state=state))
+                writer.append(RolloutEnded(time=200.0, rollout_id=name, state=state))
         for uid in failed:
             writer.group_failed(uid, step=1)
         writer.close()

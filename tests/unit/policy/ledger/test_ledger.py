@@ -14,6 +14,7 @@ import threading
 import time
 from collections.abc import Iterator
 from types import SimpleNamespace
+from typing import get_args
 
 import pytest
 from hypothesis import given, settings
@@ -23,7 +24,7 @@ from waiting import wait_until
 from policy.document import Document, Task, TextPart
 from policy.ledger import append_log
 from policy.ledger import writer as ledger_writer
-from policy.ledger.entries import LEDGER
+from policy.ledger.entries import ENTRY, LEDGER, Entry
 from policy.ledger.reader import close_open, read_ledger, reward_curve
 from policy.ledger.writer import LedgerWriter
 from policy.scoring import Score
@@ -52,16 +53,40 @@ def document(rollout_id: str) -> Document:
     return Document(rollout_id=rollout_id, task=TASK, parts=(TextPart(text="Ein Bild: \u2028 <image> é"),))
 
 
+# Lines that runs have written, by the class that reads them.
+OLD_LINES = {
+    "TextGenerated": '{"type":"wrote","time":1.0,"rollout_id":"u_0","segments":[[0.5,1.0]]}',
+    "TrainerWaited": '{"type":"waited","time":1.0,"began":0.5,"step":3}',
+    "RolloutRaised": '{"type":"broken","time":1.0,"rollout_id":"u_0","reason":"ValueError"}',
+    "RolloutEnded": '{"type":"closed","time":1.0,"rollout_id":"u_0","state":"trained","reason":"","step":3}',
+    "CheckpointSaved": '{"type":"saved","time":1.0,"step":3,"held":["u_0"]}',
+}
+
+
+@pytest.mark.parametrize("name", OLD_LINES)
+def test_lines_of_older_versions_are_read_and_written_alike(name):
+    entry = ENTRY.validate_json(OLD_LINES[name])
+    assert (type(entry).__name__, entry.model_dump_json()) == (name, OLD_LINES[name])
+
+
+def test_the_types_of_entries_in_files_stay_the_same():
+    classes = get_args(get_args(Entry)[0])
+    assert {one.model_fields["type"].default for one in classes} == {
+        "started", "posted", "ended", "wrote", "waited", "paused", "pause_ended", "scored", "closed",
+        "broken", "group_failed", "group_dropped", "saved", "resumed", "abandoned", "finished",
+    }  # fmt: skip
+
+
 def test_a_rollout_is_recorded_in_full(writer, tmp_path):
     asked = request()
     writer.started("u_0", TASK, step=3)
     writer.posted(asked)
-    writer.ended(outcome(asked))
+    writer.request_ended(outcome(asked))
     writer.scored(document("u_0"), Score(reward=0.5, breakdown={"r_num": 1.0}), tokens=90, versions=(2, 3))
-    writer.closed("u_0", "trained", step=4)
+    writer.rollout_ended("u_0", "trained", step=4)
     ledger = read_ledger(tmp_path)
     rollout = ledger.rollouts["u_0"]
-    assert (rollout.state, rollout.step, rollout.asked_in_step, rollout.reward) == ("trained", 4, 3, 0.5)
+    assert (rollout.state, rollout.step, rollout.submitted_step, rollout.reward) == ("trained", 4, 3, 0.5)
     assert rollout.document == document("u_0")
     assert (rollout.tokens, rollout.versions, rollout.uid) == (90, (2, 3), "u")
     assert ledger.requests["r1"].outcome == outcome(asked)
@@ -71,21 +96,21 @@ def test_a_rollout_is_recorded_in_full(writer, tmp_path):
 
 def test_times_of_segments_and_of_waiting_are_recorded(writer, tmp_path):
     writer.started("u_0", TASK)
-    writer.wrote("u_0", [(10.0, 11.5), (11.5, 12.0)])
+    writer.text_generated("u_0", [(10.0, 11.5), (11.5, 12.0)])
     before = time.time()
-    writer.waited(before - 3.0, step=7)
+    writer.trainer_waited(before - 3.0, step=7)
     ledger = read_ledger(tmp_path)
     rollout, [wait] = ledger.rollouts["u_0"], ledger.waits
     assert rollout.segments == ((10.0, 11.5), (11.5, 12.0))
-    assert rollout.started <= rollout.wrote <= before
+    assert rollout.started <= rollout.generated <= before
     assert (wait.step, wait.began) == (7, before - 3.0)
     assert wait.time >= before
 
 
 def test_a_second_terminal_state_is_a_violation_and_the_first_counts(writer, tmp_path):
     writer.started("u_0", TASK)
-    writer.closed("u_0", "trained", step=1)
-    writer.closed("u_0", "stale", step=2)
+    writer.rollout_ended("u_0", "trained", step=1)
+    writer.rollout_ended("u_0", "stale", step=2)
     ledger = read_ledger(tmp_path)
     assert ledger.rollouts["u_0"].state == "trained"
     assert ledger.violations == ["rollout u_0 is trained and stale"]
@@ -94,9 +119,9 @@ def test_a_second_terminal_state_is_a_violation_and_the_first_counts(writer, tmp
 def test_a_second_outcome_and_one_without_a_request_are_violations(writer, tmp_path):
     asked = request()
     writer.posted(asked)
-    writer.ended(outcome(asked))
-    writer.ended(outcome(asked))
-    writer.ended(outcome(request("stranger")))
+    writer.request_ended(outcome(asked))
+    writer.request_ended(outcome(asked))
+    writer.request_ended(outcome(request("stranger")))
     assert len(read_ledger(tmp_path).violations) == 2
 
 
@@ -106,7 +131,7 @@ def test_posting_again_is_still_one_request_with_the_later_deadline(writer, tmp_
     writer.posted(asked)
     first = read_ledger(tmp_path).requests["r1"].posted
     writer.posted(again)
-    writer.ended(outcome(asked))
+    writer.request_ended(outcome(asked))
     ledger = read_ledger(tmp_path)
     [record] = ledger.requests.values()
     assert (record.request, record.posted) == (again, first)
@@ -116,7 +141,7 @@ def test_posting_again_is_still_one_request_with_the_later_deadline(writer, tmp_
 def test_files_of_several_processes_are_one_ledger(tmp_path):
     rollout, trainer = LedgerWriter(tmp_path, "rollout"), LedgerWriter(tmp_path, "trainer")
     rollout.started("u_0", TASK)
-    trainer.closed("u_0", "trained", step=1)
+    trainer.rollout_ended("u_0", "trained", step=1)
     rollout.close()
     trainer.close()
     assert len(list((tmp_path / "ledger").iterdir())) == 2
@@ -127,8 +152,8 @@ def test_closing_a_run_cancels_what_is_open_once(writer, tmp_path):
     for name in ("v_0", "w_0", "x_0"):
         writer.started(name, TASK)
     writer.scored(document("v_0"), Score(reward=0.5), tokens=9)
-    writer.closed("w_0", "masked")
-    writer.broken("x_0", "EngineDied: the run ended")
+    writer.rollout_ended("w_0", "masked")
+    writer.rollout_raised("x_0", "EngineDied: the run ended")
     writer.posted(request())
     ledger = close_open(tmp_path)
     states = {name: rollout.state for name, rollout in ledger.rollouts.items()}
@@ -144,8 +169,8 @@ def test_closing_a_run_cancels_what_is_open_once(writer, tmp_path):
 def test_a_failed_group_fails_its_open_rollouts(writer, tmp_path):
     for name in ("u_0", "u_1", "u_2", "v_0"):
         writer.started(name, TASK)
-    writer.broken("u_0", "ValueError: boom")
-    writer.closed("u_2", "masked")
+    writer.rollout_raised("u_0", "ValueError: boom")
+    writer.rollout_ended("u_2", "masked")
     writer.group_failed("u", step=5)
     rollouts = read_ledger(tmp_path).rollouts
     assert {name: rollout.state for name, rollout in rollouts.items()} == {
@@ -226,14 +251,14 @@ def test_a_full_file_is_followed_by_another(tmp_path, monkeypatch):
     writer = LedgerWriter(tmp_path, "rollout")
     for number in range(30):
         writer.started(f"u_{number}", TASK, step=number)
-        writer.closed(f"u_{number}", "failed", reason="x" * (1_900 if number == 7 else 5))
+        writer.rollout_ended(f"u_{number}", "failed", reason="x" * (1_900 if number == 7 else 5))
     writer.close()
     files = sorted((tmp_path / LEDGER).glob("rollout-*.jsonl"))
     assert len(files) > 3
     assert max(file.stat().st_size for file in files) < 2_200, "a long entry has a file of its own"
     ledger = read_ledger(tmp_path)
     assert ledger.violations == []
-    assert {name: rollout.asked_in_step for name, rollout in ledger.rollouts.items()} == {
+    assert {name: rollout.submitted_step for name, rollout in ledger.rollouts.items()} == {
         f"u_{number}": number for number in range(30)
     }
     assert ledger.states() == {"failed": 30}
@@ -291,6 +316,6 @@ def test_a_clock_set_back_puts_no_outcome_before_its_request(writer, tmp_path, m
     clock = iter((2_000.0, 1_000.0))
     monkeypatch.setattr(ledger_writer, "time", SimpleNamespace(time=lambda: next(clock)))
     writer.posted(asked := request())
-    writer.ended(outcome(asked))
+    writer.request_ended(outcome(asked))
     ledger = read_ledger(tmp_path)
     assert ledger.violations == ledger.pending == []

@@ -20,18 +20,18 @@ from hypothesis import strategies as st
 from coordinator.state.resume import entries
 from policy.document import Document, Task
 from policy.ledger.entries import (
-    Broken,
-    Closed,
-    Ended,
+    CheckpointSaved,
     Entry,
     GroupFailed,
     Posted,
+    RequestEnded,
     Resumed,
-    Saved,
+    RolloutEnded,
+    RolloutRaised,
     Scored,
     Started,
-    Waited,
-    Wrote,
+    TextGenerated,
+    TrainerWaited,
 )
 from policy.ledger.merge import apply_group_failures, merge
 from policy.ledger.records import Ledger
@@ -123,13 +123,13 @@ class SimulatedRun:
             self.record(Started, rollout_id=name, task=TASK, step=step + 1)
             yield
             if self.chance.random() < 0.05:
-                self.record(Broken, rollout_id=name, reason="no luck")
+                self.record(RolloutRaised, rollout_id=name, reason="no luck")
                 group.ended[session] = "broken"
                 return
             piece = CompletionSegment.of([1], [-1.0], (step, step))
             self.texts[name] = Completion(time=float(len(self.written)), pieces=(piece,))
             yield
-            self.record(Wrote, rollout_id=name, segments=())
+            self.record(TextGenerated, rollout_id=name, segments=())
             yield
         assert name in self.texts
         if state is None or state.score is None:
@@ -143,7 +143,7 @@ class SimulatedRun:
             self.record(Scored, document=document, score=score, tokens=1, versions=(step, step))
             yield
             if score.reward is None:
-                self.record(Closed, rollout_id=name, state="masked")
+                self.record(RolloutEnded, rollout_id=name, state="masked")
                 group.ended[session] = "masked"
                 return
         group.ended[session] = "trajectory"
@@ -160,7 +160,7 @@ class SimulatedRun:
             yield
             self.record(Posted, request=request)
             yield
-            self.record(Ended, outcome=Outcome(request_id=request_id, kind="search", result=Success()))
+            self.record(RequestEnded, outcome=Outcome(request_id=request_id, kind="search", result=Success()))
             yield
 
     def sample(self, uid: str, group: Group, step: int) -> bool:
@@ -172,9 +172,9 @@ class SimulatedRun:
         began = min(group.step, self.plan.steps.get(uid, group.step))
         stale = step - began + 1 > ALLOWED
         for name in names:
-            self.record(Closed, rollout_id=name, state="stale" if stale else "trained", step=step)
+            self.record(RolloutEnded, rollout_id=name, state="stale" if stale else "trained", step=step)
         if names and not stale:
-            self.record(Waited, began=0.0, step=step)
+            self.record(TrainerWaited, began=0.0, step=step)
         return bool(names) and not stale
 
     def saved(self) -> None:
@@ -187,11 +187,11 @@ class SimulatedRun:
             for session, end in ends.items()
             if end == "trajectory"
         ]
-        self.record(Saved, step=step, held=tuple(held))
+        self.record(CheckpointSaved, step=step, held=tuple(held))
 
     def resume(self) -> None:
         ledger = merged(self.written)
-        if len(self.checkpoints) > 1 and self.checkpoints[-1][0] not in ledger.saved:
+        if len(self.checkpoints) > 1 and self.checkpoints[-1][0] not in ledger.checkpoints:
             self.saved()  # it was killed between saving and recording the checkpoint
         elif len(self.checkpoints) > 1 and self.chance.random() < 0.2:
             self.checkpoints.pop()  # its files are missing; the texts from before it were removed
@@ -204,11 +204,13 @@ class SimulatedRun:
         """Stop in order: what is open is cancelled."""
         ledger = merged(self.written)
         for rollout in ledger.open:
-            self.record(Closed, rollout_id=rollout.rollout_id, state="cancelled", reason="the run ended")
+            self.record(
+                RolloutEnded, rollout_id=rollout.rollout_id, state="cancelled", reason="the run ended"
+            )
         for record in ledger.pending:
             failure = Failure(cause=Cause.CANCELLED)
             outcome = Outcome(request_id=record.request.request_id, kind="search", result=failure)
-            self.record(Ended, outcome=outcome)
+            self.record(RequestEnded, outcome=outcome)
 
 
 kills = st.lists(st.tuples(st.integers(1, 150), st.booleans()), max_size=4)
@@ -261,7 +263,7 @@ def stopped(*later: Entry) -> Ledger:
     asked = Request(request_id="u_0-0", kind="search", payload={}, deadline=1e9, owner="u_0")
     return merged([
         Started(time=1, rollout_id="u_0", task=TASK, step=3),
-        Wrote(time=2, rollout_id="u_0", segments=()),
+        TextGenerated(time=2, rollout_id="u_0", segments=()),
         Posted(time=3, request=asked),
         *later,
         Resumed(time=20, step=2),
@@ -300,7 +302,7 @@ def test_a_text_that_is_too_old_is_started_again():
 def test_a_scored_document_keeps_its_score():
     document = Document(rollout_id="u_0", task=TASK, parts=())
     scored = Scored(time=5, document=document, score=Score(reward=0.25), tokens=1, versions=(2, 2))
-    trained = Closed(time=6, rollout_id="u_0", state="trained", step=3)
+    trained = RolloutEnded(time=6, rollout_id="u_0", state="trained", step=3)
     decided = plan_resume(stopped(scored, trained), lambda name: text((2, 2)), allowed=1)
     [continued] = decided.continued.values()
     assert (continued.document, continued.score) == (document, Score(reward=0.25))
@@ -309,7 +311,7 @@ def test_a_scored_document_keeps_its_score():
 def test_a_score_of_discarded_weights_is_kept_unless_it_is_too_old():
     document = Document(rollout_id="u_0", task=TASK, parts=())
     scored = Scored(time=5, document=document, score=Score(reward=0.25), tokens=1, versions=(4, 4))
-    trained = Closed(time=6, rollout_id="u_0", state="trained", step=5)
+    trained = RolloutEnded(time=6, rollout_id="u_0", state="trained", step=5)
     ledger = stopped(scored, trained)
     assert plan_resume(ledger, lambda name: text((4, 4)), allowed=3).abandoned == {}
     assert list(plan_resume(ledger, lambda name: text((4, 4)), allowed=2).abandoned) == ["u_0"]
@@ -319,8 +321,8 @@ def test_a_score_of_discarded_weights_is_kept_unless_it_is_too_old():
 def test_a_rollout_in_the_checkpoint_keeps_its_id_without_a_usable_text(lost):
     document = Document(rollout_id="u_0", task=TASK, parts=())
     scored = Scored(time=5, document=document, score=Score(reward=0.25), tokens=1, versions=(2, 2))
-    trained = Closed(time=8, rollout_id="u_0", state="trained", step=3)
-    ledger = stopped(scored, Resumed(time=6, step=1), Saved(time=7, step=2, held=("u_0",)), trained)
+    trained = RolloutEnded(time=8, rollout_id="u_0", state="trained", step=3)
+    ledger = stopped(scored, Resumed(time=6, step=1), CheckpointSaved(time=7, step=2, held=("u_0",)), trained)
     decided = plan_resume(ledger, lambda name: lost, allowed=1)
     assert decided.abandoned == {}
     assert decided.plan.name("u", 0) == "u_0"
@@ -328,8 +330,8 @@ def test_a_rollout_in_the_checkpoint_keeps_its_id_without_a_usable_text(lost):
 
 def test_groups_that_the_checkpoint_is_done_with_are_left_out():
     other = Started(time=3, rollout_id="u_1.1", task=TASK, step=2)
-    masked = Closed(time=5, rollout_id="u_1.1", state="masked")
-    trained = Closed(time=6, rollout_id="u_0", state="trained", step=2)
+    masked = RolloutEnded(time=5, rollout_id="u_1.1", state="masked")
+    trained = RolloutEnded(time=6, rollout_id="u_0", state="trained", step=2)
     assert plan_resume(stopped(other, masked, trained), lambda name: None, allowed=4).plan == ResumePlan(
         step=2
     )
@@ -337,7 +339,7 @@ def test_groups_that_the_checkpoint_is_done_with_are_left_out():
 
 
 def test_a_group_trained_on_before_the_checkpoint_stays_so():
-    trained = Closed(time=6, rollout_id="u_0", state="trained", step=2)
+    trained = RolloutEnded(time=6, rollout_id="u_0", state="trained", step=2)
     decided = plan_resume(stopped(trained), lambda name: text((2, 2)), allowed=4)
     assert decided.plan == ResumePlan(step=2)
     assert [request.request_id for request in decided.orphans] == ["u_0-0"]

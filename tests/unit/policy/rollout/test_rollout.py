@@ -64,7 +64,7 @@ async def test_plain_text_is_scored_and_stays_open_for_the_sampler(build, tmp_pa
     assert (written.reward, written.truncated, written.segments) == (1.0, False, 1)
     assert len(written.token_ids) == len(written.log_probs) == len("Só <image> é só texto.".encode()) + 1
     record = read_ledger(tmp_path).rollouts["u_0"]
-    assert (record.state, record.reward, record.asked_in_step, record.versions) == (None, 1.0, 3, (0, 1))
+    assert (record.state, record.reward, record.submitted_step, record.versions) == (None, 1.0, 3, (0, 1))
 
 
 async def test_a_request_is_posted_when_its_tag_closes_while_the_model_writes_on(build):

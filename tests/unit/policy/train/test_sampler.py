@@ -116,7 +116,7 @@ def started(rollouts, *names: str) -> None:
 def test_a_selected_group_is_trained_on_once(mode, store, sampler, rollouts, tmp_path):
     store.group("a", "finished", [0, 1, 2])
     started(rollouts, "a_0", "a_1", "a_2", "a_3")
-    rollouts.closed("a_3", "masked")
+    rollouts.rollout_ended("a_3", "masked")
     batch, metrics = sampler(mode).sample(2, "train", 1)
     assert sorted(batch.keys) == ["a_0_0", "a_1_0", "a_2_0"]
     assert validity(metrics) == {
@@ -181,7 +181,7 @@ def test_a_group_with_too_few_valid_samples_is_replaced(mode, left, store, sampl
 def test_a_failed_group_is_replaced_despite_valid_samples(mode, store, sampler, rollouts, tmp_path):
     store.group("a", "failure", [0, 1, 2])
     started(rollouts, "a_0", "a_1", "a_2", "a_3")
-    rollouts.broken("a_3", "ValueError: boom")
+    rollouts.rollout_raised("a_3", "ValueError: boom")
     buffer = sampler(mode)
     batch, metrics = buffer.sample(1, "train", 1)
     assert buffer.refilled == [1]
@@ -402,7 +402,7 @@ def test_a_checkpoint_is_recorded_and_texts_trained_on_are_removed(store, sample
     assert texts.load("a_0")  # a run that died now would need it
     made.saved(2)
     assert (texts.load("a_0"), texts.load("b_0") is None) == (None, False)
-    assert read_ledger(tmp_path).saved == [2]
+    assert read_ledger(tmp_path).checkpoints == [2]
 
 
 @pytest.mark.parametrize(("mode", "held"), [("separate_async", {"a_0", "a_2.1"}), ("sync", set())])
