@@ -2,7 +2,8 @@
 
 Invariants:
 - Bytes never travel in messages; images are `BlobRef`s.
-- A request carries its absolute deadline.
+- A request carries its absolute deadline, by the clock of the process that reads it: a worker gets it as a
+  duration from Redis (`workers.broker.claims`).
 - A request ends in exactly one visible `Outcome`: a `Success`, or a `Failure` with a cause that decides the
   fault.
 - Every message can be encoded as UTF-8 JSON: no lone surrogates, no NaN.
@@ -24,6 +25,7 @@ from pydantic import (
     Field,
     FiniteFloat,
     JsonValue,
+    field_validator,
     model_validator,
 )
 
@@ -64,6 +66,12 @@ class Message(BaseModel):
     model_config = ConfigDict(extra="forbid", frozen=True)
 
 
+Priority = Literal[0, 3, 6]
+HIGH: Priority = 0  # somebody waits for it: an interactive document, the edit of an image
+NORMAL: Priority = 3  # training
+LOW: Priority = 6  # validation and batch evaluation
+
+
 class BlobRef(Message):
     """An image in the blob store, by the SHA-256 of its bytes. Sizes in bytes and pixels."""
 
@@ -80,9 +88,10 @@ class Request(Message):
     `kind`: the job, and the queue of the same name (`workers.queues`). `payload`: validated by the job's
     model. `deadline`: Unix seconds at which the client stops waiting. `limit_s`: how long the job may run
     from its start; None: until the deadline. `owner`: id of the rollout or evaluation item that waits for it.
+    `priority`: the level of its queue, `HIGH` first. `traceparent`: W3C trace context of the client, or "".
     """
 
-    version: Literal[1] = 1
+    version: Literal[2] = 2
     request_id: str = Field(min_length=1, max_length=128)
     kind: Text
     payload: Details
@@ -90,6 +99,17 @@ class Request(Message):
     limit_s: Annotated[FiniteFloat, Field(gt=0)] | None = None
     seed: int = 0
     owner: Text = ""
+    priority: Priority = NORMAL
+    traceparent: Annotated[str, Field(max_length=128)] = ""
+
+    @field_validator("version", mode="before")
+    @classmethod
+    def _same_version(cls, version: object) -> object:
+        if version != 2:
+            raise ValueError(
+                f"a message of version {version}, and this program reads version 2; use one release"
+            )
+        return version
 
     @classmethod
     def make(
@@ -102,6 +122,7 @@ class Request(Message):
         seed: int = 0,
         owner: str = "",
         request_id: str | None = None,
+        priority: Priority = NORMAL,
     ) -> Request:
         """A request with its deadline in `timeout_s` seconds. Its job may run for `limit_s` of them."""
         return cls(
@@ -112,6 +133,7 @@ class Request(Message):
             limit_s=limit_s,
             seed=seed,
             owner=owner,
+            priority=priority,
         )
 
     @property
@@ -166,7 +188,7 @@ class Outcome(Message):
     """The one visible result of a request.
 
     `started`, `finished`: Unix seconds by the worker's clock (0: never started). `waited_s`: how long of that
-    the job waited for other jobs or processes.
+    the job waited for other jobs or processes. `attempt`: how often a worker had claimed the request then.
     """
 
     version: Literal[1] = 1
@@ -177,6 +199,7 @@ class Outcome(Message):
     started: FiniteFloat = 0.0
     finished: FiniteFloat = 0.0
     waited_s: Annotated[FiniteFloat, Field(ge=0)] = 0.0
+    attempt: int = 0
 
     @model_validator(mode="after")
     def _ordered(self) -> Outcome:

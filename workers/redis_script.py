@@ -19,14 +19,15 @@ Argument = str | bytes | int | float
 
 
 class Script:
-    """The script `NAME.lua` in the folder of `package`.
+    """The script `NAME.lua` in the folder of `package`, after the functions of `LIBRARY.lua` if one is named.
 
     A call sends the SHA-1. A server that does not have the script, for example after a restart, gets the
     source once. A pipeline gets the source each time, since it cannot send a missing script again.
     """
 
-    def __init__(self, package: str, name: str):
-        self.source = files(package).joinpath(f"{name}.lua").read_text(encoding="utf-8")
+    def __init__(self, package: str, name: str, library: str = ""):
+        parts = [files(package).joinpath(f"{one}.lua") for one in (library, name) if one]
+        self.source = "".join(part.read_text(encoding="utf-8") for part in parts)
         self.sha = hashlib.sha1(self.source.encode()).hexdigest()
 
     def __call__(

@@ -6,14 +6,12 @@ blob.
 
 from __future__ import annotations
 
-import base64
-import json
+import itertools
 import re
 from collections.abc import Iterator
 from typing import Any
 
-from workers.broker.keys import UNACKED, outcome_key, queue_lists
-from workers.queues import QUEUES
+from workers.broker.keys import outcome_key, record_key
 from workers.redis_client import SCAN_TIMEOUT_S, connect_redis
 
 AT_ONCE = 500
@@ -28,8 +26,8 @@ def references_in(text: bytes) -> set[str]:
 def references_in_redis(url: str) -> set[str]:
     """The references in every request that is queued or held by a worker, and in every stored outcome.
 
-    Queues are read before outcomes, as a request passes them, so that a request that moves meanwhile is not
-    missed. Raises `redis.RedisError`.
+    Requests are read before outcomes, so that one that ends meanwhile is not missed. Raises
+    `redis.RedisError`.
     """
     found: set[str] = set()
     with connect_redis(url, SCAN_TIMEOUT_S) as client:
@@ -39,24 +37,15 @@ def references_in_redis(url: str) -> set[str]:
 
 
 def _texts(client: Any) -> Iterator[bytes]:
-    for queue in QUEUES:
-        for key in queue_lists(queue):
-            yield from map(_body, client.lrange(key, 0, -1))
-    yield from map(_body, client.hvals(UNACKED))
-    keys: list[bytes] = []
-    for key in client.scan_iter(f"{outcome_key('')}*", count=1000):
-        keys.append(key)
-        if len(keys) == AT_ONCE:
-            yield from filter(None, client.mget(keys))
-            keys = []
-    yield from filter(None, client.mget(keys) if keys else [])
+    for keys in _batches(client.scan_iter(f"{record_key('')}*", count=1000)):
+        pipeline = client.pipeline(transaction=False)
+        for key in keys:
+            pipeline.hget(key, "message")
+        yield from filter(None, pipeline.execute())
+    for keys in _batches(client.scan_iter(f"{outcome_key('')}*", count=1000)):
+        yield from filter(None, client.mget(keys))
 
 
-def _body(entry: bytes) -> bytes:
-    """The request in a kombu message; one that a worker holds is [message, exchange, routing key]."""
-    try:
-        message = json.loads(entry)
-        message = message[0] if isinstance(message, list) else message
-        return base64.b64decode(message["body"])
-    except (ValueError, LookupError, TypeError):
-        return entry  # not a message of this project
+def _batches(keys: Iterator[bytes]) -> Iterator[list[bytes]]:
+    while batch := list(itertools.islice(keys, AT_ONCE)):
+        yield batch

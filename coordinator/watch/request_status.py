@@ -86,8 +86,10 @@ def describe(where: RequestStatus | None, median_s: float | None, lease_s: float
             return f"queued: {_workers(where.loading)} {'is' if where.loading == 1 else 'are'} loading"
         case "unserved":
             return "stuck: no worker serves this queue"
-        case "missing":
-            return f"stuck: lost with its worker; reposted within {lease_s:.0f} s"
+        case "unknown":
+            return f"stuck: Redis has lost it; reposted within {lease_s:.0f} s"
+        case "quarantined":
+            return "quarantined: it ended its worker too often"
         case _:
             return "done: its outcome is being delivered"
 

@@ -177,7 +177,7 @@ class Judging:
         Posting it again then returns its outcome.
         """
         while self.budget.left_s:
-            found = await asyncio.to_thread(states, self.loop.redis, kind, ids)
+            found = await asyncio.to_thread(states, self.loop.redis, ids)
             if not {"queued", "running"} & set(found.values()):
                 return
             await asyncio.sleep(POLL_S)

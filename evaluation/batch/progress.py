@@ -147,7 +147,7 @@ class Evaluation:
         """The state of each item without a complete result. Reads the results first."""
         self.results = self.batch.results(self.results)
         open_ids = [item.item_id for item in self.manifest.items if not self.complete(item.item_id)]
-        found = queue.states(client, EVALUATE_KIND, [self._request_id(item_id) for item_id in open_ids])
+        found = queue.states(client, [self._request_id(item_id) for item_id in open_ids])
         ended = [item_id for item_id in open_ids if found[self._request_id(item_id)] == "done"]
         self._collect(client, ended)
         states: dict[str, str] = {}

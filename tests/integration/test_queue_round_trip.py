@@ -3,18 +3,18 @@
 from __future__ import annotations
 
 import asyncio
-import uuid
+import json
 
 import pytest
 import redis
 from conftest import StartWorker
 from queue_jobs import Order
 from queue_requests import ask, request_for
+from raw_queue import put_entry, put_message
 from waiting import until
 
-from workers.broker.dead_letters import KEY, read_dead_letters
+from workers.broker.dead_letters import dead_letters_key, read_dead_letters
 from workers.client.client import QueueClient
-from workers.client.publisher import encode
 from workers.errors import Cause, Fault, InfrastructureFault
 from workers.messages import Failure, Outcome, Request
 from workers.settings import QueueSettings
@@ -104,23 +104,20 @@ async def test_an_invalid_payload_is_dead_lettered(
     assert request.request_id in letter.payload
 
 
-@pytest.mark.parametrize(
-    ("old", "new"),
-    [
-        ("llmi.code", "llmi.unheard_of"),
-        ('"correlation_id": ', '"correlation": '),
-    ],
-    ids=["unknown task", "odd envelope"],
-)
-async def test_a_worker_survives_a_message_of_an_unknown_task(
-    old: str, new: str, worker: StartWorker, queue_settings: QueueSettings
+@pytest.mark.parametrize("named", [True, False], ids=["record", "entry"])
+async def test_a_worker_survives_a_message_of_celery(
+    named: bool, worker: StartWorker, queue_settings: QueueSettings
 ) -> None:
     process = worker(["code"], app="queue_app")
-    request = request_for(Order())
-    message = encode(request, tag=uuid.uuid4().hex, reply_to="").replace(old, new)
+    message = json.dumps(
+        {"body": "W10=", "headers": {"task": "llmi.code"}, "properties": {}, "more": "x" * 128}
+    )
     with redis.Redis.from_url(queue_settings.url) as raw:
-        raw.lpush("code", message)
-        await until(lambda: raw.llen(KEY) == 1)
+        if named:
+            put_message(raw, "code", "from-celery", message)
+        else:
+            put_entry(raw, "code", message)
+        await until(lambda: raw.llen(dead_letters_key("invalid")) == 1)
     async with QueueClient(queue_settings) as client:
         assert (await ask(client, Order())).ok
     assert process.alive
@@ -163,7 +160,7 @@ async def test_a_lone_surrogate_is_a_bad_message_and_affects_no_other_request(
     worker(["code"], app="queue_app")
     half = request_for(Order()).model_copy(update={"payload": {"act": "\ud83d"}})
     async with QueueClient(queue_settings) as client:
-        outcome = await (await client.post(half)).outcome()
-        assert isinstance(outcome.result, Failure)
-        assert outcome.result.cause is Cause.BAD_MESSAGE
+        with pytest.raises(InfrastructureFault) as raised:
+            await client.post(half)
+        assert raised.value.cause is Cause.BAD_MESSAGE
         assert (await ask(client, Order())).ok

@@ -65,7 +65,8 @@ class ProviderBreaker:
         """None if the request may run now, otherwise the outage."""
 
         def decide(breaker: Breaker, now: float) -> tuple[Breaker, ProviderOutage | None]:
-            may, after = admit(breaker, request.request_id, request.deadline, now, self._settings)
+            deadline = now + request.deadline - time.time()  # by the clock of Redis
+            may, after = admit(breaker, request.request_id, deadline, now, self._settings)
             return after, None if may else self._outage(breaker)
 
         return self._change(decide, None)

@@ -2,38 +2,38 @@
 
 `llmi workers status` shows dead letters to an operator. The client gets an outcome, as for any other request.
 
-Invariants: the newest entry comes first; at most `MAX_ENTRIES` are kept, each detail and payload cut to
-`MAX_CHARS`; the list expires like outcomes do. The client of an invalid message gets BAD_MESSAGE at once, not
-at its deadline, if the message still names the request.
+Invariants: at most `MAX_ENTRIES` are kept of each reason, so that many of one push out none of another; each
+detail and payload is cut to `MAX_CHARS`; the lists expire like outcomes do.
 """
 
 from __future__ import annotations
 
-import re
+import itertools
 import reprlib
 import time
 from collections.abc import Sequence
-from typing import Any, Literal
+from typing import Any, Literal, get_args
 
 import redis
 from pydantic import ValidationError
 
-from workers.broker.outcomes import Attempt, commit
-from workers.errors import Cause
-from workers.messages import Failure, Message, Outcome, Request, Text
+from workers.broker.claims import Attempt
+from workers.messages import Message, Request, Text
 from workers.redis_client import connect_redis
 
-KEY = "llmi:dead-letters"
-MAX_ENTRIES = 1_000
+MAX_ENTRIES = 1_000  # of each reason
 MAX_CHARS = 2_000
+QUARANTINED = "quarantined: "  # start of the detail of the outcome of a poison message
 MAX_SUMMARY_CHARS = 300
-MAX_MESSAGE_BYTES = 1 << 20  # of a queue entry; the longest tag (100,000 characters) takes 0.8 MB at most
-_ID = re.compile(rb'"correlation_id": ?"([^"\\]{1,128})"')
-_REPLY_TO = re.compile(rb'"reply_to": ?"(llmi:replies:[0-9a-f]{32})"')
 _SHORT = reprlib.Repr()
 _SHORT.maxstring, _SHORT.maxother, _SHORT.maxlevel, _SHORT.maxdict, _SHORT.maxlist = 80, 40, 3, 4, 3
 
 Reason = Literal["invalid", "expired", "poison"]
+
+
+def dead_letters_key(reason: Reason) -> str:
+    """A list, newest first."""
+    return f"llmi:dead-letters:{reason}"
 
 
 class DeadLetter(Message):
@@ -66,24 +66,13 @@ def payload_summary(request: Request) -> str:
 def dead_letter_message(
     client: redis.Redis, queue: str, detail: str, message: bytes, ttl_s: int, reason: Reason = "invalid"
 ) -> None:
-    """Add a message that is not run, and store a BAD_MESSAGE outcome if it names a request.
-
-    Raises `redis.RedisError`.
-    """
+    """Add a message that is not run. Raises `redis.RedisError`."""
     detail = detail[:MAX_CHARS]
     payload = message[:MAX_CHARS].decode(errors="replace")
     letter = DeadLetter(
         reason=reason, detail=detail, queue=queue, since=time.time(), size=len(message), payload=payload
     )
     _add(client, letter, ttl_s)
-    if found := _ID.search(message):
-        reply_to = _REPLY_TO.search(message)
-        outcome = Outcome(
-            request_id=found[1].decode(errors="replace"),
-            kind=queue,
-            result=Failure(cause=Cause.BAD_MESSAGE, detail=detail),
-        )
-        commit(client, outcome, reply_to[1].decode() if reply_to else "", ttl_s)
 
 
 def dead_letter_poison(
@@ -107,10 +96,10 @@ def dead_letter_poison(
 def read_dead_letters(url: str) -> list[DeadLetter]:
     """Every entry, newest first. Raises `redis.RedisError` when Redis does not answer."""
     with connect_redis(url) as client:
-        entries: Any = client.lrange(KEY, 0, -1)
+        lists: list[Any] = [client.lrange(dead_letters_key(one), 0, -1) for one in get_args(Reason)]
     letters: list[DeadLetter] = []
     poison: set[str] = set()
-    for entry in entries:
+    for entry in itertools.chain.from_iterable(lists):
         try:
             letter = DeadLetter.model_validate_json(entry)
         except ValidationError:  # written by another version
@@ -121,12 +110,13 @@ def read_dead_letters(url: str) -> list[DeadLetter]:
                 continue
             poison.add(letter.request_id)
         letters.append(letter)
-    return letters
+    return sorted(letters, key=lambda letter: -letter.since)
 
 
 def _add(client: redis.Redis, letter: DeadLetter, ttl_s: int) -> None:
     pipeline: Any = client.pipeline()
-    pipeline.lpush(KEY, letter.model_dump_json())
-    pipeline.ltrim(KEY, 0, MAX_ENTRIES - 1)
-    pipeline.expire(KEY, ttl_s)
+    key = dead_letters_key(letter.reason)
+    pipeline.lpush(key, letter.model_dump_json())
+    pipeline.ltrim(key, 0, MAX_ENTRIES - 1)
+    pipeline.expire(key, ttl_s)
     pipeline.execute()

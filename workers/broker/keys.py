@@ -1,15 +1,14 @@
 """Names of the Redis keys of the queue.
 
-Invariants: keys of this program start with `llmi:` and expire; keys without that prefix are kombu's.
+`scripts/queue.lua` documents the keys of queued and held requests.
+
+Invariants: keys of this program start with `llmi:` and expire. The lists of the queues have the names that
+kombu would give them, so that Flower and other tools of Celery show their lengths.
 """
 
 from __future__ import annotations
 
-PRIORITY_STEPS = (0, 3, 6, 9)  # kombu keeps one list per step; 0 is consumed first
-UNACKED = "unacked"  # kombu's hash: delivery tag -> [message, exchange, routing key], held by workers
-UNACKED_INDEX = "unacked_index"  # kombu's sorted set: delivery tag -> when its lease was renewed
-# means "no reply stream"; a valid key, since a user's permissions may be limited to `llmi:*`
-NO_REPLIES = "llmi:replies:-"
+LEVELS = (0, 3, 6)  # of priority, 0 first; kombu's steps, of which Flower adds up the lists
 STATS = "llmi:stats"  # hash of totals: KIND:n ended, KIND:ran were started, KIND:service_s seconds they ran
 
 
@@ -17,9 +16,24 @@ def outcome_key(request_id: str) -> str:
     return f"llmi:outcome:{request_id}"
 
 
-def attempts_key(request_id: str) -> str:
-    """A list with one entry for each time a worker started the request."""
-    return f"llmi:attempts:{request_id}"
+def record_key(request_id: str) -> str:
+    """A hash about one request until it has an outcome."""
+    return f"llmi:request:{request_id}"
+
+
+def held_key(queue: str) -> str:
+    """A sorted set: ids of the held requests of one queue, by the time at which their leases expire."""
+    return f"llmi:held:{queue}"
+
+
+def wake_key(queue: str) -> str:
+    """A list on which idle workers wait."""
+    return f"llmi:wake:{queue}"
+
+
+def cancelled_key(worker: str) -> str:
+    """A list of cancelled requests that one worker holds."""
+    return f"llmi:cancelled:{worker}"
 
 
 def replies_key(client_id: str) -> str:
@@ -29,11 +43,11 @@ def replies_key(client_id: str) -> str:
 
 def worker_key(name: str) -> str:
     """A hash that expires with the worker's heartbeat: `queues` (comma-separated), `consuming` (process id),
-    `config` (fingerprint), one `warm:<pid>` per pool process.
+    `config` (fingerprint), `clock_s` (its clock less that of Redis), one `warm:<pid>` per pool process.
     """
     return f"llmi:worker:{name}"
 
 
 def queue_lists(queue: str) -> list[str]:
-    """The Redis lists of one queue in the order in which they are consumed: one per priority step."""
-    return [queue if step == 0 else f"{queue}\x06\x16{step}" for step in PRIORITY_STEPS]
+    """The Redis lists of one queue, one per level."""
+    return [queue if level == 0 else f"{queue}\x06\x16{level}" for level in LEVELS]

@@ -10,8 +10,6 @@ def beat_s(lease_s: float) -> float:
     return lease_s / BEATS_PER_LEASE
 
 
-def visible_after_s(lease_s: float) -> float:
-    """Age in seconds at which a sweep requeues a delivery. Age plus the wait for the next sweep stay within
-    the lease.
-    """
+def granted_s(lease_s: float) -> float:
+    """Seconds for which Redis grants a lease. With the wait for the next sweep it stays within `lease_s`."""
     return lease_s - beat_s(lease_s)

@@ -3,7 +3,7 @@
 Invariants:
 - Messages are JSON.
 - A message is acknowledged after its outcome is stored.
-- A worker holds no more messages than it runs.
+- Requests come from `workers.celery_app.claimer`. Kombu's connection serves control commands and events only.
 - The job of a silent worker is requeued within `lease_s` (`workers.celery_app.lease`).
 """
 
@@ -15,10 +15,8 @@ from typing import Any
 
 from celery import Celery
 
-from workers.broker.leases import visible_after_s
-from workers.celery_app import cancel_command, heartbeat, lease, maintenance, pause, reporting
+from workers.celery_app import consumer, heartbeat, lease, maintenance, pause, reporting, wakeup
 from workers.celery_app.backend import TASK_PREFIX
-from workers.celery_app.transport import channel, wakeup
 from workers.queues import QUEUES
 from workers.settings import QueueSettings, section
 
@@ -34,13 +32,22 @@ _KEEPALIVE = {
 }
 
 
+_TRANSPORT_OPTIONS: dict[str, Any] = {
+    "socket_timeout": SOCKET_TIMEOUT_S,
+    "socket_connect_timeout": CONNECT_TIMEOUT_S,
+    "socket_keepalive": True,
+    "socket_keepalive_options": _KEEPALIVE,
+    "health_check_interval": 10,
+}
+
+
 def make_app(settings: QueueSettings) -> Celery:
     """A Celery application on the broker of `settings`, whatever Celery's own environment variables say."""
-    channel.install()
     app = Celery(
         "llmi",
         broker=settings.url,
         backend=f"workers.celery_app.backend.OutcomeBackend+{settings.url}",
+        amqp=consumer.ClaimedQueues,
         task_cls="workers.celery_app.request:JobTask",
     )
     app.conf.update(
@@ -51,17 +58,15 @@ def make_app(settings: QueueSettings) -> Celery:
         result_accept_content=["json"],
         task_acks_late=True,
         task_reject_on_worker_lost=True,
-        worker_prefetch_multiplier=1,
-        worker_disable_prefetch=True,
         worker_proc_alive_timeout=3600.0,  # a pool process is up once its jobs are warm: minutes
         worker_cancel_long_running_tasks_on_connection_loss=False,
         worker_send_task_events=False,  # a dashboard enables them when it connects
         broker_connection_retry_on_startup=True,
         broker_connection_max_retries=None,
         broker_channel_error_retry=True,  # a Redis without memory or disk answers with errors for a while
-        worker_enable_prefetch_count_reduction=False,  # `transport.qos` counts the running jobs
+        worker_enable_prefetch_count_reduction=False,
         broker_connection_timeout=CONNECT_TIMEOUT_S,
-        broker_transport_options=_transport_options(settings),
+        broker_transport_options=_TRANSPORT_OPTIONS,
         result_backend_always_retry=True,
         result_expires=settings.result_ttl_s,
         redis_socket_timeout=SOCKET_TIMEOUT_S,
@@ -72,24 +77,12 @@ def make_app(settings: QueueSettings) -> Celery:
     return app
 
 
-def _transport_options(settings: QueueSettings) -> dict[str, Any]:
-    return {
-        "visibility_timeout": visible_after_s(settings.lease_s),
-        "unacked_mutex_expire": 10,  # the default keeps a dead worker's sweep lock for 300 s
-        "socket_timeout": SOCKET_TIMEOUT_S,
-        "socket_connect_timeout": CONNECT_TIMEOUT_S,
-        "socket_keepalive": True,
-        "socket_keepalive_options": _KEEPALIVE,
-        "health_check_interval": 10,
-    }
-
-
 for name in ("celery.app.trace", "celery.worker.strategy"):  # they log every outcome and every message
     logging.getLogger(name).setLevel(logging.WARNING)
 app = make_app(section("queue", QueueSettings))
 app.conf.imports = ("workers.celery_app.tasks",)
-app.steps["consumer"].update((lease.LeaseSweep, wakeup.WakeUp, pause.PauseQueues, maintenance.Maintenance))
+app.steps["consumer"].update((consumer.ClaimStep, wakeup.WakeUp, pause.PauseQueues, maintenance.Maintenance))
 reporting.connect()  # first: the first lease renewal lists the metrics endpoint too
 lease.connect()
+consumer.connect()
 heartbeat.connect()
-cancel_command.connect()

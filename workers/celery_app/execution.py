@@ -1,19 +1,16 @@
-"""The life of one message in a pool process: parse, count the attempt, run the job, return its outcome.
+"""The life of one message in a pool process: parse, check the circuit, run the job, return its outcome.
 
-Before: `transport.channel` validates the queue entry, Celery receives it, and `lease` sets its time limit and
-holds its lease. After: Celery passes the outcome to `backend`, which stores it and notifies the producer;
-then Celery acknowledges the message.
+Before: `claimer` claims the request, `intake` validates it, Celery receives it, and `lease` sets its time
+limit and renews its lease. After: Celery passes the outcome to `backend`, which stores it, ends its delivery
+and notifies the producer; then Celery acknowledges the message, which frees the slot.
 
 Invariants:
 - No message makes the task raise, however malformed.
-- A request that already has an outcome (cancelled, or delivered twice) is not run again.
-- A request that ended its worker process `max_attempts` times is quarantined with its attempts.
 - A request that is requeued because a circuit is open has used no attempt.
 """
 
 from __future__ import annotations
 
-import contextlib
 import functools
 import json
 import logging
@@ -29,11 +26,9 @@ from pydantic import ValidationError
 from workers import jobs
 from workers.broker.breakers import ProviderBreaker, ProviderOutage
 from workers.broker.cancellation import CancellationCheck
-from workers.broker.dead_letters import Reason, dead_letter_message, dead_letter_poison
-from workers.broker.outcomes import Attempt, record_attempt, remove_attempt
-from workers.broker.retry import retry_redis
+from workers.broker.dead_letters import Reason, dead_letter_message
 from workers.celery_app.backend import TASK_PREFIX
-from workers.celery_app.transport.validation import first_error
+from workers.celery_app.intake import first_error
 from workers.errors import Cause
 from workers.messages import Failure, Outcome, Request
 from workers.redis_client import connect_redis
@@ -69,15 +64,6 @@ def handle(task_id: str, kind: str, arguments: tuple[Any, ...]) -> Outcome:
         return _failed(task_id, kind, Cause.BAD_MESSAGE, detail)
 
     settings = section("queue", QueueSettings)
-    attempt = Attempt(worker=jobs.worker_id(), started=time.time())
-    stored, attempts = _begin(task_id, attempt, settings.result_ttl_s)
-    if stored is not None:
-        return Outcome.model_validate_json(stored)
-    if len(attempts) > settings.max_attempts:
-        _quarantine(request, attempts[:-1], settings.result_ttl_s)
-        detail = f"{settings.max_attempts} workers were lost while they ran it"
-        return _failed(task_id, kind, Cause.WORKER_LOST, detail)
-
     provider = jobs.provider_of(kind)
     late_s = time.time() - request.start_by
     if late_s >= 0:
@@ -89,11 +75,11 @@ def handle(task_id: str, kind: str, arguments: tuple[Any, ...]) -> Outcome:
     may_wait = settings.breaker.while_open == "wait"
     if down := breaker.admit(request):
         if may_wait:
-            _requeue(request, attempt, down)
+            _requeue(request, down)
         return _failed(task_id, kind, Cause.PROVIDER_DOWN, f"circuit open: {down}", provider)
     outcome = _run(request, arguments)
     if (down := breaker.record(outcome)) and may_wait:
-        _requeue(request, attempt, down)
+        _requeue(request, down)
     return outcome
 
 
@@ -117,13 +103,11 @@ def _run(request: Request, arguments: tuple[Any, ...]) -> Outcome:
     return outcome
 
 
-def _requeue(request: Request, attempt: Attempt, down: ProviderOutage) -> None:
-    """Raise `Requeued` and uncount the attempt. Returns when no time is left to wait for the provider."""
+def _requeue(request: Request, down: ProviderOutage) -> None:
+    """Raise `Requeued`. Returns when no time is left to wait for the provider."""
     left_s = request.start_by - time.time()
     if left_s > REQUEUE_DELAY_S:
         time.sleep(REQUEUE_DELAY_S)
-        with contextlib.suppress(redis.RedisError):  # the attempt then counts
-            remove_attempt(_redis(os.getpid()), request.request_id, attempt)
         raise Requeued(f"circuit open: {down}")
 
 
@@ -136,17 +120,6 @@ def _dead_letter(kind: str, detail: str, arguments: tuple[Any, ...], reason: Rea
         dead_letter_message(_redis(os.getpid()), kind, detail, text, ttl_s, reason)
     except redis.RedisError as error:
         logger.warning("the dead letter could not be stored: %s", error)
-
-
-@retry_redis
-def _begin(request_id: str, attempt: Attempt, ttl_s: int) -> tuple[bytes | None, tuple[Attempt, ...]]:
-    return record_attempt(_redis(os.getpid()), request_id, attempt, ttl_s)
-
-
-@retry_redis
-def _quarantine(request: Request, attempts: tuple[Attempt, ...], ttl_s: int) -> None:
-    logger.error("quarantined %s (%s): %d workers were lost", request.request_id, request.kind, len(attempts))
-    dead_letter_poison(_redis(os.getpid()), request, attempts, ttl_s)
 
 
 def _failed(request_id: str, kind: str, cause: Cause, detail: str, provider: str = "") -> Outcome:

@@ -35,9 +35,10 @@ _self: dict[str, Any] = {
 }  # this worker; set in the parent, inherited by its children
 
 
-def renew(pipeline: Any, settings: QueueSettings) -> None:
-    """Add one heartbeat to `pipeline`."""
-    pipeline.hset(worker_key(_self["name"]), mapping=_self["fields"])
+def renew(pipeline: Any, settings: QueueSettings, clock_s: float) -> None:
+    """Add one heartbeat to `pipeline`. `clock_s`: this machine's clock less that of Redis, seconds."""
+    fields = _self["fields"] | {"clock_s": f"{clock_s:.3f}"}
+    pipeline.hset(worker_key(_self["name"]), mapping=fields)
     pipeline.expire(worker_key(_self["name"]), max(1, round(settings.lease_s)))
 
 

@@ -6,7 +6,7 @@ queues.
 Invariants:
 - A queue is paused only while its breaker is open or a trial request runs (half-open).
 - With `while_open: mask`, and while Redis does not answer, every queue is consumed.
-- Celery's event loop never blocks: a thread polls the breakers, a timer of the loop applies the result.
+- Celery's event loop never blocks: a thread polls the breakers, a timer of the loop passes the result on.
 """
 
 from __future__ import annotations
@@ -19,6 +19,7 @@ from typing import Any
 import redis
 
 from workers.broker.breakers import fetch_breakers
+from workers.celery_app.consumer import ClaimStep
 from workers.celery_app.timer_step import TimerStep
 from workers.jobs import JOBS, provider_of
 from workers.redis_client import POLL_TIMEOUT_S, connect_redis
@@ -54,9 +55,10 @@ class BreakerWatch(threading.Thread):
 
 
 class PauseQueues(TimerStep):
-    """Cancels and adds consumers by what `BreakerWatch` found. A reconnection adds all of them."""
+    """Passes what `BreakerWatch` found to the claimer."""
 
     _watch: BreakerWatch | None = None  # one for the life of the worker, across reconnections
+    _applied: frozenset[str] = frozenset()
 
     def start(self, consumer: Any) -> None:
         settings = section("queue", QueueSettings)
@@ -67,19 +69,16 @@ class PauseQueues(TimerStep):
         if PauseQueues._watch is None:
             PauseQueues._watch = BreakerWatch(settings, providers)
             PauseQueues._watch.start()
-        self.repeat(consumer, POLL_S, self._apply, consumer, tuple(providers))
+        self.repeat(consumer, POLL_S, self._apply)
 
     @staticmethod
-    def _apply(consumer: Any, kinds: tuple[str, ...]) -> None:
-        tasks = consumer.task_consumer
-        if tasks is None or PauseQueues._watch is None:
+    def _apply() -> None:
+        watch, claimer = PauseQueues._watch, ClaimStep.claimer
+        if watch is None or claimer is None or watch.paused == PauseQueues._applied:
             return
-        paused = PauseQueues._watch.paused
-        for kind in kinds:
-            if kind in paused and tasks.consuming_from(kind):
-                tasks.cancel_by_queue(kind)
-                logger.warning("circuit open: paused the queue %s", kind)
-            elif kind not in paused and not tasks.consuming_from(kind):
-                tasks.add_queue(consumer.app.amqp.queues[kind])
-                tasks.consume()
-                logger.warning("circuit closed or half-open: resumed the queue %s", kind)
+        for kind in watch.paused - PauseQueues._applied:
+            logger.warning("circuit open: paused the queue %s", kind)
+        for kind in PauseQueues._applied - watch.paused:
+            logger.warning("circuit closed or half-open: resumed the queue %s", kind)
+        PauseQueues._applied = watch.paused
+        claimer.pause(watch.paused)

@@ -20,7 +20,7 @@ from celery.worker.request import Request
 
 from workers import jobs
 from workers.celery_app.backend import TASK_PREFIX
-from workers.celery_app.transport.wakeup import WakeUp
+from workers.celery_app.wakeup import WakeUp
 from workers.metrics.telemetry import worker_metrics
 
 logger = logging.getLogger(__name__)
@@ -84,6 +84,7 @@ class JobRequest(Request):
     def reject(self, requeue: bool = False) -> None:
         if requeue and not self.acknowledged and self._circuit_open:
             logger.warning("requeued %s (%s): circuit open", self.id, self.name)
+            self.message.channel.mark_returned(self.message.delivery_tag)
         elif requeue and not self.acknowledged:
             logger.warning("requeued %s (%s): the process that ran it died", self.id, self.name)
             worker_metrics().requeued(self.name.removeprefix(TASK_PREFIX))

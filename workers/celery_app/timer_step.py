@@ -11,7 +11,7 @@ from celery import bootsteps
 class TimerStep(bootsteps.StartStopStep):
     """A bootstep with one timer, which stops with the connection and is started again with the next."""
 
-    requires = ("celery.worker.consumer.tasks:Tasks",)
+    requires: tuple[Any, ...] = ("celery.worker.consumer.tasks:Tasks",)
     _timer: Any = None
 
     def repeat(self, consumer: Any, every_s: float, call: Callable[..., Any], *arguments: Any) -> None:

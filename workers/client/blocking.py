@@ -1,28 +1,25 @@
 """Posts requests for a program that does not wait for them, and reads their states and outcomes. Blocking.
 
-Invariants: a request is posted only when it is neither queued nor held by a worker and has no outcome, in one
-atomic script, so that posting twice is posting once; posting never exceeds the limit of a queue; nothing
-posted here is cancelled.
-
-Limits: request ids must be plain (letters, digits, dots, dashes), since the script searches them in the
-messages; it scans the queue inside Redis, some ms per 1,000 queued messages.
+Invariants: a request is posted only when it is neither queued nor held by a worker and has no outcome, so
+that posting twice is posting once; posting never exceeds the limit of a queue; nothing posted here is
+cancelled.
 """
 
 from __future__ import annotations
 
+import time
 from collections.abc import Sequence
 from typing import Literal, cast
 
 import redis
 
-from workers.broker.keys import UNACKED, outcome_key, queue_lists
+from workers.broker.keys import outcome_key, record_key
+from workers.broker.posting import post as post_batch
+from workers.broker.posting import prepare
 from workers.messages import Outcome, Request
-from workers.redis_script import Script
 
 State = Literal["absent", "posted", "queued", "running", "done"]
-BATCH = 256  # requests per call of the script
-
-SUBMIT = Script("workers.client.scripts", "submit")
+BATCH = 256  # requests per call
 
 
 def post(client: redis.Redis, requests: Sequence[Request], max_waiting: int) -> dict[str, State]:
@@ -31,28 +28,40 @@ def post(client: redis.Redis, requests: Sequence[Request], max_waiting: int) -> 
     Returns the state of each: `posted` by this call, or still `absent` because the queue is full. Raises
     `redis.RedisError`; a repeated call then posts the rest.
     """
-    from workers.client.publisher import encode  # here: readers of states do not need Celery
-
     found: dict[str, State] = {}
-    for kind in sorted({request.kind for request in requests}):
-        part = [request for request in requests if request.kind == kind]
-        for first in range(0, len(part), BATCH):
-            pairs = [
-                (one.request_id, encode(one, tag=one.request_id, reply_to=""))
-                for one in part[first : first + BATCH]
-            ]
-            found |= _submit(client, kind, max_waiting, pairs)
+    for first in range(0, len(requests), BATCH):
+        part, now = requests[first : first + BATCH], time.time()
+        answers = post_batch(client, [prepare(one, "", now) for one in part], max_waiting, keep_failures=True)
+        for one, answer in zip(part, answers, strict=True):
+            found[one.request_id] = _ANSWERS[answer.state]
     return found
 
 
-def states(client: redis.Redis, kind: str, request_ids: Sequence[str]) -> dict[str, State]:
+def states(client: redis.Redis, request_ids: Sequence[str]) -> dict[str, State]:
     """The state of each request: absent, queued, running (held by a worker) or done. Raises
     `redis.RedisError`.
     """
     found: dict[str, State] = {}
     for first in range(0, len(request_ids), BATCH):
-        found.update(_submit(client, kind, 0, [(one, "") for one in request_ids[first : first + BATCH]]))
+        part = request_ids[first : first + BATCH]
+        pipeline = client.pipeline()
+        for request_id in part:
+            pipeline.exists(outcome_key(request_id))
+            pipeline.hget(record_key(request_id), "state")
+        answers = pipeline.execute()
+        for request_id, done, state in zip(part, answers[::2], answers[1::2], strict=True):
+            found[request_id] = "done" if done else _STATES.get(state, "absent")
     return found
+
+
+_STATES: dict[bytes | None, State] = {b"waiting": "queued", b"held": "running"}
+_ANSWERS: dict[str, State] = {
+    "posted": "posted",
+    "waiting": "queued",
+    "running": "running",
+    "done": "done",
+    "full": "absent",
+}
 
 
 def outcomes(client: redis.Redis, request_ids: Sequence[str]) -> dict[str, Outcome]:
@@ -62,15 +71,4 @@ def outcomes(client: redis.Redis, request_ids: Sequence[str]) -> dict[str, Outco
         part = request_ids[first : first + BATCH]
         stored = cast(list[bytes | None], client.mget([outcome_key(one) for one in part]))
         found.update({i: Outcome.model_validate_json(o) for i, o in zip(part, stored, strict=True) if o})
-    return found
-
-
-def _submit(client: redis.Redis, kind: str, limit: int, pairs: Sequence[tuple[str, str]]) -> dict[str, State]:
-    """Call the script for (id, message) pairs. `limit`: messages that the queue may hold, 0 to post none."""
-    keys = [UNACKED, *queue_lists(kind)]
-    flat = [text for pair in pairs for text in pair]
-    answer = SUBMIT(client, keys, [limit, *flat])
-    found: dict[str, State] = {}
-    for request_id, state in zip(answer[::2], answer[1::2], strict=True):
-        found[request_id.decode()] = cast(State, state.decode())
     return found

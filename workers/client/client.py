@@ -1,8 +1,8 @@
 """The async client of the queues: post a request, await its outcome. Never blocks the loop.
 
 Invariants: every posted request gets exactly one outcome, at its deadline at the latest; `on_posted` and
-`on_outcome` are called once each per posted request, in this order, on the loop; a lost message is posted
-again. One client belongs to one event loop.
+`on_outcome` are called once each per posted request, in this order, on the loop; a request that Redis has
+lost is posted again. One client belongs to one event loop.
 """
 
 from __future__ import annotations
@@ -19,13 +19,11 @@ from pydantic import ValidationError
 from redis.exceptions import RedisError
 
 from workers.broker.keys import replies_key
-from workers.broker.outcomes import commit_async
-from workers.client.cancellation import Canceller
+from workers.broker.outcomes import commit_cancelled
+from workers.broker.posting import post_async, prepare
 from workers.client.handle import RequestHandle
-from workers.client.publisher import DEADLINE_GRACE_S, Publisher
-from workers.client.reattach import reattach
+from workers.client.publisher import Publisher
 from workers.client.replies import RETRY_S, ReplyReader
-from workers.client.repost import Reposter
 from workers.errors import Cause, InfrastructureFault
 from workers.messages import Outcome, Request
 from workers.queues import QUEUES
@@ -34,6 +32,8 @@ from workers.settings import QueueSettings
 
 logger = logging.getLogger(__name__)
 STOP_POLL_S = 0.1
+DEADLINE_GRACE_S = 2.0  # the TIMEOUT outcome of a worker may arrive so much after the deadline
+NO_LIMIT = 1 << 31
 CANCEL_BATCH = 64  # each takes a connection
 FINAL_POLL_S = 1.0  # limit of the poll for an outcome at the deadline
 
@@ -54,26 +54,23 @@ class QueueClient:
         self._pending: dict[str, RequestHandle] = {}
         self._due: list[RequestHandle] = []  # past their deadlines, without an outcome
         self._stream = replies_key(uuid.uuid4().hex)
+        self._reposting: set[str] = set()
         self._tasks: set[asyncio.Task[None]] = set()
 
     async def start(self) -> None:
         """Open the connections. Does not fail when Redis is down; `post` then fails at the deadline."""
         self._redis = connect_redis_async(self._settings.url, keep_open=True)
         self._publisher = Publisher(self._redis, self._stream, self._settings.max_waiting)
-        self._replies = ReplyReader(self._redis, self._stream, self._on_reply, lambda: self._pending)
-        self._canceller = Canceller(self._settings)
-        self._reposter = Reposter(self._redis, self._settings, lambda: self._pending.values(), self._publish)
-        services = (
-            self._publisher.run,
-            self._replies.listen,
-            self._replies.sweep,
-            self._reposter.run,
-            self._canceller.run,
+        self._replies = ReplyReader(
+            self._redis, self._stream, self._settings.lease_s, self._posted, self._on_reply, self._on_lost
         )
+        services = (self._publisher.run, self._replies.listen, self._replies.run_checks)
         self._tasks = {asyncio.create_task(_supervise(service)) for service in services}
 
     async def close(self) -> None:
-        """Cancel what is pending, so that no worker starts it, and close the connections."""
+        """Cancel what is pending, so that no worker starts it, delete the reply stream and close the
+        connections.
+        """
         pending = list(self._pending.values())
         try:
             async with asyncio.timeout(COMMAND_TIMEOUT_S):
@@ -96,6 +93,8 @@ class QueueClient:
             for task in running:
                 task.cancel()
             _, running = await asyncio.wait(running, timeout=STOP_POLL_S)
+        with contextlib.suppress(RedisError, OSError):  # it expires
+            await self._redis.delete(self._stream)
         await self._redis.aclose()
 
     async def __aenter__(self) -> Self:
@@ -133,8 +132,12 @@ class QueueClient:
         return await self._start_request(request, self._publish)
 
     async def reattach(self, request: Request) -> RequestHandle:
-        """As `post`, for a request that a client that died may have posted: continues with the queued or
-        running message, or resolves with its outcome (see `workers.client.reattach`).
+        """As `post`, for a request that a client that died may have posted.
+
+        An outcome that the dead client would have got counts: a success, or a failure of the model. An
+        infrastructure failure does not (the deadline passed while no client was there, for example): the
+        request is posted again. A queued request gets the new deadline and this client's reply stream; a
+        running one keeps its deadline. One that its client cancelled may still run; then this waits for it.
         """
         return await self._start_request(request, self._reattach)
 
@@ -153,7 +156,6 @@ class QueueClient:
             self._resolve(handle, Outcome.failed(handle.request, Cause.CANCELLED, "cancelled"))
         else:
             self._on_reply(request_id, visible)
-        self._canceller.notify(request_id)
 
     async def _retry_cancel(self, handle: RequestHandle) -> None:
         """Store the cancellation once Redis answers, so that no worker runs the request then."""
@@ -165,7 +167,7 @@ class QueueClient:
 
     async def _commit_cancelled(self, handle: RequestHandle) -> bytes:
         outcome = Outcome.failed(handle.request, Cause.CANCELLED, "cancelled")
-        return await commit_async(self._redis, outcome, "", self._settings.result_ttl_s)
+        return await commit_cancelled(self._redis, outcome, self._settings.result_ttl_s)
 
     def _spawn(self, work: Coroutine[Any, Any, None]) -> None:
         """Run `work` in a task that ends with the client at the latest."""
@@ -209,24 +211,44 @@ class QueueClient:
             self._confirm(handle)
 
     async def _publish(self, handle: RequestHandle) -> None:
-        handle.tags.append(uuid.uuid4().hex)
-        await self._publisher.publish(handle.request, handle.tags[-1])
+        posted = await self._publisher.publish(handle.request)
+        if posted.state == "done":
+            self._on_reply(handle.request.request_id, posted.outcome)
 
     async def _reattach(self, handle: RequestHandle) -> None:
         """Reattach to the request, once Redis answers."""
-        request, tag = handle.request, uuid.uuid4().hex
-        handle.tags.append(tag)
+        request = handle.request
         while True:
             try:
-                state, found = await reattach(self._redis, request, tag=tag, reply_to=self._stream)
+                one = prepare(request, self._stream, time.time())
+                (posted,) = await post_async(self._redis, [one], NO_LIMIT, keep_failures=False)
                 break
             except (RedisError, OSError) as error:
                 logger.warning("%s not reattached yet: %s", request.request_id, error)
                 await asyncio.sleep(RETRY_S)
-        if state == "running":
-            handle.tags.append(found.decode())
-        elif state == "done":
-            self._on_reply(request.request_id, found)
+        if posted.state == "done":
+            self._on_reply(request.request_id, posted.outcome)
+
+    def _posted(self) -> list[str]:
+        return [request_id for request_id, handle in self._pending.items() if handle.was_posted]
+
+    def _on_lost(self, request_id: str) -> None:
+        if request_id not in self._reposting and (handle := self._pending.get(request_id)) is not None:
+            self._reposting.add(request_id)
+            self._spawn(self._repost(handle))
+
+    async def _repost(self, handle: RequestHandle) -> None:
+        """Post a request that Redis has lost; ends at its deadline."""
+        request_id = handle.request.request_id
+        try:
+            async with asyncio.timeout(max(0.0, handle.request.deadline - time.time())):
+                await self._publish(handle)
+        except (TimeoutError, InfrastructureFault) as error:
+            logger.warning("lost request %s not reposted: %s", request_id, error)
+        else:
+            logger.warning("reposted lost request %s", request_id)
+        finally:
+            self._reposting.discard(request_id)
 
     # Outcomes
 
@@ -256,7 +278,7 @@ class QueueClient:
         due, self._due = self._due, []
         try:
             async with asyncio.timeout(FINAL_POLL_S):
-                await self._replies.poll([handle.request.request_id for handle in due])
+                await self._replies.check([handle.request.request_id for handle in due])
         except (RedisError, OSError, TimeoutError) as error:
             logger.warning("outcomes of %d expired requests not polled: %s", len(due), error)
         finally:

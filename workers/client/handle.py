@@ -26,7 +26,6 @@ class RequestHandle:
         self.created = time.monotonic()
         self.was_posted = False  # confirmed by Redis, or proved by an outcome
         self.outcome_now: Outcome | None = None  # the outcome, if it is known
-        self.tags: list[str] = []  # delivery tags, one per posting
         self.timer: asyncio.TimerHandle | None = None
         self._posting: asyncio.Task[None] | None = None
         self._done = asyncio.Event()

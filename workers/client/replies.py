@@ -1,7 +1,7 @@
-"""Reads outcomes: a blocking read of the reply stream of the client, and polls by key.
+"""Finds the outcomes of the requests of one client: a blocking read of its reply stream, and regular checks.
 
 Invariants: an outcome arrives by push, within milliseconds; what the stream missed (trimmed, expired, Redis
-restarted) is found by key. An outcome may be reported twice.
+restarted) is found by the next check; so is a request that Redis has lost. An outcome may be reported twice.
 """
 
 from __future__ import annotations
@@ -14,32 +14,38 @@ from typing import Any
 import redis.asyncio
 from redis.exceptions import RedisError
 
-from workers.broker.keys import outcome_key
+from workers.broker.posting import check
 
 logger = logging.getLogger(__name__)
 BLOCK_MS = 1000
 BATCH = 256  # outcomes per read
-SWEEP_S = 2.0  # between polls by key
+CHECK_S = 2.0  # between checks, at most
+CHECKS_PER_LEASE = 3
 RETRY_S = 0.2
 
 
 class ReplyReader:
     """Reports outcomes of one client.
 
-    `on_reply(request_id, outcome_json)` is called on the loop; `pending` lists the ids without an outcome.
+    `on_reply(request_id, outcome_json)` and `on_lost(request_id)` are called on the loop; `posted` lists the
+    ids that Redis has accepted and that have no outcome.
     """
 
     def __init__(
         self,
         client: redis.asyncio.Redis,
         stream: str,
+        lease_s: float,
+        posted: Callable[[], Iterable[str]],
         on_reply: Callable[[str, bytes], None],
-        pending: Callable[[], Iterable[str]],
+        on_lost: Callable[[str], None],
     ):
         self._redis = client
         self._stream = stream
+        self._every_s = min(CHECK_S, lease_s / CHECKS_PER_LEASE)
+        self._posted = posted
         self._on_reply = on_reply
-        self._pending = pending
+        self._on_lost = on_lost
 
     async def listen(self) -> None:
         """Read the stream until cancelled."""
@@ -47,33 +53,32 @@ class ReplyReader:
         while True:
             try:
                 answer: Any = await self._redis.xread({self._stream: last}, count=BATCH, block=BLOCK_MS)
+                for _, entries in answer:
+                    ids = [fields.get(b"id", b"").decode(errors="replace") for _, fields in entries]
+                    await self._report(ids)
+                    last = entries[-1][0]  # after the report: a failed one is repeated
             except (RedisError, OSError) as error:
                 logger.warning("reply stream not read: %s", error)
                 await asyncio.sleep(RETRY_S)
-                continue
-            for _, entries in answer:
-                for entry, fields in entries:
-                    last = entry
-                    try:
-                        self._on_reply(fields[b"id"].decode(), fields[b"outcome"])
-                    except (LookupError, UnicodeDecodeError):
-                        logger.error("invalid entry %s of the reply stream ignored", entry)
             await asyncio.sleep(0)  # a full stream must not starve the loop
 
-    async def sweep(self) -> None:
-        """Poll for the outcomes of all pending requests every `SWEEP_S` until cancelled."""
+    async def run_checks(self) -> None:
+        """Check all requests without an outcome regularly, until cancelled."""
         while True:
-            await asyncio.sleep(SWEEP_S)
+            await asyncio.sleep(self._every_s)
             try:
-                await self.poll(list(self._pending()))
+                await self.check(list(self._posted()))
             except (RedisError, OSError) as error:
-                logger.warning("outcomes not polled: %s", error)
+                logger.warning("outcomes not checked: %s", error)
 
-    async def poll(self, ids: Sequence[str]) -> None:
-        """Read the outcomes of these requests by key once. Raises `RedisError` and `OSError`."""
+    async def check(self, ids: Sequence[str]) -> None:
+        """Report the outcomes of these requests, and those that are lost. Raises `RedisError`, `OSError`."""
         for first in range(0, len(ids), BATCH):
-            part = ids[first : first + BATCH]
-            found = await self._redis.mget([outcome_key(request_id) for request_id in part])
-            for request_id, outcome in zip(part, found, strict=True):
-                if outcome is not None:
-                    self._on_reply(request_id, outcome)
+            for request_id in await self._report(ids[first : first + BATCH]):
+                self._on_lost(request_id)
+
+    async def _report(self, ids: Sequence[str]) -> set[str]:
+        outcomes, lost = await check(self._redis, ids)
+        for request_id, outcome in outcomes.items():
+            self._on_reply(request_id, outcome)
+        return lost

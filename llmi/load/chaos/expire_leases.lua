@@ -1,8 +1,8 @@
--- Make every lease older, as if each worker had been silent.
+-- Let every lease expire, as if each worker had been silent.
 --
--- KEYS[1]  kombu's unacked index: sorted set, delivery tag -> when its lease was renewed
--- ARGV[1]  seconds
+-- KEYS     the sorted sets of held requests: id -> when its lease expires
+-- ARGV     none
 -- Returns  nothing
-for _, tag in ipairs(redis.call('ZRANGE', KEYS[1], 0, -1)) do
-  redis.call('ZINCRBY', KEYS[1], -tonumber(ARGV[1]), tag)
+for _, key in ipairs(KEYS) do
+  for _, id in ipairs(redis.call('ZRANGE', key, 0, -1)) do redis.call('ZADD', key, 0, id) end
 end

@@ -21,13 +21,13 @@ from llmi.load.chaos.faults import Fault, Kind
 from llmi.load.testbed.provider import Provider
 from llmi.load.testbed.proxy import Proxy
 from llmi.load.testbed.workers import WorkersUnderTest
-from workers.broker.keys import UNACKED_INDEX
+from workers.broker.keys import held_key
+from workers.queues import QUEUES
 from workers.redis_client import connect_redis
 from workers.redis_script import Script
 
 DELAY_S = 0.1  # of each packet
 FULL_BYTES = 512  # largest file on the "full" disk: smaller than any picture
-LEASE_CLOCK_S = 3600
 REFUSALS = (("maxmemory", "1"), ("min-replicas-to-write", "1"))  # "0" undoes either
 UNDONE_S = 60.0  # every fault has ended by then
 
@@ -154,7 +154,7 @@ class FaultInjector:
 
     def _expire(self) -> None:
         with connect_redis(self._server.url) as client:
-            EXPIRE_LEASES(client, [UNACKED_INDEX], [LEASE_CLOCK_S])
+            EXPIRE_LEASES(client, [held_key(queue) for queue in QUEUES])
 
 
 def _signal_group(pid: int, signum: signal.Signals) -> None:

@@ -11,14 +11,11 @@ from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import Any
 
-import redis
-
 from llmi.load.chaos.audit import Evidence, images
 from llmi.load.testbed.groups import Sample
 from policy.ledger.reader import read_ledger
 from policy.ledger.records import Ledger
 from workers.broker.depths import read_depths
-from workers.broker.keys import attempts_key
 from workers.client import blocking as submit
 from workers.errors import InfrastructureFault
 from workers.redis_client import SUBMIT_TIMEOUT_S, connect_redis
@@ -40,7 +37,8 @@ def gather(
     ledger = read_ledger(folder)
     ids = list(ledger.requests)
     with connect_redis(QueueSettings(redis_url=url).url, SUBMIT_TIMEOUT_S) as client:
-        stored, starts = submit.outcomes(client, ids), _starts(client, ids)
+        stored = submit.outcomes(client, ids)
+    starts = {request_id: outcome.attempt for request_id, outcome in stored.items()}
     return Evidence(ledger, batch, stored, starts, _broken(ledger, store), left)
 
 
@@ -70,14 +68,6 @@ def _settled(url: str, replace_dead: Callable[[], None]) -> dict[str, int]:
         if not any(left.values()) or time.monotonic() > deadline:
             return left
         time.sleep(POLL_S)
-
-
-def _starts(client: redis.Redis, ids: list[str]) -> dict[str, int]:
-    """How often each was started."""
-    pipeline: Any = client.pipeline(transaction=False)
-    for request_id in ids:
-        pipeline.llen(attempts_key(request_id))
-    return dict(zip(ids, pipeline.execute(), strict=True))
 
 
 def _broken(ledger: Ledger, store: BlobStore) -> set[str]:

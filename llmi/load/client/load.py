@@ -7,7 +7,6 @@ import time
 from pathlib import Path
 
 from llmi.load.simulated.producer import SimulatedProducer
-from workers.client.publisher import encode
 from workers.messages import Request
 from workers.settings import QueueSettings
 
@@ -74,7 +73,7 @@ class ConstantLoad(SimulatedProducer):
     def message(self) -> str:
         """The last tag's request, as it was sent to Redis."""
         assert self.last is not None
-        return encode(self.last, tag="0" * 32, reply_to="llmi:replies:" + "0" * 32)
+        return self.last.model_dump_json()
 
     async def _slot(self) -> None:
         while not self.model.finishing:

@@ -8,10 +8,8 @@ process that started it.
 
 from __future__ import annotations
 
-import base64
 import hashlib
 import heapq
-import json
 import subprocess
 import sys
 import time
@@ -24,6 +22,7 @@ import redis
 from llmi.tools import SOURCES
 from rewards.judges import IMAGE_KIND, TEXT_KIND
 from rewards.verdicts import ImageVerdict, TextVerdict, Verdict
+from workers.broker.claims import Claim, claim
 from workers.broker.outcomes import commit
 from workers.messages import BlobRef, Outcome, Success
 from workers.process.interpreter import PYTHON
@@ -35,7 +34,7 @@ POLL_S = 0.005
 BATCH = 200
 TTL_S = 600
 VERDICTS: dict[str, type[Verdict]] = {TEXT_KIND: TextVerdict, IMAGE_KIND: ImageVerdict}
-UNACKED = "unacked"  # kombu's hash of unacknowledged messages, in which the client looks for lost requests
+LEASE_S = 600.0  # longer than any service time, so that nothing is renewed
 
 
 def result(kind: str, request_id: str, random: Random) -> Success:
@@ -61,39 +60,29 @@ class SimulatedWorkers:
         self._redis = client
         self._service_s = service_s
         self._random = Random(seed)
-        self._held: list[tuple[float, str, str, Outcome]] = []  # (due, delivery tag, reply stream, outcome)
+        self._held: list[tuple[float, str, Outcome]] = []  # (due, reply stream, outcome)
+        self._queues = [QUEUES[kind].name for kind in (*SOURCES, *VERDICTS)]
 
     def turn(self, now: float) -> None:
+        for one in claim(self._redis, self._queues, BATCH, "simulated", LEASE_S):
+            self._start(one, now)
         pipeline: Any = self._redis.pipeline(transaction=False)
-        kinds = (*SOURCES, *VERDICTS)
-        for kind in kinds:
-            pipeline.rpop(QUEUES[kind].name, BATCH)
-        taken = [(kind, message) for kind, part in zip(kinds, pipeline.execute(), strict=True)
-                 for message in part or ()]  # fmt: skip
-        for kind, message in taken:
-            self._consume(kind, message, now, pipeline)
         while self._held and self._held[0][0] <= now:
-            _, tag, reply_to, outcome = heapq.heappop(self._held)
+            _, reply_to, outcome = heapq.heappop(self._held)
             commit(pipeline, outcome, reply_to, TTL_S)
-            pipeline.hdel(UNACKED, tag)
         pipeline.execute()
 
-    def _consume(self, kind: str, message: bytes, now: float, pipeline: Any) -> None:
-        envelope = json.loads(message)
-        properties = envelope["properties"]
-        [request], _, _ = json.loads(base64.b64decode(envelope["body"]))
+    def _start(self, one: Claim, now: float) -> None:
         service_s = self._random.uniform(*self._service_s)
         outcome = Outcome(
-            request_id=request["request_id"],
-            kind=kind,
-            result=result(kind, request["request_id"], self._random),
+            request_id=one.request_id,
+            kind=one.queue,
+            result=result(one.queue, one.request_id, self._random),
             worker="simulated",
             started=now,
             finished=now + service_s,
         )
-        tag = properties["delivery_tag"]
-        pipeline.hset(UNACKED, tag, "")
-        heapq.heappush(self._held, (now + service_s, tag, properties["reply_to"], outcome))
+        heapq.heappush(self._held, (now + service_s, one.reply_to, outcome))
 
 
 def main(url: str, seed: int, least_s: float, most_s: float) -> None:

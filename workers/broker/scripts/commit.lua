@@ -1,7 +1,7 @@
--- Store an outcome unless a better one is stored, count the request once, and notify its client.
+-- Store an outcome unless a better one is stored, count the request once, end its delivery, and notify its client.
 --
 -- KEYS[1]  outcome of the request: string, JSON
--- KEYS[2]  reply stream of the client, or llmi:replies:- for none
+-- KEYS[2]  record of the request: hash
 -- KEYS[3]  totals: hash with KIND:n, KIND:ran, KIND:service_s
 -- ARGV[1]  outcome: JSON
 -- ARGV[2]  '1' if it is a success
@@ -10,6 +10,8 @@
 -- ARGV[5]  entries kept in the reply stream
 -- ARGV[6]  kind
 -- ARGV[7]  seconds the job ran, '' if it was not started
+-- ARGV[8]  reply stream for a request without a record, '' for none
+-- ARGV[9]  '1': the request is cancelled. If a worker holds it, its record stays until the job has ended
 -- Returns  the stored outcome, which may be an earlier one; the client is notified of that one
 local visible = redis.call('GET', KEYS[1])
 if not visible then
@@ -24,8 +26,18 @@ if not visible or (ARGV[2] == '1' and cjson.decode(visible).result.status ~= 'su
   visible = ARGV[1]
   redis.call('SET', KEYS[1], visible, 'EX', ARGV[3])
 end
-if KEYS[2] ~= 'llmi:replies:-' then
-  redis.call('XADD', KEYS[2], 'MAXLEN', '~', ARGV[5], '*', 'id', ARGV[4], 'outcome', visible)
-  redis.call('EXPIRE', KEYS[2], ARGV[3])
+local found = redis.call('HMGET', KEYS[2], 'state', 'queue', 'reply_to', 'worker')
+local reply_to = found[3] or ARGV[8]
+if found[1] == 'held' and ARGV[9] == '1' then
+  local cancelled = 'llmi:cancelled:' .. found[4]
+  redis.call('LPUSH', cancelled, ARGV[4])
+  redis.call('EXPIRE', cancelled, 60)
+elseif found[1] then
+  redis.call('ZREM', held_key(found[2]), ARGV[4])
+  redis.call('DEL', KEYS[2])
+end
+if string.sub(reply_to, 1, 13) == 'llmi:replies:' then
+  redis.call('XADD', reply_to, 'MAXLEN', '~', ARGV[5], '*', 'id', ARGV[4])
+  redis.call('EXPIRE', reply_to, ARGV[3])
 end
 return visible

@@ -1,7 +1,7 @@
-"""Wakes a worker's event loop as soon as a job has ended or a pool process has died.
+"""Wakes a worker's event loop as soon as a request was claimed, a job has ended or a pool process has died.
 
-Celery's loop sleeps until a socket or a timer is due. Two events are neither. The end of a job in a thread:
-its acknowledgement and the next message would wait for the next timer. The death of a pool process: it closes
+Celery's loop sleeps until a socket or a timer is due. Three events are neither. A claimed request. The end of
+a job in a thread: its acknowledgement would wait for the next timer. The death of a pool process: it closes
 its pipe before it can be reaped, so Celery checks too early and again only after five seconds.
 
 Invariant: the loop is woken after Celery has counted the job as finished, so it finds the slot free.
@@ -40,16 +40,15 @@ def restore_pool_state(pool: Any) -> None:
 
 
 class WakeUp(TimerStep):
-    """For a thread pool an eventfd in the loop; for a prefork pool a check of its processes."""
+    """An eventfd in the loop, and for a prefork pool a check of its processes."""
 
-    _eventfd = -1  # one for the life of the worker; -1 without a thread pool
+    _eventfd = -1  # one for the life of the worker
 
     def start(self, consumer: Any) -> None:
-        if isinstance(consumer.pool, Threads):
-            if WakeUp._eventfd < 0:
-                WakeUp._eventfd = os.eventfd(0, os.EFD_NONBLOCK | os.EFD_CLOEXEC)
-            consumer.hub.add_reader(WakeUp._eventfd, self._clear)
-        else:
+        if WakeUp._eventfd < 0:
+            WakeUp._eventfd = os.eventfd(0, os.EFD_NONBLOCK | os.EFD_CLOEXEC)
+        consumer.hub.add_reader(WakeUp._eventfd, self._clear)
+        if not isinstance(consumer.pool, Threads):
             self.repeat(consumer, CHECK_S, consumer.pool.maintain_pool)
             restore_pool_state(consumer.pool._pool)
 

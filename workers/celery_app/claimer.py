@@ -1,0 +1,195 @@
+"""Claims requests from Redis for the free slots of this worker, and passes them to Celery.
+
+Invariants:
+- A worker holds no more requests than it has slots. A slot is free when its request has been acknowledged or
+  rejected; a job that outlives the connection to Redis still occupies one.
+- Claims do not belong to a connection. When Celery drops what it has not started (it does so whenever it
+  reconnects, and when it shuts down), the claims of these requests go back to their queues.
+- An invalid message is dead-lettered, a poison one quarantined; neither reaches Celery.
+- Redis is called in the thread of the claimer, not in Celery's event loop. (Giving back is the exception.)
+"""
+
+from __future__ import annotations
+
+import logging
+import threading
+import time
+from collections import deque
+from collections.abc import Callable, Iterable, Sequence
+from dataclasses import dataclass, field
+from typing import Any
+
+import redis
+from kombu import Message
+from pydantic import ValidationError
+
+from workers.broker.claims import Claim, Why, claim, requeue
+from workers.broker.keys import wake_key
+from workers.broker.leases import granted_s
+from workers.celery_app.intake import Refused, message_of, read_request, refuse
+from workers.redis_client import POLL_TIMEOUT_S, connect_redis
+from workers.settings import QueueSettings
+
+logger = logging.getLogger(__name__)
+IDLE_S = 1.0  # an idle worker claims so often although nothing woke it
+RETRY_S = 0.5
+
+
+@dataclass
+class Held:
+    """A claim of this worker. `since`: monotonic seconds. `limit_s`: of its job. `returned`: its job asked to
+    go back to the queue, which is not a loss.
+    """
+
+    claim: Claim
+    limit_s: float | None
+    since: float = field(default_factory=time.monotonic)
+    returned: bool = False
+
+    @property
+    def ends(self) -> float:
+        """Monotonic seconds at which its job must have ended."""
+        left_s = self.claim.left_s
+        return self.since + (left_s if self.limit_s is None else min(left_s, self.limit_s))
+
+
+class Claimer(threading.Thread):
+    """Claims for the worker `name` that serves `queues` with `slots`.
+
+    To kombu's messages it is the channel that delivered them.
+    """
+
+    no_ack_consumers = None  # part of a channel
+
+    def __init__(self, settings: QueueSettings, name: str, queues: Sequence[str], slots: int):
+        super().__init__(name="claimer", daemon=True)
+        self._settings = settings
+        self._name = name
+        self._queues = tuple(queues)
+        self._slots = slots
+        self._redis = connect_redis(settings.url, POLL_TIMEOUT_S)
+        self._changed = threading.Condition()
+        self._held: dict[str, Held] = {}  # by delivery tag
+        self._paused: frozenset[str] = frozenset()
+        self._incoming: deque[Message] = deque()
+        self._notify: Callable[[], None] | None = None  # None while Celery has no connection
+
+    # Called by Celery's event loop
+
+    def resume(self, notify: Callable[[], None]) -> None:
+        """Claim from now on. `notify` is called in the thread of the claimer when `take` has something."""
+        with self._changed:
+            self._notify = notify
+            self._changed.notify_all()
+
+    def stop_claiming(self, started: Iterable[str]) -> None:
+        """Claim nothing until `resume`. Give back all requests but those with the tags `started`."""
+        with self._changed:
+            self._notify = None
+            self._incoming.clear()
+            keep = set(started)
+            dropped = [(tag, held) for tag, held in self._held.items() if tag not in keep]
+            for tag, _ in dropped:
+                del self._held[tag]
+        self._give_back([held.claim for _, held in dropped], "returned")
+
+    def take(self) -> list[Message]:
+        """The messages that were claimed since the last call, oldest first."""
+        with self._changed:
+            found = list(self._incoming)
+            self._incoming.clear()
+        return found
+
+    def pause(self, queues: frozenset[str]) -> None:
+        """Claim nothing from `queues`, until the next call."""
+        with self._changed:
+            self._paused = queues
+            self._changed.notify_all()
+
+    def held(self) -> dict[str, Held]:
+        """The claims of this worker by delivery tag. May be called from any thread."""
+        with self._changed:
+            return dict(self._held)
+
+    # Called by kombu's messages
+
+    def basic_ack(self, delivery_tag: str, multiple: bool = False) -> None:
+        """Free the slot. Storing the outcome has ended the delivery (`workers.broker.outcomes`)."""
+        self._drop(delivery_tag)
+
+    def basic_reject(self, delivery_tag: str, requeue: bool = False) -> None:
+        """Free the slot, and give the request back if `requeue`."""
+        held = self._drop(delivery_tag)
+        if held is not None and requeue:
+            self._give_back([held.claim], "returned" if held.returned else "lost")
+
+    def mark_returned(self, delivery_tag: str) -> None:
+        """Count no attempt when the request is rejected next."""
+        if delivery_tag in self._held:
+            self._held[delivery_tag].returned = True
+
+    def _drop(self, tag: str) -> Held | None:
+        with self._changed:
+            held = self._held.pop(tag, None)
+            self._changed.notify_all()
+        return held
+
+    def _give_back(self, claims: list[Claim], why: Why) -> None:
+        if not claims:
+            return
+        try:
+            requeue(self._redis, claims, why)
+        except (redis.RedisError, OSError) as error:
+            logger.warning("%d requests are requeued when their leases expire: %s", len(claims), error)
+
+    # The thread
+
+    def run(self) -> None:
+        while True:
+            queues, count = self._wait_for_slot()
+            try:
+                claims = claim(self._redis, queues, count, self._name, granted_s(self._settings.lease_s))
+                if claims:
+                    self._receive(claims)
+                else:
+                    self._redis.blpop([wake_key(queue) for queue in queues], IDLE_S)
+            except (redis.RedisError, OSError) as error:
+                logger.warning("no requests claimed: %s", error)
+                time.sleep(RETRY_S)
+            except Exception:  # of any kind: without this thread the worker consumes nothing
+                logger.exception("no requests claimed")
+                time.sleep(RETRY_S)
+
+    def _wait_for_slot(self) -> tuple[tuple[str, ...], int]:
+        """Wait for a free slot; returns the queues to claim from, and the number of free slots."""
+        with self._changed:
+            while True:
+                queues = tuple(queue for queue in self._queues if queue not in self._paused)
+                free = self._slots - len(self._held)
+                if self._notify is not None and queues and free > 0:
+                    return queues, free
+                self._changed.wait()
+
+    def _receive(self, claims: Sequence[Claim]) -> None:
+        unwanted = []
+        for one in claims:
+            try:
+                request = read_request(one, self._settings.max_attempts)
+            except (Refused, ValidationError) as error:
+                refuse(self._redis, one, error, self._settings.result_ttl_s)
+                continue
+            tag = f"{one.request_id}/{one.number}"
+            with self._changed:
+                if self._notify is None:
+                    unwanted.append(one)
+                    continue
+                self._held[tag] = Held(one, request.limit_s)
+                self._incoming.append(message_of(one, request, tag, self))
+                notify = self._notify
+            notify()
+        self._give_back(unwanted, "returned")
+
+
+def delivery_tags(requests: Iterable[Any]) -> set[str]:
+    """The delivery tags of Celery requests that a process has started."""
+    return {request.message.delivery_tag for request in requests if request.time_start is not None}

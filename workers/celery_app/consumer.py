@@ -1,0 +1,102 @@
+"""The boot step by which Celery's consumer gets its messages from the claimer, not from kombu.
+
+Invariants:
+- Messages arrive only while the event loop runs with a connection.
+- When the loop ends, what no process has started goes back to its queue.
+- The claimer and the lease renewer are one thread each for the life of the worker, across reconnections.
+"""
+
+from __future__ import annotations
+
+import logging
+from functools import partial
+from typing import Any
+
+import kombu
+from celery import signals
+from celery.app.amqp import AMQP
+from celery.worker import state
+
+from workers.celery_app.claimer import Claimer, delivery_tags
+from workers.celery_app.lease import LeaseRenewer
+from workers.celery_app.timer_step import TimerStep
+from workers.celery_app.wakeup import WakeUp
+from workers.queues import QUEUES
+from workers.settings import QueueSettings, section
+
+logger = logging.getLogger(__name__)
+
+
+class ListedConsumer(kombu.Consumer):
+    """Lists the queues, for dashboards, and consumes nothing."""
+
+    def consume(self, no_ack: bool | None = None) -> None:
+        """Do nothing. The claimer consumes."""
+
+
+class ClaimedQueues(AMQP):
+    """Celery's producer and consumer of messages, with `ListedConsumer`."""
+
+    Consumer = ListedConsumer
+
+
+class ClaimStep(TimerStep):
+    """Starts, stops and connects the claimer."""
+
+    requires = (*TimerStep.requires, WakeUp)
+    claimer: Claimer | None = None
+    renewer: LeaseRenewer | None = None
+
+    def start(self, consumer: Any) -> None:
+        if ClaimStep.claimer is None:
+            settings = section("queue", QueueSettings)
+            queues = [kind for kind in consumer.app.amqp.queues.consume_from if kind in QUEUES]
+            slots = consumer.pool.num_processes
+            ClaimStep.claimer = Claimer(settings, consumer.hostname, queues, slots)
+            ClaimStep.renewer = LeaseRenewer(settings, consumer.hostname, queues, ClaimStep.claimer)
+            ClaimStep.claimer.start()
+            ClaimStep.renewer.start()
+        assert ClaimStep.renewer is not None
+        ClaimStep.renewer.on_cancelled = partial(_call_soon, consumer, _kill, consumer)
+
+    def register_with_event_loop(self, consumer: Any, hub: Any) -> None:
+        """Begin to claim; Celery calls this before each run of its event loop."""
+        assert self.claimer is not None
+        self.claimer.resume(partial(_call_soon, consumer, _deliver, consumer, self.claimer))
+
+    def stop(self, consumer: Any) -> None:
+        super().stop(consumer)
+        if self.claimer is not None:
+            self.claimer.stop_claiming(delivery_tags(tuple(state.requests.values())))
+
+
+def _call_soon(consumer: Any, call: Any, *arguments: Any) -> None:
+    """Call in the event loop, from another thread."""
+    consumer.hub.call_soon(call, *arguments)
+    WakeUp.notify()
+
+
+def _deliver(consumer: Any, claimer: Claimer) -> None:
+    for message in claimer.take():
+        try:
+            consumer.task_consumer.on_message(message)
+        except Exception:  # no message may end the worker; its lease expires at the end of its time
+            logger.exception("%s could not be passed to Celery", message.delivery_tag)
+
+
+def _kill(consumer: Any, request_ids: tuple[str, ...]) -> None:
+    """Kill the jobs of cancelled requests (`JobRequest.terminate` says which cannot be killed)."""
+    for request_id in request_ids:
+        if (request := state.requests.get(request_id)) is not None:
+            request.terminate(consumer.pool, signal="SIGKILL")
+
+
+def connect() -> None:
+    """Connect to Celery's worker signals."""
+
+    def stopped(**_: Any) -> None:
+        if ClaimStep.renewer is not None:
+            ClaimStep.renewer.stop()
+
+    # Connected before `workers.celery_app.heartbeat`, which removes the worker's key.
+    signals.worker_shutdown.connect(stopped, weak=False)
