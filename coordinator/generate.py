@@ -31,7 +31,7 @@ from policy.document import Document, ImagePart, InvalidPart, Task, TextPart
 from workers import images
 from workers.client.client import QueueClient
 from workers.errors import Cause, ConfigError, InfrastructureFault, JobError
-from workers.messages import Failure, Success
+from workers.messages import HIGH, Failure, Success
 from workers.providers import registry as providers
 from workers.storage.blobs import BlobStore
 from workers.storage.cache import cache_folder
@@ -187,7 +187,10 @@ async def _write(prepared: Prepared, config: ServiceConfig, say: Notify) -> tupl
         say(f"writing; {counts['done']} of {counts['posted']} images are done")
 
     async with QueueClient(
-        config.queue, on_posted=lambda _: count("posted"), on_outcome=lambda _: count("done")
+        config.queue,
+        priority=HIGH,
+        on_posted=lambda _: count("posted"),
+        on_outcome=lambda _: count("done"),
     ) as client:
         document = await write_document(
             authors.make_author(config.author),

@@ -125,6 +125,7 @@ class _JudgeRequests:
             limit_s=limit_s,
             owner=owner,
             request_id=request_id,
+            priority=self._client.priority,
         )
         self._open.add(request.request_id)
         try:

@@ -72,6 +72,11 @@ NORMAL: Priority = 3  # training
 LOW: Priority = 6  # validation and batch evaluation
 
 
+def raised(priority: Priority) -> Priority:
+    """The next higher priority, for a request on which others of its document wait."""
+    return NORMAL if priority == LOW else HIGH
+
+
 class BlobRef(Message):
     """An image in the blob store, by the SHA-256 of its bytes. Sizes in bytes and pixels."""
 

@@ -29,6 +29,7 @@ from policy.ledger.entries import State
 from policy.ledger.masked import DROPPED
 from workers.broker.breakers import read_breakers
 from workers.broker.depths import read_depths
+from workers.broker.keys import LEVELS
 from workers.errors import ConfigError
 from workers.metrics.endpoint import Server, Target, advertised, serve, targets
 from workers.redis_client import CHECK_TIMEOUT_S, connect_redis
@@ -56,6 +57,11 @@ class QueueCollector(Collector):
 
     def collect(self) -> Iterator[Metric]:
         waiting = GaugeMetricFamily("llmi_queue_waiting", "Requests in the queue.", labels=["queue"])
+        levels = GaugeMetricFamily(
+            "llmi_queue_waiting_by_priority",
+            "Requests in the queue by priority: 0 interactive, 3 training, 6 batch.",
+            labels=["queue", "priority"],
+        )
         running = GaugeMetricFamily("llmi_queue_running", "Requests held by workers.", labels=["queue"])
         oldest = GaugeMetricFamily(
             "llmi_queue_oldest_seconds", "Age of the oldest waiting request, 0 without one.", labels=["queue"]
@@ -85,13 +91,15 @@ class QueueCollector(Collector):
         up.add_metric([], 1)
         for queue, depth in depths.items():
             waiting.add_metric([queue], depth.waiting)
+            for level, count in zip(LEVELS, depth.by_level, strict=True):
+                levels.add_metric([queue, str(level)], count)
             running.add_metric([queue], depth.running)
             oldest.add_metric([queue], depth.oldest_s)
             finished.add_metric([queue], depth.finished)
             serving.add_metric([queue], live[queue])
         for down in breakers.outages:
             failing.add_metric([down.kind, down.provider], breakers.now - down.since)
-        yield from (up, waiting, running, oldest, finished, serving, failing)
+        yield from (up, waiting, levels, running, oldest, finished, serving, failing)
 
 
 class RunCollector(Collector):

@@ -127,6 +127,7 @@ class Judging:
                 seed=attempt,
                 owner=self.document.rollout_id,
                 request_id=self._criterion_id(name, attempt),
+                priority=self.loop.client.priority,
             )
             try:
                 outcome = await (await self.loop.client.post(request)).outcome()

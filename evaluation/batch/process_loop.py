@@ -22,6 +22,7 @@ from evaluation.authors.registry import make_author
 from evaluation.settings import AuthorSettings
 from workers.client.client import QueueClient
 from workers.errors import Cause, InfrastructureFault
+from workers.messages import LOW
 from workers.redis_client import SUBMIT_TIMEOUT_S, connect_redis
 from workers.settings import QueueSettings, section
 
@@ -36,7 +37,7 @@ class ProcessLoop:
     def __init__(self, settings: QueueSettings):
         self._loop = asyncio.new_event_loop()
         self._authors: dict[AuthorSettings, Author] = {}
-        self.client = QueueClient(settings)
+        self.client = QueueClient(settings, priority=LOW)
         self.redis: redis.Redis = connect_redis(settings.url, SUBMIT_TIMEOUT_S)
         threading.Thread(target=self._loop.run_forever, name="evaluations", daemon=True).start()
         self.run(self.client.start(), time.time() + START_S)

@@ -22,7 +22,7 @@ from evaluation.batch.results import ItemResult, failures
 from evaluation.payloads import EVALUATE_KIND, EvaluatePayload
 from workers.client import blocking as queue
 from workers.errors import Cause, InfrastructureFault
-from workers.messages import Failure, Request
+from workers.messages import LOW, Failure, Request
 from workers.redis_client import SUBMIT_TIMEOUT_S, connect_redis
 from workers.settings import REDIS_ENV, QueueSettings
 
@@ -202,6 +202,7 @@ class Evaluation:
             timeout_s=QUEUE_S,
             owner=self.manifest.name,
             request_id=self._request_id(item_id),
+            priority=LOW,
         )
 
 

@@ -6,7 +6,7 @@ from collections.abc import Iterable
 
 from workers.client.client import QueueClient
 from workers.client.handle import RequestHandle
-from workers.messages import Outcome, Request
+from workers.messages import Outcome, Priority, Request
 
 
 class ResumeClient:
@@ -19,6 +19,10 @@ class ResumeClient:
     @property
     def wait_s(self) -> float:
         return self._client.wait_s
+
+    @property
+    def priority(self) -> Priority:
+        return self._client.priority
 
     async def post(self, request: Request) -> RequestHandle:
         """As `QueueClient.post`."""

@@ -26,7 +26,7 @@ from policy.rollout.code_budget import CodeBudget
 from policy.tools import tools
 from workers.client.handle import RequestClient, cancel_open
 from workers.errors import Cause, Fault, InfrastructureFault
-from workers.messages import BlobRef, Failure, Outcome, Request, Success
+from workers.messages import BlobRef, Failure, Outcome, Request, Success, raised
 from workers.settings import ToolSettings
 
 logger = logging.getLogger(__name__)
@@ -150,7 +150,7 @@ class Tooling:
             return outcome
 
     async def _outcome(self, tag: Tag, payload: BaseModel, request_id: str) -> Outcome:
-        limit_s = self._tools.limit_s(tag.source)
+        limit_s, priority = self._tools.limit_s(tag.source), self._client.priority
         request = Request.make(
             tag.source,
             payload,
@@ -159,6 +159,7 @@ class Tooling:
             seed=self._seed,
             owner=self._rollout_id,
             request_id=request_id,
+            priority=raised(priority) if tools()[tag.source].image_param else priority,
         )
         self._open.add(request.request_id)
         try:

@@ -7,7 +7,7 @@ import asyncio
 from policy.rollout.result import Segment
 from policy.scoring import Score
 from workers.errors import Cause, InfrastructureFault
-from workers.messages import BlobRef, Failure, Outcome, Success
+from workers.messages import NORMAL, BlobRef, Failure, Outcome, Success
 
 PROMPT = [1, 2, 3]
 END = 256
@@ -63,6 +63,7 @@ class Queue:
     """Stands in for `QueueClient`: what is posted waits for the test's answer."""
 
     wait_s = 60.0
+    priority = NORMAL
 
     def __init__(self, *, down: bool = False):
         self.requests: dict[str, object] = {}

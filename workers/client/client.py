@@ -25,7 +25,7 @@ from workers.client.handle import RequestHandle
 from workers.client.publisher import Publisher
 from workers.client.replies import RETRY_S, ReplyReader
 from workers.errors import Cause, InfrastructureFault
-from workers.messages import Outcome, Request
+from workers.messages import NORMAL, Outcome, Priority, Request
 from workers.queues import QUEUES
 from workers.redis_client import COMMAND_TIMEOUT_S, connect_redis_async
 from workers.settings import QueueSettings
@@ -39,15 +39,20 @@ FINAL_POLL_S = 1.0  # limit of the poll for an outcome at the deadline
 
 
 class QueueClient:
-    """Use as an async context manager, or call `start` and `close`."""
+    """Use as an async context manager, or call `start` and `close`.
+
+    `priority`: what those that make requests for this client give them by default.
+    """
 
     def __init__(
         self,
         settings: QueueSettings,
         *,
+        priority: Priority = NORMAL,
         on_posted: Callable[[Request], None] | None = None,
         on_outcome: Callable[[Outcome], None] | None = None,
     ):
+        self.priority = priority
         self._settings = settings
         self._on_posted = on_posted
         self._on_outcome = on_outcome

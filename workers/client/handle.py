@@ -9,7 +9,7 @@ from collections.abc import Collection, Coroutine
 from typing import Any, Protocol
 
 from workers.errors import Cause, InfrastructureFault
-from workers.messages import Outcome, Request
+from workers.messages import Outcome, Priority, Request
 
 logger = logging.getLogger(__name__)
 CANCEL_S = 5.0
@@ -74,6 +74,10 @@ class RequestClient(Protocol):
     @property
     def wait_s(self) -> float:
         """How long a request may wait in its queue, seconds."""
+
+    @property
+    def priority(self) -> Priority:
+        """The priority that requests have unless something needs another."""
 
     async def post(self, request: Request) -> RequestHandle: ...
     async def cancel(self, request_id: str) -> None: ...

@@ -25,7 +25,7 @@ from policy.rollout.rollout import Rollout
 from policy.rollout.tooling import Tooling
 from workers.client.client import QueueClient
 from workers.client.handle import RequestHandle
-from workers.messages import Request
+from workers.messages import Priority, Request
 
 WIDTHS_ENV = "LLMI_BENCH_WIDTHS"  # rollouts in a batch, tool threads, judge threads
 
@@ -64,6 +64,10 @@ class Threads:
     @property
     def wait_s(self) -> float:
         return self._client.wait_s
+
+    @property
+    def priority(self) -> Priority:
+        return self._client.priority
 
     async def post(self, request: Request) -> RequestHandle:
         """As `QueueClient.post`, when a thread is free; the deadline counts from then."""

@@ -31,7 +31,7 @@ from workers.client.handle import RequestHandle
 from workers.errors import Cause, ConfigError
 from workers.extensions import loaders
 from workers.jobs import run
-from workers.messages import Failure, Request
+from workers.messages import NORMAL, Failure, Request
 from workers.storage.blobs import BlobStore
 
 Install = Callable[[str, Mapping[str, str], Mapping[str, Mapping[str, str]]], None]
@@ -117,6 +117,7 @@ class Jobs:
     """A client that runs each request's job at once."""
 
     wait_s = 600.0
+    priority = NORMAL
 
     def __init__(self, blobs: BlobStore):
         self.blobs = blobs

@@ -16,7 +16,7 @@ from policy.scoring import Draft, Score
 from rewards.scorer import QueueScorer
 from rewards.settings import JudgeSettings, RewardSettings
 from workers.errors import Cause, ConfigError, InfrastructureFault
-from workers.messages import Failure, Outcome, Request, Success
+from workers.messages import NORMAL, Failure, Outcome, Request, Success
 
 GOOD = {
     "judge_text": {"text": 4, "image_tags": 4},
@@ -46,6 +46,7 @@ class FakeClient:
     """Answers as `answer` says; None is an outcome that never comes."""
 
     wait_s = 600.0
+    priority = NORMAL
 
     def __init__(self, answer: Answer = good):
         self.answer = answer

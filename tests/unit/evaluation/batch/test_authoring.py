@@ -15,7 +15,7 @@ from evaluation.batch.authoring import write_document
 from policy.document import Document, ImagePart, Task
 from policy.grammar.tags import read
 from workers.errors import Cause, InfrastructureFault
-from workers.messages import Failure, Outcome, Success
+from workers.messages import NORMAL, Failure, Outcome, Success
 from workers.settings import ToolSettings
 from workers.storage.blobs import BlobStore
 
@@ -37,6 +37,7 @@ class Queue:
     """Answers every request at once with `result`; with None, never."""
 
     wait_s = 60.0
+    priority = NORMAL
 
     def __init__(self, result: Success | Failure | None):
         self.result = result

@@ -19,7 +19,7 @@ from rewards.rules import tool_score
 from workers import jobs
 from workers.errors import ConfigError
 from workers.extensions import loaders
-from workers.messages import Outcome, Request
+from workers.messages import NORMAL, Outcome, Request
 from workers.queues import QUEUES
 from workers.settings import CONFIG_ENV, SearchSettings, ToolSettings
 from workers.storage.blobs import BlobStore
@@ -128,6 +128,7 @@ class Worker:
     """A queue and its worker in one: runs a posted request at once."""
 
     wait_s = 10.0
+    priority = NORMAL
 
     def __init__(self, blobs: BlobStore):
         self.blobs = blobs

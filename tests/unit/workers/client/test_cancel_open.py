@@ -14,6 +14,7 @@ class Client:
     """Records which requests were cancelled, or raises `fault`."""
 
     wait_s = 0.0
+    priority = 3
 
     def __init__(self, fault: InfrastructureFault | None = None):
         self.cancelled: list[str] = []
