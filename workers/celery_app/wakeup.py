@@ -11,32 +11,14 @@ from __future__ import annotations
 
 import contextlib
 import os
-import time
 from typing import Any
 
 from celery.concurrency.thread import TaskPool as Threads
 
+from workers.celery_app.prefork import restore_pool_state
 from workers.celery_app.timer_step import TimerStep
 
 CHECK_S = 0.25
-
-
-def restore_pool_state(pool: Any) -> None:
-    """Restore what Celery 5.6 forgets about a prefork pool when the connection is lost.
-
-    That is: the time limits of running jobs (their timers are dropped with all others), and which processes
-    are busy (the next job would be sent to a busy one and wait there). `tests/integration/test_reconnect.py`
-    shows when this can go.
-    """
-    pipes = {process.pid: process.inqW_fd for process in pool._pool}
-    for running in tuple(pool._cache.values()):
-        if not running._accepted:
-            continue
-        if running._timeout:
-            ran_s = time.monotonic() - running._time_accepted
-            pool.on_timeout_set(running, None, max(0.01, running._timeout - ran_s))
-        if running._worker_pid in pipes:
-            pool._busy_workers.add(pipes[running._worker_pid])
 
 
 class WakeUp(TimerStep):
@@ -50,7 +32,7 @@ class WakeUp(TimerStep):
         consumer.hub.add_reader(WakeUp._eventfd, self._clear)
         if not isinstance(consumer.pool, Threads):
             self.repeat(consumer, CHECK_S, consumer.pool.maintain_pool)
-            restore_pool_state(consumer.pool._pool)
+            restore_pool_state(consumer.pool)
 
     @classmethod
     def notify(cls) -> None:
