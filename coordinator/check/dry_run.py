@@ -22,6 +22,7 @@ from rich.syntax import Syntax
 from coordinator.check import inputs, preflight
 from coordinator.config.paths import placed
 from coordinator.config.settings import RunConfig
+from coordinator.console.terminal import print_line
 from policy.train.verl_options import hydra_overrides
 from workers.errors import ConfigError
 
@@ -52,14 +53,14 @@ def resolve(config: RunConfig, runs: Path, console: Console, resume: bool = Fals
     if console.is_terminal:
         console.print(Syntax(text, "yaml", background_color="default", word_wrap=True))
     else:  # rich would fill every line up to the width
-        console.print(text, markup=False, highlight=False, soft_wrap=True)
+        print_line(console, text, markup=False)
     _title(console, "options of policy.train.main_ppo")
     for override in overrides:
-        console.print(override, markup=False, highlight=False, soft_wrap=True)
+        print_line(console, override, markup=False)
     if problems:
         _title(console, "before a real run")
         for problem in problems:
-            console.print(f"- {problem}", markup=False, highlight=False, soft_wrap=True)
+            print_line(console, f"- {problem}", markup=False)
     return {"name": config.name, "config": document, "overrides": overrides, "problems": problems}
 
 
@@ -67,7 +68,7 @@ def _title(console: Console, words: str) -> None:
     if console.is_terminal:
         console.rule(words)
     else:
-        console.print(f"# {words}", markup=False, highlight=False)
+        print_line(console, f"# {words}", markup=False)
 
 
 def compose(overrides: Sequence[str]) -> None:

@@ -21,7 +21,7 @@ from typing import Any, NoReturn
 import typer
 from rich.console import Console
 
-from coordinator.console.terminal import make_console
+from coordinator.console.terminal import make_console, print_line
 
 
 @contextlib.contextmanager
@@ -62,7 +62,7 @@ def plain(words: str) -> str:
 def fail(console: Console, message: str, code: int, kind: str, as_json: bool = False) -> NoReturn:
     """Print an error and exit. `kind`: `usage`, `configuration`, `interrupted` or `failed`."""
     console.print("[bold red]llmi: error[/]", end=" ")
-    console.print(message, markup=False, highlight=False, soft_wrap=True)
+    print_line(console, message, markup=False)
     if as_json:
         print_error(message, code, kind)
     sys.exit(code)

@@ -19,7 +19,7 @@ from rich.markup import escape
 from rich.progress import BarColumn, Progress, SpinnerColumn, TaskID, TextColumn, TimeElapsedColumn
 from rich.table import Column
 
-from coordinator.console.terminal import can_redraw
+from coordinator.console.terminal import can_redraw, print_line
 
 logger = logging.getLogger(__name__)
 EVERY_S = 15.0
@@ -103,9 +103,7 @@ class Stages:
 
     def say(self, line: str) -> None:
         """Print a line that stays."""
-        self._written(
-            lambda: self._console.print(line, style="dim", markup=False, highlight=False, soft_wrap=True)
-        )
+        self._written(lambda: print_line(self._console, line, style="dim", markup=False))
 
     def _begin(self, name: str, share: float | None, detail: str) -> None:
         if self._bars is None:
@@ -133,7 +131,7 @@ class Stages:
         self._line(f"{self._name}: {', '.join(fact for fact in facts if fact)}")
 
     def _line(self, words: str) -> None:
-        self._console.print(words, markup=False, highlight=False, soft_wrap=True)
+        print_line(self._console, words, markup=False)
 
     def _written(self, write: Callable[[], object] | None) -> None:
         """Call `write`. After an error (terminal gone, closed pipe, full disk) no more progress is shown."""

@@ -11,6 +11,7 @@ from __future__ import annotations
 import os
 import sys
 from collections.abc import Callable
+from functools import partial
 
 from rich.cells import cell_len
 from rich.console import Console
@@ -53,6 +54,16 @@ def make_console(stderr: bool = False) -> Console:
 def can_redraw(console: Console) -> bool:
     """Whether lines can be redrawn: a terminal with control codes."""
     return console.is_terminal and not console.is_dumb_terminal
+
+
+def print_line(console: Console, text: str, *, style: str = "", markup: bool = True) -> None:
+    """Print text that only the terminal wraps."""
+    console.print(text, style=style, markup=markup, highlight=False, soft_wrap=True)
+
+
+def notifier(console: Console) -> Notify:
+    """A function that prints one dim line."""
+    return partial(print_line, console, style="dim", markup=False)
 
 
 def print_table(console: Console, table: Table) -> None:

@@ -18,7 +18,7 @@ from rich.table import Table
 from rich.text import Text
 
 from coordinator.console.stages import duration
-from coordinator.console.terminal import can_redraw
+from coordinator.console.terminal import can_redraw, print_line
 from coordinator.host.processes import MemoryWatch
 from coordinator.scale.fleet import PoolState
 from coordinator.watch.masks import counts_in_words
@@ -134,7 +134,7 @@ class LiveView:
         steps, at = self._last_line
         if force or self._progress.steps > steps or self.elapsed_s - at > LINE_EVERY_S:
             self._last_line = (self._progress.steps, self.elapsed_s)
-            self._console.print(self._line(), highlight=False, soft_wrap=True, markup=False)
+            print_line(self._console, self._line(), markup=False)
 
     @property
     def _doing(self) -> str:

@@ -22,6 +22,7 @@ from typing import Literal
 from rich.console import Console
 
 from coordinator.console.stages import Stages, Step
+from coordinator.console.terminal import print_line
 from llmi.demo.policy.build import cut_short
 from workers.errors import ConfigError
 from workers.storage.cache import CACHE_ENV as CACHE_ENV
@@ -91,7 +92,7 @@ def build(parts: Parts, console: Console) -> Path:
                 if kind == "done":
                     child.join(10)
                     if cut_short(Path(name)):
-                        console.print(CUT_SHORT, style="yellow", highlight=False, soft_wrap=True)
+                        print_line(console, CUT_SHORT, style="yellow")
                     return Path(name)
                 if kind == "failed":
                     raise BuildFailed(name)

@@ -11,7 +11,7 @@ import typer
 from coordinator.cli.options import Json, Runs, run_folder
 from coordinator.cli.output import output
 from coordinator.console.stages import Stages
-from coordinator.console.terminal import make_console
+from coordinator.console.terminal import make_console, print_line
 
 HOUR_S = 3600.0
 MIB = 2**20
@@ -59,11 +59,10 @@ def blobs(
             )
         result.update(asdict(done), dry_run=dry_run)
         what = f"{done.garbage:,} unused ({done.garbage_bytes / MIB:.1f} MiB)"
-        console.print(
+        print_line(
+            console,
             f"{done.url}: {done.named:,} images in use, {done.young:,} too young to remove, {what}; "
             + ("nothing was removed (--dry-run)" if dry_run else f"removed {done.removed:,}"),
-            highlight=False,
-            soft_wrap=True,
         )
 
 

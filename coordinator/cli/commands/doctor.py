@@ -10,7 +10,7 @@ import typer
 from coordinator.cli.options import Json, Runs
 from coordinator.cli.output import output, stamp
 from coordinator.console.stages import Stages
-from coordinator.console.terminal import make_console, print_table
+from coordinator.console.terminal import make_console, print_line, print_table
 
 
 def doctor(
@@ -57,7 +57,7 @@ def doctor(
         failed = [finding for finding in found if finding.state is State.FAIL]
         noted = [finding for finding in found if finding.state is State.NOTE]
         verdict = f"[bold red]{len(failed)} to fix[/]" if failed else "[bold green]ready[/]"
-        console.print(f"{verdict} for [bold]{_plain(config)}[/], {len(noted)} notes", highlight=False)
+        print_line(console, f"{verdict} for [bold]{_plain(config)}[/], {len(noted)} notes")
         result.update(config=config, ready=not failed, findings=[finding.document() for finding in found])
     if failed:
         raise typer.Exit(1)

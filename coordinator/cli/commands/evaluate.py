@@ -12,7 +12,7 @@ from rich.console import Console
 from coordinator.cli.options import Json
 from coordinator.cli.output import output, stamp
 from coordinator.console.stages import Stages, image_progress
-from coordinator.console.terminal import make_console
+from coordinator.console.terminal import make_console, notifier, print_line
 
 if TYPE_CHECKING:
     from evaluation.batch.progress import Evaluation, Status
@@ -80,11 +80,10 @@ def submit(
             )
         status = evaluation.poll()
         result.update(status.as_dict(), posted=len(posted), batch=evaluation.batch.url)
-        console.print(
+        print_line(
+            console,
             f"[bold green]posted[/] {len(posted)} of {status.items} items; {status.complete} are complete. "
             f"See [bold]llmi evaluate status {status.name} --watch[/]",
-            highlight=False,
-            soft_wrap=True,
         )
 
 
@@ -100,7 +99,7 @@ def status(
     """Count complete, queued and running items, and repost lost ones."""
     with output(as_json) as (console, result):
         evaluation = _find(name, folder)
-        now = evaluation.poll_confirmed(_saying(console))
+        now = evaluation.poll_confirmed(notifier(console))
         if watch and now.under_way:
             with Stages(make_console(stderr=True)) as stages:
                 now = _watch(evaluation, now, stages)
@@ -164,11 +163,7 @@ def show_report(console: Console, numbers: dict[str, Any], page: str) -> None:
     judged = f"{score['judged']} of {score['of']} judged" + (
         f", {refused} of them refused" if refused else ""
     )
-    console.print(
-        f"[bold]{value}[/], {judged}; see [bold]{page}[/]",
-        highlight=False,
-        soft_wrap=True,
-    )
+    print_line(console, f"[bold]{value}[/], {judged}; see [bold]{page}[/]")
 
 
 def _show(console: Console, now: Status) -> None:
@@ -181,15 +176,11 @@ def _show(console: Console, now: Status) -> None:
     parts = [f"{now.complete} of {now.items} items complete"]
     parts += [f"{count} {place}" for place, count in rest.items() if count]
     parts.append(f"{now.judged} of {now.criteria} judged")
-    console.print(f"[bold]{now.name}[/]: {', '.join(parts)}", highlight=False, soft_wrap=True)
+    print_line(console, f"[bold]{now.name}[/]: {', '.join(parts)}")
     if now.refused:
-        console.print(f"refused, and counted as 0: {now.refused}", highlight=False)
+        print_line(console, f"refused, and counted as 0: {now.refused}")
     if now.failures:
         causes = ", ".join(f"{cause} {count}" for cause, count in now.failures.items())
-        console.print(f"missing, by cause: {causes}", highlight=False, soft_wrap=True)
+        print_line(console, f"missing, by cause: {causes}")
     if now.incomplete and not now.under_way:
-        console.print("submit it again with the same name to do what is missing", highlight=False)
-
-
-def _saying(console: Console) -> Any:
-    return lambda line: console.print(line, style="dim", markup=False, highlight=False, soft_wrap=True)
+        print_line(console, "submit it again with the same name to do what is missing")

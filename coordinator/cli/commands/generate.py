@@ -12,7 +12,7 @@ from rich.table import Table
 from coordinator.cli.options import MAX_SEED, Json
 from coordinator.cli.output import output, plain, stamp
 from coordinator.console.stages import Stages
-from coordinator.console.terminal import make_console, print_table
+from coordinator.console.terminal import make_console, print_line, print_table
 
 
 def generate(
@@ -83,11 +83,7 @@ def _show(console: Console, result: dict[str, Any]) -> None:
             table.add_row(row["image"], row["tool"], _outcome(row), seconds)
         print_table(console, table)
     cut = ", cut off by its token limit" if result["truncated"] else ""
-    console.print(
-        f"[bold green]done[/]: {result['seconds']:.1f} s{cut}; see [bold]{result['page']}[/]",
-        highlight=False,
-        soft_wrap=True,
-    )
+    print_line(console, f"[bold green]done[/]: {result['seconds']:.1f} s{cut}; see [bold]{result['page']}[/]")
 
 
 def _outcome(row: dict[str, Any]) -> str:

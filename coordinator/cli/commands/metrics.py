@@ -7,7 +7,7 @@ from typing import Annotated
 import typer
 
 from coordinator.cli.options import Redis
-from coordinator.console.terminal import make_console
+from coordinator.console.terminal import make_console, print_line
 
 
 def metrics(
@@ -45,10 +45,9 @@ def metrics(
     try:
         with StopSignals(), Exporter(MetricsSettings(bind=host, port=port)) as exporter:
             exporter.watch(queue)
-            console.print(
+            print_line(
+                console,
                 f"[bold green]ready[/]: metrics of {where} at {exporter.url}/metrics; Ctrl-C stops it",
-                highlight=False,
-                soft_wrap=True,
             )
             threading.Event().wait()
     except Stopped:

@@ -9,7 +9,7 @@ from typing import Annotated
 
 import typer
 
-from coordinator.console.terminal import make_console
+from coordinator.console.terminal import make_console, print_line
 
 PASSWORD_ENV = "LLMI_REDIS_PASSWORD"
 POLL_S = 0.5
@@ -47,11 +47,10 @@ def redis(
     try:
         with StopSignals(), server:
             user = ":PASSWORD@" if password else ""
-            console.print(
+            print_line(
+                console,
                 f"[bold green]ready[/]: redis://{user}{host}:{port}/0, data in [bold]{folder}[/]; "
                 "Ctrl-C stops it",
-                highlight=False,
-                soft_wrap=True,
             )
             while server.running:
                 time.sleep(POLL_S)

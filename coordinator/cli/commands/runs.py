@@ -8,7 +8,7 @@ import typer
 
 from coordinator.cli.options import Json, Run, Runs, run_folder
 from coordinator.cli.output import output
-from coordinator.console.terminal import print_table
+from coordinator.console.terminal import print_line, print_table
 
 app = typer.Typer(no_args_is_help=True, help="List the runs of a folder.")
 
@@ -29,7 +29,7 @@ def list_all(runs: Runs = Path("runs"), as_json: Json = False) -> None:
         rows = list_runs(runs)
         result["runs"] = [row.model_dump(mode="json") for row in rows]
         if not rows:
-            console.print(f"no run in {runs}", highlight=False)
+            print_line(console, f"no run in {runs}")
             return
         table = Table("run", "state", "step", "reward", "started", box=None, pad_edge=False)
         for row in rows:
@@ -52,4 +52,4 @@ def report(
 
         page, summary = rebuild(run_folder(run, runs))
         result.update(summary.model_dump(mode="json"), report=str(page))
-        console.print(f"[bold]{page}[/]", highlight=False, soft_wrap=True)
+        print_line(console, f"[bold]{page}[/]")

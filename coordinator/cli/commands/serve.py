@@ -14,7 +14,7 @@ from rich.console import Console
 from coordinator.cli.options import Json
 from coordinator.cli.output import output, plain
 from coordinator.console.stages import Stages
-from coordinator.console.terminal import make_console
+from coordinator.console.terminal import make_console, print_line
 
 if TYPE_CHECKING:
     from coordinator.serve.serving import ServerSpec
@@ -144,7 +144,7 @@ def _serve(
         for one in served:
             env = " ".join(f"{name}={shlex.quote(value)}" for name, value in one.env.items())
             line = f"{env} {shlex.join(one.command)}".strip()
-            console.print(line, markup=False, highlight=False, soft_wrap=True)
+            print_line(console, line, markup=False)
         return
     from coordinator.host.signals import Stopped, StopSignals
     from coordinator.serve.servers import Servers
@@ -176,4 +176,4 @@ def _serve(
 
 
 def _say(console: Console, line: str) -> None:
-    console.print(line, markup=False, highlight=False, soft_wrap=True)
+    print_line(console, line, markup=False)

@@ -12,7 +12,7 @@ from rich.console import Console
 
 from coordinator.cli.options import Json, Run, Runs, run_folder
 from coordinator.cli.output import output
-from coordinator.console.terminal import can_redraw
+from coordinator.console.terminal import can_redraw, print_line
 
 if TYPE_CHECKING:
     from coordinator.watch.status import Status
@@ -65,7 +65,7 @@ def _watch(console: Console, now: Status, folder: Path) -> Status:
 
 def _show(console: Console, now: Status, folder: Path) -> None:
     for line in _lines(now, folder):
-        console.print(line, markup=False, highlight=False, soft_wrap=True)
+        print_line(console, line, markup=False)
 
 
 def _lines(now: Status, folder: Path) -> list[str]:

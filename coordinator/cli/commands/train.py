@@ -11,7 +11,7 @@ from rich.console import Console
 
 from coordinator.cli.options import Json, Runs, complete_config
 from coordinator.cli.output import output, stamp
-from coordinator.console.terminal import make_console
+from coordinator.console.terminal import make_console, print_line
 
 Resume = Annotated[
     bool, typer.Option("--resume", help="Resume the run of this name, which died or was stopped.")
@@ -95,11 +95,10 @@ def conclude(console: Console, run: Path, result: dict[str, Any]) -> None:
     first, last = result["reward_first"], result["reward_last"]
     rise = f"reward {first:.3f} → {last:.3f}, " if first is not None and last is not None else ""
     see = f"see [bold]{page}[/]" if there else f"[bold red]no report[/], {page} could not be written"
-    console.print(
+    print_line(
+        console,
         f"[bold green]done[/]: {result['steps']} steps, {rise}{result['requests_posted']:,} requests, "
         f"{result['lost']} lost, {_masked(run, result)}; {see}",
-        highlight=False,
-        soft_wrap=True,
     )
 
 

@@ -11,7 +11,7 @@ from rich.console import Console
 
 from coordinator.cli.options import Json, Run, Runs, run_folder
 from coordinator.cli.output import output, plain
-from coordinator.console.terminal import print_table
+from coordinator.console.terminal import print_line, print_table
 
 if TYPE_CHECKING:
     from coordinator.watch.masks import Masks
@@ -58,7 +58,7 @@ def show(console: Console, sample: SampleReport) -> None:
     """Print about ten lines: one for each fact and one for each request."""
 
     def line(what: str, words: str) -> None:
-        console.print(f"[bold]{what:<12}[/]{plain(words)}", highlight=False, soft_wrap=True)
+        print_line(console, f"[bold]{what:<12}[/]{plain(words)}")
 
     line("sample", sample.rollout)
     line("prompt", _short(sample.prompt) or "unknown: its start is not in the ledger")
@@ -87,11 +87,10 @@ def show_masked(console: Console, masks: Masks) -> None:
             examples = ", ".join(map(short_id, one.examples))
             table.add_row(cause, plain(one.by), f"{one.samples:,}", in_ranges(one.steps), examples)
         print_table(console, table)
-    console.print(
+    print_line(
+        console,
         f"{masks.total:,} of {masks.rollouts:,} samples were masked by infrastructure; "
         f"{masks.dropped:,} more have a reward and were dropped with their groups",
-        highlight=False,
-        soft_wrap=True,
     )
 
 

@@ -14,7 +14,7 @@ from rich.table import Table
 
 from coordinator.cli.options import Json, Redis
 from coordinator.cli.output import output, plain
-from coordinator.console.terminal import Notify, print_table
+from coordinator.console.terminal import notifier, print_line, print_table
 from workers.errors import ConfigError
 
 if TYPE_CHECKING:
@@ -84,19 +84,15 @@ def start(
         if record is not None and not dry_run:
             if foreground:
                 raise ConfigError(f"{record.node} is running already; stop it first with `llmi workers stop`")
-            console.print(f"[bold]{record.node}[/] is running already; nothing is changed", highlight=False)
-            record = control.wait_ready(control.state_of(record), _saying(console), from_start=False)
+            print_line(console, f"[bold]{record.node}[/] is running already; nothing is changed")
+            record = control.wait_ready(control.state_of(record), notifier(console), from_start=False)
             _show(console, record.node, record.redis, record.plan)
             result.update(record.model_dump(mode="json"), started=False)
             return
         source = config or f"published in this Redis {wanted.config.name}".strip()
-        console.print(f"configuration: {source}", highlight=False, soft_wrap=True)
+        print_line(console, f"configuration: {source}")
         found = ", ".join(f"{gpu.name} ({gpu.memory_mib:,} MiB)" for gpu in machine.gpus) or "no GPU"
-        console.print(
-            f"found {found}, {machine.cores} cores, {machine.memory_mib:,} MiB of memory",
-            highlight=False,
-            soft_wrap=True,
-        )
+        print_line(console, f"found {found}, {machine.cores} cores, {machine.memory_mib:,} MiB of memory")
         _show(console, wanted.record.node, wanted.record.redis, wanted.record.plan)
         if dry_run:
             result.update(wanted.record.model_dump(mode="json", include={"node", "redis", "plan"}))
@@ -108,14 +104,13 @@ def start(
                 control.foreground(wanted, signals)
                 result.update(node=wanted.record.node, stopped=True)
                 return
-            record, started = control.start(wanted, _saying(console))
+            record, started = control.start(wanted, notifier(console))
         result.update(record.model_dump(mode="json"), started=started)
         state = control.state_of(record)
-        console.print(
+        print_line(
+            console,
             f"[bold green]ready[/]: {record.node} serves {', '.join(record.plan.queues)}; logs in "
             f"[bold]{state.logs}[/]; leave with [bold]ops/stop_workers.sh[/]",
-            highlight=False,
-            soft_wrap=True,
         )
 
 
@@ -139,12 +134,12 @@ def stop(
         from coordinator.scale.nodes import control, joining
 
         state, name = joining.locate(redis, node)
-        ran = control.stop(state, now, _saying(console))
+        ran = control.stop(state, now, notifier(console))
         result.update(node=name, was_running=ran)
         if ran:
-            console.print(f"[bold green]stopped[/]: no worker of {name} is left", highlight=False)
+            print_line(console, f"[bold green]stopped[/]: no worker of {name} is left")
         else:
-            console.print(f"no worker of {name} was running", highlight=False)
+            print_line(console, f"no worker of {name} was running")
 
 
 @app.command()
@@ -182,7 +177,7 @@ def status(redis: Redis = "", as_json: Json = False) -> None:
         for letter in letters[:SHOWN]:
             _show_dead_letter(console, letter)
         if len(letters) > SHOWN:
-            console.print(f"and {len(letters) - SHOWN} more; --json has them all", highlight=False)
+            print_line(console, f"and {len(letters) - SHOWN} more; --json has them all")
         result.update(
             workers=[asdict(one) for one in workers],
             queues={queue: {"waiting": d.waiting, "running": d.running} for queue, d in depths.items()},
@@ -205,12 +200,12 @@ def _show(console: Console, node: str, redis: str, plan: Plan) -> None:
     print_table(console, table)
     for why in dict.fromkeys(plan.left_out.values()):
         queues = ", ".join(queue for queue, reason in plan.left_out.items() if reason == why)
-        console.print(f"[yellow]left out[/] {queues}: {why}", highlight=False, soft_wrap=True)
+        print_line(console, f"[yellow]left out[/] {queues}: {why}")
 
 
 def _show_dead_letter(console: Console, letter: DeadLetter) -> None:
     def line(text: str) -> None:
-        console.print(text, highlight=False, soft_wrap=True)
+        print_line(console, text)
 
     when = time.strftime("%F %T", time.localtime(letter.since))
     line(
@@ -223,12 +218,3 @@ def _show_dead_letter(console: Console, letter: DeadLetter) -> None:
     for attempt in letter.attempts:
         started = time.strftime("%F %T", time.localtime(attempt.started))
         line(f"  {started} started by {plain(attempt.worker)}")
-
-
-def _saying(console: Console) -> Notify:
-    """Print each line of the supervisor's log."""
-
-    def say(line: str) -> None:
-        console.print(line, style="dim", markup=False, highlight=False, soft_wrap=True)
-
-    return say

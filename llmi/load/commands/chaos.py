@@ -12,7 +12,7 @@ from rich.console import Console
 from coordinator.cli.options import MAX_SEED, Json
 from coordinator.cli.output import output
 from coordinator.console.stages import Stages
-from coordinator.console.terminal import make_console, print_table
+from coordinator.console.terminal import make_console, print_line, print_table
 from llmi.load.commands.output import new_folder
 
 if TYPE_CHECKING:
@@ -76,10 +76,10 @@ def _show(console: Console, found: Result, place: Path) -> None:
     print_table(console, rules)
     for rule in found.rules:
         for text in rule.violations[:SHOWN]:
-            console.print(f"[red]✗[/] {escape(text)}", highlight=False)
-    console.print(
+            print_line(console, f"[red]✗[/] {escape(text)}")
+    print_line(
+        console,
         f"{found.requests:,} requests of {found.rollouts:,} rollouts, {found.starts:,} starts, "
         f"{found.again:,} requests started more than once, {found.restarts} workers replaced, "
         f"{found.trained:,} samples in batches; [dim]{found.seconds:.0f} s, see[/] [bold]{place}[/]",
-        highlight=False,
     )

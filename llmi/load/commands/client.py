@@ -11,7 +11,7 @@ from rich.console import Console
 from coordinator.cli.options import Json
 from coordinator.cli.output import output
 from coordinator.console.stages import Stages
-from coordinator.console.terminal import make_console, print_table
+from coordinator.console.terminal import make_console, print_line, print_table
 from llmi.load.commands.output import exit_if_missed, print_spreads, print_targets
 
 if TYPE_CHECKING:
@@ -79,4 +79,4 @@ def show(console: Console, numbers: Numbers) -> None:
     )
     print_table(console, rest)
     print_targets(console, numbers.targets)
-    console.print(f"[dim]{numbers.wall_s:.0f} s in all[/]", highlight=False)
+    print_line(console, f"[dim]{numbers.wall_s:.0f} s in all[/]")

@@ -9,7 +9,7 @@ import typer
 from coordinator.cli.options import Json
 from coordinator.cli.output import output
 from coordinator.console.stages import Stages
-from coordinator.console.terminal import make_console
+from coordinator.console.terminal import make_console, print_line
 from llmi.load.commands.output import exit_if_missed, print_spreads, print_targets
 
 
@@ -33,11 +33,11 @@ def code(
             "jail, an empty job": numbers.empty,
         }
         print_spreads(console, spreads, 1)
-        console.print(
+        print_line(
+            console,
             f"{numbers.lanes} at once: {numbers.charts_per_s:.1f} charts/s in the jail, "
             f"{numbers.cold_per_s:.1f} with cold interpreters",
-            highlight=False,
         )
-        console.print(f"the jail: {numbers.held}", highlight=False)
+        print_line(console, f"the jail: {numbers.held}")
         print_targets(console, numbers.targets)
     exit_if_missed(numbers.targets)

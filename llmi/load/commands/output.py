@@ -10,7 +10,7 @@ import typer
 from rich.console import Console
 
 from coordinator.cli.output import stamp
-from coordinator.console.terminal import print_table
+from coordinator.console.terminal import print_line, print_table
 from workers.errors import ConfigError
 
 if TYPE_CHECKING:
@@ -44,9 +44,9 @@ def print_targets(console: Console, targets: Sequence[Target]) -> None:
     """Print each target, whether it is met, its value and its limits."""
     for target in targets:
         sign = "[bold green]✓[/]" if target.met else "[bold red]✗[/]"
-        console.print(
+        print_line(
+            console,
             f"{sign} {target.name}: [bold]{target.value:.2f}[/] {target.unit}, target {target.limits}",
-            highlight=False,
         )
 
 

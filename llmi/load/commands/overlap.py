@@ -10,7 +10,7 @@ from rich.console import Console
 
 from coordinator.cli.options import Json
 from coordinator.cli.output import output, stamp
-from coordinator.console.terminal import make_console, print_table
+from coordinator.console.terminal import make_console, print_line, print_table
 from llmi.load.commands.output import exit_if_missed, print_targets
 
 if TYPE_CHECKING:
@@ -60,7 +60,7 @@ def overlap(
         for mix in mixes:
             _show(console, mix)
         print_targets(console, targets)
-        console.print(f"[dim]{document['seconds']:.0f} s in all; see[/] [bold]{place}[/]", highlight=False)
+        print_line(console, f"[dim]{document['seconds']:.0f} s in all; see[/] [bold]{place}[/]")
     exit_if_missed(targets)
 
 

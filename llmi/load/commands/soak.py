@@ -11,7 +11,7 @@ from rich.console import Console
 from coordinator.cli.options import MAX_SEED, Json
 from coordinator.cli.output import output
 from coordinator.console.stages import Stages
-from coordinator.console.terminal import make_console, print_table
+from coordinator.console.terminal import make_console, print_line, print_table
 from llmi.load.commands.output import new_folder
 
 if TYPE_CHECKING:
@@ -68,9 +68,9 @@ def _show(console: Console, soaked: Soak, place: Path) -> None:
     print_table(console, table)
     console.print("[dim]the largest process of each role, in the middle and in the last third[/]")
     outcomes = ", ".join(f"{count:,} {how}" for how, count in soaked.outcomes.items())
-    console.print(
+    print_line(
+        console,
         f"{soaked.requests:,} requests of {soaked.rollouts:,} rollouts in {soaked.seconds:.0f} s "
         f"({soaked.requests / soaked.seconds:.0f}/s), {soaked.lost} lost: {outcomes}; "
         f"[dim]see[/] [bold]{place}[/]",
-        highlight=False,
     )

@@ -16,6 +16,7 @@ from pydantic import ValidationError
 from rich.console import Console
 
 from coordinator.config.settings import RAY_ENV
+from coordinator.console.terminal import print_line
 from coordinator.host.signals import StopSignals
 from llmi.demo.build import Parts as Built
 from llmi.demo.build import build, cache_folder
@@ -82,7 +83,7 @@ def _mix(
     console: Console,
 ) -> Mix:
     def say(words: str) -> None:
-        console.print(f"{time.strftime('%H:%M:%S')}  {name} mix, {words}", style="dim", highlight=False)
+        print_line(console, f"{time.strftime('%H:%M:%S')}  {name} mix, {words}", style="dim")
 
     finished: list[Finished] = []
     for variant in variants:
