@@ -19,7 +19,7 @@ from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
 from typing import Any
 
-from evaluation.authors.base import Finish, conversation
+from evaluation.authors.author import Finish, conversation
 from evaluation.settings import AuthorSettings
 from policy.document import Task
 from policy.rollout.detokenizer import Detokenizer
@@ -39,7 +39,7 @@ class LocalAuthor:
         self._settings = settings
 
     async def write(self, task: Task, images: Sequence[bytes], seed: int) -> AsyncGenerator[str | Finish]:
-        """See `evaluation.authors.base.Author`."""
+        """See `evaluation.authors.author.Author`."""
         loop = asyncio.get_running_loop()
         pieces: asyncio.Queue[str | None] = asyncio.Queue()
         stop = threading.Event()

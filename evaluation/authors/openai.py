@@ -20,9 +20,8 @@ from typing import Any
 
 import aiohttp
 
-from evaluation.authors.base import Finish, conversation
-from evaluation.authors.chunks import NAME, author_failure, chunks, delta, truncated
-from evaluation.authors.event_stream import EventStream
+from evaluation.authors.author import Finish, conversation
+from evaluation.authors.chunks import NAME, EventStream, author_failure, chunks, delta, truncated
 from evaluation.settings import AuthorSettings
 from policy.document import Task
 from rewards.judges.pictures import jpeg_uri
@@ -41,7 +40,7 @@ class OpenAIAuthor:
         self._settings = settings
 
     async def write(self, task: Task, images: Sequence[bytes], seed: int) -> AsyncGenerator[str | Finish]:
-        """See `evaluation.authors.base.Author`."""
+        """See `evaluation.authors.author.Author`."""
         decoding = functools.partial(self._call, task, tuple(images), seed)
         call = await gate.decode_in_thread("store", decoding)
         model, reason, stream = self._settings.model, "", EventStream()

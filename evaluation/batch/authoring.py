@@ -12,7 +12,7 @@ import asyncio
 import time
 from contextlib import aclosing
 
-from evaluation.authors.base import Author, Finish
+from evaluation.authors.author import Author, Finish
 from policy.document import Document, Part, Task
 from policy.grammar.tags import TagReader
 from policy.rollout.tooling import Tooling

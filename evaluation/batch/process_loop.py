@@ -17,8 +17,7 @@ from typing import Any, TypeVar
 
 import redis
 
-from evaluation.authors.base import Author
-from evaluation.authors.registry import make_author
+from evaluation.authors.author import Author, make_author
 from evaluation.settings import AuthorSettings
 from workers.client.client import QueueClient
 from workers.errors import Cause, InfrastructureFault

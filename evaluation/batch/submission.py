@@ -12,7 +12,7 @@ import time
 from pathlib import Path
 from typing import Protocol
 
-from evaluation.authors import registry as authors
+from evaluation.authors import author as authors
 from evaluation.batch.batch import Batch, Manifest
 from evaluation.batch.progress import Evaluation, Notify, connection
 from evaluation.benchmark import Benchmark, Item, fingerprint

@@ -5,16 +5,19 @@ Invariant: what is missing is never a number; every number states how many point
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Mapping
+from collections.abc import Iterable, Mapping, Sequence
+from dataclasses import dataclass
 from typing import Any
+
+import numpy as np
 
 from evaluation.batch.batch import Manifest
 from evaluation.batch.results import TOP, ItemResult, failures
 from evaluation.benchmark import Item
 from evaluation.payloads import judge_name
-from evaluation.stats import LEVEL, RESAMPLES, SEED, Mean, mean, overall
 from policy.scoring import Score
 
+RESAMPLES, SEED, LEVEL = 10_000, 0, 0.95
 METHOD = (
     f"{LEVEL:.0%} interval: percentile bootstrap over items, {RESAMPLES:,} resamples, seed {SEED}. "
     "What is missing is in no mean; what was refused is in it as 0."
@@ -100,3 +103,36 @@ def terms(scores: Iterable[Score]) -> dict[str, Mean]:
 def _number(score: Score, name: str) -> float:
     value = score.breakdown[name]
     return float(value) if isinstance(value, int | float) else float("nan")
+
+
+@dataclass(frozen=True)
+class Mean:
+    """`value`: None when nothing was judged; `low`, `high`: the interval, for at least two items."""
+
+    value: float | None
+    judged: int
+    of: int
+    low: float | None = None
+    high: float | None = None
+
+
+def mean(points: Sequence[float], of: int) -> Mean:
+    """The mean of `points`, which are so many of `of`."""
+    return Mean(sum(points) / len(points) if points else None, len(points), of)
+
+
+def overall(items: Sequence[Sequence[float]], of: int) -> Mean:
+    """The mean over all points of all items, with a bootstrap interval.
+
+    Percentile bootstrap over items (10,000 resamples, seed 0, 95 %). Items are resampled and not points,
+    since the points of an item share its document.
+    """
+    plain = mean([point for points in items for point in points], of)
+    sums = np.array([sum(points) for points in items if points], dtype=float)
+    counts = np.array([len(points) for points in items if points], dtype=float)
+    if len(sums) < 2:
+        return plain
+    drawn = np.random.default_rng(SEED).integers(0, len(sums), size=(RESAMPLES, len(sums)))
+    means = sums[drawn].sum(axis=1) / counts[drawn].sum(axis=1)
+    ends = [float(np.quantile(means, share)) for share in ((1 - LEVEL) / 2, (1 + LEVEL) / 2)]
+    return Mean(plain.value, plain.judged, plain.of, ends[0], ends[1])

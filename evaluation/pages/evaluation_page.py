@@ -13,7 +13,7 @@ from typing import Any
 
 from evaluation.batch.batch import Batch, Manifest
 from evaluation.batch.results import ItemResult
-from evaluation.batch.summary import METHOD, summary
+from evaluation.batch.summary import LEVEL, METHOD, summary
 from evaluation.benchmark import Item
 from evaluation.pages import template
 from evaluation.pages.pictures import data_uris
@@ -22,7 +22,6 @@ from evaluation.pages.view import pieces, reason
 from evaluation.pages.view import terms as shown_terms
 from evaluation.payloads import judge_name
 from evaluation.rubric.verdict import MAX_SCORE
-from evaluation.stats import LEVEL
 from policy.data.dataset import PLACEHOLDER
 from policy.document import Document
 from workers.messages import Failure

@@ -6,18 +6,22 @@ the criterion, so that a server with prefix caching computes it once.
 
 from __future__ import annotations
 
+import tempfile
+import time
 from collections.abc import Callable
 from typing import Any
 
-from evaluation.payloads import RubricPayload
+from evaluation.payloads import RUBRIC_KIND, RubricPayload
 from evaluation.rubric.verdict import CriterionVerdict
 from evaluation.settings import RubricSettings
 from rewards.judges.openai import shorter
 from rewards.judges.pictures import data_uri
+from rewards.judges.probe import context, refusals_as_infrastructure, sample_document
 from rewards.judges.prompts import Chat, seen, text
 from rewards.judges.structured import answer
 from workers.jobs import JobContext
 from workers.messages import BlobRef, Success
+from workers.storage.blobs import BlobStore
 
 NAME = "rubric judge"
 INSTRUCTIONS = """\
@@ -66,3 +70,13 @@ def rubric_chat(payload: RubricPayload, show: Callable[[BlobRef], str], max_imag
         {"role": "system", "content": [text(INSTRUCTIONS)]},
         {"role": "user", "content": content},
     ]
+
+
+def probe(settings: RubricSettings, timeout_s: float) -> float:
+    """Seconds that a verdict took. Raises `InfrastructureFault` when there was none."""
+    started = time.monotonic()
+    with tempfile.TemporaryDirectory(prefix="llmi-probe-") as folder, refusals_as_infrastructure():
+        blobs = BlobStore(folder)
+        payload = RubricPayload.of(sample_document(blobs), "It shows an orange square.", settings)
+        judge(payload, settings, context(RUBRIC_KIND, payload, blobs, timeout_s))
+    return time.monotonic() - started

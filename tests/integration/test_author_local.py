@@ -8,8 +8,7 @@ import pytest
 from fake_services import png
 
 from evaluation.authors import local as author_local
-from evaluation.authors.base import Finish
-from evaluation.authors.registry import make_author
+from evaluation.authors.author import Finish, make_author
 from evaluation.settings import AuthorSettings
 from llmi.demo.policy.build import build_policy
 from llmi.demo.policy.recipe import Recipe

@@ -20,7 +20,7 @@ from fake_services import Chat, FakeServices, png
 from PIL import Image
 
 from coordinator.state.claim import CONFIG_KEY
-from evaluation.authors.registry import make_author
+from evaluation.authors.author import make_author
 from evaluation.batch.authoring import write_document
 from evaluation.settings import AUTHOR_URL_ENV, AuthorSettings
 from llmi.demo.library import build_library

@@ -19,7 +19,7 @@ from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 from PIL import Image
 
-from evaluation.authors.base import Finish
+from evaluation.authors.author import Finish
 from evaluation.authors.openai import OpenAIAuthor
 from evaluation.payloads import RubricPayload
 from evaluation.rubric import openai as rubric_openai

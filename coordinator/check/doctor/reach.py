@@ -17,7 +17,7 @@ from coordinator.check.doctor.finding import Finding, fail, note, of_problems, o
 from coordinator.config import parts
 from coordinator.config.settings import RAY_ENV, ServiceConfig
 from coordinator.state import claim
-from evaluation.authors import registry as author
+from evaluation.authors import author as author
 from evaluation.rubric import judge as rubric
 from evaluation.settings import AUTHOR_URL_ENV, RUBRIC_URL_ENV, AuthorSettings, RubricSettings
 from rewards.settings import IMAGE_URL_ENV, TEXT_URL_ENV, JudgeEndpoint
@@ -217,7 +217,7 @@ def _rubric(settings: RubricSettings) -> Iterator[Finding]:
     if problems := rubric.check(settings):
         yield from of_problems("judges", "criteria", problems, "")
         return
-    from evaluation.rubric.probe import probe
+    from evaluation.rubric.openai import probe
 
     try:
         seconds = probe(settings, VERDICT_S)

@@ -13,7 +13,7 @@ from collections.abc import Callable
 import pytest
 from rewards_documents import I, P, document
 
-from evaluation.authors.event_stream import EventStream, UnreadableStream
+from evaluation.authors.chunks import EventStream, UnreadableStream
 from evaluation.pages.view import prose
 from evaluation.payloads import RubricPayload
 from evaluation.rubric.rules import judge as ask

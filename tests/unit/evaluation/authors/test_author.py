@@ -15,8 +15,7 @@ from fake_services import Chat, FakeServices, png
 from PIL import Image
 from waiting import until
 
-from evaluation.authors.base import Finish, conversation
-from evaluation.authors.registry import check, make_author
+from evaluation.authors.author import Finish, check, conversation, make_author
 from evaluation.settings import AUTHOR_URL_ENV, AuthorSettings
 from policy.document import Task
 from policy.grammar.prompts import system_prompt

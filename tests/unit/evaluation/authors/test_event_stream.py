@@ -8,7 +8,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from evaluation.authors.event_stream import MAX_EVENT_BYTES, EventStream, UnreadableStream
+from evaluation.authors.chunks import MAX_EVENT_BYTES, EventStream, UnreadableStream
 
 
 def read(pieces: list[bytes]) -> list[str]:

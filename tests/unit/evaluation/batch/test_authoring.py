@@ -10,7 +10,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 from PIL import Image
 
-from evaluation.authors.base import Finish
+from evaluation.authors.author import Finish
 from evaluation.batch.authoring import write_document
 from policy.document import Document, ImagePart, Task
 from policy.grammar.tags import read

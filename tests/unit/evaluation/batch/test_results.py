@@ -13,9 +13,8 @@ from evaluation.batch.results import (
     failures,
     unwritten,
 )
-from evaluation.batch.summary import terms
+from evaluation.batch.summary import mean, overall, terms
 from evaluation.rubric.verdict import Judgement
-from evaluation.stats import mean, overall
 from policy.scoring import Score
 from workers.errors import Cause
 from workers.messages import Failure
