@@ -19,7 +19,7 @@ import tenacity
 
 from evaluation.batch.batch import Manifest
 from evaluation.batch.process_loop import ProcessLoop
-from evaluation.batch.results import ItemResult, Missing, Refused, Verdict
+from evaluation.batch.results import CriterionResult, ItemResult, Missing, Refused
 from evaluation.benchmark import Item
 from evaluation.payloads import RUBRIC_KIND, RubricPayload
 from evaluation.rubric.verdict import judgement
@@ -110,12 +110,12 @@ class Judging:
             verdicts={name: known[name] for name in self.item.criteria},
         )
 
-    async def _criterion(self, name: str, first: int) -> Verdict:
+    async def _criterion(self, name: str, first: int) -> CriterionResult:
         """The verdict on one criterion. `first`: the number of its first attempt."""
         attempts = itertools.count(first)
         payload = RubricPayload.of(self.document, self.item.criteria[name], self.manifest.rubric)
 
-        async def once() -> Verdict:
+        async def once() -> CriterionResult:
             attempt = next(attempts)
             left_s = self.budget.left_s
             request = Request.make(
@@ -141,10 +141,12 @@ class Judging:
             return Missing(failure=failure, attempts=attempt + 1)
 
         temporary = tenacity.retry_if_result(
-            lambda verdict: isinstance(verdict, Missing) and verdict.failure.cause in TEMPORARY
+            lambda result: isinstance(result, Missing) and result.failure.cause in TEMPORARY
         )
-        verdict: Verdict = await self.budget.retrying(retry=temporary, retry_error_callback=_last)(once)
-        return verdict
+        result: CriterionResult = await self.budget.retrying(retry=temporary, retry_error_callback=_last)(
+            once
+        )
+        return result
 
     async def _by_reward(self, earlier: ItemResult | None, resumed: bool) -> ItemResult:
         first = earlier.attempts if earlier else 0
@@ -192,5 +194,5 @@ def _last(state: tenacity.RetryCallState) -> Any:
     return state.outcome.result()
 
 
-def _attempts(verdict: Verdict | None) -> int:
-    return verdict.attempts if isinstance(verdict, Missing) else 0
+def _attempts(result: CriterionResult | None) -> int:
+    return result.attempts if isinstance(result, Missing) else 0

@@ -53,7 +53,7 @@ class Status:
     failures: dict[str, int]
 
     @property
-    def under_way(self) -> bool:
+    def in_progress(self) -> bool:
         return bool(self.queued or self.running or self.lost)
 
     def as_dict(self) -> dict[str, Any]:

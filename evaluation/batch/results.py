@@ -38,7 +38,7 @@ class Refused(Message):
     failure: Failure
 
 
-Verdict = Annotated[Judgement | Missing | Refused, Field(discriminator="status")]
+CriterionResult = Annotated[Judgement | Missing | Refused, Field(discriminator="status")]
 
 
 class ItemResult(Message):
@@ -54,7 +54,7 @@ class ItemResult(Message):
     round: int = Field(ge=0)
     document_id: str = ""
     failure: Failure | None = None
-    verdicts: dict[str, Verdict] = Field(default_factory=dict)
+    verdicts: dict[str, CriterionResult] = Field(default_factory=dict)
     score: Score | None = None
     attempts: int = Field(default=0, ge=0)
     finished: float = 0.0
@@ -108,7 +108,7 @@ class ItemResult(Message):
 
 def unwritten(item_id: str, round_: int, failure: Failure, criteria: Iterable[str]) -> ItemResult:
     """The result of an item that the author refused to write: every criterion, or else the reward, is 0."""
-    verdicts: dict[str, Verdict] = {name: Refused(failure=failure) for name in criteria}
+    verdicts: dict[str, CriterionResult] = {name: Refused(failure=failure) for name in criteria}
     score = None if verdicts else Score(reward=0.0)
     return ItemResult(item_id=item_id, round=round_, failure=failure, verdicts=verdicts, score=score)
 

@@ -19,7 +19,7 @@ from metrics_pages import get, get_json
 from coordinator.host.redis_server import EmbeddedRedis
 from coordinator.watch.exporter import Exporter
 from evaluation.batch.batch import Batch, Manifest
-from evaluation.batch.results import ItemResult, Missing, Verdict
+from evaluation.batch.results import CriterionResult, ItemResult, Missing
 from evaluation.benchmark import Item, fingerprint
 from evaluation.pages import document_page, evaluation_page, run_page
 from evaluation.pages.samples import Pair, Sample
@@ -193,7 +193,7 @@ def write_pages(outcomes: list[Outcome], blobs: BlobStore, run: Path) -> Documen
     sample = Sample(document, 1, 0.5, spoke, masked_by=masked)
     run_page.write(run / "index.html", run_page.Page("run", "", [], [Pair(sample)]), blobs)
     document_page.write(run / "document.html", document, blobs)
-    verdicts: dict[str, Verdict] = {
+    verdicts: dict[str, CriterionResult] = {
         f"r{number}": judgement(one) if one.ok else Missing(failure=one.result, attempts=1)  # type: ignore[arg-type]
         for number, one in enumerate((one for one in outcomes if one.kind == RUBRIC_KIND), start=1)
     }

@@ -27,7 +27,7 @@ SUCCESS = "success"
 BUCKETS = (0.005, 0.01, 0.025, 0.05, 0.1, 0.25, 0.5, 1.0, 2.5, 5.0, 10.0, 20.0, 40.0, 60.0, 120.0, 300.0)
 
 
-def verdict(outcome: Outcome) -> tuple[str, str]:
+def result_and_cause(outcome: Outcome) -> tuple[str, str]:
     """The labels result and cause of an outcome: ("success", ""), or the fault and cause of a failure."""
     if isinstance(outcome.result, Success):
         return SUCCESS, ""
@@ -85,7 +85,7 @@ class WorkerMetrics:
         """
         if outcome.kind not in QUEUES or (claimed and outcome.finished and outcome.finished < claimed):
             return
-        result, cause = verdict(outcome)
+        result, cause = result_and_cause(outcome)
         self._outcomes.labels(outcome.kind, result, cause).inc()
         if outcome.started and posted:
             self._wait.labels(outcome.kind).observe(max(0.0, outcome.started - posted))
@@ -145,7 +145,7 @@ class ProducerMetrics:
         since = self._since.pop(outcome.request_id, None)
         if since is None:
             return
-        result, cause = verdict(outcome)
+        result, cause = result_and_cause(outcome)
         self._in_flight.labels(outcome.kind).dec()
         self._seconds.labels(outcome.kind, result).observe(self._clock() - since)
         self._outcomes.labels(outcome.kind, result, cause).inc()

@@ -28,9 +28,9 @@ from pydantic import BaseModel, Field, ValidationError
 
 from workers.errors import Cause, InfrastructureFault
 from workers.sandbox import protocol
+from workers.sandbox.job_exit import JobExit
 from workers.sandbox.layers.limits import MEBIBYTE, Limits
 from workers.sandbox.process import ZygoteProcess
-from workers.sandbox.verdict import Verdict
 
 logger = logging.getLogger(__name__)
 Origin = Literal["outside", "store"]
@@ -97,12 +97,12 @@ class Decoders:
         request = protocol.pack({"limits": asdict(limits), "options": options._asdict()}, data)
         with self._zygote() as zygote:
             answer, frame = zygote.exchange(request, limits.wall_s + _GRACE_S)
-        verdict = Verdict.model_validate(answer)
-        if not verdict.armed:
-            detail = f"a decoder could not enter its jail: {verdict.reason}"
+        job = JobExit.model_validate(answer)
+        if not job.armed:
+            detail = f"a decoder could not enter its jail: {job.reason}"
             raise InfrastructureFault(Cause.SANDBOX, detail)
-        if verdict.end != "frame":
-            raise InfrastructureFault(Cause.BAD_ANSWER, _end(verdict, limits))
+        if job.end != "frame":
+            raise InfrastructureFault(Cause.BAD_ANSWER, _end(job, limits))
         return _decoded(frame, options, limits)
 
     def close(self) -> None:
@@ -156,16 +156,16 @@ def _start() -> ZygoteProcess:
     return zygote
 
 
-def _end(verdict: Verdict, limits: Limits) -> str:
+def _end(job: JobExit, limits: Limits) -> str:
     """Why a decoder returned no frame, as a message."""
-    if verdict.end in ("run", "wall"):
+    if job.end in ("run", "wall"):
         return f"decoding it took longer than {limits.wall_s:g} s"
-    if verdict.end in ("output", "files"):
+    if job.end in ("output", "files"):
         return f"decoding it gave more than {limits.output_mb} MB"
-    if verdict.signal == signal.SIGXCPU or verdict.cpu_s >= limits.cpu_s:
+    if job.signal == signal.SIGXCPU or job.cpu_s >= limits.cpu_s:
         return f"decoding it took more than {limits.cpu_s:g} s of CPU"
-    if verdict.signal:
-        return f"its decoder was killed by {signal.Signals(verdict.signal).name}"
+    if job.signal:
+        return f"its decoder was killed by {signal.Signals(job.signal).name}"
     return "its decoder ended without a result"
 
 

@@ -1,4 +1,4 @@
-"""Turn the verdict on a chart job into the failure of its request.
+"""Turn the exit of a chart job into the failure of its request.
 
 Invariant: what an armed child does is the model's fault; what the jail or a busy machine does is an
 infrastructure fault.
@@ -11,7 +11,7 @@ from collections.abc import Mapping
 from typing import NoReturn
 
 from workers.errors import Cause, InfrastructureFault, ModelFault
-from workers.sandbox.verdict import Verdict
+from workers.sandbox.job_exit import JobExit
 from workers.settings import CodeSettings
 
 BUSY_FACTOR = 10.0  # times the wall limit: how long a job may take in all on a busy machine
@@ -19,46 +19,44 @@ _SLOW_CODE = 0.5  # of the CPU limit: code that used this much and is not done i
 _LARGE_CODE = 0.25  # of the memory limit: code that used this much caused the lack of memory
 
 
-def raise_for(verdict: Verdict, settings: CodeSettings, layers: Mapping[str, bool], wall_s: float) -> None:
+def raise_for(job: JobExit, settings: CodeSettings, layers: Mapping[str, bool], wall_s: float) -> None:
     """Raise the failure of a job that did not return a frame.
 
     `layers`: of the jail it ran in. `wall_s`: its time limit, in seconds. Raises `ModelFault` (CODE_RAISED,
     CODE_LIMIT) or `InfrastructureFault` (SANDBOX, TIMEOUT).
     """
-    if not verdict.armed:
-        raise InfrastructureFault(Cause.SANDBOX, f"a child could not enter its jail: {verdict.reason}")
-    if verdict.end == "frame":
+    if not job.armed:
+        raise InfrastructureFault(Cause.SANDBOX, f"a child could not enter its jail: {job.reason}")
+    if job.end == "frame":
         return
-    if verdict.end == "run":
+    if job.end == "run":
         raise ModelFault(Cause.CODE_LIMIT, f"the code ran longer than {settings.wall_s:g} s")
-    if verdict.end == "wall":
-        _raise_for_waiting(verdict, settings, wall_s)
-    if verdict.end == "silent":
+    if job.end == "wall":
+        _raise_for_waiting(job, settings, wall_s)
+    if job.end == "silent":
         raise ModelFault(Cause.CODE_RAISED, "the code closed its result")
-    if verdict.end == "output":
+    if job.end == "output":
         raise ModelFault(Cause.CODE_LIMIT, "the code returned more than its figures can be")
-    if verdict.end == "files":
+    if job.end == "files":
         raise ModelFault(Cause.CODE_LIMIT, f"the code wrote more than {settings.output_mb} MB")
-    if verdict.signal == signal.SIGXCPU or verdict.cpu_s >= settings.cpu_s:
+    if job.signal == signal.SIGXCPU or job.cpu_s >= settings.cpu_s:
         raise ModelFault(Cause.CODE_LIMIT, f"the code used more than {settings.cpu_s:g} s of CPU")
-    if verdict.signal == signal.SIGKILL and layers.get("seccomp"):
+    if job.signal == signal.SIGKILL and layers.get("seccomp"):
         # Neither the zygote nor the child can have sent it: the machine ran out of memory before the child
         # reached its own limit.
-        if verdict.peak_mb >= settings.memory_mb * _LARGE_CODE:
-            detail = f"the code took {verdict.peak_mb:.0f} MB of memory, more than the machine has left"
+        if job.peak_mb >= settings.memory_mb * _LARGE_CODE:
+            detail = f"the code took {job.peak_mb:.0f} MB of memory, more than the machine has left"
             raise ModelFault(Cause.CODE_LIMIT, detail)
         raise InfrastructureFault(Cause.SANDBOX, "something outside the jail killed the child")
-    name = (
-        f"was killed by {signal.Signals(verdict.signal).name}" if verdict.signal else "ended without a result"
-    )
+    name = f"was killed by {signal.Signals(job.signal).name}" if job.signal else "ended without a result"
     raise ModelFault(Cause.CODE_RAISED, f"the code's process {name}")
 
 
-def _raise_for_waiting(verdict: Verdict, settings: CodeSettings, wall_s: float) -> NoReturn:
+def _raise_for_waiting(job: JobExit, settings: CodeSettings, wall_s: float) -> NoReturn:
     """Raise the failure of a job that reached `wall_s` because it waited for a CPU."""
-    waited_s = verdict.wall_s - verdict.run_s
-    if verdict.cpu_s >= settings.cpu_s * _SLOW_CODE:
-        detail = f"the code used {verdict.cpu_s:.1f} s of CPU within {wall_s:.1f} s and was not done"
+    waited_s = job.wall_s - job.run_s
+    if job.cpu_s >= settings.cpu_s * _SLOW_CODE:
+        detail = f"the code used {job.cpu_s:.1f} s of CPU within {wall_s:.1f} s and was not done"
         raise ModelFault(Cause.CODE_LIMIT, detail)
     if wall_s < settings.wall_s * BUSY_FACTOR:
         detail = (

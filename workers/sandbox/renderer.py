@@ -18,9 +18,9 @@ from workers.errors import Cause, InfrastructureFault
 from workers.sandbox import failures, protocol
 from workers.sandbox.figures import Drawing, read_figures
 from workers.sandbox.jail_report import JailReport, missing_layers
+from workers.sandbox.job_exit import JobExit
 from workers.sandbox.layers.limits import MEBIBYTE, Limits
 from workers.sandbox.process import ZygoteProcess
-from workers.sandbox.verdict import Verdict
 from workers.settings import CodeSettings
 
 _GRACE_S = 10.0  # beyond the wall limit, for the zygote to kill the job, clean up and answer
@@ -70,9 +70,9 @@ class Renderer:
         with self._lock:
             zygote = self._running_zygote(settings)
             answer, frame = zygote.exchange(request, wall + _GRACE_S)
-        verdict = Verdict.model_validate(answer)
-        waited(max(0.0, time.monotonic() - began - verdict.run_s))
-        failures.raise_for(verdict, settings, zygote.layers, wall)
+        job = JobExit.model_validate(answer)
+        waited(max(0.0, time.monotonic() - began - job.run_s))
+        failures.raise_for(job, settings, zygote.layers, wall)
         return read_figures(frame, settings)
 
     @property

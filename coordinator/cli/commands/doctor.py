@@ -56,8 +56,8 @@ def doctor(
         print_table(console, table)
         failed = [finding for finding in found if finding.state is State.FAIL]
         noted = [finding for finding in found if finding.state is State.NOTE]
-        verdict = f"[bold red]{len(failed)} to fix[/]" if failed else "[bold green]ready[/]"
-        print_line(console, f"{verdict} for [bold]{_plain(config)}[/], {len(noted)} notes")
+        summary = f"[bold red]{len(failed)} to fix[/]" if failed else "[bold green]ready[/]"
+        print_line(console, f"{summary} for [bold]{_plain(config)}[/], {len(noted)} notes")
         result.update(config=config, ready=not failed, findings=[finding.document() for finding in found])
     if failed:
         raise typer.Exit(1)

@@ -22,7 +22,7 @@ from workers.sandbox.layers.creations import CreationCounter
 from workers.sandbox.layers.folder import Folder
 from workers.sandbox.layers.outer import OuterLayer
 
-Answer = tuple[dict[str, Any], memoryview]  # the fields of a `Verdict`, and the child's frame, if it sent one
+Answer = tuple[dict[str, Any], memoryview]  # the fields of a `JobExit`, and the child's frame, if it sent one
 
 
 class FolderNotRemoved(Exception):

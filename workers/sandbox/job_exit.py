@@ -1,4 +1,4 @@
-"""The verdict of a zygote on one job: how it ended, and what it used."""
+"""The exit of one jailed job, as its zygote reports it."""
 
 from __future__ import annotations
 
@@ -7,7 +7,7 @@ from typing import Literal
 from pydantic import BaseModel
 
 
-class Verdict(BaseModel):
+class JobExit(BaseModel):
     """How a job ended, and what it used.
 
     `end`: `frame`: the child returned a frame, whatever is in it; `closed`: it ended without one; `silent`:
