@@ -1,4 +1,4 @@
-"""References to blobs in a text: a ledger line, a message in Redis, an outcome.
+"""References to blobs: in a text, such as a ledger line, and in the messages and outcomes in Redis.
 
 Invariant: every SHA-256 in a text counts as a reference, so that none is missed; a wrong one only keeps a
 blob.

@@ -12,7 +12,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 
 from coordinator.blobs.garbage import classify
-from coordinator.blobs.references import Records
+from coordinator.blobs.records import Records
 from coordinator.console.stages import Step
 from workers.errors import ConfigError
 from workers.storage.listing import BlobListing

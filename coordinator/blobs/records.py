@@ -16,7 +16,7 @@ from typing import Any
 import fsspec
 import redis
 
-from coordinator.blobs.queue_references import references_in, references_in_redis
+from coordinator.blobs.blob_references import references_in, references_in_redis
 from coordinator.config.settings import CONFIG_FILE
 from coordinator.watch.status import ENDPOINTS, redis_url
 from coordinator.watch.summary import SUMMARY
