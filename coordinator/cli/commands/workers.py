@@ -151,7 +151,7 @@ def status(redis: Redis = "", as_json: Json = False) -> None:
         from workers.broker.depths import read_depths
         from workers.broker.registry import read_workers
 
-        url = joining.reach(redis)
+        url = joining.reachable_redis(redis)
         workers, depths = read_workers(url), read_depths(url)
         ready = {queue: sum(one.ready and queue in one.queues for one in workers) for queue in depths}
         table = Table("node", "worker", "queues", "state", box=None, pad_edge=False)

@@ -16,7 +16,7 @@ import redis
 
 from coordinator.console.terminal import Notify
 from coordinator.host.signals import StopSignals
-from coordinator.scale.nodes.joining import Joining, alike
+from coordinator.scale.nodes.joining import JoinPlan, same_settings
 from coordinator.scale.nodes.state import NodeState, Record
 from coordinator.state import claim
 from workers.errors import Cause, ConfigError, InfrastructureFault
@@ -33,7 +33,7 @@ def state_of(record: Record) -> NodeState:
     return NodeState.of(record.redis, record.node)
 
 
-def running(joining: Joining, config_given: bool) -> Record | None:
+def running(joining: JoinPlan, config_given: bool) -> Record | None:
     """The record of a node that is running; None when it is not. Raises `ConfigError` when it runs with other
     options."""
     wanted = joining.record
@@ -59,7 +59,7 @@ def running(joining: Joining, config_given: bool) -> Record | None:
         )
         if old != new
     ]
-    if config_given and not alike(state.read_config(), joining.config):
+    if config_given and not same_settings(state.read_config(), joining.config):
         other.append("another --config")
     if other:
         raise ConfigError(
@@ -69,7 +69,7 @@ def running(joining: Joining, config_given: bool) -> Record | None:
     return record
 
 
-def start(joining: Joining, say: Notify) -> tuple[Record, bool]:
+def start(joining: JoinPlan, say: Notify) -> tuple[Record, bool]:
     """Start the supervisor and wait until all its workers are ready.
 
     `say`: gets each line of its log. Returns its record, and False when another call started it first. Raises
@@ -102,7 +102,7 @@ def start(joining: Joining, say: Notify) -> tuple[Record, bool]:
         raise
 
 
-def foreground(joining: Joining, signals: StopSignals) -> None:
+def foreground(joining: JoinPlan, signals: StopSignals) -> None:
     """Run the supervisor in this process until a signal. Raises `ConfigError` when the node is running."""
     from coordinator.scale.nodes.supervisor import Supervisor
 
@@ -172,7 +172,7 @@ def _started(state: NodeState) -> Record:
     raise InfrastructureFault(Cause.INTERNAL, f"{state.folder}: the supervisor has written no process id")
 
 
-def _write(state: NodeState, joining: Joining) -> None:
+def _write(state: NodeState, joining: JoinPlan) -> None:
     """Write record and configuration, and publish the configuration for nodes that join later."""
     state.keep_logs()
     state.write_config(joining.config)

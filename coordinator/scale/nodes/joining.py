@@ -29,7 +29,7 @@ from workers.redis_url import address, canonical
 from workers.settings import REDIS_ENV, QueueSettings, Settings, fingerprint
 
 
-class Joining(Settings):
+class JoinPlan(Settings):
     """The checked plan of a node, ready to start. `publish`: its configuration replaces the one in Redis,
     which no worker uses.
     """
@@ -47,14 +47,14 @@ def prepare(
     role: Role,
     node: str,
     machine: Machine | None = None,
-) -> Joining:
+) -> JoinPlan:
     """Resolve Redis and configuration, and plan. Sets LLMI_REDIS_URL in this process. Raises
     `ConfigError`."""
-    given = _given(config) if config else None
-    url = _url(redis_url, given)
+    given = _load_config(config) if config else None
+    url = _resolve_url(redis_url, given)
     os.environ[REDIS_ENV] = url
-    node = _name(node)
-    settings, publish = _settled(given, url)
+    node = _checked_name(node)
+    settings, publish = _choose_config(given, url)
     if problems := queue_probe.problems(settings.queue, serves=True):
         raise ConfigError("\n".join(problems))
     machine = machine or detect()
@@ -68,29 +68,29 @@ def prepare(
         ready_s=settings.workers.ready_s,
         drain_s=drain_s(settings, what.queues),
     )
-    return Joining(record=record, config=settings, publish=publish)
+    return JoinPlan(record=record, config=settings, publish=publish)
 
 
 def locate(redis_url: str, node: str) -> tuple[NodeState, str]:
     """The state folder and the name of a node. Raises `ConfigError`."""
-    return NodeState.of(_url(redis_url, None), _name(node)), _name(node)
+    return NodeState.of(_resolve_url(redis_url, None), _checked_name(node)), _checked_name(node)
 
 
-def _name(node: str) -> str:
+def _checked_name(node: str) -> str:
     node = node or socket.gethostname()
     if not all(sign.isalnum() or sign in "._-" for sign in node):
         raise ConfigError(f"--node: {node!r}; use letters, digits, dots, dashes and underscores")
     return node
 
 
-def _given(path: str) -> ServiceConfig:
+def _load_config(path: str) -> ServiceConfig:
     """The configuration of --config, with paths relative to the working directory made absolute."""
     config = load_services(path)
     sections = config.model_dump(include=set(ServiceConfig.model_fields), exclude_unset=True)
     return placed(ServiceConfig.model_validate(sections))
 
 
-def _url(redis_url: str, given: ServiceConfig | None) -> str:
+def _resolve_url(redis_url: str, given: ServiceConfig | None) -> str:
     url = redis_url or os.environ.get(REDIS_ENV, "")
     if not url and given is not None and "redis_url" in given.queue.model_fields_set:
         url = given.queue.redis_url
@@ -105,28 +105,28 @@ def _url(redis_url: str, given: ServiceConfig | None) -> str:
         raise ConfigError(f"--redis (or {REDIS_ENV}): {error}") from None
 
 
-def _settled(given: ServiceConfig | None, url: str) -> tuple[ServiceConfig, bool]:
+def _choose_config(given: ServiceConfig | None, url: str) -> tuple[ServiceConfig, bool]:
     """The configuration of this node, and whether to publish it."""
-    raw = _published(url)
-    public = None if raw is None else _service(raw)
+    raw = _published_config(url)
+    public = None if raw is None else _parse_published(raw)
     config = given or public
     if config is None:
         raise ConfigError(
             "--config: none is given, and none is published in this Redis; name a YAML file or a shipped "
             "configuration, or start the run first"
         )
-    publish = given is not None and (public is None or not alike(given, public))
+    publish = given is not None and (public is None or not same_settings(given, public))
     if publish:
-        _alone(config, url)
+        _refuse_conflicts(config, url)
     queue = config.queue.model_copy(update={"redis_url": address(url)})
     return config.model_copy(update={"queue": queue}), publish
 
 
-def _alone(given: ServiceConfig, url: str) -> None:
+def _refuse_conflicts(given: ServiceConfig, url: str) -> None:
     """Check that no worker of that Redis has other settings: an outcome must not depend on the worker."""
     queue = QueueSettings(redis_url=address(url))
-    ours = fingerprint(given.model_dump(mode="json"))
-    others = sorted({one.node for one in read_workers(url) if one.ready and one.config != ours})
+    own = fingerprint(given.model_dump(mode="json"))
+    others = sorted({one.node for one in read_workers(url) if one.ready and one.config != own})
     who = [f"workers on {', '.join(others)}"] if others else []
     if claim.conflict(queue):
         who.append("the run that uses this database")
@@ -138,15 +138,15 @@ def _alone(given: ServiceConfig, url: str) -> None:
         )
 
 
-def reach(redis_url: str) -> str:
+def reachable_redis(redis_url: str) -> str:
     """The URL of the named Redis, after a check that it answers. Raises `ConfigError`."""
-    url = _url(redis_url, None)
+    url = _resolve_url(redis_url, None)
     os.environ[REDIS_ENV] = url
-    _published(url)
+    _published_config(url)
     return url
 
 
-def _published(url: str) -> dict[str, Any] | None:
+def _published_config(url: str) -> dict[str, Any] | None:
     try:
         return claim.published(QueueSettings(redis_url=address(url)))
     except redis.AuthenticationError as error:
@@ -161,7 +161,7 @@ def _published(url: str) -> dict[str, Any] | None:
         ) from error
 
 
-def _service(raw: dict[str, Any]) -> ServiceConfig:
+def _parse_published(raw: dict[str, Any]) -> ServiceConfig:
     """The sections that workers need, from a published configuration."""
     try:
         return ServiceConfig.model_validate({k: raw[k] for k in ServiceConfig.model_fields if k in raw})
@@ -170,6 +170,6 @@ def _service(raw: dict[str, Any]) -> ServiceConfig:
         raise ConfigError(f"{why}; install the same version of llmi, or give --config") from error
 
 
-def alike(one: ServiceConfig, other: ServiceConfig) -> bool:
+def same_settings(one: ServiceConfig, other: ServiceConfig) -> bool:
     """Whether workers with either configuration do the same."""
     return fingerprint(one.model_dump(mode="json")) == fingerprint(other.model_dump(mode="json"))

@@ -26,7 +26,7 @@ from coordinator.cli.main import app
 from coordinator.config.paths import placed
 from coordinator.config.settings import load, load_services
 from coordinator.host.redis_server import _binary
-from coordinator.scale.nodes.joining import alike, prepare
+from coordinator.scale.nodes.joining import prepare, same_settings
 from coordinator.state import claim
 from workers.errors import ConfigError
 from workers.redis_client import connect_redis
@@ -151,7 +151,7 @@ def test_workers_take_the_configuration_of_a_run(
         run = load(name)
         given = substituted(named, {"LLMI_CONFIG_NAME": name})
         node = prepare(redis_url=url, config=given, queues=["code"], role="all", node="n")
-        assert alike(node.config, placed(run)), "the run would refuse these workers"
+        assert same_settings(node.config, placed(run)), "the run would refuse these workers"
         assert any(run.blobs.url.startswith(volume.rpartition(":")[2] + "/") for volume in volumes)
     assert substituted(named, {"LLMI_CONFIG_NAME": ""}) == ""
     with pytest.raises(ConfigError, match="none is published"):
@@ -159,7 +159,7 @@ def test_workers_take_the_configuration_of_a_run(
     with connect_redis(queue_settings.url) as client:
         client.set(claim.CONFIG_KEY, load("qwen3_4b_grpo").model_dump_json())
     joined = prepare(redis_url=url, config="", queues=["code"], role="all", node="n")
-    assert alike(joined.config, load("qwen3_4b_grpo"))
+    assert same_settings(joined.config, load("qwen3_4b_grpo"))
 
 
 def test_the_image_is_built_from_files_that_exist(compose: dict[str, Any]) -> None:

@@ -5,7 +5,7 @@ from __future__ import annotations
 import pytest
 
 from coordinator.config.settings import ServiceConfig
-from coordinator.scale.nodes.joining import alike, locate, prepare
+from coordinator.scale.nodes.joining import locate, prepare, same_settings
 from coordinator.scale.nodes.needs import lacking, longest_s
 from workers.errors import ConfigError
 from workers.queues import QUEUES
@@ -95,5 +95,5 @@ def test_leaving_a_redis_that_is_named_wrongly_says_so():
 def test_settings_are_alike_when_workers_do_the_same_by_them():
     config = ServiceConfig.model_validate(SERVICES)
     renamed = config.model_copy(update={"name": "other"})
-    assert alike(config, renamed)
-    assert not alike(config, config.model_copy(update={"tools": ServiceConfig().tools}))
+    assert same_settings(config, renamed)
+    assert not same_settings(config, config.model_copy(update={"tools": ServiceConfig().tools}))
