@@ -78,7 +78,7 @@ def _wait(evaluation: Evaluation, fleet: Fleet, show: Callable[[Status], None]) 
     while True:
         status = evaluation.poll()
         show(status)
-        if not status.under_way:
+        if not status.in_progress:
             return
         fleet.reconcile()
         time.sleep(POLL_S)

@@ -108,7 +108,7 @@ def status_when(evaluation: Evaluation, done: Callable[[Status], bool]) -> Statu
 
 
 def finished(evaluation: Evaluation) -> Status:
-    return status_when(evaluation, lambda status: not status.under_way)
+    return status_when(evaluation, lambda status: not status.in_progress)
 
 
 def asked(services: FakeServices) -> Counter[str]:
@@ -259,7 +259,7 @@ def test_what_a_judge_that_is_down_leaves_missing_is_all_that_is_done_again(
     worker(["search", "judge_rubric"], 8)
     worker(["evaluate"], 4)
     evaluation, _ = submit()
-    status_when(evaluation, lambda status: len(asked(services)) == 9 or not status.under_way)
+    status_when(evaluation, lambda status: len(asked(services)) == 9 or not status.in_progress)
     status = finished(evaluation)
     assert (status.complete, status.incomplete, status.judged) == (0, 3, 0)
     assert status.failures == {"bad_answer": 9}
@@ -391,7 +391,7 @@ def test_a_message_that_redis_lost_is_posted_again(
     assert finished(evaluation).complete == 1
 
 
-def test_a_second_round_between_queue_and_worker_is_under_way(
+def test_a_second_round_between_queue_and_worker_is_in_progress(
     submit: Submit, queue_settings: QueueSettings
 ) -> None:
     """kombu takes a message off its list before it notes that it holds it: then the item, whose first round
@@ -407,7 +407,7 @@ def test_a_second_round_between_queue_and_worker_is_under_way(
         assert posted == ["0001"]
         client.delete("evaluate")
         status = evaluation.poll()
-        assert (status.under_way, status.lost, status.incomplete) == (True, 1, 0)
+        assert (status.in_progress, status.lost, status.incomplete) == (True, 1, 0)
     status_when(evaluation, lambda status: status.queued == 1)
 
 

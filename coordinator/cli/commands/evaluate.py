@@ -100,7 +100,7 @@ def status(
     with output(as_json) as (console, result):
         evaluation = _find(name, folder)
         now = evaluation.poll_confirmed(notifier(console))
-        if watch and now.under_way:
+        if watch and now.in_progress:
             with Stages(make_console(stderr=True)) as stages:
                 now = _watch(evaluation, now, stages)
         result.update(now.as_dict())
@@ -136,7 +136,7 @@ def _watch(evaluation: Evaluation, now: Status, stages: Stages) -> Status:
     """Show the progress until no item is queued or running."""
     while True:
         show_status(stages, now)
-        if not now.under_way:
+        if not now.in_progress:
             return now
         time.sleep(WATCH_S)
         now = evaluation.poll()
@@ -146,7 +146,7 @@ def show_status(stages: Stages, now: Status) -> None:
     """Show the progress as the share of verdicts, which arrive one by one; an item takes minutes."""
     ended = now.complete + now.incomplete
     share = now.judged / now.criteria if now.criteria else ended / max(1, now.items)
-    share = share if now.under_way else 1.0
+    share = share if now.in_progress else 1.0
     words = f"{now.complete} of {now.items} items complete, {now.judged} of {now.criteria} judged"
     places = {"running": now.running, "queued": now.queued, "lost": now.lost, "incomplete": now.incomplete}
     rest = "".join(f", {count} {place}" for place, count in places.items() if count)
@@ -182,5 +182,5 @@ def _show(console: Console, now: Status) -> None:
     if now.failures:
         causes = ", ".join(f"{cause} {count}" for cause, count in now.failures.items())
         print_line(console, f"missing, by cause: {causes}")
-    if now.incomplete and not now.under_way:
+    if now.incomplete and not now.in_progress:
         print_line(console, "submit it again with the same name to do what is missing")

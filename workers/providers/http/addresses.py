@@ -74,7 +74,7 @@ def is_public(address: str) -> bool:
         ip = ipaddress.ip_address(address)
     except ValueError:
         return False
-    return is_global(ip) and not _ours(ip)
+    return is_global(ip) and not _is_local(ip)
 
 
 def is_global(ip: Address) -> bool:
@@ -103,7 +103,7 @@ def embedded(ip: Address) -> tuple[ipaddress.IPv4Address, ...]:
     return ()
 
 
-def _ours(ip: Address) -> bool:
+def _is_local(ip: Address) -> bool:
     """Whether this machine, or a machine on one of its networks, has `ip` or an address that it embeds."""
     networks = _INTERFACES.networks()
     return any(one in network for one in (ip, *embedded(ip)) for network in networks)

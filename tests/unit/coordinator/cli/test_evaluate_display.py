@@ -32,7 +32,7 @@ def watched(monkeypatch: pytest.MonkeyPatch) -> Callable[..., list[str]]:
 
         console = Console(file=io.StringIO(), width=10_000)
         with Stages(console, clock=lambda: now[0]) as stages:
-            assert not evaluate._watch(Evaluation(), first, stages).under_way
+            assert not evaluate._watch(Evaluation(), first, stages).in_progress
         return console.file.getvalue().splitlines()
 
     return watch

@@ -172,7 +172,7 @@ def test_a_sample_dropped_with_its_group_is_not_shown_as_masked(run: Path, dropp
     assert lines[-1] == f"group       {OTHER}, 2 samples: 0 dropped with its group 0.60, 1 masked"
 
 
-def test_a_sample_under_way_is_open(run: Path, writer: LedgerWriter) -> None:
+def test_a_sample_in_progress_is_open(run: Path, writer: LedgerWriter) -> None:
     writer.started("x_0", TASK, step=1)
     assert "state       open" in shown(run, "x_0")
 
