@@ -20,7 +20,7 @@ from coordinator.config import parts
 from coordinator.config.settings import RunConfig, ServiceConfig, load_services
 from coordinator.console.terminal import Notify
 from coordinator.host.signals import StopSignals
-from coordinator.scale.tool_workers import tool_workers
+from coordinator.scale.own_workers import tool_workers
 from evaluation.authors import author as authors
 from evaluation.batch.authoring import write_document
 from evaluation.pages import document_page

@@ -1,14 +1,17 @@
-"""References to blobs in the records of a run or an evaluation.
+"""References to blobs in the records of a run or an evaluation, and in its Redis.
 
 A run has `config.json` and a ledger, an evaluation has `batch.json`; a folder may hold both.
 
-Invariant: a record that cannot be read completely is a `ConfigError`, since each missed reference is a lost
+Invariants: every SHA-256 in a text counts as a reference, so that none is missed; a wrong one only keeps a
+blob. A record that cannot be read completely is a `ConfigError`, since each missed reference is a lost
 image.
 """
 
 from __future__ import annotations
 
+import itertools
 import json
+import re
 from collections.abc import Iterable, Iterator
 from pathlib import Path
 from typing import Any
@@ -16,14 +19,51 @@ from typing import Any
 import fsspec
 import redis
 
-from coordinator.blobs.blob_references import references_in, references_in_redis
 from coordinator.config.settings import CONFIG_FILE
 from coordinator.watch.status import ENDPOINTS, redis_url
 from coordinator.watch.summary import SUMMARY
 from evaluation.batch.batch import Batch
 from policy.ledger.entries import LEDGER
+from workers.broker.keys import outcome_key, record_key
 from workers.errors import Cause, ConfigError, InfrastructureFault
+from workers.redis_client import SCAN_TIMEOUT_S, connect_redis
 from workers.settings import BlobSettings, QueueSettings
+
+AT_ONCE = 500
+_NAME = re.compile(rb"(?<![0-9a-f])[0-9a-f]{64}(?![0-9a-f])")
+
+
+def references_in(text: bytes) -> set[str]:
+    """The references in `text`."""
+    return {name.decode() for name in _NAME.findall(text)}
+
+
+def references_in_redis(url: str) -> set[str]:
+    """The references in every request that is queued or held by a worker, and in every stored outcome.
+
+    Requests are read before outcomes, so that one that ends meanwhile is not missed. Raises
+    `redis.RedisError`.
+    """
+    found: set[str] = set()
+    with connect_redis(url, SCAN_TIMEOUT_S) as client:
+        for text in _texts(client):
+            found |= references_in(text)
+    return found
+
+
+def _texts(client: Any) -> Iterator[bytes]:
+    for keys in _batches(client.scan_iter(f"{record_key('')}*", count=1000)):
+        pipeline = client.pipeline(transaction=False)
+        for key in keys:
+            pipeline.hget(key, "message")
+        yield from filter(None, pipeline.execute())
+    for keys in _batches(client.scan_iter(f"{outcome_key('')}*", count=1000)):
+        yield from filter(None, client.mget(keys))
+
+
+def _batches(keys: Iterator[bytes]) -> Iterator[list[bytes]]:
+    while batch := list(itertools.islice(keys, AT_ONCE)):
+        yield batch
 
 
 class Records:

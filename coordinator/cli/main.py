@@ -23,7 +23,6 @@ from coordinator.cli.commands import (
     redis,
     runs,
     serve,
-    status,
     train,
     why,
     workers,
@@ -46,7 +45,7 @@ app = typer.Typer(
 )
 app.command()(train.train)
 app.add_typer(runs.app, name="runs")
-app.command()(status.status)
+app.command()(runs.status)
 app.command()(runs.report)
 app.command()(why.why)
 app.command()(generate.generate)

@@ -17,7 +17,7 @@ from coordinator.cli.commands import generate as command
 from coordinator.config.pools import PoolSettings, WorkerSettings
 from coordinator.config.settings import ServiceConfig
 from coordinator.generate import GenerateOptions, prepare, summary
-from coordinator.scale.tool_workers import tool_pools
+from coordinator.scale.own_workers import tool_pools
 from evaluation.settings import AUTHOR_URL_ENV
 from llmi.demo.prompts.topics import ANY, Topic, ask
 from llmi.tools import SOURCES

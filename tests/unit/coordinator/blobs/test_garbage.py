@@ -14,8 +14,8 @@ from hypothesis import given
 from hypothesis import strategies as st
 from PIL import Image
 
-from coordinator.blobs.blob_references import references_in
-from coordinator.blobs.garbage import classify
+from coordinator.blobs.collector import classify
+from coordinator.blobs.records import references_in
 from workers.errors import InfrastructureFault
 from workers.storage.blobs import BlobStore
 from workers.storage.listing import BlobListing, ListedBlob

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from coordinator.run.trainer_log import cause, relevant_tail
+from coordinator.run.trainer import cause, relevant_tail
 
 # As Ray 2.60 writes it: the task of an actor fails in the task of another one.
 IN_TASKS = """\

@@ -12,8 +12,8 @@ from coordinator.config.pools import MEMORY_MB
 from coordinator.config.settings import ServiceConfig
 from coordinator.host.hardware import Gpu, Machine
 from coordinator.scale.nodes import plan as plan_module
-from coordinator.scale.nodes.node_worker import node_worker
 from coordinator.scale.nodes.plan import Plan, needs_gpu, plan
+from coordinator.scale.nodes.supervisor import node_worker
 from workers.errors import ConfigError
 from workers.queues import QUEUES
 

@@ -12,11 +12,10 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from coordinator.config.pools import PoolSettings
-from coordinator.scale.nodes import node_worker
-from coordinator.scale.nodes.node_worker import Devices, NodeWorker
+from coordinator.scale.nodes import supervisor
 from coordinator.scale.nodes.plan import Plan, Planned
 from coordinator.scale.nodes.state import NodeState, Record
-from coordinator.scale.nodes.supervisor import Supervisor
+from coordinator.scale.nodes.supervisor import Devices, NodeWorker, Supervisor
 from workers.errors import ConfigError, InfrastructureFault
 from workers.process.worker import WorkerProcess
 from workers.redis_url import address
@@ -118,11 +117,11 @@ def test_each_worker_has_a_gpu_of_its_own_and_leaves_it_to_its_successor(process
     first.start()
     second.start()
     assert {seen(first), seen(second)} == {"GPU-a", "GPU-b"}
-    monkeypatch.setattr(node_worker, "FREE_S", 0.3)
+    monkeypatch.setattr(supervisor, "FREE_S", 0.3)
     with pytest.raises(InfrastructureFault, match="no GPU is free for third"):
         third.start()
     processes.remove("first")
-    monkeypatch.setattr(node_worker, "FREE_S", 60.0)
+    monkeypatch.setattr(supervisor, "FREE_S", 60.0)
     third.start()
     assert seen(third) == seen(first)
 

@@ -9,7 +9,7 @@ from pathlib import Path
 import pytest
 from rich.console import Console
 
-from coordinator.cli.commands.status import _show
+from coordinator.cli.commands.runs import _show
 from coordinator.watch.masking_answers import LEAST, LISTED, RECENT, MaskingAnswers
 from coordinator.watch.status import read_status
 from policy.document import Task

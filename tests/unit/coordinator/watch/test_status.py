@@ -9,7 +9,7 @@ import time
 import pytest
 from rich.console import Console
 
-from coordinator.cli.commands.status import _show
+from coordinator.cli.commands.runs import _show
 from coordinator.watch import request_status
 from coordinator.watch.progress import Progress
 from coordinator.watch.request_status import describe
