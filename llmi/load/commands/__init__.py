@@ -7,7 +7,7 @@ from __future__ import annotations
 
 import typer
 
-from llmi.load.commands import client, code, overlap, soak
+from llmi.load.commands import client, code, overlap, queue, soak
 
 app = typer.Typer(no_args_is_help=True, help="Benchmark this program on this machine.")
 
@@ -20,4 +20,5 @@ def benches() -> None:
 app.command()(client.client)
 app.command()(overlap.overlap)
 app.command()(code.code)
+app.command()(queue.queue)
 app.command()(soak.soak)

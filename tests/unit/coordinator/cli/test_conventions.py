@@ -17,8 +17,9 @@ REPLACED = {"--runs", "--folder", "--out-dir", "--logs", "--data", "--bind", "--
 UNITS = ("-s", "-ms", "-hours", "-mb", "-mib")
 WHOLE_UNITS = {"--minutes", "--seconds", "--hours"}
 # Numbers without a unit: counts, ports and seeds.
-COUNTS = {"--gpus", "--images", "--limit", "--max-images", "--max-model-len", "--requests", "--rollouts",
-          "--rounds", "--seed", "--steps", "--tensor-parallel-size", "--workers"}  # fmt: skip
+COUNTS = {"--gpus", "--images", "--in-flight", "--limit", "--max-images", "--max-model-len", "--requests",
+          "--rollouts", "--rounds", "--seed", "--singles", "--slots", "--steps", "--tensor-parallel-size",
+          "--waiting", "--workers"}  # fmt: skip
 SERVERS = {"redis", "metrics"}  # run until Ctrl-C and print no result
 
 
