@@ -116,7 +116,9 @@ def test_every_command_in_the_docs_has_the_options_it_is_given(page, words):
     words = [word for word in words if word not in ("COMMAND", "-h")]  # every command has -h
     while hasattr(command, "commands") and words and not words[0].startswith("-"):
         command, words = command.commands[words[0]], words[1:]
-    known = {option for parameter in command.params for option in (*parameter.opts, *parameter.secondary_opts)}
+    known = {
+        option for parameter in command.params for option in (*parameter.opts, *parameter.secondary_opts)
+    }
     assert {word for word in words if word.startswith("--")} <= known
 
 
