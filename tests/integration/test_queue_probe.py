@@ -156,7 +156,7 @@ def test_the_shipped_users_have_the_rights_of_their_role(users: int) -> None:
 
 @pytest.mark.parametrize(
     ("user", "lacking"),
-    [("llmi-run", "unacked_index"), ("llmi-watch", "SET"), ("llmi-flower", "llmi:")],
+    [("llmi-run", "RPOP"), ("llmi-watch", "SET"), ("llmi-flower", "llmi:")],
 )
 def test_a_user_without_a_right_is_refused_and_the_right_named(users: int, user: str, lacking: str) -> None:
     found = problems(users, user=f"{user}:pass@")
@@ -174,8 +174,11 @@ def test_a_user_without_a_right_is_refused_and_the_right_named(users: int, user:
         (("~*", "&*", "+@all", "-multi"), "multi"),
         (("~*", "&*", "+@all", "-subscribe"), "celery.pidbox"),
         (("~*", "resetchannels", "+@all"), "celery.pidbox"),
-        (("~llmi:*", "~search", "&*", "+@all"), "LREM on diffusion"),
-        (("~*", "&*", "+@all", "-info", "-brpop"), "brpop"),
+        (("~llmi:*", "~search*", "&*", "+@all"), "LLEN on diffusion"),
+        (("~llmi:*", "~search*", "%R~diffusion*", "&*", "+@all"), "PERSIST on diffusion"),
+        (("%RW~*", "&*", "+@all", "-rpop"), "RPOP"),
+        (("~*", "&*", "+@all", "-info", "-blpop"), "blpop"),
+        (("~*", "&*", "+@all", "-xread"), "xread"),
         (("~*", "&*", "+@all", "-scan"), "scan"),
     ],
 )
@@ -186,6 +189,27 @@ def test_each_missing_right_is_reported(server: Server, rules: tuple[str, ...], 
     found = problems(port, user="me:pass@")
     assert found
     assert lacking.lower() in found[0].lower()
+
+
+def test_a_run_needs_neither_the_rights_of_workers_nor_channels(server: Server) -> None:
+    port = server()
+    with asked(port) as client:
+        rules = ("~*", "resetchannels", "+@all", "-rpop", "-blpop", "-@pubsub")
+        client.execute_command("ACL", "SETUSER", "me", "on", ">pass", *rules)
+    assert problems(port, user="me:pass@", serves=False) == []
+    assert problems(port, user="me:pass@") != []
+
+
+def test_waiting_requests_are_not_changed(server: Server) -> None:
+    port = server()
+    with asked(port) as client:
+        client.rpush("search", "a", "b")
+        client.rpush("code", "c")
+        client.expire("code", 600)
+        client.set("edit", "of another program", ex=600)
+        assert "the key edit" in problems(port)[0]
+        assert (client.lrange("search", 0, -1), client.lrange("code", 0, -1)) == (["a", "b"], ["c"])
+        assert client.ttl("edit") > 0
 
 
 def test_a_port_without_redis_and_a_silent_port_are_refused(monkeypatch: pytest.MonkeyPatch) -> None:

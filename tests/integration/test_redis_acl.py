@@ -14,14 +14,24 @@ from conftest import StartWorker
 from metrics_pages import get_json
 from places import REPOSITORY
 from queue_requests import Notes, ask, request_for
+from raw_queue import queue_up
 from redis.exceptions import NoPermissionError
 from waiting import until, wait_until
 
 from coordinator.host.redis_server import _binary, _free_port
+from workers.broker.breakers import read_breakers
+from workers.broker.claims import claim
+from workers.broker.dead_letters import read_dead_letters
 from workers.broker.depths import read_depths
+from workers.broker.keys import held_key
+from workers.broker.outcomes import commit
 from workers.broker.registry import read_workers
+from workers.broker.request_status import find_request
 from workers.client import blocking as submit
 from workers.client.client import QueueClient
+from workers.errors import Cause
+from workers.messages import Outcome
+from workers.metrics.endpoint import targets
 from workers.queues import QUEUES
 from workers.redis_client import connect_redis
 from workers.settings import REDIS_ENV, QueueSettings
@@ -120,7 +130,7 @@ async def test_workers_and_runs_work_as_their_own_users(
     late = request_for(notes.order(), seed=3)
     with connect_redis(queue_settings.url) as poster:
         assert submit.post(poster, [late], 10) == {late.request_id: "posted"}
-        await until(lambda: submit.states(poster, "code", [late.request_id])[late.request_id] == "done")
+        await until(lambda: submit.states(poster, [late.request_id])[late.request_id] == "done")
     assert worker.drain(20.0)
     assert denied(admin) == []
 
@@ -129,11 +139,21 @@ async def test_the_watch_user_reads_queues_and_workers(
     admin: redis.Redis,
     settled: As,
     start_worker: StartWorker,
+    queue_settings: QueueSettings,
+    notes: Notes,
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:
     monkeypatch.setenv(REDIS_ENV, settled("llmi-worker"))
     start_worker()
     assert set(read_depths(settled("llmi-watch"))) == set(QUEUES)
+    with redis.Redis.from_url(settled("llmi-watch")) as client:
+        await until(lambda: targets(client))
+        queue_up(admin, request := request_for(notes.order(seconds=60.0)))
+        await notes.started()
+    status = find_request(settled("llmi-watch"), queue_settings, request.request_id, "code")
+    assert status.state == "running"
+    assert read_dead_letters(settled("llmi-watch")) == []
+    assert read_breakers(settled("llmi-watch")).outages == []
     assert [one.queues for one in read_workers(settled("llmi-watch"))] == [("code",)]
     assert denied(admin) == []
 
@@ -179,9 +199,25 @@ async def test_the_flower_user_reads_and_inspects_workers(
 
 
 FORBIDDEN = {
-    "llmi-run": ("BRPOP code 1", "RPOP code", "SET elsewhere 1", "GET elsewhere"),
+    "llmi-run": (
+        "RPOP code",
+        "BLPOP code 1",
+        "BRPOP code 1",
+        "LMOVE code llmi:x LEFT LEFT",
+        "LREM code 1 x",
+        "LTRIM code 0 0",
+        "SET elsewhere 1",
+        "GET elsewhere",
+        "PUBLISH celery.pidbox x",
+    ),
     "llmi-worker": ("SET elsewhere 1", "GET elsewhere", "PUBLISH elsewhere x"),
-    "llmi-watch": ("LPUSH code x", "DEL llmi:stats", "PUBLISH celery x", "GET elsewhere", "HDEL unacked x"),
+    "llmi-watch": (
+        "LPUSH code x",
+        "DEL llmi:stats",
+        "PUBLISH celery x",
+        "GET elsewhere",
+        "ZREM llmi:held:code x",
+    ),
     "llmi-flower": ("LPUSH code x", "GET llmi:outcome:x", "SCRIPT FLUSH"),
 }
 ALWAYS = (
@@ -206,3 +242,14 @@ def test_a_script_does_not_bypass_the_rights(settled: As, admin: redis.Redis) ->
     assert admin.llen("code") == 0
     with redis.Redis.from_url(settled("llmi-run")) as client, pytest.raises(redis.RedisError):
         client.eval("return redis.call('FLUSHALL')", 0)
+
+
+def test_a_run_can_post_and_cancel_and_cannot_claim(settled: As, admin: redis.Redis, notes: Notes) -> None:
+    request = request_for(notes.order())
+    with redis.Redis.from_url(settled("llmi-run")) as client:
+        queue_up(client, request)
+        with pytest.raises(redis.RedisError, match=r"(?i)permission|acl"):
+            claim(client, ["code"], 1, "me", 60.0)
+        assert admin.zcard(held_key("code")) == 0
+        commit(client, Outcome.failed(request, Cause.CANCELLED), "", 60)
+    assert claim(admin, ["code"], 1, "me", 60.0) == []

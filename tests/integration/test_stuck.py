@@ -74,7 +74,7 @@ async def test_a_request_of_a_frozen_worker_is_stuck_until_another_has_it(
     assert find_request(queue_settings.url, queue_settings, request.request_id, "code").stuck
     start_worker("code")
     assert (await posted.outcome()).ok
-    assert find_request(queue_settings.url, queue_settings, request.request_id, "code").state == "ended"
+    assert find_request(queue_settings.url, queue_settings, request.request_id, "code").state == "done"
     assert psutil.Process(frozen.pid).status() == psutil.STATUS_STOPPED
 
 
@@ -86,7 +86,7 @@ async def test_a_queue_without_workers_is_reported(
     await client.post(request)
     seen = find_request(queue_settings.url, queue_settings, request.request_id, "search")
     assert (seen.state, seen.workers, seen.stuck) == ("unserved", 0, True)
-    assert find_request(queue_settings.url, queue_settings, "never-posted", "search").state == "missing"
+    assert find_request(queue_settings.url, queue_settings, "never-posted", "search").state == "unknown"
 
 
 @pytest.fixture

@@ -20,6 +20,7 @@ from redis.exceptions import (
     ResponseError,
 )
 
+from workers.broker.keys import queue_lists
 from workers.errors import ConfigError
 from workers.queues import QUEUES
 from workers.redis_client import CHECK_TIMEOUT_S, connect_redis
@@ -31,7 +32,7 @@ FIELD = f"queue.redis_url (or {REDIS_ENV})"
 PIDBOX = "celery.pidbox"
 _CURE = "start it, correct the address, or leave it out and one is started for the run"
 _RIGHTS = "give its user the rights that ops/redis/users.acl lists"
-PROBE = Script("workers.client.scripts", "probe")
+PROBE = Script("workers.broker.scripts", "probe")
 
 
 def problems(settings: QueueSettings, serves: bool = False) -> list[str]:
@@ -47,7 +48,7 @@ def problems(settings: QueueSettings, serves: bool = False) -> list[str]:
     try:
         with _connect(url) as client:
             client.ping()
-            found = _kind(client) or _commands(client, serves) or _channels(client)
+            found = _kind(client) or _commands(client, serves) or (_channels(client) if serves else [])
         found = found or _as_workers(url)
     except (RedisError, OSError) as error:
         found = [_refusal(error, url)]
@@ -96,21 +97,21 @@ def _kind(client: redis.Redis) -> list[str]:
 
 def _commands(client: redis.Redis, serves: bool) -> list[str]:
     prefix = f"llmi:probe:{uuid.uuid4().hex}:"
-    named = [("LREM", queue) for queue in QUEUES]
-    named += [("HDEL", "unacked"), ("SREM", f"_kombu.binding.{PIDBOX}")]
-    if serves:
-        named += [("ZREM", "unacked_index"), *(("SREM", f"_kombu.binding.{queue}") for queue in QUEUES)]
-    failed = PROBE(client, arguments=[prefix, *(part for pair in named for part in pair)])
-    found = [_failure(command, key.replace(prefix, "llmi:"), text) for command, key, text in failed]
-    if found:
-        return list(dict.fromkeys(found))[:3]
+    lists = [key for queue in QUEUES for key in queue_lists(queue)]
+    failed = PROBE(client, arguments=[prefix, int(serves), *lists])
+    if failed:
+        named = [
+            (command, key.replace(prefix, "llmi:").partition("\x06")[0], why) for command, key, why in failed
+        ]
+        return list(dict.fromkeys(_failure(*one) for one in named))[:3]
     with client.pipeline(transaction=True) as pipeline:
-        pipeline.rpush(f"{prefix}l", "1")
+        pipeline.lpush(f"{prefix}l", "1")
         pipeline.expire(f"{prefix}l", 5)
         pipeline.execute()
     if serves:
-        client.brpop([f"{prefix}l"], timeout=1)
+        client.blpop([f"{prefix}l"], timeout=1)
     client.delete(f"{prefix}l")
+    client.xread({f"{prefix}x": "0"}, count=1)
     next(iter(client.scan_iter("llmi:worker:*")), None)
     return []
 
@@ -126,9 +127,14 @@ def _failure(command: str, key: str, text: str) -> str:
 
 
 def _channels(client: redis.Redis) -> list[str]:
-    """The problem with Celery's channels, which notify workers of cancelled requests."""
+    """The problem with Celery's channels, by which a dashboard inspects workers, and with their bindings."""
     database = client.connection_pool.connection_kwargs.get("db", 0)
     name = f"/{database}.{PIDBOX}"
+    bindings = f"_kombu.binding.{PIDBOX}"
+    try:
+        client.srem(bindings, "llmi-probe")  # no member
+    except NoPermissionError:
+        return [f"does not let its user run SREM on {bindings}; {_RIGHTS}"]
     try:
         client.publish("celery.llmi-probe", "")  # no subscriber
         with client.pubsub() as channel:
