@@ -1,8 +1,8 @@
-"""Cancellation of running jobs: the check that a job polls, and the name of the command that kills it.
+"""Cancellation of running jobs: the check that a job polls.
 
 A request is cancelled once its outcome is stored (`QueueClient.cancel`). Jobs that can stop early, for
 example between two steps of a pipeline, poll for it with `CancellationCheck`. Jobs in a process of their own
-are killed by the control command `CANCEL_COMMAND`.
+are killed by their worker (`workers.celery_app.lease`).
 
 Invariants: Redis is polled at most every `POLL_S`; if it does not answer, the request counts as not cancelled
 and Redis is not polled for `BACKOFF_S`, so that an outage does not delay a GPU.
@@ -19,8 +19,6 @@ from workers.broker.keys import outcome_key
 from workers.redis_client import JOB_TIMEOUT_S, connect_redis
 from workers.settings import QueueSettings, section
 
-CANCEL_COMMAND = "llmi_end"  # Celery control command: kill the jobs of these request ids
-CANCEL_SIGNAL = "SIGKILL"
 POLL_S = 0.5
 BACKOFF_S = 10.0
 

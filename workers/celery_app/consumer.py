@@ -15,6 +15,7 @@ from typing import Any
 import kombu
 from celery import signals
 from celery.app.amqp import AMQP
+from celery.concurrency.thread import TaskPool as Threads
 from celery.worker import state
 
 from workers.celery_app.claimer import Claimer, delivery_tags
@@ -80,12 +81,17 @@ def _deliver(consumer: Any, claimer: Claimer) -> None:
     for message in claimer.take():
         try:
             consumer.task_consumer.on_message(message)
-        except Exception:  # no message may end the worker; its lease expires at the end of its time
+        except Exception:  # no message may end the worker; the lease of this one expires
             logger.exception("%s could not be passed to Celery", message.delivery_tag)
+            claimer.basic_reject(message.delivery_tag)
 
 
 def _kill(consumer: Any, request_ids: tuple[str, ...]) -> None:
-    """Kill the jobs of cancelled requests (`JobRequest.terminate` says which cannot be killed)."""
+    """Kill the jobs of cancelled requests. A thread cannot be killed, and `JobRequest.terminate` spares a
+    process that keeps a model.
+    """
+    if isinstance(consumer.pool, Threads):
+        return
     for request_id in request_ids:
         if (request := state.requests.get(request_id)) is not None:
             request.terminate(consumer.pool, signal="SIGKILL")
