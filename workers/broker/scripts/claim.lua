@@ -24,8 +24,10 @@ local function head(i)
     local id = redis.call('LINDEX', KEYS[i], -1)
     if not id then return nil end
     if #id > 128 then return {id = id, due = 0, invalid = true} end
-    local found = redis.call('HMGET', record_key(id), 'state', 'posted')
-    if found[1] == 'waiting' then
+    local found = redis.call('HMGET', record_key(id), 'state', 'posted', 'queue', 'level')
+    -- An entry that a cancelled request left may name one that was posted again, to another list.
+    local here = found[3] == ARGV[5 + 2 * (i - 1)] and found[4] == ARGV[6 + 2 * (i - 1)]
+    if found[1] == 'waiting' and here then
       return {id = id, due = found[2] + ARGV[6 + 2 * (i - 1)] * ARGV[4]}
     end
     pop(i)
@@ -55,7 +57,7 @@ while #claims < tonumber(ARGV[1]) do
   claims[#claims + 1] = heads[best].invalid and {heads[best].id, 0, queue} or claim(heads[best].id, queue)
   heads[best] = head(best)
 end
-for i = 1, #KEYS do  -- another idle worker continues
-  if heads[i] then wake(ARGV[5 + 2 * (i - 1)]) end
+for i = 1, #KEYS do  -- another idle worker continues, or this one where it has only skipped entries
+  if redis.call('LLEN', KEYS[i]) > 0 then wake(ARGV[5 + 2 * (i - 1)]) end
 end
 return claims
