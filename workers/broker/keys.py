@@ -9,6 +9,7 @@ kombu would give them, so that Flower and other tools of Celery show their lengt
 from __future__ import annotations
 
 LEVELS = (0, 3, 6)  # of priority, 0 first; kombu's steps, of which Flower adds up the lists
+WORKERS = "llmi:workers"  # sorted set: names of workers -> Unix seconds of their last heartbeats
 STATS = "llmi:stats"  # hash of totals: KIND:n ended, KIND:ran were started, KIND:service_s seconds they ran
 
 

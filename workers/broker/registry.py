@@ -6,11 +6,11 @@ A killed worker stays listed until its lease expires; one that died while it loa
 from __future__ import annotations
 
 from dataclasses import dataclass
-from typing import Any
+from typing import Any, cast
 
 import redis
 
-from workers.broker.keys import worker_key
+from workers.broker.keys import WORKERS, worker_key
 from workers.redis_client import connect_redis
 
 
@@ -29,16 +29,17 @@ class WorkerRecord:
 
 def read_workers(url: str) -> list[WorkerRecord]:
     """All workers, by node and name. Raises `redis.RedisError`."""
-    prefix = worker_key("")
     with connect_redis(url) as client:
-        keys = sorted(client.scan_iter(f"{prefix}*", count=1000))
+        names = [name.decode() for name in cast(list[bytes], client.zrange(WORKERS, 0, -1))]
         pipeline: Any = client.pipeline(transaction=False)
-        for key in keys:
-            pipeline.hmget(key, "queues", "consuming", "config")
+        for name in names:
+            pipeline.hmget(worker_key(name), "queues", "consuming", "config")
         states = pipeline.execute()
     found = []
-    for key, (queues, consuming, config) in zip(keys, states, strict=True):
-        name, _, node = key.decode().removeprefix(prefix).partition("@")
+    for full_name, (queues, consuming, config) in zip(names, states, strict=True):
+        if queues is None:  # its key has expired
+            continue
+        name, _, node = full_name.partition("@")
         served = tuple(queues.decode().split(",")) if queues else ()
         fingerprint = config.decode() if config else ""
         found.append(WorkerRecord(name, node, served, consuming is not None, fingerprint))

@@ -13,13 +13,14 @@ from __future__ import annotations
 import logging
 import os
 import signal
+import time
 from typing import Any
 
 from celery import signals
 from celery.concurrency.thread import TaskPool as Threads
 from celery.exceptions import WorkerTerminate
 
-from workers.broker.keys import worker_key
+from workers.broker.keys import WORKERS, worker_key
 from workers.broker.retry import retry_redis
 from workers.jobs import JOBS
 from workers.queues import QUEUES
@@ -37,9 +38,16 @@ _self: dict[str, Any] = {
 
 def renew(pipeline: Any, settings: QueueSettings, clock_s: float) -> None:
     """Add one heartbeat to `pipeline`. `clock_s`: this machine's clock less that of Redis, seconds."""
-    fields = _self["fields"] | {"clock_s": f"{clock_s:.3f}"}
-    pipeline.hset(worker_key(_self["name"]), mapping=fields)
-    pipeline.expire(worker_key(_self["name"]), max(1, round(settings.lease_s)))
+    _register(pipeline, _self["fields"] | {"clock_s": f"{clock_s:.3f}"}, max(1, round(settings.lease_s)))
+
+
+def _register(pipeline: Any, fields: dict[str, Any], ttl_s: int) -> None:
+    name, now = _self["name"], time.time()
+    pipeline.hset(worker_key(name), mapping=fields)
+    pipeline.expire(worker_key(name), ttl_s)
+    pipeline.zadd(WORKERS, {name: now})
+    pipeline.zremrangebyscore(WORKERS, "-inf", now - LOADING_TTL_S)
+    pipeline.expire(WORKERS, LOADING_TTL_S)
 
 
 def _publish(**fields: Any) -> None:
@@ -55,8 +63,7 @@ def _write(fields: dict[str, Any], forget: bool = False) -> None:
         pipeline = client.pipeline()
         if forget:
             pipeline.delete(worker_key(_self["name"]))
-        pipeline.hset(worker_key(_self["name"]), mapping=fields)
-        pipeline.expire(worker_key(_self["name"]), LOADING_TTL_S)
+        _register(pipeline, fields, LOADING_TTL_S)
         pipeline.execute()
 
 
@@ -103,6 +110,7 @@ def connect() -> None:
         settings = section("queue", QueueSettings)
         with connect_redis(settings.url) as client:
             client.delete(worker_key(_self["name"]))
+            client.zrem(WORKERS, _self["name"])
 
     signals.celeryd_after_setup.connect(setup, weak=False)
     signals.worker_process_init.connect(process_started, weak=False)

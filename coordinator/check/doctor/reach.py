@@ -21,6 +21,7 @@ from evaluation.authors import author as author
 from evaluation.rubric import judge as rubric
 from evaluation.settings import AUTHOR_URL_ENV, RUBRIC_URL_ENV, AuthorSettings, RubricSettings
 from rewards.settings import IMAGE_URL_ENV, TEXT_URL_ENV, JudgeEndpoint
+from workers.broker.registry import read_workers
 from workers.client import probe as queue_probe
 from workers.errors import ConfigError, InfrastructureFault
 from workers.process.interpreter import PYTHON, child_environment
@@ -125,7 +126,7 @@ def _about(config: ServiceConfig) -> Iterator[Finding]:
         trip_ms = (time.monotonic() - started) * 1000
         server: Any = client.info("server")
         stored: Any = client.info("persistence")
-        workers = sum(1 for _ in client.scan_iter("llmi:worker:*"))
+    workers = len(read_workers(config.queue.url))
     yield ok("queue", "Redis", f"version {server['redis_version']}, answers in {trip_ms:.1f} ms")
     if not stored.get("aof_enabled"):
         yield note(
