@@ -98,7 +98,7 @@ def renew(client: redis.Redis, claims: Sequence[Claim], lease_s: float) -> Renew
 
 
 def requeue(client: redis.Redis, claims: Sequence[Claim], why: Why) -> list[Requeued]:
-    """Put `claims` back to the heads of their queues, unless they are not held any more.
+    """Put `claims` back to the heads of their queues, those that are still held.
 
     `returned`: nothing went wrong. `lost`: the process that ran them died; this counts as an attempt. Raises
     `redis.RedisError`.
@@ -109,6 +109,16 @@ def requeue(client: redis.Redis, claims: Sequence[Claim], why: Why) -> list[Requ
 def requeue_expired(client: redis.Redis, queues: Sequence[str]) -> list[Requeued]:
     """Put requests with expired leases back to the heads of `queues`. Raises `redis.RedisError`."""
     return _requeued(REQUEUE(client, [], ["expired", *queues]))
+
+
+def requeue_unknown(
+    client: redis.Redis, queues: Sequence[str], worker: str, known: Sequence[Claim]
+) -> list[Requeued]:
+    """Put back what `worker` holds besides `known`: the answer to a claim, or giving a claim back,
+    has failed. It counts as no attempt. Raises `redis.RedisError`.
+    """
+    claims = [name for one in known for name in (one.request_id, one.number)]
+    return _requeued(REQUEUE(client, [], ["unknown", worker, len(queues), *queues, *claims]))
 
 
 def _microseconds(seconds: float) -> int:

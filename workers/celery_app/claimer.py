@@ -3,8 +3,8 @@
 Invariants:
 - A worker holds no more requests than it has slots. A slot is free when its request has been acknowledged or
   rejected; a job that outlives the connection to Redis still occupies one.
-- Claims do not belong to a connection. When Celery drops what it has not started (it does so whenever it
-  reconnects, and when it shuts down), the claims of these requests go back to their queues.
+- Claims do not belong to a connection. When Celery drops what it has not started (it reconnects, or shuts
+  down), these requests go back to their queues.
 - An invalid message is dead-lettered, a poison one quarantined; neither reaches Celery.
 - Redis is called in the thread of the claimer, not in Celery's event loop. (Giving back is the exception.)
 """
@@ -17,13 +17,12 @@ import time
 from collections import deque
 from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass, field
-from typing import Any
 
 import redis
 from kombu import Message
 from pydantic import ValidationError
 
-from workers.broker.claims import Claim, Why, claim, requeue
+from workers.broker.claims import Claim, Why, claim, requeue, requeue_unknown
 from workers.broker.keys import wake_key
 from workers.broker.leases import granted_s
 from workers.celery_app.intake import Refused, message_of, read_request, refuse
@@ -37,8 +36,8 @@ RETRY_S = 0.5
 
 @dataclass
 class Held:
-    """A claim of this worker. `since`: monotonic seconds. `limit_s`: of its job. `returned`: its job asked to
-    go back to the queue, which is not a loss.
+    """A claim of this worker. `since`: monotonic seconds. `limit_s`: of its job. `returned`: the job was not
+    lost, it asked to go back to the queue.
     """
 
     claim: Claim
@@ -73,6 +72,7 @@ class Claimer(threading.Thread):
         self._paused: frozenset[str] = frozenset()
         self._incoming: deque[Message] = deque()
         self._notify: Callable[[], None] | None = None  # None while Celery has no connection
+        self._unsure = False  # a call has failed, so Redis may name claims that this worker does not know
 
     # Called by Celery's event loop
 
@@ -140,7 +140,8 @@ class Claimer(threading.Thread):
         try:
             requeue(self._redis, claims, why)
         except (redis.RedisError, OSError) as error:
-            logger.warning("%d requests are requeued when their leases expire: %s", len(claims), error)
+            self._unsure = True
+            logger.warning("%d requests are requeued later: %s", len(claims), error)
 
     # The thread
 
@@ -148,12 +149,15 @@ class Claimer(threading.Thread):
         while True:
             queues, count = self._wait_for_slot()
             try:
+                if self._unsure:
+                    self._give_back_unknown()
                 claims = claim(self._redis, queues, count, self._name, granted_s(self._settings.lease_s))
                 if claims:
                     self._receive(claims)
                 else:
                     self._redis.blpop([wake_key(queue) for queue in queues], IDLE_S)
             except (redis.RedisError, OSError) as error:
+                self._unsure = True
                 logger.warning("no requests claimed: %s", error)
                 time.sleep(RETRY_S)
             except Exception:  # of any kind: without this thread the worker consumes nothing
@@ -169,6 +173,11 @@ class Claimer(threading.Thread):
                 if self._notify is not None and queues and free > 0:
                     return queues, free
                 self._changed.wait()
+
+    def _give_back_unknown(self) -> None:
+        self._unsure = False
+        known = [held.claim for held in self.held().values()]
+        requeue_unknown(self._redis, self._queues, self._name, known)
 
     def _receive(self, claims: Sequence[Claim]) -> None:
         unwanted = []
@@ -188,8 +197,3 @@ class Claimer(threading.Thread):
                 notify = self._notify
             notify()
         self._give_back(unwanted, "returned")
-
-
-def delivery_tags(requests: Iterable[Any]) -> set[str]:
-    """The delivery tags of Celery requests that a process has started."""
-    return {request.message.delivery_tag for request in requests if request.time_start is not None}

@@ -18,7 +18,7 @@ from celery.app.amqp import AMQP
 from celery.concurrency.thread import TaskPool as Threads
 from celery.worker import state
 
-from workers.celery_app.claimer import Claimer, delivery_tags
+from workers.celery_app.claimer import Claimer
 from workers.celery_app.lease import LeaseRenewer
 from workers.celery_app.timer_step import TimerStep
 from workers.celery_app.wakeup import WakeUp
@@ -68,7 +68,8 @@ class ClaimStep(TimerStep):
     def stop(self, consumer: Any) -> None:
         super().stop(consumer)
         if self.claimer is not None:
-            self.claimer.stop_claiming(delivery_tags(tuple(state.requests.values())))
+            started = [one for one in tuple(state.requests.values()) if one.time_start is not None]
+            self.claimer.stop_claiming(one.message.delivery_tag for one in started)
 
 
 def _call_soon(consumer: Any, call: Any, *arguments: Any) -> None:

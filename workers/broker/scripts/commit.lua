@@ -32,6 +32,7 @@ if found[1] == 'held' and ARGV[9] == '1' then
   local cancelled = 'llmi:cancelled:' .. found[4]
   redis.call('LPUSH', cancelled, ARGV[4])
   redis.call('EXPIRE', cancelled, 60)
+  redis.call('HSET', KEYS[2], 'reply_to', '')  -- the client may be closed when the job ends
 elseif found[1] then
   redis.call('ZREM', held_key(found[2]), ARGV[4])
   redis.call('DEL', KEYS[2])

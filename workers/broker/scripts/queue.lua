@@ -1,5 +1,6 @@
 -- Functions that the scripts of the queues share. `workers.redis_script.Script` puts this file before them.
 --
+-- KEYS, ARGV, Returns: those of the script.
 -- Keys of the queues; times are microseconds by the clock of Redis:
 --   QUEUE, QUEUE\6\223, QUEUE\6\226   lists of request ids, one per level, as kombu names them; the last is next
 --   llmi:request:ID       record of a request until it has an outcome: hash
