@@ -1,10 +1,12 @@
 """Which untrusted URLs may be fetched, by their form alone.
 
 Invariants: http and https, on web ports, without credentials; an address in any notation but the usual one is
-refused, since the system's resolver accepts more notations than `ipaddress`.
+refused, since resolvers accept more notations than `ipaddress`.
 """
 
 from __future__ import annotations
+
+import string
 
 from yarl import URL
 
@@ -45,5 +47,12 @@ def check_url(url: str, *, allow_private: bool) -> URL:
 
 
 def looks_like_address(host: str) -> bool:
-    """Whether a URL's host is an IP address, or numbers that the system's resolver may read as one."""
-    return ":" in host or host.replace(".", "").isdigit()
+    """Whether a URL's host is an IP address, or numbers that a resolver, here or of a proxy, may read as one:
+    decimal, octal or hexadecimal.
+    """
+    return ":" in host or all(map(_is_number, host.rstrip(".").split(".")))
+
+
+def _is_number(part: str) -> bool:
+    digits = part.lower().removeprefix("0x")
+    return part.isdigit() or (digits != part.lower() and all(one in string.hexdigits for one in digits))

@@ -98,6 +98,9 @@ def test_no_ipv6_form_makes_a_private_address_public(address: ipaddress.IPv4Addr
         "http://192.0.0.192/a.png",
         "http://2130706433/a.png",
         "http://0177.0.0.1/a.png",
+        "http://0x7f000001/a.png",
+        "http://0X7F.0.0.0x1/a.png",
+        "http://127.0x./a.png",
         "http://127.0.0.1./a.png",
         "http://127.0.0.1#@example.org/a.png",
         "http://⑯⑨。②⑤④。⑯⑨。②⑤④/a.png",
@@ -113,6 +116,11 @@ def test_no_ipv6_form_makes_a_private_address_public(address: ipaddress.IPv4Addr
 def test_such_urls_are_refused_before_any_connection(url: str) -> None:
     with pytest.raises(http.Refused):
         http.check_url(url, allow_private=False)
+
+
+@pytest.mark.parametrize("host", ["0xcafe.example", "1.example", "0x7g.1", "7.0xyz"])
+def test_names_with_numbers_are_allowed(host: str) -> None:
+    assert http.check_url(f"https://{host}/a.png", allow_private=False)
 
 
 @pytest.mark.parametrize("port", ["", ":80", ":443", ":1024", ":8443", ":65535"])
