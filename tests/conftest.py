@@ -4,6 +4,7 @@ processes.
 
 from __future__ import annotations
 
+import functools
 import json
 from collections.abc import AsyncIterator, Callable, Iterator, Sequence
 from pathlib import Path
@@ -13,12 +14,16 @@ import hypothesis
 import pytest
 import redis
 import yaml
+from aiohttp.resolver import AsyncResolver
+from name_server import NameServer
 from places import SUPPORT
 
 from coordinator.host.redis_server import EmbeddedRedis
+from workers import event_loop
 from workers.client.client import QueueClient
 from workers.messages import Outcome
 from workers.process.worker import WorkerProcess
+from workers.providers.http import names, proxies
 from workers.settings import CONFIG_ENV, REDIS_ENV, QueueSettings
 
 if TYPE_CHECKING:
@@ -101,6 +106,18 @@ def start_worker(worker: StartWorker) -> StartWorker:
         return worker([kind], concurrency, app="queue_app", memory_mb=memory_mb)
 
     return start
+
+
+@pytest.fixture
+def name_server(monkeypatch: pytest.MonkeyPatch) -> Iterator[NameServer]:
+    """The DNS server of every resolver that is made during the test. localhost needs none."""
+    with NameServer() as server:
+        asking = functools.partial(AsyncResolver, servers=[server.address])
+        monkeypatch.setattr(names, "AsyncResolver", asking)
+        monkeypatch.setattr(proxies, "_resolved", {})
+        event_loop.stop()  # with its resolvers; the next call starts another
+        yield server
+        event_loop.stop()
 
 
 @pytest.fixture

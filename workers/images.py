@@ -30,8 +30,8 @@ from workers.errors import Cause, InfrastructureFault
 from workers.pixels import DEFAULT_LIMITS, ImageLimits, encoded, flattened, is_too_small
 from workers.sandbox import decoders
 
-# Own threads: asyncio.run waits for those of the default executor, and a slow image must not outlast a
-# deadline. A cancelled task stops waiting for a thread.
+# Own threads for each origin: slow images from outside must not delay those of the store. A cancelled task
+# stops waiting for a thread, which ends when its decoder answers or is killed.
 _EXECUTORS: dict[decoders.Origin, ThreadPoolExecutor] = {
     "outside": ThreadPoolExecutor(decoders.AT_ONCE, "decode-outside"),
     "store": ThreadPoolExecutor(decoders.AT_ONCE, "decode-store"),

@@ -28,7 +28,7 @@ from rewards.judges.pictures import jpeg_uri
 from workers import images as gate
 from workers.errors import Cause, InfrastructureFault
 from workers.providers.http import api, keys
-from workers.providers.http.client import proxy_of, read_bounded
+from workers.providers.http.client import connections, proxy_of, read_bounded
 
 MAX_ERROR_BYTES = 2**20
 
@@ -44,22 +44,21 @@ class OpenAIAuthor:
         decoding = functools.partial(self._call, task, tuple(images), seed)
         call = await gate.decode_in_thread("store", decoding)
         model, reason, stream = self._settings.model, "", EventStream()
-        async with api.session() as connections:
-            response: aiohttp.ClientResponse = await api.retrying(call.deadline)(_open, connections, call)
-            try:
-                while not reason:
-                    data = await _read(response, call.deadline)
-                    for chunk in chunks(call, stream, data):
-                        model = call.redacted(chunk.get("model")) or model
-                        text, reason = delta(chunk)
-                        if text:
-                            yield text
-                        if reason:
-                            break
-                    if not data:
+        response: aiohttp.ClientResponse = await api.retrying(call.deadline)(_open, await connections(), call)
+        try:
+            while not reason:
+                data = await _read(response, call.deadline)
+                for chunk in chunks(call, stream, data):
+                    model = call.redacted(chunk.get("model")) or model
+                    text, reason = delta(chunk)
+                    if text:
+                        yield text
+                    if reason:
                         break
-            finally:
-                response.close()
+                if not data:
+                    break
+        finally:
+            response.close()
         yield Finish(model=model, truncated=truncated(reason))
 
     def _call(self, task: Task, images: tuple[bytes, ...], seed: int) -> api.Call:
@@ -105,18 +104,17 @@ def _with_pictures(chat: list[dict], uris: list[str]) -> list[dict]:
     ]
 
 
-async def _open(connections: aiohttp.ClientSession, call: api.Call) -> aiohttp.ClientResponse:
+async def _open(session: aiohttp.ClientSession, call: api.Call) -> aiohttp.ClientResponse:
     """The response after its header is read and checked; the caller closes it. Raises as `api.send`."""
     try:
         async with asyncio.timeout(call.deadline - time.time()):
-            response = await connections.request(
+            response = await session.request(
                 call.method,
                 call.url,
                 json=call.body,
                 headers={**call.headers, "Accept": "text/event-stream"},
                 proxy=await proxy_of(call.url),
                 allow_redirects=False,
-                timeout=aiohttp.ClientTimeout(total=None),
             )
             try:
                 if response.status == 200 and response.content_type == "text/event-stream":

@@ -21,12 +21,13 @@ import tenacity
 from evaluation.batch.authoring import write_document
 from evaluation.batch.batch import Batch, Manifest
 from evaluation.batch.judging import TEMPORARY, Budget, Judging
-from evaluation.batch.process_loop import ProcessLoop, process_loop
+from evaluation.batch.resources import Resources, resources
 from evaluation.batch.results import ItemResult, unwritten
 from evaluation.benchmark import Item
 from evaluation.payloads import EVALUATE_KIND, EvaluatePayload
 from policy.document import Document
 from rewards.facts import masking
+from workers import event_loop
 from workers.errors import Cause, ConfigError, InfrastructureFault, JobError, ModelFault
 from workers.jobs import JobContext
 from workers.messages import Failure, Success
@@ -41,11 +42,10 @@ def run(payload: EvaluatePayload, ctx: JobContext) -> Success:
     """Evaluate the item. Raises `JobError` when infrastructure left no document; the batch has that too."""
     batch = Batch(payload.batch)
     manifest = _manifest(batch, payload, ctx)
-    loop = process_loop()
     deadline = min(ctx.deadline, time.time() + QUEUES[EVALUATE_KIND].limit_s)
     item = manifest.item(payload.item_id)
-    work = ItemWork(batch, manifest, item, payload.round, ctx.blobs, loop, Budget(deadline))
-    result = loop.run(work.evaluate(), deadline + GRACE_S)
+    work = ItemWork(batch, manifest, item, payload.round, ctx.blobs, resources(), Budget(deadline))
+    result = event_loop.run(work.evaluate(), deadline + GRACE_S, ctx.cancelled)
     if result.failure is not None and not result.unwritten:
         raise JobError(result.failure.cause, result.failure.detail, provider=result.failure.provider)
     return Success(source={"judged": len(result.points), "of": len(result.verdicts) or 1})
@@ -82,7 +82,7 @@ class ItemWork:
     item: Item
     round: int
     blobs: BlobStore
-    loop: ProcessLoop
+    shared: Resources
     budget: Budget
 
     async def evaluate(self) -> ItemResult:
@@ -101,7 +101,7 @@ class ItemWork:
         else:
             if earlier is not None and earlier.document_id != document.rollout_id:
                 earlier = None
-            judging = Judging(self.manifest, self.item, self.round, document, self.loop, self.budget)
+            judging = Judging(self.manifest, self.item, self.round, document, self.shared, self.budget)
             result = await judging.result(earlier, resumed)
         result = result.model_copy(update={"finished": time.time()})
         await asyncio.to_thread(self.batch.save_result, result)
@@ -118,9 +118,9 @@ class ItemWork:
         settings = self.manifest.author
         try:
             document = await write_document(
-                self.loop.author(settings),
+                self.shared.author(settings),
                 self.item.task,
-                client=self.loop.client,
+                client=self.shared.client,
                 blobs=self.blobs,
                 document_id=f"{self.manifest.batch_id}-{self.item.item_id}-{uuid.uuid4().hex[:8]}",
                 tools=section("tools", ToolSettings),

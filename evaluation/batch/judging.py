@@ -18,7 +18,7 @@ from typing import Any
 import tenacity
 
 from evaluation.batch.batch import Manifest
-from evaluation.batch.process_loop import ProcessLoop
+from evaluation.batch.resources import Resources
 from evaluation.batch.results import CriterionResult, ItemResult, Missing, Refused
 from evaluation.benchmark import Item
 from evaluation.payloads import RUBRIC_KIND, RubricPayload
@@ -74,7 +74,7 @@ class Judging:
     item: Item
     round: int
     document: Document
-    loop: ProcessLoop
+    shared: Resources
     budget: Budget
 
     async def result(self, earlier: ItemResult | None, resumed: bool) -> ItemResult:
@@ -127,10 +127,10 @@ class Judging:
                 seed=attempt,
                 owner=self.document.rollout_id,
                 request_id=self._criterion_id(name, attempt),
-                priority=self.loop.client.priority,
+                priority=self.shared.client.priority,
             )
             try:
-                outcome = await (await self.loop.client.post(request)).outcome()
+                outcome = await (await self.shared.client.post(request)).outcome()
                 if not isinstance(outcome.result, Failure):
                     return judgement(outcome)
                 failure = outcome.result
@@ -161,7 +161,7 @@ class Judging:
             document = self.document.model_copy(update={"rollout_id": owners[next(attempts)]})
             finished: asyncio.Future[Document] = asyncio.get_running_loop().create_future()
             finished.set_result(document)
-            return await scorer.score(Draft(document=document, finished=finished, client=self.loop.client))
+            return await scorer.score(Draft(document=document, finished=finished, client=self.shared.client))
 
         temporary = tenacity.retry_if_result(
             lambda score: bool(score.masked_by) and all(f.cause in TEMPORARY for f in score.masked_by)
@@ -180,7 +180,7 @@ class Judging:
         Posting it again then returns its outcome.
         """
         while self.budget.left_s:
-            found = await asyncio.to_thread(states, self.loop.redis, ids)
+            found = await asyncio.to_thread(states, self.shared.redis, ids)
             if not {"queued", "running"} & set(found.values()):
                 return
             await asyncio.sleep(POLL_S)

@@ -25,11 +25,11 @@ from typing import Any, NamedTuple, Protocol
 from rewards.judges import replies
 from rewards.judges.prompts import Chat
 from rewards.settings import TokensField
+from workers import event_loop
 from workers.errors import Cause, InfrastructureFault, ModelFault
 from workers.jobs import JobContext
 from workers.providers.http import keys
 from workers.providers.http.api import Answer, Call, Refused, TooLarge, send
-from workers.providers.http.client import run_until
 from workers.providers.http.refusals import image_limit
 
 logger = logging.getLogger(__name__)
@@ -91,9 +91,9 @@ def answer(
     call = _call(judge, url, schema, schema_name, ctx, name)
     shortened = ""
     try:
-        reply = _post(call, chat)
+        reply = _post(call, chat, ctx)
     except (TooLarge, Refused) as refusal:
-        reply, shortened = _shortened(call, refusal, shorter), refusal.detail
+        reply, shortened = _shortened(call, refusal, shorter, ctx), refusal.detail
     model = call.redacted(reply.get("model")) or judge.model
     return Answered(replies.content(call, reply), model, shortened)
 
@@ -128,12 +128,12 @@ def _call(
     )
 
 
-def _post(call: Call, chat: Chat) -> Answer:
+def _post(call: Call, chat: Chat, ctx: JobContext) -> Answer:
     whole = replace(call, body={**(call.body or {}), "messages": chat})
-    return run_until(call.deadline, send(whole))
+    return event_loop.run(send(whole), call.deadline, ctx.cancelled)
 
 
-def _shortened(call: Call, refusal: TooLarge | Refused, shorter: Shorter | None) -> Answer:
+def _shortened(call: Call, refusal: TooLarge | Refused, shorter: Shorter | None, ctx: JobContext) -> Answer:
     """The answer to a smaller request. Raises as the module's docstring says."""
     if shorter is None:
         raise _configuration(call, refusal)
@@ -148,11 +148,11 @@ def _shortened(call: Call, refusal: TooLarge | Refused, shorter: Shorter | None)
         else:
             break
         try:
-            return _post(call, shorter.document(short, most_images))
+            return _post(call, shorter.document(short, most_images), ctx)
         except (TooLarge, Refused) as again:
             refusal = again
     try:
-        _post(call, shorter.without_document())
+        _post(call, shorter.without_document(), ctx)
     except (TooLarge, Refused, ModelFault) as still:
         raise _configuration(call, still) from refusal
     detail = f"the judge refuses the document, however short: {refusal.detail}"

@@ -4,9 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
-import queue
 import socket
-import threading
 import time
 from collections.abc import Iterator
 from concurrent.futures import ThreadPoolExecutor
@@ -16,12 +14,12 @@ import provider_calls
 import pytest
 from fake_services import KEY, FakeServices, png
 from hostile_server import HostileServer
+from name_server import NameServer
 
 from rewards.judges.pictures import jpeg_uri
-from workers import images
+from workers import event_loop, images
 from workers.errors import Cause, InfrastructureFault
-from workers.providers.http import api
-from workers.providers.http import client as http
+from workers.providers.http import api, names
 from workers.providers.provider import ProviderImage
 from workers.providers.search import serpapi
 from workers.sandbox import decoders
@@ -35,25 +33,6 @@ def services(monkeypatch: pytest.MonkeyPatch) -> Iterator[FakeServices]:
     monkeypatch.setenv("SERP_API_KEY", KEY)
     with FakeServices() as running:
         yield running
-
-
-@pytest.fixture
-def hanging(monkeypatch: pytest.MonkeyPatch) -> Iterator[queue.Queue[str]]:
-    """Names under `.slow.example` have a name server that does not answer until the test is over: those that
-    were asked for.
-    """
-    system, over, asked = http._look_up, threading.Event(), queue.Queue[str]()
-
-    def look_up(host: str, port: int, family: int) -> list[Any]:
-        if not host.endswith(".slow.example"):
-            return system(host, port, family)
-        asked.put(host)
-        over.wait(60)
-        raise socket.gaierror(socket.EAI_AGAIN, "no answer")
-
-    monkeypatch.setattr(http, "_look_up", look_up)
-    yield asked
-    over.set()
 
 
 def settings(services: FakeServices, **more: Any) -> SearchSettings:
@@ -75,16 +54,15 @@ def verdict(services: FakeServices) -> api.Answer:
 
 
 def test_unresolvable_names_of_pages_do_not_delay_judges(
-    services: FakeServices, hanging: queue.Queue[str], monkeypatch: pytest.MonkeyPatch
+    services: FakeServices, name_server: NameServer, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr(serpapi, "HEAD_START_S", 0.0)
-    monkeypatch.setattr(http, "_UNTRUSTED", ThreadPoolExecutor(2))
-    monkeypatch.setattr(http, "RESOLVE_S", 2.0)
+    monkeypatch.setattr(names, "RESOLVE_S", 2.0)
     services.results = [{"title": "A fox", "original": f"http://{n}.slow.example/fox.png"} for n in range(5)]
     with ThreadPoolExecutor(2) as searches:
         ended = [searches.submit(look, services) for _ in range(2)]
-        for _ in range(2):  # every thread for such names is taken
-            hanging.get(timeout=PATIENCE_S)
+        for _ in range(10):  # all of them are asked for
+            name_server.asked.get(timeout=PATIENCE_S)
         assert verdict(services)["model"] == "served-judge"
         for one in ended:
             with pytest.raises(InfrastructureFault) as caught:
@@ -93,22 +71,22 @@ def test_unresolvable_names_of_pages_do_not_delay_judges(
 
 
 def test_lookups_time_out_and_a_search_has_a_limited_number(
-    hanging: queue.Queue[str], monkeypatch: pytest.MonkeyPatch
+    name_server: NameServer, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(http, "RESOLVE_S", 0.05)
+    monkeypatch.setattr(names, "RESOLVE_S", 0.2)
 
     async def resolve() -> list[Any]:
-        resolver = http.Resolver(allow_private=False)
-        names = [f"{n}.slow.example" for n in range(http.NAMES_AT_ONCE + 2)]
-        return await asyncio.gather(*map(resolver.resolve, names), return_exceptions=True)
+        resolver = names.Resolver(allow_private=False)
+        hosts = [f"{n}.slow.example" for n in range(names.NAMES_AT_ONCE + 2)]
+        return await asyncio.gather(*map(resolver.resolve, hosts), return_exceptions=True)
 
     found = asyncio.run(resolve())
     assert [type(one) for one in found] == [socket.gaierror] * len(found)
-    assert hanging.qsize() == http.NAMES_AT_ONCE
+    assert name_server.asked.qsize() == names.NAMES_AT_ONCE
 
 
 def test_a_search_finds_an_image_beside_unresolvable_names(
-    services: FakeServices, hanging: queue.Queue[str], monkeypatch: pytest.MonkeyPatch
+    services: FakeServices, name_server: NameServer, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr(serpapi, "HEAD_START_S", 0.05)
     services.results = [{"title": "A fox", "original": f"http://{n}.slow.example/fox.png"} for n in range(5)]
@@ -199,7 +177,7 @@ def test_a_late_service_is_named_in_the_failure(services: FakeServices) -> None:
     """What names nobody changes no breaker."""
     services.judge.delay_s = 30
     with pytest.raises(InfrastructureFault) as caught:
-        http.run_until(time.time() + 0.5, late(services, 0.5))
+        event_loop.run(late(services, 0.5), time.time() + 0.5)
     assert (caught.value.cause, caught.value.provider) == (Cause.TIMEOUT, "judge")
 
 

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import asyncio
 import os
-import socket
 import ssl
 import time
 from collections.abc import Iterator
@@ -18,40 +17,29 @@ from certificates import make_certificate
 from connect_proxy import ConnectProxy, Listening
 from fake_services import KEY, FakeServices, png
 from hostile_server import page
+from name_server import Addresses, NameServer
 
 from evaluation.authors.openai import OpenAIAuthor
 from evaluation.settings import AuthorSettings
 from policy.document import Task
 from workers.errors import Cause, InfrastructureFault
-from workers.providers.http import api, proxies
+from workers.providers.http import api
 from workers.providers.http import client as http
 from workers.settings import ImageModelSettings, SearchSettings
 
 PUBLIC = "93.184.216.34"
 PICTURE = "https://pictures.example.com/fox.png"
-Names = dict[str, str]
+Names = dict[str, Addresses]
 
 
 @pytest.fixture(autouse=True)
-def names(monkeypatch: pytest.MonkeyPatch) -> Names:
+def names(monkeypatch: pytest.MonkeyPatch, name_server: NameServer) -> Names:
     """What this machine can resolve, besides localhost; nothing, unless a test says more. No proxy either."""
-    known: Names = {}
-    system = http._look_up
-
-    def look_up(host: str, port: int, family: int) -> list[Any]:
-        if host in ("localhost", "127.0.0.1"):
-            return system(host, port, family)
-        if host not in known:
-            raise socket.gaierror(socket.EAI_AGAIN, "no name server")
-        return [(socket.AF_INET, socket.SOCK_STREAM, 6, "", (known[host], port))]
-
     for name in list(os.environ):
         if name.lower().endswith("_proxy"):
             monkeypatch.delenv(name)
-    monkeypatch.setattr(http, "_look_up", look_up)
-    monkeypatch.setattr(proxies, "_resolved", {})
     monkeypatch.setenv("SERP_API_KEY", KEY)
-    return known
+    return name_server.names
 
 
 @pytest.fixture

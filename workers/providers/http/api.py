@@ -26,7 +26,7 @@ import tenacity
 from workers.errors import Cause, InfrastructureFault, JobError, ModelFault
 from workers.metrics import telemetry
 from workers.providers.http import keys, proxies, refusals
-from workers.providers.http.client import Resolver, proxy_of, read_bounded
+from workers.providers.http.client import connections, proxy_of, read_bounded
 from workers.providers.http.refusals import Meaning
 
 logger = logging.getLogger(__name__)
@@ -98,14 +98,7 @@ async def send(call: Call) -> Answer:
     """The answer's JSON object. Raises `InfrastructureFault`, or `ModelFault(PROMPT_REFUSED)` for refused
     content.
     """
-    async with session() as connections:
-        return await retrying(call.deadline)(_attempt, connections, call)
-
-
-def session() -> aiohttp.ClientSession:
-    """Connections to addresses of the user's own configuration, which may be private."""
-    resolver = Resolver(allow_private=True, trusted=True)
-    return aiohttp.ClientSession(connector=aiohttp.TCPConnector(resolver=resolver))
+    return await retrying(call.deadline)(_attempt, await connections(), call)
 
 
 def retrying(deadline: float) -> tenacity.AsyncRetrying:
@@ -118,13 +111,13 @@ def retrying(deadline: float) -> tenacity.AsyncRetrying:
     )
 
 
-async def _attempt(connections: aiohttp.ClientSession, call: Call) -> Answer:
+async def _attempt(session: aiohttp.ClientSession, call: Call) -> Answer:
     left = call.deadline - time.time()
     proxy = None
     try:
         async with asyncio.timeout(min(left, call.try_timeout_s)):
             proxy = await proxy_of(call.url)
-            async with connections.request(
+            async with session.request(
                 call.method,
                 call.url,
                 params=call.params,

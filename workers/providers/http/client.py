@@ -3,30 +3,27 @@
 Invariants: only http and https, on ports of the web, no credentials in the URL; redirects are followed here,
 hop by hop, and each hop is checked; the connection, also by a proxy, goes to the address that was checked
 (aiohttp gets only checked addresses from the resolver, so no second look-up can return another one); bytes
-and total time are bounded whatever the server does; names that a page chose are resolved in threads of their
-own. Base URLs of providers come from the user's configuration and are trusted: see
-`workers.providers.http.api`.
+and total time are bounded whatever the server does; names and connections that a page chose are apart from
+those of the user's configuration. Base URLs of providers are trusted, and share one session per event loop
+(`connections`): see `workers.providers.http.api`.
 """
 
 from __future__ import annotations
 
 import asyncio
-import concurrent.futures
 import contextlib
-import socket
 import time
-from collections.abc import AsyncIterator, Coroutine
-from concurrent.futures import ThreadPoolExecutor
+from collections.abc import AsyncIterator
 from dataclasses import dataclass
-from typing import Any, TypeVar
 
 import aiohttp
-from aiohttp.abc import AbstractResolver, ResolveResult
+from aiohttp.abc import ResolveResult
 from yarl import URL
 
 from workers.errors import Cause, InfrastructureFault
+from workers.event_loop import PerLoop
 from workers.providers.http import proxies
-from workers.providers.http.addresses import is_public
+from workers.providers.http.names import Resolver
 from workers.providers.http.urls import Refused, check_url, looks_like_address
 
 REDIRECTS = (301, 302, 303, 307, 308)
@@ -35,19 +32,10 @@ HEADERS = {
     "Accept": "image/*",
     "Accept-Encoding": "identity",
 }
-BACKSTOP_S = 1.0  # so that a call that keeps the deadline itself, and names the late service, raises first
-# Seconds for one name: more than the 5 after which the system asks the second name server. The thread of
-# the look-up may hang for longer, and cannot be stopped.
-RESOLVE_S = 8.0
-TRUSTED_RESOLVE_S = 20.0
 KNOWN_S = 1.0  # seconds for a name that a trusted proxy can resolve if this machine cannot
-NAMES_AT_ONCE = 6  # look-ups that one session of untrusted names may have in threads, hanging ones included
-
-# Own threads: asyncio.run waits for those of the default executor, and a look-up that hangs must not outlast
-# a deadline. Two pools: names that pages chose cannot delay those of the user's own services.
-_TRUSTED = ThreadPoolExecutor(max_workers=64, thread_name_prefix="lookup")
-_UNTRUSTED = ThreadPoolExecutor(max_workers=64, thread_name_prefix="lookup-web")
-T = TypeVar("T")
+# Less than the 5 s after which uvicorn, and so vLLM, closes an idle connection: a request must not meet that.
+KEEPALIVE_S = 4.0
+CONNECT_S = 30.0
 
 
 @dataclass(frozen=True)
@@ -62,57 +50,27 @@ class FetchLimits:
 DEFAULT_LIMITS = FetchLimits()
 
 
-class Resolver(AbstractResolver):
-    """Looks names up in threads, for a bounded time, and lets through only public addresses.
+def _make_session() -> aiohttp.ClientSession:
+    return aiohttp.ClientSession(
+        connector=aiohttp.TCPConnector(
+            resolver=Resolver(allow_private=True, trusted=True),
+            use_dns_cache=False,  # c-ares has one, and aiohttp's goes on with a look-up that is cancelled
+            keepalive_timeout=KEEPALIVE_S,
+            limit=0,  # the slots of the worker's pool are the limit
+        ),
+        cookie_jar=aiohttp.DummyCookieJar(),  # calls with other keys share it
+        timeout=aiohttp.ClientTimeout(total=None, sock_connect=CONNECT_S),  # each call has its own limit
+    )
 
-    `allow_private`: every address is let through. `trusted`: the names are from the user's own configuration;
-    others have threads of their own, and one resolver uses `NAMES_AT_ONCE` of them at most.
+
+_connections = PerLoop(_make_session, aiohttp.ClientSession.close)
+
+
+async def connections() -> aiohttp.ClientSession:
+    """The session of the running loop to addresses of the user's own configuration, which may be private. Do
+    not close it.
     """
-
-    def __init__(self, allow_private: bool, *, trusted: bool = False):
-        self._allow_private = allow_private
-        self._trusted = trusted
-        self._running: set[concurrent.futures.Future[list[Any]]] = set()
-
-    async def resolve(
-        self, host: str, port: int = 0, family: socket.AddressFamily = socket.AF_UNSPEC
-    ) -> list[ResolveResult]:
-        found = await self._found(host, port, family)
-        results = [
-            ResolveResult(
-                hostname=host,
-                host=str(sockaddr[0]),
-                port=port,
-                family=kind,
-                proto=proto,
-                flags=socket.AI_NUMERICHOST | socket.AI_NUMERICSERV,
-            )
-            for kind, _, proto, _, sockaddr in found
-            if self._allow_private or is_public(str(sockaddr[0]))
-        ]
-        if not results:
-            raise Refused(f"{host} is not in the public Internet")
-        return results
-
-    async def _found(self, host: str, port: int, family: int) -> list[Any]:
-        self._running = {job for job in self._running if not job.done()}
-        if not self._trusted and len(self._running) >= NAMES_AT_ONCE:
-            raise socket.gaierror(socket.EAI_AGAIN, "too many names before it are still being resolved")
-        job = (_TRUSTED if self._trusted else _UNTRUSTED).submit(_look_up, host, port, family)
-        self._running.add(job)
-        limit_s = TRUSTED_RESOLVE_S if self._trusted else RESOLVE_S
-        try:
-            async with asyncio.timeout(limit_s):
-                return await asyncio.wrap_future(job)
-        except TimeoutError as error:
-            raise socket.gaierror(socket.EAI_AGAIN, f"no answer in {limit_s:g} s") from error
-
-    async def close(self) -> None:
-        """Nothing to close."""
-
-
-def _look_up(host: str, port: int, family: int) -> list[Any]:
-    return socket.getaddrinfo(host, port, family=family, type=socket.SOCK_STREAM)
+    return await _connections.get()
 
 
 async def proxy_of(url: str) -> URL | None:
@@ -243,18 +201,3 @@ async def read_bounded(response: aiohttp.ClientResponse, max_bytes: int) -> byte
         if len(body) > max_bytes:
             raise InfrastructureFault(Cause.BAD_ANSWER, f"the answer is over {max_bytes} bytes")
     return bytes(body)
-
-
-def run_until(deadline: float, work: Coroutine[Any, Any, T]) -> T:
-    """Run `work` from a job's thread until done. Raises `InfrastructureFault(TIMEOUT)` soon after `deadline`
-    (Unix seconds), unless the work raised its own error before, which names the late service.
-    """
-
-    async def bounded() -> T:
-        async with asyncio.timeout(deadline - time.time() + BACKSTOP_S):
-            return await work
-
-    try:
-        return asyncio.run(bounded())
-    except TimeoutError as error:
-        raise InfrastructureFault(Cause.TIMEOUT, "the deadline passed before the job was done") from error

@@ -20,10 +20,10 @@ from urllib.parse import urlsplit
 import aiohttp
 from pydantic import JsonValue
 
-from workers import images, pixels
+from workers import event_loop, images, pixels
 from workers.errors import Cause, InfrastructureFault
 from workers.providers.http import api, keys
-from workers.providers.http.client import fetch, guarded_session, run_until
+from workers.providers.http.client import fetch, guarded_session
 from workers.providers.http.endpoint import address_problems, key_problems, model_problems
 from workers.providers.provider import Provider, ProviderImage, ProviderRequest
 from workers.settings import ImageModelSettings
@@ -54,18 +54,17 @@ class OpenAIImages(Provider[ImageModelSettings]):
         return problems + key_problems(f"{self.field}.api_key_env", _key_env(self.settings))
 
     def call(self, request: ProviderRequest) -> ProviderImage:
-        return run_until(request.deadline, self._call(request))
-
-    async def _call(self, request: ProviderRequest) -> ProviderImage:
         fields = _fields(request.text, self.settings, request.seed)
-        deadline = request.deadline
+        # Encoding takes long for a large image, and must not block the loop.
         if request.image is None:
-            return await _ask(self.settings, deadline, "/images/generations", body=fields)
-        if dialect(self.settings) == "ark":
+            call = _call(self.settings, request.deadline, "/images/generations", fields)
+        elif dialect(self.settings) == "ark":
             fields["image"] = pixels.data_uri(request.image)
-            return await _ask(self.settings, deadline, "/images/generations", body=fields)
-        encoded = pixels.encoded(request.image)
-        return await _ask(self.settings, deadline, "/images/edits", form_fields=fields, picture=encoded)
+            call = _call(self.settings, request.deadline, "/images/generations", fields)
+        else:
+            picture = pixels.encoded(request.image)
+            call = _call(self.settings, request.deadline, "/images/edits", fields, picture)
+        return event_loop.run(_ask(self.settings, call, fields), request.deadline, request.cancelled)
 
 
 PROVIDER = OpenAIImages
@@ -93,44 +92,41 @@ def _fields(prompt: str, settings: ImageModelSettings, seed: int) -> dict[str, A
     }
 
 
-async def _ask(
-    settings: ImageModelSettings,
-    deadline: float,
-    path: str,
-    *,
-    body: dict[str, Any] | None = None,
-    form_fields: dict[str, Any] | None = None,
-    picture: bytes = b"",
-) -> ProviderImage:
+def _call(
+    settings: ImageModelSettings, deadline: float, path: str, fields: dict[str, Any], picture: bytes = b""
+) -> api.Call:
+    """`picture`: sent as a form with the fields; without one they are JSON."""
     variable = _key_env(settings)
     key = keys.required_key(variable, NAME) if variable else ""
 
     def form() -> aiohttp.FormData:
-        data = aiohttp.FormData({name: str(value) for name, value in (form_fields or {}).items()})
+        data = aiohttp.FormData({name: str(value) for name, value in fields.items()})
         data.add_field("image", picture, filename="image.png", content_type="image/png")
         return data
 
-    call = api.Call(
+    return api.Call(
         provider=NAME,
         method="POST",
         url=settings.base_url.rstrip("/") + path,
         deadline=deadline,
-        body=body,
-        form=form if form_fields else None,
+        body=None if picture else fields,
+        form=form if picture else None,
         headers={"Authorization": f"Bearer {key}"} if key else {},
         key=key,
         expects="data",
-        model_text=str((body or form_fields or {}).get("prompt", "")),
+        model_text=str(fields.get("prompt", "")),
     )
+
+
+async def _ask(settings: ImageModelSettings, call: api.Call, fields: dict[str, Any]) -> ProviderImage:
     data = await _bytes(call, await api.send(call), settings)
     source: dict[str, JsonValue] = {
         "provider": NAME,
         "model": settings.model,
         "host": urlsplit(settings.base_url).hostname or "",
     }
-    sent = body or form_fields or {}
-    if "seed" in sent:  # only for the dialect `server`
-        source |= {"seed": sent["seed"], "steps": settings.steps}
+    if "seed" in fields:  # only for the dialect `server`
+        source |= {"seed": fields["seed"], "steps": settings.steps}
     return ProviderImage(await images.checked_async(data, provider=NAME), source)
 
 

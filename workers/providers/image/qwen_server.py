@@ -12,10 +12,9 @@ import base64
 import os
 from urllib.parse import urlsplit
 
-from workers import images, pixels
+from workers import event_loop, images, pixels
 from workers.errors import Cause, InfrastructureFault
 from workers.providers.http import api, keys
-from workers.providers.http.client import run_until
 from workers.providers.http.endpoint import address_problems
 from workers.providers.provider import Provider, ProviderImage, ProviderRequest
 from workers.settings import ImageModelSettings
@@ -46,13 +45,12 @@ class QwenServer(Provider[ImageModelSettings]):
         return address_problems(f"{self.field}.base_url (or environment variable {self.variable})", self.url)
 
     def call(self, request: ProviderRequest) -> ProviderImage:
-        if request.image is None:
-            return run_until(
-                request.deadline, _ask(f"{self.url}/generate/", {"prompt": request.text}, request.deadline)
-            )
-        encoded = base64.b64encode(pixels.encoded(request.image)).decode()
-        body = {"prompt": request.text, "image_b64": encoded}
-        return run_until(request.deadline, _ask(f"{self.url}/edit/", body, request.deadline))
+        path, body = "/generate/", {"prompt": request.text}
+        if request.image is not None:
+            path = "/edit/"
+            body["image_b64"] = base64.b64encode(pixels.encoded(request.image)).decode()
+        asking = _ask(f"{self.url}{path}", body, request.deadline)
+        return event_loop.run(asking, request.deadline, request.cancelled)
 
 
 PROVIDER = QwenServer

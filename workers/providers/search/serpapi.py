@@ -25,10 +25,10 @@ from typing import Any
 import aiohttp
 from pydantic import BaseModel, ConfigDict, ValidationError
 
-from workers import images, pixels
+from workers import event_loop, images, pixels
 from workers.errors import Cause, InfrastructureFault, ModelFault
 from workers.providers.http import api, keys
-from workers.providers.http.client import FetchLimits, fetch, guarded_session, run_until
+from workers.providers.http.client import FetchLimits, fetch, guarded_session
 from workers.providers.http.endpoint import address_problems, key_problems
 from workers.providers.provider import Provider, ProviderImage, ProviderRequest
 from workers.settings import SearchSettings
@@ -89,7 +89,8 @@ class SerpApi(Provider[SearchSettings]):
         for a query that is refused.
         """
         key = keys.required_key(keys.SERP_KEY_ENV, NAME)
-        return run_until(request.deadline, _search(request.text, self.settings, key, request.deadline))
+        searching = _search(request.text, self.settings, key, request.deadline)
+        return event_loop.run(searching, request.deadline, request.cancelled)
 
 
 PROVIDER = SerpApi

@@ -13,9 +13,12 @@ import pytest
 from fake_services import FakeServices
 from hypothesis import given
 from hypothesis import strategies as st
+from name_server import NameServer
 
 from workers.errors import Cause, InfrastructureFault
 from workers.providers.http import client as http
+from workers.providers.http import names
+from workers.providers.http.addresses import is_public
 
 PRIVATE = [
     "127.0.0.1",
@@ -65,20 +68,18 @@ def get(url: str, *, allow_private: bool = True, seconds: float = 20, **limits: 
 
 @pytest.mark.parametrize("address", PRIVATE)
 def test_private_addresses_are_not_public(address: str) -> None:
-    assert not http.is_public(address)
+    assert not is_public(address)
 
 
 @pytest.mark.parametrize("address", ["1.1.1.1", "151.101.1.69", "2606:4700::1111", "64:ff9b::101:101"])
 def test_internet_addresses_are_public(address: str) -> None:
-    assert http.is_public(address)
+    assert is_public(address)
 
 
 @given(st.ip_addresses(v=4))
 def test_no_ipv6_form_makes_a_private_address_public(address: ipaddress.IPv4Address) -> None:
-    assert http.is_public(f"::ffff:{address}") == http.is_public(str(address))
-    assert http.is_public(str(ipaddress.IPv6Address((0x64FF9B << 96) | int(address)))) == http.is_public(
-        str(address)
-    )
+    assert is_public(f"::ffff:{address}") == is_public(str(address))
+    assert is_public(str(ipaddress.IPv6Address((0x64FF9B << 96) | int(address)))) == is_public(str(address))
 
 
 @pytest.mark.parametrize(
@@ -146,31 +147,23 @@ def test_names_that_resolve_to_private_addresses_are_refused(services: FakeServi
 
 
 def test_a_name_with_one_public_and_one_private_address_reaches_only_the_public_one(
-    monkeypatch: pytest.MonkeyPatch,
+    name_server: NameServer,
 ) -> None:
-    both = [(socket.AF_INET, socket.SOCK_STREAM, 6, "", (ip, 80)) for ip in ("10.0.0.1", "1.1.1.1")]
-    monkeypatch.setattr(http, "_look_up", lambda host, port, family: both)
+    name_server.names["example.org"] = ["10.0.0.1", "1.1.1.1", "::ffff:10.0.0.1"]
     found = asyncio.run(http.Resolver(allow_private=False).resolve("example.org", 80))
     assert [one["host"] for one in found] == ["1.1.1.1"]
 
 
 def test_the_address_that_was_checked_is_the_one_connected_to(
-    services: FakeServices, monkeypatch: pytest.MonkeyPatch
+    services: FakeServices, name_server: NameServer, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """A second look-up would find the private address: the guard makes only one."""
     port = int(services.url.rpartition(":")[2])
-    answers = iter(["192.0.2.1", "127.0.0.1", "127.0.0.1"])
-    asked = []
-
-    def look_up(host: str, port: int, family: int) -> list[Any]:
-        asked.append(host)
-        return [(socket.AF_INET, socket.SOCK_STREAM, 6, "", (next(answers), port))]
-
-    monkeypatch.setattr(http, "_look_up", look_up)
-    monkeypatch.setattr(http, "is_public", lambda address: address == "192.0.2.1")
+    name_server.names["rebind.example"] = iter(["192.0.2.1", "127.0.0.1", "127.0.0.1"])
+    monkeypatch.setattr(names, "is_public", lambda address: address == "192.0.2.1")
     with pytest.raises(InfrastructureFault):
         get(f"http://rebind.example:{port}/picture.png", allow_private=False, timeout_s=1)
-    assert asked == ["rebind.example"]
+    assert list(name_server.asked.queue) == ["rebind.example"]
     assert not services.seen
 
 
@@ -181,17 +174,14 @@ def test_a_redirect_is_followed_and_its_target_checked_again(services: FakeServi
 
 
 def test_a_redirect_into_our_own_network_is_refused(
-    services: FakeServices, monkeypatch: pytest.MonkeyPatch
+    services: FakeServices, name_server: NameServer, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     port = int(services.url.rpartition(":")[2])
-    home = [(socket.AF_INET, socket.SOCK_STREAM, 6, "", ("127.0.0.1", port))]
-    monkeypatch.setattr(http, "_look_up", lambda host, port, family: home)
-    literal = http.is_public
+    name_server.names["public.example"] = "127.0.0.1"
     # The first hop counts as public; its redirect names the same machine by its address.
     monkeypatch.setattr(http.Resolver, "resolve", _as_public(http.Resolver.resolve))
     with pytest.raises(http.Refused):
         get(f"http://public.example:{port}/to?url={services.url}/picture.png", allow_private=False)
-    assert not literal("127.0.0.1")
     assert [one.path for one in services.seen] == ["/to"]
 
 
