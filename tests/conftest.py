@@ -6,7 +6,7 @@ from __future__ import annotations
 
 import functools
 import json
-from collections.abc import AsyncIterator, Callable, Iterator, Sequence
+from collections.abc import AsyncIterator, Callable, Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -76,18 +76,24 @@ StartWorker = Callable[..., WorkerProcess]
 
 @pytest.fixture
 def worker(config_file: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[StartWorker]:
-    """`worker(queues, concurrency=1, app="workers.celery_app.app", memory_mb=0)` starts a worker and returns
-    it ready; all end with the test.
+    """`worker(queues, concurrency=1, app="workers.celery_app.app", memory_mb=0, env=None)` starts a worker
+    and returns it ready; all end with the test.
     """
     monkeypatch.setenv("PYTHONPATH", str(SUPPORT))
     started: list[WorkerProcess] = []
 
     def start(
-        queues: Sequence[str], concurrency: int = 1, app: str = "workers.celery_app.app", memory_mb: int = 0
+        queues: Sequence[str],
+        concurrency: int = 1,
+        app: str = "workers.celery_app.app",
+        memory_mb: int = 0,
+        env: Mapping[str, str] | None = None,
     ) -> WorkerProcess:
         name = f"w{len(started)}-{tmp_path.name}"
         log = tmp_path / f"{name}.log"
-        process = WorkerProcess(queues, config_file, concurrency, log, name, app=app, memory_mb=memory_mb)
+        process = WorkerProcess(
+            queues, config_file, concurrency, log, name, app=app, memory_mb=memory_mb, extra_env=env
+        )
         started.append(process)
         process.start()
         process.wait_ready(WORKER_START_S)

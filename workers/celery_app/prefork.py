@@ -1,9 +1,9 @@
 """Private names of Celery's prefork pool and of billiard that are used here, and why.
 
-Written for Celery 5.6.3 and billiard 4.3.2. When the connection to Redis is lost, Celery drops the time limits
-of running jobs (their timers go with all others) and forgets which processes are busy (the next job would be
-sent to a busy one and wait there). No public call restores either. `tests/integration/test_reconnect.py` shows
-when this can go.
+Written for Celery 5.6.3 and billiard 4.3.2. When the connection to Redis is lost, Celery drops the time
+limits of running jobs (their timers go with all others) and forgets which processes are busy (the next job
+would be sent to a busy one and wait there). No public call restores either.
+`tests/integration/test_reconnect.py` shows when this can go.
 """
 
 from __future__ import annotations

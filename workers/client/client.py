@@ -18,7 +18,7 @@ from typing import Any, Self
 from pydantic import ValidationError
 from redis.exceptions import RedisError
 
-from workers.broker.keys import replies_key
+from workers.broker.keys import outcome_key, replies_key
 from workers.broker.outcomes import commit_cancelled
 from workers.broker.posting import post_async, prepare
 from workers.client.handle import RequestHandle
@@ -34,6 +34,8 @@ logger = logging.getLogger(__name__)
 STOP_POLL_S = 0.1
 DEADLINE_GRACE_S = 2.0  # the TIMEOUT outcome of a worker may arrive so much after the deadline
 NO_LIMIT = 1 << 31
+SHORTEN_S = 1.0
+RECORDED_TTL_S = 600  # of an outcome that is recorded; a run that resumes within it needs no record
 CANCEL_BATCH = 64  # each takes a connection
 FINAL_POLL_S = 1.0  # limit of the poll for an outcome at the deadline
 
@@ -60,6 +62,7 @@ class QueueClient:
         self._due: list[RequestHandle] = []  # past their deadlines, without an outcome
         self._stream = replies_key(uuid.uuid4().hex)
         self._reposting: set[str] = set()
+        self._recorded: list[str] = []  # requests whose outcomes `on_outcome` has recorded
         self._tasks: set[asyncio.Task[None]] = set()
 
     async def start(self) -> None:
@@ -69,7 +72,7 @@ class QueueClient:
         self._replies = ReplyReader(
             self._redis, self._stream, self._settings.lease_s, self._posted, self._on_reply, self._on_lost
         )
-        services = (self._publisher.run, self._replies.listen, self._replies.run_checks)
+        services = (self._publisher.run, self._replies.listen, self._replies.run_checks, self._shorten)
         self._tasks = {asyncio.create_task(_supervise(service)) for service in services}
 
     async def close(self) -> None:
@@ -234,6 +237,19 @@ class QueueClient:
         if posted.state == "done":
             self._on_reply(request.request_id, posted.outcome)
 
+    async def _shorten(self) -> None:
+        """Let outcomes that `on_outcome` has recorded expire soon, so that Redis stays small."""
+        while True:
+            await asyncio.sleep(SHORTEN_S)
+            ids, self._recorded = self._recorded, []
+            pipeline = self._redis.pipeline(transaction=False)
+            for request_id in ids:
+                pipeline.expire(outcome_key(request_id), RECORDED_TTL_S, lt=True)
+            try:
+                await pipeline.execute()
+            except (RedisError, OSError) as error:  # they expire later
+                logger.debug("outcomes not shortened: %s", error)
+
     def _posted(self) -> list[str]:
         return [request_id for request_id, handle in self._pending.items() if handle.was_posted]
 
@@ -298,6 +314,8 @@ class QueueClient:
         self._drop(handle)
         handle.resolve(outcome)
         self._call(self._on_outcome, outcome)
+        if self._on_outcome is not None:
+            self._recorded.append(outcome.request_id)
 
     def _confirm(self, handle: RequestHandle) -> None:
         if not handle.was_posted:

@@ -102,6 +102,8 @@ class Publisher:
         posts: list[tuple[_Item, Post]] = []
         now = time.time()
         for item in batch:
+            if item.done.done():
+                continue  # its caller gave up
             try:
                 posts.append((item, prepare(item.request, self._reply_to, now)))
             except InfrastructureFault as error:

@@ -16,6 +16,7 @@ from llmi.load.chaos.audit import Rule, audit
 from llmi.load.chaos.faults import Fault, Kind, timeline
 from llmi.load.chaos.injector import FaultInjector
 from llmi.load.chaos.leftovers import gather, outcomes, unreferenced
+from llmi.load.testbed import clocks
 from llmi.load.testbed.groups import GroupLoad, Sample
 from llmi.load.testbed.system import System, running_system
 from workers.storage.blobs import BlobStore
@@ -44,6 +45,7 @@ class Result:
     wanted: Options
     seconds: float
     faults: dict[str, int]
+    clocks: bool  # whether workers had wrong wall clocks for the whole trial
     restarts: int
     requests: int
     rollouts: int
@@ -139,6 +141,7 @@ def _result(
         wanted=options,
         seconds=seconds,
         faults={str(kind): count for kind, count in sorted(injector.done.items())},
+        clocks=clocks.available(),
         restarts=system.workers.restarts,
         requests=len(evidence.ledger.requests),
         rollouts=load.rollouts,

@@ -14,6 +14,7 @@ from coordinator.cli.output import output
 from coordinator.console.stages import Stages
 from coordinator.console.terminal import make_console, print_line, print_table
 from llmi.load.commands.output import new_folder
+from llmi.load.testbed.clocks import SHIFT_S
 
 if TYPE_CHECKING:
     from llmi.load.chaos.trial import Result
@@ -63,6 +64,8 @@ def _show(console: Console, found: Result, place: Path) -> None:
     faults = Table("fault", "times", box=None, padding=(0, 2))
     for name, count in found.faults.items():
         faults.add_row(name, str(count))
+    shifted = "all the time" if found.clocks else "skipped: there is no C compiler"
+    faults.add_row(f"wall clocks of two workers {SHIFT_S} s ahead and behind", shifted)
     print_table(console, faults)
     outcomes = Table("queue", "posted", "outcomes", box=None, padding=(0, 2))
     for kind, counts in found.outcomes.items():

@@ -1,5 +1,7 @@
 """The workers under test: half for images and code, half for search and judges; dead ones are replaced.
 
+The wall clock of the first is ahead and that of the second behind, where `clocks` can shift them.
+
 Invariant: a replacement has a name of its own, since Celery must not see one name twice. Blocking.
 """
 
@@ -10,6 +12,7 @@ from pathlib import Path
 import psutil
 
 from coordinator.console.stages import Step
+from llmi.load.testbed.clocks import SHIFT_S, shifted
 from rewards.judges import IMAGE_KIND, TEXT_KIND
 from workers.process.worker import WorkerProcess
 
@@ -26,7 +29,7 @@ class WorkersUnderTest:
         self._logs = logs
         self._made = 0
         self.restarts = 0
-        self.workers = [self._worker(index % len(DUTIES)) for index in range(count)]
+        self.workers = [self._worker(index) for index in range(count)]
 
     def start(self, step: Step) -> None:
         """Start all and wait until they are ready. Raises `InfrastructureFault`."""
@@ -42,7 +45,7 @@ class WorkersUnderTest:
             if not worker.alive:
                 worker.kill()  # its children
                 self.restarts += 1
-                self.workers[index] = self._worker(index % len(DUTIES))
+                self.workers[index] = self._worker(index)
                 self.workers[index].start()
 
     def pick(self, share: float) -> WorkerProcess:
@@ -61,8 +64,10 @@ class WorkersUnderTest:
         for worker in self.workers:
             worker.kill()
 
-    def _worker(self, duty: int) -> WorkerProcess:
+    def _worker(self, index: int) -> WorkerProcess:
+        duty = index % len(DUTIES)
+        clock = shifted({0: SHIFT_S, 1: -SHIFT_S}[index]) if index < len(DUTIES) else {}
         self._made += 1
         name = f"workers-{self._made}"
         log = self._logs / f"{name}.log"
-        return WorkerProcess(DUTIES[duty], self._config, CONCURRENCY[duty], log, name)
+        return WorkerProcess(DUTIES[duty], self._config, CONCURRENCY[duty], log, name, extra_env=clock)
