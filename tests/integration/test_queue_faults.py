@@ -6,7 +6,6 @@ import asyncio
 import json
 import os
 import signal
-import socket
 import subprocess
 import sys
 import time
@@ -23,8 +22,10 @@ from queue_requests import Notes, alive, ask, cause_of, request_for
 from waiting import until
 
 from coordinator.host.redis_server import EmbeddedRedis
-from workers.broker.dead_letters import KEY, MAX_ENTRIES, dead_letter_poison, read_dead_letters
-from workers.broker.outcomes import Attempt
+from workers.broker.claims import Attempt, claim
+from workers.broker.dead_letters import MAX_ENTRIES, dead_letter_poison, dead_letters_key, read_dead_letters
+from workers.broker.keys import held_key, queue_lists
+from workers.broker.leases import granted_s
 from workers.client.client import QueueClient
 from workers.errors import Cause
 from workers.messages import Outcome
@@ -96,7 +97,7 @@ async def test_a_job_that_ends_every_worker_fails_as_worker_lost(
 async def test_a_poison_message_is_dead_lettered_with_its_attempts(
     start_worker: StartWorker, client: QueueClient, notes: Notes, queue_settings: QueueSettings
 ) -> None:
-    start_worker()
+    worker = start_worker()
     began = time.time()
     deadly = request_for(notes.order(act="die")).model_copy(update={"owner": "g_0"})
     await (await client.post(deadly)).outcome()
@@ -104,8 +105,8 @@ async def test_a_poison_message_is_dead_lettered_with_its_attempts(
     assert (one.request_id, one.queue, one.owner) == (deadly.request_id, "code", "g_0")
     assert (one.reason, one.detail) == ("poison", f"ended its worker {len(notes.starts)} times")
     assert "act='die'" in one.payload
-    host = socket.gethostname()
-    assert [attempt.worker for attempt in one.attempts] == [f"{host}:{pid}" for pid in notes.starts]
+    name = f"{worker.name}@{worker.node}"
+    assert [attempt.worker for attempt in one.attempts] == [name] * len(notes.starts)
     times = [began, *(attempt.started for attempt in one.attempts), one.since]
     assert times == sorted(times)
     command = [sys.executable, "-c", "from coordinator.cli.main import main; main()"]
@@ -114,7 +115,7 @@ async def test_a_poison_message_is_dead_lettered_with_its_attempts(
     assert json.loads(shown.stdout)["dead_letters"] == [one.model_dump(mode="json")]
     read = await asyncio.to_thread(subprocess.run, command, capture_output=True, text=True, check=True)
     assert "dead letter (poison) in code" in read.stdout
-    assert f"{host}:{notes.starts[-1]}" in read.stdout
+    assert name in read.stdout
 
 
 def test_only_the_newest_poison_messages_are_kept_each_once(queue_settings: QueueSettings) -> None:
@@ -122,7 +123,7 @@ def test_only_the_newest_poison_messages_are_kept_each_once(queue_settings: Queu
     with redis.Redis.from_url(queue_settings.url) as raw:
         for request in [*requests, requests[-1]]:
             dead_letter_poison(raw, request, (Attempt(worker="w", started=1.0),), 60)
-        assert 0 < raw.ttl(KEY) <= 60
+        assert 0 < raw.ttl(dead_letters_key("poison")) <= 60
     kept = [one.request_id for one in read_dead_letters(queue_settings.url)]
     assert kept == [request.request_id for request in reversed(requests[2:])]
 
@@ -180,18 +181,32 @@ async def test_without_a_worker_a_request_ends_at_its_deadline(client: QueueClie
     assert cause_of(await ask(client, Order(), timeout_s=0.2)) is Cause.TIMEOUT
 
 
-async def test_a_message_lost_in_a_frozen_worker_is_reposted(
+async def test_a_frozen_worker_takes_nothing_with_it(
     start_worker: StartWorker, client: QueueClient, queue_settings: QueueSettings
 ) -> None:
+    """Regression: Redis gave the message to a connection of the frozen worker, where nobody could see it."""
     frozen = start_worker()
     os.kill(frozen.pid, signal.SIGSTOP)
     posted = await client.post(request_for(Order()))
     with redis.Redis.from_url(queue_settings.url) as raw:
-        await until(lambda: raw.llen("code") == 0)
         frozen.kill()
-        assert raw.hlen("unacked") == 0, "it was not lost"
+        assert raw.llen(queue_lists("code")[1]) == 1
     start_worker()
-    assert (await posted.outcome()).ok
+    outcome = await posted.outcome()
+    assert (outcome.ok, outcome.attempt) == (True, 1)
+
+
+async def test_a_claim_that_never_reached_its_worker_is_requeued(
+    start_worker: StartWorker, client: QueueClient, queue_settings: QueueSettings, notes: Notes
+) -> None:
+    posted = await client.post(request_for(notes.order()))
+    with redis.Redis.from_url(queue_settings.url) as raw:
+        [lost] = claim(raw, ["code"], 1, "gone@node", granted_s(queue_settings.lease_s))
+        start_worker()
+        outcome = await posted.outcome()
+        assert raw.zcard(held_key("code")) == 0
+    assert (outcome.ok, outcome.attempt) == (True, lost.number + 1)
+    assert len(notes.starts) == 1
 
 
 async def test_waiting_and_running_requests_survive_two_restarts_of_redis_and_a_killed_process(
