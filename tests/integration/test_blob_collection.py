@@ -18,6 +18,7 @@ import redis
 from conftest import StartWorker
 from PIL import Image
 from queue_requests import Notes, request_for
+from raw_queue import queue_up
 
 from coordinator.blobs.collector import collect
 from coordinator.watch.summary import SUMMARY
@@ -26,7 +27,6 @@ from policy.document import Document, Task
 from policy.ledger.writer import LedgerWriter
 from workers.broker.outcomes import commit
 from workers.client.client import QueueClient
-from workers.client.publisher import encode
 from workers.errors import ConfigError, InfrastructureFault
 from workers.messages import BlobRef, EditPayload, Outcome, Request, Success
 from workers.settings import REDIS_ENV, QueueSettings
@@ -108,7 +108,7 @@ async def test_referenced_blobs_stay_and_the_rest_is_removed(
     shelf.age(halves[0])
     outcome = Outcome(request_id="r", kind="edit", result=Success(images=(made,)))
     with redis.Redis.from_url(queue_settings.url) as raw:
-        raw.lpush("edit", encode(edit_of(queued), tag="t", reply_to=""))
+        queue_up(raw, edit_of(queued))
         commit(raw, outcome, "", 60)
     start_worker()
     notes = Notes(tmp_path / running.sha256)  # so that the request names the picture

@@ -15,9 +15,11 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+import redis
 import yaml
 from conftest import StartWorker
 from fake_services import KEY, Chat, FakeServices, png
+from raw_queue import lose_queued
 from waiting import wait_until
 
 from coordinator.config.settings import ServiceConfig
@@ -28,7 +30,7 @@ from evaluation.batch.progress import Evaluation, Status
 from evaluation.batch.results import ItemResult
 from evaluation.pages import evaluation_page
 from llmi.demo.prompts.corpus import write_dataset
-from workers.broker.outcomes import Attempt, record_attempt
+from workers.broker.claims import claim, requeue
 from workers.errors import Cause, ConfigError
 from workers.messages import Failure
 from workers.settings import QueueSettings
@@ -362,14 +364,14 @@ def test_a_document_that_lost_a_picture_to_infrastructure_is_not_judged(
 def test_an_item_whose_worker_always_dies_ends_with_a_cause(
     worker: StartWorker, services: FakeServices, submit: Submit, queue_settings: QueueSettings
 ) -> None:
-    """Its message was delivered `max_attempts` times already."""
-    import redis
-
+    """It was claimed and lost `max_attempts` times already."""
     evaluation, _ = submit(limit=1)
     request_id = evaluation.manifest.request_id("0001", 0)
     with redis.Redis.from_url(queue_settings.url) as client:
-        for attempt in range(queue_settings.max_attempts):
-            record_attempt(client, request_id, Attempt(worker="w", started=float(attempt)), 60)
+        for _ in range(queue_settings.max_attempts):
+            [one] = claim(client, ["evaluate"], 1, "w", 60.0)
+            assert one.request_id == request_id
+            requeue(client, [one], "lost")
     worker(["evaluate"], 1)
     status = finished(evaluation)
     assert (status.incomplete, status.failures) == (1, {"worker_lost": 1})
@@ -379,11 +381,9 @@ def test_an_item_whose_worker_always_dies_ends_with_a_cause(
 def test_a_message_that_redis_lost_is_posted_again(
     worker: StartWorker, services: FakeServices, submit: Submit, queue_settings: QueueSettings
 ) -> None:
-    import redis
-
     evaluation, _ = submit(limit=1)
     with redis.Redis.from_url(queue_settings.url) as client:
-        client.delete("evaluate")
+        lose_queued(client, "evaluate")
     assert evaluation.poll().lost == 1
     status_when(evaluation, lambda status: status.queued == 1)
     worker(["search", "judge_rubric"], 8)
@@ -391,21 +391,16 @@ def test_a_message_that_redis_lost_is_posted_again(
     assert finished(evaluation).complete == 1
 
 
-def test_a_second_round_between_queue_and_worker_is_in_progress(
-    submit: Submit, queue_settings: QueueSettings
-) -> None:
-    """kombu takes a message off its list before it notes that it holds it: then the item, whose first round
-    had left something missing, passed for done."""
-    import redis
-
+def test_a_second_round_that_redis_lost_is_in_progress(submit: Submit, queue_settings: QueueSettings) -> None:
+    """Regression: the item, whose first round had left something missing, counted as ended."""
     evaluation, _ = submit(limit=1)
     with redis.Redis.from_url(queue_settings.url) as client:
-        client.delete("evaluate")
+        lose_queued(client, "evaluate")
         evaluation.batch.save_result(ItemResult(item_id="0001", round=0, failure=Failure(cause=Cause.AUTH)))
         assert evaluation.poll().incomplete == 1
         evaluation, posted = submit(limit=1)
         assert posted == ["0001"]
-        client.delete("evaluate")
+        lose_queued(client, "evaluate")
         status = evaluation.poll()
         assert (status.in_progress, status.lost, status.incomplete) == (True, 1, 0)
     status_when(evaluation, lambda status: status.queued == 1)

@@ -18,6 +18,7 @@ from conftest import StartWorker
 from metrics_pages import get_json, scrape
 from queue_jobs import Order
 from queue_requests import Notes, ask, request_for
+from raw_queue import queue_up
 from waiting import until
 
 from coordinator.host.processes import MemoryWatch
@@ -29,7 +30,6 @@ from policy.ledger.entries import TrainerWaited
 from policy.ledger.writer import LedgerWriter
 from workers.broker.breakers import ProviderBreaker
 from workers.client.client import QueueClient
-from workers.client.publisher import encode
 from workers.errors import Cause, ConfigError
 from workers.messages import Failure, Outcome
 from workers.metrics.endpoint import Target, announce, targets
@@ -155,7 +155,7 @@ def run(tmp_path: Path) -> RunState:
 async def test_the_exporter_shows_queues_workers_and_the_run(
     queue_settings: QueueSettings, raw: redis.Redis, run: RunState, tmp_path: Path
 ) -> None:
-    raw.lpush("edit", encode(request_for(Order(), "edit"), tag="1", reply_to=""))
+    queue_up(raw, request_for(Order(), "edit"))
     with Exporter(MetricsSettings()) as exporter:
         exporter.watch(queue_settings, "night", run)
         exporter.write(tmp_path)

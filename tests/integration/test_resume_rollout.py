@@ -31,7 +31,8 @@ from policy.rollout.rollout import Limits, Rollout
 from policy.scoring import Draft, Score
 from rewards.scorer import QueueScorer
 from rewards.settings import JudgeSettings, RewardSettings
-from workers.broker.keys import STATS, attempts_key, outcome_key
+from workers.broker.keys import STATS
+from workers.client import blocking as submit
 from workers.client.client import QueueClient
 from workers.process.worker import WorkerProcess
 from workers.redis_client import connect_redis
@@ -181,10 +182,10 @@ def test_each_goes_on_from_where_it_was(
         going = [go_on(alive, WAITING, decided)]
         alive.wait_for(lambda: alive.client.in_flight == 2)  # its picture and its judge
         at_work()
-        alive.wait_for(lambda: bool(server.exists(outcome_key(f"{ANSWERED}-0"))))
+        alive.wait_for(lambda: bool(submit.outcomes(server, [f"{ANSWERED}-0"])))
         going += [go_on(alive, name, decided) for name in (PICTURED, ANSWERED)]
         written = [alive.run(task) for task in going]
-        attempts = {name: server.llen(attempts_key(name)) for name in posted(tmp_path)}
+        outcomes = submit.outcomes(server, sorted(posted(tmp_path)))
         ended = {name.decode(): int(n) for name, n in server.hgetall(STATS).items() if name.endswith(b":n")}
 
     assert (decided.abandoned, decided.orphans) == ({}, ())
@@ -199,7 +200,7 @@ def test_each_goes_on_from_where_it_was(
         assert (one.token_ids, one.log_probs) == (whole.token_ids, whole.log_probs)
         assert one.document.images[0].blob == whole.document.images[0].blob
     assert ended == {"search:n": 4, "judge_text:n": 4, "judge_image:n": 4}
-    assert set(attempts.values()) == {1}
+    assert [outcome.attempt for outcome in outcomes.values()] == [1] * 12
     ledger = read_ledger(tmp_path)
     assert ledger.violations == ledger.pending == []
     assert len(ledger.requests) == 12

@@ -17,6 +17,7 @@ import redis
 from places import SUPPORT
 from queue_jobs import Order
 from queue_requests import Notes, alive, request_for
+from raw_queue import queue_up
 from waiting import until
 
 from coordinator.config.pools import PoolSettings, ScalerSettings
@@ -29,7 +30,6 @@ from coordinator.scale.scaler import RECORD, Scaler
 from workers.broker.breakers import ProviderBreaker
 from workers.broker.keys import STATS
 from workers.client.client import QueueClient
-from workers.client.publisher import encode
 from workers.errors import Cause, InfrastructureFault
 from workers.messages import Outcome, Success
 from workers.process.worker import WorkerProcess
@@ -270,7 +270,7 @@ def test_a_backlog_with_a_provider_that_is_down_gets_no_workers(
         request = request_for(Order(), "search")
         scaler.poll(0.0)
         breaker.record(Outcome.failed(request, Cause.PROVIDER_DOWN, provider="serpapi"))
-        server.lpush("search", *[encode(request, tag=str(number), reply_to="") for number in range(100)])
+        queue_up(server, *[request_for(Order(), "search") for _ in range(100)])
         scaler.poll(1.0)
         assert fleet.states()["search"].wanted == 1
         breaker.record(Outcome(request_id=request.request_id, kind="search", result=Success()))

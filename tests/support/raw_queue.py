@@ -23,6 +23,14 @@ def put_entry(client: redis.Redis, queue: str, entry: str | bytes) -> None:
     client.lpush(queue_lists(queue)[0], entry)
 
 
+def lose_queued(client: redis.Redis, queue: str) -> None:
+    """Remove the requests that wait in a queue, as a Redis does that lost its last writes."""
+    for key in queue_lists(queue):
+        for request_id in client.lrange(key, 0, -1):
+            client.delete(record_key(request_id.decode()))
+        client.delete(key)
+
+
 def make_old(client: redis.Redis, request_id: str, seconds: float) -> None:
     """Make a queued request look as if it had been posted `seconds` earlier."""
     client.hset(record_key(request_id), "posted", f"{(time.time() - seconds) * 1e6:.0f}")
