@@ -1,8 +1,8 @@
 """The queues of this program with a long backlog: throughput, latency beside it, time of each Redis command.
 
-The worker serves two queues. One has the backlog, and as many requests are posted to it as are done, so that
-its length stays. Requests of the other one are posted one at a time; these are timed. (A request behind a
-million others would only measure how long those take.)
+One worker consumes from the backlog, and as many requests are posted to it as are done, so that its length
+stays. Another worker, with one slot, serves a second queue. Its requests are posted one at a time, and only
+these are timed: the time of a request behind a million others would be the time that those take.
 
 Invariants: every backlog has a Redis of its own, filled once; only one is measured at a time; no Redis writes
 its file anew meanwhile.
@@ -25,9 +25,9 @@ import redis
 from coordinator.host.redis_server import EmbeddedRedis
 from llmi.load.queue.contestants import OURS, Options
 from llmi.load.queue.filler import Filler, filler
-from llmi.load.queue.noop import BESIDE, COUNTER_ENV
+from llmi.load.queue.noop import BESIDE, COUNTER_ENV, QUEUE
 from llmi.load.queue.numbers import CommandTime, Window
-from llmi.load.queue.trial import LOGS, WARM, Load, Trial, finish, own_worker, producer
+from llmi.load.queue.trial import LOGS, WARM, Load, Trial, finish, own_workers, producer
 from workers.redis_client import connect_redis
 
 FILLERS = 2
@@ -74,11 +74,12 @@ class Backlog:
         self.bytes = self._memory() - before
 
     def measure(self, options: Options) -> Window:
-        """Measure for `options.seconds`, with a worker and a client started for it."""
-        load = Load(WARM * options.slots, 0, 1, options.singles, options.seconds)
+        """Measure for `options.seconds`, with workers and a client started for it."""
+        load = Load(WARM, 0, 1, options.singles, options.seconds)
+        slots = {QUEUE: options.slots, BESIDE: 1}
         python, more = Path(sys.executable), {COUNTER_ENV: str(self._counter)}
         with (
-            own_worker(self._url, options, self._folder, **more),
+            own_workers(self._url, options, self._folder, slots, **more),
             self._topped_up(),
             producer(OURS, python, self._url, self._folder, load, BESIDE) as client,
         ):
@@ -123,11 +124,11 @@ class Backlog:
         return int(info["used_memory"])
 
     def _commands(self) -> dict[str, CommandTime]:
-        """Calls and time of every command since the last reset."""
+        """Every command since the last reset."""
         stats: Any = self.client.info("commandstats")
         found = {name.removeprefix("cmdstat_"): one for name, one in stats.items()}
         return {
-            name: CommandTime(int(one["calls"]), float(one["usec"]))
+            name: CommandTime(int(one["calls"]), float(one["usec_per_call"]))
             for name, one in found.items()
             if name not in OWN
         }

@@ -11,7 +11,7 @@ import os
 from workers.jobs import JobContext, job
 from workers.messages import Message, Success
 
-QUEUE, BESIDE = "search", "judge_text"  # a worker may serve both, with either pool
+QUEUE, BESIDE = "search", "judge_text"
 TIMEOUT_S = 60.0  # of a request that is awaited
 COUNTER_ENV = "BENCH_COUNTER"
 

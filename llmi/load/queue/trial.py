@@ -20,7 +20,7 @@ from coordinator.config.settings import ServiceConfig
 from coordinator.host.redis_server import EmbeddedRedis
 from llmi.load.queue.child import LineChild, line_child
 from llmi.load.queue.contestants import Contestant, Options, slots_per_process
-from llmi.load.queue.noop import BESIDE, QUEUE
+from llmi.load.queue.noop import QUEUE
 from llmi.load.spread import Spread
 from workers.process.parent_death import start_child
 from workers.process.worker import WorkerProcess
@@ -74,7 +74,7 @@ def run(contestant: Contestant, python: Path, options: Options, folder: Path, re
     load = Load(WARM * options.slots, options.requests, options.in_flight, options.singles)
     with EmbeddedRedis(redis) as server:
         if contestant.workers is None:
-            workers = own_worker(server.url, options, folder)
+            workers = own_workers(server.url, options, folder, {QUEUE: options.slots})
         else:
             workers = _workers(contestant, python, server.url, options, folder)
         with workers, producer(contestant, python, server.url, folder, load) as client:
@@ -100,31 +100,35 @@ def finish(client: LineChild, load: Load) -> dict[str, Any]:
 
 
 @contextlib.contextmanager
-def own_worker(url: str, options: Options, folder: Path, **more: str) -> Iterator[None]:
-    """A worker of this program for both queues, ready. `more`: added to its environment."""
+def own_workers(
+    url: str, options: Options, folder: Path, slots: Mapping[str, int], **more: str
+) -> Iterator[None]:
+    """A worker of this program for each queue in `slots`, all ready. `more`: added to their environment."""
     config = ServiceConfig(
         name="bench",
         queue=QueueSettings(redis_url=url),
         blobs=BlobSettings(url=str(folder / "blobs")),
     )
     config.save(folder)
-    worker = WorkerProcess(
-        (QUEUE, BESIDE),
-        folder / "config.json",
-        options.slots,
-        folder / LOGS / "llmi_queue-worker.log",
-        f"bench-{uuid.uuid4().hex[:8]}",
-        app="llmi.load.queue.noop_app",
-        extra_env=more,
-        pool=options.pool,
-    )
+    log, names = folder / LOGS / "llmi_queue-worker.log", f"bench-{uuid.uuid4().hex[:8]}"
+    workers = [
+        WorkerProcess(
+            (queue,), folder / "config.json", count, log, f"{names}-{queue}",
+            app="llmi.load.queue.noop_app", extra_env=more, pool=options.pool,
+        )
+        for queue, count in slots.items()
+    ]  # fmt: skip
     try:
-        worker.start()
-        worker.wait_ready(START_S)
+        for worker in workers:
+            worker.start()
+        for worker in workers:
+            worker.wait_ready(START_S)
         yield
-        worker.drain(STOP_S)
+        for worker in workers:
+            worker.drain(STOP_S)
     finally:
-        worker.kill()
+        for worker in workers:
+            worker.kill()
 
 
 @contextlib.contextmanager
