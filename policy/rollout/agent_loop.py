@@ -22,9 +22,8 @@ from verl.experimental.agent_loop.agent_loop import AgentLoopBase, AgentLoopMetr
 from policy.document import Task
 from policy.grammar.tags import CLOSE
 from policy.inflight import InFlightCounter
-from policy.resume.client import ResumeClient
 from policy.resume.completions import Completion, CompletionStore
-from policy.resume.state import ResumeState
+from policy.resume.state import ResumeClient, ResumeState
 from policy.rollout.resources import Resources, resources
 from policy.rollout.result import RolloutResult, Segment, replay, restored
 from policy.rollout.rollout import Limits, Rollout

@@ -26,8 +26,7 @@ from typing import Any, Literal
 from verl.trainer.ppo.v1.replay_buffer import ReplayBuffer, ReplayBufferAsync
 
 from policy.admission.feeder import PromptFeeder
-from policy.admission.outage import Outage
-from policy.admission.pause import Pause
+from policy.admission.pause import Outage, Pause
 from policy.admission.window import InFlight, Window
 from policy.ledger.entries import State
 from policy.ledger.writer import LedgerWriter

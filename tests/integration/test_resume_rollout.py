@@ -23,9 +23,9 @@ from policy.ledger.entries import Resumed
 from policy.ledger.merge import merge
 from policy.ledger.reader import read_ledger
 from policy.ledger.writer import LedgerWriter
-from policy.resume.client import ResumeClient
 from policy.resume.completions import CompletionStore
 from policy.resume.plan import ResumeDecision, plan_resume
+from policy.resume.state import ResumeClient
 from policy.rollout.result import RolloutResult, Segment, replay, restored
 from policy.rollout.rollout import Limits, Rollout
 from policy.scoring import Draft, Score

@@ -28,7 +28,7 @@ from pydantic import BaseModel, Field, ValidationError
 
 from workers.errors import Cause, InfrastructureFault
 from workers.sandbox import protocol
-from workers.sandbox.job_exit import JobExit
+from workers.sandbox.failures import JobExit
 from workers.sandbox.layers.limits import MEBIBYTE, Limits
 from workers.sandbox.process import ZygoteProcess
 

@@ -1,4 +1,4 @@
-"""Turn the exit of a chart job into the failure of its request.
+"""The exit of one jailed job, as its zygote reports it, and the failure of a chart's request that it means.
 
 Invariant: what an armed child does is the model's fault; what the jail or a busy machine does is an
 infrastructure fault.
@@ -8,15 +8,36 @@ from __future__ import annotations
 
 import signal
 from collections.abc import Mapping
-from typing import NoReturn
+from typing import Literal, NoReturn
+
+from pydantic import BaseModel
 
 from workers.errors import Cause, InfrastructureFault, ModelFault
-from workers.sandbox.job_exit import JobExit
 from workers.settings import CodeSettings
 
 BUSY_FACTOR = 10.0  # times the wall limit: how long a job may take in all on a busy machine
 _SLOW_CODE = 0.5  # of the CPU limit: code that used this much and is not done is slow itself
 _LARGE_CODE = 0.25  # of the memory limit: code that used this much caused the lack of memory
+
+
+class JobExit(BaseModel):
+    """How a job ended, and what it used.
+
+    `end`: `frame`: the child returned a frame, whatever is in it; `closed`: it ended without one; `silent`:
+    it closed its pipe and still runs; `run`, `wall`, `output`, `files`: it exceeded that limit. `armed`: the
+    child had entered its jail; if not, `reason` says what failed. `signal`: the one that ended it, 0 for
+    none. `run_s`: wall-clock seconds including the clean-up, without those in which other processes kept it
+    from a CPU; `wall_s`: with them. `peak_mb`: most memory at once, beyond the zygote's own.
+    """
+
+    end: Literal["frame", "closed", "silent", "run", "wall", "output", "files"]
+    armed: bool
+    reason: str
+    signal: int
+    cpu_s: float
+    wall_s: float
+    run_s: float
+    peak_mb: float
 
 
 def raise_for(job: JobExit, settings: CodeSettings, layers: Mapping[str, bool], wall_s: float) -> None:

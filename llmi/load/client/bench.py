@@ -25,9 +25,8 @@ import redis.asyncio
 
 from coordinator.console.terminal import Notify
 from coordinator.host.redis_server import EmbeddedRedis
-from llmi.load.client.load import ConstantLoad
+from llmi.load.client.load import ConstantLoad, Probes, connect, resident, round_trip
 from llmi.load.client.numbers import Numbers
-from llmi.load.client.probes import Probes, connect, resident, round_trip
 from llmi.load.simulated import workers as simulated_workers
 from llmi.load.spread import Spread
 from policy.rollout.freeze_gc import freeze_gc

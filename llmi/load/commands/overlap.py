@@ -14,7 +14,7 @@ from coordinator.console.terminal import make_console, print_line, print_table
 from llmi.load.commands.output import exit_if_missed, print_targets
 
 if TYPE_CHECKING:
-    from llmi.load.overlap.result import Mix
+    from llmi.load.overlap.bench import Mix
 
 GIB = 2**30
 

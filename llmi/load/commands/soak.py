@@ -39,7 +39,7 @@ def soak(
     with output(as_json) as (console, result):
         from coordinator.host.signals import StopSignals
         from llmi.load.soak import bench
-        from llmi.load.soak.picture import draw
+        from llmi.load.soak.memory import draw
 
         place = new_folder(folder, Path("bench"), "soak")
         with StopSignals() as signals, Stages(make_console(stderr=True), LINE_EVERY_S) as stages:

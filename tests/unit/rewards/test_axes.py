@@ -20,10 +20,10 @@ from policy.scoring import Draft
 from policy.tools import tools
 from rewards import axes, formulas
 from rewards.facts import Facts
-from rewards.judges import rubrics, rules
+from rewards.judges import prompts, rules
 from rewards.judges.openai import schema
 from rewards.judges.payloads import JudgeTextPayload
-from rewards.judges.rubrics import image_rubric, text_rubric
+from rewards.judges.prompts import image_rubric, text_rubric
 from rewards.scorer import QueueScorer
 from rewards.settings import JudgeSettings, RewardSettings, check
 from rewards.verdicts import ImageVerdict, TextVerdict, with_axes
@@ -82,7 +82,7 @@ def test_the_published_prompts_have_not_changed() -> None:
 
 def test_the_text_judges_prompt_describes_a_new_tool(monkeypatch: pytest.MonkeyPatch) -> None:
     more = {**tools(), "music": replace(tools()["search"], name="music", prompt="writes a score.")}
-    monkeypatch.setattr(rubrics, "tools", lambda: more)
+    monkeypatch.setattr(prompts, "tools", lambda: more)
     assert "the user gave.\n- music: writes a score.\n\nGive two" in text_rubric()
 
 

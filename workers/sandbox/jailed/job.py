@@ -16,7 +16,7 @@ from typing import Any
 
 from workers.sandbox import protocol
 from workers.sandbox.jailed import child, watch
-from workers.sandbox.jailed.clock import Clock
+from workers.sandbox.jailed.watch import Clock
 from workers.sandbox.layers import limits
 from workers.sandbox.layers.creations import CreationCounter
 from workers.sandbox.layers.folder import Folder

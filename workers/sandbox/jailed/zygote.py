@@ -25,8 +25,8 @@ from typing import Any
 
 from workers.sandbox import protocol
 from workers.sandbox.jailed import child, decoding, drawing, probe, watch
-from workers.sandbox.jailed.clock import read_at
 from workers.sandbox.jailed.job import FolderNotRemoved, Jobs
+from workers.sandbox.jailed.watch import read_at
 from workers.sandbox.layers import bubblewrap, limits, namespaces, paths
 from workers.sandbox.layers.folder import remove_tree
 

@@ -5,7 +5,7 @@ from __future__ import annotations
 from pathlib import Path
 
 from evaluation.formats import load
-from llmi.demo.specimen_bench import PICTURE_ITEMS, TEXT_ITEMS, write_bench
+from llmi.demo.evaluation import PICTURE_ITEMS, TEXT_ITEMS, write_bench
 
 
 def test_it_is_a_benchmark_with_and_without_pictures(tmp_path: Path) -> None:

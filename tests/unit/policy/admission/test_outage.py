@@ -5,7 +5,7 @@ from __future__ import annotations
 from hypothesis import given
 from hypothesis import strategies as st
 
-from policy.admission.outage import Outage
+from policy.admission.pause import Outage
 
 OPTIONS = {"share": 0.5, "for_s": 60.0, "probe_s": 30.0, "recent": 4}
 

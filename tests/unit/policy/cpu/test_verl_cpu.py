@@ -39,8 +39,8 @@ from verl.utils.device import get_device_name, get_nccl_backend, get_resource_na
 from verl.workers.engine.base import EngineRegistry
 engines = EngineRegistry._engines["language_model"]["fsdp2"]
 before = "cpu" in engines
-from policy.cpu import engine
-engine.register(); engine.register()
+from policy.cpu import gloo
+gloo.register(); gloo.register()
 print(json.dumps({
     "device": get_device_name(), "collectives": get_nccl_backend(), "resource": get_resource_name(),
     "ipc": is_support_ipc(), "memory": get_platform().device_module.mem_get_info()[1],

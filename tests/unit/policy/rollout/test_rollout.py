@@ -15,8 +15,8 @@ from scripted import END, PATIENCE_S, PROMPT, Judge, Model, Queue, blob, decode,
 from policy.document import InvalidPart, Task, TextPart
 from policy.ledger.reader import read_ledger
 from policy.ledger.writer import LedgerWriter
-from policy.resume.client import ResumeClient
 from policy.resume.completions import CompletionStore
+from policy.resume.state import ResumeClient
 from policy.rollout.detokenizer import Detokenizer
 from policy.rollout.result import Segment, replay, restored
 from policy.rollout.rollout import Limits, Rollout

@@ -12,7 +12,7 @@ from scripted import PATIENCE_S, Queue, blob, edit, search
 
 from policy.document import ImagePart, InvalidPart, Part
 from policy.grammar.tags import read as read_tags
-from policy.resume.client import ResumeClient
+from policy.resume.state import ResumeClient
 from policy.rollout.code_budget import CodeBudget, decide
 from policy.rollout.tooling import Tooling
 from workers.errors import Cause, Fault

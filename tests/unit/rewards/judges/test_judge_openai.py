@@ -20,8 +20,7 @@ from rewards_documents import F, I, P, X, document
 from policy.document import Document
 from rewards.judges import IMAGE_KIND, TEXT_KIND
 from rewards.judges.payloads import JudgeImagePayload, JudgeTextPayload
-from rewards.judges.prompts import FAILURES_ELSEWHERE, FAILURES_LOWER
-from rewards.judges.rubrics import image_rubric, text_rubric
+from rewards.judges.prompts import FAILURES_ELSEWHERE, FAILURES_LOWER, image_rubric, text_rubric
 from rewards.settings import JudgeSettings, check
 from workers import jobs
 from workers.errors import Cause
