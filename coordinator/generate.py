@@ -75,16 +75,16 @@ class GenerationFailed(RuntimeError):
     """No document was written. The message has the cause and the fault."""
 
 
-def generate(prepared: Prepared, signals: StopSignals, say: Notify) -> Document:
+def generate(prepared: Prepared, signals: StopSignals, notify: Notify) -> Document:
     """Write the document and its page.
 
     Raises `GenerationFailed` when the author fails, `InfrastructureFault` when workers do not start,
     `Stopped`.
     """
-    with tool_workers(prepared.config, signals, say) as config:
-        say("writing")
+    with tool_workers(prepared.config, signals, notify) as config:
+        notify("writing")
         try:
-            document, blobs = signals.run(_write(prepared, config, say))
+            document, blobs = signals.run(_write(prepared, config, notify))
         except JobError as error:
             cause = f"{error.cause.value.replace('_', ' ')} ({error.cause.fault.value})"
             raise GenerationFailed(f"no document was written: {cause}: {error.detail}") from error
@@ -177,14 +177,14 @@ def _demo(options: GenerateOptions, console: Console) -> ServiceConfig:
     return config.model_copy(update={"author": author}) if own else config
 
 
-async def _write(prepared: Prepared, config: ServiceConfig, say: Notify) -> tuple[Document, BlobStore]:
+async def _write(prepared: Prepared, config: ServiceConfig, notify: Notify) -> tuple[Document, BlobStore]:
     blobs = BlobStore(config.blobs.url)
     inputs = [await asyncio.to_thread(blobs.put, image) for image in prepared.images]
     counts = {"posted": 0, "done": 0}
 
     def count(what: str) -> None:
         counts[what] += 1
-        say(f"writing; {counts['done']} of {counts['posted']} images are done")
+        notify(f"writing; {counts['done']} of {counts['posted']} images are done")
 
     async with QueueClient(
         config.queue,

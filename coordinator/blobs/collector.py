@@ -78,33 +78,33 @@ def collect(
     stores = {Records(place).store for place in places}
     if len(stores) != 1:
         raise ConfigError(f"these have different image stores: {', '.join(sorted(stores))}")
-    inventory = BlobListing(stores.pop())
-    listed = {user.place: user.host for user in inventory.users()}
+    listing = BlobListing(stores.pop())
+    listed = {user.place: user.host for user in listing.users()}
     if unknown := set(forget) - set(listed):
-        raise ConfigError(f"--forget: {unknown.pop()} is not on the list of {inventory.url}")
+        raise ConfigError(f"--forget: {unknown.pop()} is not on the list of {listing.url}")
     users = sorted({*places, *listed} - set(forget))
     step("listing the images", None, "")
-    stored = inventory.blobs()
+    stored = listing.blobs()
     names: set[str] = set()
     for number, user in enumerate(users):
         step("reading the references", number / len(users), user)
         try:
-            names |= Records(user).references(inventory.url)
+            names |= Records(user).references(listing.url)
         except (ConfigError, OSError) as error:
             raise ConfigError(
-                f"{user} (of {listed.get(user, 'this machine')}) keeps images in {inventory.url}, and cannot "
+                f"{user} (of {listed.get(user, 'this machine')}) keeps images in {listing.url}, and cannot "
                 f"be read here: {error}; nothing is removed. If it was deleted, add --forget {user}"
             ) from error
     found = classify(stored, names, now=time.time(), keep_s=keep_s)
     removed = 0
     if not dry_run:
         for place in forget:
-            inventory.unregister_user(place)
+            listing.unregister_user(place)
         for number, one in enumerate(found.garbage):
             step("removing", number / len(found.garbage), f"{number:,} of {len(found.garbage):,}")
-            removed += inventory.remove(one)
+            removed += listing.remove(one)
     return Collected(
-        url=inventory.url,
+        url=listing.url,
         users=tuple(users),
         named=len(found.named),
         young=len(found.young),

@@ -81,9 +81,10 @@ def compose(overrides: Sequence[str]) -> None:
     if spec is None or not spec.submodule_search_locations:
         raise ConfigError("verl is not installed; install llmi with its extra cpu or gpu")
     tree = Path(spec.submodule_search_locations[0]) / "trainer" / "config"
-    ours = [option for option in overrides if not option.startswith("hydra.")]  # of hydra's own program
+    # Options that begin with hydra. are those of its own program.
+    own = [option for option in overrides if not option.startswith("hydra.")]
     try:
         with hydra.initialize_config_dir(config_dir=str(tree), version_base=None):
-            hydra.compose("ppo_trainer", overrides=ours)
+            hydra.compose("ppo_trainer", overrides=own)
     except (HydraException, OmegaConfBaseException) as error:
         raise ConfigError(f"verl {version('verl')} refuses the options: {error}") from error

@@ -101,7 +101,7 @@ class Stages:
         rest = "" if left is None or share == 1 else f"about {duration(left)} left"
         self._written(lambda: self._go_on(now, share, detail, rest))
 
-    def say(self, line: str) -> None:
+    def notify(self, line: str) -> None:
         """Print a line that stays."""
         self._written(lambda: print_line(self._console, line, style="dim", markup=False))
 

@@ -113,15 +113,15 @@ def _launch(
             console, config.name, config.train.steps, progress, memory, depths, workers, where
         ) as view:
             if start_point.resumed:
-                view.say(f"resuming after step {start_point.step}")
-            services = Services(config, run, signals, view.say, start_point=start_point)
+                view.notify(f"resuming after step {start_point.step}")
+            services = Services(config, run, signals, view.notify, start_point=start_point)
             with services:
                 exporter.watch(
                     services.config.queue, config.name, RunState(progress, memory, services.fleet.states)
                 )
                 exporter.write(run)
-                view.say(f"metrics at {exporter.url}/metrics, addresses in {run / ENDPOINTS}")
-                view.say(TRAINING)
+                view.notify(f"metrics at {exporter.url}/metrics, addresses in {run / ENDPOINTS}")
+                view.notify(TRAINING)
                 while services.training:
                     services.tick()
                     view.show()

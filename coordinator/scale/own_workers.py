@@ -35,7 +35,7 @@ END_S = 10.0
 
 
 @contextlib.contextmanager
-def own_workers(config: ServiceConfig, home: Path, signals: StopSignals, say: Notify) -> Iterator[Fleet]:
+def own_workers(config: ServiceConfig, home: Path, signals: StopSignals, notify: Notify) -> Iterator[Fleet]:
     """Start a Redis and the workers of every pool of `config`; stop them on exit.
 
     `home`: folder for the configuration, logs and Redis' files. Raises `InfrastructureFault` with the log of
@@ -46,7 +46,7 @@ def own_workers(config: ServiceConfig, home: Path, signals: StopSignals, say: No
     with contextlib.ExitStack() as stack:
         stack.callback(lambda: processes.end_all(END_S, keep=before))
         pools = ", ".join(pool.name for pool in config.workers.pools)
-        say(f"starting Redis and the workers: {pools}")
+        notify(f"starting Redis and the workers: {pools}")
         server = stack.enter_context(EmbeddedRedis(home / "redis"))
         stack.enter_context(_redis_in_environment(server.url))
         config.save(home)
@@ -56,7 +56,7 @@ def own_workers(config: ServiceConfig, home: Path, signals: StopSignals, say: No
         fleet = Fleet(workers.pools, make, workers.ready_s, partial(drain_s, config))
         stack.callback(fleet.stop)
         stack.callback(setattr, signals, "stopping", True)  # from here on a signal ends everything at once
-        fleet.start(lambda ready, wanted: say(f"starting the workers, {ready} of {wanted} ready"))
+        fleet.start(lambda ready, wanted: notify(f"starting the workers, {ready} of {wanted} ready"))
         yield fleet
 
 
@@ -74,19 +74,19 @@ def _redis_in_environment(url: str) -> Iterator[None]:
 
 
 @contextlib.contextmanager
-def tool_workers(config: ServiceConfig, signals: StopSignals, say: Notify) -> Iterator[ServiceConfig]:
+def tool_workers(config: ServiceConfig, signals: StopSignals, notify: Notify) -> Iterator[ServiceConfig]:
     """Yield the configuration with which the tools are reached. Raises `InfrastructureFault` with the log of
     a worker that does not start.
     """
-    joined = _existing(config, say)
+    joined = _existing(config, notify)
     if joined is not None:
         yield joined
         return
-    with _own(config, signals, say) as own:
+    with _own(config, signals, notify) as own:
         yield own
 
 
-def _existing(config: ServiceConfig, say: Notify) -> ServiceConfig | None:
+def _existing(config: ServiceConfig, notify: Notify) -> ServiceConfig | None:
     """The configuration for workers of all four tools on the named Redis; None when they are not all
     there."""
     if not config.external_redis:
@@ -98,10 +98,10 @@ def _existing(config: ServiceConfig, say: Notify) -> ServiceConfig | None:
     except ConfigError:
         raise
     except (redis.RedisError, ValueError) as error:
-        say(f"the named Redis does not answer ({type(error).__name__}); starting one here")
+        notify(f"the named Redis does not answer ({type(error).__name__}); starting one here")
         return None
     if lacking:
-        say(f"no worker serves {', '.join(lacking)} on the named Redis; starting all here")
+        notify(f"no worker serves {', '.join(lacking)} on the named Redis; starting all here")
         return None
     if theirs is None:
         return config
@@ -110,7 +110,7 @@ def _existing(config: ServiceConfig, say: Notify) -> ServiceConfig | None:
 
 
 @contextlib.contextmanager
-def _own(config: ServiceConfig, signals: StopSignals, say: Notify) -> Iterator[ServiceConfig]:
+def _own(config: ServiceConfig, signals: StopSignals, notify: Notify) -> Iterator[ServiceConfig]:
     """A Redis and workers of the tools, in a temporary folder. A user waits for the page, so a request to a
     provider that is down fails at once.
     """
@@ -120,7 +120,7 @@ def _own(config: ServiceConfig, signals: StopSignals, say: Notify) -> Iterator[S
         breaker = config.queue.breaker.model_copy(update={"while_open": "mask"})
         queue = config.queue.model_copy(update={"breaker": breaker})
         config = config.model_copy(update={"blobs": blobs, "workers": workers, "queue": queue})
-        with own_workers(config, Path(folder), signals, say):
+        with own_workers(config, Path(folder), signals, notify):
             yield config
 
 

@@ -76,8 +76,8 @@ class Claim:
             return
         self._renewed = time.monotonic()
         try:
-            ours = RENEW(self._redis, [RUN_KEY], [self._value, round(CLAIM_S * 1000)])
-            problem = "" if ours or self._set() else conflict(self._config.queue)
+            renewed = RENEW(self._redis, [RUN_KEY], [self._value, round(CLAIM_S * 1000)])
+            problem = "" if renewed or self._set() else conflict(self._config.queue)
         except redis.RedisError as error:
             logger.warning("the claim on the Redis database was not renewed: %s", error)
             return
@@ -106,8 +106,8 @@ class Claim:
 
     def _other_workers(self) -> str:
         """The problem when workers of this database have other settings."""
-        ours = fingerprint(self._config.model_dump(mode="json"))
-        others = [one for one in read_workers(self._config.queue.url) if one.ready and one.config != ours]
+        own = fingerprint(self._config.model_dump(mode="json"))
+        others = [one for one in read_workers(self._config.queue.url) if one.ready and one.config != own]
         if not others:
             return ""
         nodes = ", ".join(sorted({one.node for one in others}))

@@ -109,7 +109,7 @@ class LiveView:
     def elapsed_s(self) -> float:
         return time.monotonic() - self._started
 
-    def say(self, stage: str) -> None:
+    def notify(self, stage: str) -> None:
         """Show the name of the current stage."""
         self.stage = stage
         self.show(force=True)

@@ -164,7 +164,7 @@ def summarize(
     first, last = first_and_last(list(reward_curve(ledger).values()))
     states, masks = ledger.states(), masked_samples(ledger)
     masked_by_step, dropped_by_step = by_step(masks), by_step(masks, dropped=True)
-    became = group_summary(ledger)
+    groups = group_summary(ledger)
     idle = Idleness(ledger, metrics).report()
     return Summary(
         name=name,
@@ -181,11 +181,11 @@ def summarize(
         masked_by_step=masked_by_step,
         dropped_with_group=sum(dropped_by_step.values()),
         dropped_by_step=dropped_by_step,
-        n_valid=became.n_valid,
-        n_total=became.n_total,
+        n_valid=groups.n_valid,
+        n_total=groups.n_total,
         masking_answers=masking.counts,
-        groups_replaced=became.replaced,
-        dropped_by_latency=became.dropped_by_latency,
+        groups_replaced=groups.replaced,
+        dropped_by_latency=groups.dropped_by_latency,
         lost=lost,
         violations=len(ledger.violations),
         worker_restarts=worker_restarts,

@@ -59,11 +59,11 @@ def _manifest(batch: Batch, payload: EvaluatePayload, ctx: JobContext) -> Manife
         raise InfrastructureFault(Cause.BAD_MESSAGE, f"on this worker: {error}") from error
     if manifest.batch_id != payload.batch_id:
         raise InfrastructureFault(Cause.BAD_MESSAGE, f"{batch.url} is now another evaluation")
-    ours, wanted = _place(ctx.blobs.url), _place(manifest.blobs.url)
-    if ours != wanted:
+    own, wanted = _place(ctx.blobs.url), _place(manifest.blobs.url)
+    if own != wanted:
         raise InfrastructureFault(
             Cause.BAD_MESSAGE,
-            f"this worker stores images in {ours} and the evaluation in {wanted}; start the worker with the "
+            f"this worker stores images in {own} and the evaluation in {wanted}; start the worker with the "
             "evaluation's configuration",
         )
     return manifest

@@ -49,7 +49,7 @@ class Piece:
     """One part of a document.
 
     `kind`: text (`html`), image (`src`) or missing (`reason`, `detail`). `figure`: its name among the tags.
-    `asked`: the query or prompt; `code`: the chart's code, or the text of a tag that does not parse.
+    `query`: the query or prompt; `code`: the chart's code, or the text of a tag that does not parse.
     `infrastructure`: a failure by infrastructure, not by the author. `part`: the image's part.
     """
 
@@ -59,7 +59,7 @@ class Piece:
     src: str = ""
     caption: str = ""
     origin: str = ""
-    asked: str = ""
+    query: str = ""
     code: str = ""
     reason: str = ""
     detail: str = ""
@@ -173,7 +173,7 @@ def _image(part: ImagePart, blobs: BlobStore) -> Piece:
         figure=figure(part.index),
         caption=part.tag.description,
         origin=origin,
-        asked=str(params.get("query", params.get("prompt", ""))),
+        query=str(params.get("query", params.get("prompt", ""))),
         code=str(params.get("code", "")),
         infrastructure=True,
         part=part,

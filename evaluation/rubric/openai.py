@@ -58,8 +58,8 @@ def judge(payload: RubricPayload, settings: RubricSettings, ctx: JobContext) -> 
     pixels, most_images = settings.max_image_pixels, settings.max_images
     whole = chat(payload, pixels, most_images)
     smaller = shorter(payload, chat, pixels, most_images)
-    said = answer(settings, settings.url, whole, SCHEMA, "CriterionVerdict", ctx, NAME, smaller)
-    return CriterionVerdict.read(said.data, provider=NAME).success(said.model)
+    answered = answer(settings, settings.url, whole, SCHEMA, "CriterionVerdict", ctx, NAME, smaller)
+    return CriterionVerdict.read(answered.data, provider=NAME).success(answered.model)
 
 
 def rubric_chat(payload: RubricPayload, show: Callable[[BlobRef], str], max_images: int) -> Chat:

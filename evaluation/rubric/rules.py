@@ -24,10 +24,10 @@ STEPS = (1 / 3, 2 / 3)
 def judge(payload: RubricPayload) -> Success:
     """The verdict. Raises `InfrastructureFault(VERDICT_UNREADABLE)` when no word has a meaning."""
     pictures = [part for part in payload.parts if isinstance(part, ShownImage) and part.blob is not None]
-    asked, about_pictures = subject(payload.criterion), PICTURES.search(payload.criterion) is not None
+    wanted, about_pictures = subject(payload.criterion), PICTURES.search(payload.criterion) is not None
     if about_pictures and not pictures:
         return _verdict(0, "the criterion is about pictures and the document has none")
-    if not asked:
+    if not wanted:
         if about_pictures:
             return _verdict(
                 1,
@@ -38,11 +38,11 @@ def judge(payload: RubricPayload) -> Success:
         )
     written = [part.text for part in payload.parts if isinstance(part, ShownText)]
     shown = [f"{meaning(part.tag)}\n{part.caption}" for part in pictures]
-    found = asked & subject("\n".join(written + shown)[:READ_CHARS])
+    found = wanted & subject("\n".join(written + shown)[:READ_CHARS])
     words = f" ({', '.join(sorted(found))})" if found else ""
     return _verdict(
-        grade(len(found) / len(asked), STEPS),
-        f"{len(found)} of the criterion's {len(asked)} words occur in the document{words}",
+        grade(len(found) / len(wanted), STEPS),
+        f"{len(found)} of the criterion's {len(wanted)} words occur in the document{words}",
     )
 
 

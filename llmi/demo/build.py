@@ -110,7 +110,7 @@ def _child(parts: Parts, pipe: Connection, parent: int) -> None:
 
     sent: tuple[str, float] = ("", 0.0)
 
-    def say(name: str, share: float | None = None, detail: str = "") -> None:
+    def step(name: str, share: float | None = None, detail: str = "") -> None:
         """Send the current step, at most every `SENT_EVERY_S` for one name."""
         nonlocal sent
         now = time.monotonic()
@@ -124,33 +124,33 @@ def _child(parts: Parts, pipe: Connection, parent: int) -> None:
     os.dup2(log, 2)
     logging.basicConfig(level=logging.INFO)
     try:
-        pipe.send(("done", str(_build(parts, say)), None, ""))
+        pipe.send(("done", str(_build(parts, step)), None, ""))
     except Exception as error:
         logger.exception("building failed")
         pipe.send(("failed", f"{type(error).__name__}: {error} (see {parts.cache / LOG})", None, ""))
 
 
-def _build(parts: Parts, say: Step) -> Path:
+def _build(parts: Parts, step: Step) -> Path:
     from llmi.demo.image_models.pipelines import build_tiny_pipelines
     from llmi.demo.library import build_library
     from llmi.demo.policy.build import build_policy
     from llmi.demo.prompts.corpus import write_dataset
 
-    say("writing the prompts", None, "")
+    step("writing the prompts", None, "")
     with tempfile.TemporaryDirectory(dir=parts.cache, prefix=".prompts-") as work:
         parts.prompts.mkdir(exist_ok=True)
         for path in write_dataset(work, seed=parts.seed).values():
             path.replace(parts.prompts / path.name)
-    say("drawing the image library", None, "")
-    build_library(parts.library, progress=lambda share: say("drawing the image library", share, ""))
-    say("making the tiny image models", None, "loading PyTorch and diffusers")
-    build_tiny_pipelines(parts.image_model, lambda share: say("making the tiny image models", share, ""))
+    step("drawing the image library", None, "")
+    build_library(parts.library, progress=lambda share: step("drawing the image library", share, ""))
+    step("making the tiny image models", None, "loading PyTorch and diffusers")
+    build_tiny_pipelines(parts.image_model, lambda share: step("making the tiny image models", share, ""))
     if not parts.policy:
         return parts.cache
     name = f"training the tiny {parts.kind} policy"
 
     def progress(share: float, text: str) -> None:
         if share < 1.0:  # else it was in the cache
-            say(name, share, text)
+            step(name, share, text)
 
     return build_policy(parts.kind, parts.cache, seed=parts.seed, progress=progress)

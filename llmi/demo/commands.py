@@ -74,7 +74,7 @@ def evaluate_demo(
         progress = make_console(stderr=True)
         with StopSignals() as signals, Stages(progress) as stages:
             page, numbers = run(
-                name, folder, signals, progress, stages.say, lambda now: show_status(stages, now)
+                name, folder, signals, progress, stages.notify, lambda now: show_status(stages, now)
             )
         result.update(numbers, page=page)
         show_report(console, numbers, page)

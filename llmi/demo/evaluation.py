@@ -94,12 +94,12 @@ def demo(
     folder: Path,
     signals: StopSignals,
     console: Console,
-    say: Notify,
+    notify: Notify,
     show: Callable[[Status], None],
 ) -> tuple[str, dict[str, Any]]:
     """Evaluate the tiny vision-language policy. Returns the report's page and numbers.
 
-    `console` shows what is built, `say` what is started, `show` the progress of the evaluation.
+    `console` shows what is built, `notify` what is started, `show` the progress of the evaluation.
 
     Raises `ConfigError`, `BuildFailed`, `InfrastructureFault` or `Stopped`.
     """
@@ -110,8 +110,8 @@ def demo(
     policy = build(parts, console)
     bench = write_bench(parts.cache / "specimen-bench")
     config = configure(parts, policy, home)
-    with own_workers(config, home, signals, say) as fleet:
-        evaluation, _ = submission.submit(config, bench, name, str(folder), None, say)
+    with own_workers(config, home, signals, notify) as fleet:
+        evaluation, _ = submission.submit(config, bench, name, str(folder), None, notify)
         _wait(evaluation, fleet, show)
     page, _, numbers = evaluation_page.write(evaluation.batch)
     return page, numbers

@@ -109,10 +109,10 @@ def receive(connection: socket.socket) -> WorkerRequest | None:
         head, descriptors, _, _ = socket.recv_fds(connection, LENGTH.size, 3)
         if _PEER.unpack(peer)[1] != os.getuid() or len(descriptors) != 3:
             raise ValueError("not a client of this user")
-        asked = json.loads(_body(connection, head))
-        if any(asked["env"].get(name) != os.environ.get(name) for name in RAY_WORKER_ENV):
+        fields = json.loads(_body(connection, head))
+        if any(fields["env"].get(name) != os.environ.get(name) for name in RAY_WORKER_ENV):
             raise ValueError("a worker of another raylet or job")
-        return WorkerRequest(asked["argv"], asked["cwd"], asked["env"], descriptors)
+        return WorkerRequest(fields["argv"], fields["cwd"], fields["env"], descriptors)
     except Exception:  # noqa: BLE001 - no client may end the zygote
         for descriptor in descriptors:
             os.close(descriptor)

@@ -133,8 +133,8 @@ def _messages(where: str, prompt: object, images: int, *, with_images: bool) -> 
     if messages[-1]["role"] != "user" or not messages[-1]["content"].strip():
         raise ConfigError(f"{where}: prompt: must end with a message of the user")
     if images or with_images:
-        asked = "".join(turn["content"] for turn in messages if turn["role"] == "user")
-        match_placeholders(where, asked.count(PLACEHOLDER), images)
+        user_text = "".join(turn["content"] for turn in messages if turn["role"] == "user")
+        match_placeholders(where, user_text.count(PLACEHOLDER), images)
     return place_images(messages, images) if images else messages
 
 

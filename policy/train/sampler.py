@@ -88,11 +88,12 @@ class _GroupSampling(SamplerHooks):
             self._feeder.start_step(global_steps, self._in_flight_after_refills(replaced), stale)
         batch, metrics = super().sample(global_steps, partition_id, batch_size)
         self._ledger.trainer_waited(began, step=global_steps)
-        ours: dict[str, float] = {
+        pauses: dict[str, float] = {
             "outage/paused_s": round(self._pause.spent_s, 1),
             "outage/groups_excused": self._excused,
         }
-        return batch, metrics | self._validity() | self._feeder.metrics(self._in_flight(), batch_size) | ours
+        feeding = self._feeder.metrics(self._in_flight(), batch_size)
+        return batch, metrics | self._validity() | feeding | pauses
 
     def saved(self, step: int) -> None:
         """Record that a checkpoint holds everything up to `step`: a resume needs no text of those groups."""

@@ -26,13 +26,13 @@ APOLOGIES = (
 )
 
 
-def content(call: api.Call, said: Mapping[str, Any]) -> object:
+def content(call: api.Call, answer: Mapping[str, Any]) -> object:
     """The answer's JSON, with the API key blanked out of its top-level strings."""
-    choices = said.get("choices")
+    choices = answer.get("choices")
     choice = choices[0] if isinstance(choices, list) and choices else None
     message = choice.get("message") if isinstance(choice, dict) else None
     if not isinstance(choice, dict) or not isinstance(message, dict):
-        if isinstance(choice, dict) and _filtered(choice, said):
+        if isinstance(choice, dict) and _filtered(choice, answer):
             raise _refused(call, "a content filter stopped its answer")
         if isinstance(choice, dict) and choice.get("error"):
             raise api.refused(call, 200, choice)
@@ -43,7 +43,7 @@ def content(call: api.Call, said: Mapping[str, Any]) -> object:
     try:
         verdict = api.parsed(text)
     except ValueError as error:
-        raise _unreadable(call, said, choice, text, declined) from error
+        raise _unreadable(call, answer, choice, text, declined) from error
     if not isinstance(verdict, dict):
         return verdict
     return {k: keys.redacted(v, call.key) if isinstance(v, str) else v for k, v in verdict.items()}
@@ -62,11 +62,11 @@ def _text(message: Mapping[str, Any]) -> tuple[str, str]:
 
 
 def _unreadable(
-    call: api.Call, said: Mapping[str, Any], choice: Mapping[str, Any], text: str, declined: str
+    call: api.Call, answer: Mapping[str, Any], choice: Mapping[str, Any], text: str, declined: str
 ) -> JobError:
     if declined or (len(text) <= APOLOGY and plain(text).startswith(APOLOGIES)):
         return _refused(call, call.redacted(declined or text))
-    if _filtered(choice, said):
+    if _filtered(choice, answer):
         return _refused(call, "a content filter stopped its answer")
     if choice.get("error"):
         return api.refused(call, 200, choice)
@@ -77,9 +77,9 @@ def _unreadable(
     return InfrastructureFault(Cause.VERDICT_UNREADABLE, detail, provider=call.provider)
 
 
-def _filtered(choice: Mapping[str, Any], said: Mapping[str, Any]) -> bool:
-    reasons = (choice.get("finish_reason"), choice.get("stop_reason"), said.get("stop_reason"))
-    return any(is_content_code(reason) for reason in reasons) or read(said).flagged
+def _filtered(choice: Mapping[str, Any], answer: Mapping[str, Any]) -> bool:
+    reasons = (choice.get("finish_reason"), choice.get("stop_reason"), answer.get("stop_reason"))
+    return any(is_content_code(reason) for reason in reasons) or read(answer).flagged
 
 
 def _refused(call: api.Call, words: str) -> ModelFault:

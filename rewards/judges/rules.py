@@ -62,14 +62,14 @@ def judge_text(payload: JudgeTextPayload) -> Success:
 
 def judge_image(payload: JudgeImagePayload, ctx: JobContext) -> Success:
     """Grade the pictures by their pixels and words. Raises InfrastructureFault for an unreadable one."""
-    asked = subject(payload.question[:READ_CHARS])
+    wanted = subject(payload.question[:READ_CHARS])
     quality, task, passage = [], [], []
     for position, part in enumerate(payload.parts):
         if isinstance(part, ShownImage) and part.blob is not None:
             quality.append(quality_grade(images.rgb(ctx.blobs.get(part.blob))))
             caption = part.caption[:READ_CHARS] if part.tag.source == "search" else ""
             shows = subject(caption or meaning(part.tag))
-            task.append(1 + grade(overlap(shows, asked), IMAGE_STEPS))
+            task.append(1 + grade(overlap(shows, wanted), IMAGE_STEPS))
             around = subject(_around(payload.parts, position))
             passage.append(1 + grade(overlap(shows, around), IMAGE_STEPS))
         elif isinstance(part, ShownImage) and payload.failures_lower:
@@ -101,11 +101,11 @@ def _added(payload: JudgeTextPayload | JudgeImagePayload, *arguments: object) ->
 def text_grade(payload: JudgeTextPayload) -> int:
     """The axis `text`."""
     text = "\n".join(part.text for part in payload.parts if isinstance(part, ShownText))[:READ_CHARS]
-    asked = subject(payload.question[:READ_CHARS])
+    wanted = subject(payload.question[:READ_CHARS])
     words = all_words(text)
     if not words:
         return 1
-    topic = grade(overlap(subject(text), asked), TOPIC_STEPS) if asked else 2
+    topic = grade(overlap(subject(text), wanted), TOPIC_STEPS) if wanted else 2
     repeats = len(set(words)) * 3 < len(words)
     points = 2 + (len(words) >= ENOUGH_WORDS) + topic - announces(text) - repeats
     return max(1, points)
@@ -114,22 +114,22 @@ def text_grade(payload: JudgeTextPayload) -> int:
 def tags_grade(payload: JudgeTextPayload) -> int:
     """The axis `image_tags`: the grade of the weakest tag."""
     grades = [5]
-    asked = subject(payload.question[:READ_CHARS])
+    wanted = subject(payload.question[:READ_CHARS])
     for position, part in enumerate(payload.parts):
         if isinstance(part, ShownInvalid):
             return 1
         if isinstance(part, ShownTag):
-            grades.append(tag_grade(part, asked, payload.tools, _around(payload.parts, position)))
+            grades.append(tag_grade(part, wanted, payload.tools, _around(payload.parts, position)))
     return min(grades)
 
 
-def tag_grade(tag: ShownTag, asked: frozenset[str], tools: Sequence[str], passage: str) -> int:
-    """The grade of one tag. `asked`: the question's words; `passage`: the prose before and after the tag."""
+def tag_grade(tag: ShownTag, wanted: frozenset[str], tools: Sequence[str], passage: str) -> int:
+    """The grade of one tag. `wanted`: the question's words; `passage`: the prose before and after the tag."""
     shows = subject(meaning(tag))
     points = 5
     if tools and tag.source not in tools:
         points -= 2
-    points -= 2 - grade(overlap(shows, asked | subject(passage)), TAG_STEPS)
+    points -= 2 - grade(overlap(shows, wanted | subject(passage)), TAG_STEPS)
     points -= len(shows) < SUBJECT_WORDS
     points -= not all_words(passage)
     return max(1, points)
@@ -137,13 +137,13 @@ def tag_grade(tag: ShownTag, asked: frozenset[str], tools: Sequence[str], passag
 
 def meaning(tag: ShownTag) -> str:
     """A tag's description and parameters; of code, only the strings that it writes on the chart."""
-    said = [tag.description]
+    texts = [tag.description]
     for name, value in tag.params.items():
         if name == "code":
-            said += [string.text for string in strings(str(value)[:READ_CHARS])]
+            texts += [string.text for string in strings(str(value)[:READ_CHARS])]
         else:
-            said.append(str(value))
-    return "\n".join(said)[:READ_CHARS]
+            texts.append(str(value))
+    return "\n".join(texts)[:READ_CHARS]
 
 
 def quality_grade(image: Image.Image) -> int:

@@ -90,13 +90,13 @@ def left_out(characters: int) -> str:
 
 def _shorter(payload: M, task: int, room: int, size: Size) -> M:
     question, parts = payload.question, payload.parts
-    asked = cut(question, task, size)
-    if len(asked) < len(question):
-        asked += left_out(len(question) - len(asked))
+    shown_question = cut(question, task, size)
+    if len(shown_question) < len(question):
+        shown_question += left_out(len(question) - len(shown_question))
     kept = cut_parts(parts, room, size)
-    if asked == question and kept == tuple(parts):
+    if shown_question == question and kept == tuple(parts):
         return payload
-    return payload.model_copy(update={"question": asked, "parts": kept})
+    return payload.model_copy(update={"question": shown_question, "parts": kept})
 
 
 def _without_inputs(payload: M) -> M:

@@ -67,8 +67,10 @@ def test_no_infrastructure_failure_was_trained_on(run, trained):
     ids = {record.rollout_id for record in trained}
     results = [r.outcome.result for r in run.ledger.requests.values() if r.request.owner in ids]
     assert len(results) > len(ids)
-    ours = [result for result in results if isinstance(result, Failure) and result.fault is not Fault.MODEL]
-    assert ours == []
+    infrastructure = [
+        result for result in results if isinstance(result, Failure) and result.fault is not Fault.MODEL
+    ]
+    assert infrastructure == []
 
 
 def test_every_image_of_a_document_is_in_the_blob_store(run, trained):

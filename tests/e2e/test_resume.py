@@ -57,8 +57,8 @@ def test_no_job_that_had_its_outcome_ran_again(resumed):
     ended = [name for name, record in resumed.killed.requests.items() if record.outcome is not None]
     assert ended
     with EmbeddedRedis(resumed.demo.folder / "redis") as server, redis.Redis.from_url(server.url) as client:
-        begun = [client.llen(attempts_key(name)) for name in ended]
-    assert max(begun) == 1  # some did not reach a worker
+        started = [client.llen(attempts_key(name)) for name in ended]
+    assert max(started) == 1  # some did not reach a worker
 
 
 def test_no_document_is_scored_twice(resumed):

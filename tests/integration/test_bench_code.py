@@ -21,7 +21,9 @@ def test_both_ways_draw_the_same_picture() -> None:
     finally:
         renderer.close()
     cold, warm = (Image.open(io.BytesIO(image)).convert("RGBA") for image in images)
-    assert all(0 <= ours - theirs <= 2 for ours, theirs in zip(warm.size, cold.size, strict=True))
+    assert all(
+        0 <= warm_size - cold_size <= 2 for warm_size, cold_size in zip(warm.size, cold.size, strict=True)
+    )
     coarse = [image.crop((0, 0, *cold.size)).resize((64, 48), Image.Resampling.BOX) for image in (cold, warm)]
     assert max(ImageStat.Stat(ImageChops.difference(*coarse)).mean) < 2
 

@@ -132,16 +132,16 @@ def test_nothing_is_removed_while_the_redis_of_a_live_run_is_down(tmp_path: Path
 
 
 def test_the_blobs_of_other_users_stay_until_they_are_forgotten(tmp_path: Path, shelf: Shelf) -> None:
-    ours, theirs = shelf.old(), shelf.old()
-    mine = run_in(tmp_path / "mine", shelf, NOWHERE, ours, ended=True)
-    other = run_in(tmp_path / "other", shelf, NOWHERE, theirs, ended=True)
+    own, others = shelf.old(), shelf.old()
+    mine = run_in(tmp_path / "mine", shelf, NOWHERE, own, ended=True)
+    other = run_in(tmp_path / "other", shelf, NOWHERE, others, ended=True)
     assert collect([mine], keep_s=DAY_S).garbage == 0
     Path(other).rename(tmp_path / "away")
     with pytest.raises(ConfigError, match=f"--forget {other}"):
         collect([mine], keep_s=DAY_S)
-    assert shelf.path(theirs).exists()
+    assert shelf.path(others).exists()
     assert collect([mine], keep_s=DAY_S, forget=[other]).removed == 1
-    assert [shelf.path(ref).exists() for ref in (ours, theirs)] == [True, False]
+    assert [shelf.path(ref).exists() for ref in (own, others)] == [True, False]
     assert collect([mine], keep_s=DAY_S).users == (mine,)
 
 

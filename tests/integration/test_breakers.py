@@ -113,8 +113,8 @@ def asked(server, queue_settings: QueueSettings, monkeypatch: pytest.MonkeyPatch
     monkeypatch.setattr(execution, "_redis", lambda pid: server)
     searching = jobs.Job("search", SearchPayload, search, provider=lambda: SERVICE)
     monkeypatch.setattr(jobs, "JOBS", {"search": searching})
-    patient = ProviderBreaker(server, "search", SERVICE, BreakerSettings(failures=1))
-    patient.record(outcome(Cause.PROVIDER_DOWN))
+    breaker = ProviderBreaker(server, "search", SERVICE, BreakerSettings(failures=1))
+    breaker.record(outcome(Cause.PROVIDER_DOWN))
     return ran
 
 
@@ -172,8 +172,8 @@ def test_failing_image_hosts_do_not_open_the_circuit_of_the_search_provider(
 
 def test_a_search_provider_that_answers_closes_its_circuit_whatever_the_hosts_do(searching, server) -> None:
     service = jobs.provider_of("search")
-    patient = ProviderBreaker(server, "search", service, BreakerSettings(failures=1, open_s=0.01))
-    patient.record(outcome(Cause.PROVIDER_DOWN))
+    breaker = ProviderBreaker(server, "search", service, BreakerSettings(failures=1, open_s=0.01))
+    breaker.record(outcome(Cause.PROVIDER_DOWN))
     wait_until(lambda: fetch_breakers(server).admits("search", service), every_s=0.005)
     searching("http://127.0.0.1:9/fox.png", times=1)
     assert server.hlen(breakers.KEY) == 0

@@ -110,7 +110,7 @@ async def test_flower_lists_workers_routes_and_tasks_with_their_causes(
 
     async def finished() -> None:
         while not {"SUCCESS", "FAILURE"} <= {task["state"] for task in tasks()}:
-            await asyncio.gather(ask(client, Order(seconds=0.1)), ask(client, Order(act="blame_model")))
+            await asyncio.gather(ask(client, Order(seconds=0.1)), ask(client, Order(act="fail_model")))
 
     await asyncio.wait_for(finished(), START_S)  # until Flower has asked the worker for events
     done = next(task for task in seen.values() if task["state"] == "SUCCESS")
@@ -261,7 +261,7 @@ async def test_every_query_of_board_and_alerts_runs_on_what_prometheus_has_seen(
         ]
 
     await until(up, START_S)
-    acts = ["answer"] * 4 + ["blame_model", "blame_us"]
+    acts = ["answer"] * 4 + ["fail_model", "fail_infrastructure"]
     for done in (len(acts), 2 * len(acts)):  # a rate needs to see a cause twice
         for act in acts:
             await ask(producing, Order(act=act, seconds=0.05), "code")

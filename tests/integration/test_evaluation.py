@@ -235,12 +235,12 @@ def test_a_redis_that_is_killed_and_comes_back_loses_nothing(
     services.judge.delay_s = 5.0
     with EmbeddedRedis(tmp_path / "redis") as server:
         queue = config.queue.model_copy(update={"redis_url": server.url})
-        ours = config.model_copy(update={"queue": queue})
-        config_file.write_text(ours.model_dump_json())
+        changed = config.model_copy(update={"queue": queue})
+        config_file.write_text(changed.model_dump_json())
         worker(["search", "judge_rubric"], 4)
         worker(["evaluate"], 2)
         folder = str(tmp_path / "evals")
-        evaluation, _ = submission.submit(ours, bench, "e", folder, None, lambda line: None)
+        evaluation, _ = submission.submit(changed, bench, "e", folder, None, lambda line: None)
         status_when(evaluation, lambda status: len(asked(services)) >= 4)
         assert evaluation.poll().complete == 0
         os.kill(server.pid, signal.SIGKILL)
@@ -432,11 +432,11 @@ def test_workers_with_other_judges_than_the_evaluations_give_no_verdict(
 ) -> None:
     parquet = write_dataset(tmp_path / "prompts", seed=1, train=1, test=1)["test"]
     judge = {"provider": "openai", "base_url": "http://127.0.0.1:1/v1", "model": "reader"}
-    ours = ServiceConfig.model_validate({**config.model_dump(mode="json"), "judges": {"text": judge}})
+    changed = ServiceConfig.model_validate({**config.model_dump(mode="json"), "judges": {"text": judge}})
     worker(["search", "judge_text", "judge_image"], 8)
     worker(["evaluate"])
     folder = str(tmp_path / "evals")
-    evaluation, _ = submission.submit(ours, parquet, "e", folder, None, lambda line: None)
+    evaluation, _ = submission.submit(changed, parquet, "e", folder, None, lambda line: None)
     status = finished(evaluation)
     assert (status.complete, status.judged, status.failures) == (0, 0, {"bad_message": 1})
 

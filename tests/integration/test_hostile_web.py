@@ -90,7 +90,7 @@ def test_slow_hosts_are_abandoned_at_the_deadline(hostile: HostileServer, path: 
 def test_too_many_bytes_or_no_image_is_a_bad_answer(hostile: HostileServer, path: str) -> None:
     assert fault(hostile.url + path).cause is Cause.BAD_ANSWER
     assert hostile.sent < BUFFERS
-    assert len(hostile.asked) <= http.DEFAULT_LIMITS.max_redirects + 1
+    assert len(hostile.requests) <= http.DEFAULT_LIMITS.max_redirects + 1
 
 
 @pytest.mark.parametrize("path", BROKEN)
@@ -128,7 +128,7 @@ def test_urls_of_an_images_service_into_the_private_network_are_refused(
     assert made_at(services, hostile.url + "/secret").image
     with pytest.raises(http.Refused):
         made_at(services, hostile.url + "/secret", allow_private=False)
-    assert hostile.asked == ["/secret"]
+    assert hostile.requests == ["/secret"]
 
 
 def test_the_body_of_a_redirect_is_not_read(hostile: HostileServer) -> None:
@@ -142,8 +142,8 @@ def test_hostile_results_are_skipped_and_the_first_image_ends_the_search(
 ) -> None:
     monkeypatch.setattr(serpapi, "HEAD_START_S", 0.02)
     # None of the slow ones can be waited for.
-    patient = replace(serpapi.LIMITS, max_bytes=MEBIBYTE, timeout_s=2 * PATIENCE_S)
-    monkeypatch.setattr(serpapi, "LIMITS", patient)
+    limits = replace(serpapi.LIMITS, max_bytes=MEBIBYTE, timeout_s=2 * PATIENCE_S)
+    monkeypatch.setattr(serpapi, "LIMITS", limits)
     tricks = [*SLOW, *BAD, *BROKEN]
     assert {f"/{path.split('/')[1]}" for path in tricks} | {"/redirect-without-end"} == set(TRICKS)
     made = look(services, [*(hostile.url + path for path in tricks), f"{services.url}/picture.png"])
@@ -156,7 +156,7 @@ def test_bad_files_are_skipped_in_order_of_rank_until_the_first_good_one(
     hostile.files = {f"/{name}": data for name, data in REFUSED.items()} | {"/good": png(), "/better": png()}
     made = look(services, [hostile.url + path for path in hostile.files])
     assert made.source["url"] == hostile.url + "/good"
-    assert hostile.asked == list(hostile.files)[:-1]
+    assert hostile.requests == list(hostile.files)[:-1]
 
 
 def test_an_image_that_decodes_slowly_does_not_delay_others(
@@ -256,7 +256,7 @@ def test_redirects_into_the_private_network_are_refused(
     hostile.files["/secret"] = png()
     error = fault(first_hop + "/away", allow_private=False)
     assert isinstance(error, http.Refused)
-    assert set(hostile.asked) == {"/away"}
+    assert set(hostile.requests) == {"/away"}
 
 
 def test_a_redirect_into_the_internet_is_followed(hostile: HostileServer, first_hop: str) -> None:

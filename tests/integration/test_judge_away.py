@@ -145,8 +145,9 @@ async def test_where_samples_are_masked_a_request_fails_at_once_and_names_the_pr
 
 
 class Run:
-    """Groups of documents written and scored by the real rollout and scorer, those with too few votes asked
-    for again. `trained`: the rewards of those that voted, by prompt and sibling; `thrown_away`: groups.
+    """Groups of documents by the real rollout and scorer, replaced when too few are valid.
+
+    `trained`: the valid rewards, by prompt and sibling; `thrown_away`: groups.
     """
 
     def __init__(self, client: QueueClient, judges: JudgeSettings, folder: Path):
@@ -166,13 +167,13 @@ class Run:
             batch = [prompts.popleft() for _ in range(min(BATCH, len(prompts)))]
             groups = await asyncio.gather(*map(self._group, batch))
             for prompt, rewards in zip(batch, groups, strict=True):
-                votes = {session: reward for session, reward in enumerate(rewards) if reward is not None}
-                self.masked += N - len(votes)
-                if len(votes) < MIN_VALID:
+                valid = {session: reward for session, reward in enumerate(rewards) if reward is not None}
+                self.masked += N - len(valid)
+                if len(valid) < MIN_VALID:
                     self.thrown_away += 1
                     prompts.append(prompt)
                 else:
-                    self.trained |= {(prompt, session): reward for session, reward in votes.items()}
+                    self.trained |= {(prompt, session): reward for session, reward in valid.items()}
             if batch == [0, 1]:
                 await between()
         self._ledger.close()

@@ -65,7 +65,7 @@ async def test_a_workers_metrics_agree_with_what_was_posted(
     start_worker: StartWorker, client: QueueClient, raw: redis.Redis
 ) -> None:
     start_worker("code", concurrency=2)
-    acts = ["answer"] * 5 + ["blame_model"] * 2 + ["blame_us"]
+    acts = ["answer"] * 5 + ["fail_model"] * 2 + ["fail_infrastructure"]
     outcomes = await asyncio.gather(*(ask(client, Order(act=act, seconds=0.05)) for act in acts))
     page = scrape(await address(raw, "code"))
     assert page["llmi_task_outcomes_total  code success"] == 5

@@ -330,9 +330,9 @@ class nvmlDeviceGetMemoryInfo:
 
 
 def test_gpus_that_the_driver_shows_get_a_worker_each(node, tmp_path):
-    (tmp_path / "played").mkdir()
-    (tmp_path / "played" / "pynvml.py").write_text(DRIVER)
-    node.env["PYTHONPATH"] = str(tmp_path / "played")
+    (tmp_path / "simulated").mkdir()
+    (tmp_path / "simulated" / "pynvml.py").write_text(DRIVER)
+    node.env["PYTHONPATH"] = str(tmp_path / "simulated")
     config = tmp_path / "gpu.yaml"
     model = {"model": "owner/model", "size": "64x64"}
     config.write_text(yaml.safe_dump({"tools": {"diffusion": model, "edit": model}}))

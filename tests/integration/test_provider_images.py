@@ -376,8 +376,8 @@ def test_the_repeated_prompt_does_not_decide_the_fault(services: FakeServices, w
 def test_an_unknown_refusal_is_counted_and_logged_once(
     services: FakeServices, caplog: pytest.LogCaptureFixture
 ) -> None:
-    monkey = f"unheard_of_{time.time_ns()}x"
-    services.script["/v1/images/generations"] = [refused("y", message=f"{monkey} {n}") for n in range(2)]
+    phrase = f"unheard_of_{time.time_ns()}x"
+    services.script["/v1/images/generations"] = [refused("y", message=f"{phrase} {n}") for n in range(2)]
     before = count("openai", 400)
     for _ in range(2):
         assert failure(configured(services)).cause is Cause.BAD_ANSWER

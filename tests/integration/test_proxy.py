@@ -103,7 +103,7 @@ def test_a_service_in_the_internet_is_requested_through_the_proxy(
 ) -> None:
     settings = ImageModelSettings(provider="openai", base_url="http://api.example.com/v1", model="m")
     assert provider_calls.generate("a fox", settings, seed=1, deadline=time.time() + 20).image
-    assert proxy.asked == ["POST http://api.example.com/v1/images/generations"]
+    assert proxy.requests == ["POST http://api.example.com/v1/images/generations"]
     assert services.seen[0].body["prompt"] == "a fox"
 
 
@@ -117,13 +117,13 @@ def test_an_author_in_the_internet_is_requested_through_the_proxy(
         return [piece async for piece in author.write(Task(question="A fox?", image_num=0), (), 1)]
 
     assert asyncio.run(write())[0] == "A fox."
-    assert proxy.asked == ["POST http://api.example.com/v1/chat/completions"]
+    assert proxy.requests == ["POST http://api.example.com/v1/chat/completions"]
 
 
 def test_a_service_with_tls_is_requested_through_a_tunnel(tunnel: ConnectProxy) -> None:
     with pytest.raises(InfrastructureFault, match="404"):
         call("https://api.example.com/v1")
-    assert tunnel.asked == ["CONNECT api.example.com:443"]
+    assert tunnel.requests == ["CONNECT api.example.com:443"]
 
 
 @pytest.mark.parametrize("host", ["127.0.0.1", "localhost"])
@@ -131,7 +131,7 @@ def test_a_service_on_this_machine_is_requested_directly(
     services: FakeServices, proxy: ConnectProxy, host: str
 ) -> None:
     assert call(f"http://{host}:{port_of(services.url)}/v1/images/generations")
-    assert proxy.asked == []
+    assert proxy.requests == []
 
 
 def test_a_service_with_an_internal_address_is_requested_directly(
@@ -139,7 +139,7 @@ def test_a_service_with_an_internal_address_is_requested_directly(
 ) -> None:
     names["judge.example.com"] = "127.0.0.1"
     assert call(f"http://judge.example.com:{port_of(services.url)}/v1/images/generations")
-    assert proxy.asked == []
+    assert proxy.requests == []
 
 
 def test_the_password_of_a_proxy_is_sent_and_never_shown(
@@ -166,7 +166,7 @@ def test_the_proxy_gets_the_address_of_a_picture_that_was_checked_here(
 ) -> None:
     names["pictures.example.com"] = PUBLIC
     assert had(PICTURE) == png()
-    assert tunnel.asked == [f"CONNECT {PUBLIC}:443"]
+    assert tunnel.requests == [f"CONNECT {PUBLIC}:443"]
 
 
 @pytest.mark.parametrize("trust_proxy", [False, True])
@@ -177,7 +177,7 @@ def test_an_image_with_an_internal_address_is_not_requested(
     names["pictures.example.com"] = address
     with pytest.raises(http.Refused):
         had(PICTURE, trust_proxy=trust_proxy)
-    assert tunnel.asked == []
+    assert tunnel.requests == []
 
 
 @pytest.mark.parametrize("trust_proxy", [False, True])
@@ -187,7 +187,7 @@ def test_the_proxy_follows_no_redirect_to_an_internal_address(
     names["pictures.example.com"] = PUBLIC
     with pytest.raises(http.Refused):
         had("https://pictures.example.com/away", trust_proxy=trust_proxy)
-    assert len(tunnel.asked) == 1
+    assert len(tunnel.requests) == 1
 
 
 def test_a_name_that_cannot_be_checked_here_is_for_a_trusted_proxy_only(
@@ -196,9 +196,9 @@ def test_a_name_that_cannot_be_checked_here_is_for_a_trusted_proxy_only(
     with pytest.raises(InfrastructureFault) as caught:
         had(PICTURE)
     assert caught.value.cause is Cause.HOST_DOWN
-    assert tunnel.asked == []
+    assert tunnel.requests == []
     assert had(PICTURE, trust_proxy=True) == png()
-    assert tunnel.asked == ["CONNECT pictures.example.com:443"]
+    assert tunnel.requests == ["CONNECT pictures.example.com:443"]
 
 
 def test_plain_http_goes_through_a_proxy_only_where_it_is_trusted(
@@ -207,9 +207,9 @@ def test_plain_http_goes_through_a_proxy_only_where_it_is_trusted(
     names["pictures.example.com"] = PUBLIC
     with pytest.raises(http.Refused, match="trust_proxy"):
         had("http://pictures.example.com/picture.png")
-    assert proxy.asked == []
+    assert proxy.requests == []
     assert had("http://pictures.example.com/picture.png", trust_proxy=True) == png("orange")
-    assert proxy.asked == ["GET http://pictures.example.com/picture.png"]
+    assert proxy.requests == ["GET http://pictures.example.com/picture.png"]
 
 
 def test_a_whole_search_through_the_proxy(
@@ -219,5 +219,5 @@ def test_a_whole_search_through_the_proxy(
     settings = SearchSettings(provider="serpapi", base_url="http://serpapi.example.com", trust_proxy=True)
     made = provider_calls.search("a fox", settings, deadline=time.time() + 20)
     assert made.source["url"] == PICTURE
-    assert [one.partition("?")[0] for one in proxy.asked] == ["GET http://serpapi.example.com/search"]
-    assert tunnel.asked == ["CONNECT pictures.example.com:443"]
+    assert [one.partition("?")[0] for one in proxy.requests] == ["GET http://serpapi.example.com/search"]
+    assert tunnel.requests == ["CONNECT pictures.example.com:443"]

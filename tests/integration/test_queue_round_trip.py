@@ -27,7 +27,9 @@ async def test_each_end_of_a_job_is_a_typed_outcome(
     worker([kind], app="queue_app")
     async with QueueClient(queue_settings) as client:
         answered = await ask(client, Order(), kind, seed=7)
-        ends = [await ask(client, Order(act=act), kind) for act in ("blame_model", "blame_us", "raise")]
+        ends = [
+            await ask(client, Order(act=act), kind) for act in ("fail_model", "fail_infrastructure", "raise")
+        ]
     assert answered.ok
     assert answered.result.source["seed"] == 7
     assert [(end.result.cause, end.result.fault) for end in ends if isinstance(end.result, Failure)] == [

@@ -107,7 +107,7 @@ async def test_a_request_of_a_worker_that_died_too_runs_again_once(
     assert len(notes.starts) == 2
 
 
-@pytest.mark.parametrize(("act", "cause"), [("answer", None), ("blame_model", Cause.NO_HIT)])
+@pytest.mark.parametrize(("act", "cause"), [("answer", None), ("fail_model", Cause.NO_HIT)])
 async def test_a_stored_outcome_is_returned_at_once(
     act: str,
     cause: Cause | None,

@@ -37,8 +37,8 @@ def test_it_listens_on_loopback_only_by_default(tmp_path):
 def test_another_address_needs_the_password(tmp_path):
     with EmbeddedRedis(tmp_path, bind=OTHER, password="hunter2") as server:
         for host in ("127.0.0.1", OTHER):
-            with redis.Redis(host, server.port) as stranger, pytest.raises(redis.AuthenticationError):
-                stranger.ping()
+            with redis.Redis(host, server.port) as unauthenticated, pytest.raises(redis.AuthenticationError):
+                unauthenticated.ping()
             with redis.Redis(host, server.port, password="hunter2") as friend:
                 assert friend.ping()
         assert "hunter2" not in " ".join(psutil.Process(server.pid).cmdline())

@@ -74,7 +74,7 @@ class Process:
         self.ledger = LedgerWriter(run, "rollout")
         self.texts = CompletionStore(run)
         self.client = QueueClient(queue, on_posted=self.ledger.posted, on_outcome=self.ledger.request_ended)
-        self.begun: list[asyncio.Task[RolloutResult]] = []
+        self.started: list[asyncio.Task[RolloutResult]] = []
         self.run(self.client.start())
 
     def run(self, event: Awaitable[Any]) -> Any:
@@ -93,14 +93,14 @@ class Process:
             rollout_id=name, task=TASK, decode=decode, ends=frozenset({END}), scorer=scorer,
             ledger=self.ledger, limits=Limits(1000, WAIT_S), **parts,
         )  # fmt: skip
-        self.begun.append(self.loop.create_task(rollout.run(PROMPT)))
-        return self.begun[-1]
+        self.started.append(self.loop.create_task(rollout.run(PROMPT)))
+        return self.started[-1]
 
-    def bury(self) -> None:
+    def cancel_all(self) -> None:
         async def end() -> None:
-            for task in self.begun:
+            for task in self.started:
                 task.cancel()
-            await asyncio.gather(*self.begun, return_exceptions=True)
+            await asyncio.gather(*self.started, return_exceptions=True)
             await self.client.close()
 
         self.run(end())
@@ -118,7 +118,7 @@ def process(tmp_path: Path, queue_settings: QueueSettings) -> Iterator[Callable[
 
     yield make
     for one in made:
-        one.bury()
+        one.cancel_all()
 
 
 @pytest.fixture

@@ -56,9 +56,9 @@ def alive(processes: list[psutil.Process]) -> list[psutil.Process]:
 
 
 def until_training(process: subprocess.Popen[str], tmp_path: Path) -> None:
-    begun = tmp_path / "runs" / "run" / "begun"
-    wait_until(lambda: begun.exists() or process.poll() is not None, START_S)
-    assert begun.exists(), process.communicate()[0]
+    started = tmp_path / "runs" / "run" / "started"
+    wait_until(lambda: started.exists() or process.poll() is not None, START_S)
+    assert started.exists(), process.communicate()[0]
 
 
 def until_all_runs(process: subprocess.Popen[str], tmp_path: Path, own_ray: bool) -> list[psutil.Process]:
@@ -132,7 +132,7 @@ def start(config: Path, tmp_path: Path) -> Iterator[Callable[..., subprocess.Pop
     """
     mark = tmp_path / "work"
     mark.mkdir()
-    begun: list[subprocess.Popen[str]] = []
+    started: list[subprocess.Popen[str]] = []
 
     def run(trainer: str, own_ray: bool = False, resume: bool = False) -> subprocess.Popen[str]:
         unset = ("LLMI_REDIS_URL", "LLMI_CONFIG", "RAY_ADDRESS")
@@ -151,14 +151,14 @@ def start(config: Path, tmp_path: Path) -> Iterator[Callable[..., subprocess.Pop
         process = subprocess.Popen(
             command, cwd=mark, env=env, stdout=subprocess.PIPE, stderr=subprocess.STDOUT, text=True
         )
-        begun.append(process)
+        started.append(process)
         return process
 
     run.mark = mark  # type: ignore[attr-defined]
     yield run
     for process in marked(mark):
         process.kill()
-    for process in begun:
+    for process in started:
         if process.poll() is None:
             process.kill()
             process.communicate()

@@ -180,8 +180,8 @@ def test_jobs_are_done_on_both_nodes_and_both_leave_clean(network, environment, 
         )  # fmt: skip
         assert [status for status, _ in outcomes] == ["success"] * 8
         assert {worker.partition(":")[0] for _, worker in outcomes} == {"alpha", "beta"}
-        roster = answer(hub, env, str(LLMI), "workers", "status", "--json")["workers"]
-        assert [(one["node"], one["ready"]) for one in roster] == [("alpha", True), ("beta", True)]
+        workers = answer(hub, env, str(LLMI), "workers", "status", "--json")["workers"]
+        assert [(one["node"], one["ready"]) for one in workers] == [("alpha", True), ("beta", True)]
         for name in ADDRESSES:
             stopped = answer(network[name], env, str(REPOSITORY / "ops" / "stop_workers.sh"), "--json")
             assert stopped == {"node": name, "was_running": True}

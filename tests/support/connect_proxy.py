@@ -1,6 +1,6 @@
 """A small HTTP proxy on loopback, and a server in a thread.
 
-`proxy.asked` lists its requests: `CONNECT host:port`, or method and URL. For every host it connects to
+`proxy.requests` lists its requests: `CONNECT host:port`, or method and URL. For every host it connects to
 `proxy.leads_to` on loopback. `user`: the credentials that it requires.
 """
 
@@ -25,7 +25,7 @@ class ConnectProxy:
     leads_to: int
     user: str = ""
     url: str = ""
-    asked: list[str] = field(default_factory=list)
+    requests: list[str] = field(default_factory=list)
 
     def __enter__(self) -> ConnectProxy:
         self._server = Listening(self._serve)
@@ -39,7 +39,7 @@ class ConnectProxy:
         head = (await reader.readuntil(b"\r\n\r\n")).decode("latin-1")
         line, *headers = head.rstrip().split("\r\n")
         method, target, _ = line.split()
-        self.asked.append(f"{method} {target}")
+        self.requests.append(f"{method} {target}")
         wanted = f"proxy-authorization: basic {base64.b64encode(self.user.encode()).decode()}".lower()
         if self.user and wanted not in [one.lower() for one in headers]:
             writer.write(b"HTTP/1.1 407 Proxy Authentication Required\r\nContent-Length: 0\r\n\r\n")

@@ -2,7 +2,7 @@
 
 `server.url` is its address. `TRICKS` are answers that delay, deceive or redirect a client, one a path;
 `server.files` are bodies, served at their name as `image/png` whatever they are; `server.leads` are
-redirects. `server.asked` lists the requested paths, `server.sent` is the number of bytes sent.
+redirects. `server.requests` lists the requested paths, `server.sent` is the number of bytes sent.
 """
 
 from __future__ import annotations
@@ -171,7 +171,7 @@ class HostileServer:
     files: dict[str, bytes] = field(default_factory=dict)
     kinds: dict[str, str] = field(default_factory=dict)  # a file's Content-Type, where it is not image/png
     leads: dict[str, str] = field(default_factory=dict)
-    asked: list[str] = field(default_factory=list)
+    requests: list[str] = field(default_factory=list)
     sent: int = 0
 
     def __enter__(self) -> HostileServer:
@@ -207,7 +207,7 @@ class HostileServer:
         with contextlib.suppress(ConnectionError, asyncio.IncompleteReadError):
             head = await reader.readuntil(b"\r\n\r\n")
             path = head.split()[1].decode()
-            self.asked.append(path)
+            self.requests.append(path)
             async for piece in self._answer(path):
                 writer.write(piece)
                 await writer.drain()

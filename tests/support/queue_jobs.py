@@ -14,7 +14,9 @@ from workers.errors import Cause, InfrastructureFault, ModelFault
 from workers.jobs import JobContext, job
 from workers.messages import Message, Success
 
-Act = Literal["answer", "blame_model", "blame_us", "raise", "die", "die_once", "hang_once", "eat_once"]
+Act = Literal[
+    "answer", "fail_model", "fail_infrastructure", "raise", "die", "die_once", "hang_once", "eat_once"
+]
 
 
 class Order(Message):
@@ -40,9 +42,9 @@ def run_order(order: Order, context: JobContext) -> Success:
         os.kill(os.getpid(), signal.SIGKILL)
     if order.act == "eat_once" and not earlier:
         b"x" * (1 << 30)
-    if order.act == "blame_model":
+    if order.act == "fail_model":
         raise ModelFault(Cause.NO_HIT, "nothing found", provider="test")
-    if order.act == "blame_us":
+    if order.act == "fail_infrastructure":
         raise InfrastructureFault(Cause.QUOTA, "come back later", provider="test")
     if order.act == "raise":
         raise ZeroDivisionError("a bug")

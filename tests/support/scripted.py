@@ -37,12 +37,12 @@ class Model:
 
     def __init__(self, text: str, *, gate_at: int | None = None):
         self.ids = [*text.encode(), END]
-        self.asked: list[tuple[int, int]] = []
+        self.calls: list[tuple[int, int]] = []
         self.gate, self.at_gate = asyncio.Event(), asyncio.Event()
         self.gate_at = gate_at
 
     async def __call__(self, ids, left, number) -> Segment:
-        self.asked.append((len(ids), left))
+        self.calls.append((len(ids), left))
         if number == self.gate_at:
             self.at_gate.set()
             await self.gate.wait()

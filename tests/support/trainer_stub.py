@@ -23,5 +23,5 @@ if __name__ == "__main__":
     # As an engine process may: out of our session, its parent gone.
     code = "import os, time; os.setsid(); os.fork() and os._exit(0); time.sleep(600)"
     subprocess.run([sys.executable, "-c", code])
-    (run_of() / "begun").touch()
+    (run_of() / "started").touch()
     time.sleep(600)

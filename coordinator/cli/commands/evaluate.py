@@ -74,7 +74,7 @@ def submit(
                 name or stamp(bench.stem),
                 folder,
                 limit,
-                stages.say,
+                stages.notify,
                 image_progress(stages.step),
                 format_name,
             )

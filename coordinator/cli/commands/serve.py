@@ -161,7 +161,7 @@ def _serve(
                         stages.step(f"loading the {one.name}", None, line)
 
                     servers.wait_ready(
-                        timeout_s, lambda one: stages.say(f"the {one.name} is up"), show_loading
+                        timeout_s, lambda one: stages.notify(f"the {one.name} is up"), show_loading
                     )
                 for one in served:
                     seconds = probe_server(one)

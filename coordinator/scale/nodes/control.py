@@ -69,17 +69,17 @@ def running(joining: JoinPlan, config_given: bool) -> Record | None:
     return record
 
 
-def start(joining: JoinPlan, say: Notify) -> tuple[Record, bool]:
+def start(joining: JoinPlan, notify: Notify) -> tuple[Record, bool]:
     """Start the supervisor and wait until all its workers are ready.
 
-    `say`: gets each line of its log. Returns its record, and False when another call started it first. Raises
-    `InfrastructureFault`, or `Stopped` by a signal; both leave nothing behind.
+    `notify`: gets each line of its log. Returns its record, and False when another call started it first.
+    Raises `InfrastructureFault`, or `Stopped` by a signal; both leave nothing behind.
     """
     record = joining.record
     state = state_of(record)
     lock = state.lock(wait_s=LOCK_S)
     if lock is None:
-        return wait_ready(state, say, from_start=False), False
+        return wait_ready(state, notify, from_start=False), False
     try:
         _write(state, joining)
         command = [*PYTHON, "-m", "coordinator.scale.nodes.supervisor", str(state.folder), str(lock)]
@@ -96,7 +96,7 @@ def start(joining: JoinPlan, say: Notify) -> tuple[Record, bool]:
     finally:
         os.close(lock)  # the supervisor has its own copy
     try:
-        return wait_ready(state, say), True
+        return wait_ready(state, notify), True
     except BaseException:  # Ctrl-C too: nothing may go on unseen
         _end(process)
         raise
@@ -118,7 +118,7 @@ def foreground(joining: JoinPlan, signals: StopSignals) -> None:
         os.close(lock)
 
 
-def wait_ready(state: NodeState, say: Notify, from_start: bool = True) -> Record:
+def wait_ready(state: NodeState, notify: Notify, from_start: bool = True) -> Record:
     """Wait for a ready node and return its record. Raises `InfrastructureFault` when it failed or ended.
 
     The supervisor limits the time of its workers. `from_start`: also pass on what the log holds already.
@@ -128,7 +128,7 @@ def wait_ready(state: NodeState, say: Notify, from_start: bool = True) -> Record
     while True:
         alive = state.running  # read before the record, which is written before the end
         record = state.read()
-        shown = _follow(state, shown, say)
+        shown = _follow(state, shown, notify)
         if alive and record is not None and record.phase == "ready":
             return record
         started = record is not None and record.pid
@@ -140,7 +140,7 @@ def wait_ready(state: NodeState, say: Notify, from_start: bool = True) -> Record
         time.sleep(POLL_S)
 
 
-def stop(state: NodeState, now: bool, say: Notify) -> bool:
+def stop(state: NodeState, now: bool, notify: Notify) -> bool:
     """Drain the node, or with `now` end it at once. Returns whether it was running. Draining goes on when
     this call is interrupted.
     """
@@ -155,9 +155,9 @@ def stop(state: NodeState, now: bool, say: Notify) -> bool:
             with contextlib.suppress(ProcessLookupError):
                 os.kill(record.pid, signal.SIGTERM)
             signals += 1
-        shown = _follow(state, shown, say)
+        shown = _follow(state, shown, notify)
         time.sleep(POLL_S)
-    _follow(state, shown, say)
+    _follow(state, shown, notify)
     return True
 
 
@@ -192,7 +192,7 @@ def _log_size(state: NodeState) -> int:
     return state.log.stat().st_size if state.log.exists() else 0
 
 
-def _follow(state: NodeState, shown: int, say: Notify) -> int:
+def _follow(state: NodeState, shown: int, notify: Notify) -> int:
     """Pass on the supervisor's log beyond `shown` bytes; returns the number of bytes passed on so far."""
     try:
         with state.log.open("rb") as log:
@@ -202,7 +202,7 @@ def _follow(state: NodeState, shown: int, say: Notify) -> int:
         return shown
     whole = text.rpartition(b"\n")[0]
     for line in whole.decode(errors="replace").splitlines():
-        say(line)
+        notify(line)
     return shown + len(whole) + (1 if whole else 0)
 
 

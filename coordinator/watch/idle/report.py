@@ -92,9 +92,9 @@ class Idleness:
         """Idle times between `since` and `until`; the generator's end with the last wait or `now`."""
         trainer = [span for wait in self.waits for span in self.why(wait)]
         trainer += [Span(WEIGHT_SYNC, *sync) for sync in self.syncs]
-        begun = [wait.began for wait in self.waits[:1]] + [r.started for r in self._rollouts[:1]]
+        starts = [wait.began for wait in self.waits[:1]] + [r.started for r in self._rollouts[:1]]
         last = self.now if self.now < math.inf else max((wait.time for wait in self.waits), default=0.0)
-        low, high = max(since, min(begun, default=math.inf)), min(until, last)
+        low, high = max(since, min(starts, default=math.inf)), min(until, last)
         generator = self._generator(low, high) if low < high else []
         return IdleReport(
             trainer=totals(within(trainer, since, until)),

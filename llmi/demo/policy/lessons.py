@@ -41,8 +41,8 @@ def pairs(kind: Kind, recipe: Recipe, seed: int) -> list[tuple[Prompt, str]]:
     image."""
     random = Random(f"lessons:{seed}")
     plain, pictured = (prompts(seed + 1, "train", pictures=pictures) for pictures in (False, True))
-    asked = [next(pictured if kind == "vl" and number % 3 else plain) for number in range(recipe.documents)]
-    return [(prompt, write(random, prompt.topic, prompt.image_num, recipe.flaws)) for prompt in asked]
+    prompts = [next(pictured if kind == "vl" and number % 3 else plain) for number in range(recipe.documents)]
+    return [(prompt, write(random, prompt.topic, prompt.image_num, recipe.flaws)) for prompt in prompts]
 
 
 def chat_text(tokenizer: Any, prompt: Prompt) -> str:
@@ -57,7 +57,7 @@ def make_lessons(
     samples: list[tuple[Prompt, str]], tokenizer: Any, progress: Callable[[float], None]
 ) -> list[Lesson]:
     """Token ids for every pair. `progress` gets the share done of the images."""
-    asked = tokenizer(
+    prompts = tokenizer(
         [chat_text(tokenizer, prompt) for prompt, _ in samples], add_special_tokens=False
     ).input_ids
     answers = tokenizer([answer + END for _, answer in samples], add_special_tokens=False).input_ids
@@ -71,7 +71,7 @@ def make_lessons(
         progress(start / len(seen))
     pad = tokenizer.convert_tokens_to_ids("<|image_pad|>")
     lessons = []
-    for place, (ids, answer) in enumerate(zip(asked, answers, strict=True)):
+    for place, (ids, answer) in enumerate(zip(prompts, answers, strict=True)):
         pixels, grid = vision.get(place, (None, None))
         if grid is not None:
             count = int(grid.prod()) // MERGE**2

@@ -61,8 +61,8 @@ class Result:
         return not any(rule.violations for rule in self.rules)
 
 
-async def run(options: Options, folder: Path, step: Step, say: Notify) -> Result:
-    """Run a trial in `folder`, which is empty. `step` shows progress, `say` prints a line for each fault.
+async def run(options: Options, folder: Path, step: Step, notify: Notify) -> Result:
+    """Run a trial in `folder`, which is empty. `step` shows progress, `notify` prints a line for each fault.
 
     Raises `InfrastructureFault` when the workers do not start, `TimeoutError` when the rollouts do not end.
     """
@@ -72,14 +72,14 @@ async def run(options: Options, folder: Path, step: Step, say: Notify) -> Result
         config, batch = system.config, list[Sample]()
         injector = FaultInjector(system.workers, system.server, system.proxy, system.provider)
         async with GroupLoad(config.queue, config.judges, folder, options.seed, batch.append) as load:
-            await _inject_faults(options, load, injector, system, step, say)
+            await _inject_faults(options, load, injector, system, step, notify)
         step("auditing", None, "")
         seconds = time.monotonic() - began
         return await asyncio.to_thread(_result, options, folder, load, batch, injector, system, seconds)
 
 
 async def _inject_faults(
-    options: Options, load: GroupLoad, injector: FaultInjector, system: System, step: Step, say: Notify
+    options: Options, load: GroupLoad, injector: FaultInjector, system: System, step: Step, notify: Notify
 ) -> None:
     """Return when all of `options` has happened, every fault is undone and every rollout has ended."""
     began = time.monotonic()
@@ -89,7 +89,7 @@ async def _inject_faults(
         nonlocal started
         started += 1
         lasts = f" ({fault.lasts_s:.1f} s)" if fault.lasts_s else ""
-        say(f"{time.monotonic() - began:6.1f} s  fault {started}: {fault.kind}{lasts}")
+        notify(f"{time.monotonic() - began:6.1f} s  fault {started}: {fault.kind}{lasts}")
 
     def progress() -> None:
         words = f"{load.posted:,} of {options.requests:,} requests posted, {load.in_flight} in flight"
@@ -111,7 +111,7 @@ async def _inject_faults(
         faults.cancel()
         await asyncio.gather(faults, return_exceptions=True)
         await injector.wait_undone()
-        say("no more faults; waiting for the requests in flight")
+        notify("no more faults; waiting for the requests in flight")
         async with asyncio.timeout(END_S):
             while not work.done():
                 await asyncio.to_thread(system.workers.replace_dead)

@@ -41,37 +41,37 @@ TRACED = 200  # rollouts in the pass with tracemalloc
 TOKEN_BYTES = 8 + 8  # a pointer to an id (the integers are shared here) and its log-probability, a double
 
 
-async def measure(rollouts: int, seconds: float, folder: Path, say: Notify, seed: int = 0) -> Numbers:
+async def measure(rollouts: int, seconds: float, folder: Path, notify: Notify, seed: int = 0) -> Numbers:
     """Start Redis and simulated workers in `folder`, and measure.
 
     Takes `seconds` and some 45 s; a minute more where rollouts hang.
     """
     began = time.monotonic()
     numbers = Numbers(rollouts, seconds)
-    say("starting Redis, workers and the first rollouts")
+    notify("starting Redis, workers and the first rollouts")
     with _own_redis(folder) as url:
         async with ConstantLoad(QueueSettings(redis_url=url), folder, seed) as load, connect(url) as bare:
             few_rollouts = max(1, int(FEW * rollouts))
             await load.start(few_rollouts, 1.0)
             await load.wait_done(few_rollouts)  # everything made on first use exists now
             freeze_gc()
-            say("a bare round trip, nearly idle")
+            notify("a bare round trip, nearly idle")
             message = load.message().encode()
             numbers.message_bytes = len(message)
             numbers.raw_idle = Spread.of([await round_trip(bare, message) for _ in range(IDLE_TRIPS)])
             few, tokens_of_few, before = load.running, load.tokens, resident()
-            say(f"starting {rollouts} rollouts")
+            notify(f"starting {rollouts} rollouts")
             await load.start(rollouts - few_rollouts, RAMP_S)
             await asyncio.sleep(SETTLE_S)
-            say(f"measuring for {seconds:g} s")
+            notify(f"measuring for {seconds:g} s")
             await _window(load, bare, numbers)
             many, tokens, after = load.running, load.tokens, resident()
             beyond = after - before - TOKEN_BYTES * (tokens - tokens_of_few)
             numbers.rollout_kb = beyond / max(1, many - few) / 1000
             numbers.tokens_per_rollout = tokens / max(1, many)
-            say("waiting for the rollouts to end")
+            notify("waiting for the rollouts to end")
             await load.drain()
-            say("measuring memory by tracemalloc")
+            notify("measuring memory by tracemalloc")
             await _account(load, min(TRACED, rollouts), numbers)
             numbers.left_open = load.client.in_flight
             numbers.failed = load.failed

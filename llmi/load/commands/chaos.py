@@ -45,7 +45,7 @@ def chaos(
         place = new_folder(folder, Path("chaos"), "seed")
         options = trial.Options(requests=requests, workers=workers, seconds=60 * minutes, seed=seed)
         with StopSignals() as signals, Stages(make_console(stderr=True)) as stages:
-            found = signals.run(trial.run(options, place, stages.step, stages.say))
+            found = signals.run(trial.run(options, place, stages.step, stages.notify))
         result.update(_document(found), folder=str(place))
         _show(console, found, place)
     if not found.kept:

@@ -59,7 +59,7 @@ def queue(
         backlogs = tuple(waiting or DEFAULT.waiting) if backlog else ()
         options = Options(requests, in_flight, singles, rounds, slots, pool, backlogs, seconds, others)
         with StopSignals(), Stages(make_console(stderr=True)) as stages:
-            numbers = bench.run(options, place, stages.step, stages.say)
+            numbers = bench.run(options, place, stages.step, stages.notify)
         draw(numbers, place / "queue.png")
         result.update(numbers.document(), folder=str(place))
         _show(console, numbers)

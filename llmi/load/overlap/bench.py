@@ -162,13 +162,13 @@ def _mix(
     signals: StopSignals,
     console: Console,
 ) -> Mix:
-    def say(words: str) -> None:
+    def notify(words: str) -> None:
         print_line(console, f"{time.strftime('%H:%M:%S')}  {name} mix, {words}", style="dim")
 
     finished: list[Finished] = []
     for variant in variants:
-        finished.append(run_variant(settings, services, variant, parts, folder / name, signals, say))
-        say(f"{variant} took {finished[-1].seconds:.0f} s")
+        finished.append(run_variant(settings, services, variant, parts, folder / name, signals, notify))
+        notify(f"{variant} took {finished[-1].seconds:.0f} s")
     try:
         return measure_mix(settings, name, services, finished, folder)
     except ValueError as error:

@@ -42,7 +42,7 @@ class Repeated:
 class QueueNumbers:
     """One queue, over the requests of the groups that were trained on in the measured steps.
 
-    `wait_*_s` from when a request was due (`VariantRun.asked`) to when a worker began, by the nearest rank;
+    `wait_*_s` from when a request was due (`VariantRun.due`) to when a worker began, by the nearest rank;
     `service_s`: the mean time a worker took; `work_s`: service seconds per step. `never_started` were ended
     by the client, and are in no other number but `requests` (per step)."""
 
@@ -141,7 +141,7 @@ def queues(variant: VariantRun) -> dict[str, QueueNumbers]:
 def _queue(variant: VariantRun, slots: int, records: list[RequestRecord], steps: int) -> QueueNumbers:
     outcomes = [record.outcome for record in records if record.outcome and record.outcome.started]
     # Clocks of two machines may differ by more than a short wait.
-    waits = Spread.of([max(0.0, outcome.started - variant.asked[outcome.request_id]) for outcome in outcomes])
+    waits = Spread.of([max(0.0, outcome.started - variant.due[outcome.request_id]) for outcome in outcomes])
     services = [outcome.finished - outcome.started for outcome in outcomes]
     return QueueNumbers(
         slots=slots,

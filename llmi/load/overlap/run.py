@@ -95,7 +95,7 @@ class VariantRun:
         return self.ledger.rollouts[record.request.owner].uid
 
     @cached_property
-    def asked(self) -> dict[str, float]:
+    def due(self) -> dict[str, float]:
         """When each request was due, Unix seconds, by id: when it was posted, or earlier in a phased variant.
 
         There a request that is due may wait for a thread of the client before it is posted. A tool is due
@@ -103,9 +103,9 @@ class VariantRun:
         edit when its input image has arrived, which is when it is posted.
         """
         requests = self.ledger.requests
-        asked = {request_id: record.posted for request_id, record in requests.items()}
+        due = {request_id: record.posted for request_id, record in requests.items()}
         if not self.phased:
-            return asked
+            return due
         step_of = {name: rollout.submitted_step for name, rollout in self.ledger.rollouts.items()}
         written: dict[int, float] = defaultdict(float)
         for rollout in self.ledger.rollouts.values():
@@ -119,8 +119,8 @@ class VariantRun:
             if record.request.kind != "edit":
                 turns = written if record.request.kind in SOURCES else tooled
                 # A group that replaces another may be posted before its own text moved the step's turn.
-                asked[request_id] = min(record.posted, turns[step_of[record.request.owner]])
-        return asked
+                due[request_id] = min(record.posted, turns[step_of[record.request.owner]])
+        return due
 
     def _finished_steps(self) -> list[Step]:
         waits: dict[int, list[Span]] = defaultdict(list)

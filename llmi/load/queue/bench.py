@@ -26,12 +26,12 @@ from workers.errors import InfrastructureFault
 RESULT = "queue.json"
 
 
-def run(options: Options, folder: Path, step: Step, say: Notify) -> Numbers:
+def run(options: Options, folder: Path, step: Step, notify: Notify) -> Numbers:
     """Measure, and write `queue.json` into `folder`. Raises `InfrastructureFault` when a contestant fails."""
     began = time.monotonic()
     (folder / trial.LOGS).mkdir()
     with isolated_environment(), tempfile.TemporaryDirectory(dir=folder, prefix="redis-") as data:
-        pythons, skipped = _interpreters(options, step, say)
+        pythons, skipped = _interpreters(options, step, notify)
         measured = _compare(options, pythons, folder, Path(data), step)
         backlogs = _backlogs(options, folder, Path(data), step)
     numbers = Numbers(options, measured, skipped, backlogs, time.monotonic() - began)
@@ -39,7 +39,9 @@ def run(options: Options, folder: Path, step: Step, say: Notify) -> Numbers:
     return numbers
 
 
-def _interpreters(options: Options, step: Step, say: Notify) -> tuple[dict[Contestant, Path], dict[str, str]]:
+def _interpreters(
+    options: Options, step: Step, notify: Notify
+) -> tuple[dict[Contestant, Path], dict[str, str]]:
     """The interpreter of each contestant, and why some have none."""
     found: dict[Contestant, Path] = {}
     skipped: dict[str, str] = {}
@@ -49,7 +51,7 @@ def _interpreters(options: Options, step: Step, say: Notify) -> tuple[dict[Conte
             found[contestant] = python_of(contestant)
         except InfrastructureFault as error:
             skipped[contestant.name] = error.detail
-            say(error.detail)
+            notify(error.detail)
     return found, skipped
 
 

@@ -48,11 +48,11 @@ def _draws(kind: str) -> Callable[[Any, JobContext], Success]:
 
 def _timed(kind: str, payload: type, make: Callable[[Any, JobContext], Success]) -> None:
     @job(kind, payload)
-    def call(asked: Any, ctx: JobContext) -> Success:
+    def call(payload: Any, ctx: JobContext) -> Success:
         began = time.monotonic()
         number: Any = _redis().hincrby(DRAWS, kind, 1)
         lasts_s = _services().draw(kind, number)
-        made = make(asked, ctx)
+        made = make(payload, ctx)
         time.sleep(max(0.0, began + lasts_s - time.monotonic()))
         return made
 

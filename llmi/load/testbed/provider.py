@@ -73,15 +73,15 @@ class Provider:
             os.kill(self._process.pid, signum)
 
 
-def verdict(asked: str, axes: dict[str, Any]) -> dict[str, int]:
-    """Scores from 1 to 5 that follow from `asked`."""
-    return {axis: 1 + int(hashlib.sha256(f"{axis} {asked}".encode()).hexdigest(), 16) % 5 for axis in axes}
+def verdict(text: str, axes: dict[str, Any]) -> dict[str, int]:
+    """Scores from 1 to 5 that follow from `text`."""
+    return {axis: 1 + int(hashlib.sha256(f"{axis} {text}".encode()).hexdigest(), 16) % 5 for axis in axes}
 
 
 async def _images(request: web.Request) -> web.Response:
     fields: Any = await (request.json() if request.content_type == "application/json" else request.post())
-    asked = f"{request.path} {fields['prompt']} {fields.get('seed', '')}"
-    return web.json_response({"data": [{"b64_json": base64.b64encode(noise_png(asked)).decode()}]})
+    text = f"{request.path} {fields['prompt']} {fields.get('seed', '')}"
+    return web.json_response({"data": [{"b64_json": base64.b64encode(noise_png(text)).decode()}]})
 
 
 async def _chat(request: web.Request) -> web.Response:

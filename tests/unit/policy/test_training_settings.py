@@ -76,7 +76,7 @@ def test_the_sampler_gets_the_bounds_of_the_window(tmp_path):
     assert dict(window) == {"batch": 8, "max_staleness": 3, "slots": 64, "first": 12, "steps": 5}
 
 
-def test_the_sampler_is_told_when_to_pause(tmp_path):
+def test_the_sampler_is_notified_when_to_pause(tmp_path):
     settings = TrainSettings(**CPU, pause={"share": 0.25, "for_s": 90})
     pause = compose(settings, tmp_path).trainer.v1.sampler.sampler_kwargs.pause
     assert dict(pause) == {"share": 0.25, "for_s": 90.0, "probe_s": 30.0, "recent": 8}
@@ -151,7 +151,7 @@ RECOMPUTE = CPU | {"old_log_prob": "recompute"}
 
 @pytest.mark.parametrize("mode", ["separate_async", "colocate_async"])
 @pytest.mark.parametrize("loss", ["grpo", "gspo"])
-def test_an_asynchronous_run_is_corrected_unless_told_otherwise(mode, loss, tmp_path):
+def test_an_asynchronous_run_is_corrected_by_default(mode, loss, tmp_path):
     correction = compose(
         TrainSettings(**RECOMPUTE, mode=mode, loss=loss), tmp_path
     ).algorithm.rollout_correction

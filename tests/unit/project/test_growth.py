@@ -40,10 +40,10 @@ CALL = api.Call(provider="p", method="GET", url="http://localhost", deadline=0.0
 
 
 def cpu(work: Callable[[str], object], text: str, times: int) -> float:
-    begun = time.process_time()
+    began = time.process_time()
     for _ in range(times):
         work(text)
-    return time.process_time() - begun
+    return time.process_time() - began
 
 
 def growth(work: Callable[[str], object], short: str, long: str) -> float:

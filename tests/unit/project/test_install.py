@@ -70,7 +70,7 @@ class Checkout:
         command = [str(self.folder / "ops/install.sh"), flavour]
         return subprocess.run(command, env=inherited, capture_output=True, text=True, timeout=100)
 
-    def asked(self, words: str) -> bool:
+    def ran(self, words: str) -> bool:
         return words in self.calls.read_text(encoding="utf-8")
 
 
@@ -105,7 +105,7 @@ def installed(checkout: Checkout) -> Checkout:
 
 
 def test_a_second_call_asks_nobody(installed: Checkout) -> None:
-    assert installed.asked("python3.11 -m venv .venv")
+    assert installed.ran("python3.11 -m venv .venv")
     again = installed.install()
     assert (again.returncode, again.stderr, installed.calls.read_text()) == (0, "", "")
 
@@ -113,12 +113,12 @@ def test_a_second_call_asks_nobody(installed: Checkout) -> None:
 def test_a_change_of_the_lock_is_installed_into_what_is_there(installed: Checkout) -> None:
     (installed.folder / "locks/cpu.txt").write_text("torch==2.13.0\nother==1\n")
     assert installed.install().returncode == 0
-    assert installed.asked("uv pip install --no-deps --compile-bytecode -r locks/cpu.txt")
-    assert not installed.asked("-m venv")
+    assert installed.ran("uv pip install --no-deps --compile-bytecode -r locks/cpu.txt")
+    assert not installed.ran("-m venv")
 
 
 @pytest.mark.parametrize("how", ["copied", "moved", "linked"])
-def test_an_environment_of_another_folder_is_made_anew(installed: Checkout, how: str) -> None:
+def test_an_environment_of_another_folder_is_made_again(installed: Checkout, how: str) -> None:
     other = installed.folder.parent / "elsewhere"
     if how == "copied":
         shutil.copytree(installed.folder, other, symlinks=True)
@@ -132,7 +132,7 @@ def test_an_environment_of_another_folder_is_made_anew(installed: Checkout, how:
     done = moved.install()
     assert done.returncode == 0, done.stderr
     assert "creating it again" in done.stderr
-    assert moved.asked("-m venv")
+    assert moved.ran("-m venv")
     code = "import workers; print(workers.__path__[0])"
     shown = subprocess.run([other / ".venv/bin/python", "-I", "-c", code], capture_output=True, text=True)
     assert shown.stdout.strip() == str(other / "workers")
@@ -140,21 +140,21 @@ def test_an_environment_of_another_folder_is_made_anew(installed: Checkout, how:
         assert installed.install().stderr == ""
 
 
-def test_an_environment_that_was_left_half_made_is_made_anew(checkout: Checkout) -> None:
+def test_an_environment_that_was_left_half_made_is_made_again(checkout: Checkout) -> None:
     assert checkout.install(FAIL="--editable").returncode != 0
     assert not list((checkout.folder / ".venv").glob("installed-*"))
     done = checkout.install()
     assert done.returncode == 0, done.stderr
-    assert checkout.asked("-m venv")
+    assert checkout.ran("-m venv")
 
 
 @pytest.mark.parametrize("broken", ["bin/python3.11", "bin/python", "pyvenv.cfg", "bin"])
-def test_an_environment_that_does_not_start_is_made_anew(installed: Checkout, broken: str) -> None:
+def test_an_environment_that_does_not_start_is_made_again(installed: Checkout, broken: str) -> None:
     part = installed.folder / ".venv" / broken
     shutil.rmtree(part) if part.is_dir() else part.unlink()
     done = installed.install()
     assert done.returncode == 0, done.stderr
-    assert installed.asked("-m venv")
+    assert installed.ran("-m venv")
     assert installed.install().stderr == ""
 
 
@@ -164,7 +164,7 @@ def test_an_environment_whose_llmi_lies_elsewhere_is_pointed_here(installed: Che
     (elsewhere / "workers/__init__.py").touch()
     (installed.folder / ".venv/lib/python3.11/site-packages/llmi.pth").write_text(str(elsewhere))
     assert installed.install().returncode == 0
-    assert installed.asked("--editable .")
+    assert installed.ran("--editable .")
     assert installed.install().stderr == ""
 
 
@@ -172,10 +172,10 @@ def test_the_other_flavour_takes_the_place_of_the_first(installed: Checkout) -> 
     assert installed.install("gpu").returncode == 0
     assert installed.install("gpu").stderr == ""
     assert installed.install("cpu").returncode == 0
-    assert installed.asked("-r locks/cpu.txt")
+    assert installed.ran("-r locks/cpu.txt")
 
 
-def test_settings_that_point_installers_elsewhere_are_not_heard(installed: Checkout) -> None:
+def test_settings_that_point_installers_elsewhere_are_ignored(installed: Checkout) -> None:
     hostile = installed.folder.parent / "hostile"
     program(hostile / "workers/__init__.py", "raise SystemExit('from PYTHONPATH')")
     again = installed.install(PYTHONPATH=str(hostile), PYTHONHOME="/nowhere", TMPDIR="/nowhere", HOME="/")
@@ -206,9 +206,9 @@ def test_a_machine_without_python_3_11_has_uv_fetch_one(checkout: Checkout) -> N
     other_python(checkout, find)
     done = checkout.install()
     assert done.returncode == 0, done.stderr
-    assert checkout.asked("uv python install 3.11")
-    assert checkout.asked("uv python find --managed-python 3.11")
-    assert checkout.asked("python3.11 -m venv .venv")
+    assert checkout.ran("uv python install 3.11")
+    assert checkout.ran("uv python find --managed-python 3.11")
+    assert checkout.ran("python3.11 -m venv .venv")
 
 
 def test_without_python_3_11_and_a_way_to_fetch_it_the_message_says_what_to_do(checkout: Checkout) -> None:

@@ -120,8 +120,8 @@ def test_the_redis_keeps_everything_and_asks_for_a_password(
     with redis.Redis(port=port, password=PASSWORD) as client:
         kept = client.config_get("appendonly", "maxmemory-policy", "appendfsync")
     assert kept == {"appendonly": "yes", "maxmemory-policy": "noeviction", "appendfsync": "everysec"}
-    with redis.Redis(port=port) as stranger, pytest.raises(redis.AuthenticationError):
-        stranger.ping()
+    with redis.Redis(port=port) as unauthenticated, pytest.raises(redis.AuthenticationError):
+        unauthenticated.ping()
     server = psutil.Process(pid)
     assert server.name() == "valkey-server", "it is the process that hears a container's SIGTERM"
     assert PASSWORD not in " ".join(server.cmdline())

@@ -52,11 +52,11 @@ class FakeClient:
         self.answer = answer
         self.posted: list[Request] = []
         self.cancelled: list[str] = []
-        self.news = asyncio.Event()
+        self.posted_event = asyncio.Event()
 
     async def post(self, request: Request) -> FakePosted:
         self.posted.append(request)
-        self.news.set()
+        self.posted_event.set()
         return FakePosted(self.answer(request))
 
     async def cancel(self, request_id: str) -> None:
@@ -98,7 +98,7 @@ async def test_the_text_judge_does_not_wait_for_images() -> None:
     scorer = QueueScorer(RewardSettings(), JudgeSettings())
     async with asyncio.timeout(5):
         task = asyncio.create_task(scorer.score(draft_of(drafted, client, images)))
-        await client.news.wait()
+        await client.posted_event.wait()
         assert client.kinds == ["judge_text"]
         images.set_result(document(P("x"), I(), image_num=1))
         assert (await task).reward == pytest.approx(0.8)
@@ -259,8 +259,8 @@ async def test_cancelling_the_scoring_cancels_its_requests(doc: Document) -> Non
     async with asyncio.timeout(5):
         task = asyncio.create_task(scorer.score(draft_of(doc, client, unfinished)))
         while len(client.posted) < (1 if unfinished else 2):
-            client.news.clear()
-            await client.news.wait()
+            client.posted_event.clear()
+            await client.posted_event.wait()
         task.cancel()
         with pytest.raises(asyncio.CancelledError):
             await task

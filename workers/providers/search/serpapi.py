@@ -182,10 +182,10 @@ async def _first_good(ranked: list[Candidate], settings: SearchSettings, deadlin
 def _combined(failures: list[InfrastructureFault]) -> InfrastructureFault:
     """Combine the failures of all results into one: causes of this worker come before those of hosts."""
     causes = {error.cause for error in failures}
-    telling = [cause for cause in (Cause.SANDBOX, Cause.TIMEOUT, Cause.HOST_DOWN) if cause in causes]
+    specific = [cause for cause in (Cause.SANDBOX, Cause.TIMEOUT, Cause.HOST_DOWN) if cause in causes]
     detail = f"no result could be fetched; the last failure: {failures[-1].detail}"
-    if telling:
-        return InfrastructureFault(telling[0], detail)
+    if specific:
+        return InfrastructureFault(specific[0], detail)
     return InfrastructureFault(Cause.BAD_ANSWER, detail, provider=NAME)
 
 

@@ -84,37 +84,37 @@ def test_a_listing_has_blobs_and_half_written_ones_only(url: str) -> None:
 def test_a_blob_stored_again_since_the_listing_stays(url: str) -> None:
     store = BlobStore(url)
     refs = [store.put(picture(colour)) for colour in ("red", "blue")]
-    inventory = BlobListing(url)
-    listed = inventory.blobs()
+    listing = BlobListing(url)
+    listed = listing.blobs()
     store.put(picture("red"))
-    assert {one.sha256 for one in listed if inventory.remove(one)} == {refs[1].sha256}
+    assert {one.sha256 for one in listed if listing.remove(one)} == {refs[1].sha256}
     assert store.get(refs[0]) == picture("red")
-    assert not any(inventory.remove(one) for one in listed if one.sha256 == refs[1].sha256)
+    assert not any(listing.remove(one) for one in listed if one.sha256 == refs[1].sha256)
 
 
 def test_a_store_has_a_list_of_its_users(url: str) -> None:
-    inventory = BlobListing(url)
-    assert inventory.users() == []
+    listing = BlobListing(url)
+    assert listing.users() == []
     for place in ("/runs/a", "/runs/b", "/runs/a"):
-        inventory.register_user(place)
-    assert {user.place for user in inventory.users()} == {"/runs/a", "/runs/b"}
-    inventory.unregister_user("/runs/a")
-    assert [user.place for user in inventory.users()] == ["/runs/b"]
+        listing.register_user(place)
+    assert {user.place for user in listing.users()} == {"/runs/a", "/runs/b"}
+    listing.unregister_user("/runs/a")
+    assert [user.place for user in listing.users()] == ["/runs/b"]
 
 
 def test_an_unknown_user_cannot_be_removed_from_the_list(url: str, monkeypatch: pytest.MonkeyPatch) -> None:
-    inventory = BlobListing(url)
-    monkeypatch.setattr(inventory._fs, "rm_file", lambda path: None)  # S3 does not mind
+    listing = BlobListing(url)
+    monkeypatch.setattr(listing._fs, "rm_file", lambda path: None)  # S3 does not mind
     with pytest.raises(FileNotFoundError):
-        inventory.unregister_user("/runs/a")
+        listing.unregister_user("/runs/a")
 
 
 CALLS: dict[str, Callable[[BlobListing], object]] = {
-    "find": lambda inventory: inventory.blobs(),
-    "find for users": lambda inventory: inventory.users(),
-    "info": lambda inventory: inventory.remove(ListedBlob("x", "0" * 64, 1, 0.0)),
-    "pipe_file": lambda inventory: inventory.register_user("/runs/a"),
-    "rm_file": lambda inventory: inventory.unregister_user("/runs/b"),
+    "find": lambda listing: listing.blobs(),
+    "find for users": lambda listing: listing.users(),
+    "info": lambda listing: listing.remove(ListedBlob("x", "0" * 64, 1, 0.0)),
+    "pipe_file": lambda listing: listing.register_user("/runs/a"),
+    "rm_file": lambda listing: listing.unregister_user("/runs/b"),
 }
 
 
@@ -130,14 +130,14 @@ def test_a_store_that_fails_is_named(
     def fail(*_: object, **__: object) -> None:
         raise kind("the store has moved")
 
-    inventory = BlobListing(f"memory://{uuid.uuid4().hex}")
-    inventory.register_user("/runs/b")
-    monkeypatch.setattr(inventory._fs, call.split()[0], fail)
-    with pytest.raises(InfrastructureFault, match=f"{inventory.url} .*: the store has moved"):
-        CALLS[call](inventory)
+    listing = BlobListing(f"memory://{uuid.uuid4().hex}")
+    listing.register_user("/runs/b")
+    monkeypatch.setattr(listing._fs, call.split()[0], fail)
+    with pytest.raises(InfrastructureFault, match=f"{listing.url} .*: the store has moved"):
+        CALLS[call](listing)
 
 
 def test_a_store_in_a_runs_own_folder_needs_no_list(tmp_path: Path) -> None:
-    inventory = BlobListing(str(tmp_path / "run" / "blobs"))
-    inventory.register_user(str(tmp_path / "run"))
+    listing = BlobListing(str(tmp_path / "run" / "blobs"))
+    listing.register_user(str(tmp_path / "run"))
     assert os.listdir(tmp_path) == []

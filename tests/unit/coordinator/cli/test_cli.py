@@ -331,12 +331,12 @@ def test_quiet_hides_progress_and_verbose_logs(monkeypatch):
     from coordinator.cli import verbosity
     from coordinator.console import terminal
 
-    root, ours = logging.getLogger(), logging.getLogger("coordinator")
+    root, logger = logging.getLogger(), logging.getLogger("coordinator")
     monkeypatch.setattr(terminal, "_quiet", False)
     monkeypatch.setattr(root, "level", root.level)
-    monkeypatch.setattr(ours, "level", ours.level)
+    monkeypatch.setattr(logger, "level", logger.level)
     verbosity.apply(verbose=True, quiet=False)
-    assert ours.level == logging.INFO
+    assert logger.level == logging.INFO
     assert not terminal.make_console(stderr=True).quiet
     verbosity.apply(verbose=False, quiet=True)
     assert root.level == logging.ERROR

@@ -104,7 +104,7 @@ def test_what_is_to_stay_is_written_on_both(clock: Clock) -> None:
         shown = console(terminal)
         with Stages(shown, clock=clock) as stages:
             stages.step("teaching")
-            stages.say("fault 3: [redis] cut")
+            stages.notify("fault 3: [redis] cut")
         assert "fault 3: [redis] cut" in shown.file.getvalue()
 
 

@@ -40,7 +40,7 @@ def configured(**train):
 
 @pytest.fixture
 def run(tmp_path):
-    """The folder of a run that has begun."""
+    """The folder of a run that has started."""
     folder = tmp_path / "run"
     folder.mkdir()
     configured().save_yaml(folder)
@@ -242,10 +242,10 @@ def on(queue_settings):
 
 def test_a_resumed_run_replaces_the_claim_of_its_dead_coordinator(server, queue_settings):
     claimed_by(server)
-    heir = Claim(on(queue_settings), resuming=True)
-    heir.acquire()
+    resuming = Claim(on(queue_settings), resuming=True)
+    resuming.acquire()
     assert claim.conflict(queue_settings)
-    heir.release()
+    resuming.release()
 
 
 @pytest.mark.parametrize("changes", [{"name": "other"}, {"host": "elsewhere"}, {"pid": 1}])

@@ -171,7 +171,7 @@ def test_a_group_in_the_place_of_one_thrown_away_is_a_refill_until_it_is_written
     assert report.trainer == {"refill": 5.0, "running judge_text": 2.0, "bookkeeping": 1.0}
 
 
-def test_a_wait_for_a_rollout_that_had_not_begun_and_one_that_nothing_explains():
+def test_a_wait_for_a_rollout_that_had_not_started_and_one_that_nothing_explains():
     rollouts = [rollout("a_0", 4, [(4, 6)], 6, state="trained", step=1, ended=6)]
     report = Idleness(ledger(rollouts, (), [(0, 6, 1), (7, 8, 2)]), []).report()
     assert report.trainer == {"not admitted": 4.0, "generation": 2.0, "unexplained": 1.0}
@@ -192,7 +192,7 @@ def test_weights_are_sent_at_a_steps_end_and_the_generator_stands_meanwhile():
     rollouts = [rollout("a_0", 0, [(0, 30)], 30, state="trained", step=2, ended=30)]
     rows = [{"step": 1, "timing_s/step": 10.0, "timing_s/update_weights": 3.0}]
     report = Idleness(ledger(rollouts, (), [(0, 1, 1), (9, 30, 2)]), rows).report()
-    assert report.trainer["weight sync"] == 3.0  # 6 to 9: the next wait had begun by 9
+    assert report.trainer["weight sync"] == 3.0  # 6 to 9: the next wait had started by 9
     assert report.generator == {"weight sync": 3.0}
 
 

@@ -39,10 +39,10 @@ def history(seed: int, steps: int = 30):
     def write(uid: str, asked: float) -> float:
         ready = []
         for member in range(SIBLINGS):
-            name, begun = f"{uid}_{member}", asked + draw.random() * 0.1
-            wrote = begun + 1 + draw.random() * 4
-            middle = (begun + wrote) / 2
-            entries.append(Started(time=begun, rollout_id=name, task=TASK))
+            name, began = f"{uid}_{member}", asked + draw.random() * 0.1
+            wrote = began + 1 + draw.random() * 4
+            middle = (began + wrote) / 2
+            entries.append(Started(time=began, rollout_id=name, task=TASK))
             last = wrote
             for kind, posted in (("diffusion", middle), ("judge_text", wrote)):
                 began = posted + draw.random() * 3
@@ -61,7 +61,7 @@ def history(seed: int, steps: int = 30):
                 entries.append(RequestEnded(time=ended + 0.01, outcome=outcome))
                 last = max(last, ended + 0.02)
             entries.append(
-                TextGenerated(time=wrote, rollout_id=name, segments=((begun, middle), (middle, wrote)))
+                TextGenerated(time=wrote, rollout_id=name, segments=((began, middle), (middle, wrote)))
             )
             document = Document(rollout_id=name, task=TASK, parts=(TextPart(text="words"),))
             entries.append(Scored(time=last, document=document, score=Score(reward=0.5), tokens=9))
@@ -74,13 +74,15 @@ def history(seed: int, steps: int = 30):
         began = at
         if draw.random() < 0.3:  # one is thrown away, and replaced
             ready, uid = groups.pop(0)
-            fate = max(at, ready) + 0.01
+            at_end = max(at, ready) + 0.01
             if draw.random() < 0.5:
-                entries.append(GroupFailed(time=fate, uid=uid, step=step))
+                entries.append(GroupFailed(time=at_end, uid=uid, step=step))
             else:
                 for m in range(SIBLINGS):
-                    entries.append(RolloutEnded(time=fate, rollout_id=f"{uid}_{m}", state="stale", step=step))
-            groups.append((write(f"r{step}", fate), f"r{step}"))
+                    entries.append(
+                        RolloutEnded(time=at_end, rollout_id=f"{uid}_{m}", state="stale", step=step)
+                    )
+            groups.append((write(f"r{step}", at_end), f"r{step}"))
         groups.sort()
         batch, groups = groups[:BATCH], groups[BATCH:]
         at = max(at, batch[-1][0]) + 0.05

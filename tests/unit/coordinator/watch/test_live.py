@@ -45,7 +45,7 @@ def test_step_reward_queue_workers_and_idle_share_are_shown(view, tmp_path, term
     shown, console = view(terminal)
     step(tmp_path, 4, 0.625)
     with shown:
-        shown.say(TRAINING)
+        shown.notify(TRAINING)
     text = console.file.getvalue()
     for expected in ("4/10", "0.625", "search 3", "25%", "code 1/2 (1–4)", "workers restarted"):
         assert expected in text
@@ -62,7 +62,7 @@ def test_what_the_trainer_waits_for_is_shown_and_where_it_is(view, tmp_path, ter
     writer.append(TextGenerated(time=now - 20, rollout_id="g_0", segments=((now - 30, now - 20),)))
     writer.close()
     with shown:
-        shown.say(TRAINING)
+        shown.notify(TRAINING)
     text = " ".join(console.file.getvalue().split())
     assert "waiting for" in text
     assert "pending code (20 of 30 s), g_0-0 is stuck: no worker serves this queue" in text
@@ -75,7 +75,7 @@ def test_a_pause_names_the_provider(view, tmp_path, terminal):
     writer.paused(["search (serpapi at serpapi.com) has been failing"], since=time.time())
     writer.close()
     with shown:
-        shown.say(TRAINING)
+        shown.notify(TRAINING)
     text = " ".join(console.file.getvalue().split())
     assert "paused" in text
     assert "search (serpapi at serpapi.com) has been failing" in text
@@ -85,7 +85,7 @@ def test_a_pause_names_the_provider(view, tmp_path, terminal):
 def test_the_first_minutes_are_named_for_what_they_are(view, tmp_path, terminal):
     shown, console = view(terminal)
     with shown:
-        shown.say(TRAINING)
+        shown.notify(TRAINING)
         assert LOADING in console.file.getvalue()
         assert FIRST not in console.file.getvalue()
         writer = LedgerWriter(tmp_path, "test")
@@ -106,7 +106,7 @@ def test_the_time_left_is_estimated_from_the_last_steps(view, tmp_path, terminal
     for number in range(1, 5):
         step(tmp_path, number, 0.5)  # 4 s each, of ten steps
     with shown:
-        shown.say(TRAINING)
+        shown.notify(TRAINING)
     assert "about 24 s" in console.file.getvalue()
 
 
@@ -120,7 +120,7 @@ def test_the_first_samples_are_counted(view, tmp_path):
     writer.scored(document, Score(reward=0.5), tokens=3)
     writer.close()
     with shown:
-        shown.say(TRAINING)
+        shown.notify(TRAINING)
     assert f"{FIRST}, 1 of 2 so far" in console.file.getvalue()
 
 
@@ -132,14 +132,14 @@ def test_masked_samples_are_shown_by_cause_and_apart_from_those_dropped_with_the
     writer.rollout_ended("g_2", "masked", reason="dropped with its group", step=1)
     writer.close()
     with shown:
-        shown.say(TRAINING)
+        shown.notify(TRAINING)
     words = "masked 2 (2 timeout, 1 quota), 1 dropped with their groups"
     assert words in console.file.getvalue()
 
 
 def test_off_a_terminal_a_step_is_one_line_and_silence_between(view, tmp_path):
     shown, console = view(False)
-    shown.say(TRAINING)
+    shown.notify(TRAINING)
     step(tmp_path, 1, 0.5)
     shown.show()
     shown.show()
@@ -150,7 +150,7 @@ def test_off_a_terminal_a_step_is_one_line_and_silence_between(view, tmp_path):
 
 def test_before_training_only_the_stage_is_named(view):
     shown, console = view(False)
-    shown.say("starting Redis")
+    shown.notify("starting Redis")
     assert console.file.getvalue() == "run: starting Redis\n"
 
 
@@ -178,11 +178,11 @@ def test_an_output_that_takes_no_more_does_not_end_the_run(view, terminal, error
         raise OSError(error, os.strerror(error))
 
     with shown:
-        shown.say("begins")
+        shown.notify("begins")
         monkeypatch.setattr(console.file, "write", gone)
         monkeypatch.setattr(console.file, "flush", gone)
         for _ in range(100):
-            shown.say(TRAINING)
+            shown.notify(TRAINING)
         assert len(console._buffer) < 100, "what cannot be shown piles up"
     assert "begins" in console.file.getvalue()
 
@@ -192,5 +192,5 @@ def test_a_torn_line_of_metrics_is_passed_over(view, tmp_path):
     (tmp_path / "metrics.jsonl").write_text('{"step": 3, "da{"step"\n')
     step(tmp_path, 4, 0.5)
     with shown:
-        shown.say(TRAINING)
+        shown.notify(TRAINING)
     assert "4/10" in console.file.getvalue()

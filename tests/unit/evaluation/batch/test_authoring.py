@@ -43,11 +43,11 @@ class Queue:
         self.result = result
         self.posted: list[str] = []
         self.cancelled: list[str] = []
-        self.news = asyncio.Event()
+        self.posted_event = asyncio.Event()
 
     async def post(self, request):
         self.posted.append(request.request_id)
-        self.news.set()
+        self.posted_event.set()
         result = self.result
 
         class Posted:
@@ -68,11 +68,11 @@ class Script:
 
     def __init__(self, *pieces: object):
         self.pieces = pieces
-        self.asked: list[tuple] = []
+        self.calls: list[tuple] = []
         self.closed = False
 
     async def write(self, task, images, seed):
-        self.asked.append((task, images, seed))
+        self.calls.append((task, images, seed))
         try:
             for piece in self.pieces:
                 if isinstance(piece, Exception):
@@ -131,7 +131,7 @@ async def test_the_document_says_who_wrote_it_and_how_long_it_took(blobs):
 async def test_the_author_gets_the_task_s_images_and_the_seed(blobs):
     author, ref = Script("Hi"), blob_of(blobs)
     await write(author, Queue(None), blobs, inputs=[ref])
-    [(task, images, seed)] = author.asked
+    [(task, images, seed)] = author.calls
     assert (task.inputs, images, seed) == ((ref,), [blobs.get(ref)], 4)
 
 
@@ -140,7 +140,7 @@ async def test_a_request_is_posted_while_the_author_writes_on(blobs):
     author = Script(TEXT[: TEXT.index("Then")], later, "The end.")
     writing = asyncio.create_task(write(author, queue, blobs))
     async with asyncio.timeout(5):
-        await queue.news.wait()
+        await queue.posted_event.wait()
     assert not writing.done()
     later.set()
     assert (await writing).text.endswith("The end.")
@@ -176,7 +176,7 @@ async def test_an_author_that_fails_leaves_no_document_and_nothing_open(blobs):
     class Breaks(Script):
         async def write(self, task, images, seed):
             yield TEXT[: TEXT.index("Then")]
-            await queue.news.wait()
+            await queue.posted_event.wait()
             raise broken
 
     with pytest.raises(InfrastructureFault) as caught:
@@ -199,7 +199,7 @@ async def test_cancelling_closes_the_author_and_what_is_open(blobs):
     author, queue = Script(TEXT[: TEXT.index("Then")], asyncio.Event()), Queue(None)
     writing = asyncio.create_task(write(author, queue, blobs))
     async with asyncio.timeout(5):
-        await queue.news.wait()
+        await queue.posted_event.wait()
     writing.cancel()
     with pytest.raises(asyncio.CancelledError):
         await writing

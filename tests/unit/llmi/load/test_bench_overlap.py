@@ -126,7 +126,7 @@ def phased() -> Book:
 
 def test_waiting_for_a_thread_of_the_client_counts_in_a_phased_variant():
     run = phased().run(phased=True)
-    after = {name.partition(".")[2] + name[2]: time - Book.ZERO for name, time in run.asked.items()}
+    after = {name.partition(".")[2] + name[2]: time - Book.ZERO for name, time in run.due.items()}
     assert after == {"diffusion-00": 13, "diffusion-01": 13, "edit-01": 18, "judge_text-00": 21,
                      "judge_text-01": 21}  # fmt: skip
     queues = measure(run).queues
@@ -151,7 +151,7 @@ def test_a_request_is_never_due_after_it_was_posted():
     book = phased()
     book.rollout("r_0", (25, 26), step=3, asked=2)  # replaces a group of step 2
     run = book.run(phased=True)
-    assert all(run.asked[name] <= record.posted for name, record in book.ledger.requests.items())
+    assert all(run.due[name] <= record.posted for name, record in book.ledger.requests.items())
 
 
 def test_the_bound_by_hand():

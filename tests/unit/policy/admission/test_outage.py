@@ -94,7 +94,7 @@ STEPS = st.lists(
 
 @given(STEPS)
 def test_any_history(steps):
-    outage, now, blamed_for, probed = Outage(**OPTIONS), 0.0, 0.0, []
+    outage, now, failed_at, probed = Outage(**OPTIONS), 0.0, 0.0, []
     was = False
     for passed, groups, down, open_groups in steps:
         now += passed
@@ -104,13 +104,13 @@ def test_any_history(steps):
         if on and not was:
             assert down is True
             assert unusable > OPTIONS["share"]
-            assert now - blamed_for >= OPTIONS["for_s"]
+            assert now - failed_at >= OPTIONS["for_s"]
         if down is False:
             assert not on
         if was and not on:
             assert down is False
         if unusable <= OPTIONS["share"] or on:
-            blamed_for = now
+            failed_at = now
         if outage.should_probe(now, open_groups):
             assert on
             assert not open_groups

@@ -133,10 +133,10 @@ def engines(monkeypatch):
         trainer = TcpCheckpointEngine(1 << 20, is_master=True, timeout_s=timeout_s)
         rollouts = [TcpCheckpointEngine(1 << 20, timeout_s=timeout_s) for _ in range(receivers)]
         metadata = [trainer.prepare(), *(rollout.prepare() for rollout in rollouts)]
-        ours, theirs = TcpCheckpointEngine.build_topology(1, receivers, metadata)
-        trainer.init_process_group(**{key: values[0] for key, values in ours.items()})
+        of_trainer, of_rollouts = TcpCheckpointEngine.build_topology(1, receivers, metadata)
+        trainer.init_process_group(**{key: values[0] for key, values in of_trainer.items()})
         for rank, rollout in enumerate(rollouts):
-            rollout.init_process_group(**{key: values[rank] for key, values in theirs.items()})
+            rollout.init_process_group(**{key: values[rank] for key, values in of_rollouts.items()})
         made.append(trainer)
         return trainer, rollouts
 
@@ -181,10 +181,10 @@ def test_verls_own_sockets_have_a_time_out(engines):
     import zmq
 
     engines(receivers=1, timeout_s=0.2)
-    with zmq.Context.instance().socket(zmq.REP) as stranger:
-        stranger.bind_to_random_port("tcp://127.0.0.1")
+    with zmq.Context.instance().socket(zmq.REP) as other_server:
+        other_server.bind_to_random_port("tcp://127.0.0.1")
         with pytest.raises(zmq.Again):
-            stranger.recv()
+            other_server.recv()
 
 
 def test_the_windowed_trainers_differ_only_in_submitting_prompts():

@@ -42,7 +42,7 @@ def ledger(tmp_path):
 
 
 def test_every_group_is_counted_by_its_result(ledger):
-    became = group_summary(
+    groups = group_summary(
         ledger(
             {
                 "a_0": (1, "trained"), "a_1": (1, "trained"), "a_2": (1, "masked"),
@@ -54,12 +54,12 @@ def test_every_group_is_counted_by_its_result(ledger):
             failed=("d",),
         )
     )  # fmt: skip
-    assert (became.n_valid, became.n_total) == (2, 3)
-    assert became.replaced == {"failed": 1, "stale": 1, "too_few": 1}
+    assert (groups.n_valid, groups.n_total) == (2, 3)
+    assert groups.replaced == {"failed": 1, "stale": 1, "too_few": 1}
 
 
 def test_a_rollout_that_a_resume_replaced_is_in_no_count(ledger):
-    became = group_summary(
+    groups = group_summary(
         ledger(
             {
                 "a_0": (1, "trained"), "a_1": (1, "abandoned"), "a_1.1": (1, "masked"),
@@ -67,8 +67,8 @@ def test_a_rollout_that_a_resume_replaced_is_in_no_count(ledger):
             }
         )
     )  # fmt: skip
-    assert (became.n_valid, became.n_total) == (1, 2)
-    assert became.replaced == {"too_few": 1}
+    assert (groups.n_valid, groups.n_total) == (1, 2)
+    assert groups.replaced == {"too_few": 1}
 
 
 def test_a_group_is_as_slow_as_its_slowest_rollout(ledger):

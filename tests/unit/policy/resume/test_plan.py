@@ -68,7 +68,7 @@ class SimulatedRun:
     written: list[Entry] = field(default_factory=list)
     texts: dict[str, Completion] = field(default_factory=dict)
     checkpoints: list[tuple[int, int, dict[str, Group]]] = field(default_factory=lambda: [(0, 0, {})])
-    asked: Counter[str] = field(default_factory=Counter)
+    posted: Counter[str] = field(default_factory=Counter)
     queue: set[str] = field(default_factory=set)
     plan: ResumePlan = field(default_factory=ResumePlan)
     continued: dict[str, ResumeState] = field(default_factory=dict)
@@ -156,7 +156,7 @@ class SimulatedRun:
             request = Request(request_id=request_id, kind="search", payload={}, deadline=1e9, owner=name)
             if request_id not in self.queue:
                 self.queue.add(request_id)
-                self.asked[request_id] += 1
+                self.posted[request_id] += 1
             yield
             self.record(Posted, request=request)
             yield
@@ -239,7 +239,7 @@ def test_a_run_may_be_killed_at_any_moment_any_number_of_times(seed, kills):
     by_step = {step: {r.uid for r in trained if r.step == step} for step in range(1, STEPS + 1)}
     assert all(len(uids) == 1 for uids in by_step.values())
     assert len(set().union(*by_step.values())) == STEPS
-    assert max(run.asked.values()) == 1
+    assert max(run.posted.values()) == 1
     assert [wait.step for wait in ledger.waits] == list(range(1, STEPS + 1))
 
 

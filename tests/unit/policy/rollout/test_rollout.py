@@ -71,7 +71,7 @@ async def test_a_request_is_posted_when_its_tag_closes_while_the_model_writes_on
     queue, model = Queue(), Model(f"One {search('cat')} two.", gate_at=1)
     running = asyncio.create_task(build(model=model, queue=queue).run(PROMPT))
     await queue.seen("u_0-0")
-    assert len(model.asked) == 2  # the second segment is asked for, and nothing has answered
+    assert len(model.calls) == 2  # the second segment is asked for, and nothing has answered
     assert not running.done()
     assert queue.requests["u_0-0"].payload == {"query": "cat"}
     assert queue.requests["u_0-0"].owner == "u_0"
@@ -256,8 +256,8 @@ async def test_the_budget_is_of_all_segments_together(build):
     assert written.truncated
     assert written.document.truncated
     assert len(written.token_ids) == tokens
-    assert [left for _, left in model.asked] == [tokens, 4]
-    assert [start for start, _ in model.asked] == [3, 3 + len(search("x"))]
+    assert [left for _, left in model.calls] == [tokens, 4]
+    assert [start for start, _ in model.calls] == [3, 3 + len(search("x"))]
 
 
 async def test_a_tag_cut_off_by_the_budget_is_invalid_and_not_posted(build):

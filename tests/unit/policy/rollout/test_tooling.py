@@ -222,7 +222,7 @@ async def test_time_in_the_queue_does_not_shorten_a_job(tag: str) -> None:
 def test_no_order_of_completion_exceeds_the_budget(limit_s, limits, shares, chance) -> None:
     """Jobs that run for a share of their limit each, or beyond it, and end in any order."""
 
-    async def play() -> None:
+    async def answer_in_turn() -> None:
         budget, running, used = CodeBudget(limit_s * limits, limit_s), {}, []
 
         async def job(share_of_limit: float) -> None:
@@ -242,7 +242,7 @@ def test_no_order_of_completion_exceeds_the_budget(limit_s, limits, shares, chan
                 running.pop(chance.choice(sorted(running))).set()
         await asyncio.gather(*tasks)
 
-    asyncio.run(asyncio.wait_for(play(), PATIENCE_S))
+    asyncio.run(asyncio.wait_for(answer_in_turn(), PATIENCE_S))
 
 
 @pytest.mark.parametrize(

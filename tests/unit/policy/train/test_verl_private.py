@@ -46,7 +46,7 @@ def test_the_hooks_hide_no_name_of_verl():
     from policy.train.sampler import GroupSampler, GroupSamplerAsync
     from policy.train.verl_private import SamplerHooks
 
-    ours = {name for name in vars(SamplerHooks) if not name.startswith("__")} - OVERRIDDEN.keys()
+    hooks = {name for name in vars(SamplerHooks) if not name.startswith("__")} - OVERRIDDEN.keys()
     for sampler, buffer in ((GroupSampler, ReplayBuffer), (GroupSamplerAsync, ReplayBufferAsync)):
         assert issubclass(sampler, buffer)
-        assert not [name for name in ours if hasattr(buffer, name)]
+        assert not [name for name in hooks if hasattr(buffer, name)]

@@ -119,12 +119,12 @@ def test_another_version_is_replaced_and_a_strangers_folder_is_not(folder: Path,
     build_library(old, seed=0)
     assert (old / "000.png").exists()
     assert {path.name for path in tmp_path.iterdir()} == {"old", ".old.lock"}
-    stranger = tmp_path / "holiday"
-    stranger.mkdir()
-    (stranger / "beach.jpg").write_bytes(b"mine")
+    foreign = tmp_path / "holiday"
+    foreign.mkdir()
+    (foreign / "beach.jpg").write_bytes(b"mine")
     with pytest.raises(ConfigError, match="holiday"):
-        build_library(stranger, seed=0)
-    assert (stranger / "beach.jpg").read_bytes() == b"mine"
+        build_library(foreign, seed=0)
+    assert (foreign / "beach.jpg").read_bytes() == b"mine"
 
 
 def own_library(folder: Path, *lines: str) -> Path:

@@ -111,10 +111,10 @@ class Names(AbstractResolver):
 
     def __init__(self, *found: str):
         self.found = found
-        self.asked: list[str] = []
+        self.lookups: list[str] = []
 
     async def resolve(self, host: str, port: int = 0, family: Any = 0) -> list[ResolveResult]:
-        self.asked.append(host)
+        self.lookups.append(host)
         if not self.found:
             raise socket.gaierror(socket.EAI_NONAME, "unknown")
         return [
@@ -147,11 +147,11 @@ def test_a_name_that_resolves_to_an_internal_address_is_requested_directly(
 def test_a_name_is_not_resolved_for_each_request_nor_without_a_proxy(monkeypatch: pytest.MonkeyPatch) -> None:
     names = Names()
     asyncio.run(proxies.route(WEB, names))
-    assert names.asked == []
+    assert names.lookups == []
     monkeypatch.setenv("HTTPS_PROXY", PROXY)
     for _ in range(3):
         asyncio.run(proxies.route(WEB, names))
-    assert names.asked == ["serpapi.com"]
+    assert names.lookups == ["serpapi.com"]
 
 
 def test_a_name_that_does_not_resolve_in_time_is_left_to_the_proxy(monkeypatch: pytest.MonkeyPatch) -> None:

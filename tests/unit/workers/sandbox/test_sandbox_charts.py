@@ -206,11 +206,13 @@ def test_a_chart_is_cropped_like_matplotlibs_tight_box(renderer: Renderer, code:
         plt.savefig(theirs, format="png", bbox_inches="tight")
         plt.close("all")
     (own,) = renderer.render(code, SETTINGS).images
-    ours, wanted = (Image.open(io.BytesIO(image)).convert("RGBA") for image in (own, theirs.getvalue()))
-    assert 0 <= ours.width - wanted.width <= 2
-    assert 0 <= ours.height - wanted.height <= 2
+    drawn, wanted = (Image.open(io.BytesIO(image)).convert("RGBA") for image in (own, theirs.getvalue()))
+    assert 0 <= drawn.width - wanted.width <= 2
+    assert 0 <= drawn.height - wanted.height <= 2
     size = (wanted.width // 8, wanted.height // 8)
-    coarse = [image.crop((0, 0, *wanted.size)).resize(size, Image.Resampling.BOX) for image in (ours, wanted)]
+    coarse = [
+        image.crop((0, 0, *wanted.size)).resize(size, Image.Resampling.BOX) for image in (drawn, wanted)
+    ]
     assert max(ImageStat.Stat(ImageChops.difference(*coarse)).mean) < 4
 
 
