@@ -25,7 +25,7 @@ RECORD_TTL_S = 3600  # a record is kept for so long after the deadline of its re
 POST = Script("workers.broker.scripts", "post", "queue")
 CHECK = Script("workers.broker.scripts", "check", "queue")
 
-State = Literal["posted", "waiting", "running", "done", "full"]
+State = Literal["posted", "waiting", "running", "cancelled", "done", "full"]
 
 
 @dataclass(frozen=True)
@@ -49,6 +49,7 @@ class Posted:
 
     - `posted`: now queued. `length`: that of its queue.
     - `waiting`, `running`: it was queued or held already.
+    - `cancelled`: a worker still holds it, and it was cancelled. Nothing is changed.
     - `done`: it has an outcome, `outcome` as JSON.
     - `full`: its queue has no room. `length`: that of its queue.
     """

@@ -59,6 +59,7 @@ _ANSWERS: dict[str, State] = {
     "posted": "posted",
     "waiting": "queued",
     "running": "running",
+    "cancelled": "running",
     "done": "done",
     "full": "absent",
 }

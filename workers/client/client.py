@@ -145,7 +145,8 @@ class QueueClient:
         An outcome that the dead client would have got counts: a success, or a failure of the model. An
         infrastructure failure does not (the deadline passed while no client was there, for example): the
         request is posted again. A queued request gets the new deadline and this client's reply stream; a
-        running one keeps its deadline. One that its client cancelled may still run; then this waits for it.
+        running one keeps its deadline. One that its client cancelled may still run: this call waits until its
+        worker has ended it, and uses its success or posts it again.
         """
         return await self._start_request(request, self._reattach)
 
@@ -224,16 +225,17 @@ class QueueClient:
             self._on_reply(handle.request.request_id, posted.outcome)
 
     async def _reattach(self, handle: RequestHandle) -> None:
-        """Reattach to the request, once Redis answers."""
+        """Reattach to the request, once Redis answers and no worker is about to end it as cancelled."""
         request = handle.request
         while True:
             try:
                 one = prepare(request, self._stream, time.time())
                 (posted,) = await post_async(self._redis, [one], NO_LIMIT, keep_failures=False)
-                break
+                if posted.state != "cancelled":
+                    break
             except (RedisError, OSError) as error:
                 logger.warning("%s not reattached yet: %s", request.request_id, error)
-                await asyncio.sleep(RETRY_S)
+            await asyncio.sleep(RETRY_S)
         if posted.state == "done":
             self._on_reply(request.request_id, posted.outcome)
 

@@ -1,7 +1,8 @@
 -- Post requests, each unless it is queued, held or over. One call posts many.
 --
 -- A request that is queued or held is updated: its message, reply stream and deadline become those of this call.
--- A stored outcome that counts is returned. Another one is deleted, and the request is posted again.
+-- A stored outcome that counts is returned. Another one is deleted, and the request is posted again; while a worker
+-- still holds the cancelled request, nothing is changed, since that worker may end it at any moment.
 --
 -- KEYS      none: the keys are made from the arguments
 -- ARGV[1]   requests that one queue may hold
@@ -9,7 +10,7 @@
 -- ARGV[3]   causes of failure that count, separated by commas; '*': every outcome counts
 -- ARGV[4+]  per request: id, queue, level, message, reply stream, microseconds until the deadline, and until the
 --           latest start
--- Returns   per request {state, detail}: {'posted', queue length}, {'waiting', ''}, {'running', ''},
+-- Returns   per request {state, detail}: {'posted', queue length}, {'waiting', ''}, {'running', ''}, {'cancelled', ''},
 --           {'done', outcome} or {'full', queue length}
 local function counts(stored)
   if ARGV[3] == '*' then return true end
@@ -20,14 +21,15 @@ end
 local function post(id, queue, level, message, reply_to, left, start_left)
   local record, outcome = record_key(id), 'llmi:outcome:' .. id
   local stored = redis.call('GET', outcome)
+  local state = redis.call('HGET', record, 'state')
   if stored then
     if counts(stored) then return {'done', stored} end
+    if state == 'held' then return {'cancelled', ''} end
     redis.call('DEL', outcome)
   end
   local fields = {'message', message, 'reply_to', reply_to,
     'deadline', whole(now + left), 'start_by', whole(now + start_left)}
   local ttl = math.max(1, math.floor(left / 1000000) + ARGV[2])
-  local state = redis.call('HGET', record, 'state')
   if state then
     redis.call('HSET', record, unpack(fields))
     redis.call('EXPIRE', record, ttl)
