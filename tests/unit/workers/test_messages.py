@@ -100,7 +100,8 @@ def test_a_request_gets_its_own_id_and_an_absolute_deadline() -> None:
 @pytest.mark.parametrize(
     "changes",
     [
-        {"version": 2},
+        {"version": 1},
+        {"version": "2"},
         {"request_id": ""},
         {"request_id": "x" * 129},
         {"surprise": 1},

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 import subprocess
 from pathlib import Path
 
@@ -15,6 +16,7 @@ from workers.redis_script import Script
 ROOT = Path(__file__).parents[3]
 FOLDERS = ("workers", "policy", "rewards", "evaluation", "coordinator", "llmi")
 SCRIPTS = sorted(path.relative_to(ROOT) for folder in FOLDERS for path in (ROOT / folder).rglob("*.lua"))
+LIBRARY = Path("workers/broker/scripts/queue.lua")  # no script: others contain it
 
 
 class Server:
@@ -36,13 +38,29 @@ class Server:
         return (count, *rest)
 
 
-@pytest.mark.parametrize("path", SCRIPTS, ids=str)
+@pytest.mark.parametrize("path", [path for path in SCRIPTS if path != LIBRARY], ids=str)
 def test_a_script_documents_its_keys_its_arguments_and_what_it_returns(path: Path) -> None:
     lines = (ROOT / path).read_text().splitlines()
     header = lines[: next(number for number, line in enumerate(lines) if not line.startswith("--"))]
     assert header[0].endswith("."), "the first line says what the script does"
     for word in ("KEYS", "ARGV", "Returns"):
         assert any(line.startswith(f"-- {word}") for line in header), word
+
+
+def test_the_keys_of_the_queues_are_documented_in_one_place() -> None:
+    """The header of the library names every key that a script of the queues makes."""
+    header = (ROOT / LIBRARY).read_text().partition("\nlocal ")[0]
+    sources = {path: (ROOT / path).read_text() for path in SCRIPTS if path.parent == LIBRARY.parent}
+    made = {key for source in sources.values() for key in re.findall(r"'(llmi:\w+:)' \.\.", source)}
+    assert made >= {"llmi:request:", "llmi:held:", "llmi:queue:", "llmi:wake:"}
+    assert {key for key in made if key not in header} == set()
+
+
+def test_a_script_contains_its_library_once() -> None:
+    script = Script("workers.broker.scripts", "claim", "queue")
+    library = (ROOT / LIBRARY).read_text()
+    assert script.source.startswith(library)
+    assert script.source.count(library) == 1
 
 
 def test_every_script_is_packaged(monkeypatch: pytest.MonkeyPatch) -> None:

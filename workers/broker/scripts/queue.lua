@@ -1,6 +1,5 @@
 -- Functions that the scripts of the queues share. `workers.redis_script.Script` puts this file before them.
 --
--- KEYS, ARGV, Returns: those of the script.
 -- Keys of the queues; times are microseconds by the clock of Redis:
 --   QUEUE, QUEUE\6\223, QUEUE\6\226   lists of request ids, one per level, as kombu names them; the last is next
 --   llmi:request:ID       record of a request until it has an outcome: hash
@@ -15,6 +14,9 @@
 --   llmi:held:QUEUE       sorted set: ids of held requests -> when their leases expire
 --   llmi:queue:QUEUE      hash: posted:LEVEL, popped:LEVEL: how many entries its lists got and lost
 --   llmi:wake:QUEUE       list with at most one entry, which wakes one idle worker
+--   llmi:outcome:ID       outcome of a request: JSON
+--   llmi:cancelled:WORKER list: cancelled requests that the worker holds
+--   llmi:replies:CLIENT   stream: ids of requests of the client that have an outcome
 local LEVELS = {'0', '3', '6'}
 local clock = redis.call('TIME')
 local now = clock[1] * 1000000 + clock[2]

@@ -1,5 +1,6 @@
--- Put held requests back to the head of their queues: given ones, or those whose leases have expired. The delivery of
--- a request that was cancelled meanwhile ends instead. Requests of one list stay in their order.
+-- Put held requests back to the head of their queues: given ones, or those whose leases have expired.
+--
+-- Requests of one list stay in their order. The delivery of a request that was cancelled meanwhile ends instead.
 --
 -- KEYS      none: the keys are made from the arguments
 -- ARGV[1]   'returned' (nothing went wrong), 'lost' (the process that ran it died), 'expired' (its worker is silent) or

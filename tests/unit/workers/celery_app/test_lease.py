@@ -4,57 +4,91 @@ from __future__ import annotations
 
 import threading
 import time
+from collections.abc import Iterator
 from types import SimpleNamespace
+from typing import Any
 
 import pytest
 
+from workers.broker.claims import Claim
 from workers.celery_app import lease
-from workers.celery_app.lease import LeaseRenewer, must_end_by
+from workers.celery_app.claimer import Held
+from workers.celery_app.lease import LeaseRenewer
 from workers.settings import QueueSettings
 
 ENOUGH_S = 10.0
 
 
+def held(left_s: float, limit_s: float | None) -> Held:
+    """A claim of now, with `left_s` seconds until its deadline."""
+    return Held(Claim("r", 1, "code", b"", left_s=left_s), limit_s)
+
+
 @pytest.fixture
-def leases(monkeypatch: pytest.MonkeyPatch) -> LeaseRenewer:
+def leases(monkeypatch: pytest.MonkeyPatch) -> Iterator[LeaseRenewer]:
+    """A renewer that renews each millisecond; it waits for no cancellation."""
     monkeypatch.setattr(lease, "beat_s", lambda _lease_s: 0.001)
-    return LeaseRenewer(QueueSettings())
+    monkeypatch.setattr(LeaseRenewer, "_await_cancellation", lambda _self, timeout_s: time.sleep(timeout_s))
+    claimer: Any = SimpleNamespace(held=dict)
+    renewer = LeaseRenewer(QueueSettings(redis_url="redis://127.0.0.1:1/0"), "w", ["code"], claimer)
+    yield renewer
+    renewer.stop()
 
 
-def asked(deadline: float, limit_s: float | None) -> SimpleNamespace:
-    """A Celery request with a message of ours."""
-    app = SimpleNamespace(amqp=SimpleNamespace(queues=SimpleNamespace(consume_from={"code": None})))
-    return SimpleNamespace(
-        app=app, args=[{"deadline": deadline, "limit_s": limit_s}], time_limits=(1.0, None)
-    )
+def asked(held_now: dict[str, Held], queues: dict[str, None] | None = None) -> SimpleNamespace:
+    """A Celery request with the delivery tag `tag`, of a worker that holds `held_now`."""
+    consumed = SimpleNamespace(consume_from=queues or {"code": None})
+    message = SimpleNamespace(delivery_tag="tag", channel=SimpleNamespace(held=lambda: held_now))
+    app = SimpleNamespace(amqp=SimpleNamespace(queues=consumed))
+    return SimpleNamespace(app=app, message=message, time_limits=(1.0, None))
 
 
 @pytest.mark.parametrize(
-    ("limit_s", "started", "over"),
-    [(20.0, 100.0, 120.0), (20.0, None, 1000.0), (None, 100.0, 1000.0), (20.0, 995.0, 1000.0)],
+    ("left_s", "limit_s", "expected"), [(900.0, 20.0, 20.0), (900.0, None, 900.0), (5.0, 20.0, 5.0)]
 )
 def test_a_lease_ends_with_the_time_limit_of_its_job(
-    limit_s: float | None, started: float | None, over: float
+    left_s: float, limit_s: float | None, expected: float
 ) -> None:
-    assert must_end_by(asked(1000.0, limit_s), started) == over
+    one = held(left_s, limit_s)
+    assert one.ends == one.since + expected
 
 
-@pytest.mark.parametrize("message", [None, 7, [], {}, {"deadline": "soon"}, {"deadline": 1, "limit_s": "x"}])
-def test_the_lease_of_a_message_without_limits_never_ends(message: object) -> None:
-    assert must_end_by(SimpleNamespace(args=[message]), 0.0) == float("inf")
+@pytest.mark.parametrize("passed_s", [-ENOUGH_S, ENOUGH_S])
+def test_a_job_over_its_time_is_not_renewed(
+    passed_s: float, monkeypatch: pytest.MonkeyPatch, leases: LeaseRenewer
+) -> None:
+    one = held(60.0, 20.0)
+    one.since -= 20.0 + lease.GRACE_S + passed_s
+    renewed: list[Claim] = []
+
+    def renew(_redis: object, claims: list[Claim], _lease_s: float) -> None:
+        renewed.extend(claims)
+        raise OSError("that is all")
+
+    monkeypatch.setattr(leases, "_claimer", SimpleNamespace(held=lambda: {"tag": one}))
+    monkeypatch.setattr(lease, "renew", renew)
+    with pytest.raises(OSError, match="that is all"):
+        leases.renew()
+    assert renewed == ([one.claim] if passed_s < 0 else [])
 
 
 def test_celerys_hard_limit_is_the_time_limit_of_the_job() -> None:
-    request = asked(time.time() + 600.0, 20.0)
+    request = asked({"tag": held(600.0, 20.0)})
     lease.set_time_limit(request)
     assert request.time_limits[0] == pytest.approx(20.0, abs=lease.GRACE_S)
+
+
+def test_a_request_that_went_back_gets_no_limit_of_its_own() -> None:
+    """The connection was lost between the claim and now. The default of Celery stays."""
+    request = asked({})
+    lease.set_time_limit(request)
+    assert request.time_limits == (1.0, None)
 
 
 @pytest.mark.parametrize("queues", [{"diffusion": None}, {"code": None, "edit": None}])
 def test_a_process_that_keeps_a_model_has_no_hard_limit(queues: dict[str, None]) -> None:
     """Celery enforces one with SIGKILL; code that runs beside a model must not take that along either."""
-    request = asked(time.time() + 600.0, 20.0)
-    request.app.amqp.queues.consume_from = queues
+    request = asked({"tag": held(600.0, 20.0)}, queues)
     lease.set_time_limit(request)
     assert request.time_limits == (None, None)
 

@@ -15,7 +15,7 @@ from kombu.asynchronous import Hub
 
 from workers.celery_app import app
 from workers.celery_app.request import JobRequest, JobTask
-from workers.celery_app.transport.wakeup import WakeUp, restore_pool_state
+from workers.celery_app.wakeup import WakeUp, restore_pool_state
 from workers.settings import QueueSettings
 
 
@@ -61,7 +61,7 @@ def test_a_prefork_pool_gets_back_its_time_limits_and_its_busy_processes() -> No
         _busy_workers=set(),
         on_timeout_set=lambda running, _soft, hard_s: limits.append((running, hard_s)),
     )
-    restore_pool_state(pool)
+    restore_pool_state(SimpleNamespace(_pool=pool))
     assert pool._busy_workers == {11, 12}
     [(running, left_s)] = limits
     assert running is limited
