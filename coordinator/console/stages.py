@@ -12,7 +12,6 @@ from __future__ import annotations
 import logging
 import time
 from collections.abc import Callable
-from types import TracebackType
 
 from rich.console import Console
 from rich.markup import escape
@@ -82,9 +81,7 @@ class Stages:
     def __enter__(self) -> Stages:
         return self  # drawn from the first step on: a console redraws only one line at a time
 
-    def __exit__(
-        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
-    ) -> None:
+    def __exit__(self, *_: object) -> None:
         self._written(self._bars.stop if self._bars else None)
 
     def step(self, name: str, share: float | None = None, detail: str = "") -> None:

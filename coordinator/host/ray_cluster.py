@@ -16,11 +16,12 @@ import os
 import secrets
 import sys
 import tempfile
-from collections.abc import Iterator, Sequence
+from collections.abc import Sequence
 from pathlib import Path
 
 from coordinator.config.pools import PoolSettings
 from coordinator.config.settings import RAY_ENV, RaySettings
+from coordinator.host.environment import environment
 from coordinator.host.hardware import detect
 from coordinator.host.processes import descendants
 from policy.settings import RAY_WORKER_ENV, TrainSettings
@@ -73,7 +74,9 @@ class RayCluster:
             os.environ.setdefault("RAY_enable_worker_prestart", "0")
         self._connected = True
         place = Path(os.environ.get("RAY_TMPDIR") or tempfile.gettempdir())
-        with _environment(), contextlib.chdir(self._folder):
+        wanted = interpreter.child_environment(os.environ).items()
+        changes = {name: value for name, value in wanted if os.environ.get(name) != value}
+        with environment(changes), contextlib.chdir(self._folder):
             ray.init(
                 address="local",
                 num_cpus=self._settings.num_cpus or (max(slots, detect().cores) if cpu else None),
@@ -123,19 +126,3 @@ class RayCluster:
             for name in AUTH_ENV:
                 os.environ.pop(name, None)
             self._token = False
-
-
-@contextlib.contextmanager
-def _environment() -> Iterator[None]:
-    """Set the environment of Ray's processes while they are started."""
-    wanted = interpreter.child_environment(os.environ)
-    before = {name: os.environ.get(name) for name in wanted if os.environ.get(name) != wanted[name]}
-    os.environ.update(wanted)
-    try:
-        yield
-    finally:
-        for name, value in before.items():
-            if value is None:
-                del os.environ[name]
-            else:
-                os.environ[name] = value

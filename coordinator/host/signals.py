@@ -10,7 +10,7 @@ import asyncio
 import os
 import signal
 from collections.abc import Callable, Coroutine
-from types import FrameType, TracebackType
+from types import FrameType
 from typing import Any, TypeVar
 
 from coordinator.host import processes
@@ -45,7 +45,7 @@ class StopSignals:
         for signum in self.SIGNALS:
             signal.signal(signum, self._handle)
 
-    def __exit__(self, kind: type[BaseException] | None, error: object, trace: TracebackType | None) -> None:
+    def __exit__(self, *_: object) -> None:
         for signum, handler in self._before.items():
             signal.signal(signum, handler)  # type: ignore[arg-type]
 

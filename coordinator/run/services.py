@@ -17,7 +17,6 @@ from collections.abc import Callable, Mapping
 from contextlib import ExitStack
 from functools import partial
 from pathlib import Path
-from types import TracebackType
 
 from coordinator.config.settings import CONFIG_FILE, RAY_ENV, RunConfig
 from coordinator.console.terminal import Notify
@@ -85,9 +84,7 @@ class Services:
             raise
         return self
 
-    def __exit__(
-        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
-    ) -> None:
+    def __exit__(self, *_: object) -> None:
         self._stop()
 
     @property

@@ -8,7 +8,6 @@ stopped when the command ends, and its folder removed; a second signal ends it a
 from __future__ import annotations
 
 import contextlib
-import os
 import tempfile
 from collections.abc import Iterator
 from functools import partial
@@ -20,6 +19,7 @@ from coordinator.config.pools import PoolSettings
 from coordinator.config.settings import CONFIG_FILE, ServiceConfig
 from coordinator.console.terminal import Notify
 from coordinator.host import processes
+from coordinator.host.environment import environment
 from coordinator.host.redis_server import EmbeddedRedis
 from coordinator.host.signals import StopSignals
 from coordinator.scale.fleet import Fleet, local_worker
@@ -48,7 +48,7 @@ def own_workers(config: ServiceConfig, home: Path, signals: StopSignals, notify:
         pools = ", ".join(pool.name for pool in config.workers.pools)
         notify(f"starting Redis and the workers: {pools}")
         server = stack.enter_context(EmbeddedRedis(home / "redis"))
-        stack.enter_context(_redis_in_environment(server.url))
+        stack.enter_context(environment({REDIS_ENV: server.url}))
         config.save(home)
         logs = home / "logs"
         logs.mkdir(exist_ok=True)
@@ -58,19 +58,6 @@ def own_workers(config: ServiceConfig, home: Path, signals: StopSignals, notify:
         stack.callback(setattr, signals, "stopping", True)  # from here on a signal ends everything at once
         fleet.start(lambda ready, wanted: notify(f"starting the workers, {ready} of {wanted} ready"))
         yield fleet
-
-
-@contextlib.contextmanager
-def _redis_in_environment(url: str) -> Iterator[None]:
-    before = os.environ.get(REDIS_ENV)
-    os.environ[REDIS_ENV] = url
-    try:
-        yield
-    finally:
-        if before is None:
-            del os.environ[REDIS_ENV]
-        else:
-            os.environ[REDIS_ENV] = before
 
 
 @contextlib.contextmanager

@@ -19,7 +19,6 @@ import urllib.error
 import urllib.request
 from collections.abc import Callable, Sequence
 from pathlib import Path
-from types import TracebackType
 
 from coordinator.serve.serving import ServerSpec
 from workers.errors import Cause, ConfigError, InfrastructureFault
@@ -55,9 +54,7 @@ class Servers:
             self._running.append((one, process))
         return self
 
-    def __exit__(
-        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
-    ) -> None:
+    def __exit__(self, *exc_info: object) -> None:
         deadline = time.monotonic() + STOP_S
         for _, process in self._running:
             process.terminate()

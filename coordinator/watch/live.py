@@ -9,7 +9,6 @@ import logging
 import time
 from collections.abc import Callable, Mapping
 from functools import partial
-from types import TracebackType
 
 from rich.console import Console, Group
 from rich.live import Live
@@ -99,9 +98,7 @@ class LiveView:
             self._live.start()
         return self
 
-    def __exit__(
-        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
-    ) -> None:
+    def __exit__(self, *_: object) -> None:
         if self._live:
             self._written(self._live.stop)
 

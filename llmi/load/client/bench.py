@@ -14,7 +14,6 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
-import os
 import tempfile
 import time
 import tracemalloc
@@ -24,6 +23,7 @@ from pathlib import Path
 import redis.asyncio
 
 from coordinator.console.terminal import Notify
+from coordinator.host.environment import environment
 from coordinator.host.redis_server import EmbeddedRedis
 from llmi.load.client.load import ConstantLoad, Probes, connect, resident, round_trip
 from llmi.load.client.numbers import Numbers
@@ -123,18 +123,13 @@ async def _account(load: ConstantLoad, rollouts: int, numbers: Numbers) -> None:
 @contextlib.contextmanager
 def _own_redis(folder: Path) -> Iterator[str]:
     """A Redis and simulated workers, in processes of their own; LLMI_REDIS_URL is not used meanwhile."""
-    named = os.environ.pop(REDIS_ENV, None)
-    try:
-        with EmbeddedRedis(folder / "redis") as server:
-            workers = simulated_workers.start(server.url, 1, SERVICE_S, folder / "workers.log")
-            try:
-                yield server.url
-            finally:
-                workers.kill()
-                workers.wait()
-    finally:
-        if named is not None:
-            os.environ[REDIS_ENV] = named
+    with environment({REDIS_ENV: None}), EmbeddedRedis(folder / "redis") as server:
+        workers = simulated_workers.start(server.url, 1, SERVICE_S, folder / "workers.log")
+        try:
+            yield server.url
+        finally:
+            workers.kill()
+            workers.wait()
 
 
 def bench_folder() -> tempfile.TemporaryDirectory[str]:

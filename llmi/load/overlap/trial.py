@@ -7,7 +7,6 @@ one runs at a time; all processes of a variant have ended before the next starts
 
 from __future__ import annotations
 
-import os
 import time
 from collections.abc import Iterator
 from contextlib import ExitStack, contextmanager
@@ -16,6 +15,7 @@ from pathlib import Path
 
 from coordinator.config.settings import CONFIG_FILE, RunConfig, load
 from coordinator.console.terminal import Notify
+from coordinator.host.environment import environment
 from coordinator.host.processes import MemoryWatch
 from coordinator.host.signals import StopSignals
 from coordinator.run.services import Services
@@ -104,7 +104,8 @@ def run_variant(
     config = configure(settings, name, parts)
     config = config.model_copy(update={"blobs": config.blobs.model_copy(update={"url": str(run / "blobs")})})
     began, progress = time.monotonic(), Progress(run)
-    with MemoryWatch() as memory, _widths(settings, services, name), ExitStack() as stack:
+    environ = {WIDTHS_ENV: _widths(settings, services, name)}
+    with MemoryWatch() as memory, environment(environ), ExitStack() as stack:
         notify = lambda stage: say(f"{name}: {stage}")  # noqa: E731 - one line
         services_running = stack.enter_context(Services(config, run, signals, notify, LOOPS[name]))
         stack.enter_context(_timed_workers(services, run))
@@ -127,15 +128,10 @@ LOOPS: dict[VariantName, str] = {
 }
 
 
-@contextmanager
-def _widths(settings: OverlapSettings, services: ServiceSettings, name: VariantName) -> Iterator[None]:
-    """The threads of the blocking variants, in the environment that the rollout process inherits."""
+def _widths(settings: OverlapSettings, services: ServiceSettings, name: VariantName) -> str:
+    """The threads of the blocking variants, for the rollout process."""
     tools, judges = (TOOL_THREADS, JUDGE_THREADS) if name == "blocking" else widths(services, SOURCES)
-    os.environ[WIDTHS_ENV] = f"{settings.batch * settings.n},{tools},{judges}"
-    try:
-        yield
-    finally:
-        del os.environ[WIDTHS_ENV]
+    return f"{settings.batch * settings.n},{tools},{judges}"
 
 
 @contextmanager

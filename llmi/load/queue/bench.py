@@ -15,12 +15,13 @@ from pathlib import Path
 
 from coordinator.console.stages import Step
 from coordinator.console.terminal import Notify
+from coordinator.host.environment import environment
 from llmi.load.queue import trial
 from llmi.load.queue.backlog import Backlog, backlog
 from llmi.load.queue.contestants import Contestant, Options, contestants
 from llmi.load.queue.environment import python_of
 from llmi.load.queue.numbers import BacklogNumbers, Numbers, Rounds, Window
-from llmi.load.testbed.settings import isolated_environment
+from llmi.load.testbed.system import ISOLATED
 from workers.errors import InfrastructureFault
 
 RESULT = "queue.json"
@@ -30,7 +31,7 @@ def run(options: Options, folder: Path, step: Step, notify: Notify) -> Numbers:
     """Measure, and write `queue.json` into `folder`. Raises `InfrastructureFault` when a contestant fails."""
     began = time.monotonic()
     (folder / trial.LOGS).mkdir()
-    with isolated_environment(), tempfile.TemporaryDirectory(dir=folder, prefix="redis-") as data:
+    with environment(ISOLATED), tempfile.TemporaryDirectory(dir=folder, prefix="redis-") as data:
         pythons, skipped = _interpreters(options, step, notify)
         measured = _compare(options, pythons, folder, Path(data), step)
         backlogs = _backlogs(options, folder, Path(data), step)

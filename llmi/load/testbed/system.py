@@ -8,13 +8,13 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
-import os
-from collections.abc import AsyncIterator, Iterator
+from collections.abc import AsyncIterator
 from dataclasses import dataclass
 from pathlib import Path
 
 from coordinator.config.settings import ServiceConfig
 from coordinator.console.stages import Step
+from coordinator.host.environment import environment
 from coordinator.host.redis_server import EmbeddedRedis
 from llmi.demo.library import build_library
 from llmi.load.testbed.provider import Provider
@@ -31,6 +31,8 @@ from workers.settings import (
 )
 from workers.storage.cache import cache_folder
 
+ISOLATED = dict.fromkeys((REDIS_ENV, TEXT_URL_ENV, IMAGE_URL_ENV))
+"""Removes the variables that name another Redis or other judges."""
 LEASE_S = 5.0
 
 
@@ -56,16 +58,6 @@ def make_config(
     )
 
 
-@contextlib.contextmanager
-def isolated_environment() -> Iterator[None]:
-    """Without the variables that name another Redis or other judges."""
-    before = {name: os.environ.pop(name, None) for name in (REDIS_ENV, TEXT_URL_ENV, IMAGE_URL_ENV)}
-    try:
-        yield
-    finally:
-        os.environ.update({name: value for name, value in before.items() if value is not None})
-
-
 @dataclass(frozen=True)
 class System:
     """What is running. Workers and rollouts reach Redis through `proxy`, where there is one."""
@@ -89,7 +81,7 @@ async def running_system(
     logs = folder / "logs"
     provider = Provider(logs / "provider.log")
     with contextlib.ExitStack() as stack:
-        stack.enter_context(isolated_environment())
+        stack.enter_context(environment(ISOLATED))
         server = stack.enter_context(EmbeddedRedis(folder / "redis"))
         proxy = stack.enter_context(Proxy(server.port)) if proxied else None
         stack.callback(provider.kill)
