@@ -3,7 +3,8 @@
 Invariants:
 - it starts with a clean environment, in a session of its own;
 - every exchange has a deadline;
-- a zygote is killed when an exchange fails or is interrupted, so that an answer never goes to another job.
+- a zygote is killed when an exchange fails, is cancelled or is interrupted, so that an answer never goes to
+  another job.
 """
 
 from __future__ import annotations
@@ -18,6 +19,8 @@ import sys
 import tempfile
 import time
 import uuid
+from collections.abc import Callable
+from dataclasses import dataclass
 from typing import Any
 
 from workers.errors import Cause, InfrastructureFault
@@ -26,6 +29,7 @@ from workers.sandbox.layers import paths
 from workers.sandbox.layers.folder import remove_tree
 from workers.sandbox.layers.outer import Maker
 
+CANCEL_POLL_S = 0.25
 _EXIT_S = 2.0  # for a job to exit after its zygote was killed
 _BOOT_S = 120.0  # a cold disk under load; warm it takes about two seconds
 
@@ -67,26 +71,31 @@ class ZygoteProcess:
     def alive(self) -> bool:
         return self._process.poll() is None
 
-    def exchange(self, request: bytes, timeout_s: float) -> tuple[dict[str, Any], memoryview]:
+    def exchange(
+        self, request: bytes, timeout_s: float, cancelled: Callable[[], bool] = lambda: False
+    ) -> tuple[dict[str, Any], memoryview]:
         """Send a request and return the header and body of its answer.
 
-        `timeout_s`: seconds for both. Raises `InfrastructureFault(SANDBOX)` when it fails, after killing the
-        zygote.
+        timeout_s: seconds for both.
+        cancelled: returns whether the answer is not needed any more; called every `CANCEL_POLL_S`.
+
+        Raises `InfrastructureFault` after killing the zygote: SANDBOX when it fails, CANCELLED when
+        `cancelled` says so.
         """
         assert self._process.stdin is not None
         assert self._process.stdout is not None
-        deadline = time.monotonic() + timeout_s
+        wait = _Wait(time.monotonic() + timeout_s, cancelled)
         try:
-            _write(self._process.stdin.fileno(), request, deadline)
+            _write(self._process.stdin.fileno(), request, wait)
             output = self._process.stdout.fileno()
-            size = protocol.length(_read(output, protocol.LENGTH_BYTES, deadline))
-            return protocol.unpack(_read(output, size, deadline))
+            size = protocol.length(_read(output, protocol.LENGTH_BYTES, wait))
+            return protocol.unpack(_read(output, size, wait))
         except (OSError, EOFError, protocol.FrameError) as error:  # a time-out is an OSError
             printed = self._last_output()
             self.close()
             detail = f"the zygote failed ({type(error).__name__}) and is replaced: {printed}"
             raise InfrastructureFault(Cause.SANDBOX, detail) from error
-        except BaseException:  # a soft time limit, Ctrl-C
+        except BaseException:  # cancelled, a soft time limit, Ctrl-C
             self.close()
             raise
 
@@ -129,28 +138,43 @@ def _environment() -> dict[str, str]:
     return environment
 
 
-def _write(descriptor: int, data: bytes, deadline: float) -> None:
-    """Write all of `data` to a non-blocking pipe before the deadline. Raises `OSError`."""
+@dataclass(frozen=True)
+class _Wait:
+    """Waits for a pipe: at most until `deadline` (monotonic seconds), and until `cancelled`."""
+
+    deadline: float
+    cancelled: Callable[[], bool]
+
+    def until_ready(self, poll: select.poll) -> None:
+        """Raises `TimeoutError` and `InfrastructureFault(CANCELLED)`."""
+        while True:
+            if self.cancelled():
+                raise InfrastructureFault(Cause.CANCELLED, "the request was cancelled")
+            left_s = self.deadline - time.monotonic()
+            if left_s <= 0:
+                raise TimeoutError
+            if poll.poll(min(left_s, CANCEL_POLL_S) * 1000):
+                return
+
+
+def _write(descriptor: int, data: bytes, wait: _Wait) -> None:
+    """Write all of `data` to a non-blocking pipe. Raises `OSError`, and what `wait` raises."""
     view = memoryview(data)
     poll = select.poll()
     poll.register(descriptor, select.POLLOUT)
     while view:
-        left = deadline - time.monotonic()
-        if left <= 0 or not poll.poll(left * 1000):
-            raise TimeoutError
+        wait.until_ready(poll)
         view = view[os.write(descriptor, view) :]
 
 
-def _read(descriptor: int, count: int, deadline: float) -> bytearray:
-    """Read exactly `count` bytes before the deadline. Raises `EOFError` or `TimeoutError`."""
+def _read(descriptor: int, count: int, wait: _Wait) -> bytearray:
+    """Read exactly `count` bytes. Raises `EOFError`, and what `wait` raises."""
     content = bytearray(count)
     view = memoryview(content)
     poll = select.poll()
     poll.register(descriptor, select.POLLIN)
     while view:
-        left = deadline - time.monotonic()
-        if left <= 0 or not poll.poll(left * 1000):
-            raise TimeoutError
+        wait.until_ready(poll)
         got = os.readv(descriptor, [view])
         if not got:
             raise EOFError

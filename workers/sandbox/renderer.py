@@ -136,14 +136,16 @@ class Renderer:
         seed: int = 0,
         wall_s: float | None = None,
         waited: Callable[[float], None] = lambda _: None,
+        cancelled: Callable[[], bool] = lambda: False,
     ) -> Drawing:
         """Run the code and return its figures.
 
         `wall_s`: time limit in seconds, including the time that the code waits for a CPU. Reaching it before
         the code had the settings' `wall_s` to itself is a `TIMEOUT`, not the model's fault. `waited` is
         called with the seconds that were not the code's: until a zygote was ready, and while other processes
-        had the CPU. Raises `ModelFault` (CODE_RAISED, CODE_LIMIT, NO_FIGURE) or `InfrastructureFault`
-        (SANDBOX, TIMEOUT).
+        had the CPU. `cancelled`: returns whether the figures are not needed any more; the zygote and the code
+        are then killed. Raises `ModelFault` (CODE_RAISED, CODE_LIMIT, NO_FIGURE) or `InfrastructureFault`
+        (SANDBOX, TIMEOUT, CANCELLED).
         """
         busy_s = settings.wall_s * failures.BUSY_FACTOR
         wall = busy_s if wall_s is None else min(wall_s, busy_s)
@@ -156,7 +158,7 @@ class Renderer:
         began = time.monotonic()
         with self._lock:
             zygote = self._running_zygote(settings)
-            answer, frame = zygote.exchange(request, wall + _GRACE_S)
+            answer, frame = zygote.exchange(request, wall + _GRACE_S, cancelled)
         job = JobExit.model_validate(answer)
         waited(max(0.0, time.monotonic() - began - job.run_s))
         failures.raise_for(job, settings, zygote.layers, wall)

@@ -64,6 +64,7 @@ def draw(payload: CodePayload, context: JobContext) -> Success:
         seed=context.request.seed,
         wall_s=wall_s,
         waited=context.waits.append,
+        cancelled=context.cancelled,
     )
     source: dict[str, JsonValue] = {
         "tool": "code",

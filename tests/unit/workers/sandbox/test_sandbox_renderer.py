@@ -142,6 +142,22 @@ def test_a_zygote_that_does_not_answer_is_replaced(
     assert renderer.render(CHART, SETTINGS)
 
 
+def test_cancelled_code_is_killed_and_the_next_chart_is_drawn(renderer: Renderer) -> None:
+    forks = _zygote(renderer)
+    running: list[psutil.Process] = []
+
+    def cancelled() -> bool:
+        """As soon as the code runs."""
+        running.extend(forks.children(recursive=True))
+        return bool(running)
+
+    with pytest.raises(InfrastructureFault) as caught:
+        renderer.render("while True: pass", SETTINGS, cancelled=cancelled)
+    assert caught.value.cause is Cause.CANCELLED
+    wait_until(lambda: all(map(_gone, (forks, *running))))
+    assert renderer.render(CHART, SETTINGS)
+
+
 ORPHAN = """
 from workers.sandbox.renderer import Renderer
 from workers.settings import CodeSettings

@@ -52,6 +52,14 @@ def test_every_figure_is_stored_and_the_first_is_the_image(blobs: BlobStore) -> 
     assert all(blobs.get(image).startswith(b"\x89PNG") for image in result.images)
 
 
+def test_code_of_a_cancelled_request_ends_at_once(blobs: BlobStore) -> None:
+    request = Request.make("code", CodePayload(code="while True: pass"), timeout_s=60)
+    result = jobs.run(request, blobs, lambda: True).result
+    assert isinstance(result, Failure)
+    assert result.cause is Cause.CANCELLED
+    assert isinstance(_run(CHART, blobs).result, Success)
+
+
 def test_figures_beyond_the_limit_are_counted_in_the_source(blobs: BlobStore) -> None:
     nine = "for n in range(9): plt.figure(figsize=(1, 1)).text(0.5, 0.5, str(n))"
     result = _run(nine, blobs).result
