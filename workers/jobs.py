@@ -13,7 +13,7 @@ import logging
 import os
 import socket
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Iterable
 from dataclasses import dataclass, field
 from importlib.metadata import entry_points
 from typing import Any
@@ -120,6 +120,13 @@ def holds_model(kind: str) -> bool:
     if entry is not None and entry.holds_model is not None:
         return entry.holds_model()
     return kind in QUEUES and QUEUES[kind].resource == "gpu" and not provider_of(kind)
+
+
+def keeps_model(queues: Iterable[str]) -> bool:
+    """Whether a process of a worker of `queues` keeps a model. Then no job in it is killed, of any queue: the
+    next job would wait until the model is loaded again.
+    """
+    return any(holds_model(queue) for queue in queues)
 
 
 def worker_id() -> str:

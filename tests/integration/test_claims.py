@@ -231,7 +231,7 @@ def test_a_stale_claim_changes_nothing(three: None, raw: redis.Redis) -> None:
 
 
 def test_what_a_worker_does_not_know_that_it_holds_goes_back(raw: redis.Redis) -> None:
-    """The answer to a claim was lost on its way: the worker got a time-out, and Redis had moved the request."""
+    """The answer to a claim was lost: the worker got a time-out, and Redis had moved the request."""
     queue_up(raw, *map(named, ("known", "unknown", "another's", "next")))
     [known] = claim(raw, ["code"], 1, "w", LEASE_S)
     claim(raw, ["code"], 1, "w", LEASE_S)

@@ -15,7 +15,7 @@ from typing import Any
 
 from celery import Celery
 
-from workers.celery_app import consumer, heartbeat, lease, maintenance, pause, reporting, wakeup
+from workers.celery_app import consumer, heartbeat, maintenance, pause, reporting, wakeup
 from workers.celery_app.backend import TASK_PREFIX
 from workers.queues import QUEUES
 from workers.settings import QueueSettings, section
@@ -83,6 +83,5 @@ app = make_app(section("queue", QueueSettings))
 app.conf.imports = ("workers.celery_app.tasks",)
 app.steps["consumer"].update((consumer.ClaimStep, wakeup.WakeUp, pause.PauseQueues, maintenance.Maintenance))
 reporting.connect()  # first: the first lease renewal lists the metrics endpoint too
-lease.connect()
 consumer.connect()
 heartbeat.connect()

@@ -22,6 +22,7 @@ import redis
 from kombu import Message
 from pydantic import ValidationError
 
+from workers import jobs
 from workers.broker.claims import Claim, Why, claim, requeue, requeue_unknown
 from workers.broker.keys import wake_key
 from workers.broker.leases import granted_s
@@ -32,6 +33,8 @@ from workers.settings import QueueSettings
 logger = logging.getLogger(__name__)
 IDLE_S = 1.0  # an idle worker claims so often although nothing woke it
 RETRY_S = 0.5
+LATE_S = 5.0  # how long a job may run over its time before its lease expires
+KILL_S = LATE_S / 2  # and before its process is killed
 
 
 @dataclass
@@ -50,6 +53,11 @@ class Held:
         """Monotonic seconds at which its job must have ended."""
         left_s = self.claim.left_s
         return self.since + (left_s if self.limit_s is None else min(left_s, self.limit_s))
+
+
+def kill_after_s(held: Held, queues: Sequence[str]) -> float | None:
+    """Seconds until the process of a job is killed; None where a worker of `queues` keeps a model."""
+    return None if jobs.keeps_model(queues) else max(1.0, held.ends - held.since + KILL_S)
 
 
 class Claimer(threading.Thread):
@@ -192,8 +200,8 @@ class Claimer(threading.Thread):
                 if self._notify is None:
                     unwanted.append(one)
                     continue
-                self._held[tag] = Held(one, request.limit_s)
-                self._incoming.append(message_of(one, request, tag, self))
+                held = self._held[tag] = Held(one, request.limit_s)
+                self._incoming.append(message_of(one, request, tag, self, kill_after_s(held, self._queues)))
                 notify = self._notify
             notify()
         self._give_back(unwanted, "returned")

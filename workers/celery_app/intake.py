@@ -52,8 +52,11 @@ def read_request(claim: Claim, max_attempts: int) -> Request:
     return request.model_copy(update={"deadline": time.time() + claim.left_s})
 
 
-def message_of(claim: Claim, request: Request, tag: str, channel: Any) -> Message:
-    """A message of Celery's protocol 2 with one argument, the request."""
+def message_of(claim: Claim, request: Request, tag: str, channel: Any, kill_after_s: float | None) -> Message:
+    """A message of Celery's protocol 2 with one argument, the request.
+
+    `kill_after_s`: Celery's hard time limit.
+    """
     name = f"{TASK_PREFIX}{request.kind}"
     headers = {
         "task": name,
@@ -64,6 +67,7 @@ def message_of(claim: Claim, request: Request, tag: str, channel: Any) -> Messag
         "argsrepr": payload_summary(request),
         "kwargsrepr": "",
         "ignore_result": False,
+        "timelimit": [kill_after_s, None],
         "posted": time.time() - claim.age_s,
         "attempt": claim.number,
         "traceparent": request.traceparent,

@@ -16,19 +16,16 @@ from collections.abc import Callable, Sequence
 from typing import Any
 
 import redis
-from celery import signals
 
 from workers.broker.claims import renew, requeue_expired
 from workers.broker.keys import cancelled_key
 from workers.broker.leases import beat_s, granted_s
 from workers.celery_app import heartbeat, reporting
-from workers.celery_app.claimer import Claimer
-from workers.celery_app.request import keeps_model
+from workers.celery_app.claimer import LATE_S, Claimer
 from workers.redis_client import POLL_TIMEOUT_S, connect_redis
 from workers.settings import QueueSettings
 
 logger = logging.getLogger(__name__)
-GRACE_S = 5.0  # how long a job may run over its time before it is killed or its lease expires
 
 
 class LeaseRenewer(threading.Thread):
@@ -78,7 +75,7 @@ class LeaseRenewer(threading.Thread):
         held = self._claimer.held()
         self._lost &= held.keys()
         mine = {
-            tag: one.claim for tag, one in held.items() if tag not in self._lost and now <= one.ends + GRACE_S
+            tag: one.claim for tag, one in held.items() if tag not in self._lost and now <= one.ends + LATE_S
         }
         found = renew(self._redis, list(mine.values()), granted_s(self._settings.lease_s))
         self._lost |= {tag for tag, one in mine.items() if one.request_id in found.lost}
@@ -97,22 +94,3 @@ class LeaseRenewer(threading.Thread):
         found: Any = self._redis.blpop([self._cancelled], timeout_s)
         if found is not None:
             self.on_cancelled((found[1].decode(),))
-
-
-def set_time_limit(request: Any) -> None:
-    """Set Celery's hard time limit for a job that starts now. None where the process keeps a model."""
-    if keeps_model(request.app):
-        request.time_limits = (None, None)
-        return
-    held = request.message.channel.held().get(request.message.delivery_tag)
-    if held is not None:
-        request.time_limits = (max(1.0, held.ends + GRACE_S / 2 - time.monotonic()), None)
-
-
-def connect() -> None:
-    """Connect to Celery's worker signals."""
-
-    def received(request: Any, **_: Any) -> None:
-        set_time_limit(request)
-
-    signals.task_received.connect(received, weak=False)

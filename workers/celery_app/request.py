@@ -14,7 +14,7 @@ import logging
 import re
 from typing import Any
 
-from celery import Celery, Task
+from celery import Task
 from celery.exceptions import Reject
 from celery.worker.request import Request
 
@@ -45,13 +45,6 @@ def event_summary(printed: str) -> tuple[bool, str]:
     return True, ", ".join(part for part in (made[1], made[2]) if part not in ("None", ""))
 
 
-def keeps_model(app: Celery) -> bool:
-    """Whether a process of this worker keeps a model for one of its queues. Then no job in it is killed, of
-    any queue: the next job would wait until the model is loaded again.
-    """
-    return any(jobs.holds_model(queue) for queue in app.amqp.queues.consume_from)
-
-
 class JobRequest(Request):
     """A worker's view of one message; `JobTask` names it as its request class."""
 
@@ -61,7 +54,7 @@ class JobRequest(Request):
         """Kill the job's process (cancellation, or a dashboard's command) unless it keeps a model. Such a job
         stops by itself or runs to its end, and the stored outcome does not change.
         """
-        if keeps_model(self.app):
+        if jobs.keeps_model(self.app.amqp.queues.consume_from):
             logger.info("%s is not killed: its process keeps a model", self.id)
         else:
             super().terminate(pool, signal)

@@ -74,7 +74,7 @@ def test_a_requeued_message_is_valid_until_it_has_lost_enough_workers() -> None:
 def test_celerys_message_holds_the_request_of_the_claim() -> None:
     one = claim(MESSAGE, number=4, age_s=10.0)
     request = read_request(one, MAX_ATTEMPTS)
-    message = message_of(one, request, "tag", channel=None)
+    message = message_of(one, request, "tag", channel=None, kill_after_s=20.0)
     [arguments, named, after] = message.payload
     assert Request.model_validate(arguments[0]) == request
     assert (named, after) == ({}, {})
@@ -84,6 +84,7 @@ def test_celerys_message_holds_the_request_of_the_claim() -> None:
     assert message.headers["posted"] == pytest.approx(time.time() - 10.0, abs=5.0)
     assert (message.headers["traceparent"], message.properties["priority"]) == ("00-1-2-01", HIGH)
     assert (message.properties["reply_to"], message.delivery_tag) == (REPLY_TO, "tag")
+    assert message.headers["timelimit"] == [20.0, None]
     assert not any(message.headers.get(name) for name in ("eta", "expires", "retries", "stamps", "group"))
 
 
@@ -106,7 +107,7 @@ def test_an_altered_request_is_valid_or_has_a_reason(message: Any) -> None:
         return
     request = read_request(one, MAX_ATTEMPTS)
     assert (request.kind, request.request_id) == (QUEUE, "r")
-    sent = message_of(one, request, "tag", channel=None)
+    sent = message_of(one, request, "tag", channel=None, kill_after_s=20.0)
     assert Request.model_validate(sent.payload[0][0]) == request
 
 

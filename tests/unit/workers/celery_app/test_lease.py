@@ -1,4 +1,4 @@
-"""The thread that renews leases, and the time limits of jobs."""
+"""The thread that renews leases."""
 
 from __future__ import annotations
 
@@ -12,7 +12,7 @@ import pytest
 
 from workers.broker.claims import Claim
 from workers.celery_app import lease
-from workers.celery_app.claimer import Held
+from workers.celery_app.claimer import LATE_S, Held, kill_after_s
 from workers.celery_app.lease import LeaseRenewer
 from workers.settings import QueueSettings
 
@@ -35,14 +35,6 @@ def leases(monkeypatch: pytest.MonkeyPatch) -> Iterator[LeaseRenewer]:
     renewer.stop()
 
 
-def asked(held_now: dict[str, Held], queues: dict[str, None] | None = None) -> SimpleNamespace:
-    """A Celery request with the delivery tag `tag`, of a worker that holds `held_now`."""
-    consumed = SimpleNamespace(consume_from=queues or {"code": None})
-    message = SimpleNamespace(delivery_tag="tag", channel=SimpleNamespace(held=lambda: held_now))
-    app = SimpleNamespace(amqp=SimpleNamespace(queues=consumed))
-    return SimpleNamespace(app=app, message=message, time_limits=(1.0, None))
-
-
 @pytest.mark.parametrize(
     ("left_s", "limit_s", "expected"), [(900.0, 20.0, 20.0), (900.0, None, 900.0), (5.0, 20.0, 5.0)]
 )
@@ -58,7 +50,7 @@ def test_a_job_over_its_time_is_not_renewed(
     passed_s: float, monkeypatch: pytest.MonkeyPatch, leases: LeaseRenewer
 ) -> None:
     one = held(60.0, 20.0)
-    one.since -= 20.0 + lease.GRACE_S + passed_s
+    one.since -= 20.0 + LATE_S + passed_s
     renewed: list[Claim] = []
 
     def renew(_redis: object, claims: list[Claim], _lease_s: float) -> None:
@@ -72,25 +64,16 @@ def test_a_job_over_its_time_is_not_renewed(
     assert renewed == ([one.claim] if passed_s < 0 else [])
 
 
-def test_celerys_hard_limit_is_the_time_limit_of_the_job() -> None:
-    request = asked({"tag": held(600.0, 20.0)})
-    lease.set_time_limit(request)
-    assert request.time_limits[0] == pytest.approx(20.0, abs=lease.GRACE_S)
+def test_a_job_is_killed_after_its_time_and_before_its_lease_ends() -> None:
+    after_s = kill_after_s(held(600.0, 20.0), ["code"])
+    assert after_s is not None
+    assert 20.0 < after_s < 20.0 + LATE_S
 
 
-def test_a_request_that_went_back_gets_no_limit_of_its_own() -> None:
-    """The connection was lost between the claim and now. The default of Celery stays."""
-    request = asked({})
-    lease.set_time_limit(request)
-    assert request.time_limits == (1.0, None)
-
-
-@pytest.mark.parametrize("queues", [{"diffusion": None}, {"code": None, "edit": None}])
-def test_a_process_that_keeps_a_model_has_no_hard_limit(queues: dict[str, None]) -> None:
-    """Celery enforces one with SIGKILL; code that runs beside a model must not take that along either."""
-    request = asked({"tag": held(600.0, 20.0)}, queues)
-    lease.set_time_limit(request)
-    assert request.time_limits == (None, None)
+@pytest.mark.parametrize("queues", [["diffusion"], ["code", "edit"]])
+def test_a_process_that_keeps_a_model_is_never_killed(queues: list[str]) -> None:
+    """Celery kills with SIGKILL; code that runs beside a model must not take that along either."""
+    assert kill_after_s(held(600.0, 20.0), queues) is None
 
 
 def test_renewing_goes_on_after_any_exception(leases: LeaseRenewer, monkeypatch: pytest.MonkeyPatch) -> None:
