@@ -20,18 +20,15 @@ from waiting import until
 
 from llmi.demo.image_models import pipelines as tiny_pipelines
 from workers import pixels
-from workers.broker.keys import attempts_key
-from workers.broker.outcomes import Attempt
 from workers.client.client import QueueClient
 from workers.client.handle import RequestHandle
 from workers.errors import Cause, ConfigError, InfrastructureFault
 from workers.jobs import JobContext, run
-from workers.messages import DiffusionPayload, EditPayload, Request, Success
+from workers.messages import DiffusionPayload, EditPayload, Failure, Request, Success
 from workers.providers import registry
 from workers.providers.image import diffusers
 from workers.providers.pipelines import pil_processor
-from workers.redis_client import connect_redis
-from workers.settings import ImageModelSettings, QueueSettings, ToolSettings
+from workers.settings import ImageModelSettings, ToolSettings
 from workers.storage.blobs import BlobStore
 from workers.tools import by_provider
 
@@ -196,32 +193,48 @@ def test_a_cancellation_stops_between_two_steps(weights: Path) -> None:
     assert generate(weights).shape == (64, 64, 3), "the pipeline must survive it"
 
 
-async def test_cancelled_images_leave_the_worker_its_pipeline(
-    weights: Path, config_file: Path, worker: StartWorker, client: QueueClient, queue_settings: QueueSettings
+async def test_fifty_cancelled_images_leave_the_worker_its_pipeline(
+    weights: Path,
+    config_file: Path,
+    worker: StartWorker,
+    client: QueueClient,
+    tmp_path: Path,
+    monkeypatch: pytest.MonkeyPatch,
 ) -> None:
+    notes = tmp_path / "notes"
+    monkeypatch.setenv("LLMI_TEST_NOTES", str(notes))
     drawing = tiny_pipelines.settings(weights).model_copy(
         update={"steps": 300, "model": str(weights.absolute())}
     )
     document = json.loads(config_file.read_text())
     document["tools"] = {"diffusion": drawing.model_dump(mode="json")}
     config_file.write_text(json.dumps(document))
-    worker(["diffusion"])
+    worker(["diffusion"], app="image_app")
 
-    async def draw(seed: int) -> RequestHandle:
-        asked = DiffusionPayload(prompt="a fox")
-        return await client.post(Request.make("diffusion", asked, timeout_s=200, limit_s=100, seed=seed))
+    def noted(words: str) -> list[int]:
+        """The processes that noted it."""
+        lines = [line.rpartition(" ") for line in notes.read_text().splitlines()]
+        return [int(process) for text, _, process in lines if text == words]
 
-    processes = set()
-    with connect_redis(queue_settings.url) as server:
-        for seed in range(3):
-            posted = await draw(seed)
-            attempts = attempts_key(posted.request.request_id)
-            await until(lambda attempts=attempts: bool(server.exists(attempts)), 100.0)
-            processes.add(Attempt.model_validate_json(server.lindex(attempts, 0)).worker)
-            await client.cancel(posted.request.request_id)
-        outcome = await (await draw(9)).outcome()
-    assert outcome.ok
-    assert processes == {outcome.worker}
+    async def draw(prompt: str) -> RequestHandle:
+        payload = DiffusionPayload(prompt=prompt)
+        return await client.post(Request.make("diffusion", payload, timeout_s=250, limit_s=100))
+
+    (process,) = noted("load")
+    for n in range(50):
+        posted = await draw(f"fox {n}")
+        await until(lambda n=n: noted(f"step fox {n}"))
+        await client.cancel(posted.request.request_id)
+        ended = (await posted.outcome()).result
+        assert isinstance(ended, Failure)
+        assert ended.cause is Cause.CANCELLED
+    last = await (await draw("a fox to the end")).outcome()
+    assert last.ok
+    assert last.worker.endswith(f":{process}")
+    assert noted("load") == noted("end a fox to the end") == [process]
+    for n in range(50):
+        assert set(noted(f"step fox {n}")) == {process}
+        assert not noted(f"end fox {n}")
 
 
 def test_unknown_pipelines_and_models_are_named(weights: Path, tmp_path: Path) -> None:
