@@ -35,6 +35,9 @@ IDLE_S = 1.0  # an idle worker claims so often although nothing woke it
 RETRY_S = 0.5
 LATE_S = 5.0  # how long a job may run over its time before its lease expires
 KILL_S = LATE_S / 2  # and before its process is killed
+# The same for a process that keeps a model. Its job is asked to stop when its time is over, and looks for that
+# after each step, which takes seconds: after so long it will not end any more.
+WEDGED_S = 600.0
 
 
 @dataclass
@@ -55,9 +58,10 @@ class Held:
         return self.since + (left_s if self.limit_s is None else min(left_s, self.limit_s))
 
 
-def kill_after_s(held: Held, queues: Sequence[str]) -> float | None:
-    """Seconds until the process of a job is killed; None where a worker of `queues` keeps a model."""
-    return None if jobs.keeps_model(queues) else max(1.0, held.ends - held.since + KILL_S)
+def kill_after_s(held: Held, queues: Sequence[str]) -> float:
+    """Seconds until the process of a job is killed, in a worker of `queues`."""
+    over_s = WEDGED_S if jobs.keeps_model(queues) else KILL_S
+    return max(1.0, held.ends - held.since + over_s)
 
 
 class Claimer(threading.Thread):

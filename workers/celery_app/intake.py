@@ -52,7 +52,7 @@ def read_request(claim: Claim, max_attempts: int) -> Request:
     return request.model_copy(update={"deadline": time.time() + claim.left_s})
 
 
-def message_of(claim: Claim, request: Request, tag: str, channel: Any, kill_after_s: float | None) -> Message:
+def message_of(claim: Claim, request: Request, tag: str, channel: Any, kill_after_s: float) -> Message:
     """A message of Celery's protocol 2 with one argument, the request.
 
     `kill_after_s`: Celery's hard time limit.
