@@ -1,9 +1,11 @@
-"""Parse a tag's dictionary by the keys that it must have, where its strings are badly quoted.
+"""Parse a dictionary with badly quoted strings, from the keys that a tag has.
 
-A string ends at a quote after which the dictionary goes on, so apostrophes, quotes and raw line breaks inside
-it are kept. Code ends at the last such quote, since it may hold dictionaries; other strings at the first.
+A quote ends a string only if the dictionary can continue after it: with a comma and a missing key, or with
+its closing braces. All other quotes, apostrophes and line breaks belong to the string. Where several quotes
+could end it, `code` ends at the last, because code can contain dictionaries; other strings end at the first.
 
-Invariants: as in `policy.grammar.tag_body`.
+Invariants: no input raises anything but `NoRepair`; time and memory are linear in the length; nothing is
+evaluated.
 """
 
 from __future__ import annotations
@@ -29,7 +31,7 @@ _MAX_COMMENTS, _MAX_COMMENT = 3, 300  # in a row, and characters each; more is n
 
 
 class NoRepair(Exception):
-    """The keys cannot be found. The message, if any, says what to write."""
+    """The text has no such dictionary. The message, if any, says what to write instead."""
 
 
 def repaired(text: str) -> dict:
@@ -132,9 +134,11 @@ class _Dictionary:
         return last
 
     def _joined(self, at: int, name: str) -> tuple[str, int] | None:
-        """Strings joined by `+`, side by side in parentheses or on their own lines, or one in parentheses;
-        and their end. Strings with only blanks between are joined in prose, and in code when the first ends
-        with a line break: `'plt.title(' ')'` is one string.
+        """The value and the end of strings that Python joins, or of one in parentheses; None without any.
+
+        They are joined by `+`, stand side by side in parentheses, or each on its own line. Strings with only
+        blanks between them are joined too; in code only if the first ends with a line break, because
+        `'plt.title(' ')'` is one string.
         """
         parenthesis = self._past(at, "(")
         at = self._space(parenthesis) if parenthesis else at
@@ -211,8 +215,10 @@ class _Dictionary:
 
 
 def _is_expression(raw: str, quote: str) -> bool:
-    """Whether what was read as one string is several, joined by an operator: the quotes inside come in pairs,
-    of which the first closes a string and the second opens one."""
+    """Whether `raw` is several strings joined by an operator, as in `a' + 'b`.
+
+    Then its quotes come in pairs: the first of a pair closes a string, the second opens the next.
+    """
     pieces = raw.split(quote)
     between = [piece.strip() for piece in pieces[1::2]]
     return len(pieces) % 2 == 1 and any(

@@ -62,9 +62,10 @@ def intended(raw: str, value: str) -> str:
 
     `raw`: the text between the literal's quotes. `value`: the value by the literal's own grammar.
 
-    A literal with line breaks in it was not escaped as a whole, and a string of the code that would hold a
-    control character was not escaped enough. In both cases the escapes inside the code's own strings belong
-    to the code. Code on one line with an escaped line break outside of its strings was escaped twice.
+    - Line breaks in `raw`: the model did not escape the code, so escapes in its strings belong to the code.
+    - A control character in a string of `value`: the model escaped too little; the same holds.
+    - Code on one line, with an escaped line break outside its strings: the model escaped it twice.
+    - Anything else: `value` is meant.
     """
     if "\n" in raw or "\r" in raw:
         return _unescape(raw, lines=True)
@@ -83,7 +84,7 @@ def _escaped_twice(code: str) -> bool:
 
 
 def _broken(string: String) -> bool:
-    """Whether a literal of the code holds a character that only a lost escape explains."""
+    """Whether a string of the code has a character that it could only get from a lost escape."""
     text = string.text
     if string.long:
         return False

@@ -1,20 +1,24 @@
-"""From the model's text to the parts of a document, all at once or as a stream.
+"""Split the model's text into the parts of a document, all at once or as a stream.
 
-Which marks count:
+The marks are `<imgen>`, `</imgen>`, `<think>` and `</think>`. A text can also mention a mark. Such a mark is
+ordinary text, as is one for which no rule holds:
 
-- `<imgen>` opens a tag when a dictionary follows. Otherwise it does so only if `</imgen>` comes before the
-  next tag and the words between look like the content of a tag; else it is text that mentions the mark.
-- The first `</imgen>` closes a tag. If another tag opens before it, the first tag counts as never closed.
-- `<think>` at the beginning opens a thought, closed or not. Later it does so only when `</think>` follows; in
-  the middle of a line, before the next tag. In quotes it is text; inside a tag it belongs to the tag.
+- `<imgen>` opens a tag if a dictionary follows it.
+- `<imgen>` without a dictionary opens an invalid tag if `</imgen>` is the next mark and the text between them
+  looks like the content of a tag (`TagReader._end_mention`).
+- `</imgen>` closes the open tag. If another tag opens first, the open tag was never closed, and is invalid.
+- `<think>` opens a thought at the beginning of the document, also if `</think>` never follows.
+- `<think>` at the beginning of a line opens a thought if `</think>` follows anywhere.
+- `<think>` within a line opens a thought if `</think>` follows before the next tag.
+- `<think>` after a quote does not open a thought. Within a tag it is content of the tag.
 
 Invariants:
 - No input raises.
 - A thought is not part of the document.
-- Every tag becomes exactly one part, valid or invalid, with its index.
-- The text parts and the raw tags, joined, are the whole text without its thoughts.
-- Feeding in any pieces gives the same parts as reading at once, in time linear in the length.
-- A tag is known when it closes, unless it may be part of a thought.
+- A tag becomes one part, valid or invalid, with its index.
+- The text parts and the raw tags, joined, are the text without its thoughts.
+- The parts do not depend on the pieces in which the text arrives. Time is linear in its length.
+- A tag is returned as soon as it is closed, unless it could still turn out to be part of a thought.
 - `<image>` is only text.
 """
 
@@ -59,11 +63,11 @@ class _State(Enum):
 
 
 class _Thought(Enum):
-    """Where a thought began, which decides its end."""
+    """Where a thought began. `</think>` ends each kind."""
 
-    FIRST = auto()  # at the beginning of the document: only `</think>`
-    LINE = auto()  # at the beginning of a line: also the end of the text, and then it is text
-    INLINE = auto()  # elsewhere: also the next tag, and then it is text
+    FIRST = auto()  # at the beginning of the document
+    LINE = auto()  # at the beginning of a line; is text if the text ends first
+    INLINE = auto()  # within a line; is text if the text ends or a tag opens first
 
 
 class TagReader:
@@ -148,7 +152,7 @@ class TagReader:
             self._thoughts.append(token)
 
     def _thought_to_text(self, parts: list[Part]) -> None:
-        """Read as text what began like a thought. It has no `</think>`, so no `<think>` in it counts."""
+        """Read the tokens of an unclosed thought as text. No `<think>` in it opens another one."""
         tokens, self._thoughts, self._state = self._thoughts, [], _State.TEXT
         for token in tokens:
             self._step(token, parts, thoughts=False)
@@ -222,7 +226,7 @@ class TagReader:
 
 
 def _decided(text: str) -> int:
-    """Where the beginning of a mark that more text may complete or change starts, or the end of the text."""
+    """Where the text may end with an incomplete mark; its length if it does not."""
     at = text.rfind("<")
     undecided = at >= 0 and (text[at : at + len(CLOSE) + 1] in _BEGINNINGS or OPENING.fullmatch(text, at))
     return at if undecided else len(text)

@@ -1,10 +1,10 @@
-"""Why trainer and generator were idle, kept up to date from the ledger while a run goes on.
+"""Idle times of trainer and generator by cause, updated entry by entry while a run is in progress.
 
 Invariants:
 - Each entry is added once.
-- What cannot change any more is summed and dropped, so memory holds a few steps however long the run.
-- After the last entry the sums equal those of `Idleness` on the whole ledger, except for moments of rollouts
-  that outlived their failed group.
+- Memory does not grow with the run. Steps that later entries cannot change are added to the sums and dropped.
+- After the last entry the sums equal the result of `Idleness` on the whole ledger. One exception: rollouts
+  that continue for a moment after their group failed.
 """
 
 from __future__ import annotations
@@ -22,9 +22,9 @@ from policy.ledger.entries import Entry, GroupFailed, Posted, RequestEnded, Scor
 from policy.ledger.merge import fail_rollout, merge
 from policy.ledger.records import Ledger, RequestRecord, RolloutRecord
 
-LAG_S = 3600.0  # a rollout in flight for longer is taken to be dead
-LATE_S = 1.0  # lines of another process may be read this much later than their time
-OVERDUE_S = 30.0  # after its deadline nothing waits for a request
+LAG_S = 3600.0  # a rollout that is in flight for longer counts as lost
+LATE_S = 1.0  # an entry of another process may be read this long after its time
+OVERDUE_S = 30.0  # a request is pending for at most this long after its deadline
 SERVICES = 200  # last service times of a kind, for its median
 
 
@@ -46,8 +46,10 @@ class IdleTracker:
         self._steps[step] = {"step": step, STEP: data.get(STEP), SYNC: data.get(SYNC)}
 
     def add(self, entries: Iterable[Entry], now: float = math.inf) -> None:
-        """Add entries, ordered by time. Those of the last `LATE_S` before `now` are kept for the next call,
-        since earlier ones may still arrive."""
+        """Add entries, ordered by time.
+
+        Entries of the last `LATE_S` before `now` wait for the next call, which may bring earlier ones.
+        """
         late, self._late = self._late, []
         for entry in heapq.merge(late, entries, key=lambda entry: entry.time):
             if entry.time > now - LATE_S:
@@ -61,11 +63,13 @@ class IdleTracker:
         return self._ledger.waits[-1] if self._ledger.waits else None
 
     def waiting(self, steps: int, since: float, now: float) -> TrainerWaited | None:
-        """The trainer's wait that goes on at `now`; None while it trains. `steps` are done, the last at
-        `since`."""
+        """The unfinished wait of the trainer at `now`; None while it trains.
+
+        `steps`: finished steps. `since`: when the last of them ended.
+        """
         last = self.last_wait
         if last is None:
-            since = min((rollout.started for rollout in self._begun()), default=math.inf)
+            since = min((rollout.started for rollout in self._started()), default=math.inf)
         elif last.step > steps:
             return None
         began = max(since, last.time if last else 0.0)
@@ -124,8 +128,11 @@ class IdleTracker:
                 self._sum_up(entry.time)
 
     def _sum_up(self, now: float) -> None:
-        """Sum the time up to the last wait that ended before every rollout in flight started."""
-        open_ones = [rollout.started for rollout in self._begun() if end_of(rollout) == math.inf]
+        """Add the time that cannot change any more to the sums, and drop its records.
+
+        It ends with the last wait that was over before the oldest rollout in flight started.
+        """
+        open_ones = [rollout.started for rollout in self._started() if end_of(rollout) == math.inf]
         limit = max(min(open_ones, default=math.inf), now - LAG_S)
         past = [wait for wait in self._ledger.waits if self._since < wait.time <= limit]
         if not past:
@@ -154,7 +161,7 @@ class IdleTracker:
 
 
 def _over(rollout: RolloutRecord, cut: TrainerWaited) -> bool:
-    """Whether nothing after `cut` can depend on it. The wait of its own step is the last that can."""
+    """Whether no time after `cut` depends on the rollout. The last wait that can is that of its own step."""
     lost = rollout.started < cut.time - LAG_S
     return lost or (rollout.state is not None and end_of(rollout) <= cut.time and rollout.step < cut.step)
 

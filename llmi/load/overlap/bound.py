@@ -1,9 +1,13 @@
 """The lower bound on a variant's step time, and the targets of `llmi`.
 
-Invariants: every part of the bound is measured in the same run of the benchmark; the bound is the largest
-part, since the parts can overlap and each has its own resource. Training is measured in the blocking variant,
-where nothing else runs; generation in the variant in which it took the least, since batches written together
-take less time than one after the other; a queue's work in the variant itself.
+Generation, training and each queue have resources of their own and can overlap. A step therefore takes at
+least as long as the largest of these parts. All parts come from one run of the benchmark:
+
+| part | measured in |
+|---|---|
+| training | the blocking variant, where nothing runs beside it |
+| generation | the variant that needed the least time, since batches take less time together than in turn |
+| work of a queue | the variant itself |
 """
 
 from __future__ import annotations
@@ -23,8 +27,11 @@ ABOVE_BOUND, IDLE_ABOVE, NO_LOSS = 1.15, 0.05, 0.97
 
 @dataclass(frozen=True)
 class Bound:
-    """Seconds per step by what needs them: `generation` (at least one text was being written), `training`
-    alone (with weight sync), and each queue's work over its slots."""
+    """Seconds per step of each part.
+
+    `generation`: at least one text was being generated. `training`: includes weight sync. A queue: its work
+    divided by its slots.
+    """
 
     parts: Mapping[str, float]
 
@@ -40,7 +47,7 @@ class Bound:
 
     @property
     def trainer_idle_ratio(self) -> float:
-        """The share of a step that the trainer waits when every step takes as long as the bound."""
+        """The share of a step in which the trainer would wait if the step took as long as the bound."""
         return 1 - self.parts[TRAINING] / self.seconds if self.seconds else 0.0
 
     def document(self) -> dict[str, Any]:

@@ -1,7 +1,9 @@
 """The numbers of one variant of `llmi bench overlap`, from its finished run.
 
-Invariants: pure; every number comes from the ledger and verl's metrics, over the same steps; ratios lie in
-[0, 1]; the work of a queue counts trained groups only, so that dropped groups do not raise the bound.
+Invariants:
+- Pure. All numbers come from the ledger and verl's metrics, and cover the same steps.
+- Ratios are in [0, 1].
+- The work of a queue counts trained groups only. Dropped groups would raise the bound.
 """
 
 from __future__ import annotations
@@ -24,7 +26,7 @@ STALENESS_WORST = "training/off_policy/trajectory_staleness_worst/max"
 
 @dataclass(frozen=True)
 class Repeated:
-    """`overall` over all measured steps; the others over the repeats."""
+    """A number over all measured steps (`overall`), and its median, minimum and maximum over the windows."""
 
     overall: float
     median: float
@@ -42,9 +44,13 @@ class Repeated:
 class QueueNumbers:
     """One queue, over the requests of the groups that were trained on in the measured steps.
 
-    `wait_*_s` from when a request was due (`VariantRun.due`) to when a worker began, by the nearest rank;
-    `service_s`: the mean time a worker took; `work_s`: service seconds per step. `never_started` were ended
-    by the client, and are in no other number but `requests` (per step)."""
+    - `requests`: per step.
+    - `never_started`: requests that the client ended before a worker started them. Only `requests` and this
+      number count them.
+    - `wait_p50_s`, `wait_p99_s`: time from when a request was due (`VariantRun.due`) to its start.
+      Percentiles by the nearest rank.
+    - `service_s`: mean time of a job. `work_s`: service seconds per step.
+    """
 
     slots: int
     requests: float
@@ -57,10 +63,14 @@ class QueueNumbers:
 
 @dataclass(frozen=True)
 class VariantNumbers:
-    """Times in seconds, ratios of the measured time. `samples` were trained on in it, at most
-    `samples_per_step` each step. `trainer_idle_ratio`: waiting for samples, which leaves the
-    `weight_sync_ratio` out; `generation_idle_ratio`: no text was being written. Staleness in trainer steps,
-    as verl counts it; `stale_groups` were dropped."""
+    """One variant. Ratios are shares of the measured time.
+
+    - `samples`: trained on in the measured time; at most `samples_per_step` in each step.
+    - `trainer_idle_ratio`: the trainer waited for samples; does not include `weight_sync_ratio`.
+    - `generation_idle_ratio`: no text was being generated.
+    - `staleness_mean`, `staleness_worst`: in trainer steps, as verl counts them.
+    - `stale_groups`: groups that were dropped as too old.
+    """
 
     name: str
     steps: int

@@ -1,7 +1,9 @@
-"""A finished run of one variant of `llmi bench overlap`, cut into its steps.
+"""A finished run of one variant of `llmi bench overlap`, divided into steps.
 
-Invariants: a step lasts until the next one begins, so that measured steps leave no second out; a step is
-measured only when the run finished it; windows are consecutive, of equal length, and end with the run.
+Invariants:
+- A step lasts until the next one begins, so the steps cover all of the time.
+- Only steps that the run finished are measured.
+- A window is some consecutive steps. The windows have equal length and follow each other without a gap.
 """
 
 from __future__ import annotations
@@ -21,8 +23,10 @@ from policy.ledger.records import Ledger, RequestRecord
 
 @dataclass(frozen=True)
 class Step:
-    """One step of the trainer, from `began` to `ended` (Unix seconds). `waits`: when it waited for samples;
-    `metrics`: verl's, of this step."""
+    """One step of the trainer, from `began` to `ended` (Unix seconds).
+
+    `waits`: the times in which it waited for samples. `metrics`: verl's metrics of the step.
+    """
 
     number: int
     began: float
@@ -45,10 +49,14 @@ class Step:
 
 @dataclass(frozen=True)
 class VariantRun:
-    """The files of a finished run, read. `metrics`: by `coordinator.watch.summary.read_metrics`; `slots`:
-    requests that a queue serves at once; the first `warm` and the last `cool` steps are left out (in the last
-    ones a run submits nothing any more) and the others cut into `repeats` windows; `phased`: tools begin when
-    all of a batch is written, judges when all its tools have ended.
+    """The records of a finished run.
+
+    - `metrics`: as `coordinator.watch.summary.read_metrics` returns them.
+    - `slots`: how many requests each queue serves at once.
+    - `warm`, `cool`: steps at the start and at the end that are not measured. In its last steps a run submits
+      nothing any more.
+    - `repeats`: number of windows into which the measured steps are divided.
+    - `phased`: a batch starts its tools after its last text, and its judges after its last tool.
     """
 
     name: str
@@ -96,11 +104,11 @@ class VariantRun:
 
     @cached_property
     def due(self) -> dict[str, float]:
-        """When each request was due, Unix seconds, by id: when it was posted, or earlier in a phased variant.
+        """The time at which each request could be posted (Unix seconds), by id.
 
-        There a request that is due may wait for a thread of the client before it is posted. A tool is due
-        when the last text of the step's batch is written, a judge when the batch's last tool has ended, an
-        edit when its input image has arrived, which is when it is posted.
+        It is posted at once, except in a phased variant, where it may wait for a thread of the client. There
+        a tool is due when the last text of the step's batch is written, and a judge when the batch's last
+        tool has ended. An edit is due when its input image has arrived, and is posted then.
         """
         requests = self.ledger.requests
         due = {request_id: record.posted for request_id, record in requests.items()}
