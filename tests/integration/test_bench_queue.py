@@ -5,15 +5,17 @@ from __future__ import annotations
 import json
 import subprocess
 import sys
+from dataclasses import replace
 from pathlib import Path
 
 import psutil
 import pytest
 
-from llmi.load.queue import trial
+from llmi.load.queue import trial, virtualenv
 from llmi.load.queue.backlog import backlog
-from llmi.load.queue.contestants import Options
+from llmi.load.queue.contestants import CELERY, OTHERS, Options
 from workers.client.blocking import outcomes
+from workers.errors import Cause, InfrastructureFault
 
 LLMI = str(Path(sys.executable).with_name("llmi"))
 OPTIONS = ["--requests", "20", "--in-flight", "4", "--singles", "5", "--rounds", "1", "--slots", "1"]
@@ -68,3 +70,16 @@ def test_a_backlog_keeps_its_length(tmp_path: Path) -> None:
         ended = outcomes(one.client, ids)
     assert len(ended) == one.done == sum(outcome.ok for outcome in ended.values())
     assert 0 < one.posted - len(ended) <= 40
+
+
+def test_packages_that_do_not_install_leave_a_contestant_out(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("LLMI_CACHE", str(tmp_path))
+    monkeypatch.setenv("PIP_NO_INDEX", "1")
+    monkeypatch.delenv("PIP_FIND_LINKS", raising=False)
+    absent = replace(OTHERS[0], packages=("llmi-bench-absent==1.0",))
+    with pytest.raises(InfrastructureFault, match=r"dramatiq is left out, .* install: ERROR") as fault:
+        virtualenv.python_of(absent)
+    assert fault.value.cause is Cause.PROVIDER_DOWN
+    assert virtualenv.python_of(CELERY) == Path(sys.executable)

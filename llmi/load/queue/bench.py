@@ -19,8 +19,8 @@ from coordinator.host.environment import environment
 from llmi.load.queue import trial
 from llmi.load.queue.backlog import Backlog, backlog
 from llmi.load.queue.contestants import Contestant, Options, contestants
-from llmi.load.queue.environment import python_of
 from llmi.load.queue.numbers import BacklogNumbers, Numbers, Rounds, Window
+from llmi.load.queue.virtualenv import python_of
 from llmi.load.testbed.system import ISOLATED
 from workers.errors import InfrastructureFault
 
@@ -28,12 +28,15 @@ RESULT = "queue.json"
 
 
 def run(options: Options, folder: Path, step: Step, notify: Notify) -> Numbers:
-    """Measure, and write `queue.json` into `folder`. Raises `InfrastructureFault` when a contestant fails."""
+    """Measure, and write `queue.json` into `folder`.
+
+    Raises `InfrastructureFault` when this program's queues, plain Celery or the two lists fail.
+    """
     began = time.monotonic()
     (folder / trial.LOGS).mkdir()
     with environment(ISOLATED), tempfile.TemporaryDirectory(dir=folder, prefix="redis-") as data:
         pythons, skipped = _interpreters(options, step, notify)
-        measured = _compare(options, pythons, folder, Path(data), step)
+        measured = _compare(options, pythons, skipped, folder, Path(data), step, notify)
         backlogs = _backlogs(options, folder, Path(data), step)
     numbers = Numbers(options, measured, skipped, backlogs, time.monotonic() - began)
     (folder / RESULT).write_text(json.dumps(numbers.document(), indent=1) + "\n", encoding="utf-8")
@@ -57,17 +60,29 @@ def _interpreters(
 
 
 def _compare(
-    options: Options, pythons: Mapping[Contestant, Path], folder: Path, data: Path, step: Step
-) -> dict[str, Rounds]:
+    options: Options, pythons: Mapping[Contestant, Path], skipped: dict[str, str], folder: Path, data: Path,
+    step: Step, notify: Notify,
+) -> dict[str, Rounds]:  # fmt: skip
+    """The rounds of each contestant. One from PyPI that fails is left out from then on, and `skipped` has
+    the reason.
+    """
     trials: dict[str, list[trial.Trial]] = {contestant.name: [] for contestant in pythons}
     total = options.rounds * len(pythons)
     for number in range(options.rounds):
         for position, (contestant, python) in enumerate(pythons.items()):
+            if contestant.name in skipped:
+                continue
             share = (number * len(pythons) + position) / total
             step("comparing task queues", share, f"{contestant.name}, round {number + 1} of {options.rounds}")
             redis = data / f"{contestant.script}-{number}"
-            trials[contestant.name].append(trial.run(contestant, python, options, folder, redis))
-    return {name: Rounds(each) for name, each in trials.items()}
+            try:
+                trials[contestant.name].append(trial.run(contestant, python, options, folder, redis))
+            except InfrastructureFault as error:
+                if not contestant.packages:
+                    raise
+                skipped[contestant.name] = f"{contestant.name} is left out: {error.detail}"
+                notify(skipped[contestant.name])
+    return {name: Rounds(each) for name, each in trials.items() if name not in skipped}
 
 
 def _backlogs(options: Options, folder: Path, data: Path, step: Step) -> list[BacklogNumbers]:

@@ -17,6 +17,7 @@ COMMAND = 1.2  # time of a command with the largest backlog to that with the sma
 # A command counts for this target if it is called as often with both backlogs, or takes as long with the
 # largest: the mean of a few short calls is chance.
 LEAST_CALLS, LEAST_US = 500, 100.0
+RESOLUTION_US = 1.0  # of commandstats: a smaller difference is none
 
 
 @dataclass(frozen=True)
@@ -82,15 +83,18 @@ class BacklogNumbers:
 def command_ratios(small: BacklogNumbers, large: BacklogNumbers) -> dict[str, float]:
     """Time per call with the large backlog to that with the small one, of the commands that count."""
     few, many = small.commands(), large.commands()
-    return {
-        name: many[name].us_per_call / few[name].us_per_call
-        for name in few.keys() & many.keys()
-        if few[name].us_per_call and _counts(few[name], many[name])
-    }
+    common = sorted(few.keys() & many.keys())
+    return {name: _ratio(few[name], many[name]) for name in common if _counts(few[name], many[name])}
 
 
 def _counts(few: CommandTime, many: CommandTime) -> bool:
     return min(few.calls, many.calls) >= LEAST_CALLS or many.us_per_call >= LEAST_US
+
+
+def _ratio(few: CommandTime, many: CommandTime) -> float:
+    if abs(many.us_per_call - few.us_per_call) < RESOLUTION_US:
+        return 1.0
+    return many.us_per_call / max(few.us_per_call, RESOLUTION_US)
 
 
 @dataclass(frozen=True)
