@@ -105,7 +105,7 @@ class IdleTracker:
         """Median service time of the last requests of this kind (seconds); None before the first."""
         return median(self._services[kind]) if self._services.get(kind) else None
 
-    def _begun(self) -> list[RolloutRecord]:
+    def _started(self) -> list[RolloutRecord]:
         return [rollout for rollout in self._ledger.rollouts.values() if rollout.task is not None]
 
     def _add(self, entry: Entry) -> None:
