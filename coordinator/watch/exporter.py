@@ -10,7 +10,7 @@ from __future__ import annotations
 import json
 import logging
 from collections import Counter
-from collections.abc import Callable, Iterable, Iterator, Mapping
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, get_args
@@ -49,56 +49,44 @@ class RunState:
 
 
 class QueueCollector(Collector):
-    """Metrics of every queue, read from Redis."""
+    """Metrics of the queues, read from Redis at each scrape."""
 
     def __init__(self, settings: QueueSettings):
         self._settings = settings
 
     def collect(self) -> Iterator[Metric]:
-        waiting = GaugeMetricFamily("llmi_queue_waiting", "Requests in the queue.", labels=["queue"])
-        levels = GaugeMetricFamily(
-            "llmi_queue_waiting_by_priority",
-            "Requests in the queue by priority: 0 interactive, 3 training, 6 batch.",
-            labels=["queue", "priority"],
-        )
-        running = GaugeMetricFamily("llmi_queue_running", "Requests held by workers.", labels=["queue"])
-        oldest = GaugeMetricFamily(
-            "llmi_queue_oldest_seconds", "Age of the oldest waiting request, 0 without one.", labels=["queue"]
-        )
-        finished = CounterMetricFamily("llmi_queue_finished", "Requests with an outcome.", labels=["queue"])
-        serving = GaugeMetricFamily(
-            "llmi_queue_workers", "Worker processes that serve the queue.", labels=["queue"]
-        )
-        failing = GaugeMetricFamily(
-            "llmi_provider_down_seconds",
-            "For how long a provider with an open circuit has been failing.",
-            labels=["queue", "provider"],
-        )
-        up = GaugeMetricFamily("llmi_redis_up", "Whether Redis answers.")
         try:
             breakers = read_breakers(self._settings.url)
             depths = read_depths(self._settings.url)
-            live = Counter(
-                queue
-                for target in read_targets(self._settings)
-                for queue in target.labels.get("queues", "").split(",")
-            )
+            listed = read_targets(self._settings)
         except redis.RedisError:
-            up.add_metric([], 0)
-            yield up
+            yield _gauge("llmi_redis_up", "Whether Redis answers.", (), {(): 0})
             return
-        up.add_metric([], 1)
-        for queue, depth in depths.items():
-            waiting.add_metric([queue], depth.waiting)
-            for level, count in zip(LEVELS, depth.by_level, strict=True):
-                levels.add_metric([queue, str(level)], count)
-            running.add_metric([queue], depth.running)
-            oldest.add_metric([queue], depth.oldest_s)
-            finished.add_metric([queue], depth.finished)
-            serving.add_metric([queue], live[queue])
-        for down in breakers.outages:
-            failing.add_metric([down.kind, down.provider], breakers.now - down.since)
-        yield from (up, waiting, levels, running, oldest, finished, serving, failing)
+        live = Counter(queue for one in listed for queue in one.labels.get("queues", "").split(","))
+        by_level = {
+            (queue, str(level)): count
+            for queue, depth in depths.items()
+            for level, count in zip(LEVELS, depth.by_level, strict=True)
+        }
+        down = {(one.kind, one.provider): breakers.now - one.since for one in breakers.outages}
+        queues = [((name,), depth) for name, depth in depths.items()]
+        yield _gauge("llmi_redis_up", "Whether Redis answers.", (), {(): 1})
+        yield _gauge(
+            "llmi_queue_waiting", "Requests in the queue.", ["queue"], {k: d.waiting for k, d in queues}
+        )
+        text = "Requests in the queue by priority: 0 interactive, 3 training, 6 batch."
+        yield _gauge("llmi_queue_waiting_by_priority", text, ["queue", "priority"], by_level)
+        yield _gauge(
+            "llmi_queue_running", "Requests held by workers.", ["queue"], {k: d.running for k, d in queues}
+        )
+        text = "Age of the oldest waiting request, 0 without one."
+        yield _gauge("llmi_queue_oldest_seconds", text, ["queue"], {k: d.oldest_s for k, d in queues})
+        finished = {k: d.finished for k, d in queues}
+        yield _counter("llmi_queue_finished", "Requests with an outcome.", ["queue"], finished)
+        serving = {(queue,): live[queue] for queue in depths}
+        yield _gauge("llmi_queue_workers", "Worker processes that serve the queue.", ["queue"], serving)
+        text = "For how long a provider with an open circuit has been failing."
+        yield _gauge("llmi_provider_down_seconds", text, ["queue", "provider"], down)
 
 
 class RunCollector(Collector):
@@ -108,60 +96,52 @@ class RunCollector(Collector):
         self._run = run
 
     def collect(self) -> Iterator[Metric]:
-        workers = GaugeMetricFamily(
-            "llmi_workers",
-            "Worker processes of a pool: wanted, ready, starting, draining.",
-            labels=["pool", "state"],
-        )
-        restarts = CounterMetricFamily(
-            "llmi_worker_restarts", "Workers that replaced a dead one.", labels=["pool"]
-        )
-        for pool, state in self._run.pools().items():
-            for name in ("wanted", "ready", "starting", "draining"):
-                workers.add_metric([pool, name], getattr(state, name))
-            restarts.add_metric([pool], state.restarts)
-        progress = self._run.progress
-        rollouts = CounterMetricFamily(
-            "llmi_rollouts",
-            "Rollouts by terminal state; for the two kinds of masked ones see llmi_masked.",
-            labels=["state"],
-        )
-        for name in get_args(State):
-            rollouts.add_metric([name], progress.states[name])
-        masked = CounterMetricFamily(
-            "llmi_masked",
+        pools, progress = self._run.pools(), self._run.progress
+        states = ("wanted", "ready", "starting", "draining")
+        sizes = {(pool, name): getattr(size, name) for pool, size in pools.items() for name in states}
+        text = "Worker processes of a pool: wanted, ready, starting, draining."
+        yield _gauge("llmi_workers", text, ["pool", "state"], sizes)
+        restarts = {(pool,): size.restarts for pool, size in pools.items()}
+        yield _counter("llmi_worker_restarts", "Workers that replaced a dead one.", ["pool"], restarts)
+        text = "Rollouts by terminal state; for the two kinds of masked ones see llmi_masked."
+        ended = {(name,): progress.states[name] for name in get_args(State)}
+        yield _counter("llmi_rollouts", text, ["state"], ended)
+        text = (
             "Masked samples by cause; a sample with several causes counts for each. "
-            "dropped_with_group: samples with a reward, in a group with too few valid samples.",
-            labels=["cause"],
+            "dropped_with_group: samples with a reward, in a group with too few valid samples."
         )
-        for cause in (DROPPED, *sorted(progress.masked.keys() - {DROPPED})):
-            masked.add_metric([cause], progress.masked[cause])
-        yield from (workers, restarts, rollouts, masked)
-        yield GaugeMetricFamily("llmi_step", "Training steps done.", value=progress.steps)
+        causes = (DROPPED, *sorted(progress.masked.keys() - {DROPPED}))
+        yield _counter("llmi_masked", text, ["cause"], {(name,): progress.masked[name] for name in causes})
+        yield _gauge("llmi_step", "Training steps done.", (), {(): progress.steps})
         if progress.rewards:
-            yield GaugeMetricFamily(
-                "llmi_reward", "Mean reward of the last step.", value=progress.rewards[-1]
-            )
+            yield _gauge("llmi_reward", "Mean reward of the last step.", (), {(): progress.rewards[-1]})
         if (ratio := progress.idle_ratio) is not None:
-            yield GaugeMetricFamily(
-                "llmi_trainer_idle_ratio", "Share of the steps' time that the trainer waited.", value=ratio
-            )
-        idle = GaugeMetricFamily(
-            "llmi_idle_seconds",
-            "Seconds that the trainer or the generator was idle, by what it waited for.",
-            labels=["who", "cause"],
-        )
-        for who, causes in (("trainer", progress.idle.trainer), ("generator", progress.idle.generator)):
-            for cause, seconds in causes.items():
-                idle.add_metric([who, cause], seconds)
-        yield idle
+            text = "Share of the steps' time that the trainer waited."
+            yield _gauge("llmi_trainer_idle_ratio", text, (), {(): ratio})
+        both = (("trainer", progress.idle.trainer), ("generator", progress.idle.generator))
+        idle = {(who, cause): seconds for who, causes in both for cause, seconds in causes.items()}
+        text = "Seconds that the trainer or the generator was idle, by what it waited for."
+        yield _gauge("llmi_idle_seconds", text, ["who", "cause"], idle)
         paused = float(progress.paused is not None)
-        yield GaugeMetricFamily(
-            "llmi_paused", "Whether admission is paused because a provider is down.", value=paused
+        yield _gauge(
+            "llmi_paused", "Whether admission is paused because a provider is down.", (), {(): paused}
         )
-        yield GaugeMetricFamily(
-            "llmi_memory_bytes", "Resident memory of the run on this machine.", value=self._run.memory.now
-        )
+        memory = self._run.memory.now
+        yield _gauge("llmi_memory_bytes", "Resident memory of the run on this machine.", (), {(): memory})
+
+
+def _gauge(name: str, text: str, labels: Sequence[str], values: Mapping[Any, float]) -> Metric:
+    return _filled(GaugeMetricFamily(name, text, labels=labels), values)
+
+
+def _counter(name: str, text: str, labels: Sequence[str], values: Mapping[Any, float]) -> Metric:
+    return _filled(CounterMetricFamily(name, text, labels=labels), values)
+
+
+def _filled(family: GaugeMetricFamily | CounterMetricFamily, values: Mapping[Any, float]) -> Metric:
+    for labels, value in values.items():
+        family.add_metric(labels, value)
+    return family
 
 
 class Exporter:

@@ -38,37 +38,28 @@ class WorkerMetrics:
     """The metrics of one worker, all pool processes together."""
 
     def __init__(self, registry: CollectorRegistry):
-        self._wait = Histogram(
+        histogram = functools.partial(Histogram, buckets=BUCKETS, registry=registry)
+        counter = functools.partial(Counter, registry=registry)
+        self._wait = histogram(
             "llmi_task_wait_seconds",
             "From posting to the start of the job, on the clocks of producer and worker.",
             ["kind"],
-            buckets=BUCKETS,
-            registry=registry,
         )
-        self._service = Histogram(
-            "llmi_task_service_seconds",
-            "From start to end of the job.",
-            ["kind", "result"],
-            buckets=BUCKETS,
-            registry=registry,
+        self._service = histogram(
+            "llmi_task_service_seconds", "From start to end of the job.", ["kind", "result"]
         )
-        self._outcomes = Counter(
+        self._outcomes = counter(
             "llmi_task_outcomes",
             "Finished tasks by result (success, model, infrastructure) and cause of failure.",
             ["kind", "result", "cause"],
-            registry=registry,
         )
-        self._requeued = Counter(
-            "llmi_tasks_given_back",
-            "Tasks requeued because the process that ran them died.",
-            ["kind"],
-            registry=registry,
+        self._requeued = counter(
+            "llmi_tasks_given_back", "Tasks requeued because the process that ran them died.", ["kind"]
         )
-        self._refusals = Counter(
+        self._refusals = counter(
             "llmi_unknown_refusals",
             "Requests that a provider refused (4xx) for a reason not known to be their content.",
             ["provider", "status"],
-            registry=registry,
         )
 
     def show_zeros(self, kind: str) -> None:
@@ -106,34 +97,27 @@ class ProducerMetrics:
     """The metrics of one process that posts requests. `posted` and `ended` are hooks of `QueueClient`."""
 
     def __init__(self, registry: CollectorRegistry, clock: Callable[[], float] = time.monotonic):
+        histogram = functools.partial(Histogram, buckets=BUCKETS, registry=registry)
+        counter = functools.partial(Counter, registry=registry)
+        gauge = functools.partial(Gauge, registry=registry, multiprocess_mode="livesum")
         self._clock = clock
         self._since: dict[str, float] = {}
-        self._posted = Counter("llmi_requests_posted", "Requests posted.", ["kind"], registry=registry)
-        self._in_flight = Gauge(
-            "llmi_requests_in_flight",
-            "Requests posted and without an outcome.",
-            ["kind"],
-            registry=registry,
-            multiprocess_mode="livesum",
+        self._posted = counter("llmi_requests_posted", "Requests posted.", ["kind"])
+        self._in_flight = gauge(
+            "llmi_requests_in_flight", "Requests posted and without an outcome.", ["kind"]
         )
-        self._seconds = Histogram(
+        self._seconds = histogram(
             "llmi_request_seconds",
             "From posting to the outcome, as the producer sees it.",
             ["kind", "result"],
-            buckets=BUCKETS,
-            registry=registry,
         )
-        self._outcomes = Counter(
+        self._outcomes = counter(
             "llmi_request_outcomes",
             "Outcomes by result (success, model, infrastructure) and cause of failure.",
             ["kind", "result", "cause"],
-            registry=registry,
         )
-        self._rollouts = Gauge(
-            "llmi_rollouts_in_progress",
-            "Rollouts that are generating or waiting for their score.",
-            registry=registry,
-            multiprocess_mode="livesum",
+        self._rollouts = gauge(
+            "llmi_rollouts_in_progress", "Rollouts that are generating or waiting for their score."
         )
 
     def posted(self, request: Request) -> None:
