@@ -20,140 +20,132 @@ LEDGER = "ledger"
 State = Literal["trained", "masked", "stale", "cancelled", "failed"]
 
 
-class Started(Message):
+class _Event(Message):
+    type: str
+    time: float
+
+
+class Started(_Event):
     """A rollout started. `step`: the trainer's step that submitted it."""
 
     type: Literal["started"] = "started"
-    time: float
     rollout_id: str
     task: Task
     step: int = 0
 
 
-class Posted(Message):
+class Posted(_Event):
     """A request was posted to the queue."""
 
     type: Literal["posted"] = "posted"
-    time: float
     request: Request
 
 
-class RequestEnded(Message):
+class RequestEnded(_Event):
     """A request has its outcome."""
 
     type: Literal["ended"] = "ended"
-    time: float
     outcome: Outcome
 
 
 Span = tuple[float, float]  # start, end; Unix seconds
 
 
-class TextGenerated(Message):
+class TextGenerated(_Event):
     """A rollout's text is complete. `segments`: start and end of each call of the generator."""
 
     type: Literal["wrote"] = "wrote"
-    time: float
     rollout_id: str
     segments: tuple[Span, ...]
 
 
-class TrainerWaited(Message):
+class TrainerWaited(_Event):
     """The trainer waited for the groups of `step`, from `began` to `time`."""
 
     type: Literal["waited"] = "waited"
-    time: float
     began: float
     step: int
 
 
-class Paused(Message):
+class Paused(_Event):
     """The trainer submits no prompts, because providers are down.
 
     `providers`: one text each. `since`: when the first of them started to fail.
     """
 
     type: Literal["paused"] = "paused"
-    time: float
     providers: tuple[str, ...]
     since: float
 
 
-class PauseEnded(Message):
+class PauseEnded(_Event):
     """The trainer submits prompts again."""
 
     type: Literal["pause_ended"] = "pause_ended"
-    time: float
 
 
-class Scored(Message):
+class Scored(_Event):
     """A finished document and its score.
 
     `versions`: trainer steps of the oldest and newest weights that wrote it.
     """
 
     type: Literal["scored"] = "scored"
-    time: float
     document: Document
     score: Score
     tokens: int
     versions: tuple[int, int] | None = None
 
 
-class RolloutEnded(Message):
+class RolloutEnded(_Event):
     """A rollout has its terminal state. `step`: the trainer's step in which that happened (0: none)."""
 
     type: Literal["closed"] = "closed"
-    time: float
     rollout_id: str
     state: State
     reason: str = ""
     step: int = 0
 
 
-class RolloutRaised(Message):
+class RolloutRaised(_Event):
     """A rollout raised an exception. It is `failed` if a `GroupFailed` follows, else the run was ending."""
 
     type: Literal["broken"] = "broken"
-    time: float
     rollout_id: str
     reason: str
 
 
-class GroupFailed(Message):
+class GroupFailed(_Event):
     """A group was dropped because a rollout of it raised. Its open rollouts are `failed`."""
 
     type: Literal["group_failed"] = "group_failed"
-    time: float
     uid: str
     step: int = 0
 
 
-class GroupDropped(Message):
+class GroupDropped(_Event):
     """A group was dropped because it had too few valid samples.
 
     Each of those has a `RolloutEnded` entry, `masked`.
     """
 
     type: Literal["group_dropped"] = "group_dropped"
-    time: float
     uid: str
     step: int = 0
 
 
-class CheckpointSaved(Message):
+class CheckpointSaved(_Event):
     """A checkpoint holds the weights after `step`, and the groups in flight.
 
     `held`: the rollouts of ended groups with trajectories in it.
     """
 
     type: Literal["saved"] = "saved"
-    time: float
     step: int
     held: tuple[str, ...] = ()
 
 
-class Resumed(Message):
+class Resumed(_Event):
     """A run continues from the checkpoint of `step` (0: from its start).
 
     What later steps did to rollouts is undone, like their weights; so are cancellations by the end of the
@@ -161,46 +153,30 @@ class Resumed(Message):
     """
 
     type: Literal["resumed"] = "resumed"
-    time: float
     step: int
 
 
-class Abandoned(Message):
+class Abandoned(_Event):
     """A rollout that a resumed run cannot continue.
 
     It is `cancelled`, and one with another id replaces it.
     """
 
     type: Literal["abandoned"] = "abandoned"
-    time: float
     rollout_id: str
     reason: str
 
 
-class Finished(Message):
+class Finished(_Event):
     """The run did its last step and cannot be resumed."""
 
     type: Literal["finished"] = "finished"
-    time: float
 
 
 Entry = Annotated[
-    Started
-    | Posted
-    | RequestEnded
-    | TextGenerated
-    | TrainerWaited
-    | Paused
-    | PauseEnded
-    | Scored
-    | RolloutEnded
-    | RolloutRaised
-    | GroupFailed
-    | GroupDropped
-    | CheckpointSaved
-    | Resumed
-    | Abandoned
-    | Finished,
+    Started | Posted | RequestEnded | TextGenerated | TrainerWaited | Paused | PauseEnded | Scored |
+    RolloutEnded | RolloutRaised | GroupFailed | GroupDropped | CheckpointSaved | Resumed | Abandoned |
+    Finished,
     Field(discriminator="type"),
-]
+]  # fmt: skip
 ENTRY: TypeAdapter[Entry] = TypeAdapter(Entry)
