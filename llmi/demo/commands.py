@@ -2,9 +2,8 @@
 
 from __future__ import annotations
 
-from enum import StrEnum
 from pathlib import Path
-from typing import Annotated
+from typing import Annotated, Literal
 
 import typer
 
@@ -16,19 +15,14 @@ from coordinator.console.stages import Stages
 from coordinator.console.terminal import make_console
 
 
-class Model(StrEnum):
-    text = "text"
-    vl = "vl"
-
-
 def demo(
     steps: Annotated[int | None, typer.Option(min=1, help="Training steps \\[default: 24].")] = None,
     seed: Annotated[
         int, typer.Option(min=0, max=MAX_SEED, help="Seed of prompts, start weights and sampling order.")
     ] = 1,
     model: Annotated[
-        Model, typer.Option(help="A tiny Qwen3, or a tiny Qwen2.5-VL that sees images.")
-    ] = Model.text,
+        Literal["text", "vl"], typer.Option(help="A tiny Qwen3, or a tiny Qwen2.5-VL that sees images.")
+    ] = "text",
     name: Annotated[str, typer.Option(help="Name of the run \\[default: demo and the time].")] = "",
     resume: Resume = False,
     runs: Runs = Path("runs"),
@@ -48,7 +42,7 @@ def demo(
         if resume:
             config, summary = resume_demo(required_name(name), steps, runs, errors)
         else:
-            config, summary = run(model.value, name or stamp("demo"), seed, steps, runs, errors)
+            config, summary = run(model, name or stamp("demo"), seed, steps, runs, errors)
         result.update(summary.model_dump(mode="json"))
         conclude(console, runs / config.name, result)
     exit_without_report(result)

@@ -4,9 +4,8 @@ from __future__ import annotations
 
 import shlex
 from collections.abc import Callable, Sequence
-from enum import StrEnum
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated, Any
+from typing import TYPE_CHECKING, Annotated, Any, Literal
 
 import typer
 from rich.console import Console
@@ -30,24 +29,9 @@ LOGS = Path("runs/servers")
 LINE_EVERY_S, LINE = 30.0, 120  # seconds between two lines of a server's log, and characters of one
 
 
-class Device(StrEnum):
-    cuda = "cuda"
-    cpu = "cpu"
-
-
-class Which(StrEnum):
-    text = "text"
-    image = "image"
-
-
-class Server(StrEnum):
-    vllm_omni = "vllm-omni"
-    sglang = "sglang"
-
-
 @app.command()
 def judges(
-    only: Annotated[Which | None, typer.Option(help="Serve one judge only.")] = None,
+    only: Annotated[Literal["text", "image"] | None, typer.Option(help="Serve one judge only.")] = None,
     text_model: Annotated[str, typer.Option(help="The text judge \\[default: the published one].")] = "",
     image_model: Annotated[str, typer.Option(help="The image judge \\[default: the published one].")] = "",
     text_port: Annotated[int, typer.Option(min=1, max=65_535, help="Port of the text judge.")] = 8001,
@@ -59,8 +43,8 @@ def judges(
         int, typer.Option(min=1024, metavar="TOKENS", help="Most tokens of a prompt with its answer.")
     ] = 32_768,
     device: Annotated[
-        Device, typer.Option(help="cpu: tiny models with random weights, for a test.")
-    ] = Device.cuda,
+        Literal["cuda", "cpu"], typer.Option(help="cpu: tiny models with random weights, for a test.")
+    ] = "cuda",
     timeout_s: Timeout = 3600.0,
     logs: Logs = LOGS,
     dry_run: Dry = False,
@@ -74,17 +58,17 @@ def judges(
         from coordinator.serve import judge_servers
 
         served = judge_servers.plan(
-            [only.value] if only else ["text", "image"],
+            [only] if only else ["text", "image"],
             models={"text": text_model, "image": image_model},
             ports={"text": text_port, "image": image_port},
             host=host,
             tensor_parallel=tensor_parallel_size,
             images=max_images,
             tokens=max_model_len,
-            device=device.value,
+            device=device,
             dry_run=dry_run,
         )
-        if dry_run and device is Device.cuda:
+        if dry_run and device == "cuda":
             result["lacking"] = judge_servers.missing_gpus(len(served), tensor_parallel_size)
             if result["lacking"]:
                 _say(
@@ -104,7 +88,9 @@ def images(
     model: Annotated[
         str, typer.Argument(metavar="MODEL", help="A model of the server, such as Qwen/Qwen-Image.")
     ],
-    server: Annotated[Server, typer.Option(help="The program that serves it.")] = Server.vllm_omni,
+    server: Annotated[
+        Literal["vllm-omni", "sglang"], typer.Option(help="The program that serves it.")
+    ] = "vllm-omni",
     port: Annotated[int, typer.Option(min=1, max=65_535, help="Port to listen on.")] = 8091,
     host: Host = "127.0.0.1",
     gpus: Annotated[int, typer.Option(min=1, help="GPUs that share the model.")] = 1,
@@ -122,7 +108,7 @@ def images(
         from coordinator.serve import image_servers
         from coordinator.serve.serving import image_model
 
-        served = [image_model(server.value, model, host=host, port=port, gpus=gpus)]
+        served = [image_model(server, model, host=host, port=port, gpus=gpus)]
         _serve(served, logs, timeout_s, dry_run, console, result, image_servers.probe_server, "made an image")
 
 

@@ -5,8 +5,7 @@ from __future__ import annotations
 import logging
 import time
 from dataclasses import asdict
-from enum import StrEnum
-from typing import TYPE_CHECKING, Annotated
+from typing import TYPE_CHECKING, Annotated, Literal
 
 import typer
 from rich.console import Console
@@ -26,12 +25,6 @@ SHOWN = 10  # dead letters
 app = typer.Typer(no_args_is_help=True, help="Start, stop and list workers of the queues of a Redis.")
 
 
-class Role(StrEnum):
-    all = "all"
-    gpu = "gpu"
-    cpu = "cpu"
-
-
 Node = Annotated[str, typer.Option(metavar="NAME", help="Name of this machine \\[default: its host name].")]
 
 
@@ -43,8 +36,9 @@ def start(
         typer.Option(metavar="A,B", help="Only these queues \\[default: all that this machine can serve]."),
     ] = "",
     role: Annotated[
-        Role, typer.Option(help="gpu: only queues with a model that needs one; cpu: only the others.")
-    ] = Role.all,
+        Literal["all", "gpu", "cpu"],
+        typer.Option(help="gpu: only queues with a model that needs one; cpu: only the others."),
+    ] = "all",
     config: Annotated[
         str,
         typer.Option(
@@ -78,7 +72,7 @@ def start(
         names = tuple(name.strip() for name in queues.split(",") if name.strip())
         machine = detect()
         wanted = joining.prepare(
-            redis_url=redis, config=config, queues=names, role=role.value, node=node, machine=machine
+            redis_url=redis, config=config, queues=names, role=role, node=node, machine=machine
         )
         record = control.running(wanted, bool(config))
         if record is not None and not dry_run:
