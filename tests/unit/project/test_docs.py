@@ -13,7 +13,7 @@ from places import REPOSITORY
 from coordinator.cli.main import app
 from coordinator.config.settings import load_services
 
-PAGES = [REPOSITORY / "README.md", *sorted((REPOSITORY / "docs").glob("*.md"))]
+PAGES = [REPOSITORY / "README.md", REPOSITORY / "SECURITY.md", *sorted((REPOSITORY / "docs").glob("*.md"))]
 LINKS = [
     (page, target)
     for page in PAGES
@@ -25,6 +25,12 @@ LINKS = [
 @pytest.mark.parametrize(("page", "target"), LINKS, ids=[f"{p.name}:{t}" for p, t in LINKS])
 def test_a_relative_link_leads_somewhere(page, target):
     assert (page.parent / target).exists()
+
+
+@pytest.mark.parametrize("page", PAGES, ids=[page.name for page in PAGES])
+def test_every_file_of_tests_that_a_page_names_exists(page):
+    named = re.findall(r"`(tests/[a-z0-9_/]+\.py)", page.read_text())
+    assert [file for file in named if not (REPOSITORY / file).exists()] == []
 
 
 @pytest.mark.parametrize(
