@@ -14,10 +14,12 @@ from raw_queue import make_old, put_entry, queue_up
 from workers.broker import claims
 from workers.broker.claims import AGEING_S, Claim, claim, renew, requeue, requeue_expired, requeue_unknown
 from workers.broker.depths import read_depths
-from workers.broker.keys import held_key, queue_lists, record_key, wake_key
+from workers.broker.keys import held_key, outcome_key, queue_lists, record_key, wake_key
+from workers.broker.outcomes import commit
 from workers.broker.posting import post, prepare
 from workers.broker.request_status import find_request
-from workers.messages import HIGH, LOW, NORMAL, Priority, Request
+from workers.errors import Cause
+from workers.messages import HIGH, LOW, NORMAL, Failure, Outcome, Priority, Request, Success
 from workers.settings import QueueSettings
 
 LEASE_S = 60.0
@@ -228,6 +230,25 @@ def test_a_stale_claim_changes_nothing(three: None, raw: redis.Redis) -> None:
         assert requeue(raw, [stale], why) == []
     assert (raw.hgetall(record_key("first")), raw.zrange(held_key("code"), 0, -1, withscores=True)) == before
     assert renew(raw, [again], LEASE_S).lost == ()
+
+
+@pytest.mark.parametrize("held", [False, True], ids=["queued again", "held again"])
+@pytest.mark.parametrize(
+    ("result", "stored"),
+    [(Failure(cause=Cause.TIMEOUT), False), (Success(), True)],
+    ids=["failure", "success"],
+)
+def test_a_worker_that_was_silent_stores_no_failure(
+    held: bool, result: Success | Failure, stored: bool, three: None, raw: redis.Redis
+) -> None:
+    [stale] = claim(raw, ["code"], 1, "w", 0.0)
+    requeue_expired(raw, ["code"])
+    if held:
+        claim(raw, ["code"], 1, "v", LEASE_S)
+    late = Outcome(request_id="first", kind="code", result=result, attempt=stale.number)
+    commit(raw, late, "", 60)
+    assert bool(raw.exists(outcome_key("first"))) is stored
+    assert bool(raw.exists(record_key("first"))) is not stored
 
 
 def test_what_a_worker_does_not_know_that_it_holds_goes_back(raw: redis.Redis) -> None:

@@ -12,8 +12,14 @@
 -- ARGV[7]  seconds the job ran, '' if it was not started
 -- ARGV[8]  reply stream for a request without a record, '' for none
 -- ARGV[9]  '1': the request is cancelled. If a worker holds it, its record stays until the job has ended
--- Returns  the stored outcome, which may be an earlier one; the client is notified of that one
+-- ARGV[10] number of the claim under which the job ran, '0' for none. The failure of an earlier claim is ignored:
+--          the request is queued or held again
+-- Returns  the stored outcome, which may be an earlier one; the client is notified of that one. If there is none,
+--          the given one
 local visible = redis.call('GET', KEYS[1])
+local found = redis.call('HMGET', KEYS[2], 'state', 'queue', 'reply_to', 'worker', 'claims')
+local earlier = ARGV[10] ~= '0' and found[1] and (found[1] ~= 'held' or found[5] ~= ARGV[10])
+if earlier and ARGV[2] ~= '1' then return visible or ARGV[1] end
 if not visible then
   redis.call('HINCRBY', KEYS[3], ARGV[6] .. ':n', 1)
   if ARGV[7] ~= '' then
@@ -26,7 +32,6 @@ if not visible or (ARGV[2] == '1' and cjson.decode(visible).result.status ~= 'su
   visible = ARGV[1]
   redis.call('SET', KEYS[1], visible, 'EX', ARGV[3])
 end
-local found = redis.call('HMGET', KEYS[2], 'state', 'queue', 'reply_to', 'worker')
 local reply_to = found[3] or ARGV[8]
 if found[1] == 'held' and ARGV[9] == '1' then
   local cancelled = 'llmi:cancelled:' .. found[4]
