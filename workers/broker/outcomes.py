@@ -2,8 +2,8 @@
 
 Invariants: one request id has one stored outcome; a success may replace a failure, never the other way round;
 storing an outcome, ending the delivery of its request, counting it and notifying its client is one atomic
-step; each request is counted once. A worker that was silent, and whose request is queued or held again, stores
-no failure.
+step; each request is counted once. A worker that was silent, and whose request is queued or held again,
+stores no failure.
 """
 
 from __future__ import annotations

@@ -35,8 +35,8 @@ IDLE_S = 1.0  # an idle worker claims so often although nothing woke it
 RETRY_S = 0.5
 LATE_S = 5.0  # how long a job may run over its time before its lease expires
 KILL_S = LATE_S / 2  # and before its process is killed
-# The same for a process that keeps a model. Its job checks its time after each step, which takes seconds. After
-# so long it will not end any more.
+# The same for a process that keeps a model. Its job checks its time after each step, which takes seconds.
+# After so long it will not end any more.
 WEDGED_S = 600.0
 
 
