@@ -174,7 +174,7 @@ def test_a_failed_jail_outweighs_failures_of_hosts(
 
 
 def test_a_late_service_is_named_in_the_failure(services: FakeServices) -> None:
-    """What names nobody changes no breaker."""
+    """A failure without a provider changes no breaker."""
     services.judge.delay_s = 30
     with pytest.raises(InfrastructureFault) as caught:
         event_loop.run(late(services, 0.5), time.time() + 0.5)

@@ -19,7 +19,7 @@ ROLLOUTS = 50
 
 @pytest.fixture
 def quick(monkeypatch: pytest.MonkeyPatch) -> Iterator[None]:
-    """A model that writes fast, workers that are fast; and this process's garbage collector as it was."""
+    """A fast model and fast workers. Restores the garbage collector of this process."""
     monkeypatch.setattr(simulated_model, "PACE_S", (0.05, 0.2))
     monkeypatch.setattr(bench, "SERVICE_S", (0.02, 0.1))
     monkeypatch.setattr(bench, "RAMP_S", 0.5)
@@ -52,7 +52,7 @@ async def test_every_number_is_measured(tmp_path: Path, monkeypatch: pytest.Monk
 
 
 def commands_below() -> list[str]:
-    """The command lines of all processes below this one, but of those that are just ending."""
+    """The command lines of all descendants of this process, except those that are ending."""
     found = []
     for process in psutil.Process().children(recursive=True):
         with contextlib.suppress(psutil.NoSuchProcess):  # a zombie is one too

@@ -14,7 +14,7 @@ LIMIT_S = 5.0
 
 @pytest.fixture
 async def echo() -> AsyncIterator[int]:
-    """The port of a server that says what it hears."""
+    """The port of a server that echoes what it receives."""
 
     async def serve(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
         while data := await reader.read(100):

@@ -86,7 +86,7 @@ def test_workers_with_other_settings_are_refused(config, tmp_path, monkeypatch):
 
 
 def test_a_run_that_lost_its_claim_ends_and_names_the_other_run(config):
-    """Regression: it went on, and two runs took each other's requests."""
+    """Regression: the run continued, and two runs received each other's requests."""
     first, second = Claim(config), Claim(config.model_copy(update={"name": "other"}))
     first.acquire()
     with connect_redis(config.queue.url) as client:

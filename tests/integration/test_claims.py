@@ -313,7 +313,7 @@ def test_the_status_says_how_many_are_before(raw: redis.Redis, queue_settings: Q
 def test_the_status_of_one_of_20000_waiting_requests_reads_no_list(
     raw: redis.Redis, queue_settings: QueueSettings
 ) -> None:
-    """The commands are the same whatever waits, and none of them reads the entries of a list."""
+    """The commands do not depend on what is queued, and none reads the entries of a list."""
 
     def status_calls(name: str) -> dict[str, int]:
         raw.config_resetstat()

@@ -28,7 +28,7 @@ async def draw(settings: QueueSettings, codes: list[str]) -> list[Outcome]:
 
 
 def zygotes(worker_pid: int) -> list[psutil.Process]:
-    """Those below one worker, without the processes that wait for them: other tests may have theirs."""
+    """The zygotes of one worker, without their waiting parents. Other tests may have zygotes too."""
     below = psutil.Process(worker_pid).children(recursive=True)
     named = [process for process in below if "workers.sandbox.jailed.zygote" in process.cmdline()]
     return [process for process in named if process.children() == []]
@@ -37,7 +37,7 @@ def zygotes(worker_pid: int) -> list[psutil.Process]:
 def test_charts_and_failures_are_returned(
     worker: StartWorker, queue_settings: QueueSettings, config_file: Path
 ) -> None:
-    """A job that crashes its own process neither takes the worker along nor the charts around it."""
+    """A job that crashes its process affects neither the worker nor other charts."""
     process = worker(["code"], 2)
     crash = "import ctypes; ctypes.string_at(0)"
     codes = [f"plt.plot([{n}, 2])" for n in range(4)] + [crash, "x = 1"]

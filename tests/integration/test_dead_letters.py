@@ -241,7 +241,7 @@ NUMBERS = itertools.count()
 
 @st.composite
 def forgeries(draw: st.DrawFn) -> bytes:
-    """A list entry: any bytes, or what was a request until it was changed, its body too."""
+    """A list entry: any bytes, or a request with changes, also in its body."""
     if draw(st.integers(0, 5)) == 0:
         return draw(st.binary(max_size=60))
     named = {"request_id": f"forged-{next(NUMBERS)}"}

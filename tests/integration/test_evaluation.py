@@ -189,7 +189,7 @@ def test_a_full_queue_is_waited_for(
     assert finished(Evaluation(Batch(str(tmp_path / "evals/e")))).complete == 3
 
 
-def test_the_death_of_a_worker_repeats_no_verdict(
+def test_no_verdict_is_repeated_when_a_worker_dies(
     worker: StartWorker, services: FakeServices, submit: Submit
 ) -> None:
     services.judge.delay_s = 5.0  # longer than the lease: verdicts are under way when the item comes again
@@ -207,7 +207,7 @@ def test_the_death_of_a_worker_repeats_no_verdict(
     assert all(texts.values())
 
 
-def test_the_death_of_a_worker_that_judges_loses_no_criterion_and_counts_none_twice(
+def test_each_criterion_counts_once_when_a_judging_worker_dies(
     worker: StartWorker, services: FakeServices, submit: Submit
 ) -> None:
     services.judge.delay_s = 30.0  # it never answers the one that dies

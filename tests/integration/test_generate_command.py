@@ -107,7 +107,7 @@ def run(folder: Path, *arguments: str) -> tuple[int, str, str]:
 
 
 def left_over(folder: Path) -> list[str]:
-    """What the command left: files but for its page and configuration, and processes at work in `folder`."""
+    """What the command left behind: files except its page and configuration, and processes in `folder`."""
     files = [path.name for path in folder.iterdir() if path.name not in {"page.html", "services.yaml"}]
     working = []
     for process in psutil.process_iter():
@@ -189,7 +189,7 @@ def test_images_given_reach_author_and_tools_in_their_order(tmp_path, services, 
 
 
 def main_colour(picture: bytes) -> str:
-    """Which of the two it is; a picture may have become a JPEG on its way."""
+    """Which of the two images it is. An image may have been converted to JPEG."""
     red, _, blue = Image.open(io.BytesIO(picture)).convert("RGB").getpixel((5, 5))
     return "boat" if red > blue else "barn"
 
@@ -204,7 +204,7 @@ def test_an_author_that_refuses_leaves_no_page(tmp_path, services, config):
 
 
 def test_a_tool_that_refuses_the_key_is_reported_at_once(tmp_path, services, config):
-    """It is not waited for until the request's deadline, minutes away: a person waits for the page."""
+    """The command does not wait until the request's deadline, which is minutes away."""
     services.script["/v1/images/edits"] = [(401, {}, {"error": {"message": "no such key"}})] * 20
     code, out, err = run(tmp_path, "--config", str(config), "--json")
     assert code == 0, err
@@ -217,8 +217,8 @@ def test_control_c_ends_the_author_and_all_that_was_started(tmp_path, services, 
     process = begin(tmp_path, ["--config", str(config)])
     try:
         assert process.stderr is not None
-        heard = next((line for line in process.stderr if line.startswith("writing; ")), "")
-        assert heard, "it ended by itself"
+        shown = next((line for line in process.stderr if line.startswith("writing; ")), "")
+        assert shown, "it ended by itself"
         process.send_signal(signal.SIGINT)
         _, err = process.communicate(timeout=LIMIT_S)
     finally:

@@ -236,7 +236,7 @@ HOME = [
 
 @pytest.fixture
 def first_hop(hostile: HostileServer, monkeypatch: pytest.MonkeyPatch) -> str:
-    """The address of the hostile server as one in the Internet; by any other it is at home."""
+    """Make the address of the hostile server count as public; its other addresses stay private."""
     resolve = http.Resolver.resolve
 
     async def found(self: http.Resolver, host: str, port: int = 0, family: Any = 0) -> Any:
@@ -260,7 +260,7 @@ def test_redirects_into_the_private_network_are_refused(
 
 
 def test_a_redirect_into_the_internet_is_followed(hostile: HostileServer, first_hop: str) -> None:
-    """What the test above refuses, it refuses for where it leads."""
+    """The URLs that the test above refuses are refused for their address."""
     hostile.leads["/away"] = f"{first_hop}/picture"
     hostile.files["/picture"] = png()
     assert had(first_hop + "/away", allow_private=False)

@@ -56,7 +56,7 @@ def open_calls() -> int:
 
 
 def threads() -> int:
-    """Those of this process, also of C libraries."""
+    """The threads of this process, including those of C libraries."""
     return len(os.listdir("/proc/self/task"))
 
 

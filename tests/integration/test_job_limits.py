@@ -32,7 +32,7 @@ async def ask(client: QueueClient, order: Order, kind: str, *, limit_s: float) -
 async def test_a_job_behind_slow_ones_has_its_whole_time(
     start_worker: StartWorker, client: QueueClient
 ) -> None:
-    """Each takes most of its limit, so that the last one's would be over three times before it begins."""
+    """Each job takes most of its limit, so the last one waits for longer than its own limit."""
     start_worker()
     outcomes = await asyncio.gather(*(ask(client, Order(seconds=1.5), "code", limit_s=2.0) for _ in range(4)))
     assert [cause_of(outcome) for outcome in outcomes] == [None] * 4

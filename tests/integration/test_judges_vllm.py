@@ -60,7 +60,7 @@ def store(tmp_path: Path) -> BlobStore:
 
 @pytest.fixture(autouse=True)
 def _config(served: dict[str, ServerSpec], tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    """Both judges served, and hot, so that they say whatever they are allowed to."""
+    """Both judges, served at a high temperature, so that they give every answer that they may."""
     judges = {
         name: {"provider": "openai", "model": one.model, "temperature": 1.0, "max_image_pixels": 100 * 100}
         for name, one in served.items()

@@ -37,7 +37,7 @@ CALL_S = 90.0
 
 
 class Painter(ThreadingHTTPServer):
-    """An images endpoint that answers when `open` is set. `prompts`: what it was asked, in order."""
+    """An images endpoint that answers when `open` is set. `prompts`: those it received, in order."""
 
     daemon_threads = True
 

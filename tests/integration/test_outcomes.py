@@ -36,7 +36,7 @@ def notified(raw: redis.Redis) -> list[str]:
 
 
 def test_a_reply_stream_keeps_the_newest_entries(raw: redis.Redis, monkeypatch: pytest.MonkeyPatch) -> None:
-    """Regression: an hour's soak had all of its 100,000 outcomes in one stream, at the end 60 MB of Redis."""
+    """Regression: after an hour's soak one stream held all 100,000 outcomes, 60 MB of Redis."""
     assert outcomes.MAX_REPLIES <= 10_000
     monkeypatch.setattr(outcomes, "MAX_REPLIES", 200)
     for number in range(600):
@@ -109,7 +109,7 @@ async def test_a_cancelled_request_that_is_held_is_not_run_again(
     assert raw.exists(record_key(request.request_id), held_key("code"), "code", STREAM) == 0
 
 
-async def test_a_job_that_ends_after_its_cancellation_notifies_nobody(
+async def test_a_job_that_ends_after_its_cancellation_sends_no_notification(
     queue_settings: QueueSettings, raw: redis.Redis
 ) -> None:
     request = request_for(Order())

@@ -77,7 +77,7 @@ def script(services: FakeServices, path: str, answer: Answer) -> None:
 
 
 def ended(ask: Callable[[], Any]) -> Any:
-    """Its result, or None for a typed failure. Neither may contain the key."""
+    """The result, or None for a typed failure. Checks that neither contains the key."""
     given, words = None, ""
     result: Success | Failure
     try:

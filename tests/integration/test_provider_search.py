@@ -85,7 +85,7 @@ def test_thumbnails_are_the_last_resort(services: FakeServices) -> None:
 def test_titles_that_share_a_word_with_the_query_go_first(
     services: FakeServices, titles: tuple[str | None, ...], chosen: int
 ) -> None:
-    """Regression: the original took what came, whatever it was of."""
+    """Regression: the original took the first result, whatever it showed."""
     services.results = [result(services, "/picture.png", title=title) for title in titles]
     assert look(services).source["rank"] == chosen
 

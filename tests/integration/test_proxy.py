@@ -50,7 +50,7 @@ def services() -> Iterator[FakeServices]:
 
 @pytest.fixture
 def proxy(services: FakeServices, monkeypatch: pytest.MonkeyPatch) -> Iterator[ConnectProxy]:
-    """The environment's proxy for http; whatever host is asked for, it leads to the services."""
+    """The environment's proxy for http. It connects to the services for every host."""
     with ConnectProxy(port_of(services.url)) as running:
         monkeypatch.setenv("HTTP_PROXY", running.url)
         yield running

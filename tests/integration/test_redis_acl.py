@@ -160,7 +160,7 @@ async def test_the_watch_user_reads_queues_and_workers(
 
 @pytest.fixture
 def flower(settled: As, tmp_path: Path) -> Iterator[Callable[[], Any]]:
-    """Run as its own user; returns what it knows of workers, None while it does not answer."""
+    """Run Flower as its Redis user. Returns a function for the workers it lists, None until it answers."""
     command = [str(FILE.parents[1] / "flower.sh"), "--port", str(port := _free_port())]
     env = {**os.environ, REDIS_ENV: settled("llmi-flower"), "FLOWER_BASIC_AUTH": VISITOR}
     with (tmp_path / "flower.log").open("wb") as log:

@@ -1,5 +1,6 @@
-"""A rollout process dies with rollouts at every stage; the next one continues each: the same document, and no
-request runs twice.
+"""A new rollout process continues the rollouts of one that died, at every stage.
+
+Each gives the same document, and no request runs twice.
 """
 
 from __future__ import annotations
@@ -42,12 +43,12 @@ WAIT_S = 40.0
 PROMPT, END = [1, 2, 3], 256
 TASK = Task(question="Show a teal square.", image_num=1, tools=("search",))
 TAG = "<imgen>{'source': 'search', 'description': 'a square', 'params': {'query': 'teal square'}}</imgen>"
-# By what has become of each when its process dies.
+# By the state of each when its process dies.
 SCORED, PICTURED, WAITING, ANSWERED = "u_0", "u_1", "u_2", "u_3"
 
 
 class Never:
-    """Stands for a scorer that has not got round to anything when its process dies."""
+    """Stands for a scorer that has not started anything when its process dies."""
 
     async def score(self, draft: Draft) -> Score:
         await draft.finished
@@ -67,7 +68,7 @@ def decode(ids: Any) -> str:
 
 
 class Process:
-    """A rollout process: a loop of its own, on which nothing happens once nobody waits in `run`: dead."""
+    """A rollout process: a loop of its own, which stands still (dead) unless `run` is called."""
 
     def __init__(self, run: Path, queue: QueueSettings):
         self.loop = asyncio.new_event_loop()

@@ -62,7 +62,7 @@ def until_training(process: subprocess.Popen[str], tmp_path: Path) -> None:
 
 
 def until_all_runs(process: subprocess.Popen[str], tmp_path: Path, own_ray: bool) -> list[psutil.Process]:
-    """Wait until Redis, the worker and the trainer are there, and Ray if it is to be; all processes below."""
+    """Wait until Redis, the worker, the trainer and, if wanted, Ray run. Returns all descendants."""
     until_training(process, tmp_path)
     wanted = [("valkey-server",), WORKER, *([("raylet",), ("ray::Host",)] if own_ray else [])]
     below: list[psutil.Process] = []
@@ -320,7 +320,7 @@ def test_a_run_is_resumed_on_a_redis_with_a_worker_that_survived_it(start, confi
         joined.kill()
     with connect_redis(queue_settings.url) as client:
         [outcome] = submit.outcomes(client, [request.request_id]).values()
-    assert outcome.result.cause is Cause.CANCELLED  # no worker begins what nobody waits for
+    assert outcome.result.cause is Cause.CANCELLED  # no worker starts a request without a client
     ledger = read_ledger(run)
     assert ledger.rollouts["u_0"].abandoned
     assert (ledger.open, ledger.pending, ledger.violations) == ([], [], [])

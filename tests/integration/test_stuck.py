@@ -134,7 +134,7 @@ async def test_the_status_of_a_run_tells_slow_from_stuck(
     assert status_of(run).longest_pending.stuck
 
 
-async def test_the_status_of_a_run_names_a_queue_that_nobody_serves(
+async def test_the_status_of_a_run_names_a_queue_without_a_worker(
     producing: QueueClient, config_file: Path
 ) -> None:
     await producing.post(of_rollout(Order(), kind="search"))

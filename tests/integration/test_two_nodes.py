@@ -53,7 +53,7 @@ FORBIDDEN = ("not permitted", "Permission denied", "not supported", "Unknown dev
 
 
 class NotAllowed(Exception):
-    """This machine does not allow such namespaces, and why."""
+    """Why this machine does not allow such namespaces."""
 
 
 def refused(what: str, output: str) -> Exception:
@@ -161,7 +161,7 @@ def test_jobs_are_done_on_both_nodes_and_both_leave_clean(network, environment, 
     try:
         wait_until(lambda: "ready" in log.read_text() or server.poll() is not None)
         config = tmp_path / "node.yaml"
-        # These nodes are user namespaces, whose root can become nobody else.
+        # These nodes are user namespaces; root cannot switch to another user there.
         code = {"require": ["landlock", "seccomp", "netns", "private_root", "processes"]}
         settings = {"blobs": {"url": str(tmp_path / "blobs")}, "tools": {"code": code}}
         config.write_text(yaml.safe_dump(settings))

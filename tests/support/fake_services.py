@@ -30,7 +30,7 @@ def png(colour: Any = "teal", size: tuple[int, int] = (96, 64), mode: str = "RGB
 
 @dataclass
 class Seen:
-    """One call as it came in; `form` holds a multipart body's fields, files as bytes."""
+    """One received call. `form`: the fields of a multipart body, files as bytes."""
 
     path: str
     query: dict[str, str]

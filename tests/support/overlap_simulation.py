@@ -43,7 +43,7 @@ class Clock:
 
 
 class Slots:
-    """So many at once, the others in line. What is entered gets a `leave` to call."""
+    """A resource with some slots and a queue. An entered task gets a `leave` to call."""
 
     def __init__(self, free: int):
         self._free = free

@@ -20,7 +20,7 @@ Act = Literal[
 
 
 class Order(Message):
-    """What the job does, after it has noted its start in the file `notes` and the file `after` exists."""
+    """What the job does. First it appends its start to the file `notes`, and waits for the file `after`."""
 
     act: Act = "answer"
     seconds: float = 0.0

@@ -1,5 +1,7 @@
-"""What code tries in order to make its own failure ours, or the next job's, a few lines each: by ending or
-stopping its process, by what it leaves behind, by what it takes, and by tampering with what runs it.
+"""Code that tries to make its failure an infrastructure failure, or that of the next job, a few lines each.
+
+It ends or stops its process, leaves something behind, uses up a resource, or tampers with the processes
+around it.
 """
 
 from __future__ import annotations

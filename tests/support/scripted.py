@@ -70,14 +70,14 @@ class Queue:
         self.cancelled: list[str] = []
         self.down = down
         self._outcomes: dict[str, asyncio.Future[Outcome]] = {}
-        self._news = asyncio.Event()
+        self._arrived = asyncio.Event()
 
     async def post(self, request):
         if self.down:
             raise InfrastructureFault(Cause.PROVIDER_DOWN, "Redis is away")
         self.requests[request.request_id] = request
         future = self._outcomes[request.request_id] = asyncio.get_running_loop().create_future()
-        self._news.set()
+        self._arrived.set()
 
         class Posted:
             @staticmethod
@@ -98,8 +98,8 @@ class Queue:
     async def seen(self, *request_ids: str) -> None:
         async with asyncio.timeout(PATIENCE_S):
             while not set(request_ids) <= set(self.requests):
-                self._news.clear()
-                await self._news.wait()
+                self._arrived.clear()
+                await self._arrived.wait()
 
 
 class Judge:

@@ -53,7 +53,7 @@ def test_a_document_with_an_unknown_field_is_refused():
 
 
 def test_half_a_character_of_a_question_or_an_author_does_not_keep_it_from_being_stored():
-    """Regression: JSON can spell one, UTF-8 cannot, and neither ledger nor batch took such a document."""
+    """Regression: JSON can contain one and UTF-8 cannot, so ledger and batch could not store the document."""
     made = Document(rollout_id="r", task=Task(question="a fox \ud83e"), parts=(), extra={"author": "m\ud83e"})
     kept = Document.model_validate_json(made.model_dump_json())
     assert (kept.task.question, kept.extra) == ("a fox \ufffd", {"author": "m\ufffd"})

@@ -56,7 +56,7 @@ exit 1
 
 
 class Checkout:
-    """A folder with the installer in it, and what its programs were asked."""
+    """A folder with the installer, and the commands that it ran."""
 
     def __init__(self, folder: Path, stubs: Path):
         self.folder, self.stubs = folder, stubs
@@ -104,7 +104,7 @@ def installed(checkout: Checkout) -> Checkout:
     return checkout
 
 
-def test_a_second_call_asks_nobody(installed: Checkout) -> None:
+def test_a_second_call_runs_no_installer(installed: Checkout) -> None:
     assert installed.ran("python3.11 -m venv .venv")
     again = installed.install()
     assert (again.returncode, again.stderr, installed.calls.read_text()) == (0, "", "")

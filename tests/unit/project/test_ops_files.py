@@ -123,7 +123,7 @@ def test_the_redis_keeps_everything_and_asks_for_a_password(
     with redis.Redis(port=port) as unauthenticated, pytest.raises(redis.AuthenticationError):
         unauthenticated.ping()
     server = psutil.Process(pid)
-    assert server.name() == "valkey-server", "it is the process that hears a container's SIGTERM"
+    assert server.name() == "valkey-server", "it is the process that gets a container's SIGTERM"
     assert PASSWORD not in " ".join(server.cmdline())
     services = compose["services"]
     assert services["redis"]["environment"]["REDISCLI_AUTH"].startswith("${LLMI_REDIS_PASSWORD:?")
@@ -140,7 +140,7 @@ def substituted(argument: str, env: dict[str, str]) -> str:
 def test_workers_take_the_configuration_of_a_run(
     compose: dict[str, Any], queue_settings: QueueSettings, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    """Regression: those of ops/services.yaml alone made the run of every shipped configuration impossible."""
+    """Regression: workers with ops/services.yaml alone could serve no run of a shipped configuration."""
     url = queue_settings.redis_url
     monkeypatch.setenv("LLMI_REDIS_URL", url)
     command = compose["services"]["workers"]["command"]
@@ -210,7 +210,7 @@ def test_what_others_reach_asks_for_a_password(compose: dict[str, Any]) -> None:
     }
     environment = compose["services"]["grafana"]["environment"]
     assert environment["GF_SECURITY_ADMIN_PASSWORD"].startswith("${GRAFANA_PASSWORD:?")
-    assert not any(name.startswith("GF_AUTH") for name in environment), "nobody looks without it"
+    assert not any(name.startswith("GF_AUTH") for name in environment), "anonymous access is off"
     flower = compose["services"]["flower"]["environment"]
     assert flower["FLOWER_BASIC_AUTH"].startswith("${FLOWER_BASIC_AUTH:?")
 

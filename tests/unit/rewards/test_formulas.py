@@ -55,7 +55,7 @@ def value(score: Score) -> float:
         ((P("x"), *[I()] * 11), {"image_num": 0}, text(5, 5), None, False, 0.2 + 0.5),
         # 10 images are still looked at
         ((P("x"), *[I()] * 10), {"image_num": 0}, text(5, 5), image(5, 5, 5), False, 1.0),
-        # invalid tags vanish
+        # invalid tags do not count
         ((P("x"), I(), X()), {"image_num": 1}, text(5, 5), image(5, 5, 5), False, 1.0),
         # and so do failed ones: of two asked for one came out, r=.5
         ((P("x"), I(), F()), {"image_num": 2}, text(5, 5), image(5, 5, 5), False, 0.1 + 0.15 + 0.5),

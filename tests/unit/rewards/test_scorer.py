@@ -43,7 +43,7 @@ class FakePosted:
 
 
 class FakeClient:
-    """Answers as `answer` says; None is an outcome that never comes."""
+    """Answers each request with `answer`, or never if it is None."""
 
     wait_s = 600.0
     priority = NORMAL
@@ -176,7 +176,7 @@ async def test_the_breakdown_says_that_a_judge_saw_a_shortened_document() -> Non
     assert result.breakdown["shortened"] == {"judge_text": "HTTP 413"}
 
 
-@pytest.mark.parametrize("again", ["there", "lost once more", "not to be made", "nobody to ask"])
+@pytest.mark.parametrize("again", ["there", "lost once more", "not to be made", "no client"])
 async def test_an_image_that_the_judge_finds_lost_is_made_again_and_judged_once_more(again: str) -> None:
     old, new = BLOB, BLOB.model_copy(update={"sha256": "b" * 64})
     missing = Failure(cause=Cause.BLOB_MISSING, detail="damaged", blob=old.sha256)
@@ -192,12 +192,12 @@ async def test_an_image_that_the_judge_finds_lost_is_made_again_and_judged_once_
         return None if again == "not to be made" else document(P("x"), I(blob=new), image_num=1)
 
     client = FakeClient(answer)
-    more = {} if again == "nobody to ask" else {"remake": remake}
+    more = {} if again == "no client" else {"remake": remake}
     drafted = draft_of(document(P("x"), I(blob=old), image_num=1), client, **more)
     async with asyncio.timeout(5):
         result = await QueueScorer(RewardSettings(), JudgeSettings()).score(drafted)
     looks = [request for request in client.posted if request.kind == "judge_image"]
-    assert asked == ([] if again == "nobody to ask" else [old.sha256])
+    assert asked == ([] if again == "no client" else [old.sha256])
     assert len(looks) == (2 if again in ("there", "lost once more") else 1)
     assert len({request.request_id for request in looks}) == len(looks)
     assert new.sha256 in str(looks[-1].payload) or len(looks) == 1
@@ -219,7 +219,7 @@ async def test_scores_outside_1_to_5_are_refused_and_mask(verdict: dict[str, int
 
 
 async def test_256_documents_are_judged_in_one_round() -> None:
-    """Regression: pools of 6 and 8 threads made 43 rounds of them."""
+    """Regression: with pools of 6 and 8 threads they took 43 rounds."""
     everything = asyncio.Event()
 
     class Held(FakePosted):

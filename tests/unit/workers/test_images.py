@@ -115,7 +115,7 @@ def test_a_tracking_pixel_is_refused() -> None:
 
 
 def test_a_strip_that_no_model_can_read_is_refused() -> None:
-    """Regression: it was kept, scaled to two rows, and judges failed at it. What is kept, they can read."""
+    """Regression: it was stored, scaled to two rows, and judges failed on it."""
     for size in ((2000, 10), (10, 2000), (30_000, 20)):
         with pytest.raises(InfrastructureFault, match="too narrow"):
             images.checked(coded(Image.new("RGB", size), "PNG"))

@@ -93,7 +93,7 @@ def limited(limit_s: float, *, deadline_s: float) -> Request:
 
 
 def test_a_jobs_time_limit_counts_from_its_start(tmp_path: Path) -> None:
-    """However long it waited: its own limit counts from its start, and the deadline bounds both."""
+    """Its limit counts from its start, however long it waited. The deadline limits both."""
     blobs, request = BlobStore(str(tmp_path)), limited(20.0, deadline_s=600.0)
     assert JobContext(request, blobs, request.deadline - 400).deadline == request.deadline - 380
     assert JobContext(request, blobs, request.deadline - 5).deadline == request.deadline

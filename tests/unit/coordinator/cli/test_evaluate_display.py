@@ -20,7 +20,7 @@ def status(complete: int, judged: int, running: int = 0, lost: int = 0, incomple
 
 @pytest.fixture
 def watched(monkeypatch: pytest.MonkeyPatch) -> Callable[..., list[str]]:
-    """What is written while these are seen one after the other, ten seconds apart."""
+    """The output while these states are shown one after the other, ten seconds apart."""
 
     def watch(first: Status, *rest: Status) -> list[str]:
         now, coming = [0.0], iter(rest)

@@ -58,7 +58,7 @@ def test_without_a_variable_the_state_lies_where_users_keep_theirs(monkeypatch, 
     assert NodeState.of(URL, "a").folder.parent == Path.home() / ".local" / "state" / "llmi"
 
 
-def test_the_lock_outlives_whoever_took_it_as_long_as_a_child_has_it(tmp_path):
+def test_a_lock_lasts_until_the_last_child_of_its_holder_ends(tmp_path):
     state = NodeState(tmp_path / "node")
     lock = state.lock()
     assert lock is not None
@@ -133,7 +133,7 @@ def test_a_worker_that_was_given_no_gpu_sees_none(processes):
 
 
 def test_a_record_that_a_full_disk_refused_is_written_again(tmp_path, monkeypatch):
-    """Regression: it was tried once, and whoever waited for "ready" waited for ever."""
+    """Regression: it was tried once, and a caller that waited for "ready" never returned."""
     state = NodeState(tmp_path)
     empty = Record(
         node="n", redis=URL, queues=(), role="all", plan=Plan(pools=(), left_out={}), ready_s=1.0, drain_s=1.0

@@ -119,7 +119,7 @@ def test_a_request_without_an_outcome_is_pending_since_it_was_posted():
     assert rows(critical_path(one, requests, 9)) == [("generation", 0, 2), ("pending diffusion", 2, 9)]
 
 
-def test_what_was_cancelled_because_another_failed_is_not_blamed():
+def test_a_request_cancelled_for_the_failure_of_another_is_no_cause():
     failed, cancelled = (
         Outcome(request_id="x", kind="k", result=Failure(cause=cause))
         for cause in (Cause.PROVIDER_DOWN, Cause.CANCELLED)
@@ -134,7 +134,7 @@ def test_what_was_cancelled_because_another_failed_is_not_blamed():
 def test_the_trainer_waited_for_the_group_that_was_ready_last():
     rollouts = [
         rollout("a_0", 0, [(0, 2)], 5, state="trained", step=1, ended=11),
-        rollout("a_1", 0, [(0, 2)], 10, state="masked", ended=10),  # it votes not, and was waited for
+        rollout("a_1", 0, [(0, 2)], 10, state="masked", ended=10),  # it does not count, but was waited for
         rollout("b_0", 0, [(0, 2)], 30, state="trained", step=2, ended=31),
     ]
     requests = [
@@ -154,7 +154,7 @@ def test_the_trainer_waited_for_the_group_that_was_ready_last():
         "queue judge_text": 1.0,
         "delivery judge_text": 1.0,
     }
-    # From 2 on nobody writes; the oldest are a_0 (done at 5), a_1 (10), b_0 (30).
+    # From 2 on no text is generated; the oldest are a_0 (done at 5), a_1 (10), b_0 (30).
     assert report.observed_s == 31.0
     assert report.generator["weight sync"] == 2.0
     assert sum(report.generator.values()) == pytest.approx(29.0)

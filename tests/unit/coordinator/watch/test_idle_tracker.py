@@ -32,7 +32,7 @@ BATCH, SIBLINGS, TRAINS_S, SYNC_S = 2, 2, 3.0, 0.5
 
 
 def history(seed: int, steps: int = 30):
-    """A run as it may have been: entries in order, and the metrics of each step with the time they came."""
+    """A random run: its entries in order, and the metrics of each step with the time of their arrival."""
     draw = random.Random(seed)
     entries, rows, groups, at = [], [], [], 1000.0
 
@@ -174,4 +174,4 @@ def test_a_pending_request_is_shown_with_its_prompt():
     [record] = watch.pending(now=20.0)
     assert (record.posted, watch.owner(record).task) == (11.0, TASK)
     assert record.request.payload == {}
-    assert watch.pending(now=2e9) == [], "nobody waits for it any more"
+    assert watch.pending(now=2e9) == [], "its rollout does not wait for it any more"

@@ -90,7 +90,7 @@ def test_masked_rollouts_are_counted_by_cause_and_step_and_not_averaged(tmp_path
     rollout(writer, "g_0", 3, 0.5)
     late, quota = Failure(cause=Cause.TIMEOUT), Failure(cause=Cause.QUOTA)
     mask(writer, "g_1", late, quota, late, step=1)  # its group is trained on in step 3
-    mask(writer, "h_0", late, step=2)  # nobody of its group could vote
+    mask(writer, "h_0", late, step=2)  # no sample of its group is valid
     writer.group_dropped("h", step=4)
     mask(writer, "i_0", quota, step=5)  # the run ended meanwhile
     summary = summary_of(tmp_path)

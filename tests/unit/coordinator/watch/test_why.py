@@ -252,7 +252,7 @@ def test_a_torn_last_line_of_a_live_run_is_passed_over(run: Path, trained: str) 
     assert shown(run, trained)
 
 
-def test_equal_failures_of_two_tools_are_blamed_on_both(run: Path, writer: LedgerWriter) -> None:
+def test_equal_failures_of_two_tools_are_counted_for_both(run: Path, writer: LedgerWriter) -> None:
     late = Failure(cause=Cause.TIMEOUT, detail="deadline")
     for kind in ("judge_text", "judge_image"):
         ask(writer, "g_0", kind, late)

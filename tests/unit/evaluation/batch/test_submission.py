@@ -109,7 +109,7 @@ def test_a_problem_leaves_nothing_behind(
 
 @pytest.fixture
 def rewards(tmp_path: Path, queue_settings: QueueSettings):
-    """`rewards(file, **sections)` submits two rows of the training data to a Redis that nobody serves."""
+    """`rewards(file, **sections)` submits two rows of the training data to a Redis without workers."""
     files = write_dataset(tmp_path / "prompts", seed=1, train=1, test=2)
     author = {"provider": "openai", "base_url": "http://a/v1", "model": "m"}
 

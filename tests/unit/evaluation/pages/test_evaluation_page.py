@@ -36,7 +36,7 @@ def blobs(tmp_path: Path) -> BlobStore:
 
 @pytest.fixture
 def make(tmp_path: Path, blobs: BlobStore) -> Make:
-    """A batch of items with the criteria given; none are a reward benchmark."""
+    """A batch of items with these criteria; without criteria it is a reward benchmark."""
 
     def run(*criteria: dict[str, str], question: str = "A page about herons.") -> Batch:
         items = tuple(

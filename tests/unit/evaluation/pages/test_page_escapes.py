@@ -38,7 +38,7 @@ WORDS = (
 
 
 def evil(word: str) -> str:
-    """What runs a script wherever it is not text, in an element, an attribute, a title or a style."""
+    """Text that runs a script if an element, an attribute, a title or a style contains it unescaped."""
     return f"""</title></style></pre>"'><script>alert("{word}")</script><img src=x onerror=alert(1)>"""
 
 

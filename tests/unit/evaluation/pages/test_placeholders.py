@@ -39,7 +39,7 @@ def pictures(store: BlobStore) -> list[BlobRef]:
 
 
 def made_of(kinds: list[str], pictures: list[BlobRef]) -> Document:
-    """A document of these kinds of part; each image that is there says its own width."""
+    """A document of these kinds of part. Each image has a width of its own."""
     left = iter(pictures)
     parts: list[Part] = []
     for kind in kinds:

@@ -39,7 +39,7 @@ def child(*received: tuple[str, str, float | None, str]):
 
 @pytest.fixture
 def patched(monkeypatch: pytest.MonkeyPatch) -> pytest.MonkeyPatch:
-    """Every line is due at once, and the child is a fork, which has what the test put in its place."""
+    """Print every line at once, and fork the child, so that it has the patches of the test."""
     import multiprocessing
 
     fork = multiprocessing.get_context("fork")

@@ -18,7 +18,7 @@ ALONE = {"VERL_USE_EXTERNAL_MODULES": "", "VERL_USE_EXTERNAL_PLUGINS": "none"}
 
 
 def python(code: str, **env: str) -> str:
-    """Run code in an interpreter of its own; what it prints last."""
+    """Run code in an interpreter of its own. Returns the last line that it prints."""
     done = subprocess.run(
         [sys.executable, "-c", code], capture_output=True, text=True, env={**os.environ, **env}, timeout=110
     )
@@ -80,7 +80,7 @@ def test_torch_rejects_gloo_twice(tmp_path):
 
 
 def test_a_cpu_generator_takes_no_step_back():
-    """What vLLM 0.27.1 asks of it for a seeded request of which it computed a part."""
+    """What vLLM 0.27.1 reads for a seeded request that is computed in part."""
     with pytest.raises(RuntimeError, match="does not use offset"):
         torch.Generator().get_offset()
 
@@ -194,11 +194,11 @@ def test_the_windowed_trainers_differ_only_in_submitting_prompts():
     import policy.train.trainer  # noqa: F401 - registers them
 
     for mode in ("separate_async", "colocate_async"):
-        ours = get_trainer_cls(f"windowed_{mode}")
-        assert issubclass(ours, get_trainer_cls(mode))
-        assert ours.prepare_step(None) == {}
+        windowed = get_trainer_cls(f"windowed_{mode}")
+        assert issubclass(windowed, get_trainer_cls(mode))
+        assert windowed.prepare_step(None) == {}
         assert get_trainer_cls(f"resumable_{mode}").prepare_step is get_trainer_cls(mode).prepare_step
-    # Were the batch not submitted in `prepare_step` any more, ours would submit it twice.
+    # Were the batch not submitted in `prepare_step` any more, this class would submit it twice.
     import inspect
 
     from verl.trainer.ppo.v1.trainer_base import PPOTrainer

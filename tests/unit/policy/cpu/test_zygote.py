@@ -69,7 +69,7 @@ def script(tmp_path: Path) -> Path:
 
 
 def run(command: list[str], script: Path, **env: str) -> tuple[dict, str]:
-    """What the script found, and what it wrote to its standard error."""
+    """The result of the script, and its standard error."""
     ended = subprocess.run(
         [*command, str(script), "--one", "two words"],
         input="a question",
@@ -170,7 +170,7 @@ def test_an_unreadable_request_leaks_no_descriptor(
 
 
 def test_the_zygote_ends_with_its_parent(maker: tuple) -> None:
-    """The last test of the module: it ends what the others use."""
+    """Must be the last test of the module, since it ends what the others use."""
     process, _ = maker
     [zygote] = psutil.Process(process.pid).children()
     os.kill(process.pid, signal.SIGKILL)

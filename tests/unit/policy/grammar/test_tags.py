@@ -271,7 +271,7 @@ ANSWERS = st.lists(PIECES, max_size=12).map("".join)
 
 
 def without_thoughts(text: str) -> set[str]:
-    """The text with each of its thoughts either left out or kept: what a document may hold."""
+    """The text with any of its thoughts left out: all possible contents of a document."""
     at = text.find("<think>")
     if at < 0:
         return {text}

@@ -121,7 +121,7 @@ def test_a_second_outcome_and_one_without_a_request_are_violations(writer, tmp_p
     writer.posted(asked)
     writer.request_ended(outcome(asked))
     writer.request_ended(outcome(asked))
-    writer.request_ended(outcome(request("stranger")))
+    writer.request_ended(outcome(request("unknown")))
     assert len(read_ledger(tmp_path).violations) == 2
 
 

@@ -97,7 +97,7 @@ def ask(tmp_path, monkeypatch, blobs, task):
 
 @pytest.fixture
 def left(tmp_path, task):
-    """Saves a text by the weights of step 1, and the state of its rollout."""
+    """Save a text of the weights of step 1, and the state of its rollout."""
 
     def leave(**known: Any) -> ResumePlan:
         pieces = (CompletionSegment.of(SAID, [-0.5] * len(SAID), (1, 1)),)
@@ -109,7 +109,7 @@ def left(tmp_path, task):
 
 
 def as_it_was(trajectory: Any) -> bool:
-    """Prompt, image, text and weights are those of the earlier process."""
+    """Check that prompt, image, text and weights equal those of the earlier process."""
     [picture] = trajectory.multi_modal_data["images"]
     written = (trajectory.prompt_ids, trajectory.response_ids, trajectory.response_logprobs)
     steps = trajectory.extra_fields["min_global_steps"], trajectory.extra_fields["max_global_steps"]

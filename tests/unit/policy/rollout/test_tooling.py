@@ -122,7 +122,7 @@ async def test_code_is_posted_when_running_jobs_release_time() -> None:
 
 @pytest.mark.parametrize("ran_s", [0.0, 0.5])
 async def test_time_in_the_queue_uses_no_budget(ran_s: float) -> None:
-    """What never ran (nobody served the queue) has used nothing; nor has what waited and then was quick."""
+    """A job that never ran has used nothing, nor has one that waited and then was quick."""
     queue = Queue()
     document = tooling(queue, tools(budget_s=15.0))
     parts = document.take(read(CODE * 2))
@@ -180,14 +180,14 @@ async def test_closing_cancels_tags_that_wait_for_the_budget() -> None:
 
 
 class Joins(Queue):
-    """A queue that a resumed run has joined: what may be under way is taken up."""
+    """A queue that a resumed run has joined: requests in progress are reattached."""
 
     async def reattach(self, request):
         return await self.post(request)
 
 
 async def test_a_resumed_document_has_the_remaining_budget() -> None:
-    """What its code ran before the death counts, as the ledger's outcomes say; what was refused still is."""
+    """Code that ran before the process died counts, by its outcomes in the ledger."""
     queue = Joins()
     before = [
         Outcome(request_id=f"u_0-{n}", kind="code", result=DRAWN, started=1000.0, finished=1014.5)

@@ -28,7 +28,7 @@ def test_no_process_gets_two_prompts_more_than_another(processes: int, batches: 
 
 @pytest.fixture(scope="module")
 def spreading() -> Iterator[RoundRobinManager]:
-    """A manager as verl makes it, with three of Ray's processes that only keep what they were given."""
+    """A manager as verl makes it, with three stub Ray processes that keep their arguments."""
     import ray
     from omegaconf import OmegaConf
 

@@ -235,7 +235,7 @@ def test_dropped_groups_are_counted_per_step(store, sampler):
 
 
 def test_a_masked_sample_moves_neither_mean_nor_deviation_of_its_group(store, sampler):
-    """What is trained on is what verl's own advantage is computed from: by hand, (r - mean) / deviation."""
+    """verl's advantage is computed from the samples trained on: by hand, (r - mean) / deviation."""
     import numpy
     import torch
     from verl.trainer.ppo.core_algos import compute_grpo_outcome_advantage

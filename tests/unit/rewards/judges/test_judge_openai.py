@@ -32,7 +32,7 @@ KEY = "sk-very-secret"
 
 @dataclass
 class Server:
-    """`status`, `headers` and `body` are what it answers; `seen` what it was asked."""
+    """A chat endpoint. It answers with `status`, `headers` and `body`; `seen`: the requests."""
 
     url: str = ""
     status: int = 200

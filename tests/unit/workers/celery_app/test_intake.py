@@ -56,7 +56,7 @@ def test_a_posted_message_is_valid() -> None:
 
 
 def test_a_request_gets_its_deadline_from_the_clock_of_redis() -> None:
-    """The clocks of client and worker may differ: the deadline is what is left of the time, from now."""
+    """Clocks of client and worker may differ, so the deadline is the time left, counted from now."""
     request = read_request(claim(MESSAGE, left_s=20.0), MAX_ATTEMPTS)
     assert request.deadline == pytest.approx(time.time() + 20.0, abs=5.0)
     assert request.model_copy(update={"deadline": REQUEST.deadline}) == REQUEST

@@ -136,7 +136,7 @@ def test_other_notations_are_not_public(text: str) -> None:
 
 
 def embeddings(inner: ipaddress.IPv4Address) -> list[ipaddress.IPv6Address]:
-    """Every IPv6 address that leads to an IPv4 one; in Teredo it is the server's, and the client's."""
+    """All IPv6 addresses that embed an IPv4 address; Teredo embeds two, of server and client."""
     number, one = int(inner), int(ipaddress.IPv4Address("1.1.1.1"))
     teredo = 0x20010000 << 96
     return [
@@ -198,7 +198,7 @@ def machine(monkeypatch: pytest.MonkeyPatch) -> dict[str, list[SimpleNamespace]]
         ("2a00:1450:1::77", False),
         ("2a00:1450:1:1::5", True),
         ("8.35.0.1", False),
-        ("8.35.0.2", True),  # a netmask of everything is no network of ours
+        ("8.35.0.2", True),  # a netmask of everything is no network of this machine
         ("2a00:1451::7", False),
         ("2a00:1451::8", True),
         ("::ffff:8.34.16.5", False),

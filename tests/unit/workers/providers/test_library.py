@@ -72,7 +72,7 @@ def test_no_hit_is_the_models_fault(folder: Path, query: str) -> None:
 
 
 def test_stop_words_of_a_caption_are_no_hit(tmp_path: Path) -> None:
-    """Regression: the original took what came. A caption must share a word that means something."""
+    """Regression: the original took any image. A caption must share a word that is no stop word."""
     mine = own_library(tmp_path, '{"file": "pond.png", "caption": "View of the pond in a picture by Anna"}')
     assert library.best_match(mine, "photos showing views of the sea in pictures by some") is None
     assert library.best_match(mine, "the ponds") is not None

@@ -234,7 +234,7 @@ SPECKS = {
 
 @pytest.mark.parametrize("code", SPECKS.values(), ids=SPECKS)
 def test_a_figure_too_small_for_a_judge_is_the_models_fault(renderer: Renderer, code: str) -> None:
-    """Regression: it was a success, which then failed at the judge, and so masked a bad sample."""
+    """Regression: it counted as a success, failed at the judge, and so masked a bad sample."""
     error = failure(renderer, "plt.rcParams['savefig.pad_inches'] = 0; " + code, SETTINGS)
     assert error.cause is Cause.CODE_LIMIT
     assert "too narrow" in error.detail

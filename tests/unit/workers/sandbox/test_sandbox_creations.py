@@ -55,7 +55,7 @@ def test_threads_create_under_one_count() -> None:
 
 @pytest.mark.parametrize("machine", WITHOUT)
 def test_without_limits_on_files_code_has_no_folder(machine: str) -> None:
-    """It draws; writing a file fails as its own fault, anywhere."""
+    """Code can draw. Writing a file anywhere fails, and is the code's failure."""
     renderer = shared(machine)
     assert renderer.render(CHART, SETTINGS).images
     error = failure(renderer, "plt.plot([1]); plt.gcf().canvas.print_png('x.png')", SETTINGS)
@@ -128,7 +128,7 @@ TREES = st.recursive(
 
 
 def _grow(place: bytes, tree: Any) -> None:
-    """A file for None, an empty folder for a mode, a folder of that mode for a mode and what is in it."""
+    """Make a file (None), an empty folder (a mode), or a folder with contents (a mode and a dictionary)."""
     if tree is None:
         os.close(os.open(place, os.O_CREAT))
         return

@@ -98,7 +98,7 @@ DISK = {
 @pytest.mark.parametrize("world", ["here", "container", "bubblewrap without mounts"])
 @pytest.mark.parametrize("code", DISK.values(), ids=DISK)
 def test_the_folder_is_bounded(world: str, code: str) -> None:
-    """By its tmpfs, or by checks of its size where nothing can be mounted."""
+    """The limit is that of the tmpfs; where nothing can be mounted, the size is checked."""
     renderer = shared(world)
     error = failure(renderer, code, SETTINGS)
     assert error.cause is Cause.CODE_LIMIT, error
@@ -204,7 +204,7 @@ def test_sleeping_counts_against_the_run_limit_on_a_busy_machine(renderer: Rende
 
 
 def test_code_that_used_its_cpu_is_at_fault_for_any_deadline(renderer: Renderer) -> None:
-    """Code that did not wait for a CPU cannot blame the deadline."""
+    """Code that did not wait for a CPU is not excused by the deadline."""
     with pytest.raises(ModelFault) as caught:
         renderer.render("while True: pass", SETTINGS.model_copy(update={"cpu_s": 0.1}), wall_s=0.9)
     assert caught.value.cause is Cause.CODE_LIMIT

@@ -197,7 +197,7 @@ def test_nothing_is_left_on_disk(monkeypatch: pytest.MonkeyPatch) -> None:
 
 
 def test_the_project_is_not_readable_unless_it_is_installed(monkeypatch: pytest.MonkeyPatch) -> None:
-    """A checkout may contain keys and data; an installed package is next to those that charts need."""
+    """A checkout may contain keys and data. An installed package is beside those that charts need."""
     monkeypatch.syspath_prepend(paths.PROJECT)
     assert not [path for path in paths.readable() if f"{paths.PROJECT}/".startswith(f"{path}/")]
     packages = sysconfig.get_path("purelib")
