@@ -5,7 +5,7 @@ Invariants:
 - One text at a time, in its own thread, so that the event loop never blocks.
 - The same seed gives the same text on the same machine.
 - A text that is closed or cancelled ends at its next token.
-- Tokens become text as in training (`policy.rollout.detokenizer`).
+- Tokens become text as in training (`policy.rollout.rollout`).
 """
 
 from __future__ import annotations
@@ -22,7 +22,7 @@ from typing import Any
 from evaluation.authors.author import Finish, conversation
 from evaluation.settings import AuthorSettings
 from policy.document import Task
-from policy.rollout.detokenizer import Detokenizer
+from policy.rollout.rollout import Detokenizer
 from workers import images as gate
 from workers.errors import Cause, ConfigError, InfrastructureFault
 from workers.pixels import scaled_down
