@@ -1,4 +1,4 @@
-"""Run one rollout: generate segments and decode them, post the request of each tag that closes, score, record.
+"""Run one rollout: generate and decode segments, post the request of each tag that closes, score, record.
 
 Independent of verl: generator, client and scorer are parameters.
 
