@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from typing import Any
+
 import redis
 from pydantic import ValidationError
 
@@ -34,9 +36,13 @@ def service_config(path: str) -> ServiceConfig:
         return placed(config)
     if raw is None:
         raise ConfigError("no worker has published its configuration in this Redis; name it with --config")
+    return parse_published(raw)
+
+
+def parse_published(raw: dict[str, Any]) -> ServiceConfig:
+    """The sections that workers need, from a published configuration. Raises `ConfigError`."""
     try:
-        known = {name: raw[name] for name in ServiceConfig.model_fields if name in raw}
-        return ServiceConfig.model_validate(known)
+        return ServiceConfig.model_validate({k: raw[k] for k in ServiceConfig.model_fields if k in raw})
     except ValidationError as error:
         why = explain(ServiceConfig, error, "the configuration published in this Redis")[0]
         raise ConfigError(f"{why}; install the same version of llmi, or give --config") from error

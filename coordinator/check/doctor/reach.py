@@ -6,7 +6,7 @@ import os
 import subprocess
 import tempfile
 import time
-from collections.abc import Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping
 from pathlib import Path
 from typing import Any
 
@@ -202,13 +202,8 @@ def _judge(name: str, judge: JudgeEndpoint, url: str, variable: str) -> Iterator
     if not url:
         yield fail("judges", name, "no address", f"set {variable} or judges.{name}.base_url")
         return
-    try:
-        seconds = probe(kind, judge, url, VERDICT_S)
-    except InfrastructureFault as fault:
-        hint = f"start it (ops/serve_judges.sh), or correct {variable} and judges.{name}"
-        yield fail("judges", name, f"no verdict from {url}: {fault.detail}", hint)
-    else:
-        yield ok("judges", name, f"{judge.model} at {url} gave a verdict in {seconds:.1f} s")
+    hint = f"start it (ops/serve_judges.sh), or correct {variable} and judges.{name}"
+    yield _verdict(name, judge.model, url, lambda: probe(kind, judge, url, VERDICT_S), hint)
 
 
 def _rubric(settings: RubricSettings) -> Iterator[Finding]:
@@ -220,15 +215,16 @@ def _rubric(settings: RubricSettings) -> Iterator[Finding]:
         return
     from evaluation.rubric.openai import probe
 
+    hint = f"start it, or correct {RUBRIC_URL_ENV} and the section rubric"
+    yield _verdict("criteria", settings.model, settings.url, lambda: probe(settings, VERDICT_S), hint)
+
+
+def _verdict(name: str, model: str, url: str, probe: Callable[[], float], hint: str) -> Finding:
     try:
-        seconds = probe(settings, VERDICT_S)
+        seconds = probe()
     except InfrastructureFault as fault:
-        hint = f"start it, or correct {RUBRIC_URL_ENV} and the section rubric"
-        yield fail("judges", "criteria", f"no verdict from {settings.url}: {fault.detail}", hint)
-    else:
-        yield ok(
-            "judges", "criteria", f"{settings.model} at {settings.url} gave a verdict in {seconds:.1f} s"
-        )
+        return fail("judges", name, f"no verdict from {url}: {fault.detail}", hint)
+    return ok("judges", name, f"{model} at {url} gave a verdict in {seconds:.1f} s")
 
 
 def _author(settings: AuthorSettings) -> Iterator[Finding]:

@@ -12,9 +12,7 @@ from collections.abc import Sequence
 from typing import Any
 
 import redis
-from pydantic import ValidationError
 
-from coordinator.config.errors import explain
 from coordinator.config.paths import placed
 from coordinator.config.settings import ServiceConfig, load_services
 from coordinator.host.hardware import Machine, detect
@@ -22,6 +20,7 @@ from coordinator.scale.nodes.needs import drain_s, lacking
 from coordinator.scale.nodes.plan import Role, plan
 from coordinator.scale.nodes.state import NodeState, Record
 from coordinator.state import claim
+from coordinator.state.published import parse_published
 from workers.broker.registry import read_workers
 from workers.client import probe as queue_probe
 from workers.errors import ConfigError
@@ -108,7 +107,7 @@ def _resolve_url(redis_url: str, given: ServiceConfig | None) -> str:
 def _choose_config(given: ServiceConfig | None, url: str) -> tuple[ServiceConfig, bool]:
     """The configuration of this node, and whether to publish it."""
     raw = _published_config(url)
-    public = None if raw is None else _parse_published(raw)
+    public = None if raw is None else parse_published(raw)
     config = given or public
     if config is None:
         raise ConfigError(
@@ -159,15 +158,6 @@ def _published_config(url: str) -> dict[str, Any] | None:
             f"--redis (or {REDIS_ENV}): no Redis answers at {address(url)} "
             f"({type(error).__name__}); start it, or correct the address"
         ) from error
-
-
-def _parse_published(raw: dict[str, Any]) -> ServiceConfig:
-    """The sections that workers need, from a published configuration."""
-    try:
-        return ServiceConfig.model_validate({k: raw[k] for k in ServiceConfig.model_fields if k in raw})
-    except ValidationError as error:
-        why = explain(ServiceConfig, error, "the configuration published in this Redis")[0]
-        raise ConfigError(f"{why}; install the same version of llmi, or give --config") from error
 
 
 def same_settings(one: ServiceConfig, other: ServiceConfig) -> bool:
