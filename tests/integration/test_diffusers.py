@@ -193,48 +193,71 @@ def test_a_cancellation_stops_between_two_steps(weights: Path) -> None:
     assert generate(weights).shape == (64, 64, 3), "the pipeline must survive it"
 
 
-async def test_fifty_cancelled_images_leave_the_worker_its_pipeline(
+class Drawing:
+    """A real worker whose pipeline notes what it does; see `image_app`."""
+
+    def __init__(self, client: QueueClient, notes: Path):
+        self.client = client
+        self.notes = notes
+
+    def noted(self, words: str) -> list[int]:
+        """The processes that noted it."""
+        lines = [line.rpartition(" ") for line in self.notes.read_text().splitlines()]
+        return [int(process) for text, _, process in lines if text == words]
+
+    async def draw(self, prompt: str, limit_s: float = 100.0) -> RequestHandle:
+        payload = DiffusionPayload(prompt=prompt)
+        return await self.client.post(Request.make("diffusion", payload, timeout_s=250, limit_s=limit_s))
+
+
+@pytest.fixture
+def drawing(
     weights: Path,
     config_file: Path,
     worker: StartWorker,
     client: QueueClient,
     tmp_path: Path,
     monkeypatch: pytest.MonkeyPatch,
-) -> None:
-    notes = tmp_path / "notes"
-    monkeypatch.setenv("LLMI_TEST_NOTES", str(notes))
-    drawing = tiny_pipelines.settings(weights).model_copy(
+) -> Drawing:
+    monkeypatch.setenv("LLMI_TEST_NOTES", str(tmp_path / "notes"))
+    settings = tiny_pipelines.settings(weights).model_copy(
         update={"steps": 300, "model": str(weights.absolute())}
     )
     document = json.loads(config_file.read_text())
-    document["tools"] = {"diffusion": drawing.model_dump(mode="json")}
+    document["tools"] = {"diffusion": settings.model_dump(mode="json")}
     config_file.write_text(json.dumps(document))
     worker(["diffusion"], app="image_app")
+    return Drawing(client, tmp_path / "notes")
 
-    def noted(words: str) -> list[int]:
-        """The processes that noted it."""
-        lines = [line.rpartition(" ") for line in notes.read_text().splitlines()]
-        return [int(process) for text, _, process in lines if text == words]
 
-    async def draw(prompt: str) -> RequestHandle:
-        payload = DiffusionPayload(prompt=prompt)
-        return await client.post(Request.make("diffusion", payload, timeout_s=250, limit_s=100))
-
-    (process,) = noted("load")
+async def test_fifty_cancelled_images_leave_the_worker_its_pipeline(drawing: Drawing) -> None:
+    (process,) = drawing.noted("load")
     for n in range(50):
-        posted = await draw(f"fox {n}")
-        await until(lambda n=n: noted(f"step fox {n}"))
-        await client.cancel(posted.request.request_id)
+        posted = await drawing.draw(f"fox {n}")
+        await until(lambda n=n: drawing.noted(f"step fox {n}"))
+        await drawing.client.cancel(posted.request.request_id)
         ended = (await posted.outcome()).result
         assert isinstance(ended, Failure)
         assert ended.cause is Cause.CANCELLED
-    last = await (await draw("a fox to the end")).outcome()
+    last = await (await drawing.draw("a fox to the end")).outcome()
     assert last.ok
     assert last.worker.endswith(f":{process}")
-    assert noted("load") == noted("end a fox to the end") == [process]
+    assert drawing.noted("load") == drawing.noted("end a fox to the end") == [process]
     for n in range(50):
-        assert set(noted(f"step fox {n}")) == {process}
-        assert not noted(f"end fox {n}")
+        assert set(drawing.noted(f"step fox {n}")) == {process}
+        assert not drawing.noted(f"end fox {n}")
+
+
+async def test_a_process_that_hangs_long_after_its_time_is_replaced(drawing: Drawing) -> None:
+    (process,) = drawing.noted("load")
+    hung = await drawing.draw("a fox that HANGS", limit_s=2.0)
+    await until(lambda: drawing.noted("step a fox that HANGS"))
+    after = await (await drawing.draw("a fox to the end")).outcome()
+    assert after.ok
+    assert drawing.noted("load") == [process, *drawing.noted("end a fox to the end")]
+    ended = (await hung.outcome()).result
+    assert isinstance(ended, Failure)
+    assert ended.cause is Cause.TIMEOUT
 
 
 def test_unknown_pipelines_and_models_are_named(weights: Path, tmp_path: Path) -> None:
