@@ -13,8 +13,7 @@ from queue_jobs import Order
 from queue_requests import Notes, ask, cause_of, request_for
 from waiting import until
 
-from workers.broker.outcomes import commit
-from workers.client import replies
+from workers.broker.keys import outcome_key
 from workers.client.client import QueueClient
 from workers.client.replies import ReplyReader
 from workers.errors import Cause
@@ -29,7 +28,7 @@ async def raw(queue_settings: QueueSettings) -> AsyncIterator[redis.Redis]:
 
 
 async def nothing(*_: object) -> None:
-    pass
+    await asyncio.Event().wait()
 
 
 def suspend(seconds: float) -> None:
@@ -43,7 +42,7 @@ async def test_a_suspended_client_finds_the_outcome_that_came_before_its_deadlin
     """Regression: the timers of a resumed process fire before it has read anything."""
     posted = await client.post(request_for(Order(), timeout_s=0.5))
     outcome = Outcome(request_id=posted.request.request_id, kind="code", result=Success())
-    commit(raw, outcome, "", 60)  # in no reply stream
+    raw.set(outcome_key(outcome.request_id), outcome.model_dump_json())  # in no reply stream
     suspend(3.5)  # beyond deadline and grace
     assert (await posted.outcome()).ok
 
@@ -53,14 +52,14 @@ async def test_a_failed_service_of_the_client_is_restarted(
 ) -> None:
     """Regression: it ended silently, and every later request with it."""
     start_worker()
-    look, broken = client._publisher._poll_full_queues, asyncio.Event()
+    send, broken = client._publisher._send, asyncio.Event()
 
-    async def once() -> None:
-        monkeypatch.setattr(client._publisher, "_poll_full_queues", look)
+    async def once(_: object) -> None:
+        monkeypatch.setattr(client._publisher, "_send", send)
         broken.set()
         raise ZeroDivisionError("a bug")
 
-    monkeypatch.setattr(client._publisher, "_poll_full_queues", once)
+    monkeypatch.setattr(client._publisher, "_send", once)
     assert (await ask(client, Order())).ok
     assert broken.is_set()
 
@@ -71,12 +70,12 @@ async def test_an_invalid_entry_of_the_reply_stream_is_ignored(
     raw: redis.Redis,
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:
-    monkeypatch.setattr(replies, "SWEEP_S", 3_600.0)
-    monkeypatch.setattr(ReplyReader, "poll", nothing)  # the stream alone reports
+    monkeypatch.setattr(ReplyReader, "run_checks", nothing)  # the stream alone reports
     start_worker()
     async with QueueClient(queue_settings) as client:
         raw.xadd(client._stream, {"odd": "one"})
-        raw.xadd(client._stream, {"id": b"\xff", "outcome": b"?"})
+        raw.xadd(client._stream, {"id": b"\xff"})
+        raw.xadd(client._stream, {"id": "of nobody"})
         assert (await ask(client, Order(), timeout_s=10.0)).ok
 
 

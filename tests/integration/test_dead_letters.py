@@ -3,13 +3,11 @@
 from __future__ import annotations
 
 import asyncio
-import base64
 import itertools
 import json
 import subprocess
 import sys
 import time
-import uuid
 from collections.abc import Callable, Iterator
 from typing import Any
 
@@ -20,27 +18,34 @@ import redis.asyncio
 from conftest import StartWorker
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
+from pydantic import ValidationError
 from queue_jobs import Order
 from queue_requests import Notes, ask, cause_of, request_for
+from raw_queue import put_entry, put_message, queue_up
 from waiting import until, wait_until
 
+from workers.broker.claims import Claim
 from workers.broker.dead_letters import (
-    KEY,
     MAX_ENTRIES,
-    MAX_MESSAGE_BYTES,
+    Reason,
     dead_letter_message,
+    dead_letters_key,
     read_dead_letters,
 )
-from workers.broker.keys import outcome_key
-from workers.celery_app.transport.validation import why_invalid
+from workers.broker.keys import held_key, outcome_key, queue_lists, replies_key
+from workers.broker.posting import MAX_MESSAGE_BYTES, Posted
+from workers.celery_app.intake import Refused, read_request
+from workers.client import publisher
 from workers.client.client import QueueClient
-from workers.client.publisher import Publisher, encode
+from workers.client.publisher import Publisher
 from workers.errors import Cause, InfrastructureFault
 from workers.messages import Outcome, Request
 from workers.process.worker import WorkerProcess
 from workers.settings import QueueSettings
 
 Change = Callable[[dict[str, Any]], Any]
+KEY = dead_letters_key("invalid")
+STREAM = replies_key("test")
 
 
 @pytest.fixture
@@ -50,38 +55,36 @@ def raw(queue_settings: QueueSettings) -> Iterator[redis.Redis]:
 
 
 def message(request: Request) -> dict[str, Any]:
-    return json.loads(encode(request, tag=uuid.uuid4().hex, reply_to=""))
-
-
-def body(task_arguments: Any) -> str:
-    return base64.b64encode(json.dumps(task_arguments).encode()).decode()
-
-
-def with_body(arguments: Any) -> Change:
-    return lambda message: {**message, "body": body([arguments, {}, {}])}
+    return json.loads(request.model_dump_json())
 
 
 NO_MESSAGE = {
     "bytes": b"\xff\xfe\x00",
     "words": b"hello",
-    "half a message": b'{"body": "abc',
+    "half a message": b'{"version": 2, "kind": "co',
     "a list": b"[]",
     "an empty object": b"{}",
     "a number": b"7",
     "deep": b"[" * 100_000,
-    "oversized": b'{"body": "' + b"x" * MAX_MESSAGE_BYTES + b'"}',
+    "oversized": b'{"kind": "' + b"x" * MAX_MESSAGE_BYTES + b'"}',
 }
-NO_TASK: dict[str, tuple[Change, str]] = {
-    "no delivery tag": (lambda m: m["properties"].pop("delivery_tag") and m, "delivery_tag"),
-    "a body that is no base64": (lambda m: {**m, "body": "abc"}, "body"),
-    "no headers": (lambda m: {**m, "headers": {}}, "headers.task"),
-    "an unknown task": (lambda m: {**m, "headers": {**m["headers"], "task": "os.system"}}, "os.system"),
-    "a pickle": (lambda m: {**m, "content-type": "application/x-python-serialize"}, "content-type"),
-    "no argument": (with_body([]), "one argument"),
-    "another version": (with_body([{"version": 2}]), "version"),
-    "no request": (with_body(["words"]), "valid dictionary"),
-    "a list as body": (lambda m: {**m, "body": body([])}, "the body is not a list of arguments"),
-    "words as body": (lambda m: {**m, "body": base64.b64encode(b"words").decode()}, "cannot be read"),
+NO_REQUEST: dict[str, tuple[Change, str]] = {
+    "an older version": (
+        lambda m: {**m, "version": 1},
+        "a message of version 1, and this program reads version 2",
+    ),
+    "a later version": (
+        lambda m: {**m, "version": 3},
+        "a message of version 3, and this program reads version 2",
+    ),
+    "an unknown kind": (lambda m: {**m, "kind": "os.system"}, "another request"),
+    "the kind of another queue": (lambda m: {**m, "kind": "search"}, "another request"),
+    "another id": (lambda m: {**m, "request_id": "another"}, "another request"),
+    "no id": (lambda m: m.pop("request_id") and m, "request_id"),
+    "a field that no version has": (lambda m: {**m, "pickle": "gASVBQ=="}, "pickle"),
+    "words as payload": (lambda m: {**m, "payload": "words"}, "payload"),
+    "words": (lambda m: "words", "an object"),
+    "a list": (lambda m: [m], "an object"),
 }
 
 
@@ -94,19 +97,40 @@ async def test_an_invalid_message_is_dead_lettered_and_the_worker_continues(
 ) -> None:
     worker = start_worker()
     for number, (name, entry) in enumerate(NO_MESSAGE.items()):
-        raw.lpush("code", entry)
+        put_message(raw, "code", f"message {number}", entry)
         await until(lambda number=number: raw.llen(KEY) == number + 1)
         [newest, *_] = read_dead_letters(queue_settings.url)
         assert newest.queue == "code", name
-        assert ("at most 1048576" if name == "oversized" else "invalid message: ") in newest.detail, name
+        assert ("at most 1048576" if name == "oversized" else "invalid request: ") in newest.detail, name
         assert newest.size == len(entry), name
         assert newest.payload.startswith(entry[:5].decode(errors="replace")), name
     assert (await ask(client, notes.order())).ok
     assert worker.alive
-    await until(lambda: raw.hlen("unacked") == 0)
+    await until(lambda: raw.zcard(held_key("code")) == 0)
 
 
-async def test_an_invalid_task_is_dead_lettered_and_its_client_notified(
+async def test_an_entry_that_is_no_id_is_dead_lettered_and_the_worker_continues(
+    start_worker: StartWorker,
+    client: QueueClient,
+    notes: Notes,
+    raw: redis.Redis,
+    queue_settings: QueueSettings,
+) -> None:
+    """As a producer that uses Celery would write it."""
+    worker = start_worker()
+    entry = json.dumps(
+        {"body": "W10=", "headers": {"task": "os.system"}, "properties": {}, "x": "x" * 99}
+    ).encode()
+    put_entry(raw, "code", entry)
+    await until(lambda: raw.llen(KEY) == 1)
+    [letter] = read_dead_letters(queue_settings.url)
+    assert (letter.queue, letter.size, letter.payload) == ("code", len(entry), entry.decode())
+    assert "not the id of a request" in letter.detail
+    assert (await ask(client, notes.order())).ok
+    assert worker.alive
+
+
+async def test_an_invalid_request_is_dead_lettered_and_its_client_notified(
     start_worker: StartWorker,
     client: QueueClient,
     notes: Notes,
@@ -114,18 +138,20 @@ async def test_an_invalid_task_is_dead_lettered_and_its_client_notified(
     queue_settings: QueueSettings,
 ) -> None:
     worker = start_worker()
-    for number, (name, (change, reason)) in enumerate(NO_TASK.items()):
+    for number, (name, (change, reason)) in enumerate(NO_REQUEST.items()):
         request = request_for(Order(), seed=number)
-        raw.lpush("code", json.dumps(change(message(request))))
+        put_message(raw, "code", request.request_id, json.dumps(change(message(request))), STREAM)
         await until(lambda request=request: raw.exists(outcome_key(request.request_id)))
-        stored = json.loads(raw.get(outcome_key(request.request_id)))
-        assert stored["result"]["cause"] == Cause.BAD_MESSAGE.value, name
+        outcome = Outcome.model_validate_json(raw.get(outcome_key(request.request_id)))
+        assert (outcome.request_id, outcome.kind) == (request.request_id, "code")
+        assert cause_of(outcome) is Cause.BAD_MESSAGE, name
+        assert raw.xrevrange(STREAM, count=1)[0][1] == {b"id": request.request_id.encode()}
         await until(lambda number=number: raw.llen(KEY) == number + 1)
         [newest, *_] = read_dead_letters(queue_settings.url)
         assert reason in newest.detail, name
     assert (await ask(client, notes.order())).ok
     assert worker.alive
-    await until(lambda: raw.hlen("unacked") == 0)
+    await until(lambda: raw.zcard(held_key("code")) == 0)
 
 
 def test_a_detail_in_half_characters_is_kept_and_a_long_one_cut(queue_settings: QueueSettings) -> None:
@@ -146,7 +172,7 @@ async def test_an_expired_request_is_dead_lettered(
     start_worker()
     late = request_for(Order(), timeout_s=0.5)
     with redis.Redis.from_url(queue_settings.url) as raw:
-        raw.lpush("search", encode(late.model_copy(update={"kind": "search"}), tag="t", reply_to=""))
+        queue_up(raw, late.model_copy(update={"kind": "search"}))
         await asyncio.sleep(0)
         await until(lambda: time.time() > late.deadline)
     start_worker("search")
@@ -180,26 +206,30 @@ async def test_a_request_that_cannot_be_encoded_fails_alone(client: QueueClient)
 
 
 async def test_a_caller_that_gives_up_during_a_batch_does_not_end_the_publisher(
-    queue_settings: QueueSettings, raw: redis.Redis
+    queue_settings: QueueSettings, raw: redis.Redis, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """Regression: the fault was set on a cancelled future, and the sender ended."""
     large = Request.make("code", Order(notes="x" * MAX_MESSAGE_BYTES), timeout_s=60.0)
+    post_async = publisher.post_async
 
-    class Hesitant(Publisher):
-        async def _poll_full_queues(self) -> None:
-            giving_up.cancel()
-            await asyncio.sleep(0)
+    async def hesitate(*given: Any, **options: Any) -> list[Posted]:
+        for caller in giving_up:
+            caller.cancel()
+        await asyncio.wait(giving_up)
+        return await post_async(*given, **options)
 
+    monkeypatch.setattr(publisher, "post_async", hesitate)
     async with redis.asyncio.Redis.from_url(queue_settings.url) as connection:
-        publisher = Hesitant(connection, "", 10)
-        giving_up = asyncio.create_task(publisher.publish(large, "t"))
-        sending = asyncio.create_task(publisher.run())
-        await asyncio.wait([giving_up])
+        sender = Publisher(connection, "", 10)
+        giving_up = [asyncio.create_task(sender.publish(one)) for one in (large, request_for(Order()))]
+        await asyncio.sleep(0)
+        sending = asyncio.create_task(sender.run())
+        await asyncio.wait(giving_up)
         async with asyncio.timeout(20.0):
-            await publisher.publish(request_for(Order()), "u")
+            assert (await sender.publish(request_for(Order()))).state == "posted"
         assert not sending.done()
         sending.cancel()
-    assert raw.llen("code") == 1
+    assert raw.llen(queue_lists("code")[1]) == 2, "what Redis got in spite of its caller, and the last"
 
 
 def test_only_the_newest_are_kept(queue_settings: QueueSettings) -> None:
@@ -210,6 +240,20 @@ def test_only_the_newest_are_kept(queue_settings: QueueSettings) -> None:
     letters = read_dead_letters(queue_settings.url)
     assert (len(letters), letters[0].detail) == (MAX_ENTRIES, f"reason {MAX_ENTRIES + 2}")
     assert (letters[0].size, len(letters[0].payload)) == (5_000, 2_000)
+
+
+@pytest.mark.parametrize(("many", "kept"), [("expired", "invalid"), ("invalid", "expired")])
+def test_many_letters_of_one_reason_push_out_none_of_another(
+    many: Reason, kept: Reason, queue_settings: QueueSettings
+) -> None:
+    """Regression: an hour of late requests removed the one malformed message from the list."""
+    with redis.Redis.from_url(queue_settings.url) as raw:
+        dead_letter_message(raw, "code", "the only one", b"m", 60, kept)
+        for _ in range(MAX_ENTRIES + 1):
+            dead_letter_message(raw, "code", "one of many", b"m", 60, many)
+    letters = read_dead_letters(queue_settings.url)
+    assert [letter.detail for letter in letters if letter.reason == kept] == ["the only one"]
+    assert len(letters) == MAX_ENTRIES + 1
 
 
 def test_entries_of_another_version_are_skipped(queue_settings: QueueSettings) -> None:
@@ -232,53 +276,50 @@ def test_dead_letters_are_shown(queue_settings: QueueSettings) -> None:
     assert "no message: [red]x[/]" in read.stdout
 
 
-def test_a_posted_message_is_valid(queue_settings: QueueSettings) -> None:
-    assert why_invalid(encode(request_for(Order()), tag="t", reply_to="").encode(), "code") == ""
-
-
 NUMBERS = itertools.count()
 
 
 @st.composite
-def forgeries(draw: st.DrawFn) -> bytes:
-    """A list entry: any bytes, or a request with changes, also in its body."""
+def forgeries(draw: st.DrawFn) -> tuple[str, bytes]:
+    """An id, and its message: any bytes, or a request with changes."""
+    request_id = f"forged-{next(NUMBERS)}"
     if draw(st.integers(0, 5)) == 0:
-        return draw(st.binary(max_size=60))
-    named = {"request_id": f"forged-{next(NUMBERS)}"}
-    whole = message(request_for(Order(), timeout_s=600.0).model_copy(update=named))
-    whole["body"] = json.loads(base64.b64decode(whole["body"]))
+        return request_id, draw(st.binary(max_size=60))
+    whole = message(request_for(Order(), timeout_s=600.0).model_copy(update={"request_id": request_id}))
     changed = draw(fuzz.nearly(whole, untouched=("payload",)))  # the test jobs obey their payload
-    if isinstance(changed, dict) and "body" in changed:
-        changed["body"] = base64.b64encode(fuzz.as_text(changed["body"]).encode()).decode()
-    return fuzz.as_text(changed).encode()
+    return request_id, fuzz.as_text(changed).encode()
 
 
-def asked_in(entry: bytes) -> Request:
-    return Request.model_validate(json.loads(base64.b64decode(json.loads(entry)["body"]))[0][0])
+def is_refused(request_id: str, entry: bytes) -> bool:
+    try:
+        read_request(Claim(request_id, 1, "code", entry, left_s=600.0), 3)
+    except (Refused, ValidationError):
+        return True
+    return False
 
 
 @settings(max_examples=25, suppress_health_check=[HealthCheck.function_scoped_fixture, HealthCheck.too_slow])
-@given(entries=st.lists(forgeries(), min_size=4, max_size=8))
+@given(forged=st.lists(forgeries(), min_size=4, max_size=8))
 def test_forged_messages_all_end_as_outcomes_or_dead_letters(
-    entries: list[bytes], forged_to: WorkerProcess, raw: redis.Redis
+    forged: list[tuple[str, bytes]], forged_to: WorkerProcess, raw: redis.Redis
 ) -> None:
     raw.delete(KEY)
-    taken = {asked_in(entry).request_id for entry in entries if not why_invalid(entry, "code")}
-    refused = [entry for entry in entries if why_invalid(entry, "code")]
-    raw.lpush("code", *entries)
+    refused = {request_id for request_id, entry in forged if is_refused(request_id, entry)}
+    for request_id, entry in forged:
+        put_message(raw, "code", request_id, entry)
 
-    def by_validation() -> int:
-        """How many dead letters the validation wrote. Jobs write others: for a request that is late, or that
-        has an invalid payload.
-        """
-        of_jobs = (b"deadline had passed", b'"payload: ')
-        letters = raw.lrange(KEY, 0, -1)
-        return sum(not any(words in letter for words in of_jobs) for letter in letters)
+    def of_intake() -> int:
+        """How many dead letters the intake wrote. Jobs write others, for an invalid payload."""
+        return sum(b'"payload: ' not in letter for letter in raw.lrange(KEY, 0, -1))
 
-    wait_until(lambda: by_validation() >= len(refused) and all(raw.exists(outcome_key(one)) for one in taken))
-    assert by_validation() == len(refused)
-    for one in taken:
-        Outcome.model_validate_json(raw.get(outcome_key(one)))
+    ids = [request_id for request_id, _ in forged]
+    wait_until(lambda: raw.exists(*map(outcome_key, ids)) == len(ids))
+    assert of_intake() == len(refused)
+    for request_id in ids:
+        outcome = Outcome.model_validate_json(raw.get(outcome_key(request_id)))
+        assert outcome.request_id == request_id
+        if request_id in refused:
+            assert cause_of(outcome) is Cause.BAD_MESSAGE
     assert forged_to.alive
 
 
@@ -288,18 +329,6 @@ def forged_to(start_worker: StartWorker, raw: redis.Redis) -> Iterator[WorkerPro
     worker = start_worker("code", 2)
     yield worker
     honest = request_for(Order())
-    raw.lpush("code", encode(honest, tag="honest", reply_to=""))
+    queue_up(raw, honest)
     stored = wait_until(lambda: raw.get(outcome_key(honest.request_id)))
     assert Outcome.model_validate_json(stored).ok
-
-
-@pytest.mark.parametrize("entry", [b"hello", b"[]", b"{}"])
-def test_kombu_alone_raises_at_an_invalid_entry(entry: bytes, queue_settings: QueueSettings) -> None:
-    """If this fails, kombu handles it, and `workers.celery_app.transport.channel` can go."""
-    from kombu import Connection
-
-    with Connection(queue_settings.url, transport="kombu.transport.redis:Transport") as connection:
-        with redis.Redis.from_url(queue_settings.url) as raw:
-            raw.lpush("plain", entry)
-        with connection.SimpleQueue("plain") as queue, pytest.raises((ValueError, KeyError, TypeError)):
-            queue.get(timeout=5.0)

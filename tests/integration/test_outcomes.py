@@ -156,7 +156,7 @@ async def test_a_request_is_lost_only_if_it_is_in_no_place(
     async with redis.asyncio.Redis.from_url(queue_settings.url) as client:
         outcomes, missing = await check(client, asked)
     assert list(outcomes) == [ended.request_id]
-    assert missing == {lost.request_id}
+    assert missing == [lost.request_id]
 
 
 @pytest.mark.parametrize("character", ["\x01", "🦆", "鹭", '"', "a"])

@@ -13,14 +13,15 @@ import redis
 from conftest import StartWorker
 from queue_jobs import Order
 from queue_requests import Notes, alive, ask, cause_of, request_for
-from waiting import wait_until
+from raw_queue import queue_up
+from waiting import until, wait_until
 
+from workers.broker.claims import claim
 from workers.broker.depths import read_depths
-from workers.broker.outcomes import Attempt, record_attempt
+from workers.broker.keys import outcome_key
 from workers.client.client import QueueClient
-from workers.client.publisher import encode
 from workers.errors import Cause, ConfigError, InfrastructureFault
-from workers.messages import Outcome
+from workers.messages import LOW, Outcome
 from workers.process.worker import WorkerProcess
 from workers.settings import QueueSettings
 
@@ -74,8 +75,24 @@ async def test_closing_cancels_what_is_pending(
     assert cause_of(await posted.outcome()) is Cause.CANCELLED
     assert received == [await posted.outcome()]
     with redis.Redis.from_url(queue_settings.url) as raw:
-        stored, _ = record_attempt(raw, posted.request.request_id, Attempt(worker="w", started=1.0), 60)
-    assert stored is not None, "a worker would still start it"
+        assert raw.exists(outcome_key(posted.request.request_id))
+        assert claim(raw, ["code"], 1, "w", 60.0) == [], "a worker would still start it"
+
+
+async def test_closing_deletes_the_reply_stream(
+    start_worker: StartWorker, queue_settings: QueueSettings, notes: Notes
+) -> None:
+    """Nor does the end of a job that a closed client had cancelled write it again."""
+    start_worker()
+    with redis.Redis.from_url(queue_settings.url) as raw:
+        async with QueueClient(queue_settings) as closing:
+            assert (await ask(closing, Order())).ok
+            assert raw.exists(closing._stream)
+            running = await closing.post(request_for(notes.order(seconds=60.0)))
+            await notes.started()
+        assert cause_of(await running.outcome()) is Cause.CANCELLED
+        await until(lambda: read_depths(queue_settings.url)["code"].running == 0)
+        assert raw.keys("llmi:replies:*") == []
 
 
 async def test_draining_finishes_running_jobs_and_requeues_the_rest(
@@ -112,11 +129,12 @@ async def test_depths_count_waiting_running_and_age(
     await client.post(request_for(notes.order(seconds=60.0)))
     await notes.started()
     await client.post(request_for(Order()))
-    with redis.Redis.from_url(queue_settings.url) as raw:  # a list of kombu's for a later priority
-        raw.lpush("code\x06\x163", encode(request_for(Order()), tag="t", reply_to=""))
+    with redis.Redis.from_url(queue_settings.url) as raw:  # another level
+        queue_up(raw, request_for(Order()).model_copy(update={"priority": LOW}))
     await asyncio.sleep(0.2)
     depths = read_depths(queue_settings.url)
     assert (depths["code"].waiting, depths["code"].running) == (2, 1)
+    assert depths["code"].by_level == (0, 1, 1)
     assert 0.2 <= depths["code"].oldest_s < 10.0
     assert (depths["search"].waiting, depths["search"].running, depths["search"].oldest_s) == (0, 0, 0.0)
 

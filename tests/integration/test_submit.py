@@ -10,6 +10,8 @@ from conftest import StartWorker
 from queue_requests import Notes, request_for
 from waiting import until
 
+from workers.broker.claims import claim
+from workers.broker.keys import queue_lists
 from workers.client import blocking as submit
 from workers.messages import Request
 from workers.redis_client import connect_redis
@@ -23,7 +25,7 @@ def server(queue_settings: QueueSettings) -> Iterator[redis.Redis]:
 
 
 def state(server: redis.Redis, request: Request) -> str:
-    return submit.states(server, request.kind, [request.request_id])[request.request_id]
+    return submit.states(server, [request.request_id])[request.request_id]
 
 
 def posted(server: redis.Redis, requests: list[Request], may_wait: int = 1000) -> str:
@@ -79,7 +81,7 @@ async def test_a_request_of_a_worker_that_dies_is_requeued(
 def test_many_are_posted_and_found(server: redis.Redis, notes: Notes) -> None:
     requests = [request_for(notes.order()) for _ in range(600)]
     assert posted(server, requests) == "posted"
-    found = submit.states(server, "code", [request.request_id for request in requests])
+    found = submit.states(server, [request.request_id for request in requests])
     assert set(found.values()) == {"queued"}
     assert len(found) == 600
 
@@ -88,7 +90,8 @@ def test_a_full_queue_gets_no_more_requests(server: redis.Redis, notes: Notes) -
     requests = [request_for(notes.order(), seed=number) for number in range(5)]
     found = submit.post(server, requests, 3)
     assert list(found.values()) == ["posted"] * 3 + ["absent"] * 2
-    assert server.llen("code") == 3
-    server.ltrim("code", 0, 1)  # the oldest is consumed
+    assert server.llen(queue_lists("code")[1]) == 3
+    [first] = claim(server, ["code"], 1, "w", 60.0)
+    assert first.request_id == requests[0].request_id
     again = submit.post(server, requests[1:], 3)
     assert list(again.values()) == ["queued", "queued", "posted", "absent"]

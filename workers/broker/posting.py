@@ -120,14 +120,16 @@ async def post_async(
     return _posted(await POST.call_async(client, [], _arguments(posts, max_waiting, keep_failures)))
 
 
-async def check(client: redis.asyncio.Redis, request_ids: Sequence[str]) -> tuple[dict[str, bytes], set[str]]:
-    """The outcomes of the requests that have one, as JSON by id, and the ids that Redis has lost. Raises
-    `redis.RedisError`.
+async def check(
+    client: redis.asyncio.Redis, request_ids: Sequence[str]
+) -> tuple[dict[str, bytes], list[str]]:
+    """The outcomes of the requests that have one, as JSON by id, and the ids that Redis has lost, in order.
+    Raises `redis.RedisError`.
     """
-    outcomes, lost = {}, set()
+    outcomes, lost = {}, []
     for request_id, found in zip(request_ids, await CHECK.call_async(client, [], request_ids), strict=True):
         if found == b"?":
-            lost.add(request_id)
+            lost.append(request_id)
         elif found:
             outcomes[request_id] = found
     return outcomes, lost

@@ -33,7 +33,8 @@ def post(client: redis.Redis, requests: Sequence[Request], max_waiting: int) -> 
         part, now = requests[first : first + BATCH], time.time()
         answers = post_batch(client, [prepare(one, "", now) for one in part], max_waiting, keep_failures=True)
         for one, answer in zip(part, answers, strict=True):
-            found[one.request_id] = _ANSWERS[answer.state]
+            if found.get(one.request_id) != "posted":  # unless it was given twice
+                found[one.request_id] = _ANSWERS[answer.state]
     return found
 
 

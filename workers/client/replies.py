@@ -77,7 +77,7 @@ class ReplyReader:
             for request_id in await self._report(ids[first : first + BATCH]):
                 self._on_lost(request_id)
 
-    async def _report(self, ids: Sequence[str]) -> set[str]:
+    async def _report(self, ids: Sequence[str]) -> list[str]:
         outcomes, lost = await check(self._redis, ids)
         for request_id, outcome in outcomes.items():
             self._on_reply(request_id, outcome)
