@@ -12,9 +12,11 @@ import importlib
 import pkgutil
 from collections.abc import Callable, Iterable, Mapping
 from importlib.metadata import entry_points
-from typing import Any
+from typing import Any, TypeVar
 
 from workers.errors import ConfigError
+
+T = TypeVar("T")
 
 
 @functools.cache
@@ -34,6 +36,20 @@ def loaders(package: str, attribute: str, group: str) -> Mapping[str, Callable[[
                 f"entry point {point.name!r} of the group {group} has the name of another one; rename it"
             )
         found[point.name] = point.load
+    return found
+
+
+def subclass(what: str, name: str, base: type[T], package: str, attribute: str, group: str) -> type[T]:
+    """The class with this name. Raises `ConfigError` for an unknown name, and for what is no `base`.
+
+    `what`: such as "reward formula"; the other arguments as of `loaders`.
+    """
+    known = loaders(package, attribute, group)
+    if name not in known:
+        raise ConfigError(unknown(what, name, sorted(known), group))
+    found = known[name]()
+    if not (isinstance(found, type) and issubclass(found, base)):
+        raise ConfigError(f"{what} {name!r} is registered as {found!r}, which is no {base.__name__} class")
     return found
 
 

@@ -13,8 +13,8 @@ from pathlib import Path
 
 from evaluation.benchmark import Benchmark, Format
 from policy.data.files import head
-from workers.errors import ConfigError
-from workers.extensions import loaders, unknown
+from workers.errors import ConfigError as ConfigError
+from workers.extensions import loaders, subclass
 
 GROUP = "llmi.formats"
 DEFAULT = "llmi_bench"  # for a file that no format recognises
@@ -27,13 +27,7 @@ def names() -> tuple[str, ...]:
 
 def get(name: str) -> Format:
     """The format of this name. Raises `ConfigError`, which lists the known ones, for an unknown name."""
-    known = loaders(__name__, "FORMAT", GROUP)
-    if name not in known:
-        raise ConfigError(unknown("benchmark format", name, known, GROUP))
-    found = known[name]()
-    if not (isinstance(found, type) and issubclass(found, Format)):
-        raise ConfigError(f"benchmark format {name!r} is registered as {found!r}, not as a Format")
-    return found()
+    return subclass("benchmark format", name, Format, __name__, "FORMAT", GROUP)()  # type: ignore[type-abstract]
 
 
 def load(path: str | Path, limit: int | None = None, format_name: str = "") -> Benchmark:

@@ -10,7 +10,7 @@ from __future__ import annotations
 
 from rewards.formula import Formula
 from workers.errors import ConfigError
-from workers.extensions import loaders, unknown
+from workers.extensions import loaders, subclass
 
 GROUP = "llmi.formulas"
 
@@ -22,12 +22,7 @@ def names() -> tuple[str, ...]:
 
 def get(name: str) -> Formula:
     """The formula of this name. Raises `ConfigError`, which lists the known ones, for an unknown name."""
-    known = loaders(__name__, "FORMULA", GROUP)
-    if name not in known:
-        raise ConfigError(f"reward.formula: {unknown('reward formula', name, known, GROUP)}")
-    found = known[name]()
-    if not (isinstance(found, type) and issubclass(found, Formula) and found.name == name):
-        raise ConfigError(
-            f"reward.formula: {name!r} is registered as {found!r}, not as a Formula of that name"
-        )
-    return found()
+    try:
+        return subclass("reward formula", name, Formula, __name__, "FORMULA", GROUP)()  # type: ignore[type-abstract]
+    except ConfigError as error:
+        raise ConfigError(f"reward.formula: {error}") from error

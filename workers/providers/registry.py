@@ -10,7 +10,7 @@ from collections.abc import Mapping, Sequence
 from typing import Any, Literal
 
 from workers.errors import ConfigError
-from workers.extensions import loaders, unknown
+from workers.extensions import loaders, subclass
 from workers.providers.provider import Provider
 from workers.queues import QUEUES
 from workers.settings import ProviderSettings, SearchSettings, ToolSettings, section
@@ -26,13 +26,11 @@ def names(kind: Kind) -> tuple[str, ...]:
 
 def provider_class(kind: Kind, name: str) -> type[Provider]:
     """Raises `ConfigError`, which lists the known providers, for an unknown name."""
-    known = _loaders(kind)
-    if name not in known:
-        raise ConfigError(f"provider: {unknown(f'{kind} provider', name, names(kind), _group(kind))}")
-    found = known[name]()
-    if not (isinstance(found, type) and issubclass(found, Provider)):
-        raise ConfigError(f"provider: {name!r} is registered as {found!r}, which is no Provider class")
-    return found
+    package, what = f"{__package__}.{kind}", f"{kind} provider"
+    try:
+        return subclass(what, name, Provider, package, "PROVIDER", _group(kind))  # type: ignore[type-abstract]
+    except ConfigError as error:
+        raise ConfigError(f"provider: {error}") from error
 
 
 def make(tool: str, settings: ProviderSettings) -> Provider:
