@@ -84,8 +84,8 @@ def failed_requests(ledger: Ledger) -> FailedRequests:
     """All failed requests of the run, by owner."""
     failed: FailedRequests = defaultdict(list)
     for record in ledger.requests.values():
-        if record.outcome is not None and isinstance(record.outcome.result, Failure):
-            failed[record.request.owner].append((record.outcome.result, record.request.kind))
+        if record.failure is not None:
+            failed[record.request.owner].append((record.failure, record.request.kind))
     return failed
 
 

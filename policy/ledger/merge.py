@@ -31,7 +31,6 @@ from policy.ledger.entries import (
 )
 from policy.ledger.records import Ledger, RequestRecord, RolloutRecord
 from workers.errors import Cause
-from workers.messages import Failure
 
 
 def apply_group_failures(ledger: Ledger) -> None:
@@ -135,18 +134,14 @@ def _undo(ledger: Ledger, entry: Resumed) -> None:
             rollout.reason = ""
     for record in ledger.requests.values():
         owner = ledger.rollouts.get(record.request.owner)
-        if owner is not None and owner.state is None and _cancelled(record):
+        cancelled = record.failure is not None and record.failure.cause is Cause.CANCELLED
+        if owner is not None and owner.state is None and cancelled:
             record.outcome, record.ended = None, 0.0
     ledger.waits = [wait for wait in ledger.waits if wait.step <= entry.step]
     ledger.pauses = [(began, min(ended, entry.time)) for began, ended in ledger.pauses]
     ledger.checkpoints = [step for step in ledger.checkpoints if step <= entry.step]
     ledger.resumed.append(entry)
     ledger.finished = False
-
-
-def _cancelled(record: RequestRecord) -> bool:
-    result = record.outcome.result if record.outcome else None
-    return isinstance(result, Failure) and result.cause is Cause.CANCELLED
 
 
 def _rollout(ledger: Ledger, rollout_id: str) -> RolloutRecord:

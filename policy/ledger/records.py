@@ -8,7 +8,7 @@ from dataclasses import dataclass, field
 from policy.document import Document, Task
 from policy.ledger.entries import GroupDropped, GroupFailed, Resumed, Span, State, TrainerWaited
 from policy.scoring import Score
-from workers.messages import Outcome, Request
+from workers.messages import BlobRef, Failure, Outcome, Request, Success
 
 
 @dataclass
@@ -55,6 +55,15 @@ class RequestRecord:
     posted: float
     outcome: Outcome | None = None
     ended: float = 0.0
+
+    @property
+    def failure(self) -> Failure | None:
+        return self.outcome.result if self.outcome and isinstance(self.outcome.result, Failure) else None
+
+    @property
+    def images(self) -> tuple[BlobRef, ...]:
+        """The images of a success."""
+        return self.outcome.result.images if self.outcome and isinstance(self.outcome.result, Success) else ()
 
 
 @dataclass

@@ -16,7 +16,6 @@ from coordinator.watch.idle.spans import Span
 from policy.ledger.records import RequestRecord, RolloutRecord
 from rewards.judges import IMAGE_KIND, TEXT_KIND
 from workers.errors import Cause, Fault
-from workers.messages import Failure, Success
 
 GENERATION, BOOKKEEPING = "generation", "bookkeeping"
 QUEUE, RUNNING, PENDING, DELIVERY = "queue", "running", "pending", "delivery"
@@ -107,17 +106,12 @@ def _last(records: Sequence[RequestRecord], at: float) -> RequestRecord | None:
 
 def _awaited(requests: Sequence[RequestRecord]) -> list[RequestRecord]:
     """The requests that its score may have waited for: an infrastructure failure cancels the open ones."""
-    causes = [_failure(record) for record in requests]
+    causes = [record.failure.cause if record.failure else None for record in requests]
     if any(
         cause and cause is not Cause.CANCELLED and cause.fault is Fault.INFRASTRUCTURE for cause in causes
     ):
         return [r for r, cause in zip(requests, causes, strict=True) if cause is not Cause.CANCELLED]
     return list(requests)
-
-
-def _failure(record: RequestRecord) -> Cause | None:
-    result = record.outcome.result if record.outcome else None
-    return result.cause if isinstance(result, Failure) else None
 
 
 def _needed(record: RequestRecord, requests: Sequence[RequestRecord]) -> list[RequestRecord]:
@@ -128,13 +122,8 @@ def _needed(record: RequestRecord, requests: Sequence[RequestRecord]) -> list[Re
         return [other for other in earlier if other.request.kind not in (TEXT_KIND, IMAGE_KIND)]
     image = record.request.payload.get("image")
     if isinstance(image, dict):  # of a tool that changes an image
-        return [other for other in earlier if image.get("sha256") in _images(other)]
+        return [other for other in earlier if image.get("sha256") in {one.sha256 for one in other.images}]
     return []
-
-
-def _images(record: RequestRecord) -> set[str]:
-    result = record.outcome.result if record.outcome else None
-    return {image.sha256 for image in result.images} if isinstance(result, Success) else set()
 
 
 def _text(rollout: RolloutRecord, record: RequestRecord, at: float) -> float:

@@ -10,9 +10,9 @@ from collections.abc import Collection, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 
 from llmi.load.testbed.groups import Sample
-from policy.ledger.records import Ledger, RequestRecord
+from policy.ledger.records import Ledger
 from workers.errors import Cause, Fault
-from workers.messages import BlobRef, Failure, Outcome, Success
+from workers.messages import Failure, Outcome
 
 
 @dataclass(frozen=True)
@@ -62,8 +62,7 @@ def _outcomes(ledger: Ledger) -> Iterator[str]:
 
 def _unstarted(evidence: Evidence) -> Iterator[str]:
     for request_id, record in evidence.ledger.requests.items():
-        result = record.outcome.result if record.outcome else None
-        timed_out = isinstance(result, Failure) and result.cause is Cause.TIMEOUT
+        timed_out = record.failure is not None and record.failure.cause is Cause.TIMEOUT
         if timed_out and not evidence.starts.get(request_id):
             yield f"request {request_id} ({record.request.kind}) reached its deadline without a start"
 
@@ -88,13 +87,7 @@ def _describe(outcome: Outcome) -> str:
 def _refs(ledger: Ledger) -> dict[str, str]:
     """Hash to request, of every image that a received success refers to."""
     return {ref.sha256: record.request.request_id for record in ledger.requests.values()
-            for ref in images(record)}  # fmt: skip
-
-
-def images(record: RequestRecord) -> tuple[BlobRef, ...]:
-    """The images of the outcome that the client received."""
-    result = record.outcome.result if record.outcome else None
-    return result.images if isinstance(result, Success) else ()
+            for ref in record.images}  # fmt: skip
 
 
 def _blobs(evidence: Evidence) -> Iterator[str]:
@@ -112,9 +105,8 @@ def _states(ledger: Ledger) -> Iterator[str]:
 def _numbers(ledger: Ledger) -> Iterator[str]:
     failed: dict[str, list[str]] = defaultdict(list)
     for record in ledger.requests.values():
-        result = record.outcome.result if record.outcome else None
-        if isinstance(result, Failure) and result.fault is Fault.INFRASTRUCTURE:
-            failed[record.request.owner].append(f"{record.request.kind} {result.cause}")
+        if record.failure is not None and record.failure.fault is Fault.INFRASTRUCTURE:
+            failed[record.request.owner].append(f"{record.request.kind} {record.failure.cause}")
     for rollout in ledger.rollouts.values():
         failures = failed[rollout.rollout_id]
         if rollout.reward is not None and failures:

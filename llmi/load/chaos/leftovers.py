@@ -9,9 +9,8 @@ import time
 from collections import Counter
 from collections.abc import Callable, Sequence
 from pathlib import Path
-from typing import Any
 
-from llmi.load.chaos.audit import Evidence, images
+from llmi.load.chaos.audit import Evidence
 from llmi.load.testbed.groups import Sample
 from policy.ledger.reader import read_ledger
 from policy.ledger.records import Ledger
@@ -44,7 +43,7 @@ def gather(
 
 def unreferenced(ledger: Ledger, blobs: Path) -> int:
     """Blobs that no outcome names."""
-    referenced = {ref.sha256 for record in ledger.requests.values() for ref in images(record)}
+    referenced = {ref.sha256 for record in ledger.requests.values() for ref in record.images}
     there = {path.name for path in blobs.glob("*/*") if "." not in path.name}
     return len(there - referenced)
 
@@ -53,9 +52,8 @@ def outcomes(ledger: Ledger) -> dict[str, dict[str, int]]:
     """By kind, the number of requests by cause or success."""
     by_kind: dict[str, Counter[str]] = {}
     for record in ledger.requests.values():
-        result: Any = record.outcome.result if record.outcome else None
-        how = "none" if result is None else str(getattr(result, "cause", "success"))
-        by_kind.setdefault(record.request.kind, Counter())[how] += 1
+        how = "none" if record.outcome is None else record.failure.cause if record.failure else "success"
+        by_kind.setdefault(record.request.kind, Counter())[str(how)] += 1
     return {kind: dict(sorted(counts.items())) for kind, counts in sorted(by_kind.items())}
 
 
@@ -73,7 +71,7 @@ def _settled(url: str, replace_dead: Callable[[], None]) -> dict[str, int]:
 def _broken(ledger: Ledger, store: BlobStore) -> set[str]:
     broken = set()
     for record in ledger.requests.values():
-        for ref in images(record):
+        for ref in record.images:
             try:
                 store.get(ref)
             except InfrastructureFault:
