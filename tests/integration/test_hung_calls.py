@@ -20,11 +20,15 @@ from hostile_server import HostileServer
 from name_server import NameServer
 from waiting import until, wait_until
 
+from rewards.judges import TEXT_KIND, structured
+from rewards.settings import JudgeEndpoint
 from workers import event_loop
 from workers.client.client import QueueClient
 from workers.errors import Cause, InfrastructureFault
+from workers.jobs import JobContext
 from workers.messages import DiffusionPayload, Failure, Request
 from workers.settings import ImageModelSettings, SearchSettings
+from workers.storage.blobs import BlobStore
 
 PATIENCE_S = 30.0
 HANGS_S = 0.5  # the time of a call that hangs
@@ -48,6 +52,13 @@ def drawn_by(url: str, seconds: float, cancelled: Callable[[], bool] = lambda: F
     return provider_calls.generate(
         "a fox", settings, seed=1, deadline=time.time() + seconds, cancelled=cancelled
     )
+
+
+def judged_by(url: str, seconds: float, cancelled: Callable[[], bool] = lambda: False) -> Any:
+    request = Request.make(TEXT_KIND, DiffusionPayload(prompt="x"), timeout_s=seconds)
+    ctx = JobContext(request, BlobStore("memory://"), cancelled=cancelled)
+    chat = [{"role": "user", "content": "Is it good?"}]
+    return structured.answer(JudgeEndpoint(model="m"), url, chat, {}, "verdict", ctx, "judge")
 
 
 def open_calls() -> int:
@@ -84,10 +95,11 @@ def test_threads_are_free_at_the_deadline_and_other_calls_go_on(hanging: str, se
     wait_until(lambda: threads() <= before)
 
 
-def test_a_cancelled_request_cancels_its_call(hanging: str) -> None:
+@pytest.mark.parametrize("call", [drawn_by, judged_by])
+def test_a_cancelled_request_cancels_its_call(hanging: str, call: Callable[..., Any]) -> None:
     cancelled = threading.Event()
     with ThreadPoolExecutor(1) as slots:
-        hung = slots.submit(drawn_by, hanging, 10 * PATIENCE_S, cancelled.is_set)
+        hung = slots.submit(call, hanging, 10 * PATIENCE_S, cancelled.is_set)
         wait_until(lambda: open_calls() == 1)
         cancelled.set()
         with pytest.raises(InfrastructureFault) as caught:
@@ -124,7 +136,7 @@ async def test_hung_calls_of_a_worker_free_their_slots(
         )
 
     late, dropped = await post(2.0), await post(10 * PATIENCE_S)
-    await until(lambda: len(hostile.asked) == 2)
+    await until(lambda: len(hostile.requests) == 2)
     await client.cancel(dropped.request.request_id)
     after = [await post(2.0) for _ in range(4)]
     async with asyncio.timeout(2 * PATIENCE_S):
@@ -133,4 +145,4 @@ async def test_hung_calls_of_a_worker_free_their_slots(
         assert isinstance(outcome.result, Failure)
         assert outcome.result.cause is Cause.TIMEOUT
     # Both slots were free for them: each was started, and asked for its image.
-    assert len(hostile.asked) == 6
+    assert len(hostile.requests) == 6
