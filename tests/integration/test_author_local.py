@@ -103,7 +103,7 @@ async def test_a_model_that_reads_no_images_says_so(text_model):
         await written(author(text_model), images=[png()])
 
 
-async def test_what_is_no_model_is_named(tmp_path):
+async def test_a_folder_without_a_model_is_refused_by_name(tmp_path):
     (tmp_path / "config.json").write_text("{}")
     with pytest.raises(ConfigError, match=r"author\.model"):
         await written(author(str(tmp_path)))

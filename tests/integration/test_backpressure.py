@@ -55,7 +55,7 @@ async def test_a_full_queue_holds_its_posters_back_and_lets_others_pass(
             task.cancel()
 
 
-async def test_a_poster_who_found_no_room_before_its_deadline_gets_an_error(narrow: QueueSettings) -> None:
+async def test_a_request_without_room_before_its_deadline_fails(narrow: QueueSettings) -> None:
     async with QueueClient(narrow) as client:
         *_, last = await post_all(client, MAY_WAIT + 1, timeout_s=1.0)
         with pytest.raises(InfrastructureFault, match="queue code holds 3 requests") as received:

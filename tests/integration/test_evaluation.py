@@ -254,7 +254,7 @@ def test_a_redis_that_is_killed_and_comes_back_loses_nothing(
         assert (numbers["score"]["judged"], numbers["score"]["of"]) == (9, 9)
 
 
-def test_what_a_judge_that_is_down_leaves_missing_is_all_that_is_done_again(
+def test_a_second_round_requests_only_the_missing_verdicts(
     worker: StartWorker, services: FakeServices, submit: Submit
 ) -> None:
     services.judge.status = 400  # an answer that is not worth asking again for

@@ -136,7 +136,7 @@ async def cancel(queue_settings: QueueSettings, request: Request) -> None:
         ("ZeroDivisionError", Cause.INTERNAL),
     ],
 )
-def test_what_celery_reports_gets_a_cause(exception: str, cause: Cause) -> None:
+def test_each_exception_of_celery_has_a_cause(exception: str, cause: Cause) -> None:
     error = {"exc_type": exception, "exc_message": ["why"], "exc_module": "somewhere"}
     outcome = outcome_of("r", "llmi.code", error, "FAILURE")
     assert isinstance(outcome.result, Failure)

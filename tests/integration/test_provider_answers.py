@@ -258,7 +258,7 @@ def test_a_refused_prompt_repeats_no_key(status: int, services: FakeServices) ->
 
 
 @pytest.mark.parametrize("said", [f"not JSON: {KEY}", json.dumps({KEY: 1, "text": 5, "image_tags": 5})])
-def test_what_is_no_verdict_repeats_no_key(said: str, services: FakeServices, tmp_path: Path) -> None:
+def test_an_unreadable_verdict_shows_no_key(said: str, services: FakeServices, tmp_path: Path) -> None:
     script(services, "/v1/chat/completions", (200, {}, json.dumps(chat(said))))
     assert failed(judge(services, tmp_path)).startswith("verdict_unreadable")
 

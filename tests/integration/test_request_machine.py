@@ -318,7 +318,7 @@ def lives(redis_server: EmbeddedRedis) -> type[Lives]:
     return Lives
 
 
-def test_whatever_happens_to_a_request_it_has_one_outcome(lives: type[Lives]) -> None:
+def test_a_request_has_one_outcome_under_any_events(lives: type[Lives]) -> None:
     quiet = [HealthCheck.too_slow, HealthCheck.filter_too_much]
     run_state_machine_as_test(
         lives,

@@ -170,7 +170,7 @@ async def test_a_job_that_runs_when_its_worker_has_to_go_is_finished_there(
         assert len(notes.starts) == 1
 
 
-async def test_a_killed_actor_takes_its_worker_along_and_loses_no_job(
+async def test_killing_an_actor_ends_its_worker_and_loses_no_job(
     run: Callable[..., Run], client: QueueClient, notes: Notes, factory: WorkerFactory
 ) -> None:
     async with run(idle_s=600.0, low=1, high=1) as running:
@@ -187,7 +187,7 @@ async def test_a_killed_actor_takes_its_worker_along_and_loses_no_job(
         assert running.fleet.restarts == 1
 
 
-async def test_a_worker_sees_the_gpu_it_declares_and_waits_for_one_without_holding_anybody_up(
+async def test_a_worker_waits_for_its_gpu_without_blocking_others(
     factory: WorkerFactory, queue_settings: QueueSettings
 ) -> None:
     pool = PoolSettings(queues=("code",), high=3, cpus=0.5, gpus=1.0)

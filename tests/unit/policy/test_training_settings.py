@@ -129,9 +129,7 @@ def test_settings_that_all_published_runs_share(name, tmp_path):
         ("qwen2_5_vl_7b_grpo", "vanilla", "token-mean", 4, 32, 16384, 16384),
     ],
 )
-def test_what_each_published_run_has_of_its_own(
-    name, loss, aggregation, warmup, batch, prompt, response, tmp_path
-):
+def test_the_published_values_of_each_run(name, loss, aggregation, warmup, batch, prompt, response, tmp_path):
     config = compose(load(name).train, tmp_path)
     actor, data = config.actor_rollout_ref.actor, config.data
     assert (actor.policy_loss.loss_mode, actor.loss_agg_mode) == (loss, aggregation)

@@ -182,7 +182,7 @@ def test_tags_at_once(unit):
 
 
 @pytest.mark.parametrize("begin", ["<imgen>{'", "<imgen>", "<think>", "a <think>", "a\n<think>"])
-def test_what_is_never_closed(begin):
+def test_an_unclosed_mark(begin):
     text = repeated("ab <im\n", LENGTH)
     assert growth(in_pieces(4), begin + text, begin + text * 2) <= MOST
 

@@ -158,7 +158,7 @@ def test_an_environment_that_does_not_start_is_made_again(installed: Checkout, b
     assert installed.install().stderr == ""
 
 
-def test_an_environment_whose_llmi_lies_elsewhere_is_pointed_here(installed: Checkout) -> None:
+def test_an_environment_of_another_checkout_is_installed_from_this_one(installed: Checkout) -> None:
     elsewhere = installed.folder.parent / "old"
     (elsewhere / "workers").mkdir(parents=True)
     (elsewhere / "workers/__init__.py").touch()

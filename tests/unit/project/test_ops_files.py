@@ -196,7 +196,7 @@ def test_grafana_reads_the_board_and_asks_prometheus(compose: dict[str, Any]) ->
         assert all(t["datasource"]["uid"] == source["uid"] for t in panel.get("targets", ()))
 
 
-def test_what_others_reach_asks_for_a_password(compose: dict[str, Any]) -> None:
+def test_published_ports_require_a_password(compose: dict[str, Any]) -> None:
     published = {
         (name, port.rpartition(":")[0].rpartition(":")[0])
         for name, service in compose["services"].items()

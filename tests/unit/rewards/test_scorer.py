@@ -239,7 +239,7 @@ async def test_256_documents_are_judged_in_one_round() -> None:
     assert all(result.reward is not None for result in results)
 
 
-async def test_a_queue_that_takes_no_request_masks() -> None:
+async def test_a_queue_that_accepts_no_request_masks() -> None:
     class Away(FakeClient):
         async def post(self, request: Request) -> FakePosted:
             raise InfrastructureFault(Cause.PROVIDER_DOWN, "Redis is away")

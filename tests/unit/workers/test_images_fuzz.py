@@ -100,7 +100,7 @@ def whole_or_refused(ask: Callable[[], Image.Image]) -> None:
 
 @settings(max_examples=300)
 @given(broken() | st.binary(max_size=200))
-def test_what_the_validation_accepts_is_a_valid_image(data: bytes) -> None:
+def test_an_accepted_image_is_valid(data: bytes) -> None:
     def checked() -> Image.Image:
         out = images.checked(data, limits=LIMITS)
         assert out.startswith((b"\x89PNG", b"\xff\xd8"))
@@ -111,7 +111,7 @@ def test_what_the_validation_accepts_is_a_valid_image(data: bytes) -> None:
 
 @settings(max_examples=100)
 @given(broken())
-def test_what_an_edit_model_is_given_is_sound(data: bytes) -> None:
+def test_an_image_for_an_edit_model_is_valid(data: bytes) -> None:
     whole_or_refused(lambda: images.rgb(data, limits=LIMITS))
 
 

@@ -67,7 +67,7 @@ def test_an_outcome_names_worker_and_times(perform: Callable[..., Outcome]) -> N
     ],
     ids=lambda value: type(value).__name__,
 )
-def test_what_a_job_raises_becomes_its_cause(
+def test_each_exception_of_a_job_has_a_cause(
     error: Exception, cause: Cause, perform: Callable[..., Outcome]
 ) -> None:
     def fail(payload: SearchPayload, context: JobContext) -> Success:
@@ -131,9 +131,7 @@ def test_a_kind_without_a_job_is_a_bad_message(perform: Callable[..., Outcome]) 
 
 @settings(suppress_health_check=[HealthCheck.function_scoped_fixture], max_examples=50)
 @given(st.dictionaries(st.text(max_size=5), st.none() | st.integers() | st.text(max_size=5), max_size=3))
-def test_run_never_raises_whatever_the_payload(
-    perform: Callable[..., Outcome], payload: dict[str, object]
-) -> None:
+def test_running_a_job_never_raises(perform: Callable[..., Outcome], payload: dict[str, object]) -> None:
     outcome = perform(succeed, payload=payload)
     assert outcome.ok or cause_of(outcome) is Cause.BAD_MESSAGE
 

@@ -79,7 +79,7 @@ def test_numbers_have_a_unit_in_their_name_or_are_counts(name):
 
 
 @EVERY
-def test_what_prints_a_result_prints_json(name):
+def test_every_command_with_a_result_has_json(name):
     assert ("--json" in options(name)) == (name not in SERVERS)
 
 

@@ -56,7 +56,7 @@ def test_changes_are_gathered_and_the_rest_is_estimated(watched) -> None:
     ]
 
 
-def test_one_that_is_complete_already_says_so(watched) -> None:
+def test_a_complete_evaluation_is_reported_at_once(watched) -> None:
     assert watched(status(6, 24)) == ["mine: 6 of 6 items complete, 24 of 24 judged"]
 
 

@@ -74,7 +74,7 @@ def test_a_command_of_an_unknown_group_is_refused(
         cli.add_commands()
 
 
-def test_what_a_command_returns_is_no_exit_code(app: typer.Typer, monkeypatch: pytest.MonkeyPatch):
+def test_a_returned_value_is_no_exit_code(app: typer.Typer, monkeypatch: pytest.MonkeyPatch):
     app.command("count")(lambda: 3)
     verbosity.add_options(app)
     monkeypatch.setattr(sys, "argv", ["llmi", "count"])

@@ -64,7 +64,7 @@ def test_a_missing_file_is_named_with_what_is_shipped(tmp_path):
 
 
 @pytest.mark.parametrize("value", ["[a, b]", "3", "''"])
-def test_what_is_no_name_is_refused(tmp_path, value):
+def test_an_extends_that_is_no_name_is_refused(tmp_path, value):
     file = write(tmp_path / "own.yaml", f"extends: {value}\n")
     with pytest.raises(ConfigError, match=f"{file}: extends: must be one name or path"):
         files.read(file)

@@ -70,7 +70,7 @@ def test_a_terminal_shows_the_step_its_detail_and_the_time_left(clock: Clock) ->
     assert "about 12 s left" in text  # from the tenth that was done before
 
 
-def test_what_was_done_before_is_no_part_of_the_pace(clock: Clock) -> None:
+def test_earlier_progress_does_not_count_for_the_estimate(clock: Clock) -> None:
     shown = console()
     with Stages(shown, every_s=0.0, clock=clock) as stages:
         stages.step("judging", 0.8)
@@ -79,7 +79,7 @@ def test_what_was_done_before_is_no_part_of_the_pace(clock: Clock) -> None:
     assert lines(shown)[-1] == "judging: 90%, 10 s, about 10 s left"
 
 
-def test_what_passes_before_there_is_a_share_is_no_part_of_the_pace(clock: Clock) -> None:
+def test_time_without_a_share_does_not_count_for_the_estimate(clock: Clock) -> None:
     shown = console()
     with Stages(shown, every_s=0.0, clock=clock) as stages:
         stages.step("training")
@@ -99,7 +99,7 @@ def test_stages_within_stages_take_turns(clock: Clock) -> None:
     assert shown.file.getvalue().index("building") < shown.file.getvalue().index("evaluating")
 
 
-def test_what_is_to_stay_is_written_on_both(clock: Clock) -> None:
+def test_a_notification_is_printed_on_and_off_a_terminal(clock: Clock) -> None:
     for terminal in (True, False):
         shown = console(terminal)
         with Stages(shown, clock=clock) as stages:
@@ -133,7 +133,7 @@ def test_times_are_short(seconds: float, words: str) -> None:
 
 
 @pytest.mark.parametrize("error", [errno.EIO, errno.EPIPE, errno.ENOSPC])
-def test_an_output_that_takes_no_more_does_not_end_the_command(error: int, clock: Clock) -> None:
+def test_a_full_output_does_not_end_the_command(error: int, clock: Clock) -> None:
     class Gone(io.StringIO):
         def write(self, text: str) -> int:
             raise OSError(error, os.strerror(error))

@@ -94,7 +94,7 @@ def test_start_returns_with_the_low_of_every_pool_ready(factory):
     assert len({worker.name for worker in factory.workers}) == 2
 
 
-def test_start_raises_what_keeps_a_worker_from_coming_up(factory):
+def test_start_raises_the_error_of_a_worker_that_does_not_start(factory):
     fleet = fleet_of(factory)
     factory.up = False
     fleet.begin()
@@ -125,7 +125,7 @@ def test_a_worker_that_starts_slowly_blocks_nothing(factory):
     ready(fleet, 3)
 
 
-def test_who_leaves_is_the_newest_and_may_finish_a_job_of_full_length(factory):
+def test_shrinking_drains_the_newest_for_a_whole_job(factory):
     fleet = fleet_of(factory, low=0)
     factory.idle = False
     fleet.resize("code", 2)
@@ -142,7 +142,7 @@ def test_who_leaves_is_the_newest_and_may_finish_a_job_of_full_length(factory):
     assert first.alive
 
 
-def test_a_judge_that_the_configuration_gives_more_time_may_use_it_when_it_leaves(factory):
+def test_draining_lasts_as_long_as_the_configured_limit_of_a_judge(factory):
     config = ServiceConfig.model_validate({"judges": {"text": {"timeout_s": 600}}})
     pool = PoolSettings(queues=("judge_text", "search"), low=1, high=2)
     fleet = Fleet([pool], factory, 1.0, partial(drain_s, config))
@@ -156,7 +156,7 @@ def test_a_judge_that_the_configuration_gives_more_time_may_use_it_when_it_leave
     factory.workers[1].idle.set()
 
 
-def test_a_runs_fleet_goes_by_the_runs_configuration(tmp_path):
+def test_a_fleet_uses_the_configuration_of_its_run(tmp_path):
     train = {"model": "owner/m", "steps": 1, "batch_size": 2, "n": 2}
     raw = {"train": train, "data": {"train": ["t.parquet"]}, "judges": {"text": {"timeout_s": 600}},
            "workers": {"pools": [{"queues": ["judge_text"]}, {"queues": ["code"]}]}}  # fmt: skip
@@ -165,7 +165,7 @@ def test_a_runs_fleet_goes_by_the_runs_configuration(tmp_path):
     assert given == {"judge_text": 600 + GRACE_S, "code": QUEUES["code"].limit_s + GRACE_S}
 
 
-def test_who_is_wanted_again_while_another_leaves_is_a_new_one(factory):
+def test_growing_while_a_worker_drains_starts_a_new_one(factory):
     fleet = fleet_of(factory, low=0)
     factory.idle = False
     fleet.resize("code", 1)
@@ -190,7 +190,7 @@ def test_a_dead_worker_is_replaced_by_one_of_another_name_and_counted(factory, m
     wait_until(lambda: factory.workers[0].killed)
 
 
-def test_a_dead_worker_that_is_not_wanted_any_more_is_not_replaced(factory):
+def test_a_dead_worker_above_the_wanted_number_is_not_replaced(factory):
     fleet = fleet_of(factory, low=0)
     fleet.resize("code", 1)
     ready(fleet, 1)
@@ -201,7 +201,7 @@ def test_a_dead_worker_that_is_not_wanted_any_more_is_not_replaced(factory):
     assert (len(factory.workers), fleet.restarts) == (1, 0)
 
 
-def test_workers_that_keep_dying_are_replaced_ever_more_seldom(factory, monkeypatch):
+def test_the_pause_before_a_replacement_grows_with_each_death(factory, monkeypatch):
     fleet = fleet_of(factory)
     fleet.start()
     began = time.monotonic()

@@ -73,7 +73,7 @@ def joining(redis_url: str = "", config: str = "", node: str = "n"):
         ({"config": "nowhere.yaml"}, "nowhere.yaml: no such configuration"),
     ],
 )
-def test_what_is_wrong_is_named_with_a_hint(monkeypatch, wish, said):
+def test_a_wrong_option_is_named_with_a_hint(monkeypatch, wish, said):
     monkeypatch.setenv("LLMI_REDIS_URL", "")  # so that what is set meanwhile is put back
     with pytest.raises(ConfigError, match=said) as caught:
         joining(**wish)

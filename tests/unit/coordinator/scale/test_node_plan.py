@@ -142,7 +142,7 @@ def test_roles_part_the_queues():
         (machine(gpus=1), config(), ["diffusion"], "cpu", "--queues: diffusion: .*--role cpu"),
     ],
 )
-def test_what_cannot_be_done_is_an_error_that_gives_a_hint(node, settings, queues, role, said):
+def test_an_impossible_plan_is_refused_with_a_hint(node, settings, queues, role, said):
     with pytest.raises(ConfigError, match=said):
         decided(node, settings, queues, role)
 
@@ -190,7 +190,7 @@ def test_every_queue_is_served_or_named_and_no_gpu_given_twice(node, settings, q
 
 
 @pytest.mark.parametrize(("stated", "limit"), [(None, MEMORY_MB), (700, 700), (0, 0)])
-def test_its_processes_may_take_the_memory_that_the_configuration_says(tmp_path, stated, limit):
+def test_the_memory_limit_of_processes_is_the_configured_one(tmp_path, stated, limit):
     """Regression: a node's workers had no limit at all."""
     pools = [{"queues": ["code"], **({} if stated is None else {"memory_mb": stated})}]
     settings = config(workers={"pools": pools})

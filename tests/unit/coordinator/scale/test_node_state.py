@@ -50,7 +50,7 @@ def test_state_is_apart_by_redis_and_by_node(tmp_path, monkeypatch):
     assert NodeState.of("redis://:x@localhost:6379", "a").folder in folders
 
 
-def test_without_a_variable_the_state_lies_where_users_keep_theirs(monkeypatch, tmp_path):
+def test_the_default_state_folder_is_the_users(monkeypatch, tmp_path):
     monkeypatch.delenv("LLMI_STATE", raising=False)
     monkeypatch.setenv("XDG_STATE_HOME", str(tmp_path))
     assert NodeState.of(URL, "a").folder.parent == tmp_path / "llmi"

@@ -139,14 +139,14 @@ def test_service_time_follows_what_is_measured():
     assert 3.0 < (sizer.decide(2.0, {"code": slower}, 0).service_s or 0.0) < 4.0
 
 
-def test_what_ended_without_having_run_does_not_make_jobs_look_short():
+def test_cancelled_requests_do_not_count_for_the_service_time():
     sizer = Sizer(CODE, SCALER)
     cancelled = QueueDepth(0, 0, 0.0, finished=110, ran=10, service_s=20.0)
     sizer.decide(0.0, {"code": depth()}, 0)
     assert sizer.decide(1.0, {"code": cancelled}, 0).service_s == pytest.approx(2.0)
 
 
-def test_the_rate_is_what_arrives_however_much_of_it_waits():
+def test_the_rate_counts_arrivals_not_the_backlog():
     sizer = Sizer(CODE, SCALER)
     for second in range(120):
         seen = depth(waiting=3 * second, running=2, finished=second)
@@ -224,14 +224,14 @@ def test_a_burst_is_worked_off_and_the_pool_goes_to_zero(burst, service_s, start
         assert after >= before - 1, "more than one at a time"
 
 
-def test_steady_work_finds_a_size_at_which_nothing_piles_up():
+def test_steady_load_reaches_a_size_without_a_backlog():
     simulated = Pool(CODE, service_s=2.0, start_s=5)
     simulated.run(600, lambda second: 3)
     assert max(simulated.left[-300:]) <= 3 * 2 * 3
     assert set(simulated.sizes[-300:]) == {8}  # 3 a second, 2 s each, busy 80% of the time
 
 
-def test_work_that_comes_back_finds_a_worker_again():
+def test_new_work_starts_a_worker_again():
     simulated = Pool(CODE, service_s=0.5, start_s=3)
     simulated.run(400, lambda second: 40 if second == 0 else 0)
     assert simulated.sizes[-1] == 0

@@ -99,7 +99,7 @@ def test_an_edit_of_an_image_that_was_there_waits_for_its_text():
     ]
 
 
-def test_a_text_that_took_longer_than_its_pictures_is_what_was_waited_for():
+def test_a_text_that_takes_longer_than_its_images_is_the_cause():
     one = rollout(started=0, segments=[(0, 10)], scored=10)
     assert rows(critical_path(one, [request("s", "search", 1, 1, 2, 2)], 99)) == [("generation", 0, 10)]
 
@@ -171,7 +171,7 @@ def test_a_group_in_the_place_of_one_thrown_away_is_a_refill_until_it_is_written
     assert report.trainer == {"refill": 5.0, "running judge_text": 2.0, "bookkeeping": 1.0}
 
 
-def test_a_wait_for_a_rollout_that_had_not_started_and_one_that_nothing_explains():
+def test_a_wait_for_an_unsubmitted_rollout_and_an_unexplained_one():
     rollouts = [rollout("a_0", 4, [(4, 6)], 6, state="trained", step=1, ended=6)]
     report = Idleness(ledger(rollouts, (), [(0, 6, 1), (7, 8, 2)]), []).report()
     assert report.trainer == {"not admitted": 4.0, "generation": 2.0, "unexplained": 1.0}
@@ -188,7 +188,7 @@ def test_an_open_wait_is_for_the_oldest_rollout():
     assert idle.report().generator == {"pending diffusion": 17.0}
 
 
-def test_weights_are_sent_at_a_steps_end_and_the_generator_stands_meanwhile():
+def test_the_generator_is_idle_while_weights_are_sent():
     rollouts = [rollout("a_0", 0, [(0, 30)], 30, state="trained", step=2, ended=30)]
     rows = [{"step": 1, "timing_s/step": 10.0, "timing_s/update_weights": 3.0}]
     report = Idleness(ledger(rollouts, (), [(0, 1, 1), (9, 30, 2)]), rows).report()
@@ -205,7 +205,7 @@ times = st.floats(0, 100)
 kinds = st.sampled_from(["search", "diffusion", "edit", "judge_text", "judge_image"])
 
 
-def test_what_is_not_admitted_in_a_pause_waits_for_the_provider():
+def test_idle_time_in_a_pause_has_the_cause_paused():
     one = rollout("g_0", started=60, segments=[(60, 70)], scored=70, state="trained", step=1, ended=70)
     paused = ledger([one], waits=[(0, 70, 1)])
     paused.pauses = [(10, 40)]

@@ -108,7 +108,7 @@ def written(run, entries, rows):
 
 
 @pytest.mark.parametrize("seed", range(5))
-def test_kept_up_piece_by_piece_it_ends_with_what_the_whole_ledger_says(tmp_path, seed):
+def test_the_tracker_ends_with_the_idle_times_of_the_whole_ledger(tmp_path, seed):
     entries, rows = history(seed)
     written(tmp_path, entries, rows)
     whole = Idleness(read_ledger(tmp_path), read_metrics(tmp_path / "metrics.jsonl")).report()
@@ -134,7 +134,7 @@ def test_kept_up_piece_by_piece_it_ends_with_what_the_whole_ledger_says(tmp_path
     assert largest < 40, "of 130 and more rollouts"
 
 
-def test_progress_of_an_ended_run_says_what_its_summary_says(tmp_path):
+def test_progress_of_an_ended_run_equals_its_summary(tmp_path):
     entries, rows = history(7)
     written(tmp_path, entries, rows)
     progress = Progress(tmp_path)

@@ -53,7 +53,7 @@ def test_step_reward_queue_workers_and_idle_share_are_shown(view, tmp_path, term
 
 
 @pytest.mark.parametrize("terminal", [True, False])
-def test_what_the_trainer_waits_for_is_shown_and_where_it_is(view, tmp_path, terminal):
+def test_the_view_shows_the_awaited_request_and_its_place(view, tmp_path, terminal):
     shown, console = view(terminal)
     writer, now = LedgerWriter(tmp_path, "test"), time.time()
     writer.append(Started(time=now - 30, rollout_id="g_0", task=Task(question="Write.")))
@@ -82,7 +82,7 @@ def test_a_pause_names_the_provider(view, tmp_path, terminal):
 
 
 @pytest.mark.parametrize("terminal", [True, False])
-def test_the_first_minutes_are_named_for_what_they_are(view, tmp_path, terminal):
+def test_the_first_minutes_show_their_stages(view, tmp_path, terminal):
     shown, console = view(terminal)
     with shown:
         shown.notify(TRAINING)
@@ -137,7 +137,7 @@ def test_masked_samples_are_shown_by_cause_and_apart_from_those_dropped_with_the
     assert words in console.file.getvalue()
 
 
-def test_off_a_terminal_a_step_is_one_line_and_silence_between(view, tmp_path):
+def test_off_a_terminal_a_step_prints_one_line(view, tmp_path):
     shown, console = view(False)
     shown.notify(TRAINING)
     step(tmp_path, 1, 0.5)
@@ -171,7 +171,7 @@ def test_pools_are_named_by_their_queues_and_bounds_shown_where_they_differ():
 
 @pytest.mark.parametrize("terminal", [True, False])
 @pytest.mark.parametrize("error", [errno.EIO, errno.EPIPE, errno.ENOSPC])
-def test_an_output_that_takes_no_more_does_not_end_the_run(view, terminal, error, monkeypatch):
+def test_a_full_output_does_not_end_the_run(view, terminal, error, monkeypatch):
     shown, console = view(terminal)
 
     def gone(*_: object) -> None:

@@ -15,7 +15,7 @@ from policy.ledger.writer import LedgerWriter
 from workers.errors import ConfigError
 
 
-def test_the_causes_that_took_longest_are_shown_and_nothing_of_the_others_is_lost():
+def test_the_longest_causes_are_shown_and_the_others_summed():
     causes = {"a": 1.0, "b": 5.0, "c": 0.5, "d": 3.0, "e": 2.0, "f": 0.25}
     shown = largest(causes)
     assert list(shown) == ["b", "d", "e", "a", "everything else"]

@@ -95,7 +95,7 @@ def test_a_run_without_a_reward_has_bars_and_no_line(tmp_path: Path) -> None:
     assert found.stat().st_size > 1000
 
 
-def test_a_run_that_masked_nothing_says_nothing_of_it(tmp_path: Path, summary: Summary) -> None:
+def test_a_run_without_masked_samples_shows_none(tmp_path: Path, summary: Summary) -> None:
     page = page_of(tmp_path, Ledger(), summary.model_copy(update={"masked": 0, "rollouts": {}}))
     assert "Masked samples" not in page
     assert "Masked, by" not in page

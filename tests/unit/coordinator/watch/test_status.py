@@ -97,7 +97,7 @@ def test_a_ledger_of_another_version_is_refused(run):
         read_status(run)
 
 
-def test_redis_is_asked_now_and_then_however_often_the_view_is_drawn(run, monkeypatch):
+def test_redis_is_read_at_intervals_however_often_the_view_is_drawn(run, monkeypatch):
     progress, asked = Progress(run), []
     progress.update()
     monkeypatch.setattr(

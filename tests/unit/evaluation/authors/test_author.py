@@ -51,7 +51,7 @@ async def failure(settings: AuthorSettings) -> JobError:
 
 
 @pytest.mark.parametrize("cut", [0, 1, 7])
-async def test_the_text_is_whole_however_it_is_cut(services, cut):
+async def test_the_text_does_not_depend_on_the_pieces(services, cut):
     services.chat = Chat(["Fähre ", "⛴ <img", "en>{'sou", "rce'"], cut=cut)
     assert await written(configured(services)) == ("Fähre ⛴ <imgen>{'source'", Finish("served-author"))
 
@@ -210,7 +210,7 @@ def test_a_complete_endpoint_has_no_problem(services):
         ({"provider": "local", "model": "./nowhere"}, "config.json"),
     ],
 )
-def test_what_is_missing_is_named(fields, named, monkeypatch):
+def test_a_missing_variable_is_named(fields, named, monkeypatch):
     monkeypatch.delenv(AUTHOR_URL_ENV, raising=False)
     monkeypatch.delenv("NO_KEY", raising=False)
     [problem] = check(AuthorSettings.model_validate(fields))

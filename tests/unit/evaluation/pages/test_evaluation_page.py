@@ -101,7 +101,7 @@ def test_documents_stand_as_read_beside_their_verdicts(make: Make, blobs: BlobSt
     }  # fmt: skip
 
 
-def test_what_is_missing_is_shown_with_its_cause_and_counts_nowhere(make: Make) -> None:
+def test_a_missing_verdict_is_shown_with_its_cause_and_in_no_mean(make: Make) -> None:
     batch = make({"r1": "One.", "r2": "Two."}, {"r1": "Three."}, {"r1": "Four."})
     batch.save_document("0001", document(P("x")))
     verdicts = {"r1": judged(2), "r2": missing()}

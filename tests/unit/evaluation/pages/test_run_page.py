@@ -108,7 +108,7 @@ def test_chart_shows_its_code(blobs, picture):
         (image_part(), "No outcome was recorded"),
     ],
 )
-def test_what_failed_is_a_box_with_its_reason(blobs, part, expected):
+def test_a_failed_part_is_a_box_with_its_reason(blobs, part, expected):
     elements = shown(blobs, part)
     assert expected in elements.text
     assert any("missing" in (attrs.get("class") or "") for _, attrs in elements.found)

@@ -111,7 +111,7 @@ def test_two_criteria_share_all_but_the_end(run: Any, services: FakeServices) ->
     assert services.seen[0].body["messages"][0] == services.seen[1].body["messages"][0]
 
 
-def test_a_judge_that_the_batch_did_not_ask_for_says_nothing(run: Any, services: FakeServices) -> None:
+def test_a_judge_that_the_batch_does_not_name_gives_no_verdict(run: Any, services: FakeServices) -> None:
     result = run(wanted=RubricSettings(provider="openai", model="another")).result
     assert isinstance(result, Failure)
     assert result.cause is Cause.BAD_MESSAGE
@@ -158,7 +158,7 @@ def test_by_rules_more_words_never_lower_a_score(words: list[str], more: str) ->
     assert after >= before
 
 
-def test_what_stops_the_judge_is_found_before_anything_starts(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_the_check_finds_a_missing_key_or_address(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.delenv("OPENAI_API_KEY", raising=False)
     monkeypatch.delenv("RUBRIC_JUDGE_BASE_URL", raising=False)
     assert check(RubricSettings()) == []

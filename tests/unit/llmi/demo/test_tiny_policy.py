@@ -126,7 +126,7 @@ def test_progress_never_goes_back_and_ends_at_one(tmp_path):
     assert shares[-1] == 1.0
 
 
-def test_a_policy_whose_teaching_the_clock_ended_is_not_found_again(tmp_path):
+def test_a_policy_with_training_cut_short_is_not_cached(tmp_path):
     hurried = Recipe(documents=16, steps=10_000, batch=8, vocabulary=400, limit_s=0.5)
     said: list[str] = []
     for _ in range(2):

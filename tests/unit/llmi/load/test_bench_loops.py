@@ -88,7 +88,7 @@ def asked(number: int) -> Request:
     return Request.make("search", SearchPayload(query="q"), timeout_s=60, request_id=f"r{number}")
 
 
-async def test_so_many_threads_have_so_many_requests_in_flight():
+async def test_each_thread_has_one_request_in_flight():
     queue = Queue()
     threads = Threads(queue, asyncio.Semaphore(2), asyncio.Semaphore(1))
     posting = [asyncio.create_task(threads.post(asked(number))) for number in range(3)]

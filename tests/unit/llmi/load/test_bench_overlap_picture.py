@@ -48,7 +48,7 @@ def test_the_panel_is_the_median_step_and_separates_its_batch():
     assert (panel.lanes("search"), panel.lanes("diffusion")) == (2, 4)
 
 
-def test_what_the_trainer_did_in_it_by_hand():
+def test_the_trainers_spans_by_hand():
     trainer = Panel.of(book().run()).trainer
     assert trainer == {"waiting": [(0, 4)], "training": [(4, 7), (9, 10)], "sending weights": [(7, 9)]}
 

@@ -247,7 +247,7 @@ def prompt_without_document(judge: Judge, store: BlobStore) -> str:
         (refused("no", code="insufficient_quota"), 1),
     ],
 )
-def test_what_would_be_refused_without_a_document_too_is_infrastructures(
+def test_a_refusal_without_a_document_is_an_infrastructure_failure(
     judge: Judge, store: BlobStore, refusal: Answer, asked: int
 ) -> None:
     judge.decide = lambda body: refusal

@@ -83,7 +83,7 @@ def test_code_with_many_escapes_and_an_open_quote_is_judged() -> None:
     assert verdict_of(P(PROSE), part, tools=("code",))["image_tags"] >= 1
 
 
-def test_what_is_beyond_the_judges_limit_changes_nothing() -> None:
+def test_text_beyond_the_judges_limit_changes_nothing() -> None:
     long = PROSE + " " * READ_CHARS
     assert verdict_of(P(long + "Here is an image.")) == verdict_of(P(long)) == verdict_of(P(PROSE))
 

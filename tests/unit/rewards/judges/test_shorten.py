@@ -34,7 +34,7 @@ def sent(doc: Document) -> list[str]:
 
 
 @pytest.mark.parametrize("character", WORST)
-def test_what_judges_are_sent_fits_into_a_message_whatever_was_written(character: str) -> None:
+def test_every_request_for_a_judge_fits_into_a_message(character: str) -> None:
     long = character * 1_500_000
     for doc in (
         document(P(long), I()),

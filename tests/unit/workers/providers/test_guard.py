@@ -114,7 +114,7 @@ def test_no_ipv6_form_makes_a_private_address_public(address: ipaddress.IPv4Addr
         "",
     ],
 )
-def test_such_urls_are_refused_before_any_connection(url: str) -> None:
+def test_unsafe_urls_are_refused_before_any_connection(url: str) -> None:
     with pytest.raises(http.Refused):
         http.check_url(url, allow_private=False)
 

@@ -79,7 +79,7 @@ def test_a_name_exists_once(packaged: Any) -> None:
         registry.names("search")
 
 
-def test_what_is_no_provider_is_refused(packaged: Any) -> None:
+def test_a_module_without_a_provider_is_refused(packaged: Any) -> None:
     packaged("searx", f"{__name__}:Options")
     with pytest.raises(ConfigError, match="no Provider class"):
         registry.make("search", SearchSettings(provider="searx"))
