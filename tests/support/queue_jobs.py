@@ -1,4 +1,4 @@
-"""Scripted jobs on two existing queues: `code` (prefork) and `search` (threads)."""
+"""Scripted jobs on existing queues: `code` (prefork), `search` and `judge_text` (threads)."""
 
 from __future__ import annotations
 
@@ -51,6 +51,6 @@ def run_order(order: Order, context: JobContext) -> Success:
     return Success(source={"seed": context.request.seed, "pid": os.getpid()})
 
 
-for kind in ("code", "search"):
+for kind in ("code", "search", "judge_text"):
     job(kind, Order)(run_order)
     register(app, kind)
