@@ -120,9 +120,9 @@ def test_a_claim_carries_its_request_and_durations(raw: redis.Redis) -> None:
     assert Request.model_validate_json(held.message) == request
     assert (held.request_id, held.number, held.queue) == (request.request_id, 1, "code")
     assert (held.reply_to, held.lost) == ("llmi:replies:x", ())
-    assert held.age_s == pytest.approx(7.0, abs=5.0)
-    assert held.left_s == pytest.approx(100.0, abs=5.0)
-    assert held.start_left_s == pytest.approx(60.0, abs=5.0)
+    assert 7.0 <= held.age_s < 37.0
+    assert 70.0 < held.left_s <= 100.0
+    assert 30.0 < held.start_left_s <= 60.0
 
 
 # Entries that name no request of the queue

@@ -268,12 +268,12 @@ async def test_cancelling_the_scoring_cancels_its_requests(doc: Document) -> Non
 
 
 async def test_requests_carry_their_owner_and_the_judges_time() -> None:
-    client = FakeClient()
+    client, before = FakeClient(), time.time()
     judges = JudgeSettings.model_validate({"text": {"timeout_s": 1000}})
     await QueueScorer(RewardSettings(), judges).score(draft_of(document(P("x"), rollout_id="r7"), client))
     request = client.posted[0]
     assert (request.owner, request.limit_s) == ("r7", 1000.0)
-    assert request.start_by - time.time() == pytest.approx(client.wait_s, abs=5.0), "its queue comes on top"
+    assert before <= request.start_by - client.wait_s <= time.time(), "its queue comes on top"
 
 
 async def test_requests_and_scores_name_the_judges() -> None:

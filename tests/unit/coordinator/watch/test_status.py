@@ -33,6 +33,7 @@ def run(tmp_path, monkeypatch):
     (tmp_path / "config.json").write_text(json.dumps(document))
     (tmp_path / "endpoints.json").write_text(json.dumps({"redis": "redis://127.0.0.1:1/0"}))
     writer, now = LedgerWriter(tmp_path, "test"), time.time()
+    monkeypatch.setattr("coordinator.watch.status.time.time", lambda: now)
     writer.append(Started(time=now - 30, rollout_id="g_0", task=TASK))
     asked = Request(request_id="g_0-0", kind="diffusion", payload={}, deadline=now + 60, owner="g_0")
     writer.append(Posted(time=now - 20, request=asked))
@@ -47,13 +48,13 @@ def test_a_running_run_shows_what_it_waits_for_and_the_prompt(run):
     now = read_status(run)
     assert (now.name, now.ended, now.step, now.steps, now.queues) == ("mine", False, 0, 8, None)
     assert now.waiting.cause == "pending diffusion"
-    assert now.waiting.seconds == pytest.approx(20, abs=2)
-    assert now.waiting.of_s == pytest.approx(30, abs=2)
-    assert now.trainer_idle_s["generation"] == pytest.approx(10, abs=2)
-    assert now.generator_idle_s["pending diffusion"] == pytest.approx(12, abs=2)
+    assert now.waiting.seconds == pytest.approx(20, abs=0.1)
+    assert now.waiting.of_s == pytest.approx(30, abs=0.1)
+    assert now.trainer_idle_s["generation"] == pytest.approx(10, abs=0.1)
+    assert now.generator_idle_s["pending diffusion"] == pytest.approx(12, abs=0.1)
     one = now.longest_pending
     assert (one.request_id, one.tool, one.rollout, one.prompt) == ("g_0-0", "diffusion", "g_0", TASK.question)
-    assert one.age_s == pytest.approx(20, abs=2)
+    assert one.age_s == pytest.approx(20, abs=0.1)
     assert (one.state, one.stuck) == ("no outcome yet, and Redis does not answer", None)
     console = Console(file=io.StringIO(), width=200)
     _show(console, now, run)
@@ -141,12 +142,9 @@ def test_a_folder_that_is_no_run_is_refused(tmp_path):
             None,
             "queued: 2 workers are loading",
         ),
-        (
-            RequestStatus("missing"),
-            None,
-            "stuck: lost with its worker; reposted within 15 s",
-        ),
-        (RequestStatus("ended"), None, "done: its outcome is being delivered"),
+        (RequestStatus("unknown"), None, "stuck: Redis has lost it; reposted within 15 s"),
+        (RequestStatus("quarantined"), None, "quarantined: it ended its worker too often"),
+        (RequestStatus("done"), None, "done: its outcome is being delivered"),
     ],
 )
 def test_slow_and_stuck_are_described_differently(where, median_s, words):

@@ -203,13 +203,13 @@ async def test_a_resumed_document_has_the_remaining_budget() -> None:
 
 @pytest.mark.parametrize("tag", [CODE, search("x")])
 async def test_time_in_the_queue_does_not_shorten_a_job(tag: str) -> None:
-    queue, settings = Queue(), tools()
+    queue, settings, before = Queue(), tools(), time.time()
     document = tooling(queue, settings)
     document.take(read(tag))
     await queue.seen("u_0-0")
     request = queue.requests["u_0-0"]
     assert request.limit_s == settings.limit_s(request.kind)
-    assert request.start_by - time.time() == pytest.approx(queue.wait_s, abs=5.0)
+    assert before <= request.start_by - queue.wait_s <= time.time()
     await document.close()
 
 
