@@ -1,23 +1,36 @@
-"""A worker goes on consuming after Redis has dropped its connections, also while it starts."""
+"""A worker goes on after Redis has dropped its connections, also while it starts: it consumes, and answers
+control commands; its event loop keeps nothing of the old connections.
+"""
 
 from __future__ import annotations
 
+import asyncio
 import contextlib
+import os
+import signal
 import socket
-import time
 from collections.abc import Iterator
-from pathlib import Path
+from typing import Any
 
 import pytest
 import redis
-from kombu import Connection, Consumer, Exchange, Message, Queue
-from kombu.asynchronous import Hub
+from conftest import StartWorker
+from kombu import Message
+from queue_jobs import Order
+from queue_requests import Notes, ask, request_for
+from raw_queue import queue_up
+from waiting import until, wait_until
 
+from workers.broker.keys import held_key, record_key
 from workers.celery_app.app import make_app
+from workers.celery_app.claimer import Claimer
+from workers.client.client import QueueClient
+from workers.messages import Outcome
+from workers.process.worker import WorkerProcess
 from workers.settings import QueueSettings
 
-OURS, KOMBUS = "workers.celery_app.transport.channel:Transport", "kombu.transport.redis:Transport"
-ENOUGH_S = 5.0  # kombu polls every second
+ANSWER_S = 1.0  # a control command waits so long for all answers
+KINDS = ("code", "search")  # processes, threads
 
 
 @pytest.fixture
@@ -26,96 +39,144 @@ def raw(queue_settings: QueueSettings) -> Iterator[redis.Redis]:
         yield client
 
 
-def consumed(url: str, transport: str, raw: redis.Redis) -> list[str]:
-    """What a loop consumes of three messages: it is set up like Celery's, with a task queue and a control
-    channel, and its connections are dropped before its first round.
-    """
-    found: list[str] = []
-    hub = Hub()
-    with Connection(url, transport=transport) as connection:
-        connection.transport.register_with_event_loop(connection.connection, hub)
-        work = Consumer(connection.default_channel, [Queue("work", Exchange(""), "work")], no_ack=True)
-        work.register_callback(lambda body, _message: found.append(body))
-        work.consume()
-        control = Consumer(
-            connection.channel(), [Queue("control", Exchange("control", "fanout"))], no_ack=True
-        )
-        control.consume()
-        raw.execute_command("CLIENT", "KILL", "TYPE", "normal", "SKIPME", "yes")
-        with Connection(url) as other, other.SimpleQueue("work") as queue:
-            for body in "abc":
-                queue.put(body)
-        deadline = time.monotonic() + ENOUGH_S
-        while len(found) < 3 and time.monotonic() < deadline:
-            hub.run_once()
-    return found
+class Control:
+    """Control commands to one worker, as a dashboard sends them."""
+
+    def __init__(self, settings: QueueSettings, worker: WorkerProcess):
+        self._control = make_app(settings).control
+        self._name = f"{worker.name}@{worker.node}"
+
+    async def ask(self, command: str) -> Any:
+        """Repeat the command until the worker answers: a reconnecting worker misses it."""
+        found: list[Any] = []
+
+        def call() -> None:
+            """An old connection of this process was dropped too: the next call makes another."""
+            with contextlib.suppress(redis.ConnectionError):
+                for answer in self._control.broadcast(
+                    command, destination=[self._name], reply=True, timeout=ANSWER_S
+                ):
+                    found.append(answer[self._name])
+
+        for _ in range(20):
+            await asyncio.to_thread(call)
+            if found:
+                return found[-1]
+        raise AssertionError(f"{self._name} does not answer to {command}")
+
+    async def idle(self) -> None:
+        """Return when the pool has reported the end of each job."""
+        for _ in range(20):
+            if not await self.ask("active"):
+                return
+        raise AssertionError(f"{self._name} is not idle")
 
 
-def test_connections_dropped_at_the_start_cost_no_message(
-    queue_settings: QueueSettings, raw: redis.Redis
+async def drop_connections(raw: redis.Redis) -> None:
+    """Close every connection. Returns when the worker has subscribed again."""
+    for kind in ("normal", "pubsub"):
+        raw.execute_command("CLIENT", "KILL", "TYPE", kind, "SKIPME", "yes")
+    await until(lambda: any("P" in client["flags"] for client in raw.client_list()))
+
+
+@pytest.mark.parametrize("kind", KINDS)
+async def test_connections_dropped_while_idle_cost_neither_jobs_nor_control_commands(
+    kind: str,
+    start_worker: StartWorker,
+    client: QueueClient,
+    raw: redis.Redis,
+    queue_settings: QueueSettings,
 ) -> None:
-    assert consumed(queue_settings.url, OURS, raw) == ["a", "b", "c"]
+    worker = start_worker(kind, 2)
+    control = Control(queue_settings, worker)
+    for _ in range(3):
+        await drop_connections(raw)
+        assert (await ask(client, Order(), kind)).ok
+    assert await control.ask("ping") == {"ok": "pong"}
+    assert worker.alive
 
 
-def test_kombu_alone_consumes_nothing_more(queue_settings: QueueSettings, raw: redis.Redis) -> None:
-    """If this fails, kombu reconnects by itself, and
-    `workers.celery_app.transport.channel.Transport.register_with_event_loop` can go.
-    """
-    assert consumed(queue_settings.url, KOMBUS, raw) != ["a", "b", "c"]
+@pytest.mark.parametrize("kind", KINDS)
+async def test_connections_dropped_at_the_start_cost_neither_jobs_nor_control_commands(
+    kind: str, worker: StartWorker, client: QueueClient, queue_settings: QueueSettings
+) -> None:
+    """Regression: kombu's loop never polled the new connections."""
+    started = worker([kind], 2, app="reconnect_app")
+    assert (await ask(client, Order(), kind)).ok
+    assert await Control(queue_settings, started).ask("ping") == {"ok": "pong"}
+    assert (await ask(client, Order(), kind)).ok
 
 
-def test_a_closed_channel_removes_its_descriptors(queue_settings: QueueSettings, tmp_path: Path) -> None:
-    """Regression: its descriptor number was reused for another file, and the loop failed on it."""
-    hub = Hub()
-    with Connection(queue_settings.url, transport=OURS) as connection, contextlib.ExitStack() as files:
-        connection.transport.register_with_event_loop(connection.connection, hub)
-        work = Consumer(connection.default_channel, [Queue("work", Exchange(""), "work")], no_ack=True)
-        found: list[str] = []
-        work.register_callback(lambda body, _message: found.append(body))
-        work.consume()
-        channel = connection.channel()
-        Consumer(channel, [Queue("control", Exchange("control", "fanout"))], no_ack=True).consume()
-        hub.run_once()
-        assert len(connection.transport.cycle.fds) == 2
-        channel.close()
-        for number in range(20):  # one of them reuses the number
-            files.enter_context((tmp_path / f"{number}").open("w"))
-        with Connection(queue_settings.url) as other, other.SimpleQueue("work") as queue:
-            queue.put("a")
-        deadline = time.monotonic() + ENOUGH_S
-        while not found and time.monotonic() < deadline:
-            hub.run_once()
-    assert found == ["a"]
+async def test_the_loop_keeps_nothing_of_old_connections(
+    worker: StartWorker, raw: redis.Redis, queue_settings: QueueSettings
+) -> None:
+    """Regression: descriptors and callbacks of closed connections stayed, and the loop failed on them."""
+    control = Control(queue_settings, worker(["code"], app="reconnect_app"))
+    await drop_connections(raw)
+    before = await control.ask("loop_size")
+    for _ in range(4):
+        await drop_connections(raw)
+    assert await control.ask("loop_size") == before
 
 
-def test_a_closed_transport_leaves_no_callback_in_the_loop(queue_settings: QueueSettings) -> None:
-    hub = Hub()
-    for _ in range(2):
-        with Connection(queue_settings.url, transport=OURS) as connection:
-            connection.transport.register_with_event_loop(connection.connection, hub)
-            assert len(hub.on_tick) == 1
-        assert not hub.on_tick
+async def test_a_job_that_no_process_has_started_is_the_next_after_a_reconnection(
+    start_worker: StartWorker,
+    client: QueueClient,
+    notes: Notes,
+    raw: redis.Redis,
+    received: list[Outcome],
+    queue_settings: QueueSettings,
+) -> None:
+    control = Control(queue_settings, start_worker())
+    process = (await ask(client, Order())).result.source["pid"]
+    await control.idle()
+    os.kill(process, signal.SIGSTOP)
+    posted = [await client.post(request_for(notes.order(), seed=seed)) for seed in range(3)]
+    await until(lambda: raw.zcard(held_key("code")) == 1)
+    await drop_connections(raw)
+    await until(lambda: raw.hget(record_key(posted[0].request.request_id), "claims") == b"2")
+    os.kill(process, signal.SIGCONT)
+    outcomes = [await one.outcome() for one in posted]
+    assert received[1:] == outcomes, "in the order of posting"
+    assert [outcome.ok for outcome in outcomes] == [True] * 3
+    await control.idle()
+    assert len(notes.starts) == 3, "what Celery gave back and kept was run once"
 
 
-def test_a_failed_acknowledgement_frees_the_slot(queue_settings: QueueSettings, raw: redis.Redis) -> None:
-    with Connection(queue_settings.url, transport=OURS) as connection:
-        channel = connection.default_channel
-        channel.basic_qos(0, 1, False)
-        work = Consumer(channel, [Queue("work", Exchange(""), "work")])
-        found: list[Message] = []
-        work.register_callback(lambda _body, message: found.append(message))
-        work.consume()
-        with Connection(queue_settings.url) as other, other.SimpleQueue("work") as queue:
-            for end in ("ack", "reject", "requeue"):
-                queue.put("a")
-                connection.drain_events(timeout=ENOUGH_S)
-                message = found.pop()
-                assert not channel.qos.can_consume()
-                raw.set("unacked_index", "of another type, so that Redis refuses")
-                with pytest.raises(redis.ResponseError):
-                    getattr(message, end)()
-                assert channel.qos.can_consume()
-                raw.delete("unacked_index")
+@pytest.fixture
+def claimer(queue_settings: QueueSettings) -> Iterator[Claimer]:
+    """With one slot, and no Celery."""
+    claimer = Claimer(queue_settings, "w@node", ["code"], 1)
+    claimer.start()
+    claimer.resume(lambda: None)
+    yield claimer
+    claimer.stop_claiming([])
+
+
+@pytest.mark.parametrize("end", ["ack", "reject", "requeue"])
+def test_an_end_that_redis_refuses_frees_the_slot(end: str, claimer: Claimer, raw: redis.Redis) -> None:
+    queue_up(raw, request_for(Order()))
+    found: list[Message] = wait_until(claimer.take)
+    assert len(claimer.held()) == 1
+    raw.config_set("min-replicas-to-write", "1")
+    try:
+        getattr(found[0], end)()
+        assert claimer.held() == {}
+    finally:
+        raw.config_set("min-replicas-to-write", "0")
+
+
+def test_a_request_that_could_not_be_given_back_comes_again(claimer: Claimer, raw: redis.Redis) -> None:
+    queue_up(raw, request_for(Order()))
+    [message] = wait_until(claimer.take)
+    raw.config_set("min-replicas-to-write", "1")
+    try:
+        message.requeue()
+    finally:
+        raw.config_set("min-replicas-to-write", "0")
+    [again] = wait_until(claimer.take)
+    assert again.headers["id"] == message.headers["id"]
+    assert raw.zcard(held_key("code")) == 1
 
 
 def test_a_dead_peer_is_noticed_within_15_s(queue_settings: QueueSettings) -> None:

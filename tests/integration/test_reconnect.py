@@ -7,7 +7,6 @@ from __future__ import annotations
 import asyncio
 import os
 import signal
-import uuid
 from collections.abc import Iterator
 from pathlib import Path
 
@@ -16,11 +15,11 @@ import redis
 from conftest import StartWorker
 from queue_jobs import Order
 from queue_requests import Notes, alive, ask, cause_of, request_for
+from raw_queue import queue_up
 from waiting import until
 
-from workers.broker.keys import attempts_key, outcome_key, worker_key
+from workers.broker.keys import held_key, outcome_key, queue_lists, worker_key
 from workers.client.client import QueueClient
-from workers.client.publisher import encode
 from workers.errors import Cause
 from workers.settings import QueueSettings
 
@@ -53,10 +52,14 @@ async def refused(raw: redis.Redis, times: int = 3) -> None:
     await until(lambda: count() >= before + times)
 
 
-async def lease_renewed(raw: redis.Redis) -> None:
+async def lease_renewed(raw: redis.Redis, kind: str) -> None:
     """Wait until the worker has renewed its lease."""
-    before = raw.zrange("unacked_index", 0, -1, withscores=True)
-    await until(lambda: raw.zrange("unacked_index", 0, -1, withscores=True) != before)
+    before = raw.zrange(held_key(kind), 0, -1, withscores=True)
+    await until(lambda: raw.zrange(held_key(kind), 0, -1, withscores=True) != before)
+
+
+def waiting_in(raw: redis.Redis, kind: str) -> int:
+    return sum(raw.llen(key) for key in queue_lists(kind))
 
 
 @pytest.fixture
@@ -76,9 +79,9 @@ async def test_a_job_runs_once_and_is_acknowledged_across_a_reconnection(
     await notes.started()
     await disconnect(raw)
     hold.touch()
-    assert (await posted.outcome()).ok
-    assert len(notes.starts) == raw.llen(attempts_key(posted.request.request_id)) == 1
-    await until(lambda: raw.hlen("unacked") == raw.zcard("unacked_index") == 0)
+    outcome = await posted.outcome()
+    assert (outcome.ok, outcome.attempt, len(notes.starts)) == (True, 1, 1)
+    assert raw.zcard(held_key(kind)) == 0
     assert (await ask(client, Order(), kind)).ok
     assert worker.alive
 
@@ -147,22 +150,21 @@ async def test_a_full_worker_consumes_nothing_after_a_reconnection(
     await notes.started()
     await disconnect(raw)
     waiting = await client.post(request_for(Order(), kind))
-    await lease_renewed(raw)  # the worker has polled the queue meanwhile
-    assert raw.llen(kind) == 1
+    await lease_renewed(raw, kind)
+    assert (waiting_in(raw, kind), raw.zcard(held_key(kind))) == (1, 1)
     hold.touch()
     assert (await running.outcome()).ok
     assert (await waiting.outcome()).ok
 
 
-async def test_a_full_worker_notices_at_once_that_its_connection_was_closed(
+async def test_a_full_worker_notices_at_once_that_its_control_channel_was_closed(
     start_worker: StartWorker, client: QueueClient, notes: Notes, hold: Path, raw: redis.Redis
 ) -> None:
     """Regression: it ignored the closed connection in a busy loop until a slot was free."""
     worker = start_worker()
     running = await client.post(request_for(notes.order(after=str(hold))))
     await notes.started()
-    await until(lambda: all(one["cmd"] != "brpop" or "b" not in one["flags"] for one in raw.client_list()))
-    raw.execute_command("CLIENT", "KILL", "TYPE", "normal", "SKIPME", "yes")  # the control channel stays
+    raw.execute_command("CLIENT", "KILL", "TYPE", "pubsub")
     await until(lambda: "Connection to broker lost" in worker.log.read_text(), 10.0)
     assert running.outcome_now is None
     hold.touch()
@@ -189,6 +191,7 @@ async def test_a_lost_heartbeat_key_is_written_again(start_worker: StartWorker, 
     raw.delete(key)
     await until(lambda: bool(raw.exists(key)))
     now = raw.hgetall(key)
+    assert now.pop(b"clock_s")
     assert now == {name: before[name] for name in (b"queues", b"config", b"consuming")}
     assert 0 < raw.ttl(key) <= 4
 
@@ -215,7 +218,7 @@ async def test_refused_writes_cost_no_outcome_and_no_slot(
     running = await client.post(request_for(notes.order(after=str(hold)), kind, timeout_s=60.0))
     await notes.started()
     waiting = asyncio.create_task(client.post(request_for(notes.order(), kind, timeout_s=60.0)))
-    await until(lambda: raw.llen(kind) == 1)
+    await until(lambda: waiting_in(raw, kind) == 1)
     raw.config_set(*refuses)
     try:
         hold.touch()
@@ -228,27 +231,46 @@ async def test_refused_writes_cost_no_outcome_and_no_slot(
     assert len(notes.starts) == 2
     assert (await ask(client, Order(), kind)).ok
     assert worker.alive
-    await until(lambda: raw.hlen("unacked") == 0)
+    assert raw.zcard(held_key(kind)) == 0
 
 
-async def test_a_message_is_not_lost_when_its_delivery_cannot_be_recorded(
-    start_worker: StartWorker, raw: redis.Redis
+@pytest.mark.parametrize("refusal", REFUSALS)
+async def test_no_request_is_lost_when_its_claim_is_refused(
+    refusal: str, start_worker: StartWorker, raw: redis.Redis, notes: Notes
 ) -> None:
     """Regression: Redis had no memory to record the delivery. No client waits here that could repost it."""
+    refuses, serves = REFUSALS[refusal]
     worker = start_worker()
     os.kill(worker.pid, signal.SIGSTOP)
-    requests = [request_for(Order(), timeout_s=60.0, seed=seed) for seed in range(4)]
-    for request in requests:
-        raw.lpush("code", encode(request, tag=uuid.uuid4().hex, reply_to=""))
-    raw.config_set("maxmemory", "1")
+    requests = [request_for(notes.order(), timeout_s=60.0, seed=seed) for seed in range(4)]
+    queue_up(raw, *requests)
+    raw.config_set(*refuses)
     try:
         os.kill(worker.pid, signal.SIGCONT)
-        await until(lambda: raw.llen("code") == len(requests) - 1)  # it has consumed one
         await refused(raw)
-        assert raw.llen("code") == len(requests) - 1
+        assert waiting_in(raw, "code") + raw.zcard(held_key("code")) == len(requests)
     finally:
-        raw.config_set("maxmemory", "0")
+        raw.config_set(*serves)
     await until(lambda: all(raw.exists(outcome_key(request.request_id)) for request in requests))
+    assert len(notes.starts) == len(requests)
+
+
+@pytest.mark.parametrize("kind", KINDS)
+async def test_all_slots_are_used_after_a_reconnection(
+    kind: str, start_worker: StartWorker, client: QueueClient, notes: Notes, hold: Path, raw: redis.Redis
+) -> None:
+    start_worker(kind, 3)
+    posted = [await client.post(request_for(notes.order(after=str(hold)), kind)) for _ in range(2)]
+    await notes.started(2)
+    for _ in range(2):
+        await disconnect(raw)
+    posted += [await client.post(request_for(notes.order(after=str(hold)), kind)) for _ in range(2)]
+    await notes.started(3)
+    await lease_renewed(raw, kind)
+    assert (waiting_in(raw, kind), raw.zcard(held_key(kind))) == (1, 3)
+    hold.touch()
+    assert [(await one.outcome()).ok for one in posted] == [True] * 4
+    assert len(notes.starts) == 4
 
 
 async def test_a_worker_that_starts_while_redis_refuses_writes_becomes_ready(

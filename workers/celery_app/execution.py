@@ -6,6 +6,7 @@ and notifies the producer; then Celery acknowledges the message, which frees the
 
 Invariants:
 - No message makes the task raise, however malformed.
+- A request that has an outcome by now (it was delivered twice, or cancelled meanwhile) is not run again.
 - A request that is requeued because a circuit is open has used no attempt.
 """
 
@@ -16,10 +17,11 @@ import json
 import logging
 import os
 import time
-from typing import Any
+from typing import Any, cast
 
 import redis
 from celery import Celery, Task
+from celery.app.task import Context
 from celery.exceptions import Reject
 from pydantic import ValidationError
 
@@ -27,6 +29,8 @@ from workers import jobs
 from workers.broker.breakers import ProviderBreaker, ProviderOutage
 from workers.broker.cancellation import CancellationCheck
 from workers.broker.dead_letters import Reason, dead_letter_message
+from workers.broker.keys import outcome_key
+from workers.broker.retry import retry_redis
 from workers.celery_app.backend import TASK_PREFIX
 from workers.celery_app.intake import first_error
 from workers.errors import Cause
@@ -36,6 +40,7 @@ from workers.settings import BlobSettings, QueueSettings, section
 from workers.storage.blobs import BlobStore
 
 logger = logging.getLogger(__name__)
+STALE_S = 1.0  # a request that starts so long after its delivery may have an outcome
 REQUEUE_DELAY_S = 0.5  # time for `workers.celery_app.pause` to stop consuming the queue
 
 
@@ -49,9 +54,28 @@ def register(app: Celery, kind: str) -> None:
     @app.task(name=f"{TASK_PREFIX}{kind}", bind=True)
     def run(task: Task, *arguments: Any, **_: Any) -> dict[str, Any]:
         try:
-            return handle(task.request.id, kind, arguments).model_dump(mode="json")
+            outcome = _stored(task.request) or handle(task.request.id, kind, arguments)
+            return outcome.model_dump(mode="json")
         except Requeued as requeued:
             raise Reject(str(requeued), requeue=True) from None
+
+
+def _stored(delivery: Context) -> Outcome | None:
+    """The outcome of a request that was delivered before, or that was not started at once; None without one.
+
+    At the claim there was none. But Celery may run what it gave back when it reconnected, and a frozen worker
+    may start what another one has run meanwhile.
+    """
+    redelivered = (delivery.delivery_info or {}).get("redelivered", False)
+    if not redelivered and time.time() - (delivery.get("delivered") or 0.0) < STALE_S:
+        return None
+    return _read_outcome(delivery.id)
+
+
+@retry_redis
+def _read_outcome(request_id: str) -> Outcome | None:
+    stored = _redis(os.getpid()).get(outcome_key(request_id))
+    return Outcome.model_validate_json(cast(bytes, stored)) if stored else None
 
 
 def handle(task_id: str, kind: str, arguments: tuple[Any, ...]) -> Outcome:

@@ -69,6 +69,7 @@ def message_of(claim: Claim, request: Request, tag: str, channel: Any, kill_afte
         "ignore_result": False,
         "timelimit": [kill_after_s, None],
         "posted": time.time() - claim.age_s,
+        "delivered": time.time(),
         "attempt": claim.number,
         "traceparent": request.traceparent,
     }
