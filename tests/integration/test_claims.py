@@ -211,10 +211,10 @@ def test_a_lease_is_held_until_it_expires(three: None, raw: redis.Redis) -> None
 
 
 def test_a_renewed_lease_does_not_expire(three: None, raw: redis.Redis) -> None:
-    held = claim(raw, ["code"], 1, "w", 0.0)
+    held, before = claim(raw, ["code"], 1, "w", 0.0), time.time()
     renewal = renew(raw, held, LEASE_S)
     assert (renewal.lost, renewal.cancelled) == ((), ())
-    assert renewal.now == pytest.approx(time.time(), abs=5.0)
+    assert before - 1.0 <= renewal.now <= time.time() + 1.0, "on the clock of Redis"
     assert requeue_expired(raw, ["code"]) == []
 
 
@@ -281,7 +281,8 @@ def test_posting_what_is_queued_or_held_updates_it(three: None, raw: redis.Redis
 
     assert again() == "waiting"
     [held] = claim(raw, ["code"], 1, "w", LEASE_S)
-    assert (held.reply_to, held.left_s) == ("llmi:replies:y", pytest.approx(1000.0, abs=5.0))
+    assert held.reply_to == "llmi:replies:y"
+    assert 900.0 < held.left_s <= 1000.0
     assert again() == "running"
     assert claimed(raw) == ["second", "third"]
 

@@ -23,11 +23,12 @@ _LARGE_CODE = 0.25  # of the memory limit: code that used this much caused the l
 class JobExit(BaseModel):
     """How a job ended, and what it used.
 
-    `end`: `frame`: the child returned a frame, whatever is in it; `closed`: it ended without one; `silent`:
-    it closed its pipe and still runs; `run`, `wall`, `output`, `files`: it exceeded that limit. `armed`: the
-    child had entered its jail; if not, `reason` says what failed. `signal`: the one that ended it, 0 for
-    none. `run_s`: wall-clock seconds including the clean-up, without those in which other processes kept it
-    from a CPU; `wall_s`: with them. `peak_mb`: most memory at once, beyond the zygote's own.
+    - `end`: `frame`: the child returned a frame, of any content. `closed`: it ended without one. `silent`: it
+      closed its pipe and still runs. `run`, `wall`, `output` or `files`: it exceeded that limit.
+    - `armed`: whether the child had entered its jail. If not, `reason` says what failed.
+    - `signal`: the signal that ended it, 0 for none.
+    - `wall_s`: wall-clock seconds, including the clean-up. `run_s`: without the waits for a busy CPU.
+    - `peak_mb`: largest memory use, without that of the zygote.
     """
 
     end: Literal["frame", "closed", "silent", "run", "wall", "output", "files"]

@@ -52,7 +52,7 @@ def test_an_outcome_names_worker_and_times(perform: Callable[..., Outcome]) -> N
     outcome = perform(succeed)
     assert isinstance(outcome.result, Success)
     assert outcome.result.source["query"] == "owl"
-    assert outcome.result.source["remaining_s"] == pytest.approx(60.0, abs=5.0)
+    assert 59.9 - (time.time() - before) <= outcome.result.source["remaining_s"] <= 60.0
     assert before <= outcome.started <= outcome.finished <= time.time()
     assert outcome.worker
 
