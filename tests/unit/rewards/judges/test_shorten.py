@@ -14,7 +14,7 @@ from rewards.judges import shorten
 from rewards.judges.parts import ShownImage, ShownInvalid, ShownTag, ShownText
 from rewards.judges.payloads import JudgeImagePayload, JudgeTextPayload
 from rewards.judges.prompts import text_chat
-from workers.client.publisher import encode
+from workers.broker.posting import prepare
 from workers.messages import Request
 
 WORST = ("\x01", "\\", "🦆", "鹭", "a")
@@ -28,7 +28,7 @@ def sent(doc: Document) -> list[str]:
         "judge_rubric": RubricPayload.of(doc, "It is short.", RubricSettings()),
     }
     return [
-        encode(Request.make(kind, payload, timeout_s=60), tag="t", reply_to="r")
+        prepare(Request.make(kind, payload, timeout_s=60), "r", 0.0).message
         for kind, payload in payloads.items()
     ]
 
