@@ -30,6 +30,7 @@ def test_every_number_is_measured(tmp_path: Path) -> None:
         [*command, "--no-others", "--dir", str(folder), "--json"], capture_output=True, text=True, timeout=280
     )
     found = json.loads(ended.stdout)
+    assert "error" not in found, found
     assert found | {"folder": ""} == json.loads((folder / "queue.json").read_text()) | {"folder": ""}
     assert ended.returncode == int(not all(target["met"] for target in found["targets"]))
     assert set(found["contestants"]) == {"llmi", "Celery", "two Redis lists"}

@@ -34,7 +34,7 @@ def queue(
     ] = None,
     seconds: Annotated[
         float, typer.Option(min=0.1, max=600.0, help="Duration of each measurement at a backlog.")
-    ] = 6.0,
+    ] = 5.0,
     backlog: Annotated[bool, typer.Option(help="Measure with a backlog.")] = True,
     others: Annotated[
         bool, typer.Option(help="Measure dramatiq, taskiq and arq, which are installed from PyPI once.")

@@ -1,8 +1,9 @@
 """The queues of this program with a long backlog: throughput, latency beside it, time of each Redis command.
 
-One worker consumes from the backlog, and as many requests are posted to it as are done, so that its length
-stays. Another worker, with one slot, serves a second queue. Its requests are posted one at a time, and only
-these are timed: the time of a request behind a million others would be the time that those take.
+First a worker consumes from the backlog, and as many requests are posted to it as are done, so that its
+length stays. Then a worker serves a second queue beside it. Its requests are posted one at a time, and these
+are timed: the time of a request behind a million others would be the time that those take. While the backlog
+is consumed all cores are busy, and a latency would show how they are shared.
 
 Invariants: every backlog has a Redis of its own, filled once; only one is measured at a time; no Redis writes
 its file anew meanwhile.
@@ -13,7 +14,6 @@ from __future__ import annotations
 import contextlib
 import queue
 import sys
-import threading
 import time
 from collections.abc import Callable, Iterator
 from concurrent.futures import ThreadPoolExecutor, as_completed
@@ -27,12 +27,14 @@ from llmi.load.queue.contestants import OURS, Options
 from llmi.load.queue.filler import Filler, filler
 from llmi.load.queue.noop import BESIDE, COUNTER_ENV, QUEUE
 from llmi.load.queue.numbers import CommandTime, Window
-from llmi.load.queue.trial import LOGS, WARM, Load, Trial, finish, own_workers, producer
+from llmi.load.queue.trial import LOGS, START_S, WARM, Load, Trial, finish, own_workers, producer
+from workers.errors import Cause, InfrastructureFault
 from workers.redis_client import connect_redis
 
 FILLERS = 2
 CHUNK = 2000  # requests that a filler posts at once
-TOP_UP_S = 0.02
+TOP_UP = 10  # the same while a worker consumes; constant, since it sets the time of the script
+TOP_UP_S = 0.005
 OWN = ("config|resetstat", "info")  # commands of this module
 
 
@@ -74,42 +76,50 @@ class Backlog:
         self.bytes = self._memory() - before
 
     def measure(self, options: Options) -> Window:
-        """Measure for `options.seconds`, with workers and a client started for it."""
-        load = Load(WARM, 0, 1, options.singles, options.seconds)
-        slots = {QUEUE: options.slots, BESIDE: 1}
-        python, more = Path(sys.executable), {COUNTER_ENV: str(self._counter)}
+        """Measure throughput for `options.seconds`, then latency for as long, each with a new worker."""
+        per_s, draining = self._throughput(options)
+        single, beside = self._latency(options)
+        return Window(per_s, single.p50, single.p99, {**beside, **draining})
+
+    def _throughput(self, options: Options) -> tuple[float, dict[str, CommandTime]]:
+        """Requests per second that a worker runs from the backlog, which keeps its length."""
+        first, warm = self.done, WARM * options.slots
+        more = {COUNTER_ENV: str(self._counter)}
         with (
-            own_workers(self._url, options, self._folder, slots, **more),
-            self._topped_up(),
+            own_workers(self._url, options, self._folder, {QUEUE: options.slots}, **more),
+            self._filler() as one,
+        ):
+            started = time.monotonic()
+            self._top_up(one, lambda: time.monotonic() - started > START_S or self.done - first >= warm)
+            if self.done - first < warm:
+                raise InfrastructureFault(
+                    Cause.INTERNAL, f"the backlog is not consumed; see {self._folder / LOGS}"
+                )
+            self.client.config_resetstat()
+            began, done = time.perf_counter(), self.done
+            self._top_up(one, lambda: time.perf_counter() - began >= options.seconds)
+            taken_s, done = time.perf_counter() - began, self.done - done
+            return done / taken_s, self._commands()
+
+    def _latency(self, options: Options) -> tuple[Trial, dict[str, CommandTime]]:
+        """From post to outcome of single requests of the other queue."""
+        load = Load(WARM * options.slots, 0, 1, options.singles, options.seconds)
+        python = Path(sys.executable)
+        with (
+            own_workers(self._url, options, self._folder, {BESIDE: options.slots}),
             producer(OURS, python, self._url, self._folder, load, BESIDE) as client,
         ):
             self.client.config_resetstat()
-            began, done = time.perf_counter(), self.done
-            numbers = finish(client, load)
-            seconds, done = time.perf_counter() - began, self.done - done
-            commands = self._commands()
-        beside = Trial.of(numbers)
-        per_s = (done + len(numbers["latencies_s"])) / seconds
-        return Window(per_s, beside.p50, beside.p99, commands)
+            return Trial.of(finish(client, load)), self._commands()
 
-    @contextlib.contextmanager
-    def _topped_up(self) -> Iterator[None]:
-        """Post as many requests as are done, in a thread."""
-        end = threading.Event()
-
-        def top_up(one: Filler) -> None:
-            while not end.wait(TOP_UP_S):
-                if missing := self.waiting + self.done - self.posted:
-                    one.post(self.posted, missing)
-                    self.posted += missing
-
-        with self._filler() as one, ThreadPoolExecutor(1) as pool:
-            running = pool.submit(top_up, one)
-            try:
-                yield
-            finally:
-                end.set()
-            running.result()
+    def _top_up(self, one: Filler, ended: Callable[[], bool]) -> None:
+        """Post as many requests as are done, until `ended`."""
+        while not ended():
+            if self.waiting + self.done - self.posted < TOP_UP:
+                time.sleep(TOP_UP_S)
+                continue
+            one.post(self.posted, TOP_UP)
+            self.posted += TOP_UP
 
     def _filler(self) -> contextlib.AbstractContextManager[Filler]:
         return filler(self._url, self._folder / LOGS / "filler.log")

@@ -19,7 +19,7 @@ class Options:
     """What is measured.
 
     `requests`, `in_flight`: of a throughput measurement. `singles`: requests posted one at a time. `slots`:
-    jobs at once. `waiting`: backlogs, the smallest first. `seconds`: of one measurement at a backlog.
+    jobs at once. `waiting`: backlogs, the smallest first. `seconds`: of each measurement at a backlog.
     `others`: also measure the contestants that need packages from PyPI.
     """
 
@@ -30,7 +30,7 @@ class Options:
     slots: int = 4
     pool: Pool = "prefork"
     waiting: Sequence[int] = (1_000, 10_000, 100_000, 1_000_000)
-    seconds: float = 6.0
+    seconds: float = 5.0
     others: bool = True
 
 

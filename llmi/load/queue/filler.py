@@ -1,6 +1,6 @@
 """Posts no-op requests that nobody awaits: `python -m llmi.load.queue.filler URL`.
 
-Each line on stdin is `FIRST COUNT`: it posts the requests with these numbers by
+It writes `ready`. Then each line on stdin is `FIRST COUNT`: it posts the requests with these numbers by
 `workers.client.blocking.post`, as an evaluation does, and writes `posted`. It ends when stdin is closed.
 """
 
@@ -27,14 +27,19 @@ POST_S = 120.0
 
 def main(url: str) -> None:
     with connect_redis(url, SCAN_TIMEOUT_S) as client:
+        _answer("ready")
         for line in sys.stdin:
             first, count = map(int, line.split())
             requests = [_request(number) for number in range(first, first + count)]
             states = post(client, requests, UNLIMITED)
             if set(states.values()) != {"posted"}:
                 sys.exit(f"{count} requests from number {first} on were not all posted")
-            sys.stdout.write("posted\n")
-            sys.stdout.flush()
+            _answer("posted")
+
+
+def _answer(word: str) -> None:
+    sys.stdout.write(f"{word}\n")
+    sys.stdout.flush()
 
 
 def _request(number: int) -> Request:
@@ -57,9 +62,10 @@ class Filler:
 
 @contextmanager
 def filler(url: str, log: Path) -> Iterator[Filler]:
-    """Start the process; it ends with the context."""
+    """Start the process, and wait until it is ready. It ends with the context."""
     command = [*PYTHON, "-m", "llmi.load.queue.filler", url]
     with line_child(command, log, os.environ) as child:
+        child.read(POST_S)
         yield Filler(child)
 
 

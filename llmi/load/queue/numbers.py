@@ -30,8 +30,8 @@ class CommandTime:
 
 @dataclass(frozen=True)
 class Window:
-    """One measurement at a backlog: requests per second of both queues; ms from post to outcome of single
-    requests of the queue beside it.
+    """One round at a backlog: requests per second from it; ms from post to outcome of single requests of the
+    queue beside it. `commands`: those while the backlog is consumed, and those that only single requests use.
     """
 
     per_s: float
