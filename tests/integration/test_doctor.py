@@ -1,6 +1,8 @@
 """`llmi doctor`: findings after real requests, each with what to do."""
 
 import json
+import os
+import signal
 import subprocess
 import sys
 
@@ -9,6 +11,7 @@ import ray
 import redis
 import yaml
 from fake_services import FakeServices
+from waiting import until
 
 from coordinator.check.doctor import machine, reach, run
 from coordinator.check.doctor.finding import State
@@ -17,6 +20,8 @@ from coordinator.host.redis_server import EmbeddedRedis
 from llmi.demo.build import Parts
 from llmi.demo.policy.build import policy_folder
 from llmi.demo.prompts.corpus import write_dataset
+from workers.broker.keys import worker_key
+from workers.broker.registry import read_workers
 from workers.settings import CodeSettings
 from workers.storage.cache import CACHE_ENV
 
@@ -238,3 +243,24 @@ def test_the_command_exits_with_1_when_a_check_fails(tmp_path, search, code):
     answer = json.loads(done.stdout)
     assert answer["ready"] == (code == 0)
     assert any(finding["name"] == "search" for finding in answer["findings"])
+
+
+async def test_the_clocks_of_workers_are_compared_with_that_of_redis(queue_settings, start_worker):
+    worker = start_worker()
+
+    def workers():
+        return [one for one in read_workers(queue_settings.url) if one.clock_s is not None]
+
+    await until(workers)
+    found = findings(config(queue=queue_settings.model_dump()))
+    assert found["queue", "clocks"].state is State.OK
+    key = worker_key(f"{worker.name}@{worker.node}")
+    os.kill(worker.pid, signal.SIGSTOP)  # it would write its offset again
+    with redis.Redis.from_url(queue_settings.url) as client:
+        client.persist(key)
+        client.hset(key, "clock_s", "-61.000")
+    found = findings(config(queue=queue_settings.model_dump()))
+    wrong = found["queue", f"clock of {worker.node}"]
+    assert (wrong.state, wrong.detail) == (State.NOTE, "-61.0 s against Redis")
+    assert "synchronise" in wrong.hint
+    assert ("queue", "clocks") not in found

@@ -17,7 +17,8 @@ from workers.redis_client import connect_redis
 @dataclass(frozen=True)
 class WorkerRecord:
     """One worker. `name` is unique on its `node`; a worker that is not `ready` still loads its models;
-    `config` is the fingerprint of its configuration.
+    `config` is the fingerprint of its configuration. `clock_s`: its clock less that of Redis, seconds; None
+    until it has renewed its leases once.
     """
 
     name: str
@@ -25,6 +26,7 @@ class WorkerRecord:
     queues: tuple[str, ...]
     ready: bool
     config: str = ""
+    clock_s: float | None = None
 
 
 def read_workers(url: str) -> list[WorkerRecord]:
@@ -33,16 +35,17 @@ def read_workers(url: str) -> list[WorkerRecord]:
         names = [name.decode() for name in cast(list[bytes], client.zrange(WORKERS, 0, -1))]
         pipeline: Any = client.pipeline(transaction=False)
         for name in names:
-            pipeline.hmget(worker_key(name), "queues", "consuming", "config")
+            pipeline.hmget(worker_key(name), "queues", "consuming", "config", "clock_s")
         states = pipeline.execute()
     found = []
-    for full_name, (queues, consuming, config) in zip(names, states, strict=True):
+    for full_name, (queues, consuming, config, clock) in zip(names, states, strict=True):
         if queues is None:  # its key has expired
             continue
         name, _, node = full_name.partition("@")
         served = tuple(queues.decode().split(",")) if queues else ()
         fingerprint = config.decode() if config else ""
-        found.append(WorkerRecord(name, node, served, consuming is not None, fingerprint))
+        clock_s = float(clock) if clock else None
+        found.append(WorkerRecord(name, node, served, consuming is not None, fingerprint, clock_s))
     return sorted(found, key=lambda worker: (worker.node, worker.name))
 
 

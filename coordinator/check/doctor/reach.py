@@ -13,6 +13,7 @@ from typing import Any
 import redis
 
 from coordinator.check import services
+from coordinator.check.doctor.clocks import clock_findings
 from coordinator.check.doctor.finding import Finding, fail, note, of_problems, ok
 from coordinator.config import parts
 from coordinator.config.settings import RAY_ENV, ServiceConfig
@@ -126,7 +127,7 @@ def _about(config: ServiceConfig) -> Iterator[Finding]:
         trip_ms = (time.monotonic() - started) * 1000
         server: Any = client.info("server")
         stored: Any = client.info("persistence")
-    workers = len(read_workers(config.queue.url))
+    workers = read_workers(config.queue.url)
     yield ok("queue", "Redis", f"version {server['redis_version']}, answers in {trip_ms:.1f} ms")
     if not stored.get("aof_enabled"):
         yield note(
@@ -138,7 +139,8 @@ def _about(config: ServiceConfig) -> Iterator[Finding]:
     if problem := queue_probe.evicts(config.queue):
         yield from of_problems("queue", "eviction", [problem], "")
     if workers:
-        yield ok("queue", "workers", f"{workers} alive")
+        yield ok("queue", "workers", f"{len(workers)} alive")
+        yield from clock_findings(workers)
     else:
         yield note(
             "queue", "workers", "none has joined", "llmi train starts its own; else ops/start_workers.sh"
