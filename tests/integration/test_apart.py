@@ -62,7 +62,7 @@ def test_unresolvable_names_of_pages_do_not_delay_judges(
     with ThreadPoolExecutor(2) as searches:
         ended = [searches.submit(look, services) for _ in range(2)]
         for _ in range(10):  # all of them are asked for
-            name_server.asked.get(timeout=PATIENCE_S)
+            name_server.queries.get(timeout=PATIENCE_S)
         assert verdict(services)["model"] == "served-judge"
         for one in ended:
             with pytest.raises(InfrastructureFault) as caught:
@@ -82,7 +82,7 @@ def test_lookups_time_out_and_a_search_has_a_limited_number(
 
     found = asyncio.run(resolve())
     assert [type(one) for one in found] == [socket.gaierror] * len(found)
-    assert name_server.asked.qsize() == names.NAMES_AT_ONCE
+    assert name_server.queries.qsize() == names.NAMES_AT_ONCE
 
 
 def test_a_search_finds_an_image_beside_unresolvable_names(

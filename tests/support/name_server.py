@@ -19,13 +19,13 @@ class NameServer(asyncio.DatagramProtocol):
 
     names: address, or list of addresses, by name. Of an iterator each query for IPv4 gets the next one.
     silent: the ending of names that get no answer.
-    asked: the name of every query for IPv4.
+    queries: the name of every query for IPv4.
     """
 
     def __init__(self) -> None:
         self.names: dict[str, Addresses] = {}
         self.silent = ".slow.example"
-        self.asked: queue.Queue[str] = queue.Queue()
+        self.queries: queue.Queue[str] = queue.Queue()
         self.address = ""
         self._loop = asyncio.new_event_loop()
         self._thread = threading.Thread(target=self._loop.run_forever, daemon=True)
@@ -51,7 +51,7 @@ class NameServer(asyncio.DatagramProtocol):
         name, end = _question(data)
         kind = int.from_bytes(data[end : end + 2], "big")
         if kind == A:
-            self.asked.put(name)
+            self.queries.put(name)
         if not name.endswith(self.silent):
             found = self._found(name, kind)
             self._transport.sendto(_answer(data, end + 4, kind, found, name in self.names), address)

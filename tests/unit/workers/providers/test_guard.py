@@ -163,7 +163,7 @@ def test_the_address_that_was_checked_is_the_one_connected_to(
     monkeypatch.setattr(names, "is_public", lambda address: address == "192.0.2.1")
     with pytest.raises(InfrastructureFault):
         get(f"http://rebind.example:{port}/picture.png", allow_private=False, timeout_s=1)
-    assert list(name_server.asked.queue) == ["rebind.example"]
+    assert list(name_server.queries.queue) == ["rebind.example"]
     assert not services.seen
 
 
