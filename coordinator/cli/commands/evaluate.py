@@ -148,9 +148,11 @@ def show_status(stages: Stages, now: Status) -> None:
     share = now.judged / now.criteria if now.criteria else ended / max(1, now.items)
     share = share if now.in_progress else 1.0
     words = f"{now.complete} of {now.items} items complete, {now.judged} of {now.criteria} judged"
-    places = {"running": now.running, "queued": now.queued, "lost": now.lost, "incomplete": now.incomplete}
-    rest = "".join(f", {count} {place}" for place, count in places.items() if count)
-    stages.step(now.name, share, words + rest)
+    stages.step(now.name, share, words + _counts(now, "running", "queued", "lost", "incomplete"))
+
+
+def _counts(now: Status, *places: str) -> str:
+    return "".join(f", {count} {place}" for place in places if (count := getattr(now, place)))
 
 
 def show_report(console: Console, numbers: dict[str, Any], page: str) -> None:
@@ -167,16 +169,9 @@ def show_report(console: Console, numbers: dict[str, Any], page: str) -> None:
 
 
 def _show(console: Console, now: Status) -> None:
-    rest = {
-        "incomplete": now.incomplete,
-        "running": now.running,
-        "queued": now.queued,
-        "lost": now.lost,
-    }
-    parts = [f"{now.complete} of {now.items} items complete"]
-    parts += [f"{count} {place}" for place, count in rest.items() if count]
-    parts.append(f"{now.judged} of {now.criteria} judged")
-    print_line(console, f"[bold]{now.name}[/]: {', '.join(parts)}")
+    rest = _counts(now, "incomplete", "running", "queued", "lost")
+    words = f"{now.complete} of {now.items} items complete{rest}, {now.judged} of {now.criteria} judged"
+    print_line(console, f"[bold]{now.name}[/]: {words}")
     if now.refused:
         print_line(console, f"refused, and counted as 0: {now.refused}")
     if now.failures:
