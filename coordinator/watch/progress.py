@@ -22,22 +22,8 @@ from coordinator.watch.idle.spans import Span
 from coordinator.watch.idle.tracker import IdleTracker
 from coordinator.watch.masking_answers import MaskingAnswers
 from coordinator.watch.summary import STEP, idle_ratio
-from policy.ledger.entries import (
-    ENTRY,
-    LEDGER,
-    Abandoned,
-    CheckpointSaved,
-    Entry,
-    Paused,
-    PauseEnded,
-    Posted,
-    RequestEnded,
-    Resumed,
-    RolloutEnded,
-    Scored,
-    Started,
-    State,
-)
+from policy.ledger import entries
+from policy.ledger.entries import ENTRY, LEDGER, Entry, State
 from policy.ledger.masked import DROPPED, causes_of
 from policy.settings import METRICS
 from workers.messages import Failure
@@ -78,7 +64,7 @@ class Progress:
         self.idle_tracker = IdleTracker()
         self.idle = IdleReport({}, {}, 0.0)
         self.waiting: list[Span] = []
-        self.paused: Paused | None = None
+        self.paused: entries.Paused | None = None
         self.masking_answers = MaskingAnswers()
         self._idle_at = 0.0
         self._timing: list[dict[str, Any]] = []
@@ -144,31 +130,31 @@ class Progress:
 
     def _count(self, entry: Entry) -> None:
         match entry:
-            case Started():
+            case entries.Started():
                 self.started += 1
-            case Scored():
+            case entries.Scored():
                 self.scored += 1
-            case Posted():  # a resumed run posts known requests again
+            case entries.Posted():  # a resumed run posts known requests again
                 self.posted += self.idle_tracker.request(entry.request.request_id) is None
-            case RequestEnded():
+            case entries.RequestEnded():
                 result = entry.outcome.result
                 self.outcomes[result.fault.value if isinstance(result, Failure) else "success"] += 1
                 self.masking_answers.add(entry.outcome)
-            case RolloutEnded():
+            case entries.RolloutEnded():
                 self.states[entry.state] += 1
                 self._uncommitted[entry.rollout_id] = entry.state, entry.step
                 if entry.state == "masked":
                     self._masked(entry)
-            case Paused():
+            case entries.Paused():
                 self.paused = entry
-            case PauseEnded():
+            case entries.PauseEnded():
                 self.paused = None
-            case Abandoned():
+            case entries.Abandoned():
                 self.states["cancelled"] += 1
-            case CheckpointSaved():
+            case entries.CheckpointSaved():
                 kept = self._uncommitted.items()
                 self._uncommitted = {name: end for name, end in kept if end[1] > entry.step}
-            case Resumed():
+            case entries.Resumed():
                 for state, step in self._uncommitted.values():
                     if step > entry.step or state == "cancelled":
                         self.states[state] -= 1
@@ -177,7 +163,7 @@ class Progress:
                 self.paused = None
                 self.started = self.scored = 0
 
-    def _masked(self, entry: RolloutEnded) -> None:
+    def _masked(self, entry: entries.RolloutEnded) -> None:
         causes = causes_of(entry)
         self.masked.update(causes)
         self.masked_rollouts += DROPPED not in causes

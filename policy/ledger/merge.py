@@ -10,25 +10,8 @@ from __future__ import annotations
 
 import math
 
-from policy.ledger.entries import (
-    Abandoned,
-    CheckpointSaved,
-    Entry,
-    Finished,
-    GroupDropped,
-    GroupFailed,
-    Paused,
-    PauseEnded,
-    Posted,
-    RequestEnded,
-    Resumed,
-    RolloutEnded,
-    RolloutRaised,
-    Scored,
-    Started,
-    TextGenerated,
-    TrainerWaited,
-)
+from policy.ledger import entries
+from policy.ledger.entries import Entry
 from policy.ledger.records import Ledger, RequestRecord, RolloutRecord
 from workers.errors import Cause
 
@@ -44,7 +27,7 @@ def apply_group_failures(ledger: Ledger) -> None:
                 fail_rollout(rollout, ledger.failed[rollout.uid])
 
 
-def fail_rollout(rollout: RolloutRecord, entry: GroupFailed) -> None:
+def fail_rollout(rollout: RolloutRecord, entry: entries.GroupFailed) -> None:
     """Set the state of an open rollout of a failed group."""
     rollout.state, rollout.step, rollout.ended = "failed", entry.step, entry.time
     rollout.reason = rollout.reason or "another rollout of its group failed"
@@ -54,19 +37,19 @@ def merge(ledger: Ledger, entry: Entry) -> None:
     """Add one entry. Failed groups are left to `apply_group_failures`."""
     ledger.last = max(ledger.last, entry.time)
     match entry:
-        case Started():
+        case entries.Started():
             rollout = _rollout(ledger, entry.rollout_id)
             if rollout.task is not None:
                 ledger.violations.append(f"rollout {entry.rollout_id} started twice")
             rollout.task, rollout.started, rollout.submitted_step = entry.task, entry.time, entry.step
-        case Posted():
+        case entries.Posted():
             # A resumed run posts the same id with another deadline: it is still one request.
             record = ledger.requests.get(entry.request.request_id)
             if record is None:
                 ledger.requests[entry.request.request_id] = RequestRecord(entry.request, entry.time)
             elif record.outcome is None:
                 record.request = entry.request
-        case RequestEnded():
+        case entries.RequestEnded():
             record = ledger.requests.get(entry.outcome.request_id)
             if record is None:
                 ledger.violations.append(
@@ -76,50 +59,50 @@ def merge(ledger: Ledger, entry: Entry) -> None:
                 ledger.violations.append(f"request {entry.outcome.request_id} has two outcomes")
             else:
                 record.outcome, record.ended = entry.outcome, entry.time
-        case TextGenerated():
+        case entries.TextGenerated():
             rollout = _rollout(ledger, entry.rollout_id)
             rollout.segments, rollout.generated = entry.segments, entry.time
-        case TrainerWaited():
+        case entries.TrainerWaited():
             ledger.waits.append(entry)
-        case Paused():
+        case entries.Paused():
             ledger.pauses.append((entry.time, math.inf))
-        case PauseEnded() if ledger.pauses:
+        case entries.PauseEnded() if ledger.pauses:
             ledger.pauses[-1] = ledger.pauses[-1][0], entry.time
-        case Scored():
+        case entries.Scored():
             rollout = _rollout(ledger, entry.document.rollout_id)
             if rollout.document is not None:
                 ledger.violations.append(f"rollout {rollout.rollout_id} was scored twice")
             rollout.document, rollout.score, rollout.scored = entry.document, entry.score, entry.time
             rollout.tokens, rollout.versions = entry.tokens, entry.versions
-        case RolloutEnded():
+        case entries.RolloutEnded():
             rollout = _rollout(ledger, entry.rollout_id)
             if rollout.state is not None:
                 ledger.violations.append(f"rollout {entry.rollout_id} is {rollout.state} and {entry.state}")
             else:
                 rollout.state, rollout.reason, rollout.step = entry.state, entry.reason, entry.step
                 rollout.ended = entry.time
-        case RolloutRaised():
+        case entries.RolloutRaised():
             _rollout(ledger, entry.rollout_id).reason = entry.reason
-        case GroupFailed():
+        case entries.GroupFailed():
             ledger.failed[entry.uid] = entry
-        case GroupDropped():
+        case entries.GroupDropped():
             ledger.dropped[entry.uid] = entry
-        case CheckpointSaved():
+        case entries.CheckpointSaved():
             ledger.checkpoints.append(entry.step)
             ledger.held[entry.step] = frozenset(entry.held)
-        case Resumed():
+        case entries.Resumed():
             _undo(ledger, entry)
-        case Abandoned():
+        case entries.Abandoned():
             rollout = _rollout(ledger, entry.rollout_id)
             if rollout.state is not None:
                 ledger.violations.append(f"rollout {entry.rollout_id} is {rollout.state} and abandoned")
             rollout.state, rollout.reason, rollout.ended = "cancelled", entry.reason, entry.time
             rollout.abandoned = True
-        case Finished():
+        case entries.Finished():
             ledger.finished = True
 
 
-def _undo(ledger: Ledger, entry: Resumed) -> None:
+def _undo(ledger: Ledger, entry: entries.Resumed) -> None:
     """Reopen rollouts that steps after the checkpoint closed, and those that the end of the run cancelled.
 
     A cancelled request is reopened with its rollout, because no worker has answered it.

@@ -17,27 +17,9 @@ from collections.abc import Sequence
 from pathlib import Path
 
 from policy.document import Document, Task
+from policy.ledger import entries
 from policy.ledger.append_log import AppendLog
-from policy.ledger.entries import (
-    LEDGER,
-    CheckpointSaved,
-    Entry,
-    Finished,
-    GroupDropped,
-    GroupFailed,
-    Paused,
-    PauseEnded,
-    Posted,
-    RequestEnded,
-    RolloutEnded,
-    RolloutRaised,
-    Scored,
-    Span,
-    Started,
-    State,
-    TextGenerated,
-    TrainerWaited,
-)
+from policy.ledger.entries import LEDGER, Entry, Span, State
 from policy.ledger.run_lock import shared
 from policy.scoring import Score
 from workers.messages import Outcome, Request
@@ -69,56 +51,56 @@ class LedgerWriter:
             return self._last
 
     def started(self, rollout_id: str, task: Task, *, step: int = 0) -> None:
-        self.append(Started(time=self._now(), rollout_id=rollout_id, task=task, step=step))
+        self.append(entries.Started(time=self._now(), rollout_id=rollout_id, task=task, step=step))
 
     def posted(self, request: Request) -> None:
         """A hook for `QueueClient(on_posted=...)`."""
-        self.append(Posted(time=self._now(), request=request))
+        self.append(entries.Posted(time=self._now(), request=request))
 
     def request_ended(self, outcome: Outcome) -> None:
         """A hook for `QueueClient(on_outcome=...)`."""
-        self.append(RequestEnded(time=self._now(), outcome=outcome))
+        self.append(entries.RequestEnded(time=self._now(), outcome=outcome))
 
     def text_generated(self, rollout_id: str, segments: Sequence[Span]) -> None:
-        self.append(TextGenerated(time=self._now(), rollout_id=rollout_id, segments=tuple(segments)))
+        self.append(entries.TextGenerated(time=self._now(), rollout_id=rollout_id, segments=tuple(segments)))
 
     def trainer_waited(self, began: float, *, step: int) -> None:
-        self.append(TrainerWaited(time=self._now(), began=began, step=step))
+        self.append(entries.TrainerWaited(time=self._now(), began=began, step=step))
 
     def paused(self, providers: Sequence[str], *, since: float) -> None:
-        self.append(Paused(time=self._now(), providers=tuple(providers), since=since))
+        self.append(entries.Paused(time=self._now(), providers=tuple(providers), since=since))
 
     def pause_ended(self) -> None:
-        self.append(PauseEnded(time=self._now()))
+        self.append(entries.PauseEnded(time=self._now()))
 
     def scored(
         self, document: Document, score: Score, *, tokens: int, versions: tuple[int, int] | None = None
     ) -> None:
         self.append(
-            Scored(time=self._now(), document=document, score=score, tokens=tokens, versions=versions)
+            entries.Scored(time=self._now(), document=document, score=score, tokens=tokens, versions=versions)
         )
 
     def rollout_ended(self, rollout_id: str, state: State, *, reason: str = "", step: int = 0) -> None:
         self.append(
-            RolloutEnded(
+            entries.RolloutEnded(
                 time=self._now(), rollout_id=rollout_id, state=state, reason=reason[:2000], step=step
             )
         )
 
     def rollout_raised(self, rollout_id: str, reason: str) -> None:
-        self.append(RolloutRaised(time=self._now(), rollout_id=rollout_id, reason=reason[:2000]))
+        self.append(entries.RolloutRaised(time=self._now(), rollout_id=rollout_id, reason=reason[:2000]))
 
     def group_failed(self, uid: str, *, step: int) -> None:
-        self.append(GroupFailed(time=self._now(), uid=uid, step=step))
+        self.append(entries.GroupFailed(time=self._now(), uid=uid, step=step))
 
     def group_dropped(self, uid: str, *, step: int) -> None:
-        self.append(GroupDropped(time=self._now(), uid=uid, step=step))
+        self.append(entries.GroupDropped(time=self._now(), uid=uid, step=step))
 
     def checkpoint_saved(self, *, step: int, held: tuple[str, ...] = ()) -> None:
-        self.append(CheckpointSaved(time=self._now(), step=step, held=held))
+        self.append(entries.CheckpointSaved(time=self._now(), step=step, held=held))
 
     def finished(self) -> None:
-        self.append(Finished(time=self._now()))
+        self.append(entries.Finished(time=self._now()))
 
     def close(self) -> None:
         """Sync and close the files."""
