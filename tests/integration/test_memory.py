@@ -14,15 +14,18 @@ import pydantic_core
 import pytest
 
 from llmi.load.simulated import workers as simulated_workers
-from llmi.load.simulated.producer import Producer
+from llmi.load.simulated.model import END
+from llmi.load.simulated.producer import RESPONSE_TOKENS, SimulatedProducer
 from policy.document import Task
 from policy.rollout.result import Segment
+from policy.rollout.rollout import Limits, Rollout
 from workers.settings import QueueSettings
 
 pytestmark = pytest.mark.long
 
 TAG = "<imgen>{'source': 'diffusion', 'description': 'a fox', 'params': {'prompt': 'a fox, %d'}}</imgen>"
 PER_ROLLOUT, AT_ONCE = 10, 100
+TIMEOUT_S = 60.0
 WARM_UP, IMAGES = 2_000, 10_000
 MOST_BYTES, MOST_BLOCKS = 20_000_000, 5_000  # one left per image would be 10,000 blocks
 
@@ -46,11 +49,11 @@ def decode(ids: Sequence[int]) -> str:
     return bytes(token for token in ids if token).decode()
 
 
-class Run(Producer):
+class Run(SimulatedProducer):
     """Rollouts of one process, each with ten images."""
 
     def __init__(self, settings: QueueSettings, folder: Path):
-        super().__init__(settings, folder)
+        super().__init__(settings, folder, seed=0, timeout_s=TIMEOUT_S)
         self.images = 0
         self._rollouts = 0
 
@@ -65,14 +68,21 @@ class Run(Producer):
 
     async def _rollout(self) -> None:
         self._rollouts += 1
-        written = await self.rollout(
-            f"u{self._rollouts}_0",
-            Task(question="q", image_num=PER_ROLLOUT),
-            partial(write, rollout=self._rollouts),
-            decode,
-            [1, 2, 3],
-            timeout_s=60.0,
+        rollout_id, task = f"u{self._rollouts}_0", Task(question="q", image_num=PER_ROLLOUT)
+        rollout = Rollout(
+            rollout_id=rollout_id,
+            task=task,
+            generate=partial(write, rollout=self._rollouts),
+            decode=decode,
+            ends=frozenset({END}),
+            client=self.client,
+            scorer=self.scorer,
+            ledger=self.ledger,
+            limits=Limits(RESPONSE_TOKENS, TIMEOUT_S),
         )
+        self.ledger.started(rollout_id, task)
+        with self.metrics.rollout():
+            written = await rollout.run([1, 2, 3])
         assert written.reward is not None
         assert written.document is not None
         self.images += sum(image.blob is not None for image in written.document.images)

@@ -10,6 +10,7 @@ from __future__ import annotations
 
 import hashlib
 import heapq
+import itertools
 import subprocess
 import sys
 import time
@@ -60,7 +61,8 @@ class SimulatedWorkers:
         self._redis = client
         self._service_s = service_s
         self._random = Random(seed)
-        self._held: list[tuple[float, str, Outcome]] = []  # (due, reply stream, outcome)
+        self._held: list[tuple[float, int, str, Outcome]] = []  # (due, number, reply stream, outcome)
+        self._numbers = itertools.count()  # of two that are due at the same time
         self._queues = [QUEUES[kind].name for kind in (*SOURCES, *VERDICTS)]
 
     def turn(self, now: float) -> None:
@@ -68,7 +70,7 @@ class SimulatedWorkers:
             self._start(one, now)
         pipeline: Any = self._redis.pipeline(transaction=False)
         while self._held and self._held[0][0] <= now:
-            _, reply_to, outcome = heapq.heappop(self._held)
+            _, _, reply_to, outcome = heapq.heappop(self._held)
             commit(pipeline, outcome, reply_to, TTL_S)
         pipeline.execute()
 
@@ -82,7 +84,7 @@ class SimulatedWorkers:
             started=now,
             finished=now + service_s,
         )
-        heapq.heappush(self._held, (now + service_s, one.reply_to, outcome))
+        heapq.heappush(self._held, (now + service_s, next(self._numbers), one.reply_to, outcome))
 
 
 def main(url: str, seed: int, least_s: float, most_s: float) -> None:
