@@ -27,6 +27,7 @@ from workers.client.client import QueueClient
 from workers.errors import Cause, InfrastructureFault
 from workers.jobs import JobContext
 from workers.messages import DiffusionPayload, Failure, Request
+from workers.providers.http import names
 from workers.settings import ImageModelSettings, SearchSettings
 from workers.storage.blobs import BlobStore
 
@@ -72,8 +73,15 @@ def threads() -> int:
 
 
 @pytest.fixture(params=["/never", "/drip-of-headers", "/drip", "no name"])
-def hanging(request: pytest.FixtureRequest, hostile: HostileServer, name_server: NameServer) -> str:
-    """The base URL of a service that hangs."""
+def hanging(
+    request: pytest.FixtureRequest,
+    hostile: HostileServer,
+    name_server: NameServer,
+    monkeypatch: pytest.MonkeyPatch,
+) -> str:
+    """The base URL of a service that hangs, and no look-up ends by itself during the test."""
+    monkeypatch.setattr(names, "TRIES", 100)
+    monkeypatch.setattr(names, "TRUSTED_RESOLVE_S", 10 * PATIENCE_S)
     if request.param == "no name":
         return "http://images.slow.example/v1"
     return hostile.url + request.param

@@ -19,7 +19,7 @@ from workers.event_loop import PerLoop
 from workers.providers.http.addresses import is_public
 from workers.providers.http.urls import Refused
 
-SERVER_TIMEOUT_S = 2.0  # until c-ares asks the next name server, or the same again; it doubles
+SERVER_TIMEOUT_S = 2.0  # until c-ares asks the next name server, or the same again; it grows
 TRIES = 3  # of each name server
 RESOLVE_S = 8.0  # for one name
 TRUSTED_RESOLVE_S = 20.0
