@@ -7,12 +7,16 @@ from pathlib import Path
 from typing import Any
 
 import psutil
+import redis
 from queue_jobs import Order
 from waiting import WAIT_S, until
 
+from workers.broker.claims import claim
 from workers.client.client import QueueClient
 from workers.errors import Cause
-from workers.messages import Failure, Outcome, Request
+from workers.messages import NORMAL, Failure, Outcome, Priority, Request
+
+LEASE_S = 60.0
 
 
 def request_for(order: Order, kind: str = "code", timeout_s: float = WAIT_S, seed: int = 0) -> Request:
@@ -56,3 +60,14 @@ class Notes:
 def alive(pid: int) -> bool:
     """Whether a process exists and is no zombie."""
     return psutil.pid_exists(pid) and psutil.Process(pid).status() != psutil.STATUS_ZOMBIE
+
+
+def named(name: str, priority: Priority = NORMAL, kind: str = "code", timeout_s: float = 600.0) -> Request:
+    """A request with the id `name`."""
+    request = request_for(Order(), kind, timeout_s)
+    return request.model_copy(update={"request_id": name, "priority": priority})
+
+
+def claimed(raw: redis.Redis, count: int = 10, queues: tuple[str, ...] = ("code",)) -> list[str]:
+    """Claim for the worker `w`. Returns the ids in the order of the claims."""
+    return [one.request_id for one in claim(raw, queues, count, "w", LEASE_S)]
