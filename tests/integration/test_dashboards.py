@@ -21,7 +21,7 @@ from conftest import StartWorker
 from metrics_pages import get, get_json
 from places import REPOSITORY
 from queue_jobs import Order
-from queue_requests import ask, request_for
+from queue_requests import Notes, ask, request_for
 from waiting import until
 
 from coordinator.host.processes import MemoryWatch
@@ -31,6 +31,7 @@ from coordinator.watch.idle.report import IdleReport
 from coordinator.watch.progress import Progress
 from policy.ledger.writer import LedgerWriter
 from workers.client.client import QueueClient
+from workers.messages import HIGH, LOW, NORMAL
 from workers.metrics.endpoint import announce, serve_process
 from workers.metrics.telemetry import producer_metrics
 from workers.settings import REDIS_ENV, MetricsSettings, QueueSettings
@@ -129,6 +130,40 @@ async def test_flower_lists_workers_routes_and_tasks_with_their_causes(
     workers = get_json(f"{url}/api/workers?refresh=1", USER)
     assert [queue["name"] for queue in workers[name]["active_queues"]] == ["code"]
     assert workers[name]["stats"]["pool"]["max-concurrency"] == 1
+
+
+async def test_flower_shows_the_true_lengths_of_the_queues(
+    client: QueueClient,
+    start_worker: StartWorker,
+    queue_settings: QueueSettings,
+    script: Launch,
+    tmp_path: Path,
+    notes: Notes,
+) -> None:
+    """Requests of every priority count, and running ones do not."""
+    worker = start_worker("code")
+    running = await client.post(request_for(notes.order(seconds=60.0)))
+    await notes.started()
+    for priority, count in ((HIGH, 1), (NORMAL, 2), (LOW, 3)):
+        for _ in range(count):
+            waiting = request_for(Order()).model_copy(update={"priority": priority})
+            await client.post(waiting)
+    url = f"http://127.0.0.1:{(port := free_port())}"
+    arguments = ("--redis", queue_settings.url, "--port", str(port))
+    flower = script("flower.sh", *arguments, FLOWER_BASIC_AUTH=USER)
+    await answers(flower, f"{url}/api/workers", tmp_path / "flower.sh.log", USER)
+
+    def lengths() -> dict[str, int]:
+        queues = get_json(f"{url}/api/queues/length", USER)["active_queues"]
+        return {queue["name"]: queue["messages"] for queue in queues}
+
+    get_json(f"{url}/api/workers?refresh=1", USER)  # which queues there are
+    await until(lambda: lengths() == {"code": 6}, START_S)
+    page = get(f"{url}/broker", USER).decode()
+    assert re.search(r"<td>code</td>\s*<td[^>]*>(<[^>]+>)*6<", page)
+    await client.cancel(running.request.request_id)
+    await until(lambda: lengths() == {"code": 0}, START_S)
+    assert worker.alive
 
 
 @pytest.mark.parametrize(
