@@ -33,8 +33,8 @@ ENTRY_POINTS = "llmi.jobs"
 class JobContext:
     """What a running job gets besides its payload.
 
-    `started`: Unix seconds. `cancelled`: returns whether the request was cancelled, for jobs that can stop
-    early. `waits`: the job appends the seconds that it waited for other jobs or processes.
+    `started`: Unix seconds. `cancelled`: returns at once whether the request was cancelled, for jobs that
+    can stop early. `waits`: the job appends the seconds that it waited for other jobs or processes.
     """
 
     request: Request
