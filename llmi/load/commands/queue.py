@@ -47,7 +47,7 @@ def queue(
 ) -> None:
     """Compare throughput and latency with other task queues, and with up to a million waiting requests.
 
-    Jobs that do nothing, real workers and Redis. Takes some ten minutes on two idle cores, and 4 GiB of
+    Jobs that do nothing, real workers and Redis. Takes some ten minutes on two idle cores, and 2 GiB of
     memory and of disk.
     """
     with output(as_json) as (console, result):
