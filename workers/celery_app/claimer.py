@@ -83,21 +83,27 @@ class Claimer(threading.Thread):
         self._held: dict[str, Held] = {}  # by delivery tag
         self._paused: frozenset[str] = frozenset()
         self._incoming: deque[Message] = deque()
-        self._notify: Callable[[], None] | None = None  # None while Celery has no connection
+        # None while Celery has no connection
+        self._call_soon: Callable[[Callable[[], None]], None] | None = None
+        self._on_message: Callable[[Message], None] = lambda _: None
         self._unsure = False  # a call has failed, so Redis may name claims that this worker does not know
 
     # Called by Celery's event loop
 
-    def resume(self, notify: Callable[[], None]) -> None:
-        """Claim from now on. `notify` is called in the thread of the claimer when `take` has something."""
+    def resume(
+        self, call_soon: Callable[[Callable[[], None]], None], on_message: Callable[[Message], None]
+    ) -> None:
+        """Claim from now on. `call_soon` calls in the event loop, from any thread; `on_message` gets the
+        messages there.
+        """
         with self._changed:
-            self._notify = notify
+            self._call_soon, self._on_message = call_soon, on_message
             self._changed.notify_all()
 
     def stop_claiming(self, started: Iterable[str]) -> None:
         """Claim nothing until `resume`. Give back all requests but those with the tags `started`."""
         with self._changed:
-            self._notify = None
+            self._call_soon = None
             self._incoming.clear()
             keep = set(started)
             dropped = [(tag, held) for tag, held in self._held.items() if tag not in keep]
@@ -105,12 +111,17 @@ class Claimer(threading.Thread):
                 del self._held[tag]
         self._give_back([held.claim for _, held in dropped], "returned")
 
-    def take(self) -> list[Message]:
-        """The messages that were claimed since the last call, oldest first."""
+    def _deliver(self) -> None:
+        """Pass on the messages that were claimed since the last call, oldest first."""
         with self._changed:
-            found = list(self._incoming)
+            messages = list(self._incoming)
             self._incoming.clear()
-        return found
+        for message in messages:
+            try:
+                self._on_message(message)
+            except Exception:  # no message may end the worker; the lease of this one expires
+                logger.exception("%s could not be passed to Celery", message.delivery_tag)
+                self.basic_reject(message.delivery_tag)
 
     def pause(self, queues: frozenset[str]) -> None:
         """Claim nothing from `queues`, until the next call."""
@@ -182,7 +193,7 @@ class Claimer(threading.Thread):
             while True:
                 queues = tuple(queue for queue in self._queues if queue not in self._paused)
                 free = self._slots - len(self._held)
-                if self._notify is not None and queues and free > 0:
+                if self._call_soon is not None and queues and free > 0:
                     return queues, free
                 self._changed.wait()
 
@@ -201,11 +212,11 @@ class Claimer(threading.Thread):
                 continue
             tag = f"{one.request_id}/{one.number}"
             with self._changed:
-                if self._notify is None:
+                if self._call_soon is None:
                     unwanted.append(one)
                     continue
                 held = self._held[tag] = Held(one, request.limit_s)
                 self._incoming.append(message_of(one, request, tag, self, kill_after_s(held, self._queues)))
-                notify = self._notify
-            notify()
+                call_soon = self._call_soon
+            call_soon(self._deliver)
         self._give_back(unwanted, "returned")

@@ -8,7 +8,6 @@ Invariants:
 
 from __future__ import annotations
 
-import logging
 from functools import partial
 from typing import Any
 
@@ -24,8 +23,6 @@ from workers.celery_app.timer_step import TimerStep
 from workers.celery_app.wakeup import WakeUp
 from workers.queues import QUEUES
 from workers.settings import QueueSettings, section
-
-logger = logging.getLogger(__name__)
 
 
 class ListedConsumer(kombu.Consumer):
@@ -63,7 +60,7 @@ class ClaimStep(TimerStep):
     def register_with_event_loop(self, consumer: Any, hub: Any) -> None:
         """Begin to claim; Celery calls this before each run of its event loop."""
         assert self.claimer is not None
-        self.claimer.resume(partial(_call_soon, consumer, _deliver, consumer, self.claimer))
+        self.claimer.resume(partial(_call_soon, consumer), consumer.task_consumer.on_message)
 
     def stop(self, consumer: Any) -> None:
         super().stop(consumer)
@@ -76,15 +73,6 @@ def _call_soon(consumer: Any, call: Any, *arguments: Any) -> None:
     """Call in the event loop, from another thread."""
     consumer.hub.call_soon(call, *arguments)
     WakeUp.notify()
-
-
-def _deliver(consumer: Any, claimer: Claimer) -> None:
-    for message in claimer.take():
-        try:
-            consumer.task_consumer.on_message(message)
-        except Exception:  # no message may end the worker; the lease of this one expires
-            logger.exception("%s could not be passed to Celery", message.delivery_tag)
-            claimer.basic_reject(message.delivery_tag)
 
 
 def _kill(consumer: Any, request_ids: tuple[str, ...]) -> None:
