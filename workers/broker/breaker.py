@@ -28,7 +28,7 @@ GRACE_S = 5.0  # a trial is given up this long after its deadline ..
 HANGS = 2  # .. or after this many times `hang_s`, whichever comes first
 
 State = Literal["closed", "open", "half-open", "trial"]
-Verdict = Literal["up", "down", "unknown"]
+ProviderState = Literal["up", "down", "unknown"]
 
 
 class Breaker(Message):
@@ -80,7 +80,7 @@ def admit(
     return state == "closed", breaker
 
 
-def verdict(result: Success | Failure, ran_s: float, hang_s: float) -> Verdict:
+def provider_state(result: Success | Failure, ran_s: float, hang_s: float) -> ProviderState:
     """What the result of a job that ran for `ran_s` says about its provider.
 
     Failures of the provider name it. A time-out counts as down if the job ran for at least `hang_s`. A failed
@@ -96,9 +96,14 @@ def verdict(result: Success | Failure, ran_s: float, hang_s: float) -> Verdict:
 
 
 def record(
-    breaker: Breaker, request_id: str, provider: Verdict, why: str, now: float, settings: BreakerSettings
+    breaker: Breaker,
+    request_id: str,
+    provider: ProviderState,
+    why: str,
+    now: float,
+    settings: BreakerSettings,
 ) -> Breaker:
-    """The state after a job ended. `provider`: its `verdict`; `why`: the failure, if it is one."""
+    """The state after a job ended. `provider`: its `provider_state`; `why`: the failure, if it is one."""
     if provider == "up":
         return CLOSED
     was_trial = breaker.trying == request_id

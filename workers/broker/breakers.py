@@ -18,7 +18,7 @@ from typing import TypeVar
 import redis
 from pydantic import ValidationError
 
-from workers.broker.breaker import CLOSED, Breaker, admit, record, state_of, verdict
+from workers.broker.breaker import CLOSED, Breaker, admit, provider_state, record, state_of
 from workers.messages import Failure, Outcome, Request
 from workers.redis_client import POLL_TIMEOUT_S, connect_redis
 from workers.redis_script import Script
@@ -78,7 +78,7 @@ class ProviderBreaker:
         was not the trial.
         """
         result = outcome.result
-        found = verdict(result, outcome.finished - outcome.started, self._settings.hang_s)
+        found = provider_state(result, outcome.finished - outcome.started, self._settings.hang_s)
         why = f"{result.cause}: {result.detail}" if isinstance(result, Failure) else ""
 
         def decide(breaker: Breaker, now: float) -> tuple[Breaker, ProviderOutage | None]:

@@ -14,7 +14,7 @@ import logging
 import os
 import signal
 import time
-from typing import Any
+from typing import Any, cast
 
 from celery import signals
 from celery.concurrency.thread import TaskPool as Threads
@@ -38,11 +38,13 @@ _self: dict[str, Any] = {
 
 def renew(pipeline: Any, settings: QueueSettings, clock_s: float) -> None:
     """Add one heartbeat to `pipeline`. `clock_s`: this machine's clock less that of Redis, seconds."""
-    _register(pipeline, _self["fields"] | {"clock_s": f"{clock_s:.3f}"}, max(1, round(settings.lease_s)))
+    fields = _self["fields"] | {"clock_s": f"{clock_s:.3f}"}
+    _register(pipeline, fields, max(1, round(settings.lease_s)), time.time() - clock_s)
 
 
-def _register(pipeline: Any, fields: dict[str, Any], ttl_s: int) -> None:
-    name, now = _self["name"], time.time()
+def _register(pipeline: Any, fields: dict[str, Any], ttl_s: int, now: float) -> None:
+    """Add the worker's key and its entry to `pipeline`. `now`: Unix seconds by the clock of Redis."""
+    name = _self["name"]
     pipeline.hset(worker_key(name), mapping=fields)
     pipeline.expire(worker_key(name), ttl_s)
     pipeline.zadd(WORKERS, {name: now})
@@ -63,7 +65,8 @@ def _write(fields: dict[str, Any], forget: bool = False) -> None:
         pipeline = client.pipeline()
         if forget:
             pipeline.delete(worker_key(_self["name"]))
-        _register(pipeline, fields, LOADING_TTL_S)
+        seconds, _micros = cast(tuple[int, int], client.time())
+        _register(pipeline, fields, LOADING_TTL_S, float(seconds))
         pipeline.execute()
 
 

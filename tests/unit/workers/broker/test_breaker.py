@@ -6,7 +6,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from workers.broker.breaker import CLOSED, GRACE_S, HANGS, Breaker, admit, record, state_of, verdict
+from workers.broker.breaker import CLOSED, GRACE_S, HANGS, Breaker, admit, provider_state, record, state_of
 from workers.errors import STORE, Cause
 from workers.messages import Failure, Success
 from workers.settings import BreakerSettings
@@ -113,7 +113,7 @@ def test_failures_of_running_requests_do_not_extend_an_open_circuit():
     ],
 )
 def test_verdict_on_the_provider(result, ran_s, expected):
-    assert verdict(result, ran_s, hang_s=20.0) == expected
+    assert provider_state(result, ran_s, hang_s=20.0) == expected
 
 
 EVENTS = st.lists(
