@@ -69,7 +69,7 @@ class Message(BaseModel):
 Priority = Literal[0, 3, 6]
 HIGH: Priority = 0  # somebody waits for it: an interactive document, the edit of an image
 NORMAL: Priority = 3  # training
-LOW: Priority = 6  # validation and batch evaluation
+LOW: Priority = 6  # batch evaluation
 
 
 def raised(priority: Priority) -> Priority:

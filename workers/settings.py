@@ -88,7 +88,8 @@ class QueueSettings(Settings):
     result_ttl_s: int = Field(default=86_400, gt=0)
     """Seconds that Redis keeps an outcome. A day leaves time to resume a run that died."""
     max_attempts: int = Field(default=3, ge=1)
-    """Number of processes that a request may crash before it is quarantined as `worker_lost`."""
+    """Number of processes or workers that may be lost with a request before it is quarantined as
+    `worker_lost`."""
     max_waiting: int = Field(default=20_000, ge=1)
     """Requests that one queue holds before clients wait to post. It bounds the memory of Redis."""
     breaker: BreakerSettings = BreakerSettings()

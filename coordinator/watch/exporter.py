@@ -74,7 +74,7 @@ class QueueCollector(Collector):
         yield _gauge(
             "llmi_queue_waiting", "Requests in the queue.", ["queue"], {k: d.waiting for k, d in queues}
         )
-        text = "Requests in the queue by priority: 0 interactive, 3 training, 6 batch."
+        text = "Requests in the queue by priority: 0 interactive and edits, 3 training, 6 batch evaluation."
         yield _gauge("llmi_queue_waiting_by_priority", text, ["queue", "priority"], by_level)
         yield _gauge(
             "llmi_queue_running", "Requests held by workers.", ["queue"], {k: d.running for k, d in queues}

@@ -42,7 +42,7 @@ class WorkerMetrics:
         counter = functools.partial(Counter, registry=registry)
         self._wait = histogram(
             "llmi_task_wait_seconds",
-            "From posting to the start of the job, on the clocks of producer and worker.",
+            "From posting to the start of the job.",
             ["kind"],
         )
         self._service = histogram(

@@ -115,12 +115,12 @@ def stop(
     now: Annotated[
         bool,
         typer.Option(
-            "--now", help="Do not wait for running jobs; they are redelivered when their lease expires."
+            "--now", help="Do not wait for running jobs; they are requeued when their lease expires."
         ),
     ] = False,
     as_json: Json = False,
 ) -> None:
-    """Drain this machine's workers: running jobs are finished, prefetched ones are requeued.
+    """Drain this machine's workers: running jobs are finished, the rest is requeued.
 
     Ctrl-C ends the waiting, not the draining. Exit code 0 when no worker runs.
     """

@@ -5,7 +5,7 @@ with the lock as an inherited open file.
 
 Invariants:
 - It holds the lock as long as it lives, and its workers die with it.
-- On SIGTERM or SIGINT every worker finishes its jobs and requeues its prefetched messages; a second signal
+- On SIGTERM or SIGINT every worker finishes its jobs and requeues what it has not started; a second signal
   ends everything at once.
 - Each worker sees one GPU, or none. A GPU belongs to at most one living worker, and passes to the worker that
   replaces it.
