@@ -15,7 +15,7 @@ JOB_TIMEOUT_S = 1.0  # polls of a running job: a Redis that does not answer must
 POLL_TIMEOUT_S = 2.0  # reads and beats that are repeated within seconds
 CHECK_TIMEOUT_S = 3.0  # checks before a run, and scrapes, which Prometheus gives up after 10 s
 COMMAND_TIMEOUT_S = 5.0  # commands whose answer is needed
-SUBMIT_TIMEOUT_S = 10.0  # scripts that scan a queue
+SUBMIT_TIMEOUT_S = 10.0  # batches of posts and outcomes
 SCAN_TIMEOUT_S = 30.0  # reading all messages and outcomes
 
 

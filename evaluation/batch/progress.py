@@ -3,8 +3,8 @@
 Invariants:
 - The batch's folder is the source of truth; Redis only knows what is queued or running.
 - An item that ended without a result gets one that states the cause.
-- An item is lost when it has no result and has been neither queued nor running for one lease. Only then is it
-  reposted, since a message on its way to a worker is in neither place for a moment.
+- An item is lost when it has no result and is neither queued nor running. It is reposted when it has been
+  lost for one lease.
 """
 
 from __future__ import annotations

@@ -118,7 +118,7 @@ def asked(server, queue_settings: QueueSettings, monkeypatch: pytest.MonkeyPatch
 
 
 def test_a_request_goes_back_while_the_circuit_is_open(asked) -> None:
-    """`tests/integration/test_pause.py` shows that this counts as no attempt."""
+    """`tests/integration/test_worker_slots.py` shows that this counts as no attempt."""
     held = request()
     with pytest.raises(execution.Requeued, match="has been failing since"):
         execution.handle(held.request_id, "search", (held.model_dump(mode="json"),))

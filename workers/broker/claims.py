@@ -2,7 +2,7 @@
 
 Invariants:
 - A request is in its queue or held by one worker. Each claim of a request has its own number, and only the
-  worker of the last claim can renew it or give it back.
+  worker of the last claim can renew its lease or requeue it.
 - Times and leases go by the clock of Redis. A worker gets durations.
 - The cost of a call does not depend on the number of queued requests.
 """
@@ -114,8 +114,8 @@ def requeue_expired(client: redis.Redis, queues: Sequence[str]) -> list[Requeued
 def requeue_unknown(
     client: redis.Redis, queues: Sequence[str], worker: str, known: Sequence[Claim]
 ) -> list[Requeued]:
-    """Put back what `worker` holds besides `known`: the answer to a claim, or giving a claim back,
-    has failed. It counts as no attempt. Raises `redis.RedisError`.
+    """Requeue what `worker` holds besides `known`, after the answer to a claim was lost or a requeue has
+    failed. It counts as no attempt. Raises `redis.RedisError`.
     """
     claims = [name for one in known for name in (one.request_id, one.number)]
     return _requeued(REQUEUE(client, [], ["unknown", worker, len(queues), *queues, *claims]))

@@ -1,6 +1,6 @@
-"""Queue depths, age of the next request, and totals of ended requests. Blocking; one round trip.
+"""Queue depths, age of the oldest request, and totals of ended requests. Blocking; one round trip.
 
-Invariant: the numbers of all queues come from one moment, and their cost does not depend on them.
+Invariant: the numbers of all queues come from one moment; reading them costs the same whatever is queued.
 """
 
 from __future__ import annotations
@@ -18,8 +18,8 @@ DEPTHS = Script("workers.broker.scripts", "depths", "queue")
 
 @dataclass(frozen=True)
 class QueueDepth:
-    """One queue. `running`: held by workers; `oldest_s`: seconds since the next request was posted (0: none);
-    `by_level`: waiting requests of each level of priority, the first first.
+    """One queue. `running`: held by workers; `oldest_s`: seconds since the oldest waiting request was posted
+    (0: none); `by_level`: waiting requests of each level of priority, the highest first.
 
     Totals since the database was empty: `finished` requests have an outcome; `ran` of them were started, and
     ran for `service_s` seconds in total.

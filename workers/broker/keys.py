@@ -2,8 +2,9 @@
 
 `scripts/queue.lua` documents the keys of queued and held requests.
 
-Invariants: keys of this program start with `llmi:` and expire. The lists of the queues have the names that
-kombu would give them, so that Flower and other tools of Celery show their lengths.
+Invariants: keys of this program start with `llmi:`. They expire, or are removed when they are empty. The
+lists of the queues have the names that kombu would give them, so that Flower and other tools of Celery show
+their lengths.
 """
 
 from __future__ import annotations

@@ -1,4 +1,4 @@
-"""Posts requests to their queues, and reads what became of them.
+"""Posts requests to their queues, and reads their outcomes.
 
 Invariants: a request is queued at most once, however often it is posted; a queue never holds more than its
 limit; posting and reading cost the same whatever is queued.

@@ -1,6 +1,7 @@
 """Where one request is in Redis. Blocking; its cost does not depend on the queues.
 
-Invariants: nothing is changed; all facts come from one moment, and all times from the clock of Redis.
+Invariants: nothing is changed; the facts about the request come from one moment; times go by the clock of
+Redis.
 """
 
 from __future__ import annotations
@@ -36,8 +37,8 @@ class RequestStatus:
     - `done`: its outcome is stored.
     - `unknown`: Redis has neither the request nor an outcome.
 
-    `workers` consume the queue and are ready, `loading` are not yet. `attempts`: how often the request was
-    started, this time included.
+    `workers` consume the queue and are ready, `loading` are not yet. `attempts`: how many were lost, and
+    the current one.
     """
 
     state: State

@@ -6,7 +6,7 @@ Invariants:
 - Claims do not belong to a connection. When Celery drops what it has not started (it reconnects, or shuts
   down), these requests go back to their queues.
 - An invalid message is dead-lettered, a poison one quarantined; neither reaches Celery.
-- Redis is called in the thread of the claimer, not in Celery's event loop. (Giving back is the exception.)
+- Redis is called in the thread of the claimer, not in Celery's event loop. (Requeuing is the exception.)
 """
 
 from __future__ import annotations
@@ -42,8 +42,8 @@ WEDGED_S = 600.0
 
 @dataclass
 class Held:
-    """A claim of this worker. `since`: monotonic seconds. `limit_s`: of its job. `returned`: the job was not
-    lost, it asked to go back to the queue.
+    """A claim of this worker. `since`: monotonic seconds. `limit_s`: of its job. `returned`: the job
+    was not lost; it ended because its circuit is open.
     """
 
     claim: Claim
@@ -67,7 +67,7 @@ def kill_after_s(held: Held, queues: Sequence[str]) -> float:
 class Claimer(threading.Thread):
     """Claims for the worker `name` that serves `queues` with `slots`.
 
-    To kombu's messages it is the channel that delivered them.
+    It is the channel of the messages that it passes on: they acknowledge and reject themselves here.
     """
 
     no_ack_consumers = None  # part of a channel
@@ -101,7 +101,7 @@ class Claimer(threading.Thread):
             self._changed.notify_all()
 
     def stop_claiming(self, started: Iterable[str]) -> None:
-        """Claim nothing until `resume`. Give back all requests but those with the tags `started`."""
+        """Claim nothing until `resume`. Requeue all requests but those with the tags `started`."""
         with self._changed:
             self._call_soon = None
             self._incoming.clear()
@@ -141,7 +141,7 @@ class Claimer(threading.Thread):
         self._drop(delivery_tag)
 
     def basic_reject(self, delivery_tag: str, requeue: bool = False) -> None:
-        """Free the slot, and give the request back if `requeue`."""
+        """Free the slot, and put the request back to its queue if `requeue`."""
         held = self._drop(delivery_tag)
         if held is not None and requeue:
             self._give_back([held.claim], "returned" if held.returned else "lost")

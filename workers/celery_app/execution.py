@@ -1,8 +1,8 @@
 """The life of one message in a pool process: parse, check the circuit, run the job, return its outcome.
 
-Before: `claimer` claims the request, `intake` validates it, Celery receives it, and `lease` sets its time
-limit and renews its lease. After: Celery passes the outcome to `backend`, which stores it, ends its delivery
-and notifies the producer; then Celery acknowledges the message, which frees the slot.
+Before: `claimer` claims the request, `intake` validates it, and Celery receives it with its time limit.
+Meanwhile: `lease` renews its lease. After: Celery passes the outcome to `backend`, which stores it, ends its
+delivery and notifies the producer; then Celery acknowledges the message, which frees the slot.
 
 Invariants:
 - No message makes the task raise, however malformed.
@@ -63,8 +63,8 @@ def register(app: Celery, kind: str) -> None:
 def _stored(delivery: Context) -> Outcome | None:
     """The outcome of a request that was delivered before, or that was not started at once; None without one.
 
-    At the claim there was none. But Celery may run what it gave back when it reconnected, and a frozen worker
-    may start what another one has run meanwhile.
+    At the claim there was none. But after a reconnection Celery may run what was requeued, and a frozen
+    worker may start what another one has run meanwhile.
     """
     redelivered = (delivery.delivery_info or {}).get("redelivered", False)
     if not redelivered and time.time() - (delivery.get("delivered") or 0.0) < STALE_S:

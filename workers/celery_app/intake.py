@@ -28,7 +28,7 @@ logger = logging.getLogger(__name__)
 
 
 class Refused(Exception):
-    """A message that no worker runs. `poison`: the request ended its worker too often."""
+    """A message that no worker runs. `poison`: the request, if it has ended its worker too often."""
 
     def __init__(self, why: str, poison: Request | None = None):
         super().__init__(why)

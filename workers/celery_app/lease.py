@@ -1,4 +1,4 @@
-"""Renews the leases of this worker's claims, and gives back those of silent workers.
+"""Renews the leases of this worker's claims, and requeues those of silent workers.
 
 Invariants:
 - Renewing runs in its own thread. Neither a busy event loop nor a shutdown that waits for a job lets a lease
@@ -70,7 +70,7 @@ class LeaseRenewer(threading.Thread):
                 time.sleep(min(every_s, 1.0))
 
     def renew(self) -> None:
-        """Renew all leases and the worker's heartbeat, then requeue what other workers have lost."""
+        """Renew all leases and the worker's heartbeat, then requeue what silent workers hold."""
         now = time.monotonic()
         held = self._claimer.held()
         self._lost &= held.keys()

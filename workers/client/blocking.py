@@ -25,7 +25,7 @@ BATCH = 256  # requests per call
 def post(client: redis.Redis, requests: Sequence[Request], max_waiting: int) -> dict[str, State]:
     """Post the requests that are absent, while their queue holds fewer than `max_waiting`.
 
-    Returns the state of each: `posted` by this call, or still `absent` because the queue is full. Raises
+    Returns the state of each; `posted`: by this call; `absent`: its queue is full. Raises
     `redis.RedisError`; a repeated call then posts the rest.
     """
     found: dict[str, State] = {}

@@ -43,7 +43,7 @@ FINAL_POLL_S = 1.0  # limit of the poll for an outcome at the deadline
 class QueueClient:
     """Use as an async context manager, or call `start` and `close`.
 
-    `priority`: what those that make requests for this client give them by default.
+    `priority`: default priority of the requests that are made for this client.
     """
 
     def __init__(

@@ -77,7 +77,7 @@ class RequestClient(Protocol):
 
     @property
     def priority(self) -> Priority:
-        """The priority that requests have unless something needs another."""
+        """Default priority of the requests that are made for this client."""
 
     async def post(self, request: Request) -> RequestHandle: ...
     async def cancel(self, request_id: str) -> None: ...

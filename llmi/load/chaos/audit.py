@@ -17,7 +17,7 @@ from workers.messages import Failure, Outcome
 
 @dataclass(frozen=True)
 class Evidence:
-    """`stored`: outcomes in Redis, by request. `starts`: how often each request was started. `broken`: hashes
+    """`stored`: outcomes in Redis, by request. `starts`: how often each request was claimed. `broken`: hashes
     of missing or damaged blobs. `left`: messages still queued or held, by queue.
     """
 

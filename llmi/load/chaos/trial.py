@@ -38,8 +38,8 @@ class Options:
 
 @dataclass(frozen=True)
 class Result:
-    """`outcomes` by kind and by cause or success; `again`: requests started more than once; `starts`: of all
-    requests; `unreferenced`: blobs that no outcome names.
+    """`outcomes` by kind and by cause or success; `again`: requests claimed more than once; `starts`: claims
+    of all requests; `unreferenced`: blobs that no outcome names.
     """
 
     wanted: Options

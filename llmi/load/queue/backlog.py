@@ -5,8 +5,8 @@ length stays. Then a worker serves a second queue beside it. Its requests are po
 are timed: the time of a request behind a million others would be the time that those take. While the backlog
 is consumed all cores are busy, and a latency would show how they are shared.
 
-Invariants: every backlog has a Redis of its own, filled once; only one is measured at a time; no Redis writes
-its file anew meanwhile.
+Invariants: every backlog has a Redis of its own, filled once; only one is measured at a time; no Redis
+rewrites its append-only file meanwhile.
 """
 
 from __future__ import annotations

@@ -1,6 +1,6 @@
 """Jobs that do nothing, in place of the jobs of two queues; `llmi.load.queue.noop_app` loads them.
 
-Invariant: neither calls an outside service nor keeps a model, so that no circuit breaker is asked.
+Invariant: neither calls an outside service nor keeps a model, so that no circuit breaker is read.
 """
 
 from __future__ import annotations

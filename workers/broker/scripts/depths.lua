@@ -2,7 +2,7 @@
 --
 -- KEYS     none: the keys are made from the arguments
 -- ARGV     the queues
--- Returns  per queue {waiting at level 0, at level 3, at level 6, held, microseconds since the next of them was posted}
+-- Returns  per queue {waiting at level 0, at level 3, at level 6, held, microseconds since the oldest was posted}
 local answers = {}
 for i, queue in ipairs(ARGV) do
   local depth, oldest = {}, 0

@@ -1,7 +1,8 @@
 -- Functions that the scripts of the queues share. `workers.redis_script.Script` puts this file before them.
 --
 -- Keys of the queues; times are microseconds by the clock of Redis:
---   QUEUE, QUEUE\6\223, QUEUE\6\226   lists of request ids, one per level, as kombu names them; the last is next
+--   QUEUE                 list of the request ids of level 0; the last one is next
+--   QUEUE\6\22LEVEL       the same for the levels 3 and 6, as kombu names them
 --   llmi:request:ID       record of a request until it has an outcome: hash
 --     queue, level          where it is queued
 --     message, reply_to     the request as JSON; the reply stream of its client, or ''

@@ -1,4 +1,5 @@
--- Put held requests back to the head of their queues: given ones, or those whose leases have expired.
+-- Put held requests back to the head of their queues: given ones, or those whose leases have expired by the clock of
+-- Redis (`now` of queue.lua).
 --
 -- Requests of one list stay in their order. The delivery of a request that was cancelled meanwhile ends instead.
 --
