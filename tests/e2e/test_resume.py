@@ -14,7 +14,8 @@ from coordinator.host.redis_server import EmbeddedRedis
 from policy.ledger.entries import ENTRY, Scored
 from policy.ledger.records import Ledger
 from policy.resume.plan import slot_of
-from workers.broker.keys import attempts_key
+from workers.broker.keys import STATS
+from workers.queues import QUEUES
 
 pytestmark = [pytest.mark.heavy, pytest.mark.timeout(900)]
 LLMI = str(Path(sys.executable).with_name("llmi"))
@@ -56,9 +57,15 @@ def test_finished_documents_keep_their_images_and_verdicts(resumed, ledger):
 def test_no_job_that_had_its_outcome_ran_again(resumed):
     ended = [name for name, record in resumed.killed.requests.items() if record.outcome is not None]
     assert ended
+    again = resumed.demo.ledger.requests
+    assert [again[name].outcome for name in ended] == [
+        resumed.killed.requests[name].outcome for name in ended
+    ]
     with EmbeddedRedis(resumed.demo.folder / "redis") as server, redis.Redis.from_url(server.url) as client:
-        started = [client.llen(attempts_key(name)) for name in ended]
-    assert max(started) == 1  # some did not reach a worker
+        counted = [int(count) for name, count in client.hgetall(STATS).items() if name.endswith(b":n")]
+        lists = [client.hgetall(f"llmi:queue:{queue}") for queue in QUEUES]
+    left = [int(count) for one in lists for name, count in one.items() if name.startswith(b"popped:")]
+    assert sum(left) <= sum(counted), "a request left its queue a second time after it had its outcome"
 
 
 def test_no_document_is_scored_twice(resumed):
