@@ -96,7 +96,7 @@ def _done(future: concurrent.futures.Future[Any], wait_s: float) -> bool:
 class PerLoop(Generic[T]):
     """A resource that belongs to an event loop: connections, a resolver. Each loop has its own.
 
-    It is made when a coroutine of the loop first asks for it, and closed when the loop shuts down its
+    It is made at the first `get` on the loop, and closed when the loop shuts down its
     asynchronous generators, as `asyncio.run` and `stop` do.
 
     make: called on the loop.

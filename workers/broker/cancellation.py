@@ -49,7 +49,7 @@ class CancellationWatcher(threading.Thread):
         super().__init__(name="cancellations", daemon=True)
         self._server = server
         self._changed = threading.Condition()
-        # A job does not say when it ended: its flag goes with it.
+        # The end of a job is not reported: only the job refers to its flag.
         self._watched: weakref.WeakSet[CancellationCheck] = weakref.WeakSet()
 
     def add(self, check: CancellationCheck) -> None:

@@ -76,8 +76,8 @@ def _call_soon(consumer: Any, call: Any, *arguments: Any) -> None:
 
 
 def _kill(consumer: Any, request_ids: tuple[str, ...]) -> None:
-    """Kill the jobs of cancelled requests. A thread cannot be killed, and `JobRequest.terminate` spares a
-    process that keeps a model.
+    """Kill the jobs of cancelled requests. A thread cannot be killed, and `JobRequest.terminate` does
+    not kill a process that keeps a model.
     """
     if isinstance(consumer.pool, Threads):
         return
