@@ -28,18 +28,21 @@ _STOP_S = 5.0  # for resources to close
 T = TypeVar("T")
 
 _lock = threading.Lock()
-_loops: dict[int, asyncio.AbstractEventLoop] = {}  # by process id
+_loops: dict[int, tuple[asyncio.AbstractEventLoop, threading.Thread]] = {}  # by process id
 
 
 def process_loop() -> asyncio.AbstractEventLoop:
-    """This process's loop, started at the first call."""
+    """This process's loop, started at the first call, and again when a coroutine that raised `SystemExit` has
+    ended it.
+    """
     with _lock:
         process = os.getpid()
-        if process not in _loops:
+        if process not in _loops or not _loops[process][1].is_alive():
             loop = asyncio.new_event_loop()
-            threading.Thread(target=loop.run_forever, name="event-loop", daemon=True).start()
-            _loops[process] = loop
-        return _loops[process]
+            thread = threading.Thread(target=loop.run_forever, name="event-loop", daemon=True)
+            thread.start()
+            _loops[process] = loop, thread
+        return _loops[process][0]
 
 
 @atexit.register
@@ -48,8 +51,8 @@ def stop() -> None:
     another. Blocks for some seconds at most.
     """
     with _lock:
-        loop = _loops.pop(os.getpid(), None)
-    if loop is None:
+        loop, thread = _loops.pop(os.getpid(), (None, None))
+    if loop is None or thread is None or not thread.is_alive():
         return
     with contextlib.suppress(TimeoutError):
         asyncio.run_coroutine_threadsafe(_close(loop), loop).result(_STOP_S)

@@ -87,6 +87,9 @@ class QueueSettings(Settings):
     of its job is added to it."""
     result_ttl_s: int = Field(default=86_400, gt=0)
     """Seconds that Redis keeps an outcome. A day leaves time to resume a run that died."""
+    recorded_ttl_s: int = Field(default=600, gt=0)
+    """Seconds that Redis keeps an outcome that the ledger of a run has. It bounds the memory of Redis, and
+    leaves time to write the ledger to disk."""
     max_attempts: int = Field(default=3, ge=1)
     """Number of processes or workers that may be lost with a request before it is quarantined as
     `worker_lost`."""

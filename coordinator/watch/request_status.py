@@ -87,7 +87,7 @@ def describe(where: RequestStatus | None, median_s: float | None, lease_s: float
         case "unserved":
             return "stuck: no worker serves this queue"
         case "unknown":
-            return f"stuck: Redis has lost it; reposted within {lease_s:.0f} s"
+            return "stuck: Redis has lost it; its client reposts it within seconds"
         case "quarantined":
             return "quarantined: it ended its worker too often"
         case _:

@@ -1,6 +1,6 @@
 """Benchmark formats: one module each, with the class `FORMAT`, and their registry.
 
-May import `evaluation.benchmark`, `evaluation.formats.llmi_bench`, `policy` and `workers`.
+May import `evaluation.benchmark`, `evaluation.json_items`, `policy` and `workers`.
 
 A built-in format has the name of its module. Another package adds one in the entry-point group
 `llmi.formats`: the name of the entry point is the format's, its value is a subclass of

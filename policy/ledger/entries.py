@@ -8,9 +8,9 @@ Invariants:
 
 from __future__ import annotations
 
-from typing import Annotated, Literal
+from typing import Annotated, Any, Literal
 
-from pydantic import Field, TypeAdapter
+from pydantic import Field, TypeAdapter, field_validator
 
 from policy.document import Document, Task
 from policy.scoring import Score
@@ -39,6 +39,14 @@ class Posted(_Event):
 
     type: Literal["posted"] = "posted"
     request: Request
+
+    @field_validator("request", mode="before")
+    @classmethod
+    def _of_version_1(cls, request: Any) -> Any:
+        """Version 1 had the same fields, without a priority and a trace."""
+        if isinstance(request, dict) and request.get("version") == 1:
+            return request | {"version": 2}
+        return request
 
 
 class RequestEnded(_Event):

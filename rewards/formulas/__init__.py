@@ -23,6 +23,9 @@ def names() -> tuple[str, ...]:
 def get(name: str) -> Formula:
     """The formula of this name. Raises `ConfigError`, which lists the known ones, for an unknown name."""
     try:
-        return subclass("reward formula", name, Formula, __name__, "FORMULA", GROUP)()  # type: ignore[type-abstract]
+        found = subclass("reward formula", name, Formula, __name__, "FORMULA", GROUP)()  # type: ignore[type-abstract]
     except ConfigError as error:
         raise ConfigError(f"reward.formula: {error}") from error
+    if found.name != name:  # the breakdown of a reward has the name
+        raise ConfigError(f"reward.formula: {name!r} is registered as a formula with the name {found.name!r}")
+    return found

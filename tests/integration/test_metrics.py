@@ -76,7 +76,7 @@ async def test_a_workers_metrics_agree_with_what_was_posted(
     assert page["llmi_task_service_seconds_count code success"] == 5
     assert page["llmi_task_service_seconds_sum code success"] == pytest.approx(served, abs=1e-6)
     assert served > 5 * 0.05
-    assert page["llmi_tasks_given_back_total code"] == 0
+    assert page["llmi_tasks_requeued_total code"] == 0
 
 
 async def test_a_killed_process_loses_no_count_and_its_task_is_counted_once(
@@ -91,7 +91,7 @@ async def test_a_killed_process_loses_no_count_and_its_task_is_counted_once(
     page = scrape(await address(raw, "code"))
     assert page["llmi_task_outcomes_total  code success"] == 4
     assert page["llmi_task_wait_seconds_count code"] == 4
-    assert page["llmi_tasks_given_back_total code"] == 1
+    assert page["llmi_tasks_requeued_total code"] == 1
     where = folder(worker)
     assert where.is_dir()
     worker.kill()

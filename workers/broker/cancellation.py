@@ -6,14 +6,15 @@ flag, for example between two steps of a pipeline. Jobs in a process of their ow
 
 Invariants:
 - Looking at a flag never waits and never uses the network. A Redis that hangs delays no GPU.
-- One thread per process polls Redis every `POLL_S` for all its running requests, on a connection of its own.
+- One thread per process polls Redis every `logger = logging.getLogger(__name__)
+POLL_S` for all its running requests, on a connection of its own.
   Without running requests it sends nothing. While Redis does not answer, they count as not cancelled.
 - A forked process starts a thread of its own at its first request.
 """
 
 from __future__ import annotations
 
-import contextlib
+import logging
 import threading
 import time
 import weakref
@@ -24,6 +25,7 @@ from workers.broker.keys import outcome_key
 from workers.redis_client import JOB_TIMEOUT_S, connect_redis
 from workers.settings import QueueSettings, section
 
+logger = logging.getLogger(__name__)
 POLL_S = 0.25
 
 
@@ -62,8 +64,12 @@ class CancellationWatcher(threading.Thread):
             with self._changed:
                 self._changed.wait_for(lambda: len(self._watched) > 0)
             time.sleep(POLL_S)
-            with contextlib.suppress(redis.RedisError, OSError):
+            try:
                 self._poll()
+            except (redis.RedisError, OSError):
+                pass  # cancelled jobs run on until Redis answers
+            except Exception:  # of any kind: without this thread no job of this process would notice
+                logger.exception("cancellations not read")
 
     def _poll(self) -> None:
         with self._changed:

@@ -83,7 +83,7 @@ def claim(client: redis.Redis, queues: Sequence[str], count: int, worker: str, l
     lists = [
         (key, queue, level) for queue in queues for key, level in zip(queue_lists(queue), LEVELS, strict=True)
     ]
-    arguments: list[Any] = [count, _microseconds(lease_s), worker, _microseconds(AGEING_S)]
+    arguments: list[Any] = [count, _microseconds(lease_s), worker, _microseconds(AGEING_S / LEVELS[1])]
     for _, queue, level in lists:
         arguments += [queue, level]
     return [_claim_of(found) for found in CLAIM(client, [key for key, *_ in lists], arguments)]

@@ -109,7 +109,9 @@ class Claimer(threading.Thread):
             dropped = [(tag, held) for tag, held in self._held.items() if tag not in keep]
             for tag, _ in dropped:
                 del self._held[tag]
-        self._give_back([held.claim for _, held in dropped], "returned")
+        if dropped:
+            logger.warning("requeued %d requests that no process has started", len(dropped))
+        self._requeue([held.claim for _, held in dropped], "returned")
 
     def _deliver(self) -> None:
         """Pass on the messages that were claimed since the last call, oldest first."""
@@ -144,7 +146,7 @@ class Claimer(threading.Thread):
         """Free the slot, and put the request back to its queue if `requeue`."""
         held = self._drop(delivery_tag)
         if held is not None and requeue:
-            self._give_back([held.claim], "returned" if held.returned else "lost")
+            self._requeue([held.claim], "returned" if held.returned else "lost")
 
     def mark_returned(self, delivery_tag: str) -> None:
         """Count no attempt when the request is rejected next."""
@@ -157,7 +159,7 @@ class Claimer(threading.Thread):
             self._changed.notify_all()
         return held
 
-    def _give_back(self, claims: list[Claim], why: Why) -> None:
+    def _requeue(self, claims: list[Claim], why: Why) -> None:
         if not claims:
             return
         try:
@@ -173,7 +175,7 @@ class Claimer(threading.Thread):
             queues, count = self._wait_for_slot()
             try:
                 if self._unsure:
-                    self._give_back_unknown()
+                    self._requeue_unknown()
                 claims = claim(self._redis, queues, count, self._name, granted_s(self._settings.lease_s))
                 if claims:
                     self._receive(claims)
@@ -197,10 +199,11 @@ class Claimer(threading.Thread):
                     return queues, free
                 self._changed.wait()
 
-    def _give_back_unknown(self) -> None:
+    def _requeue_unknown(self) -> None:
         self._unsure = False
         known = [held.claim for held in self.held().values()]
-        requeue_unknown(self._redis, self._queues, self._name, known)
+        for one in requeue_unknown(self._redis, self._queues, self._name, known):
+            logger.warning("requeued %s (%s): the answer to its claim was lost", one.request_id, one.queue)
 
     def _receive(self, claims: Sequence[Claim]) -> None:
         unwanted = []
@@ -219,4 +222,4 @@ class Claimer(threading.Thread):
                 self._incoming.append(message_of(one, request, tag, self, kill_after_s(held, self._queues)))
                 call_soon = self._call_soon
             call_soon(self._deliver)
-        self._give_back(unwanted, "returned")
+        self._requeue(unwanted, "returned")

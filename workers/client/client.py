@@ -35,7 +35,6 @@ STOP_POLL_S = 0.1
 DEADLINE_GRACE_S = 2.0  # the TIMEOUT outcome of a worker may arrive so much after the deadline
 NO_LIMIT = 1 << 31
 SHORTEN_S = 1.0
-RECORDED_TTL_S = 600  # of an outcome that is recorded; a run that resumes within it needs no record
 CANCEL_BATCH = 64  # each takes a connection
 FINAL_POLL_S = 1.0  # limit of the poll for an outcome at the deadline
 
@@ -246,7 +245,7 @@ class QueueClient:
             ids, self._recorded = self._recorded, []
             pipeline = self._redis.pipeline(transaction=False)
             for request_id in ids:
-                pipeline.expire(outcome_key(request_id), RECORDED_TTL_S, lt=True)
+                pipeline.expire(outcome_key(request_id), self._settings.recorded_ttl_s, lt=True)
             try:
                 await pipeline.execute()
             except (RedisError, OSError) as error:  # they expire later

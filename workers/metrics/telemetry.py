@@ -54,7 +54,7 @@ class WorkerMetrics:
             ["kind", "result", "cause"],
         )
         self._requeued = counter(
-            "llmi_tasks_given_back", "Tasks requeued because the process that ran them died.", ["kind"]
+            "llmi_tasks_requeued", "Tasks requeued because the process that ran them died.", ["kind"]
         )
         self._refusals = counter(
             "llmi_unknown_refusals",

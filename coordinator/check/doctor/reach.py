@@ -18,7 +18,7 @@ from coordinator.check.doctor.finding import Finding, fail, note, of_problems, o
 from coordinator.config import parts
 from coordinator.config.settings import RAY_ENV, ServiceConfig
 from coordinator.state import claim
-from evaluation.authors import author as author
+from evaluation.authors import author
 from evaluation.rubric import judge as rubric
 from evaluation.settings import AUTHOR_URL_ENV, RUBRIC_URL_ENV, AuthorSettings, RubricSettings
 from rewards.settings import IMAGE_URL_ENV, TEXT_URL_ENV, JudgeEndpoint

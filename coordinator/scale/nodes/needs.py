@@ -8,7 +8,7 @@ from __future__ import annotations
 from collections.abc import Iterable, Sequence
 
 from coordinator.config.settings import ServiceConfig
-from evaluation.authors import author as author
+from evaluation.authors import author
 from evaluation.rubric import judge as rubric
 from rewards import settings as judges
 from rewards.settings import JudgeEndpoint

@@ -34,13 +34,14 @@ from workers.storage.cache import cache_folder
 ISOLATED = dict.fromkeys((REDIS_ENV, TEXT_URL_ENV, IMAGE_URL_ENV))
 """Removes the variables that name another Redis or other judges."""
 LEASE_S = 5.0
+AUDITED_S = 86_400  # outcomes stay in Redis for the audit
 
 
 def make_config(
     folder: Path, port: int, provider: Provider, result_ttl_s: int | None = None
 ) -> ServiceConfig:
     """Real search and code; images and verdicts by `provider`. `port`: of Redis, or of its proxy."""
-    queue = QueueSettings(redis_url=f"redis://127.0.0.1:{port}/0", lease_s=LEASE_S)
+    queue = QueueSettings(redis_url=f"redis://127.0.0.1:{port}/0", lease_s=LEASE_S, recorded_ttl_s=AUDITED_S)
     if result_ttl_s is not None:
         queue = queue.model_copy(update={"result_ttl_s": result_ttl_s})
     made = ImageModelSettings(

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import multiprocessing
+import sys
 import threading
 import time
 from collections.abc import Iterator
@@ -158,6 +159,23 @@ def test_a_forked_process_has_a_loop_of_its_own() -> None:
     process.join(LATER_S)
     assert (process.exitcode, answers.get()) == (0, 7)
     assert run(seven(), in_seconds(LATER_S)) == 7
+
+
+def test_a_loop_that_a_coroutine_ended_is_replaced() -> None:
+    """A provider of a package may call `sys.exit`; asyncio lets that end the loop."""
+
+    async def leave() -> None:
+        sys.exit(1)
+
+    thread_of_loop = run(_thread(), in_seconds(LATER_S))
+    with pytest.raises(SystemExit):
+        run(leave(), in_seconds(SOON_S))
+    thread_of_loop.join(LATER_S)
+    assert run(_thread(), in_seconds(LATER_S)) is not thread_of_loop
+
+
+async def _thread() -> threading.Thread:
+    return threading.current_thread()
 
 
 def test_stopping_cancels_the_work_and_ends_the_thread() -> None:

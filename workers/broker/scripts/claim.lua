@@ -1,7 +1,7 @@
 -- Move the next requests from their queues to one worker, in one step: a request is queued or held, never between.
 --
--- The next request is the one with the smallest time of posting plus `ageing` for each level below the first. A
--- request of a low level therefore waits for younger ones of a higher level, but not for ever.
+-- The next request is the one with the smallest time of posting plus its level times `ageing`. A request of a low
+-- level therefore waits for younger ones of a higher level, but not for ever.
 --
 -- KEYS      the lists of the queues
 -- ARGV[1]   requests to claim at most

@@ -55,4 +55,8 @@ def looks_like_address(host: str) -> bool:
 
 def _is_number(part: str) -> bool:
     digits = part.lower().removeprefix("0x")
-    return part.isdigit() or (digits != part.lower() and all(one in string.hexdigits for one in digits))
+    return (
+        not part
+        or part.isdigit()
+        or (digits != part.lower() and all(one in string.hexdigits for one in digits))
+    )

@@ -142,7 +142,7 @@ def test_a_folder_that_is_no_run_is_refused(tmp_path):
             None,
             "queued: 2 workers are loading",
         ),
-        (RequestStatus("unknown"), None, "stuck: Redis has lost it; reposted within 15 s"),
+        (RequestStatus("unknown"), None, "stuck: Redis has lost it; its client reposts it within seconds"),
         (RequestStatus("quarantined"), None, "quarantined: it ended its worker too often"),
         (RequestStatus("done"), None, "done: its outcome is being delivered"),
     ],

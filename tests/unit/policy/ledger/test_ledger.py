@@ -69,6 +69,16 @@ def test_lines_of_older_versions_are_read_and_written_alike(name):
     assert (type(entry).__name__, entry.model_dump_json()) == (name, OLD_LINES[name])
 
 
+def test_requests_of_version_1_are_read():
+    """Their runs can be looked at; queues refuse them."""
+    line = (
+        '{"type":"posted","time":1.0,"request":{"version":1,"request_id":"u_0-0","kind":"search",'
+        '"payload":{"query":"a heron"},"deadline":700.0,"limit_s":60.0,"seed":3,"owner":"u_0"}}'
+    )
+    entry = ENTRY.validate_json(line)
+    assert (entry.request.request_id, entry.request.version, entry.request.priority) == ("u_0-0", 2, 3)
+
+
 def test_the_types_of_entries_in_files_stay_the_same():
     classes = get_args(get_args(Entry)[0])
     assert {one.model_fields["type"].default for one in classes} == {

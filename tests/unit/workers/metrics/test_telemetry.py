@@ -59,7 +59,7 @@ def test_a_worker_counts_waits_service_and_outcomes(registry: CollectorRegistry)
         "llmi_task_outcomes_total code success ": 2,
         "llmi_task_outcomes_total code model no_hit": 1,
         "llmi_task_outcomes_total code infrastructure worker_lost": 1,
-        "llmi_tasks_given_back_total code": 1,
+        "llmi_tasks_requeued_total code": 1,
     }
 
 

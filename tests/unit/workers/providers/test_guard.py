@@ -102,6 +102,7 @@ def test_no_ipv6_form_makes_a_private_address_public(address: ipaddress.IPv4Addr
         "http://0x7f000001/a.png",
         "http://0X7F.0.0.0x1/a.png",
         "http://127.0x./a.png",
+        "http://1..2/a.png",
         "http://127.0.0.1./a.png",
         "http://127.0.0.1#@example.org/a.png",
         "http://⑯⑨。②⑤④。⑯⑨。②⑤④/a.png",
