@@ -17,7 +17,7 @@ from waiting import wait_until
 from workers.broker.dead_letters import read_dead_letters
 from workers.broker.keys import held_key, outcome_key, queue_lists, record_key
 from workers.celery_app import claimer as module
-from workers.celery_app.claimer import Claimer
+from workers.celery_app.claimer import Claimer, Held
 from workers.messages import Request
 from workers.settings import QueueSettings
 
@@ -34,7 +34,7 @@ class Celery:
     """What Celery is to a claimer: it takes messages when it is notified."""
 
     def __init__(self, settings: QueueSettings, slots: int, queues: tuple[str, ...]):
-        self.claimer = Claimer(settings, NAME, queues, slots)
+        self.claimer = Claimer(settings, NAME, queues, slots, lambda: True)
         self.received: list[Message] = []
         self.notified = threading.Event()
         self.claimer.start()
@@ -45,6 +45,16 @@ class Celery:
     @property
     def ids(self) -> list[str]:
         return [message.properties["correlation_id"] for message in self.received]
+
+    @property
+    def held(self) -> dict[str, Held]:
+        """What the claimer holds by request id and attempt, such as "a/1"."""
+        held = self.claimer.held().values()
+        return {f"{one.claim.request_id}/{one.claim.attempt}": one for one in held}
+
+    def tag(self, name: str) -> str:
+        """The delivery tag of a request id and attempt."""
+        return self.held[name].claim.tag
 
 
 @pytest.fixture
@@ -70,14 +80,14 @@ def test_no_more_is_claimed_than_there_are_slots(celery: Celery, raw: redis.Redi
     wait_until(lambda: celery.ids == ["a", "b"])
     celery.received[0].ack()
     wait_until(lambda: celery.ids == ["a", "b", "c"])
-    assert set(celery.claimer.held()) == {"b/1", "c/1"}
+    assert set(celery.held) == {"b/1", "c/1"}
 
 
 def test_nothing_is_claimed_without_a_connection(celery: Celery, raw: redis.Redis) -> None:
     queue_up(raw, *named("a"))
     celery.connect()
     wait_until(lambda: celery.ids == ["a"])
-    celery.claimer.stop_claiming(["a/1"])  # it runs
+    celery.claimer.stop_claiming([celery.tag("a/1")])  # it runs
     queue_up(raw, *named("b"))
     other = Celery(celery.claimer._settings, 1, ("code",))
     other.connect()
@@ -104,10 +114,10 @@ def test_a_job_that_outlives_the_connection_occupies_its_slot(celery: Celery, ra
     queue_up(raw, *named("a", "b", "c"))
     celery.connect()
     wait_until(lambda: celery.ids == ["a", "b"])
-    celery.claimer.stop_claiming(["a/1"])
+    celery.claimer.stop_claiming([celery.tag("a/1")])
     celery.connect()
     wait_until(lambda: celery.ids == ["a", "b", "b"])
-    assert set(celery.claimer.held()) == {"a/1", "b/2"}
+    assert set(celery.held) == {"a/1", "b/2"}
     celery.received[0].ack()
     wait_until(lambda: celery.ids[3:] == ["c"])
 
@@ -120,10 +130,10 @@ def test_a_rejected_request_counts_an_attempt_unless_its_circuit_is_open(
     celery.connect()
     wait_until(lambda: celery.ids == ["a"])
     if circuit_open:
-        celery.claimer.mark_returned("a/1")
+        celery.claimer.mark_returned(celery.tag("a/1"))
     celery.received[0].reject(requeue=True)
     wait_until(lambda: celery.ids == ["a", "a"])
-    assert len(celery.claimer.held()["a/2"].claim.lost) == lost
+    assert len(celery.held["a/2"].claim.lost) == lost
 
 
 def test_a_paused_queue_waits_and_others_do_not(celery: Celery, raw: redis.Redis) -> None:
@@ -154,7 +164,7 @@ def test_a_claim_whose_answer_was_lost_is_claimed_again(
     celery.connect()
     wait_until(lambda: celery.ids == ["a", "b"])
     assert lost.is_set()
-    held = celery.claimer.held()
+    held = celery.held
     assert {tag: one.claim.lost for tag, one in held.items()} == {"a/2": (), "b/2": ()}
 
 
@@ -170,11 +180,11 @@ def test_what_could_not_be_given_back_goes_back_later(
         raise redis.ConnectionError("Connection refused")
 
     monkeypatch.setattr(module, "requeue", down)
-    celery.claimer.stop_claiming(["b/1"])
+    celery.claimer.stop_claiming([celery.tag("b/1")])
     assert state(raw, "a") == ("held", "1")
     celery.connect()
     wait_until(lambda: celery.ids == ["a", "b", "a"])
-    assert {tag: one.claim.lost for tag, one in celery.claimer.held().items()} == {"b/1": (), "a/2": ()}
+    assert {tag: one.claim.lost for tag, one in celery.held.items()} == {"b/1": (), "a/2": ()}
 
 
 def test_an_invalid_request_takes_no_slot(

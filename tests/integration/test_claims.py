@@ -97,7 +97,7 @@ def test_a_claim_carries_its_request_and_durations(raw: redis.Redis) -> None:
     make_old(raw, request.request_id, 7.0)
     [held] = claim(raw, ["code"], 1, "w", LEASE_S)
     assert Request.model_validate_json(held.message) == request
-    assert (held.request_id, held.number, held.queue) == (request.request_id, 1, "code")
+    assert (held.request_id, held.attempt, held.queue) == (request.request_id, 1, "code")
     assert (held.reply_to, held.lost) == ("llmi:replies:x", ())
     assert 7.0 <= held.age_s < 37.0
     assert 70.0 < held.left_s <= 100.0

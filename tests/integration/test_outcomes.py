@@ -102,8 +102,8 @@ async def test_a_cancelled_request_that_is_held_is_not_run_again(
     queue_up(raw, request, reply_to=STREAM)
     [held] = claim(raw, ["code"], 1, "w", 60.0)
     await cancel(queue_settings, request)
-    assert raw.lrange(cancelled_key("w"), 0, -1) == [request.request_id.encode()]
-    assert renew(raw, [held], 60.0).cancelled == (request.request_id,)
+    assert raw.lrange(cancelled_key("w"), 0, -1) == [held.tag.encode()]
+    assert renew(raw, [held], 60.0).cancelled == (held,)
     raw.delete(STREAM)
     assert requeue(raw, [held], why) == []
     assert raw.exists(record_key(request.request_id), held_key("code"), "code", STREAM) == 0

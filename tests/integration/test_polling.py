@@ -151,7 +151,7 @@ def messages() -> list[Message]:
 @pytest.fixture
 def claimer(queue_settings: QueueSettings, messages: list[Message]) -> Iterator[Claimer]:
     """With one slot, and no Celery. It delivers to `messages`."""
-    claimer = Claimer(queue_settings, "w@node", ["code"], 1)
+    claimer = Claimer(queue_settings, "w@node", ["code"], 1, lambda: True)
     claimer.start()
     claimer.resume(lambda call: call(), messages.append)
     yield claimer

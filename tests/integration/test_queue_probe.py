@@ -75,7 +75,7 @@ def test_a_usable_server_passes_and_nothing_is_left_in_it(redis_server: Embedded
 
 
 def test_a_node_of_a_cluster_is_refused(server: Server) -> None:
-    port = server("--cluster-enabled", "yes")
+    port = server("--cluster-enabled", "yes", "--cluster-port", str(_free_port()))
     [problem] = problems(port)
     assert "Redis Cluster" in problem
     assert "name a single server" in problem

@@ -61,6 +61,7 @@ class Record:
     place: int
     held_by: str = ""
     claims: int = 0
+    number: int = 0
     lost: list[str] = field(default_factory=list)
     notifies: bool = True
 
@@ -135,8 +136,11 @@ class Lives(RuleBasedStateMachine):
     def claim(self, worker: str, count: int) -> None:
         found = claim(self.redis, [KIND], count, worker, 60.0)
         expected = self._claimed(worker, count)
-        assert [(one.request_id, one.number, [lost.worker for lost in one.lost]) for one in found] == expected
+        assert [
+            (one.request_id, one.attempt, [lost.worker for lost in one.lost]) for one in found
+        ] == expected
         for one in found:
+            self.records[one.request_id].number = one.number
             assert Request.model_validate_json(one.message).request_id == one.request_id
         self.claims += found
 
@@ -167,16 +171,16 @@ class Lives(RuleBasedStateMachine):
 
     def _current(self, one: Claim) -> bool:
         record = self.records.get(one.request_id)
-        return record is not None and bool(record.held_by) and record.claims == one.number
+        return record is not None and bool(record.held_by) and record.number == one.number
 
     @precondition(lambda self: self.claims)
     @rule()
     def renew(self) -> None:
         """All claims that were ever made, so stale ones too."""
         found = renew(self.redis, self.claims, 60.0)
-        current = [one.request_id for one in self.claims if self._current(one)]
-        assert list(found.lost) == [one.request_id for one in self.claims if not self._current(one)]
-        assert list(found.cancelled) == [request_id for request_id in current if request_id in self.visible]
+        current = [one for one in self.claims if self._current(one)]
+        assert list(found.lost) == [one for one in self.claims if not self._current(one)]
+        assert list(found.cancelled) == [one for one in current if one.request_id in self.visible]
 
     @precondition(lambda self: self.claims)
     @rule(data=st.data(), why=st.sampled_from(["returned", "lost"]))
@@ -277,13 +281,13 @@ class Lives(RuleBasedStateMachine):
 
     @invariant()
     def what_is_nowhere_is_found_lost(self) -> None:
-        async def look() -> set[str]:
+        async def look() -> list[str]:
             async with redis.asyncio.Redis.from_url(self.url) as client:
                 outcomes, lost = await check(client, IDS)
                 assert outcomes.keys() == self.visible.keys()
                 return lost
 
-        nowhere = {one for one in IDS if one not in self.records and one not in self.visible}
+        nowhere = [one for one in IDS if one not in self.records and one not in self.visible]
         assert asyncio.run(look()) == nowhere
 
     @invariant()

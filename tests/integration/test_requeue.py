@@ -62,7 +62,7 @@ def test_only_a_loss_counts_as_an_attempt(way: str, counted: int, three: None, r
     held = claim(raw, ["code"], 1, "w", 0.0)
     BACK[way](raw, held)
     [again] = claim(raw, ["code"], 1, "v", LEASE_S)
-    assert (again.request_id, again.number) == ("first", 2)
+    assert (again.request_id, again.attempt) == ("first", 2)
     assert [attempt.worker for attempt in again.lost] == ["w"] * counted
     assert all(abs(attempt.started - time.time()) < 60.0 for attempt in again.lost)
 
@@ -90,8 +90,8 @@ def test_a_stale_claim_changes_nothing(three: None, raw: redis.Redis) -> None:
     requeue_expired(raw, ["code"])
     [again] = claim(raw, ["code"], 1, "w", LEASE_S)
     before = raw.hgetall(record_key("first")), raw.zrange(held_key("code"), 0, -1, withscores=True)
-    assert again.number == stale.number + 1
-    assert renew(raw, [stale], 1000 * LEASE_S).lost == ("first",)
+    assert (again.attempt, again.number == stale.number) == (stale.attempt + 1, False)
+    assert renew(raw, [stale], 1000 * LEASE_S).lost == (stale,)
     for why in ("returned", "lost"):
         assert requeue(raw, [stale], why) == []
     assert (raw.hgetall(record_key("first")), raw.zrange(held_key("code"), 0, -1, withscores=True)) == before
@@ -111,8 +111,8 @@ def test_a_worker_that_was_silent_stores_no_failure(
     requeue_expired(raw, ["code"])
     if held:
         claim(raw, ["code"], 1, "v", LEASE_S)
-    late = Outcome(request_id="first", kind="code", result=result, attempt=stale.number)
-    commit(raw, late, "", 60)
+    late = Outcome(request_id="first", kind="code", result=result)
+    commit(raw, late, "", 60, stale.number)
     assert bool(raw.exists(outcome_key("first"))) is stored
     assert bool(raw.exists(record_key("first"))) is not stored
 
@@ -130,6 +130,6 @@ def test_what_a_worker_does_not_know_that_it_holds_goes_back(raw: redis.Redis) -
 def test_a_held_request_that_expired_leaves_nothing(three: None, raw: redis.Redis) -> None:
     held = claim(raw, ["code"], 1, "w", 0.0)
     raw.delete(record_key("first"))
-    assert renew(raw, held, LEASE_S).lost == ("first",)
+    assert renew(raw, held, LEASE_S).lost == tuple(held)
     assert requeue_expired(raw, ["code"]) == []
     assert raw.zcard(held_key("code")) == 0

@@ -42,8 +42,9 @@ class Attempt(Message):
 class Claim:
     """A request that this worker holds.
 
-    `number`: of the claim; 0 for an entry that names no request, with the entry as `message`. `age_s`:
-    seconds since it was posted. `left_s`, `start_left_s`: seconds until its deadline and its latest start.
+    `number`: of the claim; 0 for an entry that names no request, with the entry as `message`. `attempt`:
+    how often the request was claimed. `age_s`: seconds since it was posted. `left_s`, `start_left_s`: seconds
+    until its deadline and its latest start.
     `lost`: earlier claims that were lost.
     """
 
@@ -56,6 +57,12 @@ class Claim:
     left_s: float = 0.0
     start_left_s: float = 0.0
     lost: tuple[Attempt, ...] = ()
+    attempt: int = 1
+
+    @property
+    def tag(self) -> str:
+        """Names this claim of this request; Celery's delivery tag."""
+        return f"{self.request_id}/{self.number}"
 
 
 @dataclass(frozen=True)
@@ -69,12 +76,12 @@ class Requeued:
 
 @dataclass(frozen=True)
 class Renewal:
-    """What a renewal found. `lost`: ids that this worker does not hold any more. `cancelled`: ids that have
-    an outcome already. `now`: Unix seconds by the clock of Redis.
+    """What a renewal found. `lost`: claims that are not held any more. `cancelled`: those of requests that
+    have an outcome already. `now`: Unix seconds by the clock of Redis.
     """
 
-    lost: tuple[str, ...]
-    cancelled: tuple[str, ...]
+    lost: tuple[Claim, ...]
+    cancelled: tuple[Claim, ...]
     now: float
 
 
@@ -94,7 +101,7 @@ def renew(client: redis.Redis, claims: Sequence[Claim], lease_s: float) -> Renew
     arguments: list[Any] = [_microseconds(lease_s), *_names(claims)]
     lost, cancelled, (seconds, micros) = RENEW(client, [], arguments)
     now = int(seconds) + int(micros) / 1e6
-    return Renewal(tuple(one.decode() for one in lost), tuple(one.decode() for one in cancelled), now)
+    return Renewal(tuple(claims[i] for i in lost), tuple(claims[i] for i in cancelled), now)
 
 
 def requeue(client: redis.Redis, claims: Sequence[Claim], why: Why) -> list[Requeued]:
@@ -132,10 +139,10 @@ def _names(claims: Sequence[Claim]) -> list[str | int]:
 def _claim_of(found: Sequence[Any]) -> Claim:
     if len(found) == 3:
         return Claim("", 0, found[2].decode(), found[0])
-    request_id, number, queue, message, reply_to, age, left, start_left, lost = found
+    request_id, number, queue, message, reply_to, age, left, start_left, lost, attempt = found
     return Claim(
         request_id.decode(),
-        number,
+        int(number),
         queue.decode(),
         message,
         reply_to.decode(),
@@ -143,6 +150,7 @@ def _claim_of(found: Sequence[Any]) -> Claim:
         int(left) / 1e6,
         int(start_left) / 1e6,
         tuple(Attempt.model_validate(one) for one in json.loads(lost)),
+        attempt,
     )
 
 

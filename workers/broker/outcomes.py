@@ -22,7 +22,9 @@ MAX_REPLIES = 10_000  # entries of one reply stream; a client further behind fin
 COMMIT = Script("workers.broker.scripts", "commit", "queue")
 
 
-def _arguments(outcome: Outcome, reply_to: str, ttl_s: int, cancel: bool) -> tuple[list[str], list[str]]:
+def _arguments(
+    outcome: Outcome, reply_to: str, ttl_s: int, cancel: bool, number: int = 0
+) -> tuple[list[str], list[str]]:
     keys = [outcome_key(outcome.request_id), record_key(outcome.request_id), STATS]
     ran = outcome.started > 0 and outcome.finished > 0
     return keys, [
@@ -35,17 +37,17 @@ def _arguments(outcome: Outcome, reply_to: str, ttl_s: int, cancel: bool) -> tup
         f"{outcome.finished - outcome.started:.6f}" if ran else "",
         reply_to,
         str(int(cancel)),
-        str(outcome.attempt),
+        str(number),
     ]
 
 
-def commit(client: redis.Redis, outcome: Outcome, reply_to: str, ttl_s: int) -> bytes:
+def commit(client: redis.Redis, outcome: Outcome, reply_to: str, ttl_s: int, number: int = 0) -> bytes:
     """Store `outcome` unless a better one is stored, and notify the client through its reply stream.
 
-    `reply_to`: the stream, for a request that Redis has lost. Returns the stored outcome as JSON. Raises
-    `redis.RedisError`.
+    `reply_to`: the stream, for a request that Redis has lost. `number`: of the claim under which it ran; 0
+    for none. Returns the stored outcome as JSON. Raises `redis.RedisError`.
     """
-    keys, arguments = _arguments(outcome, reply_to, ttl_s, cancel=False)
+    keys, arguments = _arguments(outcome, reply_to, ttl_s, cancel=False, number=number)
     return cast(bytes, COMMIT(client, keys, arguments))
 
 

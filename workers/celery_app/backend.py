@@ -75,8 +75,9 @@ class OutcomeBackend(RedisBackend):
         name = getattr(request, "task", None) or getattr(request, "name", None) or ""
         reply_to = getattr(request, "reply_to", None) or ""
         outcome = outcome_of(task_id, name, result, state)
-        outcome = outcome.model_copy(update={"attempt": _attempt(request)})
-        self.ensure(commit, (self.client, outcome, reply_to, int(self.expires)))
+        outcome = outcome.model_copy(update={"attempt": _header(request, "attempt")})
+        number = _header(request, "claim")
+        self.ensure(commit, (self.client, outcome, reply_to, int(self.expires), number))
         self._count(outcome, request)
         return result
 
@@ -97,7 +98,7 @@ class OutcomeBackend(RedisBackend):
             logger.exception("metrics of %s could not be written", outcome.request_id)
 
 
-def _attempt(request: Any) -> int:
-    """The number of the claim: an attribute in the pool process, a header in the worker's own process."""
+def _header(request: Any, name: str) -> int:
+    """A number of the message: an attribute in the pool process, a header in the worker's own process."""
     headers = getattr(request, "request_dict", None) or {}
-    return int(getattr(request, "attempt", None) or headers.get("attempt", 0))
+    return int(getattr(request, name, None) or headers.get(name, 0))

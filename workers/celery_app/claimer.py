@@ -33,6 +33,7 @@ from workers.settings import QueueSettings
 logger = logging.getLogger(__name__)
 IDLE_S = 1.0  # an idle worker claims so often although nothing woke it
 RETRY_S = 0.5
+WARM_POLL_S = 0.1
 LATE_S = 5.0  # how long a job may run over its time before its lease expires
 KILL_S = LATE_S / 2  # and before its process is killed
 # The same for a process that keeps a model. Its job checks its time after each step, which takes seconds.
@@ -51,6 +52,10 @@ class Held:
     since: float = field(default_factory=time.monotonic)
     returned: bool = False
 
+    def renewed_until(self, keeps_model: bool) -> float:
+        """Monotonic seconds until which its lease is renewed: until its process is replaced at the latest."""
+        return self.ends + LATE_S + (WEDGED_S if keeps_model else 0.0)
+
     @property
     def ends(self) -> float:
         """Monotonic seconds at which its job must have ended."""
@@ -65,19 +70,27 @@ def kill_after_s(held: Held, queues: Sequence[str]) -> float:
 
 
 class Claimer(threading.Thread):
-    """Claims for the worker `name` that serves `queues` with `slots`.
+    """Claims for the worker `name` that serves `queues` with `slots`, once it `is_warm`.
 
     It is the channel of the messages that it passes on: they acknowledge and reject themselves here.
     """
 
     no_ack_consumers = None  # part of a channel
 
-    def __init__(self, settings: QueueSettings, name: str, queues: Sequence[str], slots: int):
+    def __init__(
+        self,
+        settings: QueueSettings,
+        name: str,
+        queues: Sequence[str],
+        slots: int,
+        is_warm: Callable[[], bool],
+    ):
         super().__init__(name="claimer", daemon=True)
         self._settings = settings
         self._name = name
         self._queues = tuple(queues)
         self._slots = slots
+        self._is_warm = is_warm
         self._redis = connect_redis(settings.url, POLL_TIMEOUT_S)
         self._changed = threading.Condition()
         self._held: dict[str, Held] = {}  # by delivery tag
@@ -171,6 +184,7 @@ class Claimer(threading.Thread):
     # The thread
 
     def run(self) -> None:
+        self._wait_until_warm()
         while True:
             queues, count = self._wait_for_slot()
             try:
@@ -186,8 +200,14 @@ class Claimer(threading.Thread):
                 logger.warning("no requests claimed: %s", error)
                 time.sleep(RETRY_S)
             except Exception:  # of any kind: without this thread the worker consumes nothing
+                self._unsure = True
                 logger.exception("no requests claimed")
                 time.sleep(RETRY_S)
+
+    def _wait_until_warm(self) -> None:
+        """Return when every process of this worker has loaded its models: another worker may be idle now."""
+        while not self._is_warm():
+            time.sleep(WARM_POLL_S)
 
     def _wait_for_slot(self) -> tuple[tuple[str, ...], int]:
         """Wait for a free slot; returns the queues to claim from, and the number of free slots."""
@@ -213,7 +233,7 @@ class Claimer(threading.Thread):
             except (Refused, ValidationError) as error:
                 refuse(self._redis, one, error, self._settings.result_ttl_s)
                 continue
-            tag = f"{one.request_id}/{one.number}"
+            tag = one.tag
             with self._changed:
                 if self._call_soon is None:
                     unwanted.append(one)

@@ -17,6 +17,7 @@ from celery.app.amqp import AMQP
 from celery.concurrency.thread import TaskPool as Threads
 from celery.worker import state
 
+from workers.celery_app import heartbeat
 from workers.celery_app.claimer import Claimer
 from workers.celery_app.lease import LeaseRenewer
 from workers.celery_app.timer_step import TimerStep
@@ -50,7 +51,9 @@ class ClaimStep(TimerStep):
             settings = section("queue", QueueSettings)
             queues = [kind for kind in consumer.app.amqp.queues.consume_from if kind in QUEUES]
             slots = consumer.pool.num_processes
-            ClaimStep.claimer = Claimer(settings, consumer.hostname, queues, slots)
+            ClaimStep.claimer = Claimer(
+                settings, consumer.hostname, queues, slots, lambda: heartbeat.warm_slots() >= slots
+            )
             ClaimStep.renewer = LeaseRenewer(settings, consumer.hostname, queues, ClaimStep.claimer)
             ClaimStep.claimer.start()
             ClaimStep.renewer.start()
@@ -65,7 +68,7 @@ class ClaimStep(TimerStep):
     def stop(self, consumer: Any) -> None:
         super().stop(consumer)
         if self.claimer is not None:
-            started = [one for one in tuple(state.requests.values()) if one.time_start is not None]
+            started = [one for one in tuple(state.active_requests) if one.time_start is not None]
             self.claimer.stop_claiming(one.message.delivery_tag for one in started)
 
 
@@ -75,14 +78,14 @@ def _call_soon(consumer: Any, call: Any, *arguments: Any) -> None:
     WakeUp.notify()
 
 
-def _kill(consumer: Any, request_ids: tuple[str, ...]) -> None:
-    """Kill the jobs of cancelled requests. A thread cannot be killed, and `JobRequest.terminate` does
-    not kill a process that keeps a model.
+def _kill(consumer: Any, tags: set[str]) -> None:
+    """Kill the jobs of cancelled requests. A thread cannot be killed, and `JobRequest.terminate` spares a
+    process that keeps a model.
     """
     if isinstance(consumer.pool, Threads):
         return
-    for request_id in request_ids:
-        if (request := state.requests.get(request_id)) is not None:
+    for request in tuple(state.active_requests):
+        if request.message.delivery_tag in tags:
             request.terminate(consumer.pool, signal="SIGKILL")
 
 

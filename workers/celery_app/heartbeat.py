@@ -11,6 +11,7 @@ Invariants:
 from __future__ import annotations
 
 import logging
+import multiprocessing
 import os
 import signal
 import time
@@ -34,6 +35,7 @@ _self: dict[str, Any] = {
     "kinds": (),
     "fields": {},  # written by the parent
 }  # this worker; set in the parent, inherited by its children
+_warm_slots = multiprocessing.get_context("fork").Value("i", 0)  # shared with the children
 
 
 def renew(pipeline: Any, settings: QueueSettings, clock_s: float) -> None:
@@ -50,6 +52,16 @@ def _register(pipeline: Any, fields: dict[str, Any], ttl_s: int, now: float) -> 
     pipeline.zadd(WORKERS, {name: now})
     pipeline.zremrangebyscore(WORKERS, "-inf", now - LOADING_TTL_S)
     pipeline.expire(WORKERS, LOADING_TTL_S)
+
+
+def warm_slots() -> int:
+    """How many slots of this worker have warmed, replaced processes included."""
+    return int(_warm_slots.value)
+
+
+def _count_warm(slots: int) -> None:
+    with _warm_slots.get_lock():
+        _warm_slots.value += slots
 
 
 def _publish(**fields: Any) -> None:
@@ -100,12 +112,14 @@ def connect() -> None:
         if not _warm():
             os.kill(os.getppid(), signal.SIGTERM)
             raise SystemExit(1)
+        _count_warm(1)
         _write({f"warm:{os.getpid()}": os.getpid()})
 
     def consuming(sender: Any, **_: Any) -> None:
         if isinstance(sender.pool, Threads):
             if not _warm():
                 raise WorkerTerminate(1)
+            _count_warm(sender.pool.num_processes)
             _publish(**{f"warm:{slot}": os.getpid() for slot in range(sender.pool.num_processes)})
         _publish(consuming=os.getpid())
 

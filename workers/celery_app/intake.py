@@ -70,7 +70,8 @@ def message_of(claim: Claim, request: Request, tag: str, channel: Any, kill_afte
         "timelimit": [kill_after_s, None],
         "posted": time.time() - claim.age_s,
         "delivered": time.time(),
-        "attempt": claim.number,
+        "attempt": claim.attempt,
+        "claim": claim.number,
         "traceparent": request.traceparent,
     }
     return Message(
@@ -81,7 +82,7 @@ def message_of(claim: Claim, request: Request, tag: str, channel: Any, kill_afte
         delivery_info={
             "exchange": "",
             "routing_key": claim.queue,
-            "redelivered": claim.number > 1,
+            "redelivered": claim.attempt > 1,
         },
         properties={
             "correlation_id": request.request_id,

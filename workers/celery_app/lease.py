@@ -4,6 +4,7 @@ Invariants:
 - Renewing runs in its own thread. Neither a busy event loop nor a shutdown that waits for a job lets a lease
   expire.
 - A claim that this worker has lost is not renewed.
+- Leases that expired while Redis refused or was away are not requeued before their workers could renew them.
 - Renewing stops when the job's time is over, so a worker that hangs loses the job.
 """
 
@@ -17,11 +18,12 @@ from typing import Any
 
 import redis
 
+from workers import jobs
 from workers.broker.claims import renew, requeue_expired
 from workers.broker.keys import cancelled_key
 from workers.broker.leases import beat_s, granted_s
 from workers.celery_app import heartbeat, reporting
-from workers.celery_app.claimer import LATE_S, Claimer
+from workers.celery_app.claimer import Claimer
 from workers.redis_client import POLL_TIMEOUT_S, connect_redis
 from workers.settings import QueueSettings
 
@@ -31,19 +33,23 @@ logger = logging.getLogger(__name__)
 class LeaseRenewer(threading.Thread):
     """Renews leases and the worker's heartbeat five times per lease, and waits for cancellations meanwhile.
 
-    `on_cancelled` is called in this thread with the ids of cancelled requests that this worker holds.
+    `on_cancelled` is called in this thread with the delivery tags of cancelled requests of this worker, each
+    once.
     """
 
     def __init__(self, settings: QueueSettings, name: str, queues: Sequence[str], claimer: Claimer):
         super().__init__(name="leases", daemon=True)
-        self.on_cancelled: Callable[[tuple[str, ...]], None] = lambda _: None
+        self.on_cancelled: Callable[[set[str]], None] = lambda _: None
         self._settings = settings
-        self._cancelled = cancelled_key(name)
+        self._notices = cancelled_key(name)
         self._queues = tuple(queues)
         self._claimer = claimer
         self._renewing = threading.Lock()
         self._stopped = False
+        self._keeps_model = jobs.keeps_model(queues)
         self._lost: set[str] = set()  # delivery tags of claims that belong to another worker now
+        self._cancelled: set[str] = set()  # delivery tags that `on_cancelled` got
+        self._sweep_at = time.monotonic() + granted_s(settings.lease_s)
         self._redis = connect_redis(settings.url, POLL_TIMEOUT_S)
 
     def stop(self) -> None:
@@ -63,34 +69,49 @@ class LeaseRenewer(threading.Thread):
                             self.renew()
                 self._await_cancellation(max(0.01, min(POLL_TIMEOUT_S / 2, due - time.monotonic())))
             except (redis.RedisError, OSError) as error:
-                logger.warning("leases not renewed: %s", error)
-                time.sleep(min(every_s, 1.0))
+                self._wait(f"leases not renewed: {error}")
             except Exception:  # of any kind: without this thread, every running job would be requeued
                 logger.exception("leases not renewed")
-                time.sleep(min(every_s, 1.0))
+                self._wait("")
+
+    def _wait(self, why: str) -> None:
+        """Pause after a failure. Other workers may have failed to renew too, so they get a lease of time."""
+        if why:
+            logger.warning(why)
+        self._sweep_at = time.monotonic() + granted_s(self._settings.lease_s)
+        time.sleep(min(beat_s(self._settings.lease_s), 1.0))
 
     def renew(self) -> None:
         """Renew all leases and the worker's heartbeat, then requeue what silent workers hold."""
         now = time.monotonic()
         held = self._claimer.held()
         self._lost &= held.keys()
-        mine = {
-            tag: one.claim for tag, one in held.items() if tag not in self._lost and now <= one.ends + LATE_S
-        }
-        found = renew(self._redis, list(mine.values()), granted_s(self._settings.lease_s))
-        self._lost |= {tag for tag, one in mine.items() if one.request_id in found.lost}
+        self._cancelled &= held.keys()
+        mine = [
+            one.claim
+            for tag, one in held.items()
+            if tag not in self._lost and now <= one.renewed_until(self._keeps_model)
+        ]
+        found = renew(self._redis, mine, granted_s(self._settings.lease_s))
+        self._lost |= {one.tag for one in found.lost}
         pipeline = self._redis.pipeline(transaction=False)
         heartbeat.renew(pipeline, self._settings, time.time() - found.now)
         reporting.renew(pipeline, self._settings.lease_s)
         pipeline.execute()
-        if found.cancelled:
-            self.on_cancelled(found.cancelled)
-        for one in requeue_expired(self._redis, self._queues):
-            logger.warning(
-                "lease expired: requeued %s (%s), held by %s", one.request_id, one.queue, one.worker
-            )
+        self._notify({one.tag for one in found.cancelled})
+        if now >= self._sweep_at:
+            for one in requeue_expired(self._redis, self._queues):
+                logger.warning(
+                    "lease expired: requeued %s (%s), held by %s", one.request_id, one.queue, one.worker
+                )
 
     def _await_cancellation(self, timeout_s: float) -> None:
-        found: Any = self._redis.blpop([self._cancelled], timeout_s)
+        found: Any = self._redis.blpop([self._notices], timeout_s)
         if found is not None:
-            self.on_cancelled((found[1].decode(),))
+            self._notify({found[1].decode()})
+
+    def _notify(self, tags: set[str]) -> None:
+        """Pass on the tags that are new."""
+        if new := tags - self._cancelled:
+            self._cancelled |= new
+            self.on_cancelled(new)

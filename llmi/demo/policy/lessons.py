@@ -41,8 +41,8 @@ def pairs(kind: Kind, recipe: Recipe, seed: int) -> list[tuple[Prompt, str]]:
     image."""
     random = Random(f"lessons:{seed}")
     plain, pictured = (prompts(seed + 1, "train", pictures=pictures) for pictures in (False, True))
-    prompts = [next(pictured if kind == "vl" and number % 3 else plain) for number in range(recipe.documents)]
-    return [(prompt, write(random, prompt.topic, prompt.image_num, recipe.flaws)) for prompt in prompts]
+    chosen = [next(pictured if kind == "vl" and number % 3 else plain) for number in range(recipe.documents)]
+    return [(prompt, write(random, prompt.topic, prompt.image_num, recipe.flaws)) for prompt in chosen]
 
 
 def chat_text(tokenizer: Any, prompt: Prompt) -> str:

@@ -168,7 +168,7 @@ def test_a_loop_that_a_coroutine_ended_is_replaced() -> None:
         sys.exit(1)
 
     thread_of_loop = run(_thread(), in_seconds(LATER_S))
-    with pytest.raises(SystemExit):
+    with pytest.raises(InfrastructureFault):
         run(leave(), in_seconds(SOON_S))
     thread_of_loop.join(LATER_S)
     assert run(_thread(), in_seconds(LATER_S)) is not thread_of_loop

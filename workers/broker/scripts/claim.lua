@@ -10,13 +10,15 @@
 -- ARGV[4]   microseconds of `ageing`
 -- ARGV[5+]  per list: its queue, its level as a number
 -- Returns   {claim, ..}; a claim: {id, number of this claim, queue, message, reply stream, microseconds since it was
---           posted, until its deadline, until its latest start, lost attempts as a JSON array}.
+--           posted, until its deadline, until its latest start, lost attempts as a JSON array, how often it was claimed}.
 --           An entry that cannot be an id: {entry, 0, queue}. It is removed.
 local SKIPPED = 1000  -- entries without a request (cancelled ones) that one call removes from a list
 
 local function pop(i)
   redis.call('RPOP', KEYS[i])
-  redis.call('HINCRBY', 'llmi:queue:' .. ARGV[5 + 2 * (i - 1)], 'popped:' .. ARGV[6 + 2 * (i - 1)], 1)
+  local counter = 'llmi:queue:' .. ARGV[5 + 2 * (i - 1)]
+  redis.call('HINCRBY', counter, 'popped:' .. ARGV[6 + 2 * (i - 1)], 1)
+  redis.call('EXPIRE', counter, 86400)
 end
 
 local function head(i)
@@ -36,12 +38,12 @@ end
 
 local function claim(id, queue)
   local record = record_key(id)
-  local number = redis.call('HINCRBY', record, 'claims', 1)
-  redis.call('HSET', record, 'state', 'held', 'worker', ARGV[3], 'claimed', whole(now))
+  local attempt = redis.call('HINCRBY', record, 'claims', 1)
+  redis.call('HSET', record, 'state', 'held', 'worker', ARGV[3], 'claimed', whole(now), 'number', whole(now))
   redis.call('ZADD', held_key(queue), whole(now + ARGV[2]), id)
   local found = redis.call('HMGET', record, 'message', 'reply_to', 'posted', 'deadline', 'start_by', 'lost')
-  return {id, number, queue, found[1], found[2], whole(now - found[3]),
-    whole(found[4] - now), whole(found[5] - now), found[6] or '[]'}
+  return {id, whole(now), queue, found[1], found[2], whole(now - found[3]),
+    whole(found[4] - now), whole(found[5] - now), found[6] or '[]', attempt}
 end
 
 local heads, claims = {}, {}

@@ -17,7 +17,7 @@
 -- Returns  the stored outcome, which may be an earlier one; the client is notified of that one. If there is none,
 --          the given one
 local visible = redis.call('GET', KEYS[1])
-local found = redis.call('HMGET', KEYS[2], 'state', 'queue', 'reply_to', 'worker', 'claims')
+local found = redis.call('HMGET', KEYS[2], 'state', 'queue', 'reply_to', 'worker', 'number')
 local earlier = ARGV[10] ~= '0' and found[1] and (found[1] ~= 'held' or found[5] ~= ARGV[10])
 if earlier and ARGV[2] ~= '1' then return visible or ARGV[1] end
 if not visible then
@@ -35,7 +35,7 @@ end
 local reply_to = found[3] or ARGV[8]
 if found[1] == 'held' and ARGV[9] == '1' then
   local cancelled = 'llmi:cancelled:' .. found[4]
-  redis.call('LPUSH', cancelled, ARGV[4])
+  redis.call('LPUSH', cancelled, ARGV[4] .. '/' .. found[5])
   redis.call('EXPIRE', cancelled, 60)
   redis.call('HSET', KEYS[2], 'reply_to', '')  -- the client may be closed when the job ends
 elseif found[1] then

@@ -9,7 +9,7 @@
 --     posted, deadline, start_by
 --     place                 how many were posted to its list before it, plus 1
 --     state                 'waiting' or 'held'
---     claims                how often it was claimed; the number names the last claim
+--     claims, number        how often it was claimed; a number that names the last claim, and never comes again
 --     worker, claimed       of the last claim
 --     lost                  claims that ended with the loss of a process or worker: JSON, [{worker, started}, ..]
 --   llmi:held:QUEUE       sorted set: ids of held requests -> when their leases expire

@@ -1,5 +1,6 @@
--- Put held requests back to the head of their queues: given ones, or those whose leases have expired by the clock of
--- Redis (`now` of queue.lua).
+-- Put held requests back to the head of their queues: given ones, or those whose leases have expired.
+--
+-- Leases go by the clock of Redis (`now` of queue.lua).
 --
 -- Requests of one list stay in their order. The delivery of a request that was cancelled meanwhile ends instead.
 --
@@ -13,7 +14,7 @@ local found, requeued = {}, {}
 
 local function requeue(queue, id, number)
   local record = record_key(id)
-  local last = redis.call('HMGET', record, 'state', 'claims', 'worker', 'claimed', 'lost', 'level')
+  local last = redis.call('HMGET', record, 'state', 'number', 'worker', 'claimed', 'lost', 'level')
   if last[1] ~= 'held' or (number and last[2] ~= number) then
     if not number then redis.call('ZREM', held_key(queue), id) end
     return
@@ -54,7 +55,7 @@ elseif ARGV[1] == 'unknown' then  -- reads what all workers hold, not what is qu
   for i = first, #ARGV, 2 do known[ARGV[i]] = ARGV[i + 1] end
   for i = 4, first - 1 do
     for _, id in ipairs(redis.call('ZRANGE', held_key(ARGV[i]), 0, -1)) do
-      local last = redis.call('HMGET', record_key(id), 'worker', 'claims')
+      local last = redis.call('HMGET', record_key(id), 'worker', 'number')
       if last[1] == ARGV[2] and last[2] ~= known[id] then add(ARGV[i], id, last[2]) end
     end
   end

@@ -73,7 +73,7 @@ def test_a_requeued_message_is_valid_until_it_has_lost_enough_workers() -> None:
 
 
 def test_celerys_message_holds_the_request_of_the_claim() -> None:
-    one, before = claim(MESSAGE, number=4, age_s=10.0), time.time()
+    one, before = claim(MESSAGE, number=77, attempt=4, age_s=10.0), time.time()
     request = read_request(one, MAX_ATTEMPTS)
     message = message_of(one, request, "tag", channel=None, kill_after_s=20.0)
     [arguments, named, after] = message.payload
