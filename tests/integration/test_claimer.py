@@ -197,3 +197,22 @@ def test_an_invalid_request_takes_no_slot(
     wait_until(lambda: celery.ids == ["a", "b"])
     assert raw.exists(*(outcome_key(f"odd {number}") for number in range(3))) == 3
     assert len(read_dead_letters(queue_settings.url)) == 3
+
+
+def test_a_worker_claims_nothing_until_it_is_warm(queue_settings: QueueSettings, raw: redis.Redis) -> None:
+    """Its models take minutes to load, and another worker may be idle."""
+    warm, asked, received = threading.Event(), threading.Event(), []
+
+    def is_warm() -> bool:
+        asked.set()
+        return warm.is_set()
+
+    queue_up(raw, *named("a"))
+    claimer = Claimer(queue_settings, NAME, ("code",), 1, is_warm)
+    claimer.resume(lambda call: call(), received.append)
+    claimer.start()
+    assert asked.wait(30.0)
+    assert state(raw, "a") == ("waiting", "0")
+    warm.set()
+    wait_until(lambda: received)
+    claimer.stop_claiming([])

@@ -98,6 +98,17 @@ def test_a_stale_claim_changes_nothing(three: None, raw: redis.Redis) -> None:
     assert renew(raw, [again], LEASE_S).lost == ()
 
 
+def test_the_claim_of_a_lost_request_is_not_that_of_the_same_request_posted_again(raw: redis.Redis) -> None:
+    """Redis lost everything while a job ran; its worker held both claims under one name."""
+    queue_up(raw, named("first"))
+    [before] = claim(raw, ["code"], 1, "w", LEASE_S)
+    raw.flushall()
+    queue_up(raw, named("first"))
+    [after] = claim(raw, ["code"], 1, "w", LEASE_S)
+    assert (before.attempt, after.attempt) == (1, 1)
+    assert renew(raw, [before, after], LEASE_S).lost == (before,)
+
+
 @pytest.mark.parametrize("held", [False, True], ids=["queued again", "held again"])
 @pytest.mark.parametrize(
     ("result", "stored"),

@@ -49,7 +49,7 @@ class LeaseRenewer(threading.Thread):
         self._keeps_model = jobs.keeps_model(queues)
         self._lost: set[str] = set()  # delivery tags of claims that belong to another worker now
         self._cancelled: set[str] = set()  # delivery tags that `on_cancelled` got
-        self._sweep_at = time.monotonic() + granted_s(settings.lease_s)
+        self._sweep_at = 0.0  # monotonic seconds
         self._redis = connect_redis(settings.url, POLL_TIMEOUT_S)
 
     def stop(self) -> None:

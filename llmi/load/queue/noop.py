@@ -1,4 +1,4 @@
-"""Jobs that do nothing, in place of the jobs of two queues; `llmi.load.queue.noop_app` loads them.
+"""Jobs that do nothing, in place of the jobs of two queues; `llmi.load.queue.noop_app` registers them.
 
 Invariant: neither calls an outside service nor keeps a model, so that no circuit breaker is read.
 """
@@ -22,7 +22,6 @@ class Noop(Message):
     text: str = ""
 
 
-@job(QUEUE, Noop)
 def count(_payload: Noop, _ctx: JobContext) -> Success:
     """Append a byte to the file named by BENCH_COUNTER, if it is set."""
     if counter := _counter(os.getpid()):
@@ -30,10 +29,15 @@ def count(_payload: Noop, _ctx: JobContext) -> Success:
     return Success()
 
 
-@job(BESIDE, Noop)
 def nothing(_payload: Noop, _ctx: JobContext) -> Success:
     """Do nothing."""
     return Success()
+
+
+def register_jobs() -> None:
+    """Put them in place of the jobs of `QUEUE` and `BESIDE`, in this process."""
+    job(QUEUE, Noop)(count)
+    job(BESIDE, Noop)(nothing)
 
 
 @functools.cache

@@ -112,3 +112,25 @@ def test_stop_waits_for_a_renewal_in_progress(leases: LeaseRenewer, monkeypatch:
     leases.join(ENOUGH_S)
     assert order[-1] == "ended", order
     assert not leases.is_alive()
+
+
+def test_leases_of_others_have_time_to_be_renewed_after_an_outage(
+    leases: LeaseRenewer, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Redis was away for longer than a lease, so all leases have expired. Each job would have run again."""
+    sweeps: list[object] = []
+    found = SimpleNamespace(lost=(), cancelled=(), now=time.time())
+    monkeypatch.setattr(lease, "renew", lambda *_: found)
+    monkeypatch.setattr(lease, "requeue_expired", lambda *_: sweeps.append(_) or [])
+    monkeypatch.setattr(lease.heartbeat, "renew", lambda *_: None)
+    monkeypatch.setattr(lease.reporting, "renew", lambda *_: None)
+    pipeline = SimpleNamespace(execute=lambda: None)
+    monkeypatch.setattr(leases, "_redis", SimpleNamespace(pipeline=lambda **_: pipeline))
+    leases.renew()
+    assert len(sweeps) == 1
+    leases._wait("Redis is away")
+    leases.renew()
+    assert len(sweeps) == 1, "requeued what others could renew"
+    monkeypatch.setattr(leases, "_sweep_at", time.monotonic())
+    leases.renew()
+    assert len(sweeps) == 2

@@ -73,6 +73,8 @@ def at_work(one: psutil.Process) -> psutil.Process:
 
     found = wait_until(jailed, every_s=0.005)
     assert found is not None
+    entered_s = found.cpu_times().user
+    wait_until(lambda: found.cpu_times().user > entered_s + 0.02, every_s=0.005)  # it decodes
     return found
 
 
