@@ -1,4 +1,4 @@
-"""Scripted jobs on existing queues: `code` (prefork), `search` and `judge_text` (threads)."""
+"""The scripted job of the queue tests. `queue_app` puts it on existing queues, in workers only."""
 
 from __future__ import annotations
 
@@ -8,10 +8,8 @@ import time
 from pathlib import Path
 from typing import Literal
 
-from workers.celery_app.app import app
-from workers.celery_app.execution import register
 from workers.errors import Cause, InfrastructureFault, ModelFault
-from workers.jobs import JobContext, job
+from workers.jobs import JobContext
 from workers.messages import Message, Success
 
 Act = Literal[
@@ -49,8 +47,3 @@ def run_order(order: Order, context: JobContext) -> Success:
     if order.act == "raise":
         raise ZeroDivisionError("a bug")
     return Success(source={"seed": context.request.seed, "pid": os.getpid()})
-
-
-for kind in ("code", "search", "judge_text"):
-    job(kind, Order)(run_order)
-    register(app, kind)
