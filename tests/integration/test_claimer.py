@@ -16,8 +16,8 @@ from waiting import wait_until
 
 from workers.broker.dead_letters import read_dead_letters
 from workers.broker.keys import held_key, outcome_key, queue_lists, record_key
-from workers.celery_app import claimer as module
-from workers.celery_app.claimer import Claimer, Held
+from workers.celery_app.delivery import claimer as module
+from workers.celery_app.delivery.claimer import Claimer, Held
 from workers.messages import Request
 from workers.settings import QueueSettings
 

@@ -34,7 +34,7 @@ from workers.broker.dead_letters import (
 )
 from workers.broker.keys import held_key, outcome_key, queue_lists, replies_key
 from workers.broker.posting import MAX_MESSAGE_BYTES, Posted
-from workers.celery_app.intake import Refused, read_request
+from workers.celery_app.delivery.intake import Refused, read_request
 from workers.client import publisher
 from workers.client.client import QueueClient
 from workers.client.publisher import Publisher

@@ -23,7 +23,7 @@ from waiting import until, wait_until
 
 from workers.broker.keys import held_key, record_key
 from workers.celery_app.app import make_app
-from workers.celery_app.claimer import Claimer
+from workers.celery_app.delivery.claimer import Claimer
 from workers.client.client import QueueClient
 from workers.messages import Outcome
 from workers.process.worker import WorkerProcess

@@ -10,8 +10,8 @@ import os
 from pathlib import Path
 from typing import Any
 
-from workers.celery_app import claimer
 from workers.celery_app.app import app as app
+from workers.celery_app.delivery import claimer
 from workers.providers.image import diffusers
 from workers.providers.provider import ProviderImage, ProviderRequest
 

@@ -11,7 +11,7 @@ from celery import bootsteps
 from celery.worker.control import control_command
 from queue_app import app
 
-from workers.celery_app.consumer import ClaimStep
+from workers.celery_app.delivery.consumer import ClaimStep
 from workers.redis_client import connect_redis
 
 COMMAND = "loop_size"

@@ -2,7 +2,7 @@
 
 A request is cancelled once its outcome is stored (`QueueClient.cancel`). Jobs that can stop early look at the
 flag, for example between two steps of a pipeline. Jobs in a process of their own are killed by their worker
-(`workers.celery_app.consumer`), unless the process keeps a model.
+(`workers.celery_app.delivery.consumer`), unless the process keeps a model.
 
 Invariants:
 - Looking at a flag never waits and never uses the network. A Redis that hangs delays no GPU.

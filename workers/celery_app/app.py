@@ -3,8 +3,9 @@
 Invariants:
 - Messages are JSON.
 - A message is acknowledged after its outcome is stored.
-- Requests come from `workers.celery_app.claimer`. Kombu's connection serves control commands and events only.
-- The job of a silent worker is requeued within `lease_s` (`workers.celery_app.lease`).
+- Requests come from `workers.celery_app.delivery.claimer`. Kombu's connection serves control commands and
+  events only.
+- The job of a silent worker is requeued within `lease_s` (`workers.celery_app.delivery.lease`).
 """
 
 from __future__ import annotations
@@ -15,8 +16,9 @@ from typing import Any
 
 from celery import Celery
 
-from workers.celery_app import consumer, heartbeat, maintenance, pause, reporting, wakeup
+from workers.celery_app import heartbeat, maintenance, reporting, wakeup
 from workers.celery_app.backend import TASK_PREFIX
+from workers.celery_app.delivery import consumer, pause
 from workers.queues import QUEUES
 from workers.settings import QueueSettings, section
 

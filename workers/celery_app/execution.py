@@ -1,8 +1,9 @@
 """The life of one message in a pool process: parse, check the circuit, run the job, return its outcome.
 
-Before: `claimer` claims the request, `intake` validates it, and Celery receives it with its time limit.
-Meanwhile: `lease` renews its lease. After: Celery passes the outcome to `backend`, which stores it, ends its
-delivery and notifies the producer; then Celery acknowledges the message, which frees the slot.
+Before: `delivery.claimer` claims the request, `delivery.intake` validates it, and Celery receives it with its
+time limit. Meanwhile: `delivery.lease` renews its lease. After: Celery passes the outcome to `backend`, which
+stores it, ends its delivery and notifies the producer; then Celery acknowledges the message, which frees the
+slot.
 
 Invariants:
 - No message makes the task raise, however malformed.
@@ -32,7 +33,7 @@ from workers.broker.dead_letters import Reason, dead_letter_message
 from workers.broker.keys import outcome_key
 from workers.broker.retry import retry_redis
 from workers.celery_app.backend import TASK_PREFIX
-from workers.celery_app.intake import first_error
+from workers.celery_app.delivery.intake import first_error
 from workers.errors import Cause
 from workers.messages import Failure, Outcome, Request
 from workers.redis_client import connect_redis
@@ -41,7 +42,7 @@ from workers.storage.blobs import BlobStore
 
 logger = logging.getLogger(__name__)
 STALE_S = 1.0  # a request that starts so long after its delivery may have an outcome
-REQUEUE_DELAY_S = 0.5  # time for `workers.celery_app.pause` to stop consuming the queue
+REQUEUE_DELAY_S = 0.5  # time for `workers.celery_app.delivery.pause` to stop consuming the queue
 
 
 class Requeued(Exception):

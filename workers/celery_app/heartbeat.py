@@ -65,7 +65,7 @@ def _count_warm(slots: int) -> None:
 
 
 def _publish(**fields: Any) -> None:
-    """Write fields from the parent. Every heartbeat repeats them (`workers.celery_app.lease`)."""
+    """Write fields from the parent. Every heartbeat repeats them (`workers.celery_app.delivery.lease`)."""
     _self["fields"].update(fields)
     _write(fields)
 

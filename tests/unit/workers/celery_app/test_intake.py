@@ -15,7 +15,7 @@ from pydantic import ValidationError
 from workers.broker.claims import Attempt, Claim
 from workers.broker.dead_letters import DeadLetter
 from workers.broker.posting import MAX_MESSAGE_BYTES, prepare
-from workers.celery_app.intake import Refused, first_error, message_of, read_request
+from workers.celery_app.delivery.intake import Refused, first_error, message_of, read_request
 from workers.messages import HIGH, Request
 
 QUEUE = "search"

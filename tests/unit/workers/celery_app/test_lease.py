@@ -11,9 +11,9 @@ from typing import Any
 import pytest
 
 from workers.broker.claims import Claim
-from workers.celery_app import lease
-from workers.celery_app.claimer import LATE_S, WEDGED_S, Held, kill_after_s
-from workers.celery_app.lease import LeaseRenewer
+from workers.celery_app.delivery import lease
+from workers.celery_app.delivery.claimer import LATE_S, WEDGED_S, Held, kill_after_s
+from workers.celery_app.delivery.lease import LeaseRenewer
 from workers.settings import QueueSettings
 
 ENOUGH_S = 10.0

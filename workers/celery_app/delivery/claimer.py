@@ -26,7 +26,7 @@ from workers import jobs
 from workers.broker.claims import Claim, Why, claim, requeue, requeue_unknown
 from workers.broker.keys import wake_key
 from workers.broker.leases import granted_s
-from workers.celery_app.intake import Refused, message_of, read_request, refuse
+from workers.celery_app.delivery.intake import Refused, message_of, read_request, refuse
 from workers.redis_client import POLL_TIMEOUT_S, connect_redis
 from workers.settings import QueueSettings
 

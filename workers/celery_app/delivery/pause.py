@@ -19,7 +19,7 @@ from typing import Any
 import redis
 
 from workers.broker.breakers import fetch_breakers
-from workers.celery_app.consumer import ClaimStep
+from workers.celery_app.delivery.consumer import ClaimStep
 from workers.celery_app.timer_step import TimerStep
 from workers.jobs import JOBS, provider_of
 from workers.redis_client import POLL_TIMEOUT_S, connect_redis

@@ -18,8 +18,8 @@ from celery.concurrency.thread import TaskPool as Threads
 from celery.worker import state
 
 from workers.celery_app import heartbeat
-from workers.celery_app.claimer import Claimer
-from workers.celery_app.lease import LeaseRenewer
+from workers.celery_app.delivery.claimer import Claimer
+from workers.celery_app.delivery.lease import LeaseRenewer
 from workers.celery_app.timer_step import TimerStep
 from workers.celery_app.wakeup import WakeUp
 from workers.queues import QUEUES

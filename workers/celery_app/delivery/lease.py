@@ -23,7 +23,7 @@ from workers.broker.claims import renew, requeue_expired
 from workers.broker.keys import cancelled_key
 from workers.broker.leases import beat_s, granted_s
 from workers.celery_app import heartbeat, reporting
-from workers.celery_app.claimer import Claimer
+from workers.celery_app.delivery.claimer import Claimer
 from workers.redis_client import POLL_TIMEOUT_S, connect_redis
 from workers.settings import QueueSettings
 
