@@ -13,8 +13,9 @@ import json
 from pathlib import Path
 from typing import Literal
 
-from pydantic import Field, model_validator
+from pydantic import Field, JsonValue, model_validator
 
+from policy.train_sections import KlSettings, LoraSettings
 from workers.process import interpreter
 from workers.settings import CONFIG_ENV, LocalPath, Settings
 from workers.storage.cache import CACHE_ENV, cache_folder
@@ -178,6 +179,19 @@ class TrainSettings(Settings):
     """MiB of weights that are sent to the generators at once."""
     save_every: int = Field(default=20, ge=0)
     """Steps between two checkpoints, which is the most that a run that dies loses; 0 saves none."""
+    offload_params: bool = False
+    """Keep the weights that are trained in the memory of the machine while a GPU does not need them."""
+    offload_optimizer: bool = True
+    """Keep the state of the optimiser in the memory of the machine between updates. With `offload_params` it
+    makes room on GPUs that also generate, and costs a copy in each step. Neither has an effect on a CPU."""
+
+    lora: LoraSettings = LoraSettings()
+    """Adapters instead of all weights."""
+    kl: KlSettings = KlSettings()
+    """A penalty on the distance to the initial model."""
+    verl: dict[str, JsonValue] = Field(default_factory=dict)
+    """Any options of verl, nested as in its own files. They are merged last and replace those of this
+    section; `llmi train CONFIG --dry-run` shows and checks the result ([training.md](training.md))."""
 
     @model_validator(mode="after")
     def _corrected(self) -> TrainSettings:
@@ -222,6 +236,11 @@ class TrainSettings(Settings):
         ranks = self.trainer_gpus * self.trainer_nodes // self.sequence_parallel
         if self.batch_size * self.n % ranks:
             raise ValueError(f"batch_size times n must be a multiple of the {ranks} data-parallel ranks")
+        if self.megatron and (self.device == "cpu" or self.sequence_parallel > 1):
+            raise ValueError(
+                "verl.model_engine: megatron needs device: cuda and sequence_parallel: 1 (its own is "
+                "verl.actor_rollout_ref.actor.megatron.context_parallel_size)"
+            )
         if self.device == "cpu" and (self.tensor_parallel > 1 or self.sequence_parallel > 1):
             raise ValueError("tensor_parallel and sequence_parallel must be 1 on a CPU")
         if self.device == "cpu" and self.rollout_batched_tokens < self.prompt_tokens + self.response_tokens:
@@ -235,6 +254,11 @@ class TrainSettings(Settings):
     def adapts(self) -> bool:
         """Whether prompts are submitted as `policy.admission.window` decides."""
         return self.admission == "adaptive" and self.mode != "sync"
+
+    @property
+    def megatron(self) -> bool:
+        """Whether Megatron trains, instead of FSDP."""
+        return self.verl.get("model_engine") == "megatron"
 
     @property
     def rollout_slots(self) -> int:

@@ -9,9 +9,6 @@ Invariants:
 
 from __future__ import annotations
 
-import importlib.util
-from collections.abc import Sequence
-from importlib.metadata import version
 from pathlib import Path
 from typing import Any
 
@@ -19,12 +16,10 @@ import yaml
 from rich.console import Console
 from rich.syntax import Syntax
 
-from coordinator.check import inputs, preflight
+from coordinator.check import inputs, options, preflight
 from coordinator.config.paths import placed
 from coordinator.config.settings import RunConfig
 from coordinator.console.terminal import print_line
-from policy.train.verl_options import hydra_overrides
-from workers.errors import ConfigError
 
 
 def resolve(config: RunConfig, runs: Path, console: Console, resume: bool = False) -> dict[str, Any]:
@@ -34,15 +29,7 @@ def resolve(config: RunConfig, runs: Path, console: Console, resume: bool = Fals
     """
     run = runs / config.name
     document = config.model_dump(mode="json")
-    used = placed(config, blobs=run)
-    data = used.data
-    overrides = hydra_overrides(
-        used.train,
-        run=run,
-        data_train=[Path(file) for file in data.train],
-        data_test=[Path(file) for file in data.test or data.train[:1]],
-    )
-    compose(overrides)
+    data, overrides = placed(config, blobs=run).data, options.resolved(config, run)
     absent = [f"data: {file} does not exist" for file in (*data.train, *data.test) if not Path(file).exists()]
     problems = [
         *preflight.local(config, run, resume),
@@ -69,22 +56,3 @@ def _title(console: Console, words: str) -> None:
         console.rule(words)
     else:
         print_line(console, f"# {words}", markup=False)
-
-
-def compose(overrides: Sequence[str]) -> None:
-    """Build verl's configuration with these options, without importing verl. Raises `ConfigError`."""
-    import hydra
-    from hydra.errors import HydraException
-    from omegaconf.errors import OmegaConfBaseException
-
-    spec = importlib.util.find_spec("verl")
-    if spec is None or not spec.submodule_search_locations:
-        raise ConfigError("verl is not installed; install llmi with its extra cpu or gpu")
-    tree = Path(spec.submodule_search_locations[0]) / "trainer" / "config"
-    # Options that begin with hydra. are those of its own program.
-    own = [option for option in overrides if not option.startswith("hydra.")]
-    try:
-        with hydra.initialize_config_dir(config_dir=str(tree), version_base=None):
-            hydra.compose("ppo_trainer", overrides=own)
-    except (HydraException, OmegaConfBaseException) as error:
-        raise ConfigError(f"verl {version('verl')} refuses the options: {error}") from error

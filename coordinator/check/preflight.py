@@ -8,7 +8,7 @@ from __future__ import annotations
 
 from pathlib import Path
 
-from coordinator.check import folders, inputs, services
+from coordinator.check import folders, inputs, options, services
 from coordinator.config.settings import RunConfig
 from policy import tools
 from policy.data.checked_images import Progress
@@ -24,6 +24,7 @@ def check(config: RunConfig, run: Path, resume: bool = False, progress: Progress
     """
     problems = [
         *surroundings(config, run, resume),
+        *options.problems(config, run),
         *(inputs.unbuilt(config) or [*missing(config), *inputs.data(config, progress)]),
     ]
     if problems:

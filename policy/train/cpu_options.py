@@ -14,6 +14,7 @@ def cpu_options(train: TrainSettings) -> dict[str, object]:
         "actor_rollout_ref.model.external_lib": "policy.cpu.gloo",
         "+actor_rollout_ref.model.override_config.attn_implementation": "sdpa",
         "+actor_rollout_ref.actor.fsdp_config.mixed_precision.param_dtype": "fp32",
+        "+actor_rollout_ref.ref.fsdp_config.mixed_precision.param_dtype": "fp32",
         f"{rollout}.dtype": "float32",
         f"{rollout}.load_format": "auto",
         f"{rollout}.enforce_eager": True,

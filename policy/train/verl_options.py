@@ -1,7 +1,8 @@
 """Translate `TrainSettings` to Hydra overrides for verl's V1 trainer (verl 0.9.1).
 
 Invariants:
-- only this module and `cpu_options` know the names of verl's options;
+- only the `*_options` modules of this folder know the names of verl's options;
+- `train.verl` is merged last;
 - no secret is put into an override, because verl prints them all;
 - only extension points of verl are used here.
 """
@@ -13,7 +14,9 @@ from pathlib import Path
 
 from policy.settings import AGENT, AGENT_CONFIG, TrainSettings, checkpoint, environment
 from policy.train.cpu_options import cpu_options
-from policy.train.hydra import quote
+from policy.train.engine_options import engine_options
+from policy.train.passthrough import merged
+from policy.train.update_options import update_options
 
 
 def hydra_overrides(
@@ -33,19 +36,20 @@ def hydra_overrides(
     options |= _data(train, data_train, data_test)
     options |= _model(train)
     options |= _actor(train)
+    options |= engine_options(train)
+    options |= update_options(train)
     options |= _rollout(train, run)
     options |= _trainer(train, run, resume_from)
     options |= _sampler(train, run)
     options |= cpu_options(train) if train.device == "cpu" else {}
     for name, value in environment(train, run=run).items():
         options[f"+ray_kwargs.ray_init.runtime_env.env_vars.{name}"] = value
-    return [f"{name}={quote(value)}" for name, value in options.items()]
+    return merged(options, train.verl)
 
 
 def _algorithm(train: TrainSettings) -> dict[str, object]:
     return {
         "algorithm.adv_estimator": "grpo",
-        "algorithm.use_kl_in_reward": False,
         "algorithm.rollout_correction.bypass_mode": train.old_log_prob == "rollout",
         "algorithm.rollout_correction.rollout_is": train.rollout_is,
         "algorithm.rollout_correction.rollout_is_threshold": train.rollout_is_threshold,
@@ -81,14 +85,11 @@ def _model(train: TrainSettings) -> dict[str, object]:
 
 def _actor(train: TrainSettings) -> dict[str, object]:
     actor = "actor_rollout_ref.actor"
-    cuda = train.device == "cuda"
     return {
-        f"{actor}.strategy": "fsdp2",
         f"{actor}.ppo_mini_batch_size": train.batch_size,
         f"{actor}.ppo_epochs": 1,
         f"{actor}.use_dynamic_bsz": True,
         f"{actor}.ppo_max_token_len_per_gpu": train.micro_batch_tokens,
-        f"{actor}.use_kl_loss": False,
         f"{actor}.entropy_coeff": train.entropy,
         f"{actor}.policy_loss.loss_mode": "vanilla" if train.loss == "grpo" else "gspo",
         f"{actor}.loss_agg_mode": train.aggregation,
@@ -96,21 +97,12 @@ def _actor(train: TrainSettings) -> dict[str, object]:
         f"{actor}.clip_ratio_low": train.clip_low,
         f"{actor}.clip_ratio_high": train.clip_high,
         f"{actor}.clip_ratio_c": train.clip_c,
-        f"{actor}.grad_clip": train.grad_clip,
         f"{actor}.data_loader_seed": train.seed,
         f"{actor}.optim.lr": train.lr,
-        f"{actor}.optim.lr_scheduler_type": train.schedule,
-        f"{actor}.optim.min_lr_ratio": train.min_lr_ratio,
         f"{actor}.optim.lr_warmup_steps": train.warmup_steps,
         f"{actor}.optim.weight_decay": train.weight_decay,
         f"{actor}.optim.clip_grad": train.grad_clip,
-        f"{actor}.ulysses_sequence_parallel_size": train.sequence_parallel,
-        f"{actor}.fsdp_config.ulysses_sequence_parallel_size": train.sequence_parallel,
-        f"{actor}.fsdp_config.seed": train.seed,
-        f"{actor}.fsdp_config.use_torch_compile": cuda,
-        f"{actor}.use_torch_compile": cuda,
-        f"{actor}.fsdp_config.param_offload": False,
-        f"{actor}.fsdp_config.optimizer_offload": cuda,
+        f"{actor}.use_torch_compile": train.device == "cuda",
     }
 
 
@@ -144,10 +136,13 @@ def _rollout(train: TrainSettings, run: Path) -> dict[str, object]:
 
 
 def _trainer(train: TrainSettings, run: Path, resume_from: int) -> dict[str, object]:
+    mode = f"{'windowed' if train.adapts else 'resumable'}_{train.mode}"
     options: dict[str, object] = {
         "trainer.use_v1": True,
         "trainer.device": train.device,
-        "trainer.v1.trainer_mode": f"{'windowed' if train.adapts else 'resumable'}_{train.mode}",
+        "trainer.v1.trainer_mode": mode,
+        # verl's base class reads the section that is named like the mode.
+        f"+trainer.v1.{mode}": f"${{trainer.v1.{train.mode}}}",
         "trainer.nnodes": train.trainer_nodes,
         "trainer.n_gpus_per_node": train.trainer_gpus,
         "trainer.total_epochs": train.epochs,

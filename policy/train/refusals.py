@@ -1,0 +1,119 @@
+"""Options of verl that would have no effect here, or break a run, each with what to set instead (verl 0.9.1).
+
+Found by reading what verl's V1 trainer, its agent loops and `policy.train.sampler` read.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Mapping
+from typing import Any
+
+from policy.settings import TrainSettings
+from policy.train.passthrough import leaves
+
+# Options that settings of this project also reach, which other parts of a run read.
+SETTINGS = {
+    "actor_rollout_ref.model.path": "train.model",
+    "actor_rollout_ref.rollout.n": "train.n",
+    "actor_rollout_ref.rollout.temperature": "train.temperature",
+    "actor_rollout_ref.rollout.tensor_model_parallel_size": "train.tensor_parallel",
+    "actor_rollout_ref.rollout.max_model_len": "train.prompt_tokens and train.response_tokens",
+    "actor_rollout_ref.rollout.prompt_length": "train.prompt_tokens",
+    "actor_rollout_ref.rollout.response_length": "train.response_tokens",
+    "actor_rollout_ref.rollout.max_num_seqs": "train.rollout_seqs",
+    "actor_rollout_ref.rollout.nnodes": "train.rollout_nodes",
+    "actor_rollout_ref.rollout.n_gpus_per_node": "train.rollout_gpus",
+    "actor_rollout_ref.rollout.agent": "train.rollout_processes",
+    "actor_rollout_ref.hybrid_engine": "train.mode",
+    "algorithm.filter_groups": "train.filter_groups",
+    "data.train_files": "data.train",
+    "data.val_files": "data.test",
+    "data.train_batch_size": "train.batch_size",
+    "data.max_prompt_length": "train.prompt_tokens",
+    "data.max_response_length": "train.response_tokens",
+    "trainer.default_local_dir": "--dir",
+    "trainer.device": "train.device",
+    "trainer.n_gpus_per_node": "train.trainer_gpus",
+    "trainer.nnodes": "train.trainer_nodes",
+    "trainer.resume_from_path": "--resume",
+    "trainer.resume_mode": "--resume",
+    "trainer.save_freq": "train.save_every",
+    "trainer.total_epochs": "train.epochs",
+    "trainer.total_training_steps": "train.steps",
+    "trainer.v1.colocate_async.num_warmup_batches": "train.warmup_batches",
+    "trainer.v1.sampler": "train.max_staleness, train.min_valid and train.filter_groups",
+    "trainer.v1.separate_async.num_warmup_batches": "train.warmup_batches",
+    "trainer.v1.trainer_mode": "train.mode",
+}
+# Options of verl's own dataset class.
+ROW_KEYS = (
+    "data.custom_cls",
+    "data.filter_overlong_prompts",
+    "data.function_tool_path",
+    "data.image_key",
+    "data.prompt_key",
+    "data.return_raw_chat",
+    "data.tool_config_path",
+    "data.truncation",
+)
+# Options that nothing reads here.
+UNREAD = {
+    "actor_rollout_ref.rollout.multi_turn": "a document is one turn; tools are set in tools",
+    "custom_reward_function": "rewards come from reward.formula",
+    **dict.fromkeys(ROW_KEYS, "rows are read by the dataset class of this project"),
+    "data.gen_batch_size": "prompts are submitted one at a time",
+    **dict.fromkeys(
+        ("reward", "reward_model", "data.reward_fn_key"),
+        "rewards come from reward.formula and the judges; overlong shaping is a formula of your own",
+    ),
+    "trainer.checkpoint_callback_class": "it records checkpoints in the ledger",
+    "trainer.use_v1": "only the V1 trainer is supported",
+    "trainer.v1.separate_async.hybrid_rollout": "the GPUs that train do not generate",
+    "trainer.v1.separate_async.parameter_sync_step": "weights are sent after each step",
+}
+ENGINES = ("dp", "megatron")
+
+
+def unread_problems(verl: Mapping[str, object]) -> Iterator[str]:
+    """A problem for each value of `train.verl` that is set elsewhere, is read by nothing, or breaks a run."""
+    for name, value in leaves(verl):
+        parts = name.split(".")
+        for end in range(1, len(parts) + 1):
+            above = ".".join(parts[:end])
+            if above in SETTINGS:
+                yield f"train.verl.{name}: set {SETTINGS[above]} instead, which other parts of a run read too"
+            elif above in UNREAD:
+                yield f"train.verl.{name}: has no effect here: {UNREAD[above]}; leave it out"
+        if name == "trainer.logger" and "file" not in (value if isinstance(value, list) else [value]):
+            yield f"train.verl.{name}: must contain file, which writes metrics.jsonl; add it to the list"
+        if name == "model_engine" and value not in ENGINES:
+            yield f"train.verl.{name}: {value!r} is not supported; valid: {', '.join(ENGINES)}"
+
+
+def lora_problems(train: TrainSettings, config: Any) -> Iterator[str]:
+    """Problems of adapters in verl's whole configuration, wherever they were set.
+
+    verl's checkpoint engines for separate generators get the weights without adapters, unless they are
+    merged: `ActorRolloutRefWorker.update_weights` asks for the base weights.
+    """
+    model = config.actor_rollout_ref.model
+    rank = model.lora.rank or model.lora_rank
+    if not rank:
+        if model.lora_adapter_path:
+            yield "actor_rollout_ref.model.lora_adapter_path: is not loaded with rank 0; set train.lora.rank"
+        return
+    if not model.lora.merge:
+        cure = "set train.lora.merge: true"
+        if train.mode == "separate_async":
+            yield (
+                "train.lora.merge: false: verl sends separate generators the weights without their adapters, "
+                f"so that they would never change; {cure}, or train.mode: colocate_async or sync"
+            )
+        elif train.device == "cpu":
+            yield f"train.lora.merge: false: vLLM loads no adapters on a CPU; {cure}"
+    engine = config.actor_rollout_ref.rollout.checkpoint_engine.backend
+    if train.mode == "separate_async" and engine.startswith("delta"):
+        yield (
+            f"actor_rollout_ref.rollout.checkpoint_engine.backend: {engine} sends the weights without their "
+            "adapters; leave it out with LoRA"
+        )

@@ -1,0 +1,39 @@
+"""Sections of `train` that are off by default: LoRA and KL."""
+
+from __future__ import annotations
+
+from typing import Literal
+
+from pydantic import Field
+
+from workers.settings import Settings
+
+
+class LoraSettings(Settings):
+    """Train low-rank adapters instead of all weights."""
+
+    rank: int = Field(default=0, ge=0)
+    """Rank of the adapters; 0 trains all weights."""
+    alpha: int = Field(default=32, ge=1)
+    """The output of an adapter is scaled by `alpha / rank`."""
+    targets: str | tuple[str, ...] = "all-linear"
+    """Modules that get an adapter: names such as `[q_proj, v_proj]`, a regular expression, or `all-linear`.
+    """
+    merge: bool = True
+    """Send the generators whole weights with the adapters merged into them. `false` sends the adapters alone,
+    which verl can only do on GPUs with `sync` and `colocate_async`."""
+
+
+class KlSettings(Settings):
+    """A penalty on the distance to the initial model. With LoRA that is the model without its adapters;
+    without, a copy of it is kept in memory.
+    """
+
+    form: Literal["none", "loss", "reward"] = "none"
+    """`loss` adds it to the loss of each token, as in GRPO; `reward` subtracts it from the reward, before the
+    advantage. None, as published."""
+    coef: float = Field(default=0.001, gt=0)
+    """Weight of the penalty."""
+    estimator: Literal["kl", "abs", "mse", "low_var_kl"] = "low_var_kl"
+    """How it is estimated from the log-probabilities; the names are verl's (k1, its absolute value, k2, k3).
+    """

@@ -1,0 +1,220 @@
+"""`train.verl`: what it reaches in verl's configuration, and what is refused before a run."""
+
+from __future__ import annotations
+
+import pytest
+
+from coordinator.check import options
+from coordinator.config.settings import load
+from policy.settings import TrainSettings
+from policy.train.hydra import quote
+from policy.train.verl_config import compose
+from workers.errors import ConfigError
+
+RUN = "qwen3_4b_grpo"
+
+
+@pytest.fixture
+def config(tmp_path):
+    """`config(verl, **train)`: verl's configuration of a shipped run with these settings."""
+
+    def make(verl: dict | None = None, name: str = RUN, **train: object):
+        over = {"train.verl": verl or {}, **{f"train.{key}": value for key, value in train.items()}}
+        return compose(options.resolved(load(name, over), tmp_path))
+
+    return make
+
+
+@pytest.fixture
+def refused(config):
+    """`refused(verl, **train)`: the message of the refusal."""
+
+    def make(verl: dict | None = None, **train: object) -> str:
+        with pytest.raises(ConfigError) as caught:
+            config(verl, **train)
+        return str(caught.value)
+
+    return make
+
+
+def test_an_option_replaces_that_of_the_settings_and_of_verl(config):
+    actor = {"clip_ratio_high": 0.28, "policy_loss": {"loss_mode": "cispo"}, "freeze_vision_tower": True}
+    made = config({"actor_rollout_ref": {"actor": actor}}, clip_high=0.25).actor_rollout_ref.actor
+    assert (made.clip_ratio_high, made.policy_loss.loss_mode, made.freeze_vision_tower) == (
+        0.28,
+        "cispo",
+        True,
+    )
+    assert made.clip_ratio_low == 0.2
+
+
+def test_a_list_replaces_a_list_and_an_option_may_be_only_in_verls_classes(config):
+    verl = {
+        "actor_rollout_ref": {"rollout": {"limit_images": 4, "cudagraph_capture_sizes": [1, 2]}},
+        "trainer": {"logger": ["file", "tensorboard"]},
+    }
+    made = config(verl)
+    assert made.trainer.logger == ["file", "tensorboard"]
+    assert made.actor_rollout_ref.rollout.limit_images == 4
+    assert made.actor_rollout_ref.rollout.cudagraph_capture_sizes == [1, 2]
+
+
+def test_a_mapping_that_verl_leaves_open_takes_any_key(config):
+    verl = {
+        "actor_rollout_ref": {"rollout": {"engine_kwargs": {"vllm": {"max_logprobs": 5}}}},
+        "data": {"apply_chat_template_kwargs": {"enable_thinking": False}},
+    }
+    made = config(verl)
+    assert made.actor_rollout_ref.rollout.engine_kwargs.vllm.max_logprobs == 5
+    assert made.data.apply_chat_template_kwargs == {"enable_thinking": False}
+
+
+@pytest.mark.parametrize(
+    ("verl", "words"),
+    [
+        ({"trianer": {"x": 1}}, "train.verl.trianer: verl .* no such option; did you mean trainer?"),
+        ({"trainer": {"loger": ["file"]}}, "train.verl.trainer.loger: .* did you mean trainer.logger?"),
+        ({"actor_rollout_ref": {"actor": {"policy_loss": {"loss_mod": "x"}}}}, "policy_loss.loss_mode?"),
+        ({"actor_rollout_ref": {"actor": {"policy_loss": 3}}}, "policy_loss: is a section"),
+        ({"actor_rollout_ref": {"actor": {"clip_ratio": {"a": 1}}}}, "clip_ratio: is a value"),
+        ({"actor_rollout_ref": {"actor": {"ppo_epochs": "two"}}}, "actor.ppo_epochs: .* valid integer"),
+        ({"actor_rollout_ref": {"actor": {"loss_agg_mode": "x"}}}, "Invalid loss_agg_mode"),
+        ({"model_engine": "veomni"}, "train.verl.model_engine: .* valid: dp, megatron"),
+    ],
+)
+def test_an_option_that_verl_refuses_is_named(verl, words, refused):
+    import re
+
+    assert re.search(words, refused(verl)), refused(verl)
+
+
+@pytest.mark.parametrize(
+    ("verl", "cure"),
+    [
+        ({"algorithm": {"filter_groups": {"enable": True}}}, "set train.filter_groups"),
+        ({"trainer": {"v1": {"sampler": {"max_off_policy_strategy": "wait"}}}}, "set train.max_staleness"),
+        ({"trainer": {"v1": {"separate_async": {"parameter_sync_step": 4}}}}, "sent after each step"),
+        ({"trainer": {"logger": ["wandb"]}}, "must contain file"),
+        ({"data": {"train_batch_size": 64}}, "set train.batch_size"),
+        ({"data": {"gen_batch_size": 8}}, "one at a time"),
+        ({"data": {"truncation": "left"}}, "dataset class of this project"),
+        ({"actor_rollout_ref": {"rollout": {"multi_turn": {"enable": True}}}}, "one turn"),
+        ({"reward": {"reward_manager": {"name": "dapo"}}}, "reward.formula"),
+    ],
+)
+def test_an_option_without_effect_is_refused_with_the_cure(verl, cure, refused):
+    assert cure in refused(verl)
+
+
+def test_all_problems_are_reported_at_once(refused):
+    verl = {"data": {"train_batch_size": 64, "gen_batch_size": 8}}
+    assert len(refused(verl).splitlines()) == 2
+
+
+def test_every_name_of_the_refusals_is_one_of_verl(config):
+    from omegaconf import OmegaConf
+
+    from policy.train.refusals import SETTINGS, UNREAD
+
+    made = config()
+    missing = object()
+    assert [
+        name for name in (*SETTINGS, *UNREAD) if OmegaConf.select(made, name, default=missing) is missing
+    ] == []
+
+
+@pytest.mark.parametrize("mode", ["separate_async", "colocate_async", "sync"])
+@pytest.mark.parametrize("admission", ["adaptive", "fixed"])
+def test_verls_trainer_reads_the_section_of_its_mode(mode, admission, config):
+    """verl's base class reads `trainer.v1.<name of the mode>`; that of an unknown name would be empty."""
+    v1 = config(mode=mode, admission=admission).trainer.v1
+    assert v1.trainer_mode != mode
+    assert v1[v1.trainer_mode] == v1[mode]
+    assert v1.get(v1.trainer_mode, {}).get("parameter_sync_step", 1) == 1
+
+
+def test_the_base_class_of_verl_reads_the_section_by_the_name_of_the_mode():
+    """When this fails, see whether `+trainer.v1.<mode>` of `verl_options` is still needed."""
+    import inspect
+
+    from verl.trainer.ppo.v1 import PPOTrainer
+
+    assert "self.config.trainer.v1.get(self.trainer_mode, {})" in inspect.getsource(PPOTrainer)
+
+
+def test_lora_reaches_verls_model_and_is_merged(config):
+    model = config(lora={"rank": 16, "alpha": 64, "targets": ["q_proj", "v_proj"]}).actor_rollout_ref.model
+    assert (model.lora_rank, model.lora_alpha, model.lora.merge) == (16, 64, True)
+    assert model.target_modules == ["q_proj", "v_proj"]
+
+
+@pytest.mark.parametrize(
+    ("verl", "train"),
+    [
+        ({}, {"lora": {"rank": 8, "merge": False}}),
+        ({"actor_rollout_ref": {"model": {"lora_rank": 8}}}, {}),
+        ({"actor_rollout_ref": {"model": {"lora": {"merge": False}}}}, {"lora": {"rank": 8}}),
+    ],
+)
+def test_adapters_that_separate_generators_would_never_get_are_refused(verl, train, refused):
+    assert "set train.lora.merge: true" in refused(verl, **train)
+
+
+def test_an_engine_that_sends_no_adapters_is_refused(refused):
+    verl = {"actor_rollout_ref": {"rollout": {"checkpoint_engine": {"backend": "delta_sharded"}}}}
+    assert "delta_sharded sends the weights without" in refused(verl, lora={"rank": 8})
+
+
+def test_adapters_alone_are_sent_where_verl_can(config, refused):
+    made = config(mode="sync", lora={"rank": 8, "merge": False})
+    assert made.actor_rollout_ref.model.lora.merge is False
+    assert "vLLM loads no adapters on a CPU" in refused(
+        name="demo", mode="colocate_async", lora={"rank": 8, "merge": False}
+    )
+
+
+def test_an_adapter_that_would_not_be_loaded_is_refused(refused):
+    verl = {"actor_rollout_ref": {"model": {"lora_adapter_path": "adapter"}}}
+    assert "set train.lora.rank" in refused(verl)
+
+
+@pytest.mark.parametrize(
+    ("form", "in_loss", "in_reward"), [("none", False, False), ("loss", True, False), ("reward", False, True)]
+)
+def test_kl_is_in_the_loss_or_in_the_reward(form, in_loss, in_reward, config):
+    from verl.trainer.ppo.utils import need_reference_policy
+
+    made = config(kl={"form": form, "coef": 0.02, "estimator": "mse"})
+    actor = made.actor_rollout_ref.actor
+    assert (actor.use_kl_loss, made.algorithm.use_kl_in_reward) == (in_loss, in_reward)
+    assert (actor.kl_loss_coef, actor.kl_loss_type) == (0.02, "mse")
+    assert (made.algorithm.kl_ctrl.kl_coef, made.algorithm.kl_penalty) == (0.02, "mse")
+    assert need_reference_policy(made) == (form != "none")
+
+
+def test_offload_moves_weights_and_optimiser(config):
+    made = config(offload_params=True, offload_optimizer=False).actor_rollout_ref
+    assert (made.actor.fsdp_config.param_offload, made.actor.fsdp_config.optimizer_offload) == (True, False)
+    assert made.ref.fsdp_config.param_offload is True
+    on_cpu = config(name="demo", offload_params=True).actor_rollout_ref.actor.fsdp_config
+    assert (on_cpu.param_offload, on_cpu.optimizer_offload) == (False, False)
+
+
+def test_megatron_trains_with_the_same_schedule(config):
+    verl = {
+        "model_engine": "megatron",
+        "actor_rollout_ref": {"actor": {"megatron": {"expert_model_parallel_size": 8}}},
+    }
+    made = config(verl, "qwen3_30b_a3b_gspo", sequence_parallel=1, offload_params=True).actor_rollout_ref
+    assert (made.actor.strategy, made.actor.megatron.expert_model_parallel_size) == ("megatron", 8)
+    assert (made.actor.optim.lr_decay_style, made.actor.optim.min_lr) == ("cosine", 1e-8)
+    assert made.actor.megatron.param_offload is True
+
+
+def test_megatron_on_a_cpu_is_refused():
+    with pytest.raises(ValueError, match="needs device: cuda"):
+        TrainSettings(model="m", device="cpu", verl={"model_engine": "megatron"})
+
+
+def test_mappings_and_lists_are_written_in_hydras_grammar():
+    assert quote({"a": 1, "b": [True, None, "it's"]}) == "{a:1,b:[true,null,'it\\'s']}"
