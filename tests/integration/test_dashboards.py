@@ -119,7 +119,7 @@ async def test_flower_lists_workers_routes_and_tasks_with_their_causes(
     for task in (done, failed):
         assert (task["name"], task["routing_key"], task["worker"]) == ("llmi.code", "code", name)
     assert done["args"].startswith("act='answer', seconds=0.1")
-    assert done["result"].startswith("'seed': 0, 'pid': ")
+    assert done["result"].startswith("seed 0, pid ")
     assert failed["exception"] == "no_hit: nothing found"
     odd = request_for(Order(notes=f"/nowhere/{SCRIPT}"))
     assert not (await (await client.post(odd)).outcome()).ok

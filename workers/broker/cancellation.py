@@ -6,8 +6,7 @@ flag, for example between two steps of a pipeline. Jobs in a process of their ow
 
 Invariants:
 - Looking at a flag never waits and never uses the network. A Redis that hangs delays no GPU.
-- One thread per process polls Redis every `logger = logging.getLogger(__name__)
-POLL_S` for all its running requests, on a connection of its own.
+- One thread per process polls Redis every `POLL_S` for all its running requests, on a connection of its own.
   Without running requests it sends nothing. While Redis does not answer, they count as not cancelled.
 - A forked process starts a thread of its own at its first request.
 """

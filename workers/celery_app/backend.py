@@ -32,14 +32,27 @@ CAUSES = {
     "NotRegistered": Cause.BAD_MESSAGE,
 }
 TASK_PREFIX = "llmi."
+FAILED = "failed: "
+
+
+class Ended:
+    """What a task returns to Celery: its outcome, printed as a dashboard shows it."""
+
+    def __init__(self, outcome: Outcome):
+        self.outcome = outcome
+
+    def __repr__(self) -> str:
+        result = self.outcome.result
+        if isinstance(result, Failure):
+            return FAILED + ": ".join(part for part in (result.cause.value, result.detail) if part)
+        verdict = [f"verdict {result.verdict}"] if result.verdict is not None else []
+        return ", ".join(verdict + [f"{name} {value}" for name, value in result.source.items()])
 
 
 def outcome_of(task_id: str, task_name: str, result: Any, state: str) -> Outcome:
-    """The outcome of a finished task. `result`: the job's outcome as JSON, or an exception as Celery encodes
-    it.
-    """
-    if state == states.SUCCESS:
-        return Outcome.model_validate(result)
+    """The outcome of a finished task. `result`: what it returned, or an exception as Celery encodes it."""
+    if isinstance(result, Ended):
+        return result.outcome
     error = result if isinstance(result, dict) else {}
     name = str(error.get("exc_type", type(result).__name__))
     message = error.get("exc_message", "")

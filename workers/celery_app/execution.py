@@ -32,7 +32,7 @@ from workers.broker.cancellation import CancellationCheck
 from workers.broker.dead_letters import Reason, dead_letter_message
 from workers.broker.keys import outcome_key
 from workers.broker.retry import retry_redis
-from workers.celery_app.backend import TASK_PREFIX
+from workers.celery_app.backend import TASK_PREFIX, Ended
 from workers.celery_app.delivery.intake import first_error
 from workers.errors import Cause
 from workers.messages import Failure, Outcome, Request
@@ -53,10 +53,9 @@ def register(app: Celery, kind: str) -> None:
     """Make `kind` a task of `app` with the name `llmi.<kind>`."""
 
     @app.task(name=f"{TASK_PREFIX}{kind}", bind=True)
-    def run(task: Task, *arguments: Any, **_: Any) -> dict[str, Any]:
+    def run(task: Task, *arguments: Any, **_: Any) -> Ended:
         try:
-            outcome = _stored(task.request) or handle(task.request.id, kind, arguments)
-            return outcome.model_dump(mode="json")
+            return Ended(_stored(task.request) or handle(task.request.id, kind, arguments))
         except Requeued as requeued:
             raise Reject(str(requeued), requeue=True) from None
 

@@ -11,7 +11,6 @@ They change three things of Celery:
 from __future__ import annotations
 
 import logging
-import re
 from typing import Any
 
 from celery import Task
@@ -19,30 +18,11 @@ from celery.exceptions import Reject
 from celery.worker.request import Request
 
 from workers import jobs
-from workers.celery_app.backend import TASK_PREFIX
+from workers.celery_app.backend import FAILED, TASK_PREFIX
 from workers.celery_app.wakeup import WakeUp
 from workers.metrics.telemetry import worker_metrics
 
 logger = logging.getLogger(__name__)
-
-# These match a printed outcome that is cut after `JobTask.resultrepr_maxsize` characters.
-RESULT = re.compile(r"'result': \{'status': '(\w+)', (?P<rest>.*)", re.DOTALL)
-FAILURE = re.compile(r"'cause': '(\w+)'(?:, 'detail': (['\"])(.*?)(?:\2, 'provider'|$))?", re.DOTALL)
-MADE = re.compile(r"'verdict': (None|\{.*?\}), 'source': \{(.*?)(?:\}\}, 'worker'|$)", re.DOTALL)
-
-
-def event_summary(printed: str) -> tuple[bool, str]:
-    """Whether a printed outcome is a success, and a summary: its cause and detail, or verdict and source."""
-    result = RESULT.search(printed)
-    if result is None:
-        return True, printed
-    failure = FAILURE.match(result["rest"])
-    if result[1] == "failure" and failure is not None:
-        return False, ": ".join(part for part in (failure[1], failure[3]) if part)
-    made = MADE.search(result["rest"])
-    if made is None:
-        return True, result["rest"]
-    return True, ", ".join(part for part in (made[1], made[2]) if part not in ("None", ""))
 
 
 class JobRequest(Request):
@@ -61,10 +41,12 @@ class JobRequest(Request):
 
     def send_event(self, type: str, **fields: Any) -> None:
         if type == "task-succeeded":
-            success, fields["result"] = event_summary(str(fields.get("result", "")))
-            if not success:
+            shown = str(fields.get("result", ""))
+            if shown.startswith(FAILED):
                 type = "task-failed"
-                fields.update(exception=fields["result"], traceback="")
+                shown = shown.removeprefix(FAILED)
+                fields.update(exception=shown, traceback="")
+            fields["result"] = shown
         # Name and arguments again, for a dashboard that started after the task was received.
         route = (self.delivery_info or {}).get("routing_key")
         super().send_event(type, name=self.name, args=self.argsrepr, routing_key=route, **fields)

@@ -191,9 +191,8 @@ class Claimer(threading.Thread):
                 if self._unsure:
                     self._requeue_unknown()
                 claims = claim(self._redis, queues, count, self._name, granted_s(self._settings.lease_s))
-                if claims:
-                    self._receive(claims)
-                else:
+                self._receive(claims)
+                if len(claims) < count:  # the queues are empty; what is posted from now on wakes a worker
                     self._redis.blpop([wake_key(queue) for queue in queues], IDLE_S)
             except (redis.RedisError, OSError) as error:
                 self._unsure = True

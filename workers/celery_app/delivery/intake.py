@@ -6,7 +6,6 @@ outcome; no message raises anything but `Refused` and pydantic's `ValidationErro
 
 from __future__ import annotations
 
-import json
 import logging
 import time
 from typing import Any
@@ -75,7 +74,7 @@ def message_of(claim: Claim, request: Request, tag: str, channel: Any, kill_afte
         "traceparent": request.traceparent,
     }
     return Message(
-        body=json.dumps([[request.model_dump(mode="json")], {}, {}]),
+        body=f"[[{request.model_dump_json()}], {{}}, {{}}]",
         delivery_tag=tag,
         content_type="application/json",
         content_encoding="utf-8",

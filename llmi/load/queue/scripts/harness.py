@@ -22,6 +22,23 @@ from collections.abc import Callable
 from typing import Any
 
 
+class Latencies:
+    """The seconds of requests that are posted one after another: at least `count`, for at least `limit_s`."""
+
+    def __init__(self, count: int, limit_s: float):
+        self.seconds: list[float] = []
+        self._count, self._until = count, time.perf_counter() + limit_s
+        self._began = 0.0
+
+    def more(self) -> bool:
+        """Whether to post another one. A call ends the time of the request before it."""
+        now = time.perf_counter()
+        if self._began:
+            self.seconds.append(now - self._began)
+        self._began = now
+        return len(self.seconds) < self._count or now < self._until
+
+
 class Blocking:
     """A blocking client in one thread."""
 
@@ -38,24 +55,32 @@ class Blocking:
         while handles:
             self._wait(handles.popleft())
 
-    def single(self) -> None:
-        """Post one request and wait for its outcome."""
-        self._wait(self._post())
+    def singles(self, count: int, seconds: float) -> list[float]:
+        """The seconds of each request posted alone: at least `count`, for at least `seconds`."""
+        taken = Latencies(count, seconds)
+        while taken.more():
+            self._wait(self._post())
+        return taken.seconds
 
 
 class Async:
     """An asyncio client, on one event loop. `run`: runs a coroutine on it."""
 
-    def __init__(self, contestant: Any, run: Callable[[Any], object]):
+    def __init__(self, contestant: Any, run: Callable[[Any], Any]):
         self._request, self._run = contestant.request, run
 
     def burst(self, requests: int, in_flight: int) -> None:
         """Post `requests`, `in_flight` at once, and await all."""
         self._run(self._burst(requests, in_flight))
 
-    def single(self) -> None:
-        """Post one request and await its outcome."""
-        self._run(self._request())
+    def singles(self, count: int, seconds: float) -> list[float]:
+        """As `Blocking.singles`, in one run of the event loop."""
+        return self._run(self._singles(Latencies(count, seconds)))
+
+    async def _singles(self, taken: Latencies) -> list[float]:
+        while taken.more():
+            await self._request()
+        return taken.seconds
 
     async def _burst(self, requests: int, in_flight: int) -> None:
         left = iter(range(requests))
@@ -79,13 +104,7 @@ def measure(
     began = time.perf_counter()
     client.burst(requests, in_flight)
     taken_s = time.perf_counter() - began
-    latencies: list[float] = []
-    began = time.perf_counter()
-    while len(latencies) < singles or time.perf_counter() - began < seconds:
-        posted = time.perf_counter()
-        client.single()
-        latencies.append(time.perf_counter() - posted)
-    return {"per_s": requests / taken_s, "latencies_s": latencies}
+    return {"per_s": requests / taken_s, "latencies_s": client.singles(singles, seconds)}
 
 
 def main(module: str, options: dict[str, Any]) -> None:
