@@ -28,14 +28,16 @@ def doctor(
     with output(as_json) as (console, result):
         from rich.table import Table
 
-        from coordinator.check.doctor import machine, reach, run
+        from coordinator.check.doctor import cuda, machine, reach, run
         from coordinator.check.doctor.finding import Finding, State
         from coordinator.config.settings import RunConfig, load_services
+        from coordinator.host.hardware import detect
 
         settings = load_services(config)
         found: list[Finding] = []
         areas = [
             ("checking this machine", machine.examine(runs, settings.tools.code)),
+            ("checking the parts of a GPU run", cuda.examine(settings, len(detect().gpus))),
             ("checking Redis, Ray, judges and providers", reach.examine(settings)),
         ]
         if isinstance(settings, RunConfig):
