@@ -15,7 +15,7 @@ from typing import Literal
 
 from pydantic import Field, JsonValue, model_validator
 
-from policy.train_sections import KlSettings, LoraSettings
+from policy.train_sections import FilterSettings, KlSettings, LoraSettings
 from workers.process import interpreter
 from workers.settings import CONFIG_ENV, LocalPath, Settings
 from workers.storage.cache import CACHE_ENV, cache_folder
@@ -189,6 +189,8 @@ class TrainSettings(Settings):
     """Adapters instead of all weights."""
     kl: KlSettings = KlSettings()
     """A penalty on the distance to the initial model."""
+    filter_groups: FilterSettings = FilterSettings()
+    """Whether groups without a signal are replaced."""
     verl: dict[str, JsonValue] = Field(default_factory=dict)
     """Any options of verl, nested as in its own files. They are merged last and replace those of this
     section; `llmi train CONFIG --dry-run` shows and checks the result ([training.md](training.md))."""

@@ -1,4 +1,4 @@
-"""Sections of `train` that are off by default: LoRA and KL."""
+"""Sections of `train` that are off by default: LoRA, KL, and the filter of groups without signal."""
 
 from __future__ import annotations
 
@@ -37,3 +37,14 @@ class KlSettings(Settings):
     estimator: Literal["kl", "abs", "mse", "low_var_kl"] = "low_var_kl"
     """How it is estimated from the log-probabilities; the names are verl's (k1, its absolute value, k2, k3).
     """
+
+
+class FilterSettings(Settings):
+    """Replace groups that give no gradient (DAPO's dynamic sampling)."""
+
+    enable: bool = False
+    """Drop and replace each group whose valid samples all have the same reward. A batch then has only groups
+    with a signal, so that its gradient is larger and a step takes longer."""
+    max_batches: float = Field(default=10.0, gt=0)
+    """Batches of such groups that a step may replace before the run ends with an error. A policy without any
+    signal left would generate for ever. 10 as in DAPO."""

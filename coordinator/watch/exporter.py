@@ -108,7 +108,7 @@ class RunCollector(Collector):
         yield _counter("llmi_rollouts", text, ["state"], ended)
         text = (
             "Masked samples by cause; a sample with several causes counts for each. "
-            "dropped_with_group: samples with a reward, in a group with too few valid samples."
+            "dropped_with_group: samples with a reward, in a group with too few valid samples or no signal."
         )
         causes = (DROPPED, *sorted(progress.masked.keys() - {DROPPED}))
         yield _counter("llmi_masked", text, ["cause"], {(name,): progress.masked[name] for name in causes})

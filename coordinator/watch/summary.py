@@ -41,7 +41,7 @@ class Summary(BaseModel):
 
     - `outcomes`: requests by `success` or the cause of the failure; `rollouts`: by terminal state.
     - `masked`: samples masked by infrastructure. `dropped_with_group`: samples with a reward, dropped because
-      their group had too few valid samples. `rollouts["masked"]` is the sum of both.
+      their group had too few valid samples or no signal. `rollouts["masked"]` is the sum of both.
     - `masked_by_cause` counts a sample once for each of its causes.
     - `n_valid` to `dropped_by_latency`: see `policy.ledger.groups.GroupSummary`.
     - `trainer_idle_ratio`: share of the steps' time spent waiting for samples. `generator_idle_ratio`: share

@@ -132,7 +132,7 @@ class GroupFailed(_Event):
 
 
 class GroupDropped(_Event):
-    """A group was dropped because it had too few valid samples.
+    """A group was dropped because it had too few valid samples, or because all had the same reward.
 
     Each of those has a `RolloutEnded` entry, `masked`.
     """
@@ -140,6 +140,7 @@ class GroupDropped(_Event):
     type: Literal["group_dropped"] = "group_dropped"
     uid: str
     step: int = 0
+    reason: Literal["too_few", "no_signal"] = "too_few"
 
 
 class CheckpointSaved(_Event):

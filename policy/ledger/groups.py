@@ -11,9 +11,11 @@ from collections import Counter, defaultdict
 from dataclasses import dataclass
 from itertools import pairwise
 
+from policy.ledger.entries import GroupDropped
 from policy.ledger.records import Ledger, RolloutRecord
 
 QUARTERS = 4
+REPLACED = ("stale", "failed", "too_few", "no_signal")
 Members = list[RolloutRecord]
 
 
@@ -21,8 +23,8 @@ Members = list[RolloutRecord]
 class GroupSummary:
     """`n_valid`: valid samples among the `n_total` of groups that were trained on.
 
-    `replaced`: groups by reason (`stale`, `failed`, `too_few`). `dropped_by_latency`: the share of complete
-    groups that became stale, from the fastest quarter to the slowest; empty for fewer than four groups.
+    `replaced`: groups by reason (`REPLACED`). `dropped_by_latency`: the share of complete groups that
+    became stale, from the fastest quarter to the slowest; empty for fewer than four groups.
     """
 
     n_valid: int
@@ -37,14 +39,14 @@ def group_summary(ledger: Ledger) -> GroupSummary:
     for rollout in ledger.rollouts.values():
         if not rollout.abandoned:
             by_uid[rollout.uid].append(rollout)
-    results = {uid: _result(members) for uid, members in by_uid.items()}
+    results = {uid: _result(members, ledger.dropped.get(uid)) for uid, members in by_uid.items()}
     trained = [by_uid[uid] for uid, result in results.items() if result == "trained"]
     written = [
         (_latency(by_uid[uid]), result == "stale")
         for uid, result in results.items()
         if result in ("trained", "stale")
     ]
-    replaced = Counter(result for result in results.values() if result in ("stale", "failed", "too_few"))
+    replaced = Counter(result for result in results.values() if result in REPLACED)
     return GroupSummary(
         n_valid=sum(rollout.state == "trained" for members in trained for rollout in members),
         n_total=sum(map(len, trained)),
@@ -66,12 +68,14 @@ def dropped_by_quarter(written: list[tuple[float, bool]]) -> list[float]:
     return [sum(ranked[low:high]) / (high - low) for low, high in pairwise(edges)]
 
 
-def _result(members: Members) -> str:
+def _result(members: Members, drop: GroupDropped | None) -> str:
     states = {rollout.state for rollout in members}
     for state in ("trained", "failed", "stale"):
         if state in states:
             return state
-    return "too_few" if states == {"masked"} else "open"
+    if states != {"masked"}:
+        return "open"
+    return drop.reason if drop else "too_few"
 
 
 def _latency(members: Members) -> float:

@@ -1,7 +1,7 @@
 """The masked samples of a run, with reasons and steps, from its ledger. Pure functions, no I/O.
 
 A sample is `masked` for one of two reasons: infrastructure failed for it, and its score names the failures;
-or it has a reward, and its group was dropped because it had too few valid samples.
+or it has a reward, and its group was dropped because it had too few valid samples or no signal.
 
 Invariant: a masked sample counts for exactly one of the two.
 """

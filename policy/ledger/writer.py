@@ -15,6 +15,7 @@ import threading
 import time
 from collections.abc import Sequence
 from pathlib import Path
+from typing import Literal
 
 from policy.document import Document, Task
 from policy.ledger import entries
@@ -93,8 +94,10 @@ class LedgerWriter:
     def group_failed(self, uid: str, *, step: int) -> None:
         self.append(entries.GroupFailed(time=self._now(), uid=uid, step=step))
 
-    def group_dropped(self, uid: str, *, step: int) -> None:
-        self.append(entries.GroupDropped(time=self._now(), uid=uid, step=step))
+    def group_dropped(
+        self, uid: str, *, step: int, reason: Literal["too_few", "no_signal"] = "too_few"
+    ) -> None:
+        self.append(entries.GroupDropped(time=self._now(), uid=uid, step=step, reason=reason))
 
     def checkpoint_saved(self, *, step: int, held: tuple[str, ...] = ()) -> None:
         self.append(entries.CheckpointSaved(time=self._now(), step=step, held=held))

@@ -6,6 +6,7 @@ Invariants:
 - a masked sample has no trajectory, so it is in no group's mean, deviation or loss;
 - a group with fewer valid samples than `min_valid`, or with a failed rollout, is dropped and replaced; the
   metrics of each step count them by reason;
+- with `train.filter_groups` so is a group whose samples all have the same reward;
 - a rollout gets its terminal state in the ledger when its trajectory leaves the buffer; one without a
   trajectory recorded its own;
 - ready groups are trained on in order of submission, which is also the order in a batch; with `in_order` a
@@ -32,15 +33,17 @@ from policy.ledger.entries import State
 from policy.ledger.writer import LedgerWriter
 from policy.resume.completions import CompletionStore
 from policy.resume.plan import ResumePlan
+from policy.train.signal import SignalFilter
 from policy.train.verl_private import TRAIN, SamplerHooks
 from workers.settings import QueueSettings, section
 
-DropReason = Literal["stale", "failed", "too_few"]
+DropReason = Literal["stale", "failed", "too_few", "no_signal"]
 # Why a group was dropped, and how messages say it.
 DROP_REASONS: dict[DropReason, str] = {
     "stale": "stale",
     "failed": "failed",
     "too_few": "with too few valid samples",
+    "no_signal": "with the same reward for all samples",
 }
 
 
@@ -63,6 +66,7 @@ class _GroupSampling(SamplerHooks):
         self._ended: set[str] = set()
         self._ended_at = time.monotonic()
         self._max_wasted = int(sampler_kwargs.max_wasted)
+        self._filter = SignalFilter(self.rewards, self._min_valid, sampler_kwargs.get("max_no_signal"))
         self._dropped: Counter[DropReason] = Counter()
         self._excused = 0  # dropped groups that a provider outage explains
         self._valid = (0, 0)  # valid samples in the last batch, and samples in all
@@ -84,7 +88,7 @@ class _GroupSampling(SamplerHooks):
         if self._feeder.window is not None:
             self.read_queue()
             replaced, unusable = self.to_evict(global_steps)
-            self._update_pause(unusable)
+            self._update_pause(unusable - self._without_signal())
             self._feeder.start_step(global_steps, self._in_flight_after_refills(replaced), stale)
         batch, metrics = super().sample(global_steps, partition_id, batch_size)
         self._ledger.trainer_waited(began, step=global_steps)
@@ -108,11 +112,12 @@ class _GroupSampling(SamplerHooks):
     def unusable_groups(self) -> set[str]:
         finished = self.finished_keys[TRAIN]
         members = self._members(finished)
-        return {uid for uid in finished if len(members[uid]) < self._min_valid}
+        return {uid for uid in finished if len(members[uid]) < self._min_valid} | self._without_signal()
 
     def before_eviction(self, step: int, partition_id: str, stale: set[str], unusable: set[str]) -> None:
+        flat = self._without_signal()
         if partition_id == TRAIN:
-            self._update_pause(unusable)
+            self._update_pause(unusable - flat)
         members = self._members(stale | unusable)
         self._finish(stale | unusable)
         for uid in stale | unusable:
@@ -120,14 +125,17 @@ class _GroupSampling(SamplerHooks):
                 self._ledger.group_failed(uid, step=step)
                 self._dropped["failed"] += 1
                 continue
-            why, state, text = self._drop_reason(uid, stale)
+            why, state, text = self._drop_reason(uid, stale, flat)
             self._dropped[why] += 1
             if why == "too_few":
                 self._excused += self._pause.provider_down
-                self._ledger.group_dropped(uid, step=step)
+            if why in ("too_few", "no_signal"):
+                self._ledger.group_dropped(uid, step=step, reason=why)
             for rollout_id in members[uid]:
                 self._ledger.rollout_ended(rollout_id, state, reason=text, step=step)
-        if self._dropped.total() - self._excused > self._max_wasted:
+        same = self._dropped["no_signal"]
+        wasted = self._dropped.total() - same - self._excused > self._max_wasted
+        if wasted or same > (self._filter.most or 0):
             counts = ", ".join(f"{count} {DROP_REASONS[why]}" for why, count in self._dropped.items())
             raise RuntimeError(f"too many groups were dropped in step {step}: {counts}; see the ledger")
 
@@ -153,6 +161,10 @@ class _GroupSampling(SamplerHooks):
             raise TimeoutError(f"no group of rollouts has ended for {self._stall_s:.0f} s")
         if partition_id == TRAIN:
             self._feeder.poll(self._step, self._in_flight())
+
+    def _without_signal(self) -> set[str]:
+        """Finished groups that `train.filter_groups` drops."""
+        return self._filter.without_signal(self.finished_keys[TRAIN])
 
     def _held(self) -> tuple[str, ...]:
         """Rollouts with trajectories in verl's checkpoint, or in the buffer a moment later."""
@@ -201,9 +213,11 @@ class _GroupSampling(SamplerHooks):
             members[uid] = [self._plan.name(uid, session) for session in sessions]
         return members
 
-    def _drop_reason(self, uid: str, stale: set[str]) -> tuple[DropReason, State, str]:
+    def _drop_reason(self, uid: str, stale: set[str], flat: set[str]) -> tuple[DropReason, State, str]:
         if uid in stale:
             return "stale", "stale", "written by weights that are too old"
+        if uid in flat:
+            return "no_signal", "masked", "dropped with its group, whose samples all have the same reward"
         return (
             "too_few",
             "masked",

@@ -193,6 +193,11 @@ def _sampler(train: TrainSettings, run: Path) -> dict[str, object]:
         f"+{sampler}.sampler_kwargs.poll_s": train.poll_s,
         f"+{sampler}.sampler_kwargs.in_order": train.in_order,
         f"+{sampler}.sampler_kwargs.saves": train.save_every > 0,
+        f"+{sampler}.sampler_kwargs.max_no_signal": (
+            math.ceil(train.filter_groups.max_batches * train.batch_size)
+            if train.filter_groups.enable
+            else None
+        ),
         # Stop rather than generate groups that are all dropped: unless a provider is down, the cause does not
         # pass by itself. All groups in flight may become stale at once, though.
         f"+{sampler}.sampler_kwargs.max_wasted": max(4, 2 * train.max_staleness) * train.batch_size,

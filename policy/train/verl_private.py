@@ -79,6 +79,16 @@ class SamplerHooks(Base):
                 sessions[uid].append(session)
         return sessions
 
+    def rewards(self, uids: set[str]) -> dict[str, list[float]]:
+        """The rewards of these groups' trajectories, without a KL penalty."""
+        keys = [key for key in self.partitions[TRAIN] if key.split("_")[0] in uids]
+        found: dict[str, list[float]] = defaultdict(list)
+        if keys:
+            data = tq.kv_batch_get(keys=keys, partition_id=TRAIN, select_fields=["rm_scores"])
+            for key, scores in zip(keys, list(data["rm_scores"]), strict=True):
+                found[key.split("_")[0]].append(float(scores.sum()))
+        return found
+
     # overrides
 
     def _sync_metadata_from_transfer_queue(self) -> None:

@@ -58,6 +58,14 @@ def test_every_group_is_counted_by_its_result(ledger):
     assert groups.replaced == {"failed": 1, "stale": 1, "too_few": 1}
 
 
+def test_a_group_that_was_dropped_without_a_signal_is_counted_as_that(tmp_path, ledger):
+    writer = LedgerWriter(tmp_path, "trainer")
+    writer.group_dropped("b", step=1, reason="no_signal")
+    writer.close()
+    groups = group_summary(ledger(dict.fromkeys(("a_0", "a_1", "b_0", "b_1"), (1, "masked"))))
+    assert groups.replaced == {"no_signal": 1, "too_few": 1}
+
+
 def test_a_rollout_that_a_resume_replaced_is_in_no_count(ledger):
     groups = group_summary(
         ledger(

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import pytest
+import torch
 from omegaconf import OmegaConf
 
 from policy.document import Task
@@ -19,6 +20,8 @@ class Store:
 
     def __init__(self):
         self.items: dict[str, dict[str, dict]] = {"train": {}}
+        self.rewards: dict[str, float] = {}
+        self.read: list[str] = []  # the trajectories whose rewards were read
 
     def kv_list(self, partition_id=None):
         return self.items
@@ -26,6 +29,12 @@ class Store:
     def kv_clear(self, *, partition_id, keys):
         for key in keys:
             self.items[partition_id].pop(key, None)
+
+    def kv_batch_get(self, *, keys, partition_id, select_fields):
+        assert (partition_id, select_fields) == ("train", ["rm_scores"])
+        self.read.extend(keys)
+        given = [self.rewards.get(key, float(key.split("_")[1])) for key in keys]
+        return {"rm_scores": [torch.tensor([0.0, reward]) for reward in given]}
 
     def group(self, uid: str, status: str, sessions, *, step: int = 1) -> None:
         self.items["train"][uid] = {"is_prompt": True, "status": status, "global_steps": step}
@@ -40,6 +49,7 @@ def store(monkeypatch):
     store = Store()
     monkeypatch.setattr(replay_buffer.tq, "kv_list", store.kv_list)
     monkeypatch.setattr(replay_buffer.tq, "kv_clear", store.kv_clear)
+    monkeypatch.setattr(replay_buffer.tq, "kv_batch_get", store.kv_batch_get)
     return store
 
 
@@ -64,6 +74,7 @@ def sampler(store, tmp_path, rollouts):
         window: dict | None = None,
         pause: dict | None = None,
         saves: bool = True,
+        max_no_signal: int | None = None,
     ):
         def refill(count: int) -> None:
             refilled.append(count)
@@ -82,6 +93,7 @@ def sampler(store, tmp_path, rollouts):
             "pause": {"share": 0.5, "for_s": 0.0, "probe_s": 0.0, "recent": 4, **(pause or {})},
             "in_order": in_order,
             "saves": saves,
+            "max_no_signal": max_no_signal,
             **({"window": window} if window else {}),
         }
         made = cls(
@@ -121,6 +133,7 @@ def test_a_selected_group_is_trained_on_once(mode, store, sampler, rollouts, tmp
     assert sorted(batch.keys) == ["a_0_0", "a_1_0", "a_2_0"]
     assert validity(metrics) == {
         "n_valid": 3, "n_total": 4, "groups_stale": 0, "groups_failed": 0, "groups_too_few": 0,
+        "groups_no_signal": 0,
     }  # fmt: skip
     ledger = read_ledger(tmp_path)
     assert ledger.violations == []
@@ -237,7 +250,6 @@ def test_dropped_groups_are_counted_per_step(store, sampler):
 def test_a_masked_sample_moves_neither_mean_nor_deviation_of_its_group(store, sampler):
     """verl's advantage is computed from the samples trained on: by hand, (r - mean) / deviation."""
     import numpy
-    import torch
     from verl.trainer.ppo.core_algos import compute_grpo_outcome_advantage
 
     rewards = {"a_0_0": 0.2, "a_1_0": 0.5, "a_2_0": 0.8}
@@ -451,3 +463,89 @@ def test_a_pause_that_ends_at_a_step_start_blocks_nothing(store, sampler, judge)
         store.group(uid, "finished", range(4))
     buffer.sample(2, "train", 2)
     assert judge.groups, "a whole batch was ready, and the step submitted nothing"
+
+
+def rewarded(store, uid: str, *rewards: float) -> None:
+    """A finished group with these rewards."""
+    store.group(uid, "finished", range(len(rewards)), step=1)
+    store.rewards |= {f"{uid}_{session}_0": reward for session, reward in enumerate(rewards)}
+
+
+@pytest.mark.parametrize("mode", ["separate_async", "colocate_async", "sync"])
+def test_a_group_without_a_signal_is_replaced(mode, store, sampler, rollouts, tmp_path):
+    rewarded(store, "flat", 0.5, 0.5, 0.5)
+    started(rollouts, "flat_0", "flat_1", "flat_2")
+    buffer = sampler(mode, max_no_signal=2)
+
+    def refill(count: int) -> None:
+        buffer.refilled.append(count)
+        rewarded(store, "new", 0.5, 0.6)
+
+    buffer._feeder.submit = refill
+    batch, metrics = buffer.sample(1, "train", 1)
+    assert (batch.keys, buffer.refilled) == (["new_0_0", "new_1_0"], [1])
+    assert validity(metrics) == {
+        "n_valid": 2, "n_total": 4, "groups_stale": 0, "groups_failed": 0, "groups_too_few": 0,
+        "groups_no_signal": 1,
+    }  # fmt: skip
+    ledger = read_ledger(tmp_path)
+    assert ledger.dropped["flat"].reason == "no_signal"
+    assert {ledger.rollouts[f"flat_{session}"].state for session in range(3)} == {"masked"}
+
+
+def test_groups_without_a_signal_are_trained_on_by_default(store, sampler):
+    rewarded(store, "flat", 0.5, 0.5)
+    batch, _ = sampler().sample(1, "train", 1)
+    assert batch.keys == ["flat_0_0", "flat_1_0"]
+    assert store.read == []
+
+
+@pytest.mark.parametrize("rewards", [(0.5, 0.5 + 1e-4), (0.0, 1.0, 1.0)])
+def test_a_small_spread_is_a_signal(rewards, store, sampler):
+    rewarded(store, "a", *rewards)
+    buffer = sampler(max_no_signal=2)
+    buffer.sample(1, "train", 1)
+    assert buffer.refilled == []
+
+
+def test_the_rewards_of_a_group_are_read_once(store, sampler):
+    rewarded(store, "a", 0.1, 0.2)
+    rewarded(store, "b", 0.1, 0.2)
+    buffer = sampler(max_no_signal=2)
+    for _ in range(3):
+        assert buffer.get_sampleable_count(1, "train") == 2
+    assert sorted(store.read) == ["a_0_0", "a_1_0", "b_0_0", "b_1_0"]
+
+
+def test_a_group_with_too_few_samples_counts_as_that(store, sampler):
+    rewarded(store, "few", 0.5)
+    rewarded(store, "a", 0.1, 0.2)
+    _, metrics = sampler(max_no_signal=2).sample(1, "train", 1)
+    assert (validity(metrics)["groups_too_few"], validity(metrics)["groups_no_signal"]) == (1, 0)
+
+
+@pytest.mark.parametrize("mode", ["separate_async", "sync"])
+def test_a_policy_without_any_signal_ends_the_run(mode, store, sampler):
+    buffer = sampler(mode, max_no_signal=5)  # more than the 3 groups that may fail
+
+    def refill(count: int) -> None:
+        for _ in range(count):
+            rewarded(store, f"x{len(buffer.refilled)}", 1.0, 1.0)
+            buffer.refilled.append(1)
+
+    buffer._feeder.submit = refill
+    refill(1)
+    with pytest.raises(RuntimeError, match="6 with the same reward for all samples"):
+        buffer.sample(1, "train", 1)
+
+
+def test_groups_without_a_signal_do_not_pause_a_run(store, sampler, judge, tmp_path):
+    judge.polls = 9
+    buffer = sampler(max_no_signal=9)
+    for uid in ("x", "y", "z"):
+        rewarded(store, uid, 1.0, 1.0)
+    rewarded(store, "a", 0.1, 0.2)
+    buffer._feeder.submit = judge.groups.append
+    buffer.sample(1, "train", 1)
+    assert judge.groups == [3]
+    assert read_ledger(tmp_path).pauses == []
