@@ -13,9 +13,10 @@ from typing import Any, TypeVar
 from pydantic import JsonValue
 
 from rewards.judges import shorten
+from rewards.judges.fence import image
 from rewards.judges.payloads import JudgeImagePayload, JudgeTextPayload
 from rewards.judges.pictures import blank_uri, data_uri
-from rewards.judges.prompts import Chat, image, image_chat, text_chat
+from rewards.judges.prompts import Chat, image_chat, text_chat
 from rewards.judges.structured import Shorter, answer
 from rewards.settings import JudgeEndpoint, JudgeSettings
 from rewards.verdicts import ImageVerdict, TextVerdict, Verdict, with_axes

@@ -40,5 +40,12 @@ class ShownImage(Message):
     caption: str = ""
 
 
-TextPiece = Annotated[ShownText | ShownTag | ShownInvalid, Field(discriminator="type")]
-ImagePiece = Annotated[ShownText | ShownImage | ShownInvalid, Field(discriminator="type")]
+class ShownCut(Message):
+    """The place where the rest of a document is left out, for a judge that takes no more."""
+
+    type: Literal["cut"] = "cut"
+    characters: int = Field(ge=1)
+
+
+TextPiece = Annotated[ShownText | ShownTag | ShownInvalid | ShownCut, Field(discriminator="type")]
+ImagePiece = Annotated[ShownText | ShownImage | ShownInvalid | ShownCut, Field(discriminator="type")]

@@ -1,6 +1,6 @@
 """Shorten a document for a judge. Pure functions.
 
-Text is kept from the beginning as far as it fits; a line then states how many characters are left out. A tag
+Text is kept from the beginning as far as it fits; a part then states how many characters are left out. A tag
 that does not fit is left out. An image keeps its place, its description cut to `DESCRIPTION` characters. The
 task is cut by the same rule.
 
@@ -16,9 +16,9 @@ import json
 from collections.abc import Callable, Mapping, Sequence
 from typing import Any, Protocol, Self, TypeAlias, TypeVar
 
-from rewards.judges.parts import ShownImage, ShownInvalid, ShownTag, ShownText
+from rewards.judges.parts import ShownCut, ShownImage, ShownInvalid, ShownTag, ShownText
 
-Piece: TypeAlias = ShownText | ShownTag | ShownInvalid | ShownImage
+Piece: TypeAlias = ShownText | ShownTag | ShownInvalid | ShownImage | ShownCut
 
 # Bytes of JSON in ASCII. A message has 1 MiB, and base64 leaves three quarters of it.
 MESSAGE_BYTES = 500_000
@@ -84,15 +84,12 @@ def cut(text: str, room: int, size: Size = utf8) -> str:
     return text[:low]
 
 
-def left_out(characters: int) -> str:
-    return f"\n[{characters} more characters, too many for this judge, are left out here.]\n"
-
-
 def _shorter(payload: M, task: int, room: int, size: Size) -> M:
     question, parts = payload.question, payload.parts
     shown_question = cut(question, task, size)
     if len(shown_question) < len(question):
-        shown_question += left_out(len(question) - len(shown_question))
+        left_out = len(question) - len(shown_question)
+        shown_question += f"\n[{left_out} more characters, too many for this judge, are left out here.]\n"
     kept = cut_parts(parts, room, size)
     if shown_question == question and kept == tuple(parts):
         return payload
@@ -110,6 +107,9 @@ def cut_parts(parts: Sequence[Piece], room: int, size: Size) -> tuple[Piece, ...
     kept: list[Piece] = []
     missing, closed, broken = 0, False, False
     for part in parts:
+        if part.type == "cut":
+            missing += part.characters
+            continue
         needed = PART + _length(part, size)
         if not closed and needed <= room:
             kept.append(part)
@@ -128,7 +128,7 @@ def cut_parts(parts: Sequence[Piece], room: int, size: Size) -> tuple[Piece, ...
         else:
             missing += _length(part, len)
         closed = True
-    return (*kept, ShownText(text=left_out(missing))) if missing else tuple(kept)
+    return (*kept, ShownCut(characters=missing)) if missing else tuple(kept)
 
 
 def _small(image: ShownImage) -> ShownImage:
@@ -141,6 +141,8 @@ def _small(image: ShownImage) -> ShownImage:
 
 def _length(part: Piece, size: Size) -> int:
     """The size of all texts of a part."""
+    if part.type == "cut":
+        return 0
     if part.type == "text":
         return size(part.text)
     if part.type == "invalid":

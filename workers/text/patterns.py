@@ -34,6 +34,22 @@ SURROGATE = re.compile("[\ud800-\udfff]")
 NUMBER = re.compile(r"-?[0-9]{1,9}(?![\w.])")
 CONSTANT = re.compile(r"(True|False|None|true|false|null)\b")
 
+# The first character of a control token; what follows it is one of a fixed list of words.
+CONTROL_BAR = re.compile("[<\uff1c\ufe64](?=[|\uff5c])")  # and wide forms
+CONTROL_WORD = re.compile(
+    r"<(?=/?(?:s|bos|eos|pad|unk|mask|think|tools?|tool_call|tool_response|image|img|video|audio|ref|box|quad"
+    r"|start_of_turn|end_of_turn|start_of_image|end_of_image|image_soft_token|IMG_CONTEXT|sop|eop)>)"
+    r"|<(?=</?SYS>>|/?seed:|SPECIAL_[0-9]|extra_id_[0-9])"
+    r"|\[(?=/?(?:INST|SYSTEM_PROMPT|AVAILABLE_TOOLS|TOOL_CALLS|TOOL_RESULTS|TOOL_CONTENT|ARGS|CALL_ID|THINK"
+    r"|MODEL_SETTINGS|IMG|IMG_BREAK|IMG_END|AUDIO|gMASK|sMASK|MASK|CLS|SEP|PAD|UNK|BOS|EOS)\])"
+)
+# Control characters, fillers, directions, variation selectors and tags; joiners are below.
+INVISIBLE = re.compile(
+    "[\x00-\x08\x0b\x0c\x0e-\x1f\x7f-\x9f\u00ad\u034f\u061c\u115f\u1160\u17b4\u17b5\u180b-\u180f"
+    "\u200b\u200e\u200f\u202a-\u202e\u2060-\u206f\u3164\ufeff\uffa0\ufff0-\ufffb\U000e0000-\U000e0fff]"
+)
+LOOSE_JOINER = re.compile("[\u200c\u200d](?=[\x00-\x7f\u200c\u200d])|(?<=[\x00-\x7f])[\u200c\u200d]")
+
 # One possessive run (`++`, `*+`) gives nothing back, so a failure costs the run once. A run cannot be entered
 # from within by a later search: the pattern before it ends where the run begins.
 SPACE = re.compile(r"\s*+")

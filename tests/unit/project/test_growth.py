@@ -23,6 +23,7 @@ from policy.grammar.python_text import strings
 from policy.grammar.tag_body import MAX_CHARS
 from policy.grammar.tags import TagReader, parse_tag
 from rewards.judges import rules
+from rewards.judges.fence import neutral
 from rewards.judges.payloads import JudgeTextPayload
 from rewards.verdicts import TextVerdict
 from workers import images
@@ -185,6 +186,11 @@ def test_tags_at_once(unit):
 def test_an_unclosed_mark(begin):
     text = repeated("ab <im\n", LENGTH)
     assert growth(in_pieces(4), begin + text, begin + text * 2) <= MOST
+
+
+@pytest.mark.parametrize("unit", ["\u200d", "\u200b", "\u200d\u200b", "<", "<|", "[", "⟦"])
+def test_text_in_the_fence_of_a_judge(unit):
+    assert growth(neutral, repeated(unit, LENGTH), repeated(unit, 2 * LENGTH)) <= MOST
 
 
 @pytest.mark.parametrize("unit", TAGS.values(), ids=TAGS)

@@ -74,10 +74,10 @@ def tone(install_package: Install) -> None:
     install_package("kind", {"kind_axis": AXIS}, {"llmi.axes": {"tone": "kind_axis:TONE"}})
 
 
-def test_the_published_prompts_have_not_changed() -> None:
+def test_the_prompts_of_the_published_axes_have_not_changed() -> None:
     """Other prompts would give other grades: a change here is a change of the reward."""
     digests = [hashlib.sha256(text.encode()).hexdigest()[:16] for text in (text_rubric(), image_rubric())]
-    assert digests == ["958376af146206bb", "5114bb5f723a3eb6"]
+    assert digests == ["d4911c02f113264a", "661f2dada6001558"]
 
 
 def test_the_text_judges_prompt_describes_a_new_tool(monkeypatch: pytest.MonkeyPatch) -> None:

@@ -124,10 +124,9 @@ def test_missing_pictures_and_broken_tags_are_marked() -> None:
     payload = RubricPayload.of(document(P("x"), F(), X()), "c", RULES)
     content = rubric_chat(payload, lambda ref: "data:", 20)[1]["content"]
     texts = " ".join(part["text"] for part in content)
-    assert "[NO PICTURE" in texts
-    assert "[BROKEN TAG" in texts
-    assert "[NO PICTURE" in INSTRUCTIONS
-    assert "[BROKEN TAG" in INSTRUCTIONS
+    for mark in ("no picture", "broken tag"):
+        assert f" {mark}⟧" in texts
+        assert f'"{mark}"' in INSTRUCTIONS
 
 
 def test_by_rules_the_words_of_the_criterion_are_searched_for() -> None:

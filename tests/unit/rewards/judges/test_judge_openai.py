@@ -19,8 +19,9 @@ from rewards_documents import F, I, P, X, document
 
 from policy.document import Document
 from rewards.judges import IMAGE_KIND, TEXT_KIND
+from rewards.judges.fence import DOCUMENT_OVER
 from rewards.judges.payloads import JudgeImagePayload, JudgeTextPayload
-from rewards.judges.prompts import FAILURES_ELSEWHERE, FAILURES_LOWER, image_rubric, text_rubric
+from rewards.judges.prompts import FAILURES_ELSEWHERE, FAILURES_LOWER, image_rubric, text_chat, text_rubric
 from rewards.settings import JudgeSettings, check
 from workers import jobs
 from workers.errors import Cause
@@ -176,10 +177,17 @@ def test_the_rubric_opens_the_prompt_and_siblings_share_all_but_the_document(
     first, second = (body["messages"] for body in server.seen)
     assert first[0] == second[0] == {"role": "system", "content": text_rubric()}
     head, tail = first[1]["content"].split("One.")
-    assert second[1]["content"].split("Two.") == [head, tail]
-    assert "grey heron and its nest" in head
-    assert '[TAG by search: heron | {"query": "heron"}]' in tail
-    assert "[BROKEN TAG (not a dictionary)" in tail
+    shared = head[: head.rindex("⟦")]
+    assert second[1]["content"].startswith(shared)
+    assert "grey heron and its nest" in shared
+    assert ' tag by search⟧\nheron | {"query": "heron"}\n⟦' in tail
+    assert " broken tag⟧" in tail
+    assert "not a dictionary" in tail
+
+
+def test_the_same_document_gives_the_same_prompt() -> None:
+    one, two = (JudgeTextPayload.of(document(P("One."), rollout_id=name)) for name in ("r1", "r2"))
+    assert text_chat(one) == text_chat(two)
 
 
 def test_the_image_judge_sees_given_and_made_pictures_in_order(
@@ -197,17 +205,18 @@ def test_the_image_judge_sees_given_and_made_pictures_in_order(
     system, user = server.seen[0]["messages"]
     assert system["content"] == [{"type": "text", "text": image_rubric()}]
     kinds = [part["type"] if part["type"] == "image_url" else part["text"] for part in user["content"]]
+    task, written = (kinds[place].split()[0].strip("⟦") for place in (0, 3))
     assert kinds == [
-        "# The task\nTell me about the grey heron and its nest.",
-        "GIVEN 1:",
+        f"⟦{task} task⟧\nTell me about the grey heron and its nest.\n⟦{task} given picture 1⟧\n",
         "image_url",
-        "# The document",
-        "First.",
-        "PICTURE 1, by code, meant to show: chart",
+        f"⟦{task} task ends⟧\n",
+        f"⟦{written} document⟧\nFirst.\n⟦{written} picture 1, by code, meant to show⟧\nchart\n"
+        f"⟦{written} picture 1 itself⟧\n",
         "image_url",
-        "[NO PICTURE could be made here: a lost heron]",
-        FAILURES_ELSEWHERE,
-        "# Your grades",
+        f"⟦{written} no picture could be made here; it was meant to show⟧\na lost heron\n"
+        f"⟦{written} no picture⟧\n⟦{written} document ends⟧\n",
+        DOCUMENT_OVER,
+        f"{FAILURES_ELSEWHERE}\n\n# Your grades",
     ]
     assert [shown(part).size for part in user["content"] if part["type"] == "image_url"] == [
         (40, 30),
@@ -233,8 +242,7 @@ def test_failures_lower_grades_when_the_formula_says_so(
     server.says('{"image_quality": 5, "task_relevance": 4, "text_image_relevance": 3}')
     look(store, document(I(blob=picture(store, (20, 20))), F()), failures_lower=True)
     texts = [part.get("text") for part in server.seen[0]["messages"][1]["content"]]
-    assert FAILURES_LOWER in texts
-    assert FAILURES_ELSEWHERE not in texts
+    assert f"{FAILURES_LOWER}\n\n# Your grades" in texts
 
 
 @pytest.mark.parametrize("kind", ["PNG", "JPEG", "WEBP"])
@@ -256,7 +264,7 @@ def test_given_pictures_make_room_for_those_of_the_document(
     look(store, document(I(blob=picture(store, (30, 10))), inputs=given))
     assert [image.width for image in images_of(server)] == [10, 30]
     texts = [part.get("text") for part in server.seen[0]["messages"][1]["content"]]
-    assert "[2 more given picture(s), not shown.]" in texts
+    assert "2 more given picture(s), not shown⟧" in str(texts)
 
 
 @pytest.mark.parametrize(

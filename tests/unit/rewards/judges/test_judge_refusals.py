@@ -267,7 +267,7 @@ def test_the_limit_of_images_that_a_judge_names_is_kept(judge: Judge, store: Blo
     assert isinstance(result, Success), result
     assert [images(body) for body in judge.seen] == [5, 2]
     assert LONG in prompt(judge.seen[1])
-    assert prompt(judge.seen[1]).count("[not shown]") == 2
+    assert prompt(judge.seen[1]).count("is not shown⟧") == 2
 
 
 def test_images_too_are_made_smaller(judge: Judge, store: BlobStore) -> None:

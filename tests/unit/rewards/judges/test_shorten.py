@@ -11,7 +11,7 @@ from evaluation.payloads import RubricPayload
 from evaluation.settings import RubricSettings
 from policy.document import Document, InvalidPart
 from rewards.judges import shorten
-from rewards.judges.parts import ShownImage, ShownInvalid, ShownTag, ShownText
+from rewards.judges.parts import ShownCut, ShownImage, ShownInvalid, ShownTag, ShownText
 from rewards.judges.payloads import JudgeImagePayload, JudgeTextPayload
 from rewards.judges.prompts import text_chat
 from workers.broker.posting import prepare
@@ -65,17 +65,18 @@ def test_the_rule_keeps_the_beginning_the_images_and_one_broken_tag() -> None:
     doc = document(P("a" * 30_000), I(), X(), X(), P("the end"), I(says="b" * 500), inputs=(BLOB,))
     short = shorten.for_judge(JudgeImagePayload.of(doc))
     kinds = [type(part) for part in short.parts]
-    assert kinds == [ShownText, ShownImage, ShownInvalid, ShownImage, ShownText]
+    assert kinds == [ShownText, ShownImage, ShownInvalid, ShownImage, ShownCut]
     first, *_, last = short.parts
     assert isinstance(first, ShownText)
-    assert isinstance(last, ShownText)
+    assert isinstance(last, ShownCut)
+    assert last.characters == 30_000 - len(first.text) + len("the end")
+    assert shorten.for_judge(short).parts[-1].type == "cut"
     assert 10_000 < len(first.text) < shorten.SHORT_BYTES
     assert set(first.text) == {"a"}
-    assert "are left out here" in last.text
     assert [len(image.tag.description) for image in short.images] == [12, shorten.DESCRIPTION]
     assert short.inputs == ()
     read = shorten.for_judge(JudgeTextPayload.of(doc))
-    assert [type(part) for part in read.parts] == [ShownText, ShownInvalid, ShownText]
+    assert [type(part) for part in read.parts] == [ShownText, ShownInvalid, ShownCut]
     assert not any(isinstance(part, ShownTag) for part in read.parts)
 
 
