@@ -60,7 +60,7 @@ def unit(grade: float) -> float:
     return (grade - 1) / 4
 
 
-def weighted_mean(grades: Sequence[tuple[float, int]]) -> float:
+def weighted_mean(grades: Sequence[tuple[float, float]]) -> float:
     """The mean of (weight, grade) pairs; of one pair its grade, exactly."""
     if len(grades) == 1:
         return grades[0][1]
@@ -68,8 +68,8 @@ def weighted_mean(grades: Sequence[tuple[float, int]]) -> float:
 
 
 def graded(
-    axes: Sequence[Axis], grades: Mapping[str, int | None], judge: str, vl: bool
-) -> list[tuple[float, int]]:
+    axes: Sequence[Axis], grades: Mapping[str, float | None], judge: str, vl: bool
+) -> list[tuple[float, float]]:
     """(weight, grade) of each of this judge's axes that has a grade."""
     pairs = [(axis.weight_for(vl), grades.get(axis.name)) for axis in axes if axis.judge == judge]
     return [(weight, grade) for weight, grade in pairs if grade is not None]
@@ -87,7 +87,7 @@ def explained(
     value: float,
     facts: Facts,
     terms: Mapping[str, float | None],
-    used: Mapping[str, int | None],
+    used: Mapping[str, float | None],
     vl: bool,
     text: TextVerdict,
     image: ImageVerdict | None,

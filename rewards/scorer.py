@@ -10,7 +10,7 @@ Invariants:
 - If scoring ends early, for whatever reason, the open requests are cancelled.
 - Request ids are derived from the document's id, so that scoring again after a crash finds the verdicts that
   exist.
-- The breakdown has the model names that the judges report.
+- The breakdown has the judges' model names as they report them, their expected scores and their reasons.
 """
 
 from __future__ import annotations
@@ -83,6 +83,10 @@ class QueueScorer:
             breakdown["refused"] = requests.refused
         if requests.shortened:
             breakdown["shortened"] = requests.shortened
+        if expected := {**text.expected, **(image.expected if image else {})}:
+            breakdown["expected"] = {**expected}
+        if requests.reasons:
+            breakdown["reasons"] = requests.reasons
         return score.model_copy(update={"breakdown": breakdown})
 
     def _image_payload(self, document: Document, formula: Formula) -> JudgeImagePayload:
@@ -104,7 +108,8 @@ class QueueScorer:
 class _JudgeRequests:
     """The judges' requests of one draft.
 
-    By kind: the judge that answered (`answered_by`), and why a document was `refused` or `shortened`.
+    By kind: the judge that answered (`answered_by`), and why a document was `refused` or `shortened`. By
+    axis: the `reasons`.
     """
 
     def __init__(self, client: RequestClient):
@@ -113,6 +118,7 @@ class _JudgeRequests:
         self.answered_by: dict[str, JsonValue] = {}
         self.refused: dict[str, JsonValue] = {}
         self.shortened: dict[str, JsonValue] = {}
+        self.reasons: dict[str, JsonValue] = {}
 
     async def post(
         self, kind: str, payload: BaseModel, limit_s: float, owner: str, request_id: str = ""
@@ -145,6 +151,8 @@ class _JudgeRequests:
             self.answered_by[outcome.kind] = source.get("model") or source.get("judge", "")
             if source.get("shortened"):
                 self.shortened[outcome.kind] = source["shortened"]
+            if isinstance(given := source.get("reasons"), dict):
+                self.reasons |= given
         elif outcome.result.fault is Fault.MODEL:
             self.refused[outcome.kind] = outcome.result.detail
         return _read(outcome, model)
@@ -166,7 +174,10 @@ async def _judge_requests(client: RequestClient) -> AsyncIterator[_JudgeRequests
 def _read(outcome: Outcome, model: type[V]) -> V | Failure:
     if not isinstance(outcome.result, Success):
         return model.worst() if outcome.result.fault is Fault.MODEL else outcome.result
+    source = outcome.result.source
+    judge = str(source.get("judge", ""))
     try:
-        return model.read(outcome.result.verdict, provider=str(outcome.result.source.get("judge", "")))
+        verdict = model.read(outcome.result.verdict, provider=judge)
+        return verdict.with_expected(source.get("expected"), provider=judge)
     except InfrastructureFault as fault:
         return Failure.of(fault)

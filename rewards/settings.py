@@ -78,6 +78,9 @@ class JudgeEndpoint(Settings):
     """Images that the judge sees at most. As published."""
     enable_thinking: bool | None = None
     """Passed to the chat template; null leaves it to the model."""
+    expected_scores: bool = True
+    """Request log-probabilities, and grade with the expected score of each axis, such as 3.85, where the
+    endpoint gives them; with the integer elsewhere. The formula `llmi` reads integers only, as published."""
 
     @property
     def name(self) -> str:
@@ -92,6 +95,9 @@ class JudgeSettings(Settings):
     """The judge that reads the text."""
     image: JudgeEndpoint = JudgeEndpoint(model="Qwen/Qwen2.5-VL-72B-Instruct")
     """The judge that also sees the images."""
+    reasons: bool = False
+    """Ask each judge model for one sentence per axis, in a second request after its verdict. The ledger and
+    the run's page have them. Scores do not depend on it; a judge is busy for longer."""
 
     @model_validator(mode="before")
     @classmethod

@@ -1,7 +1,7 @@
-"""The judges' verdicts: one integer from 1 to 5 for each axis.
+"""The judges' verdicts: one integer from 1 to 5 for each axis, and expected scores where the judge has them.
 
-Invariant: a verdict that lacks an axis, or has anything but an integer from 1 to 5, is refused as
-`Cause.VERDICT_UNREADABLE`. It is never clipped, rounded or used.
+Invariant: a verdict that lacks an axis, or has anything but an integer from 1 to 5 (an expected score: a
+number in that range), is refused as `Cause.VERDICT_UNREADABLE`. It is never clipped, rounded or used.
 """
 
 from __future__ import annotations
@@ -9,13 +9,14 @@ from __future__ import annotations
 import functools
 from typing import Annotated, Any, Self, TypeVar, cast
 
-from pydantic import Field, ValidationError, create_model
+from pydantic import Field, PrivateAttr, TypeAdapter, ValidationError, create_model
 
 from workers.errors import Cause, InfrastructureFault
 from workers.messages import Message
 
 WORST, BEST = 1, 5
 Grade = Annotated[int, Field(strict=True, ge=WORST, le=BEST)]
+_EXPECTED = TypeAdapter(dict[str, Annotated[float, Field(ge=WORST, le=BEST)]])
 
 
 def unreadable(error: ValidationError, verdict: type[Message], provider: str) -> InfrastructureFault:
@@ -30,7 +31,9 @@ def unreadable(error: ValidationError, verdict: type[Message], provider: str) ->
 
 
 class Verdict(Message):
-    """Base of both verdicts: one `Grade` per field."""
+    """Base of both verdicts: one `Grade` per field. `with_expected` adds the expected scores."""
+
+    _expected: dict[str, float] = PrivateAttr(default_factory=dict)
 
     @classmethod
     def axes(cls) -> tuple[str, ...]:
@@ -44,6 +47,21 @@ class Verdict(Message):
         except ValidationError as error:
             raise unreadable(error, cls, provider) from error
 
+    def with_expected(self, data: object, *, provider: str = "") -> Self:
+        """This verdict with expected scores by axis; None: without. Raises as `read`."""
+        if data is None:
+            return self
+        try:
+            expected = _EXPECTED.validate_python(data, strict=True)
+        except ValidationError as error:
+            raise unreadable(error, type(self), provider) from error
+        if set(expected) != set(self.axes()):
+            detail = "the expected scores have other axes than the verdict"
+            raise InfrastructureFault(Cause.VERDICT_UNREADABLE, detail, provider=provider)
+        verdict = self.model_copy()
+        verdict._expected = expected
+        return verdict
+
     @classmethod
     def worst(cls) -> Self:
         """The verdict on a document that the judge refuses."""
@@ -55,7 +73,18 @@ class Verdict(Message):
 
     @property
     def scores(self) -> dict[str, int]:
+        """The integers."""
         return {axis: getattr(self, axis) for axis in self.axes()}
+
+    @property
+    def expected(self) -> dict[str, float]:
+        """The expected scores; empty where the judge gave none."""
+        return dict(self._expected)
+
+    @property
+    def grades(self) -> dict[str, float]:
+        """The expected scores, else the integers."""
+        return {**self.scores, **self._expected}
 
 
 class TextVerdict(Verdict):

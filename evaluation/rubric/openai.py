@@ -19,7 +19,7 @@ from rewards.judges.openai import shorter
 from rewards.judges.pictures import data_uri
 from rewards.judges.probe import context, refusals_as_infrastructure, sample_document
 from rewards.judges.prompts import Chat, seen
-from rewards.judges.structured import answer
+from rewards.judges.served.structured import answer
 from workers.jobs import JobContext
 from workers.messages import BlobRef, Success
 from workers.storage.blobs import BlobStore

@@ -59,14 +59,14 @@ class FORMULA(Formula):
         tools = rules.tool_score(facts.tools, facts.attempted, facts.succeeded)
         axes = self.axes
         used = {
-            axis.name: self._text_grade(axis, text.scores, facts) for axis in axes if axis.judge == "text"
+            axis.name: self._text_grade(axis, text.grades, facts) for axis in axes if axis.judge == "text"
         }
         language = unit(weighted_mean(graded(axes, used, "text", vl)))
         pictures: float | None = 0.0
         if facts.attempts == 0 and not facts.images_due:
             pictures = None
         elif self.needs_image_verdict(facts):
-            used |= present(image).scores
+            used |= present(image).grades
             judged = weighted_mean(graded(axes, used, "image", vl))
             pictures = facts.images / facts.attempts * unit(judged)
         total = COUNT * r_num + TEXT * language
@@ -81,7 +81,7 @@ class FORMULA(Formula):
         return explained(self, total / weight, facts, terms, used, vl, text, image)
 
     @staticmethod
-    def _text_grade(axis: Axis, grades: dict[str, int], facts: Facts) -> int | None:
+    def _text_grade(axis: Axis, grades: dict[str, float], facts: Facts) -> float | None:
         """The grade that is used in L; None: left out of L."""
         if axis.about == "prose":
             return grades[axis.name] if facts.has_text else WORST

@@ -50,7 +50,7 @@ class FORMULA(Formula):
             judged = ImageVerdict.best()
         else:
             judged = present(image)
-        used: dict[str, int | None] = {
+        used: dict[str, float | None] = {
             "text": text.text if facts.has_text else WORST,
             "image_tags": text.image_tags,
             "image_quality": judged.image_quality,

@@ -2,7 +2,7 @@
 
 A JSON schema limits each axis to 1..5, so a server that enforces schemas cannot give an unreadable answer.
 Start vLLM with `--structured-outputs-config.disable_any_whitespace true`, else a weak model may fill its
-tokens with blanks. `rewards.judges.structured` sends the request and types the failures.
+tokens with blanks. `rewards.judges.served.structured` sends the request and types the failures.
 """
 
 from __future__ import annotations
@@ -17,12 +17,15 @@ from rewards.judges.fence import image
 from rewards.judges.payloads import JudgeImagePayload, JudgeTextPayload
 from rewards.judges.pictures import blank_uri, data_uri
 from rewards.judges.prompts import Chat, image_chat, text_chat
-from rewards.judges.structured import Shorter, answer
+from rewards.judges.served import logprobs, replies
+from rewards.judges.served.reasons import reasons
+from rewards.judges.served.structured import Shorter, answer
 from rewards.settings import JudgeEndpoint, JudgeSettings
-from rewards.verdicts import ImageVerdict, TextVerdict, Verdict, with_axes
+from rewards.verdicts import BEST, WORST, ImageVerdict, TextVerdict, Verdict, with_axes
 from workers.jobs import JobContext
 from workers.messages import Success
 
+SCALE = range(WORST, BEST + 1)
 P = TypeVar("P", bound=shorten.Payload)
 
 
@@ -34,8 +37,9 @@ def judge_text(payload: JudgeTextPayload, settings: JudgeSettings, ctx: JobConte
 
     judge, whole = settings.text, text_chat(payload)
     smaller = shorter(payload, chat, judge.max_image_pixels, judge.max_images)
+    verdict = with_axes(TextVerdict, payload.axes)
     return verdict_of(
-        judge, settings.text_url, whole, with_axes(TextVerdict, payload.axes), ctx, "text judge", smaller
+        judge, settings.text_url, whole, verdict, ctx, "text judge", smaller, with_reasons=settings.reasons
     )
 
 
@@ -48,8 +52,9 @@ def judge_image(payload: JudgeImagePayload, settings: JudgeSettings, ctx: JobCon
     judge = settings.image
     whole = chat(payload, judge.max_image_pixels, judge.max_images)
     smaller = shorter(payload, chat, judge.max_image_pixels, judge.max_images)
+    verdict = with_axes(ImageVerdict, payload.axes)
     return verdict_of(
-        judge, settings.image_url, whole, with_axes(ImageVerdict, payload.axes), ctx, "image judge", smaller
+        judge, settings.image_url, whole, verdict, ctx, "image judge", smaller, with_reasons=settings.reasons
     )
 
 
@@ -81,7 +86,7 @@ def schema(verdict: type[Verdict]) -> dict[str, Any]:
     """The JSON schema of a verdict: every axis is required, and is one of 1, 2, 3, 4, 5."""
     return {
         "type": "object",
-        "properties": {axis: {"type": "integer", "enum": [1, 2, 3, 4, 5]} for axis in verdict.axes()},
+        "properties": {axis: {"type": "integer", "enum": list(SCALE)} for axis in verdict.axes()},
         "required": list(verdict.axes()),
         "additionalProperties": False,
     }
@@ -95,10 +100,26 @@ def verdict_of(
     ctx: JobContext,
     name: str,
     shorter: Shorter | None = None,
+    *,
+    with_reasons: bool = False,
 ) -> Success:
-    """Get the verdict of the model at `url` on `chat`. Raises as `structured.answer`."""
-    answered = answer(judge, url, chat, schema(verdict), verdict.__name__, ctx, name, shorter)
+    """Get the verdict of the model at `url` on `chat`. Raises as `structured.answer`.
+
+    The source has the expected scores (`expected`) where the endpoint gives log-probabilities, and the
+    `reasons` where they are requested.
+    """
+    answered = answer(
+        judge, url, chat, schema(verdict), verdict.__name__, ctx, name, shorter,
+        with_logprobs=judge.expected_scores,
+    )  # fmt: skip
+    scores = verdict.read(answered.data, provider=name).scores
     source: dict[str, JsonValue] = {"judge": "openai", "model": answered.model}
     if answered.shortened:
         source["shortened"] = answered.shortened
-    return Success(verdict=verdict.read(answered.data, provider=name).scores, source=source)
+    if judge.expected_scores and (
+        means := logprobs.expected(answered.reply, replies.text(answered.reply), scores, SCALE)
+    ):
+        source["expected"] = {**means}
+    if with_reasons:
+        source |= reasons(judge, url, answered.chat, scores, ctx, name)
+    return Success(verdict=scores, source=source)

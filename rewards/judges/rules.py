@@ -28,7 +28,7 @@ from PIL import Image, ImageFilter, ImageStat
 
 from policy.grammar.python_text import strings
 from rewards.axes import named
-from rewards.judges.parts import ShownImage, ShownInvalid, ShownTag, ShownText
+from rewards.judges.parts import ShownCut, ShownImage, ShownInvalid, ShownTag, ShownText
 from rewards.judges.payloads import JudgeImagePayload, JudgeTextPayload
 from rewards.judges.words import all_words, announces, grade, overlap, subject
 from rewards.verdicts import ImageVerdict, TextVerdict, with_axes
@@ -50,7 +50,7 @@ SMALLEST_SIDE = 64
 GRADED_PIXELS = 256 * 256
 READ_CHARS = 50_000
 
-Piece = ShownText | ShownTag | ShownImage | ShownInvalid
+Piece = ShownText | ShownTag | ShownImage | ShownInvalid | ShownCut
 
 
 def judge_text(payload: JudgeTextPayload) -> Success:

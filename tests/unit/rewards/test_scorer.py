@@ -176,6 +176,54 @@ async def test_the_breakdown_says_that_a_judge_saw_a_shortened_document() -> Non
     assert result.breakdown["shortened"] == {"judge_text": "HTTP 413"}
 
 
+def answering(**source: object) -> Answer:
+    """Every judge gives the `GOOD` verdict with this source; of `expected`, its own axes."""
+
+    def answer(request: Request) -> Outcome:
+        mine = dict(source)
+        if isinstance(expected := source.get("expected"), dict):
+            mine["expected"] = {axis: expected[axis] for axis in GOOD[request.kind] if axis in expected}
+        result = Success(verdict=GOOD[request.kind], source=mine)
+        return Outcome(request_id=request.request_id, kind=request.kind, result=result)
+
+    return answer
+
+
+EXPECTED = {
+    "text": 4.5, "image_tags": 4.0, "image_quality": 3.8, "task_relevance": 4.0, "text_image_relevance": 4.0,
+}  # fmt: skip
+
+
+async def test_expected_scores_break_ties_and_the_published_formula_reads_integers() -> None:
+    doc = document(P("x"), I(), image_num=1)
+    plain, client = FakeClient(), FakeClient(answering(expected=EXPECTED))
+    for formula, same in (("grounded", False), ("llmi", True)):
+        integers, means = await score(doc, plain, formula), await score(doc, client, formula)
+        assert (means.reward == integers.reward) is same
+        assert means.breakdown["verdicts"] == integers.breakdown["verdicts"]
+        assert means.breakdown["expected"] == EXPECTED
+        assert "expected" not in integers.breakdown
+    assert means.breakdown["axes"] == dict.fromkeys(EXPECTED, 4)
+
+
+@pytest.mark.parametrize(
+    "expected",
+    [{**EXPECTED, "text": 5.5}, {**EXPECTED, "text": float("nan")}, {"text": 4.0}, {**EXPECTED, "text": "4"}],
+)
+async def test_expected_scores_outside_the_scale_mask(expected: dict[str, object]) -> None:
+    result = await score(document(P("x"), I()), FakeClient(answering(expected=expected)))
+    assert {failure.cause for failure in result.masked_by} == {Cause.VERDICT_UNREADABLE}
+
+
+async def test_the_breakdown_keeps_the_judges_reasons() -> None:
+    def answer(request: Request) -> Outcome:
+        reasons = {axis: f"why {axis}" for axis in GOOD[request.kind]}
+        return answering(reasons=reasons)(request)  # type: ignore[return-value]
+
+    result = await score(document(P("x"), I()), FakeClient(answer))
+    assert result.breakdown["reasons"] == {axis: f"why {axis}" for axis in EXPECTED}
+
+
 @pytest.mark.parametrize("again", ["there", "lost once more", "not to be made", "no client"])
 async def test_an_image_that_the_judge_finds_lost_is_made_again_and_judged_once_more(again: str) -> None:
     old, new = BLOB, BLOB.model_copy(update={"sha256": "b" * 64})

@@ -69,7 +69,7 @@ def test_the_rule_keeps_the_beginning_the_images_and_one_broken_tag() -> None:
     first, *_, last = short.parts
     assert isinstance(first, ShownText)
     assert isinstance(last, ShownCut)
-    assert last.characters == 30_000 - len(first.text) + len("the end")
+    assert last.characters == 30_000 - len(first.text) + len(X().raw + X().reason) + len("the end")
     assert shorten.for_judge(short).parts[-1].type == "cut"
     assert 10_000 < len(first.text) < shorten.SHORT_BYTES
     assert set(first.text) == {"a"}

@@ -13,6 +13,9 @@ may quote the document. Up to three more requests decide:
 
 If only the last is accepted, the document is refused: the model's fault. If that is refused too, the judge is
 not configured for these requests: an infrastructure failure.
+
+An error that names log-probabilities is answered with the same request without them. If that is accepted,
+this process requests none from this model again.
 """
 
 from __future__ import annotations
@@ -22,18 +25,21 @@ from collections.abc import Callable, Mapping
 from dataclasses import dataclass, replace
 from typing import Any, NamedTuple, Protocol
 
-from rewards.judges import replies
 from rewards.judges.prompts import Chat
+from rewards.judges.served import replies
+from rewards.judges.served.logprobs import REQUESTED
 from rewards.settings import TokensField
 from workers import event_loop
-from workers.errors import Cause, InfrastructureFault, ModelFault
+from workers.errors import Cause, InfrastructureFault, JobError, ModelFault
 from workers.jobs import JobContext
 from workers.providers.http import keys
 from workers.providers.http.api import Answer, Call, Refused, TooLarge, send
 from workers.providers.http.refusals import image_limit
 
 logger = logging.getLogger(__name__)
+PATH = "/chat/completions"
 DETAIL = 500  # characters
+_without_logprobs: set[tuple[str, str]] = set()  # endpoints and models that refuse log-probabilities
 
 
 class Endpoint(Protocol):
@@ -52,13 +58,15 @@ class Endpoint(Protocol):
 
 
 class Answered(NamedTuple):
-    """`data`: the JSON; `model`: the name that the server reports; `shortened`: why the
-    whole was refused, or "".
+    """`data`: the JSON; `model`: the name that the server reports; `shortened`: why the whole was refused, or
+    ""; `reply`: the whole answer; `chat`: the prompt that it answers.
     """
 
     data: object
     model: str
     shortened: str
+    reply: Answer
+    chat: Chat
 
 
 @dataclass(frozen=True)
@@ -80,22 +88,27 @@ def answer(
     ctx: JobContext,
     name: str,
     shorter: Shorter | None = None,
+    *,
+    with_logprobs: bool = False,
 ) -> Answered:
     """The model's answer, parsed.
 
     `url`: the endpoint up to its version; `name`: the judge's in messages; `shorter`: None for a request
-    without a document. Raises `InfrastructureFault`, and `ModelFault(PROMPT_REFUSED)` for a refusal.
+    without a document; `with_logprobs`: request log-probabilities where the endpoint has them. Raises
+    `InfrastructureFault`, and `ModelFault(PROMPT_REFUSED)` for a refusal.
     """
     if not url:
         raise InfrastructureFault(Cause.PROVIDER_DOWN, "no base_url is configured", provider=name)
     call = _call(judge, url, schema, schema_name, ctx, name)
+    if with_logprobs and (url, judge.model) not in _without_logprobs:
+        call = replace(call, body={**(call.body or {}), **REQUESTED})
     shortened = ""
     try:
         reply = _post(call, chat, ctx)
     except (TooLarge, Refused) as refusal:
-        reply, shortened = _shortened(call, refusal, shorter, ctx), refusal.detail
+        reply, chat, shortened = *_shortened(call, refusal, shorter, ctx), refusal.detail
     model = call.redacted(reply.get("model")) or judge.model
-    return Answered(replies.content(call, reply), model, shortened)
+    return Answered(replies.content(call, reply), model, shortened, reply, chat)
 
 
 def _call(
@@ -119,7 +132,7 @@ def _call(
     return Call(
         provider=name,
         method="POST",
-        url=f"{url}/chat/completions",
+        url=f"{url}{PATH}",
         deadline=ctx.deadline,
         body=body,
         headers={"Authorization": f"Bearer {key}"} if key else {},
@@ -129,12 +142,24 @@ def _call(
 
 
 def _post(call: Call, chat: Chat, ctx: JobContext) -> Answer:
-    whole = replace(call, body={**(call.body or {}), "messages": chat})
-    return event_loop.run(send(whole), call.deadline, ctx.cancelled)
+    body = {**(call.body or {}), "messages": chat}
+    try:
+        return event_loop.run(send(replace(call, body=body)), call.deadline, ctx.cancelled)
+    except JobError as error:
+        if "logprobs" not in body or "logprob" not in error.detail.lower():
+            raise
+        detail = error.detail
+    fewer = {name: value for name, value in body.items() if name not in REQUESTED}
+    reply = event_loop.run(send(replace(call, body=fewer)), call.deadline, ctx.cancelled)
+    logger.warning("%s gives no log-probabilities, so its scores are integers: %s", call.provider, detail)
+    _without_logprobs.add((call.url.removesuffix(PATH), body["model"]))
+    return reply
 
 
-def _shortened(call: Call, refusal: TooLarge | Refused, shorter: Shorter | None, ctx: JobContext) -> Answer:
-    """The answer to a smaller request. Raises as the module's docstring says."""
+def _shortened(
+    call: Call, refusal: TooLarge | Refused, shorter: Shorter | None, ctx: JobContext
+) -> tuple[Answer, Chat]:
+    """The answer to a smaller request, and that request. Raises as the module's docstring says."""
     if shorter is None:
         raise _configuration(call, refusal)
     logger.info("%s refused a request; sending a shortened document: %s", call.provider, refusal.detail)
@@ -147,8 +172,9 @@ def _shortened(call: Call, refusal: TooLarge | Refused, shorter: Shorter | None,
             short = True
         else:
             break
+        chat = shorter.document(short, most_images)
         try:
-            return _post(call, shorter.document(short, most_images), ctx)
+            return _post(call, chat, ctx), chat
         except (TooLarge, Refused) as again:
             refusal = again
     try:

@@ -26,6 +26,11 @@ APOLOGIES = (
 )
 
 
+def text(answer: Mapping[str, Any]) -> str:
+    """The text of an answer that `content` has read."""
+    return _text(answer["choices"][0]["message"])[0]
+
+
 def content(call: api.Call, answer: Mapping[str, Any]) -> object:
     """The answer's JSON, with the API key blanked out of its top-level strings."""
     choices = answer.get("choices")
@@ -39,11 +44,11 @@ def content(call: api.Call, answer: Mapping[str, Any]) -> object:
         raise InfrastructureFault(
             Cause.BAD_ANSWER, "the answer has no choices[0].message", provider=call.provider
         )
-    text, declined = _text(message)
+    words, declined = _text(message)
     try:
-        verdict = api.parsed(text)
+        verdict = api.parsed(words)
     except ValueError as error:
-        raise _unreadable(call, answer, choice, text, declined) from error
+        raise _unreadable(call, answer, choice, words, declined) from error
     if not isinstance(verdict, dict):
         return verdict
     return {k: keys.redacted(v, call.key) if isinstance(v, str) else v for k, v in verdict.items()}
