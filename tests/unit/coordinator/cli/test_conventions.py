@@ -108,4 +108,4 @@ def test_a_shell_completes_runs_and_configurations(tmp_path):
     (tmp_path / "also-no-run").mkdir()
     context = SimpleNamespace(params={"runs": tmp_path})
     assert complete_run(context, "al") == ["alpha"]
-    assert complete_config("qwen3_4b") == ["qwen3_4b_grpo"]
+    assert complete_config("qwen3_4b") == ["qwen3_4b_grpo", "qwen3_4b_published"]
