@@ -66,6 +66,15 @@ UNREAD = {
         ("reward", "reward_model", "data.reward_fn_key"),
         "rewards come from reward.formula and the judges; overlong shaping is a formula of your own",
     ),
+    **dict.fromkeys(
+        (
+            "actor_rollout_ref.rollout.val_kwargs",
+            "trainer.test_freq",
+            "trainer.val_before_train",
+            "trainer.val_only",
+        ),
+        "a run does not validate",
+    ),
     "trainer.checkpoint_callback_class": "it records checkpoints in the ledger",
     "trainer.use_v1": "only the V1 trainer is supported",
     "trainer.v1.separate_async.hybrid_rollout": "the GPUs that train do not generate",
