@@ -47,6 +47,7 @@ class InterleavedDataset(Dataset):
         files = [data_files] if isinstance(data_files, str) else list(data_files)
         self._system = system_prompt() if config.system_prompt else ""
         self._tokenizer = tokenizer
+        self._template = dict(config.get("apply_chat_template_kwargs") or {})
         self._limit = int(config.max_prompt_length)
         rows = [row for file in files for row in load_rows(file)]
         if processor is None and any(row.images for row in rows):
@@ -96,7 +97,10 @@ class InterleavedDataset(Dataset):
     def _fits(self, row: Row) -> bool:
         """Whether the text fits; only the processor in the rollout knows the tokens of images."""
         ids = self._tokenizer.apply_chat_template(
-            _text_only(row.chat(self._system)), add_generation_prompt=True, return_dict=False
+            _text_only(row.chat(self._system)),
+            add_generation_prompt=True,
+            return_dict=False,
+            **self._template,
         )
         return len(ids) <= self._limit
 

@@ -14,6 +14,7 @@ from omegaconf import OmegaConf
 from PIL import Image
 
 from policy.document import Task
+from workers.errors import ConfigError
 from workers.settings import CONFIG_ENV
 from workers.storage.blobs import BlobStore
 from workers.storage.cache import CACHE_ENV
@@ -24,8 +25,8 @@ CONFIG = OmegaConf.create({"system_prompt": False, "max_prompt_length": 50})
 class Words:
     """A tokenizer of words."""
 
-    def apply_chat_template(self, messages, **_):
-        return messages[-1]["content"].split()
+    def apply_chat_template(self, messages, *, thought: int = 0, **_):
+        return [*messages[-1]["content"].split(), *["thought"] * thought]
 
 
 @pytest.fixture(autouse=True)
@@ -49,6 +50,15 @@ def test_a_prompt_that_does_not_fit_is_left_out(file):
 
     dataset = InterleavedDataset(str(file), Words(), CONFIG)
     assert [dataset[item]["raw_prompt"][-1]["content"] for item in range(len(dataset))] == ["one", "two"]
+
+
+def test_what_the_chat_template_adds_counts(file):
+    """`train.verl.data.apply_chat_template_kwargs`, which the rollouts use too."""
+    from policy.data.verl_dataset import InterleavedDataset
+
+    config = OmegaConf.merge(CONFIG, {"apply_chat_template_kwargs": {"thought": 50}})
+    with pytest.raises(ConfigError, match="no prompt fits"):
+        InterleavedDataset(str(file), Words(), config)
 
 
 def test_a_row_has_the_number_of_its_earlier_reads(file):
