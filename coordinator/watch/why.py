@@ -9,7 +9,7 @@ from __future__ import annotations
 from collections.abc import Sequence
 from pathlib import Path
 
-from pydantic import BaseModel, JsonValue
+from pydantic import BaseModel, Field, JsonValue
 
 from coordinator.config.settings import CONFIG_FILE
 from policy.ledger.entries import LEDGER
@@ -28,7 +28,8 @@ class RequestReport(BaseModel):
     """One request.
 
     `outcome`: `success`, a cause, or `pending`; `fault`: of a failure, else empty. `queue_s`: seconds from
-    post to start; `run_s`: seconds from start to end; None when unknown.
+    post to start; `run_s`: seconds from start to end; None when unknown. `verdict`, `expected`, `reasons`: of
+    a judge, by axis.
     """
 
     request_id: str
@@ -41,6 +42,8 @@ class RequestReport(BaseModel):
     queue_s: float | None = None
     run_s: float | None = None
     verdict: dict[str, int] | None = None
+    expected: dict[str, float] = Field(default_factory=dict)
+    reasons: dict[str, str] = Field(default_factory=dict)
 
 
 class SampleReport(BaseModel):
@@ -162,6 +165,7 @@ def _request(record: RequestRecord) -> RequestReport:
         source = result.source
         provider = str(source.get("provider") or source.get("judge") or source.get("model") or "")
         how: dict[str, object] = {"outcome": "success", "provider": provider, "verdict": result.verdict}
+        how |= {name: source[name] for name in ("expected", "reasons") if name in source}
     else:
         how = {
             "outcome": result.cause.value,

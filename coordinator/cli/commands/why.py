@@ -65,6 +65,8 @@ def show(console: Console, sample: SampleReport) -> None:
     line("generated", _generated(sample))
     for request in sample.requests:
         line(request.kind, _request(request))
+        for axis, reason in request.reasons.items():
+            line("", f"{axis.replace('_', ' ')}: {_short(reason)}")
     if sample.reward is not None:
         line("reward", _reward(sample))
     for by, cause, detail in sample.masked_by:
@@ -109,7 +111,8 @@ def _generated(sample: SampleReport) -> str:
 def _request(one: RequestReport) -> str:
     facts = [one.outcome.replace("_", " ") + (f" ({one.fault})" if one.fault else "")]
     if one.verdict:
-        facts.append(", ".join(f"{axis.replace('_', ' ')} {score}" for axis, score in one.verdict.items()))
+        grades = {axis: one.expected.get(axis, score) for axis, score in one.verdict.items()}
+        facts.append(", ".join(f"{axis.replace('_', ' ')} {grade}" for axis, grade in grades.items()))
     times = (("queue", one.queue_s), ("run", one.run_s))
     facts += [f"{what} {seconds:.2f} s" for what, seconds in times if seconds is not None]
     facts += [words for words in (one.provider, f"worker {one.worker}" if one.worker else "") if words]

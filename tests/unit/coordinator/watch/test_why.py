@@ -143,6 +143,17 @@ def test_a_trained_sample_is_described(run: Path, trained: str, lost: str) -> No
     ]
 
 
+def test_a_judges_expected_scores_and_reasons_are_shown(run: Path, writer: LedgerWriter) -> None:
+    name = f"{GROUP}_0"
+    source = {"judge": "openai", "expected": {"text": 3.85}, "reasons": {"text": "The end is [b]missing[/]."}}
+    ask(writer, name, "judge_text", Success(verdict={"text": 4}, source=source))
+    sample(writer, name, Score(reward=0.7))
+    assert shown(run, name)[3:5] == [
+        "judge_text  success; text 3.85; queue 1.00 s; run 2.00 s; openai; worker cpu-1@node",
+        "            text: The end is [b]missing[/].",
+    ]
+
+
 def test_a_sum_is_shown_only_where_it_makes_the_reward(run: Path, writer: LedgerWriter) -> None:
     weights = {"r_num": 0.2, "M": 0.3, "L": 0.5, "tools": 0.2}
     terms = {"formula": "grounded", "r_num": 0.5, "L": 0.75, "M": 0.5, "tools": 1.0, "weights": weights}
