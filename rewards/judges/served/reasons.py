@@ -3,7 +3,8 @@
 Invariants:
 - The verdict exists before: its request and its scores are the same with and without reasons.
 - Reasons that cannot be had cost no verdict. The source then has `reasons_missing`, with the cause.
-- The second request takes at most half of the time that the first one left.
+- The second request takes at most half of the time that the first one left, and is not sent for less than
+  `LEAST_S` of it, so that the verdict is never late.
 """
 
 from __future__ import annotations
@@ -25,6 +26,7 @@ from workers.jobs import JobContext
 
 logger = logging.getLogger(__name__)
 TOKENS = 120  # for each reason
+LEAST_S = 5.0
 CHARS = 1000  # of a reason that is kept
 QUESTION = """\
 For each number of your verdict give its reason: one sentence of at most 30 words, in English, that names \
@@ -46,6 +48,8 @@ def reasons(
         {"role": "assistant", "content": json.dumps(scores)},
         {"role": "user", "content": [{"type": "text", "text": text}] if parts else text},
     ]
+    if ctx.remaining_s < LEAST_S:
+        return {"reasons_missing": "no time is left"}
     request = ctx.request.model_copy(update={"deadline": time.time() + ctx.remaining_s / 2, "limit_s": None})
     try:
         data = answer(

@@ -71,14 +71,19 @@ def test_tokens_that_no_verdict_can_hold_are_left_out() -> None:
 
 
 def test_a_digit_outside_the_listed_tokens_counts_with_its_own_probability() -> None:
-    tokens = usual({"5": 0.25, "3": 0.25}, {"2": 1.0})
+    tokens = usual({"5": 0.25, "1": 0.25}, {"2": 1.0})
     tokens[4]["logprob"] = math.log(0.5)
-    assert read(tokens)["text"] == 4.0
+    assert read(tokens)["text"] == 3.5
+
+
+def test_an_alternative_that_begins_otherwise_is_another_answer() -> None:
+    tokens = [token('{"text'), token('":4', {'":4': 0.5, '":5': 0.25, '_"1': 0.25}), token("}")]
+    assert read(tokens, {"text": 4}) == {"text": 4.35}
 
 
 def test_scores_stand_behind_a_thought_that_has_scores_too() -> None:
     """Servers that cut thoughts off the message keep their tokens in the list."""
-    thought = [*map(token, ["<think>", '{"text": ', "1", ', "image_tags": 1} is too low �', "</think>\n\n"])]
+    thought = [token("<think>Perhaps "), *usual({"4": 1.0}, {"2": 1.0})[:-1], token("? �</think>\n\n")]
     whole = answer([*thought, *usual({"4": 0.5, "5": 0.5}, {"2": 1.0})])
     content = '{"text": 4, "image_tags": 2}'
     assert expected(whole, content, VERDICT, SCALE) == {"text": 4.5, "image_tags": 2.0}
@@ -111,8 +116,8 @@ def test_one_axis_without_probabilities_leaves_all_integers() -> None:
 
 
 def test_a_field_that_stands_twice_has_no_expected_score() -> None:
-    twice = [token('{"text": 1, "text": 4, "image_tags": 2}')]
-    assert read(twice) == {}
+    first = [token('{"text": '), token("4", {"4": 1.0}), token(", ")]
+    assert read([*first, token('"text": '), token("4", {"4": 0.5, "5": 0.5}), token("}")], {"text": 4}) == {}
 
 
 DISTRIBUTION = st.fixed_dictionaries(

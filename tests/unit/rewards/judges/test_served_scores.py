@@ -15,6 +15,7 @@ from rewards_documents import P, document
 from rewards.judges import TEXT_KIND
 from rewards.judges.payloads import JudgeTextPayload
 from rewards.judges.served import structured
+from rewards.judges.served.reasons import LEAST_S
 from workers import jobs
 from workers.messages import Failure, Request, Success
 from workers.storage.blobs import BlobStore
@@ -154,6 +155,16 @@ def test_a_judge_that_gives_no_reasons_has_given_its_verdict(
     assert result.verdict == {"text": 4, "image_tags": 3}
     assert "reasons" not in result.source
     assert result.source["reasons_missing"]
+
+
+def test_no_reasons_are_asked_for_when_the_verdict_could_be_late(
+    judge: Judge, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    configure(tmp_path, monkeypatch, judge, reasons=True)
+    result = read(tmp_path, timeout_s=LEAST_S - 1)
+    assert isinstance(result, Success), result
+    assert result.source["reasons_missing"] == "no time is left"
+    assert len(judge.seen) == 1
 
 
 def test_the_reasons_of_a_shortened_document_are_about_what_the_judge_saw(
