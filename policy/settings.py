@@ -116,6 +116,11 @@ class TrainSettings(Settings):
     `sequence` is not offered: its product over thousands of tokens vanishes or explodes."""
     rollout_is_threshold: float = Field(default=2.0, ge=1)
     """Where the weights of `rollout_is` are truncated."""
+    rollout_rs: Literal["seq_mean_k1"] | None = None
+    """Which documents are left out of the loss, besides `rollout_is`: with `seq_mean_k1`, those with a
+    geometric mean of pi_old / pi_sampler outside `rollout_rs_threshold`. For `gspo`."""
+    rollout_rs_threshold: float = Field(default=1.001, gt=1)
+    """Largest mean ratio of `rollout_rs`; the smallest is its reciprocal. verl's preset."""
 
     lr: float = Field(default=1e-6, gt=0)
     """Learning rate. As published."""
@@ -194,30 +199,6 @@ class TrainSettings(Settings):
     verl: dict[str, JsonValue] = Field(default_factory=dict)
     """Any options of verl, nested as in its own files. They are merged last and replace those of this
     section; `llmi train CONFIG --dry-run` shows and checks the result ([training.md](training.md))."""
-
-    @model_validator(mode="after")
-    def _corrected(self) -> TrainSettings:
-        """Refuse to train on stale samples without a correction."""
-        if self.old_log_prob == "rollout" and self.rollout_is:
-            raise ValueError(
-                "rollout_is has no effect with old_log_prob: rollout, whose clipped ratio is against the "
-                "sampler already; leave rollout_is out, or set old_log_prob: recompute"
-            )
-        if self.mode == "sync":
-            return self
-        if self.old_log_prob == "recompute" and not self.rollout_is:
-            raise ValueError(
-                f"{self.mode} trains on samples that older weights wrote, and rollout_is: null leaves them "
-                "uncorrected (every ratio would be 1); set rollout_is: token, old_log_prob: rollout, or "
-                "mode: sync"
-            )
-        if self.old_log_prob == "rollout" and self.loss == "gspo":
-            raise ValueError(
-                "gspo clips the ratio of whole sequences within a few 1e-4, so that against the sampler's "
-                "log-probabilities nearly every stale sample would be clipped away; set old_log_prob: "
-                "recompute"
-            )
-        return self
 
     @model_validator(mode="after")
     def _consistent(self) -> TrainSettings:

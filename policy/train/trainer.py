@@ -22,7 +22,9 @@ from verl.trainer.ppo.v1.trainer_colocate_async import PPOTrainerColocateAsync
 from verl.trainer.ppo.v1.trainer_separate_async import PPOTrainerSeparateAsync
 from verl.trainer.ppo.v1.trainer_sync import PPOTrainerSync
 
+import policy.train.gradient.advantage  # noqa: F401 - registers it
 from policy.settings import PAST_METRICS
+from policy.train.gradient.metrics import complete
 from policy.train.verl_private import Base, TrainerHooks
 from workers.storage.atomic import save
 
@@ -62,6 +64,11 @@ class _Resumable(TrainerHooks):
             row = json.loads(line)
             self.logger.log(data=row["data"], step=row["step"])
         super().on_train_begin()
+
+    def step(self, metrics: dict, timing_raw: dict) -> Any:
+        batch = super().step(metrics, timing_raw)
+        complete(metrics)
+        return batch
 
 
 class _Windowed(Base):

@@ -15,6 +15,7 @@ from pathlib import Path
 from policy.settings import AGENT, AGENT_CONFIG, TrainSettings, checkpoint, environment
 from policy.train.cpu_options import cpu_options
 from policy.train.engine_options import engine_options
+from policy.train.gradient.refusals import LOSSES, MEASURED, estimator
 from policy.train.passthrough import merged
 from policy.train.update_options import update_options
 
@@ -49,10 +50,12 @@ def hydra_overrides(
 
 def _algorithm(train: TrainSettings) -> dict[str, object]:
     return {
-        "algorithm.adv_estimator": "grpo",
+        "algorithm.adv_estimator": estimator(train.aggregation),
         "algorithm.rollout_correction.bypass_mode": train.old_log_prob == "rollout",
         "algorithm.rollout_correction.rollout_is": train.rollout_is,
         "algorithm.rollout_correction.rollout_is_threshold": train.rollout_is_threshold,
+        "algorithm.rollout_correction.rollout_rs": train.rollout_rs,
+        "algorithm.rollout_correction.rollout_rs_threshold": train.rollout_rs_threshold,
     }
 
 
@@ -78,6 +81,7 @@ def _model(train: TrainSettings) -> dict[str, object]:
     cuda = train.device == "cuda"
     return {
         "actor_rollout_ref.model.path": train.model,
+        "actor_rollout_ref.model.external_lib": [LOSSES],
         "actor_rollout_ref.model.use_remove_padding": cuda,
         "actor_rollout_ref.model.enable_gradient_checkpointing": cuda,
     }
@@ -91,7 +95,7 @@ def _actor(train: TrainSettings) -> dict[str, object]:
         f"{actor}.use_dynamic_bsz": True,
         f"{actor}.ppo_max_token_len_per_gpu": train.micro_batch_tokens,
         f"{actor}.entropy_coeff": train.entropy,
-        f"{actor}.policy_loss.loss_mode": "vanilla" if train.loss == "grpo" else "gspo",
+        f"{actor}.policy_loss.loss_mode": _loss(train),
         f"{actor}.loss_agg_mode": train.aggregation,
         f"{actor}.clip_ratio": train.clip_low,
         f"{actor}.clip_ratio_low": train.clip_low,
@@ -104,6 +108,11 @@ def _actor(train: TrainSettings) -> dict[str, object]:
         f"{actor}.optim.clip_grad": train.grad_clip,
         f"{actor}.use_torch_compile": train.device == "cuda",
     }
+
+
+def _loss(train: TrainSettings) -> str:
+    loss = "vanilla" if train.loss == "grpo" else "gspo"
+    return f"{MEASURED}{loss}" if train.old_log_prob == "rollout" else loss
 
 
 def _rollout(train: TrainSettings, run: Path) -> dict[str, object]:
