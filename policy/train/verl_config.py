@@ -21,6 +21,7 @@ from typing import Any
 from pydantic import TypeAdapter, ValidationError
 
 from policy.settings import TrainSettings
+from policy.train.gradient.refusals import gradient_problems
 from policy.train.passthrough import GROUPS, leaves
 from policy.train.refusals import lora_problems, unread_problems
 from workers.errors import ConfigError
@@ -57,7 +58,7 @@ def check(train: TrainSettings, overrides: Sequence[str]) -> None:
         problems += misfits(chosen, compose(kept))
     if not problems:
         config = compose(overrides)
-        problems += lora_problems(train, config)
+        problems += [*lora_problems(train, config), *gradient_problems(config)]
         problems += _invalid(config) if train.verl and not problems else []
     if problems:
         raise ConfigError("\n".join(problems))

@@ -173,23 +173,25 @@ def test_an_author_is_checked_only_when_configured(monkeypatch):
     assert findings(config(author=author))["author", "openai"].state is State.OK
 
 
-def test_folders_model_and_data_of_a_training_run_are_checked(tmp_path):
+def test_folders_options_model_and_data_of_a_training_run_are_checked(tmp_path):
+    train = {"steps": 1, "batch_size": 4, "n": 2}
     raw = {
-        "train": {"model": str(tmp_path / "nowhere"), "steps": 1, "batch_size": 2, "n": 2},
+        "train": {"model": str(tmp_path / "nowhere"), "rollout_is": None, **train},
         "data": {"train": [str(tmp_path / "none.parquet")]},
         "blobs": {"url": "/proc/llmi/blobs"},
     }
     found = {one.name: one for one in run.examine(check(raw, "run.yaml"), tmp_path / "runs" / "r")}
     assert {one.state for one in found.values()} == {State.FAIL}
     assert "blobs.url" in found["folders"].detail
+    assert "train.rollout_is" in found["options of verl"].detail
     assert "config.json" in found["model"].detail
     assert "none.parquet" in found["data"].detail
 
     files = write_dataset(tmp_path / "prompts", seed=1, train=2, test=1)
     raw = raw | {"data": {"train": [str(files["train"])]}, "blobs": {"url": "blobs"}}
-    raw["train"] = {**raw["train"], "model": "owner/model"}
+    raw["train"] = {"model": "owner/model", **train}
     states = [one.state for one in run.examine(check(raw, "run.yaml"), tmp_path / "runs" / "r")]
-    assert states == [State.OK, State.NOTE, State.OK]  # a hub id is left to the hub
+    assert states == [State.OK, State.OK, State.NOTE, State.OK]  # a hub id is left to the hub
 
 
 @pytest.mark.parametrize(("name", "kind"), [("demo", "text"), ("demo_vl", "vl"), ("evaluate_demo", "vl")])

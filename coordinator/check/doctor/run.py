@@ -1,11 +1,11 @@
-"""Findings about the folders, the model and the data of a training run; all are read."""
+"""Findings about the folders, verl's options, the model and the data of a training run; all are read."""
 
 from __future__ import annotations
 
 from collections.abc import Iterator
 from pathlib import Path
 
-from coordinator.check import inputs, preflight
+from coordinator.check import inputs, options, preflight
 from coordinator.check.doctor.finding import Finding, note, of_problems
 from coordinator.config import parts
 from coordinator.config.settings import RunConfig
@@ -18,6 +18,8 @@ def examine(config: RunConfig, run: Path) -> Iterator[Finding]:
     yield from of_problems(
         AREA, "folders", preflight.local(config, run), f"{run.parent} and the image store can be written"
     )
+    refused = options.problems(config, run)
+    yield from of_problems(AREA, "options of verl", refused, "known to verl; stale samples are corrected")
     if problems := inputs.unbuilt(config):
         fields = problems[0].partition(":")[0]
         yield note(

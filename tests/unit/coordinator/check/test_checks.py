@@ -3,8 +3,9 @@
 import pandas as pd
 import pytest
 from fake_services import png
+from rich.console import Console
 
-from coordinator.check import folders, inputs, preflight, services
+from coordinator.check import dry_run, folders, inputs, preflight, services
 from coordinator.config import settings as config
 from workers.errors import ConfigError
 from workers.settings import QueueSettings
@@ -121,3 +122,18 @@ def test_preflight_reports_every_problem_at_once(tmp_path, write_config, monkeyp
     for expected in ("run folder exists", "SERP_API_KEY", "QWEN_IMAGE_SERVER_URL", "LLM_JUDGE_BASE_URL",
                      "train.model", "broken.parquet"):  # fmt: skip
         assert expected in str(caught.value)
+
+
+def test_an_uncorrected_asynchronous_run_is_refused_before_it_starts(tmp_path, write_config):
+    run = config.load(write_config(MINIMAL), {"name": "x", "train.rollout_is": None})
+    uncorrected = r"train\.rollout_is: .* uncorrected.*; set train\.rollout_is: token"
+    with pytest.raises(ConfigError, match=uncorrected):
+        preflight.check(run, tmp_path / "runs" / "x")
+    with pytest.raises(ConfigError, match=uncorrected):
+        dry_run.resolve(run, tmp_path / "runs", Console(quiet=True))
+
+
+def test_what_train_verl_leaves_uncorrected_is_refused_too(tmp_path, write_config):
+    off = {"train.verl": {"algorithm": {"rollout_correction": {"rollout_is": None}}}}
+    with pytest.raises(ConfigError, match="uncorrected"):
+        preflight.check(config.load(write_config(MINIMAL), {"name": "x", **off}), tmp_path / "runs" / "x")
