@@ -23,6 +23,7 @@ from prometheus_client.registry import Collector
 
 from coordinator.host.processes import MemoryWatch
 from coordinator.scale.fleet import PoolState
+from coordinator.watch import off_policy
 from coordinator.watch.progress import Progress
 from policy.ledger.entries import State
 from policy.ledger.masked import DROPPED
@@ -115,6 +116,8 @@ class RunCollector(Collector):
         yield _gauge("llmi_step", "Training steps done.", (), {(): progress.steps})
         if progress.rewards:
             yield _gauge("llmi_reward", "Mean reward of the last step.", (), {(): progress.rewards[-1]})
+        for measure, value in off_policy.gauges(progress.last_step):
+            yield _gauge(measure.gauge, measure.text, (), {(): value})
         if (ratio := progress.idle_ratio) is not None:
             text = "Share of the steps' time that the trainer waited."
             yield _gauge("llmi_trainer_idle_ratio", text, (), {(): ratio})

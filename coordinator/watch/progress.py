@@ -39,7 +39,7 @@ class Progress:
 
     `total`: the number of steps of the run, None when the data decides. Attributes:
 
-    - `rewards`: mean of each step, in order.
+    - `rewards`: mean of each step, in order. `last_step`: verl's metrics of the last one.
     - `outcomes`: requests by `success`, `model` or `infrastructure`.
     - `masked`: samples by cause; `DROPPED` for those that were dropped with their group.
     - `idle`: idle seconds by cause so far.
@@ -55,6 +55,7 @@ class Progress:
         self._offsets: dict[Path, int] = {}
         self.rewards: list[float] = []
         self.steps = 0
+        self.last_step: dict[str, Any] = {}
         self.started = self.scored = 0
         self.posted = 0
         self.outcomes: Counter[str] = Counter()
@@ -93,7 +94,7 @@ class Progress:
             except ValueError:  # torn by a disk that was full: the trainer's own file
                 logger.warning("%s: a line cannot be parsed and is skipped", METRICS)
                 continue
-            self.steps = entry["step"]
+            self.steps, self.last_step = entry["step"], entry["data"]
             self._timing.append(entry["data"])
             self.idle_tracker.add_step(entry["step"], entry["data"])
             if isinstance(entry["data"].get(REWARD), int | float):

@@ -13,6 +13,7 @@ from pydantic import ValidationError
 
 from coordinator.config.settings import CONFIG_FILE, RunConfig
 from coordinator.console.stages import duration
+from coordinator.watch import off_policy
 from coordinator.watch.masks import list_masked
 from coordinator.watch.report_masked import examples, masked_note, masked_tables
 from coordinator.watch.summary import SUMMARY, Summary, lost_requests, read_metrics, summarize
@@ -79,7 +80,11 @@ def write_page(run: Path, config: RunConfig, ledger: Ledger, summary: Summary) -
         figures=figures(summary),
         pairs=pairs(samples(ledger)),
         curve=curve,
-        tables=[*tables(summary), *masked_tables(list_masked(ledger, summary.name), summary)],
+        tables=[
+            *tables(summary),
+            *off_policy.tables(read_metrics(run / METRICS)),
+            *masked_tables(list_masked(ledger, summary.name), summary),
+        ],
         notes=notes(config),
         masked=examples(ledger, summary.name),
     )

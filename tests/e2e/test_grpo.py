@@ -13,6 +13,7 @@ from PIL import Image
 from coordinator.config.settings import check
 from llmi.tools import SOURCES
 from policy.ledger.reader import reward_curve
+from policy.train.gradient.metrics import CLIPPED, EFFECTIVE
 from workers.errors import Fault
 from workers.messages import Failure
 from workers.storage.blobs import BlobStore
@@ -103,6 +104,15 @@ def test_weights_reach_the_engine_after_each_step(run):
 def test_old_samples_stay_within_the_staleness_allowed(run):
     for step in run.metrics:
         assert step["training/off_policy/trajectory_staleness_worst/max"] <= 4
+
+
+def test_every_step_reports_how_far_its_samples_are_from_the_policy(run):
+    """The text run recomputes the old policy, the other takes it from the sampler."""
+    for step in run.metrics:
+        assert 0 < step[EFFECTIVE] <= 1 + 1e-6
+        assert 0 <= step[CLIPPED] < 0.5
+        assert step["rollout_corr/k3_kl"] >= 0
+    assert "effective sample size" in (run.folder / "index.html").read_text(encoding="utf-8")
 
 
 def test_stale_samples_are_corrected_in_every_step(text):

@@ -138,7 +138,13 @@ async def test_an_endpoint_that_stops_is_unlisted_within_a_lease(
 @pytest.fixture
 def run(tmp_path: Path) -> RunState:
     """A run of one step with three rollouts that ended and one pool of workers."""
-    data = {"critic/score/mean": 0.5, "timing_s/gen": 1.0, "timing_s/step": 4.0}
+    data = {
+        "critic/score/mean": 0.5,
+        "timing_s/gen": 1.0,
+        "timing_s/step": 4.0,
+        "rollout_corr/rollout_is_eff_sample_size": 0.9,
+        "rollout_corr/clipped_fraction": 0.03,
+    }
     (tmp_path / "metrics.jsonl").write_text(json.dumps({"step": 3, "data": data}) + "\n")
     ledger = LedgerWriter(tmp_path, "rollout")
     ledger.rollout_ended("a_0", "trained", step=3)
@@ -173,6 +179,8 @@ async def test_the_exporter_shows_queues_workers_and_the_run(
         "llmi_worker_restarts_total code": 4,
         "llmi_step": 3,
         "llmi_reward": 0.5,
+        "llmi_effective_sample_size": 0.9,
+        "llmi_clipped_share": 0.03,
         "llmi_paused": 0,
         "llmi_trainer_idle_ratio": 0.25,
         "llmi_rollouts_total trained": 1,

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import re
 
 import pytest
 
@@ -12,6 +13,7 @@ from coordinator.watch.summary import SUMMARY, summarize
 from policy.document import Task
 from policy.ledger.reader import read_ledger
 from policy.ledger.writer import LedgerWriter
+from policy.settings import METRICS
 from workers.errors import ConfigError
 
 
@@ -59,3 +61,21 @@ def test_a_folder_without_a_run_and_one_of_another_version_are_refused(run, tmp_
     (run / SUMMARY).write_text("{}")
     with pytest.raises(ConfigError, match="written by another version"):
         rebuild(run)
+
+
+def test_the_page_shows_how_stale_the_samples_were(run):
+    rows = [
+        {"rollout_corr/rollout_is_eff_sample_size": 1.0, "rollout_corr/clipped_fraction": 0.0},
+        {"rollout_corr/rollout_is_eff_sample_size": 0.875, "rollout_corr/clipped_fraction": 0.03125},
+    ]
+    lines = [json.dumps({"step": step, "data": data}) for step, data in enumerate(rows, 1)]
+    (run / METRICS).write_text("".join(f"{line}\n" for line in lines))
+    page, _ = rebuild(run)
+    text = page.read_text(encoding="utf-8")
+    assert re.search(r"effective sample size.*?<td>1</td><td>0.875</td>", text)
+    assert re.search(r"ratio that was cut.*?<td>0</td><td>0.03125</td>", text)
+
+
+def test_without_such_metrics_the_page_has_no_table_of_them(run):
+    page, _ = rebuild(run)
+    assert "Stale samples" not in page.read_text(encoding="utf-8")
