@@ -28,6 +28,7 @@ from coordinator.host.processes import MemoryWatch
 from coordinator.scale.fleet import PoolState
 from coordinator.watch.exporter import Exporter, RunState
 from coordinator.watch.idle.report import IdleReport
+from coordinator.watch.off_policy import MEASURES
 from coordinator.watch.progress import Progress
 from policy.ledger.writer import LedgerWriter
 from workers.client.client import QueueClient
@@ -216,7 +217,12 @@ def run_folder(tmp_path: Path, queue_settings: QueueSettings) -> Iterator[Path]:
     """A run's folder whose endpoints.json names a live exporter."""
     run = tmp_path / "run"
     run.mkdir()
-    data = {"critic/score/mean": 0.5, "timing_s/gen": 1.0, "timing_s/step": 4.0}
+    data = {
+        "critic/score/mean": 0.5,
+        "timing_s/gen": 1.0,
+        "timing_s/step": 4.0,
+        **{measure.metric: 0.5 for measure in MEASURES},
+    }
     (run / "metrics.jsonl").write_text(json.dumps({"step": 3, "data": data}) + "\n")
     ledger = LedgerWriter(run, "rollout")
     ledger.rollout_ended("a_0", "masked")
