@@ -55,12 +55,15 @@ class ImagePart(Message):
 
 
 class InvalidPart(Message):
-    """Text that starts like a tag but is not valid. Counts as an attempt. `reason`: why it is invalid."""
+    """Text that starts like a tag but is not valid. Counts as an attempt. `reason`: why it is invalid;
+    `too_many`: only because the document had its most tags already.
+    """
 
     type: Literal["invalid"] = "invalid"
     index: int
     raw: str
     reason: str
+    too_many: bool = False
 
 
 Part = Annotated[TextPart | ImagePart | InvalidPart, Field(discriminator="type")]

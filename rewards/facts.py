@@ -1,4 +1,4 @@
-"""Counts of a finished document: images, model failures, invalid tags, tools.
+"""Counts of a finished document: images, repeats, model failures, invalid tags, tools.
 
 Invariants:
 - An infrastructure failure is never counted: it masks the sample (`masking`).
@@ -8,22 +8,34 @@ Invariants:
 
 from __future__ import annotations
 
+from collections import Counter
+
 from pydantic import Field, model_validator
 
 from policy.document import Document
+from rewards.repeats import wasted
 from workers.errors import Cause, Fault
 from workers.messages import Failure, Message
 
 
 class Facts(Message):
-    """Counts of one document. `images`: made; `failed`: valid tags that failed by the model's fault."""
+    """Counts of one document.
+
+    `images`: made. Of these, `repeated` and `unchanged` add nothing (`rewards.repeats`); the others are new.
+    `failed`: valid tags that failed by the model's fault. `invalid`: tags that do not parse, and `too_many`
+    that were refused only for their number. `attempted`: tools with a valid tag; `succeeded`: tools with a
+    new image.
+    """
 
     image_num: int = Field(ge=-1)
     split: str = "train"
     tools: tuple[str, ...] = ()
     images: int = Field(default=0, ge=0)
+    repeated: int = Field(default=0, ge=0)
+    unchanged: int = Field(default=0, ge=0)
     failed: int = Field(default=0, ge=0)
     invalid: int = Field(default=0, ge=0)
+    too_many: int = Field(default=0, ge=0)
     attempted: tuple[str, ...] = ()
     succeeded: tuple[str, ...] = ()
     has_text: bool = True
@@ -32,7 +44,14 @@ class Facts(Message):
     def _consistent(self) -> Facts:
         if not set(self.succeeded) <= set(self.attempted):
             raise ValueError("a tool succeeded that was never attempted")
+        if self.new < 0 or self.too_many > self.invalid:
+            raise ValueError("more images add nothing than were made, or more tags were refused than invalid")
         return self
+
+    @property
+    def new(self) -> int:
+        """The images that add something to the document."""
+        return self.images - self.repeated - self.unchanged
 
     @property
     def tags(self) -> int:
@@ -43,26 +62,26 @@ class Facts(Message):
     def attempts(self) -> int:
         return self.tags + self.invalid
 
-    @property
-    def images_due(self) -> bool:
-        """Whether the task requires at least one image."""
-        return self.image_num > 0
-
     @classmethod
     def of(cls, document: Document) -> Facts:
         """Count a finished document. Raises ValueError when an infrastructure failure masks it."""
         if masking(document):
             raise ValueError("a masked document must not be counted")
         made = [part for part in document.images if part.blob is not None]
+        waste = wasted(document)
+        kinds = Counter(waste.values())
         return cls(
             image_num=document.task.image_num,
             split=document.task.split,
             tools=document.task.tools,
             images=len(made),
+            repeated=kinds["repeated"],
+            unchanged=kinds["unchanged"],
             failed=len(document.images) - len(made),
             invalid=len(document.invalid),
+            too_many=sum(part.too_many for part in document.invalid),
             attempted=tuple(sorted({part.tag.source for part in document.images})),
-            succeeded=tuple(sorted({part.tag.source for part in made})),
+            succeeded=tuple(sorted({part.tag.source for part in made if part.index not in waste})),
             has_text=bool(document.text.replace("<image>", "").strip()),
         )
 

@@ -1,11 +1,13 @@
 """The base class of reward formulas, and the arithmetic that they share. Pure functions.
 
 A formula turns the counts of a document and the judges' verdicts into a reward in [0, 1]. Both shipped
-formulas have the published terms (LLM-I, arXiv 2509.13642):
+formulas have the published terms (LLM-I, arXiv 2509.13642), and one of their own, T:
 
     L = unit(weighted mean of the text judge's axes)     unit(x) = (x - 1) / 4, from 1..5 to 0..1
     M = unit(weighted mean of the image judge's axes)
-    R = 0.2·r_num + 0.3·M·r_num + 0.5·L
+    R = (0.2·r_num + 0.3·M·r_num + 0.5·L + 0.2·T) / (sum of the weights of the terms present)
+
+The published formula has all terms but T, so its weights sum to 1.
 """
 
 from __future__ import annotations
@@ -21,8 +23,10 @@ from rewards.axes import PUBLISHED, Axis
 from rewards.facts import Facts
 from rewards.verdicts import ImageVerdict, TextVerdict
 
-COUNT, IMAGES, TEXT, TOOLS = 0.2, 0.3, 0.5, 0.2
+WEIGHTS = {"r_num": 0.2, "M": 0.3, "L": 0.5, "tools": 0.2}
 MAX_IMAGES = 10
+Terms = Mapping[str, float | None]
+"""`r_num`, `M`, `L` and `tools` (T), each in [0, 1]; None: not in the sum."""
 
 
 class Formula(ABC):
@@ -82,23 +86,31 @@ def present(image: ImageVerdict | None) -> ImageVerdict:
     return image
 
 
+def reward(terms: Terms) -> float:
+    """R of these terms, in [0, 1]."""
+    total = weight = 0.0
+    for name, value in terms.items():
+        if value is not None:
+            weight += WEIGHTS[name]
+            total += WEIGHTS[name] * value * ((terms["r_num"] or 0.0) if name == "M" else 1.0)
+    return min(1.0, max(0.0, total / weight))
+
+
 def explained(
     formula: Formula,
-    value: float,
     facts: Facts,
-    terms: Mapping[str, float | None],
+    terms: Terms,
     used: Mapping[str, float | None],
     vl: bool,
     text: TextVerdict,
     image: ImageVerdict | None,
 ) -> Score:
-    """The reward with its breakdown: terms (None: not in the sum), grades as used, verdicts, counts."""
-    weights = {"r_num": COUNT, "M": IMAGES, "L": TEXT, "tools": TOOLS}
+    """The reward with its breakdown: terms, grades as used, verdicts, counts."""
     shown = [axis for axis in formula.axes if axis.judge == "text" or axis not in PUBLISHED]
     breakdown: dict[str, JsonValue] = {
         "formula": formula.name,
         **terms,
-        "weights": {name: weight for name, weight in weights.items() if terms[name] is not None},
+        "weights": {name: weight for name, weight in WEIGHTS.items() if terms[name] is not None},
         "axis_weights": {axis.name: axis.weight_for(vl) for axis in shown},
         "axes": dict(used),
         "verdicts": {"text": dict(text.scores), "image": dict(image.scores) if image else None},
@@ -108,8 +120,13 @@ def explained(
             "failed": facts.failed,
             "invalid": facts.invalid,
         },
+        "caught": {
+            "repeated": facts.repeated,
+            "unchanged": facts.unchanged,
+            "too_many": facts.too_many,
+        },
         "tools_required": list(facts.tools),
         "tools_attempted": list(facts.attempted),
         "tools_succeeded": list(facts.succeeded),
     }
-    return Score(reward=min(1.0, max(0.0, value)), breakdown=breakdown)
+    return Score(reward=reward(terms), breakdown=breakdown)

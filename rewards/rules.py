@@ -1,7 +1,7 @@
 """The two published rules: the number of images, and the use of the required tools.
 
 Invariants: pure functions; every score is in [0, 1]. Source: LLM-I (arXiv 2509.13642), which computes the
-tool score and does not use it; the `grounded` formula uses it.
+tool score and does not use it. `grounded` uses it without the half for an attempt.
 """
 
 from __future__ import annotations
@@ -21,32 +21,21 @@ def count_score(image_num: int, images: int, split: str = "train") -> float:
     """The published r_num of a document with `images` images.
 
     `image_num`: the requested number. -1: none allowed; 0: any; 99: at least one; N: exactly N. On the split
-    "test" a wrong number scores 0; on any other, too few score their share and each one too many costs 0.3.
+    "train", too few score their share and each one too many costs 0.3; on any other, a wrong number scores 0.
     Raises ValueError for another negative number.
     """
-    return count_score_of_attempts(image_num, images, images, split)
-
-
-def count_score_of_attempts(image_num: int, images: int, attempts: int, split: str = "train") -> float:
-    """r_num where some tags gave no image: only `images` count towards the requested number, but every tag
-    can be one too many.
-
-    With `images == attempts` this is the published r_num. It never falls when a failed tag becomes an image.
-    """
-    if not 0 <= images <= attempts:
-        raise ValueError(f"{images} images out of {attempts} tags")
     if image_num < NONE_ALLOWED:
         raise ValueError(f"image_num is {image_num}; it must be -1, 0, 99 or a number of images")
     if image_num == NONE_ALLOWED:
-        return 1.0 if attempts == 0 else 0.0
+        return 1.0 if images == 0 else 0.0
     if image_num == FREE:
         return 1.0
     if image_num == AT_LEAST_ONE:
         return 1.0 if images > 0 else 0.0
-    if split == "test":
-        return 1.0 if images == attempts == image_num else 0.0
+    if split != "train":
+        return 1.0 if images == image_num else 0.0
     filled = min(images, image_num) / image_num
-    return max(0.0, filled - EXCESS_COST * max(0, attempts - image_num))
+    return max(0.0, filled - EXCESS_COST * max(0, images - image_num))
 
 
 def tool_score(

@@ -74,7 +74,7 @@ class Verdict(Message):
     @property
     def scores(self) -> dict[str, int]:
         """The integers."""
-        return {axis: getattr(self, axis) for axis in self.axes()}
+        return dict(self)
 
     @property
     def expected(self) -> dict[str, float]:

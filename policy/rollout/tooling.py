@@ -70,7 +70,7 @@ class Tooling:
         """Post the tag's request in a task of its own."""
         if len(self._parts) >= self._tools.max_requests:
             reason = f"too many tags: a document may have {self._tools.max_requests} (tools.max_requests)"
-            return InvalidPart(index=part.index, raw=part.raw, reason=reason)
+            return InvalidPart(index=part.index, raw=part.raw, reason=reason, too_many=True)
         self._parts[part.index] = part
         self._tasks[part.index] = asyncio.create_task(self._run(part))
         return part

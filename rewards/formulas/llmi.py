@@ -8,6 +8,11 @@ One count of images serves r_num, "more than 10" and "no image": the images that
 code counts the placeholders that its tools left in the text. Failed and invalid tags do not count. More than
 10 images: M from 1, 1, 1. No image: M from 5, 5, 5. No prose: text = 1.
 
+Where the paper and its released code differ, or only the code says anything, this is the code: the number of
+images is exact on every split but "train", there is a limit of ten images, and the score of the required
+tools is not in the sum. Two faults of the code are not followed, since they are no part of the formula: a
+grade outside of 1 to 5 is refused, and a judge that failed masks the sample instead of grading it 1.
+
 Invariant: reads the published axes only, so that a new axis cannot change it.
 """
 
@@ -16,18 +21,7 @@ from __future__ import annotations
 from policy.scoring import Score
 from rewards import rules
 from rewards.facts import Facts
-from rewards.formula import (
-    COUNT,
-    IMAGES,
-    MAX_IMAGES,
-    TEXT,
-    Formula,
-    explained,
-    graded,
-    present,
-    unit,
-    weighted_mean,
-)
+from rewards.formula import MAX_IMAGES, Formula, explained, graded, present, unit, weighted_mean
 from rewards.verdicts import WORST, ImageVerdict, TextVerdict
 
 
@@ -59,6 +53,5 @@ class FORMULA(Formula):
         }
         language = unit(weighted_mean(graded(self.axes, used, "text", vl)))
         pictures = unit(weighted_mean(graded(self.axes, used, "image", vl)))
-        value = COUNT * r_num + IMAGES * pictures * r_num + TEXT * language
         terms = {"r_num": r_num, "L": language, "M": pictures, "tools": None}
-        return explained(self, value, facts, terms, used, vl, text, image)
+        return explained(self, facts, terms, used, vl, text, image)

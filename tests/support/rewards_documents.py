@@ -8,6 +8,7 @@ from workers.errors import Cause
 from workers.messages import BlobRef, Failure, Outcome, Success
 
 BLOB = BlobRef(sha256="a" * 64, media_type="image/png", size=10, width=64, height=64)
+_OWN = BLOB.model_copy(update={"sha256": "f" * 64})  # `document` gives each such image a blob of its own
 PARAM = {"search": "query", "diffusion": "prompt", "code": "code", "edit": "prompt"}
 
 
@@ -16,10 +17,10 @@ def P(text: str) -> TextPart:
 
 
 def I(  # noqa: E743 - reads as a symbol in documents
-    source: Source = "diffusion", says: str = "a grey heron", *, blob: BlobRef = BLOB, caption: str = ""
+    source: Source = "diffusion", says: str = "a grey heron", *, blob: BlobRef = _OWN, **about: object
 ) -> ImagePart:
-    """A tag with its image."""
-    made = Success(images=(blob,), source={"caption": caption} if caption else {})
+    """A tag with its image, which is like no other without a `blob`. `about`: the source of the image."""
+    made = Success.model_validate({"images": (blob,), "source": about})
     return _tag(source, says, Outcome(request_id="r", kind=source, result=made))
 
 
@@ -35,8 +36,9 @@ def pending(source: Source = "diffusion", says: str = "a grey heron") -> ImagePa
     return _tag(source, says, None)
 
 
-def X() -> InvalidPart:
-    return InvalidPart(index=0, raw="<imgen>{'source': </imgen>", reason="not a dictionary")
+def X(*, too_many: bool = False) -> InvalidPart:
+    raw = "<imgen>{'source': </imgen>"
+    return InvalidPart(index=0, raw=raw, reason="not a dictionary", too_many=too_many)
 
 
 def document(*parts: Part, rollout_id: str = "rollout", **task: object) -> Document:
@@ -44,9 +46,18 @@ def document(*parts: Part, rollout_id: str = "rollout", **task: object) -> Docum
     numbered: list[Part] = []
     for part in parts:
         tags = sum(not isinstance(p, TextPart) for p in numbered)
-        numbered.append(part if isinstance(part, TextPart) else part.model_copy(update={"index": tags}))
+        numbered.append(part if isinstance(part, TextPart) else _numbered(part, tags))
     asked = Task.model_validate({"question": "Tell me about the grey heron and its nest.", **task})
     return Document(rollout_id=rollout_id, task=asked, parts=tuple(numbered))
+
+
+def _numbered(part: ImagePart | InvalidPart, index: int) -> ImagePart | InvalidPart:
+    changed: dict[str, object] = {"index": index}
+    if isinstance(part, ImagePart) and part.blob == _OWN:
+        own = _OWN.model_copy(update={"sha256": f"{index:064x}"})
+        result = part.outcome.result.model_copy(update={"images": (own,)})
+        changed["outcome"] = part.outcome.model_copy(update={"result": result})
+    return part.model_copy(update=changed)
 
 
 def _tag(source: Source, says: str, outcome: Outcome | None) -> ImagePart:
