@@ -6,9 +6,7 @@ Found by reading what verl's V1 trainer, its agent loops and `policy.train.sampl
 from __future__ import annotations
 
 from collections.abc import Iterator, Mapping
-from typing import Any
 
-from policy.settings import TrainSettings
 from policy.train.passthrough import leaves
 
 # Options that settings of this project also reach, which other parts of a run read.
@@ -73,12 +71,19 @@ UNREAD = {
             "trainer.val_before_train",
             "trainer.val_only",
         ),
-        "a run does not validate",
+        "a run does not validate yet",
     ),
-    "trainer.checkpoint_callback_class": "it records checkpoints in the ledger",
-    "trainer.use_v1": "only the V1 trainer is supported",
+    "algorithm.use_pf_ppo": "GRPO does not read it",
+    "skip": "the sampler submits prompts, and verl's skipping of rollouts does not see them",
     "trainer.v1.separate_async.hybrid_rollout": "the GPUs that train do not generate",
-    "trainer.v1.separate_async.parameter_sync_step": "weights are sent after each step",
+}
+# Options that a run needs as they are.
+FIXED = {
+    "actor_rollout_ref.rollout.calculate_log_probs": "stale samples are corrected with them",
+    "actor_rollout_ref.actor.use_dynamic_bsz": "train.micro_batch_tokens bounds a forward pass",
+    "trainer.checkpoint_callback_class": "it records checkpoints in the ledger",
+    "trainer.use_v1": "the sampler is that of the V1 trainer",
+    "trainer.v1.separate_async.parameter_sync_step": "the sampler counts one batch a step",
 }
 ENGINES = ("dp", "megatron")
 
@@ -93,36 +98,9 @@ def unread_problems(verl: Mapping[str, object]) -> Iterator[str]:
                 yield f"train.verl.{name}: set {SETTINGS[above]} instead, which other parts of a run read too"
             elif above in UNREAD:
                 yield f"train.verl.{name}: has no effect here: {UNREAD[above]}; leave it out"
+            elif above in FIXED:
+                yield f"train.verl.{name}: a run needs it as it is: {FIXED[above]}; leave it out"
         if name == "trainer.logger" and "file" not in (value if isinstance(value, list) else [value]):
             yield f"train.verl.{name}: must contain file, which writes metrics.jsonl; add it to the list"
         if name == "model_engine" and value not in ENGINES:
             yield f"train.verl.{name}: {value!r} is not supported; valid: {', '.join(ENGINES)}"
-
-
-def lora_problems(train: TrainSettings, config: Any) -> Iterator[str]:
-    """Problems of adapters in verl's whole configuration, wherever they were set.
-
-    verl's checkpoint engines for separate generators get the weights without adapters, unless they are
-    merged: `ActorRolloutRefWorker.update_weights` asks for the base weights.
-    """
-    model = config.actor_rollout_ref.model
-    rank = model.lora.rank or model.lora_rank
-    if not rank:
-        if model.lora_adapter_path:
-            yield "actor_rollout_ref.model.lora_adapter_path: is not loaded with rank 0; set train.lora.rank"
-        return
-    if not model.lora.merge:
-        cure = "set train.lora.merge: true"
-        if train.mode == "separate_async":
-            yield (
-                "train.lora.merge: false: verl sends separate generators the weights without their adapters, "
-                f"so that they would never change; {cure}, or train.mode: colocate_async or sync"
-            )
-        elif train.device == "cpu":
-            yield f"train.lora.merge: false: vLLM loads no adapters on a CPU; {cure}"
-    engine = config.actor_rollout_ref.rollout.checkpoint_engine.backend
-    if train.mode == "separate_async" and engine.startswith("delta"):
-        yield (
-            f"actor_rollout_ref.rollout.checkpoint_engine.backend: {engine} sends the weights without their "
-            "adapters; leave it out with LoRA"
-        )

@@ -21,9 +21,10 @@ from typing import Any
 from pydantic import TypeAdapter, ValidationError
 
 from policy.settings import TrainSettings
+from policy.train.combinations import combined_problems
 from policy.train.gradient.refusals import gradient_problems
 from policy.train.passthrough import GROUPS, leaves
-from policy.train.refusals import lora_problems, unread_problems
+from policy.train.refusals import unread_problems
 from workers.errors import ConfigError
 from workers.text.names import near_names
 
@@ -58,7 +59,7 @@ def check(train: TrainSettings, overrides: Sequence[str]) -> None:
         problems += misfits(chosen, compose(kept))
     if not problems:
         config = compose(overrides)
-        problems += [*lora_problems(train, config), *gradient_problems(config)]
+        problems += [*combined_problems(train, config), *gradient_problems(config)]
         problems += _invalid(config) if train.verl and not problems else []
     if problems:
         raise ConfigError("\n".join(problems))

@@ -93,10 +93,12 @@ def test_an_option_that_verl_refuses_is_named(verl, words, refused):
     [
         ({"algorithm": {"filter_groups": {"enable": True}}}, "set train.filter_groups"),
         ({"trainer": {"v1": {"sampler": {"max_off_policy_strategy": "wait"}}}}, "set train.max_staleness"),
-        ({"trainer": {"v1": {"separate_async": {"parameter_sync_step": 4}}}}, "sent after each step"),
+        ({"trainer": {"v1": {"separate_async": {"parameter_sync_step": 4}}}}, "one batch a step"),
         ({"trainer": {"logger": ["wandb"]}}, "must contain file"),
         ({"data": {"train_batch_size": 64}}, "set train.batch_size"),
         ({"data": {"gen_batch_size": 8}}, "one at a time"),
+        ({"trainer": {"test_freq": 10}}, "does not validate yet"),
+        ({"actor_rollout_ref": {"actor": {"use_dynamic_bsz": False}}}, "train.micro_batch_tokens"),
         ({"data": {"truncation": "left"}}, "dataset class of this project"),
         ({"actor_rollout_ref": {"rollout": {"multi_turn": {"enable": True}}}}, "one turn"),
         ({"reward": {"reward_manager": {"name": "dapo"}}}, "reward.formula"),
@@ -104,6 +106,23 @@ def test_an_option_that_verl_refuses_is_named(verl, words, refused):
 )
 def test_an_option_without_effect_is_refused_with_the_cure(verl, cure, refused):
     assert cure in refused(verl)
+
+
+@pytest.mark.parametrize(
+    ("mode", "size", "words"),
+    [
+        ("separate_async", 16, "must be train.batch_size"),
+        ("sync", 12, "does not divide"),
+        ("sync", 16, ""),
+    ],
+)
+def test_mini_batches_divide_a_batch_and_are_one_where_generators_are_separate(mode, size, words, config):
+    verl = {"actor_rollout_ref": {"actor": {"ppo_mini_batch_size": size}}}
+    if not words:
+        assert config(verl, mode=mode).actor_rollout_ref.actor.ppo_mini_batch_size == size
+        return
+    with pytest.raises(ConfigError, match=words):
+        config(verl, mode=mode)
 
 
 def test_all_problems_are_reported_at_once(refused):
@@ -114,12 +133,14 @@ def test_all_problems_are_reported_at_once(refused):
 def test_every_name_of_the_refusals_is_one_of_verl(config):
     from omegaconf import OmegaConf
 
-    from policy.train.refusals import SETTINGS, UNREAD
+    from policy.train.refusals import FIXED, SETTINGS, UNREAD
 
     made = config()
     missing = object()
     assert [
-        name for name in (*SETTINGS, *UNREAD) if OmegaConf.select(made, name, default=missing) is missing
+        name
+        for name in (*SETTINGS, *UNREAD, *FIXED)
+        if OmegaConf.select(made, name, default=missing) is missing
     ] == []
 
 
