@@ -6,7 +6,7 @@ from pathlib import Path
 
 from coordinator.config.paths import placed
 from coordinator.config.settings import RunConfig
-from policy.train import verl_config
+from policy.train.options import verl_config
 from policy.train.verl_options import hydra_overrides
 from workers.errors import ConfigError
 

@@ -1,7 +1,7 @@
 """Translate `TrainSettings` to Hydra overrides for verl's V1 trainer (verl 0.9.1).
 
 Invariants:
-- only the `*_options` modules of this folder know the names of verl's options;
+- only this module, `cpu_options` and `policy.train.options` know the names of verl's options;
 - `train.verl` is merged last;
 - no secret is put into an override, because verl prints them all;
 - only extension points of verl are used here.
@@ -14,10 +14,10 @@ from pathlib import Path
 
 from policy.settings import AGENT, AGENT_CONFIG, TrainSettings, checkpoint, environment
 from policy.train.cpu_options import cpu_options
-from policy.train.engine_options import engine_options
 from policy.train.gradient.refusals import LOSSES, MEASURED, estimator
-from policy.train.passthrough import merged
-from policy.train.update_options import update_options
+from policy.train.options.engine import engine_options
+from policy.train.options.passthrough import merged
+from policy.train.options.updates import update_options
 
 
 def hydra_overrides(

@@ -44,7 +44,7 @@ def test_the_generator_follows_the_trainer_when_adapters_are_merged(found):
 
 
 def test_without_merging_the_generator_never_changes(found):
-    """Why it is refused. When this fails, verl sends adapters: see `policy.train.combinations`."""
+    """Why it is refused. When this fails, verl sends adapters: see `policy.train.options.combinations`."""
     alone = found["alone"]
     assert alone["after"] == alone["before"]
     assert alone["trained"] != pytest.approx(alone["before"], abs=0.05)

@@ -16,7 +16,7 @@ from tokenizers.models import WordLevel
 from transformers import AutoModelForCausalLM, PreTrainedTokenizerFast, Qwen3Config, Qwen3ForCausalLM
 
 from policy.settings import TrainSettings
-from policy.train.verl_config import compose
+from policy.train.options.verl_config import compose
 from policy.train.verl_options import hydra_overrides
 
 VOCABULARY = 64

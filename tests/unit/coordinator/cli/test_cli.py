@@ -185,7 +185,7 @@ def test_json_is_the_only_thing_on_stdout_whatever_writes_there(capfd):
 
 
 def test_option_that_verl_does_not_know_is_found_by_the_dry_run():
-    from policy.train.verl_config import compose
+    from policy.train.options.verl_config import compose
 
     with pytest.raises(ConfigError, match="no_such_option"):
         compose(["trainer.no_such_option=1"])

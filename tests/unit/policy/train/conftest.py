@@ -9,7 +9,7 @@ import pytest
 from omegaconf import OmegaConf
 
 from policy.settings import TrainSettings
-from policy.train.verl_config import compose
+from policy.train.options.verl_config import compose
 from policy.train.verl_options import hydra_overrides
 
 CPU = {

@@ -13,8 +13,8 @@ from rich.console import Console
 
 from coordinator.check.dry_run import resolve
 from coordinator.config.settings import load
-from policy.train.passthrough import leaves
-from policy.train.verl_config import compose
+from policy.train.options.passthrough import leaves
+from policy.train.options.verl_config import compose
 
 PAGE = Path(__file__).resolve().parents[4] / "docs" / "training.md"
 EXAMPLES = re.findall(r"```yaml\n# ([^:.]*)(.*?)```", PAGE.read_text(encoding="utf-8"), re.DOTALL)

@@ -7,8 +7,8 @@ import pytest
 from coordinator.check import options
 from coordinator.config.settings import load
 from policy.settings import TrainSettings
-from policy.train.hydra import quote
-from policy.train.verl_config import compose
+from policy.train.options.hydra import quote
+from policy.train.options.verl_config import compose
 from workers.errors import ConfigError
 
 RUN = "qwen3_4b_grpo"
@@ -133,7 +133,7 @@ def test_all_problems_are_reported_at_once(refused):
 def test_every_name_of_the_refusals_is_one_of_verl(config):
     from omegaconf import OmegaConf
 
-    from policy.train.refusals import FIXED, SETTINGS, UNREAD
+    from policy.train.options.refusals import FIXED, SETTINGS, UNREAD
 
     made = config()
     missing = object()

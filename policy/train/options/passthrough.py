@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Iterator, Mapping
 
-from policy.train.hydra import quote
+from policy.train.options.hydra import quote
 
 # Choices of a whole file of verl's configuration, which Hydra's grammar sets without a prefix.
 GROUPS = ("model_engine",)

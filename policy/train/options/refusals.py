@@ -7,7 +7,7 @@ from __future__ import annotations
 
 from collections.abc import Iterator, Mapping
 
-from policy.train.passthrough import leaves
+from policy.train.options.passthrough import leaves
 
 # Options that settings of this project also reach, which other parts of a run read.
 SETTINGS = {

@@ -21,10 +21,10 @@ from typing import Any
 from pydantic import TypeAdapter, ValidationError
 
 from policy.settings import TrainSettings
-from policy.train.combinations import combined_problems
 from policy.train.gradient.refusals import gradient_problems
-from policy.train.passthrough import GROUPS, leaves
-from policy.train.refusals import unread_problems
+from policy.train.options.combinations import combined_problems
+from policy.train.options.passthrough import GROUPS, leaves
+from policy.train.options.refusals import unread_problems
 from workers.errors import ConfigError
 from workers.text.names import near_names
 
