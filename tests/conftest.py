@@ -59,6 +59,13 @@ def queue_settings(redis_server: EmbeddedRedis, monkeypatch: pytest.MonkeyPatch)
 
 
 @pytest.fixture
+def raw(queue_settings: QueueSettings) -> Iterator[redis.Redis]:
+    """A connection to the server of `queue_settings`, past all code of this program."""
+    with redis.Redis.from_url(queue_settings.url) as client:
+        yield client
+
+
+@pytest.fixture
 def config_file(tmp_path: Path, queue_settings: QueueSettings) -> Path:
     """A run's config.json with the sections that workers read."""
     document = {

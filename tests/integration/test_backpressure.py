@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import asyncio
-from collections.abc import Iterator
 
 import pytest
 import redis
@@ -25,12 +24,6 @@ CODE = queue_lists("code")[1]
 @pytest.fixture
 def narrow(queue_settings: QueueSettings) -> QueueSettings:
     return queue_settings.model_copy(update={"max_waiting": MAY_WAIT})
-
-
-@pytest.fixture
-def raw(queue_settings: QueueSettings) -> Iterator[redis.Redis]:
-    with redis.Redis.from_url(queue_settings.url) as client:
-        yield client
 
 
 async def post_all(client: QueueClient, number: int, timeout_s: float = 60.0) -> list[asyncio.Task]:

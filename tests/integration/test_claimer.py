@@ -24,12 +24,6 @@ from workers.settings import QueueSettings
 NAME = "w@node"
 
 
-@pytest.fixture
-def raw(queue_settings: QueueSettings) -> Iterator[redis.Redis]:
-    with redis.Redis.from_url(queue_settings.url) as client:
-        yield client
-
-
 class Celery:
     """What Celery is to a claimer: it takes messages when it is notified."""
 

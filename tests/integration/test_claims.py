@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
-
 import pytest
 import redis
 from queue_jobs import Order
@@ -17,12 +15,6 @@ from workers.messages import HIGH, LOW, NORMAL, Priority, Request
 from workers.settings import QueueSettings
 
 NAMES = ("first", "second", "third")
-
-
-@pytest.fixture
-def raw(queue_settings: QueueSettings) -> Iterator[redis.Redis]:
-    with redis.Redis.from_url(queue_settings.url) as client:
-        yield client
 
 
 @pytest.fixture

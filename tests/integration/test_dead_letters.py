@@ -48,12 +48,6 @@ KEY = dead_letters_key("invalid")
 STREAM = replies_key("test")
 
 
-@pytest.fixture
-def raw(queue_settings: QueueSettings) -> Iterator[redis.Redis]:
-    with redis.Redis.from_url(queue_settings.url) as client:
-        yield client
-
-
 def message(request: Request) -> dict[str, Any]:
     return json.loads(request.model_dump_json())
 

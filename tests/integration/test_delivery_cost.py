@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import time
-from collections.abc import Iterator
 
 import pytest
 import redis
@@ -19,12 +18,6 @@ from workers.messages import HIGH, LOW, NORMAL, Priority
 from workers.settings import QueueSettings
 
 NAMES = ("first", "second", "third")
-
-
-@pytest.fixture
-def raw(queue_settings: QueueSettings) -> Iterator[redis.Redis]:
-    with redis.Redis.from_url(queue_settings.url) as client:
-        yield client
 
 
 @pytest.fixture

@@ -7,7 +7,6 @@ import json
 import os
 import signal
 import time
-from collections.abc import Iterator
 from pathlib import Path
 from urllib.error import HTTPError
 
@@ -35,12 +34,6 @@ from workers.messages import Failure, Outcome
 from workers.metrics.endpoint import Target, announce, targets
 from workers.process.worker import WorkerProcess
 from workers.settings import BreakerSettings, MetricsSettings, QueueSettings
-
-
-@pytest.fixture
-def raw(queue_settings: QueueSettings) -> Iterator[redis.Redis]:
-    with redis.Redis.from_url(queue_settings.url) as connection:
-        yield connection
 
 
 async def address(raw: redis.Redis, queue: str) -> str:

@@ -26,11 +26,6 @@ GOOD = Success(source={"n": 1})
 BAD = Failure(cause=Cause.WORKER_LOST)
 
 
-@pytest.fixture
-def raw(queue_settings: QueueSettings) -> redis.Redis:
-    return redis.Redis.from_url(queue_settings.url)
-
-
 def notified(raw: redis.Redis) -> list[str]:
     return [fields[b"id"].decode() for _, fields in raw.xrange(STREAM)]
 

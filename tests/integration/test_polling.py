@@ -33,12 +33,6 @@ ANSWER_S = 1.0  # a control command waits so long for all answers
 KINDS = ("code", "search")  # processes, threads
 
 
-@pytest.fixture
-def raw(queue_settings: QueueSettings) -> Iterator[redis.Redis]:
-    with redis.Redis.from_url(queue_settings.url) as client:
-        yield client
-
-
 class Control:
     """Control commands to one worker, as a dashboard sends them."""
 

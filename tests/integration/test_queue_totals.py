@@ -2,9 +2,6 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
-
-import pytest
 import redis
 from conftest import StartWorker
 from queue_jobs import Order
@@ -16,12 +13,6 @@ from workers.client.client import QueueClient
 from workers.errors import Cause
 from workers.messages import Failure, Outcome, Success
 from workers.settings import QueueSettings
-
-
-@pytest.fixture
-def raw(queue_settings: QueueSettings) -> Iterator[redis.Redis]:
-    with redis.Redis.from_url(queue_settings.url) as client:
-        yield client
 
 
 def test_a_request_with_several_outcomes_counts_once(raw: redis.Redis, queue_settings: QueueSettings) -> None:

@@ -27,12 +27,6 @@ pytestmark = pytest.mark.long
 KINDS = ("code", "search")  # processes, threads
 
 
-@pytest.fixture
-def raw(queue_settings: QueueSettings) -> Iterator[redis.Redis]:
-    with redis.Redis.from_url(queue_settings.url) as client:
-        yield client
-
-
 async def disconnect(raw: redis.Redis) -> None:
     """Close every connection, also those of control channels. Returns when the worker has reconnected."""
     for kind in ("normal", "pubsub"):

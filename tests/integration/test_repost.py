@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import asyncio
-from collections.abc import Iterator
 
 import pytest
 import redis
@@ -21,12 +20,6 @@ from workers.messages import Outcome
 from workers.settings import QueueSettings
 
 CODE = queue_lists("code")[1]
-
-
-@pytest.fixture
-def raw(queue_settings: QueueSettings) -> Iterator[redis.Redis]:
-    with redis.Redis.from_url(queue_settings.url) as client:
-        yield client
 
 
 def queued(raw: redis.Redis, key: str = CODE) -> list[str]:

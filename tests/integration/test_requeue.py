@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Callable
 
 import pytest
 import redis
@@ -15,15 +15,8 @@ from workers.broker.keys import held_key, outcome_key, record_key
 from workers.broker.outcomes import commit
 from workers.errors import Cause
 from workers.messages import Failure, Outcome, Success
-from workers.settings import QueueSettings
 
 NAMES = ("first", "second", "third")
-
-
-@pytest.fixture
-def raw(queue_settings: QueueSettings) -> Iterator[redis.Redis]:
-    with redis.Redis.from_url(queue_settings.url) as client:
-        yield client
 
 
 @pytest.fixture

@@ -3,10 +3,8 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Iterator
 from pathlib import Path
 
-import pytest
 import redis
 from conftest import StartWorker
 from fake_services import FakeServices
@@ -23,12 +21,6 @@ from workers.messages import HIGH, LOW, NORMAL, Request
 from workers.settings import QueueSettings
 
 QUEUES = ("search", "judge_text")
-
-
-@pytest.fixture
-def raw(queue_settings: QueueSettings) -> Iterator[redis.Redis]:
-    with redis.Redis.from_url(queue_settings.url) as client:
-        yield client
 
 
 async def test_a_worker_with_one_slot_never_holds_two_requests(
