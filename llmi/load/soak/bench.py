@@ -1,7 +1,7 @@
 """A soak: the load of `llmi chaos` without faults, while memory and open files of every process are recorded.
 
-Invariants: outcomes expire within the soak, so that Redis has its full size when measuring begins; nothing
-else that grows with time is kept here.
+Invariants: recorded outcomes expire within the soak (in an hour: after the default time), so that Redis has
+its full size when measuring begins; nothing else that grows with time is kept here.
 """
 
 from __future__ import annotations
@@ -17,11 +17,11 @@ from coordinator.console.stages import Step
 from llmi.load.soak.memory import Reading, Series, read, series
 from llmi.load.testbed.groups import GroupLoad
 from llmi.load.testbed.system import running_system
+from workers.settings import QueueSettings
 
 READ_S = 5.0
 GROUPS = 10  # in flight for each worker: more than it can serve, so that the queues are never empty
-EXPIRY_SHARE = 6  # an outcome expires after this part of the soak
-LEAST_EXPIRY_S = 60.0
+EXPIRY_SHARE = 6  # a recorded outcome expires after this part of the soak, or after the default time
 END_S = 300.0
 
 
@@ -55,8 +55,8 @@ async def run(seconds: float, workers: int, seed: int, folder: Path, step: Step)
 
     Raises `InfrastructureFault` when the workers do not start.
     """
-    ttl_s = round(max(LEAST_EXPIRY_S, seconds / EXPIRY_SHARE))
-    async with running_system(folder, workers, step, result_ttl_s=ttl_s) as system:
+    ttl_s = max(1, min(QueueSettings().recorded_ttl_s, round(seconds / EXPIRY_SHARE)))
+    async with running_system(folder, workers, step, recorded_ttl_s=ttl_s) as system:
         queue, judges = system.config.queue, system.config.judges
         async with GroupLoad(queue, judges, folder, seed, lambda _sample: None, GROUPS * workers) as load:
             began = time.monotonic()

@@ -37,13 +37,10 @@ LEASE_S = 5.0
 AUDITED_S = 86_400  # outcomes stay in Redis for the audit
 
 
-def make_config(
-    folder: Path, port: int, provider: Provider, result_ttl_s: int | None = None
-) -> ServiceConfig:
+def make_config(folder: Path, port: int, provider: Provider, recorded_ttl_s: int) -> ServiceConfig:
     """Real search and code; images and verdicts by `provider`. `port`: of Redis, or of its proxy."""
-    queue = QueueSettings(redis_url=f"redis://127.0.0.1:{port}/0", lease_s=LEASE_S, recorded_ttl_s=AUDITED_S)
-    if result_ttl_s is not None:
-        queue = queue.model_copy(update={"result_ttl_s": result_ttl_s})
+    url = f"redis://127.0.0.1:{port}/0"
+    queue = QueueSettings(redis_url=url, lease_s=LEASE_S, recorded_ttl_s=recorded_ttl_s)
     made = ImageModelSettings(
         provider="openai", base_url=provider.url, model="chaos", size="64x64", allow_private_addresses=True
     )
@@ -72,11 +69,11 @@ class System:
 
 @contextlib.asynccontextmanager
 async def running_system(
-    folder: Path, workers: int, step: Step, *, proxied: bool = False, result_ttl_s: int | None = None
+    folder: Path, workers: int, step: Step, *, proxied: bool = False, recorded_ttl_s: int = AUDITED_S
 ) -> AsyncIterator[System]:
     """Start everything in `folder`, which is empty; `workers`: how many.
 
-    `result_ttl_s`: seconds until an outcome expires (default: the queue's own).
+    `recorded_ttl_s`: seconds until an outcome that the ledger has expires.
     Raises `InfrastructureFault` when the workers do not start.
     """
     logs = folder / "logs"
@@ -92,7 +89,7 @@ async def running_system(
         await asyncio.to_thread(
             build_library, cache_folder() / "library", progress=lambda share: step(drawing, share, "")
         )
-        config = make_config(folder, proxy.port if proxy else server.port, provider, result_ttl_s)
+        config = make_config(folder, proxy.port if proxy else server.port, provider, recorded_ttl_s)
         config.save(folder)
         running = WorkersUnderTest(folder / "config.json", logs, workers)
         stack.callback(running.stop)
