@@ -13,7 +13,7 @@ from typing import Any
 OVER_VALID = "grpo_over_valid"  # the advantage estimator of `policy.train.gradient.advantage`
 LOSSES = "policy.train.gradient.losses"
 MEASURED = "measured_"  # prefix of the losses of that module
-# Losses that clip the ratio of a whole document, and losses without any ratio to the old policy.
+# Losses that clip the mean ratio of a document, and losses without any ratio to the old policy.
 SEQUENCE_RATIO = ("gspo", "geo_mean")
 NO_RATIO = ("gpg", "dro")
 
@@ -68,9 +68,9 @@ def _correction(options: Any) -> Iterator[str]:
         )
     if loss in SEQUENCE_RATIO:
         yield (
-            f"train.old_log_prob: {loss} clips the ratio of a whole document within a few 1e-4, so that "
-            "with rollout, against the sampler's log-probabilities, nearly every sample would be clipped "
-            "away; set train.old_log_prob: recompute"
+            f"train.old_log_prob: {loss} clips the mean ratio of a document in a range of some 1e-4, so that "
+            "with rollout, where the ratio is to the sampler, nearly every document is clipped; set "
+            "train.old_log_prob: recompute"
         )
     if stale and loss in NO_RATIO:
         yield (
