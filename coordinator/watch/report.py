@@ -13,7 +13,7 @@ from pydantic import ValidationError
 
 from coordinator.config.settings import CONFIG_FILE, RunConfig
 from coordinator.console.stages import duration
-from coordinator.watch import off_policy
+from coordinator.watch import documents, off_policy
 from coordinator.watch.masks import list_masked
 from coordinator.watch.report_masked import examples, masked_note, masked_tables
 from coordinator.watch.summary import SUMMARY, Summary, lost_requests, read_metrics, summarize
@@ -72,7 +72,7 @@ def rebuild(run: Path) -> tuple[Path, Summary]:
 
 def write_page(run: Path, config: RunConfig, ledger: Ledger, summary: Summary) -> Path:
     """Write reward.png and index.html into `run`; returns the page's path."""
-    steps = points(ledger, summary)
+    steps, metrics = points(ledger, summary), read_metrics(run / METRICS)
     curve = draw(steps, run / "reward.png").read_bytes() if steps else None
     page = Page(
         title=summary.name,
@@ -82,7 +82,8 @@ def write_page(run: Path, config: RunConfig, ledger: Ledger, summary: Summary) -
         curve=curve,
         tables=[
             *tables(summary),
-            *off_policy.tables(read_metrics(run / METRICS)),
+            *documents.tables(metrics),
+            *off_policy.tables(metrics),
             *masked_tables(list_masked(ledger, summary.name), summary),
         ],
         notes=notes(config),

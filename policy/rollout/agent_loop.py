@@ -26,6 +26,7 @@ from policy.resume.completions import Completion, CompletionStore
 from policy.resume.state import ResumeClient, ResumeState
 from policy.rollout.resources import Resources, resources
 from policy.rollout.result import RolloutResult, Segment, replay, restored
+from policy.rollout.reward_info import reward_info
 from policy.rollout.rollout import Limits, Rollout
 from workers.client.client import QueueClient
 from workers.messages import BlobRef
@@ -172,13 +173,8 @@ def _resumed_parts(client: QueueClient, state: ResumeState, text: Completion) ->
 
 def _trajectory(result: RolloutResult, images: list[Image.Image]) -> AgentLoopOutput:
     assert result.document is not None
+    assert result.score is not None
     oldest, newest = result.versions or (0, 0)
-    numbers = {
-        "reward": result.reward,
-        "images": float(len(result.document.images)),
-        "invalid_tags": float(len(result.document.invalid)),
-        "truncated": float(result.truncated),
-    }
     return AgentLoopOutput(
         prompt_ids=result.prompt_ids,
         response_ids=result.token_ids,
@@ -189,7 +185,7 @@ def _trajectory(result: RolloutResult, images: list[Image.Image]) -> AgentLoopOu
         num_turns=result.segments,
         metrics=AgentLoopMetrics(generate_sequences=result.generated_s, compute_score=result.scored_s),
         extra_fields={
-            "reward_extra_info": numbers,
+            "reward_extra_info": reward_info(result.document, result.score),
             "min_global_steps": oldest,
             "max_global_steps": newest,
         },

@@ -24,6 +24,7 @@ from verl.trainer.ppo.v1.trainer_sync import PPOTrainerSync
 
 import policy.train.gradient.advantage  # noqa: F401 - registers it
 from policy.settings import PAST_METRICS
+from policy.train.document_metrics import document_metrics
 from policy.train.gradient.metrics import complete
 from policy.train.verl_private import Base, TrainerHooks
 from workers.storage.atomic import save
@@ -68,6 +69,7 @@ class _Resumable(TrainerHooks):
     def step(self, metrics: dict, timing_raw: dict) -> Any:
         batch = super().step(metrics, timing_raw)
         complete(metrics)
+        metrics.update(document_metrics(batch))
         return batch
 
 

@@ -115,6 +115,16 @@ def test_every_step_reports_how_far_its_samples_are_from_the_policy(run):
     assert "effective sample size" in (run.folder / "index.html").read_text(encoding="utf-8")
 
 
+def test_every_step_reports_the_terms_of_its_rewards(run):
+    for step in run.metrics:
+        assert {f"terms/{name}" for name in ("r_num", "L", "M")} <= step.keys()
+        assert all(0 <= value <= 1 for name, value in step.items() if name.startswith(("terms/", "caught/")))
+        attempts = sum(step[f"tools/{name}/attempts"] for name in ("search", "diffusion", "code", "edit"))
+        assert attempts >= step["document/images"] > 0
+        assert step["document/text_chars"] > 0
+    assert "image count (r_num)" in (run.folder / "index.html").read_text(encoding="utf-8")
+
+
 def test_stale_samples_are_corrected_in_every_step(text):
     weights = [step["rollout_corr/rollout_is_mean"] for step in text.metrics]
     assert weights == pytest.approx([1.0] * 3, abs=0.2)  # near 1: the weights move little in a few steps
