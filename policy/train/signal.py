@@ -7,7 +7,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Mapping
 
-SAME = 1e-6  # GRPO adds it to the deviation, so that a smaller spread gives no advantage either
+SAME = 1e-6  # spread of equal rewards after rounding to float32; GRPO adds as much to the deviation
 
 
 class SignalFilter:

@@ -221,6 +221,12 @@ def test_offload_moves_weights_and_optimiser(config):
     assert (on_cpu.param_offload, on_cpu.optimizer_offload) == (False, False)
 
 
+@pytest.mark.parametrize(("enable", "most"), [(True, 80), (False, None)])
+def test_the_sampler_is_given_how_many_groups_without_a_signal_it_may_replace(enable, most, config):
+    made = config(filter_groups={"enable": enable, "max_batches": 2.5}, batch_size=32)
+    assert made.trainer.v1.sampler.sampler_kwargs.max_no_signal == most
+
+
 def test_megatron_trains_with_the_same_schedule(config):
     verl = {
         "model_engine": "megatron",
