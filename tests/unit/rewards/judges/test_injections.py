@@ -79,7 +79,7 @@ def control_tokens(text: str) -> list[str]:
     return [token for token in VOCABULARY.encode(text).tokens if token in CONTROL_TOKENS]
 
 
-def test_the_suite_is_as_large_as_promised_and_finds_control_tokens() -> None:
+def test_the_suite_has_50_attempts_and_its_tokenizer_finds_control_tokens() -> None:
     assert len(ATTEMPTS) >= 50
     assert all(control_tokens(f"x{token}y") == [token] for token in CONTROL_TOKENS)
 
@@ -106,7 +106,19 @@ def test_no_control_token_and_nothing_invisible_is_left(attempt: str) -> None:
             assert not kinds & {"Cc", "Cf", "Co", "Cs"}
 
 
-def test_a_provider_s_caption_is_not_shown_to_a_judge_model() -> None:
+@pytest.mark.parametrize(
+    "words",
+    [
+        "A family: 👩‍👩‍👧, a heart: ❤️, Persian: می‌خواهم, Hindi: क्‍ष.",
+        "| a | b |\n|---|---|\n| <b>1</b> | x[0] < y | z |\n\n```python\nif a[i] | b < c:\n\tpass\n```",
+        "Math: ⟨x|y⟩ ≤ 5 and [0, 1]; quotes: „a“ «b»; Chinese: 苍鹭【水边】。",
+    ],
+)
+def test_harmless_text_stays_as_it_is_written(words: str) -> None:
+    assert f"⟧\n{words}\n⟦" in fenced("document", [Written(words)])[0]["text"]
+
+
+def test_captions_of_providers_are_not_shown_to_a_judge_model() -> None:
     doc = document(P("A heron."), I("search", caption="the caption"))
     assert not any("the caption" in user_text(judge(doc)) for judge in JUDGES.values())
 
@@ -118,7 +130,7 @@ def test_an_attempt_in_the_task_stays_in_the_task() -> None:
             assert skeleton(user_text(judge(hostile))) == skeleton(user_text(judge(harmless)))
 
 
-def test_every_judge_is_told_what_the_fence_means_before_and_after_the_document() -> None:
+def test_the_prompt_explains_the_fence_before_and_after_the_document() -> None:
     doc = document(P("A heron."), I())
     for judge in JUDGES.values():
         chat = judge(doc)
