@@ -1,6 +1,6 @@
 """Both judges against real vLLM servers on the CPU, with tiny random weights.
 
-Although such a model writes noise, every verdict parses.
+Although such a model writes noise, every verdict parses, and has expected scores.
 """
 
 from __future__ import annotations
@@ -13,6 +13,7 @@ from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 
 import pytest
+from injections import ATTEMPTS, drawn
 from PIL import Image
 
 from coordinator.serve import judge_servers
@@ -21,6 +22,7 @@ from coordinator.serve.serving import ServerSpec
 from policy.document import Document, ImagePart, Tag, Task, TextPart
 from rewards.judges import IMAGE_KIND, TEXT_KIND
 from rewards.judges.payloads import JudgeImagePayload, JudgeTextPayload
+from rewards.judges.served.logprobs import STEP
 from rewards.verdicts import ImageVerdict, TextVerdict
 from workers import jobs
 from workers.messages import BlobRef, Outcome, Request, Success
@@ -93,7 +95,15 @@ def scores(request: Request, store: BlobStore) -> dict[str, int]:
     assert isinstance(result, Success), result
     assert result.source["judge"] == "openai"
     assert result.verdict is not None
+    assert set(expected_of(result)) == set(result.verdict)
     return result.verdict
+
+
+def expected_of(result: Success) -> dict[str, float]:
+    found = result.source["expected"]
+    assert isinstance(found, dict)
+    assert all(1 <= float(str(score)) <= 5 for score in found.values())
+    return found  # type: ignore[return-value]
 
 
 def test_the_text_judge_always_gives_readable_scores(store: BlobStore) -> None:
@@ -108,6 +118,35 @@ def test_the_image_judge_sees_pictures_and_always_gives_readable_scores(store: B
         payload = JudgeImagePayload.of(document(store, number))
         verdict = scores(Request.make(IMAGE_KIND, payload, timeout_s=60, seed=number), store)
         assert ImageVerdict.read(verdict).scores == verdict
+
+
+def test_the_expected_score_does_not_depend_on_the_sampled_one(store: BlobStore) -> None:
+    """Nothing of the answer stands before its first score, so all samples have the same probabilities."""
+    payload = JudgeTextPayload.of(document(store, 0))
+    results = [
+        jobs.run(Request.make(TEXT_KIND, payload, timeout_s=60, seed=seed), store).result for seed in range(8)
+    ]
+    assert all(isinstance(result, Success) for result in results), results
+    verdicts = [result for result in results if isinstance(result, Success)]
+    assert len({result.verdict["text"] for result in verdicts if result.verdict}) > 1
+    first = [expected_of(result)["text"] for result in verdicts]
+    assert max(first) - min(first) <= STEP
+
+
+def test_a_server_accepts_every_attempt_to_steer_its_judge(store: BlobStore) -> None:
+    def judged(attempt: str) -> dict[str, int]:
+        tag = Tag(source="code", description=attempt, params={"code": attempt})
+        blob = store.put(drawn(attempt))
+        made = Outcome(request_id="r", kind="code", result=Success(images=(blob,)))
+        parts = (TextPart(text=attempt), ImagePart(index=0, tag=tag, raw="", outcome=made))
+        doc = Document(rollout_id="r", task=Task(question=attempt, image_num=1), parts=parts)
+        image = Request.make(IMAGE_KIND, JudgeImagePayload.of(doc), timeout_s=100)
+        return scores(Request.make(TEXT_KIND, JudgeTextPayload.of(doc), timeout_s=100), store) | scores(
+            image, store
+        )
+
+    with ThreadPoolExecutor(8) as threads:
+        assert len(list(threads.map(judged, ATTEMPTS.values()))) == len(ATTEMPTS)
 
 
 @pytest.mark.parametrize("name", ["text", "image"])
