@@ -1,7 +1,8 @@
 """Counts of a finished document: images, repeats, model failures, invalid tags, tools.
 
 Invariants:
-- An infrastructure failure is never counted: it masks the sample (`masking`).
+- An infrastructure failure is never counted: it masks the sample (`masking`). The one exception is a document
+  with too many images (`Facts.if_nothing_was_lost`).
 - The literal text `<image>` is only text.
 - Every tag, valid or not, is an attempt.
 """
@@ -67,8 +68,16 @@ class Facts(Message):
         """Count a finished document. Raises ValueError when an infrastructure failure masks it."""
         if masking(document):
             raise ValueError("a masked document must not be counted")
-        made = [part for part in document.images if part.blob is not None]
-        waste = wasted(document)
+        return cls.if_nothing_was_lost(document)
+
+    @classmethod
+    def if_nothing_was_lost(cls, document: Document) -> Facts:
+        """Count a finished document as if every tag that infrastructure failed had given its image.
+
+        For `Formula.too_many_images` only.
+        """
+        lost, waste = _lost(document), wasted(document)
+        made = [part for part in document.images if part.blob is not None or part.index in lost]
         kinds = Counter(waste.values())
         return cls(
             image_num=document.task.image_num,
@@ -88,16 +97,20 @@ class Facts(Message):
 
 def masking(document: Document) -> tuple[Failure, ...]:
     """The infrastructure failures of the document's images, in order; empty when it may be judged."""
-    failures = []
+    return tuple(_lost(document).values())
+
+
+def _lost(document: Document) -> dict[int, Failure]:
+    """The tags that infrastructure failed, by index."""
+    lost: dict[int, Failure] = {}
     for part in document.images:
         failure = part.failure
         if failure is not None:
             if failure.fault is Fault.INFRASTRUCTURE:
-                failures.append(failure)
+                lost[part.index] = failure
         elif part.outcome is None:
-            failures.append(Failure(cause=Cause.INTERNAL, detail=f"tag {part.index} has no outcome"))
+            lost[part.index] = Failure(cause=Cause.INTERNAL, detail=f"tag {part.index} has no outcome")
         elif part.blob is None:
-            failures.append(
-                Failure(cause=Cause.INTERNAL, detail=f"tag {part.index} succeeded without an image")
-            )
-    return tuple(failures)
+            detail = f"tag {part.index} succeeded without an image"
+            lost[part.index] = Failure(cause=Cause.INTERNAL, detail=detail)
+    return lost

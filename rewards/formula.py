@@ -44,6 +44,14 @@ class Formula(ABC):
         """The axes that it reads. The published ones are graded in any case."""
         return PUBLISHED
 
+    def too_many_images(self, facts: Facts) -> bool:
+        """Whether there are so many images that the formula does not look at them.
+
+        Such a document is scored also when infrastructure failed some of its tools: those tags count as
+        images. If it were masked, a document would escape this rule the more often, the more tags it has.
+        """
+        return False
+
     @abstractmethod
     def needs_image_verdict(self, facts: Facts) -> bool:
         """Whether to request the image judge. False where its verdict could not change the reward."""

@@ -4,7 +4,8 @@ Invariants:
 - The text judge's request is posted at once; it never waits for an image. The image judge's is posted when
   the last image has arrived, and only when its verdict can change the reward.
 - When the image judge finds an image lost, the image is made again and a second request posted. Any other
-  infrastructure failure, of a tool or a judge, masks the sample. It is never a number.
+  infrastructure failure, of a tool or a judge, masks the sample. It is never a number. Only a tool of a
+  document with too many images (`Formula.too_many_images`) masks nothing; the breakdown has it as `lost`.
 - A document that a judge refuses by the model's fault (content, length) gets the worst grades on that judge's
   axes, and the breakdown has `refused`.
 - If scoring ends early, for whatever reason, the open requests are cancelled.
@@ -59,9 +60,9 @@ class QueueScorer:
             payload = JudgeTextPayload.of(draft.document, judge=self.judges.text.name, axes=text_axes)
             text_handle = await requests.post(TEXT_KIND, payload, self.judges.text.timeout_s, owner)
             document = await draft.finished
-            if failures := masking(document):
+            failures, facts = masking(document), Facts.if_nothing_was_lost(document)
+            if failures and not formula.too_many_images(facts):
                 return Score(reward=None, masked_by=failures)
-            facts = Facts.of(document)
             image_handle: Failure | RequestHandle | None = None
             if formula.needs_image_verdict(facts):
                 shown = self._image_payload(document, formula)
@@ -79,6 +80,8 @@ class QueueScorer:
             return Score(reward=None, masked_by=tuple(v for v in (text, image) if isinstance(v, Failure)))
         score = formula.score(facts, text, image, vl=self.reward.vl)
         breakdown: dict[str, JsonValue] = {**score.breakdown, "judges": requests.answered_by}
+        if failures:
+            breakdown["lost"] = [failure.cause.value for failure in failures]
         if requests.refused:
             breakdown["refused"] = requests.refused
         if requests.shortened:

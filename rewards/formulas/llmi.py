@@ -6,7 +6,8 @@
 
 One count of images serves r_num, "more than 10" and "no image": the images that were made, as the published
 code counts the placeholders that its tools left in the text. Failed and invalid tags do not count. More than
-10 images: M from 1, 1, 1. No image: M from 5, 5, 5. No prose: text = 1.
+10 images: M from 1, 1, 1. There a tag that infrastructure failed counts as an image, and masks nothing. No
+image: M from 5, 5, 5. No prose: text = 1.
 
 Where the paper and its released code differ, or only the code says anything, this is the code: the number of
 images is exact on every split but "train", there is a limit of ten images, and the score of the required
@@ -31,14 +32,17 @@ class FORMULA(Formula):
     name = "llmi"
     failures_lower = True
 
+    def too_many_images(self, facts: Facts) -> bool:
+        return facts.images > MAX_IMAGES
+
     def needs_image_verdict(self, facts: Facts) -> bool:
-        return 0 < facts.images <= MAX_IMAGES
+        return facts.images > 0 and not self.too_many_images(facts)
 
     def score(
         self, facts: Facts, text: TextVerdict, image: ImageVerdict | None, *, vl: bool = False
     ) -> Score:
         r_num = rules.count_score(facts.image_num, facts.images, facts.split)
-        if facts.images > MAX_IMAGES:
+        if self.too_many_images(facts):
             judged = ImageVerdict.worst()
         elif facts.images == 0:
             judged = ImageVerdict.best()

@@ -124,6 +124,29 @@ async def test_a_tool_lost_to_infrastructure_masks_the_sample_and_frees_the_text
     assert client.cancelled == [client.posted[0].request_id]
 
 
+@pytest.mark.parametrize(("made", "image_num"), [(10, 0), (10, 4), (12, 11)])
+async def test_too_many_images_count_also_when_infrastructure_lost_one(made: int, image_num: int) -> None:
+    client = FakeClient()
+    parts = (P("x"), *[I()] * made)
+    result = await score(document(*parts, F(cause=Cause.WORKER_LOST), image_num=image_num), client, "llmi")
+    assert result.reward == (await score(document(*parts, I(), image_num=image_num), client, "llmi")).reward
+    assert result.breakdown["lost"] == ["worker_lost"]
+    assert set(client.kinds) == {"judge_text"}
+
+
+async def test_ten_images_are_not_too_many_and_a_lost_one_masks() -> None:
+    lost = F(cause=Cause.WORKER_LOST)
+    result = await score(document(P("x"), *[I()] * 9, lost, F(), X()), FakeClient(), "llmi")
+    assert [failure.cause for failure in result.masked_by] == [Cause.WORKER_LOST]
+
+
+async def test_a_failed_judge_masks_a_document_with_too_many_images() -> None:
+    client = FakeClient(lambda request: Outcome.failed(request, Cause.PROVIDER_DOWN))
+    parts = (P("x"), *[I()] * 10, F(cause=Cause.WORKER_LOST))
+    result = await score(document(*parts), client, "llmi")
+    assert [failure.cause for failure in result.masked_by] == [Cause.PROVIDER_DOWN]
+
+
 async def test_a_failure_of_the_model_is_counted_and_masks_nothing() -> None:
     result = await score(document(P("x"), I(), F(cause=Cause.CODE_RAISED), image_num=2), FakeClient())
     assert result.reward is not None
