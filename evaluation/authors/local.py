@@ -22,7 +22,7 @@ from typing import Any
 from evaluation.authors.author import Finish, conversation
 from evaluation.settings import AuthorSettings
 from policy.document import Task
-from policy.rollout.rollout import Detokenizer
+from policy.rollout.detokenizer import Detokenizer
 from workers import images as gate
 from workers.errors import Cause, ConfigError, InfrastructureFault
 from workers.pixels import scaled_down

@@ -17,8 +17,9 @@ from policy.ledger.reader import read_ledger
 from policy.ledger.writer import LedgerWriter
 from policy.resume.completions import CompletionStore
 from policy.resume.state import ResumeClient
+from policy.rollout.detokenizer import Detokenizer
 from policy.rollout.result import Segment, replay, restored
-from policy.rollout.rollout import Detokenizer, Limits, Rollout
+from policy.rollout.rollout import Limits, Rollout
 from workers.errors import Cause
 from workers.messages import Failure, Success
 
