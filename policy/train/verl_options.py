@@ -133,7 +133,7 @@ def _rollout(train: TrainSettings, run: Path) -> dict[str, object]:
         f"{rollout}.enable_prefix_caching": True,
         f"{rollout}.agent.num_workers": train.rollout_processes,
         f"{rollout}.agent.default_agent_loop": AGENT,
-        f"+{rollout}.agent.agent_loop_manager_class": "policy.train.dispatch.RoundRobinManager",
+        f"+{rollout}.agent.agent_loop_manager_class": "policy.train.dispatch.LeastLoadedManager",
         f"{rollout}.agent.agent_loop_config_path": str((run / AGENT_CONFIG).absolute()),
         f"{rollout}.checkpoint_engine.update_weights_bucket_megabytes": train.weight_bucket_mb,
         # The agent loop scores its own documents; verl's reward workers would be idle.

@@ -102,7 +102,7 @@ def test_every_shipped_configuration_takes_verls_own_validation(name, tmp_path):
     # A field that verl's own class lacks raises.
     rollout = omega_conf_to_dataclass(config.actor_rollout_ref.rollout)
     assert (rollout.prompt_length, rollout.response_length) == (train.prompt_tokens, train.response_tokens)
-    assert load_class_from_fqn(rollout.agent.agent_loop_manager_class).__name__ == "RoundRobinManager"
+    assert load_class_from_fqn(rollout.agent.agent_loop_manager_class).__name__ == "LeastLoadedManager"
     assert rollout.limit_images == (train.max_input_images if train.modality == "vl" else None)
 
 

@@ -1,4 +1,4 @@
-"""Prompts are spread over all rollout processes, however few are submitted at once."""
+"""Prompts go to the rollout process with the fewest groups in flight."""
 
 from __future__ import annotations
 
@@ -10,31 +10,55 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from policy.train.dispatch import RoundRobinManager, round_robin
+from policy.train.dispatch import LeastLoadedManager, assign
 
 PROCESSES = 3
 
 
 @given(st.integers(1, 9), st.lists(st.integers(1, 40), min_size=1, max_size=30))
-def test_no_process_gets_two_prompts_more_than_another(processes: int, batches: list[int]) -> None:
-    given_to, first = [0] * processes, 0
+def test_no_process_gets_two_prompts_more_than_another_when_none_ends(
+    processes: int, batches: list[int]
+) -> None:
+    counts, first = [0] * processes, 0
     for prompts in batches:
-        shares = round_robin(prompts, processes, first)
-        assert sorted(row for rows in shares for row in rows) == list(range(prompts)), "each once"
-        given_to = [count + len(rows) for count, rows in zip(given_to, shares, strict=True)]
-        assert max(given_to) - min(given_to) <= 1
-        first = (first + prompts) % processes
+        chosen = assign(prompts, counts, first)
+        assert len(chosen) == prompts
+        for process in chosen:
+            counts[process] += 1
+        assert max(counts) - min(counts) <= 1
+        first = (chosen[-1] + 1) % processes
+
+
+@given(st.lists(st.integers(0, 40), min_size=1, max_size=9), st.integers(1, 60), st.integers(0, 8))
+def test_every_prompt_goes_to_a_process_with_the_fewest_groups(
+    in_flight: list[int], prompts: int, first: int
+) -> None:
+    counts = list(in_flight)
+    for process in assign(prompts, in_flight, first % len(in_flight)):
+        assert counts[process] == min(counts)
+        counts[process] += 1
+
+
+def test_idle_processes_get_single_prompts_in_turn() -> None:
+    first, got = 0, []
+    for _ in range(6):
+        got += assign(1, [0, 0, 0], first)
+        first = (got[-1] + 1) % 3
+    assert got == [0, 1, 2, 0, 1, 2]
 
 
 @pytest.fixture(scope="module")
-def spreading() -> Iterator[RoundRobinManager]:
-    """A manager as verl makes it, with three stub Ray processes that keep their arguments."""
+def spreading() -> Iterator[LeastLoadedManager]:
+    """A manager as verl makes it, with verl's transfer queue and three stub processes that end their groups
+    when the test says so."""
     import ray
+    import transfer_queue as tq
     from omegaconf import OmegaConf
 
-    ray.init(num_cpus=PROCESSES, include_dashboard=False, configure_logging=False)
+    ray.init(num_cpus=2, include_dashboard=False, configure_logging=False)
+    tq.init(OmegaConf.create({"backend": {"SimpleStorage": {"num_data_storage_units": 1}}}))
 
-    @ray.remote(num_cpus=1)
+    @ray.remote(num_cpus=0)
     class Process:
         def __init__(self, *_: Any) -> None:
             self.uids: list[str] = []
@@ -45,7 +69,7 @@ def spreading() -> Iterator[RoundRobinManager]:
         async def seen(self) -> list[str]:
             return self.uids
 
-    class Manager(RoundRobinManager):
+    class Manager(LeastLoadedManager):
         def __init__(self, **options: Any):
             super().__init__(**options)
             self.agent_loop_workers_class = Process
@@ -53,33 +77,58 @@ def spreading() -> Iterator[RoundRobinManager]:
     agent = {"num_workers": PROCESSES}
     config = OmegaConf.create({"actor_rollout_ref": {"rollout": {"agent": agent}, "model": {}}})
     yield Manager.create(config=config, llm_client=None, teacher_client=None, reward_loop_worker_handles=None)
+    tq.close()
     ray.shutdown()
 
 
-def batch(*uids: str) -> Any:
-    """Prompts in verl's form."""
+def submit(manager: LeastLoadedManager, *uids: str) -> None:
+    """Register and dispatch prompts as verl's trainer does."""
     import torch
+    import transfer_queue as tq
     from verl.utils import tensordict_utils as tu
 
+    tags = [{"is_prompt": True, "status": "pending", "global_steps": 3} for _ in uids]
+    tq.kv_batch_put(keys=list(uids), partition_id="train", tags=tags)
     lengths = [torch.arange(length) for length in range(1, len(uids) + 1)]
     nested = torch.nested.as_nested_tensor(lengths, layout=torch.jagged)  # as verl's own batches hold
-    made = tu.get_tensordict({"index": torch.arange(len(uids)), "nested": nested}, {})
-    tu.assign_non_tensor_stack(made, "uid", list(uids))
-    tu.assign_non_tensor_data(made, "global_steps", 3)
-    return made
+    batch = tu.get_tensordict({"index": torch.arange(len(uids)), "nested": nested}, {})
+    tu.assign_non_tensor_stack(batch, "uid", list(uids))
+    tu.assign_non_tensor_data(batch, "global_steps", 3)
+    manager.generate_sequences(batch)
+
+
+def end(status: str, *uids: str) -> None:
+    """End groups as verl's rollout process does."""
+    import transfer_queue as tq
+
+    tq.kv_batch_put(keys=list(uids), partition_id="train", tags=[{"status": status} for _ in uids])
+
+
+def seen(manager: LeastLoadedManager) -> list[list[str]]:
+    import ray
+
+    return ray.get([process.seen.remote() for process in manager.agent_loop_workers])
 
 
 @pytest.mark.heavy
-def test_single_prompts_reach_every_process(spreading: RoundRobinManager) -> None:
-    import ray
+def test_a_slow_process_gets_only_as_many_groups_as_it_ends(spreading: LeastLoadedManager) -> None:
+    import transfer_queue as tq
 
-    for n in range(6):
-        spreading.generate_sequences(batch(f"single-{n}"))
-    spreading.generate_sequences(batch(*(f"many-{n}" for n in range(4))))
-    seen = ray.get([process.seen.remote() for process in spreading.agent_loop_workers])
-    assert seen == [
-        ["single-0", "single-3", "many-0", "many-3"],
-        ["single-1", "single-4", "many-1"],
-        ["single-2", "single-5", "many-2"],
-    ]
-    assert max(Counter(uid for uids in seen for uid in uids).values()) == 1
+    for n in range(12):  # process 0 ends nothing
+        submit(spreading, f"single-{n}")
+        for uids in seen(spreading)[1:]:
+            if f"single-{n}" in uids:
+                end("finished" if n % 2 else "failure", f"single-{n}")
+    slow, *others = seen(spreading)
+    assert slow == ["single-0"]
+    assert [len(uids) for uids in others] == [6, 5]
+
+    submit(spreading, *(f"many-{n}" for n in range(5)))
+    assert [len(uids) for uids in seen(spreading)] == [2, 8, 7], "one to the slow one, two to each other"
+
+    tq.kv_clear(keys=[uid for uids in seen(spreading) for uid in uids], partition_id="train")
+    submit(spreading, *(f"last-{n}" for n in range(6)))
+    new = Counter(at for at, uids in enumerate(seen(spreading)) for uid in uids if uid.startswith("last"))
+    assert new == {0: 2, 1: 2, 2: 2}, "groups that verl has removed are not in flight"
+    every = [uid for uids in seen(spreading) for uid in uids]
+    assert len(set(every)) == len(every) == 12 + 5 + 6
