@@ -24,7 +24,7 @@ from typing import Any
 
 import redis
 
-from workers.broker.depths import read_depths
+from workers.broker.depths import QueueDepth, read_depths
 from workers.redis_client import POLL_TIMEOUT_S, connect_redis, connect_redis_async
 from workers.settings import QueueSettings
 
@@ -75,8 +75,8 @@ class QueueWatcher:
         self._polled = 0.0
         self._counts = PublishedCounts()
 
-    def poll(self) -> tuple[int | None, frozenset[str] | None] | None:
-        """`(generating, backlogged)`; None within `POLL_S` of the last poll, `(None, None)` without an
+    def poll(self) -> tuple[int | None, dict[str, QueueDepth] | None] | None:
+        """`(generating, depths)`; None within `POLL_S` of the last poll, `(None, None)` without an
         answer.
         """
         if time.monotonic() - self._polled < POLL_S:
@@ -89,8 +89,7 @@ class QueueWatcher:
         except redis.RedisError as error:
             logger.debug("queues not polled: %s", error)
             return None, None
-        backlogged = frozenset(name for name, depth in depths.items() if depth.waiting > depth.running)
-        return self._counts.total(published, time.monotonic()), backlogged
+        return self._counts.total(published, time.monotonic()), depths
 
 
 class PublishedCounts:

@@ -16,8 +16,12 @@ from dataclasses import replace
 from typing import Any
 
 from policy.admission.pause import Pause
+from policy.admission.standing import Load
 from policy.admission.window import InFlight, Window
 from policy.inflight import QueueWatcher
+from workers.broker.depths import QueueDepth
+from workers.broker.keys import LEVELS
+from workers.messages import NORMAL
 from workers.settings import QueueSettings
 
 
@@ -65,8 +69,9 @@ class PromptFeeder:
         if self.window is None:
             return
         if (seen := self.watcher.poll()) is not None:
-            self._generating, backlogged = seen
-            in_flight = replace(in_flight, generating=self._generating, backlogged=backlogged)
+            self._generating, depths = seen
+            loads = None if depths is None else {name: _load(depth) for name, depth in depths.items()}
+            in_flight = replace(in_flight, generating=self._generating, loads=loads)
         self._submit(self.window.poll(step, in_flight))
 
     def metrics(self, in_flight: InFlight, sampled: int) -> dict[str, int]:
@@ -83,3 +88,8 @@ class PromptFeeder:
     def _submit(self, prompts: int) -> None:
         if prompts and not self.pause.on:
             self.submit(prompts)
+
+
+def _load(depth: QueueDepth) -> Load:
+    """The load without requests that training overtakes, such as those of a batch evaluation."""
+    return Load(sum(depth.by_level[: LEVELS.index(NORMAL) + 1]), depth.running)

@@ -4,10 +4,16 @@ A group is open from its submission until all its rollouts have ended, and then 
 or dropped. `Window.size` groups are kept open: when one has ended, another is submitted, unless a whole batch
 is ready as well.
 
-The window grows while the trainer waits, the generator has room, and no queue has more requests waiting than
-running: then the rollouts in flight wait for tools and judges and hold no generation slot. It shrinks when a
-batch more than the next step needs is ready, or when groups became stale: more rollouts would only be older.
-After a stale group it does not grow until the groups submitted before have passed.
+The window starts small and grows by a part of a batch a second while the trainer waits, the generator has
+room, and no queue has more requests waiting than running: then the rollouts in flight wait for tools and
+judges and hold no generation slot. A queue that has more for `POLLS` polls marks the knee: beyond it, more
+rollouts only wait longer. From then on the window changes by one part a step. It shrinks when a queue never
+emptied in the step (`policy.admission.standing`), and grows when every queue did and the trainer waited. So
+it stays near what Little's law asks for: throughput times the latency of a group that waits in no queue.
+
+It also shrinks when a batch more than the next step needs is ready, or when groups became stale: more
+rollouts would only be older. After a stale group it does not grow until the groups submitted before have
+passed.
 
 Invariants:
 - at least one batch is in flight, and at most `max_staleness` batches, which can all be trained on if they
@@ -18,10 +24,13 @@ Invariants:
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from dataclasses import dataclass
 
+from policy.admission.standing import POLLS, Load, StandingQueue
+
 ROOM = 0.5  # the generator has room while fewer than this share of its slots are used
-PARTS = 8  # the window grows by this fraction of a batch at each poll
+PARTS = 8  # the window changes by this fraction of a batch
 
 
 @dataclass(frozen=True)
@@ -29,14 +38,13 @@ class InFlight:
     """What is in flight at one moment.
 
     `ready`: groups that can be trained on. `open`: groups that have not ended. `generating`: rollouts that
-    hold a generation slot, None if unknown. `backlogged`: queues with more requests waiting than running,
-    None if Redis did not answer.
+    hold a generation slot, None if unknown. `loads`: of the queues by name, None if Redis did not answer.
     """
 
     ready: int
     open: int
     generating: int | None = None
-    backlogged: frozenset[str] | None = None
+    loads: Mapping[str, Load] | None = None
 
 
 class Window:
@@ -54,6 +62,9 @@ class Window:
         self._steps = steps
         self._part = max(1, batch // PARTS)
         self._no_growth_before = 0  # step
+        self._backlogged = 0  # last polls at which a queue had more requests waiting than running
+        self._knee = False
+        self._standing = StandingQueue()
         self.size = self._within(first)
 
     def start_step(self, step: int, in_flight: InFlight, stale: int) -> int:
@@ -64,17 +75,30 @@ class Window:
         if stale:
             self.size = self._within(self.size - max(self._part, self.size // 8))
             self._no_growth_before = step + self._staleness
-        elif in_flight.ready >= 2 * self._batch:
+        elif in_flight.ready >= 2 * self._batch or (self._knee and self._standing.stands):
             self.size = self._within(self.size - self._part)
+        elif self._knee and self._standing.room:
+            self._grow(step)
+        if self._standing.decided:
+            self._standing = StandingQueue()
         return self._missing(step, in_flight)
 
     def poll(self, step: int, in_flight: InFlight) -> int:
         """Groups to submit while the trainer waits for those of `step`. Call it about once a second."""
-        starving = in_flight.generating is not None and in_flight.generating < ROOM * self._slots
-        no_backlog = in_flight.backlogged == frozenset()
-        if starving and no_backlog and in_flight.ready < self._batch and step >= self._no_growth_before:
-            self.size = self._within(self.size + self._part)
+        loads, generating = in_flight.loads, in_flight.generating
+        if loads is not None and generating is not None:
+            starving = generating < ROOM * self._slots and in_flight.ready < self._batch
+            self._standing.add(loads, starving=starving)
+            backlogged = any(load.waiting > load.running for load in loads.values())
+            self._backlogged = self._backlogged + 1 if backlogged else 0
+            self._knee |= self._backlogged >= POLLS
+            if starving and not backlogged and not self._knee:
+                self._grow(step)
         return self._missing(step, in_flight)
+
+    def _grow(self, step: int) -> None:
+        if step >= self._no_growth_before:
+            self.size = self._within(self.size + self._part)
 
     def _missing(self, step: int, in_flight: InFlight) -> int:
         total = in_flight.ready + in_flight.open

@@ -4,15 +4,25 @@ from __future__ import annotations
 
 import heapq
 import itertools
+from statistics import fmean
 
 import pytest
+from admission_simulation import SimulatedRun
 from hypothesis import given
 from hypothesis import strategies as st
 
+from policy.admission.feeder import PromptFeeder
+from policy.admission.standing import POLLS, Load, StandingQueue
 from policy.admission.window import InFlight, Window
 from policy.inflight import FRESH_S, PublishedCounts
+from workers.broker.depths import QueueDepth
+from workers.settings import QueueSettings
 
-NOTHING: frozenset[str] = frozenset()
+NOTHING: dict[str, Load] = {}
+FULL = {"diffusion": Load(waiting=5, running=4), "code": Load(0, 0)}
+
+
+LOADS = st.builds(Load, st.integers(0, 99), st.integers(0, 99))
 
 
 def window(**changed) -> Window:
@@ -22,7 +32,7 @@ def window(**changed) -> Window:
 
 def starving(**changed) -> InFlight:
     """The trainer waits, the generator has room, the queues have workers to spare."""
-    return InFlight(**{"ready": 0, "open": 16, "generating": 3, "backlogged": NOTHING, **changed})
+    return InFlight(**{"ready": 0, "open": 16, "generating": 3, "loads": NOTHING, **changed})
 
 
 def test_the_window_size_is_the_number_of_open_groups():
@@ -56,10 +66,10 @@ def test_the_window_grows_by_a_part_of_a_batch():
     "flight",
     [
         starving(generating=32),
-        starving(backlogged=frozenset({"diffusion"})),
+        starving(loads=FULL),
         starving(ready=8, open=16),
         starving(generating=None),
-        starving(backlogged=None),
+        starving(loads=None),
     ],
     ids=[
         "the generator is busy",
@@ -71,6 +81,72 @@ def test_the_window_grows_by_a_part_of_a_batch():
 )
 def test_the_window_does_not_grow_where_rollouts_would_only_wait(flight):
     assert window().poll(1, flight) == 0
+
+
+def at_the_knee(loads: dict[str, Load], **changed) -> Window:
+    """A window after a step in which a queue was full and then had `loads`."""
+    known = window(**changed)
+    for _ in range(POLLS):
+        known.poll(1, starving(loads=FULL))
+    known.start_step(2, InFlight(ready=8, open=16), stale=0)  # ends the step that found the knee
+    for _ in range(POLLS):
+        known.poll(2, starving(loads=loads))
+    return known
+
+
+def test_a_full_queue_ends_the_growth_of_each_second():
+    known = window()
+    for _ in range(POLLS - 1):
+        known.poll(1, starving(loads=FULL))
+    assert known.poll(1, starving()) == 1, "a burst is no knee"
+    for _ in range(POLLS):
+        known.poll(1, starving(loads=FULL))
+    known.poll(1, starving())
+    assert known.size == 17
+
+
+def test_at_the_knee_the_window_shrinks_where_a_queue_never_emptied():
+    before = at_the_knee(NOTHING).size
+    full = at_the_knee({"judge_image": Load(waiting=5, running=16)})
+    full.start_step(3, InFlight(ready=8, open=16), stale=0)
+    assert full.size == before - 1
+
+
+def test_at_the_knee_the_window_grows_by_one_part_a_step_where_every_queue_emptied():
+    known = at_the_knee({"judge_image": Load(waiting=0, running=16)})
+    before = known.size
+    known.start_step(3, InFlight(ready=8, open=16), stale=0)
+    assert known.size == before + 1
+    for _ in range(10):
+        known.poll(3, starving())
+    assert known.size == before + 1
+
+
+@pytest.mark.parametrize(
+    "load", [Load(4, 16), Load(1, 1), Load(9, 0)], ids=["root of those running", "one slot", "no worker"]
+)
+def test_at_the_knee_the_window_stays_where_chance_explains_the_queue(load):
+    known = at_the_knee({"judge_image": load})
+    before = known.size
+    known.start_step(3, InFlight(ready=8, open=16), stale=0)
+    assert known.size == before
+
+
+def test_a_queue_of_bursts_is_no_standing_queue():
+    polls = StandingQueue()
+    for waiting in (30, 12, 0, 25):
+        polls.add({"judge_text": Load(waiting, 16)}, starving=True)
+    assert (polls.stands, polls.room) == (False, True)
+    few = StandingQueue()
+    few.add({"judge_text": Load(30, 16)}, starving=True)
+    assert not few.stands, "one poll decides nothing"
+
+
+def test_a_window_at_the_knee_does_not_grow_while_the_trainer_has_enough():
+    polls = StandingQueue()
+    for starving_now in (True, False, False):
+        polls.add({"judge_text": Load(0, 3)}, starving=starving_now)
+    assert not polls.room
 
 
 def test_stale_groups_shrink_the_window_until_the_groups_before_have_passed():
@@ -104,7 +180,7 @@ def test_the_last_steps_submit_no_more_than_they_need():
             st.integers(0, 99),
             st.integers(0, 99),
             st.none() | st.integers(0, 99),
-            st.none() | st.just(NOTHING) | st.just(frozenset({"code"})),
+            st.none() | st.dictionaries(st.sampled_from(["code", "edit"]), LOADS),
             st.integers(0, 9),
             st.booleans(),
         )
@@ -112,8 +188,8 @@ def test_the_last_steps_submit_no_more_than_they_need():
 )
 def test_the_window_stays_between_one_batch_and_the_staleness_bound(batch, staleness, polls):
     bounded = Window(batch=batch, max_staleness=staleness, slots=64, first=2 * batch, steps=None)
-    for ready, open_, generating, backlogged, stale, waiting in polls:
-        in_flight = InFlight(ready, open_, generating, backlogged)
+    for ready, open_, generating, loads, stale, waiting in polls:
+        in_flight = InFlight(ready, open_, generating, loads)
         asked = bounded.poll(1, in_flight) if waiting else bounded.start_step(1, in_flight, stale)
         assert batch <= bounded.size <= batch * staleness
         assert 0 <= asked <= max(0, batch * staleness - ready - open_)
@@ -173,6 +249,46 @@ def test_with_rollouts_that_wait_for_judges_the_trainer_stops_waiting():
     for number in itertools.islice(itertools.count(7), 10):
         fixed.step(number)
     assert fixed.idle > 10
+
+
+@pytest.mark.parametrize(("slots", "judge_s"), [(16, 3.0), (4, 0.75)])
+def test_the_window_finds_the_knee_of_a_judge_without_free_slots(slots, judge_s):
+    """A step needs the judge for 6 s. More groups in flight than its latency needs would only wait."""
+    options = {"batch": 4, "n": 8, "slots": slots, "judge_s": judge_s, "train_s": 1.0}
+    run = SimulatedRun(window(batch=4, max_staleness=6, slots=256, first=4), **options)
+    run.run(50)
+    assert fmean(run.step_s[10:]) < 1.1 * 6.0
+    assert fmean(run.staleness[10:]) < 2.5
+    run.judge_s /= 3  # now it needs 2 s, and a step more groups in flight
+    run.run(30)
+    assert fmean(run.step_s[60:]) < 1.3 * 2.0
+    run.judge_s *= 6
+    run.run(30)
+    assert fmean(run.step_s[90:]) < 1.1 * 12.0
+    assert fmean(run.staleness[90:]) < 3.0
+
+
+class NoPause:
+    on = False
+
+
+def test_requests_that_training_overtakes_are_no_backlog():
+    depth = QueueDepth(waiting=70, running=2, oldest_s=0.0, by_level=(1, 2, 67))
+
+    class Watcher:
+        def poll(self):
+            return 3, {"diffusion": depth}
+
+    class Seen(Window):
+        def poll(self, step, in_flight):
+            self.seen = in_flight.loads
+            return 0
+
+    seen = Seen(batch=8, max_staleness=4, slots=64, first=16, steps=None)
+    feeder = PromptFeeder(lambda prompts: None, seen, NoPause(), QueueSettings())
+    feeder.watcher = Watcher()
+    feeder.poll(1, InFlight(0, 16))
+    assert seen.seen == {"diffusion": Load(waiting=3, running=2)}
 
 
 def test_the_count_of_a_dead_process_expires():

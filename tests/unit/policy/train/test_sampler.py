@@ -277,7 +277,7 @@ def test_the_sampler_submits_more_while_rollouts_wait_for_tools(store, sampler, 
     store.group("a", "finished", range(4))
     for uid in ("b", "c", "d", "e"):
         store.group(uid, "running", [])
-    monkeypatch.setattr(windowed._feeder.watcher, "poll", lambda: (0, frozenset()))
+    monkeypatch.setattr(windowed._feeder.watcher, "poll", lambda: (0, {}))
     windowed.sample(2, "train", 2)
     assert windowed.refilled == [1]
 
