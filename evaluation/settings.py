@@ -42,7 +42,7 @@ class AuthorSettings(Settings):
     temperature: float = Field(default=0.7, ge=0, le=2)
     """Temperature of sampling. 0.7 is what Qwen3 models recommend."""
     timeout_s: float = Field(default=1800.0, gt=0)
-    """Seconds for one document with its tools, as `train.rollout_timeout_s`."""
+    """Seconds for one document with its tools."""
     max_image_pixels: int = Field(default=1024 * 1024, ge=28 * 28)
     """Pixels of an image that the model sees; larger ones are scaled down. As in training."""
     enable_thinking: bool | None = None

@@ -84,12 +84,13 @@ class Task(Message):
 
 
 class Document(Message):
-    """The document of one rollout. `truncated`: the token limit ended it."""
+    """The document of one rollout. `truncated`: the token limit cut it; `out_of_time`: its time-out did."""
 
     rollout_id: str
     task: Task
     parts: tuple[Part, ...]
     truncated: bool = False
+    out_of_time: bool = False
     extra: Details = Field(default_factory=dict)
 
     @property

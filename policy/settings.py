@@ -148,8 +148,9 @@ class TrainSettings(Settings):
     pause: PauseSettings = PauseSettings()
     """When admission pauses because a provider is down."""
     rollout_timeout_s: float = Field(default=1800.0, gt=0)
-    """Seconds after which a rollout is masked as late; more than `tools.code.budget_s`. Half an hour holds
-    the longest document, its tools and its judges."""
+    """Seconds that a rollout may take for its text, and again for its tools and judges after that; more than
+    `tools.code.budget_s`. A text that takes longer is cut and scored as it stands; a rollout with tools or
+    judges that take longer is masked. Half an hour holds the longest document."""
     rollout_processes: int = Field(default=8, ge=1)
     """Processes that run the rollouts."""
     poll_s: float = Field(default=0.2, gt=0)

@@ -38,6 +38,7 @@ class Cause(StrEnum):
 
     WORKER_LOST = "worker_lost"
     TIMEOUT = "timeout"  # the request's deadline passed
+    ROLLOUT_TIMEOUT = "rollout_timeout"  # the rollout's own time passed, not that of a request
     QUOTA = "quota"  # 429 or an exhausted plan
     AUTH = "auth"  # 401, 403, missing key
     PROVIDER_DOWN = "provider_down"  # 5xx, refused connection, network time-out

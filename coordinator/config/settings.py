@@ -158,7 +158,7 @@ class RunConfig(ServiceConfig):
         if budget_s >= timeout_s:
             raise ValueError(
                 f"tools.code.budget_s {budget_s:g} must be less than train.rollout_timeout_s {timeout_s:g}, "
-                "or slow code would mask its own document as late; lower the one or raise the other"
+                "or slow code would mask its own document; lower the one or raise the other"
             )
         return self
 

@@ -42,12 +42,14 @@ async def write_document(
     tooling = Tooling(client, rollout_id=document_id, inputs=task.inputs, seed=seed, tools=tools)
     started = time.monotonic()
     try:
-        async with asyncio.timeout(timeout_s):
+        async with asyncio.timeout(timeout_s) as limit:
             images = [await asyncio.to_thread(blobs.get, ref) for ref in task.inputs]
             parts, finish = await _write(author, task, images, seed, tooling)
             written_s = time.monotonic() - started
             finished = await tooling.finish(parts)
     except TimeoutError as error:
+        if not limit.expired():
+            raise
         raise InfrastructureFault(
             Cause.TIMEOUT, f"the document was not finished in {timeout_s:.0f} s"
         ) from error

@@ -69,7 +69,9 @@ class Piece:
 
 @dataclass(frozen=True)
 class Card:
-    """One sample with its scores. `terms`, `details`: as the functions of these names."""
+    """One sample with its scores. `terms`, `details`: as the functions of these names. `cut_by`: the limit
+    that cut it off, "" if none did.
+    """
 
     step: int
     reward: float | None
@@ -77,7 +79,7 @@ class Card:
     pieces: list[Piece]
     terms: list[tuple[str, str, float | None]]
     details: list[tuple[str, str]]
-    truncated: bool
+    cut_by: str
     masked_by: list[str]
     more: str
 
@@ -91,10 +93,16 @@ def card(sample: Sample, blobs: BlobStore) -> Card:
         pieces=pieces(sample.document, blobs),
         terms=terms(sample.breakdown),
         details=details(sample.breakdown),
-        truncated=sample.document.truncated,
+        cut_by=_cut_by(sample.document),
         masked_by=[_failed(failure, by) for failure, by in zip_longest(sample.masked_by, sample.by)],
         more=sample.more,
     )
+
+
+def _cut_by(document: Document) -> str:
+    if document.out_of_time:
+        return "time limit"
+    return "token limit" if document.truncated else ""
 
 
 def pieces(document: Document, blobs: BlobStore) -> list[Piece]:

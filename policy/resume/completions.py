@@ -52,10 +52,13 @@ class CompletionSegment(Message):
 
 
 class Completion(Message):
-    """The segments of a text, in order. `time`: when it was complete, in Unix seconds."""
+    """The segments of a text, in order. `time`: when it was complete, in Unix seconds. `out_of_time`: it was
+    cut because its time had run out.
+    """
 
     time: float
     pieces: tuple[CompletionSegment, ...]
+    out_of_time: bool = False
 
     @property
     def versions(self) -> Versions | None:

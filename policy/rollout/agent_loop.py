@@ -73,7 +73,7 @@ class InterleavedAgentLoop(AgentLoopBase):
         if rollout_id not in shared.plan.continued:
             shared.ledger.started(rollout_id, task, step=step)
         try:
-            async with asyncio.timeout(self._limits.timeout_s):
+            async with asyncio.timeout(self._limits.timeout_s) as limit:
                 if rollout_id in shared.plan.continued:
                     saved = await asyncio.to_thread(_load, self._run_folder, shared.texts, rollout_id)
                 images = [await asyncio.to_thread(self._image, shared.blobs, ref) for ref in task.inputs]
@@ -81,7 +81,8 @@ class InterleavedAgentLoop(AgentLoopBase):
                     list(row["raw_prompt"]), images=images or None
                 )
         except Exception as error:
-            shared.ledger.rollout_raised(rollout_id, f"{type(error).__name__}: {error}")
+            late = f"input images not read in {self._limits.timeout_s:g} s" if limit.expired() else error
+            shared.ledger.rollout_raised(rollout_id, f"{type(error).__name__}: {late}")
             raise
         if saved and (done := saved[0]).document and done.score:
             return _trajectory(restored(prompt_ids, saved[1], done.document, done.score, done.cut), images)

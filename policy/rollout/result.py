@@ -8,7 +8,7 @@ from __future__ import annotations
 import array
 import time
 from collections.abc import Awaitable, Callable, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 
 from policy.document import Document, Part
 from policy.ledger.entries import Span
@@ -21,12 +21,15 @@ from policy.scoring import Score
 class Segment:
     """The output of one call of the generator, which ends at `</imgen>`, the model's end token or the limit.
 
-    `log_probs`: one per token id. `version`: trainer steps of the oldest and newest weights used.
+    `log_probs`: one per token id. `version`: trainer steps of the oldest and newest weights used. `last`: it
+    is the last of a saved text. `out_of_time`: that text was cut because its time had run out.
     """
 
     token_ids: list[int]
     log_probs: list[float]
     version: tuple[int, int] | None = None
+    last: bool = False
+    out_of_time: bool = False
 
 
 # (all token ids so far, how many more may be generated, number of the segment) -> the segment
@@ -40,7 +43,9 @@ def replay(text: Completion, cut: Sequence[int]) -> Generate:
     """
 
     async def generate(_ids: list[int], _left: int, number: int) -> Segment:
-        return _segment(text.pieces[number], cut)
+        last = number == len(text.pieces) - 1
+        segment = _segment(text.pieces[number], cut)
+        return replace(segment, last=last, out_of_time=last and text.out_of_time)
 
     return generate
 
@@ -55,8 +60,8 @@ class RolloutResult:
     """The result of a rollout, filled while it runs.
 
     `versions`: trainer steps of the oldest and newest weights that wrote it. `segments`: number of calls of
-    the generator; `spans`: the times of each. `truncated`: the token limit ended it. `generated_s`,
-    `scored_s`: seconds. `reward` is None when infrastructure failures mask it.
+    the generator; `spans`: the times of each. `truncated`: the token limit ended it; `out_of_time`: its time
+    ended it. `generated_s`, `scored_s`: seconds. `reward` is None when infrastructure failures mask it.
     """
 
     prompt_ids: list[int]
@@ -65,6 +70,7 @@ class RolloutResult:
     spans: list[Span] = field(default_factory=list)
     parts: list[Part] = field(default_factory=list)
     truncated: bool = False
+    out_of_time: bool = False
     generated_s: float = 0.0
     scored_s: float = 0.0
     document: Document | None = None
@@ -112,7 +118,7 @@ class RolloutResult:
             end = at + length
             pieces.append(CompletionSegment.of(ids[at:end], self._log_probs[at:end], version))
             at = end
-        return Completion(time=time.time(), pieces=tuple(pieces))
+        return Completion(time=time.time(), pieces=tuple(pieces), out_of_time=self.out_of_time)
 
     def extend(self, segment: Segment) -> None:
         """Append a segment. Raises `ValueError` if its log-probabilities do not match its tokens."""
@@ -136,5 +142,6 @@ def restored(
     result = RolloutResult(prompt_ids=prompt_ids)
     for piece in text.pieces:
         result.extend(_segment(piece, cut))
-    result.document, result.score, result.truncated = document, score, document.truncated
+    result.document, result.score = document, score
+    result.truncated, result.out_of_time = document.truncated, document.out_of_time
     return result

@@ -18,7 +18,7 @@ def reward_info(document: Document, score: Score) -> dict[str, float]:
     """The reward, its terms, and counts of the document.
 
     - `terms/...`: r_num, L, M, T; a term that is not in the sum is missing;
-    - `document/...`: images that were made, characters of text, whether the token limit ended it;
+    - `document/...`: images that were made, characters of text, whether the token limit or its time ended it;
     - `tools/NAME/attempts`, `tools/NAME/successes`: valid tags of each tool, and those with an image;
     - `caught/...`: 1 if it has a repeated image, an edit without effect, or more tags than it may have.
     """
@@ -33,6 +33,7 @@ def reward_info(document: Document, score: Score) -> dict[str, float]:
         "document/images": float(len(made)),
         "document/text_chars": float(len(document.text)),
         "document/truncated": float(document.truncated),
+        "document/out_of_time": float(document.out_of_time),
     }
     for name in tool_names():
         info[f"tools/{name}/attempts"] = float(attempts[name])

@@ -2,6 +2,17 @@
 
 Independent of verl: generator, client and scorer are parameters.
 
+A rollout has its time (`Limits.timeout_s`) twice: for its text, and for the tools and judges that are open
+when the text is complete.
+
+- A text that runs out of it is cut after its last complete segment, and scored as it stands, like one that
+  reaches the token limit. Masking it would be wrong: slow texts are the long ones, and a policy that loses
+  nothing by them learns to write longer.
+- Tools and judges that run out of it are infrastructure: the rollout is masked, with the cause
+  `rollout_timeout` and what it waited for. So is a text without a complete segment: it has no token to train
+  on, and a generator that needs so long for `SEGMENT_TOKENS` is broken.
+- A `TimeoutError` from anywhere else is an error like any other.
+
 Invariants:
 - one terminal state per rollout: `run` records `masked` or `cancelled`; a scored rollout stays open for the
   sampler, and the state of one that raises follows from its group;
@@ -31,11 +42,12 @@ from workers.messages import Failure
 from workers.settings import ToolSettings
 
 logger = logging.getLogger(__name__)
+SEGMENT_TOKENS = 2048  # most tokens of a segment, and so the most that a text loses when it is cut by time
 
 
 @dataclass(frozen=True)
 class Limits:
-    """`response_tokens`: of all segments together. `timeout_s`: seconds from the first token to the score."""
+    """`response_tokens`: of all segments together. `timeout_s`: seconds for the text, and for its score."""
 
     response_tokens: int
     timeout_s: float
@@ -78,11 +90,8 @@ class Rollout:
         )
         result = RolloutResult(prompt_ids=prompt_ids)
         try:
-            async with asyncio.timeout(self.limits.timeout_s):
-                await self._generate_text(result, tooling)
-                await self._score(result, tooling)
-        except TimeoutError:
-            self._mask_timeout(result)
+            await self._generate_text(result, tooling)
+            await self._score_in_time(result, tooling)
         except asyncio.CancelledError:
             self.ledger.rollout_ended(self.rollout_id, "cancelled", reason="the rollout was cancelled")
             raise
@@ -97,11 +106,17 @@ class Rollout:
     async def _generate_text(self, result: RolloutResult, tooling: Tooling) -> None:
         started = time.monotonic()
         text, tags = Detokenizer(self.decode), TagReader(len(self.task.inputs))
-        while not await self._generate_segment(result, text, tags, tooling):
-            pass
+        try:
+            async with asyncio.timeout(self.limits.timeout_s) as limit:
+                while not await self._generate_segment(result, text, tags, tooling):
+                    pass
+        except TimeoutError:
+            if not limit.expired():
+                raise
+            result.out_of_time = True
         self._parse(tags.feed(text.close()) + tags.close(), result, tooling)
         result.generated_s = time.monotonic() - started
-        if not self.replayed:
+        if result.tokens and not self.replayed:
             await self._save_text(result)
             self.ledger.text_generated(self.rollout_id, result.spans)
 
@@ -119,7 +134,7 @@ class Rollout:
 
         A method of its own, so that the segment is freed before the next one is generated.
         """
-        left = self.limits.response_tokens - result.tokens
+        left = min(self.limits.response_tokens - result.tokens, SEGMENT_TOKENS)
         began = time.time()
         segment = await self.generate(result.context, left, result.segments)
         result.spans.append((began, time.time()))
@@ -130,11 +145,27 @@ class Rollout:
         self._parse(tags.feed(piece), result, tooling)
         if segment.token_ids[-1] in self.ends:
             return True
-        result.truncated = len(segment.token_ids) >= left
-        return result.truncated or CLOSE not in piece  # or it stopped for another reason
+        result.truncated = result.tokens >= self.limits.response_tokens
+        result.out_of_time = segment.out_of_time
+        if result.truncated or segment.last:
+            return True
+        return CLOSE not in piece and len(segment.token_ids) < left  # it stopped for another reason
 
     def _parse(self, parts: list[Part], result: RolloutResult, tooling: Tooling) -> None:
         result.parts += tooling.take(parts)
+
+    async def _score_in_time(self, result: RolloutResult, tooling: Tooling) -> None:
+        if not result.tokens:
+            self._mask(result, "the generator completed no segment")
+            return
+        try:
+            async with asyncio.timeout(self.limits.timeout_s) as limit:
+                await self._score(result, tooling)
+        except TimeoutError:
+            if not limit.expired():
+                raise
+            late = ", ".join(tooling.unfinished()) or "its judges"
+            self._mask(result, f"no outcome of {late}")
 
     async def _score(self, result: RolloutResult, tooling: Tooling) -> None:
         started = time.monotonic()
@@ -159,14 +190,18 @@ class Rollout:
         return self._document(result, await tooling.finish(result.parts))
 
     def _document(self, result: RolloutResult, parts: tuple[Part, ...]) -> Document:
-        return Document(rollout_id=self.rollout_id, task=self.task, parts=parts, truncated=result.truncated)
-
-    def _mask_timeout(self, result: RolloutResult) -> None:
-        failure = Failure(
-            cause=Cause.TIMEOUT, detail=f"the rollout took longer than {self.limits.timeout_s} s"
+        return Document(
+            rollout_id=self.rollout_id,
+            task=self.task,
+            parts=parts,
+            truncated=result.truncated,
+            out_of_time=result.out_of_time,
         )
+
+    def _mask(self, result: RolloutResult, why: str) -> None:
+        detail = f"{why} within {self.limits.timeout_s:g} s (train.rollout_timeout_s)"
         result.document = self._document(result, tuple(result.parts))
-        result.score = Score(reward=None, masked_by=(failure,))
+        result.score = Score(reward=None, masked_by=(Failure(cause=Cause.ROLLOUT_TIMEOUT, detail=detail),))
 
     def _record(self, result: RolloutResult) -> None:
         assert result.document is not None

@@ -89,6 +89,13 @@ class Tooling:
                 done.append(part)
         return tuple(done)
 
+    def unfinished(self) -> list[str]:
+        """The tools of the tags without an outcome."""
+        open_ = [
+            index for tasks in (self._tasks, self._remade) for index, task in tasks.items() if not task.done()
+        ]
+        return [self._parts[index].tag.source for index in open_]
+
     async def remake(self, sha256: str) -> bool:
         """Make the image of this document again that has the lost or damaged blob `sha256`.
 

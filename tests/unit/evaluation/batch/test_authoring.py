@@ -90,7 +90,7 @@ def blobs(tmp_path_factory) -> BlobStore:
     return BlobStore(str(tmp_path_factory.mktemp("blobs")))
 
 
-def write(author: Script, queue: Queue, blobs: BlobStore, timeout_s: float = 20.0, inputs=()):
+def write(author: Script, queue: Queue, blobs: BlobStore, timeout_s: float = 20.0, inputs=(), most=11):
     task = Task(question="Write about ferries.", inputs=tuple(inputs))
     return write_document(
         author,
@@ -98,7 +98,7 @@ def write(author: Script, queue: Queue, blobs: BlobStore, timeout_s: float = 20.
         client=queue,
         blobs=blobs,
         document_id="d",
-        tools=ToolSettings(),
+        tools=ToolSettings(max_requests=most),
         timeout_s=timeout_s,
         seed=4,
     )
@@ -144,6 +144,13 @@ async def test_a_request_is_posted_while_the_author_writes_on(blobs):
     assert not writing.done()
     later.set()
     assert (await writing).text.endswith("The end.")
+
+
+async def test_the_limit_of_requests_holds_outside_of_training(blobs):
+    queue = Queue(Success(images=(blob_of(blobs),)))
+    document = await write(Script(TEXT, Finish("served")), queue, blobs, most=1)
+    assert queue.posted == ["d-0"]
+    assert document.invalid[0].reason.startswith("too many tags")
 
 
 async def test_a_given_image_reaches_the_edit_of_it(blobs):
@@ -193,6 +200,11 @@ async def test_the_deadline_ends_all(blobs, pieces):
     assert caught.value.cause is Cause.TIMEOUT
     assert author.closed
     assert queue.cancelled == queue.posted == ["d-0"]
+
+
+async def test_a_time_out_of_the_author_is_its_own_error(blobs):
+    with pytest.raises(TimeoutError, match="of the author"):
+        await write(Script("Hi", TimeoutError("of the author")), Queue(None), blobs)
 
 
 async def test_cancelling_closes_the_author_and_what_is_open(blobs):

@@ -285,13 +285,80 @@ async def test_a_missed_stop_loses_no_tag(build):
     assert [part.type for part in written.document.parts] == ["image", "text", "image", "text"]
 
 
-async def test_the_deadline_masks_and_cancels_what_is_open(build, tmp_path):
+async def test_a_text_that_runs_out_of_time_is_cut_and_scored_as_it_stands(build, tmp_path):
+    queue, model = Queue(), Model(f"One {search('x')} two {search('y')} three", gate_at=1)
+    running = asyncio.create_task(build(model=model, queue=queue, timeout_s=0.5).run(PROMPT))
+    await queue.seen("u_0-0")
+    queue.answer("u_0-0", Success(images=(blob("a"),)))
+    written = await finish(running)
+    assert [part.type for part in written.document.parts] == ["text", "image"]
+    assert (written.reward, written.out_of_time, written.truncated) == (0.1, True, False)
+    assert written.document.out_of_time
+    assert written.token_ids == model.ids[: len(f"One {search('x')}")]
+    assert len(written.log_probs) == len(written.token_ids)
+    assert state(tmp_path) is None, "the sampler may train on it"
+
+
+async def test_a_long_text_without_tags_loses_little_when_its_time_runs_out(build, monkeypatch):
+    monkeypatch.setattr("policy.rollout.rollout.SEGMENT_TOKENS", 10)
+    model = Model("A long text without a tag.", gate_at=2)
+    written = await build(model=model, timeout_s=0.5).run(PROMPT)
+    assert written.document.text == "A long text without"[:20].strip()
+    assert len(written.token_ids) == 20
+    assert written.reward == 1.0
+
+
+async def test_a_segment_that_reaches_its_limit_is_continued(build, monkeypatch):
+    monkeypatch.setattr("policy.rollout.rollout.SEGMENT_TOKENS", 7)
+    text = "Words, no tag, and more words than fit."
+    model = Model(text)
+    written = await build(model=model).run(PROMPT)
+    assert written.document.text == text
+    assert (written.truncated, written.token_ids) == (False, model.ids)
+    assert {left for _, left in model.calls} == {7}
+
+
+async def test_a_text_without_a_complete_segment_is_masked_by_its_own_cause(build, tmp_path):
+    written = await build(model=Model("x", gate_at=0), timeout_s=0.1).run(PROMPT)
+    assert [failure.cause for failure in written.score.masked_by] == [Cause.ROLLOUT_TIMEOUT]
+    assert "no segment" in written.score.masked_by[0].detail
+    assert (state(tmp_path), read_ledger(tmp_path).rollouts["u_0"].reason) == ("masked", "rollout_timeout")
+
+
+async def test_tools_that_run_out_of_time_mask_and_are_cancelled(build, tmp_path):
     queue = Queue()
-    written = await build(search("x"), queue=queue, timeout_s=0.2).run(PROMPT)
-    assert written.reward is None
-    assert [failure.cause for failure in written.score.masked_by] == [Cause.TIMEOUT]
+    written = await build(f"{search('x')} {edit(0)}", queue=queue, timeout_s=0.2).run(PROMPT)
+    [failure] = written.score.masked_by
+    assert (failure.cause, failure.fault) == (Cause.ROLLOUT_TIMEOUT, "infrastructure")
+    assert failure.detail == "no outcome of search, edit within 0.2 s (train.rollout_timeout_s)"
     assert queue.cancelled == ["u_0-0"]
     assert state(tmp_path) == "masked"
+
+
+async def test_judges_that_run_out_of_time_mask(build):
+    class Silent(Judge):
+        async def score(self, draft):
+            await draft.finished
+            await asyncio.Event().wait()
+
+    written = await build("text", scorer=Silent(), timeout_s=0.1).run(PROMPT)
+    assert [failure.cause for failure in written.score.masked_by] == [Cause.ROLLOUT_TIMEOUT]
+    assert "its judges" in written.score.masked_by[0].detail
+
+
+async def test_another_time_out_is_an_error_like_any_other(build, tmp_path):
+    async def late(ids, left, number):
+        raise TimeoutError("the server did not answer")
+
+    class Late(Judge):
+        async def score(self, draft):
+            raise TimeoutError("the server did not answer")
+
+    for parts in ({"model": late}, {"text": "x", "scorer": Late()}):
+        with pytest.raises(TimeoutError, match="did not answer"):
+            await build(**parts).run(PROMPT)
+        record = read_ledger(tmp_path).rollouts["u_0"]
+        assert (record.state, record.reason) == (None, "TimeoutError: the server did not answer")
 
 
 async def test_cancelling_a_rollout_cancels_its_requests_and_leaves_no_task(build, tmp_path):
@@ -442,6 +509,22 @@ async def test_a_replayed_text_gives_the_same_rollout_and_posts_only_open_reques
         written.log_probs,
         written.reward,
     )
+
+
+async def test_a_text_that_ran_out_of_time_is_replayed_to_its_cut(build, tmp_path):
+    texts, queue = CompletionStore(tmp_path), Queue()
+    model = Model(f"One {search('x')} two", gate_at=1)
+    began = dataclasses.replace(build(model=model, queue=queue, timeout_s=0.5), texts=texts)
+    running = asyncio.create_task(began.run(PROMPT))
+    await queue.seen("u_0-0")
+    queue.answer("u_0-0", Success(images=(blob("a"),)))
+    written = await finish(running)
+    saved = texts.load("u_0")
+    parts = {"generate": replay(saved, ()), "replayed": True, "client": Queue(down=True), "texts": None}
+    replayed = await dataclasses.replace(began, **parts).run(PROMPT)
+    assert (replayed.token_ids, replayed.out_of_time) == (written.token_ids, True)
+    scored = restored(PROMPT, saved, written.document, written.score, ())
+    assert (scored.token_ids, scored.out_of_time) == (written.token_ids, True)
 
 
 async def test_a_replayed_text_has_effective_versions(build, tmp_path):
