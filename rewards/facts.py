@@ -74,7 +74,7 @@ class Facts(Message):
     def if_nothing_was_lost(cls, document: Document) -> Facts:
         """Count a finished document as if every tag that infrastructure failed had given its image.
 
-        For `Formula.too_many_images` only.
+        Only for a document with too many images (`Formula.too_many_images`).
         """
         lost, waste = _lost(document), wasted(document)
         made = [part for part in document.images if part.blob is not None or part.index in lost]

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import asyncio
 import contextlib
 import io
 from pathlib import Path
@@ -55,7 +56,7 @@ def ask(tmp_path, monkeypatch, blobs, task):
     class Loop(agent_loop.InterleavedAgentLoop):
         """Without verl's tokenizer and server."""
 
-        def __init__(self) -> None:
+        def __init__(self, timeout_s: float) -> None:
             self.config = SimpleNamespace(actor_rollout_ref=SimpleNamespace(model=SimpleNamespace(path="m")))
             self.data_config = SimpleNamespace(image_max_pixels=200)
             self.server_manager = None
@@ -65,13 +66,15 @@ def ask(tmp_path, monkeypatch, blobs, task):
             self._run_folder = tmp_path
             self._scorer = ""
             self._seed = 0
-            self._limits = Limits(100, 10.0)
+            self._limits = Limits(100, timeout_s)
 
         async def ct_build_initial_tokens(self, messages: Any, images: Any = None) -> list[int]:
             assert [image.size for image in images] == [(20, 10)]
+            if self._limits.timeout_s < 1:
+                await asyncio.Event().wait()
             return list(PROMPT)
 
-    async def asked(resumption: ResumePlan) -> Any:
+    async def asked(resumption: ResumePlan, timeout_s: float = 10.0) -> Any:
         ledger = LedgerWriter(tmp_path, "rollout")
         shared = SimpleNamespace(
             client=None, scorer=Judge(), ledger=ledger, texts=CompletionStore(tmp_path),
@@ -88,7 +91,7 @@ def ask(tmp_path, monkeypatch, blobs, task):
             "visit": 0, "raw_prompt": [],
         }  # fmt: skip
         try:
-            return await Loop().run({}, **row)
+            return await Loop(timeout_s).run({}, **row)
         finally:
             ledger.close()
 
@@ -164,3 +167,10 @@ async def test_a_failed_start_is_retried_by_the_next_rollout(monkeypatch):
         await resources.resources(Path(), "", "", None)
     assert await resources.resources(Path(), "", "", None) == "made"
     assert await resources.resources(Path(), "", "", None) == "made"
+
+
+async def test_a_prompt_that_is_not_ready_in_time_fails_and_says_so(ask, tmp_path):
+    with pytest.raises(TimeoutError):
+        await ask(ResumePlan(), timeout_s=0.1)
+    reason = read_ledger(tmp_path).rollouts[NAME].reason
+    assert reason == "TimeoutError: input images not read in 0.1 s"
