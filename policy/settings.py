@@ -152,7 +152,7 @@ class TrainSettings(Settings):
     `tools.code.budget_s`. A text that takes longer is cut and scored as it stands; a rollout with tools or
     judges that take longer is masked. Half an hour holds the longest document."""
     rollout_processes: int = Field(default=8, ge=1)
-    """Processes that run the rollouts."""
+    """Processes that run the rollouts. A group goes to the one with the fewest groups in flight."""
     poll_s: float = Field(default=0.2, gt=0)
     """Seconds between two polls of the trainer for finished groups."""
     weight_sync_timeout_s: float = Field(default=300.0, gt=0)
