@@ -9,7 +9,7 @@ grade; the source of a verdict is {"judge": "rules"}.
 
 | axis | grade |
 |---|---|
-| text | 1 without words. Else 2, plus 1 each for: at least 12 words; a quarter of the subject words shared with the question; half of them. Minus 1 for announcing pictures, minus 1 when over two thirds of the words are repeated. |
+| text | 1 without words, and for words without sentences. Else 2, plus 1 each for: at least 12 words; a quarter of the subject words shared with the question; half of them. The last two only if it is no copy of the question. Minus 1 for announcing pictures, minus 1 when over two thirds of the words are repeated. |
 | image_tags | 5 without tags, 1 with an invalid one. Else the weakest tag, from 5: minus 2 for a tool that the task does not ask for; minus 1 when less than half of its words are in the question or the passage, minus 2 when less than a fifth; minus 1 for fewer than 3 subject words; minus 1 between two other tags. |
 | image_quality | 1 for a blank picture. Else 2, plus 1 each for contrast, for detail, and for 64 pixels a side. |
 | task_relevance, text_image_relevance | 1 for no shared word, up to 5 for three fifths of the picture's words (caption of a found picture, else the tag) shared with the question, or with the passages around it. |
@@ -26,11 +26,11 @@ from collections.abc import Sequence
 
 from PIL import Image, ImageFilter, ImageStat
 
-from policy.grammar.python_text import strings
 from rewards.axes import named
+from rewards.judges.chart_text import drawn_strings
 from rewards.judges.parts import ShownCut, ShownImage, ShownInvalid, ShownTag, ShownText
 from rewards.judges.payloads import JudgeImagePayload, JudgeTextPayload
-from rewards.judges.words import all_words, announces, grade, overlap, subject
+from rewards.judges.words import all_words, announces, grade, is_copied, is_soup, overlap, subject
 from rewards.verdicts import ImageVerdict, TextVerdict, with_axes
 from workers import images
 from workers.errors import Cause, InfrastructureFault
@@ -101,11 +101,13 @@ def _added(payload: JudgeTextPayload | JudgeImagePayload, *arguments: object) ->
 def text_grade(payload: JudgeTextPayload) -> int:
     """The axis `text`."""
     text = "\n".join(part.text for part in payload.parts if isinstance(part, ShownText))[:READ_CHARS]
-    wanted = subject(payload.question[:READ_CHARS])
+    question = payload.question[:READ_CHARS]
+    wanted = subject(question)
     words = all_words(text)
-    if not words:
+    if not words or is_soup(text, question):
         return 1
     topic = grade(overlap(subject(text), wanted), TOPIC_STEPS) if wanted else 2
+    topic *= not is_copied(text, question)
     repeats = len(set(words)) * 3 < len(words)
     points = 2 + (len(words) >= ENOUGH_WORDS) + topic - announces(text) - repeats
     return max(1, points)
@@ -136,11 +138,11 @@ def tag_grade(tag: ShownTag, wanted: frozenset[str], tools: Sequence[str], passa
 
 
 def meaning(tag: ShownTag) -> str:
-    """A tag's description and parameters; of code, only the strings that it writes on the chart."""
+    """A tag's description and parameters; of code, only the strings that reach a call that draws."""
     texts = [tag.description]
     for name, value in tag.params.items():
         if name == "code":
-            texts += [string.text for string in strings(str(value)[:READ_CHARS])]
+            texts += drawn_strings(str(value)[:READ_CHARS])
         else:
             texts.append(str(value))
     return "\n".join(texts)[:READ_CHARS]

@@ -1,4 +1,4 @@
-"""Subject words of a text, and how many of them two texts share. For the rule-based judges.
+"""Subject words of a text, how many two texts share, and whether a text is prose. For the rule-based judges.
 
 Invariants: deterministic; no input raises; the literal text `<image>` and tags have no words; each Chinese or
 Japanese character is a word, since no space separates words there.
@@ -7,6 +7,7 @@ Japanese character is a word, since no space separates words there.
 from __future__ import annotations
 
 from collections.abc import Sequence
+from itertools import pairwise
 
 from workers.text.patterns import ANNOUNCEMENT, MARKUP, WORD
 
@@ -24,6 +25,36 @@ using view write
 的 了 和 是 在 一 有 我 你 请 与 及 或 个
 """
 _STOPWORDS = frozenset(_COMMON.split())
+# Words that hold sentences together, in English, German, French, Spanish, Italian, Portuguese and Dutch.
+_FUNCTIONS = """
+a an and are as at be but by for from has have he her his in is it its not of on or our she so that the
+their then there they this to was we were when which who will with you your
+das dem den der des die ein eine einer er es ist mit nicht sich sie und von wie zu zum zur im am auf für
+au aux ce dans du elle en est et il je la le les mais ne ou par pas pour qui que sa se son sur un une
+al como con del el ella lo los las más no por su sus os da do das dos em uma um na não para
+che di della gli nel per sono una è een het van op te dat voor zijn niet met
+"""
+_FUNCTION = frozenset(_FUNCTIONS.split())
+_DETERMINERS = {"a", "an", "the", "its", "his", "her", "their", "our", "your"}
+_PREPOSITIONS = {"of", "in", "on", "at", "to", "by", "for", "from", "with"}
+_JOINTS = _PREPOSITIONS | {
+    "a",
+    "an",
+    "the",
+    "and",
+    "or",
+    "but",
+    "as",
+    "than",
+    "then",
+    "that",
+    "is",
+    "are",
+    "was",
+}
+_FEWEST = 8  # words that can be told to be no sentence
+_LEAST = 0.12  # share of function words; in sentences it is above 0.3
+_GRAM = 4
 
 
 def prose(text: str) -> str:
@@ -50,6 +81,26 @@ def overlap(one: frozenset[str], other: frozenset[str]) -> float:
     return len(one & other) / min(larger, max(3, smaller)) if smaller else 0.0
 
 
+def is_soup(text: str, question: str) -> bool:
+    """Whether the text is words without sentences: without function words, or with them out of order.
+
+    Only for a question in a language of which the function words are known.
+    """
+    words = all_words(text)
+    asked = all_words(question)
+    if len(words) < _FEWEST or not asked or _share(asked) < _LEAST:
+        return False
+    pairs = [(one, after) for one, after in pairwise(words) if one in _DETERMINERS]
+    broken = sum(after in _JOINTS for _, after in pairs)
+    return _share(words) < _LEAST or broken > 1 + len(pairs) // 4
+
+
+def is_copied(text: str, question: str) -> bool:
+    """Whether most of the text stands in the question, word for word."""
+    grams, asked = _grams(all_words(text)), set(_grams(all_words(question)))
+    return sum(gram in asked for gram in grams) * 2 > len(grams)
+
+
 def announces(text: str) -> bool:
     """Whether the prose announces a picture ("here is an image"), mentions tags, or fences them."""
     return bool(ANNOUNCEMENT.search(text))
@@ -58,6 +109,15 @@ def announces(text: str) -> bool:
 def grade(value: float, steps: Sequence[float]) -> int:
     """The number of the ascending `steps` that `value` reaches."""
     return sum(value >= step for step in steps)
+
+
+def _share(words: Sequence[str]) -> float:
+    """The share of function words."""
+    return sum(word in _FUNCTION for word in words) / len(words)
+
+
+def _grams(words: Sequence[str]) -> list[tuple[str, ...]]:
+    return [tuple(words[at : at + _GRAM]) for at in range(len(words) - _GRAM + 1)]
 
 
 def _singular(word: str) -> str:

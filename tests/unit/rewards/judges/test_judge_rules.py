@@ -12,11 +12,13 @@ from hypothesis import strategies as st
 from PIL import Image, ImageDraw
 from rewards_documents import F, I, P, X, document
 
+from llmi.demo.prompts.corpus import prompts
+from llmi.demo.prompts.specimens import PERFECT, write
 from policy.document import Document
 from rewards.judges import IMAGE_KIND, TEXT_KIND
 from rewards.judges.payloads import JudgeImagePayload, JudgeTextPayload
 from rewards.judges.rules import READ_CHARS, judge_text, quality_grade
-from rewards.judges.words import announces, overlap, subject
+from rewards.judges.words import announces, is_copied, is_soup, overlap, subject
 from workers import jobs
 from workers.errors import Cause
 from workers.messages import BlobRef, Failure, Request, Success
@@ -43,11 +45,59 @@ def verdict_of(*parts: object, **task: object) -> dict[str, int]:
         ("A heron stands in the reeds, while trains and ships and lorries pass along the busy road.", 4),
         (PROSE, 5),
         (PROSE + " Here is an image of the bird.", 4),
-        ("heron nest " * 30, 4),
+        ("heron nest. " * 2 + "The heron and the reeds. " * 6, 4),
     ],
 )
 def test_text_climbs_with_length_subject_and_manners(text: str, expected: int) -> None:
     assert verdict_of(P(text))["text"] == expected
+
+
+@pytest.mark.parametrize(
+    "soup",
+    [
+        "grey heron nest hunting reeds fish trees dawn river bird",
+        "heron, nest, reeds, hunting, grey, fish, dawn, water, bird, trees, feather, wings",
+        "heron nest " * 30,
+        "reeds the and trees hunts heron its of carries to the at back grey a among in dawn fish nest its in",
+    ],
+)
+def test_words_without_sentences_are_no_prose(soup: str) -> None:
+    assert verdict_of(P(soup))["text"] == 1
+
+
+@pytest.mark.parametrize(
+    ("question", "text"),
+    [
+        (
+            "Schreibe über den Graureiher und sein Nest.",
+            "Der Graureiher baut sein Nest hoch in alten Bäumen am Fluss und jagt im Schilf.",
+        ),
+        (
+            "Opisz czaplę siwą, jej gniazdo i polowanie.",
+            "Czapla siwa buduje gniazdo wysoko, poluje cierpliwie, karmi młode rybami.",
+        ),
+        ("介绍苍鹭的巢", "苍鹭在高大的树上筑巢，每天清晨到河边捕鱼。"),
+        ("Herons?", "Grey heron, nest, reeds, fish, dawn, river, trees, wings."),
+    ],
+    ids=["German", "Polish", "Chinese", "a question without function words"],
+)
+def test_prose_of_another_language_is_no_soup(question: str, text: str) -> None:
+    assert verdict_of(P(text), question=question)["text"] > 1
+
+
+def test_a_copied_question_answers_nothing() -> None:
+    assert verdict_of(P(QUESTION))["text"] == 3
+    assert verdict_of(P(QUESTION * 3))["text"] <= 3
+    assert verdict_of(P(QUESTION + " " + PROSE))["text"] == 5
+
+
+@pytest.mark.parametrize("seed", range(40))
+def test_documents_of_the_demo_are_prose(seed: int) -> None:
+    rng = random.Random(seed)
+    prompt = next(prompts(seed, "train", pictures=False))
+    text = write(rng, prompt.topic, -1, PERFECT)
+    assert not is_soup(text, prompt.text)
+    assert not is_copied(text, prompt.text)
 
 
 @pytest.mark.parametrize(
@@ -74,6 +124,9 @@ def test_of_code_only_what_it_writes_on_the_chart_counts() -> None:
     off = verdict_of(P(PROSE), I("code", code).model_copy(update={"tag": _code(code)}), tools=("code",))
     on = verdict_of(P(PROSE), I("code", about).model_copy(update={"tag": _code(about)}), tools=("code",))
     assert off["image_tags"] < on["image_tags"] == 5
+    unused = f"about = 'grey heron nest reeds hunting fish'\n{code}"
+    part = I("code").model_copy(update={"tag": _code(unused)})
+    assert verdict_of(P(PROSE), part, tools=("code",))["image_tags"] == off["image_tags"]
 
 
 @pytest.mark.timeout(20)
