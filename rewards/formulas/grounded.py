@@ -63,8 +63,11 @@ class FORMULA(Formula):
     def axes(self) -> tuple[Axis, ...]:
         return tuple(known().values())
 
+    def too_many_images(self, facts: Facts) -> bool:
+        return _crowded(facts) or (facts.image_num == NONE_ALLOWED and facts.attempts > 0)
+
     def needs_image_verdict(self, facts: Facts) -> bool:
-        return facts.new > 0 and count(facts) > 0 and not _crowded(facts)
+        return facts.new > 0 and count(facts) > 0 and not self.too_many_images(facts)
 
     def score(
         self, facts: Facts, text: TextVerdict, image: ImageVerdict | None, *, vl: bool = False
@@ -84,7 +87,7 @@ class FORMULA(Formula):
             pictures = None
         elif _abstains(facts):
             pictures = unit(NEUTRAL)
-        elif facts.new and r_num and not _crowded(facts):
+        elif facts.new and r_num and not self.too_many_images(facts):
             used |= present(image).grades
             pictures = _kept(facts) * unit(weighted_mean(graded(axes, used, "image", vl)))
         return {

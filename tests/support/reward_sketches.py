@@ -5,6 +5,7 @@ For tests that score many thousand documents. `Sketch.facts` equals `Facts.of` f
 
 from __future__ import annotations
 
+import functools
 import random
 from dataclasses import dataclass, replace
 from typing import Literal, get_args
@@ -13,6 +14,7 @@ from rewards.facts import Facts
 from rewards.verdicts import ImageVerdict, TextVerdict
 
 Kind = Literal["new", "repeated", "unchanged", "failed", "invalid", "refused"]
+KINDS: tuple[Kind, ...] = get_args(Kind)
 TOOLS = ("search", "diffusion", "code", "edit")
 WASTED: tuple[Kind, ...] = ("repeated", "unchanged", "failed", "invalid", "refused")
 ASKED = (-1, 0, 0, 1, 1, 2, 3, 4, 5, 8, 12, 99)
@@ -69,7 +71,7 @@ def random_sketch(rng: random.Random) -> Sketch:
     """Half of the tags gave a new image. A repeat has an image before it, as in every document."""
     tags: list[tuple[Kind, str]] = []
     for _ in range(rng.choice((0, 0, 1, 1, 2, 2, 3, 4, 5, 8, 11, 14))):
-        kind: Kind = "new" if rng.random() < 0.5 else rng.choice(get_args(Kind))
+        kind: Kind = "new" if rng.random() < 0.5 else rng.choice(KINDS)
         if kind == "repeated" and all(made != "new" for made, _ in tags):
             kind = "failed"
         tags.append((kind, "edit" if kind == "unchanged" else rng.choice(TOOLS)))
@@ -86,6 +88,7 @@ def random_grades(rng: random.Random) -> tuple[int, ...]:
     return tuple(rng.randint(1, 5) for _ in range(5))
 
 
+@functools.cache
 def verdicts(grades: tuple[int, ...]) -> tuple[TextVerdict, ImageVerdict]:
     prose, tags, quality, task, passage = grades
     return (

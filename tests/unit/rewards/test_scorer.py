@@ -134,6 +134,15 @@ async def test_too_many_images_count_also_when_infrastructure_lost_one(made: int
     assert set(client.kinds) == {"judge_text"}
 
 
+@pytest.mark.parametrize(("made", "image_num"), [(10, 0), (10, 99), (0, -1)])
+async def test_what_cannot_earn_by_its_images_is_scored_without_a_lost_one(made: int, image_num: int) -> None:
+    parts, lost = (P("x"), *[I()] * made), F(cause=Cause.WORKER_LOST)
+    result = await score(document(*parts, lost, image_num=image_num), FakeClient())
+    assert result.reward == (await score(document(*parts, I(), image_num=image_num), FakeClient())).reward
+    masked = await score(document(*parts, lost, image_num=12), FakeClient())
+    assert masked.reward is None
+
+
 async def test_ten_images_are_not_too_many_and_a_lost_one_masks() -> None:
     lost = F(cause=Cause.WORKER_LOST)
     result = await score(document(P("x"), *[I()] * 9, lost, F(), X()), FakeClient(), "llmi")
