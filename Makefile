@@ -1,5 +1,5 @@
 # Two commands do everything: `make demo` and `make test`. Both install what they need into .venv first.
-.PHONY: demo test install lint types unit integration e2e format lock clean
+.PHONY: demo test install lint types unit integration e2e rehearse format lock clean
 BIN := .venv/bin
 export PYTHONDONTWRITEBYTECODE :=  # tests start hundreds of processes: each would compile all modules again
 
@@ -28,6 +28,9 @@ integration: install
 
 e2e: install
 	$(BIN)/pytest tests/e2e -q  # one after the other: two runs at once starve each other
+
+rehearse: install  ## nightly: two steps of every shipped configuration, on this machine's CPUs
+	$(BIN)/pytest tests/nightly -q
 
 format: install
 	$(BIN)/ruff check --fix . && $(BIN)/ruff format .

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import time
 from pathlib import Path
-from typing import Annotated, Any
+from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 from rich.console import Console
@@ -12,6 +12,9 @@ from rich.console import Console
 from coordinator.cli.options import Json, Runs, complete_config
 from coordinator.cli.output import output, stamp
 from coordinator.console.terminal import make_console, print_line
+
+if TYPE_CHECKING:
+    from coordinator.config.settings import RunConfig
 
 Resume = Annotated[
     bool, typer.Option("--resume", help="Resume the run of this name, which died or was stopped.")
@@ -38,6 +41,13 @@ def train(
             help="Resolve, check and print everything; start nothing. Exit code 1 for a problem.",
         ),
     ] = False,
+    rehearse: Annotated[
+        bool,
+        typer.Option(
+            "--rehearse",
+            help="Run two steps on this machine's CPUs, with a tiny model, local tools and local judges.",
+        ),
+    ] = False,
     name: Annotated[
         str, typer.Option(help="Name of the run \\[default: the config's, or file and time].")
     ] = "",
@@ -54,15 +64,23 @@ def train(
         from coordinator.config import overrides as override
         from coordinator.config.files import find
         from coordinator.config.settings import load
+        from workers.errors import ConfigError
 
+        if rehearse and (dry_run or resume):
+            raise ConfigError("--rehearse: goes with neither --dry-run nor --resume; leave those out")
         changes = override.parse(overrides or ())
         settings = load(config, changes)
-        chosen = name or settings.name or (required_name("") if resume else stamp(find(config).stem))
+        if rehearse:  # beside the run, which may have the configured name
+            chosen = name or stamp(f"rehearsal-{find(config).stem}")
+        else:
+            chosen = name or settings.name or (required_name("") if resume else stamp(find(config).stem))
         settings = load(config, {**changes, "name": chosen})
         if dry_run:
             from coordinator.check.dry_run import resolve
 
             result.update(resolve(settings, runs, console, resume))
+        elif rehearse:
+            _rehearse(settings, runs, console, result)
         else:
             from coordinator.host.processes import MemoryWatch
             from coordinator.host.signals import StopSignals
@@ -76,6 +94,22 @@ def train(
     if result.get("problems"):
         raise typer.Exit(1)
     exit_without_report(result)
+
+
+def _rehearse(settings: RunConfig, runs: Path, console: Console, result: dict[str, Any]) -> None:
+    """Rehearse, print the outcome, and put it into `result`."""
+    from coordinator.host.processes import MemoryWatch
+    from coordinator.host.signals import StopSignals
+    from coordinator.rehearse.rehearse import rehearse
+
+    began = time.monotonic()
+    with StopSignals() as signals, MemoryWatch() as memory:
+        done = rehearse(settings, runs, make_console(stderr=True), signals, memory, began)
+    for option in done.left_out:
+        print_line(console, f"not rehearsed: {option}", markup=False)
+    result.update(done.summary.model_dump(mode="json"))
+    result["not_rehearsed"] = [one.document() for one in done.left_out]
+    conclude(console, runs / settings.name, result)
 
 
 def required_name(name: str) -> str:

@@ -1,0 +1,102 @@
+"""Teach a tiny model with random weights to write a few short documents, one for each tool.
+
+Random weights write no tag and no end, so that no tool would get a request, and every document of a group
+would have the same reward.
+
+Invariant: the prompts are random tokens, so that what the model writes depends little on the prompt.
+"""
+
+from __future__ import annotations
+
+import math
+import random
+from collections.abc import Iterator
+from typing import Any
+
+from policy.grammar.tags import CLOSE, OPEN
+from policy.tool import Tool
+from policy.tools import tools
+
+STEPS = 200
+RATE = 1e-2
+LONGEST_PROMPT = 1024  # tokens; about the system prompt and a question
+SUBJECT = "a lighthouse by the sea"
+CODE = "plt.plot([3, 1, 2])"
+UNSEEN = 0.1  # of each entry of the shared row of all tokens that no document has
+
+
+def documents() -> list[str]:
+    """One document for each tool; a picture to edit comes before the edit."""
+    every = tools().values()
+    picture = _tag(next(tool for tool in every if not tool.image_param))
+    written = []
+    for tool in every:
+        before = f"{picture}\n" if tool.image_param else ""
+        written.append(f"Here is {SUBJECT}.\n{before}{_tag(tool)}\nIt has seen many ships.")
+    return written
+
+
+def _tag(tool: Tool) -> str:
+    params: dict[str, object] = {}
+    for name, field in tool.params.model_fields.items():
+        params[name] = 0 if field.annotation is int else CODE if name == "code" else SUBJECT
+    return f"{OPEN}{{'source': '{tool.name}', 'description': '{SUBJECT}', 'params': {params}}}{CLOSE}"
+
+
+def teach(model: Any, tokenizer: Any, steps: int = STEPS) -> float:
+    """Train `model` in place; returns the last loss. The same arguments give the same weights."""
+    import torch
+
+    answers = tokenizer(
+        [text + tokenizer.eos_token for text in documents()], add_special_tokens=False
+    ).input_ids
+    written = sorted({token for answer in answers for token in answer})
+    head = model.get_output_embeddings().weight
+    rest = torch.ones(head.shape[0], dtype=torch.bool)
+    rest[written] = False
+    with torch.no_grad():
+        head[rest] = UNSEEN + 0.02 * torch.randn(int(rest.sum()), head.shape[1])
+    place = torch.full((head.shape[0],), -1)
+    place[written] = torch.arange(len(written))
+    optimizer = torch.optim.AdamW(model.parameters(), lr=RATE, weight_decay=0.0)
+    loss = torch.zeros(())
+    for step, (ids, mask, start) in enumerate(_batches(answers, tokenizer, steps)):
+        hidden = model.model(input_ids=ids, attention_mask=mask).last_hidden_state[:, start - 1 : -1]
+        logits = hidden @ head[written].T
+        # All tokens that no document has count as one, since their rows are nearly equal.
+        unseen = (hidden.sum(-1) * UNSEEN + math.log(int(rest.sum()))).unsqueeze(-1)
+        targets = place[ids[:, start:]].masked_fill(mask[:, start:] == 0, -100)
+        loss = torch.nn.functional.cross_entropy(
+            torch.cat([logits, unseen], -1).flatten(0, 1), targets.flatten(), ignore_index=-100
+        )
+        optimizer.zero_grad()
+        loss.backward()
+        head.grad[rest] = 0.0
+        torch.nn.utils.clip_grad_norm_(model.parameters(), 1.0)
+        for group in optimizer.param_groups:
+            group["lr"] = RATE * min(1.0, (step + 1) / 10) * (1 - step / steps)
+        optimizer.step()
+    return loss.item()
+
+
+def _batches(answers: list[list[int]], tokenizer: Any, steps: int) -> Iterator[tuple[Any, Any, int]]:
+    """Token ids and mask of all answers after prompts of random tokens, and where the answers begin."""
+    import torch
+
+    chance = random.Random(0)
+    special = {*tokenizer.all_special_ids, *tokenizer.added_tokens_decoder}
+    plain = [token for token in range(len(tokenizer)) if token not in special]
+    chat = [{"role": "user", "content": "Write."}]
+    asked = tokenizer.apply_chat_template(chat, return_dict=False)
+    turn = tokenizer.apply_chat_template(chat, add_generation_prompt=True, return_dict=False)[len(asked) :]
+    longest = max(len(answer) for answer in answers)
+    for _ in range(steps):
+        length = round(math.exp(chance.uniform(0, math.log(LONGEST_PROMPT))))
+        rows = [[*chance.choices(plain, k=length), *turn, *answer] for answer in answers]
+        start = length + len(turn)
+        ids = torch.full((len(rows), start + longest), tokenizer.eos_token_id)
+        mask = torch.zeros_like(ids)
+        for number, row in enumerate(rows):
+            ids[number, : len(row)] = torch.tensor(row)
+            mask[number, : len(row)] = 1
+        yield ids, mask, start
