@@ -55,3 +55,32 @@ def test_the_batch_that_a_checkpoint_was_made_of_is_cleared(name, trainer, monke
     monkeypatch.setattr(verl_private.tq, "kv_clear", lambda *, keys, partition_id: cleared.extend(keys))
     made._load_checkpoint()
     assert cleared == ["a_0_0"]
+
+
+@pytest.mark.parametrize("name", NAMES)
+def test_the_sums_of_the_losses_become_metrics_of_the_step(name, trainer, monkeypatch):
+    from verl.trainer.ppo.v1 import PPOTrainer
+
+    from policy.train.gradient.metrics import CLIPPED, EFFECTIVE
+
+    sums = {"tokens": 4, "weight": 4.0, "weight_squared": 8.0, "above": 1, "below": 2, "kl": 0.4, "k3": 0.2}
+
+    def step(self, metrics, timing_raw):
+        metrics |= {f"actor/rollout_corr/{name}": total for name, total in sums.items()}
+        metrics |= {"actor/pg_clipfrac": 0.25, "actor/pg_clipfrac_lower": 0.125}
+        return "batch"
+
+    monkeypatch.setattr(PPOTrainer, "step", step)
+    metrics = {}
+    assert trainer(name).step(metrics, {}) == "batch"
+    assert metrics == {
+        "actor/pg_clipfrac": 0.25,
+        "actor/pg_clipfrac_lower": 0.125,
+        "rollout_corr/rollout_is_mean": 1.0,
+        EFFECTIVE: 0.5,
+        "rollout_corr/rollout_is_ratio_fraction_high": 0.25,
+        "rollout_corr/rollout_is_ratio_fraction_low": 0.5,
+        "rollout_corr/kl": 0.1,
+        "rollout_corr/k3_kl": 0.05,
+        CLIPPED: 0.375,
+    }
