@@ -3,7 +3,9 @@
 May import `rewards.{axes,settings,verdicts}`, `policy` and `workers`.
 
 Invariants:
-- A verdict is an integer from 1 to 5 for each axis, or a typed failure.
+- A verdict is an integer from 1 to 5 for each axis, with expected scores where the judge has them, or a typed
+  failure.
+- What a model or a service wrote reaches a judge model only inside a fence (`rewards.judges.fence`).
 - An outcome names its judge (`Success.source`). A request that names another judge than the worker's fails.
 - Importing this registers the jobs and loads no large library.
 """
