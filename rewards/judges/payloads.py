@@ -1,7 +1,8 @@
 """The payloads of the judges' jobs: the task and the document's parts in order.
 
 Invariants:
-- The order of parts is the document's.
+- The order of parts is the document's. Tags that were refused for their number are left out: the formula counts
+  them, and the judges would grade what was not tried.
 - Equal documents give equal payloads: no ids, no times.
 - Images are references, never bytes.
 - A payload fits into a message of the queue; `rewards.judges.shorten` cuts what is too long.
@@ -15,7 +16,7 @@ from collections.abc import Mapping
 
 from pydantic import Field, JsonValue, model_validator
 
-from policy.document import Document, ImagePart, InvalidPart, TextPart
+from policy.document import Document, ImagePart, InvalidPart, Part, TextPart
 from rewards.judges import shorten
 from rewards.judges.parts import ImagePiece, ShownImage, ShownInvalid, ShownTag, ShownText, TextPiece
 from workers.messages import BlobRef, Message, Success
@@ -34,7 +35,7 @@ class JudgeTextPayload(Message):
     @classmethod
     def of(cls, document: Document, *, judge: str = "", axes: tuple[str, ...] = ()) -> JudgeTextPayload:
         task = document.task
-        parts = tuple(_text_piece(part) for part in document.parts)
+        parts = tuple(_text_piece(part) for part in _judged(document))
         whole = cls(
             question=task.question,
             tools=task.tools,
@@ -79,12 +80,16 @@ class JudgeImagePayload(Message):
         whole = cls(
             question=task.question,
             inputs=task.inputs,
-            parts=tuple(image_piece(part) for part in document.parts),
+            parts=tuple(image_piece(part) for part in _judged(document)),
             failures_lower=failures_lower,
             judge=judge,
             axes=axes,
         )
         return shorten.for_message(whole)
+
+
+def _judged(document: Document) -> list[Part]:
+    return [part for part in document.parts if not (isinstance(part, InvalidPart) and part.too_many)]
 
 
 def _text_piece(part: TextPart | ImagePart | InvalidPart) -> ShownText | ShownTag | ShownInvalid:

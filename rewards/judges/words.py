@@ -6,7 +6,7 @@ Japanese character is a word, since no space separates words there.
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Collection, Sequence
 from itertools import pairwise
 
 from workers.text.patterns import ANNOUNCEMENT, MARKUP, WORD
@@ -52,8 +52,10 @@ _JOINTS = _PREPOSITIONS | {
     "are",
     "was",
 }
+_LISTING = {"and", "or", "und", "oder", "et", "ou"}
 _FEWEST = 8  # words that can be told to be no sentence
 _LEAST = 0.12  # share of function words; in sentences it is above 0.3
+_LISTED = 0.2  # share of "and" and "or"
 _GRAM = 4
 
 
@@ -82,17 +84,16 @@ def overlap(one: frozenset[str], other: frozenset[str]) -> float:
 
 
 def is_soup(text: str, question: str) -> bool:
-    """Whether the text is words without sentences: without function words, or with them out of order.
+    """Whether the text is words without sentences: no function words, these out of order, or a list.
 
     Only for a question in a language of which the function words are known.
     """
-    words = all_words(text)
-    asked = all_words(question)
-    if len(words) < _FEWEST or not asked or _share(asked) < _LEAST:
+    words, asked = all_words(text), all_words(question)
+    if len(words) < _FEWEST or not asked or _share(asked, _FUNCTION) < _LEAST:
         return False
-    pairs = [(one, after) for one, after in pairwise(words) if one in _DETERMINERS]
-    broken = sum(after in _JOINTS for _, after in pairs)
-    return _share(words) < _LEAST or broken > 1 + len(pairs) // 4
+    after = [following for word, following in pairwise(words) if word in _DETERMINERS]
+    broken = sum(word in _JOINTS for word in after) > 1 + len(after) // 4
+    return broken or _share(words, _FUNCTION) < _LEAST or _share(words, _LISTING) > _LISTED
 
 
 def is_copied(text: str, question: str) -> bool:
@@ -111,9 +112,8 @@ def grade(value: float, steps: Sequence[float]) -> int:
     return sum(value >= step for step in steps)
 
 
-def _share(words: Sequence[str]) -> float:
-    """The share of function words."""
-    return sum(word in _FUNCTION for word in words) / len(words)
+def _share(words: Sequence[str], of: Collection[str]) -> float:
+    return sum(word in of for word in words) / len(words)
 
 
 def _grams(words: Sequence[str]) -> list[tuple[str, ...]]:

@@ -58,6 +58,7 @@ def test_text_climbs_with_length_subject_and_manners(text: str, expected: int) -
         "grey heron nest hunting reeds fish trees dawn river bird",
         "heron, nest, reeds, hunting, grey, fish, dawn, water, bird, trees, feather, wings",
         "heron nest " * 30,
+        "the heron and the nest and the reeds and the fish and the dawn and the river and its bird",
         "reeds the and trees hunts heron its of carries to the at back grey a among in dawn fish nest its in",
     ],
 )
@@ -134,6 +135,12 @@ def test_code_with_many_escapes_and_an_open_quote_is_judged() -> None:
     code = "# don't: " + r"\a" * 40
     part = I("code").model_copy(update={"tag": _code(code)})
     assert verdict_of(P(PROSE), part, tools=("code",))["image_tags"] >= 1
+
+
+def test_a_tag_that_was_refused_for_its_number_is_not_graded() -> None:
+    image = I("search", "grey heron nest reeds")
+    assert verdict_of(P(PROSE), image, X(too_many=True), tools=("search",))["image_tags"] == 5
+    assert verdict_of(P(PROSE), image, X(), tools=("search",))["image_tags"] == 1
 
 
 def test_text_beyond_the_judges_limit_changes_nothing() -> None:
