@@ -1,8 +1,8 @@
 """The payloads of the judges' jobs: the task and the document's parts in order.
 
 Invariants:
-- The order of parts is the document's. Tags that were refused for their number are left out: the formula counts
-  them, and the judges would grade what was not tried.
+- The order of parts is the document's. Tags that were refused for their number are left out: the formula
+  counts them, and the judges would grade what was not tried.
 - Equal documents give equal payloads: no ids, no times.
 - Images are references, never bytes.
 - A payload fits into a message of the queue; `rewards.judges.shorten` cuts what is too long.
