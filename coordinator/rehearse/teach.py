@@ -51,31 +51,42 @@ def teach(model: Any, tokenizer: Any, steps: int = STEPS) -> float:
         [text + tokenizer.eos_token for text in documents()], add_special_tokens=False
     ).input_ids
     written = sorted({token for answer in answers for token in answer})
-    head = model.get_output_embeddings().weight
-    rest = torch.ones(head.shape[0], dtype=torch.bool)
-    rest[written] = False
-    with torch.no_grad():
-        head[rest] = UNSEEN + 0.02 * torch.randn(int(rest.sum()), head.shape[1])
+    head, inputs = model.get_output_embeddings().weight, model.get_input_embeddings().weight
+    tied = head is inputs
+    unwritten = torch.ones(head.shape[0], dtype=torch.bool)
+    unwritten[written] = False
     place = torch.full((head.shape[0],), -1)
     place[written] = torch.arange(len(written))
-    optimizer = torch.optim.AdamW(model.parameters(), lr=RATE, weight_decay=0.0)
+    # Of the two large matrices only the rows of written tokens are trained.
+    rows = torch.nn.Parameter(head[written].detach().clone())
+    head.requires_grad_(False)
+    inputs.requires_grad_(False)
+    weights = [one for one in model.parameters() if one.requires_grad]
+    with torch.no_grad():
+        head[unwritten] = UNSEEN + 0.02 * torch.randn(int(unwritten.sum()), head.shape[1])
+    optimizer = torch.optim.AdamW([rows, *weights], lr=RATE, weight_decay=0.0)
     loss = torch.zeros(())
     for step, (ids, mask, start) in enumerate(_batches(answers, tokenizer, steps)):
-        hidden = model.model(input_ids=ids, attention_mask=mask).last_hidden_state[:, start - 1 : -1]
-        logits = hidden @ head[written].T
+        known = place[ids]
+        read = {"input_ids": ids}
+        if tied:
+            embedded = torch.where((known >= 0).unsqueeze(-1), rows[known.clamp(min=0)], inputs[ids])
+            read = {"inputs_embeds": embedded}
+        hidden = model.model(**read, attention_mask=mask).last_hidden_state[:, start - 1 : -1]
         # All tokens that no document has count as one, since their rows are nearly equal.
-        unseen = (hidden.sum(-1) * UNSEEN + math.log(int(rest.sum()))).unsqueeze(-1)
-        targets = place[ids[:, start:]].masked_fill(mask[:, start:] == 0, -100)
+        unseen = (hidden.sum(-1) * UNSEEN + math.log(int(unwritten.sum()))).unsqueeze(-1)
+        targets = known[:, start:].masked_fill(mask[:, start:] == 0, -100)
         loss = torch.nn.functional.cross_entropy(
-            torch.cat([logits, unseen], -1).flatten(0, 1), targets.flatten(), ignore_index=-100
+            torch.cat([hidden @ rows.T, unseen], -1).flatten(0, 1), targets.flatten(), ignore_index=-100
         )
         optimizer.zero_grad()
         loss.backward()
-        head.grad[rest] = 0.0
-        torch.nn.utils.clip_grad_norm_(model.parameters(), 1.0)
+        torch.nn.utils.clip_grad_norm_([rows, *weights], 1.0)
         for group in optimizer.param_groups:
             group["lr"] = RATE * min(1.0, (step + 1) / 10) * (1 - step / steps)
         optimizer.step()
+    with torch.no_grad():
+        head[written] = rows
     return loss.item()
 
 
