@@ -5,14 +5,12 @@
 from __future__ import annotations
 
 from policy.settings import TrainSettings
-from policy.train.gradient.refusals import LOSSES
 
 
 def cpu_options(train: TrainSettings) -> dict[str, object]:
     """Options by name, to override those of a GPU run."""
     rollout = "actor_rollout_ref.rollout"
     options: dict[str, object] = {
-        "actor_rollout_ref.model.external_lib": ["policy.cpu.gloo", LOSSES],
         "+actor_rollout_ref.model.override_config.attn_implementation": "sdpa",
         "+actor_rollout_ref.actor.fsdp_config.mixed_precision.param_dtype": "fp32",
         "+actor_rollout_ref.ref.fsdp_config.mixed_precision.param_dtype": "fp32",

@@ -14,8 +14,9 @@ from pathlib import Path
 
 from policy.settings import AGENT, AGENT_CONFIG, TrainSettings, checkpoint, environment
 from policy.train.cpu_options import cpu_options
-from policy.train.gradient.refusals import LOSSES, MEASURED, estimator
+from policy.train.gradient.refusals import MEASURED, estimator
 from policy.train.options.engine import engine_options
+from policy.train.options.libraries import libraries
 from policy.train.options.passthrough import merged
 from policy.train.options.updates import update_options
 
@@ -81,7 +82,7 @@ def _model(train: TrainSettings) -> dict[str, object]:
     cuda = train.device == "cuda"
     return {
         "actor_rollout_ref.model.path": train.model,
-        "actor_rollout_ref.model.external_lib": [LOSSES],
+        "actor_rollout_ref.model.external_lib": libraries(train),
         "actor_rollout_ref.model.use_remove_padding": cuda,
         "actor_rollout_ref.model.enable_gradient_checkpointing": cuda,
     }
