@@ -78,10 +78,15 @@ def _check(config: RunConfig, run: Path) -> None:
         *folders.run_folder(run),
         *folders.cache(cache_folder()),
         *options.problems(config, run),
-        *(inputs.unbuilt(config) or inputs.model(config)),
+        *(inputs.unbuilt(config) or [*inputs.model(config), *_absent(config)]),
     ]
     if problems:
         raise ConfigError("\n".join(problems))
+
+
+def _absent(config: RunConfig) -> list[str]:
+    files = (*config.data.train, *config.data.test)
+    return [f"data: {file} does not exist; name a Parquet file" for file in files if not Path(file).exists()]
 
 
 def _tiny(model: str, folder: Path) -> Path:

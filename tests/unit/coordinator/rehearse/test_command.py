@@ -39,3 +39,8 @@ def test_what_verl_refuses_of_the_configured_run_is_refused(tmp_path: Path) -> N
     unknown = "train.verl={actor_rollout_ref: {actor: {no_such_option: 1}}}"
     assert "no_such_option" in error_of("qwen3_4b_grpo", unknown, "--dir", str(tmp_path))
     assert list(tmp_path.iterdir()) == []
+
+
+def test_missing_data_is_refused(tmp_path: Path) -> None:
+    said = error_of("qwen3_4b_grpo", "data.train=absent.parquet", "--dir", str(tmp_path))
+    assert "data: absent.parquet does not exist" in said
