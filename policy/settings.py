@@ -185,6 +185,9 @@ class TrainSettings(Settings):
     """MiB of weights that are sent to the generators at once."""
     save_every: int = Field(default=20, ge=0)
     """Steps between two checkpoints, which is the most that a run that dies loses; 0 saves none."""
+    keep_checkpoints: int = Field(default=2, ge=2)
+    """Newest checkpoints that are kept, besides the best one. The two newest are whole, so that a run can
+    resume from them; of the others only the weights are kept."""
     offload_params: bool = False
     """Keep the weights that are trained in the memory of the machine while a GPU does not need them."""
     offload_optimizer: bool = True

@@ -32,7 +32,8 @@ from policy.ledger.records import Ledger
 from policy.ledger.writer import LedgerWriter
 from policy.resume.completions import CompletionStore
 from policy.resume.plan import ResumeDecision, plan_resume
-from policy.settings import METRICS, PAST_METRICS, checkpoint
+from policy.settings import METRICS, PAST_METRICS
+from policy.train.kept_checkpoints import resumable
 from workers.broker.outcomes import commit
 from workers.errors import Cause, ConfigError
 from workers.messages import Outcome, Request
@@ -45,7 +46,8 @@ CLOCK_SKEW_S = 2.0  # the clocks of a cluster differ by less
 EXIT_WAIT_S = 30.0  # for the processes of a killed run, which end within seconds
 # Sections and fields that may differ in a resumed run: where and how fast it runs, not what it produces.
 MAY_CHANGE = (
-    "workers", "ray", "metrics", "queue", "train.steps", "train.epochs", "train.save_every", "train.poll_s",
+    "workers", "ray", "metrics", "queue", "train.steps", "train.epochs", "train.save_every",
+    "train.keep_checkpoints", "train.poll_s",
     "train.admission", "train.warmup_batches", "train.weight_sync_timeout_s", "train.rollout_timeout_s",
     "train.rollout_processes", "train.rollout_seqs", "train.rollout_batched_tokens", "train.kv_cache_gib",
     "train.gpu_memory", "train.weight_bucket_mb",
@@ -123,9 +125,9 @@ def prepare(config: RunConfig, run: Path) -> StartPoint:
 
 
 def last_checkpoint(ledger: Ledger, run: Path) -> int:
-    """The last step of which a checkpoint exists; 0 for none."""
+    """The last step with a whole checkpoint; 0 for none."""
     for step in reversed(ledger.checkpoints):
-        if (checkpoint(run, step) / "actor").is_dir():
+        if resumable(run, step):
             return step
     return 0
 

@@ -163,7 +163,7 @@ def _trainer(train: TrainSettings, run: Path, resume_from: int) -> dict[str, obj
         "trainer.default_local_dir": str(checkpoint(run, 0).parent.absolute()),
         "trainer.checkpoint_callback_class": "policy.train.checkpoints.CheckpointRecorder",
         "trainer.save_freq": train.save_every or -1,
-        "trainer.max_actor_ckpt_to_keep": 2,
+        "+trainer.keep_checkpoints": train.keep_checkpoints,
         "trainer.resume_mode": "resume_path" if resume_from else "disable",
         "trainer.resume_from_path": str(checkpoint(run, resume_from).absolute()) if resume_from else None,
         "trainer.val_before_train": False,

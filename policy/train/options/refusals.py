@@ -31,6 +31,7 @@ SETTINGS = {
     "data.max_response_length": "train.response_tokens",
     "trainer.default_local_dir": "--dir",
     "trainer.device": "train.device",
+    "trainer.max_actor_ckpt_to_keep": "train.keep_checkpoints",
     "trainer.n_gpus_per_node": "train.trainer_gpus",
     "trainer.nnodes": "train.trainer_nodes",
     "trainer.resume_from_path": "--resume",

@@ -61,7 +61,9 @@ def metrics(run, *steps: int) -> None:
 
 def saved(run, writer, *steps: int) -> None:
     for step in steps:
-        (run / "checkpoints" / f"global_step_{step}" / "actor").mkdir(parents=True)
+        folder = run / "checkpoints" / f"global_step_{step}"
+        (folder / "actor").mkdir(parents=True)
+        (folder / "data.pt").touch()
         writer.checkpoint_saved(step=step)
 
 
@@ -88,7 +90,9 @@ def test_each_changed_field_is_named_with_its_old_value(run):
     assert "is 0.001, and the run was started with 1e-06" in found[0]
 
 
-@pytest.mark.parametrize("train", [{"steps": 7}, {"save_every": 3}, {"admission": "fixed"}])
+@pytest.mark.parametrize(
+    "train", [{"steps": 7}, {"save_every": 3}, {"keep_checkpoints": 4}, {"admission": "fixed"}]
+)
 def test_fields_of_place_and_speed_may_change(train, run):
     assert problems(configured(**train), run) == []
 
@@ -102,6 +106,8 @@ def test_workers_may_change(run):
 def test_the_last_existing_checkpoint_is_used(run, writer):
     assert last_checkpoint(read_ledger(run), run) == 0
     saved(run, writer, 2, 4)
+    saved(run, writer, 5)
+    (run / "checkpoints" / "global_step_5" / "data.pt").unlink()  # only its weights are left
     writer.checkpoint_saved(step=6)  # its files are gone
     assert last_checkpoint(read_ledger(run), run) == 4
 
