@@ -26,7 +26,7 @@ class LoraSettings(Settings):
 
 class KlSettings(Settings):
     """A penalty on the distance to the initial model. With LoRA that is the model without its adapters;
-    without, a copy of it is kept in memory.
+    without, a copy of it is kept in the machine's memory.
     """
 
     form: Literal["none", "loss", "reward"] = "none"

@@ -27,6 +27,14 @@ def cpu_options(train: TrainSettings) -> dict[str, object]:
         f"+{rollout}.engine_kwargs.vllm.distributed_executor_backend": "uni",
         f"+{rollout}.engine_kwargs.vllm.worker_extension_cls": "policy.cpu.vllm_worker.CpuWorkerExtension",
     }
+    if train.kl.form != "none" and not train.lora.rank:
+        # verl offloads a reference model with pinned memory, which torch only has with an accelerator. As a
+        # model that could be trained it is not offloaded; its optimiser is never used.
+        ref = "actor_rollout_ref.ref"
+        options |= {
+            f"{ref}.fsdp_config.forward_only": False,
+            f"+{ref}.optim": "${actor_rollout_ref.actor.optim}",
+        }
     if train.mode == "separate_async":
         options |= {
             f"{rollout}.checkpoint_engine.backend": "tcp",

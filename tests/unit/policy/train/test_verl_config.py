@@ -213,6 +213,13 @@ def test_kl_is_in_the_loss_or_in_the_reward(form, in_loss, in_reward, config):
     assert need_reference_policy(made) == (form != "none")
 
 
+def test_a_reference_model_on_a_cpu_is_not_offloaded(config):
+    ref = config(name="demo", kl={"form": "loss"}).actor_rollout_ref.ref
+    assert ref.fsdp_config.forward_only is False
+    assert ref.optim.lr > 0  # verl builds an optimiser for such a model
+    assert config(kl={"form": "loss"}).actor_rollout_ref.ref.fsdp_config.forward_only is True
+
+
 def test_offload_moves_weights_and_optimiser(config):
     made = config(offload_params=True, offload_optimizer=False).actor_rollout_ref
     assert (made.actor.fsdp_config.param_offload, made.actor.fsdp_config.optimizer_offload) == (True, False)
