@@ -5,6 +5,10 @@ or got the slow prompts, would get as many as the others; and single prompts, as
 submits them, would all go to the first one. Here each prompt goes to the process with the fewest groups in
 flight.
 
+A group that failed or has too few valid samples counts as in flight for `FAILED_S` after it was dropped.
+Otherwise a process with rollouts that raise at once would always have the fewest, and would get every
+replacement.
+
 Invariants:
 - the siblings of a group stay in one process;
 - a group is in flight from its submission until verl's transfer queue has it as finished or failed, or no
@@ -14,8 +18,10 @@ Invariants:
 
 from __future__ import annotations
 
+import time
 from collections import Counter
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
+from collections.abc import Set as AbstractSet
 from typing import Any
 
 import ray
@@ -24,6 +30,7 @@ from verl.trainer.ppo.v1 import AgentLoopManagerTQ
 from verl.utils import tensordict_utils as tu
 
 IN_FLIGHT = ("pending", "running")  # values of verl's tag `status`
+FAILED_S = 60.0
 
 
 def assign(prompts: int, in_flight: Sequence[int], first: int) -> list[int]:
@@ -42,22 +49,48 @@ def assign(prompts: int, in_flight: Sequence[int], first: int) -> list[int]:
     return chosen
 
 
+class GroupsByProcess:
+    """The rollout process of each group, and what counts as in flight for it. Times in seconds."""
+
+    def __init__(self) -> None:
+        self._next = 0
+        self._process_of: dict[str, int] = {}  # by uid of a group that verl's transfer queue has
+        self._failed: list[tuple[int, float]] = []  # process, and when the group was dropped
+
+    def assign(
+        self, uids: Sequence[str], processes: int, statuses: Mapping[str, str], now: float
+    ) -> list[int]:
+        """The process for each of these new groups.
+
+        `statuses`: of all groups that verl's transfer queue has.
+        """
+        self._process_of = {uid: one for uid, one in self._process_of.items() if uid in statuses}
+        self._failed = [(one, at) for one, at in self._failed if now - at < FAILED_S]
+        counts = Counter(one for uid, one in self._process_of.items() if statuses[uid] in IN_FLIGHT)
+        counts.update(one for one, _ in self._failed)
+        chosen = assign(len(uids), [counts[one] for one in range(processes)], self._next)
+        self._next = (chosen[-1] + 1) % processes
+        self._process_of.update(zip(uids, chosen, strict=True))
+        return chosen
+
+    def failed(self, uids: AbstractSet[str], now: float) -> None:
+        """Count these groups for `FAILED_S` more."""
+        self._failed += [(self._process_of.pop(uid), now) for uid in uids if uid in self._process_of]
+
+
 class LeastLoadedManager(AgentLoopManagerTQ):
     """Assigns each prompt to the rollout process with the fewest groups in flight."""
 
     def __init__(self, *arguments: Any, **options: Any):
         super().__init__(*arguments, **options)
-        self._next = 0
-        self._process_of: dict[str, int] = {}  # by uid of a group in flight
+        self._groups = GroupsByProcess()
 
     def generate_sequences(self, prompts: Any) -> None:
         """Start the rollouts of a batch (a `TensorDict`); returns when every process has its prompts."""
-        processes, uids = self.agent_loop_workers, list(prompts["uid"])
-        self._forget_ended()
-        counts = Counter(self._process_of.values())
-        chosen = assign(len(uids), [counts[process] for process in range(len(processes))], self._next)
-        self._next = (chosen[-1] + 1) % len(processes)
-        self._process_of.update(zip(uids, chosen, strict=True))
+        processes = self.agent_loop_workers
+        partitions = (tq.kv_list() or {}).values()
+        statuses = {uid: tag.get("status", "") for tags in partitions for uid, tag in tags.items()}
+        chosen = self._groups.assign(list(prompts["uid"]), len(processes), statuses, time.monotonic())
         started = []
         for process in sorted(set(chosen)):
             rows = [row for row, one in enumerate(chosen) if one == process]
@@ -65,8 +98,6 @@ class LeastLoadedManager(AgentLoopManagerTQ):
             started.append(processes[process].generate_sequences.remote(share))
         ray.get(started)
 
-    def _forget_ended(self) -> None:
-        """Read from verl's transfer queue which groups are still in flight."""
-        partitions = (tq.kv_list() or {}).values() if self._process_of else ()
-        open_ = {uid for tags in partitions for uid, tag in tags.items() if tag.get("status") in IN_FLIGHT}
-        self._process_of = {uid: one for uid, one in self._process_of.items() if uid in open_}
+    def groups_failed(self, uids: AbstractSet[str]) -> None:
+        """Note groups that are about to be dropped because they failed or have too few valid samples."""
+        self._groups.failed(uids, time.monotonic())

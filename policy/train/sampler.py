@@ -20,6 +20,7 @@ from __future__ import annotations
 
 import time
 from collections import Counter, defaultdict
+from collections.abc import Callable
 from itertools import takewhile
 from pathlib import Path
 from typing import Any, Literal
@@ -72,6 +73,7 @@ class _GroupSampling(SamplerHooks):
         self._valid = (0, 0)  # valid samples in the last batch, and samples in all
         window = sampler_kwargs.get("window")
         queue = section("queue", QueueSettings)
+        self.groups_failed: Callable[[set[str]], None] = lambda _uids: None  # set by the trainer
         self._pause = Pause(Outage(**sampler_kwargs.pause), queue, self._ledger)
         self._feeder = PromptFeeder(self.refill_fn, Window(**window) if window else None, self._pause, queue)
         self.refill_fn = self._feeder.refill
@@ -118,6 +120,7 @@ class _GroupSampling(SamplerHooks):
         flat = self._without_signal()
         if partition_id == TRAIN:
             self._update_pause(unusable - flat)
+            self.groups_failed(unusable - flat)
         members = self._members(stale | unusable)
         self._finish(stale | unusable)
         for uid in stale | unusable:

@@ -24,6 +24,7 @@ from verl.trainer.ppo.v1.trainer_sync import PPOTrainerSync
 
 import policy.train.gradient.advantage  # noqa: F401 - registers it
 from policy.settings import PAST_METRICS
+from policy.train.dispatch import LeastLoadedManager
 from policy.train.document_metrics import document_metrics
 from policy.train.gradient.metrics import complete
 from policy.train.verl_private import Base, TrainerHooks
@@ -59,11 +60,15 @@ class _Resumable(TrainerHooks):
         return [group_id(run, int(index), int(visit)) for index, visit in rows]
 
     def on_train_begin(self) -> None:
-        """Copy the metrics of the steps before a resume into the file that verl has just created."""
+        """Copy the metrics of the steps before a resume into the file that verl has just created, and connect
+        sampler and rollout processes.
+        """
         past = Path(self.config.trainer.v1.sampler.sampler_kwargs.run) / PAST_METRICS
         for line in past.read_text(encoding="utf-8").splitlines() if past.exists() else ():
             row = json.loads(line)
             self.logger.log(data=row["data"], step=row["step"])
+        if isinstance(self.agent_loop_manager, LeastLoadedManager):
+            self.replay_buffer.groups_failed = self.agent_loop_manager.groups_failed
         super().on_train_begin()
 
     def step(self, metrics: dict, timing_raw: dict) -> Any:

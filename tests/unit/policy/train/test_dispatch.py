@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import itertools
 from collections import Counter
 from collections.abc import Iterator
 from typing import Any
@@ -10,7 +11,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from policy.train.dispatch import LeastLoadedManager, assign
+from policy.train.dispatch import FAILED_S, GroupsByProcess, LeastLoadedManager, assign
 
 PROCESSES = 3
 
@@ -45,6 +46,32 @@ def test_idle_processes_get_single_prompts_in_turn() -> None:
         got += assign(1, [0, 0, 0], first)
         first = (got[-1] + 1) % 3
     assert got == [0, 1, 2, 0, 1, 2]
+
+
+def test_a_process_with_rollouts_that_raise_gets_no_more_than_its_share() -> None:
+    """24 groups in flight for a minute; those of process 0 fail at once, the others take 20 s."""
+    groups, open_ = GroupsByProcess(), dict[str, tuple[int, int]]()  # process, and when submitted
+    got, number = Counter[int](), itertools.count()
+    for second in range(60):
+        failed = {uid for uid, (process, _) in open_.items() if process == 0}
+        groups.failed(failed, second)
+        open_ = {uid: at for uid, at in open_.items() if uid not in failed and second - at[1] < 20}
+        new = [f"u{next(number)}" for _ in range(24 - len(open_))]
+        if new:
+            chosen = groups.assign(new, 3, dict.fromkeys(open_, "running"), second)
+            open_ |= {uid: (process, second) for uid, process in zip(new, chosen, strict=True)}
+            got.update(chosen)
+    assert got[0] <= min(got[1], got[2])
+
+
+def test_a_failed_group_counts_for_a_while_and_a_finished_one_does_not() -> None:
+    groups = GroupsByProcess()
+    assert groups.assign(["a", "b"], 2, {}, 0.0) == [0, 1]
+    assert groups.assign(["c"], 2, {"a": "failure", "b": "finished"}, 1.0) == [0], "not dropped yet"
+    groups.failed({"a", "unknown"}, 2.0)
+    assert groups.assign(["d", "e"], 2, {"b": "finished", "c": "finished"}, 3.0) == [1, 0]
+    assert groups.assign(["f"], 2, {"d": "finished", "e": "finished"}, 3.0) == [1]
+    assert groups.assign(["g"], 2, {}, 3.0 + FAILED_S) == [0]
 
 
 @pytest.fixture(scope="module")

@@ -175,6 +175,18 @@ def test_in_order_a_failed_group_blocks_no_other(store, sampler, rollouts):
     assert batch.keys == ["second_0_0", "second_1_0"]
 
 
+def test_groups_without_a_usable_result_are_reported_once(store, sampler, rollouts):
+    store.group("failed", "failure", [])
+    store.group("few", "finished", [0])
+    store.group("stale", "finished", [0, 1], step=-4)
+    store.group("good", "finished", [0, 1])
+    started(rollouts, "failed_0", "few_0", "stale_0", "stale_1", "good_0", "good_1")
+    buffer, reported = sampler(), []
+    buffer.groups_failed = reported.append
+    buffer.sample(1, "train", 1)
+    assert [uids for uids in reported if uids] == [{"failed", "few"}]
+
+
 @pytest.mark.parametrize("mode", ["separate_async", "sync"])
 @pytest.mark.parametrize("left", [0, 1])
 def test_a_group_with_too_few_valid_samples_is_replaced(mode, left, store, sampler, rollouts, tmp_path):

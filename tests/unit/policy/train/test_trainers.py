@@ -86,3 +86,18 @@ def test_the_sums_of_the_losses_become_metrics_of_the_step(name, trainer, monkey
         "rollout_corr/k3_kl": 0.05,
         CLIPPED: 0.375,
     }
+
+
+@pytest.mark.parametrize("name", NAMES)
+def test_the_sampler_reports_failed_groups_to_the_manager_of_rollout_processes(name, trainer, monkeypatch):
+    from verl.trainer.ppo.v1 import PPOTrainer
+
+    from policy.train.dispatch import LeastLoadedManager
+
+    monkeypatch.setattr(PPOTrainer, "_add_async_warmup_batches", lambda self, number: None)
+    made = trainer(name)
+    for mode in MODES:
+        made.config.trainer.v1[mode] = {"num_warmup_batches": 1}
+    made.agent_loop_manager, made.replay_buffer = object.__new__(LeastLoadedManager), SimpleNamespace()
+    made.on_train_begin()
+    assert made.replay_buffer.groups_failed == made.agent_loop_manager.groups_failed
