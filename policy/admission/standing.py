@@ -1,8 +1,8 @@
 """The standing queue of a step: requests that were waiting at every poll. Pure, without I/O.
 
 A queue that grows in bursts and empties between them keeps its workers busy. One that never empties does no
-more than that, and every request waits longer: the rule of CoDel (RFC 8289). What counts is the least number
-of requests that were waiting. As many as the root of those that run are no standing queue, since chance alone
+more than that, and every request waits longer: the rule of CoDel (RFC 8289). What counts is the poll with the
+fewest requests waiting. As many as the root of those that ran at it are no standing queue, since chance alone
 makes the number of waiting requests vary by that much.
 
 Invariant: decides nothing before `POLLS` polls.

@@ -4,12 +4,16 @@ A group is open from its submission until all its rollouts have ended, and then 
 or dropped. `Window.size` groups are kept open: when one has ended, another is submitted, unless a whole batch
 is ready as well.
 
-The window starts small and grows by a part of a batch a second while the trainer waits, the generator has
-room, and no queue has more requests waiting than running: then the rollouts in flight wait for tools and
-judges and hold no generation slot. A queue that has more for `POLLS` polls marks the knee: beyond it, more
-rollouts only wait longer. From then on the window changes by one part a step. It shrinks when a queue never
-emptied in the step (`policy.admission.standing`), and grows when every queue did and the trainer waited. So
-it stays near what Little's law asks for: throughput times the latency of a group that waits in no queue.
+The window starts small and grows by a part of a batch at each poll while the generator has room and no queue
+has more requests waiting than running: then the rollouts in flight wait for tools and judges and hold no
+generation slot. Polls happen about once a second, and only while the trainer waits for a batch.
+
+A queue that runs requests and has more of them waiting for `POLLS` polls marks the knee: beyond it, more
+rollouts only wait longer. A queue without workers does not: they may be starting, or its circuit is open.
+From then on the window changes by one part a step. It shrinks when a queue never emptied in the step
+(`policy.admission.standing`), and grows when every queue did and the trainer waited. So it stays near what
+Little's law asks for: throughput times the latency of a group that waits in no queue. A queue that runs twice
+as many as at the knee has more workers: after a step with room the knee is searched again.
 
 It also shrinks when a batch more than the next step needs is ready, or when groups became stale: more
 rollouts would only be older. After a stale group it does not grow until the groups submitted before have
@@ -62,8 +66,9 @@ class Window:
         self._steps = steps
         self._part = max(1, batch // PARTS)
         self._no_growth_before = 0  # step
-        self._backlogged = 0  # last polls at which a queue had more requests waiting than running
-        self._knee = False
+        self._full_polls = 0  # last polls at which a queue with workers had more waiting than running
+        self._knee: dict[str, int] = {}  # most requests that ran in each queue that marked the knee
+        self._scaled = False  # whether one of them ran twice as many in this step
         self._standing = StandingQueue()
         self.size = self._within(first)
 
@@ -79,8 +84,10 @@ class Window:
             self.size = self._within(self.size - self._part)
         elif self._knee and self._standing.room:
             self._grow(step)
+            if self._scaled:
+                self._knee.clear()
         if self._standing.decided:
-            self._standing = StandingQueue()
+            self._standing, self._scaled = StandingQueue(), False
         return self._missing(step, in_flight)
 
     def poll(self, step: int, in_flight: InFlight) -> int:
@@ -89,12 +96,21 @@ class Window:
         if loads is not None and generating is not None:
             starving = generating < ROOM * self._slots and in_flight.ready < self._batch
             self._standing.add(loads, starving=starving)
+            self._find_knee(loads)
             backlogged = any(load.waiting > load.running for load in loads.values())
-            self._backlogged = self._backlogged + 1 if backlogged else 0
-            self._knee |= self._backlogged >= POLLS
             if starving and not backlogged and not self._knee:
                 self._grow(step)
         return self._missing(step, in_flight)
+
+    def _find_knee(self, loads: Mapping[str, Load]) -> None:
+        self._scaled |= any(
+            loads[queue].running >= 2 * most for queue, most in self._knee.items() if queue in loads
+        )
+        full = {queue: load.running for queue, load in loads.items() if load.waiting > load.running > 0}
+        self._full_polls = self._full_polls + 1 if full else 0
+        if self._full_polls >= POLLS:
+            for queue, running in full.items():
+                self._knee[queue] = max(running, self._knee.get(queue, 0))
 
     def _grow(self, step: int) -> None:
         if step >= self._no_growth_before:

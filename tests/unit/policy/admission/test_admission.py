@@ -105,6 +105,32 @@ def test_a_full_queue_ends_the_growth_of_each_second():
     assert known.size == 17
 
 
+@pytest.mark.parametrize("idle", [{"diffusion": Load(waiting=9, running=0)}, {"code": Load(1, 0)}])
+def test_a_queue_without_workers_marks_no_knee(idle):
+    known = window()
+    for _ in range(2 * POLLS):
+        assert known.poll(1, starving(loads=idle)) == 0, "its requests wait"
+    assert known.poll(1, starving()) == 1
+    assert known.poll(1, starving(open=17)) == 1
+
+
+@pytest.mark.parametrize(("running", "again"), [(7, False), (8, True)])
+def test_the_knee_is_searched_again_when_a_queue_has_twice_the_workers(running, again):
+    known = at_the_knee({"diffusion": Load(waiting=0, running=running)})
+    known.start_step(3, InFlight(ready=8, open=16), stale=0)
+    before = known.size
+    known.poll(3, starving(open=before))
+    assert known.size == before + again
+
+
+def test_twice_the_workers_and_a_standing_queue_keep_the_knee():
+    known = at_the_knee({"diffusion": Load(waiting=5, running=8)})
+    known.start_step(3, InFlight(ready=8, open=16), stale=0)
+    before = known.size
+    known.poll(3, starving(open=before))
+    assert known.size == before
+
+
 def test_at_the_knee_the_window_shrinks_where_a_queue_never_emptied():
     before = at_the_knee(NOTHING).size
     full = at_the_knee({"judge_image": Load(waiting=5, running=16)})
