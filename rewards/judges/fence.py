@@ -86,7 +86,7 @@ def fenced(name: str, pieces: Iterable[Piece]) -> Content:
 
 def neutral(words: str) -> str:
     """Text of somebody else without the brackets of marks, control tokens and invisible characters."""
-    return inert(visible(words)).translate(_BRACKETS)
+    return inert(visible(words).translate(_BRACKETS))  # in this order: brackets may complete a token
 
 
 def text(words: str) -> dict[str, Any]:

@@ -46,9 +46,11 @@ CONTROL_WORD = re.compile(
 # Control characters, fillers, directions, variation selectors and tags; joiners are below.
 INVISIBLE = re.compile(
     "[\x00-\x08\x0b\x0c\x0e-\x1f\x7f-\x9f\u00ad\u034f\u061c\u115f\u1160\u17b4\u17b5\u180b-\u180f"
-    "\u200b\u200e\u200f\u202a-\u202e\u2060-\u206f\u3164\ufeff\uffa0\ufff0-\ufffb\U000e0000-\U000e0fff]"
+    "\u200b\u200e\u200f\u202a-\u202e\u2060-\u206f\u3164\ufe00-\ufe0e\ufeff\uffa0\ufff0-\ufffb"
+    "\U0001bca0-\U0001bca3\U0001d173-\U0001d17a\U000e0000-\U000e0fff]"
 )
-LOOSE_JOINER = re.compile("[\u200c\u200d](?=[\x00-\x7f\u200c\u200d])|(?<=[\x00-\x7f])[\u200c\u200d]")
+JOINERS = re.compile("([\u200c\u200d])[\u200c\u200d]++")
+LOOSE_JOINER = re.compile("[\u200c\u200d](?=[\x00-\x7f])|(?<=[\x00-\x7f])[\u200c\u200d]")
 
 # One possessive run (`++`, `*+`) gives nothing back, so a failure costs the run once. A run cannot be entered
 # from within by a later search: the pattern before it ends where the run begins.

@@ -6,8 +6,8 @@ nearly a 5. vLLM gives these probabilities before the temperature and after the 
 tokens (`logprobs_mode` raw_logprobs). Other servers may list tokens that no verdict can hold; those are left
 out and the rest is renormalised.
 
-Invariants: pure; an expected score is within the scale, in steps of `STEP`; where an answer does not have the
-probabilities of every score, there is none.
+Invariants: pure; an expected score is within the scale, in steps of `STEP`, and is the mean over the scores
+that an answer has probabilities for; where it has them for no score of an axis, there is none.
 """
 
 from __future__ import annotations

@@ -151,7 +151,23 @@ PIECES = st.one_of(
     st.text(max_size=20),
     st.sampled_from([*CONTROL_TOKENS, *ATTEMPTS.values()]),
     st.sampled_from(
-        ["⟦", "⟧", "<", "|", "[", "\u200b", "\u200d", "\u200c", "｜", "＜", "\n", " document ends⟧"]
+        [
+            "⟦",
+            "⟧",
+            "INST",
+            "/INST",
+            "IMG",
+            "<",
+            "|",
+            "[",
+            "\u200b",
+            "\u200d",
+            "\u200c",
+            "｜",
+            "＜",
+            "\n",
+            " document ends⟧",
+        ]
     ),
 )
 TEXTS = st.lists(PIECES, max_size=8).map("".join)
