@@ -18,7 +18,8 @@ from rich.console import Console
 from coordinator.check.folders import cache as cache_problems
 from coordinator.config import parts
 from coordinator.config.settings import RunConfig, ServiceConfig, load_services
-from coordinator.console.terminal import Notify
+from coordinator.console.terminal import Notify, notifier
+from coordinator.export.author import with_checkpoint
 from coordinator.host.signals import StopSignals
 from coordinator.scale.own_workers import tool_workers
 from evaluation.authors import author as authors
@@ -62,10 +63,10 @@ class Prepared:
 def prepare(options: GenerateOptions, console: Console) -> Prepared:
     """Check everything, and build missing parts of the demo when they are used. Nothing is started.
 
-    Raises `ConfigError`, `BuildFailed` or `Stopped`.
+    Raises `ConfigError`, `BuildFailed`, `ExportFailed` or `Stopped`.
     """
     checked = _checked_images(options)
-    config = _configured(options) if options.config else _demo(options, console)
+    config = _configured(options, console) if options.config else _demo(options, console)
     if problems := [*tools.check(), *authors.check(config.author), *providers.check(config.tools)]:
         raise ConfigError("\n".join(problems))
     return Prepared(options, config, tuple(checked))
@@ -147,7 +148,7 @@ def _checked_images(options: GenerateOptions) -> list[bytes]:
     return checked
 
 
-def _configured(options: GenerateOptions) -> ServiceConfig:
+def _configured(options: GenerateOptions, console: Console) -> ServiceConfig:
     """The configuration of --config. For a run's own, the author is the model that the run started from."""
     config = load_services(options.config)
     author = config.author
@@ -157,7 +158,7 @@ def _configured(options: GenerateOptions) -> ServiceConfig:
         )
     if options.model:
         author = author.model_copy(update={"model": options.model})
-    return config.model_copy(update={"author": author})
+    return config.model_copy(update={"author": with_checkpoint(author, notifier(console))})
 
 
 def _demo(options: GenerateOptions, console: Console) -> ServiceConfig:
@@ -170,6 +171,7 @@ def _demo(options: GenerateOptions, console: Console) -> ServiceConfig:
             f"--model: is missing; give the name under which the endpoint of {AUTHOR_URL_ENV} serves it"
         )
     author = AuthorSettings(provider="openai" if endpoint else "local", model=options.model)
+    author = with_checkpoint(author, notifier(console))
     demo = parts.find(parts.DEMO, "--config")
     if problems := [*cache_problems(cache_folder()), *(authors.check(author) if own else [])]:
         raise ConfigError("\n".join(problems))

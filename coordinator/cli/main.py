@@ -18,6 +18,7 @@ from coordinator.cli.commands import (
     blobs,
     doctor,
     evaluate,
+    export,
     generate,
     metrics,
     redis,
@@ -49,6 +50,7 @@ app.command()(runs.status)
 app.command()(runs.report)
 app.command()(why.why)
 app.command()(generate.generate)
+app.command()(export.export)
 app.command()(doctor.doctor)
 app.add_typer(serve.app, name="serve")
 app.add_typer(workers.app, name="workers")

@@ -47,6 +47,14 @@ def submit(
             "published in the Redis of LLMI_REDIS_URL].",
         ),
     ] = "",
+    model: Annotated[
+        str,
+        typer.Option(
+            metavar="MODEL",
+            help="The author, instead of author.model: a model folder, a checkpoint as RUN@STEP, a hub id, "
+            "or its name at the endpoint.",
+        ),
+    ] = "",
     name: Annotated[
         str, typer.Option(help="Name of the evaluation \\[default: the file's and the time].")
     ] = "",
@@ -62,11 +70,17 @@ def submit(
     With a name that exists, posts only items that failed, and missing verdicts of documents that are written.
     """
     with output(as_json) as (console, result):
+        from coordinator.config import paths
+        from coordinator.export.author import with_checkpoint
+        from coordinator.host.signals import StopSignals
         from coordinator.state.published import service_config
         from evaluation.batch import submission
 
         settings = service_config(config)
-        with Stages(make_console(stderr=True)) as stages:
+        author = settings.author
+        author = author.model_copy(update={"model": paths.model(model)}) if model else author
+        with StopSignals(), Stages(make_console(stderr=True)) as stages:
+            settings = settings.model_copy(update={"author": with_checkpoint(author, stages.step)})
             stages.step("checking the benchmark and posting its items")
             evaluation, posted = submission.submit(
                 settings,

@@ -31,7 +31,9 @@ def generate(
     model: Annotated[
         str,
         typer.Option(
-            metavar="MODEL", help="The author: a model folder, a hub id, or its name at the endpoint."
+            metavar="MODEL",
+            help="The author: a model folder, a checkpoint as RUN@STEP, RUN@last or RUN@best, a hub id, or "
+            "its name at the endpoint.",
         ),
     ] = "",
     out: Annotated[

@@ -15,7 +15,7 @@ from rich.console import Console
 from coordinator import generate
 from coordinator.cli.commands import generate as command
 from coordinator.config.pools import PoolSettings, WorkerSettings
-from coordinator.config.settings import ServiceConfig
+from coordinator.config.settings import ServiceConfig, check
 from coordinator.generate import GenerateOptions, prepare, summary
 from coordinator.scale.own_workers import tool_pools
 from evaluation.settings import AUTHOR_URL_ENV
@@ -64,6 +64,16 @@ def options(path: Path, /, **fields: Any) -> GenerateOptions:
 def test_wrong_input_is_named(config, fields, named):
     with pytest.raises(ConfigError, match=named.replace(".", r"\.")):
         prepare(options(config, **fields), QUIET)
+
+
+def test_the_author_may_be_a_checkpoint(config, tmp_path):
+    folder = tmp_path / "runs" / "mine" / "exports" / "step-4"
+    folder.mkdir(parents=True)
+    (folder / "config.json").touch()
+    run = {"name": "mine", "train": {"model": "m", "system_prompt": False}, "data": {"train": ["a.parquet"]}}
+    check(run, "here").save_yaml(folder.parents[1])
+    author = prepare(options(config, model="mine@4"), QUIET).config.author
+    assert (author.model, author.system_prompt) == (str(folder), False)
 
 
 def test_an_endpoint_needs_the_name_of_its_model(config, monkeypatch):
