@@ -1,8 +1,9 @@
 """A fingerprint of a picture: the mean colours of a grid of 8 by 8 cells. Equal for copies of one picture.
 
 A copy of another size, quality or brightness differs by some levels in each cell; another photograph, and the
-same scene in another light, by far more in at least one. A chart has no fingerprint: two charts may differ in
-a thin line only, so they are compared by their bytes.
+same scene in another light, by far more in at least one. A picture on a plain or smooth ground (a chart, a
+card with a text) has no fingerprint: two of them may differ in a thin line or in the words only, so they are
+compared by their bytes. A page full of text on a gradient still has one.
 
 The library imagehash was not used: its hashes are of grey pictures, in which a scene by day and by night is
 the same, and it needs SciPy and PyWavelets.
@@ -14,25 +15,26 @@ import base64
 import binascii
 import io
 
-from PIL import Image
+from PIL import Image, ImageChops
 
 from workers.pixels import flattened
 
 GRID = 8
 SAME = 14  # levels of 0 to 255; copies differed by up to 12, distinct pictures by at least 27
-_FLAT = 0.3  # share of the pixels in one shade of grey, from which a picture counts as a chart
+_FLAT = 0.3  # share of the pixels in one shade of grey, from which the ground is plain
 _SHADES = 64
-_CHANGE_GRID = 16  # an edit may change a small part only
-_CHANGED = 8
+_SMOOTH, _BEND = 0.8, 1  # share of pixels without detail: of cards at least 0.89, of scenes at most 0.75
+# An edit may change a small part only. Without a fingerprint, a recompressed chart differed by up to 27
+# levels in a cell of 4 by 4 pixels, one with another digit or a thin line by at least 33.
+_CHANGE_GRID, _CHANGED = 16, 8
+_FINE_CELL, _FINELY_CHANGED = 4, 30
 
 
 def fingerprint(image: Image.Image) -> str:
-    """The fingerprint as base64, 256 characters; "" for a chart, a drawing on a plain ground or a blank."""
-    shades = flattened(image).convert("L").resize((64, 64), Image.Resampling.NEAREST)
-    counts = shades.point(lambda level: level * _SHADES // 256).histogram()
-    if max(counts) > _FLAT * sum(counts):
+    """The fingerprint as base64, 256 characters; "" for a picture on a plain or smooth ground, or a blank."""
+    if _is_plain(image) or _is_smooth(image):
         return ""
-    return base64.b64encode(_cells(image, GRID)).decode()
+    return base64.b64encode(_cells(image, (GRID, GRID)).tobytes()).decode()
 
 
 def of_encoded(data: bytes) -> str:
@@ -49,13 +51,42 @@ def same_picture(one: str, other: str) -> bool:
 
 
 def unchanged(before: Image.Image, after: bytes) -> bool:
-    """Whether an edit changed nothing that can be seen. `after`: an image that this process encoded."""
+    """Whether an edit changed nothing that can be seen. `after`: an image that this process encoded.
+
+    A picture without a fingerprint, edited at its own size, is compared in fine cells: a new digit of a chart
+    is a change. Else the cells are coarse, since a model that edits draws every detail of a picture anew.
+    """
     with Image.open(io.BytesIO(after), formats=("PNG", "JPEG")) as image:
-        return _near(_cells(before, _CHANGE_GRID), _cells(image, _CHANGE_GRID), _CHANGED)
+        grid, most = (_CHANGE_GRID, _CHANGE_GRID), _CHANGED
+        if image.size == before.size and not fingerprint(before):
+            width, height = (max(_CHANGE_GRID, side // _FINE_CELL) for side in image.size)
+            grid, most = (width, height), _FINELY_CHANGED
+        return _near(_cells(before, grid).tobytes(), _cells(image, grid).tobytes(), most)
 
 
-def _cells(image: Image.Image, grid: int) -> bytes:
-    return flattened(image).resize((grid, grid), Image.Resampling.BOX).tobytes()
+def _is_plain(image: Image.Image) -> bool:
+    """Whether one shade of grey covers much of the picture."""
+    shades = flattened(image).convert("L").resize((64, 64), Image.Resampling.NEAREST)
+    counts = shades.point(lambda level: level * _SHADES // 256).histogram()
+    return max(counts) > _FLAT * sum(counts)
+
+
+def _is_smooth(image: Image.Image) -> bool:
+    """Whether most of the picture is a gradient, which has many shades and no detail."""
+    grey = _cells(image, (64, 64)).convert("L")
+
+    def bend(dx: int, dy: int) -> Image.Image:
+        """How far each pixel is from the mean of its two neighbours."""
+        one, other = ImageChops.offset(grey, dx, dy), ImageChops.offset(grey, -dx, -dy)
+        return ImageChops.difference(grey, Image.blend(one, other, 0.5))
+
+    counts = ImageChops.lighter(bend(1, 0), bend(0, 1)).crop((1, 1, 63, 63)).histogram()
+    return sum(counts[: _BEND + 1]) > _SMOOTH * sum(counts)
+
+
+def _cells(image: Image.Image, grid: tuple[int, int]) -> Image.Image:
+    """The mean colours of a grid of cells, as a picture."""
+    return flattened(image).resize(grid, Image.Resampling.BOX)
 
 
 def _near(one: bytes, other: bytes, most: int) -> bool:

@@ -1,4 +1,4 @@
-"""Charts, photo-like pictures and copies of them, drawn from a seed. For the tests of repeated images."""
+"""Charts, cards, photo-like pictures and copies of them. For the tests of repeated images."""
 
 from __future__ import annotations
 
@@ -7,7 +7,8 @@ import math
 import random
 
 import numpy as np
-from PIL import Image, ImageDraw
+from matplotlib.figure import Figure
+from PIL import Image, ImageDraw, ImageFont
 
 SIZE = (320, 240)
 COLOURS = ("#1f77b4", "#ff7f0e", "#2ca02c", "#d62728")
@@ -50,6 +51,29 @@ def chart(seed: int) -> Image.Image:
             curve = [at(n / 60, 0.5 + high * math.sin(shift + 9 * n / 60)) for n in range(61)]
             pen.line(curve, fill=COLOURS[1], width=2)
     return image
+
+
+def plotted(title: str, *, threshold: bool = False) -> Image.Image:
+    """A chart by Matplotlib in its default size, 640 by 480. `threshold`: with a thin dashed line."""
+    figure = Figure()
+    axes = figure.subplots()
+    axes.plot([1, 3, 2, 5])
+    axes.set_title(title)
+    if threshold:
+        axes.axhline(2.5, linestyle="--", linewidth=0.8)
+    buffer = io.BytesIO()
+    figure.savefig(buffer)
+    return Image.open(buffer).convert("RGB")
+
+
+def card(text: str, colours: tuple[str, str] = ("#285aa0", "#78b478")) -> Image.Image:
+    """White text on a vertical gradient, as an image model draws a slide."""
+    ground = Image.composite(
+        *(Image.new("RGB", (1024, 1024), colour) for colour in colours),
+        Image.linear_gradient("L").resize((1024, 1024)),
+    )
+    ImageDraw.Draw(ground).text((512, 512), text, font=ImageFont.load_default(70), fill="white", anchor="mm")
+    return ground
 
 
 def photograph(seed: int) -> Image.Image:

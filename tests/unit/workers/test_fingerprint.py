@@ -1,4 +1,4 @@
-"""Fingerprints: copies of a picture are the same, 500 distinct charts and pictures are not."""
+"""Fingerprints: copies of a picture are the same, 500 distinct charts, cards and pictures are not."""
 
 from __future__ import annotations
 
@@ -7,13 +7,15 @@ import random
 
 import numpy as np
 import pytest
-from drawn_pictures import SIZE, chart, copies, photograph
+from drawn_pictures import SIZE, card, chart, copies, jpeg, photograph, plotted
 from PIL import Image, ImageDraw
 
 from llmi.demo.drawn.scenes import draw
 from llmi.demo.library import scenes
 from workers import pixels
 from workers.fingerprint import fingerprint, of_encoded, same_picture, unchanged
+
+STEPS = ("plan your garden", "sow some seeds", "water the beds", "pull the weeds", "harvest")
 
 
 @pytest.fixture(scope="module")
@@ -22,14 +24,16 @@ def drawn() -> list[Image.Image]:
     return [draw(scene, (192, 144), 0) for scene in scenes(0)]
 
 
-def test_500_distinct_charts_and_pictures_are_not_the_same(drawn: list[Image.Image]) -> None:
+def test_500_distinct_charts_cards_and_pictures_are_not_the_same(drawn: list[Image.Image]) -> None:
     pictures = drawn + [photograph(seed) for seed in range(122)]
-    charts = [chart(seed) for seed in range(250)]
+    charts = [chart(seed) for seed in range(240)]
+    charts += [card(f"Step {number}: {text}") for number, text in enumerate(STEPS)]
+    charts += [card(text, ("#f0e0d0", "#705030")) for text in STEPS]
     found = [fingerprint(image) for image in pictures + charts]
     assert len({image.tobytes() for image in pictures + charts}) == len(found) == 500
     assert not any(itertools.starmap(same_picture, itertools.combinations(found, 2)))
     assert all(found[: len(pictures)]), "a picture has a fingerprint"
-    assert not any(found[len(pictures) :]), "a chart is compared by its bytes"
+    assert not any(found[len(pictures) :]), "charts and cards are compared by their bytes"
 
 
 def test_a_copy_is_the_same_picture(drawn: list[Image.Image]) -> None:
@@ -76,3 +80,16 @@ def test_an_edit_of_a_small_part_is_a_change() -> None:
     titled = chart(0)
     ImageDraw.Draw(titled).text((120, 5), "Sales by month", fill="black")
     assert not unchanged(chart(0), pixels.encoded(titled))
+
+
+@pytest.mark.parametrize(
+    "edited",
+    [plotted("Costs in 2024"), plotted("Sales in 2025"), plotted("Sales in 2024", threshold=True)],
+    ids=["title", "digit", "line"],
+)
+def test_new_lettering_and_thin_lines_of_a_chart_are_a_change(edited: Image.Image) -> None:
+    before = plotted("Sales in 2024")
+    assert not unchanged(before, pixels.encoded(edited))
+    for quality in (95, 85, 75):
+        assert unchanged(edited, pixels.encoded(jpeg(edited, quality)))
+        assert not unchanged(before, pixels.encoded(jpeg(edited, quality)))
