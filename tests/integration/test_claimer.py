@@ -14,6 +14,7 @@ from queue_requests import request_for
 from raw_queue import put_message, queue_up
 from waiting import wait_until
 
+from workers.broker.claims import Claim
 from workers.broker.dead_letters import read_dead_letters
 from workers.broker.keys import held_key, outcome_key, queue_lists, record_key
 from workers.celery_app.delivery import claimer as module
@@ -75,6 +76,48 @@ def test_no_more_is_claimed_than_there_are_slots(celery: Celery, raw: redis.Redi
     celery.received[0].ack()
     wait_until(lambda: celery.ids == ["a", "b", "c"])
     assert set(celery.held) == {"b/1", "c/1"}
+
+
+@pytest.fixture
+def calls(monkeypatch: pytest.MonkeyPatch) -> list[str]:
+    """What claimers ask Redis: "claim N" with the number of requests that they got, and "wait"."""
+    made: list[str] = []
+    claim, wait = module.claim, redis.Redis.blpop
+
+    def claiming(*arguments: Any) -> list[Claim]:
+        claims = claim(*arguments)
+        made.append(f"claim {len(claims)}")
+        return claims
+
+    def waiting(*arguments: Any) -> Any:
+        made.append("wait")
+        return wait(*arguments)
+
+    monkeypatch.setattr(module, "claim", claiming)
+    monkeypatch.setattr(redis.Redis, "blpop", waiting)
+    return made
+
+
+def test_a_claim_that_leaves_a_slot_free_is_followed_by_a_wait(
+    celery: Celery, raw: redis.Redis, calls: list[str]
+) -> None:
+    queue_up(raw, *named("a"))
+    celery.connect()
+    wait_until(lambda: len(calls) >= 2)
+    assert calls[:2] == ["claim 1", "wait"]
+    assert celery.ids == ["a"]  # it was passed on before the wait
+
+
+def test_a_claim_that_fills_the_slots_is_followed_by_a_claim(
+    celery: Celery, raw: redis.Redis, calls: list[str]
+) -> None:
+    queue_up(raw, *named("a", "b"))
+    celery.connect()
+    wait_until(lambda: celery.ids == ["a", "b"])
+    queue_up(raw, *named("c"))
+    celery.received[0].ack()
+    wait_until(lambda: celery.ids == ["a", "b", "c"])
+    assert calls[:2] == ["claim 2", "claim 1"]
 
 
 def test_nothing_is_claimed_without_a_connection(celery: Celery, raw: redis.Redis) -> None:
