@@ -7,11 +7,12 @@ from __future__ import annotations
 
 import os
 import subprocess
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
 
 from coordinator.check.doctor.finding import Finding, fail, note, ok
 from coordinator.config.settings import RAY_ENV, RunConfig, ServiceConfig
+from policy.settings import TrainSettings
 from workers.process.interpreter import PYTHON, child_environment
 
 AREA = "CUDA"
@@ -21,12 +22,13 @@ INSTALL = "run ops/install.sh gpu"
 
 @dataclass(frozen=True)
 class Part:
-    """One part. `code` fails without it; `use`: what needs it."""
+    """One part. `code` fails without it; `use`: what needs it; `needed`: whether a GPU run does."""
 
     name: str
     code: str
     use: str
     hint: str = INSTALL
+    needed: Callable[[TrainSettings], bool] = lambda train: True
 
 
 PARTS = (
@@ -40,9 +42,14 @@ PARTS = (
     Part(
         "NCCL",
         "import torch.distributed as d; assert d.is_nccl_available(), 'this torch was built without it'",
-        "gradients of several GPUs",
+        "verl's process groups, on one GPU too",
     ),
-    Part("cupy", "from cupy.cuda import nccl", "weights from trainer to generators (separate_async)"),
+    Part(
+        "cupy",
+        "from cupy.cuda import nccl",
+        "weights from trainer to generators (separate_async)",
+        needed=lambda train: train.mode == "separate_async",
+    ),
 )
 
 
@@ -51,19 +58,20 @@ def examine(config: ServiceConfig, gpus: int, parts: Sequence[Part] = PARTS) -> 
 
     A missing part fails where this machine would train with it; on a cluster each node has its own packages.
     """
-    trains = isinstance(config, RunConfig) and config.train.device == "cuda"
-    if not trains and not gpus:
+    train = config.train if isinstance(config, RunConfig) and config.train.device == "cuda" else None
+    if not train and not gpus:
         return
-    here = trains and gpus > 0 and not os.environ.get(RAY_ENV)
+    here = gpus > 0 and not os.environ.get(RAY_ENV)
     for part in parts:
+        needed = train is not None and part.needed(train)
         problem = _problem(part)
         detail = f"{problem}; needed for {part.use}"
         if not problem:
             yield ok(AREA, part.name, "can be imported")
-        elif here:
+        elif needed and here:
             yield fail(AREA, part.name, detail, part.hint)
         else:
-            where = "on the nodes that train" if trains else "before training on these GPUs"
+            where = "on the nodes that train" if needed else "before a run that needs it"
             yield note(AREA, part.name, detail, f"{where}: {part.hint}")
 
 

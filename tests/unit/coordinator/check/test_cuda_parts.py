@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
+
 import pytest
 
 from coordinator.check.doctor import cuda
@@ -33,6 +35,16 @@ def test_a_missing_part_is_a_note_where_it_would_not(name: str, gpus: int) -> No
     (found,) = examined(name, gpus, ABSENT)
     assert found.state is State.NOTE
     assert found.hint.endswith("install it")
+
+
+@pytest.mark.parametrize(
+    ("name", "state"), [("qwen3_4b_grpo", State.FAIL), ("qwen3_4b_published", State.NOTE)]
+)
+def test_cupy_fails_only_a_run_that_sends_weights_between_gpus(name: str, state: State) -> None:
+    cupy = next(part for part in cuda.PARTS if part.name == "cupy")
+    (found,) = examined(name, 8, replace(cupy, code="import absent_module"))
+    assert found.state is state
+    assert ("before a run that needs it" in found.hint) == (state is State.NOTE)
 
 
 def test_the_nodes_of_a_cluster_have_their_own_packages(monkeypatch: pytest.MonkeyPatch) -> None:
