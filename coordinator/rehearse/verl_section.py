@@ -13,9 +13,10 @@ GPUS = "one process trains and one generates"
 MEGATRON = "Megatron needs GPUs; FSDP trains here"
 SIZE = "sized for a CPU"
 
-# By the last part of the name; those of `REASONS` are left out too.
+# By the last part of the name; those of `REASONS` are left out too. Not `backend`, in which other options end as
+# well: `_ANYWHERE` has that of the checkpoint engine.
 _LAST = {
-    **{name.rpartition(".")[2]: why for name, why in REASONS.items()},
+    **{last: why for name, why in REASONS.items() if (last := name.rpartition(".")[2]) != "backend"},
     **dict.fromkeys(("ulysses_sequence_parallel_size", "tensor_model_parallel_size", "fsdp_size"), GPUS),
     **dict.fromkeys(("data_parallel_size", "expert_parallel_size", "pipeline_model_parallel_size"), GPUS),
     **dict.fromkeys(

@@ -127,6 +127,18 @@ def test_options_of_verl_are_kept_but_for_those_that_need_gpus(services: RunConf
     assert {"actor.fsdp_config.model_dtype", "rollout.data_parallel_size"} <= named
 
 
+def test_only_the_backend_that_sends_weights_is_left_out(services: RunConfig) -> None:
+    kept = {
+        "trace": {"backend": "mlflow"},
+        "engine_kwargs": {"vllm": {"structured_outputs": {"backend": "xgrammar"}}},
+    }
+    given = {"actor_rollout_ref": {"rollout": {**kept, "checkpoint_engine": {"backend": "nixl"}}}}
+    after, left_out = rehearsed(load("qwen3_4b_grpo", {"train.verl": given}), MODEL, services)
+    assert after.train.verl == {"actor_rollout_ref": {"rollout": kept}}
+    (why,) = [one.why for one in left_out if one.option.endswith(".backend")]
+    assert why == "weights are sent over TCP"
+
+
 def test_fsdp_takes_the_place_of_megatron(services: RunConfig) -> None:
     given = {
         "model_engine": "megatron",
