@@ -13,8 +13,8 @@ GPUS = "one process trains and one generates"
 MEGATRON = "Megatron needs GPUs; FSDP trains here"
 SIZE = "sized for a CPU"
 
-# By the last part of the name; those of `REASONS` are left out too. Not `backend`, in which other options end as
-# well: `_ANYWHERE` has that of the checkpoint engine.
+# By the last part of the name; those of `REASONS` are left out too. Not `backend`, in which other options
+# end as well: `_ANYWHERE` has that of the checkpoint engine.
 _LAST = {
     **{last: why for name, why in REASONS.items() if (last := name.rpartition(".")[2]) != "backend"},
     **dict.fromkeys(("ulysses_sequence_parallel_size", "tensor_model_parallel_size", "fsdp_size"), GPUS),
