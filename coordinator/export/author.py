@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import re
+import shutil
 from pathlib import Path
 
 from coordinator.config.settings import AGAIN_FILE, load
@@ -37,9 +38,18 @@ def with_checkpoint(author: AuthorSettings, notify: Notify, runs: Path = RUNS) -
 
 def _exported(run: Path, step: str, notify: Notify) -> Path:
     """The folder of a step, written unless it is there. It outlives its checkpoint."""
-    if step.isdecimal() and (folder := Export(run, int(step), merge_adapter=True).place).is_dir():
-        return folder
+    if step.isdecimal() and _is_current(export := Export(run, int(step), merge_adapter=True)):
+        return export.place
     export = Export(run, chosen_step(run, step), merge_adapter=True)
-    if not export.place.is_dir():
+    if not _is_current(export):
+        shutil.rmtree(export.place, ignore_errors=True)
         write(export, export.place, notify)
     return export.place
+
+
+def _is_current(export: Export) -> bool:
+    """Whether the export is there and not of weights that a resumed run has replaced."""
+    saved = export.actor / "fsdp_config.json"
+    return export.place.is_dir() and (
+        not saved.exists() or saved.stat().st_mtime <= export.place.stat().st_mtime
+    )

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import os
+import time
 from pathlib import Path
 
 import pytest
@@ -103,9 +105,17 @@ def test_a_reference_is_exported_with_merged_adapters_once(run, scores, monkeypa
         Path(module[-1]).mkdir()
 
     monkeypatch.setattr(exports, "_run", done)
-    found = {with_checkpoint(AuthorSettings(model="mine@best"), print, run.parent).model for _ in range(2)}
-    assert found == {str(run / "exports" / "step-4")}
-    assert written == [str(run / "checkpoints" / "global_step_4" / "actor")]
+
+    def used(model: str) -> str:
+        return with_checkpoint(AuthorSettings(model=model), print, run.parent).model
+
+    assert used("mine@best") == used("mine@4") == str(run / "exports" / "step-4")
+    actor = run / "checkpoints" / "global_step_4" / "actor"
+    assert written == [str(actor)]
+    later = time.time() + 60  # a resumed run has trained the step again
+    os.utime(actor / "fsdp_config.json", (later, later))
+    assert used("mine@4") == str(run / "exports" / "step-4")
+    assert len(written) == 2
 
 
 @pytest.mark.parametrize(
