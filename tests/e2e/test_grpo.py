@@ -11,6 +11,7 @@ import pytest
 from PIL import Image
 
 from coordinator.config.settings import check
+from coordinator.export.export import Export, chosen_step, write
 from llmi.tools import SOURCES
 from policy.ledger.reader import reward_curve
 from policy.train.gradient.metrics import CLIPPED, EFFECTIVE
@@ -138,6 +139,25 @@ def test_the_run_leaves_its_checkpoint_and_the_configuration_it_ran_with(run):
     assert (run.folder / "checkpoints" / "global_step_3" / "actor").is_dir()
     config = check(run.config, "config.json")
     assert (config.name, config.train.steps, config.train.modality) == (run.kind, 3, run.kind)
+
+
+def test_the_last_checkpoint_is_exported_as_a_model_that_transformers_loads(run, tmp_path):
+    import torch
+    from transformers import AutoModelForCausalLM, AutoModelForImageTextToText, AutoTokenizer
+
+    folder = tmp_path / "model"
+    write(Export(run.folder, chosen_step(run.folder, "last"), merge_adapter=True), folder, print)
+    kind = AutoModelForImageTextToText if run.kind == "vl" else AutoModelForCausalLM
+    model, loaded = kind.from_pretrained(folder, output_loading_info=True)
+    assert not loaded["missing_keys"]
+    prompt = AutoTokenizer.from_pretrained(folder).apply_chat_template(
+        [{"role": "user", "content": "Write a page."}], return_tensors="pt", return_dict=True
+    )
+    with torch.no_grad():
+        trained = model(**prompt).logits
+        started = kind.from_pretrained(run.config["train"]["model"], dtype=model.dtype)(**prompt).logits
+    assert trained.isfinite().all()
+    assert not torch.equal(trained, started)
 
 
 def test_the_page_shows_documents_with_their_images_beside_the_curve(run, trained):
