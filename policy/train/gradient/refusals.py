@@ -13,9 +13,8 @@ from typing import Any
 OVER_VALID = "grpo_over_valid"  # the advantage estimator of `policy.train.gradient.advantage`
 LOSSES = "policy.train.gradient.losses"
 MEASURED = "measured_"  # prefix of the losses of that module
-# Losses that clip the mean ratio of a document, and losses without any ratio to the old policy.
-SEQUENCE_RATIO = ("gspo", "geo_mean")
-NO_RATIO = ("gpg", "dro")
+NO_RATIO = ("gpg", "dro")  # losses without a ratio to the old policy
+SAPO_MEAN = "seq-mean-token-mean"  # `sapo` averages so, whatever `loss_agg_mode` is
 
 
 def estimator(aggregation: str) -> str:
@@ -52,11 +51,12 @@ def _correction(options: Any) -> Iterator[str]:
     mode = options.trainer.v1.trainer_mode
     stale = mode.rpartition("_")[2] != "sync"
     if not correction.bypass_mode:
-        if stale and not correction.rollout_is:
+        name, value = ("rollout_is_threshold", 2.0) if correction.rollout_is else ("rollout_is", "token")
+        if stale and not correction[name]:
             yield (
-                f"train.rollout_is: {mode} trains on samples that older weights wrote, and null leaves them "
+                f"train.{name}: {mode} trains on samples that older weights wrote, and null leaves them "
                 "uncorrected, since the ratio to a recomputed old policy is 1 everywhere; set "
-                "train.rollout_is: token, train.old_log_prob: rollout, or train.mode: sync"
+                f"train.{name}: {value}, train.old_log_prob: rollout, or train.mode: sync"
             )
         return
     unused = [name for name in ("rollout_is", "rollout_rs") if correction[name]]
@@ -66,9 +66,9 @@ def _correction(options: Any) -> Iterator[str]:
             "computes neither weights nor rejections; set train.old_log_prob: recompute, or leave "
             f"{' and '.join(unused)} out"
         )
-    if loss in SEQUENCE_RATIO:
+    if loss == "gspo":
         yield (
-            f"train.old_log_prob: {loss} clips the mean ratio of a document in a range of some 1e-4, so that "
+            "train.old_log_prob: gspo clips the mean ratio of a document in a range of some 1e-4, so that "
             "with rollout, where the ratio is to the sampler, nearly every document is clipped; set "
             "train.old_log_prob: recompute"
         )
@@ -81,6 +81,18 @@ def _correction(options: Any) -> Iterator[str]:
 
 def _divisor(options: Any) -> Iterator[str]:
     aggregation = options.actor_rollout_ref.actor.loss_agg_mode
+    loss = options.actor_rollout_ref.actor.policy_loss.loss_mode.removeprefix(MEASURED)
+    if loss == "geo_mean":
+        yield (
+            "actor_rollout_ref.actor.policy_loss.loss_mode: geo_mean averages each micro-batch with its "
+            "padding, so that masked samples and the packing would change the size of a step; choose "
+            "another loss"
+        )
+    if loss == "sapo" and aggregation != SAPO_MEAN:
+        yield (
+            f"actor_rollout_ref.actor.loss_agg_mode: sapo divides by slots also with {aggregation}, so that "
+            f"masked samples would shrink a step; set train.aggregation: {SAPO_MEAN}"
+        )
     chosen = options.algorithm.adv_estimator
     if chosen in ("grpo", OVER_VALID) and chosen != estimator(aggregation):
         yield (

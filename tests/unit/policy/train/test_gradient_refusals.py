@@ -45,6 +45,7 @@ def test_a_synchronous_run_needs_no_correction(refused):
         ({"rollout_is": None, "admission": "fixed"}, (), "train.rollout_is", "train.old_log_prob: rollout"),
         ({"rollout_is": None, "loss": "gspo"} | SEQ_MEAN, (), "train.rollout_is", "token"),
         ({}, (f"{CORRECTION}.rollout_is=null",), "train.rollout_is", "token"),
+        ({}, (f"{CORRECTION}.rollout_is_threshold=null",), "train.rollout_is_threshold", "threshold: 2.0"),
         (ROLLOUT, (f"{CORRECTION}.bypass_mode=false",), "train.rollout_is", "token"),
         (
             ROLLOUT | {"loss": "gspo"} | SEQ_MEAN,
@@ -54,6 +55,14 @@ def test_a_synchronous_run_needs_no_correction(refused):
         ),
         (ROLLOUT | {"loss": "gspo", "mode": "sync"} | SEQ_MEAN, (), "train.old_log_prob: gspo", "recompute"),
         (ROLLOUT, (f"{LOSS}=gspo",), "train.old_log_prob: gspo", "recompute"),
+        (
+            {},
+            (f"{LOSS}=sapo",),
+            "actor_rollout_ref.actor.loss_agg_mode: sapo",
+            "set train.aggregation: seq-mean",
+        ),
+        (SEQ_MEAN, (f"{LOSS}=geo_mean",), f"{LOSS}: geo_mean", "another loss"),
+        (ROLLOUT, (f"{LOSS}=measured_geo_mean",), f"{LOSS}: geo_mean", "another loss"),
         (ROLLOUT, (f"{LOSS}=gpg",), "train.old_log_prob: the loss gpg", "recompute"),
         (ROLLOUT | {"rollout_is": "token"}, (), "train.rollout_is: no effect", "leave rollout_is out"),
         (ROLLOUT | {"rollout_is": "token", "mode": "sync"}, (), "train.rollout_is: no effect", "recompute"),
@@ -90,6 +99,10 @@ def test_a_gradient_that_is_not_what_it_claims_is_refused(refused, settings, opt
     wrong, _, advice = problem.partition("; ")
     assert wrong.startswith(field)
     assert cure in advice
+
+
+def test_sapo_passes_with_the_mean_that_it_computes(refused):
+    assert refused(SEQ_MEAN, f"{LOSS}=sapo") == []
 
 
 def test_another_estimator_of_verl_is_the_users_choice(refused):
