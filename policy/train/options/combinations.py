@@ -38,13 +38,20 @@ def _adapters(train: TrainSettings, config: Any) -> Iterator[str]:
     `ActorRolloutRefWorker.update_weights` asks for the base weights.
     """
     model = config.actor_rollout_ref.model
-    rank = model.lora.rank or model.lora_rank
+    fsdp = "train.lora", model.lora_rank
+    megatron = "train.verl.actor_rollout_ref.model.lora", model.lora.rank
+    (section, rank), (unread, other) = (megatron, fsdp) if train.megatron else (fsdp, megatron)
     if not rank:
-        if model.lora_adapter_path:
-            yield "actor_rollout_ref.model.lora_adapter_path: is not loaded with rank 0; set train.lora.rank"
+        if other:
+            yield (
+                f"{unread}.rank: verl does not read it with {'Megatron' if train.megatron else 'FSDP'}, "
+                f"and would train all weights; set {section}.rank"
+            )
+        elif model.lora_adapter_path:
+            yield f"actor_rollout_ref.model.lora_adapter_path: is not loaded with rank 0; set {section}.rank"
         return
     if not model.lora.merge:
-        cure = "set train.lora.merge: true"
+        cure = f"set {section}.merge: true"
         if train.mode == "separate_async":
             yield (
                 "train.lora.merge: false: verl sends separate generators the weights without their adapters, "
