@@ -81,7 +81,9 @@ UNREAD = {
 # Options that a run needs as they are.
 FIXED = {
     "actor_rollout_ref.rollout.calculate_log_probs": "stale samples are corrected with them",
+    "actor_rollout_ref.actor.checkpoint.async_save": "the ledger records checkpoints that are on the disk",
     "actor_rollout_ref.actor.use_dynamic_bsz": "train.micro_batch_tokens bounds a forward pass",
+    "data.dataloader_num_workers": "the dataset counts the visits of a prompt in its own process",
     "trainer.checkpoint_callback_class": "it records checkpoints in the ledger",
     "trainer.use_v1": "the sampler is that of the V1 trainer",
     "trainer.v1.separate_async.parameter_sync_step": "the sampler counts one batch a step",

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import re
+
 import pytest
 
 from coordinator.check import options
@@ -83,8 +85,6 @@ def test_a_mapping_that_verl_leaves_open_takes_any_key(config):
     ],
 )
 def test_an_option_that_verl_refuses_is_named(verl, words, refused):
-    import re
-
     assert re.search(words, refused(verl)), refused(verl)
 
 
@@ -99,6 +99,8 @@ def test_an_option_that_verl_refuses_is_named(verl, words, refused):
         ({"data": {"gen_batch_size": 8}}, "one at a time"),
         ({"trainer": {"test_freq": 10}}, "does not validate yet"),
         ({"actor_rollout_ref": {"actor": {"use_dynamic_bsz": False}}}, "train.micro_batch_tokens"),
+        ({"actor_rollout_ref": {"actor": {"checkpoint": {"async_save": True}}}}, "on the disk"),
+        ({"data": {"dataloader_num_workers": 2}}, "visits"),
         ({"data": {"truncation": "left"}}, "dataset class of this project"),
         ({"actor_rollout_ref": {"rollout": {"multi_turn": {"enable": True}}}}, "one turn"),
         ({"reward": {"reward_manager": {"name": "dapo"}}}, "reward.formula"),
@@ -184,6 +186,25 @@ def test_adapters_that_separate_generators_would_never_get_are_refused(verl, tra
 def test_an_engine_that_sends_no_adapters_is_refused(refused):
     verl = {"actor_rollout_ref": {"rollout": {"checkpoint_engine": {"backend": "delta_sharded"}}}}
     assert "delta_sharded sends the weights without" in refused(verl, lora={"rank": 8})
+
+
+LORA = {"actor_rollout_ref": {"model": {"lora": {"rank": 8, "merge": True}}}}
+
+
+@pytest.mark.parametrize(
+    ("verl", "train", "words"),
+    [
+        ({"model_engine": "megatron"}, {"lora": {"rank": 8}}, "train.lora.rank: .* Megatron.*set train.verl"),
+        (LORA, {}, "model.lora.rank: .* FSDP.*set train.lora.rank"),
+    ],
+)
+def test_a_rank_that_the_engine_does_not_read_is_refused(verl, train, words, refused):
+    assert re.search(words, refused(verl, sequence_parallel=1, **train))
+
+
+def test_megatron_gets_adapters_by_its_own_option(config):
+    made = config({"model_engine": "megatron"} | LORA, sequence_parallel=1).actor_rollout_ref.model
+    assert (made.lora.rank, made.lora.merge) == (8, True)
 
 
 def test_adapters_alone_are_sent_where_verl_can(config, refused):
