@@ -13,6 +13,7 @@ import time
 
 from coordinator.console.terminal import make_console, print_line
 from coordinator.host.hardware import detect
+from llmi.gpu_check.child import STOP_S, interruptible, run
 from llmi.gpu_check.sections import SECTIONS, Section
 from workers.process.interpreter import PYTHON, child_environment
 
@@ -23,6 +24,7 @@ OFFLINE = {"HF_HUB_OFFLINE": "1", "TRANSFORMERS_OFFLINE": "1"}
 
 def main(arguments: list[str]) -> int:
     """Run all sections; with an argument, only the section of that number, in this process."""
+    interruptible()
     if arguments:
         print_line(make_console(), SECTIONS[int(arguments[0])].run(), markup=False)
         return 0
@@ -44,7 +46,7 @@ def checked(number: int, section: Section) -> tuple[str, bool]:
     command = [*PYTHON, "-m", PROGRAM, str(number)]
     env = {**child_environment(os.environ), **OFFLINE}
     try:
-        done = subprocess.run(command, capture_output=True, text=True, timeout=LIMIT_S, check=False, env=env)
+        done = run(command, env, LIMIT_S, stop_s=STOP_S + 30)  # the section may be stopping `llmi train`
     except subprocess.TimeoutExpired:
         return f"{section.name}: failed: not done after {LIMIT_S:.0f} s", False
     if done.returncode:

@@ -10,7 +10,6 @@ import importlib.util
 import json
 import math
 import os
-import subprocess
 import sys
 import tempfile
 import time
@@ -18,6 +17,8 @@ from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
+
+from llmi.gpu_check import child
 
 PROMPTS = tuple(f"a lighthouse in {light} light" for light in ("red", "green", "blue", "grey"))
 TOKENS = 1024
@@ -124,7 +125,7 @@ def train(mode: str, device: str = "cuda") -> str:
         changes = [f"{field}={json.dumps(value)}" for field, value in fields.items()]
         llmi = Path(sys.executable).with_name("llmi")
         command = [str(llmi), "train", str(file), *changes, "--name", "check", "--dir", folder, "--json"]
-        done = subprocess.run(command, capture_output=True, text=True, check=False, env=dict(os.environ))
+        done = child.run(command, os.environ)
         if done.returncode:
             raise RuntimeError(done.stderr[-4000:])
         (row,) = [json.loads(line)["data"] for line in (Path(folder) / "check/metrics.jsonl").open()]

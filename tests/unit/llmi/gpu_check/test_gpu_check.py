@@ -2,14 +2,20 @@
 
 from __future__ import annotations
 
+import os
 import subprocess
+import sys
+from pathlib import Path
 
+import psutil
 import pytest
 from places import REPOSITORY
+from waiting import WAIT_S, wait_until
 
 from coordinator.host.hardware import detect
 from llmi.gpu_check import __main__ as program
 from llmi.gpu_check.sections import SECTIONS, Section, forward_backward
+from workers.storage.cache import CACHE_ENV
 
 FINE = Section("fine", lambda: "fine")
 
@@ -40,6 +46,56 @@ def test_a_section_that_fails_says_why_and_fails_the_check() -> None:
     assert not passed
     assert line.startswith(f"{SECTIONS[number].name}: failed (exit code 1)")
     assert "CUDA" in line
+
+
+def test_a_section_that_takes_too_long_fails_the_check(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(program, "LIMIT_S", 0.1)
+    line, passed = program.checked(0, SECTIONS[0])
+    assert (line, passed) == (f"{SECTIONS[0].name}: failed: not done after 0 s", False)
+    assert not [one for one in psutil.Process().children() if program.PROGRAM in one.cmdline()]
+
+
+# In place of `llmi train`: creates `started`, and `stopped` at SIGTERM.
+TRAIN = """#!{python}
+import pathlib, signal, sys
+folder = pathlib.Path(sys.argv[2])
+def stop(*_):
+    (folder / "stopped").touch()
+    sys.exit(143)
+signal.signal(signal.SIGTERM, stop)
+(folder / "started").touch()
+while True:
+    signal.pause()
+"""
+SECTION = """
+import pathlib, sys
+import llmi.demo.parts
+from llmi.gpu_check import __main__ as program, sections
+folder = pathlib.Path(sys.argv[1])
+sys.executable = str(folder / "python")
+llmi.demo.parts.services = lambda *_: (folder, {})
+sections.random_model = lambda model: model
+program.SECTIONS = (sections.Section("train", lambda: sections.train("sync")),)
+program.main(["0"])
+"""
+
+
+def test_a_section_that_is_stopped_stops_its_run_and_leaves_no_folder(tmp_path: Path) -> None:
+    llmi = tmp_path / "llmi"
+    llmi.write_text(TRAIN.format(python=sys.executable))
+    llmi.chmod(0o755)
+    cache = tmp_path / "cache"
+    cache.mkdir()
+    command = [sys.executable, "-c", SECTION, str(tmp_path)]
+    section = subprocess.Popen(command, env={**os.environ, CACHE_ENV: str(cache)})
+    try:
+        wait_until((tmp_path / "started").exists)
+        assert len(list(cache.iterdir())) == 1
+    finally:
+        section.terminate()
+    section.wait(WAIT_S)
+    assert (tmp_path / "stopped").exists()
+    assert list(cache.iterdir()) == []
 
 
 def test_forward_and_backward_on_a_cpu() -> None:
