@@ -149,8 +149,9 @@ class TrainSettings(Settings):
     """When admission pauses because a provider is down."""
     rollout_timeout_s: float = Field(default=1800.0, gt=0)
     """Seconds that a rollout may take for its text, and again for its tools and judges after that; more than
-    `tools.code.budget_s`. A text that takes longer is cut and scored as it stands; a rollout with tools or
-    judges that take longer is masked. Half an hour holds the longest document."""
+    `tools.code.budget_s`. A text that takes longer is cut and scored as it stands, or masked if the generator
+    stood still for long; a rollout with tools or judges that take longer is masked. Half an hour holds the
+    longest document."""
     rollout_processes: int = Field(default=8, ge=1)
     """Processes that run the rollouts. A group goes to the one with the fewest groups in flight."""
     poll_s: float = Field(default=0.2, gt=0)

@@ -61,7 +61,8 @@ class RolloutResult:
 
     `versions`: trainer steps of the oldest and newest weights that wrote it. `segments`: number of calls of
     the generator; `spans`: the times of each. `truncated`: the token limit ended it; `out_of_time`: its time
-    ended it. `generated_s`, `scored_s`: seconds. `reward` is None when infrastructure failures mask it.
+    ended it; `stall`: why that masks it (`policy.rollout.stalls`). `generated_s`, `scored_s`: seconds.
+    `reward` is None when infrastructure failures mask it.
     """
 
     prompt_ids: list[int]
@@ -71,6 +72,7 @@ class RolloutResult:
     parts: list[Part] = field(default_factory=list)
     truncated: bool = False
     out_of_time: bool = False
+    stall: str | None = None
     generated_s: float = 0.0
     scored_s: float = 0.0
     document: Document | None = None
@@ -95,6 +97,12 @@ class RolloutResult:
     def tokens(self) -> int:
         """Number of generated tokens."""
         return len(self._log_probs)
+
+    @property
+    def segment_times(self) -> list[tuple[float, int]]:
+        """Seconds and tokens of each segment."""
+        pairs = zip(self.spans, self._segments, strict=True)
+        return [(ended - began, tokens) for (began, ended), (tokens, _) in pairs]
 
     @property
     def token_ids(self) -> list[int]:

@@ -3,14 +3,13 @@
 Independent of verl: generator, client and scorer are parameters.
 
 A rollout has its time (`Limits.timeout_s`) twice: for its text, and for the tools and judges that are open
-when the text is complete.
+when the text is complete. The prompt has been prepared before, in the same time once more.
 
 - A text that runs out of it is cut after its last complete segment, and scored as it stands, like one that
   reaches the token limit. Masking it would be wrong: slow texts are the long ones, and a policy that loses
   nothing by them learns to write longer.
-- Tools and judges that run out of it are infrastructure: the rollout is masked, with the cause
-  `rollout_timeout` and what it waited for. So is a text without a complete segment: it has no token to train
-  on, and a generator that needs so long for `SEGMENT_TOKENS` is broken.
+- If the generator stood still for long (`policy.rollout.stalls`), or tools or judges run out of the time, the
+  rollout is masked: that is infrastructure. The cause is `rollout_timeout`, with what was late.
 - A `TimeoutError` from anywhere else is an error like any other.
 
 Invariants:
@@ -18,7 +17,8 @@ Invariants:
   sampler, and the state of one that raises follows from its group;
 - token ids in and out: text is never encoded again;
 - generation never waits for a tool;
-- nothing that it started outlives it, except the saved text.
+- nothing that it started outlives it, except the saved text and a segment that vLLM was generating: verl does
+  not abort a request when its caller is cancelled.
 """
 
 from __future__ import annotations
@@ -34,6 +34,7 @@ from policy.ledger.writer import LedgerWriter
 from policy.resume.completions import CompletionStore
 from policy.rollout.detokenizer import Decode, Detokenizer
 from policy.rollout.result import Generate, RolloutResult
+from policy.rollout.stalls import stall
 from policy.rollout.tooling import Tooling
 from policy.scoring import Draft, Score, Scorer
 from workers.client.handle import RequestClient
@@ -42,7 +43,9 @@ from workers.messages import Failure
 from workers.settings import ToolSettings
 
 logger = logging.getLogger(__name__)
-SEGMENT_TOKENS = 2048  # most tokens of a segment, and so the most that a text loses when it is cut by time
+# Most tokens of a segment, and so the most that a text loses when it is cut by time. vLLM does not find a
+# stop string that began in an earlier segment: a tag with such an `</imgen>` is posted when the segment ends.
+SEGMENT_TOKENS = 2048
 
 
 @dataclass(frozen=True)
@@ -114,9 +117,10 @@ class Rollout:
             if not limit.expired():
                 raise
             result.out_of_time = True
+            result.stall = stall(result.segment_times, self._left(result), self.limits.timeout_s)
         self._parse(tags.feed(text.close()) + tags.close(), result, tooling)
         result.generated_s = time.monotonic() - started
-        if result.tokens and not self.replayed:
+        if not result.stall and not self.replayed:
             await self._save_text(result)
             self.ledger.text_generated(self.rollout_id, result.spans)
 
@@ -127,6 +131,10 @@ class Rollout:
             except OSError as error:  # this run continues; a resumed one would generate it again
                 logger.warning("the text of %s was not saved: %s", self.rollout_id, error)
 
+    def _left(self, result: RolloutResult) -> int:
+        """Most tokens of the next segment."""
+        return min(self.limits.response_tokens - result.tokens, SEGMENT_TOKENS)
+
     async def _generate_segment(
         self, result: RolloutResult, text: Detokenizer, tags: TagReader, tooling: Tooling
     ) -> bool:
@@ -134,7 +142,7 @@ class Rollout:
 
         A method of its own, so that the segment is freed before the next one is generated.
         """
-        left = min(self.limits.response_tokens - result.tokens, SEGMENT_TOKENS)
+        left = self._left(result)
         began = time.time()
         segment = await self.generate(result.context, left, result.segments)
         result.spans.append((began, time.time()))
@@ -155,8 +163,8 @@ class Rollout:
         result.parts += tooling.take(parts)
 
     async def _score_in_time(self, result: RolloutResult, tooling: Tooling) -> None:
-        if not result.tokens:
-            self._mask(result, "the generator completed no segment")
+        if result.stall:
+            self._mask(result, result.stall)
             return
         try:
             async with asyncio.timeout(self.limits.timeout_s) as limit:

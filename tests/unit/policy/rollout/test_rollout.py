@@ -308,6 +308,21 @@ async def test_a_long_text_without_tags_loses_little_when_its_time_runs_out(buil
     assert written.reward == 1.0
 
 
+async def test_a_text_whose_generator_stood_still_is_masked_and_not_saved(build, tmp_path, monkeypatch):
+    monkeypatch.setattr("policy.rollout.stalls.LEAST_S", 0.05)
+    queue, model = Queue(), Model(f"One {search('x')} two", gate_at=1)
+    began = build(model=model, queue=queue, tokens=len(f"One {search('x')}") + 1, timeout_s=0.5)
+    texts = CompletionStore(tmp_path)
+    written = await dataclasses.replace(began, texts=texts).run(PROMPT)
+    [failure] = written.score.masked_by
+    assert failure.cause == Cause.ROLLOUT_TIMEOUT
+    assert "stood still" in failure.detail
+    assert written.reward is None
+    assert queue.cancelled == ["u_0-0"]
+    assert texts.load("u_0") is None
+    assert state(tmp_path) == "masked"
+
+
 async def test_a_segment_that_reaches_its_limit_is_continued(build, monkeypatch):
     monkeypatch.setattr("policy.rollout.rollout.SEGMENT_TOKENS", 7)
     text = "Words, no tag, and more words than fit."
