@@ -46,6 +46,7 @@ logger = logging.getLogger(__name__)
 # Most tokens of a segment, and so the most that a text loses when it is cut by time. vLLM does not find a
 # stop string that began in an earlier segment: a tag with such an `</imgen>` is posted when the segment ends.
 SEGMENT_TOKENS = 2048
+SAVE_S = 60.0  # most time to save a text
 
 
 @dataclass(frozen=True)
@@ -127,9 +128,11 @@ class Rollout:
     async def _save_text(self, result: RolloutResult) -> None:
         if self.texts is not None:
             try:
-                await asyncio.to_thread(self.texts.save, self.rollout_id, result.completion)
+                async with asyncio.timeout(SAVE_S):
+                    await asyncio.to_thread(self.texts.save, self.rollout_id, result.completion)
             except OSError as error:  # this run continues; a resumed one would generate it again
-                logger.warning("the text of %s was not saved: %s", self.rollout_id, error)
+                why = str(error) or f"not written in {SAVE_S:g} s"
+                logger.warning("the text of %s was not saved: %s", self.rollout_id, why)
 
     def _left(self, result: RolloutResult) -> int:
         """Most tokens of the next segment."""

@@ -6,6 +6,7 @@ from __future__ import annotations
 import asyncio
 import dataclasses
 import random
+import threading
 
 import pytest
 from hypothesis import given, settings
@@ -554,3 +555,19 @@ async def test_a_text_that_cannot_be_saved_does_not_fail_the_rollout(build, tmp_
     written = await dataclasses.replace(build("x"), texts=CompletionStore(tmp_path)).run(PROMPT)
     assert written.reward == 1.0
     assert "was not saved" in caplog.text
+
+
+async def test_a_text_on_a_disk_that_hangs_does_not_hold_the_rollout(build, monkeypatch, caplog):
+    monkeypatch.setattr("policy.rollout.rollout.SAVE_S", 0.05)
+    hung = threading.Event()
+
+    class Hanging:
+        def save(self, rollout_id, text):
+            hung.wait(PATIENCE_S)
+
+    try:
+        written = await dataclasses.replace(build("x"), texts=Hanging()).run(PROMPT)
+    finally:
+        hung.set()
+    assert written.reward == 1.0
+    assert "u_0 was not saved: not written in 0.05 s" in caplog.text
