@@ -81,7 +81,7 @@ class InterleavedAgentLoop(AgentLoopBase):
                     list(row["raw_prompt"]), images=images or None
                 )
         except Exception as error:
-            late = f"input images not read in {self._limits.timeout_s:g} s" if limit.expired() else error
+            late = f"prompt not prepared in {self._limits.timeout_s:g} s" if limit.expired() else error
             shared.ledger.rollout_raised(rollout_id, f"{type(error).__name__}: {late}")
             raise
         if saved and (done := saved[0]).document and done.score:

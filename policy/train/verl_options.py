@@ -211,8 +211,9 @@ def _sampler(train: TrainSettings, run: Path) -> dict[str, object]:
         # Stop rather than generate groups that are all dropped: unless a provider is down, the cause does not
         # pass by itself. All groups in flight may become stale at once, though.
         f"+{sampler}.sampler_kwargs.max_wasted": max(4, 2 * train.max_staleness) * train.batch_size,
-        # A rollout ends within twice its time-out; half of it again is for those that wait for a slot.
-        f"+{sampler}.sampler_kwargs.stall_s": 2.5 * train.rollout_timeout_s + 60,
+        # A rollout has its time-out for its prompt, for its text, and for its tools and judges, and a minute
+        # to save the text; another minute is for the rest.
+        f"+{sampler}.sampler_kwargs.stall_s": 3 * train.rollout_timeout_s + 120,
         f"+{sampler}.sampler_kwargs.pause.share": train.pause.share,
         f"+{sampler}.sampler_kwargs.pause.for_s": train.pause.for_s,
         f"+{sampler}.sampler_kwargs.pause.probe_s": train.pause.probe_s,

@@ -173,4 +173,4 @@ async def test_a_prompt_that_is_not_ready_in_time_fails_and_says_so(ask, tmp_pat
     with pytest.raises(TimeoutError):
         await ask(ResumePlan(), timeout_s=0.1)
     reason = read_ledger(tmp_path).rollouts[NAME].reason
-    assert reason == "TimeoutError: input images not read in 0.1 s"
+    assert reason == "TimeoutError: prompt not prepared in 0.1 s"

@@ -8,6 +8,7 @@ import pytest
 
 from coordinator.check import options
 from coordinator.config.settings import load
+from policy.rollout.rollout import SAVE_S
 from policy.settings import TrainSettings
 from policy.train.options.hydra import quote
 from policy.train.options.verl_config import compose
@@ -253,6 +254,11 @@ def test_offload_moves_weights_and_optimiser(config):
 def test_the_sampler_is_given_how_many_groups_without_a_signal_it_may_replace(enable, most, config):
     made = config(filter_groups={"enable": enable, "max_batches": 2.5}, batch_size=32)
     assert made.trainer.v1.sampler.sampler_kwargs.max_no_signal == most
+
+
+def test_a_rollout_that_uses_all_its_time_is_no_stall(config):
+    sampler = config(rollout_timeout_s=100).trainer.v1.sampler.sampler_kwargs
+    assert sampler.stall_s > 3 * 100 + SAVE_S  # prompt, text, tools and judges; saving the text
 
 
 def test_megatron_trains_with_the_same_schedule(config):
