@@ -31,11 +31,12 @@ from coordinator.rehearse.unrehearsed import Unrehearsed
 from coordinator.run.launch import launch
 from coordinator.watch.summary import Summary
 from policy.settings import checkpoint
-from workers.errors import ConfigError
+from workers.errors import Cause, ConfigError, InfrastructureFault
 from workers.process.interpreter import PYTHON, child_environment
 from workers.settings import REDIS_ENV
 from workers.storage.cache import cache_folder
 
+TINY_S = 600.0  # to download the small files of a model, make it tiny and train it; usually under a minute
 TAIL = 2000  # characters of a child's output in a message
 
 
@@ -52,8 +53,9 @@ def rehearse(
 ) -> Rehearsal:
     """Rehearse `config` in `runs/<name>`. `began`: when the command started (monotonic seconds).
 
-    Raises `ConfigError` for what is wrong with the configuration, its model or its data; the errors of
-    `coordinator.run.launch.launch`; `RuntimeError` when a step or the checkpoint is missing in the end.
+    Raises `ConfigError` for what is wrong with the configuration, its model or its data;
+    `InfrastructureFault` when the tiny model takes too long; the errors of `coordinator.run.launch.launch`;
+    `RuntimeError` when a step or the checkpoint is missing in the end.
     """
     _check(config, runs / config.name)
     local = parts.find(parts.DEMO, "--rehearse")
@@ -92,9 +94,15 @@ def _absent(config: RunConfig) -> list[str]:
 def _tiny(model: str, folder: Path) -> Path:
     """Make the tiny model in a process of its own."""
     command = [*PYTHON, "-m", tiny_model.__name__, str(Path(model).expanduser()), str(folder)]
-    done = subprocess.run(
-        command, capture_output=True, text=True, check=False, env=child_environment(os.environ)
-    )
+    env = child_environment(os.environ)
+    try:
+        done = subprocess.run(command, capture_output=True, text=True, check=False, env=env, timeout=TINY_S)
+    except subprocess.TimeoutExpired:
+        raise InfrastructureFault(
+            Cause.TIMEOUT,
+            f"train.model: {model} was not made tiny within {TINY_S:.0f} s; if it is a hub id, run `hf "
+            f"download {model} --exclude '*.safetensors'`, and name that folder with train.model=FOLDER",
+        ) from None
     if done.returncode == tiny_model.UNUSABLE and done.stdout:
         raise ConfigError(json.loads(done.stdout.splitlines()[-1]))
     if done.returncode:
