@@ -11,8 +11,9 @@ image: M from 5, 5, 5. No prose: text = 1.
 
 Where the paper and its released code differ, or only the code says anything, this is the code: the number of
 images is exact on every split but "train", there is a limit of ten images, and the score of the required
-tools is not in the sum. Two faults of the code are not followed, since they are no part of the formula: a
-grade outside of 1 to 5 is refused, and a judge that failed masks the sample instead of grading it 1.
+tools is not in the sum. Three faults of the code are not followed, since they are no part of the formula: a
+grade outside of 1 to 5 is refused, a judge that failed masks the sample instead of grading it 1, and the
+literal text `<image>` is no image.
 
 Invariant: reads the published axes only, so that a new axis cannot change it.
 """
