@@ -1,13 +1,13 @@
 """The base class of reward formulas, and the arithmetic that they share. Pure functions.
 
-A formula turns the counts of a document and the judges' verdicts into a reward in [0, 1]. Both shipped
-formulas have the published terms (LLM-I, arXiv 2509.13642), and one of their own, T:
+A formula turns the counts of a document and the judges' verdicts into a reward in [0, 1]. The terms are the
+published ones (LLM-I, arXiv 2509.13642) and T, which only `grounded` has:
 
     L = unit(weighted mean of the text judge's axes)     unit(x) = (x - 1) / 4, from 1..5 to 0..1
     M = unit(weighted mean of the image judge's axes)
     R = (0.2·r_num + 0.3·M·r_num + 0.5·L + 0.2·T) / (sum of the weights of the terms present)
 
-The published formula has all terms but T, so its weights sum to 1.
+Without T the weights sum to 1, as published.
 """
 
 from __future__ import annotations
@@ -34,10 +34,13 @@ class Formula(ABC):
 
     `name`: its name in the configuration (`reward.formula`) and in the breakdown. `failures_lower`: whether
     the image judge lowers its grades for failed images; False where the formula counts failures itself.
+    `repeats_shown`: whether the image judge sees images that add nothing (`rewards.repeats`); False where the
+    formula counts them itself. Then a copy of a good picture does not raise the mean of bad ones.
     """
 
     name: ClassVar[str]
     failures_lower: ClassVar[bool] = False
+    repeats_shown: ClassVar[bool] = True
 
     @property
     def axes(self) -> tuple[Axis, ...]:

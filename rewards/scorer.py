@@ -96,6 +96,7 @@ class QueueScorer:
         return JudgeImagePayload.of(
             document,
             failures_lower=formula.failures_lower,
+            repeats_shown=formula.repeats_shown,
             judge=self.judges.image.name,
             axes=axes.added(formula.axes, "image"),
         )

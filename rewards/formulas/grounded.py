@@ -13,7 +13,7 @@ The **cost** of a tag too many or wasted is 0.3, or 1/N if that is less.
     - at least one (99): 1 with a new image, else 0. Any number (0): 1. None (-1): 1 without a tag, else 0;
     - images are due and every tag is valid: 0.1 at least, the token for trying.
 - M: unit(mean of the image axes) · (1 - cost)^wasted; 0 without a new image, and for more than 10 tags where
-  the number is free (0 or 99).
+  the number is free (0 or 99). The image judge sees new images only.
 - L: unit(mean of the text judge's axes). No prose: prose is graded 1. What a grade of the tags has above 1 is
   multiplied by (1 - cost)^wasted, and by the share of the due images (N, else one) that are there.
 - T: the weights of the required tools with a new image, relative to those of all required tools. Left out
@@ -58,6 +58,7 @@ class FORMULA(Formula):
     """See the module. Reads every registered axis."""
 
     name = "grounded"
+    repeats_shown = False
 
     @property
     def axes(self) -> tuple[Axis, ...]:

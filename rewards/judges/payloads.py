@@ -1,8 +1,9 @@
 """The payloads of the judges' jobs: the task and the document's parts in order.
 
 Invariants:
-- The order of parts is the document's. Tags that were refused for their number are left out: the formula
-  counts them, and the judges would grade what was not tried.
+- The order of parts is the document's. Tags that were refused for their number (`tools.max_requests`) are
+  left out: the judges would grade what was not tried. `grounded` counts them, `llmi` does not, so the
+  published configurations refuse none.
 - Equal documents give equal payloads: no ids, no times.
 - Images are references, never bytes.
 - A payload fits into a message of the queue; `rewards.judges.shorten` cuts what is too long.
@@ -19,6 +20,7 @@ from pydantic import Field, JsonValue, model_validator
 from policy.document import Document, ImagePart, InvalidPart, Part, TextPart
 from rewards.judges import shorten
 from rewards.judges.parts import ImagePiece, ShownImage, ShownInvalid, ShownTag, ShownText, TextPiece
+from rewards.repeats import wasted
 from workers.messages import BlobRef, Message, Success
 
 
@@ -74,13 +76,23 @@ class JudgeImagePayload(Message):
 
     @classmethod
     def of(
-        cls, document: Document, *, failures_lower: bool = False, judge: str = "", axes: tuple[str, ...] = ()
+        cls,
+        document: Document,
+        *,
+        failures_lower: bool = False,
+        repeats_shown: bool = True,
+        judge: str = "",
+        axes: tuple[str, ...] = (),
     ) -> JudgeImagePayload:
-        task = document.task
+        """`repeats_shown`: False leaves out the images that add nothing (`rewards.repeats`)."""
+        task, hidden = document.task, {} if repeats_shown else wasted(document)
+        shown = [
+            part for part in _judged(document) if not (isinstance(part, ImagePart) and part.index in hidden)
+        ]
         whole = cls(
             question=task.question,
             inputs=task.inputs,
-            parts=tuple(image_piece(part) for part in _judged(document)),
+            parts=tuple(image_piece(part) for part in shown),
             failures_lower=failures_lower,
             judge=judge,
             axes=axes,

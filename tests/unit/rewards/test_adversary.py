@@ -17,6 +17,7 @@ from reward_sketches import ASKED, TOOLS, Kind, Sketch, verdicts
 
 from rewards import formulas
 from rewards.formula import Formula
+from rewards.formulas import grounded
 
 TOKEN = 0.02  # for a first tag that fails
 STARTS, CHANGES = 300, 60
@@ -45,10 +46,11 @@ class Work:
     def sketch(self) -> Sketch:
         return Sketch(self.asked, self.required, self.prose > 0, tuple((t.kind, t.tool) for t in self.tags))
 
-    def grades(self) -> tuple[int, ...]:
+    def grades(self, *, repeats_shown: bool = False) -> tuple[int, ...]:
         """As the judges give them: the weakest tag decides, pictures are graded together."""
         weakest = min((1 if tag.kind == "invalid" else tag.words for tag in self.tags), default=5)
-        shown = [tag.picture for tag in self.tags if tag.kind in ("new", "repeated", "unchanged")]
+        kinds = ("new", "repeated", "unchanged") if repeats_shown else ("new",)
+        shown = [tag.picture for tag in self.tags if tag.kind in kinds]
         picture = round(sum(shown) / len(shown)) if shown else 1
         return (max(1, self.prose), weakest, picture, picture, picture)
 
@@ -56,7 +58,7 @@ class Work:
         """What a reader cares about, each the better the higher.
 
         The text; the requested images that are there; each required tool; tags without an image of their own;
-        tags beyond what was requested; how good the pictures and the weakest tag are.
+        tags beyond what was requested; how good the new pictures and the weakest tag are.
         """
         new = [tag.tool for tag in self.tags if tag.kind == "new"]
         wanted = {-1: 0, 0: int(bool(self.required or self.tags)), 99: 1}.get(self.asked, self.asked)
@@ -128,7 +130,7 @@ def changed(work: Work, rng: random.Random) -> Work:
 
 
 def score(formula: Formula, work: Work) -> float:
-    text, image = verdicts(work.grades())
+    text, image = verdicts(work.grades(repeats_shown=formula.repeats_shown))
     facts = work.sketch.facts
     verdict = image if formula.needs_image_verdict(facts) else None
     return formula.score(facts, text, verdict).reward or 0.0
@@ -167,3 +169,11 @@ def test_the_search_finds_the_hacks_of_the_published_formula() -> None:
     assert any(end.sketch.new < end.sketch.facts.images for _, end, *_ in found), "repeating"
     failing = [end for _, end, *_ in found if end.tags and not end.sketch.facts.images]
     assert failing, "failing on purpose"
+
+
+def test_the_search_finds_copies_of_the_best_picture_where_the_image_judge_sees_them() -> None:
+    class Shown(grounded.FORMULA):
+        repeats_shown = True
+
+    _, end, *_ = next(hacks(Shown(), 1))
+    assert end.sketch.new < end.sketch.facts.images

@@ -91,6 +91,17 @@ async def test_both_verdicts_become_a_reward_with_its_breakdown() -> None:
     assert client.cancelled == []
 
 
+@pytest.mark.parametrize(("formula", "shown"), [("grounded", 2), ("llmi", 4)])
+async def test_a_copy_and_an_edit_without_effect_are_shown_where_images_are_only_counted(
+    formula: str, shown: int
+) -> None:
+    client = FakeClient()
+    parts = (P("x"), I(blob=BLOB), I("search"), I(blob=BLOB), I("edit", unchanged=True))
+    await score(document(*parts), client, formula)
+    payload = next(request.payload for request in client.posted if request.kind == "judge_image")
+    assert [part["type"] for part in payload["parts"]] == ["text", *["image"] * shown]
+
+
 async def test_the_text_judge_does_not_wait_for_images() -> None:
     client = FakeClient()
     images: asyncio.Future[Document] = asyncio.get_running_loop().create_future()
