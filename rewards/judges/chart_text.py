@@ -1,6 +1,9 @@
 """The strings that chart code draws: those that reach a call which writes, through variables or directly.
 
-A string that is assigned and never used, or stands in code that never runs, is not on the chart.
+A string that is assigned and never used, or stands in code that visibly never runs, is not on the chart: a
+function that nothing names, a branch that a constant or an expression of constants decides against, and a
+loop over an empty list, tuple or string. Nothing else is recognised, such as a variable that is false or
+`range(0)`.
 
 Invariants: nothing is evaluated; no input raises; time is linear in the length of the code. Code that
 Python's parser refuses, also for its depth, draws nothing.
@@ -52,12 +55,12 @@ def drawn_strings(code: str) -> list[str]:
             found.append(node.value)
         elif isinstance(node, ast.Name):
             stack += values.pop(node.id, ())
-        stack += ast.iter_child_nodes(node)
+        stack += _children(node)
     return found
 
 
 def _running(tree: ast.AST) -> Iterator[ast.AST]:
-    """The nodes of code that can run: no function that nothing names, no branch of a false constant."""
+    """The nodes of code that can run, as far as the module says."""
     named = {node.id for node in ast.walk(tree) if isinstance(node, ast.Name)}
     stack = [tree]
     while stack:
@@ -66,10 +69,26 @@ def _running(tree: ast.AST) -> Iterator[ast.AST]:
         match node:
             case ast.FunctionDef(name=name) | ast.AsyncFunctionDef(name=name) | ast.ClassDef(name=name):
                 stack += ast.iter_child_nodes(node) if name in named else ()
-            case ast.If(test=ast.Constant(value=test)) | ast.While(test=ast.Constant(value=test)):
-                stack += ast.iter_child_nodes(node) if test else node.orelse
             case _:
-                stack += ast.iter_child_nodes(node)
+                stack += _children(node)
+
+
+def _children(node: ast.AST) -> Iterable[ast.AST]:
+    """The children of a node that can run. Of an expression of constants, such as 1 > 2, no branch can."""
+    match node:
+        case ast.If(test=test) | ast.While(test=test) | ast.IfExp(test=test) if _is_constant(test):
+            if not isinstance(test, ast.Constant):
+                return ()
+            branch = node.body if test.value else node.orelse
+            return [branch] if isinstance(branch, ast.AST) else branch
+        case ast.For(iter=ast.List(elts=[]) | ast.Tuple(elts=[]) | ast.Constant(value="")):
+            return node.orelse
+    return ast.iter_child_nodes(node)
+
+
+def _is_constant(test: ast.expr) -> bool:
+    """Whether an expression has no name in it."""
+    return not any(isinstance(part, ast.Name) for part in ast.walk(test))
 
 
 def _writes(call: ast.Call) -> bool:

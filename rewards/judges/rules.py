@@ -1,8 +1,9 @@
 """The rule-based judges of the demo: grades from words and pixels, without a model.
 
-They do not understand meaning. They measure whether a document is about what was asked, whether its tags are
-specific and use the right tool, and whether its pictures show anything. Grades spread over 1 to 5, so that a
-policy can learn from them.
+They understand neither meaning nor grammar. They measure whether a document is about what was asked, whether
+its tags are specific and use the right tool, and whether its pictures show anything. Grades spread over 1 to
+5, so that a policy can learn from them. `words.is_soup` and `chart_text` say which text without sentences and
+which strings that are not drawn they recognise.
 
 Invariants: deterministic; equal documents get equal verdicts; a wrong tool or a blank picture never raises a
 grade; the source of a verdict is {"judge": "rules"}.

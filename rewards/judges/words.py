@@ -84,9 +84,10 @@ def overlap(one: frozenset[str], other: frozenset[str]) -> float:
 
 
 def is_soup(text: str, question: str) -> bool:
-    """Whether the text is words without sentences: no function words, these out of order, or a list.
+    """Whether the text is words without sentences: few function words, articles before prepositions, a list.
 
-    Only for a question in a language of which the function words are known.
+    Grammar is not checked, so subject words with function words between them are no soup ("heron is nest and
+    grey in water"). Only for a question in a language of which the function words are known.
     """
     words, asked = all_words(text), all_words(question)
     if len(words) < _FEWEST or not asked or _share(asked, _FUNCTION) < _LEAST:
