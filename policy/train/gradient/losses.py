@@ -23,7 +23,7 @@ MAX_LOG_RATIO = 20.0  # as in verl's losses
 
 
 def measured(loss: Callable[..., Any]) -> Callable[..., Any]:
-    """The same loss, with the sums of `ratio_sums` among its metrics."""
+    """The same loss, with the sums of `ratio_sums`, and of the tokens that it clipped, among its metrics."""
 
     @functools.wraps(loss)
     def compute(
@@ -45,6 +45,8 @@ def measured(loss: Callable[..., Any]) -> Callable[..., Any]:
             rollout_is_weights=rollout_is_weights,
         )
         sums = ratio_sums(log_prob.detach() - old_log_prob, response_mask.bool(), config)
+        share = metrics.get("actor/pg_clipfrac", 0.0) + metrics.get("actor/pg_clipfrac_lower", 0.0)
+        sums["clipped"] = share * sums["tokens"]
         return value, metrics | {f"{SUMS}{name}": total for name, total in sums.items()}
 
     return compute

@@ -29,9 +29,9 @@ def complete(metrics: dict[str, Any]) -> None:
         if TRUNCATED in metrics:
             metrics[CLIPPED] = metrics[TRUNCATED]
         return
-    tokens, weight, squared, above, below, kl, k3 = (
+    tokens, weight, squared, above, below, kl, k3, clipped = (
         sums[f"actor/{SUMS}{name}"]
-        for name in ("tokens", "weight", "weight_squared", "above", "below", "kl", "k3")
+        for name in ("tokens", "weight", "weight_squared", "above", "below", "kl", "k3", "clipped")
     )
     if not tokens:
         return
@@ -42,5 +42,5 @@ def complete(metrics: dict[str, Any]) -> None:
         "rollout_corr/rollout_is_ratio_fraction_low": below / tokens,
         "rollout_corr/kl": kl / tokens,
         "rollout_corr/k3_kl": k3 / tokens,
-        CLIPPED: metrics.get("actor/pg_clipfrac", 0.0) + metrics.get("actor/pg_clipfrac_lower", 0.0),
+        CLIPPED: clipped / tokens,
     }

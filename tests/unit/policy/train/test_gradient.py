@@ -42,7 +42,7 @@ def sample(group: str, reward: float, old: list[float], stale: list[float], move
 SAMPLES = [
     sample("a", 0.9, [-1.0, -2.0, -0.5], [0.0, 0.0, 0.0], [0.1, 0.3, -0.3]),
     sample("a", 0.1, [-0.7, -1.1], [0.0, 0.0], [0.05, -0.4]),
-    sample("a", 0.4, [-2.0, -0.1, -0.3, -1.5], [-0.9, 0.4, 0.1, -0.2], [0.01, 0.02, 0.25, -0.01]),
+    sample("a", 0.5, [-2.0, -0.1, -0.3, -1.5], [-0.9, 0.4, 0.1, -0.2], [0.01, 0.02, 0.25, -0.01]),
     sample("a", 0.2, [-0.2, -3.0, -1.0], [0.7, -0.1, 0.3], [2.5, 0.1, -0.3]),
     sample("b", 0.8, [-0.4, -0.6, -0.8, -1.0, -1.2], [0.3, 0.2, 0.1, 0.0, -1.0], [0.0] * 5),
     sample("b", 0.3, [-1.5], [-0.1], [0.015]),
@@ -158,16 +158,18 @@ def test_both_ways_report_the_same_metrics(trained):
     assert not [name for name in rollout if name.startswith("actor/rollout_corr/")]
 
 
-def test_the_effective_sample_size_and_the_share_clipped_are_those_of_the_tokens(trained):
+def test_the_effective_sample_size_and_the_share_clipped_are_those_of_the_tokens(trained, on_cpu):
     stale = [math.exp(a - b) for one in SAMPLES for a, b in zip(one.old, one.sampler, strict=True)]
     ratios = [math.exp(a - b) for one in SAMPLES for a, b in zip(one.new, one.sampler, strict=True)]
+    rollout = {"old_log_prob": "rollout"}
+    slopes = flat(reference(on_cpu(**rollout), SAMPLES)[1])
     cases = (
-        ({}, [min(w, 2.0) for w in stale]),
-        ({"old_log_prob": "rollout"}, [min(r, 10.0) for r in ratios]),
+        ({}, [min(w, 2.0) for w in stale], sum(w > 2 for w in stale)),
+        (rollout, [min(r, 10.0) for r in ratios], slopes.count(0.0)),
     )
-    for settings, weights in cases:
+    for settings, weights, clipped in cases:
         metrics = trained(settings).metrics
         effective = sum(weights) ** 2 / sum(w * w for w in weights) / len(weights)
         assert metrics[EFFECTIVE] == pytest.approx(effective, abs=1e-5)
         assert metrics["rollout_corr/rollout_is_mean"] == pytest.approx(mean(weights), abs=1e-5)
-    assert trained({}).metrics[CLIPPED] == pytest.approx(sum(w > 2 for w in stale) / len(stale))
+        assert metrics[CLIPPED] == pytest.approx(clipped / len(weights))
