@@ -26,7 +26,7 @@ def _batches(train: TrainSettings, config: Any) -> Iterator[str]:
             f"({train.batch_size}) with separate_async; leave it out, or set train.mode: colocate_async "
             "or sync"
         )
-    elif train.batch_size % mini:
+    elif not mini or mini < 0 or train.batch_size % mini:
         yield (
             f"actor_rollout_ref.actor.ppo_mini_batch_size: {mini} does not divide train.batch_size "
             f"({train.batch_size}); set a divisor"
@@ -59,7 +59,7 @@ def _adapters(train: TrainSettings, config: Any) -> Iterator[str]:
             )
         elif train.device == "cpu":
             yield f"train.lora.merge: false: vLLM loads no adapters on a CPU; {cure}"
-    engine = config.actor_rollout_ref.rollout.checkpoint_engine.backend
+    engine = config.actor_rollout_ref.rollout.checkpoint_engine.backend or ""
     if train.mode == "separate_async" and engine.startswith("delta"):
         yield (
             f"actor_rollout_ref.rollout.checkpoint_engine.backend: {engine} sends the weights without their "
