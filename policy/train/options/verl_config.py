@@ -23,6 +23,7 @@ from pydantic import TypeAdapter, ValidationError
 from policy.settings import TrainSettings
 from policy.train.gradient.refusals import gradient_problems
 from policy.train.options.combinations import combined_problems
+from policy.train.options.names import name_problems
 from policy.train.options.passthrough import GROUPS, leaves
 from policy.train.options.refusals import unread_problems
 from workers.errors import ConfigError
@@ -60,7 +61,7 @@ def check(train: TrainSettings, overrides: Sequence[str]) -> None:
     if not problems:
         config = compose(overrides)
         problems += [*combined_problems(train, config), *gradient_problems(config)]
-        problems += _invalid(config) if train.verl and not problems else []
+        problems += [*name_problems(config), *_invalid(config)] if train.verl and not problems else []
     if problems:
         raise ConfigError("\n".join(problems))
 
@@ -71,7 +72,7 @@ def misfits(chosen: Mapping[str, object], config: Any) -> Iterator[str]:
         if name in GROUPS:
             continue
         above, section, rest = _deepest(config, name.split("."))
-        if not rest and isinstance(section, Mapping) and value not in (None, {}):
+        if not rest and isinstance(section, Mapping) and value != {}:
             yield f"train.verl.{name}: is a section, and its options go below it"
         elif rest and not isinstance(section, Mapping):
             if section is not None:
@@ -116,7 +117,7 @@ def _wrong_type(config: Any, name: str, value: object) -> str:
     above, _, key = name.rpartition(".")
     *_, section, rest = _deepest(config, above.split("."))
     target = section.get("_target_") if isinstance(section, Mapping) and not rest else None
-    if not target or value is None:
+    if not target or value is None is section.get(key):
         return ""
     from hydra.utils import get_class
 

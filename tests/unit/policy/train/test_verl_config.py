@@ -79,6 +79,16 @@ def test_a_mapping_that_verl_leaves_open_takes_any_key(config):
         ({"trainer": {"loger": ["file"]}}, "train.verl.trainer.loger: .* did you mean trainer.logger?"),
         ({"actor_rollout_ref": {"actor": {"policy_loss": {"loss_mod": "x"}}}}, "policy_loss.loss_mode?"),
         ({"actor_rollout_ref": {"actor": {"policy_loss": 3}}}, "policy_loss: is a section"),
+        ({"actor_rollout_ref": {"actor": None}}, "train.verl.actor_rollout_ref.actor: is a section"),
+        ({"algorithm": {"rollout_correction": None}}, "rollout_correction: is a section"),
+        ({"actor_rollout_ref": {"actor": {"loss_agg_mode": None}}}, "loss_agg_mode: .* valid string"),
+        ({"actor_rollout_ref": {"actor": {"policy_loss": {"loss_mode": "cisp0"}}}}, "did you mean cispo?"),
+        ({"actor_rollout_ref": {"actor": {"policy_loss": {"loss_mode": "bypass_mode"}}}}, "older trainer"),
+        ({"actor_rollout_ref": {"model": {"external_lib": ["no_such_module"]}}}, "cannot be imported"),
+        ({"algorithm": {"adv_estimator": "grp"}}, "adv_estimator: .* did you mean grpo?"),
+        ({"algorithm": {"adv_estimator": "remax"}}, "adv_estimator: remax needs a greedy"),
+        ({"algorithm": {"rollout_correction": {"rollout_is": "tokn"}}}, "rollout_is: .* mean token?"),
+        ({"actor_rollout_ref": {"actor": {"use_kl_loss": True, "kl_loss_type": "k4"}}}, "kl_loss_type: "),
         ({"actor_rollout_ref": {"actor": {"clip_ratio": {"a": 1}}}}, "clip_ratio: is a value"),
         ({"actor_rollout_ref": {"actor": {"ppo_epochs": "two"}}}, "actor.ppo_epochs: .* valid integer"),
         ({"actor_rollout_ref": {"actor": {"loss_agg_mode": "x"}}}, "Invalid loss_agg_mode"),
@@ -87,6 +97,17 @@ def test_a_mapping_that_verl_leaves_open_takes_any_key(config):
 )
 def test_an_option_that_verl_refuses_is_named(verl, words, refused):
     assert re.search(words, refused(verl)), refused(verl)
+
+
+def test_each_criterion_of_a_rejection_is_looked_up(config, refused):
+    by_document = {"aggregation": "seq-mean-token-mean"}
+    rejection = {"rollout_rs": "token_k1,seq_mea_k1", "rollout_rs_threshold": "2,2"}
+    assert "did you mean seq_mean_k1?" in refused(
+        {"algorithm": {"rollout_correction": rejection}}, **by_document
+    )
+    rejection["rollout_rs"] = "token_k1, seq_mean_k1"
+    made = config({"algorithm": {"rollout_correction": rejection}}, **by_document)
+    assert made.algorithm.rollout_correction.rollout_rs == "token_k1, seq_mean_k1"
 
 
 @pytest.mark.parametrize(
@@ -116,6 +137,7 @@ def test_an_option_without_effect_is_refused_with_the_cure(verl, cure, refused):
     [
         ("separate_async", 16, "must be train.batch_size"),
         ("sync", 12, "does not divide"),
+        ("sync", 0, "does not divide"),
         ("sync", 16, ""),
     ],
 )
