@@ -8,9 +8,7 @@ Invariants:
 
 from __future__ import annotations
 
-import json
 import os
-import subprocess
 import tempfile
 from dataclasses import dataclass
 from pathlib import Path
@@ -24,20 +22,17 @@ from coordinator.console.stages import Stages
 from coordinator.host.environment import environment
 from coordinator.host.processes import MemoryWatch
 from coordinator.host.signals import StopSignals
-from coordinator.rehearse import tiny_model
+from coordinator.rehearse import program, tiny_model
 from coordinator.rehearse.changes import HERE, STEPS, rehearsed
 from coordinator.rehearse.cpu_options import by_device
+from coordinator.rehearse.long_prompts import long_prompts
 from coordinator.rehearse.unrehearsed import Unrehearsed
 from coordinator.run.launch import launch
 from coordinator.watch.summary import Summary
 from policy.settings import checkpoint
-from workers.errors import Cause, ConfigError, InfrastructureFault
-from workers.process.interpreter import PYTHON, child_environment
+from workers.errors import ConfigError
 from workers.settings import REDIS_ENV
 from workers.storage.cache import cache_folder
-
-TINY_S = 600.0  # to download the small files of a model, make it tiny and train it; usually under a minute
-TAIL = 2000  # characters of a child's output in a message
 
 
 @dataclass(frozen=True)
@@ -53,9 +48,9 @@ def rehearse(
 ) -> Rehearsal:
     """Rehearse `config` in `runs/<name>`. `began`: when the command started (monotonic seconds).
 
-    Raises `ConfigError` for what is wrong with the configuration, its model or its data;
-    `InfrastructureFault` when the tiny model takes too long; the errors of `coordinator.run.launch.launch`;
-    `RuntimeError` when a step or the checkpoint is missing in the end.
+    Raises `ConfigError` for what is wrong with the configuration, its model or its data; the errors of
+    `coordinator.rehearse.program.run` and of `coordinator.run.launch.launch`; `RuntimeError` when a step or
+    the checkpoint is missing in the end.
     """
     _check(config, runs / config.name)
     local = parts.find(parts.DEMO, "--rehearse")
@@ -68,7 +63,9 @@ def rehearse(
         with Stages(console) as stages:
             stages.step("making the tiny model")
             model = _tiny(config.train.model, Path(work) / "model")
-        changed, fields = rehearsed(config, model, services)
+            changed, fields = rehearsed(config, model, services)
+            stages.step("counting the tokens of the prompts")
+            fields += long_prompts(config, changed.train.prompt_tokens, model)
         summary = launch(changed, runs, console, signals, memory, began)
     _check_end(summary, runs / config.name)
     return Rehearsal(summary, [*outside, *fields, *by_device(config.train, changed.train)])
@@ -92,21 +89,13 @@ def _absent(config: RunConfig) -> list[str]:
 
 
 def _tiny(model: str, folder: Path) -> Path:
-    """Make the tiny model in a process of its own."""
-    command = [*PYTHON, "-m", tiny_model.__name__, str(Path(model).expanduser()), str(folder)]
-    env = child_environment(os.environ)
-    try:
-        done = subprocess.run(command, capture_output=True, text=True, check=False, env=env, timeout=TINY_S)
-    except subprocess.TimeoutExpired:
-        raise InfrastructureFault(
-            Cause.TIMEOUT,
-            f"train.model: {model} was not made tiny within {TINY_S:.0f} s; if it is a hub id, run `hf "
-            f"download {model} --exclude '*.safetensors'`, and name that folder with train.model=FOLDER",
-        ) from None
-    if done.returncode == tiny_model.UNUSABLE and done.stdout:
-        raise ConfigError(json.loads(done.stdout.splitlines()[-1]))
-    if done.returncode:
-        raise ConfigError(f"train.model: {model} cannot be made tiny:\n{done.stderr[-TAIL:]}")
+    program.run(
+        tiny_model.__name__,
+        [str(Path(model).expanduser()), str(folder)],
+        failed=f"train.model: {model} cannot be made tiny",
+        late=f"train.model: making {model} tiny; if it is a hub id, run `hf download {model} --exclude "
+        "'*.safetensors'`, and name that folder with train.model=FOLDER",
+    )
     return folder
 
 

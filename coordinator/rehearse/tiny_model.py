@@ -4,8 +4,7 @@ It has MODEL's architecture, tokenizer and processor, small layers (`coordinator
 weights that are trained for some seconds (`coordinator.rehearse.teach`). Of MODEL, a folder or a hub id, only
 the small files are read, no weights.
 
-A program of its own, so that torch is not in the memory of the process that starts a run. Exit code 2: the
-model cannot be used; the reason is on stdout.
+Started by `coordinator.rehearse.program`.
 """
 
 from __future__ import annotations
@@ -16,11 +15,11 @@ import sys
 from pathlib import Path
 from typing import Any
 
+from coordinator.rehearse.program import UNUSABLE
 from coordinator.rehearse.shrink import shrunk
 from coordinator.rehearse.teach import STEPS, teach
 from workers.errors import ConfigError
 
-UNUSABLE = 2
 FILES = ("*.json", "*.jinja", "*.txt", "*.model", "*.tiktoken")  # all but weights and code
 WEIGHTS = "*.index.json"
 SEED = 0

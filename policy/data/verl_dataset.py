@@ -14,7 +14,8 @@ from typing import TYPE_CHECKING, Any
 from torch.utils.data import Dataset
 
 from policy.data.checked_images import CheckedImages
-from policy.data.dataset import Row, load_rows
+from policy.data.dataset import load_rows
+from policy.data.prompt_length import prompt_tokens
 from policy.grammar.prompts import system_prompt
 from workers.errors import ConfigError
 from workers.messages import BlobRef
@@ -46,13 +47,14 @@ class InterleavedDataset(Dataset):
     ):
         files = [data_files] if isinstance(data_files, str) else list(data_files)
         self._system = system_prompt() if config.system_prompt else ""
-        self._tokenizer = tokenizer
-        self._template = dict(config.get("apply_chat_template_kwargs") or {})
+        template = dict(config.get("apply_chat_template_kwargs") or {})
         self._limit = int(config.max_prompt_length)
         rows = [row for file in files for row in load_rows(file)]
         if processor is None and any(row.images for row in rows):
             raise ConfigError(f"{', '.join(files)}: has images, but the model takes none; use a VL model")
-        fitting = [row for row in rows if self._fits(row)]
+        fitting = [
+            row for row in rows if prompt_tokens(row, self._system, tokenizer, template) <= self._limit
+        ]
         if len(fitting) < len(rows):
             left_out = len(rows) - len(fitting)
             logger.warning(
@@ -93,24 +95,3 @@ class InterleavedDataset(Dataset):
         images = self._rows[item].images
         blobs = BlobStore(section("blobs", BlobSettings).url) if images else None
         return tuple(blobs.put(self._checked.get(image)) for image in images) if blobs else ()
-
-    def _fits(self, row: Row) -> bool:
-        """Whether the text fits; only the processor in the rollout knows the tokens of images."""
-        ids = self._tokenizer.apply_chat_template(
-            _text_only(row.chat(self._system)),
-            add_generation_prompt=True,
-            return_dict=False,
-            **self._template,
-        )
-        return len(ids) <= self._limit
-
-
-def _text_only(messages: list[dict]) -> list[dict]:
-    """The chat without images, with plain strings as content."""
-
-    def text(content: str | list[dict]) -> str:
-        if isinstance(content, str):
-            return content
-        return "".join(piece["text"] for piece in content if piece["type"] == "text")
-
-    return [{"role": message["role"], "content": text(message["content"])} for message in messages]

@@ -6,14 +6,14 @@ from pathlib import Path
 
 import pytest
 
-from coordinator.rehearse import rehearse
+from coordinator.rehearse import program, rehearse
 from workers.errors import Cause, InfrastructureFault
 
 
 def test_a_download_that_hangs_ends_and_says_what_to_do(
     monkeypatch: pytest.MonkeyPatch, tmp_path: Path
 ) -> None:
-    monkeypatch.setattr(rehearse, "TINY_S", 0.1)
+    monkeypatch.setattr(program, "LIMIT_S", 0.1)
     with pytest.raises(InfrastructureFault, match="hf download owner/model") as raised:
         rehearse._tiny("owner/model", tmp_path / "model")
     assert raised.value.cause is Cause.TIMEOUT
