@@ -36,7 +36,7 @@ class KlSettings(Settings):
     """Weight of the penalty."""
     estimator: Literal["kl", "abs", "mse", "low_var_kl"] = "low_var_kl"
     """How it is estimated from the log-probabilities; the names are verl's (k1, its absolute value, k2, k3).
-    """
+    `kl` is refused with `form: loss`, where its gradient has mean 0."""
 
 
 class FilterSettings(Settings):

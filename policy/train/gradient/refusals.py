@@ -28,7 +28,7 @@ def estimator(aggregation: str) -> str:
 
 def gradient_problems(options: Any) -> list[str]:
     """What is wrong with verl's composed configuration, each with the setting to change."""
-    return [*_inputs(options), *_correction(options), *_divisor(options)]
+    return [*_inputs(options), *_penalty(options), *_correction(options), *_divisor(options)]
 
 
 def _inputs(options: Any) -> Iterator[str]:
@@ -42,6 +42,16 @@ def _inputs(options: Any) -> Iterator[str]:
         yield (
             f"actor_rollout_ref.model.external_lib: must contain {LOSSES}, which registers {loss}; add "
             "it to the list"
+        )
+
+
+def _penalty(options: Any) -> Iterator[str]:
+    actor = options.actor_rollout_ref.actor
+    if actor.use_kl_loss and actor.kl_loss_type in ("kl", "k1"):
+        yield (
+            f"train.kl.estimator: the gradient of {actor.kl_loss_type} in the loss has mean 0, so that the "
+            "penalty has no effect; set train.kl.estimator: mse or low_var_kl, or "
+            "train.kl.form: reward"
         )
 
 

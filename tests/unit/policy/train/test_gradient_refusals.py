@@ -67,6 +67,7 @@ def test_a_synchronous_run_needs_no_correction(refused):
         (ROLLOUT | {"rollout_is": "token"}, (), "train.rollout_is: no effect", "leave rollout_is out"),
         (ROLLOUT | {"rollout_is": "token", "mode": "sync"}, (), "train.rollout_is: no effect", "recompute"),
         (ROLLOUT | {"rollout_rs": "seq_mean_k1"} | SEQ_MEAN, (), "train.rollout_rs: no effect", "recompute"),
+        ({"kl": {"form": "loss", "estimator": "kl"}}, (), "train.kl.estimator", "mse or low_var_kl"),
         ({"rollout_rs": "seq_mean_k1"}, (), "train.rollout_rs: verl's token-mean", "seq-mean-token-mean"),
         (
             {},
@@ -99,6 +100,10 @@ def test_a_gradient_that_is_not_what_it_claims_is_refused(refused, settings, opt
     wrong, _, advice = problem.partition("; ")
     assert wrong.startswith(field)
     assert cure in advice
+
+
+def test_a_kl_penalty_of_that_estimator_may_be_in_the_reward(refused):
+    assert refused({"kl": {"form": "reward", "estimator": "kl"}}) == []
 
 
 def test_sapo_passes_with_the_mean_that_it_computes(refused):
