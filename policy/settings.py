@@ -141,7 +141,8 @@ class TrainSettings(Settings):
     """Whether the number of groups in flight adapts after the start, or stays. Adaptive fills idle generation
     slots without making samples older than needed."""
     max_staleness: int = Field(default=4, ge=1)
-    """Oldest sample that is trained on, in weight updates; older ones are dropped."""
+    """Most versions of the weights from the submission of a sample to its training, both included: with 4 it
+    is at most 3 updates old. Older samples are dropped."""
     in_order: bool = False
     """Train on groups in the order of their submission. It makes a run more repeatable, and the slowest group
     delays it."""
