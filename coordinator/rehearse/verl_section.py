@@ -34,15 +34,17 @@ _ANYWHERE = {"model_engine": MEGATRON, "megatron": MEGATRON, "checkpoint_engine"
 
 def without(verl: Mapping[str, Any]) -> tuple[dict[str, Any], list[Unrehearsed]]:
     """`train.verl` without what a CPU cannot, and the options left out."""
-    reasons = {name: (value, why) for name, value in leaves(verl) if (why := _reason(name))}
+    # FSDP reads `train.lora` in place of `model.lora`.
+    anywhere = _ANYWHERE | ({"lora": MEGATRON} if verl.get("model_engine") == "megatron" else {})
+    reasons = {name: (value, why) for name, value in leaves(verl) if (why := _reason(name, anywhere))}
     left_out = [Unrehearsed(f"train.verl.{name}", value, why) for name, (value, why) in reasons.items()]
     return _kept(verl, set(reasons)), left_out
 
 
-def _reason(name: str) -> str:
+def _reason(name: str, anywhere: Mapping[str, str]) -> str:
     """Why the option is left out; empty when it is kept."""
     parts = name.split(".")
-    return next((_ANYWHERE[part] for part in parts if part in _ANYWHERE), _LAST.get(parts[-1], ""))
+    return next((anywhere[part] for part in parts if part in anywhere), _LAST.get(parts[-1], ""))
 
 
 def _kept(verl: Mapping[str, Any], left_out: set[str], above: str = "") -> dict[str, Any]:

@@ -142,7 +142,10 @@ def test_only_the_backend_that_sends_weights_is_left_out(services: RunConfig) ->
 def test_fsdp_takes_the_place_of_megatron(services: RunConfig) -> None:
     given = {
         "model_engine": "megatron",
-        "actor_rollout_ref": {"actor": {"megatron": {"expert_model_parallel_size": 8}}},
+        "actor_rollout_ref": {
+            "actor": {"megatron": {"expert_model_parallel_size": 8}},
+            "model": {"lora": {"rank": 8, "merge": True}},
+        },
     }
     config = load("qwen3_30b_a3b_gspo", {"train.verl": given, "train.sequence_parallel": 1})
     after, left_out = rehearsed(config, MODEL, services)
