@@ -54,7 +54,7 @@ def name_problems(config: Any) -> Iterator[str]:
         yield from _unknown("algorithm.adv_estimator", algorithm.adv_estimator, estimators)
     if correction.rollout_is:
         yield from _unknown("algorithm.rollout_correction.rollout_is", correction.rollout_is, WEIGHTS)
-    for criterion in correction.rollout_rs.split(",") if correction.rollout_rs else ():
+    for criterion in str(correction.rollout_rs).split(",") if correction.rollout_rs else ():
         known = sorted(SUPPORTED_ROLLOUT_RS_OPTIONS)
         yield from _unknown("algorithm.rollout_correction.rollout_rs", criterion.strip(), known)
     if actor.use_kl_loss:
@@ -65,6 +65,6 @@ def name_problems(config: Any) -> Iterator[str]:
 
 def _unknown(option: str, name: str, known: Collection[str]) -> Iterator[str]:
     if name not in known:
-        near = near_names(name, known)
+        near = near_names(str(name), known)
         hint = f"did you mean {near[0]}?" if near else f"valid: {', '.join(known)}"
         yield f"{option}: verl does not know {name!r}; {hint}"

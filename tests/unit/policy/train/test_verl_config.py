@@ -105,6 +105,8 @@ def test_each_criterion_of_a_rejection_is_looked_up(config, refused):
     assert "did you mean seq_mean_k1?" in refused(
         {"algorithm": {"rollout_correction": rejection}}, **by_document
     )
+    rejection["rollout_rs"] = 5
+    assert "does not know '5'" in refused({"algorithm": {"rollout_correction": rejection}}, **by_document)
     rejection["rollout_rs"] = "token_k1, seq_mean_k1"
     made = config({"algorithm": {"rollout_correction": rejection}}, **by_document)
     assert made.algorithm.rollout_correction.rollout_rs == "token_k1, seq_mean_k1"
