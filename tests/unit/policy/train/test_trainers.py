@@ -66,6 +66,7 @@ def test_the_sums_of_the_losses_become_metrics_of_the_step(name, trainer, monkey
     from policy.train.gradient.metrics import CLIPPED, EFFECTIVE
 
     sums = {"tokens": 4, "weight": 4.0, "weight_squared": 8.0, "above": 1, "below": 2, "kl": 0.4, "k3": 0.2}
+    sums["clipped"] = 3
 
     def step(self, metrics, timing_raw):
         metrics |= {f"actor/rollout_corr/{name}": total for name, total in sums.items()}
@@ -84,7 +85,7 @@ def test_the_sums_of_the_losses_become_metrics_of_the_step(name, trainer, monkey
         "rollout_corr/rollout_is_ratio_fraction_low": 0.5,
         "rollout_corr/kl": 0.1,
         "rollout_corr/k3_kl": 0.05,
-        CLIPPED: 0.375,
+        CLIPPED: 0.75,
     }
 
 
