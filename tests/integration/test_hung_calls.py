@@ -20,7 +20,8 @@ from hostile_server import HostileServer
 from name_server import NameServer
 from waiting import until, wait_until
 
-from rewards.judges import TEXT_KIND, structured
+from rewards.judges import TEXT_KIND
+from rewards.judges.served import structured
 from rewards.settings import JudgeEndpoint
 from workers import event_loop
 from workers.client.client import QueueClient
