@@ -54,7 +54,7 @@ def unchanged(before: Image.Image, after: bytes) -> bool:
     """Whether an edit changed nothing that can be seen. `after`: an image that this process encoded.
 
     A picture without a fingerprint, edited at its own size, is compared in fine cells: a new digit of a chart
-    is a change. Else the cells are coarse, since a model that edits draws every detail of a picture anew.
+    is a change. Else the cells are coarse, since a model that edits changes every detail of a picture.
     """
     with Image.open(io.BytesIO(after), formats=("PNG", "JPEG")) as image:
         grid, most = (_CHANGE_GRID, _CHANGE_GRID), _CHANGED

@@ -96,7 +96,7 @@ def _run(module: Sequence[str], log: Path) -> None:
     with start_child([sys.executable, "-m", *module], log=log, env=env) as process:
         try:
             code = process.wait()
-        except BaseException:
+        except BaseException:  # Ctrl-C too: no merge may go on unseen
             process.kill()
             raise
     if code:

@@ -13,6 +13,8 @@ from typing import Any
 import torch
 from verl.workers.rollout.vllm_rollout.utils import vLLMColocateWorkerExtension
 
+from workers.errors import ConfigError
+
 
 class CpuWorkerExtension(vLLMColocateWorkerExtension):
     """Receives all buckets, then loads them.
@@ -27,7 +29,7 @@ class CpuWorkerExtension(vLLMColocateWorkerExtension):
         from verl.workers.rollout.vllm_rollout.bucketed_weight_transfer import BucketedWeightReceiver
 
         if peft_config and base_sync_done:
-            raise NotImplementedError("weights of LoRA adapters cannot be synchronised on a CPU")
+            raise ConfigError("train.lora.merge: a CPU takes merged weights only; set it to true")
         received: list[tuple[str, torch.Tensor]] = []
 
         def keep(weights: list[tuple[str, torch.Tensor]], _is_last: bool) -> None:

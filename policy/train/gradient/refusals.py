@@ -1,7 +1,7 @@
 """Refuse options of verl with which the gradient would not be what it claims to be (verl 0.9.1).
 
 Invariants:
-- The options that verl gets are examined, whoever set them.
+- The merged options of verl are checked, so an option is refused wherever it was set.
 - verl is not imported.
 """
 

@@ -7,6 +7,7 @@ from importlib import resources
 from pathlib import Path
 
 import pytest
+from cpu_train import CPU_TRAIN
 from pydantic import ValidationError
 
 from coordinator.config.files import read, shipped
@@ -15,16 +16,8 @@ from policy.settings import TrainSettings, agent_loop_config, environment
 from policy.train.verl_options import hydra_overrides
 
 CPU = {
-    "model": "tiny",
-    "device": "cpu",
+    **CPU_TRAIN,
     "batch_size": 8,
-    "prompt_tokens": 200,
-    "response_tokens": 300,
-    "micro_batch_tokens": 8192,
-    "tensor_parallel": 1,
-    "sequence_parallel": 1,
-    "trainer_gpus": 1,
-    "rollout_gpus": 1,
     "old_log_prob": "rollout",
 }
 

@@ -5,32 +5,19 @@ from __future__ import annotations
 from typing import get_args
 
 import pytest
+from grades import image, text, value
 from hypothesis import given
 from hypothesis import strategies as st
 from rewards_documents import BLOB, F, I, P, X, document
 
 from llmi.tools import Source
 from policy.document import Document, Part
-from policy.scoring import Score
 from rewards import formulas
 from rewards.facts import Facts
 from rewards.verdicts import ImageVerdict, TextVerdict
 from workers.errors import Cause, Fault
 
 grounded, llmi = formulas.get("grounded").score, formulas.get("llmi").score
-
-
-def text(prose: int, tags: int) -> TextVerdict:
-    return TextVerdict(text=prose, image_tags=tags)
-
-
-def image(quality: int, task: int, passage: int) -> ImageVerdict:
-    return ImageVerdict(image_quality=quality, task_relevance=task, text_image_relevance=passage)
-
-
-def value(score: Score) -> float:
-    assert score.reward is not None
-    return score.reward
 
 
 # The published formula, by hand.

@@ -1,31 +1,18 @@
-"""The formula `grounded` by hand, and the orderings that it once had wrong."""
+"""The formula `grounded` by hand, and the orderings that it must keep."""
 
 from __future__ import annotations
 
 import pytest
+from grades import image, text, value
 from rewards_documents import BLOB, F, I, P, X, document
 
 from policy.document import Part
-from policy.scoring import Score
 from rewards import formulas
 from rewards.facts import Facts
 from rewards.verdicts import ImageVerdict, TextVerdict
 
 grounded, llmi = formulas.get("grounded"), formulas.get("llmi")
 SAME = I(blob=BLOB)
-
-
-def text(prose: int, tags: int) -> TextVerdict:
-    return TextVerdict(text=prose, image_tags=tags)
-
-
-def image(quality: int, task: int, passage: int) -> ImageVerdict:
-    return ImageVerdict(image_quality=quality, task_relevance=task, text_image_relevance=passage)
-
-
-def value(score: Score) -> float:
-    assert score.reward is not None
-    return score.reward
 
 
 def reward(*parts: Part, read: TextVerdict, looked: ImageVerdict | None = None, **task: object) -> float:

@@ -6,6 +6,7 @@ from collections.abc import Callable
 from typing import Any
 
 import pytest
+from cpu_train import CPU_TRAIN
 from omegaconf import OmegaConf
 
 from policy.settings import TrainSettings
@@ -13,17 +14,9 @@ from policy.train.options.verl_config import compose
 from policy.train.verl_options import hydra_overrides
 
 CPU = {
-    "model": "tiny",
-    "device": "cpu",
+    **CPU_TRAIN,
     "batch_size": 2,
     "n": 4,
-    "prompt_tokens": 200,
-    "response_tokens": 300,
-    "micro_batch_tokens": 8192,
-    "tensor_parallel": 1,
-    "sequence_parallel": 1,
-    "trainer_gpus": 1,
-    "rollout_gpus": 1,
 }
 
 

@@ -1,4 +1,4 @@
-"""Options of verl with which the gradient would not be what it claims to be are refused, whoever set them."""
+"""Refuse options of verl with which the gradient is not what it claims to be, wherever they are set."""
 
 from __future__ import annotations
 
