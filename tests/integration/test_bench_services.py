@@ -8,7 +8,7 @@ from pathlib import Path
 
 import pytest
 
-from llmi.load.overlap.settings import MEAN_S, SERVICES_ENV, ServiceSettings
+from llmi.load.simulated.services import MEAN_S, SERVICES_ENV, ServiceSettings
 from policy.document import Document, Task, TextPart
 from rewards.judges import TEXT_KIND
 from rewards.judges.payloads import JudgeTextPayload

@@ -28,8 +28,9 @@ from llmi.load.overlap.bound import Bound, bound, targets
 from llmi.load.overlap.numbers import VariantNumbers, measure
 from llmi.load.overlap.picture import draw
 from llmi.load.overlap.run import VariantRun
-from llmi.load.overlap.settings import OverlapSettings, ServiceSettings, VariantName
+from llmi.load.overlap.settings import OverlapSettings, VariantName
 from llmi.load.overlap.trial import Finished, Parts, run_variant
+from llmi.load.simulated.services import ServiceSettings
 from llmi.load.targets import Target
 from policy.settings import METRICS
 from workers.errors import Cause, ConfigError, InfrastructureFault

@@ -8,12 +8,11 @@ one runs at a time; all processes of a variant have ended before the next starts
 from __future__ import annotations
 
 import time
-from collections.abc import Iterator
-from contextlib import ExitStack, contextmanager
+from contextlib import ExitStack
 from dataclasses import dataclass
 from pathlib import Path
 
-from coordinator.config.settings import CONFIG_FILE, RunConfig, load
+from coordinator.config.settings import RunConfig, load
 from coordinator.console.terminal import Notify
 from coordinator.host.environment import environment
 from coordinator.host.processes import MemoryWatch
@@ -23,20 +22,18 @@ from coordinator.watch.progress import Progress
 from llmi.load.overlap.loops import WIDTHS_ENV
 from llmi.load.overlap.settings import (
     JUDGE_THREADS,
-    SERVICES_ENV,
     TOOL_THREADS,
     OverlapSettings,
-    ServiceSettings,
     VariantName,
     widths,
 )
+from llmi.load.simulated.services import ServiceSettings
+from llmi.load.simulated.timed_workers import timed_workers
 from llmi.tools import SOURCES
 from policy.ledger.reader import close_open
 from policy.ledger.records import Ledger
 from policy.settings import LOOP
-from workers.process.worker import WorkerProcess
 
-READY_S = 300.0  # they start beside Ray and vLLM
 UNCHANGED_LR = 1e-12  # training does all its work and changes nothing
 TICK_S = 0.5
 
@@ -108,7 +105,7 @@ def run_variant(
     with MemoryWatch() as memory, environment(environ), ExitStack() as stack:
         notify = lambda stage: say(f"{name}: {stage}")  # noqa: E731 - one line
         services_running = stack.enter_context(Services(config, run, signals, notify, LOOPS[name]))
-        stack.enter_context(_timed_workers(services, run))
+        stack.enter_context(timed_workers(services, run))
         steps = 0
         while services_running.training:
             services_running.tick()
@@ -132,28 +129,3 @@ def _widths(settings: OverlapSettings, services: ServiceSettings, name: VariantN
     """The threads of the blocking variants, for the rollout process."""
     tools, judges = (TOOL_THREADS, JUDGE_THREADS) if name == "blocking" else widths(services, SOURCES)
     return f"{settings.batch * settings.n},{tools},{judges}"
-
-
-@contextmanager
-def _timed_workers(services: ServiceSettings, run: Path) -> Iterator[None]:
-    """A worker for each queue, with its slots as threads."""
-    workers = [
-        WorkerProcess(
-            (queue,),
-            run / CONFIG_FILE,
-            slots,
-            run / "logs" / f"{queue}.log",
-            queue,
-            app="llmi.load.simulated.timed_app",
-            extra_env={SERVICES_ENV: services.model_dump_json()},
-            pool="threads",
-        )
-        for queue, slots in services.slots.items()
-    ]
-    with ExitStack() as stack:
-        for worker in workers:
-            stack.callback(worker.kill)
-            worker.start()
-        for worker in workers:
-            worker.wait_ready(READY_S)
-        yield

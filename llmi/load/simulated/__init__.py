@@ -1,4 +1,4 @@
 """Rollouts with a simulated model, and simulated workers and services.
 
-May import `llmi.demo` and the product; `timed_jobs` also the settings of `llmi.load.overlap`.
+May import `llmi.demo` and the product.
 """

@@ -1,4 +1,4 @@
-"""Jobs with drawn service times: tools return a fixed picture, judges judge by rules.
+"""Jobs with drawn service times: tools return a picture of noise, judges judge by rules.
 
 Loaded by workers of `llmi.load.simulated.timed_app` only. Invariants: the k-th job of a queue takes the k-th
 draw, whichever variant posted it; a job computes first and sleeps for the rest, so that it holds its slot as
@@ -15,8 +15,8 @@ from typing import Any
 
 import redis
 
-from llmi.load.overlap.settings import SERVICES_ENV, ServiceSettings
 from llmi.load.simulated.noise import noise_png
+from llmi.load.simulated.services import SERVICES_ENV, ServiceSettings
 from rewards.judges import IMAGE_KIND, TEXT_KIND, rules
 from rewards.judges.payloads import JudgeImagePayload, JudgeTextPayload
 from workers.celery_app.app import app
@@ -40,8 +40,10 @@ def _redis() -> redis.Redis:
 
 
 def _draws(kind: str) -> Callable[[Any, JobContext], Success]:
-    def make(_payload: Any, ctx: JobContext) -> Success:
-        return Success(images=(ctx.blobs.put(noise_png(kind)),), source={"provider": "timed"})
+    def make(payload: Any, ctx: JobContext) -> Success:
+        # Another request gives another picture: the reward does not count repeats.
+        picture = noise_png(f"{kind}:{payload.model_dump_json()}")
+        return Success(images=(ctx.blobs.put(picture),), source={"provider": "timed"})
 
     return make
 

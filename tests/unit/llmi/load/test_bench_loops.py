@@ -9,7 +9,8 @@ import pytest
 from scripted import END, PATIENCE_S, PROMPT, Judge, Model, Queue, blob, decode, search
 
 from llmi.load.overlap.loops import Barrier, BlockingRollout, CoupledRollout, Phases, Threads
-from llmi.load.overlap.settings import OverlapSettings, ServiceSettings, widths
+from llmi.load.overlap.settings import OverlapSettings, widths
+from llmi.load.simulated.services import ServiceSettings
 from llmi.tools import SOURCES
 from policy.document import Task
 from policy.ledger.writer import LedgerWriter
