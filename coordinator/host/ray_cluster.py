@@ -10,6 +10,7 @@ Invariants:
 from __future__ import annotations
 
 import contextlib
+import functools
 import logging
 import math
 import os
@@ -33,6 +34,12 @@ MIB = 1024**2
 AUTH_ENV = ("RAY_AUTH_MODE", "RAY_AUTH_TOKEN", "RAY_AUTH_TOKEN_PATH")
 # Of a path below its temporary folder: /ray/session_DATE_TIME_MICROSECONDS_PID/sockets/plasma_store
 SOCKET_ROOM = 72
+
+
+@functools.cache
+def _own_token() -> str:
+    """One for all clusters of this process: Ray 2.60 reads the token once in each process."""
+    return secrets.token_hex(32)
 
 
 class RayCluster:
@@ -89,12 +96,12 @@ class RayCluster:
         return ray.get_runtime_context().gcs_address
 
     def _set_token(self) -> None:
-        """Set a token for this cluster alone. Ray would keep one in HOME, which may be read-only, and use it
-        for every cluster.
+        """Set a token for the clusters of this process alone. Ray would keep one in HOME, which may be
+        read-only, and use it for every cluster.
         """
         if any(name in os.environ for name in AUTH_ENV):
             return
-        os.environ["RAY_AUTH_TOKEN"] = secrets.token_hex(32)
+        os.environ["RAY_AUTH_TOKEN"] = _own_token()
         if "ray" not in sys.modules:
             # Ray 2.60 reads the mode when it is imported. Without it, Ray sets the mode and prints a warning.
             os.environ["RAY_AUTH_MODE"] = "token"
