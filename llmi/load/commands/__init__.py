@@ -7,7 +7,7 @@ from __future__ import annotations
 
 import typer
 
-from llmi.load.commands import client, code, overlap, queue, soak
+from llmi.load.commands import client, code, overlap, queue, soak, staleness
 
 app = typer.Typer(no_args_is_help=True, help="Benchmark this program on this machine.")
 
@@ -22,3 +22,4 @@ app.command()(overlap.overlap)
 app.command()(code.code)
 app.command()(queue.queue)
 app.command()(soak.soak)
+app.command()(staleness.staleness)

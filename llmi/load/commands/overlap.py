@@ -45,8 +45,10 @@ def overlap(
     with output(as_json) as (console, result):
         from coordinator.host.signals import StopSignals
         from llmi.load.overlap import bench as overlap_bench
+        from llmi.load.overlap.settings import OverlapSettings
+        from llmi.load.training import read_settings
 
-        wanted = overlap_bench.read(settings)
+        wanted = read_settings(OverlapSettings, settings, "llmi bench overlap")
         if dry_run:
             result.update(wanted.model_dump(mode="json"))
             console.print_json(wanted.model_dump_json())

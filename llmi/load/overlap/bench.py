@@ -7,34 +7,28 @@ written when its variants have ended; `overlap.json` holds every number.
 from __future__ import annotations
 
 import json
-import os
 import time
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-import yaml
-from pydantic import ValidationError
 from rich.console import Console
 
-from coordinator.config.settings import RAY_ENV
 from coordinator.console.terminal import print_line
 from coordinator.host.signals import StopSignals
 from coordinator.watch.summary import read_metrics
-from llmi.demo.build import Parts as Built
-from llmi.demo.build import build, cache_folder
 from llmi.load.overlap.bound import Bound, bound, targets
 from llmi.load.overlap.numbers import VariantNumbers, measure
 from llmi.load.overlap.picture import draw
 from llmi.load.overlap.run import VariantRun
 from llmi.load.overlap.settings import OverlapSettings, VariantName
-from llmi.load.overlap.trial import Finished, Parts, run_variant
+from llmi.load.overlap.trial import Finished, run_variant
 from llmi.load.simulated.services import ServiceSettings
 from llmi.load.targets import Target
+from llmi.load.training import Parts, build_parts, refuse_shared_services
 from policy.settings import METRICS
 from workers.errors import Cause, ConfigError, InfrastructureFault
-from workers.settings import REDIS_ENV
 
 USUAL: tuple[VariantName, ...] = ("blocking", "blocking_wide", "coupled", "llmi")
 # The first variant measures generation and training alone; the bound needs it in each mix.
@@ -114,20 +108,6 @@ def write(
     return document
 
 
-def read(file: Path | None) -> OverlapSettings:
-    """The settings in `file`, or the default ones. Raises `ConfigError` that names the field."""
-    if file is None:
-        return OverlapSettings()
-    try:
-        return OverlapSettings.model_validate(yaml.safe_load(file.read_text(encoding="utf-8")) or {})
-    except (OSError, yaml.YAMLError) as error:
-        raise ConfigError(f"--config: {file} cannot be read ({error}); name a YAML file") from error
-    except ValidationError as error:
-        first = error.errors()[0]
-        where = ".".join(map(str, first["loc"]))
-        raise ConfigError(f"{file}: {where}: {first['msg']}; see `llmi bench overlap --dry-run`") from error
-
-
 def run(
     settings: OverlapSettings, folder: Path, fast: bool, signals: StopSignals, console: Console
 ) -> tuple[list[Mix], tuple[Target, ...], dict[str, Any]]:
@@ -135,13 +115,8 @@ def run(
     began = time.monotonic()
     if folder.exists():
         raise ConfigError(f"--dir: {folder} exists already; name another, or remove it")
-    for variable in (REDIS_ENV, RAY_ENV):
-        if os.environ.get(variable):
-            raise ConfigError(
-                f"{variable} is set, and each variant has a Redis and a Ray of its own; unset it"
-            )
-    built = Built(cache_folder(), "text", settings.seed)
-    parts = Parts(build(built, console), built.prompts / "train.parquet")
+    refuse_shared_services()
+    parts = build_parts(settings.seed, console)
     wanted = [("usual", settings.services, USUAL)]
     if fast:
         wanted.append(("fast", settings.services.fast(settings.fast), FAST))

@@ -73,7 +73,7 @@ class VariantRun:
     @cached_property
     def windows(self) -> list[list[Step]]:
         """The measured steps. Raises ValueError with fewer than one for each repeat."""
-        steps = self._finished_steps()
+        steps = finished_steps(self.ledger, self.metrics)
         steps = steps[self.warm : len(steps) - self.cool]
         length = len(steps) // self.repeats
         if not length:
@@ -130,19 +130,22 @@ class VariantRun:
                 due[request_id] = min(record.posted, turns[step_of[record.request.owner]])
         return due
 
-    def _finished_steps(self) -> list[Step]:
-        waits: dict[int, list[Span]] = defaultdict(list)
-        for wait in self.ledger.waits:
-            waits[wait.step].append((wait.began, wait.time))
-        metrics = {int(_metric(row, "step")): row for row in self.metrics}
-        began = {number: min(spans)[0] for number, spans in waits.items()}
-        steps = []
-        for number in sorted(waits.keys() & metrics.keys()):
-            # The last step has none after it: verl's own time for it lacks only the writing of its metrics.
-            last = began[number] + _metric(metrics[number], STEP)
-            ended = began.get(number + 1, last)
-            steps.append(Step(number, began[number], ended, tuple(sorted(waits[number])), metrics[number]))
-        return steps
+
+def finished_steps(ledger: Ledger, metrics: Sequence[Mapping[str, JsonValue]]) -> list[Step]:
+    """The steps that a run finished, in order. `metrics`: as `coordinator.watch.summary.read_metrics` returns
+    them. Raises ValueError when a metric is missing."""
+    waits: dict[int, list[Span]] = defaultdict(list)
+    for wait in ledger.waits:
+        waits[wait.step].append((wait.began, wait.time))
+    rows = {int(_metric(row, "step")): row for row in metrics}
+    began = {number: min(spans)[0] for number, spans in waits.items()}
+    steps = []
+    for number in sorted(waits.keys() & rows.keys()):
+        # The last step has none after it: verl's own time for it lacks only the writing of its metrics.
+        last = began[number] + _metric(rows[number], STEP)
+        ended = began.get(number + 1, last)
+        steps.append(Step(number, began[number], ended, tuple(sorted(waits[number])), rows[number]))
+    return steps
 
 
 def _metric(row: Mapping[str, JsonValue], name: str) -> float:

@@ -29,6 +29,7 @@ from llmi.load.overlap.settings import (
 )
 from llmi.load.simulated.services import ServiceSettings
 from llmi.load.simulated.timed_workers import timed_workers
+from llmi.load.training import Parts
 from llmi.tools import SOURCES
 from policy.ledger.reader import close_open
 from policy.ledger.records import Ledger
@@ -36,14 +37,6 @@ from policy.settings import LOOP
 
 UNCHANGED_LR = 1e-12  # training does all its work and changes nothing
 TICK_S = 0.5
-
-
-@dataclass(frozen=True)
-class Parts:
-    """The demo's parts: the policy, and the prompts to train on."""
-
-    policy: Path
-    prompts: Path
 
 
 @dataclass(frozen=True)

@@ -6,9 +6,9 @@ from pathlib import Path
 
 import pytest
 
-from llmi.load.overlap.bench import read
 from llmi.load.overlap.settings import OverlapSettings
-from llmi.load.overlap.trial import Parts, configure
+from llmi.load.overlap.trial import configure
+from llmi.load.training import Parts, read_settings
 from workers.errors import ConfigError
 
 DIFFER = {"steps", "warmup_batches", "admission"}
@@ -33,7 +33,7 @@ def test_variants_differ_in_admission_alone():
 def test_settings_are_read_from_a_file(tmp_path):
     file = tmp_path / "mine.yaml"
     file.write_text("batch: 2\nservices: {sigma: 0.1}\nvariants: {llmi: {warm: 1, steps: 2}}\n")
-    settings = read(file)
+    settings = read_settings(OverlapSettings, file, "llmi bench overlap")
     assert {name: variant.warm for name, variant in settings.variants.items()} == {
         "blocking": 1, "blocking_wide": 1, "coupled": 4, "llmi": 1,
     }  # fmt: skip
@@ -52,9 +52,9 @@ def test_a_wrong_setting_is_named(tmp_path, text, named):
     file = tmp_path / "mine.yaml"
     file.write_text(text)
     with pytest.raises(ConfigError, match=named):
-        read(file)
+        read_settings(OverlapSettings, file, "llmi bench overlap")
 
 
 def test_a_missing_file_is_named(tmp_path):
     with pytest.raises(ConfigError, match=r"none\.yaml"):
-        read(tmp_path / "none.yaml")
+        read_settings(OverlapSettings, tmp_path / "none.yaml", "llmi bench overlap")
