@@ -20,7 +20,7 @@ from coordinator.watch.masking_answers import MaskingAnswers
 from policy.ledger.groups import group_summary
 from policy.ledger.masked import by_cause, by_step, masked_samples
 from policy.ledger.reader import reward_curve
-from policy.ledger.records import Ledger, RequestRecord
+from policy.ledger.records import Ledger, RequestRecord, RolloutRecord
 from workers.messages import Success
 
 SUMMARY = "summary.json"
@@ -84,17 +84,20 @@ class Summary(BaseModel):
 
 
 def read_metrics(path: Path) -> list[dict[str, JsonValue]]:
-    """Read verl's metrics: one flat mapping for each step, with its `step`. A torn line is skipped."""
+    """Read verl's metrics: one flat mapping for each step, with its `step`. A torn line is skipped.
+
+    The last step may have several lines, because an evaluation may end after it.
+    """
     if not path.exists():
         return []
-    rows = []
+    rows: dict[int, dict[str, JsonValue]] = {}
     for line in path.read_bytes().split(b"\n")[:-1]:
         try:
             entry = json.loads(line)
         except ValueError:
             continue
-        rows.append({**entry["data"], "step": entry["step"]})
-    return rows
+        rows.setdefault(entry["step"], {"step": entry["step"]}).update(entry["data"])
+    return list(rows.values())
 
 
 def first_and_last(values: Sequence[float], share: float = 0.2) -> tuple[float | None, float | None]:
@@ -121,15 +124,12 @@ def lost_requests(ledger: Ledger, now: float) -> list[RequestRecord]:
     Call this before the ledger is closed, since closing gives every open request an outcome.
     """
     return [
-        record
-        for record in ledger.pending
-        if record.request.deadline < now or _ended(ledger, record.request.owner)
+        record for record in ledger.pending if record.request.deadline < now or _ended(ledger.owner(record))
     ]
 
 
-def _ended(ledger: Ledger, owner: str) -> bool:
-    rollout = ledger.rollouts.get(owner)
-    return rollout is not None and rollout.state is not None
+def _ended(owner: RolloutRecord | None) -> bool:
+    return owner is not None and owner.state is not None
 
 
 def summarize(

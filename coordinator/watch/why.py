@@ -91,23 +91,22 @@ def ledger_of(run: Path) -> Ledger:
 def find(ledger: Ledger, wanted: str) -> RolloutRecord:
     """Find a rollout by its id, the start of its id, the start of its group's id with the sibling's number
     (`5f3a_2`), or the id of one of its requests. Raises `ConfigError` that names similar ids."""
-    if wanted in ledger.rollouts:
-        return ledger.rollouts[wanted]
-    if wanted in ledger.requests:
-        owner = ledger.requests[wanted].request.owner
-        if owner in ledger.rollouts:
-            return ledger.rollouts[owner]
-    begins = sorted(name for name in ledger.rollouts if _meant(wanted, name))
+    known = ledger.rollouts | ledger.evaluated
+    if wanted in known:
+        return known[wanted]
+    if wanted in ledger.requests and (owner := ledger.owner(ledger.requests[wanted])):
+        return owner
+    begins = sorted(name for name in known if _meant(wanted, name))
     if len(begins) == 1:
-        return ledger.rollouts[begins[0]]
+        return known[begins[0]]
     if begins:
         raise ConfigError(f"ROLLOUT: {len(begins)} ids start with {wanted}: {_some(begins)}; give more of it")
-    if not ledger.rollouts:
+    if not known:
         raise ConfigError(f"ROLLOUT: {wanted}: this run has started no rollout yet")
-    near = near_names(wanted, ledger.rollouts, most=NEAR, prefix=PREFIX)
+    near = near_names(wanted, known, most=NEAR, prefix=PREFIX)
     raise ConfigError(
         f"ROLLOUT: no id starts with {wanted or 'nothing'}; "
-        + (f"similar ids: {_some(near)}" if near else f"such as: {_some(sorted(ledger.rollouts))}")
+        + (f"similar ids: {_some(near)}" if near else f"such as: {_some(sorted(known))}")
         + "; `llmi why RUN` lists the masked ones"
     )
 

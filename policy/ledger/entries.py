@@ -17,7 +17,8 @@ from policy.scoring import Score
 from workers.messages import Message, Outcome, Request
 
 LEDGER = "ledger"
-State = Literal["trained", "masked", "stale", "cancelled", "failed"]
+# `evaluated`: a document of an evaluation while training; the others are of rollouts that it trains on.
+State = Literal["trained", "masked", "stale", "cancelled", "failed", "evaluated"]
 
 
 class _Event(Message):

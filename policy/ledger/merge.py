@@ -12,17 +12,18 @@ import math
 
 from policy.ledger import entries
 from policy.ledger.entries import Entry
-from policy.ledger.records import Ledger, RequestRecord, RolloutRecord
+from policy.ledger.records import Ledger, RequestRecord, RolloutRecord, of_evaluation
 from workers.errors import Cause
 
 
 def apply_group_failures(ledger: Ledger) -> None:
     """Set the state of the open rollouts of failed groups.
 
-    Call it after merging all entries, since those rollouts may have states of their own.
+    Documents of evaluations are included. Call it after merging all entries, since those rollouts may have
+    states of their own.
     """
     if ledger.failed:
-        for rollout in ledger.open:
+        for rollout in [*ledger.open, *ledger.open_evaluated]:
             if rollout.uid in ledger.failed:
                 fail_rollout(rollout, ledger.failed[rollout.uid])
 
@@ -105,7 +106,8 @@ def merge(ledger: Ledger, entry: Entry) -> None:
 def _undo(ledger: Ledger, entry: entries.Resumed) -> None:
     """Reopen rollouts that steps after the checkpoint closed, and those that the end of the run cancelled.
 
-    A cancelled request is reopened with its rollout, because no worker has answered it.
+    Documents of evaluations stay as they are: an interrupted evaluation is done again, with others. A
+    cancelled request is reopened with its rollout, because no worker has answered it.
     """
     apply_group_failures(ledger)
     ledger.failed.clear()
@@ -128,4 +130,5 @@ def _undo(ledger: Ledger, entry: entries.Resumed) -> None:
 
 
 def _rollout(ledger: Ledger, rollout_id: str) -> RolloutRecord:
-    return ledger.rollouts.setdefault(rollout_id, RolloutRecord(rollout_id))
+    kept = ledger.evaluated if of_evaluation(rollout_id) else ledger.rollouts
+    return kept.setdefault(rollout_id, RolloutRecord(rollout_id))

@@ -44,7 +44,7 @@ def close_open(run: Path) -> Ledger:
     ledger = read_ledger(run)
     writer = LedgerWriter(run, "coordinator")
     try:
-        for rollout in ledger.open:
+        for rollout in [*ledger.open, *ledger.open_evaluated]:
             reason = "the run ended before it was trained on" if rollout.score else "the run ended"
             writer.rollout_ended(rollout.rollout_id, "cancelled", reason=reason)
         for record in ledger.pending:

@@ -6,9 +6,27 @@ from collections import Counter
 from dataclasses import dataclass, field
 
 from policy.document import Document, Task
-from policy.ledger.entries import GroupDropped, GroupFailed, Resumed, Span, State, TrainerWaited
+from policy.ledger import entries
+from policy.ledger.entries import Entry, GroupDropped, GroupFailed, Resumed, Span, State, TrainerWaited
 from policy.scoring import Score
 from workers.messages import BlobRef, Failure, Outcome, Request, Success
+
+EVALUATION = "eval-"  # start of the id of a document of an evaluation; the ids of groups are hexadecimal
+
+
+def of_evaluation(rollout_id: str) -> bool:
+    """Whether the rollout (or request owner) of this id is a document of an evaluation while training."""
+    return rollout_id.startswith(EVALUATION)
+
+
+def rollout_of(entry: Entry) -> str:
+    """The rollout of an entry that is about one, else an empty text."""
+    match entry:
+        case entries.Scored():
+            return entry.document.rollout_id
+        case entries.Started() | entries.TextGenerated() | entries.RolloutEnded() | entries.RolloutRaised():
+            return entry.rollout_id
+    return ""
 
 
 @dataclass
@@ -70,11 +88,13 @@ class RequestRecord:
 class Ledger:
     """The merged view of a run.
 
-    `waits`: the times in which the trainer waited for groups, in order. `pauses`: (start, end) of the pauses
-    because a provider was down, the last one with an infinite end while it lasts. `checkpoints`: their steps.
-    `held`: by such a step, the rollouts with trajectories in the checkpoint. `resumed`: in order.
-    `last`: time of the last entry. `failed`, `dropped`: by group id. `violations`: broken invariants (see
-    `policy.ledger.merge`); empty in a healthy run.
+    `rollouts`: those of training. `evaluated`: the documents of evaluations (`train.evaluate_every`), apart
+    from them; their `submitted_step` is the version of the weights then. `waits`: the times in which the
+    trainer waited for groups, in order. `pauses`: (start, end) of the pauses because a provider was down, the
+    last one with an infinite end while it lasts. `checkpoints`: their steps. `held`: by such a step, the
+    rollouts with trajectories in the checkpoint. `resumed`: in order. `last`: time of the last entry.
+    `failed`, `dropped`: by group id. `violations`: broken invariants (see `policy.ledger.merge`); empty in a
+    healthy run.
     """
 
     rollouts: dict[str, RolloutRecord] = field(default_factory=dict)
@@ -89,11 +109,22 @@ class Ledger:
     violations: list[str] = field(default_factory=list)
     failed: dict[str, GroupFailed] = field(default_factory=dict)  # see `merge.apply_group_failures`
     dropped: dict[str, GroupDropped] = field(default_factory=dict)
+    evaluated: dict[str, RolloutRecord] = field(default_factory=dict)
 
     @property
     def open(self) -> list[RolloutRecord]:
-        """Rollouts without a terminal state."""
+        """Rollouts of training without a terminal state."""
         return [rollout for rollout in self.rollouts.values() if rollout.state is None]
+
+    @property
+    def open_evaluated(self) -> list[RolloutRecord]:
+        """Documents of evaluations without a terminal state."""
+        return [rollout for rollout in self.evaluated.values() if rollout.state is None]
+
+    def owner(self, record: RequestRecord) -> RolloutRecord | None:
+        """The rollout or document that posted a request."""
+        owner = record.request.owner
+        return self.rollouts.get(owner) or self.evaluated.get(owner)
 
     @property
     def pending(self) -> list[RequestRecord]:

@@ -20,7 +20,7 @@ from coordinator.watch.idle.path import end_of
 from coordinator.watch.idle.report import STEP, SYNC, Idleness, IdleReport
 from policy.ledger.entries import Entry, GroupFailed, Posted, RequestEnded, Scored, TrainerWaited
 from policy.ledger.merge import fail_rollout, merge
-from policy.ledger.records import Ledger, RequestRecord, RolloutRecord
+from policy.ledger.records import Ledger, RequestRecord, RolloutRecord, of_evaluation, rollout_of
 
 LAG_S = 3600.0  # a rollout that is in flight for longer counts as lost
 LATE_S = 1.0  # an entry of another process may be read this long after its time
@@ -109,6 +109,8 @@ class IdleTracker:
         return [rollout for rollout in self._ledger.rollouts.values() if rollout.task is not None]
 
     def _add(self, entry: Entry) -> None:
+        if of_evaluation(rollout_of(entry)):  # the trainer waits for none of them
+            return
         if isinstance(entry, Posted):  # the payload of a judge is a whole document
             kept = {key: value for key, value in entry.request.payload.items() if key == "image"}
             entry = entry.model_copy(update={"request": entry.request.model_copy(update={"payload": kept})})

@@ -24,9 +24,10 @@ from waiting import wait_until
 from policy.document import Document, Task, TextPart
 from policy.ledger import append_log
 from policy.ledger import writer as ledger_writer
-from policy.ledger.entries import ENTRY, LEDGER, Entry
+from policy.ledger.entries import ENTRY, LEDGER, Entry, Resumed
 from policy.ledger.reader import close_open, read_ledger, reward_curve
 from policy.ledger.writer import LedgerWriter
+from policy.resume.plan import plan_resume
 from policy.scoring import Score
 from workers.errors import Cause
 from workers.messages import Failure, Outcome, Request, SearchPayload, Success
@@ -194,6 +195,27 @@ def test_a_failed_group_fails_its_open_rollouts(writer, tmp_path):
         "another rollout of its group failed",
     )
     assert rollouts["u_0"].step == 5
+
+
+def test_documents_of_an_evaluation_are_apart_and_a_resume_leaves_them_as_they_are(writer, tmp_path):
+    ended, open_ = "eval-2-1c-0_0", "eval-2-1c-1_0"
+    for name in (ended, open_):
+        writer.started(name, TASK, step=2)
+    writer.scored(document(ended), Score(reward=0.5), tokens=3, versions=(2, 3))
+    writer.rollout_ended(ended, "evaluated", step=4)
+    asked = request().model_copy(update={"owner": open_})
+    writer.posted(asked)
+    writer.append(Resumed(time=time.time() + 1, step=2))
+    ledger = read_ledger(tmp_path)
+    assert (ledger.rollouts, ledger.open, ledger.violations) == ({}, [], [])
+    assert ledger.evaluated[ended].state == "evaluated", "of a version that the run has evaluated"
+    assert ledger.owner(ledger.requests["r1"]) is ledger.evaluated[open_]
+    plan = plan_resume(ledger, lambda _name: None, allowed=4)
+    assert (plan.abandoned, plan.orphans) == ({}, (asked,))
+    closed = close_open(tmp_path)
+    assert {name: one.state for name, one in closed.evaluated.items()} == {
+        ended: "evaluated", open_: "cancelled",
+    }  # fmt: skip
 
 
 def test_an_incomplete_last_line_is_skipped_and_a_damaged_line_is_named(writer, tmp_path):
