@@ -190,6 +190,15 @@ class TrainSettings(Settings):
     keep_checkpoints: int = Field(default=2, ge=2)
     """Newest checkpoints that are kept, besides the best one. The two newest are whole, so that a run can
     resume from them; of the others only the weights are kept."""
+    evaluate_every: int = Field(default=0, ge=0)
+    """Steps between two evaluations of the test files, which run beside training at lower priority; 0: never.
+    Others are before the first step and after the last ([training.md](training.md#evaluation))."""
+    evaluate_prompts: int | None = Field(default=None, ge=1)
+    """Prompts of an evaluation, the first of the test files; null: all."""
+    evaluate_timeout_s: float = Field(default=3600.0, gt=0)
+    """Seconds that a document of an evaluation may take for its text, and again for its tools and judges;
+    more than `tools.code.budget_s`. A later one is masked. After its last step a run waits as long for its
+    last evaluation."""
     offload_params: bool = False
     """Keep the weights that are trained in the memory of the machine while a GPU does not need them."""
     offload_optimizer: bool = True
@@ -284,6 +293,7 @@ def agent_loop_config(train: TrainSettings, *, run: Path, scorer: str, loop: str
         "scorer": scorer,
         "seed": train.seed,
         "rollout_timeout_s": train.rollout_timeout_s,
+        "evaluate_timeout_s": train.evaluate_timeout_s,
     }
     return json.dumps([entry], indent=1)
 

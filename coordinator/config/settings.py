@@ -48,7 +48,8 @@ class DataSettings(Settings):
     train: tuple[LocalPath, ...] = Field(min_length=1)
     """One file or a list. Rows with and without images may be mixed."""
     test: tuple[LocalPath, ...] = ()
-    """Test files, which verl requires; without one, the first of `train`."""
+    """Test files, which `train.evaluate_every` evaluates. verl reads them in any case; without one, the first
+    of `train`."""
 
     @field_validator("train", "test", mode="before")
     @classmethod
@@ -159,6 +160,21 @@ class RunConfig(ServiceConfig):
             raise ValueError(
                 f"tools.code.budget_s {budget_s:g} must be less than train.rollout_timeout_s {timeout_s:g}, "
                 "or slow code would mask its own document; lower the one or raise the other"
+            )
+        return self
+
+    @model_validator(mode="after")
+    def _evaluated_files(self) -> RunConfig:
+        train, budget_s = self.train, self.tools.code.budget_s
+        if train.evaluate_every and not self.data.test:
+            raise ValueError(
+                f"train.evaluate_every is {train.evaluate_every}, and data.test names no file to evaluate; "
+                "name one, or set train.evaluate_every: 0"
+            )
+        if train.evaluate_every and budget_s >= train.evaluate_timeout_s:
+            raise ValueError(
+                f"train.evaluate_timeout_s {train.evaluate_timeout_s:g} must be more than "
+                f"tools.code.budget_s {budget_s:g}, or slow code would mask its own document; raise it"
             )
         return self
 

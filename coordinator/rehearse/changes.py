@@ -21,6 +21,7 @@ from rewards import settings as rewards_settings
 
 STEPS = 2
 BATCH, GROUP = 2, 4
+EVALUATED = 2  # prompts; before the first step and after the last
 PROMPT_TOKENS, RESPONSE_TOKENS = 2048, 256
 PIXELS = 112 * 112  # 16 tokens of Qwen2.5-VL
 
@@ -51,6 +52,7 @@ def _one(field: str) -> _Change:
 TRAIN = (
     _Change("device", lambda train: "cpu", "a rehearsal needs no GPU"),
     _Change("steps", lambda train: STEPS, "two steps"),
+    _Change("evaluate_prompts", lambda train: EVALUATED if train.evaluate_every else None, SIZE),
     _Change("save_every", lambda train: STEPS, "one checkpoint"),
     _at_most("batch_size", BATCH, SIZE),
     _at_most("n", GROUP, SIZE),

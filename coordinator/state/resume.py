@@ -47,7 +47,8 @@ EXIT_WAIT_S = 30.0  # for the processes of a killed run, which end within second
 # Sections and fields that may differ in a resumed run: where and how fast it runs, not what it produces.
 MAY_CHANGE = (
     "workers", "ray", "metrics", "queue", "train.steps", "train.epochs", "train.save_every",
-    "train.keep_checkpoints", "train.poll_s",
+    "train.keep_checkpoints", "train.poll_s", "train.evaluate_every", "train.evaluate_timeout_s",
+    "train.evaluate_prompts",
     "train.admission", "train.warmup_batches", "train.weight_sync_timeout_s", "train.rollout_timeout_s",
     "train.rollout_processes", "train.rollout_seqs", "train.rollout_batched_tokens", "train.kv_cache_gib",
     "train.gpu_memory", "train.weight_bucket_mb",
@@ -160,12 +161,16 @@ def _cut_metrics(run: Path, step: int) -> None:
     """Keep the metrics of the steps that the checkpoint holds. verl overwrites its file;
     `policy.train.trainer` restores the kept lines.
     """
-    rows: dict[float, str] = {}
+    rows: dict[float, list[str]] = {}
     for name in (PAST_METRICS, METRICS):
         path = run / name
         lines = path.read_text(encoding="utf-8").split("\n")[:-1] if path.exists() else []
-        rows.update({at: line for line in lines if (at := _step(line)) <= step})
-    text = "".join(f"{rows[at]}\n" for at in sorted(rows))
+        found: dict[float, list[str]] = {}
+        for line in lines:
+            if (at := _step(line)) <= step:
+                found.setdefault(at, []).append(line)  # the last step may have several
+        rows.update(found)
+    text = "".join(f"{line}\n" for at in sorted(rows) for line in rows[at])
     for name in (PAST_METRICS, METRICS):
         save(run / name, text)
 

@@ -120,6 +120,7 @@ def train(mode: str, device: str = "cuda") -> str:
             "train.save_every": 1,
             "train.batch_size": 2,
             "train.n": 4,
+            "train.evaluate_every": 0,
             "train.gpu_memory": 0.3,
         }
         changes = [f"{field}={json.dumps(value)}" for field, value in fields.items()]

@@ -5,7 +5,8 @@ verl loads it through `rollout.agent.agent_loop_config_path`, and creates one lo
 Invariants:
 - a masked rollout returns no trajectory, and so is not in its group's baseline, deviation or loss;
 - a failed rollout raises, and verl replaces its group;
-- in a resumed run (`policy.resume.plan`) a rollout with a complete text continues from it.
+- in a resumed run (`policy.resume.plan`) a rollout with a complete text continues from it;
+- a document of an evaluation is a rollout of lower priority (`policy.rollout.evaluation`).
 """
 
 from __future__ import annotations
@@ -13,6 +14,7 @@ from __future__ import annotations
 import asyncio
 import hashlib
 import io
+from contextlib import nullcontext
 from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -22,8 +24,10 @@ from verl.experimental.agent_loop.agent_loop import AgentLoopBase, AgentLoopMetr
 from policy.document import Task
 from policy.grammar.tags import CLOSE
 from policy.inflight import InFlightCounter
+from policy.ledger.records import of_evaluation
 from policy.resume.completions import Completion, CompletionStore
 from policy.resume.state import ResumeClient, ResumeState
+from policy.rollout.evaluation import AFTER_TRAINING, LowPriority, evaluation_limits
 from policy.rollout.resources import Resources, resources
 from policy.rollout.result import RolloutResult, Segment, replay, restored
 from policy.rollout.reward_info import reward_info
@@ -42,16 +46,27 @@ Saved = tuple[ResumeState, Completion]
 class InterleavedAgentLoop(AgentLoopBase):
     """Runs one rollout.
 
-    `run`, `scorer`, `seed` and `rollout_timeout_s` come from the run's agent-loop file
+    `run`, `scorer`, `seed`, `rollout_timeout_s` and `evaluate_timeout_s` come from the run's agent-loop file
     (`policy.settings.agent_loop_config`).
     """
 
-    def __init__(self, *args: Any, run: str, scorer: str, seed: int, rollout_timeout_s: float, **kwargs: Any):
+    def __init__(
+        self,
+        *args: Any,
+        run: str,
+        scorer: str,
+        seed: int,
+        rollout_timeout_s: float,
+        evaluate_timeout_s: float,
+        **kwargs: Any,
+    ):
         super().__init__(*args, **kwargs)
         self._run_folder = Path(run)
         self._scorer = scorer
         self._seed = seed
-        self._limits = Limits(int(self.rollout_config.response_length), rollout_timeout_s)
+        tokens = int(self.rollout_config.response_length)
+        self._limits = Limits(tokens, rollout_timeout_s)
+        self._evaluation_limits = evaluation_limits(tokens, evaluate_timeout_s)
 
     async def run(self, sampling_params: dict[str, Any], **row: Any) -> AgentLoopOutput | list[Any]:
         """Run the rollout of one row of the dataset; returns its trajectory, or an empty list if it is
@@ -67,13 +82,15 @@ class InterleavedAgentLoop(AgentLoopBase):
     ) -> AgentLoopOutput | list[Any]:
         task = Task.model_validate_json(row["task"])
         rollout_id, step = shared.plan.name(row["uid"], row["session_id"]), int(row["global_steps"])
+        evaluated = of_evaluation(rollout_id)
+        limits = self._evaluation_limits if evaluated else self._limits
         if rollout_id in shared.plan.masked:
             return []
         saved: Saved | None = None
         if rollout_id not in shared.plan.continued:
             shared.ledger.started(rollout_id, task, step=step)
         try:
-            async with asyncio.timeout(self._limits.timeout_s) as limit:
+            async with asyncio.timeout(limits.timeout_s) as limit:
                 if rollout_id in shared.plan.continued:
                     saved = await asyncio.to_thread(_load, self._run_folder, shared.texts, rollout_id)
                 images = [await asyncio.to_thread(self._image, shared.blobs, ref) for ref in task.inputs]
@@ -81,14 +98,14 @@ class InterleavedAgentLoop(AgentLoopBase):
                     list(row["raw_prompt"]), images=images or None
                 )
         except Exception as error:
-            late = f"prompt not prepared in {self._limits.timeout_s:g} s" if limit.expired() else error
+            late = f"prompt not prepared in {limits.timeout_s:g} s" if limit.expired() else error
             shared.ledger.rollout_raised(rollout_id, f"{type(error).__name__}: {late}")
             raise
         if saved and (done := saved[0]).document and done.score:
             return _trajectory(restored(prompt_ids, saved[1], done.document, done.score, done.cut), images)
         generate = partial(
             self._generate,
-            in_flight=shared.in_flight,
+            in_flight=None if evaluated else shared.in_flight,
             request_id=rollout_id,
             sampling=sampling_params,
             images=images,
@@ -102,13 +119,13 @@ class InterleavedAgentLoop(AgentLoopBase):
                 self.tokenizer.decode, skip_special_tokens=True, clean_up_tokenization_spaces=False
             ),
             "ends": shared.ends,
-            "client": shared.client,
+            "client": LowPriority(shared.client) if evaluated else shared.client,
             "scorer": shared.scorer,
             "ledger": shared.ledger,
-            "limits": self._limits,
+            "limits": limits,
             "seed": self._seed,
             "tools": shared.tools,
-            "texts": shared.texts,
+            "texts": None if evaluated else shared.texts,
         }
         if saved:
             parts |= _resumed_parts(shared.client, *saved)
@@ -125,7 +142,7 @@ class InterleavedAgentLoop(AgentLoopBase):
         left: int,
         number: int,
         *,
-        in_flight: InFlightCounter,
+        in_flight: InFlightCounter | None,
         request_id: str,
         sampling: dict[str, Any],
         images: list[Image.Image],
@@ -138,9 +155,15 @@ class InterleavedAgentLoop(AgentLoopBase):
             "include_stop_str_in_output": True,
             "seed": (seed + number) % 2**31,
         }
-        with in_flight.slot():
+        # Admission counts the slots of training alone; a document of an evaluation has no counter, and waits.
+        priority = {} if in_flight else {"priority": AFTER_TRAINING}
+        with in_flight.slot() if in_flight else nullcontext():
             output = await self.server_manager.generate(
-                request_id=request_id, prompt_ids=ids, sampling_params=params, image_data=images or None
+                request_id=request_id,
+                prompt_ids=ids,
+                sampling_params=params,
+                image_data=images or None,
+                **priority,
             )
         oldest = output.extra_fields.get("min_global_steps")
         newest = output.extra_fields.get("max_global_steps")

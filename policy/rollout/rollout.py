@@ -51,10 +51,14 @@ SAVE_S = 60.0  # most time to save a text
 
 @dataclass(frozen=True)
 class Limits:
-    """`response_tokens`: of all segments together. `timeout_s`: seconds for the text, and for its score."""
+    """`response_tokens`: of all segments together. `timeout_s`: seconds for the text, and for its score, by
+    `setting`. `cut`: whether a text that runs out of time is cut and scored; else it is masked.
+    """
 
     response_tokens: int
     timeout_s: float
+    cut: bool = True
+    setting: str = "train.rollout_timeout_s"
 
 
 @dataclass(frozen=True)
@@ -118,7 +122,7 @@ class Rollout:
             if not limit.expired():
                 raise
             result.out_of_time = True
-            result.stall = stall(result.segment_times, self._left(result), self.limits.timeout_s)
+            result.stall = self._late(result)
         self._parse(tags.feed(text.close()) + tags.close(), result, tooling)
         result.generated_s = time.monotonic() - started
         if not result.stall and not self.replayed:
@@ -133,6 +137,12 @@ class Rollout:
             except OSError as error:  # this run continues; a resumed one would generate it again
                 why = str(error) or f"not written in {SAVE_S:g} s"
                 logger.warning("the text of %s was not saved: %s", self.rollout_id, why)
+
+    def _late(self, result: RolloutResult) -> str | None:
+        """Why a text that ran out of time is masked; None if it is cut."""
+        if not self.limits.cut:
+            return "the text was not complete"
+        return stall(result.segment_times, self._left(result), self.limits.timeout_s)
 
     def _left(self, result: RolloutResult) -> int:
         """Most tokens of the next segment."""
@@ -210,7 +220,7 @@ class Rollout:
         )
 
     def _mask(self, result: RolloutResult, why: str) -> None:
-        detail = f"{why} within {self.limits.timeout_s:g} s (train.rollout_timeout_s)"
+        detail = f"{why} within {self.limits.timeout_s:g} s ({self.limits.setting})"
         result.document = self._document(result, tuple(result.parts))
         result.score = Score(reward=None, masked_by=(Failure(cause=Cause.ROLLOUT_TIMEOUT, detail=detail),))
 

@@ -18,6 +18,7 @@ import shutil
 from pathlib import Path
 
 from policy.settings import CHECKPOINTS, METRICS, checkpoint
+from policy.train.evaluation.result import REWARD, VERSION
 
 SCORE = "critic/score/mean"
 SCORE_STEPS = 10  # a single step is too noisy to compare checkpoints
@@ -41,13 +42,18 @@ def resumable(run: Path, step: int) -> bool:
 
 
 def best(run: Path) -> int | None:
-    """The checkpoint with the highest mean training reward, over it and the nine steps before; None without
-    metrics.
+    """The checkpoint with the highest reward in its evaluation; None without metrics.
 
-    verl writes the metrics of a step after its checkpoint, so one that has just been saved is not compared.
+    If no checkpoint's weights were evaluated, that with the highest mean training reward, over its step and
+    the nine before. verl writes the metrics of a step after its checkpoint, so one that has just been saved
+    is not compared.
     """
-    scores = _scores(run)
-    rated = {step: _mean(scores, step) for step in steps(run) if step in scores}
+    there = steps(run)
+    evaluated = _values(run, REWARD, VERSION)
+    rated = {step: evaluated[step] for step in there if step in evaluated}
+    if not rated:
+        scores = _values(run, SCORE)
+        rated = {step: _mean(scores, step) for step in there if step in scores}
     return max(rated, key=lambda step: (rated[step], step)) if rated else None
 
 
@@ -89,16 +95,16 @@ def _reduce(folder: Path) -> None:
             path.unlink(missing_ok=True)
 
 
-def _scores(run: Path) -> dict[int, float]:
-    """Mean reward by step, from verl's metrics. A torn line and a step without a number are skipped."""
+def _values(run: Path, name: str, by: str = "") -> dict[int, float]:
+    """A metric by step, or by the metric `by`. A torn line and one without a number are skipped."""
     path = run / METRICS
-    scores = {}
+    values = {}
     for line in path.read_bytes().split(b"\n")[:-1] if path.exists() else ():
         with contextlib.suppress(ValueError, KeyError):
             row = json.loads(line)
-            if math.isfinite(score := row["data"][SCORE]):
-                scores[row["step"]] = score
-    return scores
+            if math.isfinite(value := row["data"][name]):
+                values[row["data"][by] if by else row["step"]] = value
+    return values
 
 
 def _mean(scores: dict[int, float], step: int) -> float:

@@ -12,7 +12,6 @@ Importing this module registers them:
 from __future__ import annotations
 
 import functools
-import json
 import uuid
 from pathlib import Path
 from typing import Any
@@ -21,13 +20,14 @@ from verl.trainer.ppo.v1 import register_trainer
 from verl.trainer.ppo.v1.trainer_colocate_async import PPOTrainerColocateAsync
 from verl.trainer.ppo.v1.trainer_separate_async import PPOTrainerSeparateAsync
 from verl.trainer.ppo.v1.trainer_sync import PPOTrainerSync
+from verl.workers.rollout.llm_server import FullyAsyncLLMServerClient
 
 import policy.train.gradient.advantage  # noqa: F401 - registers it
-from policy.settings import PAST_METRICS
 from policy.train.dispatch import LeastLoadedManager
 from policy.train.document_metrics import document_metrics
+from policy.train.evaluation.trainer import Evaluating, past_metrics
 from policy.train.gradient.metrics import complete
-from policy.train.verl_private import Base, TrainerHooks
+from policy.train.verl_private import Base
 from workers.storage.atomic import save
 
 IDENTITY = "identity"
@@ -53,7 +53,7 @@ def group_id(run: uuid.UUID, index: int, visit: int) -> str:
     return str(uuid.uuid5(run, f"{index}.{visit}"))
 
 
-class _Resumable(TrainerHooks):
+class _Resumable(Evaluating):
     def group_ids(self, batch: Any) -> list[str]:
         run = run_uuid(Path(self.config.trainer.v1.sampler.sampler_kwargs.run))
         rows = zip(batch["index"], batch["visit"], strict=True)
@@ -63,9 +63,7 @@ class _Resumable(TrainerHooks):
         """Copy the metrics of the steps before a resume into the file that verl has just created, and connect
         sampler and rollout processes.
         """
-        past = Path(self.config.trainer.v1.sampler.sampler_kwargs.run) / PAST_METRICS
-        for line in past.read_text(encoding="utf-8").splitlines() if past.exists() else ():
-            row = json.loads(line)
+        for row in past_metrics(Path(self.config.trainer.v1.sampler.sampler_kwargs.run)):
             self.logger.log(data=row["data"], step=row["step"])
         if isinstance(self.agent_loop_manager, LeastLoadedManager):
             self.replay_buffer.groups_failed = self.agent_loop_manager.groups_failed
@@ -86,7 +84,26 @@ class _Windowed(Base):
 
 @register_trainer("resumable_sync")
 class ResumableSync(_Resumable, PPOTrainerSync):
-    """Generates and trains in turn, on the same GPUs."""
+    """Generates and trains in turn, on the same GPUs.
+
+    When the samples of a step are there, documents of an evaluation may still be in generation. As in
+    `colocate_async` they are interrupted, and continue with the next step's weights.
+    """
+
+    def get_llm_client(self) -> Any:
+        if not self.evaluates:
+            return super().get_llm_client()
+        return self.llm_server_manager.get_client(client_cls=FullyAsyncLLMServerClient)
+
+    def on_sample_end(self) -> None:
+        if self.evaluates:
+            self.checkpoint_manager.abort_replicas()
+        super().on_sample_end()
+
+    def on_step_end(self) -> None:
+        super().on_step_end()
+        if self.evaluates:
+            self.checkpoint_manager.resume_generation_replicas()
 
 
 @register_trainer("resumable_separate_async")

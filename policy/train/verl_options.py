@@ -66,6 +66,7 @@ def _data(train: TrainSettings, data_train: list[Path], data_test: list[Path]) -
         "data.val_files": [str(path.absolute()) for path in data_test],
         "data.custom_cls.path": "pkg://policy.data.verl_dataset",
         "data.custom_cls.name": "InterleavedDataset",
+        "data.val_max_samples": train.evaluate_prompts or -1,
         "data.train_batch_size": train.batch_size,
         "data.max_prompt_length": train.prompt_tokens,
         "data.max_response_length": train.response_tokens,
@@ -140,6 +141,8 @@ def _rollout(train: TrainSettings, run: Path) -> dict[str, object]:
         # The agent loop scores its own documents; verl's reward workers would be idle.
         "reward.num_workers": 0,
     }
+    if train.evaluate_every:
+        options[f"{rollout}.scheduling_policy"] = "priority"  # of vLLM; training comes before evaluations
     if train.modality == "vl":
         options[f"+{rollout}.limit_images"] = train.max_input_images
     return options
@@ -164,6 +167,8 @@ def _trainer(train: TrainSettings, run: Path, resume_from: int) -> dict[str, obj
         "trainer.checkpoint_callback_class": "policy.train.checkpoints.CheckpointRecorder",
         "trainer.save_freq": train.save_every or -1,
         "+trainer.keep_checkpoints": train.keep_checkpoints,
+        "+trainer.evaluate_every": train.evaluate_every,
+        "+trainer.evaluate_timeout_s": train.evaluate_timeout_s,
         "trainer.resume_mode": "resume_path" if resume_from else "disable",
         "trainer.resume_from_path": str(checkpoint(run, resume_from).absolute()) if resume_from else None,
         "trainer.val_before_train": False,

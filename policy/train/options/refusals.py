@@ -26,6 +26,7 @@ SETTINGS = {
     "algorithm.filter_groups": "train.filter_groups",
     "data.train_files": "data.train",
     "data.val_files": "data.test",
+    "data.val_max_samples": "train.evaluate_prompts",
     "data.train_batch_size": "train.batch_size",
     "data.max_prompt_length": "train.prompt_tokens",
     "data.max_response_length": "train.response_tokens",
@@ -37,12 +38,14 @@ SETTINGS = {
     "trainer.resume_from_path": "--resume",
     "trainer.resume_mode": "--resume",
     "trainer.save_freq": "train.save_every",
+    "trainer.test_freq": "train.evaluate_every",
     "trainer.total_epochs": "train.epochs",
     "trainer.total_training_steps": "train.steps",
     "trainer.v1.colocate_async.num_warmup_batches": "train.warmup_batches",
     "trainer.v1.sampler": "train.max_staleness, train.min_valid and train.filter_groups",
     "trainer.v1.separate_async.num_warmup_batches": "train.warmup_batches",
     "trainer.v1.trainer_mode": "train.mode",
+    "trainer.val_before_train": "train.evaluate_every",
 }
 # Options of verl's own dataset class.
 ROW_KEYS = (
@@ -65,15 +68,10 @@ UNREAD = {
         ("reward", "reward_model", "data.reward_fn_key"),
         "rewards come from reward.formula and the judges; overlong shaping is a formula of your own",
     ),
-    **dict.fromkeys(
-        (
-            "actor_rollout_ref.rollout.val_kwargs",
-            "trainer.test_freq",
-            "trainer.val_before_train",
-            "trainer.val_only",
-        ),
-        "a run does not validate yet",
-    ),
+    "actor_rollout_ref.rollout.val_kwargs.do_sample": "verl reads temperature, top_p, top_k and n",
+    "data.val_batch_size": "an evaluation is submitted as a whole",
+    "data.validation_shuffle": "an evaluation is submitted as a whole",
+    "trainer.val_only": "a run trains; evaluate a checkpoint with `llmi evaluate`",
     "algorithm.use_pf_ppo": "GRPO does not read it",
     "skip": "the sampler submits prompts, and verl's skipping of rollouts does not see them",
     "trainer.v1.separate_async.hybrid_rollout": "the GPUs that train do not generate",

@@ -157,7 +157,7 @@ def test_unbuilt_parts_of_the_demo_name_the_command_that_builds_them(
 
 def test_problems_of_parts_that_replace_the_demos_are_reported(tmp_path: Path) -> None:
     tools = {"search": {"library": "mine"}, "diffusion": {"model": "mine/d"}, "edit": {"model": "mine/e"}}
-    own = config.load("demo", {"train.model": "owner/model", "data.train": ["a"], "data.test": [], **{
+    own = config.load("demo", {"train.model": "owner/model", "data.train": ["a"], "data.test": ["a"], **{
         f"tools.{name}.{key}": value for name, one in tools.items() for key, value in one.items()
     }})  # fmt: skip
     assert inputs.unbuilt(own) == []

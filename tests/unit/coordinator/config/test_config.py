@@ -167,3 +167,19 @@ def test_one_data_file_needs_no_list(write_config):
 def test_the_code_budget_must_be_less_than_the_rollout_timeout(write_config):
     with pytest.raises(ConfigError, match=r"budget_s 60 must be less than train.rollout_timeout_s 50"):
         config.load(write_config(MINIMAL), {"train.rollout_timeout_s": 50})
+
+
+@pytest.mark.parametrize(
+    ("values", "words"),
+    [
+        ({}, r"train.evaluate_every is 5, and data.test names no file to evaluate; name one, or set"),
+        (
+            {"data.test": "b.parquet", "train.evaluate_timeout_s": 60},
+            r"evaluate_timeout_s 60 must be more than tools.code.budget_s 60",
+        ),
+    ],
+)
+def test_an_evaluation_needs_files_and_time_for_code(values, words, write_config):
+    with pytest.raises(ConfigError, match=words):
+        config.load(write_config(MINIMAL), {"train.evaluate_every": 5, **values})
+    assert config.load(write_config(MINIMAL), {"data.test": "b.parquet", "train.evaluate_every": 5})

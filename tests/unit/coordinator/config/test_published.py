@@ -27,6 +27,8 @@ RECIPE = {
     "train.tensor_parallel": 2, "train.sequence_parallel": 2,
     # checkpoints
     "train.save_every": 10,
+    # the test files, before the first step and every 10 steps
+    "train.evaluate_every": 10,
     # reward and judges
     "reward.formula": "llmi",
     "judges.text.model": "Qwen/Qwen3-235B-A22B-Instruct-2507", "judges.text.temperature": 0.5,

@@ -28,7 +28,7 @@ def config(tmp_path: Path) -> RunConfig:
         for question in questions
     ]
     pq.write_table(pa.Table.from_pylist(rows), file)
-    return load("qwen3_4b_grpo", {"data.train": [str(file)], "data.test": []})
+    return load("qwen3_4b_grpo", {"data.train": [str(file)], "data.test": [], "train.evaluate_every": 0})
 
 
 def test_prompts_are_counted_with_the_tokenizer_of_the_model(config: RunConfig, tmp_path: Path) -> None:

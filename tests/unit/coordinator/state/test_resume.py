@@ -286,6 +286,20 @@ def test_a_ledger_from_the_future_is_refused(run, monkeypatch):
     assert read_ledger(run).resumed == []
 
 
+def test_both_lines_of_a_step_after_which_an_evaluation_ended_are_kept(run, writer):
+    saved(run, writer, 1)
+    metrics(run, 1)
+    lines = ['{"step": 1, "data": {"val/version": 1}}', '{"step": 2, "data": {}}']
+    with (run / "metrics.jsonl").open("a") as file:
+        file.write("".join(f"{line}\n" for line in lines))
+    prepare(configured(), run)
+    prepare(configured(), run)  # a resume that was killed
+    kept = [json.loads(line) for line in (run / "metrics.past.jsonl").read_text().splitlines()]
+    assert kept == [
+        {"step": 1, "data": {"critic/score/mean": 0.1}}, {"step": 1, "data": {"val/version": 1}},
+    ]  # fmt: skip
+
+
 def test_a_metrics_line_that_was_cut_off_is_dropped(run, writer):
     saved(run, writer, 1)
     metrics(run, 1)

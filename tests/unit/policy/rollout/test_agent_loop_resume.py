@@ -66,7 +66,7 @@ def ask(tmp_path, monkeypatch, blobs, task):
             self._run_folder = tmp_path
             self._scorer = ""
             self._seed = 0
-            self._limits = Limits(100, timeout_s)
+            self._limits = self._evaluation_limits = Limits(100, timeout_s)
 
         async def ct_build_initial_tokens(self, messages: Any, images: Any = None) -> list[int]:
             assert [image.size for image in images] == [(20, 10)]

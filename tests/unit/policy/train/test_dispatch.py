@@ -159,3 +159,58 @@ def test_a_slow_process_gets_only_as_many_groups_as_it_ends(spreading: LeastLoad
     assert new == {0: 2, 1: 2, 2: 2}, "groups that verl has removed are not in flight"
     every = [uid for uids in seen(spreading) for uid in uids]
     assert len(set(every)) == len(every) == 12 + 5 + 6
+
+
+class TwoRows:
+    """The rows of two prompts, as `policy.data.verl_dataset.InterleavedDataset` returns them."""
+
+    def __len__(self) -> int:
+        return 2
+
+    def __getitem__(self, at: int) -> dict[str, Any]:
+        import torch
+
+        return {"raw_prompt": [{"role": "user", "content": "q"}], "index": at, "visit": 0,
+                "dummy_tensor": torch.zeros(1)}  # fmt: skip
+
+
+@pytest.mark.heavy
+def test_an_evaluation_is_in_verls_transfer_queue_and_not_among_the_groups_of_training(
+    spreading: LeastLoadedManager,
+) -> None:
+    import transfer_queue as tq
+    from verl.trainer.ppo.v1.replay_buffer import ReplayBufferAsync
+    from verl.utils.tensordict_utils import list_of_dict_to_tensordict
+
+    from policy.train.evaluation.documents import Rows, discard, take_ended
+    from policy.train.evaluation.documents import submit as evaluate
+
+    before = len([uid for uids in seen(spreading) for uid in uids])
+    first, second = evaluate(Rows(TwoRows()).take(), 4, spreading)
+    assert len([uid for uids in seen(spreading) for uid in uids]) == before + 2
+    assert take_ended([first, second]) == []
+
+    # As verl's rollout process writes: one scored sample, and one that was masked.
+    numbers = {"reward_extra_info": {"reward": 0.5, "terms/L": 0.25}}
+    tag = {"status": "success", "global_steps": 4, "min_global_steps": 4, "max_global_steps": 6}
+    fields = list_of_dict_to_tensordict([{"extra_fields": numbers, "uid": first}])
+    tq.kv_batch_put(keys=[f"{first}_0_0"], fields=fields, tags=[tag], partition_id="val")
+    for uid in (first, second):
+        tq.kv_put(key=uid, partition_id="val", tag={"status": "finished"})
+
+    buffer = ReplayBufferAsync(
+        trainer_mode="separate_async", trainer_config={}, max_off_policy_threshold=3,
+        max_off_policy_strategy="drop", sampler_kwargs={},
+    )  # fmt: skip
+    tq.kv_clear(keys=list((tq.kv_list("train") or {}).get("train", {})), partition_id="train")
+    assert buffer.get_sampleable_count(5, "train") == 0
+
+    ended = {one.uid: one for one in take_ended([first, second])}
+    (scored,) = ended[first].scored
+    assert (scored.info["reward"], scored.oldest, scored.newest) == (0.5, 4, 6)
+    assert (ended[first].rollouts, ended[second].scored, ended[second].failed) == ((f"{first}_0",), (), False)
+    assert not (tq.kv_list("val") or {}).get("val")
+
+    evaluate(Rows(TwoRows()).take(), 4, spreading)
+    discard()
+    assert not (tq.kv_list("val") or {}).get("val")

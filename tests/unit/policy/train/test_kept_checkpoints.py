@@ -91,6 +91,22 @@ def test_the_best_is_found_by_the_mean_of_ten_steps(tmp_path):
     assert best(tmp_path) is None
 
 
+def test_the_best_is_that_of_the_evaluations_where_there_are_some(tmp_path):
+    for step in (10, 20, 30):
+        save(tmp_path, step)
+    rows = [
+        {"step": 10, "data": {"critic/score/mean": 0.9}},
+        # The evaluation of a version ends in a later step.
+        {"step": 12, "data": {"critic/score/mean": 0.1, "val/version": 10, "val/reward/mean": 0.25}},
+        {"step": 24, "data": {"critic/score/mean": 0.1, "val/version": 20, "val/reward/mean": 0.5}},
+        {"step": 30, "data": {"critic/score/mean": 0.8}},
+        {"step": 31, "data": {"critic/score/mean": 0.8, "val/version": 0, "val/reward/mean": 0.75}},
+        {"step": 32, "data": {"critic/score/mean": 0.8, "val/version": 30, "val/documents": 0}},
+    ]
+    (tmp_path / "metrics.jsonl").write_text("".join(f"{json.dumps(row)}\n" for row in rows))
+    assert best(tmp_path) == 20
+
+
 def test_folders_without_weights_are_removed(tmp_path):
     """verl removes the actor of an old checkpoint, and nothing else."""
     os.rename(save(tmp_path, 1) / "actor", tmp_path / "gone")

@@ -121,7 +121,9 @@ def test_each_criterion_of_a_rejection_is_looked_up(config, refused):
         ({"trainer": {"logger": ["wandb"]}}, "must contain file"),
         ({"data": {"train_batch_size": 64}}, "set train.batch_size"),
         ({"data": {"gen_batch_size": 8}}, "one at a time"),
-        ({"trainer": {"test_freq": 10}}, "does not validate yet"),
+        ({"trainer": {"test_freq": 10}}, "set train.evaluate_every instead"),
+        ({"trainer": {"val_before_train": True}}, "set train.evaluate_every instead"),
+        ({"trainer": {"val_only": True}}, "`llmi evaluate`"),
         ({"actor_rollout_ref": {"actor": {"use_dynamic_bsz": False}}}, "train.micro_batch_tokens"),
         ({"actor_rollout_ref": {"actor": {"checkpoint": {"async_save": True}}}}, "on the disk"),
         ({"data": {"dataloader_num_workers": 2}}, "visits"),
@@ -283,6 +285,16 @@ def test_the_sampler_is_given_how_many_groups_without_a_signal_it_may_replace(en
 def test_a_rollout_that_uses_all_its_time_is_no_stall(config):
     sampler = config(rollout_timeout_s=100).trainer.v1.sampler.sampler_kwargs
     assert sampler.stall_s > 3 * 100 + SAVE_S  # prompt, text, tools and judges; saving the text
+
+
+def test_evaluations_come_after_training_in_vllm_and_are_never_verls_own(config):
+    made = config(evaluate_every=5, evaluate_prompts=16)
+    assert made.actor_rollout_ref.rollout.scheduling_policy == "priority"
+    assert (made.trainer.test_freq, made.trainer.val_before_train) == (-1, False)
+    assert (made.trainer.evaluate_every, made.data.val_max_samples) == (5, 16)
+    without = config(evaluate_every=0)
+    assert without.actor_rollout_ref.rollout.scheduling_policy == "fcfs"
+    assert without.data.val_max_samples == -1
 
 
 def test_megatron_trains_with_the_same_schedule(config):
