@@ -105,7 +105,7 @@ class RunCollector(Collector):
         restarts = {(pool,): size.restarts for pool, size in pools.items()}
         yield _counter("llmi_worker_restarts", "Workers that replaced a dead one.", ["pool"], restarts)
         text = "Rollouts by terminal state; for the two kinds of masked ones see llmi_masked."
-        ended = {(name,): progress.states[name] for name in get_args(State)}
+        ended = {(name,): progress.states[name] for name in get_args(State) if name != "evaluated"}
         yield _counter("llmi_rollouts", text, ["state"], ended)
         text = (
             "Masked samples by cause; a sample with several causes counts for each. "
@@ -116,6 +116,11 @@ class RunCollector(Collector):
         yield _gauge("llmi_step", "Training steps done.", (), {(): progress.steps})
         if progress.rewards:
             yield _gauge("llmi_reward", "Mean reward of the last step.", (), {(): progress.rewards[-1]})
+        if (last := progress.evaluation) and last.reward is not None:
+            text = "Mean reward of the last evaluation of the test files."
+            yield _gauge("llmi_evaluation_reward", text, (), {(): last.reward})
+            text = "Version (number of updates) of the weights when the last evaluation was submitted."
+            yield _gauge("llmi_evaluation_version", text, (), {(): last.version})
         for measure, value in off_policy.gauges(progress.last_step):
             yield _gauge(measure.gauge, measure.text, (), {(): value})
         if (ratio := progress.idle_ratio) is not None:

@@ -154,6 +154,7 @@ class LiveView:
         facts = {
             "step": f"{progress.steps}/{self._total or '?'}",
             "reward": f"{progress.rewards[-1]:.3f}" if progress.rewards else "-",
+            **self._evaluation(),
             "requests": f"{progress.posted:,} posted, {', '.join(outcomes)}",
             "queues": "  ".join(f"{name} {depth}" for name, depth in depths.items()) or "empty",
             "workers": worker_counts(workers) or "-",
@@ -174,6 +175,12 @@ class LiveView:
         if restarts:
             facts["workers restarted"] = str(restarts)
         return facts
+
+    def _evaluation(self) -> dict[str, str]:
+        last, evaluating = self._progress.evaluation, self._progress.evaluating
+        words = [last.words] if last else []
+        words += [f"{evaluating} documents in progress"] if evaluating else []
+        return {"evaluation": "; ".join(words)} if words else {}
 
     def _line(self) -> str:
         if self.stage != TRAINING:

@@ -17,6 +17,7 @@ from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
+from coordinator.watch.evaluations import Evaluated, evaluation_of
 from coordinator.watch.idle.report import IdleReport
 from coordinator.watch.idle.spans import Span
 from coordinator.watch.idle.tracker import IdleTracker
@@ -25,6 +26,7 @@ from coordinator.watch.summary import STEP, idle_ratio
 from policy.ledger import entries
 from policy.ledger.entries import ENTRY, LEDGER, Entry, State
 from policy.ledger.masked import DROPPED, causes_of
+from policy.ledger.records import of_evaluation, rollout_of
 from policy.settings import METRICS
 from workers.messages import Failure
 
@@ -40,6 +42,7 @@ class Progress:
     `total`: the number of steps of the run, None when the data decides. Attributes:
 
     - `rewards`: mean of each step, in order. `last_step`: verl's metrics of the last one.
+    - `evaluation`: the last that ended. `evaluating`: documents of the next one without a score.
     - `outcomes`: requests by `success`, `model` or `infrastructure`.
     - `masked`: samples by cause; `DROPPED` for those that were dropped with their group.
     - `idle`: idle seconds by cause so far.
@@ -56,6 +59,8 @@ class Progress:
         self.rewards: list[float] = []
         self.steps = 0
         self.last_step: dict[str, Any] = {}
+        self.evaluation: Evaluated | None = None
+        self.evaluating = 0
         self.started = self.scored = 0
         self.posted = 0
         self.outcomes: Counter[str] = Counter()
@@ -94,6 +99,10 @@ class Progress:
             except ValueError:  # torn by a disk that was full: the trainer's own file
                 logger.warning("%s: a line cannot be parsed and is skipped", METRICS)
                 continue
+            if ended := evaluation_of(entry["data"]):
+                self.evaluation = ended
+                if REWARD not in entry["data"]:  # it ended after the last step
+                    continue
             self.steps, self.last_step = entry["step"], entry["data"]
             self._timing.append(entry["data"])
             self.idle_tracker.add_step(entry["step"], entry["data"])
@@ -130,6 +139,10 @@ class Progress:
             yield entry
 
     def _count(self, entry: Entry) -> None:
+        if of_evaluation(rollout_of(entry)):
+            self.evaluating += isinstance(entry, entries.Started)
+            self.evaluating -= isinstance(entry, entries.Scored | entries.RolloutRaised)
+            return
         match entry:
             case entries.Started():
                 self.started += 1
@@ -162,7 +175,7 @@ class Progress:
                         self.masked[DROPPED] -= state == "masked"
                 self._uncommitted.clear()
                 self.paused = None
-                self.started = self.scored = 0
+                self.started = self.scored = self.evaluating = 0
 
     def _masked(self, entry: entries.RolloutEnded) -> None:
         causes = causes_of(entry)

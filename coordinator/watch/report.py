@@ -13,7 +13,8 @@ from pydantic import ValidationError
 
 from coordinator.config.settings import CONFIG_FILE, RunConfig
 from coordinator.console.stages import duration
-from coordinator.watch import documents, off_policy
+from coordinator.watch import documents, evaluations, off_policy
+from coordinator.watch.evaluations import Evaluated
 from coordinator.watch.masks import list_masked
 from coordinator.watch.report_masked import examples, masked_note, masked_tables
 from coordinator.watch.summary import SUMMARY, Summary, lost_requests, read_metrics, summarize
@@ -73,15 +74,21 @@ def rebuild(run: Path) -> tuple[Path, Summary]:
 def write_page(run: Path, config: RunConfig, ledger: Ledger, summary: Summary) -> Path:
     """Write reward.png and index.html into `run`; returns the page's path."""
     steps, metrics = points(ledger, summary), read_metrics(run / METRICS)
-    curve = draw(steps, run / "reward.png").read_bytes() if steps else None
+    evaluated = evaluations.read(metrics)
+    curve = (
+        draw(steps, run / "reward.png", evaluated=evaluations.points(evaluated)).read_bytes()
+        if steps
+        else None
+    )
     page = Page(
         title=summary.name,
         lead=lead(config, summary),
-        figures=figures(summary),
+        figures=figures(summary, evaluated),
         pairs=pairs(samples(ledger)),
         curve=curve,
         tables=[
             *tables(summary),
+            *evaluations.tables(evaluated),
             *documents.tables(metrics),
             *off_policy.tables(metrics),
             *masked_tables(list_masked(ledger, summary.name), summary),
@@ -127,13 +134,17 @@ def lead(config: RunConfig, summary: Summary) -> str:
     )
 
 
-def figures(summary: Summary) -> list[KeyFigure]:
+def figures(summary: Summary, evaluated: list[Evaluated]) -> list[KeyFigure]:
     def number(value: float | None, form: str) -> str:
         return "none" if value is None else format(value, form)
 
     reward = f"{number(summary.reward_first, '.2f')} → {number(summary.reward_last, '.2f')}"
     return [
         KeyFigure("Reward", reward, "first and last fifth of the steps"),
+        *(
+            KeyFigure("Evaluation", one.reward_words, f"test files, version {one.version}, 95 % interval")
+            for one in evaluated[-1:]
+        ),
         KeyFigure("Requests", f"{summary.requests_posted:,}", "to tools and judges"),
         KeyFigure("Lost", f"{summary.lost:,}", "requests without an outcome"),
         KeyFigure("Masked", f"{summary.masked:,}", masked_note(summary)),

@@ -14,6 +14,7 @@ import redis
 from pydantic import BaseModel, ValidationError
 
 from coordinator.config.settings import CONFIG_FILE
+from coordinator.watch.evaluations import Evaluated
 from coordinator.watch.exporter import ENDPOINTS
 from coordinator.watch.idle.spans import rounded
 from coordinator.watch.progress import Progress
@@ -65,6 +66,7 @@ class Status(BaseModel):
     """Where a run stands.
 
     - `quiet_s`: seconds since the run wrote its last line; `left_s`: estimated seconds to its end.
+    - `evaluation`: the last evaluation of the test files that has ended.
     - `masked`: samples so far, as `Progress.masked`.
     - `waiting`: None while the trainer trains. `queues`: None without Redis.
     - `paused`: the providers, in words, for which admission is paused; `down`: those with an open circuit.
@@ -81,6 +83,7 @@ class Status(BaseModel):
     steps: int | None
     left_s: float | None
     reward: float | None
+    evaluation: Evaluated | None
     trainer_idle_ratio: float | None
     trainer_idle_s: dict[str, float]
     generator_idle_ratio: float | None
@@ -120,6 +123,7 @@ def read_status(run: Path) -> Status:
         steps=steps,
         left_s=None if ended or progress.left_s is None else round(progress.left_s, 1),
         reward=progress.rewards[-1] if progress.rewards else None,
+        evaluation=progress.evaluation,
         trainer_idle_ratio=progress.idle_ratio,
         trainer_idle_s=rounded(progress.idle.trainer),
         generator_idle_ratio=progress.idle.generator_ratio,

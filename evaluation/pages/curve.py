@@ -1,4 +1,5 @@
-"""The reward curve as a PNG: the mean reward of each step, its trend, and how many samples were masked.
+"""The reward curve as a PNG: the mean reward of each step, its trend, evaluations of the test files, and how
+many samples were masked.
 
 Invariant: draws off screen (Agg) and touches no global matplotlib state.
 """
@@ -24,6 +25,17 @@ class Point:
     dropped: int = 0
 
 
+@dataclass(frozen=True)
+class EvaluationPoint:
+    """An evaluation of the test files. `step`: updates of the weights, 0 for the initial model. `reward`: the
+    mean; `interval`: half the width of its interval.
+    """
+
+    step: int
+    reward: float
+    interval: float
+
+
 def smooth(values: Sequence[float], alpha: float = 0.25) -> list[float]:
     """An exponential moving average, corrected for its start: the first mean is the first value."""
     total, weight, result = 0.0, 0.0, []
@@ -34,7 +46,9 @@ def smooth(values: Sequence[float], alpha: float = 0.25) -> list[float]:
     return result
 
 
-def draw(points: Sequence[Point], path: Path, title: str = "") -> Path:
+def draw(
+    points: Sequence[Point], path: Path, title: str = "", evaluated: Sequence[EvaluationPoint] = ()
+) -> Path:
     """Write the curve to `path`. Raises ValueError when there is no step to draw."""
     from matplotlib.backends.backend_agg import FigureCanvasAgg
     from matplotlib.figure import Figure
@@ -52,6 +66,14 @@ def draw(points: Sequence[Point], path: Path, title: str = "") -> Path:
         trained, rewards, "o-", color=ACCENT, alpha=0.3, linewidth=1, markersize=3, label="mean of the step"
     )
     axes.plot(trained, smooth(rewards), color=ACCENT, linewidth=2.4, label="trend")
+    if evaluated:
+        axes.errorbar(
+            [point.step for point in evaluated],
+            [point.reward for point in evaluated],
+            yerr=[point.interval for point in evaluated],
+            fmt="s--", color=INK, linewidth=1, markersize=4, capsize=3, label="test files, 95 % interval",
+        )  # fmt: skip
+        rewards += [point.reward + side * point.interval for point in evaluated for side in (-1, 1)]
     masked, dropped = [point.masked for point in points], [point.dropped for point in points]
     if any(masked) or any(dropped):
         counts = axes.twinx()
@@ -75,7 +97,8 @@ def draw(points: Sequence[Point], path: Path, title: str = "") -> Path:
     low, high = min(rewards, default=0.0), max(rewards, default=1.0)
     margin = max(0.05, 0.15 * (high - low))
     axes.set_ylim(max(0.0, low - margin), min(1.0, high + margin))
-    axes.set_xlim(steps[0] - 0.6, steps[-1] + 0.6)
+    every = [*steps, *(point.step for point in evaluated)]
+    axes.set_xlim(min(every) - 0.6, max(every) + 0.6)
     axes.set_xlabel("step", color=INK, fontsize=9)
     axes.set_ylabel("reward", color=INK, fontsize=9)
     axes.xaxis.set_major_locator(MaxNLocator(integer=True))

@@ -16,6 +16,7 @@ import pytest
 from rich.console import Console
 from waiting import wait_until
 
+from coordinator.watch.summary import read_metrics
 from llmi.demo.build import Parts, build, cache_folder
 from llmi.demo.run import configure
 from policy.ledger.reader import read_ledger
@@ -105,27 +106,27 @@ def finished(name: str, runs: Path, command: list[str]) -> Demo:
     log = folder / "logs" / "trainer.log"
     received = f"{ended.stderr[-3000:]}\n{log.read_text(errors='replace')[-5000:] if log.exists() else ''}"
     assert ended.returncode == 0, received
-    lines = (folder / "metrics.jsonl").read_text().splitlines()
     return Demo(
         kind=name,
         folder=folder,
         config=json.loads((folder / "config.json").read_text()),
         summary=json.loads(ended.stdout.strip().splitlines()[-1]),
-        metrics=[json.loads(line)["data"] for line in lines],
+        metrics=read_metrics(folder / "metrics.jsonl"),
         ledger=read_ledger(folder),
         said=ended.stdout + ended.stderr,
     )
 
 
 def configured(runs: Path) -> Path:
-    """The demo's configuration, with a checkpoint after each step, and stale samples corrected as on a
-    cluster.
+    """The demo's configuration, with a checkpoint and an evaluation after each step, and stale samples
+    corrected as on a cluster.
     """
     parts = Parts(cache_folder(), "text", seed=1)
     config = configure(parts, build(parts, Console(stderr=True)), "text", STEPS)
     folder = runs / "configured"
     folder.mkdir()
-    changed = {"save_every": 1, "old_log_prob": "recompute", "rollout_is": "token"}
+    corrected = {"old_log_prob": "recompute", "rollout_is": "token"}
+    changed = {"save_every": 1, "evaluate_every": 1, "evaluate_prompts": 6, **corrected}
     train = config.train.model_copy(update=changed)
     config.model_copy(update={"train": train}).save_yaml(folder)
     return folder / "config.yaml"

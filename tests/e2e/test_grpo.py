@@ -12,11 +12,12 @@ from PIL import Image
 
 from coordinator.config.settings import check
 from coordinator.export.export import Export, chosen_step, write
+from coordinator.watch import evaluations
 from llmi.tools import SOURCES
 from policy.ledger.reader import reward_curve
 from policy.train.gradient.metrics import CLIPPED, EFFECTIVE
 from workers.errors import Fault
-from workers.messages import Failure
+from workers.messages import LOW, Failure
 from workers.storage.blobs import BlobStore
 
 pytestmark = [pytest.mark.heavy, pytest.mark.timeout(900)]
@@ -124,6 +125,30 @@ def test_every_step_reports_the_terms_of_its_rewards(run):
         assert attempts >= step["document/images"] > 0
         assert step["document/text_chars"] > 0
     assert "image count (r_num)" in (run.folder / "index.html").read_text(encoding="utf-8")
+
+
+def test_the_test_files_are_evaluated_by_version_of_the_weights(run):
+    found = evaluations.read(run.metrics)
+    versions = [one.version for one in found]
+    assert versions == sorted(set(versions))
+    assert versions[-1] == 3
+    for one in found:
+        assert one.documents + one.masked == run.config["train"]["evaluate_prompts"]
+        assert (one.failed, one.unfinished) == (0, 0)
+        assert one.version <= one.oldest <= one.newest <= one.version + one.lag
+        assert 0 < one.reward <= 1
+    assert "Evaluations" in (run.folder / "index.html").read_text(encoding="utf-8")
+
+
+def test_documents_of_an_evaluation_come_after_training_and_hold_up_no_step(run):
+    evaluated, rollouts = run.ledger.evaluated, run.ledger.rollouts
+    posted = [record.request for record in run.ledger.requests.values() if record.request.owner in evaluated]
+    assert {request.priority for request in posted if request.kind != "edit"} == {LOW}
+    first = [record for record in evaluated.values() if record.submitted_step == 0 and record.scored]
+    began, ended = min(record.started for record in first), max(record.scored for record in first)
+    assert any(began < rollout.started < ended for rollout in rollouts.values())
+    assert not any("timing_s/testing" in step for step in run.metrics), "verl's own validation waits"
+    assert all(step["validity/n_total"] == 8 * 8 for step in run.metrics)
 
 
 def test_stale_samples_are_corrected_in_every_step(text):

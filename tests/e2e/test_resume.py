@@ -11,6 +11,7 @@ import pytest
 import redis
 
 from coordinator.host.redis_server import EmbeddedRedis
+from coordinator.watch import evaluations
 from policy.ledger.entries import ENTRY, Scored
 from policy.ledger.records import Ledger
 from policy.resume.plan import slot_of
@@ -73,6 +74,16 @@ def test_no_document_is_scored_twice(resumed):
     entries = [ENTRY.validate_json(line) for path in files for line in path.read_bytes().split(b"\n")[:-1]]
     scored = Counter(entry.document.rollout_id for entry in entries if isinstance(entry, Scored))
     assert set(scored.values()) == {1}
+
+
+def test_an_interrupted_evaluation_is_done_again_with_other_documents(resumed, ledger):
+    """The last version is evaluated; of those before, the killed run's are in its own metrics or skipped."""
+    interrupted = [record for record in resumed.killed.evaluated.values() if record.state is None]
+    assert all(ledger.evaluated[record.rollout_id].state == "cancelled" for record in interrupted)
+    assert {record.state for record in ledger.evaluated.values()} <= {"evaluated", "masked", "cancelled"}
+    versions = [one.version for one in evaluations.read(resumed.demo.metrics)]
+    assert versions[-1] == STEPS
+    assert any(version <= resumed.plan.step for version in versions)
 
 
 def test_texts_for_a_resume_are_removed_when_the_run_is_finished(resumed):

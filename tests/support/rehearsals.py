@@ -11,6 +11,7 @@ from pathlib import Path
 from model_folders import PUBLISHED, write_model_folder
 
 from coordinator.config.settings import load
+from coordinator.watch.summary import read_metrics
 from llmi.demo.prompts.corpus import write_dataset
 from policy.ledger.reader import read_ledger
 from policy.ledger.records import Ledger
@@ -54,6 +55,6 @@ def rehearse(config: str, folder: Path, vocabulary: int | None = None) -> Rehear
     return Rehearsed(
         folder=run,
         result=json.loads(done.stdout.strip().splitlines()[-1]),
-        metrics=[json.loads(line)["data"] for line in (run / "metrics.jsonl").read_text().splitlines()],
+        metrics=read_metrics(run / "metrics.jsonl"),
         ledger=read_ledger(run),
     )

@@ -127,6 +127,8 @@ def _lines(now: Status, folder: Path) -> list[str]:
     left = f", about {duration(now.left_s)} left" if now.left_s else ""
     line("step", f"{now.step}/{now.steps or '?'}{left}")
     line("reward", "-" if now.reward is None else f"{now.reward:.3f}")
+    if now.evaluation:
+        line("evaluation", now.evaluation.words)
     line("trainer idle", _causes(now.trainer_idle_ratio, now.trainer_idle_s))
     line("generator idle", _causes(now.generator_idle_ratio, now.generator_idle_s))
     if now.masked:

@@ -17,6 +17,7 @@ from policy.document import Document, Task
 from policy.ledger.entries import Posted, Started, TextGenerated
 from policy.ledger.writer import LedgerWriter
 from policy.scoring import Score
+from policy.train.evaluation.result import Result
 from workers.messages import Request
 
 
@@ -34,10 +35,17 @@ def view(tmp_path):
     return make
 
 
-def step(run, number, reward):
-    data = {"critic/score/mean": reward, "timing_s/gen": 1.0, "timing_s/step": 4.0}
+def step(run, number, reward, **more):
+    data = {"critic/score/mean": reward, "timing_s/gen": 1.0, "timing_s/step": 4.0, **more}
     with (run / "metrics.jsonl").open("a") as file:
         file.write(json.dumps({"step": number, "data": data}) + "\n")
+
+
+def evaluated(version, reward, lag=5):
+    """The metrics of an evaluation."""
+    result = Result(version, scored=[])
+    metrics = result.metrics(version + lag, skipped=0)
+    return metrics | {"val/reward/mean": reward, "val/reward/stderr": 0.02 / 1.96, "val/documents": 12}
 
 
 @pytest.mark.parametrize("terminal", [True, False])
@@ -146,6 +154,26 @@ def test_off_a_terminal_a_step_prints_one_line(view, tmp_path):
     step(tmp_path, 2, 0.5)
     shown.show()
     assert len(console.file.getvalue().splitlines()) == 3
+
+
+def test_the_last_evaluation_is_shown_with_its_lag(view, tmp_path):
+    shown, console = view(False)
+    shown.notify(TRAINING)
+    writer = LedgerWriter(tmp_path, "rollout")
+    for name in ("eval-8-1c-0_0", "eval-8-1c-1_0", "eval-8-1c-2_0"):
+        writer.started(name, Task(question="q"), step=8)
+    document = Document(rollout_id="eval-8-1c-0_0", task=Task(question="q"), parts=())
+    writer.scored(document, Score(reward=0.5), tokens=1)
+    writer.close()
+    step(tmp_path, 9, 0.5, **evaluated(4, 0.25))
+    shown.show()
+    assert "5 steps later; 2 documents in progress" in console.file.getvalue()
+    assert "evaluation 0.250 ± 0.020 of version 4, 12 documents, 5 steps later" in console.file.getvalue()
+    step(tmp_path, 10, 0.75)
+    with (tmp_path / "metrics.jsonl").open("a") as file:  # one that ended after the last step
+        file.write(json.dumps({"step": 10, "data": evaluated(10, 0.5, lag=0)}) + "\n")
+    shown.show(force=True)
+    assert "step 10/10, reward 0.750, evaluation 0.500" in console.file.getvalue()
 
 
 def test_before_training_only_the_stage_is_named(view):

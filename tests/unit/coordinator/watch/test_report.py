@@ -14,6 +14,7 @@ from policy.document import Task
 from policy.ledger.reader import read_ledger
 from policy.ledger.writer import LedgerWriter
 from policy.settings import METRICS
+from policy.train.evaluation.result import Result, Scored
 from workers.errors import ConfigError
 
 
@@ -74,6 +75,21 @@ def test_the_page_shows_how_stale_the_samples_were(run):
     text = page.read_text(encoding="utf-8")
     assert re.search(r"effective sample size.*?<td>1</td><td>0.875</td>", text)
     assert re.search(r"ratio that was cut.*?<td>0</td><td>0.03125</td>", text)
+
+
+def test_the_page_shows_evaluations_by_version_with_interval_and_lag(run):
+    scored = [Scored("a", {"reward": 0.25}, 0, 1), Scored("b", {"reward": 0.75}, 0, 2)]
+    found = Result(0, scored=scored, masked=1).metrics(3, skipped=1)
+    last = Result(4, scored=[Scored("a", {"reward": 0.5}, 4, 4)]).metrics(4, skipped=1)
+    lines = [json.dumps({"step": step, "data": data}) for step, data in ((3, found), (4, {}), (4, last))]
+    (run / METRICS).write_text("".join(f"{line}\n" for line in lines))
+    page, summary = rebuild(run)
+    text = page.read_text(encoding="utf-8")
+    cells = ["0", "0.500 ± 0.490", "2", "1", "0–2", "3"]
+    assert "".join(f"<td>{cell}</td>" for cell in cells) in text
+    assert "".join(f"<td>{cell}</td>" for cell in ["4", "0.500", "1", "0", "4–4", "0"]) in text
+    assert "Evaluations (1 skipped)" in text
+    assert summary.steps == 2, "the last step has two lines"
 
 
 def test_without_such_metrics_the_page_has_no_table_of_them(run):

@@ -17,6 +17,7 @@ from coordinator.watch.status import read_status
 from policy.document import Task
 from policy.ledger.entries import Posted, Started, TextGenerated
 from policy.ledger.writer import LedgerWriter
+from policy.train.evaluation.result import Result
 from workers.broker.request_status import RequestStatus
 from workers.errors import ConfigError
 from workers.messages import Request
@@ -60,6 +61,16 @@ def test_a_running_run_shows_what_it_waits_for_and_the_prompt(run):
     _show(console, now, run)
     for expected in ("running", "0/8", "pending diffusion (20 of 30 s)", "Redis does not answer", "cats"):
         assert expected in console.file.getvalue()
+
+
+def test_the_last_evaluation_is_part_of_the_status(run):
+    metrics = Result(2, masked=3).metrics(4, skipped=0)
+    (run / "metrics.jsonl").write_text(json.dumps({"step": 4, "data": metrics}) + "\n")
+    now = read_status(run)
+    assert (now.evaluation.version, now.evaluation.lag, now.evaluation.masked) == (2, 2, 3)
+    console = Console(file=io.StringIO(), width=200)
+    _show(console, now, run)
+    assert "no reward of version 2, 0 documents, 2 steps later" in console.file.getvalue()
 
 
 def test_a_paused_run_names_the_provider_until_the_pause_ends(run):

@@ -9,7 +9,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from PIL import Image
 
-from evaluation.pages.curve import Point, draw, smooth
+from evaluation.pages.curve import EvaluationPoint, Point, draw, smooth
 from evaluation.pages.run_page import KeyFigure, Page, Table, render
 from evaluation.pages.samples import Pair, Sample, pairs, typical
 from evaluation.pages.view import card, details, terms
@@ -252,6 +252,13 @@ def test_curve_is_a_png_of_its_size(tmp_path):
     with Image.open(path) as image:
         assert image.format == "PNG"
         assert image.width > 1000
+
+
+def test_evaluations_are_drawn_beside_the_steps(tmp_path):
+    points = [Point(1, 0.2), Point(2, 0.4)]
+    plain = draw(points, tmp_path / "plain.png").read_bytes()
+    evaluated = [EvaluationPoint(0, 0.1, 0.05), EvaluationPoint(2, 0.9, 0.0)]
+    assert draw(points, tmp_path / "both.png", evaluated=evaluated).read_bytes() != plain
 
 
 def test_no_step_no_curve(tmp_path):
