@@ -57,6 +57,7 @@ def configure(settings: StalenessSettings, name: ArmName, seed: int, parts: Part
             "train.in_order": False,
             "train.rollout_timeout_s": 600,
             "train.save_every": 0,
+            "train.evaluate_every": 0,
             "data.train": [str(parts.prompts)],
             "data.test": [str(parts.prompts)],
             "workers.pools": [],
