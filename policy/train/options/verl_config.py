@@ -32,8 +32,8 @@ from workers.text.names import near_names
 PLAIN = frozenset({bool, int, float, str, type(None)})
 
 
-def compose(overrides: Sequence[str]) -> Any:
-    """verl's configuration with these options, without importing verl. Raises `ConfigError`."""
+def compose(overrides: Sequence[str], name: str = "ppo_trainer") -> Any:
+    """verl's configuration of that name with these options, without importing verl. Raises `ConfigError`."""
     import hydra
     from hydra.errors import HydraException
     from omegaconf.errors import OmegaConfBaseException
@@ -46,7 +46,7 @@ def compose(overrides: Sequence[str]) -> Any:
     own = [option for option in overrides if not option.startswith("hydra.")]
     try:
         with hydra.initialize_config_dir(config_dir=str(tree), version_base=None):
-            return hydra.compose("ppo_trainer", overrides=own)
+            return hydra.compose(name, overrides=own)
     except (HydraException, OmegaConfBaseException) as error:
         raise ConfigError(f"verl {version('verl')} refuses the options: {error}") from error
 
@@ -66,24 +66,27 @@ def check(train: TrainSettings, overrides: Sequence[str]) -> None:
         raise ConfigError("\n".join(problems))
 
 
-def misfits(chosen: Mapping[str, object], config: Any) -> Iterator[str]:
-    """A problem for each option that neither verl's files nor its classes have, or of another type."""
+def misfits(chosen: Mapping[str, object], config: Any, key: str = "train.verl") -> Iterator[str]:
+    """A problem for each option that neither verl's files nor its classes have, or of another type.
+
+    `key`: the setting that holds them.
+    """
     for name, value in chosen.items():
         if name in GROUPS:
             continue
         above, section, rest = _deepest(config, name.split("."))
         if not rest and isinstance(section, Mapping) and value != {}:
-            yield f"train.verl.{name}: is a section, and its options go below it"
+            yield f"{key}.{name}: is a section, and its options go below it"
         elif rest and not isinstance(section, Mapping):
             if section is not None:
-                yield f"train.verl.{'.'.join(above)}: is a value ({section!r}), and nothing goes below it"
+                yield f"{key}.{'.'.join(above)}: is a value ({section!r}), and nothing goes below it"
         elif rest and (known := _fields(section)) is not None and rest[0] not in known:
             near = near_names(rest[0], known)
             hint = f"did you mean {'.'.join([*above, near[0]])}?" if near else f"valid: {', '.join(known)}"
             where = ".".join([*above, rest[0]])
-            yield f"train.verl.{where}: verl {version('verl')} has no such option; {hint}"
+            yield f"{key}.{where}: verl {version('verl')} has no such option; {hint}"
         elif wrong := _wrong_type(config, name, value):
-            yield f"train.verl.{name}: {wrong} (it is {value!r})"
+            yield f"{key}.{name}: {wrong} (it is {value!r})"
 
 
 def _name(override: str) -> str:
