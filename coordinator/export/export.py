@@ -14,7 +14,6 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from coordinator.console.terminal import Notify
-from policy.settings import checkpoint
 from policy.train import kept_checkpoints
 from workers.errors import ConfigError
 from workers.process.parent_death import start_child
@@ -39,7 +38,7 @@ class Export:
 
     @property
     def actor(self) -> Path:
-        return checkpoint(self.run, self.step) / "actor"
+        return kept_checkpoints.weights(self.run, self.step)
 
     @property
     def place(self) -> Path:

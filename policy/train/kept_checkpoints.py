@@ -32,7 +32,13 @@ _REMOVED = "removed_"
 
 def steps(run: Path) -> list[int]:
     """The steps with a complete checkpoint that has at least its weights, in order."""
-    return [step for step in _folders(run) if (checkpoint(run, step) / "actor").is_dir()]
+    return [step for step in _folders(run) if weights(run, step).is_dir()]
+
+
+def weights(run: Path, step: int) -> Path:
+    """The folder of verl's shards: `actor`, or for `llmi sft` that of the step itself."""
+    folder = checkpoint(run, step)
+    return folder if (folder / "fsdp_config.json").is_file() else folder / "actor"
 
 
 def resumable(run: Path, step: int) -> bool:
