@@ -24,6 +24,7 @@ from coordinator.cli.commands import (
     redis,
     runs,
     serve,
+    sft,
     train,
     why,
     workers,
@@ -45,6 +46,7 @@ app = typer.Typer(
     help="Trains language models to write illustrated documents: GRPO with tools and judges behind a queue.",
 )
 app.command()(train.train)
+app.command()(sft.sft)
 app.add_typer(runs.app, name="runs")
 app.command()(runs.status)
 app.command()(runs.report)

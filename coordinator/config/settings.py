@@ -24,6 +24,7 @@ from coordinator.config.overrides import apply
 from coordinator.config.pools import WorkerSettings
 from evaluation.settings import AuthorSettings, RubricSettings
 from policy.settings import TrainSettings
+from policy.sft.settings import SftSettings
 from rewards.settings import JudgeSettings, RewardSettings
 from workers.errors import ConfigError
 from workers.providers import registry as providers
@@ -130,6 +131,8 @@ class RunConfig(ServiceConfig):
     """The GRPO run."""
     data: DataSettings
     """The data of the run."""
+    sft: SftSettings = SftSettings()
+    """Supervised training before it."""
     ray: RaySettings = RaySettings()
     """The Ray that is started for the run."""
 

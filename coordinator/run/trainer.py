@@ -48,12 +48,14 @@ class TrainerDied(RuntimeError):
 class Trainer:
     """The child process: `start`, poll `running`, `check` when it ended, always `stop`.
 
-    `folder`: an empty working directory, since Ray's workers import from the folder in which a driver
-    connected.
+    `module`: its program. `folder`: an empty working directory, since Ray's workers import from the folder in
+    which a driver connected.
     """
 
-    def __init__(self, overrides: Sequence[str], env: Mapping[str, str], log: Path, folder: Path):
-        self._command = [*PYTHON, "-m", MODULE, *overrides]
+    def __init__(
+        self, overrides: Sequence[str], env: Mapping[str, str], log: Path, folder: Path, module: str = MODULE
+    ):
+        self._command = [*PYTHON, "-m", module, *overrides]
         self._env = {**os.environ, **env}
         self.log = log
         self._folder = folder

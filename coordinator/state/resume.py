@@ -33,6 +33,7 @@ from policy.ledger.writer import LedgerWriter
 from policy.resume.completions import CompletionStore
 from policy.resume.plan import ResumeDecision, plan_resume
 from policy.settings import METRICS, PAST_METRICS
+from policy.sft.settings import EXAMPLES
 from policy.train.kept_checkpoints import resumable
 from workers.broker.outcomes import commit
 from workers.errors import Cause, ConfigError
@@ -82,12 +83,19 @@ def problems(config: RunConfig, run: Path) -> list[str]:
         return [str(error)]
     if finished(run):
         return [f"{run}: this run is finished; there is nothing to resume"]
+    if (run / EXAMPLES).is_file():
+        return [f"{run}: is a run of llmi sft; resume it with llmi sft --resume, or name another"]
+    return changed(config, before, (*MAY_CHANGE, "sft"))
+
+
+def changed(config: RunConfig, before: RunConfig, may_change: Sequence[str]) -> list[str]:
+    """Fields and sections that differ in a resumed run, but for those that `may_change`."""
     old, new = (dict(_fields(c.model_dump(mode="json"))) for c in (before, config))
     return [
         f"{name}: is {new.get(name)!r}, and the run was started with {old.get(name)!r}; set that again, or "
         "start another run"
         for name in sorted(old.keys() | new.keys())
-        if old.get(name) != new.get(name) and not _may_change(name)
+        if old.get(name) != new.get(name) and not _within(name, may_change)
     ]
 
 
@@ -118,7 +126,7 @@ def prepare(config: RunConfig, run: Path) -> StartPoint:
             writer.append(decision)
     finally:
         writer.close()
-    _cut_metrics(run, step)
+    cut_metrics(run, step)
     for name, continued in decided.continued.items():
         continued.save(run, name)
     decided.plan.save(run)
@@ -157,7 +165,7 @@ def _cancelled(request: Request) -> Outcome:
     return Outcome.failed(request, Cause.CANCELLED, "the run was resumed without its rollout")
 
 
-def _cut_metrics(run: Path, step: int) -> None:
+def cut_metrics(run: Path, step: float) -> None:
     """Keep the metrics of the steps that the checkpoint holds. verl overwrites its file;
     `policy.train.trainer` restores the kept lines.
     """
@@ -202,5 +210,5 @@ def _fields(value: object, name: str = "") -> Iterator[tuple[str, object]]:
         yield name, value
 
 
-def _may_change(name: str) -> bool:
-    return any(name == free or name.startswith(f"{free}.") for free in MAY_CHANGE)
+def _within(name: str, places: Sequence[str]) -> bool:
+    return any(name == place or name.startswith(f"{place}.") for place in places)

@@ -17,6 +17,7 @@ from coordinator.watch.summary import read_metrics
 from policy.ledger.entries import LEDGER
 from policy.ledger.run_lock import LOCK, exclusive
 from policy.settings import METRICS, PAST_METRICS
+from policy.sft.settings import EXAMPLES
 
 
 class RunRow(BaseModel):
@@ -83,7 +84,8 @@ def in_use(run: Path) -> bool:
 
 def _steps(run: Path) -> int | None:
     try:
-        steps = yaml.safe_load((run / AGAIN_FILE).read_text(encoding="utf-8"))["train"]["steps"]
+        config = yaml.safe_load((run / AGAIN_FILE).read_text(encoding="utf-8"))
+        steps = config["sft" if (run / EXAMPLES).is_file() else "train"]["steps"]
     except (OSError, yaml.YAMLError, KeyError, TypeError):
         return None
     return steps if isinstance(steps, int) else None

@@ -23,6 +23,7 @@ from coordinator.watch.summary import SUMMARY
 from policy.ledger.entries import LEDGER
 from policy.ledger.records import RequestRecord
 from policy.settings import METRICS
+from policy.sft.settings import EXAMPLES
 from workers.broker.breakers import read_breakers
 from workers.broker.depths import read_depths
 from workers.errors import ConfigError
@@ -108,7 +109,7 @@ def read_status(run: Path) -> Status:
         )
     config = json.loads((run / CONFIG_FILE).read_text(encoding="utf-8"))
     ended, now = (run / SUMMARY).exists(), time.time()
-    steps = config.get("train", {}).get("steps")
+    steps = config.get("sft" if (run / EXAMPLES).is_file() else "train", {}).get("steps")
     progress = _progress(run, steps, ended)
     queue = QueueSettings.model_validate(config.get("queue", {}))
     url = "" if ended else redis_url(run, queue)
