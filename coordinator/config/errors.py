@@ -45,7 +45,8 @@ def _line(model: type[BaseModel], problem: typing.Mapping) -> str:
         near = near_names(str(last), valid)
         if near:
             return f"{field}: unknown key; did you mean {'.'.join(str(p) for p in (*parents, near[0]))}?"
-        everywhere = {path.rpartition(".")[2]: path for path in paths(model)}
+        # Of keys with the same name, the first: those of a run come before those of `sft`.
+        everywhere = {path.rpartition(".")[2]: path for path in reversed(list(paths(model)))}
         near = near_names(str(last), everywhere)
         if near:
             return f"{field}: unknown key; did you mean {everywhere[near[0]]}?"
