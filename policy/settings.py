@@ -13,9 +13,9 @@ import json
 from pathlib import Path
 from typing import Literal
 
-from pydantic import Field, JsonValue, model_validator
+from pydantic import Field, JsonValue, field_validator, model_validator
 
-from policy.train_sections import FilterSettings, KlSettings, LoraSettings
+from policy.train_sections import FilterSettings, KlSettings, LoraSettings, TrackerName, secret_names
 from workers.process import interpreter
 from workers.settings import CONFIG_ENV, LocalPath, Settings
 from workers.storage.cache import CACHE_ENV, cache_folder
@@ -211,9 +211,25 @@ class TrainSettings(Settings):
     """A penalty on the distance to the initial model."""
     filter_groups: FilterSettings = FilterSettings()
     """Whether groups without a signal are replaced."""
+    trackers: tuple[TrackerName, ...] = ()
+    """Where the metrics of each step are sent, besides `metrics.jsonl`: `wandb`, `tensorboard`, `mlflow`,
+    `swanlab`. Keys and addresses are in the environment; without a key nothing leaves the machine
+    ([training.md](training.md#trackers))."""
+    pictures_every: int = Field(default=10, ge=0)
+    """Steps between two pictures of four documents, which `wandb` and `tensorboard` get; 0 sends none."""
     verl: dict[str, JsonValue] = Field(default_factory=dict)
     """Any options of verl, nested as in its own files. They are merged last and replace those of this
     section; `llmi train CONFIG --dry-run` shows and checks the result ([training.md](training.md))."""
+
+    @field_validator("verl")
+    @classmethod
+    def _without_secrets(cls, verl: dict[str, JsonValue]) -> dict[str, JsonValue]:
+        if found := secret_names(verl):
+            raise ValueError(
+                f"{', '.join(found)}: this would be printed and saved; leave it out, and set it in the "
+                "environment of llmi train, on a cluster that of its nodes"
+            )
+        return verl
 
     @model_validator(mode="after")
     def _consistent(self) -> TrainSettings:

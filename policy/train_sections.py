@@ -1,12 +1,16 @@
-"""Sections of `train` that are off by default: LoRA, KL, and the filter of groups without signal."""
+"""Parts of `train` that are off by default: LoRA, KL, the filter of groups without signal, trackers."""
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from typing import Literal
 
 from pydantic import Field
 
 from workers.settings import Settings
+
+SECRETS = ("KEY", "TOKEN", "PASSWORD", "SECRET", "CREDENTIALS")  # ends of names of variables
+TrackerName = Literal["wandb", "tensorboard", "mlflow", "swanlab"]
 
 
 class LoraSettings(Settings):
@@ -48,3 +52,15 @@ class FilterSettings(Settings):
     max_batches: float = Field(default=10.0, gt=0)
     """Batches of such groups that a step may replace before the run ends with an error. A policy without any
     signal left would generate for ever. 10 as in DAPO."""
+
+
+def secret_names(verl: Mapping[str, object], above: str = "") -> list[str]:
+    """The variables of `train.verl` that hold a secret, by dotted name: below a section `env_vars`."""
+    found: list[str] = []
+    for key, value in verl.items():
+        name = f"{above}.{key}" if above else key
+        if isinstance(value, Mapping):
+            found += secret_names(value, name)
+        elif "env_vars" in name.split(".") and name.upper().endswith(SECRETS):
+            found.append(name)
+    return found

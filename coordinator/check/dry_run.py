@@ -20,6 +20,7 @@ from coordinator.check import inputs, options, preflight
 from coordinator.config.paths import placed
 from coordinator.config.settings import RunConfig
 from coordinator.console.terminal import print_line
+from policy.tracking import backends
 
 
 def resolve(config: RunConfig, runs: Path, console: Console, resume: bool = False) -> dict[str, Any]:
@@ -33,6 +34,7 @@ def resolve(config: RunConfig, runs: Path, console: Console, resume: bool = Fals
     absent = [f"data: {file} does not exist" for file in (*data.train, *data.test) if not Path(file).exists()]
     problems = [
         *preflight.local(config, run, resume),
+        *backends.missing(config.train.trackers),
         *(inputs.unbuilt(config) or [*preflight.missing(config), *absent]),
     ]
     _title(console, "configuration")

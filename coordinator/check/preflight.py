@@ -12,6 +12,7 @@ from coordinator.check import folders, inputs, options, services
 from coordinator.config.settings import RunConfig
 from policy import tools
 from policy.data.checked_images import Progress
+from policy.tracking import backends
 from rewards import settings as rewards_settings
 from workers.errors import ConfigError
 from workers.providers import registry as providers
@@ -25,6 +26,7 @@ def check(config: RunConfig, run: Path, resume: bool = False, progress: Progress
     problems = [
         *surroundings(config, run, resume),
         *options.problems(config, run),
+        *backends.missing(config.train.trackers),
         *(inputs.unbuilt(config) or [*missing(config), *inputs.data(config, progress)]),
     ]
     if problems:

@@ -63,6 +63,7 @@ TRAIN = (
     *(_one(field) for field in ("tensor_parallel", "sequence_parallel")),
     *(_one(field) for field in ("trainer_nodes", "trainer_gpus", "rollout_nodes", "rollout_gpus")),
     _Change("filter_groups.enable", lambda train: False, "groups of a tiny model may have no signal"),
+    _Change("trackers", lambda train: [], "two steps of a tiny model"),
     _at_most("rollout_processes", 2, MEMORY),
     _at_most("rollout_seqs", 16, MEMORY),
     _Change("rollout_batched_tokens", lambda train: _sequence(train), MEMORY),

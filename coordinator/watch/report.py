@@ -13,7 +13,7 @@ from pydantic import ValidationError
 
 from coordinator.config.settings import CONFIG_FILE, RunConfig
 from coordinator.console.stages import duration
-from coordinator.watch import documents, evaluations, off_policy
+from coordinator.watch import documents, evaluations, off_policy, trackers
 from coordinator.watch.evaluations import Evaluated
 from coordinator.watch.masks import list_masked
 from coordinator.watch.report_masked import examples, masked_note, masked_tables
@@ -93,7 +93,7 @@ def write_page(run: Path, config: RunConfig, ledger: Ledger, summary: Summary) -
             *off_policy.tables(metrics),
             *masked_tables(list_masked(ledger, summary.name), summary),
         ],
-        notes=notes(config),
+        notes=[*notes(config), *trackers.notes(metrics)],
         masked=examples(ledger, summary.name),
     )
     return write(run / REPORT, page, BlobStore(config.blobs.url))

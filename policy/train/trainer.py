@@ -27,6 +27,7 @@ from policy.train.dispatch import LeastLoadedManager
 from policy.train.document_metrics import document_metrics
 from policy.train.evaluation.trainer import Evaluating, past_metrics
 from policy.train.gradient.metrics import complete
+from policy.train.trackers import Trackers
 from policy.train.verl_private import Base
 from workers.storage.atomic import save
 
@@ -54,6 +55,18 @@ def group_id(run: uuid.UUID, index: int, visit: int) -> str:
 
 
 class _Resumable(Evaluating):
+    _trackers: Trackers | None = None
+
+    def fit(self, agent_loop_manager: Any) -> None:
+        """Train, and then let the trackers finish, however it ended."""
+        failed = True
+        try:
+            super().fit(agent_loop_manager)
+            failed = False
+        finally:
+            if self._trackers:
+                self._trackers.close(failed)
+
     def group_ids(self, batch: Any) -> list[str]:
         run = run_uuid(Path(self.config.trainer.v1.sampler.sampler_kwargs.run))
         rows = zip(batch["index"], batch["visit"], strict=True)
@@ -63,8 +76,11 @@ class _Resumable(Evaluating):
         """Copy the metrics of the steps before a resume into the file that verl has just created, and connect
         sampler and rollout processes.
         """
-        for row in past_metrics(Path(self.config.trainer.v1.sampler.sampler_kwargs.run)):
+        run = Path(self.config.trainer.v1.sampler.sampler_kwargs.run)
+        for row in past_metrics(run):
             self.logger.log(data=row["data"], step=row["step"])
+        if self.config.trainer.get("trackers"):
+            self._trackers = self.logger.logger["trackers"] = Trackers(self.config, run, run_uuid(run))
         if isinstance(self.agent_loop_manager, LeastLoadedManager):
             self.replay_buffer.groups_failed = self.agent_loop_manager.groups_failed
         super().on_train_begin()
@@ -73,6 +89,7 @@ class _Resumable(Evaluating):
         batch = super().step(metrics, timing_raw)
         complete(metrics)
         metrics.update(document_metrics(batch))
+        metrics.update(self._trackers.metrics() if self._trackers else {})
         return batch
 
 

@@ -161,6 +161,8 @@ def _trainer(train: TrainSettings, run: Path, resume_from: int) -> dict[str, obj
         "trainer.total_epochs": train.epochs,
         "trainer.total_training_steps": train.steps,
         "trainer.logger": ["file"],
+        "+trainer.trackers": list(train.trackers),
+        "+trainer.pictures_every": train.pictures_every,
         "trainer.project_name": "llmi",
         "trainer.experiment_name": run.name,
         "trainer.default_local_dir": str(checkpoint(run, 0).parent.absolute()),

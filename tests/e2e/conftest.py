@@ -118,8 +118,8 @@ def finished(name: str, runs: Path, command: list[str]) -> Demo:
 
 
 def configured(runs: Path) -> Path:
-    """The demo's configuration, with a checkpoint and an evaluation after each step, and stale samples
-    corrected as on a cluster.
+    """The demo's configuration, with a checkpoint and an evaluation after each step, two trackers, and stale
+    samples corrected as on a cluster.
     """
     parts = Parts(cache_folder(), "text", seed=1)
     config = configure(parts, build(parts, Console(stderr=True)), "text", STEPS)
@@ -127,6 +127,7 @@ def configured(runs: Path) -> Path:
     folder.mkdir()
     corrected = {"old_log_prob": "recompute", "rollout_is": "token"}
     changed = {"save_every": 1, "evaluate_every": 1, "evaluate_prompts": 6, **corrected}
+    changed |= {"trackers": ("tensorboard", "wandb"), "pictures_every": 3}
     train = config.train.model_copy(update=changed)
     config.model_copy(update={"train": train}).save_yaml(folder)
     return folder / "config.yaml"

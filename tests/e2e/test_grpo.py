@@ -7,6 +7,7 @@ from __future__ import annotations
 from html import unescape
 from pathlib import Path
 
+import event_file
 import pytest
 from PIL import Image
 
@@ -149,6 +150,24 @@ def test_documents_of_an_evaluation_come_after_training_and_hold_up_no_step(run)
     assert any(began < rollout.started < ended for rollout in rollouts.values())
     assert not any("timing_s/testing" in step for step in run.metrics), "verl's own validation waits"
     assert all(step["validity/n_total"] == 8 * 8 for step in run.metrics)
+
+
+def test_tensorboard_has_every_step(run):
+    events = event_file.read(run.folder / "tensorboard")
+    rewards = {event.step: event.value for event in events.Scalars("critic/score/mean")}
+    expected = {int(step["training/global_step"]): step["critic/score/mean"] for step in run.metrics}
+    assert rewards == pytest.approx(expected, abs=1e-4)
+    assert all(step["trackers/tensorboard/lost"] == 0 for step in run.metrics)
+
+
+def test_trackers_show_documents_of_a_resumed_run(text):
+    events = event_file.read(text.folder / "tensorboard")
+    assert events.Tags()["images"] == [f"documents/{number}" for number in range(4)]
+    assert {event.step for event in events.Images("documents/0")} == {3}
+    folders = list((text.folder / "wandb").glob("offline-run-*"))
+    assert len(folders) == 2  # before and after the kill
+    assert len({folder.name.rpartition("-")[2] for folder in folders}) == 1
+    assert len([path for one in folders for path in one.glob("files/media/images/documents_3_*.png")]) == 4
 
 
 def test_stale_samples_are_corrected_in_every_step(text):

@@ -9,6 +9,7 @@ from coordinator.check import inputs, options, preflight
 from coordinator.check.doctor.finding import Finding, note, of_problems
 from coordinator.config import parts
 from coordinator.config.settings import RunConfig
+from policy.tracking import backends
 
 AREA = "run"
 
@@ -20,6 +21,8 @@ def examine(config: RunConfig, run: Path) -> Iterator[Finding]:
     )
     refused = options.problems(config, run)
     yield from of_problems(AREA, "options of verl", refused, "known to verl; stale samples are corrected")
+    if trackers := config.train.trackers:
+        yield from of_problems(AREA, "trackers", backends.missing(trackers), ", ".join(trackers))
     if problems := inputs.unbuilt(config):
         fields = problems[0].partition(":")[0]
         yield note(

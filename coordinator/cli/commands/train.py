@@ -59,6 +59,7 @@ def train(
 
     Addresses and keys of services come from the environment: SERP_API_KEY, QWEN_IMAGE_SERVER_URL,
     QWEN_EDIT_SERVER_URL, ARK_API_KEY, LLM_JUDGE_BASE_URL, MLLM_JUDGE_BASE_URL, LLMI_REDIS_URL.
+    Trackers (train.trackers) have their own, such as WANDB_API_KEY, SWANLAB_API_KEY, MLFLOW_TRACKING_URI.
     """
     with output(as_json) as (console, result):
         from coordinator.config import overrides as override

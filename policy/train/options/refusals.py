@@ -32,6 +32,7 @@ SETTINGS = {
     "data.max_response_length": "train.response_tokens",
     "trainer.default_local_dir": "--dir",
     "trainer.device": "train.device",
+    "trainer.logger": "train.trackers",
     "trainer.max_actor_ckpt_to_keep": "train.keep_checkpoints",
     "trainer.n_gpus_per_node": "train.trainer_gpus",
     "trainer.nnodes": "train.trainer_nodes",
@@ -101,7 +102,5 @@ def unread_problems(verl: Mapping[str, object]) -> Iterator[str]:
                 yield f"train.verl.{name}: has no effect here: {UNREAD[above]}; leave it out"
             elif above in FIXED:
                 yield f"train.verl.{name}: a run needs it as it is: {FIXED[above]}; leave it out"
-        if name == "trainer.logger" and "file" not in (value if isinstance(value, list) else [value]):
-            yield f"train.verl.{name}: must contain file, which writes metrics.jsonl; add it to the list"
         if name == "model_engine" and value not in ENGINES:
             yield f"train.verl.{name}: {value!r} is not supported; valid: {', '.join(ENGINES)}"

@@ -13,6 +13,8 @@ import pytest
 from rich.console import Console
 
 from coordinator.check import dry_run, folders, inputs, preflight, services
+from coordinator.check.doctor import run as doctor_run
+from coordinator.check.doctor.finding import State
 from coordinator.config import settings as config
 from coordinator.scale.nodes.needs import lacking
 from llmi.demo import evaluation as evaluation_demo
@@ -20,6 +22,7 @@ from llmi.demo.build import Kind, Parts, build
 from llmi.demo.policy.build import policy_folder
 from llmi.demo.prompts.corpus import write_dataset
 from llmi.demo.run import configure, demo
+from policy.tracking import backends
 from workers.errors import Cause, ConfigError, InfrastructureFault
 from workers.providers import registry as providers
 from workers.providers.http import keys
@@ -162,6 +165,21 @@ def test_problems_of_parts_that_replace_the_demos_are_reported(tmp_path: Path) -
     }})  # fmt: skip
     assert inputs.unbuilt(own) == []
     assert any("captions.jsonl" in said for said in preflight.missing(own))
+
+
+def test_a_tracker_without_its_package_is_found_by_each_check(tmp_path, monkeypatch) -> None:
+    monkeypatch.setitem(backends.PACKAGES, "mlflow", ("no_such_package",))
+    chosen = config.load("demo", {"train.trackers": ["tensorboard", "mlflow"]})
+    said = backends.missing(chosen.train.trackers)
+    assert len(said) == 1
+    assert said[0].startswith("train.trackers: mlflow needs the package no_such_package")
+    assert said[0] in dry_run.resolve(chosen, tmp_path / "runs", Console(quiet=True))["problems"]
+    with pytest.raises(ConfigError, match="no_such_package"):
+        preflight.check(chosen, tmp_path / "runs" / "demo")
+    findings = [
+        one for one in doctor_run.examine(chosen, tmp_path / "runs" / "demo") if one.name == "trackers"
+    ]
+    assert [(one.state, one.hint) for one in findings] == [(State.FAIL, said[0].partition("; ")[2])]
 
 
 def build_parts(cache: Path, kind: Kind, seed: int) -> None:

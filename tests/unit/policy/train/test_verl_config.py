@@ -54,10 +54,10 @@ def test_an_option_replaces_that_of_the_settings_and_of_verl(config):
 def test_a_list_replaces_a_list_and_an_option_may_be_only_in_verls_classes(config):
     verl = {
         "actor_rollout_ref": {"rollout": {"limit_images": 4, "cudagraph_capture_sizes": [1, 2]}},
-        "trainer": {"logger": ["file", "tensorboard"]},
+        "global_profiler": {"steps": [1, 2]},
     }
     made = config(verl)
-    assert made.trainer.logger == ["file", "tensorboard"]
+    assert made.global_profiler.steps == [1, 2]
     assert made.actor_rollout_ref.rollout.limit_images == 4
     assert made.actor_rollout_ref.rollout.cudagraph_capture_sizes == [1, 2]
 

@@ -1,0 +1,15 @@
+"""The page names a tracker that lacks rows."""
+
+from __future__ import annotations
+
+from coordinator.watch.trackers import notes
+
+
+def test_a_tracker_that_lacks_rows_is_named() -> None:
+    first = {"trackers/wandb/lost": 9, "trackers/mlflow/lost": 0}
+    last = {"reward": 1.0, "trackers/wandb/lost": 12, "trackers/wandb/waiting": 3, "trackers/mlflow/lost": 0}
+    assert notes([first, last, {"val/version": 3}]) == ["Tracker wandb lacks 12 rows; metrics.jsonl has all."]
+
+
+def test_nothing_is_said_without_trackers_or_steps() -> None:
+    assert notes([]) == notes([{"reward": 1.0}]) == []
