@@ -1,11 +1,13 @@
-"""The evaluations of a run while it trained, from its metrics (`policy.train.evaluation.result`). Pure."""
+"""The evaluations of a run while it trained, from its metrics (`policy.train.evaluation.result`)."""
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Mapping
+from collections.abc import Mapping
+from pathlib import Path
 
 from pydantic import BaseModel, JsonValue
 
+from coordinator.watch.metric_lines import metric_lines
 from evaluation.pages.curve import EvaluationPoint
 from evaluation.pages.run_page import Table
 from policy.train.evaluation.result import DOCUMENTS, ERROR, REWARD, VERSION
@@ -49,7 +51,7 @@ class Evaluated(BaseModel):
 
 
 def evaluation_of(row: Mapping[str, JsonValue]) -> Evaluated | None:
-    """The evaluation that ended in a step, by the step's metrics; None without one."""
+    """The evaluation with metrics in a line of the file; None without one."""
     if row.get(VERSION) is None:
         return None
     error = row.get(ERROR)
@@ -67,9 +69,9 @@ def evaluation_of(row: Mapping[str, JsonValue]) -> Evaluated | None:
     )
 
 
-def read(rows: Iterable[Mapping[str, JsonValue]]) -> list[Evaluated]:
-    """All evaluations of a run, in order."""
-    return [found for row in rows if (found := evaluation_of(row))]
+def read(path: Path) -> list[Evaluated]:
+    """All evaluations in a metrics file, in order."""
+    return [found for row in metric_lines(path) if (found := evaluation_of(row))]
 
 
 def points(found: list[Evaluated]) -> list[EvaluationPoint]:

@@ -74,7 +74,7 @@ def rebuild(run: Path) -> tuple[Path, Summary]:
 def write_page(run: Path, config: RunConfig, ledger: Ledger, summary: Summary) -> Path:
     """Write reward.png and index.html into `run`; returns the page's path."""
     steps, metrics = points(ledger, summary), read_metrics(run / METRICS)
-    evaluated = evaluations.read(metrics)
+    evaluated = evaluations.read(run / METRICS)
     curve = (
         draw(steps, run / "reward.png", evaluated=evaluations.points(evaluated)).read_bytes()
         if steps

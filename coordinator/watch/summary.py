@@ -7,7 +7,6 @@ Invariants:
 
 from __future__ import annotations
 
-import json
 from collections import Counter
 from collections.abc import Iterable, Sequence
 from pathlib import Path
@@ -17,6 +16,7 @@ from pydantic import BaseModel, JsonValue
 from coordinator.watch.idle.report import Idleness
 from coordinator.watch.idle.spans import rounded
 from coordinator.watch.masking_answers import MaskingAnswers
+from coordinator.watch.metric_lines import Row, metric_lines
 from policy.ledger.groups import group_summary
 from policy.ledger.masked import by_cause, by_step, masked_samples
 from policy.ledger.reader import reward_curve
@@ -83,21 +83,12 @@ class Summary(BaseModel):
     seconds: float
 
 
-def read_metrics(path: Path) -> list[dict[str, JsonValue]]:
-    """Read verl's metrics: one flat mapping for each step, with its `step`. A torn line is skipped.
-
-    The last step may have several lines, because an evaluation may end after it.
-    """
-    if not path.exists():
-        return []
-    rows: dict[int, dict[str, JsonValue]] = {}
-    for line in path.read_bytes().split(b"\n")[:-1]:
-        try:
-            entry = json.loads(line)
-        except ValueError:
-            continue
-        rows.setdefault(entry["step"], {"step": entry["step"]}).update(entry["data"])
-    return list(rows.values())
+def read_metrics(path: Path) -> list[Row]:
+    """The metrics of each step, with those of evaluations that ended after it: the last such one."""
+    steps: dict[str, Row] = {}
+    for row in metric_lines(path):
+        steps.setdefault(str(row["step"]), {}).update(row)
+    return list(steps.values())
 
 
 def first_and_last(values: Sequence[float], share: float = 0.2) -> tuple[float | None, float | None]:

@@ -129,7 +129,7 @@ def test_every_step_reports_the_terms_of_its_rewards(run):
 
 
 def test_the_test_files_are_evaluated_by_version_of_the_weights(run):
-    found = evaluations.read(run.metrics)
+    found = evaluations.read(run.folder / "metrics.jsonl")
     versions = [one.version for one in found]
     assert versions == sorted(set(versions))
     assert versions[-1] == 3

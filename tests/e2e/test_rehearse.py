@@ -7,6 +7,7 @@ from pathlib import Path
 import pytest
 from rehearsals import Rehearsed, rehearse
 
+from coordinator.watch import evaluations
 from policy.settings import checkpoint
 
 pytestmark = [pytest.mark.heavy, pytest.mark.timeout(900)]
@@ -20,6 +21,12 @@ def rehearsed(tmp_path_factory: pytest.TempPathFactory) -> Rehearsed:
 def test_it_trains_two_steps_and_leaves_a_checkpoint(rehearsed: Rehearsed) -> None:
     assert [step["training/global_step"] for step in rehearsed.metrics] == [1, 2]
     assert (checkpoint(rehearsed.folder, 2) / "actor").is_dir()
+
+
+def test_it_evaluates_the_test_files(rehearsed: Rehearsed) -> None:
+    found = evaluations.read(rehearsed.folder / "metrics.jsonl")
+    assert [one.version for one in found] == [0, 2]
+    assert [one.documents + one.masked for one in found] == [2, 2]
 
 
 def test_tools_and_judges_answer_the_tiny_model(rehearsed: Rehearsed) -> None:

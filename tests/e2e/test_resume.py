@@ -81,7 +81,7 @@ def test_an_interrupted_evaluation_is_done_again_with_other_documents(resumed, l
     interrupted = [record for record in resumed.killed.evaluated.values() if record.state is None]
     assert all(ledger.evaluated[record.rollout_id].state == "cancelled" for record in interrupted)
     assert {record.state for record in ledger.evaluated.values()} <= {"evaluated", "masked", "cancelled"}
-    versions = [one.version for one in evaluations.read(resumed.demo.metrics)]
+    versions = [one.version for one in evaluations.read(resumed.demo.folder / "metrics.jsonl")]
     assert versions[-1] == STEPS
     assert any(version <= resumed.plan.step for version in versions)
 

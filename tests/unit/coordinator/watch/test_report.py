@@ -81,15 +81,18 @@ def test_the_page_shows_evaluations_by_version_with_interval_and_lag(run):
     scored = [Scored("a", {"reward": 0.25}, 0, 1), Scored("b", {"reward": 0.75}, 0, 2)]
     found = Result(0, scored=scored, masked=1).metrics(3, skipped=1)
     last = Result(4, scored=[Scored("a", {"reward": 0.5}, 4, 4)]).metrics(4, skipped=1)
-    lines = [json.dumps({"step": step, "data": data}) for step, data in ((3, found), (4, {}), (4, last))]
+    late = Result(2, failed=2).metrics(4, skipped=1)
+    rows = ((3, found), (4, {}), (4, late), (4, last))  # two of them ended after the last step
+    lines = [json.dumps({"step": step, "data": data}) for step, data in rows]
     (run / METRICS).write_text("".join(f"{line}\n" for line in lines))
     page, summary = rebuild(run)
     text = page.read_text(encoding="utf-8")
     cells = ["0", "0.500 ± 0.490", "2", "1", "0–2", "3"]
     assert "".join(f"<td>{cell}</td>" for cell in cells) in text
     assert "".join(f"<td>{cell}</td>" for cell in ["4", "0.500", "1", "0", "4–4", "0"]) in text
+    assert "".join(f"<td>{cell}</td>" for cell in ["2", "no reward", "0", "2", "-", "2"]) in text
     assert "Evaluations (1 skipped)" in text
-    assert summary.steps == 2, "the last step has two lines"
+    assert summary.steps == 2, "the last step has three lines"
 
 
 def test_without_such_metrics_the_page_has_no_table_of_them(run):
