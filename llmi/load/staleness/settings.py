@@ -12,11 +12,11 @@ from typing import Literal
 
 from pydantic import Field
 
-from llmi.load.simulated.services import MEAN_S, ServiceSettings
+from llmi.load.simulated.services import SLOTS, ServiceSettings
 from workers.settings import Settings
 
 ArmName = Literal["synchronous", "coupled", "llmi", "llmi_uncorrected", "llmi_stale"]
-FASTER = 2.0  # than in `llmi bench overlap`, so that fifteen runs take less than 45 minutes
+MORE_SLOTS = 2  # than in `llmi bench overlap`, as there are twice the samples in a batch
 
 
 @dataclass(frozen=True)
@@ -55,21 +55,21 @@ class StalenessSettings(Settings):
     """Arms to run, in this order."""
     seeds: tuple[int, ...] = Field(default=(1, 2, 3), min_length=1)
     """A run of each arm for each seed. It decides the order of the prompts and the sampling."""
-    batch: int = Field(default=4, ge=1)
-    """Prompts of a step."""
+    batch: int = Field(default=8, ge=1)
+    """Prompts of a step. As in the demo: with fewer, steps of this learning rate are too noisy to learn."""
     n: int = Field(default=8, ge=2)
     """Rollouts of a prompt."""
     lr: float = Field(default=5e-4, gt=0)
     """Learning rate, as in the demo."""
-    reward: float = Field(default=0.75, gt=0, le=1)
+    reward: float = Field(default=0.7, gt=0, le=1)
     """A run ends when its mean reward over `averaged` steps is at least this."""
-    averaged: int = Field(default=5, ge=1)
+    averaged: int = Field(default=4, ge=1)
     """Steps over which rewards are averaged."""
-    max_steps: int = Field(default=40, ge=1)
+    max_steps: int = Field(default=28, ge=1)
     """A run that has not reached `reward` ends after so many steps."""
     response_tokens: int = Field(default=256, ge=1)
     """Longest document, in tokens."""
     services: ServiceSettings = ServiceSettings(
-        mean_s={name: seconds / FASTER for name, seconds in MEAN_S.items()}
+        slots={name: MORE_SLOTS * slots for name, slots in SLOTS.items()}
     )
     """The simulated services."""
