@@ -15,7 +15,14 @@ from typing import Literal
 
 from pydantic import Field, JsonValue, field_validator, model_validator
 
-from policy.train_sections import FilterSettings, KlSettings, LoraSettings, TrackerName, secret_names
+from policy.train_sections import (
+    CurriculumSettings,
+    FilterSettings,
+    KlSettings,
+    LoraSettings,
+    TrackerName,
+    secret_names,
+)
 from workers.process import interpreter
 from workers.settings import CONFIG_ENV, LocalPath, Settings
 from workers.storage.cache import CACHE_ENV, cache_folder
@@ -72,7 +79,7 @@ class TrainSettings(Settings):
     steps: int | None = Field(default=None, ge=1)
     """Training steps; null: as many as the data has for `epochs`."""
     epochs: int = Field(default=1, ge=1)
-    """Passes over the data. One, as published."""
+    """Passes over the data; with `curriculum`, as many reads as it has prompts. One, as published."""
     batch_size: int = Field(default=32, ge=1)
     """Prompts (groups) of a step. 32 as published for GRPO."""
     n: int = Field(default=8, ge=2)
@@ -211,6 +218,8 @@ class TrainSettings(Settings):
     """A penalty on the distance to the initial model."""
     filter_groups: FilterSettings = FilterSettings()
     """Whether groups without a signal are replaced."""
+    curriculum: CurriculumSettings = CurriculumSettings()
+    """Whether prompts with a signal are read more often."""
     trackers: tuple[TrackerName, ...] = ()
     """Where the metrics of each step are sent, besides `metrics.jsonl`: `wandb`, `tensorboard`, `mlflow`,
     `swanlab`. Keys and addresses are in the environment; without a key nothing leaves the machine
@@ -235,6 +244,10 @@ class TrainSettings(Settings):
     def _consistent(self) -> TrainSettings:
         if self.min_valid > self.n:
             raise ValueError(f"min_valid {self.min_valid} is more than the n = {self.n} of a group")
+        if self.curriculum.enable and self.epochs == 1:
+            raise ValueError(
+                "curriculum has no effect in the first pass over the data; set epochs of at least 2"
+            )
         if self.micro_batch_tokens * self.sequence_parallel < self.prompt_tokens + self.response_tokens:
             raise ValueError(
                 "micro_batch_tokens times sequence_parallel must hold one sequence "

@@ -1,4 +1,6 @@
-"""Parts of `train` that are off by default: LoRA, KL, the filter of groups without signal, trackers."""
+"""Parts of `train` that are off by default: LoRA, KL, the filter of groups without signal, the choice of
+prompts, trackers.
+"""
 
 from __future__ import annotations
 
@@ -52,6 +54,20 @@ class FilterSettings(Settings):
     max_batches: float = Field(default=10.0, gt=0)
     """Batches of such groups that a step may replace before the run ends with an error. A policy without any
     signal left would generate for ever. 10 as in DAPO."""
+
+
+class CurriculumSettings(Settings):
+    """Choose prompts by how much the rewards in their groups differed."""
+
+    enable: bool = False
+    """After a first pass over the data, read prompts with different rewards more often than others. It needs
+    `epochs` of at least 2: an epoch is as many reads as there are prompts. Off: each prompt once an epoch, in
+    verl's order, as published."""
+    floor: float = Field(default=0.2, gt=0, le=1)
+    """Share of the reads that is uniform over all prompts."""
+    half_life: float = Field(default=1.0, gt=0)
+    """Epochs in which the results of a prompt lose half of their weight, because the policy changes. Then a
+    prompt without a signal is tried again."""
 
 
 def secret_names(verl: Mapping[str, object], above: str = "") -> list[str]:

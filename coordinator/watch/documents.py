@@ -1,4 +1,6 @@
-"""What the documents of a run were like: their means in the first and the last steps, for the page. Pure."""
+"""What the documents and prompts of a run were like: means of the first and the last steps, for the page.
+Pure.
+"""
 
 from __future__ import annotations
 
@@ -20,24 +22,32 @@ NAMES = {
     "caught/unchanged": "share with an edit without effect",
     "caught/too_many": "share with too many tags",
 }
+PROMPTS = {
+    "prompts/signal": "share of the groups with different rewards",
+    "prompts/difficulty": "1 - mean reward of the prompts tried",
+    "prompts/untried": "prompts without a result",
+    "prompts/effective": "prompts, weighed by how often they are read",
+}
 TOOL = "tools/"
 
 
 def tables(steps: Sequence[Mapping[str, JsonValue]]) -> list[Table]:
-    """One table with the first and the last fifth of the steps; none without a value.
+    """Tables with the first and the last fifth of the steps; none without a value.
 
-    `steps`: the metrics of each (`policy.rollout.reward_info`).
+    `steps`: the metrics of each (`policy.rollout.reward_info`, `policy.data.prompt_results`).
     """
-    names = {
-        **NAMES,
-        **{metric: _tool(metric) for step in steps for metric in step if metric.startswith(TOOL)},
-    }
+    tools = {metric: _tool(metric) for step in steps for metric in step if metric.startswith(TOOL)}
+    found = (_table("Documents", NAMES | tools, steps), _table("Prompts", PROMPTS, steps))
+    return [table for table in found if table.rows]
+
+
+def _table(title: str, names: Mapping[str, str], steps: Sequence[Mapping[str, JsonValue]]) -> Table:
     rows = []
     for metric, name in names.items():
         found = [value for step in steps if isinstance(value := step.get(metric), int | float)]
         if found:
             rows.append([name, *(f"{mean:.3g}" for mean in first_and_last(found))])
-    return [Table("Documents", ["mean of a step", "first fifth", "last fifth"], rows)] if rows else []
+    return Table(title, ["mean of a step", "first fifth", "last fifth"], rows)
 
 
 def _tool(metric: str) -> str:

@@ -7,6 +7,7 @@ Invariants:
 - a group with fewer valid samples than `min_valid`, or with a failed rollout, is dropped and replaced; the
   metrics of each step count them by reason;
 - with `train.filter_groups` so is a group whose samples all have the same reward;
+- a group that leaves the buffer, for training or dropped, is recorded once as a result of its prompt;
 - a rollout gets its terminal state in the ledger when its trajectory leaves the buffer; one without a
   trajectory recorded its own;
 - ready groups are trained on in order of submission, which is also the order in a batch; with `in_order` a
@@ -30,6 +31,7 @@ from verl.trainer.ppo.v1.replay_buffer import ReplayBuffer, ReplayBufferAsync
 from policy.admission.feeder import PromptFeeder
 from policy.admission.pause import Outage, Pause
 from policy.admission.window import InFlight, Window
+from policy.data.prompt_results import PromptResults
 from policy.ledger.entries import State
 from policy.ledger.writer import LedgerWriter
 from policy.resume.completions import CompletionStore
@@ -74,6 +76,7 @@ class _GroupSampling(SamplerHooks):
         window = sampler_kwargs.get("window")
         queue = section("queue", QueueSettings)
         self.groups_failed: Callable[[set[str]], None] = lambda _uids: None  # set by the trainer
+        self.results: PromptResults | None = None  # set by the trainer
         self._pause = Pause(Outage(**sampler_kwargs.pause), queue, self._ledger)
         self._feeder = PromptFeeder(self.refill_fn, Window(**window) if window else None, self._pause, queue)
         self.refill_fn = self._feeder.refill
@@ -83,6 +86,8 @@ class _GroupSampling(SamplerHooks):
         self._step, self._ended_at = global_steps, time.monotonic()
         if partition_id != TRAIN:
             return super().sample(global_steps, partition_id, batch_size)
+        if self.results is not None:
+            self.results.start_step()
         stale = self._dropped["stale"]
         self._dropped.clear()
         self._excused, self._pause.spent_s = 0, 0.0
@@ -122,6 +127,7 @@ class _GroupSampling(SamplerHooks):
             self._update_pause(unusable - flat)
             self.groups_failed(unusable - flat)
         members = self._members(stale | unusable)
+        self._record(stale | unusable)
         self._finish(stale | unusable)
         for uid in stale | unusable:
             if uid in self.failure_keys[TRAIN]:
@@ -149,6 +155,7 @@ class _GroupSampling(SamplerHooks):
 
     def selected(self, uids: list[str]) -> None:
         members = self._members(set(uids))
+        self._record(set(uids))
         self._finish(set(uids))
         self._valid = sum(map(len, members.values())), self._n * len(uids)
         for rollout_ids in members.values():
@@ -168,6 +175,14 @@ class _GroupSampling(SamplerHooks):
     def _without_signal(self) -> set[str]:
         """Finished groups that `train.filter_groups` drops."""
         return self._filter.without_signal(self.finished_keys[TRAIN])
+
+    def _record(self, uids: set[str]) -> None:
+        """Record the rewards of groups that leave the buffer, also of those that are dropped: their valid
+        samples are results of the prompt too.
+        """
+        if self.results is not None:
+            for prompt, rewards in self.rewards_by_prompt(uids):
+                self.results.record(prompt, rewards)
 
     def _held(self) -> tuple[str, ...]:
         """Rollouts with trajectories in verl's checkpoint, or in the buffer a moment later."""

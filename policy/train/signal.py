@@ -7,7 +7,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Mapping
 
-SAME = 1e-6  # spread of equal rewards after rounding to float32; GRPO adds as much to the deviation
+from policy.data.prompt_results import all_same
 
 
 class SignalFilter:
@@ -34,4 +34,4 @@ class SignalFilter:
         return {uid for uid, flat in self._flat.items() if flat}
 
     def _is_flat(self, rewards: list[float]) -> bool:
-        return len(rewards) >= self._least and max(rewards) - min(rewards) <= SAME
+        return len(rewards) >= self._least and all_same(rewards)

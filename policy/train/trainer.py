@@ -74,7 +74,7 @@ class _Resumable(Evaluating):
 
     def on_train_begin(self) -> None:
         """Copy the metrics of the steps before a resume into the file that verl has just created, and connect
-        sampler and rollout processes.
+        the sampler to the rollout processes and the dataset.
         """
         run = Path(self.config.trainer.v1.sampler.sampler_kwargs.run)
         for row in past_metrics(run):
@@ -83,12 +83,23 @@ class _Resumable(Evaluating):
             self._trackers = self.logger.logger["trackers"] = Trackers(self.config, run, run_uuid(run))
         if isinstance(self.agent_loop_manager, LeastLoadedManager):
             self.replay_buffer.groups_failed = self.agent_loop_manager.groups_failed
+        self._connect_dataset()
         super().on_train_begin()
+
+    def _connect_dataset(self) -> None:
+        """Let the sampler record the results of prompts where the dataset reads them."""
+        if self.config.data.curriculum.enable:
+            self.train_dataset.prefer_signal()
+        # The loader loads the state of a checkpoint with its iterator, which this makes: before the first
+        # results, which it would replace.
+        self.train_dataloader.state_dict()
+        self.replay_buffer.results = self.train_dataset.results
 
     def step(self, metrics: dict, timing_raw: dict) -> Any:
         batch = super().step(metrics, timing_raw)
         complete(metrics)
         metrics.update(document_metrics(batch))
+        metrics.update(self.train_dataset.metrics())
         metrics.update(self._trackers.metrics() if self._trackers else {})
         return batch
 

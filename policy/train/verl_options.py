@@ -76,6 +76,9 @@ def _data(train: TrainSettings, data_train: list[Path], data_test: list[Path]) -
         "data.dataloader_num_workers": 0,
         "+data.system_prompt": train.system_prompt,
         "+data.image_max_pixels": train.image_max_pixels,
+        "+data.curriculum.enable": train.curriculum.enable,
+        "+data.curriculum.floor": train.curriculum.floor,
+        "+data.curriculum.half_life": train.curriculum.half_life,
     }
 
 

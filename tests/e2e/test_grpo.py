@@ -4,6 +4,7 @@ once.
 
 from __future__ import annotations
 
+import itertools
 from html import unescape
 from pathlib import Path
 
@@ -168,6 +169,15 @@ def test_trackers_show_documents_of_a_resumed_run(text):
     assert len(folders) == 2  # before and after the kill
     assert len({folder.name.rpartition("-")[2] for folder in folders}) == 1
     assert len([path for one in folders for path in one.glob("files/media/images/documents_3_*.png")]) == 4
+
+
+def test_every_step_reports_what_its_groups_show_about_their_prompts(run):
+    assert all(0 < step["prompts/signal"] <= 1 for step in run.metrics)
+    assert all("prompts/effective" not in step for step in run.metrics)
+    untried = [step["prompts/untried"] for step in run.metrics]
+    assert [before - after >= 8 for before, after in itertools.pairwise(untried)] == [True, True]
+    first = run.metrics[0]
+    assert first["prompts/difficulty"] == pytest.approx(1 - first["critic/score/mean"], abs=0.1)
 
 
 def test_stale_samples_are_corrected_in_every_step(text):

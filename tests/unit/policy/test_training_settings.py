@@ -211,6 +211,11 @@ def test_the_seed_reaches_data_order_sampling_and_training(tmp_path):
     assert (config.data.seed, rollout.seed, actor.data_loader_seed, actor.fsdp_config.seed) == (7, 7, 7, 7)
 
 
+def test_the_dataset_gets_the_settings_of_the_curriculum(tmp_path):
+    chosen = {"enable": True, "floor": 0.5, "half_life": 2.0}
+    assert compose(TrainSettings(**CPU, epochs=2, curriculum=chosen), tmp_path).data.curriculum == chosen
+
+
 def test_the_sampler_replaces_groups_below_min_valid(tmp_path):
     config = compose(TrainSettings(**CPU, min_valid=3), tmp_path)
     assert config.trainer.v1.sampler.sampler_kwargs.min_valid == 3
@@ -257,6 +262,7 @@ def test_the_agent_loop_file_is_what_verl_loads(tmp_path):
         ({"learning_rate": 1e-6}, "learning_rate"),
         ({"loss": "ppo"}, "loss"),
         ({"min_valid": 9}, "min_valid"),
+        ({"curriculum": {"enable": True}}, "epochs"),
     ],
 )
 def test_settings_that_cannot_work_are_refused_by_name(change, field):

@@ -17,6 +17,7 @@ RECIPE = {
     # algorithm and batch
     "train.mode": "sync", "train.epochs": 1, "train.n": 8, "train.temperature": 1.0,
     "train.old_log_prob": "recompute", "train.rollout_is": None, "train.filter_groups.enable": False,
+    "train.curriculum.enable": False,
     "train.clip_c": 10.0, "train.entropy": 0.0, "train.kl.form": "none",
     "train.lora.rank": 0, "train.verl": {},
     # AdamW

@@ -1,4 +1,4 @@
-"""The table of a run's documents."""
+"""The tables of a run's documents and prompts."""
 
 from __future__ import annotations
 
@@ -21,3 +21,12 @@ def test_terms_counts_and_tools_are_shown_first_and_last() -> None:
 
 def test_a_run_without_such_metrics_has_no_table() -> None:
     assert documents.tables([]) == documents.tables([{"critic/score/mean": 0.5}]) == []
+
+
+def test_prompts_have_a_table_of_their_own() -> None:
+    (table,) = documents.tables([{"prompts/signal": 0.5}, {"prompts/signal": 1.0, "prompts/untried": 12}])
+    assert table.title == "Prompts"
+    assert table.rows == [
+        ["share of the groups with different rewards", "0.5", "1"],
+        ["prompts without a result", "12", "12"],
+    ]

@@ -19,7 +19,16 @@ from workers.settings import CONFIG_ENV
 from workers.storage.blobs import BlobStore
 from workers.storage.cache import CACHE_ENV
 
-CONFIG = OmegaConf.create({"system_prompt": False, "max_prompt_length": 50})
+CONFIG = OmegaConf.create(
+    {
+        "system_prompt": False,
+        "max_prompt_length": 50,
+        "train_batch_size": 2,
+        "seed": 1,
+        "shuffle": True,
+        "curriculum": {"floor": 0.2, "half_life": 1.0},
+    }
+)
 
 
 class Words:
@@ -138,3 +147,31 @@ def test_a_resumed_run_continues_counting_reads(file):
     second.load_state_dict(state)
     assert read(iter(second), 2) == [(1, 1)]
     assert read(iter(second), 2) == [(0, 2), (1, 2)]
+
+
+def test_rows_are_read_in_the_order_of_verl(file):
+    """Without a curriculum, as the published recipes, and in the first pass with one."""
+    from torchdata.stateful_dataloader import StatefulDataLoader
+    from verl.trainer.ppo.utils import create_rl_sampler
+
+    from policy.data.verl_dataset import InterleavedDataset
+
+    config = OmegaConf.merge(CONFIG, {"max_prompt_length": 100})
+
+    def read(passes: int, *, prefer: bool) -> list[int]:
+        dataset = InterleavedDataset([str(file)] * 4, Words(), config)
+        if prefer:
+            dataset.prefer_signal()
+        sampler = create_rl_sampler(config, dataset)
+        loader = StatefulDataLoader(dataset, batch_size=1, sampler=sampler, collate_fn=lambda rows: rows[0])
+        found = []
+        for row in itertools.chain.from_iterable(loader for _ in range(passes)):
+            dataset.results.record(row["index"], [0.0, float(row["index"] == 3)])
+            found.append(row["index"])
+        return found
+
+    order = list(create_rl_sampler(config, range(12)))
+    uniform, chosen = read(3, prefer=False), read(3, prefer=True)
+    assert uniform[:12] == chosen[:12] == order
+    assert sorted(uniform[12:24]) == sorted(uniform[24:]) == list(range(12))
+    assert chosen[12:].count(3) > uniform[12:].count(3)

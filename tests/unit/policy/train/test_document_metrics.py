@@ -56,5 +56,6 @@ def test_the_step_of_each_trainer_adds_them(mode, metrics_of, monkeypatch) -> No
     monkeypatch.setattr(trainer, "document_metrics", lambda batch: {"terms/L": 0.5} if batch else {})
     metrics: dict[str, float] = {"reward": 1.0}
     made = object.__new__(get_trainer_cls(f"resumable_{mode}"))
+    made.train_dataset = SimpleNamespace(metrics=dict)
     assert made.step(metrics, {}) == "batch"
     assert metrics["terms/L"] == 0.5

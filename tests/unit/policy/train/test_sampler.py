@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import numpy as np
 import pytest
 import torch
 from omegaconf import OmegaConf
@@ -13,6 +14,9 @@ from policy.resume.completions import Completion, CompletionStore
 from policy.resume.plan import ResumePlan
 from workers.broker.breaker import Breaker
 from workers.broker.breakers import Breakers
+
+# The number of the prompt, by group.
+PROMPTS = {name: np.int64(at) for at, name in enumerate(("trained", "stale", "flat", "few", "broken"))}
 
 
 class Store:
@@ -31,7 +35,10 @@ class Store:
             self.items[partition_id].pop(key, None)
 
     def kv_batch_get(self, *, keys, partition_id, select_fields):
-        assert (partition_id, select_fields) == ("train", ["rm_scores"])
+        assert partition_id == "train"
+        if select_fields == ["index"]:
+            return {"index": [PROMPTS[key.split("_")[0]] for key in keys]}
+        assert select_fields == ["rm_scores"]
         self.read.extend(keys)
         given = [self.rewards.get(key, float(key.split("_")[1])) for key in keys]
         return {"rm_scores": [torch.tensor([0.0, reward]) for reward in given]}
@@ -561,3 +568,36 @@ def test_groups_without_a_signal_do_not_pause_a_run(store, sampler, judge, tmp_p
     buffer.sample(1, "train", 1)
     assert judge.groups == [3]
     assert read_ledger(tmp_path).pauses == []
+
+
+class Results:
+    """Collects what a sampler records."""
+
+    def __init__(self):
+        self.steps = 0
+        self.groups: dict[int, list[float]] = {}
+
+    def start_step(self) -> None:
+        self.steps += 1
+
+    def record(self, prompt: int, rewards: list[float]) -> None:
+        assert prompt not in self.groups, "a group was recorded twice"
+        self.groups[prompt] = rewards
+
+
+def test_valid_samples_are_results_of_their_prompt_however_their_group_ended(store, sampler):
+    """Samples without a trajectory, which infrastructure masked, are none."""
+    store.group("trained", "finished", [0, 1, 2], step=9)
+    store.group("stale", "finished", [0, 1], step=1)
+    store.group("flat", "finished", range(4), step=9)
+    store.group("few", "finished", [3], step=9)
+    store.group("broken", "failure", [2], step=9)
+    store.group("lost", "finished", [], step=9)
+    store.rewards = {f"flat_{session}_0": 0.25 for session in range(4)}
+    made = sampler(max_no_signal=9)
+    made.results = Results()
+    made._max_wasted = 9
+    batch, _ = made.sample(9, "train", 1)
+    assert {key.split("_")[0] for key in batch.keys} == {"trained"}
+    assert made.results.steps == 1
+    assert made.results.groups == {0: [0, 1, 2], 1: [0, 1], 2: [0.25] * 4, 3: [3], 4: [2]}

@@ -7,6 +7,7 @@ from types import SimpleNamespace
 import numpy as np
 import pytest
 from omegaconf import OmegaConf
+from torchdata.stateful_dataloader import StatefulDataLoader
 
 MODES = ("sync", "colocate_async", "separate_async")
 NAMES = [f"resumable_{mode}" for mode in MODES] + [f"windowed_{mode}" for mode in MODES[1:]]
@@ -74,9 +75,11 @@ def test_the_sums_of_the_losses_become_metrics_of_the_step(name, trainer, monkey
         return SimpleNamespace(keys=[], tags=[])
 
     monkeypatch.setattr(PPOTrainer, "step", step)
-    metrics = {}
-    trainer(name).step(metrics, {})
+    metrics, made = {}, trainer(name)
+    made.train_dataset = SimpleNamespace(metrics=lambda: {"prompts/untried": 3})
+    made.step(metrics, {})
     assert metrics == {
+        "prompts/untried": 3,
         "actor/pg_clipfrac": 0.25,
         "actor/pg_clipfrac_lower": 0.125,
         "rollout_corr/rollout_is_mean": 1.0,
@@ -99,6 +102,9 @@ def test_the_sampler_reports_failed_groups_to_the_manager_of_rollout_processes(n
     made = trainer(name)
     for mode in MODES:
         made.config.trainer.v1[mode] = {"num_warmup_batches": 1}
+    made.config.data = {"curriculum": {"enable": False}}
+    made.train_dataset, made.train_dataloader = SimpleNamespace(results="results"), StatefulDataLoader([])
     made.agent_loop_manager, made.replay_buffer = object.__new__(LeastLoadedManager), SimpleNamespace()
     made.on_train_begin()
     assert made.replay_buffer.groups_failed == made.agent_loop_manager.groups_failed
+    assert made.replay_buffer.results == "results"
