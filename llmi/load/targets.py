@@ -5,6 +5,7 @@ Invariant: a target without a limit is met by any number; `document` has only th
 
 from __future__ import annotations
 
+import math
 from dataclasses import asdict, dataclass
 from typing import Any
 
@@ -35,5 +36,6 @@ class Target:
         )
 
     def document(self) -> dict[str, Any]:
-        """For JSON."""
-        return {**{key: value for key, value in asdict(self).items() if value is not None}, "met": self.met}
+        """For JSON, which has no infinity: "inf"."""
+        found = {key: value for key, value in asdict(self).items() if value is not None}
+        return found | {"value": self.value if math.isfinite(self.value) else "inf", "met": self.met}

@@ -28,6 +28,24 @@ class Parts:
     prompts: Path
 
 
+def measured_run(parts: Parts) -> dict[str, object]:
+    """What every benchmark sets in the demo's configuration, by dotted field: nothing runs beside training,
+    and the benchmark starts the workers."""
+    return {
+        "train.model": str(parts.policy),
+        "train.epochs": 1000,
+        "train.in_order": False,
+        "train.rollout_timeout_s": 600,
+        "train.save_every": 0,
+        "train.evaluate_every": 0,
+        "train.trackers": [],
+        "train.pictures_every": 0,
+        "data.train": [str(parts.prompts)],
+        "data.test": [str(parts.prompts)],
+        "workers.pools": [],
+    }
+
+
 def build_parts(seed: int, console: Console) -> Parts:
     """The parts of the demo with this seed, built if the cache lacks them. Raises as `build`."""
     built = Built(cache_folder(), "text", seed)

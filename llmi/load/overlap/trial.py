@@ -29,7 +29,7 @@ from llmi.load.overlap.settings import (
 )
 from llmi.load.simulated.services import ServiceSettings
 from llmi.load.simulated.timed_workers import timed_workers
-from llmi.load.training import Parts
+from llmi.load.training import Parts, measured_run
 from llmi.tools import SOURCES
 from policy.ledger.reader import close_open
 from policy.ledger.records import Ledger
@@ -56,11 +56,10 @@ def configure(settings: OverlapSettings, name: VariantName, parts: Parts) -> Run
     return load(
         "demo",
         {
+            **measured_run(parts),
             "name": name,
-            "train.model": str(parts.policy),
             "train.seed": settings.seed,
             "train.steps": settings.variants[name].total(settings.repeats),
-            "train.epochs": 1000,
             "train.batch_size": settings.batch,
             "train.n": settings.n,
             "train.response_tokens": settings.response_tokens,
@@ -69,13 +68,6 @@ def configure(settings: OverlapSettings, name: VariantName, parts: Parts) -> Run
             "train.warmup_batches": 1.0 if asynchronous else 0.0,
             "train.lr": UNCHANGED_LR,
             "train.admission": "adaptive" if name == "llmi" else "fixed",
-            "train.in_order": False,
-            "train.rollout_timeout_s": 600,
-            "train.save_every": 0,
-            "train.evaluate_every": 0,
-            "data.train": [str(parts.prompts)],
-            "data.test": [str(parts.prompts)],
-            "workers.pools": [],
         },
     )
 

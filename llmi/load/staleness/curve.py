@@ -13,7 +13,8 @@ class Point:
     """One trainer step.
 
     - `seconds`: from the start of the first step to the end of this one.
-    - `samples`: trained on in it. `reward`: their mean, in [0, 1].
+    - `samples`: trained on in it. `reward`: their mean, in [0, 1]; they are as old as `staleness` says, so
+      that it is the reward of the policy so many steps before.
     - `staleness`: mean age of its samples in steps. `staleness_worst`: of the oldest.
     - `effective`: effective sample size as a share of the batch, in [0, 1]. `clipped`: share of tokens with a
       truncated ratio. None where verl measures neither, which is without correction.

@@ -21,8 +21,11 @@ FASTER_THAN_COUPLED = 1.4
 
 @dataclass(frozen=True)
 class Middle:
-    """Median and range over the seeds. Infinite where only the other arm reached the reward, 0 where only
-    this one did not."""
+    """Median and range over the seeds, without those with no value.
+
+    A ratio is infinite where only this arm reached the reward, 0 where only the other one did; a seed in
+    which neither did has none.
+    """
 
     median: float
     least: float
@@ -85,11 +88,13 @@ def measure(settings: StalenessSettings, curves: Curves) -> list[ArmNumbers]:
 
 
 def targets(numbers: Sequence[ArmNumbers]) -> list[Target]:
-    """Time to reward of `llmi` against `coupled`, if both were run."""
-    own = {one.name: one for one in numbers}.get("llmi")
-    if own is None or own.faster is None:
+    """Time to reward of `llmi` against `coupled`, if both were run; 0 where no seed of either reached it."""
+    arms = {one.name: one for one in numbers}
+    if "coupled" not in arms or "llmi" not in arms:
         return []
-    return [Target("time to reward against coupled", own.faster.median, "x", at_least=FASTER_THAN_COUPLED)]
+    faster = arms["llmi"].faster
+    value = faster.median if faster else 0.0
+    return [Target("time to reward against coupled", value, "x", at_least=FASTER_THAN_COUPLED)]
 
 
 def ratio(other: Reached | None, own: Reached | None, field: str) -> float | None:

@@ -10,7 +10,7 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Literal
 
-from pydantic import Field
+from pydantic import Field, model_validator
 
 from llmi.load.simulated.services import SLOTS, ServiceSettings
 from workers.settings import Settings
@@ -73,3 +73,9 @@ class StalenessSettings(Settings):
         slots={name: MORE_SLOTS * slots for name, slots in SLOTS.items()}
     )
     """The simulated services."""
+
+    @model_validator(mode="after")
+    def _averageable(self) -> StalenessSettings:
+        if self.max_steps < self.averaged:
+            raise ValueError(f"max_steps must be at least averaged ({self.averaged})")
+        return self

@@ -24,7 +24,7 @@ from llmi.load.overlap.run import finished_steps
 from llmi.load.simulated.timed_workers import timed_workers
 from llmi.load.staleness.curve import Curve, Point, averaged
 from llmi.load.staleness.settings import ARMS, ArmName, StalenessSettings
-from llmi.load.training import Parts
+from llmi.load.training import Parts, measured_run
 from policy.ledger.reader import read_ledger
 from policy.settings import LOOP, METRICS
 from policy.train.gradient.metrics import CLIPPED, EFFECTIVE
@@ -40,11 +40,10 @@ def configure(settings: StalenessSettings, name: ArmName, seed: int, parts: Part
     return load(
         "demo",
         {
+            **measured_run(parts),
             "name": f"{name}-{seed}",
-            "train.model": str(parts.policy),
             "train.seed": seed,
             "train.steps": settings.max_steps,
-            "train.epochs": 1000,
             "train.batch_size": settings.batch,
             "train.n": settings.n,
             "train.lr": settings.lr,
@@ -54,13 +53,6 @@ def configure(settings: StalenessSettings, name: ArmName, seed: int, parts: Part
             "train.max_staleness": arm.max_staleness,
             "train.warmup_batches": arm.batches,
             "train.admission": "adaptive" if arm.adaptive else "fixed",
-            "train.in_order": False,
-            "train.rollout_timeout_s": 600,
-            "train.save_every": 0,
-            "train.evaluate_every": 0,
-            "data.train": [str(parts.prompts)],
-            "data.test": [str(parts.prompts)],
-            "workers.pools": [],
         },
     )
 

@@ -45,14 +45,15 @@ def test_arms_differ_in_flight_staleness_and_correction_alone():
     shared = [train.model_dump(exclude=ARM_FIELDS) for train in configs.values()]
     assert all(each == shared[0] for each in shared)
     differences = {
-        name: (train.rollout_is, train.admission, train.warmup_batches) for name, train in configs.items()
+        name: (train.rollout_is, train.admission, train.warmup_batches, train.max_staleness)
+        for name, train in configs.items()
     }
     assert differences == {
-        "synchronous": ("token", "fixed", 0.0),
-        "coupled": ("token", "fixed", 1.0),
-        "llmi": ("token", "adaptive", 1.0),
-        "llmi_uncorrected": (None, "adaptive", 1.0),
-        "llmi_stale": ("token", "fixed", 7.0),
+        "synchronous": ("token", "fixed", 0.0, 6),
+        "coupled": ("token", "fixed", 1.0, 6),
+        "llmi": ("token", "adaptive", 1.0, 6),
+        "llmi_uncorrected": (None, "adaptive", 1.0, 6),
+        "llmi_stale": ("token", "fixed", 7.0, 8),
     }
 
 
@@ -123,8 +124,30 @@ def test_numbers_compare_arms_seed_by_seed():
     assert own.effective == pytest.approx(0.9)
     assert own.clipped is None
     assert own.document()["time_to_reward_against_coupled"] == {"median": 4.0, "least": 2.0, "most": "inf"}
-    (target,) = targets([own])
+    (target,) = targets(measure(settings, curves))
     assert (target.met, target.value) == (True, 4.0)
+
+
+def test_a_reward_that_no_arm_reached_misses_the_target():
+    settings = StalenessSettings(arms=("coupled", "llmi"), seeds=(1,), averaged=2, reward=0.9)
+    numbers = measure(settings, {name: {1: curve([0.2, 0.4])} for name in settings.arms})
+    (target,) = targets(numbers)
+    assert (target.met, target.value) == (False, 0.0)
+    assert targets(numbers[:1]) == []
+
+
+def test_an_infinite_ratio_is_valid_json():
+    settings = StalenessSettings(arms=("coupled", "llmi"), seeds=(1,), averaged=2, reward=0.6)
+    numbers = measure(settings, {"coupled": {1: curve([0.2, 0.4])}, "llmi": {1: curve([0.6, 0.8])}})
+    (target,) = targets(numbers)
+    document = [target.document(), numbers[1].document()]
+    assert json.dumps(document, allow_nan=False)
+    assert (target.document()["value"], target.met) == ("inf", True)
+
+
+def test_fewer_steps_than_are_averaged_are_refused():
+    with pytest.raises(ValueError, match=r"max_steps must be at least averaged \(4\)"):
+        StalenessSettings(max_steps=3)
 
 
 def test_the_curve_of_a_run_comes_from_its_ledger_and_metrics(tmp_path):
@@ -150,7 +173,7 @@ def test_the_curve_of_a_run_comes_from_its_ledger_and_metrics(tmp_path):
 
 
 def test_a_finished_run_is_not_repeated(tmp_path, monkeypatch):
-    settings = StalenessSettings(arms=("coupled", "llmi"), seeds=(1, 2), averaged=2)
+    settings = StalenessSettings(arms=("coupled", "llmi"), seeds=(1, 2), averaged=2, reward=0.75)
     monkeypatch.delenv("LLMI_REDIS_URL", raising=False)
     monkeypatch.delenv("RAY_ADDRESS", raising=False)
     monkeypatch.setattr(bench, "build_parts", lambda _seed, _console: PARTS)
