@@ -21,8 +21,9 @@ from llmi.load.overlap.run import VariantRun
 from llmi.load.targets import Target
 
 GENERATION, TRAINING = "generation", "training"
-FASTER = {"blocking": 3.0, "blocking_wide": 2.0, "coupled": 1.5}  # samples per second of llmi against each
-ABOVE_BOUND, IDLE_ABOVE, NO_LOSS = 1.15, 0.05, 0.97
+FASTER = {"blocking": 3.0, "blocking_wide": 2.0, "coupled": 1.75}  # samples per second of llmi against each
+ABOVE_BOUND, IDLE_ABOVE, NO_LOSS = 1.15, 0.05, 1.0
+STALENESS = 2.2  # mean, in steps
 
 
 @dataclass(frozen=True)
@@ -88,6 +89,7 @@ def targets(
     rest = [
         Target("seconds per step against the bound", over, "x", at_most=ABOVE_BOUND),
         Target("trainer idle ratio above the unavoidable one", idle, at_most=IDLE_ABOVE),
+        Target("mean staleness", own.staleness_mean, "steps", at_most=STALENESS),
     ]
     if fast is not None:
         ratio = _faster(fast, "coupled")
