@@ -83,16 +83,20 @@ class RayCluster:
         place = Path(os.environ.get("RAY_TMPDIR") or tempfile.gettempdir())
         wanted = interpreter.child_environment(os.environ).items()
         changes = {name: value for name, value in wanted if os.environ.get(name) != value}
-        with environment(changes), contextlib.chdir(self._folder):
-            ray.init(
-                address="local",
-                num_cpus=self._settings.num_cpus or (max(slots, detect().cores) if cpu else None),
-                num_gpus=self._train.gpus if cpu else None,
-                object_store_memory=size * MIB if size else None,
-                include_dashboard=False,
-                _temp_dir=str(interpreter.short_path(place, SOCKET_ROOM) / "ray"),
-                **quiet,
-            )
+        try:
+            with environment(changes), contextlib.chdir(self._folder):
+                ray.init(
+                    address="local",
+                    num_cpus=self._settings.num_cpus or (max(slots, detect().cores) if cpu else None),
+                    num_gpus=self._train.gpus if cpu else None,
+                    object_store_memory=size * MIB if size else None,
+                    include_dashboard=False,
+                    _temp_dir=str(interpreter.short_path(place, SOCKET_ROOM) / "ray"),
+                    **quiet,
+                )
+        except Exception as error:  # Ray 2.60 raises a plain one when its processes take too long
+            why = str(error).split("\n", 1)[0]
+            raise ConnectionError(f"Ray did not start on this machine: {why}") from error
         return ray.get_runtime_context().gcs_address
 
     def _set_token(self) -> None:

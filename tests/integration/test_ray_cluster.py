@@ -8,7 +8,12 @@ import subprocess
 import sys
 from pathlib import Path
 
+import pytest
 from cpu_train import CPU_TRAIN
+
+from coordinator.config.settings import RaySettings
+from coordinator.host.ray_cluster import RayCluster
+from policy.settings import TrainSettings
 
 TWO_CLUSTERS = """
 import sys
@@ -36,3 +41,19 @@ def test_a_process_starts_one_cluster_after_another(tmp_path: Path):
     run = subprocess.run(command, env=env, capture_output=True, text=True, timeout=120)
     assert run.returncode == 0, run.stderr
     assert run.stdout.split("\n")[:2] == ["first stored", "second stored"]
+
+
+def test_a_cluster_that_does_not_start_is_an_error_of_the_connection(tmp_path, monkeypatch):
+    import ray
+
+    def init(**_options: object) -> None:
+        raise Exception("The current node timed out during startup.\nsecond line")
+
+    monkeypatch.setattr(ray, "init", init)
+    monkeypatch.delenv("RAY_ADDRESS", raising=False)
+    cluster = RayCluster(RaySettings(), TrainSettings(**CPU_TRAIN), (), tmp_path / "work")
+    with pytest.raises(
+        ConnectionError, match=r"did not start on this machine: The current .*\.$"
+    ):
+        cluster.start()
+    cluster.stop()
