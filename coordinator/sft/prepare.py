@@ -5,6 +5,7 @@ Invariant: nothing is written or started here.
 
 from __future__ import annotations
 
+import re
 from collections import Counter
 from collections.abc import Iterator
 from dataclasses import dataclass
@@ -49,7 +50,7 @@ def prepare(config: RunConfig, runs: Path, step: Step, *, resumed: bool = False)
     run = (runs / config.name).absolute()
     step("checking folders, model and options", None, "")
     own = resume.problems(config, run) if resumed else folders.run_folder(run)
-    if problems := [*own, *_unsupported(config), *(inputs.unbuilt(config) or inputs.model(config))]:
+    if problems := [*own, *_unsupported(config, run), *(inputs.unbuilt(config) or inputs.model(config))]:
         raise ConfigError("\n".join(problems))
     step("choosing the documents", None, "")
     selection = Selection(tuple(load(run / EXAMPLES)), Counter()) if resumed else collect(config, runs)
@@ -62,8 +63,10 @@ def prepare(config: RunConfig, runs: Path, step: Step, *, resumed: bool = False)
     return Prepared(used, run, selection, tokens, most, planned, options)
 
 
-def _unsupported(config: RunConfig) -> Iterator[str]:
+def _unsupported(config: RunConfig, run: Path) -> Iterator[str]:
     train, sft = config.train, config.sft
+    if re.search("[?#]", str(run)):
+        yield f"--dir: {run}: has a ? or #, which ends a path for torch; name another folder"
     if train.modality != "text":
         yield "train.modality: llmi sft trains text models only; set train.modality to text"
     if train.megatron:

@@ -120,6 +120,12 @@ def test_what_cannot_be_trained_is_refused_with_its_cure(configured, run, tmp_pa
         prepare(configured(train, **sft), tmp_path / "runs", quiet)
 
 
+@pytest.mark.parametrize("folder", ["a?b", "a#b"])
+def test_a_folder_that_the_ranks_cannot_meet_in_is_refused(configured, run, tmp_path, folder):
+    with pytest.raises(ConfigError, match=r"--dir: .* has a \? or #, .*; name another"):
+        prepare(configured(source=str(run)), tmp_path / folder, quiet)
+
+
 def test_a_model_that_reads_images_is_refused(configured, run, tmp_path):
     config = configured(source="first")
     seeing = config.model_copy(update={"train": config.train.model_copy(update={"modality": "vl"})})
