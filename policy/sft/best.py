@@ -5,6 +5,7 @@ masked by infrastructure has none. One that was dropped only with its group has 
 
 Invariants:
 - the same ledger gives the same documents in the same order, the best first;
+- documents of evaluations (`Ledger.evaluated`) are never taken;
 - a prompt is that of the data file, since the ledger has the question alone.
 """
 

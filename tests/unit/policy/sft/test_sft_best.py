@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from collections import Counter
+
 import pytest
 
 from policy.data.dataset import Row
@@ -11,7 +13,7 @@ from policy.ledger.records import Ledger, RolloutRecord
 from policy.scoring import Score
 from policy.sft import best as reasons
 from policy.sft.best import best
-from policy.sft.examples import INVALID_TAG
+from policy.sft.examples import INVALID_TAG, Selection
 from policy.sft.settings import SftSettings
 from workers.errors import Cause
 from workers.messages import BlobRef, Failure
@@ -114,6 +116,12 @@ def test_the_best_of_a_prompt_come_first_and_ties_by_name():
     assert names(documents, min_reward=0.5, per_prompt=9) == ["a_1", "b_0", "a_2"]
     assert names(documents, top=0.4) == ["a_1", "b_0"]
     assert names(documents, top=0.01) == ["a_1"]
+
+
+def test_documents_of_evaluations_are_not_taken():
+    evaluated = rollout("eval-0_0", 1.0, "words")
+    ledger = Ledger(evaluated={evaluated.rollout_id: evaluated})
+    assert best(ledger, ROWS, SftSettings(), "") == Selection((), Counter())
 
 
 def test_the_same_text_is_not_taken_twice_for_a_prompt():
