@@ -52,8 +52,6 @@ def test_a_cluster_that_does_not_start_is_an_error_of_the_connection(tmp_path, m
     monkeypatch.setattr(ray, "init", init)
     monkeypatch.delenv("RAY_ADDRESS", raising=False)
     cluster = RayCluster(RaySettings(), TrainSettings(**CPU_TRAIN), (), tmp_path / "work")
-    with pytest.raises(
-        ConnectionError, match=r"did not start on this machine: The current .*\.$"
-    ):
+    with pytest.raises(ConnectionError, match=r"did not start on this machine: The current .*\.$"):
         cluster.start()
     cluster.stop()
