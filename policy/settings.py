@@ -199,13 +199,13 @@ class TrainSettings(Settings):
     resume from them; of the others only the weights are kept."""
     evaluate_every: int = Field(default=0, ge=0)
     """Steps between two evaluations of the test files, which run beside training at lower priority; 0: never.
-    Others are before the first step and after the last ([training.md](training.md#evaluation))."""
+    Others are at the start of the run and after its last step ([training.md](training.md#evaluation))."""
     evaluate_prompts: int | None = Field(default=None, ge=1)
     """Prompts of an evaluation, the first of the test files; null: all."""
     evaluate_timeout_s: float = Field(default=3600.0, gt=0)
     """Seconds that a document of an evaluation may take for its text, and again for its tools and judges;
-    more than `tools.code.budget_s`. A later one is masked. After its last step a run waits as long for its
-    last evaluation."""
+    more than `tools.code.budget_s`. A later one is masked, and so is one with a request that waits longer
+    than `queue.wait_s`. After its last step a run waits as long for its evaluations."""
     offload_params: bool = False
     """Keep the weights that are trained in the memory of the machine while a GPU does not need them."""
     offload_optimizer: bool = True
@@ -298,6 +298,15 @@ class TrainSettings(Settings):
         return self.rollout_seqs * max(1, gpus // self.tensor_parallel)
 
     @property
+    def evaluated_at_once(self) -> int:
+        """Documents of an evaluation that a rollout process runs at once: an eighth of its generation slots.
+
+        All at once would fill the queues of tools, and wait in vLLM: before new weights verl 0.9.1 waits up
+        to a minute until no request waits there for its first token.
+        """
+        return max(1, self.rollout_slots // 8 // self.rollout_processes)
+
+    @property
     def gpus(self) -> int:
         """GPUs (on a CPU: logical ones) of the trainer and the generators together."""
         trainer = self.trainer_gpus * self.trainer_nodes
@@ -323,6 +332,7 @@ def agent_loop_config(train: TrainSettings, *, run: Path, scorer: str, loop: str
         "seed": train.seed,
         "rollout_timeout_s": train.rollout_timeout_s,
         "evaluate_timeout_s": train.evaluate_timeout_s,
+        "evaluated_at_once": train.evaluated_at_once,
     }
     return json.dumps([entry], indent=1)
 

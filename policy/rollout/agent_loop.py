@@ -6,7 +6,8 @@ Invariants:
 - a masked rollout returns no trajectory, and so is not in its group's baseline, deviation or loss;
 - a failed rollout raises, and verl replaces its group;
 - in a resumed run (`policy.resume.plan`) a rollout with a complete text continues from it;
-- a document of an evaluation is a rollout of lower priority (`policy.rollout.evaluation`).
+- a document of an evaluation is a rollout of lower priority, and few of them run at once
+  (`policy.rollout.evaluation`).
 """
 
 from __future__ import annotations
@@ -46,7 +47,7 @@ Saved = tuple[ResumeState, Completion]
 class InterleavedAgentLoop(AgentLoopBase):
     """Runs one rollout.
 
-    `run`, `scorer`, `seed`, `rollout_timeout_s` and `evaluate_timeout_s` come from the run's agent-loop file
+    `run` and the parameters after it come from the run's agent-loop file
     (`policy.settings.agent_loop_config`).
     """
 
@@ -58,6 +59,7 @@ class InterleavedAgentLoop(AgentLoopBase):
         seed: int,
         rollout_timeout_s: float,
         evaluate_timeout_s: float,
+        evaluated_at_once: int,
         **kwargs: Any,
     ):
         super().__init__(*args, **kwargs)
@@ -67,15 +69,20 @@ class InterleavedAgentLoop(AgentLoopBase):
         tokens = int(self.rollout_config.response_length)
         self._limits = Limits(tokens, rollout_timeout_s)
         self._evaluation_limits = evaluation_limits(tokens, evaluate_timeout_s)
+        self._evaluated_at_once = evaluated_at_once
 
     async def run(self, sampling_params: dict[str, Any], **row: Any) -> AgentLoopOutput | list[Any]:
         """Run the rollout of one row of the dataset; returns its trajectory, or an empty list if it is
         masked.
         """
         model = self.config.actor_rollout_ref.model.path
-        shared = await resources(self._run_folder, self._scorer, model, self.tokenizer)
-        with shared.metrics.rollout():
-            return await self._rollout(shared, sampling_params, row)
+        shared = await resources(
+            self._run_folder, self._scorer, model, self.tokenizer, self._evaluated_at_once
+        )
+        # A document of an evaluation that waits here has not started: it has no record, image or time-out.
+        async with shared.evaluated if of_evaluation(row["uid"]) else nullcontext():
+            with shared.metrics.rollout():
+                return await self._rollout(shared, sampling_params, row)
 
     async def _rollout(
         self, shared: Resources, sampling_params: dict[str, Any], row: dict[str, Any]

@@ -1,7 +1,9 @@
 """What differs when a rollout is a document of an evaluation (`train.evaluate_every`): priority and time.
 
-Invariant: its requests and its generation wait for those of training, so its wait is nobody's fault. A text
-that runs out of time is masked, never cut and scored.
+Invariants:
+- its requests and its generation wait for those of training, so its wait is nobody's fault. A text that runs
+  out of time is masked, never cut and scored;
+- a process runs few of them at once (`TrainSettings.evaluated_at_once`); the others have not started.
 """
 
 from __future__ import annotations

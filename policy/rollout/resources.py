@@ -35,7 +35,9 @@ logger = logging.getLogger(__name__)
 
 @dataclass(frozen=True)
 class Resources:
-    """The shared objects of a process. `ends`: ids of the model's end tokens. `tasks`: background tasks."""
+    """The shared objects of a process. `ends`: ids of the model's end tokens. `evaluated`: held by each
+    document of an evaluation that runs. `tasks`: background tasks.
+    """
 
     client: QueueClient
     scorer: Scorer
@@ -47,28 +49,29 @@ class Resources:
     tools: ToolSettings
     metrics: ProducerMetrics
     in_flight: InFlightCounter
+    evaluated: asyncio.Semaphore
     tasks: tuple[asyncio.Task[None], ...]
 
 
 _starts: dict[asyncio.AbstractEventLoop, asyncio.Task[Resources]] = {}
 
 
-async def resources(run: Path, scorer: str, model: str, tokenizer: Any) -> Resources:
+async def resources(run: Path, scorer: str, model: str, tokenizer: Any, evaluated_at_once: int) -> Resources:
     """The resources of this process.
 
     `scorer`: the factory of a `policy.scoring.Scorer`, as `package.module:Class.method`. `model`: a path or
-    name that transformers can load.
+    name that transformers can load. `evaluated_at_once`: documents of an evaluation.
     """
     loop = asyncio.get_running_loop()
     start = _starts.get(loop)
     if start is None or (start.done() and (start.cancelled() or start.exception() is not None)):
-        _starts[loop] = loop.create_task(_start(run, scorer, model, tokenizer))
+        _starts[loop] = loop.create_task(_start(run, scorer, model, tokenizer, evaluated_at_once))
     return await asyncio.shield(_starts[loop])
 
 
-async def _start(run: Path, scorer: str, model: str, tokenizer: Any) -> Resources:
+async def _start(run: Path, scorer: str, model: str, tokenizer: Any, evaluated_at_once: int) -> Resources:
     async with contextlib.AsyncExitStack() as undo:
-        created = await _create(undo, run, scorer, model, tokenizer)
+        created = await _create(undo, run, scorer, model, tokenizer, evaluated_at_once)
         undo.pop_all()  # from here on they live as long as this process
     # Ray ends these processes without closing the event loop. The entries are written by then; this syncs
     # them.
@@ -78,7 +81,12 @@ async def _start(run: Path, scorer: str, model: str, tokenizer: Any) -> Resource
 
 
 async def _create(
-    undo: contextlib.AsyncExitStack, run: Path, scorer: str, model: str, tokenizer: Any
+    undo: contextlib.AsyncExitStack,
+    run: Path,
+    scorer: str,
+    model: str,
+    tokenizer: Any,
+    evaluated_at_once: int,
 ) -> Resources:
     """Create everything. `undo` closes what was created if the rest fails."""
     ledger = LedgerWriter(run, "rollout")
@@ -115,6 +123,7 @@ async def _create(
         tools=section("tools", ToolSettings),
         metrics=metrics,
         in_flight=in_flight,
+        evaluated=asyncio.Semaphore(evaluated_at_once),
         tasks=(publishing,) if announcing is None else (publishing, announcing),
     )
 

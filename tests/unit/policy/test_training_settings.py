@@ -251,6 +251,12 @@ def test_the_agent_loop_file_is_what_verl_loads(tmp_path):
     assert loop.run == str(tmp_path)
 
 
+@pytest.mark.parametrize(("slots", "processes", "documents"), [(256, 8, 4), (256, 1, 32), (8, 4, 1)])
+def test_the_documents_of_an_evaluation_take_an_eighth_of_the_slots(slots, processes, documents):
+    train = TrainSettings(**CPU | {"rollout_seqs": slots, "rollout_processes": processes})
+    assert train.evaluated_at_once == documents
+
+
 @pytest.mark.parametrize(
     ("change", "field"),
     [

@@ -67,6 +67,7 @@ def ask(tmp_path, monkeypatch, blobs, task):
             self._scorer = ""
             self._seed = 0
             self._limits = self._evaluation_limits = Limits(100, timeout_s)
+            self._evaluated_at_once = 1
 
         async def ct_build_initial_tokens(self, messages: Any, images: Any = None) -> list[int]:
             assert [image.size for image in images] == [(20, 10)]
@@ -164,9 +165,9 @@ async def test_a_failed_start_is_retried_by_the_next_rollout(monkeypatch):
 
     monkeypatch.setattr(resources, "_start", start)
     with pytest.raises(OSError, match="full"):
-        await resources.resources(Path(), "", "", None)
-    assert await resources.resources(Path(), "", "", None) == "made"
-    assert await resources.resources(Path(), "", "", None) == "made"
+        await resources.resources(Path(), "", "", None, 1)
+    assert await resources.resources(Path(), "", "", None, 1) == "made"
+    assert await resources.resources(Path(), "", "", None, 1) == "made"
 
 
 async def test_a_prompt_that_is_not_ready_in_time_fails_and_says_so(ask, tmp_path):

@@ -56,7 +56,7 @@ def process(tmp_path, monkeypatch):
                 decode=lambda ids, **_: bytes(token for token in ids if token != END).decode()
             )
             self._run_folder, self._scorer, self._seed = tmp_path, "", 0
-            self._limits = Limits(500, PATIENCE_S)
+            self._limits, self._evaluated_at_once = Limits(500, PATIENCE_S), 1
             self._evaluation_limits = evaluation_limits(500, PATIENCE_S)
 
         async def ct_build_initial_tokens(self, messages: Any, images: Any = None) -> list[int]:
@@ -67,7 +67,7 @@ def process(tmp_path, monkeypatch):
     shared = SimpleNamespace(
         client=made.queue, scorer=made.judge, ledger=ledger, texts=CompletionStore(tmp_path),
         plan=ResumePlan(), blobs=None, ends=frozenset({END}), in_flight=counter, tools=ToolSettings(),
-        metrics=SimpleNamespace(rollout=contextlib.nullcontext),
+        metrics=SimpleNamespace(rollout=contextlib.nullcontext), evaluated=asyncio.Semaphore(1),
     )  # fmt: skip
 
     async def resources(*_: Any) -> Any:
@@ -105,6 +105,24 @@ async def test_requests_and_generation_of_an_evaluation_come_after_those_of_trai
     assert call["counted"] == slots, "admission counts the slots of training"
     assert trajectory.extra_fields["max_global_steps"] == 5
     assert (tmp_path / "texts").exists() is (uid == TRAINED), "an evaluation is done again, not continued"
+
+
+async def test_few_run_at_once_and_the_others_have_not_started(process, tmp_path) -> None:
+    second, third = "eval-4-1c2d-1", "eval-4-1c2d-2"
+    running = {}
+    for uid in (EVALUATED, second, third, TRAINED):
+        running[uid] = asyncio.create_task(process.run(uid, timeout_s=PATIENCE_S))
+    await process.queue.seen(f"{TRAINED}_0-0")  # it started last
+    assert read_ledger(tmp_path).evaluated.keys() == {f"{EVALUATED}_0"}
+    assert len(process.server.calls) == 2
+    running[second].cancel()
+    await asyncio.wait([running[second]])
+    for uid in (TRAINED, EVALUATED, third):
+        await process.queue.seen(f"{uid}_0-0")
+        process.queue.answer(f"{uid}_0-0", Success(images=(blob("a"),)))
+        async with asyncio.timeout(PATIENCE_S):
+            await running[uid]
+    assert read_ledger(tmp_path).evaluated.keys() == {f"{EVALUATED}_0", f"{third}_0"}
 
 
 async def test_it_is_no_rollout_of_training_in_the_ledger(process, tmp_path) -> None:
