@@ -3,7 +3,7 @@
 verl's own manager splits each batch into equal chunks, starting at its first process. A process that is slow,
 or got the slow prompts, would get as many as the others; and single prompts, as `policy.admission.feeder`
 submits them, would all go to the first one. Here each prompt goes to the process with the fewest groups in
-flight.
+flight. Documents of an evaluation are apart: one has a small part of the work of a group.
 
 A group that failed or has too few valid samples counts as in flight for `FAILED_S` after it was dropped.
 Otherwise a process with rollouts that raise at once would always have the fewest, and would get every
@@ -28,6 +28,8 @@ import ray
 import transfer_queue as tq
 from verl.trainer.ppo.v1 import AgentLoopManagerTQ
 from verl.utils import tensordict_utils as tu
+
+from policy.train.verl_private import TRAIN, VAL
 
 IN_FLIGHT = ("pending", "running")  # values of verl's tag `status`
 FAILED_S = 60.0
@@ -83,14 +85,16 @@ class LeastLoadedManager(AgentLoopManagerTQ):
 
     def __init__(self, *arguments: Any, **options: Any):
         super().__init__(*arguments, **options)
-        self._groups = GroupsByProcess()
+        self._groups = {partition: GroupsByProcess() for partition in (TRAIN, VAL)}
 
     def generate_sequences(self, prompts: Any) -> None:
         """Start the rollouts of a batch (a `TensorDict`); returns when every process has its prompts."""
         processes = self.agent_loop_workers
-        partitions = (tq.kv_list() or {}).values()
-        statuses = {uid: tag.get("status", "") for tags in partitions for uid, tag in tags.items()}
-        chosen = self._groups.assign(list(prompts["uid"]), len(processes), statuses, time.monotonic())
+        partition = VAL if tu.get_non_tensor_data(prompts, "validate", False) else TRAIN
+        tags = (tq.kv_list(partition) or {}).get(partition, {})
+        statuses = {uid: tag.get("status", "") for uid, tag in tags.items()}
+        groups = self._groups[partition]
+        chosen = groups.assign(list(prompts["uid"]), len(processes), statuses, time.monotonic())
         started = []
         for process in sorted(set(chosen)):
             rows = [row for row, one in enumerate(chosen) if one == process]
@@ -100,4 +104,4 @@ class LeastLoadedManager(AgentLoopManagerTQ):
 
     def groups_failed(self, uids: AbstractSet[str]) -> None:
         """Note groups that are about to be dropped because they failed or have too few valid samples."""
-        self._groups.failed(uids, time.monotonic())
+        self._groups[TRAIN].failed(uids, time.monotonic())

@@ -22,7 +22,8 @@ if TYPE_CHECKING:
 else:
     Base = object
 
-TRAIN = "train"  # the partition of verl's buffer with the groups to train on
+# The partitions of verl's buffer: groups to train on, and documents of evaluations.
+TRAIN, VAL = "train", "val"
 Reasons = tuple[set[str], set[str], set[str], Counter]  # stale, filtered, failed groups; counts
 
 

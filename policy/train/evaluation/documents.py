@@ -11,6 +11,7 @@ Invariants:
 from __future__ import annotations
 
 import logging
+import time
 import uuid
 from collections.abc import Sequence
 from concurrent.futures import Future, ThreadPoolExecutor
@@ -24,9 +25,10 @@ from verl.utils.dataset.rl_dataset import collate_fn
 from policy.ledger.records import EVALUATION
 from policy.train.document_metrics import document_numbers
 from policy.train.evaluation.result import Scored
+from policy.train.verl_private import VAL
 
 logger = logging.getLogger(__name__)
-VAL = "val"
+RETRY_S = 30.0  # between two attempts to read the rows
 
 
 @dataclass(frozen=True)
@@ -47,8 +49,12 @@ class Rows:
 
     def __init__(self, dataset: Any):
         self._dataset = dataset
+        self._retry_at = 0.0
         self._thread = ThreadPoolExecutor(max_workers=1, thread_name_prefix="evaluation-rows")
         self._next: Future[dict[str, Any]] = self._thread.submit(self._read)
+
+    def __len__(self) -> int:
+        return len(self._dataset)
 
     def ready(self) -> bool:
         """Whether they have been read. After an error they are read again: the image store may be away."""
@@ -56,8 +62,9 @@ class Rows:
             return False
         if (error := self._next.exception()) is None:
             return True
-        logger.warning("the test files were not read for an evaluation: %s", error)
-        self._next = self._thread.submit(self._read)
+        if (now := time.monotonic()) >= self._retry_at:
+            logger.warning("the test files were not read for an evaluation: %s", error)
+            self._next, self._retry_at = self._thread.submit(self._read), now + RETRY_S
         return False
 
     def take(self) -> dict[str, Any]:

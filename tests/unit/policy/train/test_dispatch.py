@@ -109,7 +109,7 @@ def spreading() -> Iterator[LeastLoadedManager]:
 
 
 def submit(manager: LeastLoadedManager, *uids: str) -> None:
-    """Register and dispatch prompts as verl's trainer does."""
+    """Register and dispatch prompts of training as verl's trainer does."""
     import torch
     import transfer_queue as tq
     from verl.utils import tensordict_utils as tu
@@ -189,7 +189,6 @@ def test_an_evaluation_is_in_verls_transfer_queue_and_not_among_the_groups_of_tr
     first, second = evaluate(Rows(TwoRows()).take(), 4, spreading)
     assert len([uid for uids in seen(spreading) for uid in uids]) == before + 2
     assert take_ended([first, second]) == []
-
     # As verl's rollout process writes: one scored sample, and one that was masked.
     numbers = {"reward_extra_info": {"reward": 0.5, "terms/L": 0.25}}
     tag = {"status": "success", "global_steps": 4, "min_global_steps": 4, "max_global_steps": 6}
@@ -214,3 +213,23 @@ def test_an_evaluation_is_in_verls_transfer_queue_and_not_among_the_groups_of_tr
     evaluate(Rows(TwoRows()).take(), 4, spreading)
     discard()
     assert not (tq.kv_list("val") or {}).get("val")
+
+
+@pytest.mark.heavy
+def test_documents_of_an_evaluation_do_not_count_as_groups(spreading: LeastLoadedManager) -> None:
+    import transfer_queue as tq
+
+    from policy.train.evaluation.documents import Rows, discard
+    from policy.train.evaluation.documents import submit as evaluate
+
+    if keys := list((tq.kv_list("train") or {}).get("train", {})):
+        tq.kv_clear(keys=keys, partition_id="train")
+    documents = {uid for _ in range(PROCESSES) for uid in evaluate(Rows(TwoRows()).take(), 4, spreading)}
+    slow, *others = (documents.intersection(uids) for uids in seen(spreading))
+    assert [len(uids) for uids in (slow, *others)] == [2] * PROCESSES
+    for uid in set.union(*others):
+        tq.kv_put(key=uid, partition_id="val", tag={"status": "finished"})
+    submit(spreading, *(f"beside-{n}" for n in range(PROCESSES)))
+    new = [[uid for uid in uids if uid.startswith("beside")] for uids in seen(spreading)]
+    assert [len(uids) for uids in new] == [1] * PROCESSES, "two open documents of a process are no groups"
+    discard()
