@@ -18,7 +18,7 @@ import shutil
 from pathlib import Path
 
 from policy.settings import CHECKPOINTS, METRICS, checkpoint
-from policy.train.evaluation.result import REWARD, VERSION
+from policy.train.evaluation.result import REWARD, UNFINISHED, VERSION
 
 SCORE = "critic/score/mean"
 SCORE_STEPS = 10  # a single step is too noisy to compare checkpoints
@@ -50,9 +50,9 @@ def resumable(run: Path, step: int) -> bool:
 def best(run: Path) -> int | None:
     """The checkpoint with the highest reward in its evaluation; None without metrics.
 
-    If no checkpoint's weights were evaluated, that with the highest mean training reward, over its step and
-    the nine before. verl writes the metrics of a step after its checkpoint, so one that has just been saved
-    is not compared.
+    An evaluation with unfinished documents does not count: the short ones end first. If no checkpoint's
+    weights were evaluated, that with the highest mean training reward, over its step and the nine before.
+    verl writes the metrics of a step after its checkpoint, so one that has just been saved is not compared.
     """
     there = steps(run)
     evaluated = _values(run, REWARD, VERSION)
@@ -102,13 +102,15 @@ def _reduce(folder: Path) -> None:
 
 
 def _values(run: Path, name: str, by: str = "") -> dict[int, float]:
-    """A metric by step, or by the metric `by`. A torn line and one without a number are skipped."""
+    """A metric by step, or by the metric `by`. Skipped are a torn line, one without a number, and an
+    evaluation that did not end.
+    """
     path = run / METRICS
     values = {}
     for line in path.read_bytes().split(b"\n")[:-1] if path.exists() else ():
         with contextlib.suppress(ValueError, KeyError):
             row = json.loads(line)
-            if math.isfinite(value := row["data"][name]):
+            if math.isfinite(value := row["data"][name]) and not (by and row["data"].get(UNFINISHED)):
                 values[row["data"][by] if by else row["step"]] = value
     return values
 

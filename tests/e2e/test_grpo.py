@@ -143,12 +143,11 @@ def test_the_test_files_are_evaluated_by_version_of_the_weights(run):
 
 
 def test_documents_of_an_evaluation_come_after_training_and_hold_up_no_step(run):
-    evaluated, rollouts = run.ledger.evaluated, run.ledger.rollouts
+    evaluated = run.ledger.evaluated
     posted = [record.request for record in run.ledger.requests.values() if record.request.owner in evaluated]
     assert {request.priority for request in posted if request.kind != "edit"} == {LOW}
     first = [record for record in evaluated.values() if record.submitted_step == 0 and record.scored]
-    began, ended = min(record.started for record in first), max(record.scored for record in first)
-    assert any(began < rollout.started < ended for rollout in rollouts.values())
+    assert run.ledger.waits[0].began < max(record.scored for record in first), "step 1 waited for none"
     assert not any("timing_s/testing" in step for step in run.metrics), "verl's own validation waits"
     assert all(step["validity/n_total"] == 8 * 8 for step in run.metrics)
 

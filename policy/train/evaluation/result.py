@@ -14,6 +14,7 @@ from dataclasses import dataclass, field
 from policy.train.means import means
 
 VERSION, REWARD, ERROR, DOCUMENTS = "val/version", "val/reward/mean", "val/reward/stderr", "val/documents"
+UNFINISHED, SKIPPED = "val/unfinished", "val/skipped"
 
 
 @dataclass(frozen=True)
@@ -33,7 +34,7 @@ class Result:
     """An evaluation of `version`, filled while its documents end.
 
     `masked`: documents that infrastructure masked. `failed`: those that raised. `unfinished`: those that had
-    not ended when the run did.
+    not ended, or not been submitted, when the run ended.
     """
 
     version: int
@@ -57,8 +58,8 @@ class Result:
             DOCUMENTS: len(self.scored),
             "val/masked": self.masked,
             "val/failed": self.failed,
-            "val/unfinished": self.unfinished,
-            "val/skipped": skipped,
+            UNFINISHED: self.unfinished,
+            SKIPPED: skipped,
         }
         if self.scored:
             found["val/version/oldest"] = min(one.oldest for one in self.scored)

@@ -5,7 +5,7 @@ k. Version 0, every `every`-th one and that of the last step are due.
 
 Invariants:
 - one evaluation is open at a time: one that is due meanwhile is skipped and counted;
-- the last version is not skipped: it is evaluated when the run has nothing else to do;
+- the last version is not skipped: it is evaluated after the last step;
 - an evaluation without a result when the run was stopped is done again on a resume, with the weights of its
   checkpoint, which the version of the result says.
 """
@@ -18,7 +18,9 @@ from dataclasses import dataclass
 
 @dataclass
 class Schedule:
-    """`every`: steps between two evaluations. `last`: the last step. `skipped`: evaluations so far."""
+    """`every`: steps between two evaluations. `last`: the last step. `skipped`: evaluations so far, also
+    before a resume.
+    """
 
     every: int
     last: int

@@ -4,6 +4,7 @@ simulated transfer queue.
 
 from __future__ import annotations
 
+import json
 import math
 from concurrent.futures import Future
 from types import SimpleNamespace
@@ -161,15 +162,39 @@ class Dataset:
                 "dummy_tensor": torch.zeros(1)}  # fmt: skip
 
 
+class AtOnce:
+    """An executor that runs a call when it is submitted."""
+
+    def submit(self, call) -> Future:
+        future: Future = Future()
+        try:
+            future.set_result(call())
+        except OSError as error:
+            future.set_exception(error)
+        return future
+
+    def shutdown(self, **_) -> None:
+        pass
+
+
+def read_rows():
+    """The rows of the dataset, which are read again at once."""
+    from policy.train.evaluation.documents import Rows
+
+    rows = Rows(Dataset())
+    rows._next.result(10)
+    rows.close()
+    rows._thread = AtOnce()
+    return rows
+
+
 @pytest.fixture
 def evaluation(store, tmp_path):
     """`evaluation(every=…, last=…)`: the evaluations of a run with three test prompts."""
-    from policy.train.evaluation.documents import Rows
     from policy.train.evaluation.evaluation import Evaluation
 
     def make(*, every: int = 2, last: int = 4, samples: int = 1, timeout_s: float = 60.0):
-        rows = Rows(Dataset())
-        rows._next.result(10)
+        rows = read_rows()
         ledger = LedgerWriter(tmp_path, "evaluation")
         made = Evaluation(
             Schedule(every, last), rows, ledger, manager=store, samples=samples, timeout_s=timeout_s
@@ -180,8 +205,21 @@ def evaluation(store, tmp_path):
     return make
 
 
-def test_documents_are_rollouts_of_verls_validation_with_ids_of_their_own(store, evaluation) -> None:
-    evaluation().start(0, [])
+@pytest.fixture
+def started(evaluation):
+    """`started(…)`: the same, with the evaluation of version 0 submitted."""
+
+    def make(**options: object):
+        made = evaluation(**options)
+        made.start(0, [])
+        made.before_batch(0)
+        return made
+
+    return make
+
+
+def test_documents_are_rollouts_of_verls_validation_with_ids_of_their_own(store, started) -> None:
+    started()
     (batch,) = store.submitted
     assert batch["validate"] is True
     assert batch["global_steps"] == 0
@@ -193,10 +231,9 @@ def test_documents_are_rollouts_of_verls_validation_with_ids_of_their_own(store,
 
 
 def test_what_has_ended_is_read_in_later_steps_and_the_last_step_of_it_has_the_metrics(
-    store, evaluation
+    store, started
 ) -> None:
-    evaluated = evaluation()
-    evaluated.start(0, [])
+    evaluated = started()
     first, second, third = store.uids()
     assert evaluated.collect(1) == {}
     store.end(first, 0.25)
@@ -212,9 +249,8 @@ def test_what_has_ended_is_read_in_later_steps_and_the_last_step_of_it_has_the_m
     assert evaluated.collect(4) == {}
 
 
-def test_a_failed_prompt_is_counted_and_the_run_goes_on(store, evaluation, tmp_path) -> None:
-    evaluated = evaluation(samples=2)
-    evaluated.start(0, [])
+def test_a_failed_prompt_is_counted_and_the_run_goes_on(store, started, tmp_path) -> None:
+    evaluated = started(samples=2)
     first, second, third = store.uids()
     rollouts = LedgerWriter(tmp_path, "rollout")
     for uid in store.uids():
@@ -238,23 +274,21 @@ def test_a_failed_prompt_is_counted_and_the_run_goes_on(store, evaluation, tmp_p
     assert states == ["evaluated", "evaluated", "evaluated", "failed", "evaluated", "masked"]
 
 
-def test_an_open_evaluation_is_never_joined_by_another(store, evaluation) -> None:
-    evaluated = evaluation(every=1, last=9)
-    evaluated.start(0, [])
-    evaluated.step_ended(1)
-    evaluated.step_ended(2)
+def test_an_open_evaluation_is_never_joined_by_another(store, started) -> None:
+    evaluated = started(every=1, last=9)
+    evaluated.before_batch(1)
+    evaluated.before_batch(2)
     assert len(store.submitted) == 1
     for uid in store.uids():
         store.end(uid, 0.5)
     assert evaluated.collect(3)["val/skipped"] == 2
-    evaluated.step_ended(3)
+    evaluated.before_batch(3)
     assert [batch["global_steps"] for batch in store.submitted] == [0, 3]
 
 
 def test_the_last_evaluation_is_waited_for_and_one_that_it_kept_waiting_follows(store, evaluation) -> None:
     evaluated = evaluation(every=3, last=4)
-    evaluated.step_ended(3)
-    evaluated.step_ended(4)  # version 4 is due, and 3 is open
+    evaluated.before_batch(3)  # open when step 4, the last, has ended
     plain = store.generate_sequences
 
     def end_at_once(batch):
@@ -270,34 +304,66 @@ def test_the_last_evaluation_is_waited_for_and_one_that_it_kept_waiting_follows(
     assert (last["val/version"], last["val/reward/mean"]) == (4, 0.75)
 
 
-def test_the_wait_at_the_end_has_a_bound_and_keeps_what_has_ended(store, evaluation, tmp_path) -> None:
+def test_the_wait_at_the_end_has_one_bound_and_keeps_what_has_ended(store, evaluation, tmp_path) -> None:
     evaluated = evaluation(timeout_s=0.0)
-    evaluated.step_ended(4)
+    evaluated.before_batch(2)
     first, *others = store.uids()
     writer = LedgerWriter(tmp_path, "rollout")
     writer.started(f"{others[0]}_0", Task(question="q"), step=4)
     writer.close()
     store.end(first, 0.5)
-    (found,) = evaluated.finish(4)
+    found, last = evaluated.finish(4)
     assert (found["val/documents"], found["val/unfinished"], found["val/reward/mean"]) == (1, 2, 0.5)
+    assert (last["val/version"], last["val/documents"], last["val/unfinished"]) == (4, 0, PROMPTS)
+    assert len(store.submitted) == 1, "there was no time for that of the last version"
     assert close_open(tmp_path).evaluated[f"{others[0]}_0"].state == "cancelled"
+
+
+def broken() -> Future:
+    """A read of rows that failed."""
+    future: Future = Future()
+    future.set_exception(OSError("the store is away"))
+    return future
 
 
 def test_rows_that_cannot_be_read_delay_an_evaluation_and_do_not_end_the_run(store, evaluation) -> None:
     evaluated = evaluation(every=1, last=9)
-    broken: Future = Future()
-    broken.set_exception(OSError("the store is away"))
-    evaluated.rows._next = broken
+    evaluated.rows._next = broken()
     evaluated.start(0, [])
+    evaluated.before_batch(0)
     assert store.submitted == []
-    evaluated.rows._next.result(10)
-    evaluated.step_ended(1)
+    evaluated.before_batch(1)
     assert [batch["global_steps"] for batch in store.submitted] == [1]
+    for uid in store.uids():
+        store.end(uid, 0.5)
+    assert evaluated.collect(2)["val/skipped"] == 1, "version 1 was due as well"
+
+
+def test_rows_that_cannot_be_read_are_not_read_again_at_once(evaluation, caplog) -> None:
+    rows = evaluation().rows
+    rows._read = broken().result
+    rows._next = broken()
+    assert [rows.ready() for _ in range(3)] == [False] * 3
+    assert len(caplog.records) == 1
+
+
+def test_an_evaluation_that_was_never_submitted_has_a_result_and_no_second_try(store, evaluation) -> None:
+    evaluated = evaluation(every=2, last=4, samples=2, timeout_s=0.05)
+    evaluated.rows._read = broken().result
+    evaluated.rows._next = broken()
+    evaluated.start(0, [])
+    for version in range(4):
+        evaluated.before_batch(version)
+    (found,) = evaluated.finish(4)
+    assert (found["val/version"], found["val/documents"], found["val/unfinished"]) == (4, 0, 2 * PROMPTS)
+    assert found["val/skipped"] == 2, "versions 0 and 2"
+    assert store.submitted == []
 
 
 def test_a_resumed_run_evaluates_nothing_that_it_has(store, evaluation) -> None:
     evaluated = evaluation(every=2, last=4)
     evaluated.start(4, [0, 2, 4])
+    evaluated.before_batch(4)
     assert evaluated.finish(4) == []
     assert store.submitted == []
 
@@ -355,3 +421,100 @@ def test_without_evaluations_a_synchronous_run_is_verls_own(sync_trainer) -> Non
     trainer.on_step_end()
     assert trainer.calls == ["sleep_replicas", "update_weights"]
     assert trainer.get_llm_client() is None
+
+
+@pytest.fixture
+def evaluating(store, tmp_path, monkeypatch):
+    """`evaluating(every, …)`: the part of a trainer that evaluates, in the loop of a trainer that submits its
+    prompts and trains. `calls`: what it did; `logged`: its metrics.
+    """
+    from omegaconf import OmegaConf
+
+    from policy.train.evaluation.trainer import Evaluating
+
+    class Trainer:
+        def on_train_begin(self) -> None:
+            self.calls.append("begin")
+
+        def on_sample_begin(self) -> None:
+            self.calls.append("sample")
+
+        def step(self, metrics: dict, timing_raw: dict) -> None:
+            self.calls.append("prompts")
+            self.on_sample_begin()
+            for uid in store.uids() if store.submitted else ():
+                if uid in store.tags:
+                    store.end(uid, 0.5)
+
+        def fit(self, agent_loop_manager) -> None:
+            self.agent_loop_manager = agent_loop_manager
+            self.global_steps += 1
+            self.on_train_begin()
+            while self.global_steps <= min(self.total_training_steps, self.stops):
+                metrics: dict = {}
+                self.step(metrics, {})
+                self.logger.log(data=metrics, step=self.global_steps)
+                self.global_steps += 1
+
+    class Both(Evaluating, Trainer):
+        pass
+
+    submit = store.generate_sequences
+
+    def make(every: int, *, steps: int = 4, per_epoch: int = 2, epochs: int = 9, begins: int = 0):
+        made = object.__new__(Both)
+        kwargs = {"sampler_kwargs": {"run": str(tmp_path)}}
+        made.config = OmegaConf.create({
+            "trainer": {"evaluate_every": every, "evaluate_timeout_s": 0.05, "total_epochs": epochs,
+                        "v1": {"sampler": kwargs}},
+            "actor_rollout_ref": {"rollout": {"val_kwargs": {"n": 1}}},
+        })  # fmt: skip
+        made.total_training_steps, made.steps_per_epoch, made.global_steps = steps, per_epoch, begins
+        made.stops = per_epoch * epochs
+        made.calls, made.logged = [], []
+        made.logger = SimpleNamespace(log=lambda data, step: made.logged.append((step, data)))
+        made.evaluation_rows = read_rows()
+        monkeypatch.setattr(
+            store, "generate_sequences", lambda batch: (made.calls.append("evaluation"), submit(batch))
+        )
+        return made
+
+    return make
+
+
+def evaluations_of(trainer) -> list[tuple[int, int, int]]:
+    """Step, version and skipped evaluations of each result."""
+    return [(step, data["val/version"], data["val/skipped"]) for step, data in trainer.logged if data]
+
+
+def test_the_prompts_of_a_step_are_submitted_before_an_evaluation(store, evaluating) -> None:
+    trainer = evaluating(2)
+    trainer.fit(store)
+    assert trainer.calls[:4] == ["begin", "prompts", "sample", "evaluation"]
+    assert [batch["global_steps"] for batch in store.submitted] == [0, 2, 4]
+
+
+def test_a_run_that_its_epochs_end_evaluates_its_last_version(store, evaluating) -> None:
+    trainer = evaluating(4, steps=40, per_epoch=5, epochs=1)
+    trainer.fit(store)
+    assert [batch["global_steps"] for batch in store.submitted] == [0, 4, 5]
+    assert trainer.logged[-1][0] == trainer.logged[-1][1]["val/version"] == 5
+
+
+def test_a_resumed_run_counts_on_and_repeats_what_did_not_end(store, evaluating, tmp_path) -> None:
+    rows = [
+        {"step": 1, "data": {"val/version": 0, "val/unfinished": 0, "val/skipped": 1}},
+        {"step": 2, "data": {"val/version": 2, "val/unfinished": 1, "val/skipped": 3}},
+    ]
+    (tmp_path / "metrics.past.jsonl").write_text("".join(f"{json.dumps(row)}\n" for row in rows))
+    trainer = evaluating(2, begins=2)
+    trainer.fit(store)
+    assert evaluations_of(trainer)[0] == (3, 2, 3)
+
+
+def test_a_run_without_evaluations_discards_those_of_its_checkpoint(store, evaluating) -> None:
+    store.end("eval-4-abc-0", 0.5)
+    trainer = evaluating(0)
+    trainer.fit(store)
+    assert store.tags == {}
+    assert evaluations_of(trainer) == []

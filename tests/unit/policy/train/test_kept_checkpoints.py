@@ -102,6 +102,7 @@ def test_the_best_is_that_of_the_evaluations_where_there_are_some(tmp_path):
         {"step": 30, "data": {"critic/score/mean": 0.8}},
         {"step": 31, "data": {"critic/score/mean": 0.8, "val/version": 0, "val/reward/mean": 0.75}},
         {"step": 32, "data": {"critic/score/mean": 0.8, "val/version": 30, "val/documents": 0}},
+        {"step": 40, "data": {"val/version": 30, "val/reward/mean": 0.95, "val/unfinished": 3}},
     ]
     (tmp_path / "metrics.jsonl").write_text("".join(f"{json.dumps(row)}\n" for row in rows))
     assert best(tmp_path) == 20

@@ -97,8 +97,10 @@ def test_the_sampler_reports_failed_groups_to_the_manager_of_rollout_processes(n
     from verl.trainer.ppo.v1 import PPOTrainer
 
     from policy.train.dispatch import LeastLoadedManager
+    from policy.train.evaluation import documents
 
     monkeypatch.setattr(PPOTrainer, "_add_async_warmup_batches", lambda self, number: None)
+    monkeypatch.setattr(documents.tq, "kv_list", lambda partition: {})
     made = trainer(name)
     for mode in MODES:
         made.config.trainer.v1[mode] = {"num_warmup_batches": 1}
