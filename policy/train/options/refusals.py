@@ -80,6 +80,7 @@ UNREAD = {
 # Options that a run needs as they are.
 FIXED = {
     "actor_rollout_ref.rollout.calculate_log_probs": "stale samples are corrected with them",
+    "actor_rollout_ref.rollout.scheduling_policy": "training comes before evaluations (train.evaluate_every)",
     "actor_rollout_ref.actor.checkpoint.async_save": "the ledger records checkpoints that are on the disk",
     "actor_rollout_ref.actor.use_dynamic_bsz": "train.micro_batch_tokens bounds a forward pass",
     "data.dataloader_num_workers": "the dataset counts the visits of a prompt in its own process",
