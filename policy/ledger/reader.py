@@ -8,7 +8,7 @@ from pydantic import ValidationError
 
 from policy.ledger.entries import ENTRY, LEDGER, Entry
 from policy.ledger.merge import apply_group_failures, merge
-from policy.ledger.records import Ledger
+from policy.ledger.records import Ledger, of_evaluation
 from policy.ledger.writer import LedgerWriter
 from workers.errors import Cause
 from workers.messages import Failure, Outcome
@@ -45,7 +45,8 @@ def close_open(run: Path) -> Ledger:
     writer = LedgerWriter(run, "coordinator")
     try:
         for rollout in [*ledger.open, *ledger.open_evaluated]:
-            reason = "the run ended before it was trained on" if rollout.score else "the run ended"
+            used = "read" if of_evaluation(rollout.rollout_id) else "trained on"
+            reason = f"the run ended before it was {used}" if rollout.score else "the run ended"
             writer.rollout_ended(rollout.rollout_id, "cancelled", reason=reason)
         for record in ledger.pending:
             request = record.request

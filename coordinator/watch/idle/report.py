@@ -1,8 +1,8 @@
 """Why the trainer and the generator were idle: seconds by cause, from the ledger and the metrics. Pure.
 
 The trainer is idle while it waits for a batch and while weights are synchronised. A batch waits for the
-critical path of its last rollout. The generator is idle while nothing is generated. It waits for the critical
-path of the oldest rollout in flight.
+critical path of its last rollout. The generator is idle while no rollout of training is generated, also while
+it writes documents of an evaluation. It waits for the critical path of the oldest rollout in flight.
 
 Invariants: every idle second is counted once, so the causes add up to the idle time; no cause is negative.
 """

@@ -89,8 +89,12 @@ class IdleTracker:
         )
 
     def pending(self, now: float) -> list[RequestRecord]:
-        """Requests without an outcome, the oldest first, except those long past their deadlines."""
-        waited_for = (r for r in self._ledger.pending if r.request.deadline + OVERDUE_S > now)
+        """Requests of training without an outcome, the oldest first, except those past their deadlines."""
+        waited_for = (
+            record
+            for record in self._ledger.pending
+            if record.request.deadline + OVERDUE_S > now and not of_evaluation(record.request.owner)
+        )
         return sorted(waited_for, key=lambda record: record.posted)
 
     def request(self, request_id: str) -> RequestRecord | None:

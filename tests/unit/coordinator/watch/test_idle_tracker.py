@@ -175,3 +175,13 @@ def test_a_pending_request_is_shown_with_its_prompt():
     assert (record.posted, watch.owner(record).task) == (11.0, TASK)
     assert record.request.payload == {}
     assert watch.pending(now=2e9) == [], "its rollout does not wait for it any more"
+
+
+def test_a_pending_request_of_an_evaluation_is_not_waited_for():
+    watch = IdleTracker()
+    asked = [
+        Request(request_id=f"{owner}-0", kind="code", payload={}, deadline=1e9, owner=owner)
+        for owner in ("eval-2-1c-0_0", "g_0")
+    ]
+    watch.add([Posted(time=10.0 + at, request=request) for at, request in enumerate(asked)])
+    assert [record.request for record in watch.pending(now=20.0)] == [asked[1]]

@@ -198,10 +198,11 @@ def test_a_failed_group_fails_its_open_rollouts(writer, tmp_path):
 
 
 def test_documents_of_an_evaluation_are_apart_and_a_resume_leaves_them_as_they_are(writer, tmp_path):
-    ended, open_ = "eval-2-1c-0_0", "eval-2-1c-1_0"
-    for name in (ended, open_):
+    ended, open_, unread = "eval-2-1c-0_0", "eval-2-1c-1_0", "eval-2-1c-2_0"
+    for name in (ended, open_, unread):
         writer.started(name, TASK, step=2)
-    writer.scored(document(ended), Score(reward=0.5), tokens=3, versions=(2, 3))
+    for name in (ended, unread):
+        writer.scored(document(name), Score(reward=0.5), tokens=3, versions=(2, 3))
     writer.rollout_ended(ended, "evaluated", step=4)
     asked = request().model_copy(update={"owner": open_})
     writer.posted(asked)
@@ -214,8 +215,9 @@ def test_documents_of_an_evaluation_are_apart_and_a_resume_leaves_them_as_they_a
     assert (plan.abandoned, plan.orphans) == ({}, (asked,))
     closed = close_open(tmp_path)
     assert {name: one.state for name, one in closed.evaluated.items()} == {
-        ended: "evaluated", open_: "cancelled",
+        ended: "evaluated", open_: "cancelled", unread: "cancelled",
     }  # fmt: skip
+    assert closed.evaluated[unread].reason == "the run ended before it was read"
 
 
 def test_an_incomplete_last_line_is_skipped_and_a_damaged_line_is_named(writer, tmp_path):
