@@ -118,7 +118,8 @@ def prepare(config: RunConfig, run: Path) -> StartPoint:
     entry = Resumed(time=max(now, math.nextafter(ledger.last, math.inf)), step=step)
     merge(ledger, entry)
     allowed = 1 if config.train.mode == "sync" else config.train.max_staleness
-    decided = plan_resume(ledger, CompletionStore(run).load, allowed=allowed)
+    texts, same = CompletionStore(run), not config.train.curriculum.enable
+    decided = plan_resume(ledger, texts.load, allowed=allowed, same_prompts=same)
     writer = LedgerWriter(run, COORDINATOR)
     try:
         writer.append(entry)
@@ -126,6 +127,7 @@ def prepare(config: RunConfig, run: Path) -> StartPoint:
             writer.append(decision)
     finally:
         writer.close()
+    texts.forget(set(decided.forgotten))
     cut_metrics(run, step)
     for name, continued in decided.continued.items():
         continued.save(run, name)

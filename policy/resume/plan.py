@@ -5,7 +5,9 @@ result is a file that every process of the run reads; what only one rollout need
 
 verl restarts at its checkpoint: it submits the groups that were in flight then, reads later prompts again,
 and both get the same group ids as before (`policy.train.trainer`). Groups that had ended are in the
-checkpoint and are not submitted again, with or without their texts.
+checkpoint and are not submitted again, with or without their texts. With `train.curriculum` the prompts that
+are read later depend on the order in which groups end, so a group submitted after the checkpoint may come
+back many steps later, or never. Nothing of such a group is used.
 
 Invariants:
 - a rollout that continues keeps its id, text, outcomes and score, so that no request is made twice;
@@ -24,6 +26,7 @@ from pydantic import Field
 
 from policy.ledger.records import Ledger, RequestRecord, RolloutRecord
 from policy.resume.completions import Completion, Versions
+from policy.resume.slots import group_of, latest_by_slot, slot_of, submitted_before
 from policy.resume.state import ResumeState
 from workers.messages import Message, Request
 from workers.storage.atomic import save
@@ -68,7 +71,7 @@ class ResumeDecision(Message):
 
     `continued`: the state of each rollout that continues. `abandoned`: rollouts that cannot, with the reason.
     `masked`: rollouts with a masked score but no terminal state yet, with the causes. `orphans`: requests
-    without a rollout that waits for them.
+    without a rollout that waits for them. `forgotten`: groups whose texts are of no use any more.
     """
 
     plan: ResumePlan
@@ -76,17 +79,7 @@ class ResumeDecision(Message):
     abandoned: dict[str, str]
     masked: dict[str, str]
     orphans: tuple[Request, ...]
-
-
-def slot_of(rollout_id: str) -> str:
-    """The slot of a rollout, `<group>_<n>`, without the number of the attempt."""
-    uid, _, sibling = rollout_id.rpartition("_")
-    return f"{uid}_{sibling.partition('.')[0]}"
-
-
-def group_of(rollout_id: str) -> str:
-    """The group of a rollout or slot."""
-    return rollout_id.rpartition("_")[0]
+    forgotten: frozenset[str] = frozenset()
 
 
 def effective_versions(versions: Versions, cut: Sequence[int]) -> Versions:
@@ -103,16 +96,22 @@ def effective_versions(versions: Versions, cut: Sequence[int]) -> Versions:
     return oldest, newest
 
 
-def plan_resume(ledger: Ledger, texts: Callable[[str], Completion | None], *, allowed: int) -> ResumeDecision:
+def plan_resume(
+    ledger: Ledger, texts: Callable[[str], Completion | None], *, allowed: int, same_prompts: bool = True
+) -> ResumeDecision:
     """Decide what to do with each rollout. The last entry of `ledger` is `Resumed`.
 
     `texts`: returns the saved text of a rollout. `allowed`: the most that a text may be behind, as
-    `train.max_staleness`.
+    `train.max_staleness`. `same_prompts`: whether the prompts read after the checkpoint are read again.
     """
-    step, latest = ledger.resumed[-1].step, _latest(ledger)
+    step, latest = ledger.resumed[-1].step, latest_by_slot(ledger)
     done = {rollout.uid for rollout in ledger.rollouts.values() if rollout.step}
     held = ledger.held.get(step, frozenset())  # verl does not submit these again, so they keep their ids
     ids = {slot: rollout.rollout_id for slot, rollout in latest.items() if slot != rollout.rollout_id}
+    later = frozenset[str]()  # groups that the checkpoint does not know, and that may not come back
+    if not same_prompts:
+        known = submitted_before(ledger, step) | done | {group_of(name) for name in held}
+        later = frozenset(rollout.uid for rollout in latest.values()) - known
     requests = _by_owner(ledger)
     continued: dict[str, ResumeState] = {}
     steps: dict[str, int] = {}
@@ -126,6 +125,8 @@ def plan_resume(ledger: Ledger, texts: Callable[[str], Completion | None], *, al
         name, reason = rollout.rollout_id, ""
         if rollout.state is None and rollout.score is not None and rollout.score.reward is None:
             masked[name] = ", ".join(sorted({failure.cause for failure in rollout.score.masked_by}))
+        elif rollout.state is None and rollout.uid in later:
+            reason = "its prompt was read after the checkpoint"
         elif rollout.state is None:
             text = texts(name)
             cut, first, too_old = _age(ledger, rollout, text, allowed) if text else ((), 0, False)
@@ -139,18 +140,26 @@ def plan_resume(ledger: Ledger, texts: Callable[[str], Completion | None], *, al
                     steps[rollout.uid] = min(first, steps.get(rollout.uid, first))
         if reason:
             abandoned[name] = reason
-        if reason or rollout.abandoned:
+        if reason or rollout.abandoned or rollout.uid in later:
             ids[slot] = f"{slot}.{len(ledger.resumed)}"
     masked_before = {r.rollout_id for r in ledger.rollouts.values() if r.state == "masked" and not r.step}
+    unmasked = done | later
     plan = ResumePlan(
         step=step,
         ids={slot: name for slot, name in ids.items() if group_of(slot) not in done},
-        masked=frozenset(name for name in masked_before | masked.keys() if group_of(name) not in done),
+        masked=frozenset(name for name in masked_before | masked.keys() if group_of(name) not in unmasked),
         continued=frozenset(continued),
         steps=steps,
     )
     orphans = tuple(r.request for r in ledger.pending if r.request.owner not in continued)
-    return ResumeDecision(plan=plan, continued=continued, abandoned=abandoned, masked=masked, orphans=orphans)
+    return ResumeDecision(
+        plan=plan,
+        continued=continued,
+        abandoned=abandoned,
+        masked=masked,
+        orphans=orphans,
+        forgotten=later,
+    )
 
 
 def _age(
@@ -176,20 +185,6 @@ def _state(rollout: RolloutRecord, requests: Sequence[RequestRecord], cut: tuple
         cut=cut,
         outcomes=tuple(record.outcome for record in requests if record.outcome is not None),
     )
-
-
-def _latest(ledger: Ledger) -> dict[str, RolloutRecord]:
-    """The last rollout of each slot."""
-    latest: dict[str, RolloutRecord] = {}
-    for rollout in ledger.rollouts.values():
-        slot = slot_of(rollout.rollout_id)
-        if slot not in latest or _attempt(rollout.rollout_id) > _attempt(latest[slot].rollout_id):
-            latest[slot] = rollout
-    return latest
-
-
-def _attempt(rollout_id: str) -> int:
-    return int(rollout_id.rpartition("_")[2].partition(".")[2] or 0)
 
 
 def _by_owner(ledger: Ledger) -> dict[str, list[RequestRecord]]:

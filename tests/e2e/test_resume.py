@@ -14,7 +14,7 @@ from coordinator.host.redis_server import EmbeddedRedis
 from coordinator.watch import evaluations
 from policy.ledger.entries import ENTRY, Scored
 from policy.ledger.records import Ledger
-from policy.resume.plan import slot_of
+from policy.resume.slots import slot_of
 from workers.broker.keys import STATS
 from workers.queues import QUEUES
 

@@ -158,6 +158,21 @@ def test_sync_mode_keeps_only_texts_of_the_checkpoints_weights(mode, version, sc
     assert read_ledger(run).violations == []
 
 
+@pytest.mark.parametrize("enable", [False, True])
+def test_with_a_curriculum_texts_of_prompts_read_after_the_checkpoint_are_removed(enable, run, writer):
+    writer.started("before_0", TASK, step=2)
+    saved(run, writer, 2)
+    writer.started("later_0", TASK, step=3)
+    texts = CompletionStore(run)
+    for name in ("before_0", "later_0"):
+        piece = CompletionSegment.of([1], [-1.0], (2, 2))
+        texts.save(name, Completion(time=time.time(), pieces=(piece,)))
+    prepare(configured(epochs=2, curriculum={"enable": enable}), run)
+    kept = {"before_0"} if enable else {"before_0", "later_0"}
+    assert ResumePlan.load(run).continued == kept
+    assert {name for name in ("before_0", "later_0") if texts.load(name)} == kept
+
+
 def test_the_states_of_an_orderly_stop_are_undone_too(run, writer):
     asked = Request.make("search", SearchPayload(query="cat"), timeout_s=60, owner="u_0", request_id="u_0-0")
     writer.started("u_0", TASK, step=1)

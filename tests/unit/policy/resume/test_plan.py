@@ -36,7 +36,8 @@ from policy.ledger.entries import (
 from policy.ledger.merge import apply_group_failures, merge
 from policy.ledger.records import Ledger
 from policy.resume.completions import Completion, CompletionSegment, CompletionStore
-from policy.resume.plan import ResumePlan, effective_versions, plan_resume, slot_of
+from policy.resume.plan import ResumePlan, effective_versions, plan_resume
+from policy.resume.slots import group_of, slot_of
 from policy.resume.state import ResumeState
 from policy.scoring import Score
 from workers.errors import Cause
@@ -44,6 +45,7 @@ from workers.messages import Failure, Outcome, Request, Success
 
 TASK = Task(question="q")
 SIBLINGS, WINDOW, STEPS, SAVE_EVERY, ALLOWED = 2, 3, 5, 2, 3
+POOL = 4  # groups of which the next is chosen when prompts are read in another order
 
 
 def merged(written: list[Entry]) -> Ledger:
@@ -62,12 +64,18 @@ class Group:
 
 @dataclass
 class SimulatedRun:
-    """What survives the processes of a run: ledger, texts, checkpoints, queue."""
+    """What survives the processes of a run: ledger, texts, checkpoints, queue.
+
+    `reorders`: which prompt is read next depends on what happened, as with `train.curriculum`. `groups`:
+    those in flight in the last process.
+    """
 
     chance: random.Random
+    reorders: bool = False
+    groups: dict[str, Group] = field(default_factory=dict)
     written: list[Entry] = field(default_factory=list)
     texts: dict[str, Completion] = field(default_factory=dict)
-    checkpoints: list[tuple[int, int, dict[str, Group]]] = field(default_factory=lambda: [(0, 0, {})])
+    checkpoints: list[tuple[int, list[str], dict[str, Group]]] = field(default_factory=lambda: [(0, [], {})])
     posted: Counter[str] = field(default_factory=Counter)
     queue: set[str] = field(default_factory=set)
     plan: ResumePlan = field(default_factory=ResumePlan)
@@ -79,6 +87,7 @@ class SimulatedRun:
     def process(self) -> Iterator[None]:
         """One process of the run; it may be killed wherever this yields."""
         step, prompts, groups = copy.deepcopy(self.checkpoints[-1])
+        self.groups, held = groups, set(groups)
         for group in groups.values():
             if len(group.ended) < SIBLINGS:  # verl starts these again
                 group.ended.clear()
@@ -87,9 +96,14 @@ class SimulatedRun:
         done: set[str] = set()  # since the last checkpoint
         while step < STEPS:
             while len(groups) < WINDOW:
-                groups[f"g{prompts}"] = Group(step + 1)
-                prompts += 1
+                unread = (f"g{number}" for number in itertools.count() if f"g{number}" not in prompts)
+                prompts.append(self.chance.choice([*itertools.islice(unread, POOL if self.reorders else 1)]))
+                groups[prompts[-1]] = Group(step + 1)
             for uid, session in itertools.product(groups, range(SIBLINGS)):
+                if self.reorders and uid not in held:
+                    name = self.plan.name(uid, session)
+                    assert name not in self.plan.continued | self.plan.masked
+                    assert uid not in self.plan.steps
                 if session not in groups[uid].ended and (uid, session) not in siblings:
                     siblings[uid, session] = self.rollout(uid, session, groups[uid], step)
             if siblings:
@@ -196,7 +210,10 @@ class SimulatedRun:
         elif len(self.checkpoints) > 1 and self.chance.random() < 0.2:
             self.checkpoints.pop()  # its files are missing; the texts from before it were removed
         self.record(Resumed, step=self.checkpoints[-1][0])
-        decided = plan_resume(merged(self.written), self.texts.get, allowed=ALLOWED)
+        decided = plan_resume(
+            merged(self.written), self.texts.get, allowed=ALLOWED, same_prompts=not self.reorders
+        )
+        self.texts = {n: t for n, t in self.texts.items() if group_of(n) not in decided.forgotten}
         self.written += entries(decided, float(len(self.written) + 1))
         self.plan, self.continued = decided.plan, decided.continued
 
@@ -217,9 +234,12 @@ kills = st.lists(st.tuples(st.integers(1, 150), st.booleans()), max_size=4)
 
 
 @settings(max_examples=300, deadline=None)
-@given(st.integers(0, 2**32), kills)
-def test_a_run_may_be_killed_at_any_moment_any_number_of_times(seed, kills):
-    run = SimulatedRun(random.Random(seed))
+@given(st.integers(0, 2**32), kills, st.booleans())
+def test_a_run_may_be_killed_at_any_moment_any_number_of_times(seed, kills, reorders):
+    """With prompts in the same order or another one after a resume. In another, groups that may not come back
+    leave nothing open.
+    """
+    run = SimulatedRun(random.Random(seed), reorders)
     for moments, in_order in kills:
         for _ in itertools.islice(run.process(), moments):
             pass
@@ -228,6 +248,8 @@ def test_a_run_may_be_killed_at_any_moment_any_number_of_times(seed, kills):
         run.resume()
     for _ in run.process():
         pass
+    if reorders:
+        assert {rollout.uid for rollout in merged(run.written).open} <= run.groups.keys()
     run.stop()
     ledger = merged(run.written)
     assert ledger.violations == []
@@ -326,6 +348,47 @@ def test_a_rollout_in_the_checkpoint_keeps_its_id_without_a_usable_text(lost):
     decided = plan_resume(ledger, lambda name: lost, allowed=1)
     assert decided.abandoned == {}
     assert decided.plan.name("u", 0) == "u_0"
+
+
+def test_in_another_order_groups_submitted_after_the_checkpoint_start_again():
+    """Those from before it continue, also in a second resume, and when a resume has started them again."""
+    failure = Failure(cause=Cause.QUOTA)
+    masked = Score(reward=None, masked_by=(failure,))
+    ledger = merged([
+        Started(time=1, rollout_id="before_0", task=TASK, step=2),
+        Started(time=2, rollout_id="again_0", task=TASK, step=2),
+        CheckpointSaved(time=3, step=2),
+        Started(time=4, rollout_id="later_0", task=TASK, step=3),
+        Started(time=5, rollout_id="later_1", task=TASK, step=3),
+        RolloutEnded(time=6, rollout_id="later_1", state="masked"),
+        Started(time=7, rollout_id="later_2", task=TASK, step=3),
+        Scored(time=8, document=Document(rollout_id="later_2", task=TASK, parts=()), score=masked, tokens=1),
+        RolloutEnded(time=9, rollout_id="later_0", state="trained", step=3),
+        Resumed(time=10, step=2),
+        Started(time=11, rollout_id="again_0.1", task=TASK, step=3),
+        Resumed(time=20, step=2),
+    ])  # fmt: skip
+    decided = plan_resume(ledger, lambda name: text((1, 1)), allowed=4, same_prompts=False)
+    assert decided.plan.continued == decided.continued.keys() == {"before_0", "again_0.1"}
+    assert decided.plan.steps.keys() == {"before", "again"}
+    assert decided.plan.masked == set()
+    assert decided.masked == {"later_2": "quota"}
+    assert decided.abandoned["later_0"] == "its prompt was read after the checkpoint"
+    assert [decided.plan.name("later", n) for n in range(3)] == ["later_0.2", "later_1.2", "later_2.2"]
+    assert decided.forgotten == {"later"}
+
+
+def test_a_group_submitted_in_an_undone_step_is_not_in_a_later_checkpoint():
+    ledger = merged([
+        Started(time=1, rollout_id="u_0", task=TASK, step=3),
+        Resumed(time=2, step=2),
+        CheckpointSaved(time=3, step=4),
+        Started(time=4, rollout_id="u_0.1", task=TASK, step=5),
+        Resumed(time=5, step=4),
+    ])  # fmt: skip
+    decided = plan_resume(ledger, lambda name: text((1, 1)), allowed=4, same_prompts=False)
+    assert (decided.continued, decided.forgotten) == ({}, {"u"})
+    assert plan_resume(ledger, lambda name: text((4, 4)), allowed=4).continued.keys() == {"u_0.1"}
 
 
 def test_groups_that_the_checkpoint_is_done_with_are_left_out():
