@@ -181,8 +181,9 @@ class _GroupSampling(SamplerHooks):
         samples are results of the prompt too.
         """
         if self.results is not None:
-            for prompt, rewards in self.rewards_by_prompt(uids):
-                self.results.record(prompt, rewards)
+            rewards = self._filter.rewards(uids)
+            for uid, prompt in self.prompts(uids).items():
+                self.results.record(prompt, rewards[uid])
 
     def _held(self) -> tuple[str, ...]:
         """Rollouts with trajectories in verl's checkpoint, or in the buffer a moment later."""

@@ -90,14 +90,13 @@ class SamplerHooks(Base):
                 found[key.split("_")[0]].append(float(scores.sum()))
         return found
 
-    def rewards_by_prompt(self, uids: set[str]) -> list[tuple[int, list[float]]]:
-        """The prompt and the rewards of each of these groups that has a trajectory."""
+    def prompts(self, uids: set[str]) -> dict[str, int]:
+        """The prompt of each of these groups that has a trajectory."""
         keys = {key.split("_")[0]: key for key in self.partitions[TRAIN] if key.split("_")[0] in uids}
         if not keys:
-            return []
+            return {}
         data = tq.kv_batch_get(keys=[*keys.values()], partition_id=TRAIN, select_fields=["index"])
-        rewards = self.rewards(uids)
-        return [(int(index), rewards[uid]) for uid, index in zip(keys, data["index"], strict=True)]
+        return {uid: int(index) for uid, index in zip(keys, data["index"], strict=True)}
 
     # overrides
 

@@ -585,8 +585,9 @@ class Results:
         self.groups[prompt] = rewards
 
 
-def test_valid_samples_are_results_of_their_prompt_however_their_group_ended(store, sampler):
-    """Samples without a trajectory, which infrastructure masked, are none."""
+@pytest.mark.parametrize("filters", [False, True])
+def test_valid_samples_are_results_of_their_prompt_however_their_group_ended(filters, store, sampler):
+    """Samples without a trajectory, which infrastructure masked, are none. Rewards are read once."""
     store.group("trained", "finished", [0, 1, 2], step=9)
     store.group("stale", "finished", [0, 1], step=1)
     store.group("flat", "finished", range(4), step=9)
@@ -594,10 +595,11 @@ def test_valid_samples_are_results_of_their_prompt_however_their_group_ended(sto
     store.group("broken", "failure", [2], step=9)
     store.group("lost", "finished", [], step=9)
     store.rewards = {f"flat_{session}_0": 0.25 for session in range(4)}
-    made = sampler(max_no_signal=9)
+    made = sampler(max_no_signal=9 if filters else None)
     made.results = Results()
     made._max_wasted = 9
-    batch, _ = made.sample(9, "train", 1)
-    assert {key.split("_")[0] for key in batch.keys} == {"trained"}
+    batch, _ = made.sample(9, "train", 2 - filters)
+    assert {key.split("_")[0] for key in batch.keys} == ({"trained"} if filters else {"trained", "flat"})
     assert made.results.steps == 1
     assert made.results.groups == {0: [0, 1, 2], 1: [0, 1], 2: [0.25] * 4, 3: [3], 4: [2]}
+    assert len(store.read) == len(set(store.read))
