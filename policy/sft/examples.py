@@ -1,7 +1,7 @@
 """Examples of supervised training: a chat that ends with the user's turn, and the document that answers it.
 
 They are kept in a Parquet file in verl's format for conversations: the column `messages` holds the turns, the
-last of which is the document. `reward` and `rollout_id` say where it is from.
+last of which is the document. `reward` and `rollout_id` say where it is from; `of_file` does not read them.
 
 Invariant: any problem with a file raises a short `ConfigError` with file, row and what to do.
 """
@@ -68,9 +68,7 @@ def of_file(path: Path, system: str) -> Selection:
             if has_invalid_tag(turn["content"]):
                 left_out[INVALID_TAG] += 1
                 continue
-            reward, rollout_id = record.get("reward"), record.get("rollout_id")
-            messages = tuple(chat(turns[:at], system))
-            found.append(Example(messages, turn["content"], reward, rollout_id or ""))
+            found.append(Example(tuple(chat(turns[:at], system)), turn["content"]))
     return Selection(tuple(found), left_out)
 
 
@@ -100,11 +98,11 @@ def load(path: Path) -> list[Example]:
             record["reward"],
             record["rollout_id"],
         )
-        for record in _records(path)
+        for record in _records(path, "reward", "rollout_id")
     ]
 
 
-def _records(path: Path) -> list[dict[str, Any]]:
+def _records(path: Path, *others: str) -> list[dict[str, Any]]:
     import pyarrow as pa
     import pyarrow.parquet as pq
 
@@ -117,7 +115,7 @@ def _records(path: Path) -> list[dict[str, Any]]:
                 raise ConfigError(
                     f"{path}: column {MESSAGES} is missing (it has {some(names)}); {_hint(names)}"
                 )
-            known = [name for name in names if name in (MESSAGES, *IMAGES, "reward", "rollout_id")]
+            known = [name for name in names if name in (MESSAGES, *IMAGES, *others)]
             records = file.read(columns=known).to_pylist()
     except ConfigError:
         raise

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from collections import Counter
 
 import pyarrow as pa
@@ -49,7 +50,13 @@ def test_what_is_written_is_read_again_and_is_a_source(tmp_path):
     ]
     write(tmp_path / "examples.parquet", examples)
     assert load(tmp_path / "examples.parquet") == examples
-    assert of_file(tmp_path / "examples.parquet", "").examples[0] == examples[0]
+    assert of_file(tmp_path / "examples.parquet", "").examples[0] == Example((SYSTEM, USER), "Words.")
+
+
+@pytest.mark.parametrize("reward", ["good", {"mean": 0.5}, math.nan])
+def test_a_column_reward_of_another_program_is_not_read(file, reward):
+    found = of_file(file([USER, ANSWER], reward=[reward], rollout_id=[7]), "")
+    assert found.examples == (Example((USER,), "Words."),)
 
 
 @pytest.mark.parametrize(
