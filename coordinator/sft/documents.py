@@ -12,7 +12,7 @@ from policy.data.dataset import Row, load_rows
 from policy.grammar.prompts import chat, system_prompt
 from policy.ledger.entries import LEDGER
 from policy.ledger.reader import read_ledger
-from policy.sft.best import best
+from policy.sft.best import best, scored
 from policy.sft.examples import Example, Selection, of_file
 from policy.sft.examples import load as load_examples
 from policy.sft.settings import EXAMPLES
@@ -20,7 +20,7 @@ from workers.errors import ConfigError
 
 
 def collect(config: RunConfig, runs: Path) -> Selection:
-    """Everything that is trained on, in the order of the sources. `runs`: the folder of runs named by name.
+    """Everything that is trained on, the best first. `runs`: the folder of runs named by name.
 
     Raises `ConfigError` for a source that cannot be read, or when no document is left.
     """
@@ -35,13 +35,14 @@ def collect(config: RunConfig, runs: Path) -> Selection:
         found = _of_source(config, name, runs, system)
         examples += found.examples
         left_out += found.left_out
-    if not examples:
-        why = "; ".join(f"{count:,} {reason}" for reason, count in left_out.most_common())
+    chosen = best(Selection(tuple(examples), left_out), config.sft)
+    if not chosen.examples:
+        why = "; ".join(f"{count:,} {reason}" for reason, count in chosen.left_out.most_common())
         raise ConfigError(
             f"sft.source: {', '.join(config.sft.source)}: no document is left ({why or 'there is none'}); "
             f"lower sft.min_reward ({config.sft.min_reward:g}), or name another source"
         )
-    return Selection(tuple(examples), left_out)
+    return chosen
 
 
 def _of_source(config: RunConfig, name: str, runs: Path, system: str) -> Selection:
@@ -55,7 +56,7 @@ def _of_source(config: RunConfig, name: str, runs: Path, system: str) -> Selecti
                 for one in load_examples(folder / EXAMPLES)
             )
             return Selection(tuple(again), Counter())
-        return best(read_ledger(folder), _rows(folder), config.sft, system)
+        return scored(read_ledger(folder), _rows(folder), system)
     except ConfigError as error:
         raise ConfigError(f"sft.source: {error}") from error
     except ValueError as error:

@@ -1,10 +1,10 @@
-"""The best documents of a run, from its ledger. Pure.
+"""The best documents of runs, from their ledgers. Pure.
 
 A document is taken when its text is whole, all its tags are valid, and it has a reward: a sample that was
 masked by infrastructure has none. One that was dropped only with its group has one, and is taken.
 
 Invariants:
-- the same ledger gives the same documents in the same order, the best first;
+- the same ledgers give the same documents in the same order, the best first;
 - documents of evaluations (`Ledger.evaluated`) are never taken;
 - a prompt is that of the data file, since the ledger has the question alone.
 """
@@ -29,38 +29,53 @@ BELOW = "with a reward below sft.min_reward"
 NOT_TOP = "not in the share sft.top"
 REPEATED = "of a prompt with sft.per_prompt better ones, or with the same text"
 
+Chat = tuple[tuple[str, str], ...]  # role and text of each message
 
-def best(ledger: Ledger, rows: Iterable[Row], sft: SftSettings, system: str) -> Selection:
-    """Choose from the ledger of a run. `rows`: of its data files. `system`: the system prompt, or empty."""
+
+def scored(ledger: Ledger, rows: Iterable[Row], system: str) -> Selection:
+    """The documents of a run that can be trained on. `rows`: of its data files. `system`: the system prompt,
+    or empty.
+    """
     prompts = _prompts(rows)
     left_out: Counter[str] = Counter()
-    found: list[tuple[float, str, Example]] = []
-    for rollout in ledger.rollouts.values():
-        if why := _refused(rollout, prompts, sft):
+    found = []
+    for name, rollout in sorted(ledger.rollouts.items()):
+        if why := _refused(rollout, prompts):
             left_out[why] += 1
             continue
         assert rollout.document is not None
-        assert rollout.reward is not None
         row = prompts[_key(rollout.document.task)]
         assert row is not None
-        example = Example(
-            tuple(row.chat(system)), text_of(rollout.document), rollout.reward, rollout.rollout_id
-        )
-        found.append((-rollout.reward, rollout.rollout_id, example))
-    ranked = [example for *_, example in sorted(found, key=lambda one: one[:2])]
+        found.append(Example(tuple(row.chat(system)), text_of(rollout.document), rollout.reward, name))
+    return Selection(tuple(found), left_out)
+
+
+def best(found: Selection, sft: SftSettings) -> Selection:
+    """Choose from the documents of all sources. Those without a reward, which are conversations of files,
+    come last.
+    """
+    left_out = found.left_out.copy()
+    rewards = [(one.reward, one) for one in found.examples if one.reward is not None]
+    above = [(reward, one) for reward, one in rewards if reward >= sft.min_reward]
+    left_out[BELOW] += len(rewards) - len(above)
+    ranked = [one for _, one in sorted(above, key=lambda pair: -pair[0])]
     top = ranked[: math.ceil(sft.top * len(ranked))]
     left_out[NOT_TOP] += len(ranked) - len(top)
-    chosen = _limited(top, sft.per_prompt)
-    left_out[REPEATED] += len(top) - len(chosen)
+    limited = [*top, *(one for one in found.examples if one.reward is None)]
+    chosen = _limited(limited, sft.per_prompt)
+    left_out[REPEATED] += len(limited) - len(chosen)
     return Selection(tuple(chosen), +left_out)
 
 
 def text_of(document: Document) -> str:
-    """The document as the model wrote it, but for its thoughts, which are not part of a document."""
-    return "".join(part.text if isinstance(part, TextPart) else part.raw for part in document.parts)
+    """The document as the model wrote it, but for its thoughts, which are not part of a document, and the
+    blank lines that follow the first.
+    """
+    parts = (part.text if isinstance(part, TextPart) else part.raw for part in document.parts)
+    return "".join(parts).lstrip("\n")
 
 
-def _refused(rollout: RolloutRecord, prompts: dict[str, Row | None], sft: SftSettings) -> str:
+def _refused(rollout: RolloutRecord, prompts: dict[str, Row | None]) -> str:
     """Why a rollout is left out; empty for one that is taken."""
     document = rollout.document
     if document is None or rollout.reward is None:
@@ -71,9 +86,7 @@ def _refused(rollout: RolloutRecord, prompts: dict[str, Row | None], sft: SftSet
         return CUT
     if any(isinstance(part, InvalidPart) for part in document.parts) or not text_of(document).strip():
         return INVALID_TAG
-    if prompts.get(_key(document.task)) is None:
-        return OTHER_PROMPT
-    return BELOW if rollout.reward < sft.min_reward else ""
+    return OTHER_PROMPT if prompts.get(_key(document.task)) is None else ""
 
 
 def _prompts(rows: Iterable[Row]) -> dict[str, Row | None]:
@@ -92,13 +105,14 @@ def _key(task: Task) -> str:
 
 
 def _limited(ranked: list[Example], per_prompt: int) -> list[Example]:
-    """At most so many of each prompt, and none twice."""
-    taken: Counter[str] = Counter()
-    seen: set[tuple[str, str]] = set()
+    """At most so many of each prompt, among those with a reward, and none twice."""
+    taken: Counter[Chat] = Counter()
+    seen: set[tuple[Chat, str]] = set()
     chosen = []
     for example in ranked:
-        prompt = repr(example.messages)
-        if taken[prompt] < per_prompt and (prompt, example.text) not in seen:
+        prompt = tuple((message["role"], message["content"]) for message in example.messages)
+        full = example.reward is not None and taken[prompt] >= per_prompt
+        if not full and (prompt, example.text) not in seen:
             taken[prompt] += 1
             seen.add((prompt, example.text))
             chosen.append(example)

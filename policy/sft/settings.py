@@ -16,13 +16,14 @@ class SftSettings(Settings):
 
     source: tuple[LocalPath, ...] = ()
     """What is trained on: folders of runs, from which the best documents are taken, and Parquet files of
-    conversations with the column `messages`. One or a list."""
+    conversations with the column `messages`. One or a list. The documents of all sources are chosen
+    together, and none is taken twice."""
     min_reward: float = Field(default=0.0, ge=0, le=1)
     """Least reward of a document of a run."""
     top: float = Field(default=1.0, gt=0, le=1)
-    """Share of a run's documents that are taken, the best first, after `min_reward`."""
+    """Share of the runs' documents that are taken, the best first, after `min_reward`."""
     per_prompt: int = Field(default=1, ge=1)
-    """Most documents of the same prompt, the best first. Conversations of a file are all taken."""
+    """Most documents of runs for the same prompt, the best first. Conversations of files do not count."""
     steps: int | None = Field(default=None, ge=1)
     """Training steps; null: as many as the documents have for `epochs`."""
     epochs: int = Field(default=1, ge=1)

@@ -139,7 +139,16 @@ def test_the_examples_of_an_earlier_training_are_taken_again(configured, tmp_pat
     written = [Example((ask,), "Words."), Example((ask, answer, ask), "More.", 0.5, "a_0")]
     write(tmp_path / "runs" / "warm" / "examples.parquet", written)
     config = configured({"system_prompt": False}, source="warm")
-    assert list(collect(config, tmp_path / "runs").examples) == written
+    assert list(collect(config, tmp_path / "runs").examples) == written[::-1]  # the best first
+    config = configured({"system_prompt": False}, source="warm", min_reward=0.6)
+    assert list(collect(config, tmp_path / "runs").examples) == written[:1]
+
+
+def test_a_document_of_two_sources_is_taken_once(configured, run, tmp_path):
+    """A training on a run's documents, and the run."""
+    found = collect(configured(source="first"), tmp_path / "runs")
+    write(tmp_path / "runs" / "warm" / "examples.parquet", found.examples)
+    assert collect(configured(source=["warm", "first"]), tmp_path / "runs").examples == found.examples
 
 
 def test_a_folder_that_is_no_run_is_refused(configured, tmp_path):

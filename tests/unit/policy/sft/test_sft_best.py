@@ -12,8 +12,8 @@ from policy.grammar.tags import read
 from policy.ledger.records import Ledger, RolloutRecord
 from policy.scoring import Score
 from policy.sft import best as reasons
-from policy.sft.best import best
-from policy.sft.examples import INVALID_TAG, Selection
+from policy.sft.best import best, scored
+from policy.sft.examples import INVALID_TAG, Example, Selection
 from policy.sft.settings import SftSettings
 from workers.errors import Cause
 from workers.messages import BlobRef, Failure
@@ -44,9 +44,8 @@ def rollout(name: str, reward: float | None, text: str, question: str = "one", *
 
 
 def chosen(rollouts, sft=None, rows=ROWS, system=""):
-    return best(
-        Ledger(rollouts={one.rollout_id: one for one in rollouts}), rows, sft or SftSettings(), system
-    )
+    found = scored(Ledger(rollouts={one.rollout_id: one for one in rollouts}), rows, system)
+    return best(found, sft or SftSettings())
 
 
 def names(rollouts, **sft) -> list[str]:
@@ -58,6 +57,13 @@ def test_a_document_is_taken_as_it_was_written():
     [example] = chosen([rollout("a_0", 0.5, text)]).examples
     assert example.text == text
     assert (example.reward, example.rollout_id) == (0.5, "a_0")
+
+
+def test_a_document_starts_after_its_thought_and_the_blank_lines():
+    [example] = chosen([rollout("a_0", 0.5, f"<think>A cat?</think>\n\n{TAG}\n\nA cat.\n")]).examples
+    assert example.text == f"{TAG}\n\nA cat.\n"
+    [example] = chosen([rollout("a_0", 0.5, "<think>A cat?</think>\n\n  A cat.")]).examples
+    assert example.text == "  A cat."
 
 
 def test_the_prompt_is_that_of_the_data_file_after_the_system_prompt():
@@ -121,7 +127,7 @@ def test_the_best_of_a_prompt_come_first_and_ties_by_name():
 def test_documents_of_evaluations_are_not_taken():
     evaluated = rollout("eval-0_0", 1.0, "words")
     ledger = Ledger(evaluated={evaluated.rollout_id: evaluated})
-    assert best(ledger, ROWS, SftSettings(), "") == Selection((), Counter())
+    assert scored(ledger, ROWS, "") == Selection((), Counter())
 
 
 def test_the_same_text_is_not_taken_twice_for_a_prompt():
@@ -135,3 +141,24 @@ def test_rows_with_one_task_and_two_prompts_give_none():
     """Which of the two a document answers is not known."""
     found = chosen([rollout("a_0", 0.5, "words")], rows=[row("one", "Do."), row("one", "Do not.")])
     assert dict(found.left_out) == {reasons.OTHER_PROMPT: 1}
+
+
+def test_the_documents_of_all_sources_are_chosen_together():
+    """The last two, which have no reward, are conversations of a file."""
+    turns = ({"role": "user", "content": "one"},)
+    reordered = ({"content": "one", "role": "user"},)
+    examples = (
+        Example(turns, "first run", 0.6, "a_0"),
+        Example(turns, "both runs", 0.7, "a_1"),
+        Example(reordered, "both runs", 0.7, "a_1"),
+        Example(turns, "second run", 0.8, "b_0"),
+        Example(turns, "spoken"),
+        Example(turns, "spoken"),
+    )
+    found = best(Selection(examples, Counter()), SftSettings(per_prompt=2))
+    assert [one.text for one in found.examples] == ["second run", "both runs", "spoken"]
+    assert dict(found.left_out) == {reasons.REPEATED: 3}
+    found = best(Selection(examples, Counter()), SftSettings(min_reward=0.75))
+    assert [one.text for one in found.examples] == ["second run", "spoken"]
+    found = best(Selection(examples, Counter()), SftSettings(top=0.25))
+    assert [one.text for one in found.examples] == ["second run", "spoken"]
