@@ -1,6 +1,8 @@
 """One supervised training from its configuration to its summary.
 
-Invariant: nothing is started before all checks passed; nothing that it started is left.
+Invariants:
+- Nothing is started before all checks passed; nothing that it started is left.
+- A run that is marked as finished is complete. Until then it is locked.
 """
 
 from __future__ import annotations
@@ -48,11 +50,12 @@ def launch(
         prepared.config.save(prepared.run)
         if first < prepared.plan.steps:  # else it died after its last step
             _train(prepared, stages, signals)
-    cut_metrics(prepared.run, prepared.plan.steps)  # joins those of before a resume
-    _finish(prepared.run)
-    summary = summarize(prepared, time.monotonic() - began)
-    draw(losses(prepared.run), prepared.run / PICTURE, f"{config.name}: {summary.documents:,} documents")
-    save(prepared.run / SUMMARY, summary.model_dump_json(indent=1) + "\n")
+        run = prepared.run
+        cut_metrics(run, prepared.plan.steps)  # joins those of before a resume
+        summary = summarize(prepared, time.monotonic() - began)
+        draw(losses(run), run / PICTURE, f"{config.name}: {summary.documents:,} documents")
+        save(run / SUMMARY, summary.model_dump_json(indent=1) + "\n")
+        _finish(run)  # last, since a finished run cannot be resumed
     return summary
 
 
