@@ -12,6 +12,8 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
+from jinja2 import TemplateError
+
 from coordinator.check import folders, inputs
 from coordinator.config.paths import placed
 from coordinator.config.settings import RunConfig
@@ -22,7 +24,7 @@ from policy.sft.examples import Selection, load
 from policy.sft.plan import Plan, plan
 from policy.sft.settings import EXAMPLES
 from policy.sft.tokens import encode
-from policy.sft.verl_options import longest, overrides, template_arguments
+from policy.sft.verl_options import longest, overrides, template_arguments, unread
 from policy.sft.verl_options import problems as option_problems
 from workers.errors import ConfigError
 
@@ -71,6 +73,7 @@ def _unsupported(config: RunConfig, run: Path) -> Iterator[str]:
         yield "train.modality: llmi sft trains text models only; set train.modality to text"
     if train.megatron:
         yield "train.verl.model_engine: llmi sft trains with FSDP; leave megatron out"
+    yield from unread(train)
     if train.trainer_nodes > 1:
         yield (
             f"train.trainer_nodes: llmi sft trains on the GPUs of this machine; set 1 (it is "
@@ -88,7 +91,17 @@ def _tokens(config: RunConfig, selection: Selection) -> tuple[int, int]:
     """Tokens of all answers, and of the longest example. Raises `ConfigError` for one that is too long."""
     tokenizer = _tokenizer(config.train.model)
     template = template_arguments(config.train)
-    encoded = [encode(example, tokenizer, template) for example in selection.examples]
+    try:
+        encoded = [encode(example, tokenizer, template) for example in selection.examples]
+    except ConfigError:
+        raise
+    except (TemplateError, ValueError) as error:  # the latter without a template
+        why = str(error).partition("\n")[0]
+        raise ConfigError(
+            f"train.model: the chat template of {config.train.model} cannot render the messages ({why}); "
+            "name a model with a chat template, or set train.system_prompt to false if it takes no system "
+            "message"
+        ) from error
     limit, most = longest(config.train, config.sft), max(map(len, encoded))
     if most > limit:
         over = sum(len(one) > limit for one in encoded)

@@ -1,8 +1,8 @@
-"""The tokens of an example, as a rollout has them: its prompt by the chat template, then the text and an end
-token.
+"""The tokens of an example: its prompt as a rollout has it, then the text and an end token.
 
 Invariants:
 - The text is encoded apart from the prompt, because a rollout generates after the tokens of the prompt.
+- The tokenizer encodes the text. A rollout can also generate other tokens for the same text.
 - What tools return is in no document: a rollout continues after `</imgen>` without it.
 """
 

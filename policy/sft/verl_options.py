@@ -17,6 +17,7 @@ from policy.train.options.verl_config import compose, misfits
 from workers.errors import ConfigError
 
 CONFIG_NAME = "sft_trainer_engine"
+TEMPLATE = "train.model to a folder with that tokenizer and chat template, which llmi sft and rollouts read"
 # Options that settings or other parts of the training also read.
 SETTINGS = {
     "checkpoint.save_contents": "nothing, because llmi export and --resume need all of it",
@@ -28,8 +29,10 @@ SETTINGS = {
     "data.train_files": "sft.source",
     "data.train_max_samples": "sft.top",
     "data.val_files": "nothing, because llmi sft does not validate; llmi evaluate takes RUN@STEP",
+    "model.custom_chat_template": TEMPLATE,
     "model.external_lib": "train.device",
     "model.path": "train.model",
+    "model.tokenizer_path": TEMPLATE,
     "optim.lr": "sft.lr",
     "trainer.default_local_dir": "--dir",
     "trainer.device": "train.device",
@@ -44,6 +47,7 @@ SETTINGS = {
     "trainer.total_epochs": "sft.epochs",
     "trainer.total_training_steps": "sft.steps",
 }
+OTHER_PROMPTS = ("actor_rollout_ref.model.custom_chat_template", "actor_rollout_ref.model.tokenizer_path")
 
 
 def template_arguments(train: TrainSettings) -> dict[str, Any]:
@@ -64,6 +68,15 @@ def reserved(sft: SftSettings) -> Iterator[str]:
         for option, instead in SETTINGS.items():
             if name == option or name.startswith(f"{option}.") or option.startswith(f"{name}."):
                 yield f"sft.verl.{name}: has no effect or would break the training; set {instead}"
+
+
+def unread(train: TrainSettings) -> Iterator[str]:
+    """A problem for each option of `train.verl` that changes the prompts of rollouts, but not those here."""
+    for name, _ in leaves(train.verl):
+        if name in OTHER_PROMPTS:
+            yield (
+                f"train.verl.{name}: llmi sft does not read it, and would train other prompts; set {TEMPLATE}"
+            )
 
 
 def overrides(

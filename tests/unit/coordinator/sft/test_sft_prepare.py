@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import shutil
 
 import pyarrow as pa
 import pyarrow.parquet as pq
@@ -112,6 +113,10 @@ def test_a_training_is_prepared_and_nothing_is_written(configured, run, tmp_path
         ({"source": "first", "verl": {"optim": {"lr": 1}}}, {}, r"sft.verl.optim.lr: .* set sft.lr"),
         ({"source": "first", "max_tokens": 9000}, {}, r"more than train.micro_batch_tokens times .* = 8192"),
         ({"source": "first"}, {"trainer_nodes": 2}, r"train.trainer_nodes: .* set 1 \(it is 2\)"),
+        (
+            {"source": "first"}, {"verl": {"actor_rollout_ref": {"model": {"custom_chat_template": "x"}}}},
+            r"train.verl.actor_rollout_ref.model.custom_chat_template: llmi sft does not read it",
+        ),
         ({"source": "first"}, {"model": "./nowhere"}, r"train.model: nowhere holds no config.json"),
     ],
 )  # fmt: skip
@@ -124,6 +129,26 @@ def test_what_cannot_be_trained_is_refused_with_its_cure(configured, run, tmp_pa
 def test_a_folder_that_the_ranks_cannot_meet_in_is_refused(configured, run, tmp_path, folder):
     with pytest.raises(ConfigError, match=r"--dir: .* has a \? or #, .*; name another"):
         prepare(configured(source=str(run)), tmp_path / folder, quiet)
+
+
+@pytest.mark.parametrize(
+    ("template", "why"),
+    [
+        (None, "tokenizer.chat_template is not set"),
+        (
+            "{{ raise_exception('no system role') }}",
+            r"\(no system role\); .* set train.system_prompt to false",
+        ),
+    ],
+)
+def test_a_model_that_cannot_render_the_messages_is_refused(configured, model, run, tmp_path, template, why):
+    shutil.copytree(model, tmp_path / "other")
+    file = tmp_path / "other" / "chat_template.jinja"
+    file.unlink()
+    if template:
+        file.write_text(template)
+    with pytest.raises(ConfigError, match=rf"train.model: the chat template of .* cannot render .*{why}"):
+        prepare(configured({"model": str(tmp_path / "other")}, source="first"), tmp_path / "runs", quiet)
 
 
 def test_a_model_that_reads_images_is_refused(configured, run, tmp_path):

@@ -62,6 +62,8 @@ def test_options_of_the_user_are_merged_last():
     [
         ({"optim": {"lr": 1.0}}, "sft.verl.optim.lr: has no effect or would break the training; set sft.lr"),
         ({"trainer": {"nnodes": 2}}, "set train.trainer_nodes"),
+        ({"model": {"custom_chat_template": "x"}}, "sft.verl.model.custom_chat_template: has no effect or"),
+        ({"model": {"tokenizer_path": "x"}}, "set train.model to a folder with that tokenizer"),
         (
             {"optim": {"betaz": 1}},
             "sft.verl.optim.betaz: verl 0.9.1 has no such option; did you mean optim.betas",

@@ -1,4 +1,6 @@
-"""The tokens that are trained on are those of a rollout, with loss on what it generated."""
+"""The tokens that are trained on are those of a rollout that generates the text as the tokenizer encodes it,
+with loss on what it generated.
+"""
 
 from __future__ import annotations
 
