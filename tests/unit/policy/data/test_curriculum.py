@@ -158,10 +158,13 @@ def test_metrics_are_those_of_the_step():
 # signal adds to the skill.
 COUNT, BATCH, SAMPLES, STEPS = 64, 8, 8, 64
 FIRST_PASS = COUNT // BATCH
+PASSES = 60
 
 
 def learn(seed: int, *, by_signal: bool) -> tuple[float, float, Counter[int]]:
-    """The share of groups with a signal after the first pass, the skill at the end, and reads by prompt."""
+    """The share of groups with a signal after the first pass, the skill at the end, and reads by prompt after
+    the first pass.
+    """
     rng = random.Random(seed)
     difficulties = [rng.uniform(-3, 5) for _ in range(COUNT)]
     results = PromptResults(COUNT, half_life=COUNT / BATCH)
@@ -186,7 +189,8 @@ def learn(seed: int, *, by_signal: bool) -> tuple[float, float, Counter[int]]:
             gained += len(set(rewards)) > 1
         skill += 0.02 * gained
         with_signal += gained if step >= FIRST_PASS else 0
-    return with_signal / (BATCH * (STEPS - FIRST_PASS)), skill, reads
+    later = Counter({prompt: count - 1 for prompt, count in reads.items()})
+    return with_signal / (BATCH * (STEPS - FIRST_PASS)), skill, later
 
 
 def test_a_learner_gets_more_groups_with_a_signal_than_by_uniform_choice():
@@ -194,7 +198,26 @@ def test_a_learner_gets_more_groups_with_a_signal_than_by_uniform_choice():
     for plain, better in zip(uniform, chosen, strict=True):
         assert better[0] > plain[0]
         assert better[1] > plain[1]
-        assert set(plain[2].values()) == {STEPS // FIRST_PASS}
-        assert min(better[2].values()) >= 1
+        assert set(plain[2].values()) == {STEPS // FIRST_PASS - 1}
     share = [sum(run[0] for run in runs) / len(runs) for runs in (uniform, chosen)]
     assert share[1] > 1.15 * share[0]
+
+
+def test_every_prompt_is_read_again_after_the_first_pass():
+    """Also those without a signal: never solved, always solved."""
+    results = PromptResults(COUNT, half_life=COUNT / BATCH)
+    curriculum = Curriculum(results, FLOOR, seed=1)
+    recent: deque[int] = deque(maxlen=BATCH)
+    reads = dict.fromkeys(range(COUNT), 0)
+    for draw in range(COUNT * PASSES):
+        if draw % BATCH == 0:
+            results.start_step()
+        prompt = draw if draw < COUNT else curriculum.choose(draw, recent)
+        recent.append(prompt)
+        reads[prompt] += draw >= COUNT
+        mixed = prompt < BATCH  # the others solve all samples, or none
+        results.record(prompt, [0.0, 1.0] * 4 if mixed else [float(prompt % 2)] * SAMPLES)
+    assert min(reads.values()) > FLOOR * PASSES / 2
+    assert min(reads[prompt] for prompt in range(BATCH)) > 2 * max(
+        reads[prompt] for prompt in range(BATCH, COUNT)
+    )
