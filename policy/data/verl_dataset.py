@@ -95,11 +95,17 @@ class InterleavedDataset(Dataset):
         }
 
     def load_state_dict(self, state: dict[str, Any]) -> None:
-        """Raises `ConfigError` for the state of other data."""
+        """Raises `ConfigError` for the state of more or fewer prompts if it decides which are read."""
         self._visits = Counter(state["visits"])
-        if "results" in state:  # older checkpoints have none
-            self._recent = deque(state["recent"], maxlen=self._recent.maxlen)
+        if "results" not in state:  # an older checkpoint
+            return
+        self._recent = deque(state["recent"], maxlen=self._recent.maxlen)
+        try:
             self.results.load_state_dict(state["results"])
+        except ConfigError as error:
+            if self._curriculum:
+                raise
+            logger.warning("the metrics of prompts start again: %s", error)
 
     def __len__(self) -> int:
         return len(self._rows)

@@ -175,3 +175,18 @@ def test_rows_are_read_in_the_order_of_verl(file):
     assert uniform[:12] == chosen[:12] == order
     assert sorted(uniform[12:24]) == sorted(uniform[24:]) == list(range(12))
     assert chosen[12:].count(3) > uniform[12:].count(3)
+
+
+def test_the_results_of_other_data_end_only_a_run_with_a_curriculum(file):
+    from policy.data.verl_dataset import InterleavedDataset
+
+    config = OmegaConf.merge(CONFIG, {"max_prompt_length": 100})
+    whole = InterleavedDataset(str(file), Words(), config)
+    whole.results.record(0, [0.0, 1.0])
+    saved = whole.state_dict()
+    fewer = InterleavedDataset(str(file), Words(), config, max_samples=2)
+    fewer.load_state_dict(saved)
+    assert fewer.results.metrics()["prompts/untried"] == 2
+    fewer.prefer_signal()
+    with pytest.raises(ConfigError, match="has 2 prompts, and the checkpoint was made with 3"):
+        fewer.load_state_dict(saved)
