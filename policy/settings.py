@@ -222,7 +222,7 @@ class TrainSettings(Settings):
     """Whether prompts with a signal are read more often."""
     trackers: tuple[TrackerName, ...] = ()
     """Where the metrics of each step are sent, besides `metrics.jsonl`: `wandb`, `tensorboard`, `mlflow`,
-    `swanlab`. Keys and addresses are in the environment; without a key nothing leaves the machine
+    `swanlab`. Keys and addresses are in the environment; without them nothing leaves the machine
     ([training.md](training.md#trackers))."""
     pictures_every: int = Field(default=10, ge=0)
     """Steps between two pictures of four documents, which `wandb` and `tensorboard` get; 0 sends none."""

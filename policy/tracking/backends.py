@@ -47,9 +47,11 @@ def variables(
 
 
 def _wandb(run: Path, run_id: str, environment: Mapping[str, str]) -> dict[str, str]:
+    online = "WANDB_API_KEY" in environment
     return {
         "WANDB_DIR": str(run),
-        "WANDB_MODE": "online" if "WANDB_API_KEY" in environment else "offline",
+        "WANDB_MODE": "online" if online else "offline",
+        "WANDB_ERROR_REPORTING": "true" if online else "false",  # of its own errors; not part of the mode
         "WANDB_RUN_ID": run_id,
         "WANDB_RESUME": "allow",
     }
@@ -62,7 +64,11 @@ def _tensorboard(run: Path, run_id: str, environment: Mapping[str, str]) -> dict
 def _mlflow(run: Path, run_id: str, environment: Mapping[str, str]) -> dict[str, str]:
     before = run / MLFLOW_RUN
     known = {"MLFLOW_RUN_ID": before.read_text(encoding="utf-8")} if before.exists() else {}
-    return {"MLFLOW_TRACKING_URI": f"sqlite:///{run / 'mlflow.db'}", **known}
+    return {
+        "MLFLOW_TRACKING_URI": f"sqlite:///{run / 'mlflow.db'}",
+        "MLFLOW_DISABLE_TELEMETRY": "true",  # of its use, to mlflow-telemetry.io
+        **known,
+    }
 
 
 def _swanlab(run: Path, run_id: str, environment: Mapping[str, str]) -> dict[str, str]:

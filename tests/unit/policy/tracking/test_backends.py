@@ -48,6 +48,11 @@ def test_nothing_is_sent_without_a_key(name, online, tmp_path):
     assert "planted" not in variables(name, tmp_path, RUN_ID, {key: "planted"}).values()
 
 
+def test_no_tracker_reports_its_own_use_without_a_key(tmp_path):
+    assert variables("mlflow", tmp_path, RUN_ID, {})["MLFLOW_DISABLE_TELEMETRY"] == "true"
+    assert variables("wandb", tmp_path, RUN_ID, {})["WANDB_ERROR_REPORTING"] == "false"
+
+
 @pytest.mark.parametrize("name", NAMES)
 def test_what_the_user_set_stays(name, tmp_path):
     before = variables(name, tmp_path, RUN_ID, {})
