@@ -4,6 +4,7 @@ Invariants:
 - `put` and `metrics` never block, so a slow or lost tracker delays no step;
 - a tracker that fails ends nothing: what it did not take is counted, and the first failure of each outage is
   logged;
+- every row of `put` is sent, lost, or waits;
 - rows arrive in the order of `put`, all from one thread, because MLflow keeps its run in a variable of the
   thread.
 """
@@ -43,7 +44,7 @@ class Tracker(Protocol):
 
 
 class Sender:
-    """Sends to the tracker `name` until `close`.
+    """Sends to the tracker `name` until `end`.
 
     `connect`: makes the connected tracker, in the thread; it is tried again until it succeeds, and rows wait
     meanwhile. `retry_s`: seconds between two attempts.
@@ -56,8 +57,8 @@ class Sender:
         self._rows: queue.Queue[Row | None] = queue.Queue(MOST_ROWS)
         self._closing = threading.Event()
         self._failed = False
-        self._full = 0  # rows that found no room; written by the caller's thread
-        self._refused = 0  # written by the sender's thread
+        self._accepted, self._full = 0, 0  # rows with and without room; written by the caller's thread
+        self._sent, self._refused = 0, 0  # written by the sender's thread
         self._down = False
         self._thread = threading.Thread(target=self._run, name=f"tracker-{name}", daemon=True)
         self._thread.start()
@@ -68,23 +69,33 @@ class Sender:
             self._rows.put_nowait(row)
         except queue.Full:
             self._full += 1
+        else:
+            self._accepted += 1
 
     @property
     def lost(self) -> int:
         return self._full + self._refused
 
+    @property
+    def waiting(self) -> int:
+        """Rows that the tracker has not taken yet, with the one that is sent now."""
+        return self._accepted - self._sent - self._refused
+
     def metrics(self) -> dict[str, int]:
         """Rows that the tracker did not take, and rows that wait for it."""
-        return {f"trackers/{self.name}/lost": self.lost, f"trackers/{self.name}/waiting": self._rows.qsize()}
+        return {f"trackers/{self.name}/lost": self.lost, f"trackers/{self.name}/waiting": self.waiting}
 
-    def close(self, failed: bool, deadline: float) -> None:
-        """Send what waits, and finish, until `deadline` (monotonic seconds). `failed`: the run failed."""
+    def end(self, failed: bool) -> None:
+        """Send what waits, and then finish, in the thread. `failed`: the run failed."""
         self._failed = failed
         self._closing.set()
         with contextlib.suppress(queue.Full):  # then the thread ends when it has read what waits
             self._rows.put_nowait(None)
+
+    def join(self, deadline: float) -> None:
+        """Wait after `end` until all is sent, at most until `deadline` (monotonic seconds)."""
         self._thread.join(max(0.0, deadline - time.monotonic()))
-        unsent = self.lost + sum(row is not None for row in list(self._rows.queue))
+        unsent = self.lost + self.waiting
         if self._thread.is_alive():
             logger.warning("%s did not finish in time; %d rows are lost", self.name, unsent)
         elif unsent:
@@ -96,7 +107,11 @@ class Sender:
             return
         while not (self._closing.is_set() and self._rows.empty()):
             row = self._rows.get()
-            if row is not None and not self._attempt(functools.partial(tracker.send, row)):
+            if row is None:
+                continue
+            if self._attempt(functools.partial(tracker.send, row)):
+                self._sent += 1
+            else:
                 self._refused += 1
         self._attempt(functools.partial(tracker.finish, self._failed))
 

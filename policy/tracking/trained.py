@@ -27,9 +27,11 @@ class TrainedDocuments:
     def of(self, step: int) -> list[Scored]:
         """The documents that `step` trained on, the lowest reward first; call it with growing steps.
 
-        The run may be ahead of `step`.
+        It reads all that was appended since the last call, so call it at each step. The run may be ahead of
+        `step`.
         """
-        lines = [line for path in self._files() for line in self._new_lines(path)]
+        new = (line for path in self._files() for line in self._new_lines(path))
+        lines = [line for line in new if line.startswith((_SCORED, _ENDED))]
         for line in lines:
             if line.startswith(_SCORED) and isinstance(entry := ENTRY.validate_json(line), Scored):
                 self._open[entry.document.rollout_id] = entry

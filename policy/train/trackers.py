@@ -7,6 +7,7 @@ the tracker `file` alone, and `Trackers` as an entry of `Tracking.logger`, its t
 from __future__ import annotations
 
 import functools
+import logging
 import os
 import time
 import uuid
@@ -29,6 +30,7 @@ from workers.settings import BlobSettings, section
 from workers.storage.atomic import save
 from workers.storage.blobs import BlobStore
 
+logger = logging.getLogger(__name__)
 WITH_PICTURES = ("wandb", "tensorboard")
 PICTURES = 4  # documents of a step that are shown, from the lowest reward to the highest
 TAG = "documents"
@@ -61,9 +63,11 @@ class Trackers:
 
     def close(self, failed: bool) -> None:
         """Send what waits, for at most `CLOSE_S` seconds. `failed`: the run failed."""
+        for sender in self._senders:
+            sender.end(failed)
         deadline = time.monotonic() + CLOSE_S
         for sender in self._senders:
-            sender.close(failed, deadline)
+            sender.join(deadline)
 
 
 class _VerlTracker:
@@ -81,21 +85,47 @@ class _VerlTracker:
         trainer = config.trainer
         self._tracking = Tracking(trainer.project_name, trainer.experiment_name, [name], sent)
         if name not in self._tracking.logger:  # verl goes on without MLflow when it does not answer
+            self._leave_mlflow(run)
             raise ConnectionError("it did not start; the log of the trainer has verl's warnings")
         if name == "mlflow":
             import mlflow
 
             save(run / MLFLOW_RUN, mlflow.active_run().info.run_id)
 
+    @staticmethod
+    def _leave_mlflow(run: Path) -> None:
+        """End a run of MLflow that was started without its parameters, so that the next attempt continues it;
+        MLflow starts none beside an active one.
+        """
+        import mlflow
+
+        if (started := mlflow.active_run()) is None:
+            return
+        save(run / MLFLOW_RUN, started.info.run_id)
+        try:
+            mlflow.end_run("FAILED")
+        except Exception as error:  # noqa: BLE001 - it is left here all the same, and MLflow raises anything
+            logger.warning("MLflow did not end its run: %s", error)
+        os.environ["MLFLOW_RUN_ID"] = started.info.run_id  # after `end_run`, which removes it
+
     def send(self, row: Row) -> None:
         self._tracking.log(row.data, row.step)
-        if self._every and row.step % self._every == 0 and (documents := self._documents.of(row.step)):
-            self._show(row.step, spread(documents, PICTURES))
+        try:
+            self._show_documents(row.step)
+        except Exception as error:  # noqa: BLE001 - the row is sent; libraries and stores raise anything
+            logger.warning("%s lacks the pictures of step %d: %s", self._name, row.step, error)
         if self._name == "tensorboard":  # else the rows of two minutes are lost when a run is killed
             self._tracking.logger[self._name].writer.flush()
 
     def finish(self, failed: bool) -> None:
         self._tracking.finish(exit_code=int(failed))
+
+    def _show_documents(self, step: int) -> None:
+        if not self._every:
+            return
+        documents = self._documents.of(step)  # of each step, so that few lines of the ledger are held at once
+        if documents and step % self._every == 0:
+            self._show(step, spread(documents, PICTURES))
 
     def _show(self, step: int, documents: Sequence[Scored]) -> None:
         if self._pictures is None:

@@ -58,7 +58,7 @@ class _Resumable(Evaluating):
     _trackers: Trackers | None = None
 
     def fit(self, agent_loop_manager: Any) -> None:
-        """Train, and then let the trackers finish, however it ended."""
+        """Train, and let the trackers finish when that returns or raises."""
         failed = True
         try:
             super().fit(agent_loop_manager)

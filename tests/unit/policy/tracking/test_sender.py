@@ -36,7 +36,8 @@ def rows(*steps):
 
 
 def close(made, failed=False, within_s=10.0):
-    made.close(failed, time.monotonic() + within_s)
+    made.end(failed)
+    made.join(time.monotonic() + within_s)
 
 
 @pytest.mark.parametrize("failed", [False, True])
@@ -111,8 +112,8 @@ def test_a_tracker_that_hangs_delays_nothing(monkeypatch, caplog):
     assert entered.wait(10)
     for row in rows(2, 3, 4, 5):
         made.put(row)
-    assert made.metrics() == {"trackers/fake/lost": 2, "trackers/fake/waiting": 2}
+    assert made.metrics() == {"trackers/fake/lost": 2, "trackers/fake/waiting": 3}
     with caplog.at_level(logging.WARNING):
         close(made, within_s=0.0)
-    assert "fake did not finish in time; 4 rows are lost" in caplog.messages
+    assert "fake did not finish in time; 5 rows are lost" in caplog.messages
     release.set()

@@ -1,11 +1,17 @@
-"""The trackers of a run through verl's own connections: files are written and read back here."""
+"""The trackers of a run through verl's own connections: files are written and read back here.
+
+MLflow and SwanLab are in no lock: CI skips the tests with them, which run where the extra `trackers` is
+installed.
+"""
 
 from __future__ import annotations
 
+import functools
 import io
 import json
 import os
 import struct
+import threading
 import uuid
 from types import SimpleNamespace
 
@@ -14,9 +20,12 @@ import pytest
 from omegaconf import OmegaConf
 from PIL import Image
 from rewards_documents import I, P, document
+from verl.utils import tracking
 
 from policy.ledger.writer import LedgerWriter
 from policy.scoring import Score
+from policy.tracking.sender import Sender
+from policy.train import trackers as trackers_of_runs
 from policy.train.trackers import Trackers
 from workers.settings import CONFIG_ENV
 from workers.storage.blobs import BlobStore
@@ -150,6 +159,33 @@ def test_mlflow_continues_its_run_after_a_resume(run):
     assert found.data.params["trainer/project_name"] == "llmi"
 
 
+def test_mlflow_has_the_rows_of_a_run_with_parameters_that_it_refused_at_first(run, monkeypatch):
+    mlflow = pytest.importorskip("mlflow")
+    pytest.importorskip("sqlalchemy")
+    monkeypatch.setattr(tracking, "MLFLOW_SLEEP_SECONDS", 0)
+    monkeypatch.setattr(trackers_of_runs, "Sender", functools.partial(Sender, retry_s=0.01))
+    log_params, connected = mlflow.log_params, threading.Event()
+
+    def refused(params):
+        if params:
+            raise ConnectionError("no route to host")
+        log_params(params)
+        connected.set()
+
+    monkeypatch.setattr(mlflow, "log_params", refused)
+    made = Trackers(config("mlflow"), run, RUN_ID)
+    for step in STEPS:
+        made.log(data={"reward": step / 10}, step=step)
+    try:
+        assert connected.wait(60)
+    finally:
+        made.close(failed=False)
+    client = mlflow.MlflowClient(f"sqlite:///{run / 'mlflow.db'}")
+    (found,) = client.search_runs([client.get_experiment_by_name("llmi").experiment_id])
+    assert [row.step for row in client.get_metric_history(found.info.run_id, "reward")] == [*STEPS]
+    assert found.info.status == "FINISHED"
+
+
 def test_swanlab_writes_files_without_a_key(run):
     pytest.importorskip("swanlab")
     trackers = follow(run, ["swanlab"])
@@ -166,7 +202,37 @@ def test_a_tracker_that_does_not_start_costs_no_other_its_rows(run, monkeypatch)
     monkeypatch.setattr(wandb, "init", init)
     trackers = follow(run, ["wandb", "tensorboard"])
     assert [event.step for event in event_file.read(run / "tensorboard").Scalars("reward")] == [*STEPS]
-    assert trackers.metrics()["trackers/wandb/waiting"] == len(STEPS) + 2  # and the evaluation, and the end
+    assert trackers.metrics()["trackers/wandb/waiting"] == len(STEPS) + 1  # and the evaluation
+
+
+def test_a_tracker_that_hangs_leaves_the_others_their_time_to_finish(run, monkeypatch):
+    other_finished, waited = threading.Event(), []
+
+    class Connection:
+        def __init__(self, name, *_):
+            self.name = name
+
+        def finish(self, failed):
+            if self.name == "wandb":
+                waited.append(other_finished.wait(10))
+            else:
+                other_finished.set()
+
+    monkeypatch.setattr(trackers_of_runs, "_VerlTracker", Connection)
+    Trackers(config("wandb", "tensorboard"), run, RUN_ID).close(failed=False)
+    assert waited == [True]
+
+
+def test_a_row_counts_as_sent_when_its_pictures_cannot_be_drawn(run, monkeypatch, caplog):
+    def draw(self, document, title):
+        raise ValueError("no font")
+
+    monkeypatch.setattr(trackers_of_runs.Pictures, "draw", draw)
+    trackers = follow(run, ["tensorboard"])
+    assert trackers.metrics() == {"trackers/tensorboard/lost": 0, "trackers/tensorboard/waiting": 0}
+    assert "tensorboard lacks the pictures of step 2: no font" in caplog.messages
+    events = event_file.read(run / "tensorboard")
+    assert [event.step for event in events.Scalars("reward")] == [*STEPS]
 
 
 @pytest.mark.parametrize("fails", [False, True])
@@ -174,11 +240,16 @@ def test_a_run_closes_its_trackers_however_it_ends(run, monkeypatch, fails):
     from verl.trainer.ppo.v1 import PPOTrainer, get_trainer_cls
 
     from policy.train import trainer
+    from policy.train.evaluation import trainer as evaluating
 
+    monkeypatch.setattr(evaluating, "discard", lambda: None)
     trainer.run_uuid.cache_clear()
     made = object.__new__(get_trainer_cls("resumable_sync"))
     made.config = config("tensorboard")
     made.config.trainer.v1 = {"sampler": {"sampler_kwargs": {"run": str(run)}}}
+    made.config.data = {"curriculum": {"enable": False}}
+    made.train_dataset = SimpleNamespace(results=None, metrics=dict)
+    made.train_dataloader, made.replay_buffer = SimpleNamespace(state_dict=dict), SimpleNamespace()
 
     def fit(self, agent_loop_manager):
         self.agent_loop_manager = agent_loop_manager
