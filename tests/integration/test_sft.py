@@ -66,9 +66,9 @@ def folder(tmp_path_factory):
     config = {
         "train": {
             **CPU_TRAIN, "model": str(folder / "model"), "system_prompt": False, "warmup_steps": 0,
-            "schedule": "cosine", "keep_checkpoints": 2,
+            "schedule": "cosine", "keep_checkpoints": STEPS,
         },
-        "sft": {"steps": STEPS, "batch_size": 4, "lr": 1e-2, "save_every": PER_EPOCH},
+        "sft": {"steps": STEPS, "batch_size": 4, "lr": 1e-2, "save_every": 1},
         "data": {"train": [str(folder / "talks.parquet")]},
     }  # fmt: skip
     (folder / "config.yaml").write_text(yaml.safe_dump(config))
@@ -115,18 +115,21 @@ def test_the_export_loads_and_has_learnt(folder, trained):
     assert loss(author.model) < by_step[STEPS] * 1.1
 
 
-def test_a_run_that_was_killed_goes_on_as_if_it_had_not(folder, trained):
-    """What a kill after step 7 leaves: the checkpoint of step 5, where an epoch ends."""
-    run = folder / "killed"
+@pytest.mark.parametrize("step", [PER_EPOCH, PER_EPOCH + 2], ids=["end of an epoch", "within an epoch"])
+def test_a_run_that_was_killed_goes_on_as_if_it_had_not(folder, trained, step):
+    """What a kill two steps after the last checkpoint leaves."""
+    name = f"killed-{step}"
+    run = folder / name
     shutil.copytree(folder / "warm", run)
-    for left in ("ledger", f"checkpoints/global_step_{STEPS}"):
-        shutil.rmtree(run / left)
+    shutil.rmtree(run / "ledger")
+    for later in range(step + 1, STEPS + 1):
+        shutil.rmtree(run / "checkpoints" / f"global_step_{later}")
     (run / "summary.json").unlink()
-    (run / "checkpoints" / "latest_checkpointed_iteration.txt").write_text(str(PER_EPOCH))
+    (run / "checkpoints" / "latest_checkpointed_iteration.txt").write_text(str(step))
     whole = (run / "metrics.jsonl").read_text().splitlines(keepends=True)
-    (run / "metrics.jsonl").write_text("".join(whole[:7]) + whole[7][:20])
-    config = yaml.safe_load((run / "config.yaml").read_text()) | {"name": "killed"}
+    (run / "metrics.jsonl").write_text("".join(whole[: step + 2]) + whole[step + 2][:20])
+    config = yaml.safe_load((run / "config.yaml").read_text()) | {"name": name}
     (run / "config.yaml").write_text(yaml.safe_dump(config))
-    again = llmi("sft", folder / "config.yaml", "--name", "killed", "--resume", "--dir", folder)
+    again = llmi("sft", folder / "config.yaml", "--name", name, "--resume", "--dir", folder)
     assert losses(run) == pytest.approx(losses(folder / "warm"), rel=1e-3)
     assert again["loss_last"] == pytest.approx(trained["loss_last"], rel=1e-3)
