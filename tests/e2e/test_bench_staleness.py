@@ -7,6 +7,9 @@ import subprocess
 import sys
 from pathlib import Path
 
+import pytest
+
+pytestmark = [pytest.mark.heavy, pytest.mark.timeout(900)]
 LLMI = str(Path(sys.executable).with_name("llmi"))
 SHORT = """
 arms: [llmi_uncorrected]

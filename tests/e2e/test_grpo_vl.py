@@ -21,8 +21,8 @@ def test_edits_change_the_users_images(vl):
 
 
 def test_the_image_judge_gets_the_users_images(vl):
-    judged = requests(vl, "judge_image")
+    judged = [record for record in vl.ledger.requests.values() if record.request.kind == "judge_image"]
     assert judged
-    for request in judged:
-        given = [ref.sha256 for ref in vl.ledger.rollouts[request.owner].task.inputs]
-        assert [ref["sha256"] for ref in request.payload["inputs"]] == given
+    for record in judged:
+        given = [ref.sha256 for ref in vl.ledger.owner(record).task.inputs]
+        assert [ref["sha256"] for ref in record.request.payload["inputs"]] == given
