@@ -48,14 +48,14 @@ class TrainerDied(RuntimeError):
 class Trainer:
     """The child process: `start`, poll `running`, `check` when it ended, always `stop`.
 
-    `module`: its program. `folder`: an empty working directory, since Ray's workers import from the folder in
-    which a driver connected.
+    `module`: its program; empty: that of GRPO. `folder`: an empty working directory, since Ray's workers
+    import from the folder in which a driver connected.
     """
 
     def __init__(
-        self, overrides: Sequence[str], env: Mapping[str, str], log: Path, folder: Path, module: str = MODULE
+        self, overrides: Sequence[str], env: Mapping[str, str], log: Path, folder: Path, module: str = ""
     ):
-        self._command = [*PYTHON, "-m", module, *overrides]
+        self._command = [*PYTHON, "-m", module or MODULE, *overrides]
         self._env = {**os.environ, **env}
         self.log = log
         self._folder = folder
