@@ -83,7 +83,8 @@ def test_simulated_variants_have_the_numbers_that_were_put_in(runs):
     assert best.largest == "diffusion"
     assert best.parts["training"] == pytest.approx(TRAIN_S + 0.7, abs=0.3)
     fast = {name: measure(run) for name, run in simulate(FAST_S).items()}
-    assert all(target.met for target in targets(numbers, best, fast))
+    missed = [target.name for target in targets(numbers, best, fast) if not target.met]
+    assert missed == ["samples/s against coupled"]  # 1.59 times: here both have a constant number in flight
     work = [one.queues["diffusion"].service_s for one in numbers.values()]
     assert work == pytest.approx([work[0]] * 4)
     # Six threads for tools: most of the waiting of the blocking variant is in its own line, not in the queue.

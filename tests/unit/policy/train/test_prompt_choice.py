@@ -27,6 +27,7 @@ def trainer(tmp_path, monkeypatch):
     from verl.trainer.ppo.v1 import PPOTrainer, get_trainer_cls
 
     from policy.train import trainer as module
+    from policy.train.evaluation import trainer as evaluating
 
     def row(number: int) -> dict:
         info = {"image_num": 0, "tools": [], "question": f"question {number}", "split": "train"}
@@ -35,6 +36,7 @@ def trainer(tmp_path, monkeypatch):
     file = tmp_path / "train.parquet"
     pq.write_table(pa.Table.from_pylist([row(number) for number in range(ROWS)]), file)
     monkeypatch.setattr(PPOTrainer, "_add_async_warmup_batches", lambda self, number: None)
+    monkeypatch.setattr(evaluating, "discard", lambda: None)  # needs the transfer queue
 
     def make(saved=None, *, enable: bool = True):
         module.run_uuid.cache_clear()  # as in another process
