@@ -12,7 +12,7 @@ from workers.errors import ConfigError
 
 @dataclass(frozen=True)
 class Plan:
-    """`per_epoch`: steps of a pass over the documents. `epochs`: passes that are begun."""
+    """`per_epoch`: steps of a pass over the documents. `epochs`: passes, also one that is cut short."""
 
     steps: int
     per_epoch: int

@@ -39,8 +39,8 @@ def staleness(
 ) -> None:
     """Train the tiny policy to a fixed reward: synchronous, as verl, as llmi, uncorrected, and very stale.
 
-    Real verl, vLLM, queues and workers; simulated service times. Takes some 40 minutes on two idle cores; the
-    first run also builds the demo's policy.
+    Real verl, vLLM, queues and workers; simulated service times. Fifteen runs; the first also builds the
+    demo's policy.
     """
     with output(as_json) as (console, result):
         from coordinator.host.signals import StopSignals
